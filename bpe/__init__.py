@@ -1,0 +1,10 @@
+"""Byte-level BPE: train a vocabulary, encode and decode with it, exactly as tiktoken does."""
+
+from __future__ import annotations
+
+from .errors import InputError
+from .tokenizer import Tokenizer
+from .trainer import train
+
+__all__ = ["InputError", "Tokenizer", "train"]
+__version__ = "0.1.0"

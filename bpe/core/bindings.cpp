@@ -1,0 +1,443 @@
+// The only file that knows Python: it turns Python's objects into bytes, arrays and numbers, and back.
+
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+
+#include <cstring>
+#include <optional>
+#include <unordered_map>
+
+#include "counter.hpp"
+#include "encoder.hpp"
+#include "ranks.hpp"
+#include "trainer.hpp"
+#include "unicode.hpp"
+
+namespace nb = nanobind;
+
+namespace bpe {
+namespace {
+
+template <class T>
+using Array = nb::ndarray<nb::numpy, T, nb::ndim<1>>;
+template <class T>
+using InputArray = nb::ndarray<const T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+// A numpy array that owns `data`, which came from malloc.
+template <class T>
+Array<T> owned_array(T* data, std::size_t size) {
+    nb::capsule owner(data, [](void* memory) noexcept { std::free(memory); });
+    return Array<T>(data, {size}, owner);
+}
+
+template <class T>
+Array<T> copied_array(const T* data, std::size_t size) {
+    auto* memory = static_cast<T*>(std::malloc(std::max<std::size_t>(1, size * sizeof(T))));
+    if (!memory) throw std::bad_alloc();
+    if (size) std::memcpy(memory, data, size * sizeof(T));
+    return owned_array(memory, size);
+}
+
+// The UTF-8 of a str, or the memory of bytes or any other buffer, held for as long as this lives. A str with
+// surrogates gives what tiktoken makes of it: pairs are joined, lone ones become U+FFFD.
+class Text {
+   public:
+    explicit Text(nb::handle object) {
+        if (PyUnicode_Check(object.ptr())) {
+            owner_ = nb::borrow(object);
+            if (!view_string()) {
+                PyErr_Clear();
+                owner_ = object.attr("encode")("utf-16", "surrogatepass").attr("decode")("utf-16", "replace");
+                if (!view_string()) nb::raise_python_error();
+            }
+        } else if (PyBytes_Check(object.ptr())) {
+            owner_ = nb::borrow(object);
+            bytes_ = {reinterpret_cast<const std::uint8_t*>(PyBytes_AS_STRING(object.ptr())),
+                      static_cast<std::size_t>(PyBytes_GET_SIZE(object.ptr()))};
+        } else if (PyObject_GetBuffer(object.ptr(), &buffer_, PyBUF_SIMPLE) == 0) {
+            bytes_ = {static_cast<const std::uint8_t*>(buffer_.buf), static_cast<std::size_t>(buffer_.len)};
+        } else {
+            PyErr_Clear();
+            throw nb::type_error((std::string("expected str or bytes, not ") + Py_TYPE(object.ptr())->tp_name).c_str());
+        }
+    }
+    Text(Text&& other) noexcept : owner_(std::move(other.owner_)), buffer_(other.buffer_), bytes_(other.bytes_) {
+        other.buffer_.obj = nullptr;
+    }
+    Text(const Text&) = delete;
+    Text& operator=(const Text&) = delete;
+    ~Text() {
+        if (buffer_.obj) PyBuffer_Release(&buffer_);
+    }
+    Bytes bytes() const { return bytes_; }
+
+   private:
+    bool view_string() {
+        Py_ssize_t size = 0;
+        const char* data = PyUnicode_AsUTF8AndSize(owner_.ptr(), &size);
+        bytes_ = {reinterpret_cast<const std::uint8_t*>(data), static_cast<std::size_t>(size)};
+        return data != nullptr;
+    }
+
+    nb::object owner_;
+    Py_buffer buffer_{};
+    Bytes bytes_;
+};
+
+std::string to_string(Bytes bytes) { return {bytes.begin(), bytes.end()}; }
+
+struct Texts {
+    explicit Texts(nb::handle objects) {
+        for (nb::handle object : nb::iter(objects)) {
+            texts.emplace_back(object);
+            spans.push_back(texts.back().bytes());
+        }
+    }
+    std::vector<Text> texts;
+    std::vector<Bytes> spans;
+};
+
+// Text of up to this many bytes is encoded in about a microsecond; letting go of the interpreter's lock costs a
+// good part of that.
+constexpr std::size_t kWithLock = 256;
+
+// Encoder, with what Python's side needs beside it: the special tokens' bytes for decoding, and ready int objects.
+class PythonEncoder {
+   public:
+    PythonEncoder(nb::bytes tokens, InputArray<std::uint64_t> offsets, InputArray<Id> ids, int pattern,
+                  nb::dict special_tokens)
+        : encoder_(std::make_shared<Vocabulary>(
+                       Bytes(reinterpret_cast<const std::uint8_t*>(tokens.c_str()), tokens.size()),
+                       std::span(offsets.data(), offsets.size()), std::span(ids.data(), ids.size())),
+                   static_cast<Pattern>(pattern)),
+          integers_(encoder_.vocabulary().id_limit(), nullptr) {
+        for (auto [token, id] : special_tokens) {
+            special_bytes_[nb::cast<Id>(id)] = to_string(Text(token).bytes());
+        }
+    }
+    ~PythonEncoder() {
+        for (PyObject* integer : integers_) Py_XDECREF(integer);
+    }
+    PythonEncoder(const PythonEncoder&) = delete;
+    PythonEncoder& operator=(const PythonEncoder&) = delete;
+
+    nb::object encode(nb::handle text, const SpecialTokens* special) {
+        IdBuffer ids;
+        encode_into(Text(text), special, ids);
+        return list_of(ids);
+    }
+
+    Array<Id> encode_to_numpy(nb::handle text, const SpecialTokens* special) {
+        IdBuffer ids;
+        encode_into(Text(text), special, ids);
+        return array_of(ids);
+    }
+
+    std::size_t count(nb::handle text, const SpecialTokens* special) {
+        IdBuffer ids;
+        encode_into(Text(text), special, ids);
+        return ids.size();
+    }
+
+    nb::tuple encode_all(nb::handle objects, const SpecialTokens* special, std::size_t threads) {
+        const Texts texts(objects);
+        IdBuffer ids;
+        std::vector<std::int64_t> offsets;
+        {
+            const nb::gil_scoped_release release;
+            encoder_.encode_all(texts.spans, special, threads, ids, offsets);
+        }
+        return nb::make_tuple(array_of(ids), copied_array(offsets.data(), offsets.size()));
+    }
+
+    nb::object encode_pretokens(nb::handle objects) {
+        const Texts pretokens(objects);
+        IdBuffer ids;
+        encoder_.encode_pretokens(pretokens.spans, ids);
+        return list_of(ids);
+    }
+
+    // The same by the plain routine, for the tests.
+    nb::object merge_plain(nb::handle object) {
+        const Text text(object);
+        IdBuffer ids;
+        ids.reserve(text.bytes().size());
+        ids.advance(bpe::merge_plain(encoder_.vocabulary(), text.bytes().data(), text.bytes().size(), ids.end()));
+        return list_of(ids);
+    }
+
+    // And by merging alone, without a look at the whole.
+    nb::object merge(nb::handle object) {
+        const Text text(object);
+        IdBuffer ids;
+        if (text.bytes().empty()) return list_of(ids);
+        ids.reserve(text.bytes().size());
+        Merger merger(encoder_.vocabulary());
+        ids.advance(merger.merge(text.bytes().data(), text.bytes().size(), ids.end()));
+        return list_of(ids);
+    }
+
+    std::optional<Id> find(nb::bytes token) const {
+        const Id id = encoder_.vocabulary().find(reinterpret_cast<const std::uint8_t*>(token.c_str()), token.size());
+        return id == kNoId ? std::nullopt : std::optional(id);
+    }
+
+    nb::bytes bytes_of(nb::handle id) const {
+        const Bytes token = lookup(id_from(id.ptr()));
+        return nb::bytes(token.data(), token.size());
+    }
+
+    // The same without special tokens, and empty for an id that is not used.
+    nb::bytes token_bytes(Id id) const {
+        if (id >= encoder_.vocabulary().id_limit()) return nb::bytes("", 0);
+        const Bytes token = encoder_.vocabulary().bytes_of(id);
+        return nb::bytes(token.data(), token.size());
+    }
+
+    std::size_t id_limit() const { return encoder_.vocabulary().id_limit(); }
+
+    nb::bytes decode(nb::handle sequence) const {
+        std::vector<Bytes> parts;
+        std::size_t total = 0;
+        const auto take = [&](Id id) {
+            parts.push_back(lookup(id));
+            total += parts.back().size();
+        };
+        if (InputArray<Id> array; nb::try_cast(sequence, array, false)) {
+            parts.reserve(array.size());
+            for (std::size_t i = 0; i < array.size(); ++i) take(array.data()[i]);
+        } else {
+            const nb::object items = nb::steal(PySequence_Fast(sequence.ptr(), "expected a sequence of ints"));
+            if (!items.is_valid()) nb::raise_python_error();
+            const auto size = static_cast<std::size_t>(PySequence_Fast_GET_SIZE(items.ptr()));
+            parts.reserve(size);
+            for (std::size_t i = 0; i < size; ++i) {
+                take(id_from(PySequence_Fast_GET_ITEM(items.ptr(), static_cast<Py_ssize_t>(i))));
+            }
+        }
+        nb::object result = nb::steal(PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(total)));
+        if (!result.is_valid()) nb::raise_python_error();
+        char* out = PyBytes_AS_STRING(result.ptr());
+        for (const Bytes part : parts) {
+            std::memcpy(out, part.data(), part.size());
+            out += part.size();
+        }
+        return nb::borrow<nb::bytes>(result);
+    }
+
+    // left, right, merged id of every pair that can merge, by merged id
+    Array<Id> pairs() const {
+        const std::vector<Id> pairs = encoder_.vocabulary().pairs();
+        return copied_array(pairs.data(), pairs.size());
+    }
+
+    std::size_t longest_token() const { return encoder_.vocabulary().longest_token(); }
+    std::size_t pair_count() const { return encoder_.vocabulary().pair_count(); }
+
+   private:
+    void encode_into(const Text& text, const SpecialTokens* special, IdBuffer& ids) const {
+        ids.reserve(text.bytes().size() / 3 + 16);
+        if (text.bytes().size() <= kWithLock) return encoder_.encode(text.bytes(), special, ids);
+        const nb::gil_scoped_release release;
+        encoder_.encode(text.bytes(), special, ids);
+    }
+
+    static Array<Id> array_of(IdBuffer& ids) {
+        ids.reserve(1);  // so that there is memory to own
+        const std::size_t size = ids.size();
+        return owned_array(ids.release(), size);
+    }
+
+    // A new reference to the int object for an id; those of the vocabulary are made once.
+    PyObject* integer(Id id) {
+        if (id >= integers_.size()) return PyLong_FromUnsignedLong(id);
+        PyObject*& ready = integers_[id];
+        if (!ready) ready = PyLong_FromUnsignedLong(id);
+        Py_XINCREF(ready);
+        return ready;
+    }
+
+    nb::object list_of(const IdBuffer& ids) {
+        nb::object list = nb::steal(PyList_New(static_cast<Py_ssize_t>(ids.size())));
+        if (!list.is_valid()) nb::raise_python_error();
+        for (std::size_t i = 0; i < ids.size(); ++i) {
+            PyObject* item = integer(ids.data()[i]);
+            if (!item) nb::raise_python_error();
+            PyList_SET_ITEM(list.ptr(), static_cast<Py_ssize_t>(i), item);
+        }
+        return list;
+    }
+
+    static Id id_from(PyObject* object) {
+        const unsigned long value = PyLong_AsUnsignedLong(object);
+        if (value == static_cast<unsigned long>(-1) && PyErr_Occurred()) nb::raise_python_error();
+        if (value > 0xFFFFFFFF) {
+            PyErr_SetString(PyExc_OverflowError, "a token id has at most 32 bits");
+            nb::raise_python_error();
+        }
+        return static_cast<Id>(value);
+    }
+
+    Bytes lookup(Id id) const {
+        if (id < encoder_.vocabulary().id_limit()) {
+            if (const Bytes token = encoder_.vocabulary().bytes_of(id); !token.empty()) return token;
+        }
+        const auto found = special_bytes_.find(id);
+        if (found == special_bytes_.end()) {
+            throw nb::key_error(("Invalid token for decoding: " + std::to_string(id)).c_str());
+        }
+        return {reinterpret_cast<const std::uint8_t*>(found->second.data()), found->second.size()};
+    }
+
+    Encoder encoder_;
+    std::unordered_map<Id, std::string> special_bytes_;
+    std::vector<PyObject*> integers_;
+};
+
+std::shared_ptr<SpecialTokens> make_special_tokens(nb::dict tokens) {
+    std::vector<std::string> strings;
+    std::vector<Id> ids;
+    for (auto [token, id] : tokens) {
+        strings.push_back(to_string(Text(token).bytes()));
+        ids.push_back(nb::cast<Id>(id));
+    }
+    return std::make_shared<SpecialTokens>(std::move(strings), ids);
+}
+
+std::optional<std::string> first_special(const SpecialTokens& special, nb::handle object) {
+    const Text text(object);
+    const SpecialTokens::Match match = special.find(text.bytes(), 0);
+    if (match.begin == text.bytes().size()) return std::nullopt;
+    return to_string(text.bytes().subspan(match.begin, match.end - match.begin));
+}
+
+Array<std::uint64_t> scan_all(int pattern, nb::handle object) {
+    const Text text(object);
+    std::vector<std::uint64_t> ends(text.bytes().size() + 1);
+    ends.resize(scan(static_cast<Pattern>(pattern), text.bytes().data(), 0, text.bytes().size(), ends.data(),
+                     ends.size()));
+    return copied_array(ends.data(), ends.size());
+}
+
+nb::tuple parse_ranks_file(nb::bytes text) {
+    const Ranks ranks = parse_ranks({reinterpret_cast<const std::uint8_t*>(text.c_str()), text.size()});
+    return nb::make_tuple(nb::bytes(ranks.bytes.data(), ranks.bytes.size()),
+                          nb::bytes(ranks.offsets.data(), ranks.offsets.size() * sizeof(std::uint64_t)),
+                          nb::bytes(ranks.ids.data(), ranks.ids.size() * sizeof(Id)));
+}
+
+nb::tuple counted_words(Counter& counter) {
+    const PretokenCounts& counts = counter.counts();
+    std::vector<std::uint8_t> bytes;
+    bytes.reserve(counts.total_bytes());
+    std::vector<std::uint64_t> offsets{0};
+    std::vector<std::uint64_t> values;
+    for (std::size_t word = 0; word < counts.size(); ++word) {
+        const Bytes span = counts.bytes_of(word);
+        bytes.insert(bytes.end(), span.begin(), span.end());
+        offsets.push_back(bytes.size());
+        values.push_back(counts.count_of(word));
+    }
+    return nb::make_tuple(nb::bytes(bytes.data(), bytes.size()), copied_array(offsets.data(), offsets.size()),
+                          copied_array(values.data(), values.size()));
+}
+
+nb::list train(Counter& counter, std::size_t merges, std::uint64_t min_frequency, std::size_t max_token_length,
+               nb::bytes byte_order, nb::object progress) {
+    TrainerOptions options{};
+    options.merges = merges;
+    options.min_frequency = min_frequency;
+    options.max_token_length = max_token_length;
+    if (byte_order.size() != 256) throw std::invalid_argument("byte_order must hold 256 bytes");
+    std::memcpy(options.byte_order, byte_order.c_str(), 256);
+    bool failed = false;
+    options.progress = [&](std::size_t done) {
+        const nb::gil_scoped_acquire acquire;
+        failed = PyErr_CheckSignals() != 0;
+        if (!failed && !progress.is_none()) {
+            try {
+                progress(done);
+            } catch (nb::python_error& error) {
+                error.restore();
+                failed = true;
+            }
+        }
+        return !failed;
+    };
+    std::vector<Merge> learned;
+    {
+        const nb::gil_scoped_release release;
+        learned = train_merges(counter.counts(), options);
+    }
+    if (failed) nb::raise_python_error();
+    nb::list result;
+    for (const Merge& merge : learned) result.append(nb::make_tuple(merge.left, merge.right, merge.count));
+    return result;
+}
+
+}  // namespace
+
+NB_MODULE(_core, m) {
+    m.doc() = "The hot core of bpe: splitting, encoding, counting and training.";
+
+    m.def("scan", &scan_all, nb::arg("pattern"), nb::arg("text"), "The end of each pretoken, in bytes.");
+    m.def("parse_ranks", &parse_ranks_file, nb::arg("text"),
+          "Tokens joined, their offsets as bytes of uint64, their ranks as bytes of uint32.");
+    m.def("classes_of", &classes_of, nb::arg("code_point"), "The class bits of a code point.");
+
+    nb::class_<SpecialTokens>(m, "SpecialTokens")
+        .def(nb::new_(&make_special_tokens), nb::arg("tokens"))
+        .def("first_in", &first_special, nb::arg("text"), "The first of the tokens that stands in a text, or None.");
+
+    nb::class_<PythonEncoder>(m, "Encoder")
+        .def(nb::init<nb::bytes, InputArray<std::uint64_t>, InputArray<Id>, int, nb::dict>(), nb::arg("tokens"),
+             nb::arg("offsets"), nb::arg("ids"), nb::arg("pattern"), nb::arg("special_tokens"))
+        .def("encode", &PythonEncoder::encode, nb::arg("text"), nb::arg("special").none())
+        .def("encode_to_numpy", &PythonEncoder::encode_to_numpy, nb::arg("text"), nb::arg("special").none())
+        .def("count", &PythonEncoder::count, nb::arg("text"), nb::arg("special").none())
+        .def("encode_all", &PythonEncoder::encode_all, nb::arg("texts"), nb::arg("special").none(),
+             nb::arg("threads"))
+        .def("encode_pretokens", &PythonEncoder::encode_pretokens, nb::arg("pretokens"))
+        .def("merge", &PythonEncoder::merge, nb::arg("pretoken"))
+        .def("merge_plain", &PythonEncoder::merge_plain, nb::arg("pretoken"))
+        .def("find", &PythonEncoder::find, nb::arg("token"))
+        .def("bytes_of", &PythonEncoder::bytes_of, nb::arg("id"))
+        .def("token_bytes", &PythonEncoder::token_bytes, nb::arg("id"))
+        .def_prop_ro("id_limit", &PythonEncoder::id_limit)
+        .def("decode", &PythonEncoder::decode, nb::arg("ids"))
+        .def("pairs", &PythonEncoder::pairs)
+        .def_prop_ro("longest_token", &PythonEncoder::longest_token)
+        .def_prop_ro("pair_count", &PythonEncoder::pair_count);
+
+    nb::class_<Counter>(m, "Counter")
+        .def(
+            "__init__",
+            [](Counter* self, int pattern, std::shared_ptr<SpecialTokens> special) {
+                new (self) Counter(static_cast<Pattern>(pattern), std::move(special));
+            },
+            nb::arg("pattern"), nb::arg("special"))
+        .def(
+            "add",
+            [](Counter& self, nb::handle objects, std::uint64_t weight, std::size_t threads) {
+                const Texts texts(objects);
+                const nb::gil_scoped_release release;
+                self.add(texts.spans, weight, threads);
+            },
+            nb::arg("texts"), nb::arg("weight"), nb::arg("threads"))
+        .def(
+            "add_pretokens",
+            [](Counter& self, nb::handle objects, std::uint64_t weight) {
+                self.add_pretokens(Texts(objects).spans, weight);
+            },
+            nb::arg("pretokens"), nb::arg("weight"))
+        .def("counts", &counted_words, "All pretokens: their bytes joined, the offsets, and the counts.")
+        .def("__len__", [](Counter& self) { return self.counts().size(); });
+
+    m.def("train_merges", &train, nb::arg("counter"), nb::arg("merges"), nb::arg("min_frequency"),
+          nb::arg("max_token_length"), nb::arg("byte_order"), nb::arg("progress").none());
+}
+
+}  // namespace bpe

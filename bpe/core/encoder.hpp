@@ -1,0 +1,136 @@
+// Text -> ids: scan, look up or merge each pretoken, write its ids.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <span>
+#include <vector>
+
+#include "merge.hpp"
+#include "scan.hpp"
+#include "special.hpp"
+#include "vocab.hpp"
+
+namespace bpe {
+
+using Bytes = std::span<const std::uint8_t>;
+
+// Ids in one growing block of memory from malloc, which can be handed on without a copy.
+class IdBuffer {
+   public:
+    IdBuffer() = default;
+    IdBuffer(const IdBuffer&) = delete;
+    IdBuffer& operator=(const IdBuffer&) = delete;
+    IdBuffer(IdBuffer&& other) noexcept { swap(other); }
+    IdBuffer& operator=(IdBuffer&& other) noexcept {
+        swap(other);
+        return *this;
+    }
+    ~IdBuffer() { std::free(data_); }
+
+    std::size_t size() const { return size_; }
+    const Id* data() const { return data_; }
+    Id* end() { return data_ + size_; }
+
+    // Makes room for `more` ids after end(); what is there stays.
+    void reserve(std::size_t more) {
+        if (size_ + more > capacity_) grow(size_ + more);
+    }
+    // Takes over `count` ids that were written at end().
+    void advance(std::size_t count) { size_ += count; }
+    void clear() { size_ = 0; }
+    void push(Id id) {
+        reserve(1);
+        data_[size_++] = id;
+    }
+    Id* release() {
+        Id* data = data_;
+        data_ = nullptr;
+        size_ = capacity_ = 0;
+        return data;
+    }
+
+   private:
+    void grow(std::size_t needed) {
+        const std::size_t capacity = needed + needed / 2 + 64;
+        auto* data = static_cast<Id*>(std::realloc(data_, capacity * sizeof(Id)));
+        if (!data) throw std::bad_alloc();
+        data_ = data;
+        capacity_ = capacity;
+    }
+    void swap(IdBuffer& other) noexcept {
+        std::swap(data_, other.data_);
+        std::swap(size_, other.size_);
+        std::swap(capacity_, other.capacity_);
+    }
+
+    Id* data_ = nullptr;
+    std::size_t size_ = 0;
+    std::size_t capacity_ = 0;
+};
+
+// The ids of pretokens seen before, for pretokens of up to 15 bytes: a table of fixed size whose slots hold the key
+// itself, so that a lookup is one hash and one comparison of 16 bytes. A newcomer takes the slot of whoever is there.
+class PretokenCache {
+   public:
+    struct Slot {
+        std::uint64_t key[2] = {0, 0};  // the bytes, zeros, and the length in the last byte; no key has length 0
+        std::uint32_t count = 0;
+        Id ids[3] = {};  // with more than three, the first says where they begin in `longer_`
+    };
+    static constexpr std::size_t kLongestKey = 15;
+
+    PretokenCache() : slots_(kSlots) { longer_.reserve(kLonger); }
+
+    static void make_key(const std::uint8_t* bytes, std::size_t size, std::uint64_t key[2]);
+    Slot& slot_of(const std::uint64_t key[2]) { return slots_[mix(key[0] ^ mix(key[1])) & (kSlots - 1)]; }
+    const Id* ids_of(const Slot& slot) const { return slot.count <= 3 ? slot.ids : longer_.data() + slot.ids[0]; }
+    void put(Slot& slot, const std::uint64_t key[2], const Id* ids, std::size_t count);
+
+   private:
+    static constexpr std::size_t kSlots = 1 << 16;   // 2 MiB
+    static constexpr std::size_t kLonger = 1 << 18;  // 1 MiB
+
+    std::vector<Slot> slots_;
+    std::vector<Id> longer_;
+};
+
+// Any number of threads may call it at once: each call borrows a workspace (cache and buffers) for as long as it runs.
+class Encoder {
+   public:
+    // A pattern without a scanner of its own has none here; then only `encode_pretoken` may be called.
+    Encoder(std::shared_ptr<const Vocabulary> vocabulary, Pattern pattern);
+    ~Encoder();
+
+    const Vocabulary& vocabulary() const { return *vocabulary_; }
+
+    // Appends the ids of `text` to `ids`. Where `special` (may be null) finds its tokens, the text is cut, and their
+    // ids stand between those of the parts; each part is encoded as if it were alone.
+    void encode(Bytes text, const SpecialTokens* special, IdBuffer& ids) const;
+
+    // The same over several texts, on `threads` threads: the ids of all, one after the other, and where each begins,
+    // with the end of the last: texts.size() + 1 offsets.
+    void encode_all(std::span<const Bytes> texts, const SpecialTokens* special, std::size_t threads, IdBuffer& ids,
+                    std::vector<std::int64_t>& offsets) const;
+
+    // Appends the ids of each of `pretokens`, whatever pattern cut them.
+    void encode_pretokens(std::span<const Bytes> pretokens, IdBuffer& ids) const;
+
+   private:
+    struct Workspace;
+    class Loan;
+
+    void encode_part(Bytes text, Workspace& workspace, IdBuffer& ids) const;
+    void encode_pretoken(Bytes pretoken, Workspace& workspace, IdBuffer& ids) const;
+
+    std::shared_ptr<const Vocabulary> vocabulary_;
+    Pattern pattern_;
+    mutable std::mutex mutex_;
+    mutable std::vector<std::unique_ptr<Workspace>> idle_;
+};
+
+}  // namespace bpe

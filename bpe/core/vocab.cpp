@@ -1,0 +1,160 @@
+#include "vocab.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <stdexcept>
+
+#include "merge.hpp"
+
+namespace bpe {
+
+std::uint64_t hash_bytes(const std::uint8_t* bytes, std::size_t size) {
+    std::uint64_t hash = size * 0x9E3779B97F4A7C15ull;
+    while (size >= 8) {
+        std::uint64_t word;
+        std::memcpy(&word, bytes, 8);
+        hash = mix(hash ^ word);
+        bytes += 8;
+        size -= 8;
+    }
+    if (size) {
+        std::uint64_t word = 0;
+        std::memcpy(&word, bytes, size);
+        hash = mix(hash ^ word);
+    }
+    return mix(hash);
+}
+
+namespace {
+
+std::string quoted(std::span<const std::uint8_t> bytes) {
+    std::string text = "b'";
+    for (const std::uint8_t byte : bytes.first(std::min<std::size_t>(bytes.size(), 40))) {
+        if (byte >= 0x20 && byte < 0x7F) {
+            text += static_cast<char>(byte);
+        } else {
+            constexpr char kDigits[] = "0123456789abcdef";
+            text += "\\x";
+            text += kDigits[byte >> 4];
+            text += kDigits[byte & 15];
+        }
+    }
+    return text + "'";
+}
+
+}  // namespace
+
+Vocabulary::Vocabulary(std::span<const std::uint8_t> bytes, std::span<const std::uint64_t> offsets,
+                       std::span<const Id> ids)
+    : token_count_(ids.size()) {
+    if (offsets.size() != ids.size() + 1 || offsets.front() != 0 || offsets.back() != bytes.size()) {
+        throw std::invalid_argument("the token offsets do not fit the tokens");
+    }
+    if (bytes.size() > 0xFFFFFFFF) throw std::invalid_argument("the tokens hold more than 4 GiB");
+    Id highest = 0;
+    for (std::size_t i = 0; i < ids.size(); ++i) {
+        if (offsets[i] >= offsets[i + 1]) throw std::invalid_argument("an empty token has rank " + std::to_string(ids[i]));
+        if (ids[i] > kMaxRank) {
+            throw std::invalid_argument("rank " + std::to_string(ids[i]) + " is above the limit of " +
+                                        std::to_string(kMaxRank));
+        }
+        highest = std::max(highest, ids[i]);
+    }
+
+    // Lay the tokens out by id.
+    starts_.assign(std::size_t{highest} + 2, 0);
+    for (std::size_t i = 0; i < ids.size(); ++i) {
+        if (starts_[ids[i] + 1]) throw std::invalid_argument("rank " + std::to_string(ids[i]) + " stands twice");
+        starts_[ids[i] + 1] = static_cast<std::uint32_t>(offsets[i + 1] - offsets[i]);
+        longest_token_ = std::max(longest_token_, std::size_t{starts_[ids[i] + 1]});
+    }
+    for (std::size_t id = 0; id <= highest; ++id) starts_[id + 1] += starts_[id];
+    bytes_.resize(bytes.size());
+    for (std::size_t i = 0; i < ids.size(); ++i) {
+        std::memcpy(bytes_.data() + starts_[ids[i]], bytes.data() + offsets[i], offsets[i + 1] - offsets[i]);
+    }
+    index_tokens();
+    index_pairs();
+}
+
+void Vocabulary::index_tokens() {
+    tokens_.assign(std::bit_ceil(token_count_ * 2 + 1), kNoId);
+    token_mask_ = tokens_.size() - 1;
+    for (Id id = 0; id < id_limit(); ++id) {
+        const auto token = bytes_of(id);
+        if (token.empty()) continue;
+        if (find(token.data(), token.size()) != kNoId) {
+            throw std::invalid_argument("the token " + quoted(token) + " stands twice, with ranks " +
+                                        std::to_string(find(token.data(), token.size())) + " and " +
+                                        std::to_string(id));
+        }
+        std::size_t slot = hash_bytes(token.data(), token.size()) & token_mask_;
+        while (tokens_[slot] != kNoId) slot = (slot + 1) & token_mask_;
+        tokens_[slot] = id;
+    }
+    for (int byte = 0; byte < 256; ++byte) {
+        const auto value = static_cast<std::uint8_t>(byte);
+        byte_ids_[byte] = find(&value, 1);
+        if (byte_ids_[byte] == kNoId) {
+            throw std::invalid_argument("no token for the single byte " + quoted({&value, 1}) +
+                                        "; a byte-level vocabulary holds all 256");
+        }
+    }
+}
+
+Id Vocabulary::find(const std::uint8_t* bytes, std::size_t size) const {
+    for (std::size_t slot = hash_bytes(bytes, size) & token_mask_;; slot = (slot + 1) & token_mask_) {
+        const Id id = tokens_[slot];
+        if (id == kNoId) return kNoId;
+        const auto token = bytes_of(id);
+        if (token.size() == size && std::memcmp(token.data(), bytes, size) == 0) return id;
+    }
+}
+
+// The reference merges two neighbours whenever their joined bytes are a token, whatever the ranks of the two. Still,
+// each token has at most one pair that can ever merge into it: the last merge when the token is encoded by itself.
+//
+// For let two neighbours, whose joined bytes are a token t, stand in some text. No merge has crossed the edges of
+// their span, so the merges within it are those of t encoded by itself, in the same order: among the pairs inside the
+// span the lowest rank, and among equals the leftmost, comes first in either place. So the state of two parts is the
+// same one. A merge inside t makes a token shorter than t; so, taken by length, each token finds all the pairs that
+// it needs. (280,147 pairs of Llama 3's tokens join to a token; 127,156 can happen, and they stand in this table.)
+void Vocabulary::index_pairs() {
+    std::vector<Id> by_length;
+    by_length.reserve(token_count_);
+    for (Id id = 0; id < id_limit(); ++id) {
+        if (bytes_of(id).size() > 1) by_length.push_back(id);
+    }
+    std::stable_sort(by_length.begin(), by_length.end(),
+                     [this](Id a, Id b) { return bytes_of(a).size() < bytes_of(b).size(); });
+    pairs_.assign(std::bit_ceil(by_length.size() * 2 + 1), PairSlot{});
+    pair_mask_ = pairs_.size() - 1;
+    Merger merger(*this);
+    std::vector<Id> parts;
+    for (const Id id : by_length) {
+        const auto token = bytes_of(id);
+        parts.resize(token.size());
+        if (merger.merge(token.data(), token.size(), parts.data()) != 2) continue;  // reached only as a whole pretoken
+        const std::uint64_t key = std::uint64_t{parts[0]} << 32 | parts[1];
+        std::size_t slot = mix(key) & pair_mask_;
+        while (pairs_[slot].key != kEmptyPair) slot = (slot + 1) & pair_mask_;
+        pairs_[slot] = {key, id};
+        ++pair_count_;
+    }
+}
+
+std::vector<Id> Vocabulary::pairs() const {
+    std::vector<PairSlot> slots;
+    for (const PairSlot& slot : pairs_) {
+        if (slot.key != kEmptyPair) slots.push_back(slot);
+    }
+    std::sort(slots.begin(), slots.end(), [](const PairSlot& a, const PairSlot& b) { return a.id < b.id; });
+    std::vector<Id> pairs;
+    for (const PairSlot& slot : slots) {
+        pairs.insert(pairs.end(), {static_cast<Id>(slot.key >> 32), static_cast<Id>(slot.key), slot.id});
+    }
+    return pairs;
+}
+
+}  // namespace bpe

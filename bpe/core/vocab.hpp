@@ -1,0 +1,86 @@
+// Token bytes <-> id, and pair of ids -> merged id. Immutable once built, so any number of threads may read it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace bpe {
+
+using Id = std::uint32_t;
+inline constexpr Id kNoId = 0xFFFFFFFF;
+
+// The largest rank a file may hold: arrays are indexed by rank, and a hostile file must not make them huge.
+inline constexpr Id kMaxRank = (1u << 24) - 1;
+
+inline std::uint64_t mix(std::uint64_t x) {  // the finalizer of SplitMix64 (Steele, Lea, Flood, 2014), shortened
+    x *= 0x9E3779B97F4A7C15ull;
+    return x ^ (x >> 32);
+}
+
+// A hash of any bytes, for tables that live in this process only. The key is read eight bytes at a time.
+std::uint64_t hash_bytes(const std::uint8_t* bytes, std::size_t size);
+
+class Vocabulary {
+   public:
+    // Token i has the bytes [offsets[i], offsets[i + 1]) of `bytes` and the id ids[i], which is its rank as well: of
+    // two merges, the one that makes the lower id comes first. Throws std::invalid_argument where a single byte has no
+    // token, a token is empty, or tokens or ids repeat.
+    Vocabulary(std::span<const std::uint8_t> bytes, std::span<const std::uint64_t> offsets, std::span<const Id> ids);
+
+    // One more than the highest id; ids between may be unused.
+    std::size_t id_limit() const { return starts_.size() - 1; }
+    std::size_t token_count() const { return token_count_; }
+    std::size_t longest_token() const { return longest_token_; }
+    std::size_t pair_count() const { return pair_count_; }
+
+    // left, right and merged id of every pair that can merge, one after the other, by merged id.
+    std::vector<Id> pairs() const;
+
+    // The bytes of a token; empty for an unused id. id < id_limit().
+    std::span<const std::uint8_t> bytes_of(Id id) const {
+        return {bytes_.data() + starts_[id], starts_[id + 1] - starts_[id]};
+    }
+
+    Id id_of_byte(std::uint8_t byte) const { return byte_ids_[byte]; }
+
+    // The token that has exactly these bytes, or kNoId.
+    Id find(const std::uint8_t* bytes, std::size_t size) const;
+
+    // The token that two neighbours merge into, or kNoId.
+    Id merged(Id left, Id right) const {
+        const std::uint64_t key = std::uint64_t{left} << 32 | right;
+        for (std::size_t slot = mix(key) & pair_mask_;; slot = (slot + 1) & pair_mask_) {
+            const PairSlot& entry = pairs_[slot];
+            if (entry.key == key) return entry.id;
+            if (entry.key == kEmptyPair) return kNoId;
+        }
+    }
+
+   private:
+    static constexpr std::uint64_t kEmptyPair = ~std::uint64_t{0};  // no pair: ids stay below kMaxRank
+    struct PairSlot {
+        std::uint64_t key = kEmptyPair;
+        Id id = kNoId;
+    };
+
+    void index_tokens();
+    void index_pairs();
+
+    std::vector<std::uint8_t> bytes_;
+    std::vector<std::uint32_t> starts_;  // by id, and one more
+    std::vector<Id> tokens_;             // open addressing by hash of the bytes
+    std::vector<PairSlot> pairs_;        // open addressing by both ids
+    std::size_t token_mask_ = 0;
+    std::size_t pair_mask_ = 0;
+    std::size_t pair_count_ = 0;
+    std::size_t token_count_ = 0;
+    std::size_t longest_token_ = 0;
+    Id byte_ids_[256];
+};
+
+}  // namespace bpe

@@ -1,0 +1,59 @@
+"""Tokenizer files: one module for each format, told apart by content when read and by suffix when written.
+
+A format is a module with ``matches(content)``, ``read(...)`` and ``render(tokenizer)``, and one line in ``FORMATS``.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import InputError
+from ..files import write_atomically
+from . import huggingface, tiktoken
+
+if TYPE_CHECKING:
+    from ..tokenizer import Tokenizer
+
+FORMATS = {"huggingface": huggingface, "tiktoken": tiktoken}
+SUFFIXES = {".json": "huggingface", ".model": "tiktoken", ".tiktoken": "tiktoken"}
+
+
+def read_tokenizer(
+    path: Path, pattern: str | None, special_tokens: Mapping[str, int] | Sequence[str] | None
+) -> Tokenizer:
+    """The tokenizer in a file (or in a directory, as its tokenizer.json or tokenizer.model)."""
+    if path.is_dir():
+        candidates = [path / name for name in ("tokenizer.json", "tokenizer.model")]
+        found = [candidate for candidate in candidates if candidate.is_file()]
+        if not found:
+            raise InputError(f"{path}: the directory holds neither tokenizer.json nor tokenizer.model")
+        path = found[0]
+    content = path.read_bytes()
+    if content[:2] == b"\x1f\x8b":
+        try:
+            content = gzip.decompress(content)
+        except (OSError, EOFError, zlib.error) as error:
+            raise InputError(f"{path}: the gzip archive is damaged ({error})") from error
+    for format in FORMATS.values():
+        if format.matches(content):
+            try:
+                return format.read(content, path.name, pattern, special_tokens)
+            except ValueError as error:
+                raise InputError(f"{path}: {error}") from error
+    raise InputError(f"{path}: not a tokenizer file; expected a tokenizer.json or a tiktoken vocabulary")
+
+
+def write_tokenizer(tokenizer: Tokenizer, path: Path, format: str | None) -> None:
+    """Write a tokenizer in the named format, or the one that the suffix stands for."""
+    name = format or SUFFIXES.get(path.suffix)
+    if name is None:
+        raise InputError(f"{path}: no format has the suffix {path.suffix!r}; use one of {', '.join(SUFFIXES)}")
+    if name not in FORMATS:
+        raise InputError(f"there is no tokenizer format {name!r}; there are {', '.join(FORMATS)}")
+    content = FORMATS[name].render(tokenizer)
+    with write_atomically(path) as file:
+        file.write(content)

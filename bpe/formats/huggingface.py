@@ -1,0 +1,220 @@
+"""Hugging Face's tokenizer.json, for byte-level BPE: vocabulary, merges, split pattern and special tokens in one file."""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+from ..patterns import PATTERNS, Pattern, find_pattern
+
+if TYPE_CHECKING:
+    from ..tokenizer import Tokenizer
+
+
+@lru_cache(maxsize=1)
+def byte_characters() -> str:
+    """The character that stands for each byte in this format, as GPT-2 began it.
+
+    Bytes that print as one visible Latin-1 character stand for themselves; the other 68 follow from U+0100 on.
+
+    >>> byte_characters()[ord("A")], byte_characters()[ord(" ")]
+    ('A', 'Ġ')
+    """
+    visible = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = iter(range(0x100, 0x200))
+    return "".join(chr(byte) if byte in visible else chr(next(others)) for byte in range(256))
+
+
+def matches(content: bytes) -> bool:
+    """Whether this is a JSON object."""
+    return content[:64].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{")
+
+
+def read(
+    content: bytes, name: str, pattern: str | None, special_tokens: Mapping[str, int] | Sequence[str] | None
+) -> Tokenizer:
+    """Parse a tokenizer.json; `pattern` and `special_tokens` take the place of the file's where they are given.
+
+    Raises:
+        ValueError: damaged JSON, a part that is missing, or a kind of tokenizer whose ids we could not give exactly.
+    """
+    from ..tokenizer import Tokenizer
+
+    try:
+        data = json.loads(content)
+    except ValueError as error:
+        raise InputError(f"not complete JSON ({error}); is the file truncated?") from error
+    model = _member(data, "model", dict)
+    vocabulary = _member(model, "vocab", dict)
+    _refuse_other_kinds(data, model)
+
+    specials = {}
+    for added in data.get("added_tokens") or []:
+        if not isinstance(added, dict) or not isinstance(added.get("content"), str) or not _is_id(added.get("id")):
+            raise InputError('an entry of "added_tokens" has no "content" or no "id"')
+        specials[added["content"]] = added["id"]
+    if isinstance(special_tokens, Mapping):
+        specials = dict(special_tokens)
+    elif special_tokens is not None:
+        specials = {token: specials[token] for token in special_tokens if token in specials}
+
+    to_bytes = {ord(character): byte for byte, character in enumerate(byte_characters())}
+    tokens = []
+    ids = array("I")
+    for text, id in vocabulary.items():
+        if text in specials and specials[text] == id:
+            continue
+        if not _is_id(id):
+            raise InputError(f'the token {text!r} of "vocab" has the id {id!r}, which is no id')
+        try:
+            tokens.append(bytes(text.translate(to_bytes), "latin-1") if text else b"")
+        except UnicodeEncodeError:
+            raise InputError(f"the token {text!r} has a character that stands for no byte; not a byte-level vocabulary")
+        ids.append(id)
+    if not tokens:
+        raise InputError('"vocab" is empty')
+    offsets = array("Q", [0])
+    position = 0
+    for token in tokens:
+        position += len(token)
+        offsets.append(position)
+    chosen = find_pattern(pattern) if pattern is not None else _pattern_of(data)
+    tokenizer = Tokenizer._from_arrays(
+        name.removesuffix(".json"), chosen, b"".join(tokens), memoryview(offsets), memoryview(ids), specials
+    )
+    _check_merges(tokenizer, model, vocabulary)
+    return tokenizer
+
+
+def render(tokenizer: Tokenizer) -> bytes:
+    """The file's content. Opened in ``tokenizers``, it gives the same ids."""
+    characters = byte_characters()
+    text_of = {
+        id: token.decode("latin-1").translate(characters)  # str.translate indexes a str by code point
+        for token, id in sorted(tokenizer.mergeable_ranks.items(), key=lambda item: item[1])
+    }
+    pairs = tokenizer._core.pairs().reshape(-1, 3).tolist()
+    data = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [
+            {
+                "id": id,
+                "content": token,
+                "single_word": False,
+                "lstrip": False,
+                "rstrip": False,
+                "normalized": False,
+                "special": True,
+            }
+            for token, id in sorted(tokenizer.special_tokens.items(), key=lambda item: item[1])
+        ],
+        "normalizer": None,
+        "pre_tokenizer": {
+            "type": "Sequence",
+            "pretokenizers": [
+                {
+                    "type": "Split",
+                    "pattern": {"Regex": tokenizer.pattern.text},
+                    "behavior": "Isolated",
+                    "invert": False,
+                },
+                {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
+            ],
+        },
+        "post_processor": None,
+        "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "ignore_merges": True,  # a pretoken that is a token is taken whole, as in tiktoken
+            "vocab": {text: id for id, text in text_of.items()},
+            "merges": [[text_of[left], text_of[right]] for left, right, _ in pairs],
+        },
+    }
+    return json.dumps(data, ensure_ascii=False, indent=2).encode()
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**32
+
+
+def _member(data: Any, key: str, kind: type) -> Any:
+    if not isinstance(data, dict) or not isinstance(data.get(key), kind):
+        raise InputError(f'no "{key}" of the expected form; expected a byte-level BPE tokenizer.json')
+    return data[key]
+
+
+def _refuse_other_kinds(data: dict[str, Any], model: dict[str, Any]) -> None:
+    """Whatever would change ids and is not done here is refused by name."""
+    if model.get("type", "BPE") != "BPE":
+        raise InputError(f"the model is {model['type']}; only byte-level BPE is read here")
+    for option in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
+        if model.get(option):
+            raise InputError(f"the model has {option} = {model[option]!r}, which is not supported")
+    if data.get("normalizer"):
+        kind = data["normalizer"].get("type") if isinstance(data["normalizer"], dict) else data["normalizer"]
+        raise InputError(f"the text is normalized ({kind}) before it is split, which is not supported")
+
+
+def _pattern_of(data: dict[str, Any]) -> Pattern:
+    """The split pattern: one Split by a regular expression and ByteLevel, or ByteLevel's own, which is GPT-2's."""
+    pre_tokenizer = _member(data, "pre_tokenizer", dict)
+    steps = pre_tokenizer.get("pretokenizers") if pre_tokenizer.get("type") == "Sequence" else [pre_tokenizer]
+    if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
+        raise InputError('"pre_tokenizer" is not of the expected form')
+    kinds = [step.get("type") for step in steps]
+    if kinds[-1:] == ["ByteLevel"]:
+        byte_level = steps[-1]
+        if byte_level.get("add_prefix_space", True):
+            raise InputError("ByteLevel adds a space in front of the text, which is not supported")
+        if kinds == ["ByteLevel"] and byte_level.get("use_regex", True):
+            return PATTERNS["gpt2"]
+        if kinds == ["Split", "ByteLevel"] and not byte_level.get("use_regex", True):
+            split = steps[0]
+            regex = split["pattern"].get("Regex") if isinstance(split.get("pattern"), dict) else None
+            if isinstance(regex, str) and split.get("behavior") == "Isolated" and not split.get("invert"):
+                return find_pattern(regex)
+    raise InputError(
+        f"the pre-tokenizer is {' + '.join(map(str, kinds))}; supported are ByteLevel, and Split by a Regex + ByteLevel"
+    )
+
+
+def _check_merges(tokenizer: Tokenizer, model: dict[str, Any], vocabulary: dict[str, int]) -> None:
+    """Refuse a file whose merges would give other ids than merging by rank.
+
+    Our core merges whatever joins to a token, lowest id first. That is the same as applying the file's merges in their
+    order if the pairs that can ever merge are all among them, in the order of their ids, and no token that merging
+    cannot reach is to be left unused.
+    """
+    position_of: dict[tuple[int, int], int] = {}
+    for position, merge in enumerate(_member(model, "merges", list)):
+        parts = merge.split(" ") if isinstance(merge, str) else merge
+        if not isinstance(parts, list) or len(parts) != 2 or not all(part in vocabulary for part in parts):
+            raise InputError(f'entry {position} of "merges", {merge!r}, is not a pair of tokens')
+        position_of[vocabulary[parts[0]], vocabulary[parts[1]]] = position
+    previous = -1
+    pairs = tokenizer._core.pairs().reshape(-1, 3).tolist()
+    for left, right, id in pairs:
+        position = position_of.get((left, right), -1)
+        if position <= previous:
+            token = tokenizer.decode_single_token_bytes(id)
+            raise InputError(
+                f"the token {token!r} (id {id}) is not merged in the order of the ids;"
+                " only vocabularies whose ids follow the merges are supported"
+            )
+        previous = position
+    reachable = 256 + len(pairs)
+    if reachable < len(tokenizer._mergeable_ranks) and not model.get("ignore_merges"):
+        count = len(tokenizer._mergeable_ranks) - reachable
+        raise InputError(f"no merges lead to {count} of the tokens and ignore_merges is not set; not supported")

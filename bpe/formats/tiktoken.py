@@ -1,0 +1,113 @@
+"""tiktoken's vocabulary format: a line for each token, its bytes in base64, a space, and its rank.
+
+It holds ranks only. The files that OpenAI and Meta published are recognised by their SHA-256, which brings their
+pattern and special tokens; for any other file the caller gives the pattern.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .. import _core
+from ..errors import InputError
+from ..patterns import LLAMA3_SPECIAL_TOKENS, PATTERNS, Pattern, find_pattern
+
+if TYPE_CHECKING:
+    from ..tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Published:
+    """A vocabulary that many models share."""
+
+    name: str
+    pattern: str
+    special_tokens: Mapping[str, int]
+
+
+_ENDOFTEXT_GPT2 = {"<|endoftext|>": 50256}
+PUBLISHED = {
+    "82e9d31979e92ab929cd544440f129d9ecd797b69e327f80f17e1c50d5551b55": Published(
+        "llama3", "llama3", {token: 128_000 + i for i, token in enumerate(LLAMA3_SPECIAL_TOKENS)}
+    ),
+    "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7": Published(
+        "cl100k_base",
+        "cl100k",
+        {
+            "<|endoftext|>": 100257,
+            "<|fim_prefix|>": 100258,
+            "<|fim_middle|>": 100259,
+            "<|fim_suffix|>": 100260,
+            "<|endofprompt|>": 100276,
+        },
+    ),
+    "306cd27f03c1a714eca7108e03d66b7dc042abe8c258b44c199a7ed9838dd930": Published(
+        "r50k_base", "gpt2", _ENDOFTEXT_GPT2
+    ),
+    "94b5ca7dff4d00767bc256fdd1b27e5b17361d7b8a5f968547f9f23eb70d2069": Published(
+        "p50k_base", "gpt2", _ENDOFTEXT_GPT2
+    ),
+}
+
+
+def matches(content: bytes) -> bool:
+    """Whether the first line looks like one of this format."""
+    first, _, rank = content[:1000].split(b"\n")[0].rstrip(b"\r").partition(b" ")
+    return len(first) > 0 and len(first) % 4 == 0 and rank.isdigit()
+
+
+def read(
+    content: bytes, name: str, pattern: str | None, special_tokens: Mapping[str, int] | Sequence[str] | None
+) -> Tokenizer:
+    """Parse the ranks; see ``Tokenizer.from_file`` for `pattern` and `special_tokens`.
+
+    Raises:
+        ValueError: a line that is not base64 and a rank, a rank or token that repeats, a hole in the ranks, a byte
+            without a token, or no pattern.
+    """
+    from ..tokenizer import Tokenizer
+
+    tokens, offsets, ids = _core.parse_ranks(content)
+    ranks = memoryview(ids).cast("I")
+    published = PUBLISHED.get(hashlib.sha256(content).hexdigest())
+    if published is not None:
+        name = published.name
+        pattern = pattern or published.pattern
+        special_tokens = published.special_tokens if special_tokens is None else special_tokens
+    if pattern is None:
+        raise InputError(
+            "the file holds ranks but no split pattern; say which, for example pattern='llama3' (on the command line"
+            f" --pattern llama3; known names: {', '.join(PATTERNS)})"
+        )
+    chosen = find_pattern(pattern)
+    special = _number_special_tokens(special_tokens, chosen, first=max(ranks) + 1)
+    _refuse_holes(ranks, special)
+    return Tokenizer._from_arrays(name, chosen, tokens, memoryview(offsets).cast("Q"), ranks, special)
+
+
+def render(tokenizer: Tokenizer) -> bytes:
+    """The file's content."""
+    ranks = sorted(tokenizer.mergeable_ranks.items(), key=lambda item: item[1])
+    return b"".join(b"%s %d\n" % (b64encode(token), rank) for token, rank in ranks)
+
+
+def _number_special_tokens(
+    special_tokens: Mapping[str, int] | Sequence[str] | None, pattern: Pattern, first: int
+) -> dict[str, int]:
+    if isinstance(special_tokens, Mapping):
+        return dict(special_tokens)
+    names = pattern.special_tokens if special_tokens is None else special_tokens
+    return {token: first + i for i, token in enumerate(names)}
+
+
+def _refuse_holes(ranks: memoryview, special_tokens: Mapping[str, int]) -> None:
+    highest = max(ranks)
+    if highest < len(ranks):
+        return  # without a hole, unless a rank repeats, which the vocabulary refuses
+    unused = set(range(min(highest, 2 * len(ranks) + 1))).difference(ranks, special_tokens.values())
+    if unused:
+        raise InputError(f"no token has the rank {min(unused)}, though ranks go up to {highest}; is a line missing?")

@@ -1,0 +1,72 @@
+"""The named split patterns, and the special tokens that go with each.
+
+A pattern cuts text into pretokens; merges never cross a cut. Each pattern here has a scanner in the core, so none of
+these texts is run by a regex engine. They are kept because a tokenizer file carries its pattern as text: that is how it
+is recognised, and how a tokenizer of ours is handed to tiktoken.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+GPT2 = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
+GPT2_POSSESSIVE = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
+CL100K = (
+    r"""'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+"""
+    r"""|\s++$|\s*[\r\n]|\s+(?!\S)|\s"""
+)
+LLAMA3 = (
+    r"""(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"""
+    r"""|\s*[\r\n]+|\s+(?!\S)|\s+"""
+)
+
+LLAMA3_SPECIAL_TOKENS = (
+    "<|begin_of_text|>",
+    "<|end_of_text|>",
+    "<|reserved_special_token_0|>",
+    "<|reserved_special_token_1|>",
+    "<|finetune_right_pad_id|>",
+    "<|step_id|>",
+    "<|start_header_id|>",
+    "<|end_header_id|>",
+    "<|eom_id|>",
+    "<|eot_id|>",
+    "<|python_tag|>",
+    "<|image|>",
+    *(f"<|reserved_special_token_{i}|>" for i in range(2, 246)),
+)
+CL100K_SPECIAL_TOKENS = ("<|endoftext|>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|endofprompt|>")
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """How text is split: the pattern's text, and its place among the core's scanners, if it has one."""
+
+    name: str | None
+    text: str
+    scanner: int | None = None
+    special_tokens: tuple[str, ...] = ()
+    """What the vocabularies published with this pattern define, in the order of their ids."""
+
+
+# The scanners' numbers are those of `enum class Pattern` in core/scan.hpp.
+PATTERNS = {
+    "gpt2": Pattern("gpt2", GPT2, 0, ("<|endoftext|>",)),
+    "cl100k": Pattern("cl100k", CL100K, 1, CL100K_SPECIAL_TOKENS),
+    "llama3": Pattern("llama3", LLAMA3, 2, LLAMA3_SPECIAL_TOKENS),
+}
+_BY_TEXT = {pattern.text: pattern for pattern in PATTERNS.values()}
+_BY_TEXT[GPT2_POSSESSIVE] = PATTERNS["gpt2"]  # tiktoken's wording of it
+
+
+def find_pattern(name_or_text: str) -> Pattern:
+    """The pattern with this name or this text; for a text not known here, one without a scanner.
+
+    >>> find_pattern("llama3").scanner
+    2
+    >>> find_pattern(r"\\S+|\\s+").scanner is None
+    True
+    """
+    if name_or_text in PATTERNS:
+        return PATTERNS[name_or_text]
+    return _BY_TEXT.get(name_or_text, Pattern(None, name_or_text))

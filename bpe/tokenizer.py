@@ -1,0 +1,451 @@
+"""Tokenizer: text -> ids -> text, with the interface of tiktoken's ``Encoding`` and its ids."""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NoReturn
+
+from . import _core
+from .patterns import Pattern, find_pattern
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import regex
+
+_NO_SCANNER = 0  # what the core is given for a pattern that it has no scanner for; it is then never used
+
+
+class Tokenizer:
+    """A vocabulary, a split pattern and special tokens: all it takes to turn text into ids and back.
+
+    The ids are those of ``tiktoken.Encoding`` built from the same four things. Any number of threads may use one
+    tokenizer at once.
+
+    >>> ranks = {bytes([byte]): byte for byte in range(256)} | {b"he": 256, b"ll": 257, b"hell": 258}
+    >>> tokenizer = Tokenizer("tiny", pat_str="gpt2", mergeable_ranks=ranks, special_tokens={"<|end|>": 259})
+    >>> tokenizer.encode("hello")
+    [258, 111]
+    >>> tokenizer.decode([258, 111])
+    'hello'
+    >>> tokenizer.encode("hello<|end|>", allowed_special="all")
+    [258, 111, 259]
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        pat_str: str,
+        mergeable_ranks: Mapping[bytes, int],
+        special_tokens: Mapping[str, int],
+        explicit_n_vocab: int | None = None,
+    ) -> None:
+        """
+        Args:
+            name: what to call it.
+            pat_str: the split pattern: a regular expression, or the name of a known one ("llama3", "gpt2", ...).
+            mergeable_ranks: token bytes -> rank, which is the token's id as well. All 256 single bytes are among them.
+            special_tokens: string -> id, for the strings that are never split or merged.
+            explicit_n_vocab: if given, how many tokens there must be in all, with no id unused.
+
+        Raises:
+            ValueError: a byte without a token, a rank or an id used twice, or another count than `explicit_n_vocab`.
+        """
+        tokens = b"".join(mergeable_ranks)
+        offsets = array("Q", [0])
+        position = 0
+        for token in mergeable_ranks:
+            position += len(token)
+            offsets.append(position)
+        try:
+            ids = array("I", mergeable_ranks.values())
+        except (OverflowError, TypeError) as error:
+            raise ValueError(f"ranks must be integers from 0 to 2**32 - 1 ({error})") from error
+        self._set_up(name, find_pattern(pat_str), tokens, memoryview(offsets), memoryview(ids), special_tokens)
+        self._mergeable_ranks = dict(mergeable_ranks)
+        if explicit_n_vocab is not None:
+            count = len(mergeable_ranks) + len(special_tokens)
+            if count != explicit_n_vocab or self.max_token_value != explicit_n_vocab - 1:
+                raise ValueError(
+                    f"explicit_n_vocab is {explicit_n_vocab}, but there are {count} tokens"
+                    f" and the highest id is {self.max_token_value}"
+                )
+
+    @classmethod
+    def _from_arrays(
+        cls,
+        name: str,
+        pattern: Pattern,
+        tokens: bytes,
+        offsets: memoryview,
+        ids: memoryview,
+        special_tokens: Mapping[str, int],
+    ) -> Tokenizer:
+        """The constructor of the readers in ``formats``, which makes no dict of the ranks.
+
+        Token i is ``tokens[offsets[i]:offsets[i + 1]]`` (uint64) and has the id ``ids[i]`` (uint32).
+        """
+        self = cls.__new__(cls)
+        self._set_up(name, pattern, tokens, offsets, ids, special_tokens)
+        return self
+
+    def _set_up(
+        self,
+        name: str,
+        pattern: Pattern,
+        tokens: bytes,
+        offsets: memoryview,
+        ids: memoryview,
+        special_tokens: Mapping[str, int],
+    ) -> None:
+        self.name = name
+        self.pattern = pattern
+        self._special_tokens = dict(special_tokens)
+        self._special_token_values = set(self._special_tokens.values())
+        if len(self._special_token_values) < len(self._special_tokens):
+            raise ValueError("two special tokens have the same id")
+        for token, id in self._special_tokens.items():
+            if not 0 <= id < 2**32:
+                raise ValueError(f"the special token {token!r} has the id {id}; ids are from 0 to 2**32 - 1")
+        scanner = _NO_SCANNER if pattern.scanner is None else pattern.scanner
+        self._core = _core.Encoder(tokens, offsets, ids, scanner, self._special_tokens)
+        self._all_special = _core.SpecialTokens(self._special_tokens)
+        self._matchers: dict[frozenset[str], _core.SpecialTokens] = {}
+        self.max_token_value: int = max(max(ids), max(self._special_token_values, default=0))
+        if pattern.scanner is None:
+            _ = self._regex  # a pattern that does not compile is refused now, not at the first text
+
+    @classmethod
+    def from_file(
+        cls,
+        path: str | os.PathLike[str],
+        pattern: str | None = None,
+        special_tokens: Mapping[str, int] | Sequence[str] | None = None,
+    ) -> Tokenizer:
+        """Read a tokenizer; the format is told from the content: tiktoken's ranks or a tokenizer.json.
+
+        Ranks alone carry neither pattern nor special tokens. Published ones (Llama 3's, cl100k_base, ...) are
+        recognised by their hash; for others `pattern` is needed, a name or a regular expression, and `special_tokens`
+        gives the special tokens: a mapping to ids, or names to be numbered after the last rank. Without it they are
+        those of the named pattern, numbered so.
+
+        Raises:
+            OSError: the file cannot be read.
+            InputError: it is not a tokenizer that we know; the message names the place.
+        """
+        from .formats import read_tokenizer
+
+        return read_tokenizer(Path(path), pattern, special_tokens)
+
+    @classmethod
+    def from_name(cls, name: str) -> Tokenizer:
+        """Find a tokenizer by name, such as "llama3": see ``bpe.locate``.
+
+        Raises:
+            InputError: no such file, or the name is not known or not found on this machine.
+        """
+        from .locate import locate
+
+        return cls.from_file(locate(name))
+
+    def save(self, path: str | os.PathLike[str], format: Literal["huggingface", "tiktoken"] | None = None) -> None:
+        """Write the tokenizer; `format` follows from the suffix: .json, or .model / .tiktoken.
+
+        A tokenizer.json holds everything; tiktoken's format holds the ranks only.
+        """
+        from .formats import write_tokenizer
+
+        write_tokenizer(self, Path(path), format)
+
+    def __repr__(self) -> str:
+        return f"<Tokenizer {self.name!r}>"
+
+    # Encoding
+
+    def encode_ordinary(self, text: str) -> list[int]:
+        """The ids of `text`, in which special tokens are text like any other.
+
+        Lone surrogates become U+FFFD, as in tiktoken. Bytes are taken too: a byte that is not part of well-formed UTF-8
+        counts as one character that is neither letter, number nor white space, and is kept.
+        """
+        if self.pattern.scanner is None:
+            return self._encode_slowly(text, None)
+        return self._core.encode(text, None)
+
+    def encode(
+        self,
+        text: str,
+        *,
+        allowed_special: Literal["all"] | AbstractSet[str] = frozenset(),
+        disallowed_special: Literal["all"] | Collection[str] = "all",
+    ) -> list[int]:
+        """The ids of `text`. A special token in it is an error unless it is allowed, or not disallowed.
+
+        Args:
+            text: any str, or bytes.
+            allowed_special: the special tokens that become their ids where they stand in the text, or "all".
+            disallowed_special: those that raise, by default all that are not allowed; ``()`` lets them be text.
+
+        Of several allowed tokens that begin at one place, the longest is taken.
+
+        Raises:
+            ValueError: the text holds a disallowed special token.
+        """
+        special = self._special_for(text, allowed_special, disallowed_special)
+        if self.pattern.scanner is None:
+            return self._encode_slowly(text, special)
+        return self._core.encode(text, special)
+
+    def encode_to_numpy(
+        self,
+        text: str,
+        *,
+        allowed_special: Literal["all"] | AbstractSet[str] = frozenset(),
+        disallowed_special: Literal["all"] | Collection[str] = "all",
+    ) -> npt.NDArray[np.uint32]:
+        """As `encode`, but an array [tokens] of uint32."""
+        special = self._special_for(text, allowed_special, disallowed_special)
+        if self.pattern.scanner is None:
+            import numpy as np
+
+            return np.array(self._encode_slowly(text, special), dtype=np.uint32)
+        return self._core.encode_to_numpy(text, special)
+
+    def encode_ordinary_batch(self, text: Iterable[str], *, num_threads: int = 8) -> list[list[int]]:
+        """`encode_ordinary` of each text, on several threads."""
+        return self._lists(*self.encode_flat(text, num_threads=num_threads))
+
+    def encode_batch(
+        self,
+        text: Iterable[str],
+        *,
+        num_threads: int = 8,
+        allowed_special: Literal["all"] | AbstractSet[str] = frozenset(),
+        disallowed_special: Literal["all"] | Collection[str] = "all",
+    ) -> list[list[int]]:
+        """`encode` of each text, on several threads."""
+        texts = list(text)
+        special = None
+        for each in texts:
+            special = self._special_for(each, allowed_special, disallowed_special)
+        return self._lists(*self._encode_all(texts, special, num_threads))
+
+    def encode_flat(
+        self, texts: Iterable[str | bytes], *, num_threads: int | None = None
+    ) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]:
+        """`encode_ordinary` of many texts, without a Python object for each id.
+
+        Returns:
+            ids: uint32 [tokens], of all texts, one after the other.
+            offsets: int64 [texts + 1]; text i has ``ids[offsets[i]:offsets[i + 1]]``.
+        """
+        return self._encode_all(texts, None, num_threads or os.cpu_count() or 1)
+
+    def count(self, text: str) -> int:
+        """How many ids `encode_ordinary` would give."""
+        if self.pattern.scanner is None:
+            return len(self._encode_slowly(text, None))
+        return self._core.count(text, None)
+
+    def encode_single_token(self, text_or_bytes: str | bytes) -> int:
+        """The id of one token, special or not, given whole.
+
+        Raises:
+            KeyError: there is no such token.
+        """
+        token = text_or_bytes.encode("utf-8") if isinstance(text_or_bytes, str) else bytes(text_or_bytes)
+        id = self._core.find(token) if token else None
+        if id is None:
+            try:
+                id = self._special_tokens[token.decode("utf-8")]
+            except (KeyError, UnicodeDecodeError):
+                raise KeyError(token) from None
+        return id
+
+    def _encode_all(
+        self, texts: Iterable[str | bytes], special: _core.SpecialTokens | None, threads: int
+    ) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]:
+        if self.pattern.scanner is not None:
+            return self._core.encode_all(texts, special, threads)
+        import numpy as np
+
+        rows = [self._encode_slowly(text, special) for text in texts]
+        offsets = np.zeros(len(rows) + 1, dtype=np.int64)
+        np.cumsum([len(row) for row in rows], out=offsets[1:])
+        return np.array([id for row in rows for id in row], dtype=np.uint32), offsets
+
+    @staticmethod
+    def _lists(ids: npt.NDArray[np.uint32], offsets: npt.NDArray[np.int64]) -> list[list[int]]:
+        flat: list[int] = ids.tolist()
+        ends: list[int] = offsets.tolist()
+        return [flat[begin:end] for begin, end in zip(ends, ends[1:], strict=False)]
+
+    # Special tokens
+
+    def _special_for(
+        self,
+        text: str | bytes,
+        allowed: Literal["all"] | AbstractSet[str],
+        disallowed: Literal["all"] | Collection[str],
+    ) -> _core.SpecialTokens | None:
+        """The matcher of the allowed tokens, after a look for the disallowed ones."""
+        if isinstance(allowed, str):
+            allowed = self.special_tokens_set
+        if isinstance(disallowed, str):
+            if not allowed:
+                found = self._all_special.first_in(text)
+                if found is not None:
+                    self._raise_disallowed(found)
+                return None
+            disallowed = self.special_tokens_set - allowed
+        if disallowed:
+            found = self._matcher(frozenset(disallowed)).first_in(text)
+            if found is not None:
+                self._raise_disallowed(found)
+        if not allowed:
+            return None
+        return self._matcher(frozenset(allowed & self._special_tokens.keys()))
+
+    def _matcher(self, tokens: frozenset[str]) -> _core.SpecialTokens:
+        matcher = self._matchers.get(tokens)
+        if matcher is None:
+            if len(self._matchers) >= 64:  # a caller who makes up sets must not fill the memory
+                self._matchers.clear()
+            matcher = _core.SpecialTokens({token: self._special_tokens.get(token, 0) for token in tokens})
+            self._matchers[tokens] = matcher
+        return matcher
+
+    @staticmethod
+    def _raise_disallowed(token: str) -> NoReturn:
+        raise ValueError(
+            f"the text holds the special token {token!r}, which is disallowed. To have it encoded as that token, pass"
+            f" allowed_special={{{token!r}}}; to have it encoded as ordinary text, pass disallowed_special=()."
+        )
+
+    # Patterns without a scanner
+
+    @cached_property
+    def _regex(self) -> regex.Pattern[str]:
+        import regex
+
+        try:
+            return regex.compile(self.pattern.text)
+        except regex.error as error:
+            raise ValueError(f"the split pattern {self.pattern.text!r} does not compile: {error}") from error
+
+    def _encode_slowly(self, text: str | bytes, special: _core.SpecialTokens | None) -> list[int]:
+        if isinstance(text, str):
+            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        else:
+            text = text.decode("utf-8", "surrogateescape")
+        ids: list[int] = []
+        for part, token in self._parts(text, special):
+            pretokens = (match.group().encode("utf-8", "surrogateescape") for match in self._regex.finditer(part))
+            ids += self._core.encode_pretokens(pretokens)
+            if token is not None:
+                ids.append(self._special_tokens[token])
+        return ids
+
+    @staticmethod
+    def _parts(text: str, special: _core.SpecialTokens | None) -> Iterator[tuple[str, str | None]]:
+        while special is not None:
+            token = special.first_in(text.encode("utf-8", "surrogateescape"))
+            if token is None:
+                break
+            before, _, text = text.partition(token)
+            yield before, token
+        yield text, None
+
+    # Decoding
+
+    def decode_bytes(self, tokens: Sequence[int] | npt.NDArray[np.uint32]) -> bytes:
+        """The bytes that the ids stand for.
+
+        Raises:
+            KeyError: an id that the vocabulary does not have.
+            OverflowError: a negative id, or one of more than 32 bits.
+        """
+        return self._core.decode(tokens)
+
+    def decode(self, tokens: Sequence[int] | npt.NDArray[np.uint32], errors: str = "replace") -> str:
+        """The text that the ids stand for. Bytes that are not UTF-8 are treated as `errors` says."""
+        return self._core.decode(tokens).decode("utf-8", errors)
+
+    def decode_single_token_bytes(self, token: int) -> bytes:
+        """The bytes of one token.
+
+        Raises:
+            KeyError: the vocabulary has no such id.
+        """
+        return self._core.bytes_of(token)
+
+    def decode_tokens_bytes(self, tokens: Iterable[int]) -> list[bytes]:
+        """The bytes of each token."""
+        return [self._core.bytes_of(token) for token in tokens]
+
+    # The vocabulary
+
+    @property
+    def n_vocab(self) -> int:
+        """One more than the highest id."""
+        return self.max_token_value + 1
+
+    @cached_property
+    def special_tokens_set(self) -> set[str]:
+        return set(self._special_tokens)
+
+    @property
+    def special_tokens(self) -> dict[str, int]:
+        """A copy of string -> id."""
+        return dict(self._special_tokens)
+
+    @property
+    def eot_token(self) -> int:
+        """The id of <|endoftext|>.
+
+        Raises:
+            KeyError: there is no such special token.
+        """
+        return self._special_tokens["<|endoftext|>"]
+
+    def is_special_token(self, token: int) -> bool:
+        return token in self._special_token_values
+
+    @cached_property
+    def _mergeable_ranks(self) -> dict[bytes, int]:
+        ranks = {}
+        for id in range(self._core.id_limit):
+            token = self._core.token_bytes(id)
+            if token:
+                ranks[token] = id
+        return ranks
+
+    @property
+    def mergeable_ranks(self) -> dict[bytes, int]:
+        """A copy of token bytes -> rank, by rank."""
+        return dict(self._mergeable_ranks)
+
+    def token_byte_values(self) -> list[bytes]:
+        """The bytes of all tokens but the special ones, sorted."""
+        return sorted(self._mergeable_ranks)
+
+    @property
+    def _pat_str(self) -> str:
+        return self.pattern.text
+
+    def __getstate__(self) -> dict[str, object]:
+        return {
+            "name": self.name,
+            "pat_str": self.pattern.text,
+            "mergeable_ranks": self._mergeable_ranks,
+            "special_tokens": self._special_tokens,
+        }
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
