@@ -1,1 +1,493 @@
-def main() -> None: ...
+"""The command line: parse, call, print. What a command does stands in ``bpe`` and ``model``, imported where needed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from bpe import Tokenizer
+
+FORMATS = {"text": None, "json": None, "u16": "<u2", "u32": "<u4"}
+
+
+class Commands(click.Group):
+    """A group whose failures are one line on stderr: status 2 for wrong usage, 1 for anything else."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        kwargs["standalone_mode"] = False
+        try:
+            result = super().main(*args, **kwargs)
+            sys.stdout.flush()
+        except click.exceptions.Exit as exit:
+            sys.exit(exit.exit_code)
+        except click.ClickException as error:
+            error.show()
+            sys.exit(error.exit_code)
+        except (KeyboardInterrupt, click.Abort):
+            _fail("interrupted", 130)
+        except BrokenPipeError:  # the reader of a pipe went away, as `head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+        except Exception as error:
+            if os.environ.get("BPE_DEBUG"):
+                raise
+            _fail(_in_one_line(error), 1)
+        sys.exit(result if isinstance(result, int) else 0)
+
+
+def _in_one_line(error: Exception) -> str:
+    from bpe.errors import InputError
+
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, OSError):
+        remedy = "; free some space and run it again" if error.errno == errno.ENOSPC else ""
+        return f"{error.filename}: {error.strerror}{remedy}" if error.filename else f"{error.strerror or error}{remedy}"
+    if isinstance(error, MemoryError):
+        return "not enough memory"
+    if isinstance(error, ModuleNotFoundError) and error.name in ("torch", "safetensors", "matplotlib"):
+        return f"this command needs {error.name}: pip install 'bpe-llama[model]'"
+    if isinstance(error, ModuleNotFoundError) and error.name in ("tiktoken", "tokenizers"):
+        return f"this command needs {error.name}: pip install 'bpe-llama[verify]'"
+    return f"{type(error).__name__}: {' '.join(str(error).split())} (run bpe --debug ... for the traceback)"
+
+
+def _fail(message: str, status: int) -> None:
+    click.echo(f"bpe: {message}", err=True)
+    sys.exit(status)
+
+
+class Status:
+    """One line on stderr that is drawn over and over, if stderr is a terminal."""
+
+    def __init__(self) -> None:
+        self._shown = sys.stderr.isatty()
+        self._next = 0.0
+
+    def show(self, text: str) -> None:
+        now = time.monotonic()
+        if self._shown and now >= self._next:
+            self._next = now + 0.1
+            click.echo(f"\r\x1b[K{text}", err=True, nl=False)
+
+    def done(self, text: str = "") -> None:
+        if self._shown:
+            click.echo("\r\x1b[K", err=True, nl=False)
+        if text:
+            click.echo(text, err=True)
+
+
+def _bar(share: float, width: int = 24) -> str:
+    return "█" * round(share * width) + "░" * (width - round(share * width))
+
+
+def examples(*lines: str) -> Callable[[Any], Any]:
+    """Adds a block of examples to a command's help, set as written."""
+
+    def add(function: Any) -> Any:
+        block = "\n".join(f"  {line}" for line in lines)
+        function.__doc__ = f"{function.__doc__.rstrip()}\n\n    \b\n    Examples:\n    " + block.replace("\n", "\n    ")
+        return function
+
+    return add
+
+
+def _set_debug(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value:
+        os.environ["BPE_DEBUG"] = "1"
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.version_option(package_name="bpe-llama", message="%(version)s")
+@click.option(
+    "--debug", is_flag=True, expose_value=False, callback=_set_debug, help="Show the traceback of an error."
+)
+def cli() -> None:
+    """From raw text to a talking Llama: train a vocabulary, encode and decode with it, train a model, let it write.
+
+    stdout carries data only, so that commands can be piped; progress and remarks go to stderr.
+
+    Shell completion: eval "$(_BPE_COMPLETE=bash_source bpe)", and zsh_source or fish_source likewise.
+    """
+
+
+tokenizer_option = click.option(
+    "-t",
+    "--tokenizer",
+    "name",
+    metavar="NAME|FILE",
+    envvar="BPE_TOKENIZER",
+    show_envvar=True,
+    default="llama3",
+    help="A tokenizer file, a model directory, or a known name.",
+)
+pattern_option = click.option(
+    "--pattern", metavar="NAME|REGEX", help="Split pattern, for a file of ranks that carries none.  [default: the file's]"
+)
+text_option = click.option("-c", "--text", metavar="TEXT", help="Take this text instead of files.")
+files_argument = click.argument("files", nargs=-1, metavar="[FILE]...")
+special_option = click.option(
+    "--allow-special", is_flag=True, help="Let special tokens in the text become their ids; otherwise they are text."
+)
+ids_format_option = click.option(
+    "--format",
+    "ids_format",
+    type=click.Choice(list(FORMATS)),
+    default="text",
+    help="How ids are written: numbers with spaces, a JSON list, or little-endian binary of 16 or 32 bits.",
+)
+
+
+def _tokenizer(name: str, pattern: str | None = None) -> Tokenizer:
+    from bpe import Tokenizer
+    from bpe.locate import locate
+
+    return Tokenizer.from_file(locate(name), pattern)
+
+
+def _inputs(files: Sequence[str], text: str | None) -> Iterator[tuple[str, bytes]]:
+    """The name and content of each input; stdin if there is none."""
+    if text is not None:
+        if files:
+            raise click.UsageError("give either files or --text, not both")
+        yield "text", os.fsencode(text)
+        return
+    for file in files or ["-"]:
+        yield (file, sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes())
+
+
+@cli.command()
+@click.argument("corpus", nargs=-1, required=True)
+@click.option("-o", "--output", required=True, metavar="FILE", help="Where to write: .json, or .model / .tiktoken.")
+@click.option("--vocab-size", required=True, type=int, metavar="N", help="Tokens in all, with the special ones.")
+@click.option("--pattern", default="llama3", metavar="NAME|REGEX", help="How text is split: llama3, cl100k, gpt2, ...")
+@click.option("--special", multiple=True, metavar="TOKEN", help="A special token, in place of the pattern's own; repeat.")
+@click.option("--no-special", is_flag=True, help="No special tokens at all.")
+@click.option("--tie-break", type=click.Choice(["bytes", "huggingface"]), default="bytes", help="Order of equal pairs.")
+@click.option("--min-frequency", type=int, default=1, metavar="N", help="Merge no pair that is rarer.")
+@click.option("--max-token-length", type=int, metavar="BYTES", help="Make no token that is longer.  [default: no limit]")
+@click.option("--allow-smaller", is_flag=True, help="Accept fewer tokens where the text has no more pairs.")
+@click.option("--exclude", multiple=True, metavar="GLOB", help="Leave out files and directories of this name; repeat.")
+@click.option("--threads", type=int, metavar="N", help="Threads that count.  [default: all processors]")
+@examples(
+    "bpe train corpora -o my.json --vocab-size 4096",
+    "bpe train 'src/**/*.py' -o code.json --vocab-size 8192 --special '<|endoftext|>'",
+    "zcat big.txt.gz | bpe train - -o big.model --vocab-size 32000 --pattern gpt2",
+)
+def train(
+    corpus: Sequence[str],
+    output: str,
+    vocab_size: int,
+    pattern: str,
+    special: Sequence[str],
+    no_special: bool,
+    tie_break: Any,
+    min_frequency: int,
+    max_token_length: int | None,
+    allow_smaller: bool,
+    exclude: Sequence[str],
+    threads: int | None,
+) -> None:
+    """Learn a vocabulary from text: files, directories, globs, .jsonl, .gz, .xz, or - for stdin."""
+    from bpe import InputError
+    from bpe import train as train_tokenizer
+    from bpe.formats import SUFFIXES
+
+    if Path(output).suffix not in SUFFIXES:
+        raise InputError(f"{output}: unknown suffix; write to one of {', '.join(SUFFIXES)}")
+    if not Path(output).absolute().parent.is_dir():
+        raise InputError(f"{output}: there is no directory {Path(output).parent}")
+    status = Status()
+    start = time.monotonic()
+    seen = [0, 0]
+
+    def counted(documents: int, size: int) -> None:
+        seen[:] = documents, size
+        status.show(f"counting  {size / 1e6:,.1f} MB in {documents:,} documents")
+
+    def merged(count: int) -> None:
+        status.show(f"merging   {_bar(count / vocab_size)} {count:,} merges")
+
+    tokenizer = train_tokenizer(
+        corpus,
+        vocab_size,
+        pattern,
+        () if no_special else special or None,
+        tie_break=tie_break,
+        min_frequency=min_frequency,
+        max_token_length=max_token_length,
+        allow_smaller=allow_smaller,
+        name=Path(output).stem,
+        threads=threads,
+        exclude=exclude,
+        counted=counted,
+        merged=merged,
+    )
+    tokenizer.save(output)
+    status.done(
+        f"{output}: {tokenizer.n_vocab:,} tokens from {seen[1] / 1e6:,.1f} MB in {seen[0]:,} documents,"
+        f" {time.monotonic() - start:.1f} s"
+    )
+
+
+@cli.command()
+@files_argument
+@text_option
+@tokenizer_option
+@pattern_option
+@special_option
+@ids_format_option
+@examples(
+    "bpe encode -c 'Hello world'",
+    "bpe encode README.md --format u32 > readme.bin",
+    "bpe encode photo.jpg | bpe decode | cmp - photo.jpg",
+)
+def encode(
+    files: Sequence[str], text: str | None, name: str, pattern: str | None, allow_special: bool, ids_format: str
+) -> None:
+    """Turn text into ids. Any bytes are taken, and `bpe decode` gives them back."""
+    tokenizer = _tokenizer(name, pattern)
+    if ids_format == "u16" and tokenizer.n_vocab > 1 << 16:
+        raise click.UsageError(f"ids go up to {tokenizer.n_vocab - 1:,}, which 16 bits do not hold; use --format u32")
+    for _, content in _inputs(files, text):
+        ids = tokenizer.encode(content, allowed_special="all" if allow_special else set(), disallowed_special=())
+        _write_ids(ids, ids_format)
+
+
+def _write_ids(ids: Sequence[int], ids_format: str) -> None:
+    if ids_format == "text":
+        click.echo(" ".join(map(str, ids)))
+    elif ids_format == "json":
+        click.echo("[" + ", ".join(map(str, ids)) + "]")
+    else:
+        import numpy as np
+
+        sys.stdout.buffer.write(np.array(ids, dtype=FORMATS[ids_format]).tobytes())
+
+
+@cli.command()
+@files_argument
+@tokenizer_option
+@pattern_option
+@ids_format_option
+@examples(
+    "bpe encode -c 'Hello world' | bpe decode",
+    "echo '[9906, 1917]' | bpe decode --format json",
+    "bpe decode --format u32 readme.bin",
+)
+def decode(files: Sequence[str], name: str, pattern: str | None, ids_format: str) -> None:
+    """Turn ids into the bytes they stand for."""
+    from bpe import InputError
+
+    tokenizer = _tokenizer(name, pattern)
+    for file, content in _inputs(files, None):
+        try:
+            decoded = tokenizer.decode_bytes(_read_ids(content, ids_format))
+        except KeyError as error:
+            raise InputError(
+                f"{file}: {error.args[0]}; the vocabulary has {tokenizer.n_vocab:,} ids. Was it encoded with another one?"
+            ) from error
+        except (ValueError, OverflowError, TypeError) as error:
+            raise InputError(f"{file}: {error}") from error
+        sys.stdout.buffer.write(decoded)
+
+
+def _read_ids(content: bytes, ids_format: str) -> Any:
+    if ids_format == "text":
+        try:
+            return [int(word) for word in content.split()]
+        except ValueError as error:
+            word = next(word for word in content.split() if not word.isdigit())
+            raise ValueError(f"{word[:40]!r} is not an id; give --format for JSON or binary") from error
+    if ids_format == "json":
+        import json
+
+        ids = []
+        for line in content.splitlines():
+            row = json.loads(line) if line.strip() else []
+            if not isinstance(row, list):
+                raise ValueError("not a JSON list of ids on each line")
+            ids += row
+        return ids
+    import numpy as np
+
+    dtype = np.dtype(FORMATS[ids_format])
+    if len(content) % dtype.itemsize:
+        raise ValueError(f"{len(content)} bytes are not a whole number of ids of {8 * dtype.itemsize} bits")
+    return np.frombuffer(content, dtype=dtype).astype(np.uint32)
+
+
+@cli.command()
+@files_argument
+@text_option
+@tokenizer_option
+@pattern_option
+@examples("bpe count README.md LICENSE", "cat *.txt | bpe count", "bpe count -t my.json corpora/prose.txt")
+def count(files: Sequence[str], text: str | None, name: str, pattern: str | None) -> None:
+    """Count tokens: a line for each file with tokens, bytes, bytes per token, and the name."""
+    tokenizer = _tokenizer(name, pattern)
+    rows = [(tokenizer.count(content), len(content), file) for file, content in _inputs(files, text)]
+    if len(rows) > 1:
+        rows.append((sum(row[0] for row in rows), sum(row[1] for row in rows), "total"))
+    for tokens, size, file in rows:
+        click.echo(f"{tokens:>10} {size:>10} {size / max(tokens, 1):>6.2f}  {file}")
+
+
+# Backgrounds that neighbouring tokens take in turn, from the 256-colour palette, with black text.
+COLOURS = (152, 223, 182, 225, 189)
+
+
+@cli.command()
+@files_argument
+@text_option
+@tokenizer_option
+@pattern_option
+@special_option
+@click.option("--ids", "with_ids", is_flag=True, help="A line for each token: its id and its bytes.")
+@click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", help="Colour, or | between.")
+@examples("bpe show -c \"It's 12345 tokens, naïve café\"", "bpe show --ids -c 'Grüße' -t my.json")
+def show(
+    files: Sequence[str],
+    text: str | None,
+    name: str,
+    pattern: str | None,
+    allow_special: bool,
+    with_ids: bool,
+    color: str,
+) -> None:
+    """Print a text with its tokens marked. Bytes of a character that is cut between tokens are shown as <C3>."""
+    tokenizer = _tokenizer(name, pattern)
+    coloured = color == "always" or (color == "auto" and sys.stdout.isatty() and "NO_COLOR" not in os.environ)
+    for _, content in _inputs(files, text):
+        ids = tokenizer.encode(content, allowed_special="all" if allow_special else set(), disallowed_special=())
+        if with_ids:
+            for id in ids:
+                click.echo(f"{id:>7}  {_visible(tokenizer.decode_single_token_bytes(id), newline='⏎')}")
+            continue
+        pieces = [_visible(tokenizer.decode_single_token_bytes(id), newline="⏎\n") for id in ids]
+        if coloured:
+            line = "".join(
+                _painted(piece, COLOURS[i % len(COLOURS)]) for i, piece in enumerate(pieces)
+            )
+            click.echo(line, color=True)
+        else:
+            click.echo("|".join(pieces))
+        words = f"{len(ids):,} tokens, {len(content):,} bytes"
+        click.echo(f"{words}, {len(content) / max(len(ids), 1):.2f} bytes per token", err=True)
+
+
+def _painted(piece: str, colour: int) -> str:
+    """The piece on a coloured ground that ends before a line break, so that it does not run to the edge."""
+    lines = piece.split("\n")
+    return "\n".join(f"\x1b[30;48;5;{colour}m{line}\x1b[0m" if line else "" for line in lines)
+
+
+def _visible(token: bytes, newline: str) -> str:
+    """The token as text: broken bytes and control characters by their codes, a line break as `newline`."""
+    shown = []
+    for character in token.decode("utf-8", "surrogateescape"):
+        if character == "\n":
+            shown.append(newline)
+        elif "\udc80" <= character <= "\udcff":
+            shown.append(f"<{ord(character) - 0xDC00:02X}>")
+        elif character.isprintable():
+            shown.append(character)
+        else:
+            shown.append(f"<U+{ord(character):04X}>")
+    return "".join(shown)
+
+
+@cli.command()
+@click.argument("name", metavar="NAME|FILE|DIRECTORY")
+@pattern_option
+@examples("bpe info llama3", "bpe info my.json", "bpe info runs/tales", "bpe info llama3.2-1b")
+def info(name: str, pattern: str | None) -> None:
+    """Describe a tokenizer, a model directory, token shards, or a model preset."""
+    path = Path(name)
+    if (path / "index.json").is_file():
+        _print_rows(_shards_info(path))
+    elif (path / "params.json").is_file():
+        _print_rows(_model_info(path))
+    elif not path.exists() and (rows := _preset_info(name)):
+        _print_rows(rows)
+    else:
+        _print_rows(_tokenizer_info(_tokenizer(name, pattern)))
+
+
+def _print_rows(rows: Sequence[tuple[str, str]]) -> None:
+    width = max(len(label) for label, _ in rows)
+    for label, value in rows:
+        click.echo(f"{label:<{width}}  {value}")
+
+
+def _tokenizer_info(tokenizer: Tokenizer) -> list[tuple[str, str]]:
+    pattern = tokenizer.pattern
+    if pattern.scanner is None:
+        split = f"{pattern.text}  (warning: no scanner for this pattern; it runs by regex, the slow path)"
+    else:
+        split = f"{pattern.name}  {pattern.text}"
+    ranks = tokenizer.mergeable_ranks
+    specials = sorted(tokenizer.special_tokens, key=lambda token: tokenizer.special_tokens[token])
+    longest = sorted(ranks, key=len, reverse=True)[:5]
+    return [
+        ("tokenizer", tokenizer.name),
+        ("vocabulary", f"{len(ranks) + len(specials):,} tokens, ids up to {tokenizer.max_token_value:,}"),
+        ("merges", f"{tokenizer._core.pair_count:,}"),
+        ("pattern", split),
+        ("special tokens", f"{len(specials):,}" + (f": {', '.join(specials[:4])}" if specials else "")
+         + (", ..." if len(specials) > 4 else "")),
+        ("mean token length", f"{sum(map(len, ranks)) / len(ranks):.2f} bytes"),
+        ("longest tokens", ", ".join(f"{_visible(token, newline='⏎')!r} ({len(token)})" for token in longest)),
+    ]
+
+
+@cli.command()
+@click.argument("name", metavar="NAME|FILE")
+@click.argument("texts", nargs=-1, metavar="[TEXT]...")
+@pattern_option
+@click.option("--separator", metavar="STRING", help="Where this stands in a file, a new document begins.")
+@click.option("--exclude", multiple=True, metavar="GLOB", help="Leave out files and directories of this name; repeat.")
+@examples("bpe verify llama3", "bpe verify my.json corpora", "bpe verify code.json 'src/**/*.py'")
+def verify(
+    name: str, texts: Sequence[str], pattern: str | None, separator: str | None, exclude: Sequence[str]
+) -> None:
+    """Hold a tokenizer against tiktoken, on built-in hard cases and on your own text; needs the extra `verify`."""
+    from bpe.corpus import documents
+    from bpe.verify import Report, require_identical
+    from bpe.verify import verify as verify_tokenizer
+
+    status = Status()
+
+    def progress(report: Report) -> None:
+        status.show(f"comparing  {report.bytes / 1e6:,.1f} MB in {report.documents:,} documents")
+
+    tokenizer = _tokenizer(name, pattern)
+    report = verify_tokenizer(tokenizer, documents(texts, separator=separator, exclude=exclude), progress)
+    status.done()
+    apart = []
+    if report.not_utf8:
+        apart.append(f"{report.not_utf8:,} were not UTF-8 and were checked for the round trip only")
+    if report.reference_failed:
+        apart.append(f"on {report.reference_failed:,} the reference itself failed")
+    click.echo(
+        f"{report.documents:,} documents, {report.bytes:,} bytes, {report.tokens:,} tokens compared with tiktoken:"
+        f" {report.differing:,} differ" + "".join(f"; {remark}" for remark in apart)
+    )
+    require_identical(report)
+
+
+def main() -> None:
+    """The entry point of the command `bpe`."""
+    cli(prog_name="bpe")
+
+
+if __name__ == "__main__":
+    main()

@@ -117,7 +117,7 @@ class Tokenizer:
         self._core = _core.Encoder(tokens, offsets, ids, scanner, self._special_tokens)
         self._all_special = _core.SpecialTokens(self._special_tokens)
         self._matchers: dict[frozenset[str], _core.SpecialTokens] = {}
-        self.max_token_value: int = max(max(ids), max(self._special_token_values, default=0))
+        self.max_token_value: int = max(self._core.id_limit - 1, max(self._special_token_values, default=0))
         if pattern.scanner is None:
             _ = self._regex  # a pattern that does not compile is refused now, not at the first text
 

@@ -14,34 +14,16 @@ constexpr std::size_t kBatch = 256;  // pretokens that are scanned before any is
 
 }  // namespace
 
-void PretokenCache::make_key(const std::uint8_t* bytes, std::size_t size, std::uint64_t key[2]) {
-    std::uint8_t padded[16] = {};
-    std::memcpy(padded, bytes, size);
-    padded[15] = static_cast<std::uint8_t>(size);
-    std::memcpy(key, padded, 16);
-}
-
-void PretokenCache::put(Slot& slot, const std::uint64_t key[2], const Id* ids, std::size_t count) {
-    if (count > 3 && longer_.size() + count > kLonger) {  // full: begin anew, so that memory stays bounded
-        longer_.clear();
-        std::fill(slots_.begin(), slots_.end(), Slot{});
-    }
-    slot.key[0] = key[0];
-    slot.key[1] = key[1];
-    slot.count = static_cast<std::uint32_t>(count);
-    if (count <= 3) {
-        std::copy(ids, ids + count, slot.ids);
-    } else {
-        slot.ids[0] = static_cast<Id>(longer_.size());
-        longer_.insert(longer_.end(), ids, ids + count);
-    }
-}
-
+// What one call works with.
 struct Encoder::Workspace {
     explicit Workspace(const Vocabulary& vocabulary) : merger(vocabulary) {}
+
     Merger merger;
     PretokenCache cache;
+    // One batch: the pretokens, and what is found of each.
     std::uint64_t ends[kBatch];
+    Pretoken pretokens[kBatch];
+    Encoding found[kBatch];
 };
 
 // Holds a workspace that no other call uses.
@@ -90,43 +72,103 @@ void Encoder::encode(Bytes text, const SpecialTokens* special, IdBuffer& ids) co
 void Encoder::encode_part(Bytes text, Workspace& workspace, IdBuffer& ids) const {
     for (std::size_t begin = 0; begin < text.size();) {
         const std::size_t count = scan(pattern_, text.data(), begin, text.size(), workspace.ends, kBatch);
-        ids.reserve(workspace.ends[count - 1] - begin);  // a byte makes one id at most
-        for (std::size_t i = 0; i < count; ++i) {
-            encode_pretoken(text.subspan(begin, workspace.ends[i] - begin), workspace, ids);
-            begin = workspace.ends[i];
-        }
+        encode_batch(text, begin, {workspace.ends, count}, workspace, ids);
+        begin = workspace.ends[count - 1];
     }
 }
 
+// Pretokens that were cut elsewhere are laid side by side, and then are a text with known ends.
 void Encoder::encode_pretokens(std::span<const Bytes> pretokens, IdBuffer& ids) const {
     const Loan workspace(*this);
+    std::vector<std::uint8_t> text;
+    std::vector<std::uint64_t> ends;
     for (const Bytes pretoken : pretokens) {
         if (pretoken.empty()) continue;
-        ids.reserve(pretoken.size());
-        encode_pretoken(pretoken, *workspace, ids);
+        text.insert(text.end(), pretoken.begin(), pretoken.end());
+        ends.push_back(text.size());
+    }
+    std::size_t begin = 0;
+    for (std::size_t first = 0; first < ends.size(); first += kBatch) {
+        const auto batch = std::span(ends).subspan(first, std::min(kBatch, ends.size() - first));
+        encode_batch(text, begin, batch, *workspace, ids);
+        begin = batch.back();
+    }
+}
+
+// Appends the ids of the pretokens of `text` that begin at `begin` and end at `ends`.
+void Encoder::encode_batch(Bytes text, std::size_t begin, std::span<const std::uint64_t> ends, Workspace& workspace,
+                           IdBuffer& ids) const {
+    // 1. Sort the pretokens by length class, without a branch: which class the next one has cannot be predicted.
+    std::uint32_t short_numbers[kBatch], medium_numbers[kBatch], long_numbers[kBatch];
+    std::size_t shorts = 0, mediums = 0, longs = 0;
+    std::size_t start = begin;
+    for (std::uint32_t i = 0; i < ends.size(); ++i) {
+        const std::size_t length = ends[i] - start;
+        workspace.pretokens[i] = {text.data() + start, length, text.size() - start};
+        short_numbers[shorts] = medium_numbers[mediums] = long_numbers[longs] = i;
+        shorts += length <= ShortTable::kLongest;
+        mediums += length > ShortTable::kLongest && length <= MediumTable::kLongest;
+        longs += length > MediumTable::kLongest;
+        start = ends[i];
+    }
+
+    // 2. Find the ids of each class.
+    PretokenCache& cache = workspace.cache;
+    cache.make_room(ends.size());
+    look_up(cache.short_table, workspace, {short_numbers, shorts});
+    look_up(cache.medium_table, workspace, {medium_numbers, mediums});
+    look_up(cache.long_table, workspace, {long_numbers, longs});
+
+    // 3. Write them, in order. Two ids are written always, and the end moves by as many as there are.
+    ids.reserve(ends.back() - begin + Encoding::kInline);  // a byte makes one id at most
+    Id* out = ids.end();
+    for (std::size_t i = 0; i < ends.size(); ++i) {
+        const Encoding encoding = workspace.found[i];
+        const std::size_t count = encoding.count();
+        if (count - 1 < Encoding::kInline) [[likely]] {
+            out[0] = encoding.first();
+            out[1] = encoding.second();
+            out += count;
+        } else if (count) {
+            std::memcpy(out, cache.store.at(encoding.place()), count * sizeof(Id));
+            out += count;
+        } else {  // too long to be remembered
+            out += encode_afresh(workspace.pretokens[i].span(), workspace.merger, out);
+        }
+    }
+    ids.advance(static_cast<std::size_t>(out - ids.end()));
+}
+
+// Sets workspace.found of the pretokens with these numbers. All keys are made and their buckets asked for before the
+// first is looked at, so that the waits for memory overlap.
+template <class Table>
+void Encoder::look_up(Table& table, Workspace& workspace, std::span<const std::uint32_t> numbers) const {
+    typename Table::Key keys[kBatch];
+    typename Table::Bucket* buckets[kBatch];
+    for (std::size_t i = 0; i < numbers.size(); ++i) {
+        keys[i] = Table::key_of(workspace.pretokens[numbers[i]]);
+        buckets[i] = &table.bucket(keys[i]);
+        __builtin_prefetch(buckets[i]);
+    }
+    Store& store = workspace.cache.store;
+    for (std::size_t i = 0; i < numbers.size(); ++i) {
+        const Pretoken& pretoken = workspace.pretokens[numbers[i]];
+        Encoding& found = workspace.found[numbers[i]];
+        found = Table::find(*buckets[i], keys[i], pretoken, store);
+        if (found.count()) [[likely]] continue;
+        if (pretoken.length > Table::kLongest) continue;  // encoded where it is written
+        Id ids[Table::kLongest];
+        const std::size_t count = encode_afresh(pretoken.span(), workspace.merger, ids);
+        if (count <= Encoding::kMostIds) found = Table::put(*buckets[i], keys[i], pretoken, {ids, count}, store);
     }
 }
 
 // The whole pretoken first, as the reference does, then merging. There must be room for pretoken.size() ids.
-void Encoder::encode_pretoken(Bytes pretoken, Workspace& workspace, IdBuffer& ids) const {
-    const auto encode_afresh = [&]() -> std::size_t {
-        const Id whole = vocabulary_->find(pretoken.data(), pretoken.size());
-        if (whole == kNoId) return workspace.merger.merge(pretoken.data(), pretoken.size(), ids.end());
-        *ids.end() = whole;
-        return 1;
-    };
-    if (pretoken.size() > PretokenCache::kLongestKey) return ids.advance(encode_afresh());
-    std::uint64_t key[2];
-    PretokenCache::make_key(pretoken.data(), pretoken.size(), key);
-    PretokenCache::Slot& slot = workspace.cache.slot_of(key);
-    if (slot.key[0] == key[0] && slot.key[1] == key[1]) {
-        const Id* known = workspace.cache.ids_of(slot);
-        std::copy(known, known + slot.count, ids.end());
-        return ids.advance(slot.count);
-    }
-    const std::size_t count = encode_afresh();
-    workspace.cache.put(slot, key, ids.end(), count);
-    ids.advance(count);
+std::size_t Encoder::encode_afresh(Bytes pretoken, Merger& merger, Id* ids) const {
+    const Id whole = vocabulary_->find(pretoken.data(), pretoken.size());
+    if (whole == kNoId) return merger.merge(pretoken.data(), pretoken.size(), ids);
+    *ids = whole;
+    return 1;
 }
 
 void Encoder::encode_all(std::span<const Bytes> texts, const SpecialTokens* special, std::size_t threads,

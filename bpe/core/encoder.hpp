@@ -10,6 +10,7 @@
 #include <span>
 #include <vector>
 
+#include "cache.hpp"
 #include "merge.hpp"
 #include "scan.hpp"
 #include "special.hpp"
@@ -73,32 +74,6 @@ class IdBuffer {
     std::size_t capacity_ = 0;
 };
 
-// The ids of pretokens seen before, for pretokens of up to 15 bytes: a table of fixed size whose slots hold the key
-// itself, so that a lookup is one hash and one comparison of 16 bytes. A newcomer takes the slot of whoever is there.
-class PretokenCache {
-   public:
-    struct Slot {
-        std::uint64_t key[2] = {0, 0};  // the bytes, zeros, and the length in the last byte; no key has length 0
-        std::uint32_t count = 0;
-        Id ids[3] = {};  // with more than three, the first says where they begin in `longer_`
-    };
-    static constexpr std::size_t kLongestKey = 15;
-
-    PretokenCache() : slots_(kSlots) { longer_.reserve(kLonger); }
-
-    static void make_key(const std::uint8_t* bytes, std::size_t size, std::uint64_t key[2]);
-    Slot& slot_of(const std::uint64_t key[2]) { return slots_[mix(key[0] ^ mix(key[1])) & (kSlots - 1)]; }
-    const Id* ids_of(const Slot& slot) const { return slot.count <= 3 ? slot.ids : longer_.data() + slot.ids[0]; }
-    void put(Slot& slot, const std::uint64_t key[2], const Id* ids, std::size_t count);
-
-   private:
-    static constexpr std::size_t kSlots = 1 << 16;   // 2 MiB
-    static constexpr std::size_t kLonger = 1 << 18;  // 1 MiB
-
-    std::vector<Slot> slots_;
-    std::vector<Id> longer_;
-};
-
 // Any number of threads may call it at once: each call borrows a workspace (cache and buffers) for as long as it runs.
 class Encoder {
    public:
@@ -125,7 +100,11 @@ class Encoder {
     class Loan;
 
     void encode_part(Bytes text, Workspace& workspace, IdBuffer& ids) const;
-    void encode_pretoken(Bytes pretoken, Workspace& workspace, IdBuffer& ids) const;
+    void encode_batch(Bytes text, std::size_t begin, std::span<const std::uint64_t> ends, Workspace& workspace,
+                      IdBuffer& ids) const;
+    template <class Table>
+    void look_up(Table& table, Workspace& workspace, std::span<const std::uint32_t> numbers) const;
+    std::size_t encode_afresh(Bytes pretoken, Merger& merger, Id* ids) const;
 
     std::shared_ptr<const Vocabulary> vocabulary_;
     Pattern pattern_;

@@ -36,7 +36,7 @@ std::size_t Merger::merge(const std::uint8_t* bytes, std::size_t size, Id* ids) 
 std::size_t Merger::merge_short(const std::uint8_t* bytes, std::size_t size, Id* ids) {
     Id ranks[kShort];  // ranks[i]: what ids[i] and ids[i + 1] merge into
     for (std::size_t i = 0; i < size; ++i) ids[i] = vocabulary_.id_of_byte(bytes[i]);
-    for (std::size_t i = 0; i + 1 < size; ++i) ranks[i] = vocabulary_.merged(ids[i], ids[i + 1]);
+    for (std::size_t i = 0; i + 1 < size; ++i) ranks[i] = vocabulary_.merged_bytes(bytes[i], bytes[i + 1]);
     while (size > 1) {
         std::size_t place = 0;
         Id lowest = ranks[0];

@@ -130,6 +130,7 @@ void Vocabulary::index_pairs() {
                      [this](Id a, Id b) { return bytes_of(a).size() < bytes_of(b).size(); });
     pairs_.assign(std::bit_ceil(by_length.size() * 2 + 1), PairSlot{});
     pair_mask_ = pairs_.size() - 1;
+    byte_pairs_.assign(1 << 16, kNoId);
     Merger merger(*this);
     std::vector<Id> parts;
     for (const Id id : by_length) {
@@ -141,6 +142,7 @@ void Vocabulary::index_pairs() {
         while (pairs_[slot].key != kEmptyPair) slot = (slot + 1) & pair_mask_;
         pairs_[slot] = {key, id};
         ++pair_count_;
+        if (token.size() == 2) byte_pairs_[token[0] << 8 | token[1]] = id;
     }
 }
 

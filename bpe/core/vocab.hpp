@@ -51,6 +51,9 @@ class Vocabulary {
     // The token that has exactly these bytes, or kNoId.
     Id find(const std::uint8_t* bytes, std::size_t size) const;
 
+    // The token that two single bytes merge into, or kNoId.
+    Id merged_bytes(std::uint8_t left, std::uint8_t right) const { return byte_pairs_[left << 8 | right]; }
+
     // The token that two neighbours merge into, or kNoId.
     Id merged(Id left, Id right) const {
         const std::uint64_t key = std::uint64_t{left} << 32 | right;
@@ -75,6 +78,7 @@ class Vocabulary {
     std::vector<std::uint32_t> starts_;  // by id, and one more
     std::vector<Id> tokens_;             // open addressing by hash of the bytes
     std::vector<PairSlot> pairs_;        // open addressing by both ids
+    std::vector<Id> byte_pairs_;         // merged() of two single bytes, without a search: each merge begins there
     std::size_t token_mask_ = 0;
     std::size_t pair_mask_ = 0;
     std::size_t pair_count_ = 0;

@@ -1,0 +1,239 @@
+// The ids of pretokens seen before: tables of fixed size, made to be looked up in batches so that the waits for memory
+// overlap.
+#pragma once
+
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <span>
+#include <vector>
+
+#include "vocab.hpp"
+
+namespace bpe {
+
+// What is known of one pretoken, in one word, so that it can be written out without following a pointer:
+//   bits  0..23, 24..47   the first two ids; or, with more than two, the place in the store where the ids begin
+//   bits 48..55           how many ids; 0 where nothing is known
+//   bits 56..63           the length of the pretoken, where it is part of a table's key
+class Encoding {
+   public:
+    static constexpr std::size_t kInline = 2;
+    static constexpr std::size_t kMostIds = 255;
+
+    Encoding() = default;
+    static Encoding of(const Id* ids, std::size_t count, std::size_t length) {
+        return Encoding(ids[0] | std::uint64_t{count > 1 ? ids[1] : 0} << 24, count, length);
+    }
+    static Encoding stored(std::uint64_t place, std::size_t count, std::size_t length) {
+        return Encoding(place, count, length);
+    }
+
+    std::size_t count() const { return bits_ >> 48 & 0xFF; }
+    std::size_t length() const { return bits_ >> 56; }
+    std::uint64_t place() const { return bits_ & 0xFFFFFFFFFFFF; }
+    Id first() const { return bits_ & 0xFFFFFF; }
+    Id second() const { return bits_ >> 24 & 0xFFFFFF; }
+
+   private:
+    Encoding(std::uint64_t low, std::size_t count, std::size_t length)
+        : bits_(low | std::uint64_t{count} << 48 | std::uint64_t{length} << 56) {}
+    std::uint64_t bits_ = 0;
+};
+static_assert(kMaxRank < 1u << 24, "two ids share the low 48 bits");
+
+// Where the tables keep what does not fit into their entries.
+class Store {
+   public:
+    static constexpr std::size_t kLimit = 1u << 22;  // in ids: 16 MiB
+
+    std::size_t size() const { return ids_.size(); }
+    const Id* at(std::uint64_t place) const { return ids_.data() + place; }
+    void clear() { ids_.clear(); }
+
+    Encoding keep(std::span<const Id> ids, std::size_t length) {
+        if (ids.size() <= Encoding::kInline) return Encoding::of(ids.data(), ids.size(), length);
+        ids_.insert(ids_.end(), ids.begin(), ids.end());
+        return Encoding::stored(ids_.size() - ids.size(), ids.size(), length);
+    }
+    // The ids, then the length of the text, then the text; the place is that of the ids, however few they are.
+    Encoding keep_with_text(std::span<const Id> ids, std::span<const std::uint8_t> text) {
+        const std::size_t place = ids_.size();
+        ids_.insert(ids_.end(), ids.begin(), ids.end());
+        ids_.push_back(static_cast<Id>(text.size()));
+        const std::size_t end = ids_.size();
+        ids_.resize(end + (text.size() + sizeof(Id) - 1) / sizeof(Id));
+        std::memcpy(ids_.data() + end, text.data(), text.size());
+        return Encoding::stored(place, ids.size(), 0);
+    }
+    // The same encoding with its ids in it, if they are few enough.
+    Encoding as_inline(Encoding kept) const {
+        return kept.count() <= Encoding::kInline ? Encoding::of(at(kept.place()), kept.count(), 0) : kept;
+    }
+    bool has_text(Encoding encoding, std::span<const std::uint8_t> text) const {
+        const Id* length = at(encoding.place()) + encoding.count();
+        return *length == text.size() && std::memcmp(length + 1, text.data(), text.size()) == 0;
+    }
+
+   private:
+    std::vector<Id> ids_;
+};
+
+// A pretoken: where it begins in a text, its length, and how many bytes of the text may be read from there.
+struct Pretoken {
+    const std::uint8_t* bytes;
+    std::size_t length;
+    std::size_t readable;
+
+    std::span<const std::uint8_t> span() const { return {bytes, length}; }
+
+    // Bytes [at, at + 8) of the pretoken as a word, zeros after its end.
+    std::uint64_t word(std::size_t at) const {
+        std::uint64_t word = 0;
+        if (readable >= at + 8) [[likely]] {
+            std::memcpy(&word, bytes + at, 8);
+            if constexpr (std::endian::native == std::endian::big) word = __builtin_bswap64(word);
+            return length >= at + 8 ? word : word & ((std::uint64_t{1} << 8 * (length - at)) - 1);
+        }
+        for (std::size_t i = at; i < length && i < at + 8; ++i) word |= std::uint64_t{bytes[i]} << 8 * (i - at);
+        return word;
+    }
+};
+
+// The tables, one for each class of lengths. Each has a Key, made from a pretoken; buckets, one cache line each, among
+// which the key names one; and entries in a bucket, of which the newest stand first and the oldest gives way. Nothing
+// is searched for beyond one line, and no table ever grows. A length stands beside a key of padded bytes, since
+// zeros may be text.
+
+class ShortTable {  // up to 8 bytes
+   public:
+    static constexpr std::size_t kLongest = 8;
+    struct Key {
+        std::uint64_t bytes;
+        std::size_t length;
+    };
+    struct alignas(64) Bucket {
+        std::uint64_t keys[4];
+        Encoding values[4];
+    };
+
+    static Key key_of(const Pretoken& pretoken) { return {pretoken.word(0), pretoken.length}; }
+    Bucket& bucket(const Key& key) { return buckets_[mix(key.bytes) & (kBuckets - 1)]; }
+
+    static Encoding find(const Bucket& bucket, const Key& key, const Pretoken&, const Store&) {
+        for (int i = 0; i < 4; ++i) {
+            if (bucket.keys[i] == key.bytes && bucket.values[i].length() == key.length) return bucket.values[i];
+        }
+        return {};
+    }
+    static Encoding put(Bucket& bucket, const Key& key, const Pretoken&, std::span<const Id> ids, Store& store) {
+        std::memmove(bucket.keys + 1, bucket.keys, 3 * sizeof bucket.keys[0]);
+        std::memmove(bucket.values + 1, bucket.values, 3 * sizeof bucket.values[0]);
+        bucket.keys[0] = key.bytes;
+        return bucket.values[0] = store.keep(ids, key.length);
+    }
+    void clear() { buckets_.assign(kBuckets, Bucket{}); }
+
+   private:
+    static constexpr std::size_t kBuckets = 1 << 15;  // 2 MiB
+    std::vector<Bucket> buckets_ = std::vector<Bucket>(kBuckets);
+};
+
+class MediumTable {  // 9 to 16 bytes
+   public:
+    static constexpr std::size_t kLongest = 16;
+    struct Key {
+        std::uint64_t low;
+        std::uint64_t high;
+        std::size_t length;
+    };
+    struct alignas(64) Bucket {
+        std::uint64_t low[2];
+        std::uint64_t high[2];
+        Encoding values[2];
+    };
+
+    static Key key_of(const Pretoken& pretoken) { return {pretoken.word(0), pretoken.word(8), pretoken.length}; }
+    Bucket& bucket(const Key& key) { return buckets_[mix(key.low ^ mix(key.high)) & (kBuckets - 1)]; }
+
+    static Encoding find(const Bucket& bucket, const Key& key, const Pretoken&, const Store&) {
+        for (int i = 0; i < 2; ++i) {
+            if (bucket.low[i] == key.low && bucket.high[i] == key.high && bucket.values[i].length() == key.length) {
+                return bucket.values[i];
+            }
+        }
+        return {};
+    }
+    static Encoding put(Bucket& bucket, const Key& key, const Pretoken&, std::span<const Id> ids, Store& store) {
+        bucket.low[1] = bucket.low[0];
+        bucket.high[1] = bucket.high[0];
+        bucket.values[1] = bucket.values[0];
+        bucket.low[0] = key.low;
+        bucket.high[0] = key.high;
+        return bucket.values[0] = store.keep(ids, key.length);
+    }
+    void clear() { buckets_.assign(kBuckets, Bucket{}); }
+
+   private:
+    static constexpr std::size_t kBuckets = 1 << 15;  // 2 MiB
+    std::vector<Bucket> buckets_ = std::vector<Bucket>(kBuckets);
+};
+
+class LongTable {  // up to 256 bytes: the table holds hashes, the store ids and bytes
+   public:
+    static constexpr std::size_t kLongest = 256;
+    struct Key {
+        std::uint64_t hash;
+    };
+    struct alignas(64) Bucket {
+        std::uint64_t hashes[4];
+        Encoding values[4];
+    };
+
+    static Key key_of(const Pretoken& pretoken) { return {hash_bytes(pretoken.bytes, pretoken.length)}; }
+    Bucket& bucket(const Key& key) { return buckets_[key.hash & (kBuckets - 1)]; }
+
+    static Encoding find(const Bucket& bucket, const Key& key, const Pretoken& pretoken, const Store& store) {
+        for (int i = 0; i < 4; ++i) {
+            if (bucket.hashes[i] == key.hash && bucket.values[i].count() &&
+                store.has_text(bucket.values[i], pretoken.span())) {
+                return store.as_inline(bucket.values[i]);
+            }
+        }
+        return {};
+    }
+    static Encoding put(Bucket& bucket, const Key& key, const Pretoken& pretoken, std::span<const Id> ids,
+                        Store& store) {
+        std::memmove(bucket.hashes + 1, bucket.hashes, 3 * sizeof bucket.hashes[0]);
+        std::memmove(bucket.values + 1, bucket.values, 3 * sizeof bucket.values[0]);
+        bucket.hashes[0] = key.hash;
+        bucket.values[0] = store.keep_with_text(ids, pretoken.span());
+        return store.as_inline(bucket.values[0]);
+    }
+    void clear() { buckets_.assign(kBuckets, Bucket{}); }
+
+   private:
+    static constexpr std::size_t kBuckets = 1 << 15;  // 2 MiB
+    std::vector<Bucket> buckets_ = std::vector<Bucket>(kBuckets);
+};
+
+struct PretokenCache {
+    ShortTable short_table;
+    MediumTable medium_table;
+    LongTable long_table;
+    Store store;
+
+    // Forgets everything when the store might not take what a batch of so many pretokens can add to it. Asked before a
+    // batch, it leaves the places that the batch holds good to its end.
+    void make_room(std::size_t pretokens) {
+        constexpr std::size_t kMost = Encoding::kMostIds + 1 + LongTable::kLongest / sizeof(Id);
+        if (store.size() + pretokens * kMost <= Store::kLimit) return;
+        short_table.clear();
+        medium_table.clear();
+        long_table.clear();
+        store.clear();
+    }
+};
+
+}  // namespace bpe
