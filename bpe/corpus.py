@@ -23,7 +23,11 @@ _DECOMPRESSORS = {".gz": gzip.decompress, ".xz": lzma.decompress}
 
 
 def documents(
-    sources: Source | Iterable[Source], *, separator: str | None = None, field: str = "text", exclude: Sequence[str] = ()
+    sources: Source | Iterable[Source],
+    *,
+    separator: str | None = None,
+    field: str = "text",
+    exclude: Sequence[str] = (),
 ) -> Iterator[bytes]:
     """The documents of all sources, in order.
 
@@ -39,9 +43,12 @@ def documents(
         exclude: files and directories left out: names, paths, or patterns for either.
 
     Raises:
-        InputError: a source that matches no file, a damaged archive, a line of .jsonl without the field.
+        InputError: a source that matches no file, a damaged archive, a line of .jsonl without the field, an empty
+            separator.
         OSError: a file that cannot be read.
     """
+    if separator == "":
+        raise InputError("the separator of documents is empty")
     for source in [sources] if isinstance(sources, (str, os.PathLike)) else sources:
         if isinstance(source, (str, os.PathLike)):
             for path in _files(os.fspath(source), exclude):
@@ -78,7 +85,9 @@ def _files(source: str, exclude: Sequence[str]) -> Iterator[str]:
     elif os.path.exists(source):
         yield source
     elif glob.has_magic(source):
-        paths = [p for p in sorted(glob.glob(source, recursive=True)) if os.path.isfile(p) and not _excluded(p, exclude)]
+        paths = [
+            p for p in sorted(glob.glob(source, recursive=True)) if os.path.isfile(p) and not _excluded(p, exclude)
+        ]
         if not paths:
             raise InputError(f"{source}: no file matches this pattern")
         yield from paths
@@ -135,7 +144,7 @@ def _json_lines(content: bytes, name: str, field: str) -> Iterator[bytes]:
             continue
         try:
             record = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{name}: line {number} is not JSON ({error})") from error
         if not isinstance(record, dict) or not isinstance(record.get(field), str):
             raise InputError(f"{name}: line {number} has no text under {field!r}; name the key with field / --field")

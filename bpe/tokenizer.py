@@ -168,7 +168,7 @@ class Tokenizer:
 
     # Encoding
 
-    def encode_ordinary(self, text: str) -> list[int]:
+    def encode_ordinary(self, text: str | bytes) -> list[int]:
         """The ids of `text`, in which special tokens are text like any other.
 
         Lone surrogates become U+FFFD, as in tiktoken. Bytes are taken too: a byte that is not part of well-formed UTF-8
@@ -180,7 +180,7 @@ class Tokenizer:
 
     def encode(
         self,
-        text: str,
+        text: str | bytes,
         *,
         allowed_special: Literal["all"] | AbstractSet[str] = frozenset(),
         disallowed_special: Literal["all"] | Collection[str] = "all",
@@ -204,7 +204,7 @@ class Tokenizer:
 
     def encode_to_numpy(
         self,
-        text: str,
+        text: str | bytes,
         *,
         allowed_special: Literal["all"] | AbstractSet[str] = frozenset(),
         disallowed_special: Literal["all"] | Collection[str] = "all",
@@ -217,13 +217,13 @@ class Tokenizer:
             return np.array(self._encode_slowly(text, special), dtype=np.uint32)
         return self._core.encode_to_numpy(text, special)
 
-    def encode_ordinary_batch(self, text: Iterable[str], *, num_threads: int = 8) -> list[list[int]]:
+    def encode_ordinary_batch(self, text: Iterable[str | bytes], *, num_threads: int = 8) -> list[list[int]]:
         """`encode_ordinary` of each text, on several threads."""
         return self._lists(*self.encode_flat(text, num_threads=num_threads))
 
     def encode_batch(
         self,
-        text: Iterable[str],
+        text: Iterable[str | bytes],
         *,
         num_threads: int = 8,
         allowed_special: Literal["all"] | AbstractSet[str] = frozenset(),
@@ -247,7 +247,7 @@ class Tokenizer:
         """
         return self._encode_all(texts, None, num_threads or os.cpu_count() or 1)
 
-    def count(self, text: str) -> int:
+    def count(self, text: str | bytes) -> int:
         """How many ids `encode_ordinary` would give."""
         if self.pattern.scanner is None:
             return len(self._encode_slowly(text, None))

@@ -51,9 +51,7 @@ class Report:
     first_difference: str | None = None
 
 
-def verify(
-    tokenizer: Tokenizer, texts: Iterable[bytes], progress: Callable[[Report], None] | None = None
-) -> Report:
+def verify(tokenizer: Tokenizer, texts: Iterable[bytes], progress: Callable[[Report], None] | None = None) -> Report:
     """Compare ids, and decoded bytes, on the built-in hard cases and on `texts`.
 
     Text that is not UTF-8 cannot be given to the reference; there only the round trip is checked. Where the reference

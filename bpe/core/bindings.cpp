@@ -6,6 +6,7 @@
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 
+#include <algorithm>
 #include <cstring>
 #include <optional>
 #include <unordered_map>
@@ -44,7 +45,7 @@ Array<T> copied_array(const T* data, std::size_t size) {
 // The UTF-8 of a str, or the memory of bytes or any other buffer, held for as long as this lives. A str with
 // surrogates gives what tiktoken makes of it: pairs are joined, lone ones become U+FFFD.
 class Text {
-   public:
+ public:
     explicit Text(nb::handle object) {
         if (PyUnicode_Check(object.ptr())) {
             owner_ = nb::borrow(object);
@@ -74,7 +75,7 @@ class Text {
     }
     Bytes bytes() const { return bytes_; }
 
-   private:
+ private:
     bool view_string() {
         Py_ssize_t size = 0;
         const char* data = PyUnicode_AsUTF8AndSize(owner_.ptr(), &size);
@@ -106,7 +107,7 @@ constexpr std::size_t kWithLock = 256;
 
 // Encoder, with what Python's side needs beside it: the special tokens' bytes for decoding, and ready int objects.
 class PythonEncoder {
-   public:
+ public:
     PythonEncoder(nb::bytes tokens, InputArray<std::uint64_t> offsets, InputArray<Id> ids, int pattern,
                   nb::dict special_tokens)
         : encoder_(std::make_shared<Vocabulary>(
@@ -237,7 +238,7 @@ class PythonEncoder {
     std::size_t longest_token() const { return encoder_.vocabulary().longest_token(); }
     std::size_t pair_count() const { return encoder_.vocabulary().pair_count(); }
 
-   private:
+ private:
     void encode_into(const Text& text, const SpecialTokens* special, IdBuffer& ids) const {
         ids.reserve(text.bytes().size() / 3 + 16);
         if (text.bytes().size() <= kWithLock) return encoder_.encode(text.bytes(), special, ids);
@@ -314,12 +315,22 @@ std::optional<std::string> first_special(const SpecialTokens& special, nb::handl
     return to_string(text.bytes().subspan(match.begin, match.end - match.begin));
 }
 
-Array<std::uint64_t> scan_all(int pattern, nb::handle object) {
+nb::list kernel_names() {
+    nb::list names;
+    for (const Kernel& kernel : kernels()) names.append(kernel.name);
+    return names;
+}
+
+Array<std::uint64_t> scan_all(int pattern, nb::handle object, const std::string& kernel) {
     const Text text(object);
-    std::vector<std::uint64_t> ends(text.bytes().size() + 1);
-    ends.resize(scan(static_cast<Pattern>(pattern), text.bytes().data(), 0, text.bytes().size(), ends.data(),
-                     ends.size()));
-    return copied_array(ends.data(), ends.size());
+    const Bytes bytes = text.bytes();
+    const auto chosen = static_cast<Pattern>(pattern);
+    std::vector<std::uint64_t> ends(bytes.size() + 64);
+    const auto all = kernels();
+    const auto found = std::find_if(all.begin(), all.end(), [&](const Kernel& k) { return k.name == kernel; });
+    if (found == all.end()) throw std::invalid_argument("no kernel " + kernel);
+    const std::size_t count = scan_with(*found, chosen, bytes.data(), 0, bytes.size(), ends.data(), ends.size());
+    return copied_array(ends.data(), count);
 }
 
 nb::tuple parse_ranks_file(nb::bytes text) {
@@ -383,7 +394,9 @@ nb::list train(Counter& counter, std::size_t merges, std::uint64_t min_frequency
 NB_MODULE(_core, m) {
     m.doc() = "The hot core of bpe: splitting, encoding, counting and training.";
 
-    m.def("scan", &scan_all, nb::arg("pattern"), nb::arg("text"), "The end of each pretoken, in bytes.");
+    m.def("kernels", &kernel_names, "The ways of scanning that this machine can run, the best first.");
+    m.def("scan", &scan_all, nb::arg("pattern"), nb::arg("text"), nb::arg("kernel") = kernels().front().name,
+          "The end of each pretoken, in bytes.");
     m.def("parse_ranks", &parse_ranks_file, nb::arg("text"),
           "Tokens joined, their offsets as bytes of uint64, their ranks as bytes of uint32.");
     m.def("classes_of", &classes_of, nb::arg("code_point"), "The class bits of a code point.");
@@ -398,8 +411,7 @@ NB_MODULE(_core, m) {
         .def("encode", &PythonEncoder::encode, nb::arg("text"), nb::arg("special").none())
         .def("encode_to_numpy", &PythonEncoder::encode_to_numpy, nb::arg("text"), nb::arg("special").none())
         .def("count", &PythonEncoder::count, nb::arg("text"), nb::arg("special").none())
-        .def("encode_all", &PythonEncoder::encode_all, nb::arg("texts"), nb::arg("special").none(),
-             nb::arg("threads"))
+        .def("encode_all", &PythonEncoder::encode_all, nb::arg("texts"), nb::arg("special").none(), nb::arg("threads"))
         .def("encode_pretokens", &PythonEncoder::encode_pretokens, nb::arg("pretokens"))
         .def("merge", &PythonEncoder::merge, nb::arg("pretoken"))
         .def("merge_plain", &PythonEncoder::merge_plain, nb::arg("pretoken"))

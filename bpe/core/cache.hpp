@@ -18,7 +18,7 @@ namespace bpe {
 //   bits 48..55           how many ids; 0 where nothing is known
 //   bits 56..63           the length of the pretoken, where it is part of a table's key
 class Encoding {
-   public:
+ public:
     static constexpr std::size_t kInline = 2;
     static constexpr std::size_t kMostIds = 255;
 
@@ -36,7 +36,7 @@ class Encoding {
     Id first() const { return bits_ & 0xFFFFFF; }
     Id second() const { return bits_ >> 24 & 0xFFFFFF; }
 
-   private:
+ private:
     Encoding(std::uint64_t low, std::size_t count, std::size_t length)
         : bits_(low | std::uint64_t{count} << 48 | std::uint64_t{length} << 56) {}
     std::uint64_t bits_ = 0;
@@ -45,7 +45,7 @@ static_assert(kMaxRank < 1u << 24, "two ids share the low 48 bits");
 
 // Where the tables keep what does not fit into their entries.
 class Store {
-   public:
+ public:
     static constexpr std::size_t kLimit = 1u << 22;  // in ids: 16 MiB
 
     std::size_t size() const { return ids_.size(); }
@@ -76,7 +76,7 @@ class Store {
         return *length == text.size() && std::memcmp(length + 1, text.data(), text.size()) == 0;
     }
 
-   private:
+ private:
     std::vector<Id> ids_;
 };
 
@@ -107,7 +107,7 @@ struct Pretoken {
 // zeros may be text.
 
 class ShortTable {  // up to 8 bytes
-   public:
+ public:
     static constexpr std::size_t kLongest = 8;
     struct Key {
         std::uint64_t bytes;
@@ -135,13 +135,13 @@ class ShortTable {  // up to 8 bytes
     }
     void clear() { buckets_.assign(kBuckets, Bucket{}); }
 
-   private:
+ private:
     static constexpr std::size_t kBuckets = 1 << 15;  // 2 MiB
     std::vector<Bucket> buckets_ = std::vector<Bucket>(kBuckets);
 };
 
 class MediumTable {  // 9 to 16 bytes
-   public:
+ public:
     static constexpr std::size_t kLongest = 16;
     struct Key {
         std::uint64_t low;
@@ -175,13 +175,13 @@ class MediumTable {  // 9 to 16 bytes
     }
     void clear() { buckets_.assign(kBuckets, Bucket{}); }
 
-   private:
+ private:
     static constexpr std::size_t kBuckets = 1 << 15;  // 2 MiB
     std::vector<Bucket> buckets_ = std::vector<Bucket>(kBuckets);
 };
 
 class LongTable {  // up to 256 bytes: the table holds hashes, the store ids and bytes
-   public:
+ public:
     static constexpr std::size_t kLongest = 256;
     struct Key {
         std::uint64_t hash;
@@ -213,7 +213,7 @@ class LongTable {  // up to 256 bytes: the table holds hashes, the store ids and
     }
     void clear() { buckets_.assign(kBuckets, Bucket{}); }
 
-   private:
+ private:
     static constexpr std::size_t kBuckets = 1 << 15;  // 2 MiB
     std::vector<Bucket> buckets_ = std::vector<Bucket>(kBuckets);
 };

@@ -14,7 +14,7 @@ namespace bpe {
 
 // How often each distinct pretoken was seen. The bytes lie one after the other in one block.
 class PretokenCounts {
-   public:
+ public:
     PretokenCounts();
 
     std::size_t size() const { return words_.size(); }
@@ -27,7 +27,7 @@ class PretokenCounts {
     void add(const std::uint8_t* bytes, std::size_t size, std::uint64_t count);
     void add(const PretokenCounts& other);
 
-   private:
+ private:
     struct Word {
         std::uint64_t begin;
         std::uint64_t count;
@@ -44,7 +44,7 @@ class PretokenCounts {
 
 // Counts the pretokens of texts, on several threads. Special tokens in a text are boundaries and are not counted.
 class Counter {
-   public:
+ public:
     Counter(Pattern pattern, std::shared_ptr<const SpecialTokens> special) : pattern_(pattern), special_(special) {}
 
     // Every pretoken of each text counts `weight` times. The sums do not depend on the number of threads.
@@ -56,7 +56,7 @@ class Counter {
     // The counts so far; the tables of the threads are folded into one.
     const PretokenCounts& counts();
 
-   private:
+ private:
     void add_text(std::span<const std::uint8_t> text, std::uint64_t weight, PretokenCounts& counts) const;
 
     Pattern pattern_;

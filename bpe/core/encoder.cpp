@@ -28,7 +28,7 @@ struct Encoder::Workspace {
 
 // Holds a workspace that no other call uses.
 class Encoder::Loan {
-   public:
+ public:
     explicit Loan(const Encoder& encoder) : encoder_(encoder) {
         {
             const std::lock_guard lock(encoder.mutex_);
@@ -47,7 +47,7 @@ class Encoder::Loan {
     }
     Workspace& operator*() const { return *workspace_; }
 
-   private:
+ private:
     const Encoder& encoder_;
     std::unique_ptr<Workspace> workspace_;
 };
@@ -155,7 +155,8 @@ void Encoder::look_up(Table& table, Workspace& workspace, std::span<const std::u
         const Pretoken& pretoken = workspace.pretokens[numbers[i]];
         Encoding& found = workspace.found[numbers[i]];
         found = Table::find(*buckets[i], keys[i], pretoken, store);
-        if (found.count()) [[likely]] continue;
+        if (found.count()) [[likely]]
+            continue;
         if (pretoken.length > Table::kLongest) continue;  // encoded where it is written
         Id ids[Table::kLongest];
         const std::size_t count = encode_afresh(pretoken.span(), workspace.merger, ids);
@@ -171,8 +172,8 @@ std::size_t Encoder::encode_afresh(Bytes pretoken, Merger& merger, Id* ids) cons
     return 1;
 }
 
-void Encoder::encode_all(std::span<const Bytes> texts, const SpecialTokens* special, std::size_t threads,
-                         IdBuffer& ids, std::vector<std::int64_t>& offsets) const {
+void Encoder::encode_all(std::span<const Bytes> texts, const SpecialTokens* special, std::size_t threads, IdBuffer& ids,
+                         std::vector<std::int64_t>& offsets) const {
     // Neighbouring texts go together in blocks of about this many bytes, each block to whichever thread is free.
     constexpr std::size_t kBlock = 1 << 20;
     struct Block {

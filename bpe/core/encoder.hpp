@@ -22,7 +22,7 @@ using Bytes = std::span<const std::uint8_t>;
 
 // Ids in one growing block of memory from malloc, which can be handed on without a copy.
 class IdBuffer {
-   public:
+ public:
     IdBuffer() = default;
     IdBuffer(const IdBuffer&) = delete;
     IdBuffer& operator=(const IdBuffer&) = delete;
@@ -55,7 +55,7 @@ class IdBuffer {
         return data;
     }
 
-   private:
+ private:
     void grow(std::size_t needed) {
         const std::size_t capacity = needed + needed / 2 + 64;
         auto* data = static_cast<Id*>(std::realloc(data_, capacity * sizeof(Id)));
@@ -76,7 +76,7 @@ class IdBuffer {
 
 // Any number of threads may call it at once: each call borrows a workspace (cache and buffers) for as long as it runs.
 class Encoder {
-   public:
+ public:
     // A pattern without a scanner of its own has none here; then only `encode_pretoken` may be called.
     Encoder(std::shared_ptr<const Vocabulary> vocabulary, Pattern pattern);
     ~Encoder();
@@ -95,7 +95,7 @@ class Encoder {
     // Appends the ids of each of `pretokens`, whatever pattern cut them.
     void encode_pretokens(std::span<const Bytes> pretokens, IdBuffer& ids) const;
 
-   private:
+ private:
     struct Workspace;
     class Loan;
 

@@ -15,13 +15,13 @@ std::size_t merge_plain(const Vocabulary& vocabulary, const std::uint8_t* bytes,
 
 // The same result, quickly, with buffers that are kept from call to call. Not for two threads at once.
 class Merger {
-   public:
+ public:
     explicit Merger(const Vocabulary& vocabulary) : vocabulary_(vocabulary) {}
 
     // Writes the ids of bytes[0, size), size > 0, to `ids`, which has room for `size`; returns how many there are.
     std::size_t merge(const std::uint8_t* bytes, std::size_t size, Id* ids);
 
-   private:
+ private:
     std::size_t merge_short(const std::uint8_t* bytes, std::size_t size, Id* ids);
     std::size_t merge_long(const std::uint8_t* bytes, std::size_t size, Id* ids);
 

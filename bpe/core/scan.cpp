@@ -1,5 +1,6 @@
 #include "scan.hpp"
 
+#include <bit>
 #include <stdexcept>
 
 #include "unicode.hpp"
@@ -108,7 +109,8 @@ struct Gpt2 {
 
 // cl100k, and Llama 3, whose pattern is its older form. They part only where white space that has a newline in it and
 // more after the newline ends the text: cl100k's \s++$ takes it whole, Llama 3 cuts after the last newline.
-//   '(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s
+//   '(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+|
+//   ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s
 //   (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+
 template <bool kWholeAtEnd>
 struct Cl100k {
@@ -153,9 +155,195 @@ struct Cl100k {
     }
 };
 
+// Calls body.template operator()<Rules>() with the rules of a pattern.
+template <class Body>
+std::size_t with_rules(Pattern pattern, const Body& body) {
+    switch (pattern) {
+        case Pattern::kGpt2: return body.template operator()<Gpt2>();
+        case Pattern::kCl100k: return body.template operator()<Cl100k<true>>();
+        case Pattern::kLlama3: return body.template operator()<Cl100k<false>>();
+    }
+    throw std::logic_error("unknown pattern");
+}
+
+// --- Scanning by blocks ---
+//
+// A match of these patterns depends on nothing before it. So a block of 64 bytes that begins where a pretoken begins is
+// looked at by itself: what its bytes are is put into masks, a bit for each byte; the starts of the pretokens in it
+// follow by bit arithmetic; and the last of them, whose pretoken may go on beyond the block, is where the next block
+// begins. All bytes of a character carry its class, so that neighbours of a character are neighbours of its bytes.
+
+// The bits of `run` that are reached from `from`, bits at which runs of ones in `run` begin, going up.
+inline std::uint64_t run_from(std::uint64_t from, std::uint64_t run) { return run & ~(run + from); }
+
+inline std::uint64_t below(unsigned bit) { return bit < 64 ? (std::uint64_t{1} << bit) - 1 : ~std::uint64_t{0}; }
+
+struct Masks {
+    std::uint64_t letter, number, space, newline, blank, apostrophe, other, continuation;
+    std::uint64_t valid;      // the bytes of characters that lie whole in the block
+    bool well_formed = true;  // if not, the other masks mean nothing
+
+    Masks(const std::uint8_t* bytes, Classify classify) {
+        const Block block = classify(bytes);
+        letter = block.letter;
+        number = block.number;
+        space = block.space;
+        newline = block.newline;
+        blank = block.blank;
+        apostrophe = block.apostrophe;
+        continuation = block.continuation;
+        valid = ~std::uint64_t{0};
+        if (block.high) add_multibyte(bytes, block);
+        other = valid & ~(letter | number | space);
+    }
+
+    // A first byte of each character in `from` -> all its bytes.
+    std::uint64_t whole(std::uint64_t from) const {
+        from |= from << 1 & continuation;
+        from |= from << 1 & continuation;
+        return from | (from << 1 & continuation);
+    }
+    // A last byte of each character in `from` -> its first.
+    std::uint64_t first(std::uint64_t from) const {
+        if (!continuation) return from;
+        for (int i = 0; i < 3; ++i) from = (from & ~continuation) | (from & continuation) >> 1;
+        return from;
+    }
+
+ private:
+    void add_multibyte(const std::uint8_t* bytes, const Block& block) {
+        const std::uint64_t lead = block.high & ~continuation;
+        well_formed = continuation == (lead << 1 | block.three << 2 | block.four << 3);
+        letter |= whole(block.letter_lead);  // whatever continues these is well-formed
+        // The last character may be cut by the block's end; then nothing is known of it.
+        const auto last = static_cast<unsigned>(63 - std::countl_zero(~continuation));
+        const std::uint64_t length = 1 + (lead >> last & 1) + (block.three >> last & 1) + (block.four >> last & 1);
+        const bool cut = last + length > 64;
+        for (std::uint64_t left = lead & ~block.letter_lead; left; left &= left - 1) {
+            const auto at = static_cast<unsigned>(std::countr_zero(left));
+            const Character character = read_character(bytes, at, 64);
+            if (character.length == 1 && !(cut && at == last)) well_formed = false;
+            const std::uint64_t bits = below(character.length) << at;
+            if (character.classes & kLetter) letter |= bits;
+            if (character.classes & kNumber) number |= bits;
+            if (character.classes & kSpace) space |= bits;
+        }
+        if (cut) {
+            valid = below(last);
+            for (std::uint64_t* mask : {&letter, &number, &space, &newline, &blank, &apostrophe, &continuation}) {
+                *mask &= valid;
+            }
+        }
+    }
+};
+
+// The starts of the groups of \p{N}{1,3} after the first, in the runs that begin at `starts`.
+inline std::uint64_t groups_of_three(const Masks& masks, std::uint64_t starts) {
+    const std::uint64_t number = masks.number;
+    if (!(number & number >> 1 & number >> 2 & number >> 3)) return 0;
+    std::uint64_t groups = 0;
+    for (; starts; starts &= starts - 1) {
+        std::uint64_t left = run_from(starts & -starts, number) & ~masks.continuation;
+        for (int i = 0; left; ++i, left &= left - 1) {
+            if (i == 3) {
+                groups |= left & -left;
+                i = 0;
+            }
+        }
+    }
+    return groups;
+}
+
+// Starts within a run of white space that reaches the end of the block depend on what follows, but for its first.
+inline std::uint64_t without_open_space(const Masks& masks, std::uint64_t space, std::uint64_t first,
+                                        std::uint64_t starts) {
+    const auto end = static_cast<unsigned>(64 - std::countl_zero(masks.valid));
+    if (!end || !(space >> (end - 1) & 1)) return starts;
+    const std::uint64_t before = masks.valid & ~space;
+    const std::uint64_t open =
+        before ? masks.valid & ~below(static_cast<unsigned>(64 - std::countl_zero(before))) : masks.valid;
+    return starts & ~(open & ~first);
+}
+
+// Where a contraction ends behind each of `apostrophes`; `taken` gets the letters that belong to one.
+inline std::uint64_t after_contractions(const Text& text, std::size_t base, std::uint64_t apostrophes, bool ignore_case,
+                                        std::uint64_t* with_contraction) {
+    std::uint64_t ends = 0;
+    for (; apostrophes; apostrophes &= apostrophes - 1) {
+        const auto at = static_cast<unsigned>(std::countr_zero(apostrophes));
+        const std::size_t length = contraction(text, base + at, ignore_case);
+        if (!length) continue;
+        *with_contraction |= apostrophes & -apostrophes;
+        if (at + 1 + length < 64) ends |= std::uint64_t{1} << (at + 1 + length);
+    }
+    return ends;
+}
+
+// The starts of the pretokens in a block at text.bytes + base, which is one. Bit 0 may be left out.
+std::uint64_t starts_of(const Gpt2*, const Text& text, std::size_t base, const Masks& m) {
+    const std::uint64_t after_blank = m.blank << 1;
+    const std::uint64_t letters = m.letter & ~(m.letter << 1);
+    const std::uint64_t others = m.other & ~(m.other << 1) & ~after_blank;
+    const std::uint64_t numbers = m.number & ~(m.number << 1) & ~after_blank;
+    const std::uint64_t first_space = m.space & ~(m.space << 1);
+    const std::uint64_t last_space = m.first(m.space & ~(m.space >> 1));
+    std::uint64_t starts = (letters & ~after_blank) | others | numbers | first_space | last_space;
+    if (const std::uint64_t apostrophes = m.apostrophe & others & m.letter >> 1) {
+        std::uint64_t contracted = 0;
+        const std::uint64_t after = after_contractions(text, base, apostrophes, false, &contracted);
+        starts = (starts & ~(contracted << 1)) | (after & m.valid);
+    }
+    return without_open_space(m, m.space, first_space, starts);
+}
+
+template <bool kWholeAtEnd>
+std::uint64_t starts_of(const Cl100k<kWholeAtEnd>*, const Text& text, std::size_t base, const Masks& m) {
+    // A run of other characters takes a space before it, and the newlines after it.
+    const std::uint64_t others = m.other & ~(m.other << 1) & ~(m.blank << 1);
+    const std::uint64_t taken = run_from(m.newline & m.other << 1, m.newline);
+    // Letters take one character before them: white space that is no newline, or a lone other one that took no space.
+    const std::uint64_t white = m.space & ~m.newline;
+    const std::uint64_t letters = m.letter & ~(m.letter << 1) & ~((white | m.whole(others)) << 1);
+    const std::uint64_t numbers = m.number & ~(m.number << 1);
+    // White space is cut where it begins, after its last newline, and before its last character if that is none.
+    const std::uint64_t space = m.space & ~taken;
+    const std::uint64_t first_space = space & ~(space << 1);
+    std::uint64_t after_newline = white & (m.newline & ~taken) << 1;
+    for (std::uint64_t more = (white + after_newline) & ~white & m.newline; more; more &= more - 1) {
+        const std::uint64_t earlier = after_newline & ((more & -more) - 1);  // a newline follows: it was not the last
+        after_newline &= ~(std::uint64_t{1} << (63 - std::countl_zero(earlier)));
+    }
+    const std::uint64_t last_space = m.first(white & ~(m.space >> 1));
+    std::uint64_t starts = letters | others | numbers | first_space | after_newline | last_space;
+    starts |= groups_of_three(m, numbers);
+    if (const std::uint64_t apostrophes = m.apostrophe & others & m.letter >> 1) {
+        std::uint64_t contracted = 0;
+        starts |= after_contractions(text, base, apostrophes, true, &contracted) & m.valid;
+    }
+    return without_open_space(m, m.space, first_space, starts);
+}
+
 template <class Rules>
-std::size_t scan_with(const Text& text, std::size_t position, std::uint64_t* ends, std::size_t capacity) {
+std::size_t scan_blocks(Classify classify, const Text& text, std::size_t position, std::uint64_t* ends,
+                        std::size_t capacity) {
     std::size_t count = 0;
+    while (text.size - position > 64 && capacity - count >= 64) {
+        const Masks masks(text.bytes + position, classify);
+        std::uint64_t starts = 0;
+        if (masks.well_formed) starts = starts_of(static_cast<const Rules*>(nullptr), text, position, masks);
+        starts &= ~std::uint64_t{1};
+        if (!starts) {  // a pretoken that may be longer than the block, or broken characters
+            position = Rules::next(text, position);
+            ends[count++] = position;
+            continue;
+        }
+        const std::size_t base = position;
+        for (; starts; starts &= starts - 1) {
+            position = base + static_cast<std::size_t>(std::countr_zero(starts));
+            ends[count++] = position;
+        }
+    }
+    if (count && text.size - position > 64) return count;  // the last few places of `ends` stay empty
     while (position < text.size && count < capacity) {
         position = Rules::next(text, position);
         ends[count++] = position;
@@ -165,15 +353,31 @@ std::size_t scan_with(const Text& text, std::size_t position, std::uint64_t* end
 
 }  // namespace
 
+std::size_t scan_plain(Pattern pattern, const std::uint8_t* bytes, std::size_t position, std::size_t size,
+                       std::uint64_t* ends, std::size_t capacity) {
+    const Text text{bytes, size};
+    return with_rules(pattern, [&]<class Rules>() {
+        std::size_t count = 0;
+        while (position < size && count < capacity) {
+            position = Rules::next(text, position);
+            ends[count++] = position;
+        }
+        return count;
+    });
+}
+
+std::size_t scan_with(const Kernel& kernel, Pattern pattern, const std::uint8_t* bytes, std::size_t position,
+                      std::size_t size, std::uint64_t* ends, std::size_t capacity) {
+    if (!kernel.classify) return scan_plain(pattern, bytes, position, size, ends, capacity);
+    const Text text{bytes, size};
+    return with_rules(
+        pattern, [&]<class Rules>() { return scan_blocks<Rules>(kernel.classify, text, position, ends, capacity); });
+}
+
 std::size_t scan(Pattern pattern, const std::uint8_t* bytes, std::size_t position, std::size_t size,
                  std::uint64_t* ends, std::size_t capacity) {
-    const Text text{bytes, size};
-    switch (pattern) {
-        case Pattern::kGpt2: return scan_with<Gpt2>(text, position, ends, capacity);
-        case Pattern::kCl100k: return scan_with<Cl100k<true>>(text, position, ends, capacity);
-        case Pattern::kLlama3: return scan_with<Cl100k<false>>(text, position, ends, capacity);
-    }
-    throw std::logic_error("unknown pattern");
+    static const Kernel best = kernels().front();
+    return scan_with(best, pattern, bytes, position, size, ends, capacity);
 }
 
 }  // namespace bpe

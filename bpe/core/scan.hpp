@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "classify.hpp"
+
 namespace bpe {
 
 // The patterns that have a scanner; bpe/patterns.py holds their texts, in the same order.
@@ -16,5 +18,14 @@ inline constexpr int kPatternCount = 3;
 // a pattern's "$" and "(?!\S)".
 std::size_t scan(Pattern pattern, const std::uint8_t* text, std::size_t position, std::size_t size, std::uint64_t* ends,
                  std::size_t capacity);
+
+// The same, character by character, by rules that can be read beside the pattern: what `scan` does at the end of a text
+// and where a block of 64 bytes does not decide, and what the tests hold it against.
+std::size_t scan_plain(Pattern pattern, const std::uint8_t* text, std::size_t position, std::size_t size,
+                       std::uint64_t* ends, std::size_t capacity);
+
+// `scan` with a given way of classifying bytes, for the tests.
+std::size_t scan_with(const Kernel& kernel, Pattern pattern, const std::uint8_t* text, std::size_t position,
+                      std::size_t size, std::uint64_t* ends, std::size_t capacity);
 
 }  // namespace bpe

@@ -13,7 +13,8 @@ SpecialTokens::SpecialTokens(std::vector<std::string> tokens, std::span<const Id
         ids_[token] = ids[i];
         std::uint8_t& index = group_of_[static_cast<std::uint8_t>(token[0])];
         if (!index) {
-            if (groups_.size() == 255) throw std::invalid_argument("special tokens begin with too many different bytes");
+            if (groups_.size() == 255)
+                throw std::invalid_argument("special tokens begin with too many different bytes");
             groups_.push_back({token, {}});
             index = static_cast<std::uint8_t>(groups_.size());
         }

@@ -14,7 +14,7 @@
 namespace bpe {
 
 class SpecialTokens {
-   public:
+ public:
     struct Match {
         std::size_t begin;
         std::size_t end;
@@ -30,7 +30,7 @@ class SpecialTokens {
     // `begin` is text.size() where there is none.
     Match find(std::span<const std::uint8_t> text, std::size_t position) const;
 
-   private:
+ private:
     // The tokens that begin with one byte.
     struct Group {
         std::string prefix;                // that all of them begin with

@@ -14,7 +14,7 @@ namespace {
 // neighbours of a token are found without links: the one after it begins where it ends, and the cell before it is the
 // last cell of the one before.
 class Training {
-   public:
+ public:
     Training(const PretokenCounts& counts, const TrainerOptions& options) : options_(options) {
         std::uint8_t id_of_byte[256];
         for (int id = 0; id < 256; ++id) id_of_byte[options.byte_order[id]] = static_cast<std::uint8_t>(id);
@@ -70,7 +70,7 @@ class Training {
         return merges;
     }
 
-   private:
+ private:
     struct Candidate {
         std::uint64_t count;
         Id left;
@@ -151,9 +151,9 @@ class Training {
 
     const TrainerOptions& options_;
     std::vector<Id> cells_;
-    std::vector<std::uint32_t> lengths_;        // of each token, in bytes
-    std::vector<std::uint64_t> count_values_;   // the distinct counts of words, falling
-    std::vector<std::uint32_t> count_starts_;   // the first cell of the words of each
+    std::vector<std::uint32_t> lengths_;       // of each token, in bytes
+    std::vector<std::uint64_t> count_values_;  // the distinct counts of words, falling
+    std::vector<std::uint32_t> count_starts_;  // the first cell of the words of each
     std::unordered_map<std::uint64_t, Pair> pairs_;
     std::priority_queue<Candidate> queue_;
 };

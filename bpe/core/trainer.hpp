@@ -20,10 +20,10 @@ struct Merge {
 };
 
 struct TrainerOptions {
-    std::size_t merges;             // how many to learn
-    std::uint64_t min_frequency;    // no pair that is rarer is merged
-    std::size_t max_token_length;   // no token longer than this many bytes is made; 0 for no limit
-    std::uint8_t byte_order[256];   // the byte that base id i stands for
+    std::size_t merges;            // how many to learn
+    std::uint64_t min_frequency;   // no pair that is rarer is merged
+    std::size_t max_token_length;  // no token longer than this many bytes is made; 0 for no limit
+    std::uint8_t byte_order[256];  // the byte that base id i stands for
     // Called now and then with the number of merges learned so far; training stops when it returns false.
     std::function<bool(std::size_t)> progress;
 };

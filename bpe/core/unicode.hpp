@@ -37,7 +37,8 @@ inline std::uint32_t classes_of(std::uint32_t code_point) {
 inline Character read_character(const std::uint8_t* text, std::size_t position, std::size_t end) {
     const std::uint8_t* p = text + position;
     const std::uint32_t first = p[0];
-    if (first < 0x80) [[likely]] return {unicode_tables::kClasses[first], 1};
+    if (first < 0x80) [[likely]]
+        return {unicode_tables::kClasses[first], 1};
     const auto continues = [&](std::size_t i) { return position + i < end && (p[i] & 0xC0) == 0x80; };
     if (first >= 0xC2 && first < 0xE0) {
         if (continues(1)) return {classes_of((first & 0x1F) << 6 | (p[1] & 0x3F)), 2};

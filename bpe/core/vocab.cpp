@@ -54,7 +54,8 @@ Vocabulary::Vocabulary(std::span<const std::uint8_t> bytes, std::span<const std:
     if (bytes.size() > 0xFFFFFFFF) throw std::invalid_argument("the tokens hold more than 4 GiB");
     Id highest = 0;
     for (std::size_t i = 0; i < ids.size(); ++i) {
-        if (offsets[i] >= offsets[i + 1]) throw std::invalid_argument("an empty token has rank " + std::to_string(ids[i]));
+        if (offsets[i] >= offsets[i + 1])
+            throw std::invalid_argument("an empty token has rank " + std::to_string(ids[i]));
         if (ids[i] > kMaxRank) {
             throw std::invalid_argument("rank " + std::to_string(ids[i]) + " is above the limit of " +
                                         std::to_string(kMaxRank));

@@ -26,7 +26,7 @@ inline std::uint64_t mix(std::uint64_t x) {  // the finalizer of SplitMix64 (Ste
 std::uint64_t hash_bytes(const std::uint8_t* bytes, std::size_t size);
 
 class Vocabulary {
-   public:
+ public:
     // Token i has the bytes [offsets[i], offsets[i + 1]) of `bytes` and the id ids[i], which is its rank as well: of
     // two merges, the one that makes the lower id comes first. Throws std::invalid_argument where a single byte has no
     // token, a token is empty, or tokens or ids repeat.
@@ -64,7 +64,7 @@ class Vocabulary {
         }
     }
 
-   private:
+ private:
     static constexpr std::uint64_t kEmptyPair = ~std::uint64_t{0};  // no pair: ids stay below kMaxRank
     struct PairSlot {
         std::uint64_t key = kEmptyPair;

@@ -9,6 +9,7 @@ import gzip
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
@@ -18,7 +19,7 @@ from . import huggingface, tiktoken
 if TYPE_CHECKING:
     from ..tokenizer import Tokenizer
 
-FORMATS = {"huggingface": huggingface, "tiktoken": tiktoken}
+FORMATS: dict[str, ModuleType] = {"huggingface": huggingface, "tiktoken": tiktoken}
 SUFFIXES = {".json": "huggingface", ".model": "tiktoken", ".tiktoken": "tiktoken"}
 
 
@@ -41,7 +42,8 @@ def read_tokenizer(
     for format in FORMATS.values():
         if format.matches(content):
             try:
-                return format.read(content, path.name, pattern, special_tokens)
+                tokenizer: Tokenizer = format.read(content, path.name, pattern, special_tokens)
+                return tokenizer
             except ValueError as error:
                 raise InputError(f"{path}: {error}") from error
     raise InputError(f"{path}: not a tokenizer file; expected a tokenizer.json or a tiktoken vocabulary")

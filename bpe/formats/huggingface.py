@@ -1,4 +1,4 @@
-"""Hugging Face's tokenizer.json, for byte-level BPE: vocabulary, merges, split pattern and special tokens in one file."""
+"""Hugging Face's tokenizer.json, for byte-level BPE: vocabulary, merges, pattern and special tokens in one file."""
 
 from __future__ import annotations
 
@@ -9,10 +9,15 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from ..patterns import PATTERNS, Pattern, find_pattern
+from ..patterns import CL100K, PATTERNS, Pattern, find_pattern
 
 if TYPE_CHECKING:
     from ..tokenizer import Tokenizer
+
+
+# tokenizers runs patterns on Oniguruma, which takes "{1,3}+" for a repetition of "{1,3}" and "$" for the end of a line.
+_FOR_ONIGURUMA = {CL100K: CL100K.replace("{1,3}+", "{1,3}").replace("$", r"\z")}
+_FROM_ONIGURUMA = {theirs: ours for ours, theirs in _FOR_ONIGURUMA.items()}
 
 
 @lru_cache(maxsize=1)
@@ -48,21 +53,21 @@ def read(
         data = json.loads(content)
     except ValueError as error:
         raise InputError(f"not complete JSON ({error}); is the file truncated?") from error
+    except RecursionError as error:
+        raise InputError("the JSON is nested too deep for a tokenizer.json") from error
     model = _member(data, "model", dict)
     vocabulary = _member(model, "vocab", dict)
     _refuse_other_kinds(data, model)
 
-    specials = {}
-    for added in data.get("added_tokens") or []:
-        if not isinstance(added, dict) or not isinstance(added.get("content"), str) or not _is_id(added.get("id")):
-            raise InputError('an entry of "added_tokens" has no "content" or no "id"')
-        specials[added["content"]] = added["id"]
+    specials = _added_tokens(data)
     if isinstance(special_tokens, Mapping):
         specials = dict(special_tokens)
     elif special_tokens is not None:
         specials = {token: specials[token] for token in special_tokens if token in specials}
 
-    to_bytes = {ord(character): byte for byte, character in enumerate(byte_characters())}
+    # Characters below U+0100 that stand for no byte, such as the space, become one that is not in Latin-1 either.
+    to_bytes = dict.fromkeys(range(0x100), 0xFFFF)
+    to_bytes |= {ord(character): byte for byte, character in enumerate(byte_characters())}
     tokens = []
     ids = array("I")
     for text, id in vocabulary.items():
@@ -73,7 +78,9 @@ def read(
         try:
             tokens.append(bytes(text.translate(to_bytes), "latin-1") if text else b"")
         except UnicodeEncodeError:
-            raise InputError(f"the token {text!r} has a character that stands for no byte; not a byte-level vocabulary")
+            raise InputError(
+                f"the token {text!r} has a character that stands for no byte; not a byte-level vocabulary"
+            ) from None
         ids.append(id)
     if not tokens:
         raise InputError('"vocab" is empty')
@@ -91,12 +98,21 @@ def read(
 
 
 def render(tokenizer: Tokenizer) -> bytes:
-    """The file's content. Opened in ``tokenizers``, it gives the same ids."""
+    """The file's content. Opened in ``tokenizers``, it gives the same ids.
+
+    Raises:
+        InputError: a special token has the text of another token; the format has one id for one text.
+    """
     characters = byte_characters()
     text_of = {
         id: token.decode("latin-1").translate(characters)  # str.translate indexes a str by code point
         for token, id in sorted(tokenizer.mergeable_ranks.items(), key=lambda item: item[1])
     }
+    vocabulary = {text: id for id, text in text_of.items()}
+    for token in tokenizer.special_tokens.keys() & vocabulary.keys():
+        raise InputError(f"the special token {token!r} is an ordinary token, too, which tokenizer.json cannot express")
+    # tokenizers numbers added tokens anew, without a gap, unless the vocabulary has them.
+    vocabulary |= dict(sorted(tokenizer.special_tokens.items(), key=lambda item: item[1]))
     pairs = tokenizer._core.pairs().reshape(-1, 3).tolist()
     data = {
         "version": "1.0",
@@ -120,7 +136,7 @@ def render(tokenizer: Tokenizer) -> bytes:
             "pretokenizers": [
                 {
                     "type": "Split",
-                    "pattern": {"Regex": tokenizer.pattern.text},
+                    "pattern": {"Regex": _FOR_ONIGURUMA.get(tokenizer.pattern.text, tokenizer.pattern.text)},
                     "behavior": "Isolated",
                     "invert": False,
                 },
@@ -138,7 +154,7 @@ def render(tokenizer: Tokenizer) -> bytes:
             "fuse_unk": False,
             "byte_fallback": False,
             "ignore_merges": True,  # a pretoken that is a token is taken whole, as in tiktoken
-            "vocab": {text: id for id, text in text_of.items()},
+            "vocab": vocabulary,
             "merges": [[text_of[left], text_of[right]] for left, right, _ in pairs],
         },
     }
@@ -153,6 +169,21 @@ def _member(data: Any, key: str, kind: type) -> Any:
     if not isinstance(data, dict) or not isinstance(data.get(key), kind):
         raise InputError(f'no "{key}" of the expected form; expected a byte-level BPE tokenizer.json')
     return data[key]
+
+
+def _added_tokens(data: dict[str, Any]) -> dict[str, int]:
+    entries = data.get("added_tokens") or []
+    if not isinstance(entries, list):
+        raise InputError('"added_tokens" is not a list')
+    specials: dict[str, int] = {}
+    for added in entries:
+        if not isinstance(added, dict) or not isinstance(added.get("content"), str) or not _is_id(added.get("id")):
+            raise InputError('an entry of "added_tokens" has no "content" or no "id"')
+        for option in ("lstrip", "rstrip", "single_word"):
+            if added.get(option):
+                raise InputError(f"the added token {added['content']!r} has {option} set, which is not supported")
+        specials[added["content"]] = added["id"]
+    return specials
 
 
 def _refuse_other_kinds(data: dict[str, Any], model: dict[str, Any]) -> None:
@@ -184,10 +215,14 @@ def _pattern_of(data: dict[str, Any]) -> Pattern:
             split = steps[0]
             regex = split["pattern"].get("Regex") if isinstance(split.get("pattern"), dict) else None
             if isinstance(regex, str) and split.get("behavior") == "Isolated" and not split.get("invert"):
-                return find_pattern(regex)
+                return find_pattern(_FROM_ONIGURUMA.get(regex, regex))
     raise InputError(
         f"the pre-tokenizer is {' + '.join(map(str, kinds))}; supported are ByteLevel, and Split by a Regex + ByteLevel"
     )
+
+
+def _is_token(value: object, vocabulary: dict[str, int]) -> bool:
+    return isinstance(value, str) and value in vocabulary
 
 
 def _check_merges(tokenizer: Tokenizer, model: dict[str, Any], vocabulary: dict[str, int]) -> None:
@@ -200,7 +235,7 @@ def _check_merges(tokenizer: Tokenizer, model: dict[str, Any], vocabulary: dict[
     position_of: dict[tuple[int, int], int] = {}
     for position, merge in enumerate(_member(model, "merges", list)):
         parts = merge.split(" ") if isinstance(merge, str) else merge
-        if not isinstance(parts, list) or len(parts) != 2 or not all(part in vocabulary for part in parts):
+        if not isinstance(parts, list) or len(parts) != 2 or not all(_is_token(part, vocabulary) for part in parts):
             raise InputError(f'entry {position} of "merges", {merge!r}, is not a pair of tokens')
         position_of[vocabulary[parts[0]], vocabulary[parts[1]]] = position
     previous = -1

@@ -45,12 +45,8 @@ PUBLISHED = {
             "<|endofprompt|>": 100276,
         },
     ),
-    "306cd27f03c1a714eca7108e03d66b7dc042abe8c258b44c199a7ed9838dd930": Published(
-        "r50k_base", "gpt2", _ENDOFTEXT_GPT2
-    ),
-    "94b5ca7dff4d00767bc256fdd1b27e5b17361d7b8a5f968547f9f23eb70d2069": Published(
-        "p50k_base", "gpt2", _ENDOFTEXT_GPT2
-    ),
+    "306cd27f03c1a714eca7108e03d66b7dc042abe8c258b44c199a7ed9838dd930": Published("r50k_base", "gpt2", _ENDOFTEXT_GPT2),
+    "94b5ca7dff4d00767bc256fdd1b27e5b17361d7b8a5f968547f9f23eb70d2069": Published("p50k_base", "gpt2", _ENDOFTEXT_GPT2),
 }
 
 

@@ -1,0 +1,37 @@
+// Which of 64 bytes are letters, numbers, ...: a bit for each byte. The part of scanning that each kind of processor
+// does in its own way; all ways give the same bits.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+namespace bpe {
+
+// Bit i speaks of byte i. Only bytes below 0x80 are classified here, and the leading bytes under which every code point
+// is a letter: D0 and D1 (Cyrillic, U+0400 to U+047F), E5 to E9 (Chinese, U+5000 to U+9FFF), EB and EC (Korean, U+B000
+// to U+CFFF), which spares most of the decoding in these scripts. The others are left to whoever decodes them.
+struct Block {
+    std::uint64_t letter;
+    std::uint64_t number;
+    std::uint64_t space;    // white space, newlines among it
+    std::uint64_t newline;  // \r and \n
+    std::uint64_t blank;    // the space character itself
+    std::uint64_t apostrophe;
+    std::uint64_t high;          // 0x80 and above
+    std::uint64_t continuation;  // 0x80 to 0xBF
+    std::uint64_t three;         // 0xE0 and above: the first of at least three bytes
+    std::uint64_t four;          // 0xF0 and above: the first of four bytes
+    std::uint64_t letter_lead;   // one of those leading bytes
+};
+
+using Classify = Block (*)(const std::uint8_t* bytes);
+
+// The ways of scanning that this machine can run, the best first. The last is always "plain", which classifies nothing
+// and goes character by character.
+struct Kernel {
+    const char* name;
+    Classify classify;
+};
+std::span<const Kernel> kernels();
+
+}  // namespace bpe
