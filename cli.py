@@ -107,9 +107,7 @@ def _set_debug(context: click.Context, parameter: click.Parameter, value: bool) 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(package_name="bpe-llama", message="%(version)s")
-@click.option(
-    "--debug", is_flag=True, expose_value=False, callback=_set_debug, help="Show the traceback of an error."
-)
+@click.option("--debug", is_flag=True, expose_value=False, callback=_set_debug, help="Show the traceback of an error.")
 def cli() -> None:
     """From raw text to a talking Llama: train a vocabulary, encode and decode with it, train a model, let it write.
 
@@ -130,7 +128,9 @@ tokenizer_option = click.option(
     help="A tokenizer file, a model directory, or a known name.",
 )
 pattern_option = click.option(
-    "--pattern", metavar="NAME|REGEX", help="Split pattern, for a file of ranks that carries none.  [default: the file's]"
+    "--pattern",
+    metavar="NAME|REGEX",
+    help="Split pattern, for a file of ranks that carries none.  [default: the file's]",
 )
 text_option = click.option("-c", "--text", metavar="TEXT", help="Take this text instead of files.")
 files_argument = click.argument("files", nargs=-1, metavar="[FILE]...")
@@ -161,7 +161,7 @@ def _inputs(files: Sequence[str], text: str | None) -> Iterator[tuple[str, bytes
         yield "text", os.fsencode(text)
         return
     for file in files or ["-"]:
-        yield (file, sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes())
+        yield ("stdin", sys.stdin.buffer.read()) if file == "-" else (file, Path(file).read_bytes())
 
 
 @cli.command()
@@ -169,11 +169,15 @@ def _inputs(files: Sequence[str], text: str | None) -> Iterator[tuple[str, bytes
 @click.option("-o", "--output", required=True, metavar="FILE", help="Where to write: .json, or .model / .tiktoken.")
 @click.option("--vocab-size", required=True, type=int, metavar="N", help="Tokens in all, with the special ones.")
 @click.option("--pattern", default="llama3", metavar="NAME|REGEX", help="How text is split: llama3, cl100k, gpt2, ...")
-@click.option("--special", multiple=True, metavar="TOKEN", help="A special token, in place of the pattern's own; repeat.")
+@click.option(
+    "--special", multiple=True, metavar="TOKEN", help="A special token, in place of the pattern's own; repeat."
+)
 @click.option("--no-special", is_flag=True, help="No special tokens at all.")
 @click.option("--tie-break", type=click.Choice(["bytes", "huggingface"]), default="bytes", help="Order of equal pairs.")
 @click.option("--min-frequency", type=int, default=1, metavar="N", help="Merge no pair that is rarer.")
-@click.option("--max-token-length", type=int, metavar="BYTES", help="Make no token that is longer.  [default: no limit]")
+@click.option(
+    "--max-token-length", type=int, metavar="BYTES", help="Make no token that is longer.  [default: no limit]"
+)
 @click.option("--allow-smaller", is_flag=True, help="Accept fewer tokens where the text has no more pairs.")
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Leave out files and directories of this name; repeat.")
 @click.option("--threads", type=int, metavar="N", help="Threads that count.  [default: all processors]")
@@ -293,7 +297,7 @@ def decode(files: Sequence[str], name: str, pattern: str | None, ids_format: str
             decoded = tokenizer.decode_bytes(_read_ids(content, ids_format))
         except KeyError as error:
             raise InputError(
-                f"{file}: {error.args[0]}; the vocabulary has {tokenizer.n_vocab:,} ids. Was it encoded with another one?"
+                f"{file}: {error.args[0]}; the vocabulary has {tokenizer.n_vocab:,} ids; was it encoded with another?"
             ) from error
         except (ValueError, OverflowError, TypeError) as error:
             raise InputError(f"{file}: {error}") from error
@@ -353,7 +357,7 @@ COLOURS = (152, 223, 182, 225, 189)
 @special_option
 @click.option("--ids", "with_ids", is_flag=True, help="A line for each token: its id and its bytes.")
 @click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", help="Colour, or | between.")
-@examples("bpe show -c \"It's 12345 tokens, naïve café\"", "bpe show --ids -c 'Grüße' -t my.json")
+@examples('bpe show -c "It\'s 12345 tokens, naïve café"', "bpe show --ids -c 'Grüße' -t my.json")
 def show(
     files: Sequence[str],
     text: str | None,
@@ -374,9 +378,7 @@ def show(
             continue
         pieces = [_visible(tokenizer.decode_single_token_bytes(id), newline="⏎\n") for id in ids]
         if coloured:
-            line = "".join(
-                _painted(piece, COLOURS[i % len(COLOURS)]) for i, piece in enumerate(pieces)
-            )
+            line = "".join(_painted(piece, COLOURS[i % len(COLOURS)]) for i, piece in enumerate(pieces))
             click.echo(line, color=True)
         else:
             click.echo("|".join(pieces))
@@ -405,18 +407,24 @@ def _visible(token: bytes, newline: str) -> str:
     return "".join(shown)
 
 
+def _shortened(text: str, width: int = 24) -> str:
+    return text if len(text) <= width else text[: width - 3] + "..."
+
+
 @cli.command()
 @click.argument("name", metavar="NAME|FILE|DIRECTORY")
 @pattern_option
 @examples("bpe info llama3", "bpe info my.json", "bpe info runs/tales", "bpe info llama3.2-1b")
 def info(name: str, pattern: str | None) -> None:
     """Describe a tokenizer, a model directory, token shards, or a model preset."""
+    from bpe.locate import SOURCES
+
     path = Path(name)
     if (path / "index.json").is_file():
         _print_rows(_shards_info(path))
     elif (path / "params.json").is_file():
         _print_rows(_model_info(path))
-    elif not path.exists() and (rows := _preset_info(name)):
+    elif not path.exists() and name not in SOURCES and (rows := _preset_info(name)):
         _print_rows(rows)
     else:
         _print_rows(_tokenizer_info(_tokenizer(name, pattern)))
@@ -442,11 +450,155 @@ def _tokenizer_info(tokenizer: Tokenizer) -> list[tuple[str, str]]:
         ("vocabulary", f"{len(ranks) + len(specials):,} tokens, ids up to {tokenizer.max_token_value:,}"),
         ("merges", f"{tokenizer._core.pair_count:,}"),
         ("pattern", split),
-        ("special tokens", f"{len(specials):,}" + (f": {', '.join(specials[:4])}" if specials else "")
-         + (", ..." if len(specials) > 4 else "")),
+        (
+            "special tokens",
+            f"{len(specials):,}"
+            + (f": {', '.join(specials[:4])}" if specials else "")
+            + (", ..." if len(specials) > 4 else ""),
+        ),
         ("mean token length", f"{sum(map(len, ranks)) / len(ranks):.2f} bytes"),
-        ("longest tokens", ", ".join(f"{_visible(token, newline='⏎')!r} ({len(token)})" for token in longest)),
+        (
+            "longest tokens",
+            ", ".join(f"{_shortened(_visible(token, newline='⏎'))!r} ({len(token)})" for token in longest),
+        ),
     ]
+
+
+@cli.command()
+@click.argument("corpus", nargs=-1, required=True)
+@tokenizer_option
+@click.option("-o", "--output", required=True, metavar="DIR", help="The directory to write the shards into.")
+@click.option("--held-out", type=float, default=0.05, metavar="SHARE", help="Share of documents kept from training.")
+@click.option("--separator", metavar="STRING", help="Where this stands in a file, a new document begins.")
+@click.option("--field", default="text", metavar="KEY", help="The key of the text in .jsonl files.")
+@click.option("--exclude", multiple=True, metavar="GLOB", help="Leave out files and directories of this name; repeat.")
+@examples(
+    "bpe shards corpora --separator '<|end_of_text|>' -t my.json -o data",
+    "bpe shards stories.jsonl.gz --field story -t llama3 -o data",
+)
+def shards(
+    corpus: Sequence[str],
+    name: str,
+    output: str,
+    held_out: float,
+    separator: str | None,
+    field: str,
+    exclude: Sequence[str],
+) -> None:
+    """Encode documents into token shards, which `bpe pretrain` reads."""
+    from bpe import Tokenizer
+    from bpe.corpus import documents
+    from bpe.locate import locate
+    from bpe.shards import write_shards
+
+    path = locate(name)
+    stream = documents(corpus, separator=separator, field=field, exclude=exclude)
+    written = write_shards(stream, Tokenizer.from_file(path), output, tokenizer_file=path, held_out=held_out)
+    parts = [
+        f"{written.document_count(split):,} documents, {written.token_count(split):,} tokens, {label}"
+        for split, label in (("train", "to train on"), ("held_out", "held out"))
+    ]
+    click.echo(f"{output}: {'; '.join(parts)}", err=True)
+
+
+@cli.command()
+@click.option("--data", required=True, metavar="DIR", help="Token shards, from `bpe shards`.")
+@click.option("-o", "--output", required=True, metavar="DIR", help="The run's directory; an interrupted run goes on.")
+@click.option("--config", default="micro", metavar="PRESET|FILE", help="The model's shape: a preset or a params.json.")
+@click.option("--minutes", type=float, metavar="N", help="Train for this long.  [default: 3, unless --steps is given]")
+@click.option("--steps", type=int, metavar="N", help="Train for so many steps instead.")
+@click.option("--batch-tokens", type=int, default=2048, metavar="N", help="Tokens in a step.")
+@click.option("--sequence-length", type=int, default=256, metavar="N", help="Tokens in a sequence.")
+@click.option("--learning-rate", type=float, default=2e-3, metavar="X", help="The highest; see TrainConfig.")
+@click.option("--weight-decay", type=float, default=1.0, metavar="X", help="Of the matrices.")
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="bfloat16", help="Of the matrix products.")
+@click.option("--device", default="cpu", metavar="NAME", help="cpu, cuda, mps, ...")
+@click.option("--eval-every", type=int, default=100, metavar="N", help="Steps from one evaluation to the next.")
+@click.option("--seed", type=int, default=0, metavar="N", help="Of the weights and of the order of the data.")
+@click.option("--restart", is_flag=True, help="Throw an earlier run in this directory away.")
+@examples(
+    "bpe pretrain --data data -o runs/tales --minutes 3",
+    "bpe pretrain --data data -o runs/big --config mini --steps 20000 --device cuda",
+)
+def pretrain(
+    data: str,
+    output: str,
+    config: str,
+    minutes: float | None,
+    steps: int | None,
+    restart: bool,
+    **settings: Any,
+) -> None:
+    """Train a Llama from scratch on token shards."""
+    from bpe.shards import Shards
+    from model.train import TrainConfig
+    from model.train import pretrain as run_training
+
+    if steps is None and minutes is None:
+        minutes = 3
+    shape = _model_config(config, Shards(data).n_vocab)
+    result = run_training(data, output, shape, TrainConfig(steps=steps, minutes=minutes, **settings), restart=restart)
+    held_out = f", {result.bits_per_byte:.3f} bits per byte held out" if result.bits_per_byte is not None else ""
+    click.echo(
+        f"{output}: {shape.n_parameters / 1e6:.1f} million parameters, {result.steps:,} steps{held_out}", err=True
+    )
+
+
+def _model_config(name: str, vocab_size: int) -> Any:
+    """The preset, or the params.json, with the vocabulary of the data."""
+    from bpe import InputError
+    from model.config import ModelConfig
+
+    path = Path(name)
+    if path.suffix != ".json":
+        return ModelConfig.preset(name, vocab_size=vocab_size)
+    import json
+
+    try:
+        params = json.loads(path.read_text("utf-8"))
+        if not isinstance(params, dict):
+            raise ValueError("not a JSON object")
+        return ModelConfig.from_params({**params, "vocab_size": vocab_size})
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+@cli.command()
+@click.argument("model", metavar="DIRECTORY")
+@click.option("-p", "--prompt", metavar="TEXT", help="What the text begins with.  [default: stdin]")
+@click.option("--max-tokens", type=int, default=256, metavar="N", help="Write at most so many tokens.")
+@click.option("--temperature", type=float, default=0.8, metavar="X", help="0 always takes the likeliest token.")
+@click.option("--top-k", type=int, metavar="N", help="Choose among the N likeliest only.  [default: no limit]")
+@click.option("--top-p", type=float, default=0.95, metavar="X", help="Choose among the likeliest that sum to this.")
+@click.option("--min-p", type=float, metavar="X", help="Leave out what is less likely than X times the likeliest.")
+@click.option("--stop", multiple=True, metavar="TEXT", help="Stop before this text; repeat.")
+@click.option(
+    "--seed", type=int, metavar="N", help="The same seed gives the same text.  [default: a new one each time]"
+)
+@click.option("--device", default="cpu", metavar="NAME", help="cpu, cuda, mps, ...")
+@examples(
+    "bpe generate runs/tales -p 'Once upon a time'",
+    "echo 'One day, a fox' | bpe generate runs/tales --temperature 0 --max-tokens 100",
+)
+def generate(model: str, prompt: str | None, device: str, **settings: Any) -> None:
+    """Let a model continue a text; it is printed as it is written."""
+    from model import generate as generate_text
+    from model import load
+
+    if prompt is None:
+        prompt = sys.stdin.read().rstrip("\n")
+    transformer, tokenizer = load(model, device=device)
+    pieces = generate_text(transformer, tokenizer, prompt, **settings)
+    click.echo(prompt, nl=False)
+    start = time.monotonic()
+    text = ""
+    for piece in pieces:
+        text += piece
+        click.echo(piece, nl=False)
+    click.echo()
+    seconds = time.monotonic() - start
+    count = len(tokenizer.encode_ordinary(text))
+    click.echo(f"{count} tokens, {count / max(seconds, 1e-9):.0f} tokens per second", err=True)
 
 
 @cli.command()
@@ -456,9 +608,7 @@ def _tokenizer_info(tokenizer: Tokenizer) -> list[tuple[str, str]]:
 @click.option("--separator", metavar="STRING", help="Where this stands in a file, a new document begins.")
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Leave out files and directories of this name; repeat.")
 @examples("bpe verify llama3", "bpe verify my.json corpora", "bpe verify code.json 'src/**/*.py'")
-def verify(
-    name: str, texts: Sequence[str], pattern: str | None, separator: str | None, exclude: Sequence[str]
-) -> None:
+def verify(name: str, texts: Sequence[str], pattern: str | None, separator: str | None, exclude: Sequence[str]) -> None:
     """Hold a tokenizer against tiktoken, on built-in hard cases and on your own text; needs the extra `verify`."""
     from bpe.corpus import documents
     from bpe.verify import Report, require_identical
@@ -482,6 +632,82 @@ def verify(
         f" {report.differing:,} differ" + "".join(f"; {remark}" for remark in apart)
     )
     require_identical(report)
+
+
+def _shards_info(directory: Path) -> list[tuple[str, str]]:
+    from bpe.shards import Shards
+
+    shards = Shards(directory)
+    rows = [
+        ("shards", str(directory)),
+        ("vocabulary", f"{shards.n_vocab:,} ids, {shards.dtype.name} each ({shards.tokenizer_path.name})"),
+    ]
+    for split, label in (("train", "to train on"), ("held_out", "held out")):
+        tokens, size = shards.token_count(split), shards.byte_count(split)
+        rows.append((label, f"{shards.document_count(split):,} documents, {tokens:,} tokens, {size:,} bytes"))
+    return rows
+
+
+def _model_info(directory: Path) -> list[tuple[str, str]]:
+    import json
+
+    from bpe import InputError
+    from model.config import ModelConfig
+
+    path = directory / "params.json"
+    try:
+        config = ModelConfig.from_params(json.loads(path.read_text("utf-8")))
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from error
+    return [("model", str(directory)), *_config_rows(config)]
+
+
+def _preset_info(name: str) -> list[tuple[str, str]]:
+    from model.config import PRESETS, ModelConfig
+
+    return [("preset", name), *_config_rows(ModelConfig.preset(name))] if name in PRESETS else []
+
+
+def _config_rows(config: Any) -> list[tuple[str, str]]:
+    parts = ", ".join(f"{part.replace('_', '-')} {count:,}" for part, count in config.parameters().items())
+    length = config.max_seq_len
+    rope = f"RoPE theta {config.rope_theta:,.0f}" + (", scaled" if config.use_scaled_rope else "")
+    return [
+        (
+            "shape",
+            f"dim {config.dim:,}, {config.n_layers} layers, {config.n_heads} heads, {config.n_kv_heads} key-value heads"
+            f" of {config.head_dim}, feed-forward {config.hidden_dim:,}",
+        ),
+        ("context", f"{length:,} tokens, {rope}"),
+        ("vocabulary", f"{config.vocab_size:,}" + (", embeddings tied" if config.tied_embeddings else "")),
+        ("parameters", f"{config.n_parameters:,}: {parts}"),
+        (
+            "weights",
+            ", ".join(
+                f"{_amount(config.n_parameters * size)}B in {dtype}"
+                for dtype, size in (("float32", 4), ("bfloat16", 2), ("int8", 1))
+            ),
+        ),
+        (
+            "KV cache",
+            f"{_amount(config.kv_cache_bytes(1, 1, 2))}B a token, {_amount(config.kv_cache_bytes(1, length, 2))}B for"
+            f" {length:,} tokens, in bfloat16",
+        ),
+        (
+            "arithmetic",
+            f"{_amount(config.decode_flops(0))}FLOP for the first token, {_amount(config.decode_flops(length - 1))}FLOP"
+            " for the last of the context",
+        ),
+    ]
+
+
+def _amount(number: float) -> str:
+    """The number with three digits and a decimal prefix: 16.1 G"""
+    for prefix in ("", "k", "M", "G", "T"):  # noqa: B007
+        if number < 999.5:
+            break
+        number /= 1000
+    return f"{number:.3g} {prefix}"
 
 
 def main() -> None:

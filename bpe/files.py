@@ -2,50 +2,54 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO
 
 
 @contextmanager
-def write_atomically(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """A binary file that takes its name only once it is complete and on disk; after an error nothing is left.
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary path beside `path`, to be filled; then it takes that name, and what was there is replaced.
 
-    A link stays, and what it leads to is written. A device or a pipe, such as /dev/stdout, is written to as it is.
+    After an error the temporary file is gone and `path` is as it was.
 
     Raises:
         OSError: with the final name in it, when the directory does not exist, the disk is full, ...
     """
-    name = os.fspath(path)
-    if os.path.exists(name) and not os.path.isfile(name) and not os.path.isdir(name):
-        with open(name, "wb") as stream:
-            yield stream
-        return
-    target = Path(os.path.realpath(name))
+    target = Path(path)
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+        os.close(descriptor)
     except OSError as error:
-        raise OSError(error.errno, error.strerror, name) from error
+        raise OSError(error.errno, error.strerror, str(target)) from error
+    temporary = Path(name)
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield cast(BinaryIO, file)
-            file.flush()
+        yield temporary
+        with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)  # mkstemp's files are private
         os.replace(temporary, target)
     except OSError as error:
-        _remove(temporary)
-        raise OSError(error.errno, error.strerror, name) from error
-    except BaseException:
-        _remove(temporary)
-        raise
+        raise OSError(error.errno, error.strerror, str(target)) from error
+    finally:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
 
 
-def _remove(path: str) -> None:
-    with suppress(FileNotFoundError):
-        os.unlink(path)
+@contextmanager
+def write_atomically(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A binary file that takes its name only once it is complete and on disk; see `replacing`."""
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        yield file
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Write JSON for people to read: indented, one line an entry."""
+    with write_atomically(path) as file:
+        file.write((json.dumps(value, indent=2) + "\n").encode())

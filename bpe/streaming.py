@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -34,3 +35,17 @@ class StreamDecoder:
     def flush(self) -> str:
         """What is left at the end: a character that was never finished, as `errors` treats it."""
         return self._decoder.decode(b"", True)
+
+
+def whole_characters(pieces: Iterable[bytes]) -> Iterator[str]:
+    """UTF-8 in pieces cut anywhere -> the text, in pieces of whole characters; bytes that are no UTF-8 become U+FFFD.
+
+    >>> list(whole_characters([b"caf", b"\\xc3", b"\\xa9!", b"\\xe2"]))
+    ['caf', 'é!', '\\ufffd']
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    for piece in pieces:
+        if text := decoder.decode(piece):
+            yield text
+    if text := decoder.decode(b"", final=True):
+        yield text

@@ -1,0 +1,94 @@
+# Two commands do everything: `make demo` and `make test`. Each makes its own virtual environment in .venv, with the
+# versions pinned in constraints.txt, and builds the C++ core. All they need is Python 3.10+, a C++ compiler and a
+# package registry.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/pip install --disable-pip-version-check --quiet --constraint constraints.txt
+
+# What the demo trains its vocabulary on, beside corpora/: the sources of Python's standard library on this machine.
+STDLIB = $(shell $(BIN)/python -c "import sysconfig; print(sysconfig.get_path('stdlib'))")
+DEMO ?= demo
+MINUTES ?= 3
+VOCABULARY_TEXT = corpora "$(STDLIB)/*.py" "$(STDLIB)/*/*.py"
+
+.PHONY: help demo test lint format clean
+
+help:
+	@echo "make demo    train a vocabulary and a small Llama on corpora/, and let it write"
+	@echo "make test    run the tests"
+	@echo "make lint    ruff, mypy, clang-format, and the core with warnings as errors"
+	@echo "make format  rewrite the sources in the project's format"
+	@echo "make clean   remove what was built and trained"
+
+# --- set-up ---
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+# The tools that build the package. The install below is editable: it builds once, and then again on import whenever a
+# C++ source has changed.
+.venv/tools: constraints.txt | .venv/bin/python
+	@echo "setting up .venv"
+	$(PIP) cmake ninja nanobind scikit-build-core
+	@touch $@
+
+.venv/demo: .venv/tools pyproject.toml CMakeLists.txt
+	@echo "building the core"
+	$(PIP) --no-build-isolation --editable '.[model,verify]'
+	@touch $@
+
+# llama-models carries Llama 3's and Llama 4's tokenizers; the packages that it depends on are not needed for that.
+.venv/test: .venv/demo
+	$(PIP) --no-build-isolation --editable '.[test]'
+	$(PIP) --no-deps llama-models
+	@touch $@
+
+# --- demo: text -> vocabulary -> model -> text ---
+
+demo: .venv/demo
+	@mkdir -p $(DEMO)
+	@echo
+	@echo "1. Train a vocabulary of 4,096 tokens, with Llama 3's split pattern and special tokens."
+	$(BIN)/bpe train $(VOCABULARY_TEXT) -o $(DEMO)/tokenizer.json --vocab-size 4096
+	@echo
+	@echo "2. Check it: every document comes back byte for byte, and the ids are tiktoken's."
+	$(BIN)/bpe verify $(DEMO)/tokenizer.json $(VOCABULARY_TEXT)
+	@echo
+	@echo "3. Encode corpora/ into token shards."
+	$(BIN)/bpe shards corpora --separator '<|end_of_text|>' -t $(DEMO)/tokenizer.json -o $(DEMO)/data
+	@echo
+	@echo "4. Train a small Llama on them for $(MINUTES) minutes."
+	$(BIN)/bpe pretrain --data $(DEMO)/data -o $(DEMO)/model --minutes $(MINUTES)
+	@echo
+	@echo "5. Let it write."
+	$(BIN)/bpe generate $(DEMO)/model -p 'Once upon a time, there was' --seed 1
+	@echo
+	@echo "Now try, after . .venv/bin/activate:"
+	@echo "    bpe generate $(DEMO)/model -p 'One day, the little fox'"
+	@echo "    bpe show -t $(DEMO)/tokenizer.json -c 'Once upon a time, there was a tokenizer.'"
+	@echo "    bpe info $(DEMO)/model"
+	@echo "    bpe train YOUR_TEXT -o yours.json --vocab-size 8192"
+	@echo "The loss is drawn in $(DEMO)/model/loss.png."
+
+# --- development ---
+
+test: .venv/test
+	$(BIN)/python -m pytest $(TESTS)
+
+lint: .venv/test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror bpe/core/*.cpp bpe/core/*.hpp
+	$(BIN)/cmake -S . -B build/strict -G Ninja -DCMAKE_BUILD_TYPE=Release -DBPE_WARNINGS_AS_ERRORS=ON \
+	  -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) -DPython_EXECUTABLE=$(abspath $(BIN)/python) > build/strict.log
+	$(BIN)/cmake --build build/strict
+
+format: .venv/test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i bpe/core/*.cpp bpe/core/*.hpp
+
+clean:
+	rm -rf build demo .venv

@@ -1,0 +1,16 @@
+"""The Llama family in PyTorch: configuration, the transformer, training, checkpoints, generation.
+
+>>> import torch
+>>> from model import ModelConfig, Transformer
+>>> config = ModelConfig.preset("nano", vocab_size=512)
+>>> Transformer(config)(torch.tensor([[1, 2, 3]])).shape
+torch.Size([1, 3, 512])
+"""
+
+from model.cache import KVCache
+from model.checkpoint import load, save
+from model.config import PRESETS, ModelConfig
+from model.generate import generate, generate_ids
+from model.transformer import Transformer
+
+__all__ = ["PRESETS", "KVCache", "ModelConfig", "Transformer", "generate", "generate_ids", "load", "save"]

@@ -1,0 +1,257 @@
+"""The shape of a Llama: its numbers, its presets, and what they cost in parameters, memory and arithmetic.
+
+Nothing here allocates a weight or imports torch, so a 405B model can be reckoned with on a laptop.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from bpe.errors import InputError
+
+_LLAMA_3_8B: dict[str, Any] = {
+    "dim": 4096, "n_layers": 32, "n_heads": 32, "n_kv_heads": 8, "hidden_dim": 14336,
+    "vocab_size": 128256, "rope_theta": 500000.0, "max_seq_len": 8192,
+}  # fmt: skip
+_LLAMA_3_70B: dict[str, Any] = {**_LLAMA_3_8B, "dim": 8192, "n_layers": 80, "n_heads": 64, "hidden_dim": 28672}
+_LLAMA_3_1: dict[str, Any] = {"use_scaled_rope": True, "max_seq_len": 131072}
+_LLAMA_3_2: dict[str, Any] = {**_LLAMA_3_1, "rope_scaling_factor": 32.0, "tied_embeddings": True}
+
+# Meta's sizes, and sizes to train at home. The small ones leave the vocabulary to the tokenizer that will feed them,
+# and tie the embeddings: at these sizes a second vocabulary matrix costs more than the layers it would replace.
+PRESETS: dict[str, dict[str, Any]] = {
+    "llama3-8b": _LLAMA_3_8B,
+    "llama3-70b": _LLAMA_3_70B,
+    "llama3.1-8b": {**_LLAMA_3_8B, **_LLAMA_3_1},
+    "llama3.1-70b": {**_LLAMA_3_70B, **_LLAMA_3_1},
+    "llama3.1-405b": {
+        **_LLAMA_3_8B, **_LLAMA_3_1, "dim": 16384, "n_layers": 126, "n_heads": 128, "hidden_dim": 53248,
+    },
+    "llama3.2-1b": {**_LLAMA_3_8B, **_LLAMA_3_2, "dim": 2048, "n_layers": 16, "hidden_dim": 8192},
+    "llama3.2-3b": {**_LLAMA_3_8B, **_LLAMA_3_2, "dim": 3072, "n_layers": 28, "n_heads": 24, "hidden_dim": 8192},
+    "nano": {
+        "dim": 128, "n_layers": 3, "n_heads": 2, "n_kv_heads": 1, "hidden_dim": 352,
+        "vocab_size": 4096, "rope_theta": 10000.0, "max_seq_len": 256, "tied_embeddings": True,
+    },
+    "micro": {
+        "dim": 192, "n_layers": 4, "n_heads": 3, "n_kv_heads": 1, "hidden_dim": 512,
+        "vocab_size": 4096, "rope_theta": 10000.0, "max_seq_len": 256, "tied_embeddings": True,
+    },
+    "mini": {
+        "dim": 384, "n_layers": 8, "n_heads": 6, "n_kv_heads": 2, "hidden_dim": 1024,
+        "vocab_size": 8192, "rope_theta": 10000.0, "max_seq_len": 512, "tied_embeddings": True,
+    },
+    "small": {
+        "dim": 768, "n_layers": 14, "n_heads": 12, "n_kv_heads": 4, "hidden_dim": 2048,
+        "vocab_size": 32768, "rope_theta": 10000.0, "max_seq_len": 1024, "tied_embeddings": True,
+    },
+}  # fmt: skip
+
+# What Meta's params.json says about the feed-forward size; everything else there is a field of ModelConfig.
+_DERIVING_KEYS = ("multiple_of", "ffn_dim_multiplier")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The numbers that define a Llama, under Meta's names.
+
+    `n_kv_heads`, `head_dim` and `hidden_dim` may be left at 0: as many key-value heads as heads, dim // n_heads, and
+    two thirds of 4 * dim rounded up to a multiple of 256 (the first Llama's rule). They then hold the derived number.
+
+    Raises InputError when the numbers do not fit each other; the message names the field.
+
+    >>> config = ModelConfig.preset("llama3-8b")
+    >>> config.n_parameters
+    8030261248
+    >>> config.kv_cache_bytes(batch=1, length=8192, bytes_per_number=2) // 2**20
+    1024
+    """
+
+    dim: int
+    n_layers: int
+    n_heads: int
+    vocab_size: int
+    n_kv_heads: int = 0
+    head_dim: int = 0
+    hidden_dim: int = 0
+    norm_eps: float = 1e-5
+    rope_theta: float = 500000.0
+    use_scaled_rope: bool = False
+    rope_scaling_factor: float = 8.0
+    rope_low_freq_factor: float = 1.0
+    rope_high_freq_factor: float = 4.0
+    rope_original_length: int = 8192
+    max_seq_len: int = 8192
+    tied_embeddings: bool = False
+
+    def __post_init__(self) -> None:
+        self._check_types()
+        for name in ("dim", "n_layers", "n_heads", "vocab_size", "max_seq_len", "rope_original_length"):
+            if getattr(self, name) <= 0:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be positive")
+        for name in ("n_kv_heads", "head_dim", "hidden_dim"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be positive, or 0 for the default")
+        for name in ("norm_eps", "rope_theta", "rope_scaling_factor", "rope_low_freq_factor", "rope_high_freq_factor"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
+                raise InputError(f"{name} is {getattr(self, name)}; it must be a positive number")
+        if self.rope_high_freq_factor <= self.rope_low_freq_factor:
+            raise InputError(
+                f"rope_high_freq_factor ({self.rope_high_freq_factor}) must exceed "
+                f"rope_low_freq_factor ({self.rope_low_freq_factor})"
+            )
+        if self.head_dim == 0 and self.dim % self.n_heads:
+            raise InputError(
+                f"dim ({self.dim}) is not divisible by n_heads ({self.n_heads}); change one, or give head_dim"
+            )
+        object.__setattr__(self, "n_kv_heads", self.n_kv_heads or self.n_heads)
+        object.__setattr__(self, "head_dim", self.head_dim or self.dim // self.n_heads)
+        object.__setattr__(self, "hidden_dim", self.hidden_dim or feed_forward_size(self.dim))
+        if self.n_heads % self.n_kv_heads:
+            raise InputError(f"n_heads ({self.n_heads}) is not divisible by n_kv_heads ({self.n_kv_heads})")
+        if self.head_dim % 2:
+            raise InputError(f"head_dim is {self.head_dim}; rotary embeddings turn pairs, so it must be even")
+
+    def _check_types(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.type == "float" and isinstance(value, int) and not isinstance(value, bool):
+                object.__setattr__(self, field.name, float(value))  # JSON writes 500000 for 500000.0
+            elif type(value).__name__ != field.type:
+                raise InputError(f"{field.name} is {value!r}; expected {_KIND_OF_VALUE[str(field.type)]}")
+
+    @classmethod
+    def preset(cls, name: str, **overrides: Any) -> ModelConfig:
+        """The named preset, with some of its numbers replaced.
+
+        >>> ModelConfig.preset("micro", vocab_size=512).vocab_size
+        512
+        """
+        if name not in PRESETS:
+            raise InputError(f"there is no model preset {name!r}; the presets are {', '.join(PRESETS)}")
+        return cls._from_mapping({**PRESETS[name], **overrides}, f"preset {name}")
+
+    @classmethod
+    def from_params(cls, params: Mapping[str, Any]) -> ModelConfig:
+        """The configuration that a params.json (Meta's keys, and this class's own fields) describes.
+
+        The feed-forward size is `hidden_dim` if given, else derived from `multiple_of` and `ffn_dim_multiplier` as
+        Meta's reference code does. An unknown key is refused by its name, for it may change what the model computes.
+
+        Meta's params.json says neither that Llama 3.2 ties its embeddings nor that its rotary scaling factor is 32
+        and its context 131,072; where a file with scaled rotary embeddings leaves these out, they are taken from
+        the preset that has the same shape.
+        """
+        given = {key: value for key, value in params.items() if value is not None}
+        multiple_of, multiplier = given.pop("multiple_of", 256), given.pop("ffn_dim_multiplier", None)
+        if any(params.get(key) is not None for key in _DERIVING_KEYS) or "hidden_dim" not in given:
+            derived = feed_forward_size(_positive(given, "dim"), multiple_of, multiplier)
+            if given.setdefault("hidden_dim", derived) != derived:
+                raise InputError(
+                    f"hidden_dim is {given['hidden_dim']}, but multiple_of and ffn_dim_multiplier make it {derived}"
+                )
+        if given.get("use_scaled_rope"):
+            for preset in (PRESETS["llama3.2-1b"], PRESETS["llama3.2-3b"]):
+                if all(given.get(key) == preset[key] for key in ("dim", "n_layers", "n_heads")):
+                    given = {**_LLAMA_3_2, **given}
+            given.setdefault("max_seq_len", _LLAMA_3_1["max_seq_len"])
+        return cls._from_mapping(given, "params.json")
+
+    @classmethod
+    def _from_mapping(cls, values: Mapping[str, Any], source: str) -> ModelConfig:
+        known = [field.name for field in fields(cls)]
+        unknown = [key for key in values if key not in known]
+        if unknown:
+            raise InputError(f"{source}: unknown {', '.join(map(repr, unknown))}; known are {', '.join(known)}")
+        missing = [key for key in ("dim", "n_layers", "n_heads", "vocab_size") if key not in values]
+        if missing:
+            raise InputError(f"{source}: missing {', '.join(missing)}")
+        return cls(**values)
+
+    def to_params(self) -> dict[str, Any]:
+        """What goes into params.json: Meta's keys, so that tools made for Meta's files read ours, and our additions.
+
+        `from_params(to_params())` gives the same configuration back. `multiple_of` and `ffn_dim_multiplier` are
+        chosen such that Meta's rule arrives at `hidden_dim`: rounding up to a multiple of `hidden_dim` itself gives
+        `hidden_dim` whenever the multiplier brings the number before rounding to no more than that.
+        """
+        before_rounding = 2 * 4 * self.dim // 3
+        multiplier = self.hidden_dim / before_rounding if before_rounding > self.hidden_dim else None
+        params = {field.name: getattr(self, field.name) for field in fields(self)}
+        return params | {"multiple_of": self.hidden_dim, "ffn_dim_multiplier": multiplier}
+
+    def parameters(self) -> dict[str, int]:
+        """How many parameters each part of the model has. Tied embeddings count once, under "embedding"."""
+        attention_width = (2 * self.n_heads + 2 * self.n_kv_heads) * self.head_dim
+        vocabulary = self.vocab_size * self.dim
+        return {
+            "embedding": vocabulary,
+            "attention": self.n_layers * self.dim * attention_width,
+            "feed_forward": self.n_layers * 3 * self.dim * self.hidden_dim,
+            "norms": (2 * self.n_layers + 1) * self.dim,
+            "output": 0 if self.tied_embeddings else vocabulary,
+        }
+
+    @property
+    def n_parameters(self) -> int:
+        """How many parameters the whole model has."""
+        return sum(self.parameters().values())
+
+    def kv_cache_bytes(self, batch: int, length: int, bytes_per_number: int) -> int:
+        """Bytes of the keys and values of `length` positions for `batch` sequences."""
+        return 2 * self.n_layers * batch * self.n_kv_heads * length * self.head_dim * bytes_per_number
+
+    def prefill_flops(self, length: int) -> int:
+        """Floating-point operations to read `length` tokens from position 0 and give the last one's logits.
+
+        A multiply-add counts as two. Matrix products only: norms, activations and rotations are below one percent.
+        """
+        parts = self.parameters()
+        layers = 2 * (parts["attention"] + parts["feed_forward"]) * length
+        pairs = length * (length + 1) // 2  # each token looks at itself and all before it
+        return layers + self._flops_of_looking_at(pairs) + 2 * self.vocab_size * self.dim
+
+    def decode_flops(self, position: int) -> int:
+        """Floating-point operations to read the token at `position` (the first is 0) with a cache and give its logits.
+
+        Counted as in `prefill_flops`, of which it is the increment plus one more use of the output matrix.
+        """
+        parts = self.parameters()
+        layers = 2 * (parts["attention"] + parts["feed_forward"])
+        return layers + self._flops_of_looking_at(position + 1) + 2 * self.vocab_size * self.dim
+
+    def _flops_of_looking_at(self, pairs: int) -> int:
+        # A query with a key, and a probability with a value: head_dim multiply-adds each, in every head of every layer.
+        return 4 * self.n_layers * self.n_heads * self.head_dim * pairs
+
+
+_KIND_OF_VALUE = {"int": "a whole number", "float": "a number", "bool": "true or false"}
+
+
+def feed_forward_size(dim: int, multiple_of: int = 256, ffn_dim_multiplier: float | None = None) -> int:
+    """Meta's rule for the feed-forward hidden size (llama3 reference code, class FeedForward and its caller).
+
+    Two thirds of 4 * dim, since a gated unit has three matrices where a plain one has two; times the multiplier;
+    rounded up to a multiple.
+
+    >>> feed_forward_size(4096, 1024, 1.3)
+    14336
+    """
+    if isinstance(multiple_of, bool) or not isinstance(multiple_of, int) or multiple_of <= 0:
+        raise InputError(f"multiple_of is {multiple_of!r}; expected a positive whole number")
+    hidden = 2 * 4 * dim // 3
+    if ffn_dim_multiplier is not None:
+        if not isinstance(ffn_dim_multiplier, int | float) or not (0 < ffn_dim_multiplier < math.inf):
+            raise InputError(f"ffn_dim_multiplier is {ffn_dim_multiplier!r}; expected a positive number")
+        hidden = int(ffn_dim_multiplier * hidden)
+    return max(1, -(-hidden // multiple_of)) * multiple_of
+
+
+def _positive(values: Mapping[str, Any], name: str) -> int:
+    value = values.get(name)
+    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+        raise InputError(f"{name} is {value!r}; expected a positive whole number")
+    return value

@@ -1,0 +1,114 @@
+"""What the tests of bpe share: the reference encoder, the classes of characters, and texts that try a splitter."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import regex
+import tiktoken
+from hypothesis import settings
+from hypothesis import strategies as st
+
+from bpe import Tokenizer, _core
+
+# Hypothesis' deadline is about time, which no test here depends on.
+settings.register_profile("bpe", deadline=None)
+settings.load_profile("bpe")
+
+LETTER, UPPER_SET, LOWER_SET, NUMBER, SPACE, NEWLINE = 1, 2, 4, 8, 16, 32
+
+BYTE_RANKS = {bytes([byte]): byte for byte in range(256)}
+
+CODE_POINTS = [*range(0xD800), *range(0xE000, 0x110000)]  # all but the surrogates
+
+
+def encoding_of(tokenizer: Tokenizer) -> tiktoken.Encoding:
+    """tiktoken with the tokenizer's ranks, pattern and special tokens."""
+    return tiktoken.Encoding(
+        tokenizer.name,
+        pat_str=tokenizer.pattern.text,
+        mergeable_ranks=tokenizer.mergeable_ranks,
+        special_tokens=tokenizer.special_tokens,
+    )
+
+
+def byte_tokenizer(pattern: str = "gpt2", special_tokens: dict[str, int] | None = None, **tokens: int) -> Tokenizer:
+    """A tokenizer of single bytes and of the `tokens` given by name."""
+    ranks = BYTE_RANKS | {token.encode(): rank for token, rank in tokens.items()}
+    return Tokenizer("tiny", pat_str=pattern, mergeable_ranks=ranks, special_tokens=special_tokens or {})
+
+
+def matching_characters(pattern: str) -> set[str]:
+    """The characters that a pattern for one character matches in tiktoken, which skips all that does not match."""
+    encoding = tiktoken.Encoding("probe", pat_str=pattern, mergeable_ranks=BYTE_RANKS, special_tokens={})
+    return set(bytes(encoding.encode_ordinary("".join(map(chr, CODE_POINTS)))).decode())
+
+
+@cache
+def pinned_characters() -> str:
+    """The characters whose class is the same in the core and in the ``regex`` module, whose Unicode is newer."""
+    everything = "".join(map(chr, CODE_POINTS))
+    differing: set[str] = set()
+    for pattern, bit in ((r"\p{L}", LETTER), (r"\p{N}", NUMBER), (r"\s", SPACE)):
+        ours = {chr(point) for point in CODE_POINTS if _core.classes_of(point) & bit}
+        differing |= ours ^ set(regex.findall(pattern, everything))
+    return "".join(character for character in everything if character not in differing)
+
+
+def is_pinned(text: str) -> bool:
+    """Whether all characters of the text are pinned. Surrogate escapes are: they are in no class in either."""
+    return _unpinned().isdisjoint(text)
+
+
+@cache
+def _unpinned() -> frozenset[str]:
+    return frozenset(map(chr, CODE_POINTS)).difference(pinned_characters())
+
+
+# Whatever the split patterns treat apart, and what looks like it: white space of many kinds; apostrophes and the
+# letters of contractions, with the long s and the Kelvin sign, which fold to s and k; letters with and without case,
+# digits and marks of several scripts; emoji with joiner and modifier; the first and the last code point.
+PECULIAR = (
+    " \t\u00a0\u3000\u2028\u0085\u000b\r\n'’sStTmMdDlLvVrReE\u017fkK\u212a"
+    "aZéßñЖяمक日本한ǅʰªⅧ½²٣५0123456789"
+    '\u0301\u093f\u200d\ufe0f👩💻🏽.,!?-_#<|>"\\/\0\x7f\u00ad\ufffd\U0010ffff'
+)
+
+peculiar_text = st.text(st.sampled_from(PECULIAR), max_size=40)
+
+# Pieces whose neighbourhoods matter more than their letters.
+_pieces = st.sampled_from(
+    [*("  ", "\n\n", " \n", "\r\n", "\t\t x"), *("'s", "'LL", "'ve", "'\u017f", " 'd"), "12345", " Wort", "..."]
+)
+any_text = st.lists(st.one_of(peculiar_text, _pieces, st.text(max_size=8)), max_size=12).map("".join)
+
+_broken = st.sampled_from(
+    [
+        b"\xc0\x80",  # NUL, overlong
+        b"\xc1\xbf",
+        b"\xe0\x80\xaf",
+        b"\xe0\x9f\xbf",
+        b"\xed\xa0\x80",  # a surrogate
+        b"\xed\xbf\xbf",
+        b"\xf0\x80\x80\x80",
+        b"\xf0\x8f\xbf\xbf",
+        b"\xf4\x90\x80\x80",  # beyond U+10FFFF
+        b"\xf5\x80\x80\x80",
+        b"\xc3",  # cut
+        b"\xe2\x82",
+        b"\xf0\x9f\x98",
+        b"\x80",
+        b"\xff",
+        b"\xfe",
+    ]
+)
+
+
+@st.composite
+def broken_bytes(draw: st.DrawFn) -> bytes:
+    """Bytes that are UTF-8 in part, with cut, overlong and forbidden sequences among them."""
+    parts = draw(st.lists(st.one_of(_broken, peculiar_text.map(str.encode), st.binary(max_size=5)), max_size=10))
+    text = b"".join(parts)
+    begin = draw(st.integers(0, min(3, len(text))))
+    end = draw(st.integers(0, min(3, len(text))))
+    return text[begin : len(text) - end]

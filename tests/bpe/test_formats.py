@@ -1,0 +1,559 @@
+"""Tokenizer files: what is written opens elsewhere with the same ids, and what is damaged is refused with a reason."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import importlib.util
+import json
+import os
+from base64 import b64encode
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiktoken
+import tiktoken.load
+import tokenizers
+from hypothesis import given
+from hypothesis import strategies as st
+from references import BYTE_RANKS, byte_tokenizer, is_pinned
+from tokenizers import models, pre_tokenizers, trainers
+
+from bpe import InputError, Tokenizer
+from bpe.files import write_atomically
+from bpe.formats.huggingface import byte_characters
+from bpe.patterns import LLAMA3, PATTERNS
+
+
+def rank_lines(ranks: dict[bytes, int]) -> bytes:
+    return b"".join(b"%s %d\n" % (b64encode(token), rank) for token, rank in ranks.items())
+
+
+BYTE_LINES = rank_lines(BYTE_RANKS)
+
+
+# tiktoken's ranks
+
+
+@pytest.mark.parametrize("suffix", [".model", ".tiktoken"])
+def test_ranks_round_trip(gpt2: Tokenizer, tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"ranks{suffix}"
+    gpt2.save(path)
+    again = Tokenizer.from_file(path, pattern="gpt2")
+    assert again.mergeable_ranks == gpt2.mergeable_ranks
+    assert again.special_tokens == gpt2.special_tokens
+    assert tiktoken.load.load_tiktoken_bpe(str(path)) == gpt2.mergeable_ranks
+
+
+def test_the_ranks_that_were_read_are_written_byte_for_byte(llama3: Tokenizer, tmp_path: Path) -> None:
+    spec = importlib.util.find_spec("llama_models")
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
+    original = Path(spec.submodule_search_locations[0]) / "llama3" / "tokenizer.model"
+    llama3.save(tmp_path / "tokenizer.model")
+    assert (tmp_path / "tokenizer.model").read_bytes() == original.read_bytes()
+
+
+def test_llama_3_is_recognised_whatever_the_file_is_called(llama3: Tokenizer, tmp_path: Path) -> None:
+    llama3.save(tmp_path / "some.tiktoken")
+    again = Tokenizer.from_file(tmp_path / "some.tiktoken")
+    assert (again.name, again.pattern.name) == ("llama3", "llama3")
+    assert again.special_tokens["<|begin_of_text|>"] == 128_000
+    assert again.special_tokens["<|eot_id|>"] == 128_009
+    assert again.special_tokens["<|python_tag|>"] == 128_010
+    assert again.n_vocab == 128_256
+
+
+def test_cl100k_is_recognised_with_its_hole_and_its_special_tokens(cl100k: Tokenizer) -> None:
+    assert (cl100k.name, cl100k.pattern.name) == ("cl100k_base", "cl100k")
+    assert cl100k.special_tokens["<|endofprompt|>"] == 100_276
+    assert cl100k.n_vocab == 100_277
+
+
+def test_what_the_caller_says_takes_the_place_of_what_is_recognised(llama3: Tokenizer, tmp_path: Path) -> None:
+    llama3.save(tmp_path / "ranks.model")
+    read = Tokenizer.from_file(tmp_path / "ranks.model", pattern="gpt2", special_tokens=["<|x|>", "<|y|>"])
+    assert read.pattern.name == "gpt2"
+    assert read.special_tokens == {"<|x|>": 128_000, "<|y|>": 128_001}
+    read = Tokenizer.from_file(tmp_path / "ranks.model", special_tokens={"<|x|>": 200_000})
+    assert read.special_tokens == {"<|x|>": 200_000}
+    assert read.pattern.name == "llama3"
+
+
+def test_gzipped_files_are_read(gpt2: Tokenizer, tmp_path: Path) -> None:
+    for suffix in (".model", ".json"):
+        gpt2.save(tmp_path / f"plain{suffix}")
+        path = tmp_path / f"zipped{suffix}.gz"
+        path.write_bytes(gzip.compress((tmp_path / f"plain{suffix}").read_bytes()))
+        assert Tokenizer.from_file(path, pattern="gpt2").mergeable_ranks == gpt2.mergeable_ranks
+        path.write_bytes(path.read_bytes()[:-20])
+        with pytest.raises(InputError, match=f"{path.name}: the gzip archive is damaged"):
+            Tokenizer.from_file(path)
+
+
+def test_blank_lines_and_windows_line_ends_do_no_harm(tmp_path: Path) -> None:
+    path = tmp_path / "ranks.model"
+    path.write_bytes(BYTE_LINES.replace(b"\n", b"\r\n") + b"\r\n\n" + b"YWI= 256")
+    assert Tokenizer.from_file(path, pattern="gpt2").encode("ab") == [256]
+
+
+def test_ranks_without_a_pattern_are_refused_with_the_names_of_the_known_ones(tmp_path: Path) -> None:
+    (tmp_path / "ranks.model").write_bytes(BYTE_LINES)
+    with pytest.raises(InputError, match=r"ranks\.model: .*no split pattern.*pattern='llama3'.*gpt2, cl100k, llama3"):
+        Tokenizer.from_file(tmp_path / "ranks.model")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "not a tokenizer file"),
+        (b"\n\n", "not a tokenizer file"),
+        (b"text", "not a tokenizer file"),
+        (b"\x80\x04 pickle", "not a tokenizer file"),
+        (b"IQ== 0\n!!!! 1\n", "line 2 is not base64"),
+        (b"IQ== 0\n\nIg= 1\n", "line 3 is not base64"),
+        (b"IQ== 0\nIg==\n", "line 2 is not base64"),
+        (b"IQ== 0\nIg== \n", "line 2 is not base64"),
+        (b"IQ== 0\nIg== -1\n", "line 2 is not base64"),
+        (b"IQ== 0\nIg== 1 2\n", "line 2 is not base64"),
+        (b"IQ== 0\nIg==  1\n", "line 2 is not base64"),
+        (b"IQ== 0\nIg== 1.0\n", "line 2 is not base64"),
+        (b"IQ== 0\n 1\n", "line 2 is not base64"),
+        (b"IQ== 0\nI=== 1\n", "line 2 is not base64"),
+        (b"IQ== 0\n==== 1\n", "line 2 is not base64"),
+        (b"IQ== 0\nI=Q= 1\n", "line 2 is not base64"),
+        (b"IQ== 0\n\xff\xff\xff\xff 1\n", "line 2 is not base64"),
+        (b"IQ== 0\nIg== 99999999999999999999999999\n", "line 2 is not base64"),
+        (b"IQ== 99999999999\n", "not base64"),
+        (BYTE_LINES + b"YWI= 16777216\n", "16777216"),
+        (BYTE_LINES + b"YWI= 999999999\n", "999999999"),
+        (BYTE_LINES + b"YWI= 0\n", "rank 0 stands twice"),
+        (BYTE_LINES + b"YWI= 256\nYWI= 257\n", "b'ab'"),
+        (BYTE_LINES + b"YWI= 257\n", "no token has the rank 256"),
+        (BYTE_LINES[:-10], "byte"),
+        (BYTE_LINES[7:], "no token has the rank 0"),
+    ],
+)
+def test_damaged_ranks_are_refused_with_the_file_and_the_reason(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "ranks.model"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=message) as caught:
+        Tokenizer.from_file(path, pattern="gpt2", special_tokens=())
+    assert str(caught.value).startswith(str(path))
+
+
+def test_a_hole_that_a_special_token_fills_is_none(tmp_path: Path) -> None:
+    (tmp_path / "ranks.model").write_bytes(BYTE_LINES + b"YWI= 257\n")
+    tokenizer = Tokenizer.from_file(tmp_path / "ranks.model", pattern="gpt2", special_tokens={"<|endoftext|>": 256})
+    assert tokenizer.encode("<|endoftext|>ab", allowed_special="all") == [256, 257]
+
+
+@given(data=st.data())
+def test_any_change_of_a_rank_file_is_read_or_refused(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    content = bytearray(BYTE_LINES + b"YWI= 256\n")
+    for _ in range(data.draw(st.integers(1, 3))):
+        place = data.draw(st.integers(0, len(content) - 1))
+        content[place : place + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
+    assert_read_or_refused(bytes(content), tmp_path_factory)
+
+
+def assert_read_or_refused(content: bytes, directories: pytest.TempPathFactory) -> None:
+    path = directories.getbasetemp() / "changed"
+    path.write_bytes(content)
+    try:
+        tokenizer = Tokenizer.from_file(path, pattern="gpt2", special_tokens=())
+    except InputError as error:
+        assert str(error).startswith(str(path))
+        assert len(str(error).splitlines()) == 1
+    else:
+        assert tokenizer.decode(tokenizer.encode("Hello")) == "Hello"
+
+
+# tokenizer.json
+
+
+def ids_by_tokenizers(path: Path, text: str) -> list[int]:
+    return list(tokenizers.Tokenizer.from_file(str(path)).encode(text, add_special_tokens=False).ids)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama3", "cl100k"])
+def test_a_written_tokenizer_json_gives_the_same_ids_in_tokenizers(
+    request: pytest.FixtureRequest, tmp_path: Path, corpus_texts: dict[str, str], name: str
+) -> None:
+    tokenizer: Tokenizer = request.getfixturevalue(name)
+    path = tmp_path / "tokenizer.json"
+    tokenizer.save(path)
+    theirs = tokenizers.Tokenizer.from_file(str(path))
+    texts = [text for text in corpus_texts.values() if is_pinned(text)]
+    texts += [f"a {special}  b{special}{special}\n" for special in list(tokenizer.special_tokens)[:3]]
+    expected = [encoding.ids for encoding in theirs.encode_batch(texts, add_special_tokens=False)]
+    assert tokenizer.encode_batch(texts, allowed_special="all") == expected
+    assert theirs.decode(expected[0], skip_special_tokens=False) == texts[0]
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama3", "cl100k"])
+def test_a_tokenizer_json_round_trips(request: pytest.FixtureRequest, tmp_path: Path, name: str) -> None:
+    tokenizer: Tokenizer = request.getfixturevalue(name)
+    tokenizer.save(tmp_path / "again.json")
+    again = Tokenizer.from_file(tmp_path / "again.json")
+    assert again.name == "again"
+    assert again.mergeable_ranks == tokenizer.mergeable_ranks
+    assert again.special_tokens == tokenizer.special_tokens
+    assert again.pattern == tokenizer.pattern
+
+
+def test_special_tokens_keep_their_ids_in_tokenizers_whatever_these_are(tmp_path: Path) -> None:
+    tokenizer = byte_tokenizer("gpt2", {"<|x|>": 1000, "<|y|>": 300, "日 本": 999}, ab=256, abc=258)
+    tokenizer.save(tmp_path / "tokenizer.json")
+    text = "<|y|>abc<|x|> 日 本<|x|>"
+    assert ids_by_tokenizers(tmp_path / "tokenizer.json", text) == tokenizer.encode(text, allowed_special="all")
+    assert Tokenizer.from_file(tmp_path).special_tokens == tokenizer.special_tokens
+
+
+def test_a_special_token_that_is_an_ordinary_token_too_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="'ab'"):
+        byte_tokenizer("gpt2", {"ab": 300}, ab=256).save(tmp_path / "tokenizer.json")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pattern_without_a_scanner_round_trips(tmp_path: Path) -> None:
+    tokenizer = byte_tokenizer(r'\w+|"é\\|\W', {"<|é|>": 300}, ab=256)
+    tokenizer.save(tmp_path / "tokenizer.json")
+    again = Tokenizer.from_file(tmp_path / "tokenizer.json")
+    assert again.pattern == tokenizer.pattern
+    assert again.special_tokens == tokenizer.special_tokens
+
+
+def train_with_tokenizers(texts: list[str], *, gpt2_style: bool) -> tokenizers.Tokenizer:
+    tokenizer = tokenizers.Tokenizer(models.BPE())
+    if gpt2_style:
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    else:
+        split = pre_tokenizers.Split(tokenizers.Regex(LLAMA3), "isolated")
+        byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
+    trainer = trainers.BpeTrainer(
+        vocab_size=3000,
+        special_tokens=["<|first|>", "<|second|>"],  # they get the first ids
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+@pytest.mark.parametrize("gpt2_style", [False, True])
+def test_a_tokenizer_json_trained_by_tokenizers_gives_the_same_ids_here(
+    tmp_path: Path, corpus_texts: dict[str, str], gpt2_style: bool
+) -> None:
+    texts = [text for text in corpus_texts.values() if is_pinned(text)]
+    theirs = train_with_tokenizers(texts[::2], gpt2_style=gpt2_style)
+    theirs.save(str(tmp_path / "tokenizer.json"))
+    ours = Tokenizer.from_file(tmp_path)
+    assert ours.pattern == PATTERNS["gpt2" if gpt2_style else "llama3"]
+    assert ours.special_tokens == {"<|first|>": 0, "<|second|>": 1}
+    texts += ["<|first|> a<|second|><|second|>"]
+    expected = [encoding.ids for encoding in theirs.encode_batch(texts, add_special_tokens=False)]
+    assert ours.encode_batch(texts, allowed_special="all") == expected
+
+
+def test_merges_written_as_one_string_are_read(gpt2: Tokenizer, tmp_path: Path) -> None:
+    """As older versions of the format have them."""
+    path = tmp_path / "tokenizer.json"
+    gpt2.save(path)
+    data = json.loads(path.read_bytes())
+    data["model"]["merges"] = [" ".join(pair) for pair in data["model"]["merges"]]
+    path.write_text(json.dumps(data))
+    assert Tokenizer.from_file(path).mergeable_ranks == gpt2.mergeable_ranks
+
+
+@pytest.fixture(scope="module")
+def small_json(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A valid file for the letters h, e, l, o."""
+    tokenizer = byte_tokenizer("llama3", {"<|end|>": 300}, he=256, ll=257, hell=258, hello=259)
+    path = tmp_path_factory.mktemp("small") / "tokenizer.json"
+    tokenizer.save(path)
+    return dict(json.loads(path.read_bytes()))
+
+
+Change = Callable[[dict[str, Any]], object]
+
+
+def changed(small_json: dict[str, Any], change: Change) -> bytes:
+    data = json.loads(json.dumps(small_json))
+    change(data)
+    return json.dumps(data).encode()
+
+
+def put(*path: str | int, value: object) -> Change:
+    """A change of one place in the file."""
+
+    def change(data: Any) -> None:
+        for key in path[:-1]:
+            data = data[key]
+        data[path[-1]] = value
+
+    return change
+
+
+def remove(*path: str | int) -> Change:
+    def change(data: Any) -> None:
+        for key in path[:-1]:
+            data = data[key]
+        del data[path[-1]]
+
+    return change
+
+
+SPLIT = ("pre_tokenizer", "pretokenizers", 0)
+BYTE_LEVEL = ("pre_tokenizer", "pretokenizers", 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (put("model", "type", value="Unigram"), "Unigram"),
+        (put("model", "type", value=["BPE"]), "only byte-level BPE"),
+        (put("model", "dropout", value=0.1), "dropout"),
+        (put("model", "byte_fallback", value=True), "byte_fallback"),
+        (put("model", "end_of_word_suffix", value="</w>"), "end_of_word_suffix"),
+        (put("model", "continuing_subword_prefix", value="##"), "continuing_subword_prefix"),
+        (put("normalizer", value={"type": "NFC"}), "NFC"),
+        (put("normalizer", value="lower"), "lower"),
+        (put("pre_tokenizer", value=None), "pre_tokenizer"),
+        (put("pre_tokenizer", value={"type": "Metaspace"}), "Metaspace"),
+        (put("pre_tokenizer", value={"type": "Sequence"}), "pre_tokenizer"),
+        (put("pre_tokenizer", value={"type": "Sequence", "pretokenizers": [5]}), "pre_tokenizer"),
+        (put("pre_tokenizer", value={"type": "ByteLevel", "add_prefix_space": True}), "space in front"),
+        (put(*SPLIT, "behavior", value="Removed"), "pre-tokenizer"),
+        (put(*SPLIT, "invert", value=True), "pre-tokenizer"),
+        (put(*SPLIT, "pattern", value={"String": " "}), "pre-tokenizer"),
+        (put(*SPLIT, "pattern", value="x"), "pre-tokenizer"),
+        (put(*SPLIT, "pattern", value={"Regex": "("}), "does not compile"),
+        (put(*BYTE_LEVEL, "use_regex", value=True), "pre-tokenizer"),
+        (remove("model"), "model"),
+        (put("model", value=[]), "model"),
+        (remove("model", "vocab"), "vocab"),
+        (put("model", "vocab", value={}), "vocab"),
+        (put("model", "vocab", value=[["a", 0.5]]), "vocab"),
+        (remove("model", "vocab", "a"), "byte"),
+        (put("model", "vocab", "hello", value=2**24), "16777216"),
+        (put("model", "vocab", "hello", value=2**40), "1099511627776"),
+        (put("model", "vocab", "hello", value=-1), "-1"),
+        (put("model", "vocab", "hello", value=True), "True"),
+        (put("model", "vocab", "hello", value=259.0), "259.0"),
+        (put("model", "vocab", "hello", value="259"), "259"),
+        (put("model", "vocab", "hello", value=None), "None"),
+        (put("model", "vocab", "hello", value=[259]), "259"),
+        (put("model", "vocab", "hello", value=258), "rank 258 stands twice"),
+        (put("model", "vocab", "", value=260), "empty"),
+        (put("model", "vocab", "日本", value=260), "日本"),
+        (put("model", "vocab", "\ud800", value=260), "stands for no byte"),
+        (put("model", "vocab", "he llo", value=260), "stands for no byte"),
+        (put("model", "vocab", "he\nllo", value=260), "stands for no byte"),
+        (remove("model", "merges"), "merges"),
+        (put("model", "merges", value={}), "merges"),
+        (put("model", "merges", value=[]), "not merged in the order"),
+        (put("model", "merges", 0, value="h"), "entry 0"),
+        (put("model", "merges", 0, value=["h", "e", "l"]), "entry 0"),
+        (put("model", "merges", 0, value=["h", 5]), "entry 0"),
+        (put("model", "merges", 0, value=["h", ["e"]]), "entry 0"),
+        (put("model", "merges", 0, value=[{}, "e"]), "entry 0"),
+        (put("model", "merges", 0, value=None), "entry 0"),
+        (put("model", "merges", 0, value=["h", "zz"]), "entry 0"),
+        (lambda data: data["model"]["merges"].reverse(), "not merged in the order of the ids"),
+        (lambda data: data["model"].update(merges=data["model"]["merges"][:3]), "not merged in the order of the ids"),
+        (put("added_tokens", value=5), "added_tokens"),
+        (put("added_tokens", value="x"), "added_tokens"),
+        (put("added_tokens", value={"a": 1}), "added_tokens"),
+        (put("added_tokens", 0, value=None), "added_tokens"),
+        (put("added_tokens", 0, "content", value=5), "added_tokens"),
+        (put("added_tokens", 0, "content", value=""), "empty"),
+        (put("added_tokens", 0, "content", value="\ud800"), "ud800"),
+        (put("added_tokens", 0, "id", value=2**40), "added_tokens"),
+        (put("added_tokens", 0, "id", value=-1), "added_tokens"),
+        (put("added_tokens", 0, "id", value=True), "added_tokens"),
+        (put("added_tokens", 0, "lstrip", value=True), "lstrip"),
+        (put("added_tokens", 0, "rstrip", value=True), "rstrip"),
+        (put("added_tokens", 0, "single_word", value=True), "single_word"),
+    ],
+)
+def test_a_tokenizer_json_whose_ids_could_not_be_exact_is_refused_with_the_reason(
+    small_json: dict[str, Any], tmp_path: Path, change: Change, message: str
+) -> None:
+    path = tmp_path / "tokenizer.json"
+    path.write_bytes(changed(small_json, change))
+    with pytest.raises(InputError, match=message) as caught:
+        Tokenizer.from_file(path)
+    assert str(caught.value).startswith(str(path))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_tokens_that_no_merge_reaches_are_refused_unless_merges_are_ignored_for_them(
+    small_json: dict[str, Any], tmp_path: Path
+) -> None:
+    def change(ignore: bool) -> Change:
+        def both(data: Any) -> None:
+            data["model"]["vocab"]["xyz"] = 260
+            data["model"]["ignore_merges"] = ignore
+
+        return both
+
+    path = tmp_path / "tokenizer.json"
+    path.write_bytes(changed(small_json, change(False)))
+    with pytest.raises(InputError, match="ignore_merges"):
+        Tokenizer.from_file(path)
+    path.write_bytes(changed(small_json, change(True)))
+    assert Tokenizer.from_file(path).encode("xyz") == ids_by_tokenizers(path, "xyz") == [260]
+
+
+@pytest.mark.parametrize("keep", [1, 100, 1000, -1, -3])
+def test_a_truncated_tokenizer_json_is_refused(small_json: dict[str, Any], tmp_path: Path, keep: int) -> None:
+    path = tmp_path / "tokenizer.json"
+    path.write_bytes(json.dumps(small_json).encode()[:keep])
+    with pytest.raises(InputError, match="truncated"):
+        Tokenizer.from_file(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"model":' + b"[" * 100_000,
+        b'{"model":' + b'{"a":' * 100_000,
+        b'{"model": \xff}',
+        b'{"model": {"vocab": {"a": ' + b"9" * 5000 + b"}}}",
+        b'{"model": {"vocab": {5: 5}}}',
+        b"{}",
+        b"{}{}",
+        b"{",
+    ],
+)
+def test_hostile_json_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "tokenizer.json"
+    path.write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        Tokenizer.from_file(path)
+    assert str(caught.value).startswith(str(path))
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@given(data=st.data(), value=json_values)
+def test_any_value_in_any_place_of_a_tokenizer_json_is_read_or_refused(
+    small_json: dict[str, Any], tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, value: object
+) -> None:
+    path: list[str | int] = []
+    place: Any = small_json
+    while isinstance(place, (dict, list)) and place and (not path or data.draw(st.booleans())):
+        keys = list(place) if isinstance(place, dict) else list(range(len(place)))
+        path.append(data.draw(st.sampled_from(keys)))
+        place = place[path[-1]]
+    assert_read_or_refused(changed(small_json, put(*path, value=value)), tmp_path_factory)
+
+
+# Files and directories
+
+
+def test_the_format_is_told_from_the_content_not_the_name(gpt2: Tokenizer, tmp_path: Path) -> None:
+    gpt2.save(tmp_path / "json.model", format="huggingface")
+    gpt2.save(tmp_path / "ranks.json", format="tiktoken")
+    assert (tmp_path / "json.model").read_bytes().startswith(b"{")
+    for name in ("json.model", "ranks.json"):
+        assert Tokenizer.from_file(tmp_path / name, pattern="gpt2").mergeable_ranks == gpt2.mergeable_ranks
+
+
+def test_a_directory_stands_for_the_tokenizer_in_it(gpt2: Tokenizer, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"neither tokenizer\.json nor tokenizer\.model"):
+        Tokenizer.from_file(tmp_path)
+    gpt2.save(tmp_path / "tokenizer.model")
+    assert Tokenizer.from_file(tmp_path, pattern="gpt2").mergeable_ranks == gpt2.mergeable_ranks
+    gpt2.save(tmp_path / "tokenizer.json")
+    assert Tokenizer.from_file(tmp_path).mergeable_ranks == gpt2.mergeable_ranks
+
+
+def test_a_file_that_is_not_there_is_an_os_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nothing\.json"):
+        Tokenizer.from_file(tmp_path / "nothing.json")
+
+
+def test_an_unknown_suffix_or_format_is_refused_with_the_known_ones(gpt2: Tokenizer, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"\.json, \.model, \.tiktoken"):
+        gpt2.save(tmp_path / "tokenizer.txt")
+    with pytest.raises(InputError, match="huggingface, tiktoken"):
+        gpt2.save(tmp_path / "tokenizer.json", format="gguf")  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_writing_into_a_directory_that_is_not_there_is_an_error_with_the_name(gpt2: Tokenizer, tmp_path: Path) -> None:
+    target = tmp_path / "missing" / "tokenizer.json"
+    with pytest.raises(FileNotFoundError) as caught:
+        gpt2.save(target)
+    assert caught.value.filename == str(target)
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace", "chmod"])
+def test_a_write_that_fails_leaves_the_old_file_and_no_other(
+    gpt2: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    target = tmp_path / "tokenizer.json"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, step, fail)
+        with pytest.raises(OSError, match="No space left") as caught:
+            gpt2.save(target)
+        assert caught.value.filename == str(target)
+        assert list(tmp_path.iterdir()) == []
+    target.write_bytes(b"old")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, step, fail)
+        with pytest.raises(OSError, match="No space left"):
+            gpt2.save(target)
+    assert list(tmp_path.iterdir()) == [target]
+    assert target.read_bytes() == b"old"
+
+
+def test_an_interrupted_write_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), write_atomically(tmp_path / "file") as file:
+        file.write(b"half")
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_written_file_has_the_permissions_of_any_new_file(gpt2: Tokenizer, tmp_path: Path) -> None:
+    gpt2.save(tmp_path / "tokenizer.model")
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "tokenizer.model").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_device_or_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    """As in `-o /dev/stdout`; a link is followed, not replaced."""
+    (tmp_path / "real").touch()
+    (tmp_path / "link").symlink_to("real")
+    with write_atomically(tmp_path / "link") as file:
+        file.write(b"content")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_bytes() == b"content"
+    reading, writing = os.pipe()
+    with write_atomically(f"/dev/fd/{writing}") as file:
+        file.write(b"content")
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        assert pipe.read() == b"content"
+
+
+def test_the_characters_for_bytes_are_those_of_tokenizers() -> None:
+    assert sorted(byte_characters()) == sorted(pre_tokenizers.ByteLevel.alphabet())
+    text = "a\0\x7f\u00a0é\n "
+    shown = "".join(byte_characters()[byte] for byte in text.encode())
+    assert pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False).pre_tokenize_str(text)[0][0] == shown

@@ -1,0 +1,186 @@
+"""The scanners, against the patterns that they stand for.
+
+The ids are compared with tiktoken's; the boundaries themselves with the ``regex`` module, on characters whose class is
+the same in its newer Unicode.
+"""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import regex
+import tiktoken
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+from references import CODE_POINTS, PECULIAR, any_text, broken_bytes, is_pinned, peculiar_text, pinned_characters
+
+from bpe import Tokenizer, _core
+from bpe.patterns import GPT2_POSSESSIVE, PATTERNS, Pattern
+
+REGEXES = {name: regex.compile(pattern.text) for name, pattern in PATTERNS.items()}
+
+each_pattern = pytest.mark.parametrize("pattern", PATTERNS.values(), ids=PATTERNS.keys())
+
+
+def ends_by_regex(pattern: Pattern, text: str) -> list[int]:
+    """Where the pretokens end, in bytes, by the pattern's text."""
+    assert pattern.name is not None
+    return _ends(REGEXES[pattern.name], text)
+
+
+def _ends(compiled: regex.Pattern[str], text: str) -> list[int]:
+    ends = []
+    position = 0
+    for match in compiled.finditer(text):
+        position += len(match.group().encode("utf-8", "surrogateescape"))
+        ends.append(position)
+    return ends
+
+
+def ends_by_scanner(pattern: Pattern, text: str | bytes) -> list[int]:
+    """Where they end by the scanner, in each of the ways that this processor knows."""
+    assert pattern.scanner is not None
+    best, *others = [_core.scan(pattern.scanner, text, kernel).tolist() for kernel in _core.kernels()]
+    assert all(ends == best for ends in others)
+    return best
+
+
+def test_the_peculiar_characters_are_of_the_same_class_in_both_references() -> None:
+    assert is_pinned(PECULIAR)
+
+
+@each_pattern
+@given(text=any_text.filter(is_pinned) | peculiar_text)
+@example(text="a  \n \n  b \t")
+@example(text="\n  ")
+@example(text=" \r\n\r \u3000")
+@example(text="it'\u017fit'ſs 'Kk \u212a's'LL'lL've'")
+@example(text=" '' 's's'")
+def test_texts_of_peculiar_characters_are_cut_as_the_pattern_says(pattern: Pattern, text: str) -> None:
+    assert ends_by_scanner(pattern, text) == ends_by_regex(pattern, text)
+
+
+@each_pattern
+@given(data=st.data())
+def test_texts_of_any_characters_are_cut_as_the_pattern_says(pattern: Pattern, data: st.DataObject) -> None:
+    characters = pinned_characters()
+    places = data.draw(st.lists(st.integers(0, len(characters) - 1), max_size=30))
+    text = "".join(characters[place] for place in places)
+    assert ends_by_scanner(pattern, text) == ends_by_regex(pattern, text)
+
+
+@each_pattern
+def test_all_short_texts_of_one_character_of_each_kind_are_cut_as_the_pattern_says(pattern: Pattern) -> None:
+    """All 37,449 texts of up to five of these eight."""
+    texts = [""]
+    newest = texts
+    for _ in range(5):
+        newest = [text + character for text in newest for character in "as1 \t\n.'"]
+        texts = texts + newest
+    wrong = [text for text in texts if ends_by_scanner(pattern, text) != ends_by_regex(pattern, text)]
+    assert wrong == []
+
+
+# What a block of 64 bytes may end or begin in.
+SEAMS = [
+    *("a", "'s", "'ll", "'LL", "'\u017f", "é", "日本", "Жд", "한", "👩", "\u0301", "12", "1234", "٣٤٥", "½"),
+    *(" ", "  ", "\n", " \n", "\n ", "\r\n\r\n", "\t", "\u00a0", "\u3000 ", "\u0085", "\u2028", ".", "?!\n", " .", "\0", "«»"),
+]
+
+
+@each_pattern
+@pytest.mark.parametrize("filler", ["a", " ", ".", "\n", "1", "é", "日", "Ж", "\u3000", "👩"])
+def test_pretokens_at_the_seams_of_blocks_are_cut_as_the_pattern_says(pattern: Pattern, filler: str) -> None:
+    """Every kind of piece, at every place around the first two seams, after and before a run."""
+    wrong = []
+    for piece in SEAMS:
+        for length in [*range(54, 68), *range(122, 130)]:
+            before = filler * (length // len(filler.encode()))
+            for text in (before + piece, before + piece + "x", before + piece + filler * 70):
+                if ends_by_scanner(pattern, text) != ends_by_regex(pattern, text):
+                    wrong.append(text)
+    assert wrong == []
+
+
+@each_pattern
+def test_long_texts_of_all_kinds_are_cut_as_the_pattern_says(pattern: Pattern) -> None:
+    generator = random.Random(0)
+    for _ in range(60):
+        kinds = generator.sample([*SEAMS, *PECULIAR], generator.randint(2, 12))
+        text = "".join(piece * generator.choice((1, 1, 2, 3, 30)) for piece in generator.choices(kinds, k=150))
+        assert ends_by_scanner(pattern, text) == ends_by_regex(pattern, text)
+        content = bytearray(text.encode())
+        for place in generator.sample(range(len(content)), 10):
+            content[place] = generator.choice(b"\xc3\x80\xbf\xd0\xe5\xe9\xeb\xf0\xf4\xff a'")
+        decoded = content.decode("utf-8", "surrogateescape")
+        if is_pinned(decoded):
+            assert ends_by_scanner(pattern, bytes(content)) == ends_by_regex(pattern, decoded)
+
+
+@given(text=any_text)
+def test_both_wordings_of_the_gpt2_pattern_cut_alike(text: str) -> None:
+    """tiktoken words it with possessive quantifiers; both are recognised as one."""
+    assert _ends(regex.compile(GPT2_POSSESSIVE), text) == ends_by_regex(PATTERNS["gpt2"], text)
+
+
+@each_pattern
+@given(text=broken_bytes())
+@example(text=b"a\xc3")
+@example(text=b"\xf0\x9f\x98a")
+@example(text=b"'\xc5")
+@example(text=b"\xe3\x80\xe3\x80\x80")
+@example(text=b"\xed\xa0\x80\xed\xb0\x80")
+def test_a_byte_that_is_no_utf8_is_cut_like_a_surrogate_escape(pattern: Pattern, text: bytes) -> None:
+    decoded = text.decode("utf-8", "surrogateescape")
+    assume(is_pinned(decoded))
+    assert ends_by_scanner(pattern, text) == ends_by_regex(pattern, decoded)
+
+
+@given(text=any_text)
+def test_each_tokenizer_gives_the_ids_of_tiktoken(pair: tuple[Tokenizer, tiktoken.Encoding], text: str) -> None:
+    tokenizer, reference = pair
+    assert tokenizer.encode_ordinary(text) == reference.encode_ordinary(text)
+
+
+def test_code_points_in_every_context_give_the_ids_of_tiktoken(pair: tuple[Tokenizer, tiktoken.Encoding]) -> None:
+    """After a letter, a digit, a space, a newline, a mark; before a contraction and before white space.
+
+    All of planes 0 and 1; of the others, whose classes test_unicode.py checks one by one, where the class changes.
+    """
+    tokenizer, reference = pair
+    points = [
+        point
+        for point in CODE_POINTS
+        if point < 0x20000 or len({_core.classes_of(p) for p in range(point - 1, min(point + 2, 0x110000))}) > 1
+    ]
+    size = 1024
+    texts = []
+    for start in range(0, len(points), size):
+        characters = map(chr, points[start : start + size])
+        texts.append("".join(f"q{c}'s1{c} {c}\n{c}?{c} \nq" for c in characters))
+    ours = tokenizer.encode_ordinary_batch(texts)
+    theirs = reference.encode_ordinary_batch(texts, num_threads=2)
+    wrong = [hex(points[i * size]) for i in range(len(texts)) if ours[i] != theirs[i]]
+    assert wrong == [], "the first code points of the batches that differ"
+
+
+@each_pattern
+@pytest.mark.parametrize("run", [" ", "\n", "\u3000", "a", "1", ".", "'", " \n", "'s", " a", "\r\n\t", "\xa0."])
+def test_pretokens_of_a_long_run_join_up_to_it(pattern: Pattern, run: str) -> None:
+    text = run * 300_000
+    ends = ends_by_scanner(pattern, text)
+    assert ends[-1] == len(text.encode())
+    assert all(begin < end for begin, end in zip(ends, ends[1:], strict=False))
+
+
+def test_an_unknown_pattern_is_refused() -> None:
+    for number in (3, 99, 256, -1):
+        with pytest.raises((ValueError, RuntimeError)):
+            _core.scan(number, "text")
+    with pytest.raises(ValueError, match="kernel"):
+        _core.scan(0, "text", "abacus")
+
+
+def test_there_is_always_a_plain_kernel() -> None:
+    assert _core.kernels()[-1] == "plain"

@@ -1,0 +1,301 @@
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from bpe.errors import InputError
+from bpe.shards import HELD_OUT, TRAIN, Shards, write_shards
+
+
+class ByteTokenizer:
+    """Bytes, two special tokens, and as many unused ids as asked for."""
+
+    special_tokens_set = frozenset(("<|begin_of_text|>", "<|end_of_text|>"))
+
+    def __init__(self, n_vocab: int = 258) -> None:
+        self.n_vocab = n_vocab
+        self.batches = 0
+
+    def encode_single_token(self, text_or_bytes: str | bytes) -> int:
+        return {"<|begin_of_text|>": self.n_vocab - 2, "<|end_of_text|>": self.n_vocab - 1}[str(text_or_bytes)]
+
+    def decode_single_token_bytes(self, token: int) -> bytes:
+        if token >= 256:
+            raise KeyError(token)
+        return bytes([token])
+
+    def encode_flat(self, documents: list[bytes | str]) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]:
+        self.batches += 1
+        encoded = [document.encode() if isinstance(document, str) else document for document in documents]
+        offsets = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
+        return np.frombuffer(b"".join(encoded), np.uint8).astype(np.uint32), offsets
+
+
+Write = Callable[..., Shards]
+
+DOCUMENTS: list[bytes | str] = [f"document {number} of many".encode() for number in range(300)]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def write(documents: Any = DOCUMENTS, *, into: str = "data", n_vocab: int = 258, **arguments: Any) -> Shards:
+        file = tmp_path / "tokenizer.json"
+        file.write_text('{"some": "tokenizer"}')
+        return write_shards(documents, ByteTokenizer(n_vocab), tmp_path / into, tokenizer_file=file, **arguments)
+
+    return write
+
+
+def texts(shards: Shards, split: str) -> list[bytes]:
+    return [bytes(ids[ids < 256].astype(np.uint8)) for ids in shards.documents(split)]
+
+
+def test_every_document_comes_back_once_between_its_two_special_tokens(write: Write) -> None:
+    shards = write(shard_tokens=500)
+    assert sorted(texts(shards, TRAIN) + texts(shards, HELD_OUT)) == sorted(DOCUMENTS)
+    for split in (TRAIN, HELD_OUT):
+        for ids in shards.documents(split):
+            assert (ids[0], ids[-1]) == (shards.bos_id, shards.eos_id) == (256, 257)
+            assert (ids[1:-1] < 256).all()
+
+
+def test_documents_of_a_split_keep_their_order(write: Write) -> None:
+    train = texts(write(shard_tokens=500), TRAIN)
+    places = [DOCUMENTS.index(text) for text in train]
+    assert sum(before > after for before, after in itertools.pairwise(places)) <= 1
+
+
+def test_counts_are_those_of_the_documents(write: Write) -> None:
+    shards = write(shard_tokens=500)
+    for split in (TRAIN, HELD_OUT):
+        documents = texts(shards, split)
+        assert shards.document_count(split) == len(documents)
+        assert shards.byte_count(split) == sum(map(len, documents))
+        assert shards.token_count(split) == sum(map(len, documents)) + 2 * len(documents)
+        assert shards.token_count(split) == sum(map(len, shards.tokens(split)))
+
+
+def test_shards_hold_whole_documents_and_no_more_tokens_than_asked(write: Write) -> None:
+    shards = write([*DOCUMENTS, b"x" * 700], shard_tokens=500)
+    sizes = [len(ids) for split in (TRAIN, HELD_OUT) for ids in shards.tokens(split)]
+    assert sorted(size for size in sizes if size > 500) == [702]
+    assert len(sizes) > 10
+    assert all(ids[0] == 256 and ids[-1] == 257 for ids in shards.tokens(TRAIN))
+
+
+def test_special_tokens_may_be_left_out(write: Write) -> None:
+    shards = write(bos=False, eos=False)
+    assert shards.bos_id is None is shards.eos_id
+    assert all((ids < 256).all() for ids in shards.documents(TRAIN))
+
+
+@pytest.mark.parametrize(("n_vocab", "dtype"), [(258, "<u2"), (65_536, "<u2"), (65_537, "<u4"), (128_256, "<u4")])
+def test_ids_take_two_bytes_where_they_fit(n_vocab: int, dtype: str, write: Write) -> None:
+    shards = write(n_vocab=n_vocab)
+    assert shards.dtype == np.dtype(dtype)
+    assert shards.eos_id == n_vocab - 1
+    assert int(shards.tokens(TRAIN)[0].max()) == n_vocab - 1
+    shards.check()
+
+
+def test_token_bytes_are_the_lengths_of_text(write: Write) -> None:
+    shards = write(n_vocab=300)
+    assert shards.token_bytes.tolist() == [1] * 256 + [0] * 44
+
+
+def test_text_and_its_bytes_are_the_same_document(write: Write) -> None:
+    documents = [f"Dokument № {number}" for number in range(50)]
+    one, other = write(documents), write([text.encode() for text in documents], into="other")
+    assert one.fingerprint == other.fingerprint
+
+
+def test_a_document_stays_on_its_side_when_others_come_and_go(write: Write) -> None:
+    everything, odd = write(held_out=0.2), write(DOCUMENTS[1::2], into="odd", held_out=0.2)
+    assert set(texts(odd, HELD_OUT)) == set(texts(everything, HELD_OUT)) & set(DOCUMENTS[1::2])
+    assert len(texts(odd, HELD_OUT)) > 0
+
+
+def test_about_the_asked_share_is_held_out_and_another_seed_holds_out_others(write: Write) -> None:
+    one, other = write(held_out=0.3), write(into="other", held_out=0.3, seed=1)
+    # Four standard deviations of 300 draws are 0.11.
+    assert 0.19 < one.document_count(HELD_OUT) / 300 < 0.41
+    assert set(texts(one, HELD_OUT)) != set(texts(other, HELD_OUT))
+
+
+@pytest.mark.parametrize("held_out", [0.001, 0.05, 0.5, 0.95, 0.999])
+@pytest.mark.parametrize("count", [2, 3, 10])
+def test_both_sides_get_a_document_however_few_there_are(count: int, held_out: float, write: Write) -> None:
+    shards = write(DOCUMENTS[:count], held_out=held_out)
+    assert shards.document_count(TRAIN) >= 1 <= shards.document_count(HELD_OUT)
+    assert sorted(texts(shards, TRAIN) + texts(shards, HELD_OUT)) == sorted(DOCUMENTS[:count])
+
+
+def test_a_single_document_is_cut_near_its_end(write: Write) -> None:
+    text = b"The only document of this corpus, which is long enough to be cut in two pieces."
+    shards = write([text], held_out=0.1)
+    (head,), (tail,) = texts(shards, TRAIN), texts(shards, HELD_OUT)
+    assert head + tail == text
+    assert shards.token_count(HELD_OUT) == 8
+    assert shards.byte_count(TRAIN) == len(head)
+    assert shards.byte_count(HELD_OUT) == len(tail) == 7  # and the token that ends the document
+
+
+def test_nothing_is_held_out_when_none_is_asked_for(write: Write) -> None:
+    shards = write(held_out=0)
+    assert shards.document_count(TRAIN) == 300
+    assert shards.tokens(HELD_OUT) == [] == list(shards.documents(HELD_OUT))
+
+
+def test_empty_documents_are_passed_over(write: Write) -> None:
+    shards = write([b"", *DOCUMENTS[:5], ""])
+    assert shards.document_count(TRAIN) + shards.document_count(HELD_OUT) == 5
+
+
+def test_much_text_is_encoded_in_batches(tmp_path: Path) -> None:
+    file = tmp_path / "tokenizer.json"
+    file.write_text("{}")
+    tokenizer = ByteTokenizer()
+    stream = (bytes([65 + number]) * (1 << 20) for number in range(10))  # read once, as it comes
+    shards = write_shards(stream, tokenizer, tmp_path / "data", tokenizer_file=file, held_out=0)
+    assert tokenizer.batches == 3
+    assert shards.byte_count(TRAIN) == 10 << 20
+
+
+@pytest.mark.parametrize("documents", [[], [b"", ""], [b"a"]])
+def test_too_little_text_is_refused(documents: list[bytes | str], write: Write) -> None:
+    with pytest.raises(InputError, match=r"no document|too little"):
+        write(documents)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [({"shard_tokens": 0}, "shard_tokens"), ({"held_out": 1.0}, "held_out"), ({"held_out": -0.1}, "held_out"),
+     ({"seed": -1}, "seed")],
+)  # fmt: skip
+def test_arguments_out_of_range_are_refused_by_name(arguments: dict[str, Any], name: str, write: Write) -> None:
+    with pytest.raises(InputError, match=f"^{name} is"):
+        write(**arguments)
+
+
+def test_written_again_with_less_nothing_of_before_is_left(write: Write) -> None:
+    before = write(shard_tokens=500)
+    after = write(DOCUMENTS[:40], shard_tokens=500)
+    assert after.directory == before.directory
+    names = {path.name for path in after.directory.iterdir()}
+    files = {name for split in (TRAIN, HELD_OUT) for name in after._names[split]}
+    documents = {name.replace(".bin", ".docs") for name in files}
+    assert names == files | documents | {"index.json", "token_bytes.bin", "tokenizer.json"}
+
+
+def test_a_directory_whose_writing_was_interrupted_counts_as_unfinished(write: Write) -> None:
+    directory = write().directory
+
+    def interrupted() -> Any:
+        yield from DOCUMENTS[:10]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write(interrupted())
+    with pytest.raises(InputError, match=r"index\.json.*write the shards anew"):
+        Shards(directory)
+    assert not list(directory.glob(".*"))
+
+
+def first_shard(shards: Shards) -> Path:
+    return shards.directory / "train-00000.bin"
+
+
+def test_a_truncated_shard_is_named(write: Write) -> None:
+    shards = write()
+    path = first_shard(shards)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(InputError, match=r"train-00000\.bin.*truncated"):
+        Shards(shards.directory)
+
+
+def test_a_missing_shard_is_named(write: Write) -> None:
+    shards = write()
+    first_shard(shards).unlink()
+    with pytest.raises(InputError, match=r"train-00000\.bin.*cannot be read"):
+        Shards(shards.directory)
+
+
+def test_an_id_beyond_the_vocabulary_is_found_and_its_place_named(write: Write) -> None:
+    shards = write()
+    raw = bytearray(first_shard(shards).read_bytes())
+    raw[14:16] = (999).to_bytes(2, "little")
+    first_shard(shards).write_bytes(raw)
+    with pytest.raises(InputError, match=r"train-00000\.bin: token 7 is 999.*258"):
+        Shards(shards.directory).check()
+
+
+def test_documents_out_of_order_are_found(write: Write) -> None:
+    shards = write()
+    path = shards.directory / "train-00000.docs"
+    offsets = np.fromfile(path, "<i8")
+    offsets[3] = 0
+    path.write_bytes(offsets.tobytes())
+    with pytest.raises(InputError, match="out of order"):
+        Shards(shards.directory).check()
+
+
+def test_another_tokenizer_in_its_place_is_refused(write: Write) -> None:
+    shards = write()
+    shards.tokenizer_path.write_text('{"another": "tokenizer"}')
+    with pytest.raises(InputError, match="not the tokenizer that these shards were written with"):
+        Shards(shards.directory)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"version": 2}, "version 2"),
+        ({"format": "other"}, "'other'"),
+        ({"dtype": "int8"}, "not an index"),
+        ({"splits": {}}, "not an index"),
+        ({"n_vocab": "many"}, "not an index"),
+        ({"tokenizer_file": 7}, "not an index"),
+    ],
+)
+def test_an_index_that_is_not_understood_is_refused(change: dict[str, Any], message: str, write: Write) -> None:
+    path = write().directory / "index.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(InputError, match=message):
+        Shards(path.parent)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", "{", '"index"'])
+def test_an_index_that_is_no_object_is_refused(text: str, write: Write) -> None:
+    path = write().directory / "index.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match="not an index"):
+        Shards(path.parent)
+
+
+def test_an_index_cannot_point_outside_of_its_directory(write: Write, tmp_path: Path) -> None:
+    path = write().directory / "index.json"
+    (tmp_path / "secret.bin").write_bytes(first_shard(write()).read_bytes())
+    index = json.loads(path.read_text())
+    index["splits"]["train"]["shards"][0]["file"] = "../secret.bin"
+    path.write_text(json.dumps(index))
+    with pytest.raises(InputError, match=r"data.secret\.bin: cannot be read"):
+        Shards(path.parent)
+
+
+def test_an_unknown_split_is_refused_with_the_known_ones(write: Write) -> None:
+    with pytest.raises(InputError, match="'test'.*train, held_out"):
+        write().tokens("test")
+
+
+def test_shards_are_read_only_views(write: Write) -> None:
+    ids = write().tokens(TRAIN)[0]
+    assert isinstance(ids, np.memmap)
+    with pytest.raises(ValueError, match="read-only"):
+        ids[0] = 0

@@ -1,0 +1,33 @@
+"""Fixtures for all tests: the texts of corpora/, and real vocabularies."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from bpe import Tokenizer
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def corpora() -> Path:
+    """The folder of sample texts."""
+    return ROOT / "corpora"
+
+
+@pytest.fixture(scope="session")
+def corpus_texts(corpora: Path) -> dict[str, str]:
+    """Every sample text, by its path within the folder."""
+    files = sorted(path for path in corpora.rglob("*") if path.is_file())
+    return {str(path.relative_to(corpora)): path.read_bytes().decode() for path in files}
+
+
+@pytest.fixture(scope="session")
+def llama3() -> Tokenizer:
+    """Llama 3's tokenizer, from the package that carries it."""
+    if importlib.util.find_spec("llama_models") is None:
+        pytest.skip("llama_models, which carries Llama 3's ranks, is not installed (the Makefile does)")
+    return Tokenizer.from_name("llama3")

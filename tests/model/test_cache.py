@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import gc
+import weakref
+
+import pytest
+import torch
+
+from bpe.errors import InputError
+from model import KVCache, ModelConfig, Transformer
+
+
+def test_memory_is_taken_as_needed_and_never_beyond_the_context(model: Transformer) -> None:
+    config = model.config
+    cache = KVCache(config)
+    assert cache.bytes == 0
+    with torch.no_grad():
+        model(torch.zeros(1, 3, dtype=torch.long), cache)
+    assert cache.capacity == 64 == config.max_seq_len
+    assert cache.bytes == config.kv_cache_bytes(batch=1, length=64, bytes_per_number=4)
+
+
+def test_growing_keeps_what_was_read() -> None:
+    config = ModelConfig(dim=8, n_layers=2, n_heads=2, vocab_size=10, max_seq_len=200)
+    cache = KVCache(config, capacity=2)
+    read = torch.randn(1, 2, 150, 4)
+    for position in range(150):
+        cache.reserve(1)
+        for layer in range(2):
+            one = read[:, :, position : position + 1] + layer
+            keys, values = cache.update(layer, one, -one)
+            assert torch.equal(keys, read[:, :, : position + 1] + layer)
+            assert torch.equal(values, -keys)
+        cache.advance(1)
+    assert cache.capacity <= 200
+
+
+def test_reading_beyond_the_context_is_refused_with_the_numbers(config: ModelConfig) -> None:
+    cache = KVCache(config)
+    cache.reserve(60)
+    cache.advance(60)
+    with pytest.raises(InputError, match=r"60 tokens read and 5 more make 65.*64"):
+        cache.reserve(5)
+
+
+def test_a_cut_cache_goes_on_as_if_the_rest_had_not_been_read(model: Transformer) -> None:
+    ids = torch.tensor([[5, 6, 7, 8]])
+    cache = KVCache(model.config)
+    with torch.no_grad():
+        model(torch.tensor([[5, 6, 100, 101, 102]]), cache)
+        cache.truncate(2)
+        logits = model(ids[:, 2:], cache)
+    torch.testing.assert_close(logits, model(ids)[:, 2:], atol=1e-5, rtol=1e-5)
+    with pytest.raises(InputError, match="cannot cut a cache of 4 positions to 5"):
+        cache.truncate(5)
+
+
+def test_an_interrupted_forward_pass_leaves_the_cache_as_it_was(model: Transformer) -> None:
+    ids = torch.tensor([[5, 6, 7]])
+    cache = KVCache(model.config)
+    with torch.no_grad():
+        model(ids[:, :2], cache)
+        attend = model.layers[1].attention.attend
+
+        def interrupted(*_: torch.Tensor) -> torch.Tensor:
+            raise KeyboardInterrupt
+
+        model.layers[1].attention.attend = interrupted
+        with pytest.raises(KeyboardInterrupt):
+            model(torch.tensor([[99]]), cache)
+        model.layers[1].attention.attend = attend
+        torch.testing.assert_close(model(ids[:, 2:], cache), model(ids)[:, 2:], atol=1e-5, rtol=1e-5)
+
+
+def test_dropping_the_cache_frees_its_memory(model: Transformer) -> None:
+    cache = KVCache(model.config)
+    with torch.no_grad():
+        model(torch.tensor([[1, 2]]), cache)
+    kept = weakref.ref(cache._keys[0])
+    del cache
+    gc.collect()
+    assert kept() is None
+
+
+@pytest.mark.parametrize(("batch", "capacity"), [(0, 0), (1, -1), (1, 65)])
+def test_impossible_sizes_are_refused(config: ModelConfig, batch: int, capacity: int) -> None:
+    with pytest.raises(InputError):
+        KVCache(config, batch, capacity=capacity)
+
+
+def test_another_number_of_sequences_is_refused(model: Transformer) -> None:
+    with pytest.raises(InputError, match="holds 1 sequences and was given 2"):
+        model(torch.tensor([[1], [2]]), KVCache(model.config))

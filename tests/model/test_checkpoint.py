@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from bpe.errors import InputError
+from model import ModelConfig, Transformer
+from model.checkpoint import assemble, meta, native
+
+CPU = torch.device("cpu")
+MakeModel = Callable[[ModelConfig], Transformer]
+
+
+@pytest.fixture
+def saved(tmp_path: Path, model: Transformer) -> Path:
+    """A directory in our own format."""
+    (tmp_path / "tokenizer.json").write_text('{"kind": "bytes"}')
+    native.save(tmp_path / "model", model, tmp_path / "tokenizer.json")
+    return tmp_path / "model"
+
+
+def change(directory: Path, changes: dict[str, torch.Tensor | None]) -> None:
+    weights: dict[str, torch.Tensor | None] = {**load_file(directory / native.WEIGHTS), **changes}
+    save_file({name: tensor for name, tensor in weights.items() if tensor is not None}, directory / native.WEIGHTS)
+
+
+def test_a_saved_model_comes_back_exactly(saved: Path, model: Transformer) -> None:
+    loaded = native.load(saved, None, CPU)
+    assert loaded.config == model.config
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor), name
+    ids = torch.tensor([[1, 2, 3]])
+    torch.testing.assert_close(loaded(ids), model(ids), rtol=1e-5, atol=1e-5)
+
+
+def test_tied_embeddings_are_stored_once_and_tied_again(saved: Path) -> None:
+    assert "output.weight" not in load_file(saved / native.WEIGHTS)
+    loaded = native.load(saved, None, CPU)
+    assert loaded.output.weight is loaded.tok_embeddings.weight
+
+
+def test_untied_embeddings_stay_untied(tmp_path: Path, saved: Path, config: ModelConfig, make_model: MakeModel) -> None:
+    model = make_model(dataclasses.replace(config, tied_embeddings=False))
+    native.save(tmp_path / "untied", model, saved / "tokenizer.json")
+    loaded = native.load(tmp_path / "untied", None, CPU)
+    assert torch.equal(loaded.output.weight, model.output.weight)
+    assert not torch.equal(loaded.output.weight, loaded.tok_embeddings.weight)
+
+
+def test_a_loaded_model_can_be_trained_on_without_touching_the_file(saved: Path) -> None:
+    before = (saved / native.WEIGHTS).read_bytes()
+    loaded = native.load(saved, None, CPU)
+    optimizer = torch.optim.SGD(loaded.parameters(), lr=0.1)
+    loaded(torch.tensor([[1, 2, 3]])).square().mean().backward()
+    optimizer.step()
+    assert not torch.equal(loaded.norm.weight, load_file(saved / native.WEIGHTS)["norm.weight"])
+    assert (saved / native.WEIGHTS).read_bytes() == before
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_weights_get_the_dtype_that_is_asked_for(dtype: torch.dtype, saved: Path) -> None:
+    loaded = native.load(saved, dtype, CPU)
+    assert {parameter.dtype for parameter in loaded.parameters()} == {dtype}
+    assert loaded.output.weight is loaded.tok_embeddings.weight
+
+
+def test_without_a_dtype_weights_keep_theirs(tmp_path: Path, saved: Path, model: Transformer) -> None:
+    native.save(tmp_path / "half", model.to(torch.bfloat16), saved / "tokenizer.json")
+    loaded = native.load(tmp_path / "half", None, CPU)
+    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.bfloat16}
+
+
+def test_saving_again_replaces_and_leaves_nothing_behind(saved: Path, model: Transformer) -> None:
+    native.save(saved, model, saved / "tokenizer.json")
+    assert sorted(path.name for path in saved.iterdir()) == ["model.safetensors", "params.json", "tokenizer.json"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"norm.weight": None}, r"model\.safetensors: without norm\.weight"),
+        ({"tok_embeddings.weight": None}, r"model\.safetensors: without tok_embeddings\.weight"),
+        ({"extra": torch.zeros(3)}, r"model\.safetensors: a tensor 'extra'"),
+        ({"norm.weight": torch.ones(31)}, r"norm\.weight has the shape \[31\], expected \[32\]"),
+        ({"norm.weight": torch.ones(32, dtype=torch.int32)}, r"norm\.weight holds torch\.int32"),
+        ({"norm.weight": torch.full((32,), float("nan"))}, r"norm\.weight holds numbers that are not finite"),
+        ({"norm.weight": torch.tensor([1.0] * 31 + [-torch.inf])}, r"norm\.weight holds numbers that are not finite"),
+        ({"output.weight": torch.zeros(259, 32)}, r"output\.weight differs from tok_embeddings\.weight"),
+    ],
+)
+def test_a_tensor_that_does_not_fit_is_named_with_its_file(changes: Any, message: str, saved: Path) -> None:
+    change(saved, changes)
+    with pytest.raises(InputError, match=message):
+        native.load(saved, None, CPU)
+
+
+@pytest.mark.parametrize("kept", [0, 7, 100, 5000, -1])
+def test_truncated_weights_are_named(kept: int, saved: Path) -> None:
+    path = saved / native.WEIGHTS
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(InputError, match=r"model\.safetensors: not a whole safetensors file"):
+        native.load(saved, None, CPU)
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ("{", r"params\.json: not JSON"),
+        ("[1]", r"params\.json: expected a JSON object"),
+        ('{"dim": 32}', r"params\.json: .*missing n_layers"),
+        ('{"dim": 32, "n_layers": 2, "n_heads": 3, "vocab_size": 9}', r"params\.json: dim \(32\) is not divisible"),
+    ],
+)
+def test_a_configuration_that_is_not_understood_is_named(params: str, message: str, saved: Path) -> None:
+    (saved / "params.json").write_text(params)
+    with pytest.raises(InputError, match=message):
+        native.load(saved, None, CPU)
+
+
+def test_another_vocabulary_size_is_refused(saved: Path) -> None:
+    params = json.loads((saved / "params.json").read_text())
+    (saved / "params.json").write_text(json.dumps({**params, "vocab_size": 300}))
+    with pytest.raises(InputError, match=r"tok_embeddings\.weight has the shape \[259, 32\], expected \[300, 32\]"):
+        native.load(saved, None, CPU)
+
+
+def test_the_tokenizer_is_found_by_its_name(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="found none"):
+        native.find_tokenizer(tmp_path)
+    (tmp_path / "tokenizer.abc").write_text("")
+    assert native.find_tokenizer(tmp_path).name == "tokenizer.abc"
+    (tmp_path / "tokenizer.xyz").write_text("")
+    with pytest.raises(InputError, match=r"found tokenizer\.abc, tokenizer\.xyz"):
+        native.find_tokenizer(tmp_path)
+    (tmp_path / "tokenizer.model").write_text("")
+    assert native.find_tokenizer(tmp_path).name == "tokenizer.model"
+
+
+@pytest.fixture
+def metas(tmp_path: Path, model: Transformer) -> Path:
+    """A directory in Meta's format, whose params.json has Meta's keys only."""
+    directory = tmp_path / "meta"
+    directory.mkdir()
+    params = model.config.to_params()
+    kept = ("dim", "n_layers", "n_heads", "n_kv_heads", "vocab_size", "norm_eps", "rope_theta", "multiple_of",
+            "ffn_dim_multiplier")  # fmt: skip
+    (directory / "params.json").write_text(json.dumps({key: params[key] for key in kept}))
+    torch.save(model.state_dict(), directory / "consolidated.00.pth")
+    return directory
+
+
+def test_metas_checkpoint_gives_the_same_logits(metas: Path, model: Transformer) -> None:
+    loaded = meta.load(metas, None, CPU)
+    assert not loaded.config.tied_embeddings
+    ids = torch.tensor([[1, 2, 3]])
+    torch.testing.assert_close(loaded(ids), model(ids), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("same", [False, True])
+def test_an_output_of_its_own_unties_metas_checkpoint(same: bool, metas: Path, model: Transformer) -> None:
+    params = json.loads((metas / "params.json").read_text())
+    (metas / "params.json").write_text(json.dumps({**params, "tied_embeddings": True}))
+    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    if not same:
+        weights["output.weight"] += 1
+    torch.save({**weights, "rope.freqs": torch.ones(4)}, metas / "consolidated.00.pth")
+    loaded = meta.load(metas, None, CPU)
+    assert loaded.config.tied_embeddings == same
+    assert torch.equal(loaded.output.weight, weights["output.weight"])
+
+
+class Harm:
+    """What a hostile checkpoint would do when unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("how", ["torch", "pickle"])
+def test_a_malicious_pickle_is_refused_and_harmless(how: str, metas: Path, tmp_path: Path, model: Transformer) -> None:
+    harm, path = tmp_path / "harm", metas / "consolidated.00.pth"
+    content = {**model.state_dict(), "evil": Harm(harm)}
+    if how == "torch":
+        torch.save(content, path)
+    else:
+        path.write_bytes(pickle.dumps(content))
+    with pytest.raises(InputError, match=r"consolidated\.00\.pth: "):
+        meta.load(metas, None, CPU)
+    assert not harm.exists()
+    pickle.loads(pickle.dumps(Harm(harm)))
+    assert harm.exists()  # so it would have done harm
+
+
+@pytest.mark.parametrize("kept", [0, 100, -100])
+def test_metas_truncated_checkpoint_is_named(kept: int, metas: Path) -> None:
+    path = metas / "consolidated.00.pth"
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(InputError, match=r"consolidated\.00\.pth: "):
+        meta.load(metas, None, CPU)
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"tok_embeddings.weight": 5}])
+def test_what_is_no_mapping_of_tensors_is_refused(content: Any, metas: Path) -> None:
+    torch.save(content, metas / "consolidated.00.pth")
+    with pytest.raises(InputError, match=r"consolidated\.00\.pth: .*expected tensors"):
+        meta.load(metas, None, CPU)
+
+
+def test_a_checkpoint_cut_for_several_devices_is_refused_with_the_remedy(metas: Path) -> None:
+    (metas / "consolidated.01.pth").write_bytes(b"")
+    with pytest.raises(InputError, match="2 devices.*convert"):
+        meta.load(metas, None, CPU)
+
+
+def test_formats_are_recognised_by_their_files(saved: Path, metas: Path, tmp_path: Path) -> None:
+    assert (native.recognises(saved), meta.recognises(saved)) == (True, False)
+    assert (native.recognises(metas), meta.recognises(metas)) == (False, True)
+    assert (native.recognises(tmp_path), meta.recognises(tmp_path)) == (False, False)
+
+
+def test_the_weights_of_a_file_are_not_held_twice(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tensors = list(native._tensors(saved / native.WEIGHTS))
+    model = assemble.assemble(assemble.read_config(saved / "params.json"), tensors, saved, None, CPU)
+    addresses = {name: tensor.data_ptr() for name, tensor in tensors}
+    assert {name: tensor.data_ptr() for name, tensor in model.state_dict().items() if name in addresses} == addresses

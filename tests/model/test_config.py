@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from bpe.errors import InputError
+from model import PRESETS, ModelConfig, Transformer
+
+SMALL = {"dim": 32, "n_layers": 1, "n_heads": 4, "vocab_size": 100}
+
+
+# The published sizes; Meta's model cards give them rounded.
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("llama3-8b", 8_030_261_248),
+        ("llama3.1-8b", 8_030_261_248),
+        ("llama3-70b", 70_553_706_496),
+        ("llama3.1-70b", 70_553_706_496),
+        ("llama3.1-405b", 405_853_388_800),
+        ("llama3.2-1b", 1_235_814_400),
+        ("llama3.2-3b", 3_212_749_824),
+    ],
+)
+def test_presets_have_the_published_number_of_parameters(name: str, count: int) -> None:
+    assert ModelConfig.preset(name).n_parameters == count
+
+
+@pytest.mark.parametrize("name", ["nano", "micro"])
+def test_parameters_counted_by_part_are_those_of_the_modules(name: str) -> None:
+    for tied in (False, True):
+        config = ModelConfig.preset(name, vocab_size=300, tied_embeddings=tied)
+        model = Transformer(config)
+        found = dict.fromkeys(config.parameters(), 0)
+        for key, parameter in model.named_parameters():
+            part = next(
+                part
+                for part, marks in {
+                    "embedding": ("tok_embeddings",), "norms": ("norm",), "attention": ("attention.",),
+                    "feed_forward": ("feed_forward.",), "output": ("output",),
+                }.items()
+                if any(mark in key for mark in marks)
+            )  # fmt: skip
+            found[part] += parameter.numel()
+        assert config.parameters() == found
+        assert config.n_parameters == sum(found.values())
+
+
+def test_small_presets_are_as_large_as_they_say() -> None:
+    sizes = {name: ModelConfig.preset(name).n_parameters / 1e6 for name in ("nano", "micro", "mini", "small")}
+    assert 0.5 < sizes["nano"] < 1.5
+    assert 2 < sizes["micro"] < 3
+    assert 12 < sizes["mini"] < 20
+    assert 100 < sizes["small"] < 140
+
+
+def test_a_cache_of_llama3_8b_takes_128_kib_for_each_token_in_16_bits() -> None:
+    # 2 (key, value) * 32 layers * 8 heads * 128 numbers * 2 bytes
+    assert ModelConfig.preset("llama3-8b").kv_cache_bytes(1, 1, 2) == 131_072
+    assert ModelConfig.preset("llama3-8b").kv_cache_bytes(4, 8192, 2) == 4 * 8192 * 131_072
+
+
+def test_prefill_costs_what_its_decode_steps_cost_without_the_logits_that_are_not_needed() -> None:
+    config = ModelConfig.preset("llama3-8b")
+    logits = 2 * config.vocab_size * config.dim
+    steps = sum(config.decode_flops(position) for position in range(100))
+    assert config.prefill_flops(100) == steps - 99 * logits
+
+
+def test_a_decode_step_costs_twice_the_matrices_and_what_it_looks_at() -> None:
+    config = ModelConfig(dim=8, n_layers=3, n_heads=2, n_kv_heads=1, hidden_dim=20, vocab_size=50)
+    # wq, wo 8*8; wk, wv 8*4; w1, w2, w3 8*20; output 8*50
+    matrices = 3 * (2 * 64 + 2 * 32 + 3 * 160) + 400
+    # 10 positions, in 3 layers and 2 heads: a dot product of 4 and a sum of 4 each
+    assert config.decode_flops(9) == 2 * matrices + 3 * 2 * 10 * 2 * (4 + 4)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_params_written_and_read_give_the_same_configuration(name: str) -> None:
+    config = ModelConfig.preset(name)
+    assert ModelConfig.from_params(json.loads(json.dumps(config.to_params()))) == config
+
+
+@pytest.mark.parametrize("hidden", [1, 7, 100, 1365, 1366, 4095, 14336, 99_991])
+def test_any_hidden_size_survives_metas_rule(hidden: int) -> None:
+    config = ModelConfig(dim=512, n_layers=1, n_heads=8, vocab_size=10, hidden_dim=hidden)
+    params = config.to_params()
+    del params["hidden_dim"]
+    assert ModelConfig.from_params(params) == config
+
+
+def test_metas_own_params_are_read() -> None:
+    meta = {"dim": 8192, "ffn_dim_multiplier": 1.3, "multiple_of": 4096, "n_heads": 64, "n_kv_heads": 8, "n_layers": 80,
+            "norm_eps": 1e-05, "rope_theta": 500000.0, "use_scaled_rope": True, "vocab_size": 128256}  # fmt: skip
+    assert ModelConfig.from_params(meta) == ModelConfig.preset("llama3.1-70b")
+
+
+def test_what_metas_params_leave_out_of_llama_3_2_is_filled_in() -> None:
+    meta = {"dim": 2048, "ffn_dim_multiplier": 1.5, "multiple_of": 256, "n_heads": 32, "n_kv_heads": 8, "n_layers": 16,
+            "norm_eps": 1e-05, "rope_theta": 500000.0, "use_scaled_rope": True, "vocab_size": 128256}  # fmt: skip
+    assert ModelConfig.from_params(meta) == ModelConfig.preset("llama3.2-1b")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dim": 30}, r"dim \(30\) is not divisible by n_heads \(4\)"),
+        ({"n_kv_heads": 3}, r"n_heads \(4\) is not divisible by n_kv_heads \(3\)"),
+        ({"dim": 12}, "head_dim is 3"),
+        ({"head_dim": 5}, "head_dim is 5"),
+        ({"n_layers": 0}, "n_layers is 0"),
+        ({"vocab_size": -1}, "vocab_size is -1"),
+        ({"hidden_dim": -5}, "hidden_dim is -5"),
+        ({"norm_eps": 0.0}, "norm_eps is 0.0"),
+        ({"rope_theta": float("nan")}, "rope_theta is nan"),
+        ({"max_seq_len": 0}, "max_seq_len is 0"),
+        ({"rope_high_freq_factor": 1.0}, "must exceed"),
+        ({"dim": 32.0}, "dim is 32.0; expected a whole number"),
+        ({"dim": True}, "dim is True"),
+        ({"norm_eps": "small"}, "norm_eps is 'small'; expected a number"),
+        ({"tied_embeddings": 1}, "tied_embeddings is 1; expected true or false"),
+    ],
+)
+def test_numbers_that_do_not_fit_are_refused_by_name(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        ModelConfig(**{**SMALL, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"quantization_args": {"scheme": "int4"}}, "unknown 'quantization_args'"),
+        ({"n_heads": None}, "missing n_heads"),
+        ({"multiple_of": 0}, "multiple_of is 0"),
+        ({"ffn_dim_multiplier": -1}, "ffn_dim_multiplier is -1"),
+        ({"dim": "wide"}, "dim is 'wide'"),
+        (
+            {"hidden_dim": 100, "multiple_of": 64},
+            "hidden_dim is 100, but multiple_of and ffn_dim_multiplier make it 128",
+        ),
+    ],
+)
+def test_params_that_are_not_understood_are_refused_by_name(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        ModelConfig.from_params({**SMALL, **changes})
+
+
+def test_an_unknown_preset_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(InputError, match=r"'llama9'.*llama3-8b"):
+        ModelConfig.preset("llama9")
+
+
+def test_an_unknown_override_is_refused_by_name() -> None:
+    with pytest.raises(InputError, match="'n_head'"):
+        ModelConfig.preset("micro", n_head=4)

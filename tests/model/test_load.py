@@ -1,0 +1,47 @@
+"""`model.load`, with a real tokenizer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from bpe import Tokenizer
+from bpe.errors import InputError
+from model import ModelConfig, Transformer, generate, load, save
+
+RANKS = {bytes([byte]): byte for byte in range(256)}
+SPECIAL = {"<|begin_of_text|>": 256, "<|end_of_text|>": 257}
+
+
+@pytest.fixture
+def directory(tmp_path: Path, model: Transformer) -> Path:
+    Tokenizer("bytes", pat_str="llama3", mergeable_ranks=RANKS, special_tokens=SPECIAL).save(
+        tmp_path / "tokenizer.json"
+    )
+    save(tmp_path / "model", model, tmp_path / "tokenizer.json")
+    return tmp_path / "model"
+
+
+def test_a_directory_or_a_file_in_it_gives_model_and_tokenizer(directory: Path, model: Transformer) -> None:
+    for path in (directory, str(directory), directory / "model.safetensors"):
+        loaded, tokenizer = load(path)
+        # Weights mapped from a file lie at other addresses, and sums are then grouped in another way.
+        torch.testing.assert_close(loaded(torch.tensor([[1]])), model(torch.tensor([[1]])), rtol=1e-5, atol=1e-5)
+        assert tokenizer.n_vocab == 258
+        assert "".join(generate(loaded, tokenizer, "Once", max_tokens=5, seed=0))
+
+
+def test_a_tokenizer_that_does_not_fit_the_model_is_refused(directory: Path, tmp_path: Path) -> None:
+    small = Transformer(ModelConfig(dim=8, n_layers=1, n_heads=2, vocab_size=257))
+    save(tmp_path / "small", small, directory / "tokenizer.json")
+    with pytest.raises(InputError, match=r"tokenizer\.json: 258 tokens, and the model has 257"):
+        load(tmp_path / "small")
+
+
+def test_where_there_is_no_model_the_known_formats_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"params\.json with model\.safetensors, or params\.json with consolidated"):
+        load(tmp_path)
+    with pytest.raises(InputError, match="no such file or directory"):
+        load(tmp_path / "nowhere")

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bpe.errors import InputError
+from model.sampling import candidates, sample
+
+
+def by_definition(
+    logits: list[float], temperature: float, top_k: int | None, top_p: float | None, min_p: float | None
+) -> npt.NDArray[np.float64]:
+    """The distribution to draw from, written as it is defined, in float64."""
+    scaled = np.array(logits, np.float64) / temperature
+    kept = sorted(range(len(logits)), key=lambda token: -scaled[token])[: top_k or len(logits)]
+    weight = {token: float(np.exp(scaled[token] - scaled.max())) for token in kept}
+    if top_p is not None:
+        total, nucleus = 0.0, []
+        for token in kept:
+            if total / sum(weight.values()) >= top_p:
+                break
+            nucleus.append(token)
+            total += weight[token]
+        kept = nucleus
+    if min_p is not None:
+        kept = [token for token in kept if weight[token] >= min_p * weight[kept[0]]]
+    distribution = np.zeros(len(logits))
+    distribution[kept] = [weight[token] for token in kept]
+    return distribution / distribution.sum()
+
+
+def drawn_from(logits: torch.Tensor, *arguments: Any) -> npt.NDArray[np.float64]:
+    probabilities, ids = candidates(logits[None], *arguments)
+    full = torch.zeros(logits.shape[-1]).scatter(0, ids[0], probabilities[0])
+    return full.double().numpy()
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    # Eighths that differ, so that no two tokens tie and rounding decides nothing.
+    st.lists(st.integers(-60, 60), min_size=1, max_size=40, unique=True).map(lambda n: [x / 8 for x in n]),
+    st.sampled_from([0.3, 0.8, 1.0, 2.5]),
+    st.none() | st.integers(1, 50),
+    st.none() | st.sampled_from([0.0501, 0.5003, 0.9007, 0.9901, 1.0]),
+    st.none() | st.sampled_from([0.0, 0.0123, 0.2057, 1.0]),
+)
+def test_the_distribution_is_the_defined_one(
+    logits: list[float], temperature: float, top_k: int | None, top_p: float | None, min_p: float | None
+) -> None:
+    found = drawn_from(torch.tensor(logits), temperature, top_k, top_p, min_p)
+    np.testing.assert_allclose(found, by_definition(logits, temperature, top_k, top_p, min_p), atol=2e-6)
+
+
+def test_a_nucleus_wider_than_the_short_sort_is_whole() -> None:
+    logits = torch.linspace(1, 0, 5000)[torch.randperm(5000, generator=torch.Generator().manual_seed(0))]
+    found = drawn_from(logits, 1.0, None, 0.9)
+    np.testing.assert_allclose(found, by_definition(logits.tolist(), 1.0, None, 0.9, None), atol=1e-6)
+    assert (found > 0).sum() > 1024
+
+
+def test_draws_follow_the_distribution() -> None:
+    logits = torch.tensor([2.0, 1.0, 0.0, -1.0, -2.0])
+    generator = torch.Generator().manual_seed(0)
+    draws = sample(logits.expand(20_000, -1), temperature=1.5, top_k=4, generator=generator)
+    shares = torch.bincount(draws, minlength=5) / 20_000
+    # Four standard deviations of a share of 20,000 draws are below 0.015.
+    np.testing.assert_allclose(shares.numpy(), by_definition(logits.tolist(), 1.5, 4, None, None), atol=0.015)
+    assert shares[4] == 0
+
+
+def test_temperature_zero_takes_the_likeliest() -> None:
+    logits = torch.tensor([[0.0, 3.0, 2.9], [5.0, -1.0, 4.9]])
+    assert sample(logits, temperature=0).tolist() == [1, 0]
+
+
+def test_a_temperature_near_zero_does_not_overflow() -> None:
+    logits = torch.tensor([[100.0, 90.0, -50.0]])
+    assert sample(logits, temperature=1e-38).tolist() == [0]
+
+
+def test_the_same_seed_draws_the_same_tokens() -> None:
+    logits = torch.zeros(100, 50)
+    draws = [sample(logits, temperature=1.0, generator=torch.Generator().manual_seed(seed)) for seed in (5, 5, 6)]
+    assert torch.equal(draws[0], draws[1])
+    assert not torch.equal(draws[0], draws[2])
+
+
+def test_a_banned_token_is_never_drawn() -> None:
+    logits = torch.zeros(1000, 3)
+    logits[:, 1] = -torch.inf
+    draws = sample(logits, temperature=1.0, top_p=0.99, generator=torch.Generator().manual_seed(0))
+    assert set(draws.tolist()) == {0, 2}
+
+
+def test_logits_in_16_bits_are_drawn_from() -> None:
+    logits = torch.tensor([[0.0, 20.0]], dtype=torch.bfloat16)
+    assert sample(logits, temperature=1.0, top_p=0.9).tolist() == [1]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_logits_that_are_no_numbers_are_refused(bad: float, temperature: float) -> None:
+    with pytest.raises(InputError, match="no token can be drawn"):
+        sample(torch.tensor([[0.0, bad, 1.0]]), temperature=temperature)
+
+
+def test_when_all_tokens_are_banned_it_is_said() -> None:
+    with pytest.raises(InputError, match="no token can be drawn"):
+        sample(torch.full((1, 4), -torch.inf), temperature=1.0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ({"temperature": -0.1}, "temperature"),
+        ({"temperature": float("nan")}, "temperature"),
+        ({"top_k": 0}, "top_k"),
+        ({"top_p": 0.0}, "top_p"),
+        ({"top_p": 1.1}, "top_p"),
+        ({"min_p": -0.1}, "min_p"),
+        ({"min_p": 2.0}, "min_p"),
+    ],
+)
+def test_arguments_out_of_range_are_refused_by_name(arguments: dict[str, Any], name: str) -> None:
+    with pytest.raises(InputError, match=f"^{name} is"):
+        sample(torch.zeros(1, 4), **arguments)

@@ -1,0 +1,359 @@
+from __future__ import annotations
+
+import dataclasses
+import io
+import itertools
+import json
+import math
+import os
+import signal
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from bpe.errors import InputError
+from bpe.shards import HELD_OUT, TRAIN, Shards, write_shards
+from model import ModelConfig, Transformer
+from model.checkpoint import native
+from model.report import Progress, read_metrics
+from model.train import Batches, TrainConfig, TrainResult, _held_out_batches, _Training, learning_rate, pretrain
+
+SETTINGS = TrainConfig(steps=12, batch_tokens=64, sequence_length=16, eval_every=5, learning_rate=3e-3, dtype="float32")
+
+
+def train(
+    data: Path, run: Path, config: ModelConfig, settings: TrainConfig = SETTINGS, **arguments: Any
+) -> TrainResult:
+    return pretrain(data, run, config, settings, **{"progress": io.StringIO(), **arguments})
+
+
+def losses(run: Path) -> list[tuple[str, int, float]]:
+    return [(record["kind"], record["step"], record["loss"]) for record in read_metrics(run / "metrics.jsonl")]
+
+
+def interrupt_after(step: int, monkeypatch: pytest.MonkeyPatch, number: int = signal.SIGINT) -> None:
+    """Send the signal while the given step is being made."""
+    make_step = _Training.make_step
+
+    def interrupted(self: _Training, share: float) -> dict[str, float]:
+        if self.step == step - 1:
+            os.kill(os.getpid(), number)
+        return make_step(self, share)
+
+    monkeypatch.setattr(_Training, "make_step", interrupted)
+
+
+def test_a_run_leaves_a_model_directory_metrics_and_a_plot(data: Path, tmp_path: Path, config: ModelConfig) -> None:
+    run = tmp_path / "run"
+    result = train(data, run, config)
+    assert sorted(path.name for path in run.iterdir()) == [
+        "loss.png", "metrics.jsonl", "model.safetensors", "params.json", "run.json", "tokenizer.json",
+    ]  # fmt: skip
+    assert (run / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert (run / "tokenizer.json").read_bytes() == (data / "tokenizer.json").read_bytes()
+    assert native.load(run, None, torch.device("cpu")).config == config
+    kinds = Counter(kind for kind, _, _ in losses(run))
+    assert kinds == {"step": 12, "evaluation": 4}  # before, after 5 and 10 steps, and at the end
+    assert result.steps == 12
+    assert result.tokens == 12 * 64
+    assert result.held_out_loss == losses(run)[-1][2]
+
+
+def test_the_loss_falls_from_chance(data: Path, tmp_path: Path, config: ModelConfig) -> None:
+    settings = dataclasses.replace(SETTINGS, steps=60, learning_rate=1e-2)
+    train(data, tmp_path / "run", config, settings)
+    curve = [loss for kind, _, loss in losses(tmp_path / "run") if kind == "evaluation"]
+    assert curve[0] == pytest.approx(math.log(259), rel=0.02)
+    assert curve[-1] < 0.6 * curve[0]
+
+
+def test_one_batch_can_be_learned_by_heart(config: ModelConfig) -> None:
+    model = Transformer(config)
+    model.init_weights(torch.Generator().manual_seed(0))
+    ids = torch.randint(256, (4, 17), generator=torch.Generator().manual_seed(1))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for _ in range(150):
+        loss = torch.nn.functional.cross_entropy(model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.05
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("stop_at", [1, 7])
+def test_an_interrupted_run_goes_on_bit_for_bit(
+    stop_at: int, dtype: Any, data: Path, tmp_path: Path, config: ModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = dataclasses.replace(SETTINGS, dtype=dtype)
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    train(data, whole, config, settings)
+    with monkeypatch.context() as patch:
+        interrupt_after(stop_at, patch)
+        with pytest.raises(KeyboardInterrupt):
+            train(data, halves, config, settings)
+    assert (halves / "checkpoint" / "state.pt").exists()
+    assert max(step for _, step, _ in losses(halves)) == stop_at
+    said = io.StringIO()
+    train(data, halves, config, settings, progress=said)
+    assert f"going on after step {stop_at}" in said.getvalue()
+    assert losses(halves) == losses(whole)
+    assert (halves / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
+def test_a_killed_run_goes_on_from_its_last_checkpoint(
+    data: Path, tmp_path: Path, config: ModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = dataclasses.replace(SETTINGS, checkpoint_every=1e-9)  # after every step
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    train(data, whole, config, settings)
+    make_step = _Training.make_step
+
+    def killing(self: _Training, share: float) -> dict[str, float]:
+        if self.step == 6:
+            raise SystemError("as if the power went out")
+        return make_step(self, share)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_Training, "make_step", killing)
+        with pytest.raises(SystemError):
+            train(data, killed, config, settings)
+    with (killed / "metrics.jsonl").open("a") as file:  # what was written after the checkpoint, the last line in part
+        file.write('{"kind": "step", "step": 7, "tokens": 448, "seconds": 1.0, "loss": 0.0}\n{"kind": "st')
+    train(data, killed, config, settings)
+    assert losses(killed) == losses(whole)
+    assert (killed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
+def test_sigterm_saves_before_it_takes_effect(
+    data: Path, tmp_path: Path, config: ModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminated(Exception):
+        pass
+
+    def terminated(*_: object) -> None:
+        assert (tmp_path / "run" / "checkpoint" / "state.pt").exists()
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, terminated)
+    try:
+        interrupt_after(3, monkeypatch, signal.SIGTERM)
+        with pytest.raises(Terminated):
+            train(data, tmp_path / "run", config)
+        assert signal.getsignal(signal.SIGTERM) is terminated
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_finished_run_is_left_alone_and_says_so(data: Path, tmp_path: Path, config: ModelConfig) -> None:
+    run = tmp_path / "run"
+    first = train(data, run, config)
+    before = {path.name: path.stat().st_mtime_ns for path in run.iterdir()}
+    said = io.StringIO()
+    again = train(data, run, config, progress=said)
+    assert again == dataclasses.replace(first, already_finished=True)
+    assert "finished already" in said.getvalue()
+    assert {path.name: path.stat().st_mtime_ns for path in run.iterdir()} == before
+
+
+def test_restart_throws_the_earlier_run_away(data: Path, tmp_path: Path, config: ModelConfig) -> None:
+    run = tmp_path / "run"
+    train(data, run, config)
+    other = dataclasses.replace(SETTINGS, seed=1)
+    result = train(data, run, config, other, restart=True)
+    assert not result.already_finished
+    assert Counter(kind for kind, _, _ in losses(run)) == {"step": 12, "evaluation": 4}
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_other_settings_are_refused_naming_what_differs(
+    finished: bool, data: Path, tmp_path: Path, config: ModelConfig, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    if finished:
+        train(data, run, config)
+    else:
+        with monkeypatch.context() as patch:
+            interrupt_after(3, patch)
+            with pytest.raises(KeyboardInterrupt):
+                train(data, run, config)
+    with pytest.raises(InputError, match=r"\(learning_rate 0\.003 -> 0\.1, seed 0 -> 3\)"):
+        train(data, run, config, dataclasses.replace(SETTINGS, learning_rate=0.1, seed=3))
+    with pytest.raises(InputError, match=r"\(n_layers 2 -> 1\)"):
+        train(data, run, dataclasses.replace(config, n_layers=1))
+    write_shards(["Some other", "documents."], tokenizer, data, tokenizer_file=tmp_path / "tokenizer.json")
+    with pytest.raises(InputError, match=r"\(the data\)"):
+        train(data, run, config)
+
+
+def test_a_damaged_checkpoint_is_named(
+    data: Path, tmp_path: Path, config: ModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        interrupt_after(3, patch)
+        with pytest.raises(KeyboardInterrupt):
+            train(data, tmp_path / "run", config)
+    state = tmp_path / "run" / "checkpoint" / "state.pt"
+    state.write_bytes(state.read_bytes()[:1000])
+    with pytest.raises(InputError, match=r"state\.pt: not a checkpoint"):
+        train(data, tmp_path / "run", config)
+
+
+def test_a_loss_that_is_no_number_is_said_and_not_saved(
+    data: Path, tmp_path: Path, config: ModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_step = _Training.make_step
+
+    def spoiled(self: _Training, share: float) -> dict[str, float]:
+        if self.step == 4:
+            with torch.no_grad():
+                self.model.norm.weight.fill_(float("inf"))
+        return make_step(self, share)
+
+    monkeypatch.setattr(_Training, "make_step", spoiled)
+    with pytest.raises(InputError, match="the loss is nan .* at step 4; try a learning_rate below 0.003"):
+        train(data, tmp_path / "run", config)
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_a_budget_of_minutes_ends_the_run_and_the_schedule(data: Path, tmp_path: Path, config: ModelConfig) -> None:
+    settings = dataclasses.replace(SETTINGS, steps=None, minutes=0.005)
+    result = train(data, tmp_path / "run", config, settings)
+    assert result.steps >= 1
+    assert result.seconds >= 0.3
+    rates = [r["learning_rate"] for r in read_metrics(tmp_path / "run" / "metrics.jsonl") if r["kind"] == "step"]
+    assert rates[-1] < max(rates)
+
+
+def test_training_without_held_out_documents_works(tmp_path: Path, tokenizer: Any, config: ModelConfig) -> None:
+    (tmp_path / "tokenizer.json").write_text("{}")
+    write_shards(["A text.", "And one more."], tokenizer, tmp_path / "data", tokenizer_file=tmp_path / "tokenizer.json",
+                 held_out=0)  # fmt: skip
+    result = train(tmp_path / "data", tmp_path / "run", config)
+    assert result.held_out_loss is None
+    assert {kind for kind, _, _ in losses(tmp_path / "run")} == {"step"}
+    assert train(tmp_path / "data", tmp_path / "run", config).already_finished
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": None}, "either steps or minutes"),
+        ({"minutes": 1.0}, "either steps or minutes"),
+        ({"steps": 0}, "steps is 0"),
+        ({"batch_tokens": 65}, r"batch_tokens \(65\) is not a multiple of sequence_length \(16\)"),
+        ({"sequence_length": 0}, "sequence_length is 0"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan"),
+        ({"warmup": 1.5}, "warmup is 1.5"),
+        ({"weight_decay": -1.0}, "weight_decay is -1.0"),
+        ({"seed": -1}, "seed is -1"),
+        ({"dtype": "float16"}, "dtype is 'float16'"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused_by_name(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        dataclasses.replace(SETTINGS, **changes)
+
+
+def test_a_model_too_small_for_the_data_is_refused(data: Path, tmp_path: Path, config: ModelConfig) -> None:
+    with pytest.raises(InputError, match="set vocab_size to 259"):
+        train(data, tmp_path / "run", dataclasses.replace(config, vocab_size=258))
+    with pytest.raises(InputError, match="sequence_length is 16, and the context of the model holds 8"):
+        train(data, tmp_path / "run", dataclasses.replace(config, max_seq_len=8))
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_learning_rate_rises_falls_and_ends_at_a_tenth() -> None:
+    settings = TrainConfig(steps=1, learning_rate=2.0, warmup=0.1)
+    rates = [learning_rate(share / 1000, settings) for share in range(1001)]
+    assert 0 < rates[0] <= 0.01
+    assert rates[:101] == sorted(rates[:101])
+    assert rates[100:] == sorted(rates[100:], reverse=True)
+    assert rates[50] == pytest.approx(1.0)
+    assert rates[100] == pytest.approx(2.0)
+    assert rates[550] == pytest.approx(1.1)  # half-way between the highest and a tenth of it
+    assert rates[1000] == pytest.approx(0.2)
+
+
+def test_an_epoch_reads_each_token_once_and_targets_follow_inputs() -> None:
+    shards: list[Any] = [np.arange(0, 40, dtype=np.uint16), np.arange(100, 140, dtype=np.uint16)]
+    batches = Batches(shards, sequence_length=8, sequences=2, seed=3)
+    for epoch in range(3):
+        windows = torch.cat([batches[step] for step in range(5 * epoch, 5 * epoch + 5)])
+        assert Counter(windows[:, :-1].flatten().tolist()) == Counter([*range(40), *range(100, 140)])
+        steps = (windows[:, 1:] - windows[:, :-1]).flatten().tolist()
+        assert set(steps) <= {1, -39}  # the next token, or the first after the last
+
+
+def test_epochs_differ_and_batches_follow_from_seed_and_step() -> None:
+    shards: list[Any] = [np.arange(1000, dtype=np.uint16)]
+    one, other = Batches(shards, 8, 4, seed=1), Batches(shards, 8, 4, seed=1)
+    in_order = [one[step] for step in range(70)]
+    for step in (69, 3, 31, 0, 32):
+        assert torch.equal(other[step], in_order[step])
+    assert not torch.equal(torch.cat(in_order[:31]), torch.cat(in_order[31:62]))
+    assert not torch.equal(Batches(shards, 8, 4, seed=2)[0], in_order[0])
+
+
+def test_a_corpus_shorter_than_a_sequence_is_read_around() -> None:
+    shards: list[Any] = [np.arange(5, dtype=np.uint16)]
+    window = Batches(shards, 12, 1, seed=0)[0][0].tolist()
+    assert len(window) == 13
+    assert all((after - before) % 5 == 1 for before, after in itertools.pairwise(window))
+
+
+def test_a_corpus_of_one_token_is_refused() -> None:
+    with pytest.raises(InputError, match="fewer than two tokens"):
+        Batches([np.zeros(1, np.uint16)], 8, 1, seed=0)
+
+
+@pytest.mark.parametrize("eval_tokens", [1 << 17, 50, 1])
+def test_held_out_tokens_are_predicted_once_each(eval_tokens: int, data: Path) -> None:
+    shards = Shards(data)
+    batches = _held_out_batches(shards, dataclasses.replace(SETTINGS, eval_tokens=eval_tokens))
+    (ids,) = shards.tokens(HELD_OUT)
+    targets = torch.cat([target.flatten() for _, target in batches])
+    assert targets[targets >= 0].tolist() == ids[1 : 1 + eval_tokens].tolist()
+    inputs = torch.cat([each.flatten() for each, _ in batches])
+    assert inputs[targets >= 0].tolist() == ids[:-1][:eval_tokens].tolist()
+    assert shards.token_count(TRAIN) > shards.token_count(HELD_OUT) > 50
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_on_a_terminal_one_line_redraws_itself_and_vanishes() -> None:
+    stream = Terminal()
+    progress = Progress(stream)
+    progress.step(0.25, 2.5, 12345.0, 95.0)
+    assert "25%  loss 2.500  12,345 tokens/s  1:35 left" in stream.getvalue()
+    progress.evaluation(10, 3.0, 1.25, 30.0)
+    progress.step(0.5, 2.25, 12000.0, 3700.0)
+    assert "held-out 3.000 (1.250 bits/byte)  12,000 tokens/s  1:01:40 left" in stream.getvalue()
+    progress.say("done")
+    assert "\n" not in stream.getvalue().removesuffix("\r\x1b[Kdone\n")
+
+
+def test_elsewhere_each_evaluation_has_a_line_and_steps_have_none() -> None:
+    stream = io.StringIO()
+    progress = Progress(stream)
+    progress.step(0.25, 2.5, 12345.0, 95.0)
+    progress.evaluation(10, 3.0, 1.25, 30.0)
+    progress.clear()
+    assert stream.getvalue() == "0:30  step 10  held-out 3.000 (1.250 bits/byte)\n"
+
+
+def test_metrics_are_json_with_tokens_and_seconds(data: Path, tmp_path: Path, config: ModelConfig) -> None:
+    train(data, tmp_path / "run", config)
+    records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert all(record["tokens"] == 64 * record["step"] for record in records)
+    seconds = [record["seconds"] for record in records]
+    assert seconds == sorted(seconds)
+    keys = {"kind", "step", "tokens", "seconds", "loss", "learning_rate", "gradient_norm", "tokens_per_second"}
+    assert {key for record in records if record["kind"] == "step" for key in record} == keys

@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from bpe.errors import InputError
+from model import KVCache, ModelConfig, Transformer
+from model.transformer import rope_frequencies
+
+MakeModel = Callable[[ModelConfig], Transformer]
+Array = npt.NDArray[np.float64]
+
+
+def reference_logits(model: Transformer, ids: list[int]) -> Array:
+    """The same model once more, in float64 numpy, one position and one head at a time."""
+    config = model.config
+    weights = {name: tensor.detach().double().numpy() for name, tensor in model.state_dict().items()}
+    half = config.head_dim // 2
+    angular = np.array([config.rope_theta ** (-2.0 * i / config.head_dim) for i in range(half)])
+    if config.use_scaled_rope:
+        for i, frequency in enumerate(angular):
+            wavelength = 2 * np.pi / frequency
+            longest = config.rope_original_length / config.rope_low_freq_factor
+            shortest = config.rope_original_length / config.rope_high_freq_factor
+            if wavelength > longest:
+                angular[i] = frequency / config.rope_scaling_factor
+            elif wavelength >= shortest:
+                mix = (config.rope_original_length / wavelength - config.rope_low_freq_factor) / (
+                    config.rope_high_freq_factor - config.rope_low_freq_factor
+                )
+                angular[i] = (1 - mix) * frequency / config.rope_scaling_factor + mix * frequency
+
+    def norm(x: Array, weight: Array) -> Array:
+        return x / np.sqrt(np.mean(x * x) + config.norm_eps) * weight
+
+    def turned(head: Array, position: int) -> npt.NDArray[np.complex128]:
+        return (head[0::2] + 1j * head[1::2]) * np.exp(1j * position * angular)
+
+    stream = [weights["tok_embeddings.weight"][token] for token in ids]
+    for layer in range(config.n_layers):
+        w = {name.split(".", 2)[2]: value for name, value in weights.items() if name.startswith(f"layers.{layer}.")}
+        inputs = [norm(x, w["attention_norm.weight"]) for x in stream]
+        heads = {
+            name: [(w[f"attention.{name}.weight"] @ x).reshape(-1, config.head_dim) for x in inputs]
+            for name in ("wq", "wk", "wv")
+        }
+        attended = []
+        for position in range(len(ids)):
+            outputs = []
+            for head in range(config.n_heads):
+                group = head * config.n_kv_heads // config.n_heads
+                query = turned(heads["wq"][position][head], position)
+                scores = []
+                for earlier in range(position + 1):
+                    key = turned(heads["wk"][earlier][group], earlier)
+                    # The real part of <q, k*> is the dot product of the pairs.
+                    scores.append(np.real(np.sum(query * np.conj(key))) / np.sqrt(config.head_dim))
+                shares = np.exp(np.array(scores) - max(scores))
+                shares /= shares.sum()
+                outputs.append(sum(share * heads["wv"][i][group] for i, share in enumerate(shares)))
+            attended.append(w["attention.wo.weight"] @ np.concatenate(outputs))
+        stream = [x + y for x, y in zip(stream, attended, strict=True)]
+        for position, x in enumerate(stream):
+            y = norm(x, w["ffn_norm.weight"])
+            gate = w["feed_forward.w1.weight"] @ y
+            gate = gate / (1 + np.exp(-gate))
+            stream[position] = x + w["feed_forward.w2.weight"] @ (gate * (w["feed_forward.w3.weight"] @ y))
+    output = weights["tok_embeddings.weight" if config.tied_embeddings else "output.weight"]
+    return np.array([output @ norm(x, weights["norm.weight"]) for x in stream])
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize(("n_heads", "n_kv_heads", "head_dim"), [(4, 4, 8), (4, 2, 0), (6, 1, 10)])
+def test_logits_are_those_of_a_float64_computation(
+    tied: bool, scaled: bool, n_heads: int, n_kv_heads: int, head_dim: int, make_model: MakeModel
+) -> None:
+    # An original length of 40 puts some of the wavelengths below, between and above the two borders.
+    config = ModelConfig(
+        dim=32, n_layers=2, n_heads=n_heads, n_kv_heads=n_kv_heads, head_dim=head_dim, hidden_dim=40, vocab_size=50,
+        rope_theta=100.0, use_scaled_rope=scaled, rope_original_length=40, tied_embeddings=tied, max_seq_len=64,
+    )  # fmt: skip
+    model = make_model(config)
+    ids = torch.randint(50, (40,), generator=torch.Generator().manual_seed(1)).tolist()
+    logits = model(torch.tensor([ids]))[0].detach().numpy()
+    expected = reference_logits(model, ids)
+    # float32 carries 24 bits; two layers of sums over 32 numbers lose some of them. Logits are about 5 in size.
+    np.testing.assert_allclose(logits, expected, atol=2e-4, rtol=2e-4)
+    assert np.abs(expected).max() > 1
+
+
+def test_scaled_rotary_frequencies_are_kept_mixed_and_divided() -> None:
+    plain = rope_frequencies(ModelConfig.preset("llama3-8b"))
+    scaled = rope_frequencies(ModelConfig.preset("llama3.1-8b"))
+    assert scaled[0] == plain[0]
+    assert scaled[-1] == pytest.approx(plain[-1] / 8, rel=1e-12)
+    ratios = [before / after for before, after in zip(plain, scaled, strict=True)]
+    assert ratios == sorted(ratios)
+    assert sum(1 < ratio < 8 for ratio in ratios) == 6  # wavelengths between 2,048 and 8,192 positions
+
+
+def test_state_dict_has_metas_keys(model: Transformer) -> None:
+    layer = [f"attention.{w}.weight" for w in ("wq", "wk", "wv", "wo")]
+    layer += [f"feed_forward.{w}.weight" for w in ("w1", "w2", "w3")] + ["attention_norm.weight", "ffn_norm.weight"]
+    expected = {"tok_embeddings.weight", "norm.weight", "output.weight"}
+    expected |= {f"layers.{number}.{name}" for number in range(2) for name in layer}
+    assert set(model.state_dict()) == expected
+
+
+@pytest.mark.parametrize("pieces", [[1] * 30, [30], [7, 1, 1, 20, 1], [29, 1]])
+def test_with_a_cache_the_logits_are_the_same_however_the_text_is_cut(model: Transformer, pieces: list[int]) -> None:
+    ids = torch.randint(259, (3, 30), generator=torch.Generator().manual_seed(2))
+    expected = model(ids)
+    cache = KVCache(model.config, batch=3)
+    logits = torch.cat([model(piece, cache) for piece in ids.split(pieces, dim=1)], dim=1)
+    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
+    assert cache.length == 30
+
+
+def test_the_last_logits_alone_are_the_last_of_all(model: Transformer) -> None:
+    ids = torch.tensor([[1, 2, 3], [4, 5, 6]])
+    last = model(ids, last_only=True)
+    assert last.shape == (2, 1, 259)
+    torch.testing.assert_close(last, model(ids)[:, -1:], atol=1e-6, rtol=1e-6)
+
+
+def test_a_later_token_changes_no_earlier_logit(model: Transformer) -> None:
+    one, other = torch.tensor([[1, 2, 3, 4]]), torch.tensor([[1, 2, 3, 200]])
+    torch.testing.assert_close(model(one)[:, :3], model(other)[:, :3], atol=0, rtol=0)
+
+
+def test_the_order_of_earlier_tokens_matters(model: Transformer) -> None:
+    one, other = torch.tensor([[1, 2, 3]]), torch.tensor([[2, 1, 3]])
+    assert (model(one)[:, -1] - model(other)[:, -1]).abs().max() > 1e-3
+
+
+def test_positions_beyond_the_context_are_refused(model: Transformer) -> None:
+    ids = torch.zeros(1, 65, dtype=torch.long)
+    with pytest.raises(InputError, match=r"65 tokens.*holds 64"):
+        model(ids)
+    cache = KVCache(model.config)
+    model(ids[:, :64], cache)
+    with pytest.raises(InputError, match="holds 64"):
+        model(ids[:, :1], cache)
+    assert cache.length == 64
+
+
+@pytest.mark.parametrize("shape", [(3,), (1, 0), (1, 2, 3)])
+def test_ids_of_another_shape_are_refused(model: Transformer, shape: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match=r"expected \[batch, time\]"):
+        model(torch.zeros(shape, dtype=torch.long))
+
+
+def test_a_model_made_bfloat16_still_turns_by_float32_angles(config: ModelConfig, make_model: MakeModel) -> None:
+    # In bfloat16, 63 times a frequency would be off by up to a quarter; the logits then differ by far more than this.
+    config = dataclasses.replace(config, rope_theta=4.0)
+    model = make_model(config)
+    ids = torch.randint(259, (1, 64), generator=torch.Generator().manual_seed(3))
+    expected = model(ids)
+    error = (model.to(torch.bfloat16)(ids).float() - expected).abs().mean() / expected.abs().mean()
+    assert error < 0.05
+
+
+def test_every_matrix_and_the_attention_can_be_replaced_from_outside(model: Transformer) -> None:
+    calls: list[str] = []
+
+    class Recorded(torch.nn.Module):
+        def __init__(self, name: str, inner: torch.nn.Module) -> None:
+            super().__init__()
+            self.name, self.inner = name, inner
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            calls.append(self.name)
+            result: torch.Tensor = self.inner(x)
+            return result
+
+    ids = torch.tensor([[1, 2, 3]])
+    expected = model(ids)
+    linears = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+    for name in linears:
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, Recorded(name, model.get_submodule(name)))
+    for layer in model.layers:
+        inner = layer.attention.attend
+        layer.attention.attend = lambda q, k, v, inner=inner: (calls.append("attend"), inner(q, k, v))[1]
+    torch.testing.assert_close(model(ids), expected, atol=0, rtol=0)
+    assert sorted(calls) == sorted([*linears, "attend", "attend"])
+    assert len(linears) == 2 * 7 + 1
+
+
+def test_weights_start_with_the_documented_spread() -> None:
+    config = ModelConfig.preset("nano", vocab_size=1000, tied_embeddings=False)
+    model = Transformer(config)
+    for name, parameter in model.named_parameters():
+        if parameter.dim() == 1:
+            assert (parameter == 1).all(), name
+        else:
+            std = 0.02 / 6**0.5 if name.endswith(("wo.weight", "w2.weight")) else 0.02
+            assert parameter.std().item() == pytest.approx(std, rel=0.05), name
+
+
+def test_the_same_seed_starts_the_same_weights(config: ModelConfig) -> None:
+    one, other = Transformer(config), Transformer(config)
+    one.init_weights(torch.Generator().manual_seed(7))
+    other.init_weights(torch.Generator().manual_seed(7))
+    for name, tensor in one.state_dict().items():
+        assert torch.equal(tensor, other.state_dict()[name]), name
+
+
+def test_tied_embeddings_are_one_tensor(model: Transformer) -> None:
+    assert model.output.weight is model.tok_embeddings.weight
+    assert sum(parameter.numel() for parameter in model.parameters()) == model.config.n_parameters
+
+
+def test_a_table_made_while_generating_serves_training(config: ModelConfig) -> None:
+    config = dataclasses.replace(config, rope_theta=12345.0)  # one that no other test has used
+    model = Transformer(config)
+    with torch.inference_mode():
+        model(torch.tensor([[1, 2]]))
+    model(torch.tensor([[1, 2]])).sum().backward()
+    assert model.layers[0].attention.wq.weight.grad is not None
