@@ -10,7 +10,7 @@ namespace bpe {
 // Bit i speaks of byte i. Only bytes below 0x80 are classified here, and the leading bytes under which every code point
 // is a letter: D0 and D1 (Cyrillic, U+0400 to U+047F), E5 to E9 (Chinese, U+5000 to U+9FFF), EB and EC (Korean, U+B000
 // to U+CFFF), which spares most of the decoding in these scripts. The others are left to whoever decodes them.
-struct Block {
+struct BlockBits {
     std::uint64_t letter;
     std::uint64_t number;
     std::uint64_t space;    // white space, newlines among it
@@ -24,7 +24,7 @@ struct Block {
     std::uint64_t letter_lead;   // one of those leading bytes
 };
 
-using Classify = Block (*)(const std::uint8_t* bytes);
+using Classify = BlockBits (*)(const std::uint8_t* bytes);
 
 // The ways of scanning that this machine can run, the best first. The last is always "plain", which classifies nothing
 // and goes character by character.

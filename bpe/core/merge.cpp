@@ -74,7 +74,7 @@ std::size_t Merger::merge_long(const std::uint8_t* bytes, std::size_t size, Id* 
     const auto candidate = [&](std::uint32_t place) {
         return std::uint64_t{vocabulary_.merged(symbols_[place], symbols_[next_[place]])} << 32 | place;
     };
-    const auto is_merge = [](std::uint64_t candidate) { return candidate >> 32 != kNoId; };
+    const auto is_merge = [](std::uint64_t found) { return found >> 32 != kNoId; };
     for (std::uint32_t i = 0; i + 1 < count; ++i) {
         if (const std::uint64_t c = candidate(i); is_merge(c)) candidates_.push_back(c);
     }

@@ -184,7 +184,7 @@ struct Masks {
     bool well_formed = true;  // if not, the other masks mean nothing
 
     Masks(const std::uint8_t* bytes, Classify classify) {
-        const Block block = classify(bytes);
+        const BlockBits block = classify(bytes);
         letter = block.letter;
         number = block.number;
         space = block.space;
@@ -211,7 +211,7 @@ struct Masks {
     }
 
  private:
-    void add_multibyte(const std::uint8_t* bytes, const Block& block) {
+    void add_multibyte(const std::uint8_t* bytes, const BlockBits& block) {
         const std::uint64_t lead = block.high & ~continuation;
         well_formed = continuation == (lead << 1 | block.three << 2 | block.four << 3);
         letter |= whole(block.letter_lead);  // whatever continues these is well-formed

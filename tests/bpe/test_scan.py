@@ -85,7 +85,8 @@ def test_all_short_texts_of_one_character_of_each_kind_are_cut_as_the_pattern_sa
 # What a block of 64 bytes may end or begin in.
 SEAMS = [
     *("a", "'s", "'ll", "'LL", "'\u017f", "é", "日本", "Жд", "한", "👩", "\u0301", "12", "1234", "٣٤٥", "½"),
-    *(" ", "  ", "\n", " \n", "\n ", "\r\n\r\n", "\t", "\u00a0", "\u3000 ", "\u0085", "\u2028", ".", "?!\n", " .", "\0", "«»"),
+    *(" ", "  ", "\n", " \n", "\n ", "\r\n\r\n", "\t", "\u00a0", "\u3000 ", "\u0085", "\u2028"),
+    *(".", "?!\n", " .", "\0", "«»"),
 ]
 
 

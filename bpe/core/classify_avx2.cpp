@@ -1,0 +1,46 @@
+// Compiled with AVX2, and called only where the processor has it.
+#include <immintrin.h>
+
+#include "classify.hpp"
+
+namespace bpe {
+
+BlockBits classify_avx2(const std::uint8_t* bytes) {
+    const auto splat = [](int value) { return _mm256_set1_epi8(static_cast<char>(value)); };
+    const __m256i halves[2] = {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(bytes)),
+                               _mm256_loadu_si256(reinterpret_cast<const __m256i*>(bytes + 32))};
+    const auto bits = [](const __m256i& low, const __m256i& high) {
+        return std::uint64_t{static_cast<std::uint32_t>(_mm256_movemask_epi8(high))} << 32 |
+               static_cast<std::uint32_t>(_mm256_movemask_epi8(low));
+    };
+    const auto equal = [&](int value) {
+        return bits(_mm256_cmpeq_epi8(halves[0], splat(value)), _mm256_cmpeq_epi8(halves[1], splat(value)));
+    };
+    // first <= byte < first + count, unsigned: the smaller of (byte - first) and (count - 1) is the former
+    const auto between = [&](int first, int count, int fold = 0) {
+        __m256i found[2];
+        for (int i = 0; i < 2; ++i) {
+            const __m256i distance = _mm256_sub_epi8(_mm256_or_si256(halves[i], splat(fold)), splat(first));
+            found[i] = _mm256_cmpeq_epi8(_mm256_min_epu8(distance, splat(count - 1)), distance);
+        }
+        return bits(found[0], found[1]);
+    };
+    BlockBits block;
+    block.letter = between('a', 26, 0x20);
+    block.number = between('0', 10);
+    block.blank = equal(' ');
+    block.space = block.blank | between('\t', 5);
+    block.newline = equal('\n') | equal('\r');
+    block.apostrophe = equal('\'');
+    block.high = bits(halves[0], halves[1]);
+    block.continuation = block.three = block.four = block.letter_lead = 0;
+    if (block.high) {
+        block.continuation = between(0x80, 0x40);
+        block.three = between(0xE0, 0x20);
+        block.four = between(0xF0, 0x10);
+        block.letter_lead = between(0xD0, 2) | between(0xE5, 5) | between(0xEB, 2);
+    }
+    return block;
+}
+
+}  // namespace bpe

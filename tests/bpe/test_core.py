@@ -1,0 +1,139 @@
+"""The compiled core, given what it should not be given: an exception, never a crash and never a wrong answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+from bpe import _core
+
+BYTES = bytes(range(256))
+OFFSETS = np.arange(257, dtype=np.uint64)
+IDS = np.arange(256, dtype=np.uint32)
+NO_SPECIALS = _core.SpecialTokens({})
+
+
+def encoder(
+    tokens: object = BYTES, offsets: object = OFFSETS, ids: object = IDS, pattern: object = 0, specials: object = None
+) -> _core.Encoder:
+    return _core.Encoder(tokens, offsets, ids, pattern, specials or {})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("offsets", "ids"),
+    [
+        (OFFSETS[:-1], IDS),
+        (OFFSETS[:0], IDS[:0]),
+        (OFFSETS + np.uint64(1), IDS),
+        (OFFSETS[::-1].copy(), IDS),
+        (np.where(OFFSETS == 7, np.uint64(2**63), OFFSETS), IDS),
+        (np.where(OFFSETS == 7, np.uint64(2**64 - 1), OFFSETS), IDS),
+        (np.where(OFFSETS == 7, np.uint64(6), OFFSETS), IDS),  # an empty token
+        (OFFSETS, IDS[:-1]),
+        (OFFSETS, IDS * 0),
+        (OFFSETS, IDS + np.uint32(2**32 - 256)),
+    ],
+)
+def test_offsets_or_ids_that_do_not_fit_the_tokens_are_refused(offsets: object, ids: object) -> None:
+    with pytest.raises(ValueError):
+        encoder(offsets=offsets, ids=ids)
+
+
+ENCODER = encoder(specials={"<|x|>": 300})
+
+NOT_TEXT = [None, 5, 1.5, [], {}, object(), memoryview(b"abcdef")[::2]]
+
+
+@pytest.mark.parametrize("value", NOT_TEXT, ids=lambda value: type(value).__name__)
+def test_what_is_no_text_is_a_type_error_everywhere(value: object) -> None:
+    calls: list[Callable[[object], object]] = [
+        lambda value: ENCODER.encode(value, None),  # type: ignore[arg-type]
+        lambda value: ENCODER.encode_all([value], None, 2),  # type: ignore[list-item]
+        lambda value: ENCODER.encode_pretokens(["a", value]),  # type: ignore[list-item]
+        ENCODER.merge,  # type: ignore[list-item]
+        ENCODER.find,  # type: ignore[list-item]
+        NO_SPECIALS.first_in,  # type: ignore[list-item]
+        lambda value: _core.scan(0, value),  # type: ignore[arg-type]
+        lambda value: _core.Counter(0, NO_SPECIALS).add([value], 1, 2),  # type: ignore[list-item]
+        _core.parse_ranks,  # type: ignore[list-item]
+    ]
+    for call in calls:
+        with pytest.raises(TypeError):
+            call(value)
+
+
+@pytest.mark.parametrize("id", [None, "a", 1.5, -1, 2**32])
+def test_a_special_token_s_id_that_is_none_is_refused(id: object) -> None:
+    for make in (_core.SpecialTokens, lambda specials: encoder(specials=specials)):
+        with pytest.raises((TypeError, ValueError, OverflowError)):
+            make({"<|x|>": id})  # type: ignore[dict-item, operator]
+
+
+@pytest.mark.parametrize("pattern", [3, 99, 256, -1])
+def test_an_encoder_or_counter_of_an_unknown_pattern_does_nothing(pattern: int) -> None:
+    with pytest.raises((ValueError, RuntimeError)):
+        encoder(pattern=pattern).encode("text", None)
+    with pytest.raises((ValueError, RuntimeError)):
+        _core.Counter(pattern, NO_SPECIALS).add(["text"], 1, 2)
+
+
+def test_what_was_never_built_cannot_be_used() -> None:
+    class Careless(_core.Encoder):
+        def __init__(self) -> None:
+            pass
+
+    for use in (
+        lambda: Careless().encode("a", None),
+        lambda: _core.Encoder.__new__(_core.Encoder).encode("a", None),
+        lambda: len(_core.Counter.__new__(_core.Counter)),
+    ):
+        with pytest.raises(TypeError):
+            use()
+
+
+def test_texts_that_change_while_they_are_read_do_no_harm() -> None:
+    texts = ["abc" * 100] * 10
+    buffer = bytearray(b"abc " * 1000)
+
+    def changing() -> Iterator[str | bytearray]:
+        yield "abc" * 100
+        texts.clear()
+        yield buffer
+        with pytest.raises(BufferError):  # it is held, so it cannot move
+            buffer.extend(bytes(10**6))
+        yield buffer
+
+    ids, offsets = ENCODER.encode_all(changing(), None, 2)
+    assert offsets.tolist() == [0, 300, 4300, 8300]
+    assert ids[:3].tolist() == [97, 98, 99]
+
+
+def test_what_an_iterable_raises_is_passed_on() -> None:
+    def failing() -> Iterator[str]:
+        yield "a"
+        raise LookupError("gone")
+
+    for call in (
+        lambda: ENCODER.encode_all(failing(), None, 2),
+        lambda: ENCODER.encode_pretokens(failing()),
+        lambda: _core.Counter(0, NO_SPECIALS).add(failing(), 1, 2),
+    ):
+        with pytest.raises(LookupError, match="gone"):
+            call()
+
+
+@pytest.mark.parametrize("order", [b"", b"a" * 255, b"a" * 256, BYTES + b"a"])
+def test_an_order_of_bytes_without_some_byte_is_refused(order: bytes) -> None:
+    counter = _core.Counter(0, NO_SPECIALS)
+    counter.add(["abc"], 1, 1)
+    with pytest.raises(ValueError, match="byte_order"):
+        _core.train_merges(counter, 1, 1, 0, order, None)
+
+
+def test_a_counter_that_grows_during_training_does_no_harm() -> None:
+    counter = _core.Counter(0, NO_SPECIALS)
+    counter.add([" ".join(f"{i:x}" for i in range(5000))], 1, 1)
+    _core.train_merges(counter, 1000, 1, 0, BYTES, lambda _: counter.add(["more text"] * 10, 1, 4))
+    assert len(counter) > 5000
