@@ -134,6 +134,6 @@ def test_an_order_of_bytes_without_some_byte_is_refused(order: bytes) -> None:
 
 def test_a_counter_that_grows_during_training_does_no_harm() -> None:
     counter = _core.Counter(0, NO_SPECIALS)
-    counter.add([" ".join(f"{i:x}" for i in range(5000))], 1, 1)
+    counter.add_pretokens([f"{i:x}" for i in range(5000)], 1)
     _core.train_merges(counter, 1000, 1, 0, BYTES, lambda _: counter.add(["more text"] * 10, 1, 4))
     assert len(counter) > 5000
