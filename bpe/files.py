@@ -15,17 +15,17 @@ from typing import Any, BinaryIO
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary path beside `path`, to be filled; then it takes that name, and what was there is replaced.
 
-    After an error the temporary file is gone and `path` is as it was.
+    After an error the temporary file is gone and `path` is as it was. A link stays, and what it leads to is replaced.
 
     Raises:
         OSError: with the final name in it, when the directory does not exist, the disk is full, ...
     """
-    target = Path(path)
+    target = Path(os.path.realpath(path))
     try:
         descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
         os.close(descriptor)
     except OSError as error:
-        raise OSError(error.errno, error.strerror, str(target)) from error
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
     temporary = Path(name)
     try:
         yield temporary
@@ -36,7 +36,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.chmod(temporary, 0o666 & ~umask)  # mkstemp's files are private
         os.replace(temporary, target)
     except OSError as error:
-        raise OSError(error.errno, error.strerror, str(target)) from error
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()
@@ -44,7 +44,14 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextmanager
 def write_atomically(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """A binary file that takes its name only once it is complete and on disk; see `replacing`."""
+    """A binary file that takes its name only once it is complete and on disk; see `replacing`.
+
+    A device or a pipe, such as /dev/stdout, is written to as it is.
+    """
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        with open(path, "wb") as stream:
+            yield stream
+        return
     with replacing(path) as temporary, open(temporary, "wb") as file:
         yield file
 

@@ -2,6 +2,7 @@
 // overlap.
 #pragma once
 
+#include <algorithm>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
@@ -43,41 +44,57 @@ class Encoding {
 };
 static_assert(kMaxRank < 1u << 24, "two ids share the low 48 bits");
 
-// Where the tables keep what does not fit into their entries.
+// Where the tables keep what does not fit into their entries: a ring, in which the newest takes the room of the oldest.
+// A place is counted from the beginning of time, so that it tells whether what stood there still does.
 class Store {
- public:
-    static constexpr std::size_t kLimit = 1u << 22;  // in ids: 16 MiB
+   public:
+    // What a batch may add while places found in it must stay good.
+    static constexpr std::size_t kSlack = 1u << 17;
 
-    std::size_t size() const { return ids_.size(); }
-    const Id* at(std::uint64_t place) const { return ids_.data() + place; }
-    void clear() { ids_.clear(); }
+    const Id* at(std::uint64_t place) const { return ids_.data() + (place & (kSize - 1)); }
+    bool holds(Encoding encoding) const {
+        return encoding.count() <= Encoding::kInline || head_ - encoding.place() <= kSize - kSlack;
+    }
 
     Encoding keep(std::span<const Id> ids, std::size_t length) {
         if (ids.size() <= Encoding::kInline) return Encoding::of(ids.data(), ids.size(), length);
-        ids_.insert(ids_.end(), ids.begin(), ids.end());
-        return Encoding::stored(ids_.size() - ids.size(), ids.size(), length);
-    }
-    // The ids, then the length of the text, then the text; the place is that of the ids, however few they are.
-    Encoding keep_with_text(std::span<const Id> ids, std::span<const std::uint8_t> text) {
-        const std::size_t place = ids_.size();
-        ids_.insert(ids_.end(), ids.begin(), ids.end());
-        ids_.push_back(static_cast<Id>(text.size()));
-        const std::size_t end = ids_.size();
-        ids_.resize(end + (text.size() + sizeof(Id) - 1) / sizeof(Id));
-        std::memcpy(ids_.data() + end, text.data(), text.size());
-        return Encoding::stored(place, ids.size(), 0);
-    }
-    // The same encoding with its ids in it, if they are few enough.
-    Encoding as_inline(Encoding kept) const {
-        return kept.count() <= Encoding::kInline ? Encoding::of(at(kept.place()), kept.count(), 0) : kept;
-    }
-    bool has_text(Encoding encoding, std::span<const std::uint8_t> text) const {
-        const Id* length = at(encoding.place()) + encoding.count();
-        return *length == text.size() && std::memcmp(length + 1, text.data(), text.size()) == 0;
+        const std::uint64_t place = take(ids.size());
+        std::copy(ids.begin(), ids.end(), begin_of(place));
+        return Encoding::stored(place, ids.size(), length);
     }
 
- private:
-    std::vector<Id> ids_;
+    // The ids, then the length of the text, then the text; the place is that of the ids, however few they are.
+    Encoding keep_with_text(std::span<const Id> ids, std::span<const std::uint8_t> text) {
+        const std::uint64_t place = take(ids.size() + 1 + (text.size() + sizeof(Id) - 1) / sizeof(Id));
+        Id* out = std::copy(ids.begin(), ids.end(), begin_of(place));
+        *out = static_cast<Id>(text.size());
+        std::memcpy(out + 1, text.data(), text.size());
+        return Encoding::stored(place, ids.size(), 0);
+    }
+    // What keep_with_text gave, if it is still there and its text is this one, with the ids in it if they are few.
+    Encoding with_text(Encoding kept, std::span<const std::uint8_t> text) const {
+        if (head_ - kept.place() > kSize - kSlack) return {};
+        const Id* ids = at(kept.place());
+        const Id* length = ids + kept.count();
+        if (*length != text.size() || std::memcmp(length + 1, text.data(), text.size()) != 0) return {};
+        return kept.count() <= Encoding::kInline ? Encoding::of(ids, kept.count(), 0) : kept;
+    }
+
+   private:
+    static constexpr std::size_t kSize = 1u << 22;  // in ids: 16 MiB
+
+    Id* begin_of(std::uint64_t place) { return ids_.data() + (place & (kSize - 1)); }
+
+    // Room for so many ids, side by side.
+    std::uint64_t take(std::size_t count) {
+        const std::size_t left = kSize - (head_ & (kSize - 1));
+        if (left < count) head_ += left;
+        head_ += count;
+        return head_ - count;
+    }
+
+    std::vector<Id> ids_ = std::vector<Id>(kSize);
+    std::uint64_t head_ = kSize;  // so that place 0, which a table's empty entries name, is never alive
 };
 
 // A pretoken: where it begins in a text, its length, and how many bytes of the text may be read from there.
@@ -121,9 +138,11 @@ class ShortTable {  // up to 8 bytes
     static Key key_of(const Pretoken& pretoken) { return {pretoken.word(0), pretoken.length}; }
     Bucket& bucket(const Key& key) { return buckets_[mix(key.bytes) & (kBuckets - 1)]; }
 
-    static Encoding find(const Bucket& bucket, const Key& key, const Pretoken&, const Store&) {
+    static Encoding find(const Bucket& bucket, const Key& key, const Pretoken&, const Store& store) {
         for (int i = 0; i < 4; ++i) {
-            if (bucket.keys[i] == key.bytes && bucket.values[i].length() == key.length) return bucket.values[i];
+            if (bucket.keys[i] == key.bytes && bucket.values[i].length() == key.length) {
+                return store.holds(bucket.values[i]) ? bucket.values[i] : Encoding();
+            }
         }
         return {};
     }
@@ -133,7 +152,6 @@ class ShortTable {  // up to 8 bytes
         bucket.keys[0] = key.bytes;
         return bucket.values[0] = store.keep(ids, key.length);
     }
-    void clear() { buckets_.assign(kBuckets, Bucket{}); }
 
  private:
     static constexpr std::size_t kBuckets = 1 << 15;  // 2 MiB
@@ -157,10 +175,10 @@ class MediumTable {  // 9 to 16 bytes
     static Key key_of(const Pretoken& pretoken) { return {pretoken.word(0), pretoken.word(8), pretoken.length}; }
     Bucket& bucket(const Key& key) { return buckets_[mix(key.low ^ mix(key.high)) & (kBuckets - 1)]; }
 
-    static Encoding find(const Bucket& bucket, const Key& key, const Pretoken&, const Store&) {
+    static Encoding find(const Bucket& bucket, const Key& key, const Pretoken&, const Store& store) {
         for (int i = 0; i < 2; ++i) {
             if (bucket.low[i] == key.low && bucket.high[i] == key.high && bucket.values[i].length() == key.length) {
-                return bucket.values[i];
+                return store.holds(bucket.values[i]) ? bucket.values[i] : Encoding();
             }
         }
         return {};
@@ -173,7 +191,6 @@ class MediumTable {  // 9 to 16 bytes
         bucket.high[0] = key.high;
         return bucket.values[0] = store.keep(ids, key.length);
     }
-    void clear() { buckets_.assign(kBuckets, Bucket{}); }
 
  private:
     static constexpr std::size_t kBuckets = 1 << 15;  // 2 MiB
@@ -196,9 +213,8 @@ class LongTable {  // up to 256 bytes: the table holds hashes, the store ids and
 
     static Encoding find(const Bucket& bucket, const Key& key, const Pretoken& pretoken, const Store& store) {
         for (int i = 0; i < 4; ++i) {
-            if (bucket.hashes[i] == key.hash && bucket.values[i].count() &&
-                store.has_text(bucket.values[i], pretoken.span())) {
-                return store.as_inline(bucket.values[i]);
+            if (bucket.hashes[i] == key.hash && bucket.values[i].count()) {
+                return store.with_text(bucket.values[i], pretoken.span());
             }
         }
         return {};
@@ -209,9 +225,8 @@ class LongTable {  // up to 256 bytes: the table holds hashes, the store ids and
         std::memmove(bucket.values + 1, bucket.values, 3 * sizeof bucket.values[0]);
         bucket.hashes[0] = key.hash;
         bucket.values[0] = store.keep_with_text(ids, pretoken.span());
-        return store.as_inline(bucket.values[0]);
+        return store.with_text(bucket.values[0], pretoken.span());
     }
-    void clear() { buckets_.assign(kBuckets, Bucket{}); }
 
  private:
     static constexpr std::size_t kBuckets = 1 << 15;  // 2 MiB
@@ -223,17 +238,11 @@ struct PretokenCache {
     MediumTable medium_table;
     LongTable long_table;
     Store store;
-
-    // Forgets everything when the store might not take what a batch of so many pretokens can add to it. Asked before a
-    // batch, it leaves the places that the batch holds good to its end.
-    void make_room(std::size_t pretokens) {
-        constexpr std::size_t kMost = Encoding::kMostIds + 1 + LongTable::kLongest / sizeof(Id);
-        if (store.size() + pretokens * kMost <= Store::kLimit) return;
-        short_table.clear();
-        medium_table.clear();
-        long_table.clear();
-        store.clear();
-    }
 };
+
+// The most that a batch of `pretokens` can add to a store.
+constexpr std::size_t most_stored(std::size_t pretokens) {
+    return pretokens * (Encoding::kMostIds + 1 + LongTable::kLongest / sizeof(Id));
+}
 
 }  // namespace bpe

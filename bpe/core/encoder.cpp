@@ -11,6 +11,7 @@ namespace bpe {
 namespace {
 
 constexpr std::size_t kBatch = 256;  // pretokens that are scanned before any is looked up
+static_assert(most_stored(kBatch) <= Store::kSlack);
 
 }  // namespace
 
@@ -114,7 +115,6 @@ void Encoder::encode_batch(Bytes text, std::size_t begin, std::span<const std::u
 
     // 2. Find the ids of each class.
     PretokenCache& cache = workspace.cache;
-    cache.make_room(ends.size());
     look_up(cache.short_table, workspace, {short_numbers, shorts});
     look_up(cache.medium_table, workspace, {medium_numbers, mediums});
     look_up(cache.long_table, workspace, {long_numbers, longs});

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <iterator>
 #include <stdexcept>
 
 #include "merge.hpp"
@@ -129,7 +130,7 @@ void Vocabulary::index_pairs() {
     }
     std::stable_sort(by_length.begin(), by_length.end(),
                      [this](Id a, Id b) { return bytes_of(a).size() < bytes_of(b).size(); });
-    pairs_.assign(std::bit_ceil(by_length.size() * 2 + 1), PairSlot{});
+    pairs_.assign(std::bit_ceil(by_length.size() * 2 + 1), 0);
     pair_mask_ = pairs_.size() - 1;
     byte_pairs_.assign(1 << 16, kNoId);
     Merger merger(*this);
@@ -138,24 +139,25 @@ void Vocabulary::index_pairs() {
         const auto token = bytes_of(id);
         parts.resize(token.size());
         if (merger.merge(token.data(), token.size(), parts.data()) != 2) continue;  // reached only as a whole pretoken
-        const std::uint64_t key = std::uint64_t{parts[0]} << 32 | parts[1];
-        std::size_t slot = mix(key) & pair_mask_;
-        while (pairs_[slot].key != kEmptyPair) slot = (slot + 1) & pair_mask_;
-        pairs_[slot] = {key, id};
+        const std::uint64_t key = pair_key(parts[0], parts[1]);
+        std::size_t slot = pair_slot(key);
+        while (pairs_[slot]) slot = (slot + 1) & pair_mask_;
+        pairs_[slot] = key << kIdBits | id;  // never 0: two ids of one token are the same, and make another
         ++pair_count_;
         if (token.size() == 2) byte_pairs_[token[0] << 8 | token[1]] = id;
     }
 }
 
 std::vector<Id> Vocabulary::pairs() const {
-    std::vector<PairSlot> slots;
-    for (const PairSlot& slot : pairs_) {
-        if (slot.key != kEmptyPair) slots.push_back(slot);
-    }
-    std::sort(slots.begin(), slots.end(), [](const PairSlot& a, const PairSlot& b) { return a.id < b.id; });
+    std::vector<std::uint64_t> entries;
+    std::copy_if(pairs_.begin(), pairs_.end(), std::back_inserter(entries), [](std::uint64_t entry) { return entry; });
+    std::sort(entries.begin(), entries.end(),
+              [](std::uint64_t a, std::uint64_t b) { return (a & kMaxRank) < (b & kMaxRank); });
     std::vector<Id> pairs;
-    for (const PairSlot& slot : slots) {
-        pairs.insert(pairs.end(), {static_cast<Id>(slot.key >> 32), static_cast<Id>(slot.key), slot.id});
+    for (const std::uint64_t entry : entries) {
+        pairs.push_back(static_cast<Id>(entry >> 2 * kIdBits));
+        pairs.push_back(static_cast<Id>(entry >> kIdBits & kMaxRank));
+        pairs.push_back(static_cast<Id>(entry & kMaxRank));
     }
     return pairs;
 }

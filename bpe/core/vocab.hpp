@@ -15,11 +15,14 @@ using Id = std::uint32_t;
 inline constexpr Id kNoId = 0xFFFFFFFF;
 
 // The largest rank a file may hold: arrays are indexed by rank, and a hostile file must not make them huge.
-inline constexpr Id kMaxRank = (1u << 24) - 1;
+inline constexpr int kIdBits = 21;  // three ids fit into a word
+inline constexpr Id kMaxRank = (1u << kIdBits) - 1;
 
-inline std::uint64_t mix(std::uint64_t x) {  // the finalizer of SplitMix64 (Steele, Lea, Flood, 2014), shortened
-    x *= 0x9E3779B97F4A7C15ull;
-    return x ^ (x >> 32);
+// Every bit of x has a say in the low bits of the result, by which tables are indexed. Without the first shift, words
+// that differ in their last two bytes only would collide.
+inline std::uint64_t mix(std::uint64_t x) {
+    x = (x ^ x >> 32) * 0x9E3779B97F4A7C15ull;
+    return x ^ x >> 32;
 }
 
 // A hash of any bytes, for tables that live in this process only. The key is read eight bytes at a time.
@@ -56,20 +59,19 @@ class Vocabulary {
 
     // The token that two neighbours merge into, or kNoId.
     Id merged(Id left, Id right) const {
-        const std::uint64_t key = std::uint64_t{left} << 32 | right;
-        for (std::size_t slot = mix(key) & pair_mask_;; slot = (slot + 1) & pair_mask_) {
-            const PairSlot& entry = pairs_[slot];
-            if (entry.key == key) return entry.id;
-            if (entry.key == kEmptyPair) return kNoId;
+        const std::uint64_t key = pair_key(left, right);
+        for (std::size_t slot = pair_slot(key);; slot = (slot + 1) & pair_mask_) {
+            const std::uint64_t entry = pairs_[slot];
+            if (entry >> kIdBits == key) return entry & kMaxRank;
+            if (!entry) return kNoId;
         }
     }
+    // Asks for the memory that merged(left, right) will look at.
+    void prefetch_merged(Id left, Id right) const { __builtin_prefetch(&pairs_[pair_slot(pair_key(left, right))]); }
 
  private:
-    static constexpr std::uint64_t kEmptyPair = ~std::uint64_t{0};  // no pair: ids stay below kMaxRank
-    struct PairSlot {
-        std::uint64_t key = kEmptyPair;
-        Id id = kNoId;
-    };
+    static std::uint64_t pair_key(Id left, Id right) { return std::uint64_t{left} << kIdBits | right; }
+    std::size_t pair_slot(std::uint64_t key) const { return mix(key) & pair_mask_; }
 
     void index_tokens();
     void index_pairs();
@@ -77,7 +79,7 @@ class Vocabulary {
     std::vector<std::uint8_t> bytes_;
     std::vector<std::uint32_t> starts_;  // by id, and one more
     std::vector<Id> tokens_;             // open addressing by hash of the bytes
-    std::vector<PairSlot> pairs_;        // open addressing by both ids
+    std::vector<std::uint64_t> pairs_;   // open addressing: left, right and merged id in one word; 0 for a free slot
     std::vector<Id> byte_pairs_;         // merged() of two single bytes, without a search: each merge begins there
     std::size_t token_mask_ = 0;
     std::size_t pair_mask_ = 0;

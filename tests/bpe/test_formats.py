@@ -38,7 +38,8 @@ BYTE_LINES = rank_lines(BYTE_RANKS)
 
 
 @pytest.mark.parametrize("suffix", [".model", ".tiktoken"])
-def test_ranks_round_trip(gpt2: Tokenizer, tmp_path: Path, suffix: str) -> None:
+def test_ranks_round_trip(gpt2: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", "")  # else tiktoken keeps a copy outside of the test's directory
     path = tmp_path / f"ranks{suffix}"
     gpt2.save(path)
     again = Tokenizer.from_file(path, pattern="gpt2")

@@ -486,7 +486,7 @@ def test_a_pattern_is_known_by_its_name_or_its_text(llama3: Tokenizer) -> None:
 
 
 def modules_with_examples() -> list[str]:
-    package = Path(bpe.__path__[0])
+    package = Path(bpe.__file__).parent
     modules = [path for path in sorted(package.rglob("*.py")) if ">>> " in path.read_text()]
     return [".".join(path.relative_to(package.parent).with_suffix("").parts) for path in modules]
 
