@@ -8,6 +8,10 @@ is recognised, and how a tokenizer of ours is handed to tiktoken.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import regex
 
 GPT2 = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
 GPT2_POSSESSIVE = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
@@ -47,6 +51,22 @@ class Pattern:
     scanner: int | None = None
     special_tokens: tuple[str, ...] = ()
     """What the vocabularies published with this pattern define, in the order of their ids."""
+
+    def compile(self) -> regex.Pattern[str]:
+        """The pattern for the ``regex`` module: the slow path, for patterns without a scanner.
+
+        Its Unicode version is newer than the scanners' and tiktoken's, so that characters which Unicode has added since
+        may be split otherwise.
+
+        Raises:
+            ValueError: the text is no regular expression.
+        """
+        import regex
+
+        try:
+            return regex.compile(self.text)
+        except regex.error as error:
+            raise ValueError(f"the split pattern {self.text!r} does not compile: {error}") from error
 
 
 # The scanners' numbers are those of `enum class Pattern` in core/scan.hpp.

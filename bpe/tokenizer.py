@@ -111,6 +111,8 @@ class Tokenizer:
         if len(self._special_token_values) < len(self._special_tokens):
             raise ValueError("two special tokens have the same id")
         for token, id in self._special_tokens.items():
+            if not token or any("\ud800" <= character <= "\udfff" for character in token):
+                raise ValueError(f"{token!r} cannot be a special token: it is empty or holds a surrogate")
             if not 0 <= id < 2**32:
                 raise ValueError(f"the special token {token!r} has the id {id}; ids are from 0 to 2**32 - 1")
         scanner = _NO_SCANNER if pattern.scanner is None else pattern.scanner
@@ -174,9 +176,7 @@ class Tokenizer:
         Lone surrogates become U+FFFD, as in tiktoken. Bytes are taken too: a byte that is not part of well-formed UTF-8
         counts as one character that is neither letter, number nor white space, and is kept.
         """
-        if self.pattern.scanner is None:
-            return self._encode_slowly(text, None)
-        return self._core.encode(text, None)
+        return self._encode(text, None)
 
     def encode(
         self,
@@ -197,10 +197,7 @@ class Tokenizer:
         Raises:
             ValueError: the text holds a disallowed special token.
         """
-        special = self._special_for(text, allowed_special, disallowed_special)
-        if self.pattern.scanner is None:
-            return self._encode_slowly(text, special)
-        return self._core.encode(text, special)
+        return self._encode(text, self._special_for(text, allowed_special, disallowed_special))
 
     def encode_to_numpy(
         self,
@@ -216,6 +213,23 @@ class Tokenizer:
 
             return np.array(self._encode_slowly(text, special), dtype=np.uint32)
         return self._core.encode_to_numpy(text, special)
+
+    def encode_with_unstable(
+        self,
+        text: str,
+        *,
+        allowed_special: Literal["all"] | AbstractSet[str] = frozenset(),
+        disallowed_special: Literal["all"] | Collection[str] = "all",
+    ) -> tuple[list[int], list[list[int]]]:
+        """The ids that stay whatever text follows, and the ways in which the rest of the ids may begin.
+
+        Each completion, appended to the stable ids, decodes to something that begins with `text`. As in tiktoken, whose
+        rules these are, the interface is experimental, and the completions come in no particular order.
+        """
+        from .unstable import split_unstable
+
+        special = self._special_for(text, allowed_special, disallowed_special)
+        return split_unstable(self, _as_bytes(text), special)
 
     def encode_ordinary_batch(self, text: Iterable[str | bytes], *, num_threads: int = 8) -> list[list[int]]:
         """`encode_ordinary` of each text, on several threads."""
@@ -259,7 +273,7 @@ class Tokenizer:
         Raises:
             KeyError: there is no such token.
         """
-        token = text_or_bytes.encode("utf-8") if isinstance(text_or_bytes, str) else bytes(text_or_bytes)
+        token = _as_bytes(text_or_bytes)
         id = self._core.find(token) if token else None
         if id is None:
             try:
@@ -285,6 +299,27 @@ class Tokenizer:
         flat: list[int] = ids.tolist()
         ends: list[int] = offsets.tolist()
         return [flat[begin:end] for begin, end in zip(ends, ends[1:], strict=False)]
+
+    def _encode(self, text: str | bytes, special: _core.SpecialTokens | None) -> list[int]:
+        if self.pattern.scanner is None:
+            return self._encode_slowly(text, special)
+        return self._core.encode(text, special)
+
+    def _last_pretoken(self, text: bytes) -> bytes:
+        if self.pattern.scanner is None:
+            matches = [match.group() for match in self._regex.finditer(text.decode())]
+            return matches[-1].encode() if matches else b""
+        ends = _core.scan(self.pattern.scanner, text)
+        return text[int(ends[-2]) if len(ends) > 1 else 0 :]
+
+    @cached_property
+    def _sorted_tokens(self) -> list[bytes]:
+        return sorted(self._mergeable_ranks)
+
+    def _tokens_beginning_with(self, prefix: bytes) -> Iterator[bytes]:
+        from .unstable import beginning_with
+
+        return beginning_with(self._sorted_tokens, prefix)
 
     # Special tokens
 
@@ -332,35 +367,20 @@ class Tokenizer:
 
     @cached_property
     def _regex(self) -> regex.Pattern[str]:
-        import regex
-
-        try:
-            return regex.compile(self.pattern.text)
-        except regex.error as error:
-            raise ValueError(f"the split pattern {self.pattern.text!r} does not compile: {error}") from error
+        return self.pattern.compile()
 
     def _encode_slowly(self, text: str | bytes, special: _core.SpecialTokens | None) -> list[int]:
-        if isinstance(text, str):
-            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        else:
-            text = text.decode("utf-8", "surrogateescape")
+        content = _as_bytes(text)
         ids: list[int] = []
-        for part, token in self._parts(text, special):
+        begin = 0
+        for start, end, id in [*(special.all_in(content) if special else ()), (len(content), len(content), None)]:
+            part = content[begin:start].decode("utf-8", "surrogateescape")
             pretokens = (match.group().encode("utf-8", "surrogateescape") for match in self._regex.finditer(part))
             ids += self._core.encode_pretokens(pretokens)
-            if token is not None:
-                ids.append(self._special_tokens[token])
+            if id is not None:
+                ids.append(id)
+            begin = end
         return ids
-
-    @staticmethod
-    def _parts(text: str, special: _core.SpecialTokens | None) -> Iterator[tuple[str, str | None]]:
-        while special is not None:
-            token = special.first_in(text.encode("utf-8", "surrogateescape"))
-            if token is None:
-                break
-            before, _, text = text.partition(token)
-            yield before, token
-        yield text, None
 
     # Decoding
 
@@ -388,6 +408,32 @@ class Tokenizer:
     def decode_tokens_bytes(self, tokens: Iterable[int]) -> list[bytes]:
         """The bytes of each token."""
         return [self._core.bytes_of(token) for token in tokens]
+
+    def decode_with_offsets(self, tokens: Sequence[int]) -> tuple[str, list[int]]:
+        """The text, and for each token the index of the first character that holds bytes of it.
+
+        Raises:
+            UnicodeDecodeError: the tokens do not make UTF-8.
+        """
+        parts = self.decode_tokens_bytes(tokens)
+        text = b"".join(parts).decode("utf-8")
+        offsets = []
+        characters = 0  # that have begun so far
+        for part in parts:
+            goes_on = 0x80 <= part[0] < 0xC0  # with a character that has begun before
+            offsets.append(max(0, characters - goes_on))
+            characters += sum(not 0x80 <= byte < 0xC0 for byte in part)
+        return text, offsets
+
+    def decode_batch(
+        self, batch: Sequence[Sequence[int]], *, errors: str = "replace", num_threads: int = 8
+    ) -> list[str]:
+        """`decode` of each. Decoding holds Python's lock, so that more threads would not be quicker."""
+        return [self.decode(tokens, errors) for tokens in batch]
+
+    def decode_bytes_batch(self, batch: Sequence[Sequence[int]], *, num_threads: int = 8) -> list[bytes]:
+        """`decode_bytes` of each."""
+        return [self._core.decode(tokens) for tokens in batch]
 
     # The vocabulary
 
@@ -433,7 +479,7 @@ class Tokenizer:
 
     def token_byte_values(self) -> list[bytes]:
         """The bytes of all tokens but the special ones, sorted."""
-        return sorted(self._mergeable_ranks)
+        return list(self._sorted_tokens)
 
     @property
     def _pat_str(self) -> str:
@@ -449,3 +495,13 @@ class Tokenizer:
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__init__(**state)  # type: ignore[misc]
+
+
+def _as_bytes(text: str | bytes) -> bytes:
+    """UTF-8 of a str, surrogates treated as in `Tokenizer.encode_ordinary`, or the memory of any buffer."""
+    if isinstance(text, str):
+        return str.encode(text, "utf-16", "surrogatepass").decode("utf-16", "replace").encode()
+    try:
+        return bytes(memoryview(text))
+    except TypeError:
+        raise TypeError(f"expected str or bytes, not {type(text).__name__}") from None

@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from . import _core
 from .corpus import Source, documents
 from .errors import InputError
 from .formats.huggingface import byte_characters
-from .patterns import Pattern, find_pattern
+from .patterns import find_pattern
 from .tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    import regex
 
 BATCH_BYTES = 16 << 20  # documents are handed to the core, which counts them on all threads, in batches of this size
 
@@ -57,10 +60,17 @@ def train(
 
     >>> tokenizer = train([["ab bc bcd cde"]], vocab_size=259, pattern="gpt2", special_tokens=())
     >>> [tokenizer.decode([id]) for id in (256, 257, 258)]
-    ['bc', 'cd', ' bc']
+    [' b', 'cd', ' cd']
     """
     chosen = find_pattern(pattern)
+    if isinstance(special_tokens, str):
+        raise InputError("special_tokens is a str; give a list of strings")
+    if threads is not None and threads < 1:
+        raise InputError(f"threads is {threads}; it must be at least 1")
+    split = chosen.compile() if chosen.scanner is None else None
     specials = list(chosen.special_tokens if special_tokens is None else special_tokens)
+    if "" in specials:
+        raise InputError("a special token is empty")
     if len(set(specials)) < len(specials):
         raise InputError("a special token is named twice")
     merges = vocab_size - 256 - len(specials)
@@ -81,7 +91,7 @@ def train(
     seen_documents = seen_bytes = 0
     stream = documents(sources, exclude=exclude)
     while batch := _batch(stream):
-        _count(counter, chosen, specials, batch, threads or os.cpu_count() or 1)
+        _count(counter, split, specials, batch, threads or os.cpu_count() or 1)
         seen_documents += len(batch)
         seen_bytes += sum(map(len, batch))
         if counted is not None:
@@ -122,20 +132,24 @@ def _batch(stream: Iterable[bytes]) -> list[bytes]:
 
 
 def _count(
-    counter: _core.Counter, pattern: Pattern, specials: Sequence[str], batch: Sequence[bytes], threads: int
+    counter: _core.Counter,
+    split: regex.Pattern[str] | None,
+    specials: Sequence[str],
+    batch: Sequence[bytes],
+    threads: int,
 ) -> None:
-    if pattern.scanner is not None:
+    if split is None:  # the core has a scanner
         counter.add(batch, 1, threads)
         return
-    import regex
-
-    split = regex.compile(pattern.text)
-    cut = regex.compile("|".join(regex.escape(token) for token in sorted(specials, key=len, reverse=True)) or r"(?!)")
+    matcher = _core.SpecialTokens(dict.fromkeys(specials, 0))
     for document in batch:
-        for part in cut.split(document.decode("utf-8", "surrogateescape")):
+        begin = 0
+        for start, end, _ in [*matcher.all_in(document), (len(document), len(document), 0)]:
+            part = document[begin:start].decode("utf-8", "surrogateescape")
             pretokens = (match.group().encode("utf-8", "surrogateescape") for match in split.finditer(part))
             while block := list(islice(pretokens, 1 << 16)):
                 counter.add_pretokens(block, 1)
+            begin = end
 
 
 def _byte_order(tie_break: str) -> bytes:

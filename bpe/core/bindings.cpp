@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cstring>
 #include <optional>
+#include <set>
 #include <unordered_map>
 
 #include "counter.hpp"
@@ -51,8 +52,11 @@ class Text {
             owner_ = nb::borrow(object);
             if (!view_string()) {
                 PyErr_Clear();
-                owner_ = object.attr("encode")("utf-16", "surrogatepass").attr("decode")("utf-16", "replace");
-                if (!view_string()) nb::raise_python_error();
+                const nb::object utf16 = nb::steal(PyUnicode_AsEncodedString(object.ptr(), "utf-16", "surrogatepass"));
+                if (!utf16.is_valid()) nb::raise_python_error();
+                owner_ = nb::steal(PyUnicode_Decode(PyBytes_AS_STRING(utf16.ptr()), PyBytes_GET_SIZE(utf16.ptr()),
+                                                    "utf-16", "replace"));
+                if (!owner_.is_valid() || !view_string()) nb::raise_python_error();
             }
         } else if (PyBytes_Check(object.ptr())) {
             owner_ = nb::borrow(object);
@@ -88,6 +92,26 @@ class Text {
     Bytes bytes_;
 };
 
+// An id from an int, or from whatever has __index__, as numpy's numbers do.
+Id id_from(PyObject* object) {
+    const nb::object number = nb::steal(PyLong_Check(object) ? Py_NewRef(object) : PyNumber_Index(object));
+    if (!number.is_valid()) nb::raise_python_error();
+    const unsigned long value = PyLong_AsUnsignedLong(number.ptr());
+    if (value == static_cast<unsigned long>(-1) && PyErr_Occurred()) nb::raise_python_error();
+    if (value > 0xFFFFFFFF) {
+        PyErr_SetString(PyExc_OverflowError, "a token id has at most 32 bits");
+        nb::raise_python_error();
+    }
+    return static_cast<Id>(value);
+}
+
+Pattern pattern_of(int number) {
+    if (number < 0 || number >= kPatternCount) {
+        throw std::invalid_argument("there is no scanner " + std::to_string(number));
+    }
+    return static_cast<Pattern>(number);
+}
+
 std::string to_string(Bytes bytes) { return {bytes.begin(), bytes.end()}; }
 
 struct Texts {
@@ -113,10 +137,10 @@ class PythonEncoder {
         : encoder_(std::make_shared<Vocabulary>(
                        Bytes(reinterpret_cast<const std::uint8_t*>(tokens.c_str()), tokens.size()),
                        std::span(offsets.data(), offsets.size()), std::span(ids.data(), ids.size())),
-                   static_cast<Pattern>(pattern)),
+                   pattern_of(pattern)),
           integers_(encoder_.vocabulary().id_limit(), nullptr) {
         for (auto [token, id] : special_tokens) {
-            special_bytes_[nb::cast<Id>(id)] = to_string(Text(token).bytes());
+            special_bytes_[id_from(id.ptr())] = to_string(Text(token).bytes());
         }
     }
     ~PythonEncoder() {
@@ -213,10 +237,11 @@ class PythonEncoder {
         } else {
             const nb::object items = nb::steal(PySequence_Fast(sequence.ptr(), "expected a sequence of ints"));
             if (!items.is_valid()) nb::raise_python_error();
-            const auto size = static_cast<std::size_t>(PySequence_Fast_GET_SIZE(items.ptr()));
-            parts.reserve(size);
-            for (std::size_t i = 0; i < size; ++i) {
-                take(id_from(PySequence_Fast_GET_ITEM(items.ptr(), static_cast<Py_ssize_t>(i))));
+            parts.reserve(static_cast<std::size_t>(PySequence_Fast_GET_SIZE(items.ptr())));
+            // An __index__ may run any code, so the size is asked for again, and the item is held.
+            for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(items.ptr()); ++i) {
+                const nb::object item = nb::borrow(PySequence_Fast_GET_ITEM(items.ptr(), i));
+                take(id_from(item.ptr()));
             }
         }
         nb::object result = nb::steal(PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(total)));
@@ -272,16 +297,6 @@ class PythonEncoder {
         return list;
     }
 
-    static Id id_from(PyObject* object) {
-        const unsigned long value = PyLong_AsUnsignedLong(object);
-        if (value == static_cast<unsigned long>(-1) && PyErr_Occurred()) nb::raise_python_error();
-        if (value > 0xFFFFFFFF) {
-            PyErr_SetString(PyExc_OverflowError, "a token id has at most 32 bits");
-            nb::raise_python_error();
-        }
-        return static_cast<Id>(value);
-    }
-
     Bytes lookup(Id id) const {
         if (id < encoder_.vocabulary().id_limit()) {
             if (const Bytes token = encoder_.vocabulary().bytes_of(id); !token.empty()) return token;
@@ -303,7 +318,7 @@ std::shared_ptr<SpecialTokens> make_special_tokens(nb::dict tokens) {
     std::vector<Id> ids;
     for (auto [token, id] : tokens) {
         strings.push_back(to_string(Text(token).bytes()));
-        ids.push_back(nb::cast<Id>(id));
+        ids.push_back(id_from(id.ptr()));
     }
     return std::make_shared<SpecialTokens>(std::move(strings), ids);
 }
@@ -315,6 +330,17 @@ std::optional<std::string> first_special(const SpecialTokens& special, nb::handl
     return to_string(text.bytes().subspan(match.begin, match.end - match.begin));
 }
 
+nb::list all_specials(const SpecialTokens& special, nb::handle object) {
+    const Text text(object);
+    nb::list found;
+    for (std::size_t begin = 0;;) {
+        const SpecialTokens::Match match = special.find(text.bytes(), begin);
+        if (match.begin == text.bytes().size()) return found;
+        found.append(nb::make_tuple(match.begin, match.end, match.id));
+        begin = match.end;
+    }
+}
+
 nb::list kernel_names() {
     nb::list names;
     for (const Kernel& kernel : kernels()) names.append(kernel.name);
@@ -324,7 +350,7 @@ nb::list kernel_names() {
 Array<std::uint64_t> scan_all(int pattern, nb::handle object, const std::string& kernel) {
     const Text text(object);
     const Bytes bytes = text.bytes();
-    const auto chosen = static_cast<Pattern>(pattern);
+    const auto chosen = pattern_of(pattern);
     std::vector<std::uint64_t> ends(bytes.size() + 64);
     const auto all = kernels();
     const auto found = std::find_if(all.begin(), all.end(), [&](const Kernel& k) { return k.name == kernel; });
@@ -364,6 +390,9 @@ nb::list train(Counter& counter, std::size_t merges, std::uint64_t min_frequency
     options.max_token_length = max_token_length;
     if (byte_order.size() != 256) throw std::invalid_argument("byte_order must hold 256 bytes");
     std::memcpy(options.byte_order, byte_order.c_str(), 256);
+    if (std::set<std::uint8_t>(options.byte_order, options.byte_order + 256).size() != 256) {
+        throw std::invalid_argument("byte_order must hold each byte once");
+    }
     bool failed = false;
     options.progress = [&](std::size_t done) {
         const nb::gil_scoped_acquire acquire;
@@ -399,18 +428,26 @@ NB_MODULE(_core, m) {
           "The end of each pretoken, in bytes.");
     m.def("parse_ranks", &parse_ranks_file, nb::arg("text"),
           "Tokens joined, their offsets as bytes of uint64, their ranks as bytes of uint32.");
-    m.def("classes_of", &classes_of, nb::arg("code_point"), "The class bits of a code point.");
+    m.def(
+        "classes_of",
+        [](std::uint32_t code_point) {
+            if (code_point >= 0x110000) throw std::invalid_argument("code points are below 0x110000");
+            return classes_of(code_point);
+        },
+        nb::arg("code_point"), "The class bits of a code point.");
 
     nb::class_<SpecialTokens>(m, "SpecialTokens")
         .def(nb::new_(&make_special_tokens), nb::arg("tokens"))
-        .def("first_in", &first_special, nb::arg("text"), "The first of the tokens that stands in a text, or None.");
+        .def("first_in", &first_special, nb::arg("text").none(),
+             "The first of the tokens that stands in a text, or None.")
+        .def("all_in", &all_specials, nb::arg("text").none(), "Where the tokens stand, in bytes: (begin, end, id).");
 
     nb::class_<PythonEncoder>(m, "Encoder")
         .def(nb::init<nb::bytes, InputArray<std::uint64_t>, InputArray<Id>, int, nb::dict>(), nb::arg("tokens"),
              nb::arg("offsets"), nb::arg("ids"), nb::arg("pattern"), nb::arg("special_tokens"))
-        .def("encode", &PythonEncoder::encode, nb::arg("text"), nb::arg("special").none())
-        .def("encode_to_numpy", &PythonEncoder::encode_to_numpy, nb::arg("text"), nb::arg("special").none())
-        .def("count", &PythonEncoder::count, nb::arg("text"), nb::arg("special").none())
+        .def("encode", &PythonEncoder::encode, nb::arg("text").none(), nb::arg("special").none())
+        .def("encode_to_numpy", &PythonEncoder::encode_to_numpy, nb::arg("text").none(), nb::arg("special").none())
+        .def("count", &PythonEncoder::count, nb::arg("text").none(), nb::arg("special").none())
         .def("encode_all", &PythonEncoder::encode_all, nb::arg("texts"), nb::arg("special").none(), nb::arg("threads"))
         .def("encode_pretokens", &PythonEncoder::encode_pretokens, nb::arg("pretokens"))
         .def("merge", &PythonEncoder::merge, nb::arg("pretoken"))
@@ -428,7 +465,7 @@ NB_MODULE(_core, m) {
         .def(
             "__init__",
             [](Counter* self, int pattern, std::shared_ptr<SpecialTokens> special) {
-                new (self) Counter(static_cast<Pattern>(pattern), std::move(special));
+                new (self) Counter(pattern_of(pattern), std::move(special));
             },
             nb::arg("pattern"), nb::arg("special"))
         .def(

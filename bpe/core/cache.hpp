@@ -47,7 +47,7 @@ static_assert(kMaxRank < 1u << 24, "two ids share the low 48 bits");
 // Where the tables keep what does not fit into their entries: a ring, in which the newest takes the room of the oldest.
 // A place is counted from the beginning of time, so that it tells whether what stood there still does.
 class Store {
-   public:
+ public:
     // What a batch may add while places found in it must stay good.
     static constexpr std::size_t kSlack = 1u << 17;
 
@@ -80,7 +80,7 @@ class Store {
         return kept.count() <= Encoding::kInline ? Encoding::of(ids, kept.count(), 0) : kept;
     }
 
-   private:
+ private:
     static constexpr std::size_t kSize = 1u << 22;  // in ids: 16 MiB
 
     Id* begin_of(std::uint64_t place) { return ids_.data() + (place & (kSize - 1)); }

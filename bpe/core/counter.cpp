@@ -1,12 +1,11 @@
 #include "counter.hpp"
 
+#include <algorithm>
 #include <atomic>
 #include <cstring>
-#include <exception>
-#include <mutex>
 #include <stdexcept>
-#include <thread>
 
+#include "threads.hpp"
 #include "vocab.hpp"
 
 namespace bpe {
@@ -64,24 +63,12 @@ void Counter::add_text(std::span<const std::uint8_t> text, std::uint64_t weight,
 }
 
 void Counter::add(std::span<const std::span<const std::uint8_t>> texts, std::uint64_t weight, std::size_t threads) {
-    threads = std::max<std::size_t>(1, std::min(threads, texts.size()));
+    threads = std::clamp<std::size_t>(threads, 1, std::min(kMostThreads, std::max<std::size_t>(1, texts.size())));
     if (tables_.size() < threads) tables_.resize(threads);
     std::atomic<std::size_t> next = 0;
-    std::mutex mutex;
-    std::exception_ptr failure;
-    const auto work = [&](PretokenCounts& counts) {
-        try {
-            for (std::size_t i; (i = next++) < texts.size();) add_text(texts[i], weight, counts);
-        } catch (...) {
-            const std::lock_guard lock(mutex);
-            if (!failure) failure = std::current_exception();
-        }
-    };
-    std::vector<std::thread> helpers;
-    for (std::size_t i = 1; i < threads; ++i) helpers.emplace_back(work, std::ref(tables_[i]));
-    work(tables_[0]);
-    for (std::thread& helper : helpers) helper.join();
-    if (failure) std::rethrow_exception(failure);
+    on_threads(threads, [&](std::size_t thread) {
+        for (std::size_t i; (i = next++) < texts.size();) add_text(texts[i], weight, tables_[thread]);
+    });
 }
 
 void Counter::add_pretokens(std::span<const std::span<const std::uint8_t>> pretokens, std::uint64_t weight) {

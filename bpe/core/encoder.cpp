@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
-#include <exception>
-#include <thread>
+
+#include "threads.hpp"
 
 namespace bpe {
 
@@ -191,27 +191,15 @@ void Encoder::encode_all(std::span<const Bytes> texts, const SpecialTokens* spec
 
     offsets.assign(texts.size() + 1, 0);
     std::atomic<std::size_t> next = 0;
-    std::mutex mutex;
-    std::exception_ptr failure;
-    const auto work = [&] {
-        try {
-            for (std::size_t i; (i = next++) < blocks.size();) {
-                Block& block = blocks[i];
-                for (std::size_t text = block.first; text < block.last; ++text) {
-                    encode(texts[text], special, block.ids);
-                    offsets[text + 1] = static_cast<std::int64_t>(block.ids.size());  // within the block, for now
-                }
+    on_threads(std::min(threads, blocks.size()), [&](std::size_t) {
+        for (std::size_t i; (i = next++) < blocks.size();) {
+            Block& block = blocks[i];
+            for (std::size_t text = block.first; text < block.last; ++text) {
+                encode(texts[text], special, block.ids);
+                offsets[text + 1] = static_cast<std::int64_t>(block.ids.size());  // within the block, for now
             }
-        } catch (...) {
-            const std::lock_guard lock(mutex);
-            if (!failure) failure = std::current_exception();
         }
-    };
-    std::vector<std::thread> helpers;
-    for (std::size_t i = 1; i < std::min(threads, blocks.size()); ++i) helpers.emplace_back(work);
-    work();
-    for (std::thread& helper : helpers) helper.join();
-    if (failure) std::rethrow_exception(failure);
+    });
 
     if (blocks.size() == 1) {
         ids = std::move(blocks[0].ids);

@@ -214,6 +214,7 @@ struct Masks {
     void add_multibyte(const std::uint8_t* bytes, const BlockBits& block) {
         const std::uint64_t lead = block.high & ~continuation;
         well_formed = continuation == (lead << 1 | block.three << 2 | block.four << 3);
+        if (!well_formed) return;
         letter |= whole(block.letter_lead);  // whatever continues these is well-formed
         // The last character may be cut by the block's end; then nothing is known of it.
         const auto last = static_cast<unsigned>(63 - std::countl_zero(~continuation));

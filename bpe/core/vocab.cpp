@@ -130,7 +130,7 @@ void Vocabulary::index_pairs() {
     }
     std::stable_sort(by_length.begin(), by_length.end(),
                      [this](Id a, Id b) { return bytes_of(a).size() < bytes_of(b).size(); });
-    pairs_.assign(std::bit_ceil(by_length.size() * 2 + 1), 0);
+    pairs_.assign(std::bit_ceil(by_length.size() * 2 + 1), kFreeSlot);
     pair_mask_ = pairs_.size() - 1;
     byte_pairs_.assign(1 << 16, kNoId);
     Merger merger(*this);
@@ -141,8 +141,8 @@ void Vocabulary::index_pairs() {
         if (merger.merge(token.data(), token.size(), parts.data()) != 2) continue;  // reached only as a whole pretoken
         const std::uint64_t key = pair_key(parts[0], parts[1]);
         std::size_t slot = pair_slot(key);
-        while (pairs_[slot]) slot = (slot + 1) & pair_mask_;
-        pairs_[slot] = key << kIdBits | id;  // never 0: two ids of one token are the same, and make another
+        while (pairs_[slot] != kFreeSlot) slot = (slot + 1) & pair_mask_;
+        pairs_[slot] = key << kIdBits | id;
         ++pair_count_;
         if (token.size() == 2) byte_pairs_[token[0] << 8 | token[1]] = id;
     }
@@ -150,7 +150,8 @@ void Vocabulary::index_pairs() {
 
 std::vector<Id> Vocabulary::pairs() const {
     std::vector<std::uint64_t> entries;
-    std::copy_if(pairs_.begin(), pairs_.end(), std::back_inserter(entries), [](std::uint64_t entry) { return entry; });
+    std::copy_if(pairs_.begin(), pairs_.end(), std::back_inserter(entries),
+                 [](std::uint64_t entry) { return entry != kFreeSlot; });
     std::sort(entries.begin(), entries.end(),
               [](std::uint64_t a, std::uint64_t b) { return (a & kMaxRank) < (b & kMaxRank); });
     std::vector<Id> pairs;

@@ -63,13 +63,15 @@ class Vocabulary {
         for (std::size_t slot = pair_slot(key);; slot = (slot + 1) & pair_mask_) {
             const std::uint64_t entry = pairs_[slot];
             if (entry >> kIdBits == key) return entry & kMaxRank;
-            if (!entry) return kNoId;
+            if (entry == kFreeSlot) return kNoId;
         }
     }
     // Asks for the memory that merged(left, right) will look at.
     void prefetch_merged(Id left, Id right) const { __builtin_prefetch(&pairs_[pair_slot(pair_key(left, right))]); }
 
  private:
+    static constexpr std::uint64_t kFreeSlot = ~std::uint64_t{0};  // no pair: three ids leave the highest bit clear
+
     static std::uint64_t pair_key(Id left, Id right) { return std::uint64_t{left} << kIdBits | right; }
     std::size_t pair_slot(std::uint64_t key) const { return mix(key) & pair_mask_; }
 
@@ -79,7 +81,7 @@ class Vocabulary {
     std::vector<std::uint8_t> bytes_;
     std::vector<std::uint32_t> starts_;  // by id, and one more
     std::vector<Id> tokens_;             // open addressing by hash of the bytes
-    std::vector<std::uint64_t> pairs_;   // open addressing: left, right and merged id in one word; 0 for a free slot
+    std::vector<std::uint64_t> pairs_;   // open addressing: left, right and merged id in one word
     std::vector<Id> byte_pairs_;         // merged() of two single bytes, without a search: each merge begins there
     std::size_t token_mask_ = 0;
     std::size_t pair_mask_ = 0;
