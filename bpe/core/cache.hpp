@@ -6,13 +6,34 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
+#include <memory>
+#include <new>
 #include <span>
-#include <vector>
 
 #include "vocab.hpp"
 
 namespace bpe {
+
+// An array of zeros from the system, which gives a page only once it is touched: an encoder that sees little text takes
+// little memory, and starts at once.
+template <class T>
+class ZeroedArray {
+ public:
+    explicit ZeroedArray(std::size_t size) : memory_(std::calloc(size + 1, sizeof(T)), &std::free) {
+        if (!memory_) throw std::bad_alloc();
+        const auto address = reinterpret_cast<std::uintptr_t>(memory_.get());
+        data_ = reinterpret_cast<T*>((address + alignof(T) - 1) / alignof(T) * alignof(T));
+    }
+    T& operator[](std::size_t i) { return data_[i]; }
+    const T* data() const { return data_; }
+    T* data() { return data_; }
+
+ private:
+    std::unique_ptr<void, decltype(&std::free)> memory_;
+    T* data_;
+};
 
 // What is known of one pretoken, in one word, so that it can be written out without following a pointer:
 //   bits  0..23, 24..47   the first two ids; or, with more than two, the place in the store where the ids begin
@@ -93,7 +114,7 @@ class Store {
         return head_ - count;
     }
 
-    std::vector<Id> ids_ = std::vector<Id>(kSize);
+    ZeroedArray<Id> ids_{kSize};
     std::uint64_t head_ = kSize;  // so that place 0, which a table's empty entries name, is never alive
 };
 
@@ -154,8 +175,8 @@ class ShortTable {  // up to 8 bytes
     }
 
  private:
-    static constexpr std::size_t kBuckets = 1 << 15;  // 2 MiB
-    std::vector<Bucket> buckets_ = std::vector<Bucket>(kBuckets);
+    static constexpr std::size_t kBuckets = 1 << 16;  // 4 MiB
+    ZeroedArray<Bucket> buckets_{kBuckets};
 };
 
 class MediumTable {  // 9 to 16 bytes
@@ -193,8 +214,8 @@ class MediumTable {  // 9 to 16 bytes
     }
 
  private:
-    static constexpr std::size_t kBuckets = 1 << 15;  // 2 MiB
-    std::vector<Bucket> buckets_ = std::vector<Bucket>(kBuckets);
+    static constexpr std::size_t kBuckets = 1 << 17;  // 8 MiB
+    ZeroedArray<Bucket> buckets_{kBuckets};
 };
 
 class LongTable {  // up to 256 bytes: the table holds hashes, the store ids and bytes
@@ -229,8 +250,8 @@ class LongTable {  // up to 256 bytes: the table holds hashes, the store ids and
     }
 
  private:
-    static constexpr std::size_t kBuckets = 1 << 15;  // 2 MiB
-    std::vector<Bucket> buckets_ = std::vector<Bucket>(kBuckets);
+    static constexpr std::size_t kBuckets = 1 << 16;  // 4 MiB
+    ZeroedArray<Bucket> buckets_{kBuckets};
 };
 
 struct PretokenCache {

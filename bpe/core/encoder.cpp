@@ -25,6 +25,7 @@ struct Encoder::Workspace {
     std::uint64_t ends[kBatch];
     Pretoken pretokens[kBatch];
     Encoding found[kBatch];
+    std::vector<Id> fresh = std::vector<Id>(kBatch * LongTable::kLongest);  // what merging makes of the missing ones
 };
 
 // Holds a workspace that no other call uses.
@@ -151,17 +152,48 @@ void Encoder::look_up(Table& table, Workspace& workspace, std::span<const std::u
         __builtin_prefetch(buckets[i]);
     }
     Store& store = workspace.cache.store;
-    for (std::size_t i = 0; i < numbers.size(); ++i) {
+    std::uint32_t missing[kBatch];
+    std::size_t misses = 0;
+    for (std::uint32_t i = 0; i < numbers.size(); ++i) {
+        const Pretoken& pretoken = workspace.pretokens[numbers[i]];
+        const Encoding found = Table::find(*buckets[i], keys[i], pretoken, store);
+        workspace.found[numbers[i]] = found;
+        missing[misses] = i;
+        misses += found.count() == 0 && pretoken.length <= Table::kLongest;  // longer: encoded where it is written
+    }
+    if (!misses) return;
+
+    // Encode what is missing, the whole pretoken first, as the reference does.
+    std::uint64_t hashes[kBatch];
+    for (std::size_t m = 0; m < misses; ++m) {
+        const Bytes pretoken = workspace.pretokens[numbers[missing[m]]].span();
+        hashes[m] = hash_bytes(pretoken.data(), pretoken.size());
+        vocabulary_->prefetch_find(hashes[m]);
+    }
+    MergeJob jobs[kBatch];
+    std::uint32_t of_job[kBatch];
+    std::size_t merges = 0;
+    Id* room = workspace.fresh.data();
+    const auto remember = [&](std::uint32_t i, std::span<const Id> ids) {
+        if (ids.size() > Encoding::kMostIds) return;
         const Pretoken& pretoken = workspace.pretokens[numbers[i]];
         Encoding& found = workspace.found[numbers[i]];
-        found = Table::find(*buckets[i], keys[i], pretoken, store);
-        if (found.count()) [[likely]]
+        found = Table::find(*buckets[i], keys[i], pretoken, store);  // it may have been missing twice
+        if (!found.count()) found = Table::put(*buckets[i], keys[i], pretoken, ids, store);
+    };
+    for (std::size_t m = 0; m < misses; ++m) {
+        const Bytes pretoken = workspace.pretokens[numbers[missing[m]]].span();
+        const Id whole = vocabulary_->find(pretoken.data(), pretoken.size(), hashes[m]);
+        if (whole != kNoId) {
+            remember(missing[m], {&whole, 1});
             continue;
-        if (pretoken.length > Table::kLongest) continue;  // encoded where it is written
-        Id ids[Table::kLongest];
-        const std::size_t count = encode_afresh(pretoken.span(), workspace.merger, ids);
-        if (count <= Encoding::kMostIds) found = Table::put(*buckets[i], keys[i], pretoken, {ids, count}, store);
+        }
+        jobs[merges] = {pretoken.data(), pretoken.size(), room, 0};
+        of_job[merges++] = missing[m];
+        room += pretoken.size();
     }
+    workspace.merger.merge({jobs, merges});
+    for (std::size_t m = 0; m < merges; ++m) remember(of_job[m], {jobs[m].ids, jobs[m].count});
 }
 
 // The whole pretoken first, as the reference does, then merging. There must be room for pretoken.size() ids.

@@ -1,8 +1,11 @@
 #include "merge.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <functional>
 #include <stdexcept>
+
+#include "unicode.hpp"
 
 namespace bpe {
 
@@ -25,36 +28,132 @@ std::size_t merge_plain(const Vocabulary& vocabulary, const std::uint8_t* bytes,
     }
 }
 
-// Up to this many bytes, looking over all ranks for the lowest is quicker than keeping a heap.
-constexpr std::size_t kShort = 48;
-
-std::size_t Merger::merge(const std::uint8_t* bytes, std::size_t size, Id* ids) {
-    return size <= kShort ? merge_short(bytes, size, ids) : merge_long(bytes, size, ids);
-}
-
-// The definition with the ranks of all neighbours kept: a merge asks the table for two pairs, not for all of them.
-std::size_t Merger::merge_short(const std::uint8_t* bytes, std::size_t size, Id* ids) {
-    Id ranks[kShort];  // ranks[i]: what ids[i] and ids[i + 1] merge into
-    for (std::size_t i = 0; i < size; ++i) ids[i] = vocabulary_.id_of_byte(bytes[i]);
-    for (std::size_t i = 0; i + 1 < size; ++i) ranks[i] = vocabulary_.merged_bytes(bytes[i], bytes[i + 1]);
-    while (size > 1) {
-        std::size_t place = 0;
-        Id lowest = ranks[0];
-        for (std::size_t i = 1; i + 1 < size; ++i) {
-            if (ranks[i] < lowest) {
-                lowest = ranks[i];
-                place = i;
+void Merger::merge(std::span<MergeJob> jobs) {
+    std::size_t next = 0;
+    std::size_t busy = 0;
+    const auto fill = [&](Lane& lane) {
+        while (next < jobs.size()) {
+            MergeJob& job = jobs[next++];
+            if (job.size <= kShort) {
+                begin(lane, job);
+                return true;
+            }
+            job.count = merge_long(job.bytes, job.size, job.ids);
+        }
+        return false;
+    };
+    while (busy < kLanes && fill(lanes_[busy])) ++busy;
+    while (busy) {
+        for (std::size_t i = 0; i < busy;) {
+            if (step(lanes_[i])) {
+                ++i;
+            } else if (!fill(lanes_[i])) {  // nothing more to begin: the last lane takes this one's place
+                if (i != --busy) lanes_[i] = lanes_[busy];
             }
         }
-        if (lowest == kNoId) break;
-        ids[place] = lowest;
-        --size;
-        for (std::size_t i = place + 1; i < size; ++i) ids[i] = ids[i + 1];
-        for (std::size_t i = place + 1; i + 1 < size; ++i) ranks[i] = ranks[i + 1];
-        if (place > 0) ranks[place - 1] = vocabulary_.merged(ids[place - 1], lowest);
-        if (place + 1 < size) ranks[place] = vocabulary_.merged(lowest, ids[place + 1]);
     }
-    return size;
+}
+
+// Lays out the symbols that the pretoken begins with, and the ranks of all its pairs.
+void Merger::begin(Lane& lane, MergeJob& job) const {
+    const auto size = static_cast<std::uint32_t>(job.size);
+    lane.job = &job;
+    lane.place = kShort;
+    lane.padded = (size + 7) & ~7u;
+    lane.live = ~std::uint64_t{0} >> (64 - size);
+    bool any_high = false;
+    for (std::uint32_t i = 0; i < size; ++i) {
+        lane.symbols[i] = vocabulary_.id_of_byte(job.bytes[i]);
+        any_high |= job.bytes[i] >= 0x80;
+    }
+    for (std::uint32_t i = 0; i + 1 < size; ++i) {
+        const Id id = vocabulary_.merged_bytes(job.bytes[i], job.bytes[i + 1]);
+        lane.candidates[i] = id == kNoId ? kNone : static_cast<std::int32_t>(id << 6 | i);
+    }
+    for (std::uint32_t i = size - 1; i < lane.padded; ++i) lane.candidates[i] = kNone;
+    if (any_high) begin_with_characters(lane);
+}
+
+// Puts whole characters in the place of their bytes, where that is what merging comes to first in any case.
+void Merger::begin_with_characters(Lane& lane) const {
+    const std::uint8_t* bytes = lane.job->bytes;
+    const auto size = static_cast<std::uint32_t>(lane.job->size);
+    std::uint64_t whole = 0;  // where the characters begin
+    for (std::uint32_t i = 0; i < size; ++i) {
+        if (bytes[i] < 0xC2) continue;
+        const Character character = read_character(bytes, i, size);
+        if (character.length != 2 && character.length != 3) continue;
+        const std::uint32_t end = i + character.length;
+        const Id id = vocabulary_.whole_character(
+            character.length == 2 ? (bytes[i] & 0x1F) << 6 | (bytes[i + 1] & 0x3F)
+                                  : (bytes[i] & 0x0F) << 12 | (bytes[i + 1] & 0x3F) << 6 | (bytes[i + 2] & 0x3F));
+        if (id != kNoId && !(i > 0 && vocabulary_.may_be_crossed(bytes[i - 1], bytes[i])) &&
+            !(end < size && vocabulary_.may_be_crossed(bytes[end - 1], bytes[end]))) {
+            whole |= std::uint64_t{1} << i;
+            lane.symbols[i] = id;
+            for (std::uint32_t j = i + 1; j < end; ++j) {
+                lane.live &= ~(std::uint64_t{1} << j);
+                lane.candidates[j] = kNone;
+            }
+        }
+        i = end - 1;
+    }
+    // The pairs on both sides of each are other ones now.
+    std::uint64_t changed = whole;
+    for (std::uint64_t left = whole; left; left &= left - 1) {
+        const std::uint64_t before = lane.live & ((left & -left) - 1);
+        if (before) changed |= std::uint64_t{1} << (63 - std::countl_zero(before));
+    }
+    for (; changed; changed &= changed - 1) {
+        const auto place = static_cast<std::uint32_t>(std::countr_zero(changed));
+        const std::uint64_t after = lane.live & (~std::uint64_t{1} << place);
+        Id id = kNoId;
+        if (after) id = vocabulary_.merged(lane.symbols[place], lane.symbols[std::countr_zero(after)]);
+        lane.candidates[place] = id == kNoId ? kNone : static_cast<std::int32_t>(id << 6 | place);
+    }
+}
+
+// Makes one merge; false where none is left, with the ids written.
+bool Merger::step(Lane& lane) const {
+    const auto candidate = [&](std::uint32_t left, std::uint32_t right) {
+        const Id id = vocabulary_.merged(lane.symbols[left], lane.symbols[right]);
+        lane.candidates[left] = id == kNoId ? kNone : static_cast<std::int32_t>(id << 6 | left);
+    };
+    const auto before = [&](std::uint32_t place) { return lane.live & ((std::uint64_t{1} << place) - 1); };
+    const auto after = [&](std::uint32_t place) { return lane.live & (~std::uint64_t{1} << place); };
+    const auto highest = [](std::uint64_t bits) { return static_cast<std::uint32_t>(63 - std::countl_zero(bits)); };
+    const auto lowest = [](std::uint64_t bits) { return static_cast<std::uint32_t>(std::countr_zero(bits)); };
+
+    // 1. Look up the pairs of the token that was made last.
+    if (lane.place < kShort) {
+        if (const std::uint64_t left = before(lane.place)) candidate(highest(left), lane.place);
+        if (const std::uint64_t right = after(lane.place)) candidate(lane.place, lowest(right));
+    }
+    // 2. Take the lowest rank, the leftmost among equals: the place is in the low bits.
+    std::int32_t best = kNone;
+    for (std::uint32_t i = 0; i < lane.padded; ++i) best = std::min(best, lane.candidates[i]);
+    if (best == kNone) {
+        std::size_t count = 0;
+        for (std::uint64_t left = lane.live; left; left &= left - 1)
+            lane.job->ids[count++] = lane.symbols[lowest(left)];
+        lane.job->count = count;
+        return false;
+    }
+    // 3. Merge there, and ask for the memory of the two pairs that this makes.
+    const std::uint32_t place = static_cast<std::uint32_t>(best) & (kShort - 1);
+    const std::uint32_t absorbed = lowest(after(place));
+    lane.symbols[place] = static_cast<Id>(best) >> 6;
+    lane.live &= ~(std::uint64_t{1} << absorbed);
+    lane.candidates[absorbed] = kNone;
+    lane.candidates[place] = kNone;
+    lane.place = place;
+    if (const std::uint64_t left = before(place)) {
+        vocabulary_.prefetch_merged(lane.symbols[highest(left)], lane.symbols[place]);
+    }
+    if (const std::uint64_t right = after(place)) {
+        vocabulary_.prefetch_merged(lane.symbols[place], lane.symbols[lowest(right)]);
+    }
+    return true;
 }
 
 // A heap of candidate merges, lowest rank first, leftmost among equals. A candidate whose neighbours have changed since

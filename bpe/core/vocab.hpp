@@ -51,8 +51,10 @@ class Vocabulary {
 
     Id id_of_byte(std::uint8_t byte) const { return byte_ids_[byte]; }
 
-    // The token that has exactly these bytes, or kNoId.
-    Id find(const std::uint8_t* bytes, std::size_t size) const;
+    // The token that has exactly these bytes, or kNoId. `hash` is hash_bytes of them.
+    Id find(const std::uint8_t* bytes, std::size_t size) const { return find(bytes, size, hash_bytes(bytes, size)); }
+    Id find(const std::uint8_t* bytes, std::size_t size, std::uint64_t hash) const;
+    void prefetch_find(std::uint64_t hash) const { __builtin_prefetch(&tokens_[hash & token_mask_]); }
 
     // The token that two single bytes merge into, or kNoId.
     Id merged_bytes(std::uint8_t left, std::uint8_t right) const { return byte_pairs_[left << 8 | right]; }
@@ -66,6 +68,12 @@ class Vocabulary {
             if (entry == kFreeSlot) return kNoId;
         }
     }
+    // Where merging may begin with whole characters in place of their bytes: the token of a character below U+10000
+    // that has several bytes, or kNoId; and whether the edge between two bytes forbids it. See index_characters.
+    Id whole_character(std::uint32_t code_point) const { return characters_[code_point]; }
+    bool may_be_crossed(std::uint8_t before, std::uint8_t after) const {
+        return crossed_[before][after >> 6] >> (after & 63) & 1;
+    }
     // Asks for the memory that merged(left, right) will look at.
     void prefetch_merged(Id left, Id right) const { __builtin_prefetch(&pairs_[pair_slot(pair_key(left, right))]); }
 
@@ -77,12 +85,15 @@ class Vocabulary {
 
     void index_tokens();
     void index_pairs();
+    void index_characters();
 
     std::vector<std::uint8_t> bytes_;
     std::vector<std::uint32_t> starts_;  // by id, and one more
-    std::vector<Id> tokens_;             // open addressing by hash of the bytes
+    std::vector<std::uint64_t> tokens_;  // open addressing by hash of the bytes: its high half, and the id
     std::vector<std::uint64_t> pairs_;   // open addressing: left, right and merged id in one word
     std::vector<Id> byte_pairs_;         // merged() of two single bytes, without a search: each merge begins there
+    std::vector<Id> characters_;         // by code point
+    std::uint64_t crossed_[256][4] = {};
     std::size_t token_mask_ = 0;
     std::size_t pair_mask_ = 0;
     std::size_t pair_count_ = 0;

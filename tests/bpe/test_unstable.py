@@ -8,7 +8,8 @@ import tiktoken
 from bpe import Tokenizer
 
 TEXTS = [
-    "", "a", "hello fanta", "hello \n", "a  ", "x\n\n ", "日本", "can't", "12", "naï", "  \t", "z é", "привет ми", " \u3000",
+    "", "a", "hello fanta", "hello \n", "a  ", "x\n\n ", "日本", "can't", "12", "naï", "  \t", "z é", "привет ми",
+    " \u3000",
     "<|eot_id|>", "hi <|eot_id|>", "hi<|eot_id|> th", "x \u00a0", "a\x1c",
 ]  # fmt: skip
 

@@ -285,3 +285,14 @@ def test_an_interrupted_training_says_so_and_leaves_no_model(data: Path, tmp_pat
     assert "interrupted" in said
     assert not (output / "model.safetensors").exists()
     assert not [path for path in output.rglob("*") if path.name.startswith(".")]
+
+
+def test_the_options_of_pretrain_have_the_defaults_of_train_config() -> None:
+    from dataclasses import fields
+
+    from model.train import TrainConfig
+
+    options = {option.name: option.default for option in cli.commands["pretrain"].params}
+    for field in fields(TrainConfig):
+        if field.name in options and field.name not in ("minutes", "steps"):
+            assert options[field.name] == field.default, field.name
