@@ -6,61 +6,54 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
-#include <memory>
-#include <new>
 #include <span>
 
+#include "memory.hpp"
 #include "vocab.hpp"
 
 namespace bpe {
 
-// An array of zeros from the system, which gives a page only once it is touched: an encoder that sees little text takes
-// little memory, and starts at once.
+// An array of zeros from the system, which gives memory only once it is touched: an encoder that sees little text takes
+// little of it, and starts at once. In large pages where there are such, since lookups go everywhere.
 template <class T>
 class ZeroedArray {
  public:
-    explicit ZeroedArray(std::size_t size) : memory_(std::calloc(size + 1, sizeof(T)), &std::free) {
-        if (!memory_) throw std::bad_alloc();
-        const auto address = reinterpret_cast<std::uintptr_t>(memory_.get());
-        data_ = reinterpret_cast<T*>((address + alignof(T) - 1) / alignof(T) * alignof(T));
-    }
-    T& operator[](std::size_t i) { return data_[i]; }
-    const T* data() const { return data_; }
-    T* data() { return data_; }
+    explicit ZeroedArray(std::size_t size) : memory_(zeroed_memory(size * sizeof(T))) {}
+    T& operator[](std::size_t i) { return data()[i]; }
+    T* data() { return static_cast<T*>(memory_.get()); }
+    const T* data() const { return static_cast<const T*>(memory_.get()); }
 
  private:
-    std::unique_ptr<void, decltype(&std::free)> memory_;
-    T* data_;
+    ZeroedMemory memory_;
 };
 
 // What is known of one pretoken, in one word, so that it can be written out without following a pointer:
 //   bits  0..23, 24..47   the first two ids; or, with more than two, the place in the store where the ids begin
-//   bits 48..55           how many ids; 0 where nothing is known
-//   bits 56..63           the length of the pretoken, where it is part of a table's key
+//   bits 48..                how many ids; 0 where nothing is known
 class Encoding {
  public:
     static constexpr std::size_t kInline = 2;
     static constexpr std::size_t kMostIds = 255;
 
     Encoding() = default;
-    static Encoding of(const Id* ids, std::size_t count, std::size_t length) {
-        return Encoding(ids[0] | std::uint64_t{count > 1 ? ids[1] : 0} << 24, count, length);
+    static Encoding of(const Id* ids, std::size_t count) {
+        return Encoding(ids[0] | std::uint64_t{count > 1 ? ids[1] : 0} << 24, count);
     }
-    static Encoding stored(std::uint64_t place, std::size_t count, std::size_t length) {
-        return Encoding(place, count, length);
-    }
+    static Encoding stored(std::uint64_t place, std::size_t count) { return Encoding(place, count); }
 
-    std::size_t count() const { return bits_ >> 48 & 0xFF; }
-    std::size_t length() const { return bits_ >> 56; }
+    std::size_t count() const { return bits_ >> 48; }
     std::uint64_t place() const { return bits_ & 0xFFFFFFFFFFFF; }
     Id first() const { return bits_ & 0xFFFFFF; }
     Id second() const { return bits_ >> 24 & 0xFFFFFF; }
 
+    // This one if `condition`, else nothing; without a branch.
+    Encoding where(bool condition) const { return Encoding(bits_ & -std::uint64_t{condition}); }
+    friend Encoding operator|(Encoding a, Encoding b) { return Encoding(a.bits_ | b.bits_); }
+
  private:
-    Encoding(std::uint64_t low, std::size_t count, std::size_t length)
-        : bits_(low | std::uint64_t{count} << 48 | std::uint64_t{length} << 56) {}
+    explicit Encoding(std::uint64_t bits) : bits_(bits) {}
+    Encoding(std::uint64_t low, std::size_t count) : bits_(low | std::uint64_t{count} << 48) {}
     std::uint64_t bits_ = 0;
 };
 static_assert(kMaxRank < 1u << 24, "two ids share the low 48 bits");
@@ -77,11 +70,11 @@ class Store {
         return encoding.count() <= Encoding::kInline || head_ - encoding.place() <= kSize - kSlack;
     }
 
-    Encoding keep(std::span<const Id> ids, std::size_t length) {
-        if (ids.size() <= Encoding::kInline) return Encoding::of(ids.data(), ids.size(), length);
+    Encoding keep(std::span<const Id> ids) {
+        if (ids.size() <= Encoding::kInline) return Encoding::of(ids.data(), ids.size());
         const std::uint64_t place = take(ids.size());
         std::copy(ids.begin(), ids.end(), begin_of(place));
-        return Encoding::stored(place, ids.size(), length);
+        return Encoding::stored(place, ids.size());
     }
 
     // The ids, then the length of the text, then the text; the place is that of the ids, however few they are.
@@ -90,7 +83,7 @@ class Store {
         Id* out = std::copy(ids.begin(), ids.end(), begin_of(place));
         *out = static_cast<Id>(text.size());
         std::memcpy(out + 1, text.data(), text.size());
-        return Encoding::stored(place, ids.size(), 0);
+        return Encoding::stored(place, ids.size());
     }
     // What keep_with_text gave, if it is still there and its text is this one, with the ids in it if they are few.
     Encoding with_text(Encoding kept, std::span<const std::uint8_t> text) const {
@@ -98,7 +91,7 @@ class Store {
         const Id* ids = at(kept.place());
         const Id* length = ids + kept.count();
         if (*length != text.size() || std::memcmp(length + 1, text.data(), text.size()) != 0) return {};
-        return kept.count() <= Encoding::kInline ? Encoding::of(ids, kept.count(), 0) : kept;
+        return kept.count() <= Encoding::kInline ? Encoding::of(ids, kept.count()) : kept;
     }
 
  private:
@@ -126,6 +119,9 @@ struct Pretoken {
 
     std::span<const std::uint8_t> span() const { return {bytes, length}; }
 
+    // Its first 7 bytes, or all if it has fewer.
+    Pretoken start() const { return {bytes, std::min<std::size_t>(length, 7), readable}; }
+
     // Bytes [at, at + 8) of the pretoken as a word, zeros after its end.
     std::uint64_t word(std::size_t at) const {
         std::uint64_t word = 0;
@@ -141,37 +137,44 @@ struct Pretoken {
 
 // The tables, one for each class of lengths. Each has a Key, made from a pretoken; buckets, one cache line each, among
 // which the key names one; and entries in a bucket, of which the newest stand first and the oldest gives way. Nothing
-// is searched for beyond one line, and no table ever grows. A length stands beside a key of padded bytes, since
-// zeros may be text.
+// is searched for beyond one line, and no table ever grows. The length stands in the last byte of a key of padded
+// bytes, since zeros may be text. All entries of a bucket are compared, without a branch: which one it is cannot be
+// predicted.
 
-class ShortTable {  // up to 8 bytes
+class ShortTable {  // up to 7 bytes
  public:
-    static constexpr std::size_t kLongest = 8;
-    struct Key {
-        std::uint64_t bytes;
-        std::size_t length;
-    };
+    static constexpr std::size_t kLongest = 7;
+    using Key = std::uint64_t;
     struct alignas(64) Bucket {
         std::uint64_t keys[4];
         Encoding values[4];
     };
 
-    static Key key_of(const Pretoken& pretoken) { return {pretoken.word(0), pretoken.length}; }
-    Bucket& bucket(const Key& key) { return buckets_[mix(key.bytes) & (kBuckets - 1)]; }
-
-    static Encoding find(const Bucket& bucket, const Key& key, const Pretoken&, const Store& store) {
-        for (int i = 0; i < 4; ++i) {
-            if (bucket.keys[i] == key.bytes && bucket.values[i].length() == key.length) {
-                return store.holds(bucket.values[i]) ? bucket.values[i] : Encoding();
-            }
-        }
-        return {};
+    static Key key_of(const Pretoken& pretoken) { return pretoken.word(0) | std::uint64_t{pretoken.length} << 56; }
+    // key_of(pretoken.start()), where 8 bytes may be read.
+    static Key key_of_start(const Pretoken& pretoken) {
+        const std::size_t length = std::min(pretoken.length, kLongest);
+        std::uint64_t word;
+        std::memcpy(&word, pretoken.bytes, 8);
+        if constexpr (std::endian::native == std::endian::big) word = __builtin_bswap64(word);
+        return (word & ((std::uint64_t{1} << 8 * length) - 1)) | std::uint64_t{length} << 56;
     }
-    static Encoding put(Bucket& bucket, const Key& key, const Pretoken&, std::span<const Id> ids, Store& store) {
-        std::memmove(bucket.keys + 1, bucket.keys, 3 * sizeof bucket.keys[0]);
-        std::memmove(bucket.values + 1, bucket.values, 3 * sizeof bucket.values[0]);
-        bucket.keys[0] = key.bytes;
-        return bucket.values[0] = store.keep(ids, key.length);
+    Bucket& bucket(Key key) { return buckets_[mix(key) & (kBuckets - 1)]; }
+
+    static Encoding find(const Bucket& bucket, Key key, const Pretoken&, const Store& store) {
+        Encoding found;
+        for (int i = 0; i < 4; ++i) found = found | bucket.values[i].where(bucket.keys[i] == key);
+        return found.where(store.holds(found));
+    }
+    static Encoding put(Bucket& bucket, Key key, const Pretoken&, std::span<const Id> ids, Store& store) {
+        int free = 0;  // an entry of this key that the store has lost, else the oldest
+        while (free < 3 && bucket.keys[free] != key) ++free;
+        for (; free > 0; --free) {
+            bucket.keys[free] = bucket.keys[free - 1];
+            bucket.values[free] = bucket.values[free - 1];
+        }
+        bucket.keys[0] = key;
+        return bucket.values[0] = store.keep(ids);
     }
 
  private:
@@ -179,13 +182,12 @@ class ShortTable {  // up to 8 bytes
     ZeroedArray<Bucket> buckets_{kBuckets};
 };
 
-class MediumTable {  // 9 to 16 bytes
+class MediumTable {  // 8 to 15 bytes
  public:
-    static constexpr std::size_t kLongest = 16;
+    static constexpr std::size_t kLongest = 15;
     struct Key {
         std::uint64_t low;
         std::uint64_t high;
-        std::size_t length;
     };
     struct alignas(64) Bucket {
         std::uint64_t low[2];
@@ -193,24 +195,27 @@ class MediumTable {  // 9 to 16 bytes
         Encoding values[2];
     };
 
-    static Key key_of(const Pretoken& pretoken) { return {pretoken.word(0), pretoken.word(8), pretoken.length}; }
+    static Key key_of(const Pretoken& pretoken) {
+        return {pretoken.word(0), pretoken.word(8) | std::uint64_t{pretoken.length} << 56};
+    }
     Bucket& bucket(const Key& key) { return buckets_[mix(key.low ^ mix(key.high)) & (kBuckets - 1)]; }
 
     static Encoding find(const Bucket& bucket, const Key& key, const Pretoken&, const Store& store) {
+        Encoding found;
         for (int i = 0; i < 2; ++i) {
-            if (bucket.low[i] == key.low && bucket.high[i] == key.high && bucket.values[i].length() == key.length) {
-                return store.holds(bucket.values[i]) ? bucket.values[i] : Encoding();
-            }
+            found = found | bucket.values[i].where(((bucket.low[i] ^ key.low) | (bucket.high[i] ^ key.high)) == 0);
         }
-        return {};
+        return found.where(store.holds(found));
     }
     static Encoding put(Bucket& bucket, const Key& key, const Pretoken&, std::span<const Id> ids, Store& store) {
-        bucket.low[1] = bucket.low[0];
-        bucket.high[1] = bucket.high[0];
-        bucket.values[1] = bucket.values[0];
+        if (bucket.low[0] != key.low || bucket.high[0] != key.high) {
+            bucket.low[1] = bucket.low[0];
+            bucket.high[1] = bucket.high[0];
+            bucket.values[1] = bucket.values[0];
+        }
         bucket.low[0] = key.low;
         bucket.high[0] = key.high;
-        return bucket.values[0] = store.keep(ids, key.length);
+        return bucket.values[0] = store.keep(ids);
     }
 
  private:

@@ -15,17 +15,40 @@ static_assert(most_stored(kBatch) <= Store::kSlack);
 
 }  // namespace
 
+// What is looked up in one table for a batch, by the numbers of the pretokens in it.
+template <class Table>
+struct Lookups {
+    typename Table::Key keys[kBatch];
+    typename Table::Bucket* buckets[kBatch];
+};
+
 // What one call works with.
 struct Encoder::Workspace {
     explicit Workspace(const Vocabulary& vocabulary) : merger(vocabulary) {}
 
     Merger merger;
     PretokenCache cache;
-    // One batch: the pretokens, and what is found of each.
+    // One batch.
     std::uint64_t ends[kBatch];
-    Pretoken pretokens[kBatch];
     Encoding found[kBatch];
+    Lookups<ShortTable> shorts;
+    Lookups<MediumTable> mediums;
+    Lookups<LongTable> longs;
+    MergeJob jobs[kBatch];
     std::vector<Id> fresh = std::vector<Id>(kBatch * LongTable::kLongest);  // what merging makes of the missing ones
+};
+
+// Consecutive pretokens of a text.
+struct Encoder::Batch {
+    Bytes text;
+    std::size_t begin;
+    std::span<const std::uint64_t> ends;
+
+    std::size_t size() const { return ends.size(); }
+    std::size_t start(std::size_t i) const { return i ? ends[i - 1] : begin; }
+    Pretoken operator[](std::size_t i) const {
+        return {text.data() + start(i), ends[i] - start(i), text.size() - start(i)};
+    }
 };
 
 // Holds a workspace that no other call uses.
@@ -74,7 +97,7 @@ void Encoder::encode(Bytes text, const SpecialTokens* special, IdBuffer& ids) co
 void Encoder::encode_part(Bytes text, Workspace& workspace, IdBuffer& ids) const {
     for (std::size_t begin = 0; begin < text.size();) {
         const std::size_t count = scan(pattern_, text.data(), begin, text.size(), workspace.ends, kBatch);
-        encode_batch(text, begin, {workspace.ends, count}, workspace, ids);
+        encode_batch({text, begin, {workspace.ends, count}}, workspace, ids);
         begin = workspace.ends[count - 1];
     }
 }
@@ -92,108 +115,115 @@ void Encoder::encode_pretokens(std::span<const Bytes> pretokens, IdBuffer& ids) 
     std::size_t begin = 0;
     for (std::size_t first = 0; first < ends.size(); first += kBatch) {
         const auto batch = std::span(ends).subspan(first, std::min(kBatch, ends.size() - first));
-        encode_batch(text, begin, batch, *workspace, ids);
+        encode_batch({text, begin, batch}, *workspace, ids);
         begin = batch.back();
     }
 }
 
-// Appends the ids of the pretokens of `text` that begin at `begin` and end at `ends`.
-void Encoder::encode_batch(Bytes text, std::size_t begin, std::span<const std::uint64_t> ends, Workspace& workspace,
-                           IdBuffer& ids) const {
-    // 1. Sort the pretokens by length class, without a branch: which class the next one has cannot be predicted.
-    std::uint32_t short_numbers[kBatch], medium_numbers[kBatch], long_numbers[kBatch];
-    std::size_t shorts = 0, mediums = 0, longs = 0;
-    std::size_t start = begin;
-    for (std::uint32_t i = 0; i < ends.size(); ++i) {
-        const std::size_t length = ends[i] - start;
-        workspace.pretokens[i] = {text.data() + start, length, text.size() - start};
-        short_numbers[shorts] = medium_numbers[mediums] = long_numbers[longs] = i;
-        shorts += length <= ShortTable::kLongest;
-        mediums += length > ShortTable::kLongest && length <= MediumTable::kLongest;
-        longs += length > MediumTable::kLongest;
-        start = ends[i];
-    }
-
-    // 2. Find the ids of each class.
+void Encoder::encode_batch(const Batch& batch, Workspace& workspace, IdBuffer& ids) const {
+    // 1. Look all pretokens up as if they were short, as most are, and list those that are not. Which class the next
+    // one has cannot be predicted, so nothing branches on it. All buckets are asked for before the first is looked at,
+    // so that the waits for memory overlap.
     PretokenCache& cache = workspace.cache;
-    look_up(cache.short_table, workspace, {short_numbers, shorts});
-    look_up(cache.medium_table, workspace, {medium_numbers, mediums});
-    look_up(cache.long_table, workspace, {long_numbers, longs});
+    Lookups<ShortTable>& shorts = workspace.shorts;
+    std::uint32_t medium_numbers[kBatch], long_numbers[kBatch];
+    std::size_t mediums = 0, longs = 0;
+    const bool roomy = batch.start(batch.size() - 1) + 8 <= batch.text.size();  // each may be read as a word
+    for (std::uint32_t i = 0; i < batch.size(); ++i) {
+        const Pretoken pretoken = batch[i];
+        shorts.keys[i] = roomy ? ShortTable::key_of_start(pretoken) : ShortTable::key_of(pretoken.start());
+        shorts.buckets[i] = &cache.short_table.bucket(shorts.keys[i]);
+        __builtin_prefetch(shorts.buckets[i]);
+        medium_numbers[mediums] = long_numbers[longs] = i;
+        mediums += pretoken.length > ShortTable::kLongest && pretoken.length <= MediumTable::kLongest;
+        longs += pretoken.length > MediumTable::kLongest;
+    }
+    std::uint32_t missing[kBatch];
+    std::size_t misses = 0;
+    for (std::uint32_t i = 0; i < batch.size(); ++i) {
+        workspace.found[i] = ShortTable::find(*shorts.buckets[i], shorts.keys[i], {}, cache.store);
+        missing[misses] = i;
+        misses += workspace.found[i].count() == 0 && batch[i].length <= ShortTable::kLongest;
+    }
+    if (misses) encode_missing(cache.short_table, shorts, {missing, misses}, batch, workspace);
 
-    // 3. Write them, in order. Two ids are written always, and the end moves by as many as there are.
-    ids.reserve(ends.back() - begin + Encoding::kInline);  // a byte makes one id at most
+    // 2. The longer ones.
+    look_up(cache.medium_table, workspace.mediums, {medium_numbers, mediums}, batch, workspace);
+    look_up(cache.long_table, workspace.longs, {long_numbers, longs}, batch, workspace);
+
+    // 3. Write all, in order. Two ids are written always, and the end moves by as many as there are.
+    ids.reserve(batch.ends.back() - batch.begin + Encoding::kInline);  // a byte makes one id at most
     Id* out = ids.end();
-    for (std::size_t i = 0; i < ends.size(); ++i) {
+    for (std::size_t i = 0; i < batch.size(); ++i) {
         const Encoding encoding = workspace.found[i];
         const std::size_t count = encoding.count();
-        if (count - 1 < Encoding::kInline) [[likely]] {
-            out[0] = encoding.first();
-            out[1] = encoding.second();
-            out += count;
-        } else if (count) {
-            std::memcpy(out, cache.store.at(encoding.place()), count * sizeof(Id));
-            out += count;
-        } else {  // too long to be remembered
-            out += encode_afresh(workspace.pretokens[i].span(), workspace.merger, out);
+        out[0] = encoding.first();
+        out[1] = encoding.second();
+        if (count - 1 >= Encoding::kInline) [[unlikely]] {
+            if (count) {
+                std::memcpy(out, cache.store.at(encoding.place()), count * sizeof(Id));
+            } else {  // too long to be remembered
+                out += encode_afresh(batch[i].span(), workspace.merger, out);
+            }
         }
+        out += count;
     }
     ids.advance(static_cast<std::size_t>(out - ids.end()));
 }
 
-// Sets workspace.found of the pretokens with these numbers. All keys are made and their buckets asked for before the
-// first is looked at, so that the waits for memory overlap.
+// Finds the encodings of the pretokens with these numbers, which are of the table's class or longer.
 template <class Table>
-void Encoder::look_up(Table& table, Workspace& workspace, std::span<const std::uint32_t> numbers) const {
-    typename Table::Key keys[kBatch];
-    typename Table::Bucket* buckets[kBatch];
-    for (std::size_t i = 0; i < numbers.size(); ++i) {
-        keys[i] = Table::key_of(workspace.pretokens[numbers[i]]);
-        buckets[i] = &table.bucket(keys[i]);
-        __builtin_prefetch(buckets[i]);
+void Encoder::look_up(Table& table, Lookups<Table>& lookups, std::span<const std::uint32_t> numbers, const Batch& batch,
+                      Workspace& workspace) const {
+    for (const std::uint32_t i : numbers) {
+        lookups.keys[i] = Table::key_of(batch[i]);
+        lookups.buckets[i] = &table.bucket(lookups.keys[i]);
+        __builtin_prefetch(lookups.buckets[i]);
     }
-    Store& store = workspace.cache.store;
     std::uint32_t missing[kBatch];
     std::size_t misses = 0;
-    for (std::uint32_t i = 0; i < numbers.size(); ++i) {
-        const Pretoken& pretoken = workspace.pretokens[numbers[i]];
-        const Encoding found = Table::find(*buckets[i], keys[i], pretoken, store);
-        workspace.found[numbers[i]] = found;
+    for (const std::uint32_t i : numbers) {
+        workspace.found[i] = Table::find(*lookups.buckets[i], lookups.keys[i], batch[i], workspace.cache.store);
         missing[misses] = i;
-        misses += found.count() == 0 && pretoken.length <= Table::kLongest;  // longer: encoded where it is written
+        misses += workspace.found[i].count() == 0 && batch[i].length <= Table::kLongest;
     }
-    if (!misses) return;
+    if (misses) encode_missing(table, lookups, {missing, misses}, batch, workspace);
+}
 
-    // Encode what is missing, the whole pretoken first, as the reference does.
+// Encodes the pretokens with these numbers, the whole of each first, as the reference does, and puts them into the
+// table.
+template <class Table>
+void Encoder::encode_missing(Table&, Lookups<Table>& lookups, std::span<const std::uint32_t> numbers,
+                             const Batch& batch, Workspace& workspace) const {
     std::uint64_t hashes[kBatch];
-    for (std::size_t m = 0; m < misses; ++m) {
-        const Bytes pretoken = workspace.pretokens[numbers[missing[m]]].span();
-        hashes[m] = hash_bytes(pretoken.data(), pretoken.size());
+    for (std::size_t m = 0; m < numbers.size(); ++m) {
+        const Pretoken pretoken = batch[numbers[m]];
+        hashes[m] = hash_bytes(pretoken.bytes, pretoken.length);
         vocabulary_->prefetch_find(hashes[m]);
     }
-    MergeJob jobs[kBatch];
-    std::uint32_t of_job[kBatch];
-    std::size_t merges = 0;
-    Id* room = workspace.fresh.data();
     const auto remember = [&](std::uint32_t i, std::span<const Id> ids) {
         if (ids.size() > Encoding::kMostIds) return;
-        const Pretoken& pretoken = workspace.pretokens[numbers[i]];
-        Encoding& found = workspace.found[numbers[i]];
-        found = Table::find(*buckets[i], keys[i], pretoken, store);  // it may have been missing twice
-        if (!found.count()) found = Table::put(*buckets[i], keys[i], pretoken, ids, store);
+        Store& store = workspace.cache.store;
+        Encoding& found = workspace.found[i];
+        found = Table::find(*lookups.buckets[i], lookups.keys[i], batch[i], store);  // it may have been missing twice
+        if (!found.count()) found = Table::put(*lookups.buckets[i], lookups.keys[i], batch[i], ids, store);
     };
-    for (std::size_t m = 0; m < misses; ++m) {
-        const Bytes pretoken = workspace.pretokens[numbers[missing[m]]].span();
-        const Id whole = vocabulary_->find(pretoken.data(), pretoken.size(), hashes[m]);
+    std::uint32_t of_job[kBatch];
+    std::size_t jobs = 0;
+    Id* room = workspace.fresh.data();
+    for (std::size_t m = 0; m < numbers.size(); ++m) {
+        const Pretoken pretoken = batch[numbers[m]];
+        const Id whole = vocabulary_->find(pretoken.bytes, pretoken.length, hashes[m]);
         if (whole != kNoId) {
-            remember(missing[m], {&whole, 1});
+            remember(numbers[m], {&whole, 1});
             continue;
         }
-        jobs[merges] = {pretoken.data(), pretoken.size(), room, 0};
-        of_job[merges++] = missing[m];
-        room += pretoken.size();
+        workspace.jobs[jobs] = {pretoken.bytes, pretoken.length, room, 0};
+        of_job[jobs++] = numbers[m];
+        room += pretoken.length;
     }
-    workspace.merger.merge({jobs, merges});
-    for (std::size_t m = 0; m < merges; ++m) remember(of_job[m], {jobs[m].ids, jobs[m].count});
+    workspace.merger.merge({workspace.jobs, jobs});
+    for (std::size_t j = 0; j < jobs; ++j) remember(of_job[j], {workspace.jobs[j].ids, workspace.jobs[j].count});
 }
 
 // The whole pretoken first, as the reference does, then merging. There must be room for pretoken.size() ids.

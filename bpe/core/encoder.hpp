@@ -74,6 +74,9 @@ class IdBuffer {
     std::size_t capacity_ = 0;
 };
 
+template <class Table>
+struct Lookups;
+
 // Any number of threads may call it at once: each call borrows a workspace (cache and buffers) for as long as it runs.
 class Encoder {
  public:
@@ -97,13 +100,17 @@ class Encoder {
 
  private:
     struct Workspace;
+    struct Batch;
     class Loan;
 
     void encode_part(Bytes text, Workspace& workspace, IdBuffer& ids) const;
-    void encode_batch(Bytes text, std::size_t begin, std::span<const std::uint64_t> ends, Workspace& workspace,
-                      IdBuffer& ids) const;
+    void encode_batch(const Batch& batch, Workspace& workspace, IdBuffer& ids) const;
     template <class Table>
-    void look_up(Table& table, Workspace& workspace, std::span<const std::uint32_t> numbers) const;
+    void look_up(Table& table, Lookups<Table>& lookups, std::span<const std::uint32_t> numbers, const Batch& batch,
+                 Workspace& workspace) const;
+    template <class Table>
+    void encode_missing(Table& table, Lookups<Table>& lookups, std::span<const std::uint32_t> numbers,
+                        const Batch& batch, Workspace& workspace) const;
     std::size_t encode_afresh(Bytes pretoken, Merger& merger, Id* ids) const;
 
     std::shared_ptr<const Vocabulary> vocabulary_;

@@ -34,10 +34,7 @@ void Merger::merge(std::span<MergeJob> jobs) {
     const auto fill = [&](Lane& lane) {
         while (next < jobs.size()) {
             MergeJob& job = jobs[next++];
-            if (job.size <= kShort) {
-                begin(lane, job);
-                return true;
-            }
+            if (begin(lane, job)) return true;
             job.count = merge_long(job.bytes, job.size, job.ids);
         }
         return false;
@@ -54,63 +51,52 @@ void Merger::merge(std::span<MergeJob> jobs) {
     }
 }
 
-// Lays out the symbols that the pretoken begins with, and the ranks of all its pairs.
-void Merger::begin(Lane& lane, MergeJob& job) const {
-    const auto size = static_cast<std::uint32_t>(job.size);
-    lane.job = &job;
-    lane.place = kShort;
-    lane.padded = (size + 7) & ~7u;
-    lane.live = ~std::uint64_t{0} >> (64 - size);
-    bool any_high = false;
-    for (std::uint32_t i = 0; i < size; ++i) {
-        lane.symbols[i] = vocabulary_.id_of_byte(job.bytes[i]);
-        any_high |= job.bytes[i] >= 0x80;
-    }
-    for (std::uint32_t i = 0; i + 1 < size; ++i) {
-        const Id id = vocabulary_.merged_bytes(job.bytes[i], job.bytes[i + 1]);
-        lane.candidates[i] = id == kNoId ? kNone : static_cast<std::int32_t>(id << 6 | i);
-    }
-    for (std::uint32_t i = size - 1; i < lane.padded; ++i) lane.candidates[i] = kNone;
-    if (any_high) begin_with_characters(lane);
+// The token of the whole character at bytes[i], if merging may begin with it; `length` gets that of the character.
+Id Merger::whole_character(const MergeJob& job, std::size_t i, std::size_t& length) const {
+    const std::uint8_t* bytes = job.bytes;
+    length = read_character(bytes, i, job.size).length;
+    if (length != 2 && length != 3) return kNoId;
+    const std::uint32_t code_point = length == 2
+                                         ? (bytes[i] & 0x1F) << 6 | (bytes[i + 1] & 0x3F)
+                                         : (bytes[i] & 0x0F) << 12 | (bytes[i + 1] & 0x3F) << 6 | (bytes[i + 2] & 0x3F);
+    const std::size_t end = i + length;
+    if (i > 0 && vocabulary_.may_be_crossed(bytes[i - 1], bytes[i])) return kNoId;
+    if (end < job.size && vocabulary_.may_be_crossed(bytes[end - 1], bytes[end])) return kNoId;
+    return vocabulary_.whole_character(code_point);
 }
 
-// Puts whole characters in the place of their bytes, where that is what merging comes to first in any case.
-void Merger::begin_with_characters(Lane& lane) const {
-    const std::uint8_t* bytes = lane.job->bytes;
-    const auto size = static_cast<std::uint32_t>(lane.job->size);
-    std::uint64_t whole = 0;  // where the characters begin
-    for (std::uint32_t i = 0; i < size; ++i) {
-        if (bytes[i] < 0xC2) continue;
-        const Character character = read_character(bytes, i, size);
-        if (character.length != 2 && character.length != 3) continue;
-        const std::uint32_t end = i + character.length;
-        const Id id = vocabulary_.whole_character(
-            character.length == 2 ? (bytes[i] & 0x1F) << 6 | (bytes[i + 1] & 0x3F)
-                                  : (bytes[i] & 0x0F) << 12 | (bytes[i + 1] & 0x3F) << 6 | (bytes[i + 2] & 0x3F));
-        if (id != kNoId && !(i > 0 && vocabulary_.may_be_crossed(bytes[i - 1], bytes[i])) &&
-            !(end < size && vocabulary_.may_be_crossed(bytes[end - 1], bytes[end]))) {
-            whole |= std::uint64_t{1} << i;
-            lane.symbols[i] = id;
-            for (std::uint32_t j = i + 1; j < end; ++j) {
-                lane.live &= ~(std::uint64_t{1} << j);
-                lane.candidates[j] = kNone;
-            }
-        }
-        i = end - 1;
-    }
-    // The pairs on both sides of each are other ones now.
-    std::uint64_t changed = whole;
-    for (std::uint64_t left = whole; left; left &= left - 1) {
-        const std::uint64_t before = lane.live & ((left & -left) - 1);
-        if (before) changed |= std::uint64_t{1} << (63 - std::countl_zero(before));
-    }
-    for (; changed; changed &= changed - 1) {
-        const auto place = static_cast<std::uint32_t>(std::countr_zero(changed));
-        const std::uint64_t after = lane.live & (~std::uint64_t{1} << place);
+// Lays out the symbols that merging begins with, and the ranks of all their pairs; false where they are too many.
+bool Merger::begin(Lane& lane, MergeJob& job) const {
+    std::uint32_t count = 0;
+    std::uint64_t whole = 0;  // the symbols that are characters of several bytes
+    for (std::size_t i = 0; i < job.size;) {
+        if (count == kShort) return false;
+        std::size_t length = 1;
         Id id = kNoId;
-        if (after) id = vocabulary_.merged(lane.symbols[place], lane.symbols[std::countr_zero(after)]);
-        lane.candidates[place] = id == kNoId ? kNone : static_cast<std::int32_t>(id << 6 | place);
+        if (job.bytes[i] >= 0xC2) id = whole_character(job, i, length);
+        if (id != kNoId) {
+            whole |= std::uint64_t{1} << count;
+            lane.symbols[count++] = id;
+        } else {
+            if (count + length > kShort) return false;
+            for (std::size_t j = i; j < i + length; ++j) lane.symbols[count++] = vocabulary_.id_of_byte(job.bytes[j]);
+        }
+        i += length;
     }
+    lane.job = &job;
+    lane.place = kShort;
+    lane.padded = (count + 7) & ~7u;
+    lane.live = ~std::uint64_t{0} >> (64 - count);
+    const auto set = [&](std::uint32_t i, Id id) {
+        lane.candidates[i] = id == kNoId ? kNone : static_cast<std::int32_t>(id << 6 | i);
+    };
+    if (whole) {
+        for (std::uint32_t i = 0; i + 1 < count; ++i) set(i, vocabulary_.merged(lane.symbols[i], lane.symbols[i + 1]));
+    } else {
+        for (std::uint32_t i = 0; i + 1 < count; ++i) set(i, vocabulary_.merged_bytes(job.bytes[i], job.bytes[i + 1]));
+    }
+    for (std::uint32_t i = count - 1; i < lane.padded; ++i) lane.candidates[i] = kNone;
+    return true;
 }
 
 // Makes one merge; false where none is left, with the ids written.

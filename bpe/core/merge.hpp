@@ -40,10 +40,10 @@ class Merger {
     void merge(std::span<MergeJob> jobs);
 
  private:
-    static constexpr std::size_t kShort = 64;  // bytes; beyond, a heap is quicker than looking over all ranks
+    static constexpr std::size_t kShort = 64;  // symbols; beyond, a heap is quicker than looking over all ranks
     static constexpr std::size_t kLanes = 16;
 
-    // A short pretoken at work. A token stands at the byte where it begins; its bit in `live` is set.
+    // A short pretoken at work. A token stands at the first symbol that it was made from; its bit in `live` is set.
     struct Lane {
         std::int32_t candidates[kShort];  // by place: rank << 6 | place of what merges with the next; or kNone
         Id symbols[kShort];
@@ -54,8 +54,8 @@ class Merger {
     };
     static constexpr std::int32_t kNone = 0x7FFFFFFF;
 
-    void begin(Lane& lane, MergeJob& job) const;
-    void begin_with_characters(Lane& lane) const;
+    Id whole_character(const MergeJob& job, std::size_t i, std::size_t& length) const;
+    bool begin(Lane& lane, MergeJob& job) const;
     bool step(Lane& lane) const;
     std::size_t merge_long(const std::uint8_t* bytes, std::size_t size, Id* ids);
 
