@@ -32,6 +32,12 @@ SOURCES = {
         package=("llama_models", "llama3/tokenizer.model"),
         repository=("meta-llama/Meta-Llama-3-8B", "original/tokenizer.model"),
     ),
+    "llama4": Source(
+        "tokenizer.model",
+        package=("llama_models", "llama4/tokenizer.model"),
+        repository=("meta-llama/Llama-4-Scout-17B-16E", "tokenizer.model"),
+    ),
+    "o200k_base": Source("o200k_base.tiktoken", package=("bpe_openai", "data/o200k_base.tiktoken.gz")),
     "cl100k_base": Source("cl100k_base.tiktoken", package=("bpe_openai", "data/cl100k_base.tiktoken.gz")),
     "gpt2": Source("tokenizer.json", repository=("openai-community/gpt2", "tokenizer.json")),
 }

@@ -24,6 +24,16 @@ LLAMA3 = (
     r"""|\s*[\r\n]+|\s+(?!\S)|\s+"""
 )
 
+QWEN2 = (
+    r"""(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"""
+    r"""|\s*[\r\n]+|\s+(?!\S)|\s+"""
+)
+O200K = (
+    r"""[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?"""
+    r"""|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?"""
+    r"""|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"""
+)
+
 LLAMA3_SPECIAL_TOKENS = (
     "<|begin_of_text|>",
     "<|end_of_text|>",
@@ -38,6 +48,23 @@ LLAMA3_SPECIAL_TOKENS = (
     "<|python_tag|>",
     "<|image|>",
     *(f"<|reserved_special_token_{i}|>" for i in range(2, 246)),
+)
+# Llama 4's: what begins and ends texts and turns; blocks for later training, vision and reasoning; spares.
+LLAMA4_SPECIAL_TOKENS = (
+    *("<|begin_of_text|>", "<|end_of_text|>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>"),
+    *("<|header_start|>", "<|header_end|>", "<|eom|>", "<|eot|>", "<|step|>"),
+    *(f"<|text_post_train_reserved_special_token_{i}|>" for i in range(6)),
+    *("<|python_start|>", "<|python_end|>", "<|finetune_right_pad|>"),
+    *(f"<|text_post_train_reserved_special_token_{i}|>" for i in range(8, 69)),
+    *("<|image_start|>", "<|image_end|>"),
+    *(f"<|vision_reserved_special_token_{i}|>" for i in range(2)),
+    *("<|tile_x_separator|>", "<|tile_y_separator|>"),
+    *(f"<|vision_reserved_special_token_{i}|>" for i in range(2, 6)),
+    *("<|image|>", "<|vision_reserved_special_token_6|>", "<|patch|>"),
+    *(f"<|vision_reserved_special_token_{i}|>" for i in range(7, 1048)),
+    *(f"<|reasoning_reserved_special_token_{i}|>" for i in range(8)),
+    *("<|reasoning_thinking_start|>", "<|reasoning_thinking_end|>"),
+    *(f"<|reserved_special_token_{i}|>" for i in range(904)),
 )
 CL100K_SPECIAL_TOKENS = ("<|endoftext|>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|endofprompt|>")
 
@@ -74,8 +101,11 @@ PATTERNS = {
     "gpt2": Pattern("gpt2", GPT2, 0, ("<|endoftext|>",)),
     "cl100k": Pattern("cl100k", CL100K, 1, CL100K_SPECIAL_TOKENS),
     "llama3": Pattern("llama3", LLAMA3, 2, LLAMA3_SPECIAL_TOKENS),
+    "qwen2": Pattern("qwen2", QWEN2, 3, ("<|endoftext|>", "<|im_start|>", "<|im_end|>")),
+    "o200k": Pattern("o200k", O200K, 4, ("<|endoftext|>", "<|endofprompt|>")),
+    "llama4": Pattern("llama4", O200K, 4, LLAMA4_SPECIAL_TOKENS),
 }
-_BY_TEXT = {pattern.text: pattern for pattern in PATTERNS.values()}
+_BY_TEXT = {pattern.text: pattern for name, pattern in PATTERNS.items() if name != "llama4"}  # whose text is o200k's
 _BY_TEXT[GPT2_POSSESSIVE] = PATTERNS["gpt2"]  # tiktoken's wording of it
 
 

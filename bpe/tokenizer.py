@@ -488,7 +488,7 @@ class Tokenizer:
     def __getstate__(self) -> dict[str, object]:
         return {
             "name": self.name,
-            "pat_str": self.pattern.text,
+            "pat_str": self.pattern.name or self.pattern.text,
             "mergeable_ranks": self._mergeable_ranks,
             "special_tokens": self._special_tokens,
         }

@@ -2,6 +2,7 @@
 
 #include <bit>
 #include <stdexcept>
+#include <type_traits>
 
 #include "unicode.hpp"
 
@@ -39,9 +40,9 @@ struct Text {
         return position;
     }
 
-    // The end of \p{N}{1,3}, whose first number ends at `position`.
-    std::size_t up_to_three_numbers(std::size_t position) const {
-        for (int i = 0; i < 2 && position < size; ++i) {
+    // The end of \p{N}{1,most}, whose first number ends at `position`.
+    std::size_t numbers(std::size_t position, int most) const {
+        for (int i = 1; i < most && position < size; ++i) {
             const Character character = at(position);
             if (!(character.classes & kNumber)) break;
             position += character.length;
@@ -83,6 +84,25 @@ std::size_t white_space(const Text& text, std::size_t position) {
     return end;
 }
 
+// The same with newlines apart: \s++$ (cl100k only), then \s*[\r\n]+, then \s+(?!\S)|\s+.
+template <bool kWholeAtEnd>
+std::size_t newlines_and_space(const Text& text, std::size_t position) {
+    std::size_t after_newline = 0;
+    std::size_t last = position;
+    std::size_t end = position;
+    while (end < text.size) {
+        const Character character = text.at(end);
+        if (!(character.classes & kSpace)) {
+            if (after_newline) return after_newline;
+            return last > position ? last : end;
+        }
+        last = end;
+        end += character.length;
+        if (character.classes & kNewline) after_newline = end;
+    }
+    return after_newline && !kWholeAtEnd ? after_newline : end;
+}
+
 // GPT-2:  's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
 struct Gpt2 {
     static std::size_t next(const Text& text, std::size_t position) {
@@ -107,18 +127,19 @@ struct Gpt2 {
     }
 };
 
-// cl100k, and Llama 3, whose pattern is its older form. They part only where white space that has a newline in it and
-// more after the newline ends the text: cl100k's \s++$ takes it whole, Llama 3 cuts after the last newline.
+// cl100k, Llama 3, whose pattern is its older form, and Qwen 2, where each number is by itself (\p{N}). The first two
+// part only where white space that has a newline in it and more after the newline ends the text: cl100k's \s++$ takes
+// it whole, Llama 3 cuts after the last newline.
 //   '(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+|
 //   ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s
 //   (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+
-template <bool kWholeAtEnd>
+template <bool kWholeAtEnd, int kMostNumbers>
 struct Cl100k {
     static std::size_t next(const Text& text, std::size_t position) {
         const Character first = text.at(position);
         const std::size_t second = position + first.length;
         if (first.classes & kLetter) return text.run_of(kLetter, second);
-        if (first.classes & kNumber) return text.up_to_three_numbers(second);
+        if (first.classes & kNumber) return text.numbers(second, kMostNumbers);
         if (text.bytes[position] == '\'') {
             if (const std::size_t length = contraction(text, position, true)) return second + length;
         }
@@ -128,30 +149,76 @@ struct Cl100k {
         if (text.bytes[position] == ' ' && second < text.size && !(following & kWordOrSpace)) {
             return punctuation(text, second);
         }
-        return newlines_and_space(text, position);
+        return newlines_and_space<kWholeAtEnd>(text, position);
     }
 
     // The rest of [^\s\p{L}\p{N}]+[\r\n]*.
     static std::size_t punctuation(const Text& text, std::size_t position) {
         return text.run_of(kNewline, text.run_outside(kWordOrSpace, position));
     }
+};
 
-    // \s++$ (cl100k only), then \s*[\r\n]+, then \s+(?!\S)|\s+.
-    static std::size_t newlines_and_space(const Text& text, std::size_t position) {
-        std::size_t after_newline = 0;
-        std::size_t last = position;
-        std::size_t end = position;
-        while (end < text.size) {
-            const Character character = text.at(end);
-            if (!(character.classes & kSpace)) {
-                if (after_newline) return after_newline;
-                return last > position ? last : end;
-            }
-            last = end;
-            end += character.length;
-            if (character.classes & kNewline) after_newline = end;
+// o200k, and Llama 4. Words begin with capitals, if with any, and a contraction stays with its word:
+//   [^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?
+//   [^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?
+//   \p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+
+struct O200k {
+    static std::size_t next(const Text& text, std::size_t position) {
+        const Character first = text.at(position);
+        const std::size_t second = position + first.length;
+        if (const std::size_t end = word(text, position, first)) {
+            if (end == text.size || text.bytes[end] != '\'') return end;
+            const std::size_t length = contraction(text, end, true);
+            return length ? end + 1 + length : end;
         }
-        return after_newline && !kWholeAtEnd ? after_newline : end;
+        if (first.classes & kNumber) return text.numbers(second, 3);
+        if (!(first.classes & kSpace)) return punctuation(text, second);
+        if (text.bytes[position] == ' ' && second < text.size && !(text.classes(second) & kWordOrSpace)) {
+            return punctuation(text, second);
+        }
+        return newlines_and_space<false>(text, position);
+    }
+
+    // The end of a word without its contraction, 0 where none begins: the four ways of the first two alternatives, each
+    // with and without the character in front, in the order in which they are tried.
+    static std::size_t word(const Text& text, std::size_t position, Character first) {
+        const bool may_precede = !(first.classes & (kLetter | kNumber | kNewline));
+        const std::size_t second = position + first.length;
+        if (may_precede) {
+            if (const std::size_t end = with_small(text, second)) return end;
+        }
+        if (const std::size_t end = with_small(text, position)) return end;
+        if (may_precede) {
+            if (const std::size_t end = text.run_of(kUpperSet, second); end > second) return end;
+        }
+        const std::size_t end = text.run_of(kUpperSet, position);
+        return end > position ? end : 0;
+    }
+
+    // [\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+: where no small letter follows the run of the first
+    // set, the match goes back to the last character in it that is in both sets.
+    static std::size_t with_small(const Text& text, std::size_t position) {
+        std::size_t after_common = 0;
+        while (position < text.size) {
+            const Character character = text.at(position);
+            if (!(character.classes & kUpperSet)) {
+                if (character.classes & kLowerSet) return text.run_of(kLowerSet, position);
+                break;
+            }
+            position += character.length;
+            if (character.classes & kLowerSet) after_common = position;
+        }
+        return after_common;
+    }
+
+    // The rest of [^\s\p{L}\p{N}]+[\r\n/]*.
+    static std::size_t punctuation(const Text& text, std::size_t position) {
+        position = text.run_outside(kWordOrSpace, position);
+        while (position < text.size &&
+               (text.bytes[position] == '\r' || text.bytes[position] == '\n' || text.bytes[position] == '/')) {
+            ++position;
+        }
+        return position;
     }
 };
 
@@ -160,8 +227,10 @@ template <class Body>
 std::size_t with_rules(Pattern pattern, const Body& body) {
     switch (pattern) {
         case Pattern::kGpt2: return body.template operator()<Gpt2>();
-        case Pattern::kCl100k: return body.template operator()<Cl100k<true>>();
-        case Pattern::kLlama3: return body.template operator()<Cl100k<false>>();
+        case Pattern::kCl100k: return body.template operator()<Cl100k<true, 3>>();
+        case Pattern::kLlama3: return body.template operator()<Cl100k<false, 3>>();
+        case Pattern::kQwen2: return body.template operator()<Cl100k<false, 1>>();
+        case Pattern::kO200k: return body.template operator()<O200k>();
     }
     throw std::logic_error("unknown pattern");
 }
@@ -297,15 +366,15 @@ std::uint64_t starts_of(const Gpt2*, const Text& text, std::size_t base, const M
     return without_open_space(m, m.space, first_space, starts);
 }
 
-template <bool kWholeAtEnd>
-std::uint64_t starts_of(const Cl100k<kWholeAtEnd>*, const Text& text, std::size_t base, const Masks& m) {
+template <bool kWholeAtEnd, int kNumbers>
+std::uint64_t starts_of(const Cl100k<kWholeAtEnd, kNumbers>*, const Text& text, std::size_t base, const Masks& m) {
     // A run of other characters takes a space before it, and the newlines after it.
     const std::uint64_t others = m.other & ~(m.other << 1) & ~(m.blank << 1);
     const std::uint64_t taken = run_from(m.newline & m.other << 1, m.newline);
     // Letters take one character before them: white space that is no newline, or a lone other one that took no space.
     const std::uint64_t white = m.space & ~m.newline;
     const std::uint64_t letters = m.letter & ~(m.letter << 1) & ~((white | m.whole(others)) << 1);
-    const std::uint64_t numbers = m.number & ~(m.number << 1);
+    const std::uint64_t numbers = kNumbers == 1 ? m.number & ~m.continuation : m.number & ~(m.number << 1);
     // White space is cut where it begins, after its last newline, and before its last character if that is none.
     const std::uint64_t space = m.space & ~taken;
     const std::uint64_t first_space = space & ~(space << 1);
@@ -316,7 +385,7 @@ std::uint64_t starts_of(const Cl100k<kWholeAtEnd>*, const Text& text, std::size_
     }
     const std::uint64_t last_space = m.first(white & ~(m.space >> 1));
     std::uint64_t starts = letters | others | numbers | first_space | after_newline | last_space;
-    starts |= groups_of_three(m, numbers);
+    if constexpr (kNumbers == 3) starts |= groups_of_three(m, numbers);
     if (const std::uint64_t apostrophes = m.apostrophe & others & m.letter >> 1) {
         std::uint64_t contracted = 0;
         starts |= after_contractions(text, base, apostrophes, true, &contracted) & m.valid;
@@ -371,8 +440,13 @@ std::size_t scan_with(const Kernel& kernel, Pattern pattern, const std::uint8_t*
                       std::size_t size, std::uint64_t* ends, std::size_t capacity) {
     if (!kernel.classify) return scan_plain(pattern, bytes, position, size, ends, capacity);
     const Text text{bytes, size};
-    return with_rules(
-        pattern, [&]<class Rules>() { return scan_blocks<Rules>(kernel.classify, text, position, ends, capacity); });
+    return with_rules(pattern, [&]<class Rules>() -> std::size_t {
+        if constexpr (std::is_same_v<Rules, O200k>) {
+            return scan_plain(pattern, bytes, position, size, ends, capacity);
+        } else {
+            return scan_blocks<Rules>(kernel.classify, text, position, ends, capacity);
+        }
+    });
 }
 
 std::size_t scan(Pattern pattern, const std::uint8_t* bytes, std::size_t position, std::size_t size,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from .. import _core
 from ..errors import InputError
-from ..patterns import LLAMA3_SPECIAL_TOKENS, PATTERNS, Pattern, find_pattern
+from ..patterns import LLAMA3_SPECIAL_TOKENS, LLAMA4_SPECIAL_TOKENS, PATTERNS, Pattern, find_pattern
 
 if TYPE_CHECKING:
     from ..tokenizer import Tokenizer
@@ -33,6 +33,12 @@ _ENDOFTEXT_GPT2 = {"<|endoftext|>": 50256}
 PUBLISHED = {
     "82e9d31979e92ab929cd544440f129d9ecd797b69e327f80f17e1c50d5551b55": Published(
         "llama3", "llama3", {token: 128_000 + i for i, token in enumerate(LLAMA3_SPECIAL_TOKENS)}
+    ),
+    "d0bdbaf59b0762c8c807617e2d8ea51420eb1b1de266df2495be755c8e0ed6ed": Published(
+        "llama4", "llama4", {token: 200_000 + i for i, token in enumerate(LLAMA4_SPECIAL_TOKENS)}
+    ),
+    "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d": Published(
+        "o200k_base", "o200k", {"<|endoftext|>": 199999, "<|endofprompt|>": 200018}
     ),
     "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7": Published(
         "cl100k_base",

@@ -15,15 +15,37 @@ from bpe import Tokenizer, train
 @pytest.fixture(scope="session")
 def cl100k() -> Tokenizer:
     """cl100k_base, from the package that carries it."""
-    if importlib.util.find_spec("bpe_openai") is None:
-        pytest.skip("bpe_openai, which carries cl100k_base's ranks, is not installed")
-    return Tokenizer.from_name("cl100k_base")
+    return _from_package("bpe_openai", "cl100k_base")
+
+
+@pytest.fixture(scope="session")
+def o200k() -> Tokenizer:
+    """o200k_base, from the package that carries it."""
+    return _from_package("bpe_openai", "o200k_base")
+
+
+@pytest.fixture(scope="session")
+def llama4() -> Tokenizer:
+    """Llama 4's tokenizer, from the package that carries it."""
+    return _from_package("llama_models", "llama4")
+
+
+@pytest.fixture(scope="session")
+def qwen2(cl100k: Tokenizer) -> Tokenizer:
+    """A vocabulary with Qwen 2's split pattern. No published ranks are at hand, so it has cl100k's."""
+    return Tokenizer("qwen2", pat_str="qwen2", mergeable_ranks=cl100k.mergeable_ranks, special_tokens={})
 
 
 @pytest.fixture(scope="session")
 def gpt2(corpora: Path) -> Tokenizer:
     """A vocabulary with GPT-2's split pattern. No published ranks are at hand, so it is trained."""
     return train(str(corpora), vocab_size=4000, pattern="gpt2", name="gpt2")
+
+
+def _from_package(package: str, name: str) -> Tokenizer:
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"{package}, which carries {name}'s ranks, is not installed (the Makefile does)")
+    return Tokenizer.from_name(name)
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +63,8 @@ def gpt2_reference(gpt2: Tokenizer) -> tiktoken.Encoding:
     return encoding_of(gpt2)
 
 
-@pytest.fixture(scope="session", params=["gpt2", "cl100k", "llama3"])
+@pytest.fixture(scope="session", params=["gpt2", "cl100k", "llama3", "qwen2", "o200k", "llama4"])
 def pair(request: pytest.FixtureRequest) -> tuple[Tokenizer, tiktoken.Encoding]:
     """A tokenizer for each pattern, and its reference."""
-    return request.getfixturevalue(request.param), request.getfixturevalue(f"{request.param}_reference")
+    tokenizer = request.getfixturevalue(request.param)
+    return tokenizer, encoding_of(tokenizer)

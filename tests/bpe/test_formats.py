@@ -102,7 +102,10 @@ def test_blank_lines_and_windows_line_ends_do_no_harm(tmp_path: Path) -> None:
 
 def test_ranks_without_a_pattern_are_refused_with_the_names_of_the_known_ones(tmp_path: Path) -> None:
     (tmp_path / "ranks.model").write_bytes(BYTE_LINES)
-    with pytest.raises(InputError, match=r"ranks\.model: .*no split pattern.*pattern='llama3'.*gpt2, cl100k, llama3"):
+    with pytest.raises(
+        InputError,
+        match=r"ranks\.model: .*no split pattern.*pattern='llama3'.*gpt2, cl100k, llama3, qwen2, o200k, llama4",
+    ):
         Tokenizer.from_file(tmp_path / "ranks.model")
 
 
