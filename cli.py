@@ -168,7 +168,7 @@ def _inputs(files: Sequence[str], text: str | None) -> Iterator[tuple[str, bytes
 @click.argument("corpus", nargs=-1, required=True)
 @click.option("-o", "--output", required=True, metavar="FILE", help="Where to write: .json, or .model / .tiktoken.")
 @click.option("--vocab-size", required=True, type=int, metavar="N", help="Tokens in all, with the special ones.")
-@click.option("--pattern", default="llama3", metavar="NAME|REGEX", help="How text is split: llama3, llama4, cl100k, ...")
+@click.option("--pattern", default="llama3", metavar="NAME|REGEX", help="How text is split: llama3, o200k, ...")
 @click.option(
     "--special", multiple=True, metavar="TOKEN", help="A special token, in place of the pattern's own; repeat."
 )

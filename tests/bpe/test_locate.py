@@ -67,7 +67,7 @@ def test_a_package_without_the_file_is_passed_over(monkeypatch: pytest.MonkeyPat
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(InputError, match=r"llama9: no such file, and not a known name \(llama3, llama4, o200k_base, cl100k_base, gpt2\)"):
+    with pytest.raises(InputError, match=r"llama9: no such file, and not a known name \(llama3, llama4, .*gpt2\)"):
         locate.locate("llama9")
     with pytest.raises(InputError, match="no such file"):
         Tokenizer.from_name("no/such/file.json")
