@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import regex
 
+_CONTINUATION = bytes(range(0x80, 0xC0))  # the bytes of UTF-8 that go on with a character
 _NO_SCANNER = 0  # what the core is given for a pattern that it has no scanner for; it is then never used
 
 
@@ -267,6 +268,75 @@ class Tokenizer:
             return len(self._encode_slowly(text, None))
         return self._core.count(text, None)
 
+    def count_batch(self, texts: Iterable[str | bytes], *, num_threads: int | None = None) -> list[int]:
+        """`count` of each text, on several threads."""
+        _, offsets = self.encode_flat(texts, num_threads=num_threads)
+        ends: list[int] = offsets.tolist()
+        return [end - begin for begin, end in zip(ends, ends[1:], strict=False)]
+
+    def truncate(self, text: str, max_tokens: int, *, side: Literal["left", "right"] = "right") -> str:
+        """The text, cut so that `encode_ordinary` gives at most `max_tokens` ids.
+
+        Args:
+            text: what to cut; lone surrogates become U+FFFD.
+            max_tokens: how many ids there may be.
+            side: where to cut: "right" keeps the beginning, "left" the end.
+
+        The cut is at the edge of a token, or, where that would split a character, at the next edge of a character that
+        keeps less. What is kept is encoded again, since a text's beginning may take more tokens than it did within
+        the whole; then a token less is kept.
+
+        >>> ranks = {bytes([byte]): byte for byte in range(256)} | {b"ab": 256}
+        >>> tokenizer = Tokenizer("tiny", pat_str="gpt2", mergeable_ranks=ranks, special_tokens={})
+        >>> tokenizer.truncate("abcé", 3), tokenizer.truncate("abcé", 3, side="left")
+        ('abc', 'cé')
+        """
+        if max_tokens < 0:
+            raise ValueError(f"max_tokens is {max_tokens}; it cannot be negative")
+        if side not in ("left", "right"):
+            raise ValueError(f"side is {side!r}; it must be 'left' or 'right'")
+        ids = self._encode(text, None)
+        if len(ids) <= max_tokens:
+            return text
+        for keep in range(max_tokens, 0, -1):
+            if side == "right":
+                kept = self._core.decode(ids[:keep]).decode("utf-8", "ignore")
+            else:
+                kept = self._core.decode(ids[-keep:]).lstrip(_CONTINUATION).decode("utf-8")
+            if self.count(kept) <= max_tokens:
+                return kept
+        return ""
+
+    def encode_with_offsets(
+        self, text: str, *, unit: Literal["characters", "bytes"] = "characters"
+    ) -> tuple[list[int], list[tuple[int, int]]]:
+        """The ids of `encode_ordinary`, and where in the text each token stands: begin and end.
+
+        In bytes of UTF-8 the spans join up. In characters, a token that holds a part of a character spans all of it, so
+        that the spans of neighbours overlap there.
+
+        >>> ranks = {bytes([byte]): byte for byte in range(256)} | {b"ab": 256}
+        >>> tokenizer = Tokenizer("tiny", pat_str="gpt2", mergeable_ranks=ranks, special_tokens={})
+        >>> tokenizer.encode_with_offsets("abé")
+        ([256, 195, 169], [(0, 2), (2, 3), (2, 3)])
+        """
+        ids = self._encode(text, None)
+        parts = self.decode_tokens_bytes(ids)
+        spans = []
+        end = 0
+        if unit == "bytes":
+            for part in parts:
+                spans.append((end, end + len(part)))
+                end += len(part)
+        elif unit == "characters":
+            for part in parts:
+                begin = end - (part[0] in _CONTINUATION)
+                end += sum(byte not in _CONTINUATION for byte in part)
+                spans.append((begin, end))
+        else:
+            raise ValueError(f"unit is {unit!r}; it must be 'characters' or 'bytes'")
+        return ids, spans
+
     def encode_single_token(self, text_or_bytes: str | bytes) -> int:
         """The id of one token, special or not, given whole.
 
@@ -418,11 +488,10 @@ class Tokenizer:
         parts = self.decode_tokens_bytes(tokens)
         text = b"".join(parts).decode("utf-8")
         offsets = []
-        characters = 0  # that have begun so far
+        characters = 0  # that have begun
         for part in parts:
-            goes_on = 0x80 <= part[0] < 0xC0  # with a character that has begun before
-            offsets.append(max(0, characters - goes_on))
-            characters += sum(not 0x80 <= byte < 0xC0 for byte in part)
+            offsets.append(max(0, characters - (part[0] in _CONTINUATION)))
+            characters += sum(byte not in _CONTINUATION for byte in part)
         return text, offsets
 
     def decode_batch(
