@@ -55,14 +55,14 @@ demo: .venv/demo
 	@echo "2. Check it: every document comes back byte for byte, and the ids are tiktoken's."
 	$(BIN)/bpe verify $(DEMO)/tokenizer.json $(VOCABULARY_TEXT)
 	@echo
-	@echo "3. Encode corpora/ into token shards."
-	$(BIN)/bpe shards corpora --separator '<|end_of_text|>' -t $(DEMO)/tokenizer.json -o $(DEMO)/data
+	@echo "3. Encode the tales and essays of corpora/ into token shards."
+	$(BIN)/bpe shards 'corpora/*.txt' --separator '<|end_of_text|>' -t $(DEMO)/tokenizer.json -o $(DEMO)/data
 	@echo
 	@echo "4. Train a small Llama on them for $(MINUTES) minutes."
 	$(BIN)/bpe pretrain --data $(DEMO)/data -o $(DEMO)/model --minutes $(MINUTES)
 	@echo
 	@echo "5. Let it write."
-	$(BIN)/bpe generate $(DEMO)/model -p 'Once upon a time, there was' --seed 1
+	$(BIN)/bpe generate $(DEMO)/model -p 'Once upon a time, there was' --temperature 0.6 --seed 1
 	@echo
 	@echo "Now try, after . .venv/bin/activate:"
 	@echo "    bpe generate $(DEMO)/model -p 'One day, the little fox'"
