@@ -107,8 +107,8 @@ class Store {
         return head_ - count;
     }
 
-    ZeroedArray<Id> ids_{kSize};
-    std::uint64_t head_ = kSize;  // so that place 0, which a table's empty entries name, is never alive
+    ZeroedArray<Id> ids_{kSize + 4};  // ids are read four by four
+    std::uint64_t head_ = kSize;      // so that place 0, which a table's empty entries name, is never alive
 };
 
 // A pretoken: where it begins in a text, its length, and how many bytes of the text may be read from there.
@@ -135,19 +135,34 @@ struct Pretoken {
     }
 };
 
-// The tables, one for each class of lengths. Each has a Key, made from a pretoken; buckets, one cache line each, among
-// which the key names one; and entries in a bucket, of which the newest stand first and the oldest gives way. Nothing
-// is searched for beyond one line, and no table ever grows. The length stands in the last byte of a key of padded
-// bytes, since zeros may be text. All entries of a bucket are compared, without a branch: which one it is cannot be
-// predicted.
+// The tables, one for each class of lengths. Each has a Key, made from a pretoken; buckets, a cache line or two each,
+// among which the key names one; and entries in a bucket, of which the newest stand first and the oldest gives way.
+// Nothing is searched for beyond one bucket, and no table ever grows. The length stands in the last byte of a key of
+// padded bytes, since zeros may be text. All entries of a bucket are compared, without a branch: which one it is cannot
+// be predicted.
+
+// Makes this the first entry of the bucket: in the place of one with the same key, which the store has lost, or else of
+// the oldest.
+template <class Bucket, class Key>
+Encoding put_first(Bucket& bucket, const Key& key, Encoding value) {
+    int place = 0;
+    while (place < Bucket::kEntries - 1 && !(bucket.keys[place] == key)) ++place;
+    for (; place > 0; --place) {
+        bucket.keys[place] = bucket.keys[place - 1];
+        bucket.values[place] = bucket.values[place - 1];
+    }
+    bucket.keys[0] = key;
+    return bucket.values[0] = value;
+}
 
 class ShortTable {  // up to 7 bytes
  public:
     static constexpr std::size_t kLongest = 7;
     using Key = std::uint64_t;
     struct alignas(64) Bucket {
-        std::uint64_t keys[4];
-        Encoding values[4];
+        static constexpr int kEntries = 4;
+        Key keys[kEntries];
+        Encoding values[kEntries];
     };
 
     static Key key_of(const Pretoken& pretoken) { return pretoken.word(0) | std::uint64_t{pretoken.length} << 56; }
@@ -159,40 +174,44 @@ class ShortTable {  // up to 7 bytes
         if constexpr (std::endian::native == std::endian::big) word = __builtin_bswap64(word);
         return (word & ((std::uint64_t{1} << 8 * length) - 1)) | std::uint64_t{length} << 56;
     }
-    Bucket& bucket(Key key) { return buckets_[mix(key) & (kBuckets - 1)]; }
+
+    // In front of the buckets stands a table that stays in the second-level cache, with what was asked for last in each
+    // of its places.
+    struct Recent {
+        Key key;
+        Encoding value;
+    };
+    Recent& recent(Key key) { return recent_[mix(key) & (kRecent - 1)]; }
+    Bucket& bucket(Key key) { return buckets_[mix(key) >> 14 & (kBuckets - 1)]; }
 
     static Encoding find(const Bucket& bucket, Key key, const Pretoken&, const Store& store) {
         Encoding found;
-        for (int i = 0; i < 4; ++i) found = found | bucket.values[i].where(bucket.keys[i] == key);
+        for (int i = 0; i < Bucket::kEntries; ++i) found = found | bucket.values[i].where(bucket.keys[i] == key);
         return found.where(store.holds(found));
     }
     static Encoding put(Bucket& bucket, Key key, const Pretoken&, std::span<const Id> ids, Store& store) {
-        int free = 0;  // an entry of this key that the store has lost, else the oldest
-        while (free < 3 && bucket.keys[free] != key) ++free;
-        for (; free > 0; --free) {
-            bucket.keys[free] = bucket.keys[free - 1];
-            bucket.values[free] = bucket.values[free - 1];
-        }
-        bucket.keys[0] = key;
-        return bucket.values[0] = store.keep(ids);
+        return put_first(bucket, key, store.keep(ids));
     }
 
  private:
+    static constexpr std::size_t kRecent = 1 << 14;   // 256 KiB
     static constexpr std::size_t kBuckets = 1 << 16;  // 4 MiB
+    ZeroedArray<Recent> recent_{kRecent};
     ZeroedArray<Bucket> buckets_{kBuckets};
 };
 
-class MediumTable {  // 8 to 15 bytes
+class MediumTable {  // 8 to 15 bytes; a bucket is two cache lines, since one would hold only two entries
  public:
     static constexpr std::size_t kLongest = 15;
     struct Key {
         std::uint64_t low;
         std::uint64_t high;
+        bool operator==(const Key&) const = default;
     };
-    struct alignas(64) Bucket {
-        std::uint64_t low[2];
-        std::uint64_t high[2];
-        Encoding values[2];
+    struct alignas(128) Bucket {
+        static constexpr int kEntries = 5;
+        Key keys[kEntries];
+        Encoding values[kEntries];
     };
 
     static Key key_of(const Pretoken& pretoken) {
@@ -202,60 +221,55 @@ class MediumTable {  // 8 to 15 bytes
 
     static Encoding find(const Bucket& bucket, const Key& key, const Pretoken&, const Store& store) {
         Encoding found;
-        for (int i = 0; i < 2; ++i) {
-            found = found | bucket.values[i].where(((bucket.low[i] ^ key.low) | (bucket.high[i] ^ key.high)) == 0);
+        for (int i = 0; i < Bucket::kEntries; ++i) {
+            const std::uint64_t difference = (bucket.keys[i].low ^ key.low) | (bucket.keys[i].high ^ key.high);
+            found = found | bucket.values[i].where(difference == 0);
         }
         return found.where(store.holds(found));
     }
     static Encoding put(Bucket& bucket, const Key& key, const Pretoken&, std::span<const Id> ids, Store& store) {
-        if (bucket.low[0] != key.low || bucket.high[0] != key.high) {
-            bucket.low[1] = bucket.low[0];
-            bucket.high[1] = bucket.high[0];
-            bucket.values[1] = bucket.values[0];
-        }
-        bucket.low[0] = key.low;
-        bucket.high[0] = key.high;
-        return bucket.values[0] = store.keep(ids);
+        return put_first(bucket, key, store.keep(ids));
     }
 
  private:
-    static constexpr std::size_t kBuckets = 1 << 17;  // 8 MiB
+    static constexpr std::size_t kBuckets = 1 << 16;  // 8 MiB
     ZeroedArray<Bucket> buckets_{kBuckets};
 };
 
 class LongTable {  // up to 256 bytes: the table holds hashes, the store ids and bytes
  public:
     static constexpr std::size_t kLongest = 256;
-    struct Key {
-        std::uint64_t hash;
-    };
+    using Key = std::uint64_t;
     struct alignas(64) Bucket {
-        std::uint64_t hashes[4];
-        Encoding values[4];
+        static constexpr int kEntries = 4;
+        Key keys[kEntries];
+        Encoding values[kEntries];
     };
 
-    static Key key_of(const Pretoken& pretoken) { return {hash_bytes(pretoken.bytes, pretoken.length)}; }
-    Bucket& bucket(const Key& key) { return buckets_[key.hash & (kBuckets - 1)]; }
+    static Key key_of(const Pretoken& pretoken) { return hash_bytes(pretoken.bytes, pretoken.length); }
+    Bucket& bucket(Key key) { return buckets_[key & (kBuckets - 1)]; }
 
-    static Encoding find(const Bucket& bucket, const Key& key, const Pretoken& pretoken, const Store& store) {
-        for (int i = 0; i < 4; ++i) {
-            if (bucket.hashes[i] == key.hash && bucket.values[i].count()) {
+    // Asks for what `find` will compare in the store.
+    static void prefetch(const Bucket& bucket, Key key, const Store& store) {
+        for (int i = 0; i < Bucket::kEntries; ++i) {
+            if (bucket.keys[i] == key) __builtin_prefetch(store.at(bucket.values[i].place()));
+        }
+    }
+    static Encoding find(const Bucket& bucket, Key key, const Pretoken& pretoken, const Store& store) {
+        for (int i = 0; i < Bucket::kEntries; ++i) {
+            if (bucket.keys[i] == key && bucket.values[i].count()) {
                 return store.with_text(bucket.values[i], pretoken.span());
             }
         }
         return {};
     }
-    static Encoding put(Bucket& bucket, const Key& key, const Pretoken& pretoken, std::span<const Id> ids,
-                        Store& store) {
-        std::memmove(bucket.hashes + 1, bucket.hashes, 3 * sizeof bucket.hashes[0]);
-        std::memmove(bucket.values + 1, bucket.values, 3 * sizeof bucket.values[0]);
-        bucket.hashes[0] = key.hash;
-        bucket.values[0] = store.keep_with_text(ids, pretoken.span());
-        return store.with_text(bucket.values[0], pretoken.span());
+    static Encoding put(Bucket& bucket, Key key, const Pretoken& pretoken, std::span<const Id> ids, Store& store) {
+        const Encoding kept = put_first(bucket, key, store.keep_with_text(ids, pretoken.span()));
+        return store.with_text(kept, pretoken.span());
     }
 
  private:
-    static constexpr std::size_t kBuckets = 1 << 16;  // 4 MiB
+    static constexpr std::size_t kBuckets = 1 << 17;  // 8 MiB
     ZeroedArray<Bucket> buckets_{kBuckets};
 };
 

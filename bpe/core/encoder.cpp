@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <type_traits>
 
 #include "threads.hpp"
 
@@ -29,7 +30,7 @@ struct Encoder::Workspace {
     Merger merger;
     PretokenCache cache;
     // One batch.
-    std::uint64_t ends[kBatch];
+    std::uint64_t edges[kBatch + 1];
     Encoding found[kBatch];
     Lookups<ShortTable> shorts;
     Lookups<MediumTable> mediums;
@@ -38,17 +39,14 @@ struct Encoder::Workspace {
     std::vector<Id> fresh = std::vector<Id>(kBatch * LongTable::kLongest);  // what merging makes of the missing ones
 };
 
-// Consecutive pretokens of a text.
+// Consecutive pretokens of a text: number i stands from edges[i] to edges[i + 1].
 struct Encoder::Batch {
     Bytes text;
-    std::size_t begin;
-    std::span<const std::uint64_t> ends;
+    std::span<const std::uint64_t> edges;
 
-    std::size_t size() const { return ends.size(); }
-    std::size_t start(std::size_t i) const { return i ? ends[i - 1] : begin; }
-    Pretoken operator[](std::size_t i) const {
-        return {text.data() + start(i), ends[i] - start(i), text.size() - start(i)};
-    }
+    std::size_t size() const { return edges.size() - 1; }
+    std::size_t length(std::size_t i) const { return edges[i + 1] - edges[i]; }
+    Pretoken operator[](std::size_t i) const { return {text.data() + edges[i], length(i), text.size() - edges[i]}; }
 };
 
 // Holds a workspace that no other call uses.
@@ -95,64 +93,65 @@ void Encoder::encode(Bytes text, const SpecialTokens* special, IdBuffer& ids) co
 }
 
 void Encoder::encode_part(Bytes text, Workspace& workspace, IdBuffer& ids) const {
-    for (std::size_t begin = 0; begin < text.size();) {
-        const std::size_t count = scan(pattern_, text.data(), begin, text.size(), workspace.ends, kBatch);
-        encode_batch({text, begin, {workspace.ends, count}}, workspace, ids);
-        begin = workspace.ends[count - 1];
+    std::uint64_t* edges = workspace.edges;
+    for (edges[0] = 0; edges[0] < text.size();) {
+        const std::size_t count = scan(pattern_, text.data(), edges[0], text.size(), edges + 1, kBatch);
+        encode_batch({text, {edges, count + 1}}, workspace, ids);
+        edges[0] = edges[count];
     }
 }
 
-// Pretokens that were cut elsewhere are laid side by side, and then are a text with known ends.
+// Pretokens that were cut elsewhere are laid side by side, and then are a text with known edges.
 void Encoder::encode_pretokens(std::span<const Bytes> pretokens, IdBuffer& ids) const {
     const Loan workspace(*this);
     std::vector<std::uint8_t> text;
-    std::vector<std::uint64_t> ends;
+    std::vector<std::uint64_t> edges{0};
     for (const Bytes pretoken : pretokens) {
         if (pretoken.empty()) continue;
         text.insert(text.end(), pretoken.begin(), pretoken.end());
-        ends.push_back(text.size());
+        edges.push_back(text.size());
     }
-    std::size_t begin = 0;
-    for (std::size_t first = 0; first < ends.size(); first += kBatch) {
-        const auto batch = std::span(ends).subspan(first, std::min(kBatch, ends.size() - first));
-        encode_batch({text, begin, batch}, *workspace, ids);
-        begin = batch.back();
+    for (std::size_t first = 0; first + 1 < edges.size(); first += kBatch) {
+        const std::size_t count = std::min(kBatch, edges.size() - 1 - first);
+        encode_batch({text, std::span(edges).subspan(first, count + 1)}, *workspace, ids);
     }
 }
 
 void Encoder::encode_batch(const Batch& batch, Workspace& workspace, IdBuffer& ids) const {
     // 1. Look all pretokens up as if they were short, as most are, and list those that are not. Which class the next
-    // one has cannot be predicted, so nothing branches on it. All buckets are asked for before the first is looked at,
-    // so that the waits for memory overlap.
+    // one has cannot be predicted, so nothing branches on it (hence & in place of &&). Memory is asked for well before
+    // it is looked at, so that the waits for it overlap.
     PretokenCache& cache = workspace.cache;
-    Lookups<ShortTable>& shorts = workspace.shorts;
-    std::uint32_t medium_numbers[kBatch], long_numbers[kBatch];
-    std::size_t mediums = 0, longs = 0;
-    const bool roomy = batch.start(batch.size() - 1) + 8 <= batch.text.size();  // each may be read as a word
+    ShortTable::Key keys[kBatch];
+    ShortTable::Recent* recents[kBatch];
+    std::uint32_t short_numbers[kBatch], medium_numbers[kBatch], long_numbers[kBatch];
+    std::size_t shorts = 0, mediums = 0, longs = 0;
+    const bool roomy = batch.edges[batch.size() - 1] + 8 <= batch.text.size();  // each may be read as a word
     for (std::uint32_t i = 0; i < batch.size(); ++i) {
         const Pretoken pretoken = batch[i];
-        shorts.keys[i] = roomy ? ShortTable::key_of_start(pretoken) : ShortTable::key_of(pretoken.start());
-        shorts.buckets[i] = &cache.short_table.bucket(shorts.keys[i]);
-        __builtin_prefetch(shorts.buckets[i]);
+        keys[i] = roomy ? ShortTable::key_of_start(pretoken) : ShortTable::key_of(pretoken.start());
+        recents[i] = &cache.short_table.recent(keys[i]);
+        __builtin_prefetch(recents[i]);
         medium_numbers[mediums] = long_numbers[longs] = i;
-        mediums += pretoken.length > ShortTable::kLongest && pretoken.length <= MediumTable::kLongest;
+        mediums += (pretoken.length > ShortTable::kLongest) & (pretoken.length <= MediumTable::kLongest);
         longs += pretoken.length > MediumTable::kLongest;
     }
-    std::uint32_t missing[kBatch];
-    std::size_t misses = 0;
     for (std::uint32_t i = 0; i < batch.size(); ++i) {
-        workspace.found[i] = ShortTable::find(*shorts.buckets[i], shorts.keys[i], {}, cache.store);
-        missing[misses] = i;
-        misses += workspace.found[i].count() == 0 && batch[i].length <= ShortTable::kLongest;
+        const Encoding found = recents[i]->value.where(recents[i]->key == keys[i]);
+        workspace.found[i] = found.where(cache.store.holds(found));
+        short_numbers[shorts] = i;
+        shorts += (workspace.found[i].count() == 0) & (batch.length(i) <= ShortTable::kLongest);
     }
-    if (misses) encode_missing(cache.short_table, shorts, {missing, misses}, batch, workspace);
+    look_up(cache.short_table, workspace.shorts, {short_numbers, shorts}, batch, workspace);
+    for (const std::uint32_t i : std::span(short_numbers, shorts)) *recents[i] = {keys[i], workspace.found[i]};
 
     // 2. The longer ones.
     look_up(cache.medium_table, workspace.mediums, {medium_numbers, mediums}, batch, workspace);
     look_up(cache.long_table, workspace.longs, {long_numbers, longs}, batch, workspace);
 
     // 3. Write all, in order. Two ids are written always, and the end moves by as many as there are.
-    ids.reserve(batch.ends.back() - batch.begin + Encoding::kInline);  // a byte makes one id at most
+    ids.reserve(batch.edges.back() - batch.edges.front() +
+                4);  // a byte makes one id at most, and four are written at once
     Id* out = ids.end();
     for (std::size_t i = 0; i < batch.size(); ++i) {
         const Encoding encoding = workspace.found[i];
@@ -160,8 +159,9 @@ void Encoder::encode_batch(const Batch& batch, Workspace& workspace, IdBuffer& i
         out[0] = encoding.first();
         out[1] = encoding.second();
         if (count - 1 >= Encoding::kInline) [[unlikely]] {
-            if (count) {
-                std::memcpy(out, cache.store.at(encoding.place()), count * sizeof(Id));
+            if (count) {  // four by four, which needs no call for the few that there are
+                const Id* from = cache.store.at(encoding.place());
+                for (std::size_t k = 0; k < count; k += 4) std::memcpy(out + k, from + k, 4 * sizeof(Id));
             } else {  // too long to be remembered
                 out += encode_afresh(batch[i].span(), workspace.merger, out);
             }
@@ -179,13 +179,19 @@ void Encoder::look_up(Table& table, Lookups<Table>& lookups, std::span<const std
         lookups.keys[i] = Table::key_of(batch[i]);
         lookups.buckets[i] = &table.bucket(lookups.keys[i]);
         __builtin_prefetch(lookups.buckets[i]);
+        if (sizeof(typename Table::Bucket) > 64) __builtin_prefetch(reinterpret_cast<char*>(lookups.buckets[i]) + 64);
+    }
+    if constexpr (std::is_same_v<Table, LongTable>) {
+        for (const std::uint32_t i : numbers) {
+            LongTable::prefetch(*lookups.buckets[i], lookups.keys[i], workspace.cache.store);
+        }
     }
     std::uint32_t missing[kBatch];
     std::size_t misses = 0;
     for (const std::uint32_t i : numbers) {
         workspace.found[i] = Table::find(*lookups.buckets[i], lookups.keys[i], batch[i], workspace.cache.store);
         missing[misses] = i;
-        misses += workspace.found[i].count() == 0 && batch[i].length <= Table::kLongest;
+        misses += (workspace.found[i].count() == 0) & (batch.length(i) <= Table::kLongest);
     }
     if (misses) encode_missing(table, lookups, {missing, misses}, batch, workspace);
 }

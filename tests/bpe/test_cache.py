@@ -1,0 +1,51 @@
+"""The encoder remembers pretokens in tables of fixed size; what it has forgotten or overwritten must never show."""
+
+from __future__ import annotations
+
+import random
+import resource
+import sys
+
+import pytest
+import tiktoken
+
+from bpe import Tokenizer
+
+LETTERS = ["etaoinshrdlu", "еаинтосрвл", "的一是不了人我在有他", "אבגדהוזח", "🙂🙃😀😁"]
+
+
+def made_up_text(generator: random.Random, size: int) -> str:
+    """Words that nobody has seen, of all lengths and several scripts; about `size` characters."""
+    words = []
+    while size > 0:
+        letters = generator.choice(LETTERS)
+        word = "".join(generator.choices(letters, k=min(generator.randrange(1, 30), generator.randrange(1, 60))))
+        words.append(word)
+        size -= len(word) + 1
+    return " ".join(words)
+
+
+def test_ids_stay_right_when_the_tables_overflow(llama3: Tokenizer, llama3_reference: tiktoken.Encoding) -> None:
+    """Some 16 MB of ever new words, through tables that hold less; every fortieth text is compared."""
+    generator = random.Random(1)
+    first = [made_up_text(generator, 2000) for _ in range(20)]
+    expected = [llama3_reference.encode_ordinary(text) for text in first]
+    assert [llama3.encode_ordinary(text) for text in first] == expected
+    for number in range(240):
+        text = made_up_text(generator, 30_000)
+        ids = llama3.encode_ordinary(text)
+        if number % 40 == 0:
+            assert ids == llama3_reference.encode_ordinary(text)
+    assert [llama3.encode_ordinary(text) for text in first] == expected
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak memory as Linux gives it")
+def test_memory_does_not_grow_with_the_words_that_were_seen(llama3: Tokenizer) -> None:
+    """Once the tables are full, 10 MB of new words leave the peak where it was, but for the texts themselves."""
+    generator = random.Random(2)
+    for _ in range(200):
+        llama3.count(made_up_text(generator, 30_000))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(200):
+        llama3.count(made_up_text(generator, 30_000))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 8 << 10
