@@ -80,7 +80,7 @@ struct Lookups;
 // Any number of threads may call it at once: each call borrows a workspace (cache and buffers) for as long as it runs.
 class Encoder {
  public:
-    // A pattern without a scanner of its own has none here; then only `encode_pretoken` may be called.
+    // A pattern without a scanner of its own has none here; then only `encode_pretokens` may be called.
     Encoder(std::shared_ptr<const Vocabulary> vocabulary, Pattern pattern);
     ~Encoder();
 
