@@ -510,7 +510,7 @@ def shards(
 @click.option("--batch-tokens", type=int, default=1024, metavar="N", help="Tokens in a step.")
 @click.option("--sequence-length", type=int, default=256, metavar="N", help="Tokens in a sequence.")
 @click.option("--learning-rate", type=float, default=2e-3, metavar="X", help="The highest; see TrainConfig.")
-@click.option("--weight-decay", type=float, default=0.3, metavar="X", help="Of the matrices.")
+@click.option("--weight-decay", type=float, default=1.0, metavar="X", help="Of the matrices.")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="bfloat16", help="Of the matrix products.")
 @click.option("--device", default="cpu", metavar="NAME", help="cpu, cuda, mps, ...")
 @click.option("--eval-every", type=int, default=200, metavar="N", help="Steps from one evaluation to the next.")

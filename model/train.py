@@ -50,8 +50,8 @@ class TrainConfig:
         cores, 1024 came to 1.95 bits per byte on corpora/, 2048 to 2.01.
     learning_rate: the highest; reached linearly within the first `warmup` share of the budget, then falling along a
         cosine to a tenth.
-    weight_decay: of matrices (embeddings included); norms are not decayed. The default is three times the usual, for
-        text that is read many times.
+    weight_decay: of matrices (embeddings included); norms are not decayed. The default is ten times the usual, for
+        text that is read many times: fifteen epochs of the demo ended at 1.94 bits per byte, with 0.3 at 1.99.
     gradient_clip: the highest norm of all gradients taken together.
     eval_every: steps between two evaluations on the held-out text, of which the first `eval_tokens` tokens are used.
     checkpoint_every: seconds between two checkpoints.
@@ -64,7 +64,7 @@ class TrainConfig:
     sequence_length: int = 256
     learning_rate: float = 2e-3
     warmup: float = 0.03
-    weight_decay: float = 0.3
+    weight_decay: float = 1.0
     gradient_clip: float = 1.0
     seed: int = 0
     eval_every: int = 200
