@@ -46,8 +46,7 @@ class TrainConfig:
     steps: so many optimizer steps. Runs of equal settings on one machine are equal bit for bit, interrupted or not.
     minutes: wall time, evaluations included and pauses between resumed runs left out. The learning rate follows the
         elapsed share, so how many steps are made, and with it the result, depends on the machine.
-    batch_tokens: tokens in a step; a multiple of sequence_length, the tokens of one sequence. In three minutes on two
-        cores, 1024 came to 1.95 bits per byte on corpora/, 2048 to 2.01.
+    batch_tokens: tokens in a step; a multiple of sequence_length, the tokens of one sequence.
     learning_rate: the highest; reached linearly within the first `warmup` share of the budget, then falling along a
         cosine to a tenth.
     weight_decay: of matrices (embeddings included); norms are not decayed. The default is ten times the usual, for

@@ -149,9 +149,9 @@ void Encoder::encode_batch(const Batch& batch, Workspace& workspace, IdBuffer& i
     look_up(cache.medium_table, workspace.mediums, {medium_numbers, mediums}, batch, workspace);
     look_up(cache.long_table, workspace.longs, {long_numbers, longs}, batch, workspace);
 
-    // 3. Write all, in order. Two ids are written always, and the end moves by as many as there are.
-    ids.reserve(batch.edges.back() - batch.edges.front() +
-                4);  // a byte makes one id at most, and four are written at once
+    // 3. Write all, in order. Two ids are written always, and the end moves by as many as there are. There is room, as
+    // a byte makes one id at most, and four are written at once.
+    ids.reserve(batch.edges.back() - batch.edges.front() + 4);
     Id* out = ids.end();
     for (std::size_t i = 0; i < batch.size(); ++i) {
         const Encoding encoding = workspace.found[i];
@@ -193,14 +193,14 @@ void Encoder::look_up(Table& table, Lookups<Table>& lookups, std::span<const std
         missing[misses] = i;
         misses += (workspace.found[i].count() == 0) & (batch.length(i) <= Table::kLongest);
     }
-    if (misses) encode_missing(table, lookups, {missing, misses}, batch, workspace);
+    if (misses) encode_missing(lookups, {missing, misses}, batch, workspace);
 }
 
 // Encodes the pretokens with these numbers, the whole of each first, as the reference does, and puts them into the
 // table.
 template <class Table>
-void Encoder::encode_missing(Table&, Lookups<Table>& lookups, std::span<const std::uint32_t> numbers,
-                             const Batch& batch, Workspace& workspace) const {
+void Encoder::encode_missing(Lookups<Table>& lookups, std::span<const std::uint32_t> numbers, const Batch& batch,
+                             Workspace& workspace) const {
     std::uint64_t hashes[kBatch];
     for (std::size_t m = 0; m < numbers.size(); ++m) {
         const Pretoken pretoken = batch[numbers[m]];

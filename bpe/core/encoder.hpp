@@ -109,8 +109,8 @@ class Encoder {
     void look_up(Table& table, Lookups<Table>& lookups, std::span<const std::uint32_t> numbers, const Batch& batch,
                  Workspace& workspace) const;
     template <class Table>
-    void encode_missing(Table& table, Lookups<Table>& lookups, std::span<const std::uint32_t> numbers,
-                        const Batch& batch, Workspace& workspace) const;
+    void encode_missing(Lookups<Table>& lookups, std::span<const std::uint32_t> numbers, const Batch& batch,
+                        Workspace& workspace) const;
     std::size_t encode_afresh(Bytes pretoken, Merger& merger, Id* ids) const;
 
     std::shared_ptr<const Vocabulary> vocabulary_;

@@ -40,7 +40,7 @@ class Merger {
     void merge(std::span<MergeJob> jobs);
 
  private:
-    static constexpr std::size_t kShort = 64;  // symbols; beyond, a heap is quicker than looking over all ranks
+    static constexpr std::size_t kShort = 64;  // symbols, a bit for each; what has more goes by a heap
     static constexpr std::size_t kLanes = 16;
 
     // A short pretoken at work. A token stands at the first symbol that it was made from; its bit in `live` is set.
