@@ -18,7 +18,13 @@ class SpecialTokens:
 
 class Encoder:
     def __init__(
-        self, tokens: bytes, offsets: Buffer, ids: Buffer, pattern: int, special_tokens: dict[str, int]
+        self,
+        tokens: bytes,
+        offsets: Buffer,
+        ids: Buffer,
+        pattern: int,
+        special_tokens: dict[str, int],
+        kernel: str = ...,
     ) -> None: ...
     def encode(self, text: str | Buffer, special: SpecialTokens | None) -> list[int]: ...
     def encode_to_numpy(self, text: str | Buffer, special: SpecialTokens | None) -> npt.NDArray[np.uint32]: ...

@@ -112,6 +112,13 @@ Pattern pattern_of(int number) {
     return static_cast<Pattern>(number);
 }
 
+const Kernel& kernel_named(const std::string& name) {
+    const auto all = kernels();
+    const auto found = std::find_if(all.begin(), all.end(), [&](const Kernel& kernel) { return kernel.name == name; });
+    if (found == all.end()) throw std::invalid_argument("there is no kernel " + name);
+    return *found;
+}
+
 std::string to_string(Bytes bytes) { return {bytes.begin(), bytes.end()}; }
 
 struct Texts {
@@ -133,11 +140,11 @@ constexpr std::size_t kWithLock = 256;
 class PythonEncoder {
  public:
     PythonEncoder(nb::bytes tokens, InputArray<std::uint64_t> offsets, InputArray<Id> ids, int pattern,
-                  nb::dict special_tokens)
+                  nb::dict special_tokens, const std::string& kernel)
         : encoder_(std::make_shared<Vocabulary>(
                        Bytes(reinterpret_cast<const std::uint8_t*>(tokens.c_str()), tokens.size()),
                        std::span(offsets.data(), offsets.size()), std::span(ids.data(), ids.size())),
-                   pattern_of(pattern)),
+                   pattern_of(pattern), kernel_named(kernel)),
           integers_(encoder_.vocabulary().id_limit(), nullptr) {
         for (auto [token, id] : special_tokens) {
             special_bytes_[id_from(id.ptr())] = to_string(Text(token).bytes());
@@ -352,10 +359,7 @@ Array<std::uint64_t> scan_all(int pattern, nb::handle object, const std::string&
     const Bytes bytes = text.bytes();
     const auto chosen = pattern_of(pattern);
     std::vector<std::uint64_t> ends(bytes.size() + 64);
-    const auto all = kernels();
-    const auto found = std::find_if(all.begin(), all.end(), [&](const Kernel& k) { return k.name == kernel; });
-    if (found == all.end()) throw std::invalid_argument("no kernel " + kernel);
-    const std::size_t count = scan_with(*found, chosen, bytes.data(), 0, bytes.size(), ends.data(), ends.size());
+    const std::size_t count = scan_with(kernel_named(kernel), chosen, bytes.data(), 0, bytes.size(), ends.data(), ends.size());
     return copied_array(ends.data(), count);
 }
 
@@ -443,8 +447,9 @@ NB_MODULE(_core, m) {
         .def("all_in", &all_specials, nb::arg("text").none(), "Where the tokens stand, in bytes: (begin, end, id).");
 
     nb::class_<PythonEncoder>(m, "Encoder")
-        .def(nb::init<nb::bytes, InputArray<std::uint64_t>, InputArray<Id>, int, nb::dict>(), nb::arg("tokens"),
-             nb::arg("offsets"), nb::arg("ids"), nb::arg("pattern"), nb::arg("special_tokens"))
+        .def(nb::init<nb::bytes, InputArray<std::uint64_t>, InputArray<Id>, int, nb::dict, const std::string&>(),
+             nb::arg("tokens"), nb::arg("offsets"), nb::arg("ids"), nb::arg("pattern"), nb::arg("special_tokens"),
+             nb::arg("kernel") = kernels().front().name)
         .def("encode", &PythonEncoder::encode, nb::arg("text").none(), nb::arg("special").none())
         .def("encode_to_numpy", &PythonEncoder::encode_to_numpy, nb::arg("text").none(), nb::arg("special").none())
         .def("count", &PythonEncoder::count, nb::arg("text").none(), nb::arg("special").none())

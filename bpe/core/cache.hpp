@@ -8,70 +8,66 @@
 #include <cstdint>
 #include <cstring>
 #include <span>
+#include <type_traits>
 
+#include "front.hpp"
 #include "memory.hpp"
 #include "vocab.hpp"
 
 namespace bpe {
 
-// An array of zeros from the system, which gives memory only once it is touched: an encoder that sees little text takes
-// little of it, and starts at once. In large pages where there are such, since lookups go everywhere.
-template <class T>
-class ZeroedArray {
- public:
-    explicit ZeroedArray(std::size_t size) : memory_(zeroed_memory(size * sizeof(T))) {}
-    T& operator[](std::size_t i) { return data()[i]; }
-    T* data() { return static_cast<T*>(memory_.get()); }
-    const T* data() const { return static_cast<const T*>(memory_.get()); }
-
- private:
-    ZeroedMemory memory_;
-};
-
 // What is known of one pretoken, in one word, so that it can be written out without following a pointer:
-//   bits  0..23, 24..47   the first two ids; or, with more than two, the place in the store where the ids begin
-//   bits 48..              how many ids; 0 where nothing is known
+//   bits 0..1     how many ids stand in the word; 0 if they stand in the store, or nothing is known
+//   bits 2..61    up to three ids of 20 bits
+// or, where they stand in the store,
+//   bits 2..9     how many there are
+//   bits 10..63   the place where they begin, which is never 0
+// Nothing is known where all bits are 0. The first form is what the kernels of front.hpp write out.
 class Encoding {
  public:
-    static constexpr std::size_t kInline = 2;
     static constexpr std::size_t kMostIds = 255;
 
     Encoding() = default;
-    static Encoding of(const Id* ids, std::size_t count) {
-        return Encoding(ids[0] | std::uint64_t{count > 1 ? ids[1] : 0} << 24, count);
+    explicit Encoding(std::uint64_t bits) : bits_(bits) {}
+    static Encoding of(std::span<const Id> ids) {
+        std::uint64_t bits = ids.size();
+        for (std::size_t i = 0; i < ids.size(); ++i) bits |= std::uint64_t{ids[i]} << (2 + kInlineBits * i);
+        return Encoding(bits);
     }
-    static Encoding stored(std::uint64_t place, std::size_t count) { return Encoding(place, count); }
+    static Encoding stored(std::uint64_t place, std::size_t count) { return Encoding(place << 10 | count << 2); }
+    static bool fit_into_a_word(std::span<const Id> ids) {
+        if (ids.size() > kInlineIds) return false;
+        return std::all_of(ids.begin(), ids.end(), [](Id id) { return id >> kInlineBits == 0; });
+    }
 
-    std::size_t count() const { return bits_ >> 48; }
-    std::uint64_t place() const { return bits_ & 0xFFFFFFFFFFFF; }
-    Id first() const { return bits_ & 0xFFFFFF; }
-    Id second() const { return bits_ >> 24 & 0xFFFFFF; }
+    std::uint64_t bits() const { return bits_; }
+    bool known() const { return bits_ != 0; }
+    bool is_inline() const { return (bits_ & 3) != 0; }
+    std::size_t stored_count() const { return bits_ >> 2 & 0xFF; }
+    std::uint64_t place() const { return bits_ >> 10; }
 
     // This one if `condition`, else nothing; without a branch.
     Encoding where(bool condition) const { return Encoding(bits_ & -std::uint64_t{condition}); }
     friend Encoding operator|(Encoding a, Encoding b) { return Encoding(a.bits_ | b.bits_); }
 
  private:
-    explicit Encoding(std::uint64_t bits) : bits_(bits) {}
-    Encoding(std::uint64_t low, std::size_t count) : bits_(low | std::uint64_t{count} << 48) {}
     std::uint64_t bits_ = 0;
 };
-static_assert(kMaxRank < 1u << 24, "two ids share the low 48 bits");
 
 // Where the tables keep what does not fit into their entries: a ring, in which the newest takes the room of the oldest.
 // A place is counted from the beginning of time, so that it tells whether what stood there still does.
 class Store {
  public:
     // What a batch may add while places found in it must stay good.
-    static constexpr std::size_t kSlack = 1u << 17;
+    static constexpr std::size_t kSlack = 1u << 19;
 
     const Id* at(std::uint64_t place) const { return ids_.data() + (place & (kSize - 1)); }
     bool holds(Encoding encoding) const {
-        return encoding.count() <= Encoding::kInline || head_ - encoding.place() <= kSize - kSlack;
+        return encoding.is_inline() || head_ - encoding.place() <= kSize - kSlack;
     }
 
     Encoding keep(std::span<const Id> ids) {
-        if (ids.size() <= Encoding::kInline) return Encoding::of(ids.data(), ids.size());
+        if (Encoding::fit_into_a_word(ids)) return Encoding::of(ids);
         const std::uint64_t place = take(ids.size());
         std::copy(ids.begin(), ids.end(), begin_of(place));
         return Encoding::stored(place, ids.size());
@@ -88,10 +84,10 @@ class Store {
     // What keep_with_text gave, if it is still there and its text is this one, with the ids in it if they are few.
     Encoding with_text(Encoding kept, std::span<const std::uint8_t> text) const {
         if (head_ - kept.place() > kSize - kSlack) return {};
-        const Id* ids = at(kept.place());
-        const Id* length = ids + kept.count();
+        const std::span<const Id> ids(at(kept.place()), kept.stored_count());
+        const Id* length = ids.data() + ids.size();
         if (*length != text.size() || std::memcmp(length + 1, text.data(), text.size()) != 0) return {};
-        return kept.count() <= Encoding::kInline ? Encoding::of(ids, kept.count()) : kept;
+        return Encoding::fit_into_a_word(ids) ? Encoding::of(ids) : kept;
     }
 
  private:
@@ -118,33 +114,6 @@ inline std::uint64_t load_word(const std::uint8_t* bytes) {
     if constexpr (std::endian::native == std::endian::big) word = __builtin_bswap64(word);
     return word;
 }
-// The first `count` bytes of a word, zeros in place of the others. count < 8.
-inline std::uint64_t first_bytes(std::uint64_t word, std::size_t count) {
-    return word & ((std::uint64_t{1} << 8 * count) - 1);
-}
-
-// A pretoken: where it begins in a text, its length, and how many bytes of the text may be read from there.
-struct Pretoken {
-    const std::uint8_t* bytes;
-    std::size_t length;
-    std::size_t readable;
-
-    std::span<const std::uint8_t> span() const { return {bytes, length}; }
-
-    // Its first 7 bytes, or all if it has fewer.
-    Pretoken start() const { return {bytes, std::min<std::size_t>(length, 7), readable}; }
-
-    // Bytes [at, at + 8) of the pretoken as a word, zeros after its end.
-    std::uint64_t word(std::size_t at) const {
-        if (readable >= at + 8) [[likely]] {
-            const std::uint64_t word = load_word(bytes + at);
-            return length >= at + 8 ? word : first_bytes(word, length - at);
-        }
-        std::uint64_t word = 0;
-        for (std::size_t i = at; i < length && i < at + 8; ++i) word |= std::uint64_t{bytes[i]} << 8 * (i - at);
-        return word;
-    }
-};
 
 // The tables, one for each class of lengths. Each has a Key, made from a pretoken; buckets, a cache line or two each,
 // among which the key names one; and entries in a bucket, of which the newest stand first and the oldest gives way.
@@ -168,7 +137,6 @@ Encoding put_first(Bucket& bucket, const Key& key, Encoding value) {
 
 class ShortTable {  // up to 7 bytes
  public:
-    static constexpr std::size_t kLongest = 7;
     using Key = std::uint64_t;
     struct alignas(64) Bucket {
         static constexpr int kEntries = 4;
@@ -176,41 +144,35 @@ class ShortTable {  // up to 7 bytes
         Encoding values[kEntries];
     };
 
-    static Key key_of(const Pretoken& pretoken) { return pretoken.word(0) | std::uint64_t{pretoken.length} << 56; }
-    // key_of(pretoken.start()), where 8 bytes may be read: 5% of all the time less, without the branches.
-    static Key key_of_start(const Pretoken& pretoken) {
-        const std::size_t length = std::min(pretoken.length, kLongest);
-        return first_bytes(load_word(pretoken.bytes), length) | std::uint64_t{length} << 56;
+    static Key key_of(const Batch& batch, std::size_t i) {
+        const std::uint8_t* bytes = batch.text + batch.edges[i];
+        const std::size_t length = batch.length(i);
+        std::uint64_t word = 0;
+        if (batch.readable - batch.edges[i] >= 8) [[likely]] {
+            word = load_word(bytes) & ((std::uint64_t{1} << 8 * length) - 1);
+        } else {
+            for (std::size_t k = 0; k < length; ++k) word |= std::uint64_t{bytes[k]} << 8 * k;
+        }
+        return word | std::uint64_t{length} << 56;
     }
+    Bucket& bucket(Key key) { return buckets_[hash_of(key) >> (64 - kBits)]; }
 
-    // In front of the buckets stands a table that stays in the second-level cache, with what was asked for last in each
-    // of its places.
-    struct Recent {
-        Key key;
-        Encoding value;
-    };
-    Recent& recent(Key key) { return recent_[mix(key) & (kRecent - 1)]; }
-    Bucket& bucket(Key key) { return buckets_[mix(key) >> 14 & (kBuckets - 1)]; }
-
-    static Encoding find(const Bucket& bucket, Key key, const Pretoken&, const Store& store) {
+    static Encoding find(const Bucket& bucket, Key key, const Batch&, std::size_t, const Store& store) {
         Encoding found;
         for (int i = 0; i < Bucket::kEntries; ++i) found = found | bucket.values[i].where(bucket.keys[i] == key);
         return found.where(store.holds(found));
     }
-    static Encoding put(Bucket& bucket, Key key, const Pretoken&, std::span<const Id> ids, Store& store) {
+    static Encoding put(Bucket& bucket, Key key, std::span<const std::uint8_t>, std::span<const Id> ids, Store& store) {
         return put_first(bucket, key, store.keep(ids));
     }
 
  private:
-    static constexpr std::size_t kRecent = 1 << 14;   // 256 KiB
-    static constexpr std::size_t kBuckets = 1 << 16;  // 4 MiB
-    ZeroedArray<Recent> recent_{kRecent};
-    ZeroedArray<Bucket> buckets_{kBuckets};
+    static constexpr unsigned kBits = 16;  // 4 MiB
+    ZeroedArray<Bucket> buckets_{std::size_t{1} << kBits};
 };
 
 class MediumTable {  // 8 to 15 bytes; a bucket is two cache lines, since one would hold only two entries
  public:
-    static constexpr std::size_t kLongest = 15;
     struct Key {
         std::uint64_t low;
         std::uint64_t high;
@@ -222,12 +184,15 @@ class MediumTable {  // 8 to 15 bytes; a bucket is two cache lines, since one wo
         Encoding values[kEntries];
     };
 
-    static Key key_of(const Pretoken& pretoken) {
-        return {pretoken.word(0), pretoken.word(8) | std::uint64_t{pretoken.length} << 56};
+    // The last eight bytes, of which those that the first eight hold as well are shifted out.
+    static Key key_of(const Batch& batch, std::size_t i) {
+        const std::uint8_t* bytes = batch.text + batch.edges[i];
+        const std::size_t length = batch.length(i);
+        return {load_word(bytes), load_word(bytes + length - 8) >> 8 * (16 - length) | std::uint64_t{length} << 56};
     }
-    Bucket& bucket(const Key& key) { return buckets_[mix(key.low ^ mix(key.high)) & (kBuckets - 1)]; }
+    Bucket& bucket(const Key& key) { return buckets_[hash_of(key.low, key.high) >> (64 - kBits)]; }
 
-    static Encoding find(const Bucket& bucket, const Key& key, const Pretoken&, const Store& store) {
+    static Encoding find(const Bucket& bucket, const Key& key, const Batch&, std::size_t, const Store& store) {
         Encoding found;
         for (int i = 0; i < Bucket::kEntries; ++i) {
             const std::uint64_t difference = (bucket.keys[i].low ^ key.low) | (bucket.keys[i].high ^ key.high);
@@ -235,16 +200,17 @@ class MediumTable {  // 8 to 15 bytes; a bucket is two cache lines, since one wo
         }
         return found.where(store.holds(found));
     }
-    static Encoding put(Bucket& bucket, const Key& key, const Pretoken&, std::span<const Id> ids, Store& store) {
+    static Encoding put(Bucket& bucket, const Key& key, std::span<const std::uint8_t>, std::span<const Id> ids,
+                        Store& store) {
         return put_first(bucket, key, store.keep(ids));
     }
 
  private:
-    static constexpr std::size_t kBuckets = 1 << 16;  // 8 MiB
-    ZeroedArray<Bucket> buckets_{kBuckets};
+    static constexpr unsigned kBits = 16;  // 8 MiB
+    ZeroedArray<Bucket> buckets_{std::size_t{1} << kBits};
 };
 
-class LongTable {  // up to 256 bytes: the table holds hashes, the store ids and bytes
+class LongTable {  // 16 to 256 bytes: the table holds hashes, the store ids and bytes
  public:
     static constexpr std::size_t kLongest = 256;
     using Key = std::uint64_t;
@@ -254,8 +220,10 @@ class LongTable {  // up to 256 bytes: the table holds hashes, the store ids and
         Encoding values[kEntries];
     };
 
-    static Key key_of(const Pretoken& pretoken) { return hash_bytes(pretoken.bytes, pretoken.length); }
-    Bucket& bucket(Key key) { return buckets_[key & (kBuckets - 1)]; }
+    static Key key_of(const Batch& batch, std::size_t i) {
+        return hash_bytes(batch.text + batch.edges[i], std::min<std::size_t>(batch.length(i), kLongest + 1));
+    }
+    Bucket& bucket(Key key) { return buckets_[key >> (64 - kBits)]; }
 
     // Asks for what `find` will compare in the store.
     static void prefetch(const Bucket& bucket, Key key, const Store& store) {
@@ -263,34 +231,62 @@ class LongTable {  // up to 256 bytes: the table holds hashes, the store ids and
             if (bucket.keys[i] == key) __builtin_prefetch(store.at(bucket.values[i].place()));
         }
     }
-    static Encoding find(const Bucket& bucket, Key key, const Pretoken& pretoken, const Store& store) {
-        for (int i = 0; i < Bucket::kEntries; ++i) {
-            if (bucket.keys[i] == key && bucket.values[i].count()) {
-                return store.with_text(bucket.values[i], pretoken.span());
-            }
+    static Encoding find(const Bucket& bucket, Key key, const Batch& batch, std::size_t i, const Store& store) {
+        for (int k = 0; k < Bucket::kEntries; ++k) {
+            if (bucket.keys[k] == key && bucket.values[k].known()) return store.with_text(bucket.values[k], batch[i]);
         }
         return {};
     }
-    static Encoding put(Bucket& bucket, Key key, const Pretoken& pretoken, std::span<const Id> ids, Store& store) {
-        const Encoding kept = put_first(bucket, key, store.keep_with_text(ids, pretoken.span()));
-        return store.with_text(kept, pretoken.span());
+    static Encoding put(Bucket& bucket, Key key, std::span<const std::uint8_t> text, std::span<const Id> ids,
+                        Store& store) {
+        return store.with_text(put_first(bucket, key, store.keep_with_text(ids, text)), text);
     }
 
  private:
-    static constexpr std::size_t kBuckets = 1 << 17;  // 8 MiB
-    ZeroedArray<Bucket> buckets_{kBuckets};
+    static constexpr unsigned kBits = 16;  // 4 MiB
+    ZeroedArray<Bucket> buckets_{std::size_t{1} << kBits};
 };
 
 struct PretokenCache {
+    ZeroedArray<ShortFront> short_front{std::size_t{1} << kShortFrontBits};
+    ZeroedArray<MediumFront> medium_front{std::size_t{1} << kMediumFrontBits};
     ShortTable short_table;
     MediumTable medium_table;
     LongTable long_table;
     Store store;
+
+    Fronts fronts() { return {short_front.data(), medium_front.data()}; }
+
+    void put_in_front(ShortTable::Key key, Encoding value) {
+        short_front[hash_of(key) >> (64 - kShortFrontBits)] = {key, value.bits()};
+    }
+    void put_in_front(const MediumTable::Key& key, Encoding value) {
+        medium_front[hash_of(key.low, key.high) >> (64 - kMediumFrontBits)] = {key.low, key.high, value.bits(), 0};
+    }
+
+    // Remembers the ids of pretoken i of the batch, which has at most LongTable::kLongest bytes.
+    Encoding put(const Batch& batch, std::size_t i, std::span<const Id> ids) {
+        const std::size_t length = batch.length(i);
+        if (length > kLongestMedium) return put_into(long_table, batch, i, ids);
+        return length > kLongestShort ? put_into(medium_table, batch, i, ids) : put_into(short_table, batch, i, ids);
+    }
+
+ private:
+    template <class Table>
+    Encoding put_into(Table& table, const Batch& batch, std::size_t i, std::span<const Id> ids) {
+        const auto key = Table::key_of(batch, i);
+        const Encoding value = Table::put(table.bucket(key), key, batch[i], ids, store);
+        if constexpr (!std::is_same_v<Table, LongTable>) {
+            if (value.is_inline()) put_in_front(key, value);
+        }
+        return value;
+    }
 };
 
 // The most that a batch of `pretokens` can add to a store.
 constexpr std::size_t most_stored(std::size_t pretokens) {
     return pretokens * (Encoding::kMostIds + 1 + LongTable::kLongest / sizeof(Id));
 }
+static_assert(most_stored(kBatch) <= Store::kSlack);
 
 }  // namespace bpe

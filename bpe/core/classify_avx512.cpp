@@ -1,7 +1,7 @@
 // Compiled with AVX-512BW, and called only where the processor has it.
 #include <immintrin.h>
 
-#include "classify.hpp"
+#include "kernels.hpp"
 
 namespace bpe {
 

@@ -3,50 +3,37 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <iterator>
 #include <type_traits>
 
 #include "threads.hpp"
 
 namespace bpe {
 
-namespace {
-
-constexpr std::size_t kBatch = 256;  // pretokens that are scanned before any is looked up
-static_assert(most_stored(kBatch) <= Store::kSlack);
-
-}  // namespace
-
-// What is looked up in one table for a batch, by the numbers of the pretokens in it.
-template <class Table>
-struct Lookups {
-    typename Table::Key keys[kBatch];
-    typename Table::Bucket* buckets[kBatch];
-};
-
 // What one call works with.
 struct Encoder::Workspace {
-    explicit Workspace(const Vocabulary& vocabulary) : merger(vocabulary) {}
+    Workspace(const Vocabulary& vocabulary, const Kernel& kernel) : merger(vocabulary, kernel) {}
 
     Merger merger;
     PretokenCache cache;
     // One batch.
-    std::uint64_t edges[kBatch + 1];
-    Encoding found[kBatch];
-    Lookups<ShortTable> shorts;
-    Lookups<MediumTable> mediums;
-    Lookups<LongTable> longs;
+    std::uint64_t ends[kBatch];
+    std::uint32_t edges[kBatch + 1 + 8];
+    std::uint64_t values[kBatch + 8];  // see Encoding; 0 for what is not known
+    Missing missing;
+    // The pretokens that no table knows, and the jobs of merging them, to be found again by their hashes.
+    std::uint32_t unseen[kBatch];
+    std::size_t unseen_count;
+    std::uint64_t hashes[kBatch];
     MergeJob jobs[kBatch];
-    std::vector<Id> fresh = std::vector<Id>(kBatch * LongTable::kLongest);  // what merging makes of the missing ones
-};
-
-// Consecutive pretokens of a text: number i stands from edges[i] to edges[i + 1].
-struct Encoder::Batch {
-    Bytes text;
-    std::span<const std::uint64_t> edges;
-
-    std::size_t size() const { return edges.size() - 1; }
-    std::size_t length(std::size_t i) const { return edges[i + 1] - edges[i]; }
-    Pretoken operator[](std::size_t i) const { return {text.data() + edges[i], length(i), text.size() - edges[i]}; }
+    std::uint32_t number_of_job[kBatch];
+    std::uint16_t* slot_of_job[kBatch];
+    std::uint16_t job_of_hash[2 * kBatch] = {};  // 1 + the job, 0 for none
+    struct {
+        std::uint32_t number;
+        std::uint32_t job;
+    } repeats[kBatch];  // what is the same as another one
+    ZeroedArray<Id> fresh{kBatch * LongTable::kLongest};  // what merging makes of them
 };
 
 // Holds a workspace that no other call uses.
@@ -60,7 +47,7 @@ class Encoder::Loan {
                 encoder.idle_.pop_back();
             }
         }
-        if (!workspace_) workspace_ = std::make_unique<Workspace>(*encoder.vocabulary_);
+        if (!workspace_) workspace_ = std::make_unique<Workspace>(*encoder.vocabulary_, encoder.kernel_);
     }
     Loan(const Loan&) = delete;
     Loan& operator=(const Loan&) = delete;
@@ -75,8 +62,8 @@ class Encoder::Loan {
     std::unique_ptr<Workspace> workspace_;
 };
 
-Encoder::Encoder(std::shared_ptr<const Vocabulary> vocabulary, Pattern pattern)
-    : vocabulary_(std::move(vocabulary)), pattern_(pattern) {}
+Encoder::Encoder(std::shared_ptr<const Vocabulary> vocabulary, Pattern pattern, const Kernel& kernel)
+    : vocabulary_(std::move(vocabulary)), pattern_(pattern), kernel_(kernel) {}
 
 Encoder::~Encoder() = default;
 
@@ -93,143 +80,168 @@ void Encoder::encode(Bytes text, const SpecialTokens* special, IdBuffer& ids) co
 }
 
 void Encoder::encode_part(Bytes text, Workspace& workspace, IdBuffer& ids) const {
-    std::uint64_t* edges = workspace.edges;
-    for (edges[0] = 0; edges[0] < text.size();) {
-        const std::size_t count = scan(pattern_, text.data(), edges[0], text.size(), edges + 1, kBatch);
-        encode_batch({text, {edges, count + 1}}, workspace, ids);
-        edges[0] = edges[count];
+    while (!text.empty()) {
+        const std::size_t count = scan_with(kernel_, pattern_, text.data(), 0, text.size(), workspace.ends, kBatch);
+        encode_pieces(text, {workspace.ends, count}, workspace, ids);
+        text = text.subspan(workspace.ends[count - 1]);
     }
 }
 
-// Pretokens that were cut elsewhere are laid side by side, and then are a text with known edges.
+// Pretokens that were cut elsewhere are laid side by side, and then are a text with known ends.
 void Encoder::encode_pretokens(std::span<const Bytes> pretokens, IdBuffer& ids) const {
     const Loan workspace(*this);
     std::vector<std::uint8_t> text;
-    std::vector<std::uint64_t> edges{0};
+    std::vector<std::uint64_t> ends;
     for (const Bytes pretoken : pretokens) {
         if (pretoken.empty()) continue;
         text.insert(text.end(), pretoken.begin(), pretoken.end());
-        edges.push_back(text.size());
+        ends.push_back(text.size());
     }
-    for (std::size_t first = 0; first + 1 < edges.size(); first += kBatch) {
-        const std::size_t count = std::min(kBatch, edges.size() - 1 - first);
-        encode_batch({text, std::span(edges).subspan(first, count + 1)}, *workspace, ids);
+    encode_pieces(text, ends, *workspace, ids);
+}
+
+// Encodes text[0, ends.back()), of which each end is a pretoken's, in batches whose edges are below 2^31.
+void Encoder::encode_pieces(Bytes text, std::span<const std::uint64_t> ends, Workspace& workspace,
+                            IdBuffer& ids) const {
+    constexpr std::uint64_t kLongestBatch = std::uint64_t{1} << 31;
+    std::uint64_t begin = 0;
+    for (std::size_t first = 0; first < ends.size();) {
+        std::size_t count = std::min(kBatch, ends.size() - first);
+        while (count > 0 && ends[first + count - 1] - begin >= kLongestBatch) --count;
+        if (count) {
+            workspace.edges[0] = 0;
+            for (std::size_t i = 0; i < count; ++i) {
+                workspace.edges[i + 1] = static_cast<std::uint32_t>(ends[first + i] - begin);
+            }
+            encode_batch({text.data() + begin, text.size() - begin, workspace.edges, count}, workspace, ids);
+        } else {  // a single one that is as long
+            const Bytes pretoken = text.subspan(begin, ends[first] - begin);
+            ids.reserve(pretoken.size());
+            ids.advance(encode_afresh(pretoken, workspace.merger, ids.end()));
+            count = 1;
+        }
+        first += count;
+        begin = ends[first - 1];
     }
 }
 
 void Encoder::encode_batch(const Batch& batch, Workspace& workspace, IdBuffer& ids) const {
-    // 1. Look all pretokens up as if they were short, as most are, and list those that are not. Which class the next
-    // one has cannot be predicted, so nothing branches on it (hence & in place of &&). Memory is asked for well before
-    // it is looked at, so that the waits for it overlap.
     PretokenCache& cache = workspace.cache;
-    ShortTable::Key keys[kBatch];
-    ShortTable::Recent* recents[kBatch];
-    std::uint32_t short_numbers[kBatch], medium_numbers[kBatch], long_numbers[kBatch];
-    std::size_t shorts = 0, mediums = 0, longs = 0;
-    const bool roomy = batch.edges[batch.size() - 1] + 8 <= batch.text.size();  // each may be read as a word
-    for (std::uint32_t i = 0; i < batch.size(); ++i) {
-        const Pretoken pretoken = batch[i];
-        keys[i] = roomy ? ShortTable::key_of_start(pretoken) : ShortTable::key_of(pretoken.start());
-        recents[i] = &cache.short_table.recent(keys[i]);
-        __builtin_prefetch(recents[i]);
-        medium_numbers[mediums] = long_numbers[longs] = i;
-        mediums += (pretoken.length > ShortTable::kLongest) & (pretoken.length <= MediumTable::kLongest);
-        longs += pretoken.length > MediumTable::kLongest;
-    }
-    for (std::uint32_t i = 0; i < batch.size(); ++i) {
-        const Encoding found = recents[i]->value.where(recents[i]->key == keys[i]);
-        workspace.found[i] = found.where(cache.store.holds(found));
-        short_numbers[shorts] = i;
-        shorts += (workspace.found[i].count() == 0) & (batch.length(i) <= ShortTable::kLongest);
-    }
-    look_up(cache.short_table, workspace.shorts, {short_numbers, shorts}, batch, workspace);
-    for (const std::uint32_t i : std::span(short_numbers, shorts)) *recents[i] = {keys[i], workspace.found[i]};
+    Missing& missing = workspace.missing;
+    kernel_.probe(batch, cache.fronts(), workspace.values, missing);
+    workspace.unseen_count = 0;
+    look_up(cache.short_table, {missing.shorts, missing.short_count}, batch, workspace);
+    look_up(cache.medium_table, {missing.mediums, missing.medium_count}, batch, workspace);
+    look_up(cache.long_table, {missing.longs, missing.long_count}, batch, workspace);
+    if (workspace.unseen_count) encode_unseen(batch, workspace);
+    write(batch, workspace, ids);
+}
 
-    // 2. The longer ones.
-    look_up(cache.medium_table, workspace.mediums, {medium_numbers, mediums}, batch, workspace);
-    look_up(cache.long_table, workspace.longs, {long_numbers, longs}, batch, workspace);
-
-    // 3. Write all, in order. Two ids are written always, and the end moves by as many as there are. There is room, as
-    // a byte makes one id at most, and four are written at once.
-    ids.reserve(batch.edges.back() - batch.edges.front() + 4);
-    Id* out = ids.end();
-    for (std::size_t i = 0; i < batch.size(); ++i) {
-        const Encoding encoding = workspace.found[i];
-        const std::size_t count = encoding.count();
-        out[0] = encoding.first();
-        out[1] = encoding.second();
-        if (count - 1 >= Encoding::kInline) [[unlikely]] {
-            if (count) {  // four by four, which needs no call for the few that there are
-                const Id* from = cache.store.at(encoding.place());
-                for (std::size_t k = 0; k < count; k += 4) std::memcpy(out + k, from + k, 4 * sizeof(Id));
-            } else {  // too long to be remembered
-                out += encode_afresh(batch[i].span(), workspace.merger, out);
+// Finds the values of the pretokens with these numbers, which are of the table's class, and lists those that the table
+// does not know. Memory is asked for well before it is looked at, so that the waits for it overlap.
+template <class Table>
+void Encoder::look_up(Table& table, std::span<const std::uint32_t> numbers, const Batch& batch,
+                      Workspace& workspace) const {
+    PretokenCache& cache = workspace.cache;
+    constexpr std::size_t kAhead = 64;
+    typename Table::Key keys[kAhead];
+    typename Table::Bucket* buckets[kAhead];
+    for (; !numbers.empty(); numbers = numbers.subspan(std::min(kAhead, numbers.size()))) {
+        const std::size_t count = std::min(kAhead, numbers.size());
+        for (std::size_t k = 0; k < count; ++k) {
+            keys[k] = Table::key_of(batch, numbers[k]);
+            buckets[k] = &table.bucket(keys[k]);
+            __builtin_prefetch(buckets[k]);
+            if (sizeof(typename Table::Bucket) > 64) __builtin_prefetch(reinterpret_cast<char*>(buckets[k]) + 64);
+        }
+        if constexpr (std::is_same_v<Table, LongTable>) {
+            for (std::size_t k = 0; k < count; ++k) LongTable::prefetch(*buckets[k], keys[k], cache.store);
+        }
+        for (std::size_t k = 0; k < count; ++k) {
+            const std::uint32_t i = numbers[k];
+            const Encoding found = Table::find(*buckets[k], keys[k], batch, i, cache.store);
+            workspace.values[i] = found.bits();
+            workspace.unseen[workspace.unseen_count] = i;
+            workspace.unseen_count += !found.known() & (batch.length(i) <= LongTable::kLongest);
+            if constexpr (!std::is_same_v<Table, LongTable>) {
+                if (found.is_inline()) cache.put_in_front(keys[k], found);
             }
         }
-        out += count;
     }
-    ids.advance(static_cast<std::size_t>(out - ids.end()));
 }
 
-// Finds the encodings of the pretokens with these numbers, which are of the table's class or longer.
-template <class Table>
-void Encoder::look_up(Table& table, Lookups<Table>& lookups, std::span<const std::uint32_t> numbers, const Batch& batch,
-                      Workspace& workspace) const {
-    for (const std::uint32_t i : numbers) {
-        lookups.keys[i] = Table::key_of(batch[i]);
-        lookups.buckets[i] = &table.bucket(lookups.keys[i]);
-        __builtin_prefetch(lookups.buckets[i]);
-        if (sizeof(typename Table::Bucket) > 64) __builtin_prefetch(reinterpret_cast<char*>(lookups.buckets[i]) + 64);
-    }
-    if constexpr (std::is_same_v<Table, LongTable>) {
-        for (const std::uint32_t i : numbers) {
-            LongTable::prefetch(*lookups.buckets[i], lookups.keys[i], workspace.cache.store);
-        }
-    }
-    std::uint32_t missing[kBatch];
-    std::size_t misses = 0;
-    for (const std::uint32_t i : numbers) {
-        workspace.found[i] = Table::find(*lookups.buckets[i], lookups.keys[i], batch[i], workspace.cache.store);
-        missing[misses] = i;
-        misses += (workspace.found[i].count() == 0) & (batch.length(i) <= Table::kLongest);
-    }
-    if (misses) encode_missing(lookups, {missing, misses}, batch, workspace);
-}
-
-// Encodes the pretokens with these numbers, the whole of each first, as the reference does, and puts them into the
-// table.
-template <class Table>
-void Encoder::encode_missing(Lookups<Table>& lookups, std::span<const std::uint32_t> numbers, const Batch& batch,
-                             Workspace& workspace) const {
-    std::uint64_t hashes[kBatch];
-    for (std::size_t m = 0; m < numbers.size(); ++m) {
-        const Pretoken pretoken = batch[numbers[m]];
-        hashes[m] = hash_bytes(pretoken.bytes, pretoken.length);
-        vocabulary_->prefetch_find(hashes[m]);
-    }
+// Encodes the pretokens that no table knows, and puts them into the tables.
+void Encoder::encode_unseen(const Batch& batch, Workspace& workspace) const {
+    PretokenCache& cache = workspace.cache;
+    const std::span unseen(workspace.unseen, workspace.unseen_count);
+    std::uint64_t* hashes = workspace.hashes;
     const auto remember = [&](std::uint32_t i, std::span<const Id> ids) {
-        if (ids.size() > Encoding::kMostIds) return;
-        Store& store = workspace.cache.store;
-        Encoding& found = workspace.found[i];
-        found = Table::find(*lookups.buckets[i], lookups.keys[i], batch[i], store);  // it may have been missing twice
-        if (!found.count()) found = Table::put(*lookups.buckets[i], lookups.keys[i], batch[i], ids, store);
+        if (ids.size() <= Encoding::kMostIds) workspace.values[i] = cache.put(batch, i, ids).bits();
     };
-    std::uint32_t of_job[kBatch];
+
+    // 1. The whole pretoken first, as the reference does. What is then still to be merged is merged once.
+    for (std::size_t u = 0; u < unseen.size(); ++u) {
+        const Bytes pretoken = batch[unseen[u]];
+        hashes[u] = hash_bytes(pretoken.data(), pretoken.size());
+        vocabulary_->prefetch_find(hashes[u]);
+    }
+    for (std::size_t u = 0; u < unseen.size(); ++u) vocabulary_->prefetch_token(hashes[u]);
     std::size_t jobs = 0;
+    std::size_t repeats = 0;
     Id* room = workspace.fresh.data();
-    for (std::size_t m = 0; m < numbers.size(); ++m) {
-        const Pretoken pretoken = batch[numbers[m]];
-        const Id whole = vocabulary_->find(pretoken.bytes, pretoken.length, hashes[m]);
+    for (std::size_t u = 0; u < unseen.size(); ++u) {
+        const std::uint32_t i = unseen[u];
+        const Bytes pretoken = batch[i];
+        const Id whole = vocabulary_->find(pretoken.data(), pretoken.size(), hashes[u]);
         if (whole != kNoId) {
-            remember(numbers[m], {&whole, 1});
+            remember(i, {&whole, 1});
             continue;
         }
-        workspace.jobs[jobs] = {pretoken.bytes, pretoken.length, room, 0};
-        of_job[jobs++] = numbers[m];
-        room += pretoken.length;
+        std::uint16_t& job = workspace.job_of_hash[hashes[u] % std::size(workspace.job_of_hash)];
+        if (job && std::ranges::equal(batch[workspace.number_of_job[job - 1]], pretoken)) {
+            workspace.repeats[repeats++] = {i, job - 1u};
+            continue;
+        }
+        workspace.jobs[jobs] = {pretoken.data(), pretoken.size(), room, 0};
+        workspace.number_of_job[jobs] = i;
+        workspace.slot_of_job[jobs] = &job;
+        job = static_cast<std::uint16_t>(++jobs);
+        room += pretoken.size();
     }
+
+    // 2. Merging.
     workspace.merger.merge({workspace.jobs, jobs});
-    for (std::size_t j = 0; j < jobs; ++j) remember(of_job[j], {workspace.jobs[j].ids, workspace.jobs[j].count});
+    for (std::size_t j = 0; j < jobs; ++j) {
+        remember(workspace.number_of_job[j], {workspace.jobs[j].ids, workspace.jobs[j].count});
+        *workspace.slot_of_job[j] = 0;
+    }
+    for (const auto [i, job] : std::span(workspace.repeats, repeats)) {
+        workspace.values[i] = workspace.values[workspace.number_of_job[job]];
+    }
+}
+
+// Writes the ids of all, in order. There is room, as a byte makes one id at most, and 16 are written at once.
+void Encoder::write(const Batch& batch, Workspace& workspace, IdBuffer& ids) const {
+    ids.reserve(batch.edges[batch.size] + 16);
+    Id* out = ids.end();
+    for (std::size_t i = 0;;) {
+        i = kernel_.write(workspace.values, i, batch.size, out);
+        for (const std::size_t four = std::min(i + 4, batch.size); i < four; ++i) {
+            const Encoding encoding(workspace.values[i]);
+            if (encoding.is_inline()) {
+                write_plain(workspace.values, i, i + 1, out);
+            } else if (encoding.known()) {  // four by four, which needs no call for the few that there are
+                const std::size_t count = encoding.stored_count();
+                const Id* from = workspace.cache.store.at(encoding.place());
+                for (std::size_t k = 0; k < count; k += 4) std::memcpy(out + k, from + k, 4 * sizeof(Id));
+                out += count;
+            } else {  // too long to be remembered
+                out += encode_afresh(batch[i], workspace.merger, out);
+            }
+        }
+        if (i == batch.size) break;
+    }
+    ids.advance(static_cast<std::size_t>(out - ids.end()));
 }
 
 // The whole pretoken first, as the reference does, then merging. There must be room for pretoken.size() ids.

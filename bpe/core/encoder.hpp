@@ -74,14 +74,11 @@ class IdBuffer {
     std::size_t capacity_ = 0;
 };
 
-template <class Table>
-struct Lookups;
-
 // Any number of threads may call it at once: each call borrows a workspace (cache and buffers) for as long as it runs.
 class Encoder {
  public:
     // A pattern without a scanner of its own has none here; then only `encode_pretokens` may be called.
-    Encoder(std::shared_ptr<const Vocabulary> vocabulary, Pattern pattern);
+    Encoder(std::shared_ptr<const Vocabulary> vocabulary, Pattern pattern, const Kernel& kernel = kernels().front());
     ~Encoder();
 
     const Vocabulary& vocabulary() const { return *vocabulary_; }
@@ -100,21 +97,20 @@ class Encoder {
 
  private:
     struct Workspace;
-    struct Batch;
     class Loan;
 
     void encode_part(Bytes text, Workspace& workspace, IdBuffer& ids) const;
+    void encode_pieces(Bytes text, std::span<const std::uint64_t> ends, Workspace& workspace, IdBuffer& ids) const;
     void encode_batch(const Batch& batch, Workspace& workspace, IdBuffer& ids) const;
     template <class Table>
-    void look_up(Table& table, Lookups<Table>& lookups, std::span<const std::uint32_t> numbers, const Batch& batch,
-                 Workspace& workspace) const;
-    template <class Table>
-    void encode_missing(Lookups<Table>& lookups, std::span<const std::uint32_t> numbers, const Batch& batch,
-                        Workspace& workspace) const;
+    void look_up(Table& table, std::span<const std::uint32_t> numbers, const Batch& batch, Workspace& workspace) const;
+    void encode_unseen(const Batch& batch, Workspace& workspace) const;
+    void write(const Batch& batch, Workspace& workspace, IdBuffer& ids) const;
     std::size_t encode_afresh(Bytes pretoken, Merger& merger, Id* ids) const;
 
     std::shared_ptr<const Vocabulary> vocabulary_;
     Pattern pattern_;
+    Kernel kernel_;
     mutable std::mutex mutex_;
     mutable std::vector<std::unique_ptr<Workspace>> idle_;
 };

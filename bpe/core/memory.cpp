@@ -16,6 +16,7 @@ constexpr std::size_t kLargePage = std::size_t{2} << 20;
 
 // Mapped with room to begin at a large page's edge, what lies before and behind given back.
 ZeroedMemory zeroed_memory(std::size_t size) {
+    if (size == 0) return nullptr;
     size = (size + kLargePage - 1) / kLargePage * kLargePage;
     void* mapped =
         mmap(nullptr, size + kLargePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

@@ -9,6 +9,15 @@
 
 namespace bpe {
 
+namespace {
+
+std::uint64_t before(std::uint64_t live, std::uint32_t place) { return live & ((std::uint64_t{1} << place) - 1); }
+std::uint64_t after(std::uint64_t live, std::uint32_t place) { return live & (~std::uint64_t{1} << place); }
+std::uint32_t highest(std::uint64_t bits) { return static_cast<std::uint32_t>(63 - std::countl_zero(bits)); }
+std::uint32_t lowest(std::uint64_t bits) { return static_cast<std::uint32_t>(std::countr_zero(bits)); }
+
+}  // namespace
+
 std::size_t merge_plain(const Vocabulary& vocabulary, const std::uint8_t* bytes, std::size_t size, Id* ids) {
     for (std::size_t i = 0; i < size; ++i) ids[i] = vocabulary.id_of_byte(bytes[i]);
     for (;;) {
@@ -31,21 +40,30 @@ std::size_t merge_plain(const Vocabulary& vocabulary, const std::uint8_t* bytes,
 void Merger::merge(std::span<MergeJob> jobs) {
     std::size_t next = 0;
     std::size_t busy = 0;
-    const auto fill = [&](Lane& lane) {
+    const auto fill = [&](std::size_t lane) {
         while (next < jobs.size()) {
             MergeJob& job = jobs[next++];
-            if (begin(lane, job)) return true;
+            job_of_lane_[lane] = &job;
+            if (begin(lanes_[lane], job)) return true;
             job.count = merge_long(job.bytes, job.size, job.ids);
         }
         return false;
     };
-    while (busy < kLanes && fill(lanes_[busy])) ++busy;
+    while (busy < kLanes && fill(busy)) ++busy;
     while (busy) {
-        for (std::size_t i = 0; i < busy;) {
-            if (step(lanes_[i])) {
-                ++i;
-            } else if (!fill(lanes_[i])) {  // nothing more to begin: the last lane takes this one's place
-                if (i != --busy) lanes_[i] = lanes_[busy];
+        std::uint32_t done = merge_round_(lanes_.data(), busy, vocabulary_.pair_table());
+        for (; done; done &= done - 1) {
+            const auto lane = static_cast<std::size_t>(std::countr_zero(done));
+            finish(lanes_[lane], *job_of_lane_[lane]);
+            if (fill(lane)) continue;
+            // Nothing more to begin: the last lane that is still at work takes this one's place.
+            while (--busy > lane && (done >> busy & 1)) {
+                finish(lanes_[busy], *job_of_lane_[busy]);
+                done &= ~(1u << busy);
+            }
+            if (busy > lane) {
+                lanes_[lane] = lanes_[busy];
+                job_of_lane_[lane] = job_of_lane_[busy];
             }
         }
     }
@@ -70,7 +88,7 @@ bool Merger::begin(Lane& lane, MergeJob& job) const {
     std::uint32_t count = 0;
     std::uint64_t whole = 0;  // the symbols that are characters of several bytes
     for (std::size_t i = 0; i < job.size;) {
-        if (count == kShort) return false;
+        if (count == kLaneSymbols) return false;
         std::size_t length = 1;
         Id id = kNoId;
         if (job.bytes[i] >= 0xC2) id = whole_character(job, i, length);
@@ -78,68 +96,73 @@ bool Merger::begin(Lane& lane, MergeJob& job) const {
             whole |= std::uint64_t{1} << count;
             lane.symbols[count++] = id;
         } else {
-            if (count + length > kShort) return false;
+            if (count + length > kLaneSymbols) return false;
             for (std::size_t j = i; j < i + length; ++j) lane.symbols[count++] = vocabulary_.id_of_byte(job.bytes[j]);
         }
         i += length;
     }
-    lane.job = &job;
-    lane.place = kShort;
-    lane.padded = (count + 7) & ~7u;
+    lane.padded = static_cast<std::uint32_t>((count + kLaneBlock - 1) / kLaneBlock * kLaneBlock);
     lane.live = ~std::uint64_t{0} >> (64 - count);
+    lane.left = lane.right = 0;
     const auto set = [&](std::uint32_t i, Id id) {
-        lane.candidates[i] = id == kNoId ? kNone : static_cast<std::int32_t>(id << 6 | i);
+        lane.candidates[i] = id == kNoId ? kNoCandidate : static_cast<std::int32_t>(id << 6 | i);
     };
     if (whole) {
+        for (std::uint32_t i = 0; i + 1 < count; ++i) vocabulary_.prefetch_merged(lane.symbols[i], lane.symbols[i + 1]);
         for (std::uint32_t i = 0; i + 1 < count; ++i) set(i, vocabulary_.merged(lane.symbols[i], lane.symbols[i + 1]));
     } else {
         for (std::uint32_t i = 0; i + 1 < count; ++i) set(i, vocabulary_.merged_bytes(job.bytes[i], job.bytes[i + 1]));
     }
-    for (std::uint32_t i = count - 1; i < lane.padded; ++i) lane.candidates[i] = kNone;
+    for (std::uint32_t i = count - 1; i < lane.padded; ++i) lane.candidates[i] = kNoCandidate;
     return true;
 }
 
-// Makes one merge; false where none is left, with the ids written.
-bool Merger::step(Lane& lane) const {
-    const auto candidate = [&](std::uint32_t left, std::uint32_t right) {
-        const Id id = vocabulary_.merged(lane.symbols[left], lane.symbols[right]);
-        lane.candidates[left] = id == kNoId ? kNone : static_cast<std::int32_t>(id << 6 | left);
-    };
-    const auto before = [&](std::uint32_t place) { return lane.live & ((std::uint64_t{1} << place) - 1); };
-    const auto after = [&](std::uint32_t place) { return lane.live & (~std::uint64_t{1} << place); };
-    const auto highest = [](std::uint64_t bits) { return static_cast<std::uint32_t>(63 - std::countl_zero(bits)); };
-    const auto lowest = [](std::uint64_t bits) { return static_cast<std::uint32_t>(std::countr_zero(bits)); };
+// In the first half all look up the pairs that their last merges made, in the second all make a merge: what is written
+// in one half is read in the other, when it has long arrived.
+std::uint32_t merge_round_plain(Lane* lanes, std::size_t count, const PairTable& pairs) {
+    for (Lane* lane = lanes; lane < lanes + count; ++lane) {
+        for (const std::uint32_t place : {lane->left, lane->right}) {
+            const std::uint64_t following = after(lane->live, place);
+            if (!following) continue;  // the place keeps having no candidate
+            const Id id = find_pair(pairs, lane->symbols[place], lane->symbols[lowest(following)]);
+            lane->candidates[place] = id == kNoId ? kNoCandidate : static_cast<std::int32_t>(id << 6 | place);
+        }
+    }
+    std::uint32_t done = 0;
+    for (std::size_t i = 0; i < count; ++i) {
+        Lane& lane = lanes[i];
+        // The lowest rank, the leftmost among equals: the place is in the low bits.
+        std::int32_t best = kNoCandidate;
+        for (std::uint32_t k = 0; k < lane.padded; ++k) best = std::min(best, lane.candidates[k]);
+        if (best == kNoCandidate) {
+            done |= 1u << i;
+            continue;
+        }
+        const std::uint32_t place = static_cast<std::uint32_t>(best) & (kLaneSymbols - 1);
+        const std::uint32_t absorbed = lowest(after(lane.live, place));
+        lane.symbols[place] = static_cast<Id>(best) >> 6;
+        lane.live &= ~(std::uint64_t{1} << absorbed);
+        lane.candidates[absorbed] = kNoCandidate;
+        lane.candidates[place] = kNoCandidate;
+        // Ask for the memory of the two pairs that this makes; at an end of the pretoken it is one, and that twice.
+        const std::uint64_t preceding = before(lane.live, place);
+        const std::uint64_t following = after(lane.live, place);
+        lane.left = preceding ? highest(preceding) : place;
+        lane.right = place;
+        const auto prefetch = [&](std::uint32_t left, std::uint32_t right) {
+            const std::uint64_t key = pair_key(lane.symbols[left], lane.symbols[right]);
+            __builtin_prefetch(pairs.entries + line_of(key, pairs.line_mask) * PairTable::kLine);
+        };
+        prefetch(lane.left, place);
+        prefetch(place, following ? lowest(following) : place);
+    }
+    return done;
+}
 
-    // 1. Look up the pairs of the token that was made last.
-    if (lane.place < kShort) {
-        if (const std::uint64_t left = before(lane.place)) candidate(highest(left), lane.place);
-        if (const std::uint64_t right = after(lane.place)) candidate(lane.place, lowest(right));
-    }
-    // 2. Take the lowest rank, the leftmost among equals: the place is in the low bits.
-    std::int32_t best = kNone;
-    for (std::uint32_t i = 0; i < lane.padded; ++i) best = std::min(best, lane.candidates[i]);
-    if (best == kNone) {
-        std::size_t count = 0;
-        for (std::uint64_t left = lane.live; left; left &= left - 1)
-            lane.job->ids[count++] = lane.symbols[lowest(left)];
-        lane.job->count = count;
-        return false;
-    }
-    // 3. Merge there, and ask for the memory of the two pairs that this makes.
-    const std::uint32_t place = static_cast<std::uint32_t>(best) & (kShort - 1);
-    const std::uint32_t absorbed = lowest(after(place));
-    lane.symbols[place] = static_cast<Id>(best) >> 6;
-    lane.live &= ~(std::uint64_t{1} << absorbed);
-    lane.candidates[absorbed] = kNone;
-    lane.candidates[place] = kNone;
-    lane.place = place;
-    if (const std::uint64_t left = before(place)) {
-        vocabulary_.prefetch_merged(lane.symbols[highest(left)], lane.symbols[place]);
-    }
-    if (const std::uint64_t right = after(place)) {
-        vocabulary_.prefetch_merged(lane.symbols[place], lane.symbols[lowest(right)]);
-    }
-    return true;
+void Merger::finish(const Lane& lane, MergeJob& job) {
+    std::size_t count = 0;
+    for (std::uint64_t left = lane.live; left; left &= left - 1) job.ids[count++] = lane.symbols[lowest(left)];
+    job.count = count;
 }
 
 // A heap of candidate merges, lowest rank first, leftmost among equals. A candidate whose neighbours have changed since

@@ -7,6 +7,8 @@
 #include <span>
 #include <vector>
 
+#include "kernels.hpp"
+#include "lanes.hpp"
 #include "vocab.hpp"
 
 namespace bpe {
@@ -26,7 +28,8 @@ struct MergeJob {
 // The same result, quickly, with buffers that are kept from call to call. Not for two threads at once.
 class Merger {
  public:
-    explicit Merger(const Vocabulary& vocabulary) : vocabulary_(vocabulary) {}
+    explicit Merger(const Vocabulary& vocabulary, const Kernel& kernel = kernels().front())
+        : vocabulary_(vocabulary), merge_round_(kernel.merge_round) {}
 
     // Writes the ids of bytes[0, size), size > 0, to `ids`, which has room for `size`; returns how many there are.
     std::size_t merge(const std::uint8_t* bytes, std::size_t size, Id* ids) {
@@ -40,27 +43,15 @@ class Merger {
     void merge(std::span<MergeJob> jobs);
 
  private:
-    static constexpr std::size_t kShort = 64;  // symbols, a bit for each; what has more goes by a heap
-    static constexpr std::size_t kLanes = 16;
-
-    // A short pretoken at work. A token stands at the first symbol that it was made from; its bit in `live` is set.
-    struct Lane {
-        std::int32_t candidates[kShort];  // by place: rank << 6 | place of what merges with the next; or kNone
-        Id symbols[kShort];
-        std::uint64_t live;
-        std::uint32_t padded;  // candidates up to here are set
-        std::uint32_t place;   // whose pairs are still to be looked up; kShort for none
-        MergeJob* job;
-    };
-    static constexpr std::int32_t kNone = 0x7FFFFFFF;
-
     Id whole_character(const MergeJob& job, std::size_t i, std::size_t& length) const;
     bool begin(Lane& lane, MergeJob& job) const;
-    bool step(Lane& lane) const;
+    static void finish(const Lane& lane, MergeJob& job);
     std::size_t merge_long(const std::uint8_t* bytes, std::size_t size, Id* ids);
 
     const Vocabulary& vocabulary_;
+    MergeRound merge_round_;
     std::array<Lane, kLanes> lanes_;
+    std::array<MergeJob*, kLanes> job_of_lane_;
     std::vector<Id> symbols_;                // merge_long: the id that begins at a byte
     std::vector<std::uint32_t> next_;        // where the next one begins
     std::vector<std::uint32_t> previous_;    // where the one before begins

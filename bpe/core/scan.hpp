@@ -4,7 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "classify.hpp"
+#include "kernels.hpp"
 
 namespace bpe {
 

@@ -12,20 +12,18 @@
 namespace bpe {
 
 std::uint64_t hash_bytes(const std::uint8_t* bytes, std::size_t size) {
+    const auto word = [](const std::uint8_t* at, auto zero) {
+        std::memcpy(&zero, at, sizeof zero);
+        return std::uint64_t{zero};
+    };
     std::uint64_t hash = size * 0x9E3779B97F4A7C15ull;
-    while (size >= 8) {
-        std::uint64_t word;
-        std::memcpy(&word, bytes, 8);
-        hash = mix(hash ^ word);
-        bytes += 8;
-        size -= 8;
+    if (size >= 8) {  // the last word may hold bytes of the one before, whose number follows from the size
+        for (std::size_t at = 0; at + 8 < size; at += 8) hash = mix(hash ^ word(bytes + at, std::uint64_t{}));
+        return mix(mix(hash ^ word(bytes + size - 8, std::uint64_t{})));
     }
-    if (size) {
-        std::uint64_t word = 0;
-        std::memcpy(&word, bytes, size);
-        hash = mix(hash ^ word);
-    }
-    return mix(hash);
+    if (size >= 4) return mix(mix(hash ^ (word(bytes, std::uint32_t{}) | word(bytes + size - 4, std::uint32_t{}) << 32)));
+    if (size) hash ^= std::uint64_t{bytes[0]} | std::uint64_t{bytes[size / 2]} << 8 | std::uint64_t{bytes[size - 1]} << 16;
+    return mix(mix(hash));
 }
 
 namespace {
@@ -126,6 +124,7 @@ Id Vocabulary::find(const std::uint8_t* bytes, std::size_t size, std::uint64_t h
 // same one. A merge inside t makes a token shorter than t; so, taken by length, each token finds all the pairs that
 // it needs. (280,147 pairs of Llama 3's tokens join to a token; 127,156 can happen, and they stand in this table.)
 void Vocabulary::index_pairs() {
+    constexpr std::size_t kTogether = 256;
     std::vector<Id> by_length;
     by_length.reserve(token_count_);
     for (Id id = 0; id < id_limit(); ++id) {
@@ -133,22 +132,43 @@ void Vocabulary::index_pairs() {
     }
     std::stable_sort(by_length.begin(), by_length.end(),
                      [this](Id a, Id b) { return bytes_of(a).size() < bytes_of(b).size(); });
-    pairs_.assign(std::bit_ceil(by_length.size() * 2 + 1), kFreeSlot);
-    pair_mask_ = pairs_.size() - 1;
+    const std::size_t lines = std::bit_ceil(by_length.size() / 4 + 1);  // two to four pairs in each
+    pairs_ = ZeroedArray<std::uint64_t>(lines * PairTable::kLine);
+    line_mask_ = lines - 1;
     byte_pairs_.assign(1 << 16, kNoId);
     characters_.assign(1 << 16, kNoId);
     Merger merger(*this);
+    // Those of one length do not need each other's pairs, and are merged together.
+    std::vector<MergeJob> jobs;
     std::vector<Id> parts;
-    for (const Id id : by_length) {
-        const auto token = bytes_of(id);
-        parts.resize(token.size());
-        if (merger.merge(token.data(), token.size(), parts.data()) != 2) continue;  // reached only as a whole pretoken
-        const std::uint64_t key = pair_key(parts[0], parts[1]);
-        std::size_t slot = pair_slot(key);
-        while (pairs_[slot] != kFreeSlot) slot = (slot + 1) & pair_mask_;
-        pairs_[slot] = key << kIdBits | id;
-        ++pair_count_;
-        if (token.size() == 2) byte_pairs_[token[0] << 8 | token[1]] = id;
+    for (std::size_t first = 0; first < by_length.size();) {
+        const std::size_t length = bytes_of(by_length[first]).size();
+        jobs.clear();
+        parts.resize(std::max(parts.size(), kTogether * length));
+        std::size_t last = first;
+        for (; last < by_length.size() && jobs.size() < kTogether && bytes_of(by_length[last]).size() == length; ++last) {
+            jobs.push_back({bytes_of(by_length[last]).data(), length, parts.data() + jobs.size() * length, 0});
+        }
+        merger.merge(jobs);
+        for (std::size_t j = 0; j < jobs.size(); ++j) {
+            if (jobs[j].count != 2) continue;  // reached only as a whole pretoken
+            insert_pair(jobs[j].ids[0], jobs[j].ids[1], by_length[first + j]);
+            if (length == 2) byte_pairs_[jobs[j].bytes[0] << 8 | jobs[j].bytes[1]] = by_length[first + j];
+        }
+        first = last;
+    }
+}
+
+void Vocabulary::insert_pair(Id left, Id right, Id id) {
+    const std::uint64_t key = pair_key(left, right);
+    for (std::size_t line = line_of(key, line_mask_);; line = (line + 1) & line_mask_) {
+        std::uint64_t* entries = pairs_.data() + line * PairTable::kLine;
+        for (std::size_t i = 0; i < PairTable::kLine; ++i) {
+            if (entries[i]) continue;
+            entries[i] = key << kIdBits | id;
+            ++pair_count_;
+            return;
+        }
     }
 }
 
@@ -189,15 +209,15 @@ void Vocabulary::index_characters() {
 
 std::vector<Id> Vocabulary::pairs() const {
     std::vector<std::uint64_t> entries;
-    std::copy_if(pairs_.begin(), pairs_.end(), std::back_inserter(entries),
-                 [](std::uint64_t entry) { return entry != kFreeSlot; });
+    std::copy_if(pairs_.data(), pairs_.data() + pairs_.size(), std::back_inserter(entries),
+                 [](std::uint64_t entry) { return entry != 0; });
     std::sort(entries.begin(), entries.end(),
-              [](std::uint64_t a, std::uint64_t b) { return (a & kMaxRank) < (b & kMaxRank); });
+              [](std::uint64_t a, std::uint64_t b) { return (a & kIdMask) < (b & kIdMask); });
     std::vector<Id> pairs;
     for (const std::uint64_t entry : entries) {
-        pairs.push_back(static_cast<Id>(entry >> 2 * kIdBits));
-        pairs.push_back(static_cast<Id>(entry >> kIdBits & kMaxRank));
-        pairs.push_back(static_cast<Id>(entry & kMaxRank));
+        pairs.push_back(static_cast<Id>(entry >> 2 * kIdBits) - 1);
+        pairs.push_back(static_cast<Id>(entry >> kIdBits & kIdMask));
+        pairs.push_back(static_cast<Id>(entry & kIdMask));
     }
     return pairs;
 }

@@ -9,14 +9,16 @@
 #include <string_view>
 #include <vector>
 
+#include "lanes.hpp"
+#include "memory.hpp"
+
 namespace bpe {
 
 using Id = std::uint32_t;
 inline constexpr Id kNoId = 0xFFFFFFFF;
 
 // The largest rank a file may hold: arrays are indexed by rank, and a hostile file must not make them huge.
-inline constexpr int kIdBits = 21;  // three ids fit into a word
-inline constexpr Id kMaxRank = (1u << kIdBits) - 1;
+inline constexpr Id kMaxRank = kIdMask - 1;
 
 // Every bit of x has a say in the low bits of the result, by which tables are indexed. Without the first shift, words
 // that differ in their last two bytes only would collide.
@@ -27,6 +29,21 @@ inline std::uint64_t mix(std::uint64_t x) {
 
 // A hash of any bytes, for tables that live in this process only. The key is read eight bytes at a time.
 std::uint64_t hash_bytes(const std::uint8_t* bytes, std::size_t size);
+
+inline std::uint64_t pair_key(Id left, Id right) { return std::uint64_t{left + 1} << kIdBits | right; }
+inline std::size_t line_of(std::uint64_t key, std::size_t line_mask) { return mix(key) & line_mask; }
+
+// The token that two neighbours merge into, or kNoId.
+inline Id find_pair(const PairTable& pairs, Id left, Id right) {
+    const std::uint64_t key = pair_key(left, right);
+    for (std::size_t line = line_of(key, pairs.line_mask);; line = (line + 1) & pairs.line_mask) {
+        const std::uint64_t* entries = pairs.entries + line * PairTable::kLine;
+        for (std::size_t i = 0; i < PairTable::kLine; ++i) {
+            if (entries[i] >> kIdBits == key) return entries[i] & kIdMask;
+            if (!entries[i]) return kNoId;
+        }
+    }
+}
 
 class Vocabulary {
  public:
@@ -54,35 +71,33 @@ class Vocabulary {
     // The token that has exactly these bytes, or kNoId. `hash` is hash_bytes of them.
     Id find(const std::uint8_t* bytes, std::size_t size) const { return find(bytes, size, hash_bytes(bytes, size)); }
     Id find(const std::uint8_t* bytes, std::size_t size, std::uint64_t hash) const;
+    // What `find` will look at, asked for in two steps: the second one waits for the first.
     void prefetch_find(std::uint64_t hash) const { __builtin_prefetch(&tokens_[hash & token_mask_]); }
+    void prefetch_token(std::uint64_t hash) const {
+        const std::uint64_t entry = tokens_[hash & token_mask_];
+        if ((entry ^ hash) >> 32 == 0 && static_cast<Id>(entry) != kNoId) {
+            __builtin_prefetch(bytes_.data() + starts_[static_cast<Id>(entry)]);
+        }
+    }
 
     // The token that two single bytes merge into, or kNoId.
     Id merged_bytes(std::uint8_t left, std::uint8_t right) const { return byte_pairs_[left << 8 | right]; }
 
     // The token that two neighbours merge into, or kNoId.
-    Id merged(Id left, Id right) const {
-        const std::uint64_t key = pair_key(left, right);
-        for (std::size_t slot = pair_slot(key);; slot = (slot + 1) & pair_mask_) {
-            const std::uint64_t entry = pairs_[slot];
-            if (entry >> kIdBits == key) return entry & kMaxRank;
-            if (entry == kFreeSlot) return kNoId;
-        }
+    Id merged(Id left, Id right) const { return find_pair(pair_table(), left, right); }
+    // Asks for the memory that merged(left, right) will look at.
+    void prefetch_merged(Id left, Id right) const {
+        __builtin_prefetch(pairs_.data() + line_of(pair_key(left, right), line_mask_) * PairTable::kLine);
     }
+    PairTable pair_table() const { return {pairs_.data(), line_mask_}; }
     // Where merging may begin with whole characters in place of their bytes: the token of a character below U+10000
     // that has several bytes, or kNoId; and whether the edge between two bytes forbids it. See index_characters.
     Id whole_character(std::uint32_t code_point) const { return characters_[code_point]; }
     bool may_be_crossed(std::uint8_t before, std::uint8_t after) const {
         return crossed_[before][after >> 6] >> (after & 63) & 1;
     }
-    // Asks for the memory that merged(left, right) will look at.
-    void prefetch_merged(Id left, Id right) const { __builtin_prefetch(&pairs_[pair_slot(pair_key(left, right))]); }
-
  private:
-    static constexpr std::uint64_t kFreeSlot = ~std::uint64_t{0};  // no pair: three ids leave the highest bit clear
-
-    static std::uint64_t pair_key(Id left, Id right) { return std::uint64_t{left} << kIdBits | right; }
-    std::size_t pair_slot(std::uint64_t key) const { return mix(key) & pair_mask_; }
-
+    void insert_pair(Id left, Id right, Id id);
     void index_tokens();
     void index_pairs();
     void index_characters();
@@ -90,12 +105,12 @@ class Vocabulary {
     std::vector<std::uint8_t> bytes_;
     std::vector<std::uint32_t> starts_;  // by id, and one more
     std::vector<std::uint64_t> tokens_;  // open addressing by hash of the bytes: its high half, and the id
-    std::vector<std::uint64_t> pairs_;   // open addressing: left, right and merged id in one word
+    ZeroedArray<std::uint64_t> pairs_{0};
     std::vector<Id> byte_pairs_;         // merged() of two single bytes, without a search: each merge begins there
     std::vector<Id> characters_;         // by code point
     std::uint64_t crossed_[256][4] = {};
     std::size_t token_mask_ = 0;
-    std::size_t pair_mask_ = 0;
+    std::size_t line_mask_ = 0;
     std::size_t pair_count_ = 0;
     std::size_t token_count_ = 0;
     std::size_t longest_token_ = 0;

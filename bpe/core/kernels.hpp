@@ -1,9 +1,11 @@
-// Which of 64 bytes are letters, numbers, ...: a bit for each byte. The part of scanning that each kind of processor
-// does in its own way; all ways give the same bits.
+// The parts of encoding that each kind of processor does in its own way. All ways give the same.
 #pragma once
 
 #include <cstdint>
 #include <span>
+
+#include "front.hpp"
+#include "lanes.hpp"
 
 namespace bpe {
 
@@ -26,11 +28,14 @@ struct BlockBits {
 
 using Classify = BlockBits (*)(const std::uint8_t* bytes);
 
-// The ways of scanning that this machine can run, the best first. The last is always "plain", which classifies nothing
-// and goes character by character.
+// A way of doing the hot parts of encoding, by what this machine's processor can do; the best first. The last is always
+// "plain", in portable C++, which classifies nothing and scans character by character.
 struct Kernel {
     const char* name;
     Classify classify;
+    Probe probe;
+    Write write;
+    MergeRound merge_round;
 };
 std::span<const Kernel> kernels();
 

@@ -1,0 +1,40 @@
+// Pretokens that are merged side by side, one merge of each in a round.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace bpe {
+
+inline constexpr std::size_t kLanes = 16;
+inline constexpr std::size_t kLaneSymbols = 64;  // a bit for each
+inline constexpr std::size_t kLaneBlock = 16;    // candidates that are compared at once
+inline constexpr std::int32_t kNoCandidate = 0x7FFFFFFF;
+
+// A pretoken at work. A token stands at the first symbol that it was made from; its bit in `live` is set.
+struct alignas(64) Lane {
+    std::int32_t candidates[kLaneSymbols];  // by place: rank << 6 | place of what merges with the next; or kNoCandidate
+    std::uint32_t symbols[kLaneSymbols];
+    std::uint64_t live;
+    std::uint32_t padded;  // candidates up to here are set
+    std::uint32_t left;    // two places whose pairs with what follows are still to be looked up
+    std::uint32_t right;
+};
+
+// The pairs of ids that merge: 1 + left, right and merged id in one word of 3 * kIdBits bits, 0 where free. A pair stands in the cache line that its hash names or, where that is full, in one of the next.
+inline constexpr int kIdBits = 21;
+inline constexpr std::uint32_t kIdMask = (1u << kIdBits) - 1;
+struct PairTable {
+    static constexpr std::size_t kLine = 8;  // words
+    const std::uint64_t* entries;
+    std::size_t line_mask;
+};
+
+// Looks up the pairs that are still to be looked up, then makes a merge in each of the first `count` lanes. Returns a
+// bit for each lane in which no merge was left.
+using MergeRound = std::uint32_t (*)(Lane* lanes, std::size_t count, const PairTable& pairs);
+
+std::uint32_t merge_round_plain(Lane* lanes, std::size_t count, const PairTable& pairs);
+std::uint32_t merge_round_avx512(Lane* lanes, std::size_t count, const PairTable& pairs);
+
+}  // namespace bpe
