@@ -300,9 +300,9 @@ class Tokenizer:
             return text
         for keep in range(max_tokens, 0, -1):
             if side == "right":
-                kept = self._core.decode(ids[:keep]).decode("utf-8", "ignore")
+                kept = self._core.decode(ids[:keep], "ignore")
             else:
-                kept = self._core.decode(ids[-keep:]).lstrip(_CONTINUATION).decode("utf-8")
+                kept = self._core.decode_bytes(ids[-keep:]).lstrip(_CONTINUATION).decode("utf-8")
             if self.count(kept) <= max_tokens:
                 return kept
         return ""
@@ -461,11 +461,11 @@ class Tokenizer:
             KeyError: an id that the vocabulary does not have.
             OverflowError: a negative id, or one of more than 32 bits.
         """
-        return self._core.decode(tokens)
+        return self._core.decode_bytes(tokens)
 
     def decode(self, tokens: Sequence[int] | npt.NDArray[np.uint32], errors: str = "replace") -> str:
         """The text that the ids stand for. Bytes that are not UTF-8 are treated as `errors` says."""
-        return self._core.decode(tokens).decode("utf-8", errors)
+        return self._core.decode(tokens, errors)
 
     def decode_single_token_bytes(self, token: int) -> bytes:
         """The bytes of one token.
@@ -502,7 +502,7 @@ class Tokenizer:
 
     def decode_bytes_batch(self, batch: Sequence[Sequence[int]], *, num_threads: int = 8) -> list[bytes]:
         """`decode_bytes` of each."""
-        return [self._core.decode(tokens) for tokens in batch]
+        return [self._core.decode_bytes(tokens) for tokens in batch]
 
     # The vocabulary
 

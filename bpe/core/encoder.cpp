@@ -16,6 +16,7 @@ struct Encoder::Workspace {
 
     Merger merger;
     PretokenCache cache;
+    IdBuffer ids;  // for who wants them only for a moment
     // One batch.
     std::uint64_t ends[kBatch];
     std::uint32_t edges[kBatch + 1 + 8];
@@ -36,43 +37,50 @@ struct Encoder::Workspace {
     ZeroedArray<Id> fresh{kBatch * LongTable::kLongest};  // what merging makes of them
 };
 
-// Holds a workspace that no other call uses.
-class Encoder::Loan {
- public:
-    explicit Loan(const Encoder& encoder) : encoder_(encoder) {
-        {
-            const std::lock_guard lock(encoder.mutex_);
-            if (!encoder.idle_.empty()) {
-                workspace_ = std::move(encoder.idle_.back());
-                encoder.idle_.pop_back();
-            }
+Encoder::Loan::Loan(const Encoder& encoder) : encoder_(encoder), workspace_(encoder.first_idle_.exchange(nullptr)) {
+    if (workspace_) return;
+    {
+        const std::lock_guard lock(encoder.mutex_);
+        if (!encoder.idle_.empty()) {
+            workspace_ = std::move(encoder.idle_.back());
+            encoder.idle_.pop_back();
         }
-        if (!workspace_) workspace_ = std::make_unique<Workspace>(*encoder.vocabulary_, encoder.kernel_);
     }
-    Loan(const Loan&) = delete;
-    Loan& operator=(const Loan&) = delete;
-    ~Loan() {
-        const std::lock_guard lock(encoder_.mutex_);
-        encoder_.idle_.push_back(std::move(workspace_));
-    }
-    Workspace& operator*() const { return *workspace_; }
+    if (!workspace_) workspace_ = std::make_unique<Workspace>(*encoder.vocabulary_, encoder.kernel_);
+}
 
- private:
-    const Encoder& encoder_;
-    std::unique_ptr<Workspace> workspace_;
-};
+Encoder::Loan::~Loan() {
+    workspace_->ids.trim(std::size_t{1} << 18);
+    Workspace* none = nullptr;
+    if (encoder_.first_idle_.compare_exchange_strong(none, workspace_.get())) {
+        workspace_.release();
+        return;
+    }
+    const std::lock_guard lock(encoder_.mutex_);
+    encoder_.idle_.push_back(std::move(workspace_));
+}
+
+std::span<const Id> Encoder::Loan::encode(Bytes text, const SpecialTokens* special) const {
+    IdBuffer& ids = workspace_->ids;
+    ids.clear();
+    encoder_.encode_with(*workspace_, text, special, ids);
+    return {ids.data(), ids.size()};
+}
 
 Encoder::Encoder(std::shared_ptr<const Vocabulary> vocabulary, Pattern pattern, const Kernel& kernel)
     : vocabulary_(std::move(vocabulary)), pattern_(pattern), kernel_(kernel) {}
 
-Encoder::~Encoder() = default;
+Encoder::~Encoder() { delete first_idle_.load(); }
 
 void Encoder::encode(Bytes text, const SpecialTokens* special, IdBuffer& ids) const {
-    const Loan workspace(*this);
-    if (!special || special->empty()) return encode_part(text, *workspace, ids);
+    encode_with(*Loan(*this), text, special, ids);
+}
+
+void Encoder::encode_with(Workspace& workspace, Bytes text, const SpecialTokens* special, IdBuffer& ids) const {
+    if (!special || special->empty()) return encode_part(text, workspace, ids);
     for (std::size_t begin = 0;;) {
         const SpecialTokens::Match match = special->find(text, begin);
-        encode_part(text.subspan(begin, match.begin - begin), *workspace, ids);
+        encode_part(text.subspan(begin, match.begin - begin), workspace, ids);
         if (match.begin == text.size()) return;
         ids.push(match.id);
         begin = match.end;

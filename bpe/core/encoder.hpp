@@ -1,6 +1,7 @@
 // Text -> ids: scan, look up or merge each pretoken, write its ids.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -44,6 +45,10 @@ class IdBuffer {
     // Takes over `count` ids that were written at end().
     void advance(std::size_t count) { size_ += count; }
     void clear() { size_ = 0; }
+    // Gives memory back that only a large text needs.
+    void trim(std::size_t capacity) {
+        if (capacity_ > capacity) IdBuffer{}.swap(*this);
+    }
     void push(Id id) {
         reserve(1);
         data_[size_++] = id;
@@ -82,6 +87,25 @@ class Encoder {
     ~Encoder();
 
     const Vocabulary& vocabulary() const { return *vocabulary_; }
+    const Kernel& kernel() const { return kernel_; }
+
+    // A workspace that no other call uses, for as long as this lives.
+    struct Workspace;
+    class Loan {
+     public:
+        explicit Loan(const Encoder& encoder);
+        Loan(const Loan&) = delete;
+        Loan& operator=(const Loan&) = delete;
+        ~Loan();
+        Workspace& operator*() const { return *workspace_; }
+
+        // The ids of `text`, which stay until the next call.
+        std::span<const Id> encode(Bytes text, const SpecialTokens* special) const;
+
+     private:
+        const Encoder& encoder_;
+        std::unique_ptr<Workspace> workspace_;
+    };
 
     // Appends the ids of `text` to `ids`. Where `special` (may be null) finds its tokens, the text is cut, and their
     // ids stand between those of the parts; each part is encoded as if it were alone.
@@ -96,9 +120,7 @@ class Encoder {
     void encode_pretokens(std::span<const Bytes> pretokens, IdBuffer& ids) const;
 
  private:
-    struct Workspace;
-    class Loan;
-
+    void encode_with(Workspace& workspace, Bytes text, const SpecialTokens* special, IdBuffer& ids) const;
     void encode_part(Bytes text, Workspace& workspace, IdBuffer& ids) const;
     void encode_pieces(Bytes text, std::span<const std::uint64_t> ends, Workspace& workspace, IdBuffer& ids) const;
     void encode_batch(const Batch& batch, Workspace& workspace, IdBuffer& ids) const;
@@ -111,6 +133,8 @@ class Encoder {
     std::shared_ptr<const Vocabulary> vocabulary_;
     Pattern pattern_;
     Kernel kernel_;
+    // Workspaces that nobody uses. The first can be had without the lock.
+    mutable std::atomic<Workspace*> first_idle_ = nullptr;
     mutable std::mutex mutex_;
     mutable std::vector<std::unique_ptr<Workspace>> idle_;
 };

@@ -75,6 +75,13 @@ Vocabulary::Vocabulary(std::span<const std::uint8_t> bytes, std::span<const std:
     for (std::size_t i = 0; i < ids.size(); ++i) {
         std::memcpy(bytes_.data() + starts_[ids[i]], bytes.data() + offsets[i], offsets[i + 1] - offsets[i]);
     }
+    short_tokens_.resize(id_limit());
+    for (Id id = 0; id < id_limit(); ++id) {
+        const auto token = bytes_of(id);
+        if (token.size() > sizeof(ShortToken::bytes)) continue;
+        std::copy(token.begin(), token.end(), short_tokens_[id].bytes);
+        short_tokens_[id].length = static_cast<std::uint8_t>(token.size());
+    }
     index_tokens();
     index_pairs();
     index_characters();

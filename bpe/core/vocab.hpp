@@ -66,6 +66,13 @@ class Vocabulary {
         return {bytes_.data() + starts_[id], starts_[id + 1] - starts_[id]};
     }
 
+    // The same for decoding: the bytes of a token of up to 15, and their number; 0 for longer and for unused ones.
+    struct ShortToken {
+        std::uint8_t bytes[15];
+        std::uint8_t length;
+    };
+    const ShortToken& short_token(Id id) const { return short_tokens_[id]; }
+
     Id id_of_byte(std::uint8_t byte) const { return byte_ids_[byte]; }
 
     // The token that has exactly these bytes, or kNoId. `hash` is hash_bytes of them.
@@ -105,6 +112,7 @@ class Vocabulary {
     std::vector<std::uint8_t> bytes_;
     std::vector<std::uint32_t> starts_;  // by id, and one more
     std::vector<std::uint64_t> tokens_;  // open addressing by hash of the bytes: its high half, and the id
+    std::vector<ShortToken> short_tokens_;
     ZeroedArray<std::uint64_t> pairs_{0};
     std::vector<Id> byte_pairs_;         // merged() of two single bytes, without a search: each merge begins there
     std::vector<Id> characters_;         // by code point
