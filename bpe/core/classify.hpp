@@ -12,11 +12,13 @@ namespace bpe {
 // to U+CFFF), which spares most of the decoding in these scripts. The others are left to whoever decodes them.
 struct BlockBits {
     std::uint64_t letter;
+    std::uint64_t upper;  // capital letters
     std::uint64_t number;
     std::uint64_t space;    // white space, newlines among it
     std::uint64_t newline;  // \r and \n
     std::uint64_t blank;    // the space character itself
     std::uint64_t apostrophe;
+    std::uint64_t slash;
     std::uint64_t high;          // 0x80 and above
     std::uint64_t continuation;  // 0x80 to 0xBF
     std::uint64_t three;         // 0xE0 and above: the first of at least three bytes

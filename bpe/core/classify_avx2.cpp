@@ -27,11 +27,13 @@ BlockBits classify_avx2(const std::uint8_t* bytes) {
     };
     BlockBits block;
     block.letter = between('a', 26, 0x20);
+    block.upper = between('A', 26);
     block.number = between('0', 10);
     block.blank = equal(' ');
     block.space = block.blank | between('\t', 5);
     block.newline = equal('\n') | equal('\r');
     block.apostrophe = equal('\'');
+    block.slash = equal('/');
     block.high = bits(halves[0], halves[1]);
     block.continuation = block.three = block.four = block.letter_lead = 0;
     if (block.high) {

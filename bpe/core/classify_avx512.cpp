@@ -15,11 +15,13 @@ BlockBits classify_avx512(const std::uint8_t* bytes) {
     };
     BlockBits block;
     block.letter = between(_mm512_or_si512(text, splat(0x20)), 'a', 26);
+    block.upper = between(text, 'A', 26);
     block.number = between(text, '0', 10);
     block.blank = equal(' ');
     block.space = block.blank | between(text, '\t', 5);
     block.newline = equal('\n') | equal('\r');
     block.apostrophe = equal('\'');
+    block.slash = equal('/');
     block.high = _mm512_movepi8_mask(text);
     block.continuation = block.three = block.four = block.letter_lead = 0;
     if (block.high) {
