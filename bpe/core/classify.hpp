@@ -24,6 +24,8 @@ struct BlockBits {
     std::uint64_t three;         // 0xE0 and above: the first of at least three bytes
     std::uint64_t four;          // 0xF0 and above: the first of four bytes
     std::uint64_t letter_lead;   // one of those leading bytes
+    std::uint64_t capital_lead;  // of these, D0 before 80 to AF, which is a capital letter
+    std::uint64_t small_lead;    // D0 before B0 to BF and D1 before 80 to 9F, which are small letters
 };
 
 using Classify = BlockBits (*)(const std::uint8_t* bytes);

@@ -250,11 +250,82 @@ inline std::uint64_t reach(std::uint64_t from, std::uint64_t run) { return from 
 
 inline std::uint64_t below(unsigned bit) { return bit < 64 ? (std::uint64_t{1} << bit) - 1 : ~std::uint64_t{0}; }
 
+// A first byte of each character in `from` -> all its bytes.
+inline std::uint64_t whole_characters(std::uint64_t from, std::uint64_t continuation) {
+    from |= from << 1 & continuation;
+    from |= from << 1 & continuation;
+    return from | (from << 1 & continuation);
+}
+
+// The characters of several bytes in a block; `upper` and `lower` only if kCased, as they take more decoding.
+template <bool kCased>
+struct Multibyte {
+    std::uint64_t letter, number = 0, space = 0;
+    std::uint64_t upper = 0, lower = 0;  // kUpperSet and kLowerSet
+    std::uint64_t valid = ~std::uint64_t{0};
+    bool well_formed = true;
+
+    Multibyte(const std::uint8_t* bytes, const BlockBits& block);
+
+ private:
+    void correct(std::uint32_t classes, std::uint64_t bits) {
+        if constexpr (kCased) {
+            if (classes == (kLetter | kUpperSet | kLowerSet)) return;
+            if (!(classes & kUpperSet)) upper &= ~bits;
+            if (!(classes & kLowerSet)) lower &= ~bits;
+        }
+        if (classes & kLetter) return;
+        letter &= ~bits;
+        if (classes & kNumber) number |= bits;
+        if (classes & kSpace) space |= bits;
+    }
+};
+
+template <bool kCased>
+Multibyte<kCased>::Multibyte(const std::uint8_t* bytes, const BlockBits& block) : letter(block.high) {
+    const std::uint64_t lead = block.high & ~block.continuation;
+    well_formed = block.continuation == (lead << 1 | block.three << 2 | block.four << 3);
+    if (!well_formed) return;
+    // Most of these characters are letters without case, so all are until they are seen to be others. Those of some
+    // leading bytes need not be looked at.
+    std::uint64_t unknown = lead & ~block.letter_lead;
+    if constexpr (kCased) {
+        upper = block.high & ~whole_characters(block.small_lead, block.continuation);
+        lower = block.high & ~whole_characters(block.capital_lead, block.continuation);
+        unknown |= block.letter_lead & ~(block.three | block.small_lead | block.capital_lead);
+    }
+    // The last character may be cut by the block's end; then nothing is known of it.
+    const auto last = static_cast<unsigned>(63 - std::countl_zero(~block.continuation));
+    const std::uint64_t length = 1 + (lead >> last & 1) + (block.three >> last & 1) + (block.four >> last & 1);
+    if (last + length > 64) valid = below(last);
+    unknown &= valid;
+
+    for (std::uint64_t left = unknown & ~block.three; left; left &= left - 1) {
+        const auto at = static_cast<unsigned>(std::countr_zero(left));
+        const std::uint32_t code_point = (bytes[at] & 0x1Fu) << 6 | (bytes[at + 1] & 0x3Fu);
+        if (code_point < 0x80) well_formed = false;
+        correct(classes_of(code_point), std::uint64_t{3} << at);
+    }
+    for (std::uint64_t left = unknown & block.three & ~block.four; left; left &= left - 1) {
+        const auto at = static_cast<unsigned>(std::countr_zero(left));
+        const std::uint32_t code_point =
+            (bytes[at] & 0x0Fu) << 12 | (bytes[at + 1] & 0x3Fu) << 6 | (bytes[at + 2] & 0x3Fu);
+        if (code_point < 0x800 || code_point - 0xD800 < 0x800) well_formed = false;
+        correct(classes_of(code_point), std::uint64_t{7} << at);
+    }
+    for (std::uint64_t left = unknown & block.four; left; left &= left - 1) {
+        const auto at = static_cast<unsigned>(std::countr_zero(left));
+        const Character character = read_character(bytes, at, 64);
+        if (character.length == 1) well_formed = false;
+        correct(character.classes, std::uint64_t{15} << at);
+    }
+}
+
 struct Masks {
     std::uint64_t letter, number, space, newline, blank, apostrophe, slash, other, continuation;
-    std::uint64_t upper, lower;  // kUpperSet and kLowerSet; beyond ASCII only with kCased, as they take more decoding
-    std::uint64_t valid;         // the bytes of characters that lie whole in the block
-    bool well_formed = true;     // if not, the other masks mean nothing
+    std::uint64_t upper, lower;               // kUpperSet and kLowerSet, if kCased
+    std::uint64_t valid = ~std::uint64_t{0};  // the bytes of characters that lie whole in the block
+    bool well_formed = true;                  // if not, the other masks mean nothing
 
     template <bool kCased>
     Masks(const std::uint8_t* bytes, Classify classify, std::bool_constant<kCased>) {
@@ -266,64 +337,31 @@ struct Masks {
         blank = block.blank;
         apostrophe = block.apostrophe;
         slash = block.slash;
+        continuation = block.continuation;
         upper = block.upper;
         lower = letter & ~upper;
-        continuation = block.continuation;
-        valid = ~std::uint64_t{0};
-        if (block.high) add_multibyte<kCased>(bytes, block);
+        if (block.high) {
+            const Multibyte<kCased> more(bytes, block);
+            well_formed = more.well_formed;
+            valid = more.valid;
+            letter |= more.letter & valid;
+            number |= more.number;
+            space |= more.space;
+            upper |= more.upper & valid;
+            lower |= more.lower & valid;
+            continuation &= valid;
+        }
         other = valid & ~(letter | number | space);
     }
 
     // A first byte of each character in `from` -> all its bytes.
-    std::uint64_t whole(std::uint64_t from) const {
-        from |= from << 1 & continuation;
-        from |= from << 1 & continuation;
-        return from | (from << 1 & continuation);
-    }
+    std::uint64_t whole(std::uint64_t from) const { return whole_characters(from, continuation); }
+
     // A last byte of each character in `from` -> its first.
     std::uint64_t first(std::uint64_t from) const {
         if (!continuation) return from;
         for (int i = 0; i < 3; ++i) from = (from & ~continuation) | (from & continuation) >> 1;
         return from;
-    }
-
- private:
-    template <bool kCased>
-    void add_multibyte(const std::uint8_t* bytes, const BlockBits& block) {
-        const std::uint64_t lead = block.high & ~continuation;
-        well_formed = continuation == (lead << 1 | block.three << 2 | block.four << 3);
-        if (!well_formed) return;
-        // Whatever continues these leading bytes is well-formed. Those of three bytes lead letters without case.
-        const std::uint64_t known_lead = kCased ? block.letter_lead & block.three : block.letter_lead;
-        const std::uint64_t known = whole(known_lead);
-        letter |= known;
-        if constexpr (kCased) {
-            upper |= known;
-            lower |= known;
-        }
-        // The last character may be cut by the block's end; then nothing is known of it.
-        const auto last = static_cast<unsigned>(63 - std::countl_zero(~continuation));
-        const std::uint64_t length = 1 + (lead >> last & 1) + (block.three >> last & 1) + (block.four >> last & 1);
-        const bool cut = last + length > 64;
-        for (std::uint64_t left = lead & ~known_lead; left; left &= left - 1) {
-            const auto at = static_cast<unsigned>(std::countr_zero(left));
-            const Character character = read_character(bytes, at, 64);
-            if (character.length == 1 && !(cut && at == last)) well_formed = false;
-            const std::uint64_t bits = below(character.length) << at;
-            if (character.classes & kLetter) letter |= bits;
-            if (character.classes & kNumber) number |= bits;
-            if (character.classes & kSpace) space |= bits;
-            if constexpr (kCased) {
-                if (character.classes & kUpperSet) upper |= bits;
-                if (character.classes & kLowerSet) lower |= bits;
-            }
-        }
-        if (cut) {
-            valid = below(last);
-            for (std::uint64_t* mask : {&letter, &number, &space, &upper, &lower, &continuation}) {
-                *mask &= valid;
-            }
-        }
     }
 };
 
