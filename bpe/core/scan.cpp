@@ -495,10 +495,9 @@ std::uint64_t starts_of(const O200k*, const Text& text, std::size_t base, const 
     const std::uint64_t capitals = cased & ~m.lower;
     const std::uint64_t small = cased & ~m.upper;
     const std::uint64_t common = cased & m.upper & m.lower;
-    const std::uint64_t capitals_after_small = capitals & reach(small, small | common) << 1;
-    starts |= capitals_after_small;
+    starts |= capitals & reach(small, small | common) << 1;
     // If none came, the capitals that end a run of words are: the match goes back to the last character of both sets.
-    for (std::uint64_t left = capitals & common << 1 & ~capitals_after_small; left; left &= left - 1) {
+    for (std::uint64_t left = capitals & common << 1; left; left &= left - 1) {
         const std::uint64_t first = left & -left;
         if ((capitals + first) & ~capitals & m.valid & ~words) starts |= first;
     }
