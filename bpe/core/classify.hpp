@@ -7,9 +7,10 @@
 
 namespace bpe {
 
-// Bit i speaks of byte i. Only bytes below 0x80 are classified here, and the leading bytes under which every code point
-// is a letter: D0 and D1 (Cyrillic, U+0400 to U+047F), E5 to E9 (Chinese, U+5000 to U+9FFF), EB and EC (Korean, U+B000
-// to U+CFFF), which spares most of the decoding in these scripts. The others are left to whoever decodes them.
+// Bit i speaks of byte i. Only bytes below 0x80 are classified here, and the leading bytes of characters that can be
+// told for letters by one or two bytes more, which spares most of the decoding in these scripts: D0 and D1 (Cyrillic,
+// U+0400 to U+047F), E5 to E9 (Chinese, U+5000 to U+9FFF), EB and EC (Korean, U+B000 to U+CFFF), and E3 before 81 or 83
+// and 81 to BA (Japanese, U+3041 to U+307A and U+30C1 to U+30FA). The others are left to whoever decodes them.
 struct BlockBits {
     std::uint64_t letter;
     std::uint64_t upper;  // capital letters

@@ -47,7 +47,8 @@ BlockBits classify_avx2(const std::uint8_t* bytes) {
         const std::uint64_t d1 = equal(0xD1);
         block.capital_lead = d0 & ~before_b;
         block.small_lead = (d0 & before_b) | (d1 & before_8_or_9);
-        block.letter_lead = d0 | d1 | between(0xE5, 5) | between(0xEB, 2);
+        const std::uint64_t kana = equal(0xE3) & (equal(0x81) | equal(0x83)) >> 1 & between(0x81, 0x3A) >> 2;
+        block.letter_lead = kana | d0 | d1 | between(0xE5, 5) | between(0xEB, 2);
     }
     return block;
 }
