@@ -245,14 +245,92 @@ std::size_t with_rules(Pattern pattern, const Body& body) {
 // The bits of `run` that are reached from `from`, bits at which runs of ones in `run` begin, going up.
 inline std::uint64_t run_from(std::uint64_t from, std::uint64_t run) { return run & ~(run + from); }
 
+// The same from any bits in `run`.
+inline std::uint64_t reach(std::uint64_t from, std::uint64_t run) { return from | run_from(from, run); }
+
 inline std::uint64_t below(unsigned bit) { return bit < 64 ? (std::uint64_t{1} << bit) - 1 : ~std::uint64_t{0}; }
 
-struct Masks {
-    std::uint64_t letter, number, space, newline, blank, apostrophe, other, continuation;
-    std::uint64_t valid;      // the bytes of characters that lie whole in the block
-    bool well_formed = true;  // if not, the other masks mean nothing
+// A first byte of each character in `from` -> all its bytes.
+inline std::uint64_t whole_characters(std::uint64_t from, std::uint64_t continuation) {
+    from |= from << 1 & continuation;
+    from |= from << 1 & continuation;
+    return from | (from << 1 & continuation);
+}
 
-    Masks(const std::uint8_t* bytes, Classify classify) {
+// The characters of several bytes in a block; `upper` and `lower` only if kCased, as they take more decoding. By
+// itself, so that Masks stays small enough to be inlined: as a part of it, it cost ASCII text under gpt2 and qwen2 a
+// fifth.
+template <bool kCased>
+struct Multibyte {
+    std::uint64_t letter, number = 0, space = 0;
+    std::uint64_t upper = 0, lower = 0;  // kUpperSet and kLowerSet
+    std::uint64_t valid = ~std::uint64_t{0};
+    bool well_formed = true;
+
+    Multibyte(const std::uint8_t* bytes, const BlockBits& block);
+
+ private:
+    void correct(std::uint32_t classes, std::uint64_t bits) {
+        if constexpr (kCased) {
+            if (classes == (kLetter | kUpperSet | kLowerSet)) return;
+            if (!(classes & kUpperSet)) upper &= ~bits;
+            if (!(classes & kLowerSet)) lower &= ~bits;
+        }
+        if (classes & kLetter) return;
+        letter &= ~bits;
+        if (classes & kNumber) number |= bits;
+        if (classes & kSpace) space |= bits;
+    }
+};
+
+template <bool kCased>
+Multibyte<kCased>::Multibyte(const std::uint8_t* bytes, const BlockBits& block) : letter(block.high) {
+    const std::uint64_t lead = block.high & ~block.continuation;
+    well_formed = block.continuation == (lead << 1 | block.three << 2 | block.four << 3);
+    if (!well_formed) return;
+    // Most of these characters are letters without case, so all are until they are seen to be others. Those of some
+    // leading bytes need not be looked at.
+    std::uint64_t unknown = lead & ~block.letter_lead;
+    if constexpr (kCased) {
+        upper = block.high & ~whole_characters(block.small_lead, block.continuation);
+        lower = block.high & ~whole_characters(block.capital_lead, block.continuation);
+        unknown |= block.letter_lead & ~(block.three | block.small_lead | block.capital_lead);
+    }
+    // The last character may be cut by the block's end; then nothing is known of it.
+    const auto last = static_cast<unsigned>(63 - std::countl_zero(~block.continuation));
+    const std::uint64_t length = 1 + (lead >> last & 1) + (block.three >> last & 1) + (block.four >> last & 1);
+    if (last + length > 64) valid = below(last);
+    unknown &= valid;
+
+    for (std::uint64_t left = unknown & ~block.three; left; left &= left - 1) {
+        const auto at = static_cast<unsigned>(std::countr_zero(left));
+        const std::uint32_t code_point = (bytes[at] & 0x1Fu) << 6 | (bytes[at + 1] & 0x3Fu);
+        if (code_point < 0x80) well_formed = false;
+        correct(classes_of(code_point), std::uint64_t{3} << at);
+    }
+    for (std::uint64_t left = unknown & block.three & ~block.four; left; left &= left - 1) {
+        const auto at = static_cast<unsigned>(std::countr_zero(left));
+        const std::uint32_t code_point =
+            (bytes[at] & 0x0Fu) << 12 | (bytes[at + 1] & 0x3Fu) << 6 | (bytes[at + 2] & 0x3Fu);
+        if (code_point < 0x800 || code_point - 0xD800 < 0x800) well_formed = false;
+        correct(classes_of(code_point), std::uint64_t{7} << at);
+    }
+    for (std::uint64_t left = unknown & block.four; left; left &= left - 1) {
+        const auto at = static_cast<unsigned>(std::countr_zero(left));
+        const Character character = read_character(bytes, at, 64);
+        if (character.length == 1) well_formed = false;
+        correct(character.classes, std::uint64_t{15} << at);
+    }
+}
+
+struct Masks {
+    std::uint64_t letter, number, space, newline, blank, apostrophe, slash, other, continuation;
+    std::uint64_t upper, lower;               // kUpperSet and kLowerSet, if kCased
+    std::uint64_t valid = ~std::uint64_t{0};  // the bytes of characters that lie whole in the block
+    bool well_formed = true;                  // if not, the other masks mean nothing
+
+    template <bool kCased>
+    Masks(const std::uint8_t* bytes, Classify classify, std::bool_constant<kCased>) {
         const BlockBits block = classify(bytes);
         letter = block.letter;
         number = block.number;
@@ -260,50 +338,32 @@ struct Masks {
         newline = block.newline;
         blank = block.blank;
         apostrophe = block.apostrophe;
+        slash = block.slash;
         continuation = block.continuation;
-        valid = ~std::uint64_t{0};
-        if (block.high) add_multibyte(bytes, block);
+        upper = block.upper;
+        lower = letter & ~upper;
+        if (block.high) {
+            const Multibyte<kCased> more(bytes, block);
+            well_formed = more.well_formed;
+            valid = more.valid;
+            letter |= more.letter & valid;
+            number |= more.number;
+            space |= more.space;
+            upper |= more.upper & valid;
+            lower |= more.lower & valid;
+            continuation &= valid;
+        }
         other = valid & ~(letter | number | space);
     }
 
     // A first byte of each character in `from` -> all its bytes.
-    std::uint64_t whole(std::uint64_t from) const {
-        from |= from << 1 & continuation;
-        from |= from << 1 & continuation;
-        return from | (from << 1 & continuation);
-    }
+    std::uint64_t whole(std::uint64_t from) const { return whole_characters(from, continuation); }
+
     // A last byte of each character in `from` -> its first.
     std::uint64_t first(std::uint64_t from) const {
         if (!continuation) return from;
         for (int i = 0; i < 3; ++i) from = (from & ~continuation) | (from & continuation) >> 1;
         return from;
-    }
-
- private:
-    void add_multibyte(const std::uint8_t* bytes, const BlockBits& block) {
-        const std::uint64_t lead = block.high & ~continuation;
-        well_formed = continuation == (lead << 1 | block.three << 2 | block.four << 3);
-        if (!well_formed) return;
-        letter |= whole(block.letter_lead);  // whatever continues these is well-formed
-        // The last character may be cut by the block's end; then nothing is known of it.
-        const auto last = static_cast<unsigned>(63 - std::countl_zero(~continuation));
-        const std::uint64_t length = 1 + (lead >> last & 1) + (block.three >> last & 1) + (block.four >> last & 1);
-        const bool cut = last + length > 64;
-        for (std::uint64_t left = lead & ~block.letter_lead; left; left &= left - 1) {
-            const auto at = static_cast<unsigned>(std::countr_zero(left));
-            const Character character = read_character(bytes, at, 64);
-            if (character.length == 1 && !(cut && at == last)) well_formed = false;
-            const std::uint64_t bits = below(character.length) << at;
-            if (character.classes & kLetter) letter |= bits;
-            if (character.classes & kNumber) number |= bits;
-            if (character.classes & kSpace) space |= bits;
-        }
-        if (cut) {
-            valid = below(last);
-            for (std::uint64_t* mask : {&letter, &number, &space, &newline, &blank, &apostrophe, &continuation}) {
-                *mask &= valid;
-            }
-        }
     }
 };
 
@@ -366,14 +426,15 @@ std::uint64_t starts_of(const Gpt2*, const Text& text, std::size_t base, const M
     return without_open_space(m, m.space, first_space, starts);
 }
 
-template <bool kWholeAtEnd, int kNumbers>
-std::uint64_t starts_of(const Cl100k<kWholeAtEnd, kNumbers>*, const Text& text, std::size_t base, const Masks& m) {
-    // A run of other characters takes a space before it, and the newlines after it.
-    const std::uint64_t others = m.other & ~(m.other << 1) & ~(m.blank << 1);
-    const std::uint64_t taken = run_from(m.newline & m.other << 1, m.newline);
-    // Letters take one character before them: white space that is no newline, or a lone other one that took no space.
+// What the patterns have in common that know newlines: the starts in a block with these `words`, and runs of `other`
+// characters, the newlines after which are `taken`.
+template <int kNumbers>
+inline std::uint64_t starts_around(const Masks& m, std::uint64_t words, std::uint64_t other, std::uint64_t taken) {
+    // A run of other characters takes a space before it.
+    const std::uint64_t others = other & ~(other << 1) & ~(m.blank << 1);
+    // A word takes one character before it: white space that is no newline, or a lone other one that took no space.
     const std::uint64_t white = m.space & ~m.newline;
-    const std::uint64_t letters = m.letter & ~(m.letter << 1) & ~((white | m.whole(others)) << 1);
+    const std::uint64_t first_of_words = words & ~(words << 1) & ~((white | m.whole(others)) << 1);
     const std::uint64_t numbers = kNumbers == 1 ? m.number & ~m.continuation : m.number & ~(m.number << 1);
     // White space is cut where it begins, after its last newline, and before its last character if that is none.
     const std::uint64_t space = m.space & ~taken;
@@ -384,13 +445,65 @@ std::uint64_t starts_of(const Cl100k<kWholeAtEnd, kNumbers>*, const Text& text, 
         after_newline &= ~(std::uint64_t{1} << (63 - std::countl_zero(earlier)));
     }
     const std::uint64_t last_space = m.first(white & ~(m.space >> 1));
-    std::uint64_t starts = letters | others | numbers | first_space | after_newline | last_space;
+    std::uint64_t starts = first_of_words | others | numbers | first_space | after_newline | last_space;
     if constexpr (kNumbers == 3) starts |= groups_of_three(m, numbers);
-    if (const std::uint64_t apostrophes = m.apostrophe & others & m.letter >> 1) {
+    return without_open_space(m, m.space, first_space, starts);
+}
+
+template <bool kWholeAtEnd, int kNumbers>
+std::uint64_t starts_of(const Cl100k<kWholeAtEnd, kNumbers>*, const Text& text, std::size_t base, const Masks& m) {
+    const std::uint64_t taken = run_from(m.newline & m.other << 1, m.newline);
+    std::uint64_t starts = starts_around<kNumbers>(m, m.letter, m.other, taken);
+    if (const std::uint64_t apostrophes = m.apostrophe & starts & m.letter >> 1) {
         std::uint64_t contracted = 0;
         starts |= after_contractions(text, base, apostrophes, true, &contracted) & m.valid;
     }
-    return without_open_space(m, m.space, first_space, starts);
+    return starts;
+}
+
+std::uint64_t starts_of(const O200k*, const Text& text, std::size_t base, const Masks& m) {
+    // Marks are in words, wherever one may be; in a run of other characters none may be any more after two of them, or
+    // after a space and one.
+    std::uint64_t marks = m.upper & m.lower & ~m.letter;
+    std::uint64_t other = m.other & ~marks;
+    if (marks & other << 1) {
+        if (m.slash & m.newline << 1) return 0;  // each may depend on the other
+        const std::uint64_t closed = reach(other & ~m.continuation & (other | m.blank) << 1, m.other);
+        other |= marks & closed;
+        marks &= ~closed;
+    }
+    const std::uint64_t words = m.letter | marks;
+    // Newlines after other characters are taken with the slashes among and after them.
+    const std::uint64_t taken = reach(m.newline & other << 1, m.newline | m.slash);
+    std::uint64_t starts = starts_around<3>(m, words, other & ~taken, taken);
+
+    // A contraction goes with the word before it, but another one after it does not.
+    std::uint64_t contracted = 0;
+    std::uint64_t after = 0;
+    for (std::uint64_t left = m.apostrophe & words << 1; left; left &= left - 1) {
+        const auto at = static_cast<unsigned>(std::countr_zero(left));
+        if (after >> at & 1) continue;
+        const std::size_t length = contraction(text, base + at, true);
+        if (!length) continue;
+        const auto end = static_cast<unsigned>(at + 1 + length);
+        contracted |= below(end) & ~below(at);
+        if (end < 64) after |= std::uint64_t{1} << end;
+    }
+    starts = (starts & ~contracted) | (after & m.valid);
+
+    // Within words, a capital is a start if a small letter came before it in the word, be it with letters without case
+    // and marks between.
+    const std::uint64_t cased = words & ~contracted;
+    const std::uint64_t capitals = cased & ~m.lower;
+    const std::uint64_t small = cased & ~m.upper;
+    const std::uint64_t common = cased & m.upper & m.lower;
+    starts |= capitals & reach(small, small | common) << 1;
+    // If none came, the capitals that end a run of words are: the match goes back to the last character of both sets.
+    for (std::uint64_t left = capitals & common << 1; left; left &= left - 1) {
+        const std::uint64_t first = left & -left;
+        if ((capitals + first) & ~capitals & m.valid & ~words) starts |= first;
+    }
+    return starts;
 }
 
 template <class Rules>
@@ -398,7 +511,7 @@ std::size_t scan_blocks(Classify classify, const Text& text, std::size_t positio
                         std::size_t capacity) {
     std::size_t count = 0;
     while (text.size - position > 64 && capacity - count >= 64) {
-        const Masks masks(text.bytes + position, classify);
+        const Masks masks(text.bytes + position, classify, std::is_same<Rules, O200k>());
         std::uint64_t starts = 0;
         if (masks.well_formed) starts = starts_of(static_cast<const Rules*>(nullptr), text, position, masks);
         starts &= ~std::uint64_t{1};
@@ -440,13 +553,8 @@ std::size_t scan_with(const Kernel& kernel, Pattern pattern, const std::uint8_t*
                       std::size_t size, std::uint64_t* ends, std::size_t capacity) {
     if (!kernel.classify) return scan_plain(pattern, bytes, position, size, ends, capacity);
     const Text text{bytes, size};
-    return with_rules(pattern, [&]<class Rules>() -> std::size_t {
-        if constexpr (std::is_same_v<Rules, O200k>) {
-            return scan_plain(pattern, bytes, position, size, ends, capacity);
-        } else {
-            return scan_blocks<Rules>(kernel.classify, text, position, ends, capacity);
-        }
-    });
+    return with_rules(
+        pattern, [&]<class Rules>() { return scan_blocks<Rules>(kernel.classify, text, position, ends, capacity); });
 }
 
 std::size_t scan(Pattern pattern, const std::uint8_t* bytes, std::size_t position, std::size_t size,

@@ -7,6 +7,7 @@ the same in its newer Unicode.
 from __future__ import annotations
 
 import random
+from itertools import product
 
 import pytest
 import regex
@@ -88,7 +89,11 @@ SEAMS = [
     *(" ", "  ", "\n", " \n", "\n ", "\r\n\r\n", "\t", "\u00a0", "\u3000 ", "\u0085", "\u2028"),
     *(".", "?!\n", " .", "\0", "«»", "/", "!\n/", "\n/x"),
     *("ABC", "aBc", "Ünï", "中AB", "AB中c", "ǅa", "ʰ", "don't", "WE'LL", "❤\ufe0f", "!!\u0301a"),
+    *("жЖ", "aʰ\u0301B", "i's's", "i'ſS", "!\n//.", " !\u0301\n/\u0301", "𐐨𐐀"),
 ]
+
+# One of each kind that the words of o200k tell apart, and what may stand before, in and after one.
+CASES = "aSЖʰ日\u0301'/! \n1"
 
 
 @each_pattern
@@ -102,6 +107,23 @@ def test_pretokens_at_the_seams_of_blocks_are_cut_as_the_pattern_says(pattern: P
             for text in (before + piece, before + piece + "x", before + piece + filler * 70):
                 if ends_by_scanner(pattern, text) != ends_by_regex(pattern, text):
                     wrong.append(text)
+    assert wrong == []
+
+
+@each_pattern
+def test_all_short_texts_of_characters_of_each_case_are_cut_as_the_pattern_says_within_long_texts(
+    pattern: Pattern,
+) -> None:
+    """All 20,736 texts of four of them, at places in a block as they come; with each of these between them."""
+    generator = random.Random(0)
+    pieces = ["".join(piece) for piece in product(CASES, repeat=4)]
+    wrong = []
+    for between in ("Na", "na", "日", "!!", "\u0301", "1 "):
+        generator.shuffle(pieces)
+        for start in range(0, len(pieces), 48):
+            text = between.join(pieces[start : start + 48])
+            if ends_by_scanner(pattern, text) != ends_by_regex(pattern, text):
+                wrong.append(text)
     assert wrong == []
 
 
