@@ -237,8 +237,7 @@ class PythonEncoder {
 
     nb::object decode(nb::handle sequence, const char* errors) const {
         const std::vector<char> text = decoded(sequence);
-        nb::object result =
-            nb::steal(PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()), errors));
+        nb::object result = nb::steal(PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()), errors));
         if (!result.is_valid()) nb::raise_python_error();
         return result;
     }
@@ -315,8 +314,8 @@ class PythonEncoder {
         return owned_array(ids.release(), size);
     }
 
-    // The bytes that ids stand for, one after the other. Most tokens are short: 15 bytes are copied, and the end moves on
-    // by as many as the token has.
+    // The bytes that ids stand for, one after the other. Most tokens are short: 15 bytes are copied, and the end moves
+    // on by as many as the token has.
     std::vector<char> decoded(nb::handle sequence) const {
         std::vector<char> text;
         std::size_t size = 0;
@@ -326,7 +325,8 @@ class PythonEncoder {
                 const Vocabulary::ShortToken& token = encoder_.vocabulary().short_token(id);
                 std::memcpy(text.data() + size, &token, sizeof token);
                 size += token.length;
-                if (token.length) [[likely]] return;
+                if (token.length) [[likely]]
+                    return;
             }
             const Bytes token = lookup(id);
             if (text.size() - size < token.size()) text.resize(text.size() + text.size() / 2 + token.size());
@@ -411,7 +411,8 @@ Array<std::uint64_t> scan_all(int pattern, nb::handle object, const std::string&
     const Bytes bytes = text.bytes();
     const auto chosen = pattern_of(pattern);
     std::vector<std::uint64_t> ends(bytes.size() + 64);
-    const std::size_t count = scan_with(kernel_named(kernel), chosen, bytes.data(), 0, bytes.size(), ends.data(), ends.size());
+    const std::size_t count =
+        kernel_named(kernel).scan(chosen, bytes.data(), 0, bytes.size(), ends.data(), ends.size());
     return copied_array(ends.data(), count);
 }
 

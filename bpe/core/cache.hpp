@@ -62,9 +62,7 @@ class Store {
     static constexpr std::size_t kSlack = 1u << 19;
 
     const Id* at(std::uint64_t place) const { return ids_.data() + (place & (kSize - 1)); }
-    bool holds(Encoding encoding) const {
-        return encoding.is_inline() || head_ - encoding.place() <= kSize - kSlack;
-    }
+    bool holds(Encoding encoding) const { return encoding.is_inline() || head_ - encoding.place() <= kSize - kSlack; }
 
     Encoding keep(std::span<const Id> ids) {
         if (Encoding::fit_into_a_word(ids)) return Encoding::of(ids);

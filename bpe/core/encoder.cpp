@@ -33,7 +33,7 @@ struct Encoder::Workspace {
     struct {
         std::uint32_t number;
         std::uint32_t job;
-    } repeats[kBatch];  // what is the same as another one
+    } repeats[kBatch];                                    // what is the same as another one
     ZeroedArray<Id> fresh{kBatch * LongTable::kLongest};  // what merging makes of them
 };
 
@@ -89,7 +89,7 @@ void Encoder::encode_with(Workspace& workspace, Bytes text, const SpecialTokens*
 
 void Encoder::encode_part(Bytes text, Workspace& workspace, IdBuffer& ids) const {
     while (!text.empty()) {
-        const std::size_t count = scan_with(kernel_, pattern_, text.data(), 0, text.size(), workspace.ends, kBatch);
+        const std::size_t count = kernel_.scan(pattern_, text.data(), 0, text.size(), workspace.ends, kBatch);
         encode_pieces(text, {workspace.ends, count}, workspace, ids);
         text = text.subspan(workspace.ends[count - 1]);
     }

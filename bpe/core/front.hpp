@@ -64,8 +64,8 @@ struct Missing {
 // Looks up the pretokens of a batch. values[i] gets what stands in the front tables, or 0.
 using Probe = void (*)(const Batch& batch, const Fronts& fronts, std::uint64_t* values, Missing& missing);
 
-// Writes the ids in values[first, last) to `out`, and stops where a value holds none. Returns how far it came: up to four
-// values before that one may be left. `out` moves on; after it there is room for 16 ids more.
+// Writes the ids in values[first, last) to `out`, and stops where a value holds none. Returns how far it came: up to
+// four values before that one may be left. `out` moves on; after it there is room for 16 ids more.
 using Write = std::size_t (*)(const std::uint64_t* values, std::size_t first, std::size_t last, std::uint32_t*& out);
 
 void probe_plain(const Batch& batch, const Fronts& fronts, std::uint64_t* values, Missing& missing);

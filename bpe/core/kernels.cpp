@@ -4,19 +4,18 @@
 
 namespace bpe {
 
-BlockBits classify_avx512(const std::uint8_t* bytes);
-BlockBits classify_avx2(const std::uint8_t* bytes);
-
 static std::vector<Kernel> available_kernels() {
     std::vector<Kernel> found;
 #ifdef BPE_X86_KERNELS
-    if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-        __builtin_cpu_supports("avx512vbmi")) {
-        found.push_back({"avx512", classify_avx512, probe_avx512, write_avx512, merge_round_avx512});
+    if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vbmi") &&
+        __builtin_cpu_supports("avx512vbmi2")) {
+        found.push_back({"avx512", scan_avx512, probe_avx512, write_avx512, merge_round_avx512});
     }
-    if (__builtin_cpu_supports("avx2")) found.push_back({"avx2", classify_avx2, probe_plain, write_plain, merge_round_plain});
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2"))
+        found.push_back({"avx2", scan_avx2, probe_plain, write_plain, merge_round_plain});
 #endif
-    found.push_back({"plain", nullptr, probe_plain, write_plain, merge_round_plain});
+    found.push_back({"plain", scan_plain, probe_plain, write_plain, merge_round_plain});
     return found;
 }
 

@@ -21,7 +21,8 @@ struct alignas(64) Lane {
     std::uint32_t right;
 };
 
-// The pairs of ids that merge: 1 + left, right and merged id in one word of 3 * kIdBits bits, 0 where free. A pair stands in the cache line that its hash names or, where that is full, in one of the next.
+// The pairs of ids that merge: 1 + left, right and merged id in one word of 3 * kIdBits bits, 0 where free. A pair
+// stands in the cache line that its hash names or, where that is full, in one of the next.
 inline constexpr int kIdBits = 21;
 inline constexpr std::uint32_t kIdMask = (1u << kIdBits) - 1;
 struct PairTable {

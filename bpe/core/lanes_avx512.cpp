@@ -1,5 +1,5 @@
-// Compiled with AVX-512 (F, BW, DQ, VL, VBMI), and called only where the processor has it. No inline function of a header
-// is called here, since the linker might keep this file's version of it for all.
+// Compiled with AVX-512 (F, BW, DQ, VL, VBMI), and called only where the processor has it. No inline function of a
+// header is called here, since the linker might keep this file's version of it for all.
 #include <immintrin.h>
 
 #include "lanes.hpp"
@@ -26,7 +26,8 @@ inline void look_up(Lane& lane, std::uint32_t place, const PairTable& pairs) {
         const __m512i entries = _mm512_load_si512(pairs.entries + line * PairTable::kLine);
         const __mmask8 found = _mm512_cmpeq_epi64_mask(_mm512_srli_epi64(entries, kIdBits),
                                                        _mm512_set1_epi64(static_cast<long long>(key)));
-        if (!found && _mm512_test_epi64_mask(entries, entries) == 0xFF) [[unlikely]] continue;
+        if (!found && _mm512_test_epi64_mask(entries, entries) == 0xFF) [[unlikely]]
+            continue;
         const __m128i entry = _mm512_castsi512_si128(_mm512_maskz_compress_epi64(found, entries));
         const auto id = static_cast<std::uint32_t>(_mm_cvtsi128_si32(entry)) & kIdMask;
         lane.candidates[place] = found ? static_cast<std::int32_t>(id << 6 | place) : kNoCandidate;

@@ -15,8 +15,8 @@ using ZeroedMemory = std::unique_ptr<void, FreeZeroedMemory>;
 // Throws std::bad_alloc.
 ZeroedMemory zeroed_memory(std::size_t size);
 
-// An array of zeros from the system, which gives memory only once it is touched: what is used little takes little of it,
-// and starts at once. In large pages where there are such, since lookups go everywhere; it begins at a cache line.
+// An array of zeros from the system, which gives memory only once it is touched: what is used little takes little of
+// it, and starts at once. In large pages where there are such, since lookups go everywhere; it begins at a cache line.
 template <class T>
 class ZeroedArray {
  public:

@@ -4,8 +4,6 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "kernels.hpp"
-
 namespace bpe {
 
 // The patterns that have a scanner; bpe/patterns.py holds their texts, in the same order.
@@ -16,16 +14,17 @@ inline constexpr int kPatternCount = 5;
 // the end of each to `ends` until `capacity` ends are written or the text is used up. Returns how many were written.
 // The pretokens join up to the whole text. What follows `size` is never looked at: the text ends there, as it does for
 // a pattern's "$" and "(?!\S)".
+using Scan = std::size_t (*)(Pattern pattern, const std::uint8_t* text, std::size_t position, std::size_t size,
+                             std::uint64_t* ends, std::size_t capacity);
+
+// The ways to do it, see kernels.hpp; `scan` takes the best for this machine.
 std::size_t scan(Pattern pattern, const std::uint8_t* text, std::size_t position, std::size_t size, std::uint64_t* ends,
                  std::size_t capacity);
-
-// The same, character by character, by rules that can be read beside the pattern: what `scan` does at the end of a text
-// and where a block of 64 bytes does not decide, and what the tests hold it against.
 std::size_t scan_plain(Pattern pattern, const std::uint8_t* text, std::size_t position, std::size_t size,
                        std::uint64_t* ends, std::size_t capacity);
-
-// `scan` with a given way of classifying bytes, for the tests.
-std::size_t scan_with(const Kernel& kernel, Pattern pattern, const std::uint8_t* text, std::size_t position,
-                      std::size_t size, std::uint64_t* ends, std::size_t capacity);
+std::size_t scan_avx2(Pattern pattern, const std::uint8_t* text, std::size_t position, std::size_t size,
+                      std::uint64_t* ends, std::size_t capacity);
+std::size_t scan_avx512(Pattern pattern, const std::uint8_t* text, std::size_t position, std::size_t size,
+                        std::uint64_t* ends, std::size_t capacity);
 
 }  // namespace bpe

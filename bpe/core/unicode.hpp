@@ -1,5 +1,6 @@
 // Character classes, pinned to the Unicode version of the reference (see generate_unicode.py), and the reading of
-// one character from UTF-8 that may be broken.
+// one character from UTF-8 that may be broken. The functions are static, since some files that include them are
+// compiled for processors that not everybody has, and the linker must not take theirs for all.
 #pragma once
 
 #include <cstddef>
@@ -27,14 +28,14 @@ struct Character {
 };
 
 // The classes of a code point below 0x110000. Code points below 128 stand first in kClasses, in order.
-inline std::uint32_t classes_of(std::uint32_t code_point) {
+static inline std::uint32_t classes_of(std::uint32_t code_point) {
     return unicode_tables::kClasses[unicode_tables::kBlockOf[code_point >> 6] * 64 + (code_point & 63)];
 }
 
 // The character at text[position], position < end. A byte that does not begin a well-formed sequence within
 // [position, end) (Unicode 16, table 3-7: no overlong forms, no surrogates, nothing above 0x10FFFF) is a character of
 // one byte in no class: what Python's "surrogateescape" makes of it, seen by the same pattern.
-inline Character read_character(const std::uint8_t* text, std::size_t position, std::size_t end) {
+static inline Character read_character(const std::uint8_t* text, std::size_t position, std::size_t end) {
     const std::uint8_t* p = text + position;
     const std::uint32_t first = p[0];
     if (first < 0x80) [[likely]]

@@ -21,8 +21,10 @@ std::uint64_t hash_bytes(const std::uint8_t* bytes, std::size_t size) {
         for (std::size_t at = 0; at + 8 < size; at += 8) hash = mix(hash ^ word(bytes + at, std::uint64_t{}));
         return mix(mix(hash ^ word(bytes + size - 8, std::uint64_t{})));
     }
-    if (size >= 4) return mix(mix(hash ^ (word(bytes, std::uint32_t{}) | word(bytes + size - 4, std::uint32_t{}) << 32)));
-    if (size) hash ^= std::uint64_t{bytes[0]} | std::uint64_t{bytes[size / 2]} << 8 | std::uint64_t{bytes[size - 1]} << 16;
+    if (size >= 4)
+        return mix(mix(hash ^ (word(bytes, std::uint32_t{}) | word(bytes + size - 4, std::uint32_t{}) << 32)));
+    if (size)
+        hash ^= std::uint64_t{bytes[0]} | std::uint64_t{bytes[size / 2]} << 8 | std::uint64_t{bytes[size - 1]} << 16;
     return mix(mix(hash));
 }
 
@@ -153,7 +155,8 @@ void Vocabulary::index_pairs() {
         jobs.clear();
         parts.resize(std::max(parts.size(), kTogether * length));
         std::size_t last = first;
-        for (; last < by_length.size() && jobs.size() < kTogether && bytes_of(by_length[last]).size() == length; ++last) {
+        for (; last < by_length.size() && jobs.size() < kTogether && bytes_of(by_length[last]).size() == length;
+             ++last) {
             jobs.push_back({bytes_of(by_length[last]).data(), length, parts.data() + jobs.size() * length, 0});
         }
         merger.merge(jobs);

@@ -103,6 +103,7 @@ class Vocabulary {
     bool may_be_crossed(std::uint8_t before, std::uint8_t after) const {
         return crossed_[before][after >> 6] >> (after & 63) & 1;
     }
+
  private:
     void insert_pair(Id left, Id right, Id id);
     void index_tokens();
@@ -114,8 +115,8 @@ class Vocabulary {
     std::vector<std::uint64_t> tokens_;  // open addressing by hash of the bytes: its high half, and the id
     std::vector<ShortToken> short_tokens_;
     ZeroedArray<std::uint64_t> pairs_{0};
-    std::vector<Id> byte_pairs_;         // merged() of two single bytes, without a search: each merge begins there
-    std::vector<Id> characters_;         // by code point
+    std::vector<Id> byte_pairs_;  // merged() of two single bytes, without a search: each merge begins there
+    std::vector<Id> characters_;  // by code point
     std::uint64_t crossed_[256][4] = {};
     std::size_t token_mask_ = 0;
     std::size_t line_mask_ = 0;

@@ -1,11 +1,17 @@
-// Compiled with AVX2, and called only where the processor has it.
+// Compiled with AVX2 and BMI, and called only where the processor has them.
 #include <immintrin.h>
 
-#include "kernels.hpp"
+#include "blocks.hpp"
 
 namespace bpe {
+namespace {
 
-BlockBits classify_avx2(const std::uint8_t* bytes) {
+struct Avx2 {
+    static BlockBits classify(const std::uint8_t* bytes);
+    static void write_places(std::uint64_t places, std::uint64_t base, std::uint64_t* ends);
+};
+
+BlockBits Avx2::classify(const std::uint8_t* bytes) {
     const auto splat = [](int value) { return _mm256_set1_epi8(static_cast<char>(value)); };
     const __m256i halves[2] = {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(bytes)),
                                _mm256_loadu_si256(reinterpret_cast<const __m256i*>(bytes + 32))};
@@ -51,6 +57,27 @@ BlockBits classify_avx2(const std::uint8_t* bytes) {
         block.letter_lead = kana | d0 | d1 | between(0xE5, 5) | between(0xEB, 2);
     }
     return block;
+}
+
+// Eight at a time, without a branch on how many there are: few blocks have more than 16.
+void Avx2::write_places(std::uint64_t places, std::uint64_t base, std::uint64_t* ends) {
+    const auto write_eight = [&] {
+        for (int i = 0; i < 8; ++i) {
+            *ends++ = base + _tzcnt_u64(places);
+            places = _blsr_u64(places);
+        }
+    };
+    write_eight();
+    write_eight();
+    while (places) [[unlikely]]
+        write_eight();
+}
+
+}  // namespace
+
+std::size_t scan_avx2(Pattern pattern, const std::uint8_t* text, std::size_t position, std::size_t size,
+                      std::uint64_t* ends, std::size_t capacity) {
+    return scan_with<Avx2>(pattern, text, position, size, ends, capacity);
 }
 
 }  // namespace bpe
