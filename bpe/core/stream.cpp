@@ -38,7 +38,7 @@ std::optional<std::string> Stream::feed(Bytes piece, IdBuffer& ids) {
 void Stream::flush(IdBuffer& ids) {
     encoder_.encode(Bytes(text_).subspan(begin_), special_, ids);
     text_.clear();
-    begin_ = searched_ = scanned_ = 0;
+    begin_ = searched_ = scanned_ = seen_ = 0;
 }
 
 // When it is the larger part, so that each byte is moved once at most on average. A forbidden token may begin in it.
@@ -64,7 +64,7 @@ std::size_t Stream::give_parts(IdBuffer& ids) {
         encoder_.encode(text.subspan(begin_, match.begin - begin_), nullptr, ids);
         ids.push(match.id);
         begin_ = searched_ = match.end;
-        scanned_ = 0;
+        scanned_ = seen_ = 0;
     }
 }
 
@@ -72,16 +72,15 @@ std::size_t Stream::give_parts(IdBuffer& ids) {
 // one run of characters of one kind, and where this changes, a pretoken ends: then all that was kept back goes, so that
 // the work is in proportion to the text. Where it does not, as in o200k's words, whose letters are of two kinds, a look
 // each time that the text has doubled is in proportion too.
-bool Stream::worth_scanning(Bytes part) const {
-    if (part.size() <= scanned_) return false;
+bool Stream::worth_scanning(Bytes part) {
+    if (part.size() <= seen_) return false;
     if (part.size() <= kShort || part.size() >= 2 * scanned_) return true;
-    Kind kind = kind_of(part, character_start(part, scanned_ - 1));
-    for (std::size_t at = scanned_; at < part.size(); ++at) {
-        if ((part[at] & 0xC0) == 0x80) continue;
-        const Kind next = kind_of(part, at);
-        if (next == Kind::kAny) continue;
-        if (kind != Kind::kAny && next != kind) return true;
-        kind = next;
+    for (; seen_ < part.size(); ++seen_) {
+        if ((part[seen_] & 0xC0) == 0x80) continue;
+        const Kind kind = kind_of(part, seen_);
+        if (kind == Kind::kAny) continue;
+        if (kind_ != Kind::kAny && kind != kind_) return true;
+        kind_ = kind;
     }
     return false;
 }
@@ -110,7 +109,8 @@ void Stream::give_certain(Bytes part, IdBuffer& ids) {
     }
     if (certain) encoder_.encode_pretokens(pretokens_, ids);
     begin_ += edges_[certain];
-    scanned_ = part.size() - edges_[certain];
+    scanned_ = seen_ = part.size() - edges_[certain];
+    kind_ = scanned_ ? kind_of(part, character_start(part, part.size() - 1)) : Kind::kAny;
 }
 
 }  // namespace bpe

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "cuts.hpp"
 #include "encoder.hpp"
 #include "special.hpp"
 
@@ -30,7 +31,7 @@ class Stream {
     void drop_what_is_done();
     std::size_t give_parts(IdBuffer& ids);
     void give_certain(Bytes part, IdBuffer& ids);
-    bool worth_scanning(Bytes part) const;
+    bool worth_scanning(Bytes part);
 
     const Encoder& encoder_;
     const SpecialTokens* special_;
@@ -39,6 +40,8 @@ class Stream {
     std::size_t begin_ = 0;     // in text_, of what is not encoded yet: a pretoken's start
     std::size_t searched_ = 0;  // in text_: before it no special token begins but those that were encoded
     std::size_t scanned_ = 0;   // bytes from begin_ on that were scanned in vain
+    std::size_t seen_ = 0;      // bytes from begin_ on whose kinds were looked at
+    Kind kind_ = Kind::kAny;    // of the last of them
     std::vector<std::uint64_t> edges_;
     std::vector<Bytes> pretokens_;
 };
