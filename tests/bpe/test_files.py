@@ -19,7 +19,12 @@ from bpe.corpus import documents
 END = "<|end|>"
 TINY = byte_tokenizer("llama3", {END: 300, "<|x|>": 301}, ab=256)
 SLOW = byte_tokenizer(r"\w+|\W+", {END: 300, "<|x|>": 301}, ab=256)
-each_tokenizer = pytest.mark.parametrize("tokenizer", [TINY, SLOW], ids=["scanner", "regex"])
+
+
+@pytest.fixture(params=["scanner", "regex"])
+def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
+    """With a native scanner, and without."""
+    return TINY if request.param == "scanner" else SLOW
 
 
 def rows(result: tuple[Any, Any]) -> list[list[int]]:
@@ -45,7 +50,6 @@ CONTENTS = [
 ]
 
 
-@each_tokenizer
 @pytest.mark.parametrize("separator", [None, END, "\n", "\n\n", "ab", "é"])
 def test_the_documents_are_those_of_the_corpus(tokenizer: Tokenizer, tmp_path: Path, separator: str | None) -> None:
     paths = written(tmp_path, *CONTENTS)
@@ -74,7 +78,6 @@ def test_the_sample_texts_get_the_ids_that_they_have_in_memory(
     assert rows(llama3.encode_files(iter(paths), separator="<|end_of_text|>", num_threads=4)) == joined
 
 
-@each_tokenizer
 def test_the_ids_may_be_of_16_bits_and_go_into_an_array(tokenizer: Tokenizer, tmp_path: Path) -> None:
     paths = written(tmp_path, *CONTENTS)
     wide, offsets = tokenizer.encode_files(paths, separator=END)
@@ -86,7 +89,6 @@ def test_the_ids_may_be_of_16_bits_and_go_into_an_array(tokenizer: Tokenizer, tm
         tokenizer.encode_files(paths, separator=END, out=np.zeros(5, np.uint32))
 
 
-@each_tokenizer
 def test_special_tokens_are_treated_as_encode_does(tokenizer: Tokenizer, tmp_path: Path) -> None:
     paths = written(tmp_path, b"a<|end|>b", b"c<|x|>d")
     assert rows(tokenizer.encode_files(paths, separator=END, allowed_special="all")) == [[97], [98], [99, 301, 100]]
@@ -110,7 +112,6 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
             TINY.encode_files(wrong)  # type: ignore[call-overload]
 
 
-@each_tokenizer
 def test_an_empty_separator_is_refused(tokenizer: Tokenizer, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="separator"):
         tokenizer.encode_files(written(tmp_path, b"a"), separator="")
