@@ -6,16 +6,20 @@
 
 namespace bpe {
 
+namespace {
+
 // A place where the text may be cut, and none of the special tokens that are looked for is: these are found, from left
 // to right, on both sides just as in the whole, for none of them begins on one side and ends on the other. Where such a
 // token ends or begins at the cut, its ids are bounded there anyhow.
-static std::size_t next_cut_outside(const SpecialTokens* special, Pattern pattern, std::span<const std::uint8_t> text,
-                                    std::size_t position) {
+std::size_t next_cut_outside(const SpecialTokens* special, Pattern pattern, std::span<const std::uint8_t> text,
+                             std::size_t position) {
     for (;; ++position) {
         position = next_cut(pattern, text, position);
         if (position == text.size() || !special || !special->cross(text, position)) return position;
     }
 }
+
+}  // namespace
 
 Plan::Plan(Pattern pattern, std::span<const std::span<const std::uint8_t>> texts, const SpecialTokens* special,
            std::size_t threads) {
