@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from .errors import InputError
+from .streaming import StreamDecoder, StreamEncoder
 from .tokenizer import Tokenizer
 from .trainer import train
 
-__all__ = ["InputError", "Tokenizer", "train"]
+__all__ = ["InputError", "StreamDecoder", "StreamEncoder", "Tokenizer", "train"]
 __version__ = "0.1.0"

@@ -1,13 +1,105 @@
-"""Text that arrives token by token: only whole characters are given out."""
+"""Text that arrives in pieces: ids as soon as they are certain; ids that arrive one by one: only whole characters."""
 
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Set as AbstractSet
+from typing import TYPE_CHECKING, Literal
+
+from . import _core
+from .tokenizer import _as_bytes
 
 if TYPE_CHECKING:
     from .tokenizer import Tokenizer
+
+
+class StreamEncoder:
+    """Encodes a text that comes in pieces. The ids of all pieces are those that `Tokenizer.encode` gives the whole.
+
+    An id is given out when no more text can change it. What waits is seldom more than the last word, or the white space
+    at the end: a pretoken that may go on; the beginning of a character; what may become an allowed special token, and
+    the pretoken before it. Of pretokens longer than 64 bytes, some may wait a little longer than they would have to.
+    The work is in proportion to the text, however it is cut into pieces.
+
+    With a pattern that the core has no scanner for, all waits for the end.
+
+    >>> from bpe import Tokenizer
+    >>> ranks = {bytes([byte]): byte for byte in range(256)} | {b" w": 256, b"or": 257, b" wor": 258}
+    >>> encoder = StreamEncoder(Tokenizer("tiny", pat_str="gpt2", mergeable_ranks=ranks, special_tokens={}))
+    >>> encoder.feed("a wor"), encoder.feed("ld"), encoder.feed("!"), encoder.flush()
+    ([97], [], [258, 108, 100], [33])
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        *,
+        allowed_special: Literal["all"] | AbstractSet[str] = frozenset(),
+        disallowed_special: Literal["all"] | Collection[str] = "all",
+    ) -> None:
+        """The special tokens are treated as `Tokenizer.encode` does."""
+        special, forbidden = tokenizer._matchers_for(allowed_special, disallowed_special)
+        self._stream: _core.Stream | _WaitingStream
+        if tokenizer.pattern.scanner is None:
+            self._stream = _WaitingStream(tokenizer, special, forbidden)
+        else:
+            self._stream = _core.Stream(tokenizer._core, special, forbidden)
+        self._raise_disallowed = tokenizer._raise_disallowed
+        self._high = ""  # the first half of a surrogate pair, whose other half may begin the next piece
+
+    def feed(self, piece: str | bytes) -> list[int]:
+        """The ids that are certain with this piece. It may end within a character, a surrogate pair or a special token.
+
+        Raises:
+            ValueError: a disallowed special token is complete with it. It is as if the piece had not been fed. With a
+                pattern that has no scanner, `flush` raises it.
+        """
+        high = ""
+        if isinstance(piece, str):
+            piece = self._high + piece
+            if piece[-1:] >= "\ud800" and piece[-1] <= "\udbff":
+                piece, high = piece[:-1], piece[-1]
+        elif self._high:
+            content = _as_bytes(piece)
+            if not content:
+                return []
+            piece = "\ufffd".encode() + content
+        ids = self._stream.feed(piece)
+        if isinstance(ids, str):
+            self._raise_disallowed(ids)
+        self._high = high
+        return ids
+
+    def flush(self) -> list[int]:
+        """The ids of what is left at the end. After that a new text may begin."""
+        ids = self._stream.feed(self._high)
+        if isinstance(ids, str):
+            self._raise_disallowed(ids)
+        self._high = ""
+        return ids + self._stream.flush()
+
+
+class _WaitingStream:
+    """What stands for `_core.Stream` where the pattern may look anywhere, so that nothing is certain before the end."""
+
+    def __init__(
+        self, tokenizer: Tokenizer, special: _core.SpecialTokens | None, forbidden: _core.SpecialTokens | None
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._special = special
+        self._forbidden = forbidden
+        self._text = bytearray()
+
+    def feed(self, piece: str | bytes) -> list[int]:
+        self._text += _as_bytes(piece)
+        return []
+
+    def flush(self) -> list[int]:
+        text, self._text = bytes(self._text), bytearray()
+        if self._forbidden is not None and (found := self._forbidden.first_in(text)) is not None:
+            self._tokenizer._raise_disallowed(found)
+        return self._tokenizer._encode(text, self._special)
 
 
 class StreamDecoder:

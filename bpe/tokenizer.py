@@ -8,15 +8,17 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
 
 from . import _core
+from .errors import InputError
 from .patterns import Pattern, find_pattern
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     import regex
+    from typing_extensions import Buffer
 
 _CONTINUATION = bytes(range(0x80, 0xC0))  # the bytes of UTF-8 that go on with a character
 _NO_SCANNER = 0  # what the core is given for a pattern that it has no scanner for; it is then never used
@@ -245,22 +247,149 @@ class Tokenizer:
         disallowed_special: Literal["all"] | Collection[str] = "all",
     ) -> list[list[int]]:
         """`encode` of each text, on several threads."""
-        texts = list(text)
-        special = None
-        for each in texts:
-            special = self._special_for(each, allowed_special, disallowed_special)
-        return self._lists(*self._encode_all(texts, special, num_threads))
+        return self._lists(
+            *self.encode_flat(
+                text,
+                num_threads=num_threads,
+                allowed_special=allowed_special,
+                disallowed_special=disallowed_special,
+            )
+        )
 
+    @overload
     def encode_flat(
-        self, texts: Iterable[str | bytes], *, num_threads: int | None = None
-    ) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]:
-        """`encode_ordinary` of many texts, without a Python object for each id.
+        self,
+        texts: Iterable[str | bytes],
+        *,
+        num_threads: int | None = ...,
+        allowed_special: Literal["all"] | AbstractSet[str] = ...,
+        disallowed_special: Literal["all"] | Collection[str] = ...,
+        dtype: type[np.uint32] | None = ...,
+        out: npt.NDArray[np.uint32] | None = ...,
+    ) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]: ...
+    @overload
+    def encode_flat(
+        self,
+        texts: Iterable[str | bytes],
+        *,
+        num_threads: int | None = ...,
+        allowed_special: Literal["all"] | AbstractSet[str] = ...,
+        disallowed_special: Literal["all"] | Collection[str] = ...,
+        dtype: type[np.uint16],
+        out: npt.NDArray[np.uint16] | None = ...,
+    ) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.int64]]: ...
+    def encode_flat(
+        self,
+        texts: Iterable[str | bytes],
+        *,
+        num_threads: int | None = None,
+        allowed_special: Literal["all"] | AbstractSet[str] = frozenset(),
+        disallowed_special: Literal["all"] | Collection[str] = (),
+        dtype: type[np.uint32] | type[np.uint16] | None = None,
+        out: npt.NDArray[Any] | None = None,
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+        """`encode` of many texts, without a Python object for each id, on several threads.
+
+        A long text is spread over the threads as well: ``encode_flat([text])`` is the way for a large document.
+
+        Args:
+            texts: any mix of str and bytes.
+            num_threads: by default as many as there are processors. The ids do not depend on it.
+            allowed_special: as for `encode`.
+            disallowed_special: as for `encode`; but by default none, so that special tokens are text like any other.
+            dtype: np.uint32, the default, or np.uint16.
+            out: an array [at least tokens] of `dtype` that the ids are put into.
 
         Returns:
-            ids: uint32 [tokens], of all texts, one after the other.
+            ids: uint32 or uint16 [tokens], of all texts, one after the other; the beginning of `out`, if it is given.
             offsets: int64 [texts + 1]; text i has ``ids[offsets[i]:offsets[i + 1]]``.
+
+        Raises:
+            ValueError: a text holds a disallowed special token; the vocabulary has ids of more than 16 bits, and
+                uint16 was asked for; `out` is too small, which leaves it as it was, or no such array.
+
+        >>> ranks = {bytes([byte]): byte for byte in range(256)} | {b"he": 256, b"ll": 257, b"hell": 258}
+        >>> tokenizer = Tokenizer("tiny", pat_str="gpt2", mergeable_ranks=ranks, special_tokens={})
+        >>> ids, offsets = tokenizer.encode_flat(["hello", "he"])
+        >>> ids.tolist(), offsets.tolist()
+        ([258, 111, 256], [0, 2, 3])
         """
-        return self._encode_all(texts, None, num_threads or os.cpu_count() or 1)
+        special, forbidden = self._matchers_for(allowed_special, disallowed_special)
+        if forbidden is not None:
+            texts = list(texts)
+            found = forbidden.first_of(texts, None)
+            if found is not None:
+                self._raise_disallowed(found[1])
+        return self._encode_all(texts, special, num_threads, None, dtype, out)
+
+    @overload
+    def encode_files(
+        self,
+        paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+        *,
+        separator: str | None = ...,
+        num_threads: int | None = ...,
+        allowed_special: Literal["all"] | AbstractSet[str] = ...,
+        disallowed_special: Literal["all"] | Collection[str] = ...,
+        dtype: type[np.uint32] | None = ...,
+        out: npt.NDArray[np.uint32] | None = ...,
+    ) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]: ...
+    @overload
+    def encode_files(
+        self,
+        paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+        *,
+        separator: str | None = ...,
+        num_threads: int | None = ...,
+        allowed_special: Literal["all"] | AbstractSet[str] = ...,
+        disallowed_special: Literal["all"] | Collection[str] = ...,
+        dtype: type[np.uint16],
+        out: npt.NDArray[np.uint16] | None = ...,
+    ) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.int64]]: ...
+    def encode_files(
+        self,
+        paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+        *,
+        separator: str | None = None,
+        num_threads: int | None = None,
+        allowed_special: Literal["all"] | AbstractSet[str] = frozenset(),
+        disallowed_special: Literal["all"] | Collection[str] = (),
+        dtype: type[np.uint32] | type[np.uint16] | None = None,
+        out: npt.NDArray[Any] | None = None,
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+        """`encode_flat` of the documents in files, straight from disk.
+
+        Each file is one document, as it is, or many. Large files are mapped into memory, and no copy of their text is
+        made; so they must not be cut short by others meanwhile. Bytes that are not UTF-8 are kept (see
+        `encode_ordinary`).
+
+        Args:
+            paths: the files, or a single one. Archives and .jsonl files are taken as the bytes that they are; it is
+                `bpe.corpus.documents` that looks into them.
+            separator: where this stands in a file, a document ends and the next begins. As in `bpe.corpus.documents`,
+                ASCII white space around documents is dropped, and then those that are empty; and the separator itself
+                is not encoded, be it a special token or not.
+            num_threads, allowed_special, disallowed_special, dtype, out: as for `encode_flat`.
+
+        Returns:
+            ids: uint32 or uint16 [tokens], of all documents, one after the other; the beginning of `out`, if given.
+            offsets: int64 [documents + 1]; document i has ``ids[offsets[i]:offsets[i + 1]]``.
+
+        Raises:
+            OSError: a file that cannot be read; `filename` says which.
+            InputError: the separator is empty.
+            ValueError: as for `encode_flat`; the message names the file that holds a disallowed special token.
+        """
+        if separator == "":
+            raise InputError("the separator of documents is empty")
+        names = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+        special, forbidden = self._matchers_for(allowed_special, disallowed_special)
+        contents = [_core.file_content(name) for name in names]
+        if forbidden is not None:
+            found = forbidden.first_of(contents, separator)
+            if found is not None:
+                self._raise_disallowed(found[1], where=f"{os.fspath(names[found[0]])}: ")
+        return self._encode_all(contents, special, num_threads, separator, dtype, out)
 
     def count(self, text: str | bytes) -> int:
         """How many ids `encode_ordinary` would give."""
@@ -353,16 +482,53 @@ class Tokenizer:
         return id
 
     def _encode_all(
-        self, texts: Iterable[str | bytes], special: _core.SpecialTokens | None, threads: int
-    ) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]:
+        self,
+        texts: Iterable[str | Buffer],
+        special: _core.SpecialTokens | None,
+        num_threads: int | None,
+        separator: str | None,
+        dtype: type[np.uint32] | type[np.uint16] | None,
+        out: npt.NDArray[Any] | None,
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+        """The ids of texts, or of the documents in them where there is a separator."""
+        threads = num_threads or os.cpu_count() or 1
+        short = False
+        if dtype is not None or out is not None:
+            short = self._is_short(dtype, out)
         if self.pattern.scanner is not None:
-            return self._core.encode_all(texts, special, threads)
+            ids, offsets = self._core.encode_all(texts, special, threads, separator, short, out)
+            return (ids if out is None else out[:ids]), offsets
+
         import numpy as np
 
+        if separator is not None:
+            parts = (part.strip() for text in texts for part in _as_bytes(text).split(separator.encode()))
+            texts = [part for part in parts if part]
         rows = [self._encode_slowly(text, special) for text in texts]
         offsets = np.zeros(len(rows) + 1, dtype=np.int64)
         np.cumsum([len(row) for row in rows], out=offsets[1:])
-        return np.array([id for row in rows for id in row], dtype=np.uint32), offsets
+        size = int(offsets[-1])
+        if out is None:
+            out = np.empty(size, dtype=np.uint16 if short else np.uint32)
+        elif len(out) < size:
+            raise ValueError(f"out has room for {len(out)} ids, but there are {size}")
+        out[:size] = [id for row in rows for id in row]
+        return out[:size], offsets
+
+    def _is_short(self, dtype: type[np.uint32] | type[np.uint16] | None, out: npt.NDArray[Any] | None) -> bool:
+        """Whether ids of 16 bits are wanted. Refuses what cannot be had."""
+        import numpy as np
+
+        wanted = np.dtype(dtype or np.uint32)
+        if wanted not in (np.uint32, np.uint16):
+            raise ValueError(f"dtype is {wanted}; ids are uint32 or uint16")
+        if wanted == np.uint16 and self.max_token_value > 0xFFFF:
+            raise ValueError(f"the ids go up to {self.max_token_value}, which 16 bits do not hold; ask for np.uint32")
+        if out is not None and not (
+            isinstance(out, np.ndarray) and out.dtype == wanted and out.ndim == 1 and out.flags.carray
+        ):
+            raise ValueError(f"out must be a writable, contiguous array of {wanted} with one dimension")
+        return bool(wanted == np.uint16)
 
     @staticmethod
     def _lists(ids: npt.NDArray[np.uint32], offsets: npt.NDArray[np.int64]) -> list[list[int]]:
@@ -417,6 +583,18 @@ class Tokenizer:
             return None
         return self._matcher(frozenset(allowed & self._special_tokens.keys()))
 
+    def _matchers_for(
+        self, allowed: Literal["all"] | AbstractSet[str], disallowed: Literal["all"] | Collection[str]
+    ) -> tuple[_core.SpecialTokens | None, _core.SpecialTokens | None]:
+        """What `_special_for` would look for in a text: the allowed tokens, and the disallowed."""
+        allowed = self.special_tokens_set if isinstance(allowed, str) else allowed
+        if isinstance(disallowed, str):
+            disallowed = self.special_tokens_set - allowed
+        return (
+            self._matcher(frozenset(allowed & self._special_tokens.keys())) if allowed else None,
+            self._matcher(frozenset(disallowed)) if disallowed else None,
+        )
+
     def _matcher(self, tokens: frozenset[str]) -> _core.SpecialTokens:
         matcher = self._matchers.get(tokens)
         if matcher is None:
@@ -427,10 +605,10 @@ class Tokenizer:
         return matcher
 
     @staticmethod
-    def _raise_disallowed(token: str) -> NoReturn:
+    def _raise_disallowed(token: str, where: str = "") -> NoReturn:
         raise ValueError(
-            f"the text holds the special token {token!r}, which is disallowed. To have it encoded as that token, pass"
-            f" allowed_special={{{token!r}}}; to have it encoded as ordinary text, pass disallowed_special=()."
+            f"{where}the text holds the special token {token!r}, which is disallowed. To have it encoded as that token,"
+            f" pass allowed_special={{{token!r}}}; to have it encoded as ordinary text, pass disallowed_special=()."
         )
 
     # Patterns without a scanner
@@ -439,7 +617,7 @@ class Tokenizer:
     def _regex(self) -> regex.Pattern[str]:
         return self.pattern.compile()
 
-    def _encode_slowly(self, text: str | bytes, special: _core.SpecialTokens | None) -> list[int]:
+    def _encode_slowly(self, text: str | Buffer, special: _core.SpecialTokens | None) -> list[int]:
         content = _as_bytes(text)
         ids: list[int] = []
         begin = 0
@@ -566,7 +744,7 @@ class Tokenizer:
         self.__init__(**state)  # type: ignore[misc]
 
 
-def _as_bytes(text: str | bytes) -> bytes:
+def _as_bytes(text: str | Buffer) -> bytes:
     """UTF-8 of a str, surrogates treated as in `Tokenizer.encode_ordinary`, or the memory of any buffer."""
     if isinstance(text, str):
         return str.encode(text, "utf-16", "surrogatepass").decode("utf-16", "replace").encode()

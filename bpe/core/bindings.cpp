@@ -3,19 +3,26 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 
 #include <algorithm>
 #include <cstring>
+#include <mutex>
 #include <optional>
 #include <set>
+#include <system_error>
 #include <type_traits>
 #include <unordered_map>
 
 #include "counter.hpp"
+#include "cuts.hpp"
+#include "documents.hpp"
 #include "encoder.hpp"
+#include "memory.hpp"
 #include "ranks.hpp"
+#include "stream.hpp"
 #include "trainer.hpp"
 #include "unicode.hpp"
 
@@ -42,6 +49,23 @@ Array<T> copied_array(const T* data, std::size_t size) {
     if (!memory) throw std::bad_alloc();
     if (size) std::memcpy(memory, data, size * sizeof(T));
     return owned_array(memory, size);
+}
+
+// A new array, in large pages where it is large: to fill ordinary ones for the first time takes as long as to copy
+// them.
+template <class T>
+Array<T> new_array(std::size_t size) {
+    constexpr std::size_t kLarge = std::size_t{1} << 20;
+    if (size * sizeof(T) < kLarge) {
+        auto* memory = static_cast<T*>(std::malloc(std::max<std::size_t>(1, size * sizeof(T))));
+        if (!memory) throw std::bad_alloc();
+        return owned_array(memory, size);
+    }
+    auto memory = std::make_unique<ZeroedMemory>(zeroed_memory(size * sizeof(T)));
+    T* data = static_cast<T*>(memory->get());
+    nb::capsule owner(memory.get(), [](void* held) noexcept { delete static_cast<ZeroedMemory*>(held); });
+    memory.release();
+    return Array<T>(data, {size}, owner);
 }
 
 // The UTF-8 of a str, or the memory of bytes or any other buffer, held for as long as this lives. A str with
@@ -137,6 +161,14 @@ struct Texts {
     std::vector<Bytes> spans;
 };
 
+// The texts themselves, or their documents where there is a separator between these.
+std::vector<Bytes> documents_of(const Texts& texts, const std::optional<std::string>& separator) {
+    if (!separator) return texts.spans;
+    std::vector<Bytes> documents;
+    for (const Bytes text : texts.spans) split_documents(text, *separator, documents);
+    return documents;
+}
+
 // Text of up to this many bytes is encoded in about a microsecond; letting go of the interpreter's lock costs a
 // good part of that.
 constexpr std::size_t kWithLock = 256;
@@ -173,15 +205,18 @@ class PythonEncoder {
         return encoded(text, special, [&](std::span<const Id> ids) { return ids.size(); });
     }
 
-    nb::tuple encode_all(nb::handle objects, const SpecialTokens* special, std::size_t threads) {
+    // (ids, offsets). With `out`, an array of uint16 or uint32, the ids are put there, and the first is their number.
+    nb::tuple encode_all(nb::handle objects, const SpecialTokens* special, std::size_t threads,
+                         const std::optional<std::string>& separator, bool short_ids, nb::handle out) {
         const Texts texts(objects);
-        IdBuffer ids;
-        std::vector<std::int64_t> offsets;
+        std::optional<EncodedTexts> encoded;
         {
             const nb::gil_scoped_release release;
-            encoder_.encode_all(texts.spans, special, threads, ids, offsets);
+            encoded.emplace(encoder_.encode_all(documents_of(texts, separator), special, threads));
         }
-        return nb::make_tuple(owned(ids), copied_array(offsets.data(), offsets.size()));
+        const auto offsets = copied_array(encoded->offsets().data(), encoded->offsets().size());
+        if (short_ids) return nb::make_tuple(put<std::uint16_t>(*encoded, out), offsets);
+        return nb::make_tuple(put<Id>(*encoded, out), offsets);
     }
 
     nb::object encode_pretokens(nb::handle objects) {
@@ -248,6 +283,8 @@ class PythonEncoder {
         return copied_array(pairs.data(), pairs.size());
     }
 
+    const Encoder& encoder() const { return encoder_; }
+
     std::size_t longest_token() const { return encoder_.vocabulary().longest_token(); }
     std::size_t pair_count() const { return encoder_.vocabulary().pair_count(); }
 
@@ -265,6 +302,33 @@ class PythonEncoder {
             ids = loan.encode(text.bytes(), special);
         }
         return use(ids);
+    }
+
+    template <class T>
+    static nb::object put(EncodedTexts& encoded, nb::handle out) {
+        if (out.is_none()) {
+            Array<T> array = new_array<T>(encoded.size());
+            {
+                const nb::gil_scoped_release release;
+                encoded.copy_to(array.data());
+            }
+            return nb::cast(array);
+        }
+        nb::ndarray<T, nb::ndim<1>, nb::c_contig, nb::device::cpu> array;
+        if (!nb::try_cast(out, array, false)) {
+            throw nb::type_error(("out must be a writable contiguous array of uint" + std::to_string(8 * sizeof(T)) +
+                                  " with one dimension")
+                                     .c_str());
+        }
+        if (array.size() < encoded.size()) {
+            throw std::invalid_argument("out has room for " + std::to_string(array.size()) + " ids, but there are " +
+                                        std::to_string(encoded.size()));
+        }
+        {
+            const nb::gil_scoped_release release;
+            encoded.copy_to(array.data());
+        }
+        return nb::cast(encoded.size());
     }
 
     // A numpy array of exactly this size, made by numpy itself: 0.2 us, half of what it costs to wrap memory of ours.
@@ -307,12 +371,6 @@ class PythonEncoder {
         return list;
     }
     nb::object list_of(const IdBuffer& ids) { return list_of(std::span(ids.data(), ids.size())); }
-
-    static Array<Id> owned(IdBuffer& ids) {
-        ids.reserve(1);  // so that there is memory to own
-        const std::size_t size = ids.size();
-        return owned_array(ids.release(), size);
-    }
 
     // The bytes that ids stand for, one after the other. Most tokens are short: 15 bytes are copied, and the end moves
     // on by as many as the token has.
@@ -400,6 +458,107 @@ nb::list all_specials(const SpecialTokens& special, nb::handle object) {
     }
 }
 
+// The first of several texts in which a token stands, and the token.
+std::optional<std::pair<std::size_t, std::string>> first_special_of(const SpecialTokens& special, nb::handle objects,
+                                                                    const std::optional<std::string>& separator) {
+    const Texts texts(objects);
+    const nb::gil_scoped_release release;
+    std::vector<Bytes> documents;
+    for (std::size_t i = 0; i < texts.spans.size(); ++i) {
+        documents.assign(1, texts.spans[i]);
+        if (separator) {
+            documents.clear();
+            split_documents(texts.spans[i], *separator, documents);
+        }
+        for (const Bytes text : documents) {
+            const SpecialTokens::Match match = special.find(text, 0);
+            if (match.begin == text.size()) continue;
+            return std::pair(i, to_string(text.subspan(match.begin, match.end - match.begin)));
+        }
+    }
+    return std::nullopt;
+}
+
+// Stream, which one thread uses at a time. The encoder is kept alive by nanobind.
+class PythonStream {
+ public:
+    PythonStream(const PythonEncoder& encoder, std::shared_ptr<const SpecialTokens> special,
+                 std::shared_ptr<const SpecialTokens> forbidden)
+        : special_(std::move(special)),
+          forbidden_(std::move(forbidden)),
+          stream_(encoder.encoder(), special_.get(), forbidden_.get()) {}
+
+    // The ids, or the forbidden token that was found.
+    nb::object feed(nb::handle object) {
+        const Text text(object);
+        IdBuffer ids;
+        const auto forbidden = used(text.bytes().size(), [&] { return stream_.feed(text.bytes(), ids); });
+        if (forbidden) return nb::str(forbidden->data(), forbidden->size());
+        return list_of(ids);
+    }
+
+    nb::list flush() {
+        IdBuffer ids;
+        used(kWithLock + 1, [&] { stream_.flush(ids); });
+        return list_of(ids);
+    }
+
+ private:
+    template <class Use>
+    std::invoke_result_t<Use> used(std::size_t size, const Use& use) {
+        std::unique_lock lock(mutex_, std::try_to_lock);
+        if (!lock.owns_lock()) {
+            const nb::gil_scoped_release release;
+            lock.lock();
+        }
+        if (size <= kWithLock) return use();
+        const nb::gil_scoped_release release;
+        return use();
+    }
+
+    static nb::list list_of(const IdBuffer& ids) {
+        nb::list list;
+        for (std::size_t i = 0; i < ids.size(); ++i) list.append(ids.data()[i]);
+        return list;
+    }
+
+    std::shared_ptr<const SpecialTokens> special_;
+    std::shared_ptr<const SpecialTokens> forbidden_;
+    std::mutex mutex_;
+    Stream stream_;
+};
+
+// The content of a file as an array of bytes that cannot be written to.
+nb::object file_content(nb::object path) {
+    PyObject* converted = nullptr;
+    if (!PyUnicode_FSConverter(path.ptr(), &converted)) nb::raise_python_error();
+    const nb::object name = nb::steal(converted);
+    std::unique_ptr<FileContent> content;
+    try {
+        const nb::gil_scoped_release release;
+        content = std::make_unique<FileContent>(PyBytes_AS_STRING(name.ptr()));
+    } catch (const std::system_error& error) {
+        errno = error.code().value();
+        PyErr_SetFromErrnoWithFilenameObject(PyExc_OSError, path.ptr());
+        nb::raise_python_error();
+    }
+    const Bytes bytes = content->bytes();
+    nb::capsule owner(content.get(), [](void* held) noexcept { delete static_cast<FileContent*>(held); });
+    content.release();
+    return nb::cast(Array<const std::uint8_t>(bytes.data(), {bytes.size()}, owner));
+}
+
+// All places where a text may be cut, for the tests.
+nb::list cuts_of(int pattern, nb::handle object) {
+    const Text text(object);
+    nb::list cuts;
+    for (std::size_t at = next_cut(pattern_of(pattern), text.bytes(), 0); at < text.bytes().size();
+         at = next_cut(pattern_of(pattern), text.bytes(), at + 1)) {
+        cuts.append(at);
+    }
+    return cuts;
+}
+
 nb::list kernel_names() {
     nb::list names;
     for (const Kernel& kernel : kernels()) names.append(kernel.name);
@@ -483,6 +642,8 @@ NB_MODULE(_core, m) {
     m.def("kernels", &kernel_names, "The ways of scanning that this machine can run, the best first.");
     m.def("scan", &scan_all, nb::arg("pattern"), nb::arg("text"), nb::arg("kernel") = kernels().front().name,
           "The end of each pretoken, in bytes.");
+    m.def("cuts", &cuts_of, nb::arg("pattern"), nb::arg("text"), "Where the text may be cut for certain, in bytes.");
+    m.def("file_content", &file_content, nb::arg("path"), "The content of a file, mapped into memory if it is large.");
     m.def("parse_ranks", &parse_ranks_file, nb::arg("text"),
           "Tokens joined, their offsets as bytes of uint64, their ranks as bytes of uint32.");
     m.def(
@@ -497,7 +658,9 @@ NB_MODULE(_core, m) {
         .def(nb::new_(&make_special_tokens), nb::arg("tokens"))
         .def("first_in", &first_special, nb::arg("text").none(),
              "The first of the tokens that stands in a text, or None.")
-        .def("all_in", &all_specials, nb::arg("text").none(), "Where the tokens stand, in bytes: (begin, end, id).");
+        .def("all_in", &all_specials, nb::arg("text").none(), "Where the tokens stand, in bytes: (begin, end, id).")
+        .def("first_of", &first_special_of, nb::arg("texts"), nb::arg("separator").none(),
+             "The number of the first of the texts in which one stands outside the separators, and which; or None.");
 
     nb::class_<PythonEncoder>(m, "Encoder")
         .def(nb::init<nb::bytes, InputArray<std::uint64_t>, InputArray<Id>, int, nb::dict, const std::string&>(),
@@ -506,7 +669,8 @@ NB_MODULE(_core, m) {
         .def("encode", &PythonEncoder::encode, nb::arg("text").none(), nb::arg("special").none())
         .def("encode_to_numpy", &PythonEncoder::encode_to_numpy, nb::arg("text").none(), nb::arg("special").none())
         .def("count", &PythonEncoder::count, nb::arg("text").none(), nb::arg("special").none())
-        .def("encode_all", &PythonEncoder::encode_all, nb::arg("texts"), nb::arg("special").none(), nb::arg("threads"))
+        .def("encode_all", &PythonEncoder::encode_all, nb::arg("texts"), nb::arg("special").none(), nb::arg("threads"),
+             nb::arg("separator").none() = nb::none(), nb::arg("short_ids") = false, nb::arg("out").none() = nb::none())
         .def("encode_pretokens", &PythonEncoder::encode_pretokens, nb::arg("pretokens"))
         .def("merge", &PythonEncoder::merge, nb::arg("pretoken"))
         .def("merge_plain", &PythonEncoder::merge_plain, nb::arg("pretoken"))
@@ -519,6 +683,14 @@ NB_MODULE(_core, m) {
         .def("pairs", &PythonEncoder::pairs)
         .def_prop_ro("longest_token", &PythonEncoder::longest_token)
         .def_prop_ro("pair_count", &PythonEncoder::pair_count);
+
+    nb::class_<PythonStream>(m, "Stream")
+        .def(nb::init<const PythonEncoder&, std::shared_ptr<const SpecialTokens>,
+                      std::shared_ptr<const SpecialTokens>>(),
+             nb::arg("encoder"), nb::arg("special").none(), nb::arg("forbidden").none(), nb::keep_alive<1, 2>())
+        .def("feed", &PythonStream::feed, nb::arg("text").none(),
+             "The ids that are certain now, or the forbidden token in the text; then nothing of it is taken.")
+        .def("flush", &PythonStream::flush);
 
     nb::class_<Counter>(m, "Counter")
         .def(

@@ -260,49 +260,31 @@ std::size_t Encoder::encode_afresh(Bytes pretoken, Merger& merger, Id* ids) cons
     return 1;
 }
 
-void Encoder::encode_all(std::span<const Bytes> texts, const SpecialTokens* special, std::size_t threads, IdBuffer& ids,
-                         std::vector<std::int64_t>& offsets) const {
-    // Neighbouring texts go together in blocks of about this many bytes, each block to whichever thread is free.
-    constexpr std::size_t kBlock = 1 << 20;
-    struct Block {
-        std::size_t first;  // text
-        std::size_t last;   // one past
-        IdBuffer ids;
-    };
-    std::vector<Block> blocks;
-    for (std::size_t first = 0; first < texts.size();) {
-        std::size_t last = first;
-        for (std::size_t bytes = 0; last < texts.size() && bytes < kBlock; ++last) bytes += texts[last].size();
-        blocks.push_back({first, last, {}});
-        first = last;
-    }
-
-    offsets.assign(texts.size() + 1, 0);
+// Which thread takes which block does not show in the ids: a piece has those that it has in its text, see cuts.hpp.
+EncodedTexts Encoder::encode_all(std::span<const Bytes> texts, const SpecialTokens* special,
+                                 std::size_t threads) const {
+    if (special && special->empty()) special = nullptr;
+    Plan plan(pattern_, texts, special, threads);
+    const std::span<Block> blocks = plan.blocks();
+    threads = std::clamp<std::size_t>(threads, 1, std::min(kMostThreads, std::max<std::size_t>(1, blocks.size())));
+    std::vector<std::int64_t> offsets(texts.size() + 1);
+    std::vector<IdStore> stores(threads);
     std::atomic<std::size_t> next = 0;
-    on_threads(std::min(threads, blocks.size()), [&](std::size_t) {
+    on_threads(threads, [&](std::size_t thread) {
+        const Loan workspace(*this);
+        IdBuffer ids;  // used again for each block, so that it stays near the processor
         for (std::size_t i; (i = next++) < blocks.size();) {
             Block& block = blocks[i];
-            for (std::size_t text = block.first; text < block.last; ++text) {
-                encode(texts[text], special, block.ids);
-                offsets[text + 1] = static_cast<std::int64_t>(block.ids.size());  // within the block, for now
+            ids.clear();
+            for (const Piece& piece : block.pieces) {
+                encode_with(*workspace, piece.bytes, special, ids);
+                if (piece.last) offsets[piece.text + 1] = static_cast<std::int64_t>(ids.size());  // within the block
             }
+            block.ids = stores[thread].keep(ids.data(), ids.size());
+            block.count = ids.size();
         }
     });
-
-    if (blocks.size() == 1) {
-        ids = std::move(blocks[0].ids);
-        return;
-    }
-    std::size_t total = 0;
-    for (const Block& block : blocks) total += block.ids.size();
-    ids.reserve(total);
-    for (Block& block : blocks) {
-        const auto before = static_cast<std::int64_t>(ids.size());
-        for (std::size_t text = block.first; text < block.last; ++text) offsets[text + 1] += before;
-        if (block.ids.size()) std::memcpy(ids.end(), block.ids.data(), block.ids.size() * sizeof(Id));
-        ids.advance(block.ids.size());
-        block.ids = IdBuffer{};
-    }
+    return EncodedTexts(std::move(plan), std::move(stores), std::move(offsets), threads);
 }
 
 }  // namespace bpe

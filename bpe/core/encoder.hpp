@@ -13,6 +13,7 @@
 
 #include "cache.hpp"
 #include "merge.hpp"
+#include "parallel.hpp"
 #include "scan.hpp"
 #include "special.hpp"
 #include "vocab.hpp"
@@ -106,15 +107,14 @@ class Encoder {
         const Encoder& encoder_;
         std::unique_ptr<Workspace> workspace_;
     };
+    Pattern pattern() const { return pattern_; }
 
     // Appends the ids of `text` to `ids`. Where `special` (may be null) finds its tokens, the text is cut, and their
     // ids stand between those of the parts; each part is encoded as if it were alone.
     void encode(Bytes text, const SpecialTokens* special, IdBuffer& ids) const;
 
-    // The same over several texts, on `threads` threads: the ids of all, one after the other, and where each begins,
-    // with the end of the last: texts.size() + 1 offsets.
-    void encode_all(std::span<const Bytes> texts, const SpecialTokens* special, std::size_t threads, IdBuffer& ids,
-                    std::vector<std::int64_t>& offsets) const;
+    // The same for several texts, on `threads` threads, over which long texts are spread as well.
+    EncodedTexts encode_all(std::span<const Bytes> texts, const SpecialTokens* special, std::size_t threads) const;
 
     // Appends the ids of each of `pretokens`, whatever pattern cut them.
     void encode_pretokens(std::span<const Bytes> pretokens, IdBuffer& ids) const;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <stdexcept>
+#include <utility>
 
 namespace bpe {
 
@@ -22,11 +23,14 @@ SpecialTokens::SpecialTokens(std::vector<std::string> tokens, std::span<const Id
         const auto [end, unused] = std::mismatch(group.prefix.begin(), group.prefix.end(), token.begin(), token.end());
         group.prefix.erase(end, group.prefix.end());
         group.lengths.push_back(token.size());
+        longest_ = std::max(longest_, token.size());
     }
     for (Group& group : groups_) {
         std::sort(group.lengths.begin(), group.lengths.end(), std::greater<>{});
         group.lengths.erase(std::unique(group.lengths.begin(), group.lengths.end()), group.lengths.end());
     }
+    sorted_ = std::move(tokens);
+    std::sort(sorted_.begin(), sorted_.end());
 }
 
 SpecialTokens::Match SpecialTokens::find(std::span<const std::uint8_t> text, std::size_t position) const {
@@ -51,6 +55,29 @@ SpecialTokens::Match SpecialTokens::find(std::span<const std::uint8_t> text, std
         ++position;
     }
     return {text.size(), text.size(), kNoId};
+}
+
+bool SpecialTokens::cross(std::span<const std::uint8_t> text, std::size_t position) const {
+    if (longest_ < 2) return false;
+    const auto near = text.first(position + std::min(text.size() - position, longest_ - 1));
+    for (std::size_t begin = position - std::min(position, longest_ - 1); begin < position; ++begin) {
+        const Match match = find(near, begin);
+        if (match.begin >= position) return false;
+        if (match.end > position) return true;
+        begin = match.begin;  // what begins there ends in time, but what begins after may not
+    }
+    return false;
+}
+
+std::size_t SpecialTokens::unfinished(std::span<const std::uint8_t> text, std::size_t position) const {
+    if (longest_ > 1 && text.size() - position >= longest_) position = text.size() - longest_ + 1;
+    for (; longest_ > 1 && position < text.size(); ++position) {
+        if (!group_of_[text[position]]) continue;
+        const std::string_view rest(reinterpret_cast<const char*>(text.data() + position), text.size() - position);
+        const auto next = std::upper_bound(sorted_.begin(), sorted_.end(), rest);  // the first that comes after it
+        if (next != sorted_.end() && std::string_view(*next).starts_with(rest)) return position;
+    }
+    return text.size();
 }
 
 }  // namespace bpe

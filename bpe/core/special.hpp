@@ -30,6 +30,15 @@ class SpecialTokens {
     // `begin` is text.size() where there is none.
     Match find(std::span<const std::uint8_t> text, std::size_t position) const;
 
+    // Whether one of the tokens begins before `position` and ends after it, be it one that `find` would pass over.
+    bool cross(std::span<const std::uint8_t> text, std::size_t position) const;
+
+    // The first place at or after `position` from which the text goes on to its end as a token begins that is longer.
+    std::size_t unfinished(std::span<const std::uint8_t> text, std::size_t position) const;
+
+    // In bytes, 0 where there are no tokens.
+    std::size_t longest() const { return longest_; }
+
  private:
     // The tokens that begin with one byte.
     struct Group {
@@ -44,6 +53,8 @@ class SpecialTokens {
     std::unordered_map<std::string, Id, Hash, std::equal_to<>> ids_;
     std::vector<Group> groups_;
     std::uint8_t group_of_[256];  // 1 + index in groups_, 0 for none
+    std::vector<std::string> sorted_;
+    std::size_t longest_ = 0;
 };
 
 }  // namespace bpe

@@ -51,6 +51,10 @@ def test_what_is_no_text_is_a_type_error_everywhere(value: object) -> None:
     calls: list[Callable[[object], object]] = [
         lambda value: ENCODER.encode(value, None),  # type: ignore[arg-type]
         lambda value: ENCODER.encode_all([value], None, 2),  # type: ignore[list-item]
+        lambda value: NO_SPECIALS.first_of([value], None),  # type: ignore[list-item]
+        lambda value: _core.cuts(0, value),  # type: ignore[arg-type]
+        lambda value: _core.Stream(ENCODER, None, None).feed(value),  # type: ignore[arg-type]
+        lambda value: _core.Stream(value, None, None),  # type: ignore[arg-type]
         lambda value: ENCODER.encode_pretokens(["a", value]),  # type: ignore[list-item]
         ENCODER.merge,  # type: ignore[list-item]
         ENCODER.find,  # type: ignore[list-item]

@@ -1,13 +1,19 @@
-"""Text that arrives token by token: whole characters only, and in the end the same text."""
+"""Text and ids that arrive in pieces: whole characters only, ids that stay, and in the end the same as of the whole."""
 
 from __future__ import annotations
 
+import random
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
+import tiktoken
 from hypothesis import example, given
 from hypothesis import strategies as st
-from references import any_text, broken_bytes, byte_tokenizer
+from references import any_text, broken_bytes, byte_tokenizer, peculiar_text
 
-from bpe import Tokenizer
+from bpe import StreamEncoder, Tokenizer, _core
+from bpe.patterns import PATTERNS
 from bpe.streaming import StreamDecoder
 
 BYTES = byte_tokenizer(special_tokens={"<|é|>": 300})
@@ -59,3 +65,197 @@ def test_a_decoder_begins_anew_after_the_end() -> None:
 def test_an_id_that_no_token_has_is_a_key_error() -> None:
     with pytest.raises(KeyError, match="299"):
         StreamDecoder(BYTES).feed(299)
+
+
+# Encoding
+
+
+def assert_that_a_stream_is_right(
+    tokenizer: Tokenizer, whole: list[int], pieces: Sequence[str | bytes], **specials: Any
+) -> None:
+    encoder = StreamEncoder(tokenizer, **specials)
+    assert [id for piece in pieces for id in encoder.feed(piece)] + encoder.flush() == whole, pieces
+
+
+pairs_of_texts = st.tuples(any_text | peculiar_text, any_text | peculiar_text)
+
+
+@given(texts=pairs_of_texts)
+@example(texts=("中AB", "c"))
+@example(texts=("a'", "ll"))
+@example(texts=("a \n ", "\nb"))
+@example(texts=("'l", "l"))
+@example(texts=("a's'", "s"))
+@example(texts=(".\n/", "\n/"))
+@example(texts=("\u0301AB", "c"))
+@example(texts=(" 中\u0301", "'\u017f"))
+def test_ids_that_were_given_out_stay_whatever_follows(
+    pair: tuple[Tokenizer, tiktoken.Encoding], texts: tuple[str, str]
+) -> None:
+    tokenizer, reference = pair
+    start, end = texts
+    whole = reference.encode_ordinary(start + end)
+    encoder = StreamEncoder(tokenizer, disallowed_special=())
+    given = encoder.feed(start)
+    assert given == whole[: len(given)]
+    assert given + encoder.feed(end) + encoder.flush() == whole
+
+
+@given(content=broken_bytes() | any_text.map(lambda text: text.encode("utf-8", "replace")), data=st.data())
+def test_bytes_cut_anywhere_get_the_ids_of_the_whole(
+    pair: tuple[Tokenizer, tiktoken.Encoding], content: bytes, data: st.DataObject
+) -> None:
+    tokenizer, _ = pair
+    whole = tokenizer.encode_ordinary(content)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(content)), max_size=6)))
+    pieces = [content[a:b] for a, b in zip([0, *cuts], [*cuts, len(content)], strict=True)]
+    assert_that_a_stream_is_right(tokenizer, whole, pieces, disallowed_special=())
+    single = [content[i : i + 1] for i in range(len(content))]
+    assert_that_a_stream_is_right(tokenizer, whole, single, disallowed_special=())
+
+
+@given(text=any_text | st.text(st.sampled_from("a \ud83d\ude00\udc00é"), max_size=12))
+@example(text="a\ud83d")
+@example(text="\ud83d\ude00")
+@example(text="\ud83d\ud83d\ude00\ude00")
+def test_a_str_fed_character_by_character_gets_the_ids_of_the_whole(llama3: Tokenizer, text: str) -> None:
+    assert_that_a_stream_is_right(llama3, llama3.encode_ordinary(text), list(text), disallowed_special=())
+
+
+def pieces_of_kinds() -> list[bytes]:
+    characters = ["a", "s", "l", "v", "e", "A", "日", "ſ", "1", "\u0301", "'", " ", "\n", "\t", "/", ".", "\u3000"]
+    return [character.encode() for character in characters]
+
+
+@pytest.mark.parametrize("name", ["gpt2", "cl100k", "llama3", "qwen2", "o200k"])
+def test_exactly_the_pretokens_that_may_change_are_kept_back(name: str) -> None:
+    """All texts of up to three characters of each kind, and many longer ones, with all short continuations."""
+    pattern = PATTERNS[name]
+    assert pattern.scanner is not None
+    scanner = pattern.scanner
+    tokenizer = byte_tokenizer(name)  # an id is a byte, so that the number of ids tells where the last pretoken ended
+    kinds = pieces_of_kinds()
+    generator = random.Random(0)
+    texts = [a + b + c for a in [b"", *kinds] for b in [b"", *kinds] for c in kinds]
+    texts += [b"".join(generator.choices(kinds, k=generator.randint(4, 9))) for _ in range(1500)]
+    more = [b"", *kinds, b"ll", b"ve"]
+    for text in texts:
+        ends = [set(_core.scan(scanner, text + end).tolist()) for end in more]
+        unchanged = 0
+        for end in sorted(ends[0]):
+            if not all(end in others for others in ends):
+                break
+            unchanged = end
+        assert len(StreamEncoder(tokenizer).feed(text)) == unchanged, text
+
+
+def test_the_sample_texts_in_pieces_get_the_ids_of_the_whole(
+    pair: tuple[Tokenizer, tiktoken.Encoding], corpus_texts: dict[str, str]
+) -> None:
+    tokenizer, _ = pair
+    generator = random.Random(0)
+    for text in corpus_texts.values():
+        content = text.encode()
+        whole = tokenizer.encode_ordinary(content)
+        for largest in (1, 30, 6000):
+            size = min(len(content), 20_000 if largest == 1 else len(content))
+            pieces, position = [], 0
+            while position < size:
+                pieces.append(content[position : position + generator.randint(1, largest)])
+                position += len(pieces[-1])
+            expected = whole if position >= len(content) else tokenizer.encode_ordinary(content[:position])
+            assert_that_a_stream_is_right(tokenizer, expected, pieces, disallowed_special=())
+
+
+@pytest.mark.parametrize("run", ["a", " ", "\n", ".", "1", "!\u0301", "/\n", "\n ", "中A", "aB", "日", "x y", "a'"])
+def test_a_long_run_in_small_pieces_gets_the_ids_of_the_whole(
+    pair: tuple[Tokenizer, tiktoken.Encoding], run: str
+) -> None:
+    """A scan of all that waits at each piece would take minutes."""
+    tokenizer, _ = pair
+    text = "x" + run * 60_000 + "y 1"
+    assert_that_a_stream_is_right(tokenizer, tokenizer.encode_ordinary(text), list(text), disallowed_special=())
+
+
+def test_what_ends_a_long_run_gives_it_out(llama3: Tokenizer) -> None:
+    for run, end, waits in (("a" * 5000, " ", 1), (" " * 5000, "b", 2), ("." * 5000, "c", 1), ("日" * 5000, "。", 1)):
+        encoder = StreamEncoder(llama3)
+        ids = encoder.feed(run) + encoder.feed(end)
+        assert len(llama3.decode(ids)) == len(run) + 1 - waits
+
+
+# Special tokens that begin like each other, contain each other, and begin like text.
+OVERLAPPING = {"<|a|>": 300, "<|a|>b": 301, "a": 302, "ab c": 303, "b c": 304, "\n\n": 305, "é": 306, "<": 307}
+
+
+@given(
+    text=st.lists(st.sampled_from([*OVERLAPPING, *"<|a>bc \n'sé1.", "<|a", "|>b", "日"]), max_size=12).map("".join),
+    allowed=st.sets(st.sampled_from(list(OVERLAPPING))),
+    name=st.sampled_from(["gpt2", "cl100k", "llama3", "qwen2", "o200k", r"\w+|\W+"]),
+    data=st.data(),
+)
+def test_special_tokens_cut_anywhere_are_found(text: str, allowed: set[str], name: str, data: st.DataObject) -> None:
+    tokenizer = byte_tokenizer(name, OVERLAPPING)
+    whole = tokenizer.encode(text, allowed_special=allowed, disallowed_special=())
+    content = text.encode()
+    cut = data.draw(st.integers(0, len(content)))
+    for pieces in (list(text), [content[:cut], content[cut:]]):
+        assert_that_a_stream_is_right(tokenizer, whole, pieces, allowed_special=allowed, disallowed_special=())
+
+
+@given(
+    text=st.lists(st.sampled_from([*OVERLAPPING, *"<|a>bc \n", "word "]), max_size=8).map("".join),
+    allowed=st.sets(st.sampled_from(list(OVERLAPPING))),
+    disallowed=st.just("all") | st.sets(st.sampled_from([*OVERLAPPING, "word w", "ord"])),
+)
+def test_disallowed_special_tokens_raise_as_they_do_in_encode(text: str, allowed: set[str], disallowed: Any) -> None:
+    tokenizer = byte_tokenizer("llama3", OVERLAPPING)
+    specials: dict[str, Any] = {"allowed_special": allowed, "disallowed_special": disallowed}
+    try:
+        whole = tokenizer.encode(text, **specials)
+    except ValueError:
+        with pytest.raises(ValueError, match="disallowed"):
+            assert_that_a_stream_is_right(tokenizer, [], list(text), **specials)
+    else:
+        assert_that_a_stream_is_right(tokenizer, whole, list(text), **specials)
+
+
+def test_a_refused_piece_was_never_fed(llama3: Tokenizer) -> None:
+    encoder = StreamEncoder(llama3)
+    ids = encoder.feed("Hello wor<|eot")
+    with pytest.raises(ValueError, match="eot_id"):
+        encoder.feed("_id|>")
+    assert ids + encoder.feed("ld") + encoder.flush() == llama3.encode("Hello wor<|eotld")
+
+
+def test_words_are_given_out_when_they_end(llama3: Tokenizer) -> None:
+    encoder = StreamEncoder(llama3)
+    given = [llama3.decode(encoder.feed(piece)) for piece in ("Hel", "lo", " wor", "ld, 123", "4", "\n", "\n", "x")]
+    assert given == ["", "", "Hello", " world, 123", "", "4", "", "\n\n"]
+    assert llama3.decode(encoder.flush()) == "x"
+
+
+@pytest.mark.parametrize("name", ["llama3", r"\w+|\W+"])
+def test_an_encoder_begins_anew_after_the_end(name: str) -> None:
+    tokenizer = byte_tokenizer(name, he=256)
+    encoder = StreamEncoder(tokenizer)
+    for _ in range(2):
+        assert encoder.feed("h") + encoder.feed(b"") + encoder.feed("") + encoder.feed("e") + encoder.flush() == [256]
+        assert encoder.flush() == []
+
+
+def test_without_a_scanner_all_waits_for_the_end() -> None:
+    encoder = StreamEncoder(byte_tokenizer(r"\w+|\W+", {"<|x|>": 300}))
+    assert encoder.feed("one two <|x") == encoder.feed("|>") == []
+    with pytest.raises(ValueError, match="<|x|>"):
+        encoder.flush()
+
+
+@pytest.mark.parametrize("piece", [None, 5, 1.5, ["a"]])
+def test_what_is_no_text_cannot_be_fed(llama3: Tokenizer, piece: object) -> None:
+    for encoder in (StreamEncoder(llama3), StreamEncoder(byte_tokenizer(r"\w+|\W+"))):
+        with pytest.raises(TypeError, match="str or bytes"):
+            encoder.feed(piece)  # type: ignore[arg-type]
+        encoder.feed("\ud83d")
+        with pytest.raises(TypeError, match="str or bytes"):
+            encoder.feed(piece)  # type: ignore[arg-type]
