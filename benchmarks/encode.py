@@ -42,7 +42,7 @@ import timeit
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from itertools import product
+from itertools import cycle, product
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -206,7 +206,7 @@ class Job:
     mode: str
     peer: str
     output: str
-    """ "list" or "numpy"."""
+    """ "list" or "numpy"; empty where nothing is cold, so that one process can measure both."""
     texts: dict[str, str]
     """Name of a corpus -> the file with its text."""
     document: int
@@ -260,7 +260,7 @@ def measure_documents(peer: Peer, job: Job) -> dict[str, Any]:
     if encode is None:
         return {}
     texts = job.documents()
-    return measure_passes(texts, lambda: [encode(text) for text in texts])
+    return measure_passes(job, texts, lambda: [encode(text) for text in texts])
 
 
 def measure_batch(peer: Peer, job: Job) -> dict[str, Any]:
@@ -268,10 +268,10 @@ def measure_batch(peer: Peer, job: Job) -> dict[str, Any]:
     if encode is None:
         return {}
     texts = job.documents()
-    return measure_passes(texts, lambda: encode(texts))
+    return measure_passes(job, texts, lambda: encode(texts))
 
 
-def measure_passes(texts: list[str], one_pass: Callable[[], Any]) -> dict[str, Any]:
+def measure_passes(job: Job, texts: list[str], one_pass: Callable[[], Any]) -> dict[str, Any]:
     begin = time.perf_counter()
     result = one_pass()
     seconds = [time.perf_counter() - begin]
@@ -283,37 +283,40 @@ def measure_passes(texts: list[str], one_pass: Callable[[], Any]) -> dict[str, A
         seconds.append(time.perf_counter() - begin)
         del result
     size = megabytes(texts)
-    return {"cold": size / seconds[0], "warm": size / min(seconds[1:]), "digests": digests}
+    rows = {f"{job.output}, cold": size / seconds[0], f"{job.output}, warm": size / min(seconds[1:])}
+    return {"rows": rows, "digests": digests}
 
 
 def measure_short(peer: Peer, job: Job) -> dict[str, Any]:
-    encode = peer.encode_list if job.output == "list" else peer.encode_numpy
-    if encode is None:
-        return {}
-    result: dict[str, Any] = {"digests": digests_of(encode(text) for text in SHORT_TEXTS.values())}
-    for name, text in SHORT_TEXTS.items():
-        timer = timeit.Timer("encode(text)", globals={"encode": encode, "text": text})
-        result[name] = 1e6 * median(timer.repeat(repeat=101, number=200)) / 200
-    return result
+    rows = {}
+    digests = []
+    for output, encode in (("list", peer.encode_list), ("numpy", peer.encode_numpy)):
+        if encode is not None:
+            digests += digests_of(map(encode, SHORT_TEXTS.values()))
+            for name, text in SHORT_TEXTS.items():
+                timer = timeit.Timer("encode(text)", globals={"encode": encode, "text": text})
+                rows[f"{output}, {name}"] = 1e6 * median(timer.repeat(repeat=101, number=200)) / 200
+    return {"rows": rows, "digests": digests}
 
 
 def measure_decoding(peer: Peer, job: Job) -> dict[str, Any]:
-    if job.output == "numpy" and not peer.decodes_numpy:
-        return {}
     texts = job.documents()
-    rows: list[Any] = [peer.encode_list(text) for text in texts]
-    digests = digests_of(rows)
-    if job.output == "numpy":
-        rows = [np.array(row, np.uint32) for row in rows]
-    seconds = []
-    for _ in range(1 + WARM_PASSES):
-        begin = time.perf_counter()
-        decoded = [peer.decode(row) for row in rows]
-        seconds.append(time.perf_counter() - begin)
-        if decoded != texts:
-            raise ValueError("decoding does not give the text back")
-        del decoded
-    return {"decode": megabytes(texts) / min(seconds[1:]), "digests": digests}
+    ids = [peer.encode_list(text) for text in texts]
+    inputs: dict[str, list[Any]] = {"list": list(ids)}
+    if peer.decodes_numpy:
+        inputs["numpy"] = [np.array(row, np.uint32) for row in ids]
+    rows = {}
+    for kind, each in inputs.items():
+        seconds = []
+        for _ in range(1 + WARM_PASSES):
+            begin = time.perf_counter()
+            decoded = [peer.decode(row) for row in each]
+            seconds.append(time.perf_counter() - begin)
+            if decoded != texts:
+                raise ValueError("decoding does not give the text back")
+            del decoded
+        rows[kind] = megabytes(texts) / min(seconds[1:])
+    return {"rows": rows, "digests": digests_of(ids)}
 
 
 MEASURES = {
@@ -375,11 +378,12 @@ class Cell:
 
 
 class Results:
-    """Rows of measures in the order in which they came first, and what went wrong."""
+    """Rows of measures in the order in which they came first, the ids that differed, and what went wrong."""
 
     def __init__(self) -> None:
         self.rows: dict[tuple[str, str], dict[str, Cell]] = {}
-        self.notes: dict[str, None] = {}
+        self.differing: dict[str, None] = {}  # an ordered set of lines
+        self.errors: dict[str, None] = {}
 
     def add(self, section: str, row: str, peer: str, value: float, differing: int) -> None:
         cell = self.rows.setdefault((section, row), {}).setdefault(peer, Cell([]))
@@ -448,7 +452,8 @@ def jobs_of(
         inputs = {name: {name: path} for name, path in texts.items()}
         if mode in ("short", "load"):
             inputs = {"": texts}
-        for (name, chosen), output in product(inputs.items(), ("list",) if mode == "load" else ("list", "numpy")):
+        outputs = ("list", "numpy") if mode in ("documents", "files", "threads") else ("",)
+        for (name, chosen), output in product(inputs.items(), outputs):
             for peer in peers:
                 counts = {1, threads} if (mode, peer) == ("threads", "ours") else {threads if mode == "threads" else 1}
                 for count in sorted(counts):
@@ -460,12 +465,13 @@ def jobs_of(
 def collect(results: Results, name: str, job: Job, result: dict[str, Any], expected: list[str] | None) -> None:
     """Put what a job gave into the rows where it belongs."""
     if "error" in result:
-        results.notes[f"{job.peer}, {job.mode} {name}: {result['error']}"] = None
+        results.errors[f"{job.peer}, {job.mode}: {result['error']}"] = None
         return
     digests = result.get("digests", [])
-    differing = 0 if expected is None else sum(a != b for a, b in zip(digests, expected, strict=bool(digests)))
+    differing = sum(a != b for a, b in zip(digests, cycle(expected))) if expected else 0
     if differing:
-        results.notes[f"{job.peer} {name}: ids DIFFER from tiktoken's in {differing} of {len(digests)} texts"] = None
+        line = f"{job.peer}, {job.mode} {name}: ids DIFFER from tiktoken's in {differing} of {len(digests)} texts"
+        results.differing[line] = None
     one = "1 thread" if job.threads == 1 else f"{job.threads} threads"
     section = {
         "documents": f"documents of {job.document:,} characters, MB/s",
@@ -474,11 +480,9 @@ def collect(results: Results, name: str, job: Job, result: dict[str, Any], expec
         "short": "short call, µs",
         "decode": "decode documents to str, MB/s",
     }.get(job.mode, "")
-    for measure in ("cold", "warm", *SHORT_TEXTS, "decode"):
-        if measure in result:
-            threads = f"{one}, " if job.mode == "threads" else ""
-            row = f"{name} {threads}{job.output}" + ("" if measure == "decode" else f", {measure}")
-            results.add(section, row.strip(), job.peer, result[measure], differing)
+    for row, value in result.get("rows", {}).items():
+        prefix = f"{name} {one}, " if job.mode == "threads" else f"{name} "
+        results.add(section, (prefix + row).strip(), job.peer, value, differing)
     for measure, value in result["load"].items():
         results.add("load", measure, job.peer, value, 0)
 
@@ -567,6 +571,28 @@ def choice(known: Sequence[str]) -> Callable[[str], list[str]]:
     return parse
 
 
+def measure_all(arguments: argparse.Namespace, peers: Sequence[str]) -> Results:
+    results = Results()
+    shown = sys.stderr.isatty()
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        files = write_files(directory)
+        texts = write_texts(arguments.corpora or [str(ROOT / "corpora")], directory, files.special_tokens)
+        jobs = jobs_of(arguments.modes, peers, texts, arguments.document, arguments.threads, files)
+        expected: dict[tuple[str, str], list[str] | None] = {}
+        for turn, (place, (corpus, job)) in product(range(arguments.repeat), enumerate(jobs, 1)):
+            if shown:
+                where = f"run {turn + 1}, {place} of {len(jobs)}: {job.peer}, {job.mode} {corpus} {job.output}"
+                print(f"\r\x1b[K{where}", end="", file=sys.stderr, flush=True)
+            if (corpus, job.mode) not in expected:
+                expected[corpus, job.mode] = reference_digests(job, files)
+            collect(results, corpus, job, run(job), expected[corpus, job.mode])
+    if shown:
+        print("\r\x1b[K", end="", file=sys.stderr)
+    results.add_scaling(arguments.threads)
+    return results
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpora", nargs="*", help="text files, plain, .xz or .gz, or directories (default: corpora/)")
@@ -586,32 +612,14 @@ def main() -> None:
 
     versions = {name: installed(name) for name in arguments.peers or PEERS}
     peers = [name for name, found in versions.items() if found]
-    results = Results()
-    for name in versions.keys() - set(peers):
-        results.notes[f"{name} is not installed: pip install {PEERS[name].distribution}"] = None
-    with tempfile.TemporaryDirectory() as name:
-        directory = Path(name)
-        files = write_files(directory)
-        texts = write_texts(arguments.corpora or [str(ROOT / "corpora")], directory, files.special_tokens)
-        jobs = jobs_of(arguments.modes, peers, texts, arguments.document, arguments.threads, files)
-        expected: dict[tuple[str, str], list[str] | None] = {}
-        for turn in range(arguments.repeat):
-            for place, (corpus, job) in enumerate(jobs, 1):
-                if (corpus, job.mode) not in expected:
-                    expected[corpus, job.mode] = reference_digests(job, files)
-                if sys.stderr.isatty():
-                    where = f"run {turn + 1}, {place} of {len(jobs)}: {job.peer} {job.mode} {corpus} {job.output}"
-                    print(f"\r\x1b[K{where}", end="", file=sys.stderr, flush=True)
-                collect(results, corpus, job, run(job), expected[corpus, job.mode])
-        if sys.stderr.isatty():
-            print("\r\x1b[K", end="", file=sys.stderr)
-    results.add_scaling(arguments.threads)
+    missing = [PEERS[name].distribution for name, found in versions.items() if not found]
     machine = f"Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} processors"
     print(f"{machine}; " + ", ".join(f"{name} {versions[name]}" for name in peers))
+    if missing:
+        print(f"not installed: pip install {' '.join(missing)}")
+    results = measure_all(arguments, peers)
     print(results.table(peers))
-    for note in results.notes:
-        print(f"\n{note}", end="")
-    print()
+    print("", *results.differing, sep="\n")
     if arguments.json:
         rows = [
             {"section": section, "row": row, "peer": peer, **asdict(cell)}
@@ -619,6 +627,8 @@ def main() -> None:
             for peer, cell in cells.items()
         ]
         arguments.json.write_text(json.dumps({"machine": machine, "versions": versions, "results": rows}, indent=1))
+    if results.errors:
+        sys.exit("\n".join(results.errors))
 
 
 if __name__ == "__main__":
