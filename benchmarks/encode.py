@@ -68,7 +68,7 @@ class Files:
     ranks: str
     """tiktoken's format."""
     json: str
-    """tokenizer.json with every pair of tokens that joins to a token, without which the ids of most are wrong."""
+    """tokenizer.json with every pair of tokens that joins to a token, as converters from ranks write it."""
     pattern: str
     special_tokens: dict[str, int]
 
@@ -155,7 +155,9 @@ def fastokens(module: Any, files: Files, threads: int) -> Peer:
 
 
 def quicktok(module: Any, files: Files, threads: int) -> Peer:
-    encoding = module.get_encoding("llama3")  # its own copy of the vocabulary; given ours, it gives the same ids
+    encoding = module.get_encoding(
+        "llama3"
+    )  # its own copy of the vocabulary; given ours, it differs on as many documents
     return Peer(
         encoding.decode,
         encoding.encode_ordinary,

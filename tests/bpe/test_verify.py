@@ -114,6 +114,19 @@ def test_a_special_token_that_only_the_file_has_is_found(tmp_path: Path) -> None
     assert report.differing == 0
 
 
+def test_added_tokens_that_the_file_gives_different_precedence_are_found(tmp_path: Path) -> None:
+    """tokenizers looks for those that are not normalized first, wherever they stand, and then for the others."""
+    path = tmp_path / "tokenizer.json"
+    tokenizer = byte_tokenizer(special_tokens={"ab<": 300, "<x>": 301})
+    tokenizer.save(path)
+    require_identical(verify(tokenizer, [], reference=reference_of(tokenizer, path)))
+    data = json.loads(path.read_bytes())
+    data["added_tokens"][0]["normalized"] = True
+    path.write_text(json.dumps(data), "utf-8")
+    report = verify(tokenizer, [b"1 ab<x>"], reference=reference_of(tokenizer, path))
+    assert report.first_difference == Difference("special tokens '<ab<x>'", 1, b"<", 300, ord("a"))
+
+
 def test_where_one_side_ends_first_there_is_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
     encode = Tokenizer.encode_ordinary
     monkeypatch.setattr(
