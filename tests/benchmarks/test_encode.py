@@ -72,7 +72,11 @@ def test_a_peer_with_other_ids_is_marked_and_is_not_the_best(benchmark: ModuleTy
         benchmark.collect(results, "text", job, result, ["a", "b"])
     line = results.table(["ours", "tiktoken", "quick"]).splitlines()[-1]
     assert line.split() == ["text", "list,", "warm", "20.0", "10.0", "40.0!", "2.00"]
-    assert list(results.differing) == ["quick, documents text: ids DIFFER from tiktoken's in 1 of 2 texts"]
+    assert list(results.remarks) == ["quick, documents text: ids DIFFER from tiktoken's in 1 of 2 texts"]
+    benchmark.collect(results, "text", job, result | {"digests": ["a"]}, ["a", "b"])  # a document is missing
+    assert results.rows["documents of 4,000 characters, MB/s", "text list, warm"]["quick"].differing == 1
+    benchmark.collect(results, "text", job, result, None)
+    assert "documents text: tiktoken itself breaks down, ids were not compared" in results.remarks
 
 
 def test_a_peer_that_fails_is_an_error_and_not_a_row(benchmark: ModuleType) -> None:
