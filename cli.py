@@ -609,9 +609,14 @@ def generate(model: str, prompt: str | None, device: str, **settings: Any) -> No
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Leave out files and directories of this name; repeat.")
 @examples("bpe verify llama3", "bpe verify my.json corpora", "bpe verify code.json 'src/**/*.py'")
 def verify(name: str, texts: Sequence[str], pattern: str | None, separator: str | None, exclude: Sequence[str]) -> None:
-    """Hold a tokenizer against tiktoken, on built-in hard cases and on your own text; needs the extra `verify`."""
+    """Hold a tokenizer against its reference, on built-in hard cases and on your own text; needs the extra `verify`.
+
+    The reference of a tokenizer.json is Hugging Face's tokenizers, which reads the file itself. That of ranks, and of
+    any file under another --pattern, is tiktoken.
+    """
     from bpe.corpus import documents
-    from bpe.verify import Report, require_identical
+    from bpe.locate import locate
+    from bpe.verify import Report, reference_of, require_identical, tiktoken_reference
     from bpe.verify import verify as verify_tokenizer
 
     status = Status()
@@ -620,7 +625,8 @@ def verify(name: str, texts: Sequence[str], pattern: str | None, separator: str 
         status.show(f"comparing  {report.bytes / 1e6:,.1f} MB in {report.documents:,} documents")
 
     tokenizer = _tokenizer(name, pattern)
-    report = verify_tokenizer(tokenizer, documents(texts, separator=separator, exclude=exclude), progress)
+    reference = reference_of(tokenizer, locate(name)) if pattern is None else tiktoken_reference(tokenizer)
+    report = verify_tokenizer(tokenizer, documents(texts, separator=separator, exclude=exclude), progress, reference)
     status.done()
     apart = []
     if report.not_utf8:
@@ -628,8 +634,8 @@ def verify(name: str, texts: Sequence[str], pattern: str | None, separator: str 
     if report.reference_failed:
         apart.append(f"on {report.reference_failed:,} the reference itself failed")
     click.echo(
-        f"{report.documents:,} documents, {report.bytes:,} bytes, {report.tokens:,} tokens compared with tiktoken:"
-        f" {report.differing:,} differ" + "".join(f"; {remark}" for remark in apart)
+        f"{report.documents:,} documents, {report.bytes:,} bytes, {report.tokens:,} tokens compared with"
+        f" {report.reference}: {report.differing:,} differ" + "".join(f"; {remark}" for remark in apart)
     )
     require_identical(report)
 

@@ -1,110 +1,533 @@
-"""Encoding rates beside other tokenizers, in one run, on your own text.
+"""Encoding and decoding beside other tokenizers, with Llama 3's vocabulary, in one run, on your own text.
 
-    python benchmarks/encode.py                              # corpora/
-    python benchmarks/encode.py big.txt code.txt.xz --peers ours,tiktoken,tokenizers,gigatoken
+    python benchmarks/encode.py                                    # corpora/, in a short form
+    python benchmarks/encode.py big.txt code.txt.xz --modes all --repeat 3
+    python benchmarks/encode.py big.txt --modes documents --peers ours,tiktoken,gigatoken --json results.json
 
-Each peer runs in a process of its own with Llama 3's vocabulary. Its ids are compared with tiktoken's, document by
-document, before its times count. Cold is the first pass over the text after loading; warm is the best of three more. A
-document is 4,000 characters. Rates are MB of UTF-8 a second; the machine's noise is in them, so look at the ratios.
+How to read the table: a column is a peer, a row one measure, and its last number says how many times as good ours is as
+the best other peer whose ids are tiktoken's. Rates are MB of UTF-8 a second, more is better; times and memory, less.
+``!`` marks a peer whose ids DIFFER from tiktoken's on that text; it does other work, and does not count as best.
 
-Peers other than tiktoken and tokenizers are measured where they are installed (pip install gigatoken fastokens). They
-get a tokenizer.json with every pair of tokens that joins to a token, without which their ids are wrong.
+What the modes measure, each in a process of its own for each peer, text and kind of output:
+
+    documents  one call for each document of 4,000 characters; cold is the first pass after loading, warm the best of
+               three more; ids as lists, and as numpy arrays from peers that give them
+    files      the same with the whole text in one call
+    threads    the peer's own call for many documents at once, on all processors
+    short      one call with two characters or a hundred, microseconds, the median over many calls
+    decode     ids of those documents, as lists (or arrays) -> str; best of three after one pass to warm up
+    load       importing the peer's module, numpy being there already; reading the vocabulary; memory that both add, and
+               memory at its highest while the texts are encoded document by document, nothing kept
+
+Ids are compared document by document, after the first pass and outside of the time. Special tokens are taken out of the
+text beforehand, because some peers find them whether asked to or not. Machines are noisy: --repeat runs everything
+again, the peers in turn, and the best of each is shown; look at the ratios.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
+import importlib
 import json
-import lzma
 import os
+import platform
+import re
 import subprocess
 import sys
 import tempfile
 import time
-from array import array
-from collections.abc import Callable, Iterable
+import timeit
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from itertools import cycle, product
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-from bpe import Tokenizer
+import numpy as np
 
 ROOT = Path(__file__).parents[1]
-DOCUMENT = 4000
-PASSES = 3
+WARM_PASSES = 3
+MODES = ("documents", "files", "threads", "short", "decode", "load")
+SHORT_RUN = ("documents", "short", "decode", "load")
+SHORT_TEXTS = {
+    "2 bytes": "Hi",
+    "100 bytes": "Could you look at the report that I sent on Monday, and tell me by 12:30 whether the figures add up?",
+}
 
-# A peer gives two functions of a document: its ids as a list, and as whatever array it has (None where it has none).
-Encode = Callable[[str], Any]
-
-
-def ours(path: Path) -> tuple[Encode | None, Encode | None]:
-    tokenizer = Tokenizer.from_name("llama3")
-    return tokenizer.encode_ordinary, lambda text: tokenizer.encode_to_numpy(text, disallowed_special=())
-
-
-def tiktoken(path: Path) -> tuple[Encode | None, Encode | None]:
-    encoding = reference()
-    return encoding.encode_ordinary, lambda text: encoding.encode_to_numpy(text, disallowed_special=())
+# --- the peers ---
 
 
-def tokenizers(path: Path) -> tuple[Encode | None, Encode | None]:
-    from tokenizers import Tokenizer as Peer
+@dataclass(frozen=True)
+class Files:
+    """Llama 3's vocabulary in the forms that peers load."""
 
-    peer = Peer.from_file(str(path))
-    return (lambda text: peer.encode(text, add_special_tokens=False).ids), None
-
-
-def gigatoken(path: Path) -> tuple[Encode | None, Encode | None]:
-    import gigatoken as module
-
-    peer = module.Tokenizer(str(path))
-    return None, peer.encode
+    ranks: str
+    """tiktoken's format."""
+    json: str
+    """tokenizer.json with every pair of tokens that joins to a token, as converters from ranks write it."""
+    pattern: str
+    special_tokens: dict[str, int]
 
 
-def fastokens(path: Path) -> tuple[Encode | None, Encode | None]:
-    import fastokens as module
+@dataclass(frozen=True)
+class Peer:
+    """What a library offers once it has loaded the vocabulary, with special tokens as text; None: it has no such call.
 
-    peer = module.Tokenizer.from_file(str(path))
-    return (lambda text: peer.encode(text, add_special_tokens=False).ids), None
+    A batch as numpy is the ids of all documents and the place where each begins, as in `Tokenizer.encode_flat`.
+    """
+
+    decode: Callable[[Any], str]
+    encode_list: Callable[[str], list[int]]
+    encode_numpy: Callable[[str], Any] | None = None
+    batch_list: Callable[[list[str]], list[list[int]]] | None = None
+    batch_numpy: Callable[[list[str]], tuple[Any, Any]] | None = None
+    decodes_numpy: bool = False
 
 
-PEERS = {peer.__name__: peer for peer in (ours, tiktoken, tokenizers, gigatoken, fastokens)}
-
-
-def reference() -> Any:
-    import tiktoken as module
-
-    tokenizer = Tokenizer.from_name("llama3")
-    return module.Encoding(
-        "llama3",
-        pat_str=tokenizer.pattern.text,
-        mergeable_ranks=tokenizer.mergeable_ranks,
-        special_tokens=tokenizer.special_tokens,
+def ours(module: Any, files: Files, threads: int) -> Peer:
+    tokenizer = module.Tokenizer.from_file(files.ranks)
+    return Peer(
+        tokenizer.decode,
+        tokenizer.encode_ordinary,
+        lambda text: tokenizer.encode_to_numpy(text, disallowed_special=()),
+        lambda texts: tokenizer.encode_ordinary_batch(texts, num_threads=threads),
+        lambda texts: tokenizer.encode_flat(texts, num_threads=threads),
+        decodes_numpy=True,
     )
 
 
-def read_documents(path: Path) -> list[str]:
-    content = path.read_bytes()
-    text = (lzma.decompress(content) if path.suffix == ".xz" else content).decode("utf-8", "replace")
-    return [text[start : start + DOCUMENT] for start in range(0, len(text), DOCUMENT)]
+def tiktoken(module: Any, files: Files, threads: int) -> Peer:
+    from tiktoken.load import load_tiktoken_bpe
+
+    ranks = load_tiktoken_bpe(files.ranks)
+    encoding = module.Encoding(
+        "llama3", pat_str=files.pattern, mergeable_ranks=ranks, special_tokens=files.special_tokens
+    )
+    return Peer(
+        encoding.decode,
+        encoding.encode_ordinary,
+        lambda text: encoding.encode_to_numpy(text, disallowed_special=()),
+        lambda texts: encoding.encode_ordinary_batch(texts, num_threads=threads),
+    )
 
 
-def digest(rows: Iterable[Any]) -> str:
-    """A hash of ids that does not depend on whether they come as lists or arrays."""
-    total = hashlib.sha256()
-    for row in rows:
-        ids = array("I", row.tolist() if hasattr(row, "tolist") else row)
-        total.update(len(ids).to_bytes(8, "little") + ids.tobytes())
-    return total.hexdigest()
+def tokenizers(module: Any, files: Files, threads: int) -> Peer:
+    tokenizer = module.Tokenizer.from_file(files.json)
+    return Peer(
+        lambda ids: tokenizer.decode(ids, skip_special_tokens=False),
+        lambda text: tokenizer.encode(text, add_special_tokens=False).ids,
+        batch_list=lambda texts: [
+            encoding.ids for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        ],
+    )
 
 
-def write_tokenizer_json(path: Path) -> None:
-    """Llama 3's vocabulary with all pairs that join to a token, by rank."""
+def gigatoken(module: Any, files: Files, threads: int) -> Peer:
+    tokenizer = module.Tokenizer(files.json)
+
+    def batch_numpy(texts: list[str]) -> tuple[Any, Any]:
+        layout = tokenizer.encode_batch(texts, parallel=threads > 1).layout
+        return layout.content.data, layout.offsets.data
+
+    return Peer(
+        lambda ids: tokenizer.decode(ids).decode("utf-8", "replace"),
+        lambda text: tokenizer.encode(text).tolist(),  # as fast as its encode_batch_list, faster than its as_tiktoken
+        tokenizer.encode,
+        lambda texts: tokenizer.encode_batch_list(texts, parallel=threads > 1),
+        batch_numpy,
+        decodes_numpy=True,
+    )
+
+
+def fastokens(module: Any, files: Files, threads: int) -> Peer:
+    tokenizer = module.Tokenizer.from_file(files.json)  # its from_tiktoken refuses Llama 3's ranks
+    return Peer(
+        tokenizer.decode,
+        lambda text: tokenizer.encode_ordinary(text).ids,
+        lambda text: np.frombuffer(tokenizer.encode_batch_flat([text])[0], np.uint32),
+        lambda texts: [encoding.ids for encoding in tokenizer.encode_batch(texts)],
+        lambda texts: arrays(*tokenizer.encode_batch_flat(texts)),
+    )
+
+
+def quicktok(module: Any, files: Files, threads: int) -> Peer:
+    encoding = module.get_encoding(
+        "llama3"
+    )  # its own copy of the vocabulary; given ours, it differs on as many documents
+    return Peer(
+        encoding.decode,
+        encoding.encode_ordinary,
+        lambda text: encoding.encode_batch([text], 1)[0],
+        batch_numpy=lambda texts: encoding.encode_batch(texts, threads),
+    )
+
+
+def splintr(module: Any, files: Files, threads: int) -> Peer:
+    tokenizer = module.Tokenizer(files.ranks, files.pattern, files.special_tokens)
+    return Peer(
+        tokenizer.decode,
+        tokenizer.encode_ordinary,
+        lambda text: np.frombuffer(tokenizer.encode_flat(text), np.uint32),
+        tokenizer.encode_batch,
+        lambda texts: arrays(*tokenizer.encode_batch_flat(texts)),
+    )
+
+
+def arrays(ids: bytes, offsets: bytes) -> tuple[Any, Any]:
+    return np.frombuffer(ids, np.uint32), np.frombuffer(offsets, np.uint64)
+
+
+@dataclass(frozen=True)
+class Library:
+    """A peer's distribution on PyPI, the module to import, and what makes it a Peer."""
+
+    distribution: str
+    module: str
+    load: Callable[[Any, Files, int], Peer]
+
+
+PEERS = {
+    "ours": Library("bpe-llama", "bpe", ours),
+    "tiktoken": Library("tiktoken", "tiktoken", tiktoken),
+    "tokenizers": Library("tokenizers", "tokenizers", tokenizers),
+    "gigatoken": Library("gigatoken", "gigatoken", gigatoken),
+    "fastokens": Library("fastokens", "fastokens", fastokens),
+    "quicktok": Library("quicktok-v1", "quicktok", quicktok),
+    "splintr": Library("splintr-rs", "splintr", splintr),
+}
+
+# --- the worker: one peer, one mode, one text, one kind of output ---
+
+
+@dataclass(frozen=True)
+class Job:
+    mode: str
+    peer: str
+    output: str
+    """ "list" or "numpy"; empty where nothing is cold, so that one process can measure both."""
+    texts: dict[str, str]
+    """Name of a corpus -> the file with its text."""
+    document: int
+    """Characters in a document; 0 for the whole text."""
+    threads: int
+    files: dict[str, Any]
+
+    def documents(self) -> list[str]:
+        return [text for path in self.texts.values() for text in read_documents(path, self.document)]
+
+
+def work(job: Job) -> dict[str, Any]:
+    """Load the peer and measure: rows of values, and hashes of the ids; neither if the peer has no such output."""
+    library = PEERS[job.peer]
+    for finder in sys.meta_path:  # a developer's installation would look for changed sources of the core now
+        if hasattr(finder, "rebuilt"):
+            finder.rebuilt = True
+    empty = memory("VmRSS")
+    begin = time.perf_counter()
+    module = importlib.import_module(library.module)
+    imported = time.perf_counter()
+    peer = library.load(module, Files(**job.files), job.threads)
+    loaded = time.perf_counter()
+    load = {
+        "import, ms": 1e3 * (imported - begin),
+        "load, ms": 1e3 * (loaded - imported),
+        "memory, MB": memory("VmRSS") - empty,
+    }
+    if job.mode == "load":
+        return {"load": load | {"memory at its highest, MB": highest_memory(peer, job) - empty}}
+    return {"load": load, **MEASURES[job.mode](peer, job)}
+
+
+def highest_memory(peer: Peer, job: Job) -> float:
+    """The most that this process has while the documents are encoded, without what the text itself takes."""
+    highest = memory("VmRSS")
+    for path in job.texts.values():
+        before = memory("VmRSS")
+        texts = read_documents(path, job.document)
+        held = memory("VmRSS") - before
+        reset_peak_memory()
+        for text in texts:
+            peer.encode_list(text)
+        highest = max(highest, memory("VmHWM") - held)
+        del texts
+    return highest
+
+
+def measure_documents(peer: Peer, job: Job) -> dict[str, Any]:
+    encode = peer.encode_list if job.output == "list" else peer.encode_numpy
+    if encode is None:
+        return {}
+    texts = job.documents()
+    return measure_passes(job, texts, lambda: [encode(text) for text in texts])
+
+
+def measure_batch(peer: Peer, job: Job) -> dict[str, Any]:
+    encode = peer.batch_list if job.output == "list" else peer.batch_numpy
+    if encode is None:
+        return {}
+    texts = job.documents()
+    return measure_passes(job, texts, lambda: encode(texts))
+
+
+def measure_passes(job: Job, texts: list[str], one_pass: Callable[[], Any]) -> dict[str, Any]:
+    begin = time.perf_counter()
+    result = one_pass()
+    seconds = [time.perf_counter() - begin]
+    digests = digests_of(rows_of(result))
+    del result
+    for _ in range(WARM_PASSES):
+        begin = time.perf_counter()
+        result = one_pass()
+        seconds.append(time.perf_counter() - begin)
+        del result
+    size = megabytes(texts)
+    rows = {f"{job.output}, cold": size / seconds[0], f"{job.output}, warm": size / min(seconds[1:])}
+    return {"rows": rows, "digests": digests}
+
+
+def measure_short(peer: Peer, job: Job) -> dict[str, Any]:
+    rows = {}
+    digests = []
+    for output, encode in (("list", peer.encode_list), ("numpy", peer.encode_numpy)):
+        if encode is not None:
+            digests += digests_of(map(encode, SHORT_TEXTS.values()))
+            for name, text in SHORT_TEXTS.items():
+                timer = timeit.Timer("encode(text)", globals={"encode": encode, "text": text})
+                rows[f"{output}, {name}"] = 1e6 * median(timer.repeat(repeat=101, number=200)) / 200
+    return {"rows": rows, "digests": digests}
+
+
+def measure_decoding(peer: Peer, job: Job) -> dict[str, Any]:
+    texts = job.documents()
+    ids = [peer.encode_list(text) for text in texts]
+    inputs: dict[str, list[Any]] = {"list": list(ids)}
+    if peer.decodes_numpy:
+        inputs["numpy"] = [np.array(row, np.uint32) for row in ids]
+    rows = {}
+    for kind, each in inputs.items():
+        seconds = []
+        for _ in range(1 + WARM_PASSES):
+            begin = time.perf_counter()
+            decoded = [peer.decode(row) for row in each]
+            seconds.append(time.perf_counter() - begin)
+            if decoded != texts:
+                raise ValueError("decoding does not give the text back")
+            del decoded
+        rows[kind] = megabytes(texts) / min(seconds[1:])
+    return {"rows": rows, "digests": digests_of(ids)}
+
+
+MEASURES = {
+    "documents": measure_documents,
+    "files": measure_documents,
+    "threads": measure_batch,
+    "short": measure_short,
+    "decode": measure_decoding,
+}
+
+
+def read_documents(path: str, size: int) -> list[str]:
+    text = Path(path).read_bytes().decode()
+    return [text[start : start + size] for start in range(0, len(text), size)] if size else [text]
+
+
+def megabytes(texts: Iterable[str]) -> float:
+    return sum(len(text.encode()) for text in texts) / 1e6
+
+
+def rows_of(result: Any) -> Iterable[Any]:
+    """The ids of each document, from a batch in either form."""
+    if isinstance(result, list):
+        return result
+    ids, offsets = np.asarray(result[0]), np.asarray(result[1])
+    return np.split(ids, offsets[1:-1].astype(np.int64))
+
+
+def digests_of(rows: Iterable[Any]) -> list[str]:
+    """A hash of each document's ids, the same for lists and arrays."""
+    return [hashlib.blake2b(np.asarray(row, np.uint32).tobytes(), digest_size=8).hexdigest() for row in rows]
+
+
+def memory(field: str) -> float:
+    """VmRSS, the memory of this process, or VmHWM, the most it ever was, in MB; not a number where Linux is not."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return float("nan")
+    return int(status.partition(f"{field}:")[2].split()[0]) * 1024 / 1e6
+
+
+def reset_peak_memory() -> None:
+    """From now on VmHWM is the most that this process will have been."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+# --- the run: jobs, and what they gave ---
+
+
+@dataclass
+class Cell:
+    """What one peer reached in one row."""
+
+    values: list[float]
+    differing: int = 0
+    """Documents whose ids are not tiktoken's."""
+
+
+class Results:
+    """Rows of measures in the order in which they came first, what is to be said about them, and what went wrong."""
+
+    def __init__(self) -> None:
+        self.rows: dict[tuple[str, str], dict[str, Cell]] = {}
+        self.remarks: dict[str, None] = {}  # an ordered set of lines
+        self.errors: dict[str, None] = {}
+
+    def add(self, section: str, row: str, peer: str, value: float, differing: int) -> None:
+        cell = self.rows.setdefault((section, row), {}).setdefault(peer, Cell([]))
+        cell.values.append(value)
+        cell.differing = max(cell.differing, differing)
+
+    def add_scaling(self, threads: int) -> None:
+        """Rows for how much faster ours is on all threads than on one."""
+        for (section, row), cells in list(self.rows.items()):
+            single = self.rows.get((section, row.replace(f"{threads} threads", "1 thread")))
+            if f" {threads} threads, " in row and single and "ours" in single and "ours" in cells:
+                speed_up = max(cells["ours"].values) / max(single["ours"].values)
+                self.add(f"{threads} threads over 1, times as fast", row, "ours", speed_up, 0)
+
+    def table(self, peers: Sequence[str]) -> str:
+        lines = []
+        previous = ""
+        for (section, row), cells in sorted(self.rows.items(), key=lambda item: item[0][0] == "load"):
+            if section != previous:
+                lines += ["", f"{section:<44}" + "".join(f"{peer:>12}" for peer in peers) + f"{'ours/best':>11}"]
+                previous = section
+            less = section.startswith(("short", "load"))  # microseconds, milliseconds, MB
+            best = {peer: (min if less else max)(cell.values) for peer, cell in cells.items()}
+            line = f"  {row:<42}"
+            for peer in peers:
+                mark = "!" if peer in cells and cells[peer].differing else " "
+                line += f"{number(best[peer]) + mark if peer in best else '- ':>12}"
+            others = [value for peer, value in best.items() if peer != "ours" and not cells[peer].differing]
+            if "ours" in best and others:
+                ratio = min(others) / best["ours"] if less else best["ours"] / max(others)
+                line += f"{ratio:>11.2f}"
+            lines.append(line.rstrip())
+        return "\n".join(lines)
+
+
+def number(value: float) -> str:
+    """Three digits, or all of a larger number's."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def run(job: Job) -> dict[str, Any]:
+    """What `work` gives, from a process of its own. An error is a key of the result."""
+    threads = str(job.threads)
+    environment = {
+        **os.environ,
+        **dict.fromkeys(("RAYON_NUM_THREADS", "FASTOKENS_BPE_THREADS", "OMP_NUM_THREADS"), threads),
+        "TOKENIZERS_PARALLELISM": "true" if job.threads > 1 else "false",
+        "TIKTOKEN_CACHE_DIR": "",  # else tiktoken keeps a copy of the ranks outside of our directory
+    }
+    command = [sys.executable, __file__, "--worker", json.dumps(asdict(job))]
+    finished = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if finished.returncode:
+        return {"error": (finished.stderr.strip().splitlines() or [f"exit status {finished.returncode}"])[-1]}
+    result: dict[str, Any] = json.loads(finished.stdout.splitlines()[-1])
+    return result
+
+
+def jobs_of(
+    modes: Sequence[str], peers: Sequence[str], texts: dict[str, str], document: int, threads: int, files: Files
+) -> list[tuple[str, Job]]:
+    """The name of the text, and the job; the peers in turn within each measure."""
+    found = []
+    for mode in modes:
+        inputs = {name: {name: path} for name, path in texts.items()}
+        if mode in ("short", "load"):
+            inputs = {"": texts}
+        outputs = ("list", "numpy") if mode in ("documents", "files", "threads") else ("",)
+        for (name, chosen), output in product(inputs.items(), outputs):
+            for peer in peers:
+                counts = {1, threads} if (mode, peer) == ("threads", "ours") else {threads if mode == "threads" else 1}
+                for count in sorted(counts):
+                    size = 0 if mode == "files" else document
+                    found.append((name, Job(mode, peer, output, chosen, size, count, asdict(files))))
+    return found
+
+
+def collect(results: Results, name: str, job: Job, result: dict[str, Any], expected: list[str] | None) -> None:
+    """Put what a job gave into the rows where it belongs."""
+    if "error" in result:
+        results.errors[f"{job.peer}, {job.mode}: {result['error']}"] = None
+        return
+    digests = result.get("digests", [])
+    differing = 0
+    if expected:
+        differing = sum(a != b for a, b in zip(digests, cycle(expected)))
+        if len(digests) % len(expected):  # a document is missing, or there is one too many
+            differing = len(digests)
+    elif digests:
+        results.remarks[f"{job.mode} {name}: tiktoken itself breaks down, ids were not compared"] = None
+    if differing:
+        line = f"{job.peer}, {job.mode} {name}: ids DIFFER from tiktoken's in {differing} of {len(digests)} texts"
+        results.remarks[line] = None
+    one = "1 thread" if job.threads == 1 else f"{job.threads} threads"
+    section = {
+        "documents": f"documents of {job.document:,} characters, MB/s",
+        "files": "whole text in one call, MB/s",
+        "threads": "many documents in one call, MB/s",
+        "short": "short call, µs",
+        "decode": "decode documents to str, MB/s",
+    }.get(job.mode, "")
+    for row, value in result.get("rows", {}).items():
+        prefix = f"{name} {one}, " if job.mode == "threads" else f"{name} "
+        results.add(section, (prefix + row).strip(), job.peer, value, differing)
+    for measure, value in result["load"].items():
+        if value == value:  # memory is not a number where it is not known
+            results.add("load", measure, job.peer, value, 0)
+
+
+def reference_digests(job: Job, files: Files) -> list[str] | None:
+    """Hashes of tiktoken's ids for a job's documents; None if nothing is compared, or tiktoken itself breaks down."""
+    import tiktoken as module
+
+    if job.mode == "load":
+        return None
+    encode = tiktoken(module, files, 1).encode_list
+    try:
+        return digests_of(map(encode, SHORT_TEXTS.values() if job.mode == "short" else job.documents()))
+    except BaseException as error:  # its engine's panic on very long runs is no Exception
+        if type(error).__name__ != "PanicException":
+            raise
+        return None
+
+
+# --- the inputs ---
+
+
+def write_files(directory: Path) -> Files:
+    from bpe import Tokenizer
+
     tokenizer = Tokenizer.from_name("llama3")
-    tokenizer.save(path)
-    data = json.loads(path.read_text("utf-8"))
+    ranks, json_path = directory / "llama3.model", directory / "tokenizer.json"
+    tokenizer.save(ranks)
+    write_tokenizer_json(tokenizer, json_path)
+    return Files(str(ranks), str(json_path), tokenizer.pattern.text, tokenizer.special_tokens)
+
+
+def write_tokenizer_json(tokenizer: Any, path: Path) -> None:
+    """The tokenizer with all pairs that join to a token, by rank."""
     from bpe.formats.huggingface import byte_characters
 
+    tokenizer.save(path)
+    data = json.loads(path.read_text("utf-8"))
     characters = byte_characters()
     ranks = tokenizer.mergeable_ranks
 
@@ -120,71 +543,99 @@ def write_tokenizer_json(path: Path) -> None:
     path.write_text(json.dumps(data, ensure_ascii=False), "utf-8")
 
 
-def measure(name: str, kind: int, corpus: Path, tokenizer_json: Path) -> dict[str, Any] | None:
-    """In the worker: load, a cold pass, warm passes; None where the peer has no such output."""
-    documents = read_documents(corpus)
-    encode = PEERS[name](tokenizer_json)[kind]
-    if encode is None:
+def write_texts(sources: Sequence[str], directory: Path, special_tokens: Iterable[str]) -> dict[str, str]:
+    """Each source (a file, plain, .xz or .gz, or a directory) as one file of text without special tokens."""
+    from bpe.corpus import documents
+
+    special = re.compile("|".join(map(re.escape, special_tokens)))
+    texts = {}
+    for place, source in enumerate(sources):
+        text = "\n".join(content.decode("utf-8", "replace") for content in documents(source))
+        path = directory / f"text-{place}"
+        path.write_bytes(special.sub("", text).encode())
+        name = Path(source).name.partition(".")[0]
+        texts[source if name in texts else name] = str(path)
+    return texts
+
+
+def installed(name: str) -> str | None:
+    try:
+        return version(PEERS[name].distribution)
+    except PackageNotFoundError:
         return None
-    start = time.perf_counter()
-    rows = [encode(document) for document in documents]
-    seconds = [time.perf_counter() - start]
-    result = {"digest": digest(rows)}
-    del rows
-    for _ in range(PASSES):
-        start = time.perf_counter()
-        kept = [encode(document) for document in documents]
-        seconds.append(time.perf_counter() - start)
-        del kept
-    size = sum(len(document.encode()) for document in documents) / 1e6
-    return result | {"cold": size / seconds[0], "warm": size / min(seconds[1:])}
 
 
-def in_process(*arguments: str) -> Any:
-    environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, __file__, "--worker", *arguments]
-    finished = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    if finished.returncode:
-        reason = (finished.stderr.strip().splitlines() or ["no message"])[-1]
-        return {"error": reason}
-    return json.loads(finished.stdout.splitlines()[-1])
+def choice(known: Sequence[str]) -> Callable[[str], list[str]]:
+    """The type of an option with names separated by commas."""
+
+    def parse(value: str) -> list[str]:
+        names = list(known) if value == "all" else value.split(",")
+        for name in names:
+            if name not in known:
+                raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(known)}, all")
+        return names
+
+    return parse
+
+
+def measure_all(arguments: argparse.Namespace, peers: Sequence[str]) -> Results:
+    results = Results()
+    shown = sys.stderr.isatty()
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        files = write_files(directory)
+        texts = write_texts(arguments.corpora or [str(ROOT / "corpora")], directory, files.special_tokens)
+        jobs = jobs_of(arguments.modes, peers, texts, arguments.document, arguments.threads, files)
+        expected: dict[tuple[str, str], list[str] | None] = {}
+        for turn, (place, (corpus, job)) in product(range(arguments.repeat), enumerate(jobs, 1)):
+            if shown:
+                where = f"run {turn + 1}, {place} of {len(jobs)}: {job.peer}, {job.mode} {corpus} {job.output}"
+                print(f"\r\x1b[K{where}", end="", file=sys.stderr, flush=True)
+            if (corpus, job.mode) not in expected:
+                expected[corpus, job.mode] = reference_digests(job, files)
+            collect(results, corpus, job, run(job), expected[corpus, job.mode])
+    if shown:
+        print("\r\x1b[K", end="", file=sys.stderr)
+    results.add_scaling(arguments.threads)
+    return results
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("corpora", nargs="*", type=Path, help="text files, .xz or plain (default: those of corpora/)")
-    parser.add_argument("--peers", default=",".join(PEERS), help="which, separated by commas (default: %(default)s)")
-    parser.add_argument("--worker", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("corpora", nargs="*", help="text files, plain, .xz or .gz, or directories (default: corpora/)")
+    parser.add_argument("--peers", type=choice(list(PEERS)), help="separated by commas (default: those installed)")
+    parser.add_argument(
+        "--modes", type=choice(MODES), default=SHORT_RUN, help=f"or all (default: {','.join(SHORT_RUN)})"
+    )
+    parser.add_argument("--document", type=int, default=4000, metavar="N", help="characters (default: 4000)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, metavar="N", help="default: all processors")
+    parser.add_argument("--repeat", type=int, default=1, metavar="N", help="run everything N times, show the best")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was measured")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
-        name, kind, corpus, tokenizer_json = arguments.worker
-        print(json.dumps(measure(name, int(kind), Path(corpus), Path(tokenizer_json))))
+        print(json.dumps(work(Job(**json.loads(arguments.worker)))))
         return
 
-    with tempfile.TemporaryDirectory() as directory:
-        tokenizer_json = Path(directory) / "tokenizer.json"
-        write_tokenizer_json(tokenizer_json)
-        corpora = arguments.corpora
-        if not corpora:
-            corpora = [Path(directory) / "corpora.txt"]
-            files = sorted(path for path in (ROOT / "corpora").rglob("*") if path.is_file())
-            corpora[0].write_bytes(b"\n".join(path.read_bytes() for path in files))
-        print(f"{'corpus':<24}{'peer':<12}{'list cold':>10}{'warm':>7}{'array cold':>12}{'warm':>7}   ids")
-        encoding = reference()
-        for corpus in corpora:
-            expected = digest(encoding.encode_ordinary(document) for document in read_documents(corpus))
-            for name in arguments.peers.split(","):
-                results = [in_process(name, str(kind), str(corpus), str(tokenizer_json)) for kind in (0, 1)]
-                errors = {result["error"] for result in results if result and "error" in result}
-                if errors:
-                    print(f"{corpus.name:<24}{name:<12}  not measured: {errors.pop()}")
-                    continue
-                cells = ""
-                for width, result in zip((10, 12), results, strict=True):
-                    cold, warm = (f"{result['cold']:.0f}", f"{result['warm']:.0f}") if result else ("-", "-")
-                    cells += f"{cold:>{width}}{warm:>7}"
-                same = all(result["digest"] == expected for result in results if result)
-                print(f"{corpus.name:<24}{name:<12}{cells}   {'equal' if same else 'DIFFER'}", flush=True)
+    versions = {name: installed(name) for name in arguments.peers or PEERS}
+    peers = [name for name, found in versions.items() if found]
+    missing = [PEERS[name].distribution for name, found in versions.items() if not found]
+    machine = f"Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} processors"
+    print(f"{machine}; " + ", ".join(f"{name} {versions[name]}" for name in peers))
+    if missing:
+        print(f"not installed: pip install {' '.join(missing)}")
+    results = measure_all(arguments, peers)
+    print(results.table(peers))
+    print("", *results.remarks, sep="\n")
+    if arguments.json:
+        rows = [
+            {"section": section, "row": row, "peer": peer, **asdict(cell)}
+            for (section, row), cells in results.rows.items()
+            for peer, cell in cells.items()
+        ]
+        arguments.json.write_text(json.dumps({"machine": machine, "versions": versions, "results": rows}, indent=1))
+    if results.errors:
+        sys.exit("\n".join(results.errors))
 
 
 if __name__ == "__main__":

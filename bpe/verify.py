@@ -1,16 +1,25 @@
-"""Hold a tokenizer against its reference: tiktoken's ``Encoding`` with the same ranks, pattern and special tokens."""
+"""Hold a tokenizer against its reference, id for id.
+
+The reference of a tokenizer.json is Hugging Face's ``tokenizers``, which reads the file itself; that of ranks is
+tiktoken's ``Encoding`` with the same ranks, pattern and special tokens.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
+from pathlib import Path
 
 from .errors import InputError
+from .formats import open_tokenizer
 from .tokenizer import Tokenizer
 
+_LONG_WORD = "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft" * 2
+
 # What tokenizers stumble over: contractions in both cases and with the long s, digits in threes, white space that ends
-# a text or stands before a newline, characters of several bytes and code points, NULs, and pretokens that look alike.
+# a text or stands before a newline, characters of several bytes and code points, capitals within words, pretokens as
+# long as the keys of a table or one byte more, NULs, and pretokens that differ in their NULs only.
 HARD_CASES = (
     "",
     " ",
@@ -21,104 +30,267 @@ HARD_CASES = (
     "a  b   c",
     "text \n \n  ",
     "can't CAN'T we'LL 'ſ 'Re '",
+    "I'Mx don'ts 'tis'll''s ’s x'\n's",
     "1 12 123 1234 12345 ١٢٣٤ Ⅷ½",
+    "".join(f"{'1234567890123456'[:length]} x{'9' * length}\n" for length in range(1, 17)),
     "x\u00a0y\u3000z\u2028\u0085.",
+    "\t\tx\v\fy\x1c\x1d\x1e\x1f \u1680\u180e\u200b\ufeff\u2029 \u205fz",
     "naïve na\u0131ve e\u0301\u0323 \u200d\ufe0f",
+    "HTTPServer iPhone McDONALD ǅungla Ǆ ʰa ªº A\u0301b ßẞ ﬁ",
     "👩‍👩‍👧‍👦🇫🇷🏽",
     "日本語のテキスト。한국어 हिन्दी ไทย العربية",
     "X\0 X\0\0 \0",
+    "X X\0 \0X \0\0 X\0X" + "\0" * 40,
+    "".join(f"{_LONG_WORD[:length]}\0 {_LONG_WORD[:length]}\n" for length in (7, 8, 15, 16, 31, 32)),
+    " ".join(_LONG_WORD[:length] for length in range(1, 68)),
+    " ".join("зн日本ก"[length % 5] * length for length in range(1, 24)),
+    "".join(f"{' ' * length}x{chr(10) * length}{'-' * length}" for length in range(1, 34)),
     "\U0001d518\U0010ffff\ufffd\ue000",
     "!?!?\n\n...\r\n",
+    "//\n/ \n\r/*\n/\n",
     "<|begin_of_text|><|endoftext|>",
     "\ud83d\ude00 \ud83d lone",
     "a" * 3000,
     " " * 3000 + "x",
     "\n" * 3000,
     "ab" * 1500 + "中" * 1000,
+    "\0" * 3000 + "9" * 3000 + "!" * 3000,
 )
+
+Encode = Callable[[str], list[int]]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What decides which ids are right."""
+
+    name: str
+    """With the version: "tiktoken 0.14.0"."""
+    encode_special: Encode
+    """The ids of a text in which `special_tokens` are recognised, and no others."""
+    special_tokens: frozenset[str]
+    encode_ordinary: Encode | None
+    """The ids of a text in which special tokens are text like any other; None if it cannot but recognise them."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The place where ids part for the first time in a document. An id is None where that side has no more."""
+
+    document: str
+    byte: int
+    before: bytes
+    """The end of what stands in front of the place."""
+    ours: int | None
+    theirs: int | None
+
+    def __str__(self) -> str:
+        text = self.before.decode("utf-8", "replace")[-12:]
+        ours, theirs = ("no token" if id is None else id for id in (self.ours, self.theirs))
+        return f"{self.document}, byte {self.byte}, after {text!r}: {ours} here, {theirs} in the reference"
 
 
 @dataclass
 class Report:
-    """What was compared, and the first document that differs."""
+    """What was compared with which reference, and the first document that differs."""
 
+    reference: str
     documents: int = 0
     bytes: int = 0
     tokens: int = 0
     not_utf8: int = 0
     reference_failed: int = 0
     differing: int = 0
-    first_difference: str | None = None
+    first_difference: Difference | str | None = None
 
 
-def verify(tokenizer: Tokenizer, texts: Iterable[bytes], progress: Callable[[Report], None] | None = None) -> Report:
-    """Compare ids, and decoded bytes, on the built-in hard cases and on `texts`.
+def tiktoken_reference(tokenizer: Tokenizer) -> Reference:
+    """tiktoken with the tokenizer's ranks, pattern and special tokens.
 
-    Text that is not UTF-8 cannot be given to the reference; there only the round trip is checked. Where the reference
-    itself breaks down, as it does on very long runs, the text is counted and passed over likewise.
+    Of two special tokens that begin at one place, tiktoken takes whichever its hash table has first. That is no rule to
+    hold anything against, so tokens that begin another one are left out.
 
     Raises:
         ModuleNotFoundError: tiktoken is not installed (it comes with the extra ``verify``).
     """
     import tiktoken
 
-    reference = tiktoken.Encoding(
+    in_order = sorted(tokenizer.special_tokens)
+    neighbours = zip(in_order, in_order[1:], strict=False)
+    begins_another = {token for token, following in neighbours if following.startswith(token)}
+    special_tokens = {token: id for token, id in tokenizer.special_tokens.items() if token not in begins_another}
+    encoding = tiktoken.Encoding(
         tokenizer.name,
         pat_str=tokenizer.pattern.text,
         mergeable_ranks=tokenizer.mergeable_ranks,
-        special_tokens=tokenizer.special_tokens,
+        special_tokens=special_tokens,
     )
-    report = Report()
-    cases = [(f"hard case {number}", text) for number, text in enumerate(HARD_CASES, 1)]
-    for place, text in cases:
-        _compare(tokenizer, reference.encode_ordinary, place, text, report)
+    return Reference(
+        f"tiktoken {tiktoken.__version__}",
+        lambda text: encoding.encode(text, allowed_special="all"),
+        frozenset(special_tokens),
+        encoding.encode_ordinary,
+    )
+
+
+def huggingface_reference(path: Path, content: bytes) -> Reference:
+    """``tokenizers`` on the content of a tokenizer.json. It finds added tokens in any text.
+
+    Raises:
+        InputError: ``tokenizers`` refuses the file.
+        ModuleNotFoundError: ``tokenizers`` is not installed (it comes with the extra ``verify``).
+    """
+    import tokenizers
+
+    try:
+        theirs = tokenizers.Tokenizer.from_buffer(content)
+    except Exception as error:
+        raise InputError(f"{path}: tokenizers {tokenizers.__version__} does not read this file ({error})") from error
+    theirs.no_truncation()  # a file may carry settings for batches of a model, which cut or fill the ids
+    theirs.no_padding()
+
+    def encode(text: str) -> list[int]:
+        ids: list[int] = theirs.encode(_without_surrogates(text), add_special_tokens=False).ids
+        return ids
+
+    added = frozenset(token.content for token in theirs.get_added_tokens_decoder().values())
+    return Reference(f"tokenizers {tokenizers.__version__}", encode, added, None)
+
+
+def reference_of(tokenizer: Tokenizer, path: Path) -> Reference:
+    """The reference of a tokenizer that was read from this file, or from the file in this directory."""
+    path, format, content = open_tokenizer(path)
+    return huggingface_reference(path, content) if format == "huggingface" else tiktoken_reference(tokenizer)
+
+
+def verify(
+    tokenizer: Tokenizer,
+    texts: Iterable[bytes],
+    progress: Callable[[Report], None] | None = None,
+    reference: Reference | None = None,
+) -> Report:
+    """Compare ids, and decoded bytes, on built-in hard cases, on the vocabulary's own tokens and on `texts`.
+
+    Text that is not UTF-8 cannot be given to the reference; there only the round trip is checked. Where the reference
+    itself breaks down, as tiktoken does on very long runs, the text is counted and passed over likewise.
+
+    Args:
+        tokenizer: what is held against the reference.
+        texts: documents.
+        progress: called after each of them.
+        reference: what is right; by default tiktoken.
+
+    Raises:
+        ModuleNotFoundError: tiktoken is not installed (it comes with the extra ``verify``).
+    """
+    reference = reference or tiktoken_reference(tokenizer)
+    comparison = _Comparison(tokenizer, reference)
+    report = comparison.report
+    for number, text in enumerate(HARD_CASES, 1):
+        comparison.compare(f"hard case {number}", text)
+    for text in special_cases(sorted(reference.special_tokens & tokenizer.special_tokens_set)):
+        comparison.compare(f"special tokens {text!r}", text, special=True)
+    for name, text in vocabulary_cases(tokenizer):
+        comparison.compare(name, text)
     for number, content in enumerate(texts, 1):
         try:
-            _compare(tokenizer, reference.encode_ordinary, f"document {number}", content.decode(), report)
+            text = content.decode()
         except UnicodeDecodeError:
-            report.not_utf8 += 1
-            _check_round_trip(tokenizer.encode_ordinary(content), tokenizer, f"document {number}", content, report)
+            comparison.check_round_trip(f"document {number}", content)
+        else:
+            comparison.compare(f"document {number}", text)
         if progress is not None:
             progress(report)
     return report
 
 
-def _compare(
-    tokenizer: Tokenizer, reference: Callable[[str], list[int]], place: str, text: str, report: Report
-) -> None:
-    ours = tokenizer.encode_ordinary(text)
-    content = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
-    _check_round_trip(ours, tokenizer, place, content, report)
-    try:
-        theirs = reference(text)
-    except BaseException as error:  # the Rust panic that its engine's stack overflow makes is no Exception
-        if type(error).__name__ != "PanicException":
-            raise
-        report.reference_failed += 1
-        return
-    if ours == theirs:
-        return
-    pairs = enumerate(zip_longest(ours, theirs))
-    at, (our_id, their_id) = next((at, pair) for at, pair in pairs if pair[0] != pair[1])
-    before = len(tokenizer.decode_bytes(ours[:at]))
-    _differ(report, f"{place}, token {at}, byte {before}: {our_id} here, {their_id} in the reference")
+def special_cases(tokens: Sequence[str]) -> Iterator[str]:
+    """Texts in which special tokens stand side by side, lie in each other, overlap, and are cut short at either end."""
+    chosen = {*tokens[:3], *tokens[-2:], *(token for token in tokens[:100] for other in tokens if token in other[1:])}
+    some = sorted(chosen)[:20]
+    for token in some:
+        yield from (token, f" {token}\n{token}  ", f"it's{token}'s", f"12{token}345{token}{token}6")
+        yield from (token[:-1], token[1:], token[:-1] + token, token + token[1:], token.upper() + token.lower())
+        for other in some:
+            middle = len(token) // 2
+            yield from (token + other, f"{token} {other}", token[:middle] + other + token[middle:])
+            yield from (token + other[size:] for size in range(1, len(other)) if token.endswith(other[:size]))
 
 
-def _check_round_trip(ids: list[int], tokenizer: Tokenizer, place: str, content: bytes, report: Report) -> None:
-    report.documents += 1
-    report.bytes += len(content)
-    report.tokens += len(ids)
-    if tokenizer.decode_bytes(ids) != content:
-        _differ(report, f"{place}: decoding does not give the text back")
+def vocabulary_cases(tokenizer: Tokenizer, size: int = 1000) -> Iterator[tuple[str, str]]:
+    """The tokens that are text, `size` in a case, with its name: each on a line of its own, and run together."""
+    texts = []
+    for token in sorted(tokenizer.mergeable_ranks, key=tokenizer.mergeable_ranks.__getitem__):
+        try:
+            texts.append(token.decode())
+        except UnicodeDecodeError:
+            continue
+    for start in range(0, len(texts), size):
+        for name, separator in (("by line", "\n"), ("run together", "")):
+            yield f"tokens {start} to {start + size} {name}", separator.join(texts[start : start + size])
 
 
-def _differ(report: Report, difference: str) -> None:
-    report.differing += 1
-    if report.first_difference is None:
-        report.first_difference = difference
+class _Comparison:
+    """A tokenizer beside its reference, and what has come out so far."""
+
+    def __init__(self, tokenizer: Tokenizer, reference: Reference) -> None:
+        self._tokenizer = tokenizer
+        self._reference = reference
+        self.report = Report(reference.name)
+
+    def compare(self, name: str, text: str, *, special: bool = False) -> None:
+        """Count a text, and hold our ids of it against the reference's."""
+        reference_encode = None if special else self._reference.encode_ordinary
+        if reference_encode is not None:
+            ours = self._tokenizer.encode_ordinary(text)
+        else:
+            reference_encode = self._reference.encode_special
+            allowed = self._reference.special_tokens & self._tokenizer.special_tokens_set
+            ours = self._tokenizer.encode(text, allowed_special=allowed, disallowed_special=())
+        round_trip = self._count(ours, _without_surrogates(text).encode())
+        try:
+            theirs = reference_encode(text)
+        except BaseException as error:  # the Rust panic that its engine's stack overflow makes is no Exception
+            if type(error).__name__ != "PanicException":
+                raise
+            self.report.reference_failed += 1
+            theirs = ours
+        if ours != theirs:
+            pairs = enumerate(zip_longest(ours, theirs))
+            at, (our_id, their_id) = next((at, pair) for at, pair in pairs if pair[0] != pair[1])
+            before = self._tokenizer.decode_bytes(ours[:at])
+            self._differ(Difference(name, len(before), before[-48:], our_id, their_id))
+        elif not round_trip:
+            self._differ(f"{name}: decoding does not give the text back")
+
+    def check_round_trip(self, name: str, content: bytes) -> None:
+        """Count bytes that are not UTF-8, and check that they come back."""
+        self.report.not_utf8 += 1
+        if not self._count(self._tokenizer.encode_ordinary(content), content):
+            self._differ(f"{name}: decoding does not give the bytes back")
+
+    def _count(self, ids: list[int], content: bytes) -> bool:
+        """Count the document, and say whether its ids decode to it."""
+        self.report.documents += 1
+        self.report.bytes += len(content)
+        self.report.tokens += len(ids)
+        return self._tokenizer.decode_bytes(ids) == content
+
+    def _differ(self, difference: Difference | str) -> None:
+        self.report.differing += 1
+        if self.report.first_difference is None:
+            self.report.first_difference = difference
+
+
+def _without_surrogates(text: str) -> str:
+    """As tiktoken has it: surrogate pairs joined, lone ones replaced."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def require_identical(report: Report) -> None:
     """Raise InputError if anything differed."""
     if report.differing:
-        raise InputError(f"{report.differing} documents differ from the reference; first {report.first_difference}")
+        raise InputError(
+            f"{report.differing} documents differ from the reference, {report.reference};"
+            f" first {report.first_difference}"
+        )

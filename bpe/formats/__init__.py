@@ -27,6 +27,21 @@ def read_tokenizer(
     path: Path, pattern: str | None, special_tokens: Mapping[str, int] | Sequence[str] | None
 ) -> Tokenizer:
     """The tokenizer in a file (or in a directory, as its tokenizer.json or tokenizer.model)."""
+    path, format, content = open_tokenizer(path)
+    try:
+        tokenizer: Tokenizer = FORMATS[format].read(content, path.name, pattern, special_tokens)
+        return tokenizer
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def open_tokenizer(path: Path) -> tuple[Path, str, bytes]:
+    """The tokenizer file at a path, or in the directory there: its path, the name of its format, and its content.
+
+    Raises:
+        InputError: no tokenizer file, or a damaged archive.
+        OSError: the file cannot be read.
+    """
     if path.is_dir():
         candidates = [path / name for name in ("tokenizer.json", "tokenizer.model")]
         found = [candidate for candidate in candidates if candidate.is_file()]
@@ -39,13 +54,9 @@ def read_tokenizer(
             content = gzip.decompress(content)
         except (OSError, EOFError, zlib.error) as error:
             raise InputError(f"{path}: the gzip archive is damaged ({error})") from error
-    for format in FORMATS.values():
+    for name, format in FORMATS.items():
         if format.matches(content):
-            try:
-                tokenizer: Tokenizer = format.read(content, path.name, pattern, special_tokens)
-                return tokenizer
-            except ValueError as error:
-                raise InputError(f"{path}: {error}") from error
+            return path, name, content
     raise InputError(f"{path}: not a tokenizer file; expected a tokenizer.json or a tiktoken vocabulary")
 
 

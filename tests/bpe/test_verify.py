@@ -2,12 +2,37 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from pathlib import Path
+
 import pytest
 import tiktoken
+import tokenizers
 from references import byte_tokenizer
 
-from bpe import InputError, Tokenizer
-from bpe.verify import HARD_CASES, Report, require_identical, verify
+from bpe import InputError, Tokenizer, train
+from bpe.verify import (
+    HARD_CASES,
+    Difference,
+    Report,
+    huggingface_reference,
+    reference_of,
+    require_identical,
+    special_cases,
+    tiktoken_reference,
+    verify,
+    vocabulary_cases,
+)
+
+TIKTOKEN = f"tiktoken {tiktoken.__version__}"
+TOKENIZERS = f"tokenizers {tokenizers.__version__}"
+
+
+def built_in(tokenizer: Tokenizer) -> int:
+    """How many cases are compared before the first document."""
+    special = list(special_cases(sorted(tokenizer.special_tokens)))
+    return len(HARD_CASES) + len(special) + len(list(vocabulary_cases(tokenizer)))
 
 
 def test_an_exact_tokenizer_passes_the_hard_cases_and_the_sample_texts(
@@ -16,31 +41,156 @@ def test_an_exact_tokenizer_passes_the_hard_cases_and_the_sample_texts(
     texts = [text.encode() for text in corpus_texts.values()]
     report = verify(pair[0], texts)
     require_identical(report)
-    assert report.documents == len(HARD_CASES) + len(texts)
-    assert report.differing == report.not_utf8 == 0
+    assert report.reference == TIKTOKEN
+    assert report.documents == built_in(pair[0]) + len(texts)
+    assert report.differing == report.not_utf8 == report.reference_failed == 0
 
 
-def test_what_differs_is_found_and_its_place_named(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("pattern", ["gpt2", "llama3", "o200k"])
+def test_a_tokenizer_json_is_held_against_tokenizers_on_the_same_file(
+    corpora: Path, corpus_texts: dict[str, str], tmp_path: Path, pattern: str
+) -> None:
+    special = ["<|end|>", "<|end|>er", "a<|", "|>", "日本"]
+    train(str(corpora), vocab_size=1500, pattern=pattern, special_tokens=special).save(tmp_path / "tokenizer.json")
+    tokenizer = Tokenizer.from_file(tmp_path)
+    texts = [text.encode() for text in corpus_texts.values()]
+    report = verify(tokenizer, texts, reference=reference_of(tokenizer, tmp_path))
+    require_identical(report)
+    assert report.reference == TOKENIZERS
+    assert report.documents == built_in(tokenizer) + len(texts)
+
+
+def test_llama_3_as_tokenizer_json_passes(llama3: Tokenizer, tmp_path: Path) -> None:
+    llama3.save(tmp_path / "tokenizer.json")
+    tokenizer = Tokenizer.from_file(tmp_path / "tokenizer.json")
+    report = verify(tokenizer, [], reference=reference_of(tokenizer, tmp_path / "tokenizer.json"))
+    require_identical(report)
+    assert report.reference == TOKENIZERS
+    assert report.documents > 300
+
+
+def test_ranks_are_held_against_tiktoken(llama3: Tokenizer, tmp_path: Path) -> None:
+    llama3.save(tmp_path / "ranks.model")
+    assert reference_of(llama3, tmp_path / "ranks.model").name == TIKTOKEN
+
+
+def test_an_id_that_differs_is_found_and_its_place_named(monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = byte_tokenizer(ab=256)
     encode = Tokenizer.encode_ordinary
     monkeypatch.setattr(
-        Tokenizer, "encode_ordinary", lambda self, text: list(text.encode()) if text == "x ab" else encode(self, text)
+        Tokenizer, "encode_ordinary", lambda self, text: list(text.encode()) if text == "x é ab" else encode(self, text)
     )
-    report = verify(tokenizer, [b"fine", b"x ab"])
+    report = verify(tokenizer, [b"fine", "x é ab".encode()])
     assert report.differing == 1
-    assert report.first_difference == "document 2, token 2, byte 2: 97 here, 256 in the reference"
-    with pytest.raises(InputError, match="1 documents differ .* document 2"):
+    assert report.first_difference == Difference("document 2", 5, "x é ".encode(), 97, 256)
+    assert str(report.first_difference) == "document 2, byte 5, after 'x é ': 97 here, 256 in the reference"
+    with pytest.raises(InputError, match=f"1 documents differ from the reference, {TIKTOKEN}; first document 2"):
         require_identical(report)
+
+
+def test_a_file_that_says_something_else_is_a_difference(tmp_path: Path) -> None:
+    """The reference is the file as ``tokenizers`` reads it, not what we made of it."""
+    path = tmp_path / "tokenizer.json"
+    byte_tokenizer(qz=256, zq=257).save(path)
+    right, wrong = byte_tokenizer(qz=256, zq=257), byte_tokenizer(zq=256, qz=257)
+    reference = reference_of(right, path)
+    require_identical(verify(right, [b"one qzq"], reference=reference))
+    report = verify(wrong, [b"one qzq"], reference=reference)
+    # Found in the vocabulary already: 128 characters of one byte, each on a line, and then a token of two.
+    assert report.differing == 3
+    difference = report.first_difference
+    assert isinstance(difference, Difference)
+    assert (difference.document, difference.byte) == ("tokens 0 to 1000 by line", 256)
+    assert (difference.ours, difference.theirs) == (256, 257)
+
+
+def test_a_special_token_that_only_the_file_has_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    byte_tokenizer(special_tokens={"<|x|>": 300}).save(path)
+    tokenizer = byte_tokenizer()
+    report = verify(tokenizer, [b"fine", "é<|x|>".encode()], reference=reference_of(tokenizer, path))
+    assert report.first_difference == Difference("document 2", 2, "é".encode(), ord("<"), 300)
+    report = verify(byte_tokenizer(), ["é<|x|>".encode()])
+    assert report.differing == 0
+
+
+def test_added_tokens_that_the_file_gives_different_precedence_are_found(tmp_path: Path) -> None:
+    """tokenizers looks for those that are not normalized first, wherever they stand, and then for the others."""
+    path = tmp_path / "tokenizer.json"
+    tokenizer = byte_tokenizer(special_tokens={"ab<": 300, "<x>": 301})
+    tokenizer.save(path)
+    require_identical(verify(tokenizer, [], reference=reference_of(tokenizer, path)))
+    data = json.loads(path.read_bytes())
+    data["added_tokens"][0]["normalized"] = True
+    path.write_text(json.dumps(data), "utf-8")
+    report = verify(tokenizer, [b"1 ab<x>"], reference=reference_of(tokenizer, path))
+    assert report.first_difference == Difference("special tokens '<ab<x>'", 1, b"<", 300, ord("a"))
+
+
+def test_where_one_side_ends_first_there_is_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    encode = Tokenizer.encode_ordinary
+    monkeypatch.setattr(
+        Tokenizer, "encode_ordinary", lambda self, text: encode(self, text)[: 2 if text == "abc" else None]
+    )
+    report = verify(byte_tokenizer(), [b"abc"])
+    assert str(report.first_difference) == "document 1, byte 2, after 'ab': no token here, 99 in the reference"
+
+
+def test_settings_for_batches_in_the_file_do_not_count(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    byte_tokenizer().save(path)
+    theirs = tokenizers.Tokenizer.from_file(str(path))
+    theirs.enable_truncation(5)
+    theirs.enable_padding(length=8)
+    theirs.save(str(path))
+    require_identical(verify(byte_tokenizer(), [b"more than five"], reference=reference_of(byte_tokenizer(), path)))
+
+
+def test_special_tokens_that_begin_another_one_are_not_held_against_tiktoken() -> None:
+    """It takes whichever of the two its hash table has first."""
+    tokenizer = byte_tokenizer(special_tokens={"<a>": 300, "<a>b": 301, "<a>bc": 302, "b<": 303, "<": 304})
+    assert tiktoken_reference(tokenizer).special_tokens == {"<a>bc", "b<"}
+    require_identical(verify(tokenizer, [b"<a>b<a>bc"]))
+
+
+def test_special_cases_have_tokens_side_by_side_inside_each_other_overlapping_and_cut() -> None:
+    cases = set(special_cases(["<ab>", "b><c"]))
+    assert cases >= {"<ab>b><c", "b><c<ab>", "<ab<ab>", "<ab><c", "<ab>ab>", "<ab", "ab>"}
+    assert list(special_cases([])) == []
+
+
+def test_a_file_that_tokenizers_refuses_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    byte_tokenizer(ab=256).save(path)
+    data = json.loads(path.read_bytes())
+    data["pre_tokenizer"]["pretokenizers"][1]["type"] = "NoSuch"
+    with pytest.raises(InputError, match=rf"tokenizer\.json: {TOKENIZERS} does not read this file"):
+        huggingface_reference(path, json.dumps(data).encode())
+
+
+@pytest.mark.parametrize("package", ["tiktoken", "tokenizers"])
+def test_a_missing_package_is_a_module_not_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+    path = tmp_path / ("tokenizer.json" if package == "tokenizers" else "ranks.model")
+    byte_tokenizer().save(path)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ModuleNotFoundError, match=package):
+        reference_of(byte_tokenizer(), path)
 
 
 def test_text_that_is_no_utf8_is_held_to_the_round_trip(monkeypatch: pytest.MonkeyPatch) -> None:
     reports: list[int] = []
-    report = verify(byte_tokenizer(), [b"\xff\xfe", b"text"], lambda report: reports.append(report.documents))
+    tokenizer = byte_tokenizer()
+    report = verify(tokenizer, [b"\xff\xfe", b"text"], lambda report: reports.append(report.documents))
     assert (report.not_utf8, report.differing) == (1, 0)
-    assert reports == [len(HARD_CASES) + 1, len(HARD_CASES) + 2]
+    assert reports == [built_in(tokenizer) + 1, built_in(tokenizer) + 2]
     monkeypatch.setattr(Tokenizer, "decode_bytes", lambda self, ids: b"")
     assert verify(byte_tokenizer(), [b"\xff"]).first_difference is not None
 
 
+def test_where_the_reference_breaks_down_the_text_is_passed_over() -> None:
+    report = verify(byte_tokenizer("llama3"), [b" " * 1_000_001 + b"x"])
+    assert (report.reference_failed, report.differing) == (1, 0)
+
+
 def test_nothing_compared_is_no_difference() -> None:
-    require_identical(Report())
+    require_identical(Report(TIKTOKEN))

@@ -125,14 +125,27 @@ def test_info_describes_tokenizers_presets_and_warns_of_the_slow_path(my_json: P
     assert "slow path" in bpe("info", slow).stdout
 
 
-def test_verify_compares_with_tiktoken_and_fails_on_a_difference(
-    my_json: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_verify_names_its_reference_and_fails_on_a_difference(my_json: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = bpe("verify", my_json, ROOT / "corpora" / "sentences")
     assert result.exit_code == 0
+    assert "compared with tokenizers" in result.stdout
     assert "0 differ" in result.stdout
-    monkeypatch.setattr(Tokenizer, "encode_ordinary", lambda self, text: self._core.encode(text, None)[:-1])
-    fails_with(bpe("verify", my_json), 1, "differ from the reference", "hard case")
+    result = bpe("verify", my_json, "--pattern", "gpt2")  # which the file does not say
+    assert result.exit_code == 0
+    assert "compared with tiktoken" in result.stdout
+    monkeypatch.setattr(Tokenizer, "encode", lambda self, text, **_: self._core.encode(text, None)[:-1])
+    fails_with(bpe("verify", my_json), 1, "differ from the reference, tokenizers", "hard case")
+
+
+def test_verify_says_in_one_line_what_it_cannot_use(
+    my_json: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "text.json").write_text("no tokenizer")
+    fails_with(bpe("verify", tmp_path / "text.json"), 1, "text.json", "not a tokenizer file")
+    fails_with(bpe("verify", tmp_path / "none.json"), 1, "none.json", "no such file")
+    fails_with(bpe("verify", my_json, tmp_path / "none.txt"), 1, "none.txt", "no such file")
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    fails_with(bpe("verify", my_json), 1, "tokenizers", "bpe-llama[verify]")
 
 
 # --- wrong input: one line, a status, nothing half-written ---
