@@ -182,11 +182,12 @@ class MediumTable {  // 8 to 15 bytes; a bucket is two cache lines, since one wo
         Encoding values[kEntries];
     };
 
-    // The last eight bytes, of which those that the first eight hold as well are shifted out.
+    // The last eight bytes, of which those that the first eight hold as well are shifted out: one to eight of them.
     static Key key_of(const Batch& batch, std::size_t i) {
         const std::uint8_t* bytes = batch.text + batch.edges[i];
         const std::size_t length = batch.length(i);
-        return {load_word(bytes), load_word(bytes + length - 8) >> 8 * (16 - length) | std::uint64_t{length} << 56};
+        const std::uint64_t rest = load_word(bytes + length - 8) >> 8 >> 8 * (kLongestMedium - length);
+        return {load_word(bytes), rest | std::uint64_t{length} << 56};
     }
     Bucket& bucket(const Key& key) { return buckets_[hash_of(key.low, key.high) >> (64 - kBits)]; }
 

@@ -1,5 +1,5 @@
-// Compiled with AVX-512 (F, BW, DQ, VL, VBMI), and called only where the processor has it. No inline function of a
-// header is called here, since the linker might keep this file's version of it for all.
+// Compiled with AVX-512 (F, BW, DQ, VL, VBMI), and called only where the processor has it. No inline function of a header
+// is called here, since the linker might keep this file's version of it for all.
 #include <immintrin.h>
 
 #include "front.hpp"
@@ -9,8 +9,6 @@ namespace bpe {
 namespace {
 
 using Lanes = __mmask8;
-
-constexpr std::size_t kAhead = 64;
 
 inline __m512i hash8(__m512i key) {
     const __m512i factor = _mm512_set1_epi64(static_cast<long long>(kHashFactor));
@@ -44,46 +42,29 @@ void probe_avx512(const Batch& batch, const Fronts& fronts, std::uint64_t* value
     while (readable > 0 && batch.edges[readable - 1] + std::size_t{8} > batch.readable) --readable;
 
     // 1. Look all up as if they were short. The others get a length that no key in the table has, and are not found.
-    const __m512i bytes_of_length =
-        _mm512_set_epi64(-1, 0xFFFFFFFFFFFFFF, 0xFFFFFFFFFFFF, 0xFFFFFFFFFF, 0xFFFFFFFF, 0xFFFFFF, 0xFFFF, 0xFF);
-    const __m512i one = _mm512_set1_epi64(1);
+    const __m512i bytes_of_length = _mm512_set_epi64(-1, 0xFFFFFFFFFFFFFF, 0xFFFFFFFFFFFF, 0xFFFFFFFFFF, 0xFFFFFFFF,
+                                                     0xFFFFFF, 0xFFFF, 0xFF);
+    const __m256i one = _mm256_set1_epi32(1);
     __m256i numbers = _mm256_set_epi32(7, 6, 5, 4, 3, 2, 1, 0);
-    alignas(64) std::uint64_t keys[kAhead];
-    alignas(64) std::uint64_t entries[kAhead];
-    for (std::size_t first = 0; first < readable; first += kAhead) {
-        const std::size_t last = first + kAhead < readable ? first + kAhead : readable;
-        for (std::size_t i = first; i < last; i += 8) {
-            const Lanes lanes = first_lanes(last - i);
-            const __m256i begins = _mm256_maskz_loadu_epi32(lanes, batch.edges + i);
-            const __m256i ends = _mm256_maskz_loadu_epi32(lanes, batch.edges + i + 1);
-            const __m256i lengths = _mm256_sub_epi32(ends, begins);
-            const __m512i length =
-                _mm512_cvtepu32_epi64(_mm256_min_epu32(lengths, _mm256_set1_epi32(kLongestShort + 1)));
-            const __m512i bytes = _mm512_permutexvar_epi64(_mm512_sub_epi64(length, one), bytes_of_length);
-            const __m512i key = _mm512_or_si512(_mm512_and_si512(gather_words(lanes, begins, batch.text), bytes),
-                                                _mm512_slli_epi64(length, 56));
-            const __m512i entry = _mm512_slli_epi64(_mm512_srli_epi64(hash8(key), 64 - kShortFrontBits), 1);
-            _mm512_store_si512(keys + (i - first), key);
-            _mm512_store_si512(entries + (i - first), entry);
-            for (int k = 0; k < 8; ++k) {
-                __builtin_prefetch(reinterpret_cast<const std::uint64_t*>(fronts.shorts) + entries[i - first + k]);
-            }
-        }
-        for (std::size_t i = first; i < last; i += 8, numbers = _mm256_add_epi32(numbers, _mm256_set1_epi32(8))) {
-            const Lanes lanes = first_lanes(last - i);
-            const __m256i begins = _mm256_maskz_loadu_epi32(lanes, batch.edges + i);
-            const __m256i ends = _mm256_maskz_loadu_epi32(lanes, batch.edges + i + 1);
-            const __m256i lengths = _mm256_sub_epi32(ends, begins);
-            const __m512i key = _mm512_load_si512(keys + (i - first));
-            const __m512i entry = _mm512_load_si512(entries + (i - first));
-            const Lanes found = _mm512_mask_cmpeq_epi64_mask(lanes, gather_entries(entry, fronts.shorts, 0), key);
-            _mm512_storeu_si512(values + i, _mm512_maskz_mov_epi64(found, gather_entries(entry, fronts.shorts, 1)));
-            const Lanes is_short = _mm256_mask_cmple_epu32_mask(lanes, lengths, _mm256_set1_epi32(kLongestShort));
-            const Lanes is_long = _mm256_mask_cmpgt_epu32_mask(lanes, lengths, _mm256_set1_epi32(kLongestMedium));
-            append(missing.shorts, shorts, static_cast<Lanes>(is_short & ~found), numbers);
-            append(missing.mediums, mediums, static_cast<Lanes>(lanes & ~is_short & ~is_long), numbers);
-            append(missing.longs, longs, is_long, numbers);
-        }
+    for (std::size_t i = 0; i < readable; i += 8, numbers = _mm256_add_epi32(numbers, _mm256_set1_epi32(8))) {
+        const Lanes lanes = first_lanes(readable - i);
+        const __m256i begins = _mm256_maskz_loadu_epi32(lanes, batch.edges + i);
+        const __m256i ends = _mm256_maskz_loadu_epi32(lanes, batch.edges + i + 1);
+        const __m256i lengths = _mm256_sub_epi32(ends, begins);
+        const __m512i length = _mm512_cvtepu32_epi64(_mm256_min_epu32(lengths, _mm256_set1_epi32(kLongestShort + 1)));
+        const __m512i bytes =
+            _mm512_permutexvar_epi64(_mm512_sub_epi64(length, _mm512_cvtepu32_epi64(one)), bytes_of_length);
+        const __m512i key = _mm512_or_si512(_mm512_and_si512(gather_words(lanes, begins, batch.text), bytes),
+                                            _mm512_slli_epi64(length, 56));
+        const __m512i entry = _mm512_slli_epi64(_mm512_srli_epi64(hash8(key), 64 - kShortFrontBits), 1);
+        const Lanes found = _mm512_mask_cmpeq_epi64_mask(lanes, gather_entries(entry, fronts.shorts, 0), key);
+        _mm512_storeu_si512(values + i, _mm512_maskz_mov_epi64(found, gather_entries(entry, fronts.shorts, 1)));
+
+        const Lanes is_short = _mm256_mask_cmple_epu32_mask(lanes, lengths, _mm256_set1_epi32(kLongestShort));
+        const Lanes is_long = _mm256_mask_cmpgt_epu32_mask(lanes, lengths, _mm256_set1_epi32(kLongestMedium));
+        append(missing.shorts, shorts, static_cast<Lanes>(is_short & ~found), numbers);
+        append(missing.mediums, mediums, static_cast<Lanes>(lanes & ~is_short & ~is_long), numbers);
+        append(missing.longs, longs, is_long, numbers);
     }
 
     // 2. Look up those of medium length, and leave those in the list that are not found.

@@ -15,6 +15,7 @@ struct Kernel {
     Probe probe;
     Write write;
     MergeRound merge_round;
+    LookUpAll look_up_all;
 };
 
 // What this machine's processor can run, the best first. The last is always "plain", in portable C++, and scans

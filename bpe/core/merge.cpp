@@ -16,6 +16,17 @@ std::uint64_t after(std::uint64_t live, std::uint32_t place) { return live & (~s
 std::uint32_t highest(std::uint64_t bits) { return static_cast<std::uint32_t>(63 - std::countl_zero(bits)); }
 std::uint32_t lowest(std::uint64_t bits) { return static_cast<std::uint32_t>(std::countr_zero(bits)); }
 
+std::int32_t candidate_of(Id id, std::uint32_t place) {
+    return static_cast<std::int32_t>((id & kIdMask) << 6 | place);  // kNoId gives one that is none
+}
+
+void ask_for(Lane& lane, int which, std::uint32_t place, std::uint64_t pair, const PairTable& pairs) {
+    lane.places[which] = place;
+    lane.pairs[which] = pair;
+    lane.lines[which] = line_of(pair, pairs.line_mask);
+    __builtin_prefetch(pairs.entries + lane.lines[which] * PairTable::kLine);
+}
+
 }  // namespace
 
 std::size_t merge_plain(const Vocabulary& vocabulary, const std::uint8_t* bytes, std::size_t size, Id* ids) {
@@ -101,17 +112,17 @@ bool Merger::begin(Lane& lane, MergeJob& job) const {
         }
         i += length;
     }
-    lane.padded = static_cast<std::uint32_t>((count + kLaneBlock - 1) / kLaneBlock * kLaneBlock);
+    lane.padded = ((count + kLaneBlock - 1) / kLaneBlock * kLaneBlock);
     lane.live = ~std::uint64_t{0} >> (64 - count);
-    lane.left = lane.right = 0;
-    const auto set = [&](std::uint32_t i, Id id) {
-        lane.candidates[i] = id == kNoId ? kNoCandidate : static_cast<std::int32_t>(id << 6 | i);
-    };
+    lane.places[0] = lane.places[1] = 0;
+    lane.pairs[0] = lane.pairs[1] = count > 1 ? pair_key(lane.symbols[0], lane.symbols[1]) : kNoPair;
+    lane.lines[0] = lane.lines[1] = line_of(lane.pairs[0], vocabulary_.pair_table().line_mask);
     if (whole) {
-        for (std::uint32_t i = 0; i + 1 < count; ++i) vocabulary_.prefetch_merged(lane.symbols[i], lane.symbols[i + 1]);
-        for (std::uint32_t i = 0; i + 1 < count; ++i) set(i, vocabulary_.merged(lane.symbols[i], lane.symbols[i + 1]));
+        look_up_all_(lane, count, vocabulary_.pair_table());
     } else {
-        for (std::uint32_t i = 0; i + 1 < count; ++i) set(i, vocabulary_.merged_bytes(job.bytes[i], job.bytes[i + 1]));
+        for (std::uint32_t i = 0; i + 1 < count; ++i) {
+            lane.candidates[i] = candidate_of(vocabulary_.merged_bytes(job.bytes[i], job.bytes[i + 1]), i);
+        }
     }
     for (std::uint32_t i = count - 1; i < lane.padded; ++i) lane.candidates[i] = kNoCandidate;
     return true;
@@ -121,42 +132,42 @@ bool Merger::begin(Lane& lane, MergeJob& job) const {
 // in one half is read in the other, when it has long arrived.
 std::uint32_t merge_round_plain(Lane* lanes, std::size_t count, const PairTable& pairs) {
     for (Lane* lane = lanes; lane < lanes + count; ++lane) {
-        for (const std::uint32_t place : {lane->left, lane->right}) {
-            const std::uint64_t following = after(lane->live, place);
-            if (!following) continue;  // the place keeps having no candidate
-            const Id id = find_pair(pairs, lane->symbols[place], lane->symbols[lowest(following)]);
-            lane->candidates[place] = id == kNoId ? kNoCandidate : static_cast<std::int32_t>(id << 6 | place);
+        for (int which = 0; which < 2; ++which) {
+            const std::uint32_t place = lane->places[which];
+            lane->candidates[place] =
+                candidate_of(find_pair(pairs, lane->pairs[which], lane->lines[which]), place);
         }
     }
     std::uint32_t done = 0;
     for (std::size_t i = 0; i < count; ++i) {
         Lane& lane = lanes[i];
         // The lowest rank, the leftmost among equals: the place is in the low bits.
-        std::int32_t best = kNoCandidate;
-        for (std::uint32_t k = 0; k < lane.padded; ++k) best = std::min(best, lane.candidates[k]);
-        if (best == kNoCandidate) {
+        const std::int32_t best = *std::min_element(lane.candidates, lane.candidates + lane.padded);
+        if (best >= kNoCandidate) {
             done |= 1u << i;
             continue;
         }
         const std::uint32_t place = static_cast<std::uint32_t>(best) & (kLaneSymbols - 1);
         const std::uint32_t absorbed = lowest(after(lane.live, place));
-        lane.symbols[place] = static_cast<Id>(best) >> 6;
+        const Id id = static_cast<Id>(best) >> 6;
+        lane.symbols[place] = id;
         lane.live &= ~(std::uint64_t{1} << absorbed);
         lane.candidates[absorbed] = kNoCandidate;
         lane.candidates[place] = kNoCandidate;
-        // Ask for the memory of the two pairs that this makes; at an end of the pretoken it is one, and that twice.
         const std::uint64_t preceding = before(lane.live, place);
         const std::uint64_t following = after(lane.live, place);
-        lane.left = preceding ? highest(preceding) : place;
-        lane.right = place;
-        const auto prefetch = [&](std::uint32_t left, std::uint32_t right) {
-            const std::uint64_t key = pair_key(lane.symbols[left], lane.symbols[right]);
-            __builtin_prefetch(pairs.entries + line_of(key, pairs.line_mask) * PairTable::kLine);
-        };
-        prefetch(lane.left, place);
-        prefetch(place, following ? lowest(following) : place);
+        const std::uint32_t previous = preceding ? highest(preceding) : place;
+        ask_for(lane, 0, previous, preceding ? pair_key(lane.symbols[previous], id) : kNoPair, pairs);
+        ask_for(lane, 1, place, following ? pair_key(id, lane.symbols[lowest(following)]) : kNoPair, pairs);
     }
     return done;
+}
+
+void look_up_all_plain(Lane& lane, std::size_t count, const PairTable& pairs) {
+    for (std::uint32_t i = 0; i + 1 < count; ++i) {
+        const std::uint64_t pair = pair_key(lane.symbols[i], lane.symbols[i + 1]);
+        lane.candidates[i] = candidate_of(find_pair(pairs, pair, line_of(pair, pairs.line_mask)), i);
+    }
 }
 
 void Merger::finish(const Lane& lane, MergeJob& job) {

@@ -29,7 +29,7 @@ struct MergeJob {
 class Merger {
  public:
     explicit Merger(const Vocabulary& vocabulary, const Kernel& kernel = kernels().front())
-        : vocabulary_(vocabulary), merge_round_(kernel.merge_round) {}
+        : vocabulary_(vocabulary), merge_round_(kernel.merge_round), look_up_all_(kernel.look_up_all) {}
 
     // Writes the ids of bytes[0, size), size > 0, to `ids`, which has room for `size`; returns how many there are.
     std::size_t merge(const std::uint8_t* bytes, std::size_t size, Id* ids) {
@@ -50,8 +50,9 @@ class Merger {
 
     const Vocabulary& vocabulary_;
     MergeRound merge_round_;
-    std::array<Lane, kLanes> lanes_;
-    std::array<MergeJob*, kLanes> job_of_lane_;
+    LookUpAll look_up_all_;
+    std::array<Lane, kLanes> lanes_{};
+    std::array<MergeJob*, kLanes> job_of_lane_{};
     std::vector<Id> symbols_;                // merge_long: the id that begins at a byte
     std::vector<std::uint32_t> next_;        // where the next one begins
     std::vector<std::uint32_t> previous_;    // where the one before begins

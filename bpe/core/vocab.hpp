@@ -33,14 +33,13 @@ std::uint64_t hash_bytes(const std::uint8_t* bytes, std::size_t size);
 inline std::uint64_t pair_key(Id left, Id right) { return std::uint64_t{left + 1} << kIdBits | right; }
 inline std::size_t line_of(std::uint64_t key, std::size_t line_mask) { return mix(key) & line_mask; }
 
-// The token that two neighbours merge into, or kNoId.
-inline Id find_pair(const PairTable& pairs, Id left, Id right) {
-    const std::uint64_t key = pair_key(left, right);
-    for (std::size_t line = line_of(key, pairs.line_mask);; line = (line + 1) & pairs.line_mask) {
+// The token that a pair merges into, or kNoId; `line` is line_of(pair).
+inline Id find_pair(const PairTable& pairs, std::uint64_t pair, std::size_t line) {
+    for (;; line = (line + 1) & pairs.line_mask) {
         const std::uint64_t* entries = pairs.entries + line * PairTable::kLine;
         for (std::size_t i = 0; i < PairTable::kLine; ++i) {
-            if (entries[i] >> kIdBits == key) return entries[i] & kIdMask;
             if (!entries[i]) return kNoId;
+            if (entries[i] >> kIdBits == pair) return entries[i] & kIdMask;
         }
     }
 }
@@ -91,7 +90,10 @@ class Vocabulary {
     Id merged_bytes(std::uint8_t left, std::uint8_t right) const { return byte_pairs_[left << 8 | right]; }
 
     // The token that two neighbours merge into, or kNoId.
-    Id merged(Id left, Id right) const { return find_pair(pair_table(), left, right); }
+    Id merged(Id left, Id right) const {
+        const std::uint64_t pair = pair_key(left, right);
+        return find_pair(pair_table(), pair, line_of(pair, line_mask_));
+    }
     // Asks for the memory that merged(left, right) will look at.
     void prefetch_merged(Id left, Id right) const {
         __builtin_prefetch(pairs_.data() + line_of(pair_key(left, right), line_mask_) * PairTable::kLine);
