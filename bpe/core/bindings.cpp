@@ -241,7 +241,7 @@ class PythonEncoder {
         IdBuffer ids;
         if (text.bytes().empty()) return list_of(ids);
         ids.reserve(text.bytes().size());
-        Merger merger(encoder_.vocabulary());
+        Merger merger(encoder_.vocabulary(), encoder_.kernel());
         ids.advance(merger.merge(text.bytes().data(), text.bytes().size(), ids.end()));
         return list_of(ids);
     }

@@ -42,7 +42,10 @@ class Encoding {
 
     std::uint64_t bits() const { return bits_; }
     bool known() const { return bits_ != 0; }
-    bool is_inline() const { return (bits_ & 3) != 0; }
+    bool is_inline() const { return inline_count() != 0; }
+    bool is_stored() const { return known() && !is_inline(); }
+    std::size_t inline_count() const { return bits_ & 3; }
+    Id inline_id(std::size_t i) const { return bits_ >> (2 + kInlineBits * i) & ((1u << kInlineBits) - 1); }
     std::size_t stored_count() const { return bits_ >> 2 & 0xFF; }
     std::uint64_t place() const { return bits_ >> 10; }
 
@@ -209,13 +212,14 @@ class MediumTable {  // 8 to 15 bytes; a bucket is two cache lines, since one wo
     ZeroedArray<Bucket> buckets_{std::size_t{1} << kBits};
 };
 
-class LongTable {  // 16 to 256 bytes: the table holds hashes, the store ids and bytes
+class LongTable {  // 16 to 256 bytes: the table holds parts of hashes, the store ids and bytes
  public:
     static constexpr std::size_t kLongest = 256;
     using Key = std::uint64_t;
+    using Tag = std::uint32_t;
     struct alignas(64) Bucket {
-        static constexpr int kEntries = 4;
-        Key keys[kEntries];
+        static constexpr int kEntries = 5;
+        Tag keys[kEntries];
         Encoding values[kEntries];
     };
 
@@ -227,18 +231,20 @@ class LongTable {  // 16 to 256 bytes: the table holds hashes, the store ids and
     // Asks for what `find` will compare in the store.
     static void prefetch(const Bucket& bucket, Key key, const Store& store) {
         for (int i = 0; i < Bucket::kEntries; ++i) {
-            if (bucket.keys[i] == key) __builtin_prefetch(store.at(bucket.values[i].place()));
+            if (bucket.keys[i] == static_cast<Tag>(key)) __builtin_prefetch(store.at(bucket.values[i].place()));
         }
     }
     static Encoding find(const Bucket& bucket, Key key, const Batch& batch, std::size_t i, const Store& store) {
         for (int k = 0; k < Bucket::kEntries; ++k) {
-            if (bucket.keys[k] == key && bucket.values[k].known()) return store.with_text(bucket.values[k], batch[i]);
+            if (bucket.keys[k] == static_cast<Tag>(key) && bucket.values[k].known()) {
+                return store.with_text(bucket.values[k], batch[i]);
+            }
         }
         return {};
     }
     static Encoding put(Bucket& bucket, Key key, std::span<const std::uint8_t> text, std::span<const Id> ids,
                         Store& store) {
-        return store.with_text(put_first(bucket, key, store.keep_with_text(ids, text)), text);
+        return store.with_text(put_first(bucket, static_cast<Tag>(key), store.keep_with_text(ids, text)), text);
     }
 
  private:

@@ -173,6 +173,7 @@ void Encoder::look_up(Table& table, std::span<const std::uint32_t> numbers, cons
             workspace.unseen_count += !found.known() & (batch.length(i) <= LongTable::kLongest);
             if constexpr (!std::is_same_v<Table, LongTable>) {
                 if (found.is_inline()) cache.put_in_front(keys[k], found);
+                if (found.is_stored()) __builtin_prefetch(cache.store.at(found.place()));
             }
         }
     }
@@ -237,7 +238,8 @@ void Encoder::write(const Batch& batch, Workspace& workspace, IdBuffer& ids) con
         for (const std::size_t four = std::min(i + 4, batch.size); i < four; ++i) {
             const Encoding encoding(workspace.values[i]);
             if (encoding.is_inline()) {
-                write_plain(workspace.values, i, i + 1, out);
+                for (std::size_t k = 0; k < kInlineIds; ++k) out[k] = encoding.inline_id(k);
+                out += encoding.inline_count();
             } else if (encoding.known()) {  // four by four, which needs no call for the few that there are
                 const std::size_t count = encoding.stored_count();
                 const Id* from = workspace.cache.store.at(encoding.place());

@@ -1,5 +1,5 @@
-// Compiled with AVX-512 (F, BW, DQ, VL, VBMI), and called only where the processor has it. No inline function of a header
-// is called here, since the linker might keep this file's version of it for all.
+// Compiled with AVX-512 (F, BW, DQ, VL, VBMI), and called only where the processor has it. No inline function of a
+// header is called here, since the linker might keep this file's version of it for all.
 #include <immintrin.h>
 
 #include "front.hpp"
@@ -42,8 +42,8 @@ void probe_avx512(const Batch& batch, const Fronts& fronts, std::uint64_t* value
     while (readable > 0 && batch.edges[readable - 1] + std::size_t{8} > batch.readable) --readable;
 
     // 1. Look all up as if they were short. The others get a length that no key in the table has, and are not found.
-    const __m512i bytes_of_length = _mm512_set_epi64(-1, 0xFFFFFFFFFFFFFF, 0xFFFFFFFFFFFF, 0xFFFFFFFFFF, 0xFFFFFFFF,
-                                                     0xFFFFFF, 0xFFFF, 0xFF);
+    const __m512i bytes_of_length =
+        _mm512_set_epi64(-1, 0xFFFFFFFFFFFFFF, 0xFFFFFFFFFFFF, 0xFFFFFFFFFF, 0xFFFFFFFF, 0xFFFFFF, 0xFFFF, 0xFF);
     const __m256i one = _mm256_set1_epi32(1);
     __m256i numbers = _mm256_set_epi32(7, 6, 5, 4, 3, 2, 1, 0);
     for (std::size_t i = 0; i < readable; i += 8, numbers = _mm256_add_epi32(numbers, _mm256_set1_epi32(8))) {

@@ -26,7 +26,8 @@ inline constexpr std::int32_t kNoCandidate = static_cast<std::int32_t>(kIdMask <
 
 // A pretoken at work. A token stands at the first symbol that it was made from; its bit in `live` is set.
 struct alignas(64) Lane {
-    std::int32_t candidates[kLaneSymbols];  // by place: rank << 6 | place of what merges with the next; or one that is none
+    std::int32_t
+        candidates[kLaneSymbols];  // by place: rank << 6 | place of what merges with the next; or one that is none
     std::uint32_t symbols[kLaneSymbols];
     std::uint64_t live;
     std::uint64_t padded;  // candidates up to here are set

@@ -17,15 +17,16 @@ inline std::uint64_t pair_key(std::uint32_t left, std::uint32_t right) {
     return std::uint64_t{left + 1} << kIdBits | right;
 }
 
-// As find_pair, with all entries of a line compared at once, and no branch on whether the pair merges, which half of them
-// do: 1.25 times as fast. Gives the candidate that this makes.
+// As find_pair, with all entries of a line compared at once, and no branch on whether the pair merges, which half of
+// them do: 1.25 times as fast. Gives the candidate that this makes.
 inline std::int32_t look_up(std::uint64_t pair, std::size_t line, std::uint32_t place, const PairTable& pairs) {
     const __m512i wanted = _mm512_set1_epi64(static_cast<long long>(pair));
     for (;; line = (line + 1) & pairs.line_mask) {
         const __m512i entries = _mm512_load_si512(pairs.entries + line * PairTable::kLine);
         const __mmask8 found = _mm512_cmpeq_epi64_mask(_mm512_srli_epi64(entries, kIdBits), wanted);
         const __mmask8 free = _mm512_testn_epi64_mask(entries, entries);
-        if (!(found | free)) [[unlikely]] continue;
+        if (!(found | free)) [[unlikely]]
+            continue;
         const __m512i entry = _mm512_mask_compress_epi64(_mm512_set1_epi64(kIdMask), found, entries);
         const auto id = static_cast<std::uint32_t>(_mm_cvtsi128_si32(_mm512_castsi512_si128(entry))) & kIdMask;
         return static_cast<std::int32_t>(id << 6 | place);

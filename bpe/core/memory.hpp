@@ -1,6 +1,7 @@
 // Large blocks of zeros from the system.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <memory>
 
@@ -22,7 +23,9 @@ class ZeroedArray {
  public:
     explicit ZeroedArray(std::size_t size) : size_(size), memory_(zeroed_memory(size * sizeof(T))) {}
     std::size_t size() const { return size_; }
+    ZeroedArray(std::size_t size, const T& value) : ZeroedArray(size) { std::fill(data(), data() + size, value); }
     T& operator[](std::size_t i) { return data()[i]; }
+    const T& operator[](std::size_t i) const { return data()[i]; }
     T* data() { return static_cast<T*>(memory_.get()); }
     const T* data() const { return static_cast<const T*>(memory_.get()); }
 

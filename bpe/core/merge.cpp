@@ -49,6 +49,16 @@ std::size_t merge_plain(const Vocabulary& vocabulary, const std::uint8_t* bytes,
 }
 
 void Merger::merge(std::span<MergeJob> jobs) {
+    merge_short(jobs);
+    for (MergeJob& job : jobs) {
+        if (job.count) continue;
+        job.count = merge_windows(job.bytes, job.size, job.ids);
+        if (!job.count) job.count = merge_by_heap(job.bytes, job.size, job.ids);
+    }
+}
+
+// Those that have too many symbols for a lane get a count of 0.
+void Merger::merge_short(std::span<MergeJob> jobs) {
     std::size_t next = 0;
     std::size_t busy = 0;
     const auto fill = [&](std::size_t lane) {
@@ -56,7 +66,7 @@ void Merger::merge(std::span<MergeJob> jobs) {
             MergeJob& job = jobs[next++];
             job_of_lane_[lane] = &job;
             if (begin(lanes_[lane], job)) return true;
-            job.count = merge_long(job.bytes, job.size, job.ids);
+            job.count = 0;
         }
         return false;
     };
@@ -134,8 +144,7 @@ std::uint32_t merge_round_plain(Lane* lanes, std::size_t count, const PairTable&
     for (Lane* lane = lanes; lane < lanes + count; ++lane) {
         for (int which = 0; which < 2; ++which) {
             const std::uint32_t place = lane->places[which];
-            lane->candidates[place] =
-                candidate_of(find_pair(pairs, lane->pairs[which], lane->lines[which]), place);
+            lane->candidates[place] = candidate_of(find_pair(pairs, lane->pairs[which], lane->lines[which]), place);
         }
     }
     std::uint32_t done = 0;
@@ -176,9 +185,54 @@ void Merger::finish(const Lane& lane, MergeJob& job) {
     job.count = count;
 }
 
+// A long pretoken in short windows that overlap, each encoded by itself, and joined where two of them have the same
+// token at the same place. Returns 0 where two have none in common, as may be in a run of one character.
+//
+// The result is exact. For let t and u be neighbours in the encoding of some text. No merge crossed the outer edges of
+// the span of the two, so that within it the same merges were made as if it stood alone: t, u is its encoding.
+// Conversely, let all neighbours in a sequence of tokens be such. Then it is the encoding of the whole: suppose that a
+// merge crosses an edge between two of the tokens, t and u, and take the first one that crosses any. Until then all
+// merges within the span of t and u were those that are made when it stands alone, so this one would be made there as
+// well, and t, u would not be its encoding. Where two windows share a token, all neighbours are neighbours in one of
+// them.
+std::size_t Merger::merge_windows(const std::uint8_t* bytes, std::size_t size, Id* ids) {
+    constexpr std::size_t kWindow = kLaneSymbols;
+    constexpr std::size_t kStride = 40;
+    constexpr std::size_t kTogether = 64;
+    window_ids_.resize(kTogether * kWindow);
+    MergeJob windows[kTogether];
+    std::size_t written = 0;
+    std::size_t shared = 0;        // number of the token that the last two windows share,
+    std::size_t shared_begin = 0;  // and where it begins
+    for (std::size_t begin = 0; begin == 0 || begin + kWindow - kStride < size;) {
+        std::size_t count = 0;
+        for (; count < kTogether && (begin == 0 || begin + kWindow - kStride < size); begin += kStride) {
+            windows[count] = {bytes + begin, std::min(kWindow, size - begin), &window_ids_[count * kWindow], 0};
+            ++count;
+        }
+        merge_short({windows, count});
+        for (const MergeJob& window : std::span(windows, count)) {
+            std::size_t ours = shared, ours_begin = shared_begin;
+            std::size_t theirs = 0, theirs_begin = static_cast<std::size_t>(window.bytes - bytes);
+            while (written > 0 && (ours_begin != theirs_begin || ids[ours] != window.ids[theirs])) {
+                const bool move_ours = ours_begin <= theirs_begin;
+                const bool move_theirs = theirs_begin <= ours_begin;
+                if (move_ours) ours_begin += vocabulary_.bytes_of(ids[ours++]).size();
+                if (move_theirs) theirs_begin += vocabulary_.bytes_of(window.ids[theirs++]).size();
+                if (ours == written || theirs == window.count) return 0;
+            }
+            std::copy(window.ids + theirs, window.ids + window.count, ids + ours);
+            written = ours + window.count - theirs;
+            shared = ours;
+            shared_begin = ours_begin;
+        }
+    }
+    return written;
+}
+
 // A heap of candidate merges, lowest rank first, leftmost among equals. A candidate whose neighbours have changed since
 // is recognised by what stands there now, and dropped.
-std::size_t Merger::merge_long(const std::uint8_t* bytes, std::size_t size, Id* ids) {
+std::size_t Merger::merge_by_heap(const std::uint8_t* bytes, std::size_t size, Id* ids) {
     if (size >= 0xFFFFFFFF) throw std::length_error("a single pretoken of 4 GiB or more cannot be encoded");
     const auto count = static_cast<std::uint32_t>(size);
     symbols_.resize(count);

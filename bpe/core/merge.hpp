@@ -46,14 +46,17 @@ class Merger {
     Id whole_character(const MergeJob& job, std::size_t i, std::size_t& length) const;
     bool begin(Lane& lane, MergeJob& job) const;
     static void finish(const Lane& lane, MergeJob& job);
-    std::size_t merge_long(const std::uint8_t* bytes, std::size_t size, Id* ids);
+    void merge_short(std::span<MergeJob> jobs);
+    std::size_t merge_windows(const std::uint8_t* bytes, std::size_t size, Id* ids);
+    std::size_t merge_by_heap(const std::uint8_t* bytes, std::size_t size, Id* ids);
 
     const Vocabulary& vocabulary_;
     MergeRound merge_round_;
     LookUpAll look_up_all_;
     std::array<Lane, kLanes> lanes_{};
     std::array<MergeJob*, kLanes> job_of_lane_{};
-    std::vector<Id> symbols_;                // merge_long: the id that begins at a byte
+    std::vector<Id> window_ids_;             // merge_windows
+    std::vector<Id> symbols_;                // merge_by_heap: the id that begins at a byte
     std::vector<std::uint32_t> next_;        // where the next one begins
     std::vector<std::uint32_t> previous_;    // where the one before begins
     std::vector<std::uint64_t> candidates_;  // a heap of rank << 32 | place

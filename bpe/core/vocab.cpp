@@ -77,7 +77,7 @@ Vocabulary::Vocabulary(std::span<const std::uint8_t> bytes, std::span<const std:
     for (std::size_t i = 0; i < ids.size(); ++i) {
         std::memcpy(bytes_.data() + starts_[ids[i]], bytes.data() + offsets[i], offsets[i + 1] - offsets[i]);
     }
-    short_tokens_.resize(id_limit());
+    short_tokens_ = ZeroedArray<ShortToken>(id_limit());
     for (Id id = 0; id < id_limit(); ++id) {
         const auto token = bytes_of(id);
         if (token.size() > sizeof(ShortToken::bytes)) continue;
@@ -90,7 +90,7 @@ Vocabulary::Vocabulary(std::span<const std::uint8_t> bytes, std::span<const std:
 }
 
 void Vocabulary::index_tokens() {
-    tokens_.assign(std::bit_ceil(token_count_ * 2 + 1), kNoId);
+    tokens_ = ZeroedArray<std::uint64_t>(std::bit_ceil(token_count_ * 2 + 1), kNoId);
     token_mask_ = tokens_.size() - 1;
     for (Id id = 0; id < id_limit(); ++id) {
         const auto token = bytes_of(id);
@@ -114,13 +114,36 @@ void Vocabulary::index_tokens() {
     }
 }
 
+namespace {
+
+// For `size` of 1 to 15 bytes, by words that overlap.
+bool are_equal(const std::uint8_t* a, const std::uint8_t* b, std::size_t size) {
+    const auto equal = [&](std::size_t at, auto x, auto y) {
+        std::memcpy(&x, a + at, sizeof x);
+        std::memcpy(&y, b + at, sizeof y);
+        return x == y;
+    };
+    if (size >= 8)
+        return equal(0, std::uint64_t{}, std::uint64_t{}) & equal(size - 8, std::uint64_t{}, std::uint64_t{});
+    if (size >= 4)
+        return equal(0, std::uint32_t{}, std::uint32_t{}) & equal(size - 4, std::uint32_t{}, std::uint32_t{});
+    return (a[0] == b[0]) & (a[size / 2] == b[size / 2]) & (a[size - 1] == b[size - 1]);
+}
+
+}  // namespace
+
 Id Vocabulary::find(const std::uint8_t* bytes, std::size_t size, std::uint64_t hash) const {
     for (std::size_t slot = hash & token_mask_;; slot = (slot + 1) & token_mask_) {
         const auto id = static_cast<Id>(tokens_[slot]);
         if (id == kNoId) return kNoId;
         if ((tokens_[slot] ^ hash) >> 32) continue;
-        const auto token = bytes_of(id);
-        if (token.size() == size && std::memcmp(token.data(), bytes, size) == 0) return id;
+        if (size <= sizeof(ShortToken::bytes)) {
+            const ShortToken& token = short_tokens_[id];
+            if (token.length == size && are_equal(token.bytes, bytes, size)) return id;
+        } else {
+            const auto token = bytes_of(id);
+            if (token.size() == size && std::memcmp(token.data(), bytes, size) == 0) return id;
+        }
     }
 }
 
@@ -144,8 +167,8 @@ void Vocabulary::index_pairs() {
     const std::size_t lines = std::bit_ceil(by_length.size() / 4 + 1);  // two to four pairs in each
     pairs_ = ZeroedArray<std::uint64_t>(lines * PairTable::kLine);
     line_mask_ = lines - 1;
-    byte_pairs_.assign(1 << 16, kNoId);
-    characters_.assign(1 << 16, kNoId);
+    byte_pairs_ = ZeroedArray<Id>(1 << 16, kNoId);
+    characters_ = ZeroedArray<Id>(1 << 16, kNoId);
     Merger merger(*this);
     // Those of one length do not need each other's pairs, and are merged together.
     std::vector<MergeJob> jobs;

@@ -78,11 +78,11 @@ class Vocabulary {
     Id find(const std::uint8_t* bytes, std::size_t size) const { return find(bytes, size, hash_bytes(bytes, size)); }
     Id find(const std::uint8_t* bytes, std::size_t size, std::uint64_t hash) const;
     // What `find` will look at, asked for in two steps: the second one waits for the first.
-    void prefetch_find(std::uint64_t hash) const { __builtin_prefetch(&tokens_[hash & token_mask_]); }
+    void prefetch_find(std::uint64_t hash) const { __builtin_prefetch(tokens_.data() + (hash & token_mask_)); }
     void prefetch_token(std::uint64_t hash) const {
         const std::uint64_t entry = tokens_[hash & token_mask_];
         if ((entry ^ hash) >> 32 == 0 && static_cast<Id>(entry) != kNoId) {
-            __builtin_prefetch(bytes_.data() + starts_[static_cast<Id>(entry)]);
+            __builtin_prefetch(short_tokens_.data() + static_cast<Id>(entry));
         }
     }
 
@@ -113,12 +113,12 @@ class Vocabulary {
     void index_characters();
 
     std::vector<std::uint8_t> bytes_;
-    std::vector<std::uint32_t> starts_;  // by id, and one more
-    std::vector<std::uint64_t> tokens_;  // open addressing by hash of the bytes: its high half, and the id
-    std::vector<ShortToken> short_tokens_;
+    std::vector<std::uint32_t> starts_;     // by id, and one more
+    ZeroedArray<std::uint64_t> tokens_{0};  // open addressing by hash of the bytes: its high half, and the id
+    ZeroedArray<ShortToken> short_tokens_{0};
     ZeroedArray<std::uint64_t> pairs_{0};
-    std::vector<Id> byte_pairs_;  // merged() of two single bytes, without a search: each merge begins there
-    std::vector<Id> characters_;  // by code point
+    ZeroedArray<Id> byte_pairs_{0};  // merged() of two single bytes, without a search: each merge begins there
+    ZeroedArray<Id> characters_{0};  // by code point
     std::uint64_t crossed_[256][4] = {};
     std::size_t token_mask_ = 0;
     std::size_t line_mask_ = 0;
