@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from .errors import InputError
 from .streaming import StreamDecoder, StreamEncoder
 from .tokenizer import Tokenizer
-from .trainer import train
+
+if TYPE_CHECKING:
+    from .trainer import train
 
 __all__ = ["InputError", "StreamDecoder", "StreamEncoder", "Tokenizer", "train"]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """`train` is imported when it is first asked for: it takes longer than all the rest, and few need it."""
+    if name != "train":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .trainer import train
+
+    return train

@@ -7,8 +7,7 @@ is recognised, and how a tokenizer of ours is handed to tiktoken.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import regex
@@ -69,8 +68,7 @@ LLAMA4_SPECIAL_TOKENS = (
 CL100K_SPECIAL_TOKENS = ("<|endoftext|>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|endofprompt|>")
 
 
-@dataclass(frozen=True)
-class Pattern:
+class Pattern(NamedTuple):
     """How text is split: the pattern's text, and its place among the core's scanners, if it has one."""
 
     name: str | None

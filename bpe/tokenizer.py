@@ -24,7 +24,7 @@ _CONTINUATION = bytes(range(0x80, 0xC0))  # the bytes of UTF-8 that go on with a
 _NO_SCANNER = 0  # what the core is given for a pattern that it has no scanner for; it is then never used
 
 
-class Tokenizer:
+class Tokenizer(_core.TokenizerBase):
     """A vocabulary, a split pattern and special tokens: all it takes to turn text into ids and back.
 
     The ids are those of ``tiktoken.Encoding`` built from the same four things. Any number of threads may use one
@@ -121,6 +121,7 @@ class Tokenizer:
         scanner = _NO_SCANNER if pattern.scanner is None else pattern.scanner
         self._core = _core.Encoder(tokens, offsets, ids, scanner, self._special_tokens)
         self._all_special = _core.SpecialTokens(self._special_tokens)
+        super().__init__(self._core if pattern.scanner is not None else None, self._all_special)
         self._matchers: dict[frozenset[str], _core.SpecialTokens] = {}
         self.max_token_value: int = max(self._core.id_limit - 1, max(self._special_token_values, default=0))
         if pattern.scanner is None:
@@ -173,13 +174,7 @@ class Tokenizer:
 
     # Encoding
 
-    def encode_ordinary(self, text: str | bytes) -> list[int]:
-        """The ids of `text`, in which special tokens are text like any other.
-
-        Lone surrogates become U+FFFD, as in tiktoken. Bytes are taken too: a byte that is not part of well-formed UTF-8
-        counts as one character that is neither letter, number nor white space, and is kept.
-        """
-        return self._encode(text, None)
+    # encode_ordinary is inherited from the core: as a Python function around it, it would take twice as long for a word.
 
     def encode(
         self,
@@ -200,6 +195,8 @@ class Tokenizer:
         Raises:
             ValueError: the text holds a disallowed special token.
         """
+        if not allowed_special and disallowed_special == "all":
+            return self._encode_without_special(text)
         return self._encode(text, self._special_for(text, allowed_special, disallowed_special))
 
     def encode_to_numpy(
@@ -236,7 +233,7 @@ class Tokenizer:
 
     def encode_ordinary_batch(self, text: Iterable[str | bytes], *, num_threads: int = 8) -> list[list[int]]:
         """`encode_ordinary` of each text, on several threads."""
-        return self._lists(*self.encode_flat(text, num_threads=num_threads))
+        return self._core.lists(*self.encode_flat(text, num_threads=num_threads))
 
     def encode_batch(
         self,
@@ -247,7 +244,7 @@ class Tokenizer:
         disallowed_special: Literal["all"] | Collection[str] = "all",
     ) -> list[list[int]]:
         """`encode` of each text, on several threads."""
-        return self._lists(
+        return self._core.lists(
             *self.encode_flat(
                 text,
                 num_threads=num_threads,
@@ -529,12 +526,6 @@ class Tokenizer:
         ):
             raise ValueError(f"out must be a writable, contiguous array of {wanted} with one dimension")
         return bool(wanted == np.uint16)
-
-    @staticmethod
-    def _lists(ids: npt.NDArray[np.uint32], offsets: npt.NDArray[np.int64]) -> list[list[int]]:
-        flat: list[int] = ids.tolist()
-        ends: list[int] = offsets.tolist()
-        return [flat[begin:end] for begin, end in zip(ends, ends[1:], strict=False)]
 
     def _encode(self, text: str | bytes, special: _core.SpecialTokens | None) -> list[int]:
         if self.pattern.scanner is None:

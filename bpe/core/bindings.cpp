@@ -1,6 +1,10 @@
 // The only file that knows Python: it turns Python's objects into bytes, arrays and numbers, and back.
 
 #include <nanobind/nanobind.h>
+
+#if PY_VERSION_HEX < 0x030B0000
+#include <longintrepr.h>
+#endif
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
@@ -117,6 +121,21 @@ class Text {
     Bytes bytes_;
 };
 
+// The value of an int that stands in one digit, as ids do; the interpreter's function for it takes longer than all the
+// rest of decoding.
+std::optional<Id> small_int(PyObject* object) {
+    auto* number = reinterpret_cast<PyLongObject*>(object);
+#if PY_VERSION_HEX >= 0x030C0000
+    if (!PyUnstable_Long_IsCompact(number)) return std::nullopt;
+    const Py_ssize_t value = PyUnstable_Long_CompactValue(number);
+    return value < 0 ? std::nullopt : std::optional(static_cast<Id>(value));
+#else
+    const Py_ssize_t digits = Py_SIZE(object);
+    if (digits == 1) return static_cast<Id>(number->ob_digit[0]);
+    return digits == 0 ? std::optional<Id>(0) : std::nullopt;
+#endif
+}
+
 // An id from an int, or from whatever has __index__, as numpy's numbers do.
 Id id_from(PyObject* object) {
     const auto checked = [](PyObject* number) {
@@ -128,7 +147,10 @@ Id id_from(PyObject* object) {
         }
         return static_cast<Id>(value);
     };
-    if (PyLong_CheckExact(object)) return checked(object);
+    if (PyLong_CheckExact(object)) {
+        if (const std::optional<Id> value = small_int(object)) return *value;
+        return checked(object);
+    }
     const nb::object number = nb::steal(PyNumber_Index(object));
     if (!number.is_valid()) nb::raise_python_error();
     return checked(number.ptr());
@@ -219,6 +241,20 @@ class PythonEncoder {
         return nb::make_tuple(put<Id>(*encoded, out), offsets);
     }
 
+    // The ids of several texts, cut at the offsets, as a list of lists.
+    nb::object lists(const InputArray<Id>& ids, const InputArray<std::int64_t>& offsets) {
+        nb::object lists = nb::steal(PyList_New(static_cast<Py_ssize_t>(offsets.size()) - 1));
+        if (!lists.is_valid()) nb::raise_python_error();
+        for (std::size_t i = 0; i + 1 < offsets.size(); ++i) {
+            const auto begin = static_cast<std::size_t>(offsets.data()[i]);
+            const auto end = static_cast<std::size_t>(offsets.data()[i + 1]);
+            if (begin > end || end > ids.size()) throw std::invalid_argument("the offsets do not fit the ids");
+            PyList_SET_ITEM(lists.ptr(), static_cast<Py_ssize_t>(i),
+                            list_of(std::span(ids.data() + begin, end - begin)).release().ptr());
+        }
+        return lists;
+    }
+
     nb::object encode_pretokens(nb::handle objects) {
         const Texts pretokens(objects);
         IdBuffer ids;
@@ -266,13 +302,14 @@ class PythonEncoder {
     std::size_t id_limit() const { return encoder_.vocabulary().id_limit(); }
 
     nb::object decode_bytes(nb::handle sequence) const {
-        const std::vector<char> text = decoded(sequence);
-        return nb::steal(PyBytes_FromStringAndSize(text.data(), static_cast<Py_ssize_t>(text.size())));
+        const Joined text = decoded(sequence);
+        return nb::steal(PyBytes_FromStringAndSize(text.data.get(), static_cast<Py_ssize_t>(text.size)));
     }
 
     nb::object decode(nb::handle sequence, const char* errors) const {
-        const std::vector<char> text = decoded(sequence);
-        nb::object result = nb::steal(PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()), errors));
+        const Joined text = decoded(sequence);
+        nb::object result =
+            nb::steal(PyUnicode_DecodeUTF8(text.data.get(), static_cast<Py_ssize_t>(text.size), errors));
         if (!result.is_valid()) nb::raise_python_error();
         return result;
     }
@@ -374,42 +411,68 @@ class PythonEncoder {
 
     // The bytes that ids stand for, one after the other. Most tokens are short: 15 bytes are copied, and the end moves
     // on by as many as the token has.
-    std::vector<char> decoded(nb::handle sequence) const {
-        std::vector<char> text;
+    struct Joined {
+        std::unique_ptr<char[]> data;
         std::size_t size = 0;
-        const auto take = [&](Id id) {
-            if (text.size() - size < 16) text.resize(text.size() + text.size() / 2 + 64);
-            if (id < encoder_.vocabulary().id_limit()) [[likely]] {
-                const Vocabulary::ShortToken& token = encoder_.vocabulary().short_token(id);
-                std::memcpy(text.data() + size, &token, sizeof token);
-                size += token.length;
+    };
+    Joined decoded(nb::handle sequence) const {
+        if (InputArray<Id> array; nb::try_cast(sequence, array, false)) {
+            return decoded(std::span(array.data(), array.size()));
+        }
+        const nb::object items = nb::steal(PySequence_Fast(sequence.ptr(), "expected a sequence of ints"));
+        if (!items.is_valid()) nb::raise_python_error();
+        const std::vector<Id> ids = ids_of(items);
+        return decoded(std::span<const Id>(ids));
+    }
+    Joined decoded(std::span<const Id> ids) const {
+        const Vocabulary& vocabulary = encoder_.vocabulary();
+        std::size_t room = ids.size() * 6 + 64;
+        Joined text{std::make_unique_for_overwrite<char[]>(room)};
+        const auto make_room = [&](std::size_t more) {
+            if (room - text.size >= more) [[likely]]
+                return;
+            room += room / 2 + more;
+            auto larger = std::make_unique_for_overwrite<char[]>(room);
+            std::memcpy(larger.get(), text.data.get(), text.size);
+            text.data = std::move(larger);
+        };
+        constexpr std::size_t kAhead = 16;
+        for (std::size_t i = 0; i < ids.size(); ++i) {
+            const Id id = ids[i];
+            if (i + kAhead < ids.size() && ids[i + kAhead] < vocabulary.id_limit()) {
+                __builtin_prefetch(&vocabulary.short_token(ids[i + kAhead]));
+            }
+            make_room(16);
+            if (id < vocabulary.id_limit()) [[likely]] {
+                const Vocabulary::ShortToken& token = vocabulary.short_token(id);
+                std::memcpy(text.data.get() + text.size, &token, sizeof token);
+                text.size += token.length;
                 if (token.length) [[likely]]
-                    return;
+                    continue;
             }
             const Bytes token = lookup(id);
-            if (text.size() - size < token.size()) text.resize(text.size() + text.size() / 2 + token.size());
-            std::memcpy(text.data() + size, token.data(), token.size());
-            size += token.size();
-        };
-        if (InputArray<Id> array; nb::try_cast(sequence, array, false)) {
-            text.resize(array.size() * 5 + 64);
-            for (std::size_t i = 0; i < array.size(); ++i) take(array.data()[i]);
-        } else {
-            const nb::object items = nb::steal(PySequence_Fast(sequence.ptr(), "expected a sequence of ints"));
-            if (!items.is_valid()) nb::raise_python_error();
-            text.resize(static_cast<std::size_t>(PySequence_Fast_GET_SIZE(items.ptr())) * 5 + 64);
-            // An __index__ may run any code, so the size is asked for again, and the item is held.
-            for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(items.ptr()); ++i) {
-                PyObject* item = PySequence_Fast_GET_ITEM(items.ptr(), i);
-                if (PyLong_CheckExact(item)) [[likely]] {
-                    take(id_from(item));
-                } else {
-                    take(id_from(nb::borrow(item).ptr()));
-                }
-            }
+            make_room(token.size());
+            std::memcpy(text.data.get() + text.size, token.data(), token.size());
+            text.size += token.size();
         }
-        text.resize(size);
         return text;
+    }
+
+    // An __index__ may run any code, so the size is asked for again, and the item is held. The ints lie all over the
+    // memory, so they are asked for some ahead.
+    static std::vector<Id> ids_of(const nb::object& items) {
+        constexpr Py_ssize_t kAhead = 16;
+        std::vector<Id> ids(static_cast<std::size_t>(PySequence_Fast_GET_SIZE(items.ptr())));
+        std::size_t count = 0;
+        for (Py_ssize_t i = 0; i < std::min<Py_ssize_t>(PySequence_Fast_GET_SIZE(items.ptr()), ids.size()); ++i) {
+            if (i + kAhead < PySequence_Fast_GET_SIZE(items.ptr())) {
+                __builtin_prefetch(PySequence_Fast_GET_ITEM(items.ptr(), i + kAhead));
+            }
+            PyObject* item = PySequence_Fast_GET_ITEM(items.ptr(), i);
+            ids[count++] = PyLong_CheckExact(item) ? id_from(item) : id_from(nb::borrow(item).ptr());
+        }
+        ids.resize(count);
+        return ids;
     }
 
     Bytes lookup(Id id) const {
@@ -428,6 +491,46 @@ class PythonEncoder {
     std::vector<PyObject*> integers_;
     nb::object empty_array_;
     nb::object id_type_;
+};
+
+// The methods of Tokenizer, its subclass in Python, that are called for so little text that a Python function around them
+// would take longer than they do.
+class TokenizerBase {
+ public:
+    // `core` is None where the pattern has no scanner.
+    TokenizerBase(nb::object core, nb::object all_special)
+        : core_(std::move(core)),
+          all_special_(std::move(all_special)),
+          encoder_(core_.is_none() ? nullptr : nb::cast<PythonEncoder*>(core_)),
+          special_(nb::cast<const SpecialTokens*>(all_special_)) {}
+
+    static nb::object encode_ordinary(nb::handle_t<TokenizerBase> self, nb::handle text) {
+        const TokenizerBase& base = of(self);
+        if (!base.encoder_) return self.attr("_encode_slowly")(text, nb::none());
+        return base.encoder_->encode(text, nullptr);
+    }
+
+    // `encode` of Tokenizer as it is mostly called: no special token is allowed, and any is an error.
+    static nb::object encode_without_special(nb::handle_t<TokenizerBase> self, nb::handle text) {
+        const TokenizerBase& base = of(self);
+        {
+            const Text content(text);
+            const Bytes bytes = content.bytes();
+            if (const auto match = base.special_->find(bytes, 0); match.begin < bytes.size()) {
+                const Bytes token = bytes.subspan(match.begin, match.end - match.begin);
+                self.attr("_raise_disallowed")(nb::str(reinterpret_cast<const char*>(token.data()), token.size()));
+            }
+        }
+        return encode_ordinary(self, text);
+    }
+
+ private:
+    static const TokenizerBase& of(nb::handle_t<TokenizerBase> self) { return *nb::inst_ptr<TokenizerBase>(self); }
+
+    nb::object core_;
+    nb::object all_special_;
+    PythonEncoder* encoder_;
+    const SpecialTokens* special_;
 };
 
 std::shared_ptr<SpecialTokens> make_special_tokens(nb::dict tokens) {
@@ -662,6 +765,15 @@ NB_MODULE(_core, m) {
         .def("first_of", &first_special_of, nb::arg("texts"), nb::arg("separator").none(),
              "The number of the first of the texts in which one stands outside the separators, and which; or None.");
 
+    nb::class_<TokenizerBase>(m, "TokenizerBase")
+        .def(nb::init<nb::object, nb::object>(), nb::arg("core").none(), nb::arg("all_special"))
+        .def("encode_ordinary", &TokenizerBase::encode_ordinary, nb::arg("text").none(),
+             R"(The ids of `text`, in which special tokens are text like any other.
+
+Lone surrogates become U+FFFD, as in tiktoken. Bytes are taken too: a byte that is not part of well-formed UTF-8 counts
+as one character that is neither letter, number nor white space, and is kept.)")
+        .def("_encode_without_special", &TokenizerBase::encode_without_special, nb::arg("text").none());
+
     nb::class_<PythonEncoder>(m, "Encoder")
         .def(nb::init<nb::bytes, InputArray<std::uint64_t>, InputArray<Id>, int, nb::dict, const std::string&>(),
              nb::arg("tokens"), nb::arg("offsets"), nb::arg("ids"), nb::arg("pattern"), nb::arg("special_tokens"),
@@ -671,6 +783,7 @@ NB_MODULE(_core, m) {
         .def("count", &PythonEncoder::count, nb::arg("text").none(), nb::arg("special").none())
         .def("encode_all", &PythonEncoder::encode_all, nb::arg("texts"), nb::arg("special").none(), nb::arg("threads"),
              nb::arg("separator").none() = nb::none(), nb::arg("short_ids") = false, nb::arg("out").none() = nb::none())
+        .def("lists", &PythonEncoder::lists, nb::arg("ids"), nb::arg("offsets"))
         .def("encode_pretokens", &PythonEncoder::encode_pretokens, nb::arg("pretokens"))
         .def("merge", &PythonEncoder::merge, nb::arg("pretoken"))
         .def("merge_plain", &PythonEncoder::merge_plain, nb::arg("pretoken"))
