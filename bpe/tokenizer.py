@@ -207,7 +207,9 @@ class Tokenizer(_core.TokenizerBase):
         disallowed_special: Literal["all"] | Collection[str] = "all",
     ) -> npt.NDArray[np.uint32]:
         """As `encode`, but an array [tokens] of uint32."""
-        special = self._special_for(text, allowed_special, disallowed_special)
+        special = None
+        if allowed_special or disallowed_special:
+            special = self._special_for(text, allowed_special, disallowed_special)
         if self.pattern.scanner is None:
             import numpy as np
 
@@ -387,6 +389,16 @@ class Tokenizer(_core.TokenizerBase):
             if found is not None:
                 self._raise_disallowed(found[1], where=f"{os.fspath(names[found[0]])}: ")
         return self._encode_all(contents, special, num_threads, separator, dtype, out)
+
+    def limit_cache(self, megabytes: int) -> None:
+        """Let what is remembered of words seen take at most so many MB (2**20 bytes), 64 unless this is called.
+
+        Half is for the first thread, the other half for all others, but at least 1 MB for each. The ids do not depend on
+        it. What was remembered is forgotten.
+        """
+        if megabytes < 1:
+            raise ValueError(f"megabytes is {megabytes}; at least 1 is needed")
+        self._core.limit_cache(megabytes << 20)
 
     def count(self, text: str | bytes) -> int:
         """How many ids `encode_ordinary` would give."""

@@ -322,6 +322,8 @@ class PythonEncoder {
 
     const Encoder& encoder() const { return encoder_; }
 
+    void limit_cache(std::size_t bytes) { encoder_.limit_cache(bytes); }
+
     std::size_t longest_token() const { return encoder_.vocabulary().longest_token(); }
     std::size_t pair_count() const { return encoder_.vocabulary().pair_count(); }
 
@@ -493,8 +495,8 @@ class PythonEncoder {
     nb::object id_type_;
 };
 
-// The methods of Tokenizer, its subclass in Python, that are called for so little text that a Python function around them
-// would take longer than they do.
+// The methods of Tokenizer, its subclass in Python, that are called for so little text that a Python function around
+// them would take longer than they do.
 class TokenizerBase {
  public:
     // `core` is None where the pattern has no scanner.
@@ -793,6 +795,7 @@ as one character that is neither letter, number nor white space, and is kept.)")
         .def_prop_ro("id_limit", &PythonEncoder::id_limit)
         .def("decode", &PythonEncoder::decode, nb::arg("ids"), nb::arg("errors"))
         .def("decode_bytes", &PythonEncoder::decode_bytes, nb::arg("ids"))
+        .def("limit_cache", &PythonEncoder::limit_cache, nb::arg("bytes"))
         .def("pairs", &PythonEncoder::pairs)
         .def_prop_ro("longest_token", &PythonEncoder::longest_token)
         .def_prop_ro("pair_count", &PythonEncoder::pair_count);

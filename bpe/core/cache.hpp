@@ -16,6 +16,23 @@
 
 namespace bpe {
 
+// One block of memory, given out in parts. It is in large pages where there are such, since lookups go everywhere, and
+// the system gives it only as it is touched: an encoder that sees little text takes little of it, and starts at once.
+class Arena {
+ public:
+    explicit Arena(std::size_t bytes) : memory_(bytes) {}
+    // The sizes of all parts but the last are multiples of 128, so that entries do not lie across cache lines.
+    template <class T>
+    T* take(std::size_t count) {
+        used_ += count * sizeof(T);
+        return reinterpret_cast<T*>(memory_.data() + used_ - count * sizeof(T));
+    }
+
+ private:
+    ZeroedArray<std::byte> memory_;
+    std::size_t used_ = 0;
+};
+
 // What is known of one pretoken, in one word, so that it can be written out without following a pointer:
 //   bits 0..1     how many ids stand in the word; 0 if they stand in the store, or nothing is known
 //   bits 2..61    up to three ids of 20 bits
@@ -61,30 +78,40 @@ class Encoding {
 // A place is counted from the beginning of time, so that it tells whether what stood there still does.
 class Store {
  public:
-    // What a batch may add while places found in it must stay good.
-    static constexpr std::size_t kSlack = 1u << 19;
+    Store(Arena& arena, std::size_t size) : ids_(arena.take<Id>(size)), size_(size - kReadBeyond), head_(size_) {}
 
-    const Id* at(std::uint64_t place) const { return ids_.data() + (place & (kSize - 1)); }
-    bool holds(Encoding encoding) const { return encoding.is_inline() || head_ - encoding.place() <= kSize - kSlack; }
+    // Places found from now on stay good until this is called again.
+    void begin_batch() { batch_ = head_; }
 
+    bool holds(Encoding encoding) const { return encoding.is_inline() || holds(encoding.place()); }
+    // What stands at a place that is held, or is to be asked for.
+    const Id* at(std::uint64_t place) const {
+        const std::uint64_t age = std::min<std::uint64_t>(head_ - place, size_);
+        return ids_ + (age <= next_ ? next_ - age : next_ + size_ - age);
+    }
+
+    // Nothing, if the batch has added all that it may.
     Encoding keep(std::span<const Id> ids) {
         if (Encoding::fit_into_a_word(ids)) return Encoding::of(ids);
-        const std::uint64_t place = take(ids.size());
-        std::copy(ids.begin(), ids.end(), begin_of(place));
-        return Encoding::stored(place, ids.size());
+        Id* out = take(ids.size());
+        if (!out) return {};
+        std::copy(ids.begin(), ids.end(), out);
+        return Encoding::stored(head_ - ids.size(), ids.size());
     }
 
     // The ids, then the length of the text, then the text; the place is that of the ids, however few they are.
     Encoding keep_with_text(std::span<const Id> ids, std::span<const std::uint8_t> text) {
-        const std::uint64_t place = take(ids.size() + 1 + (text.size() + sizeof(Id) - 1) / sizeof(Id));
-        Id* out = std::copy(ids.begin(), ids.end(), begin_of(place));
+        const std::size_t count = ids.size() + 1 + (text.size() + sizeof(Id) - 1) / sizeof(Id);
+        Id* out = take(count);
+        if (!out) return {};
+        out = std::copy(ids.begin(), ids.end(), out);
         *out = static_cast<Id>(text.size());
         std::memcpy(out + 1, text.data(), text.size());
-        return Encoding::stored(place, ids.size());
+        return Encoding::stored(head_ - count, ids.size());
     }
     // What keep_with_text gave, if it is still there and its text is this one, with the ids in it if they are few.
     Encoding with_text(Encoding kept, std::span<const std::uint8_t> text) const {
-        if (head_ - kept.place() > kSize - kSlack) return {};
+        if (!kept.known() || !holds(kept.place())) return {};
         const std::span<const Id> ids(at(kept.place()), kept.stored_count());
         const Id* length = ids.data() + ids.size();
         if (*length != text.size() || std::memcmp(length + 1, text.data(), text.size()) != 0) return {};
@@ -92,20 +119,29 @@ class Store {
     }
 
  private:
-    static constexpr std::size_t kSize = 1u << 22;  // in ids: 16 MiB
+    static constexpr std::size_t kReadBeyond = 4;  // ids are read four by four
 
-    Id* begin_of(std::uint64_t place) { return ids_.data() + (place & (kSize - 1)); }
+    // What a batch may add.
+    std::size_t slack() const { return size_ / 8; }
+    // What is older than this may be overwritten before the batch ends.
+    bool holds(std::uint64_t place) const { return head_ - place <= size_ - slack(); }
 
     // Room for so many ids, side by side.
-    std::uint64_t take(std::size_t count) {
-        const std::size_t left = kSize - (head_ & (kSize - 1));
-        if (left < count) head_ += left;
-        head_ += count;
-        return head_ - count;
+    Id* take(std::size_t count) {
+        const std::size_t left = size_ - next_;
+        const std::size_t skipped = left < count ? left : 0;
+        if (head_ + skipped + count - batch_ > slack()) return nullptr;
+        if (skipped) next_ = 0;
+        head_ += skipped + count;
+        next_ += count;
+        return ids_ + next_ - count;
     }
 
-    ZeroedArray<Id> ids_{kSize + 4};  // ids are read four by four
-    std::uint64_t head_ = kSize;      // so that place 0, which a table's empty entries name, is never alive
+    Id* ids_;
+    std::size_t size_;
+    std::size_t next_ = 0;     // where the next ids go,
+    std::uint64_t head_;       // and the place that this is; at first such that place 0, of empty entries, is not held
+    std::uint64_t batch_ = 0;  // the place where the batch began
 };
 
 // Eight bytes as a word, the first in its lowest bits, on any machine.
@@ -145,6 +181,8 @@ class ShortTable {  // up to 7 bytes
         Encoding values[kEntries];
     };
 
+    ShortTable(Arena& arena, unsigned bits) : buckets_(arena.take<Bucket>(std::size_t{1} << bits)), shift_(64 - bits) {}
+
     static Key key_of(const Batch& batch, std::size_t i) {
         const std::uint8_t* bytes = batch.text + batch.edges[i];
         const std::size_t length = batch.length(i);
@@ -156,7 +194,7 @@ class ShortTable {  // up to 7 bytes
         }
         return word | std::uint64_t{length} << 56;
     }
-    Bucket& bucket(Key key) { return buckets_[hash_of(key) >> (64 - kBits)]; }
+    Bucket& bucket(Key key) { return buckets_[hash_of(key) >> shift_]; }
 
     static Encoding find(const Bucket& bucket, Key key, const Batch&, std::size_t, const Store& store) {
         Encoding found;
@@ -164,12 +202,13 @@ class ShortTable {  // up to 7 bytes
         return found.where(store.holds(found));
     }
     static Encoding put(Bucket& bucket, Key key, std::span<const std::uint8_t>, std::span<const Id> ids, Store& store) {
-        return put_first(bucket, key, store.keep(ids));
+        const Encoding kept = store.keep(ids);
+        return kept.known() ? put_first(bucket, key, kept) : kept;
     }
 
  private:
-    static constexpr unsigned kBits = 16;  // 4 MiB
-    ZeroedArray<Bucket> buckets_{std::size_t{1} << kBits};
+    Bucket* buckets_;
+    unsigned shift_;
 };
 
 class MediumTable {  // 8 to 15 bytes; a bucket is two cache lines, since one would hold only two entries
@@ -186,13 +225,16 @@ class MediumTable {  // 8 to 15 bytes; a bucket is two cache lines, since one wo
     };
 
     // The last eight bytes, of which those that the first eight hold as well are shifted out: one to eight of them.
+    MediumTable(Arena& arena, unsigned bits)
+        : buckets_(arena.take<Bucket>(std::size_t{1} << bits)), shift_(64 - bits) {}
+
     static Key key_of(const Batch& batch, std::size_t i) {
         const std::uint8_t* bytes = batch.text + batch.edges[i];
         const std::size_t length = batch.length(i);
         const std::uint64_t rest = load_word(bytes + length - 8) >> 8 >> 8 * (kLongestMedium - length);
         return {load_word(bytes), rest | std::uint64_t{length} << 56};
     }
-    Bucket& bucket(const Key& key) { return buckets_[hash_of(key.low, key.high) >> (64 - kBits)]; }
+    Bucket& bucket(const Key& key) { return buckets_[hash_of(key.low, key.high) >> shift_]; }
 
     static Encoding find(const Bucket& bucket, const Key& key, const Batch&, std::size_t, const Store& store) {
         Encoding found;
@@ -204,12 +246,13 @@ class MediumTable {  // 8 to 15 bytes; a bucket is two cache lines, since one wo
     }
     static Encoding put(Bucket& bucket, const Key& key, std::span<const std::uint8_t>, std::span<const Id> ids,
                         Store& store) {
-        return put_first(bucket, key, store.keep(ids));
+        const Encoding kept = store.keep(ids);
+        return kept.known() ? put_first(bucket, key, kept) : kept;
     }
 
  private:
-    static constexpr unsigned kBits = 16;  // 8 MiB
-    ZeroedArray<Bucket> buckets_{std::size_t{1} << kBits};
+    Bucket* buckets_;
+    unsigned shift_;
 };
 
 class LongTable {  // 16 to 256 bytes: the table holds parts of hashes, the store ids and bytes
@@ -223,10 +266,12 @@ class LongTable {  // 16 to 256 bytes: the table holds parts of hashes, the stor
         Encoding values[kEntries];
     };
 
+    LongTable(Arena& arena, unsigned bits) : buckets_(arena.take<Bucket>(std::size_t{1} << bits)), shift_(64 - bits) {}
+
     static Key key_of(const Batch& batch, std::size_t i) {
         return hash_bytes(batch.text + batch.edges[i], std::min<std::size_t>(batch.length(i), kLongest + 1));
     }
-    Bucket& bucket(Key key) { return buckets_[key >> (64 - kBits)]; }
+    Bucket& bucket(Key key) { return buckets_[key >> shift_]; }
 
     // Asks for what `find` will compare in the store.
     static void prefetch(const Bucket& bucket, Key key, const Store& store) {
@@ -244,29 +289,38 @@ class LongTable {  // 16 to 256 bytes: the table holds parts of hashes, the stor
     }
     static Encoding put(Bucket& bucket, Key key, std::span<const std::uint8_t> text, std::span<const Id> ids,
                         Store& store) {
-        return store.with_text(put_first(bucket, static_cast<Tag>(key), store.keep_with_text(ids, text)), text);
+        const Encoding kept = store.keep_with_text(ids, text);
+        if (kept.known()) put_first(bucket, static_cast<Tag>(key), kept);
+        return store.with_text(kept, text);
     }
 
  private:
-    static constexpr unsigned kBits = 16;  // 4 MiB
-    ZeroedArray<Bucket> buckets_{std::size_t{1} << kBits};
+    Bucket* buckets_;
+    unsigned shift_;
 };
 
-struct PretokenCache {
-    ZeroedArray<ShortFront> short_front{std::size_t{1} << kShortFrontBits};
-    ZeroedArray<MediumFront> medium_front{std::size_t{1} << kMediumFrontBits};
-    ShortTable short_table;
-    MediumTable medium_table;
-    LongTable long_table;
-    Store store;
+class PretokenCache {
+ public:
+    static constexpr std::size_t kLeastBytes = std::size_t{1} << 20;
+    static constexpr std::size_t kMostBytes = std::size_t{32} << 20;  // more was not worth its misses
 
-    Fronts fronts() { return {short_front.data(), medium_front.data()}; }
+    // Takes `bytes` in all, of kLeastBytes to kMostBytes: up to half for the tables, the rest for the store.
+    explicit PretokenCache(std::size_t bytes)
+        : arena_(bytes),
+          short_front_(arena_.take<ShortFront>(std::size_t{1} << kShortFrontBits)),
+          medium_front_(arena_.take<MediumFront>(std::size_t{1} << kMediumFrontBits)),
+          short_table(arena_, table_bits(bytes)),
+          medium_table(arena_, table_bits(bytes)),
+          long_table(arena_, table_bits(bytes)),
+          store(arena_, (bytes - kFrontBytes - (kBucketBytes << table_bits(bytes))) / sizeof(Id)) {}
+
+    Fronts fronts() { return {short_front_, medium_front_}; }
 
     void put_in_front(ShortTable::Key key, Encoding value) {
-        short_front[hash_of(key) >> (64 - kShortFrontBits)] = {key, value.bits()};
+        short_front_[hash_of(key) >> (64 - kShortFrontBits)] = {key, value.bits()};
     }
     void put_in_front(const MediumTable::Key& key, Encoding value) {
-        medium_front[hash_of(key.low, key.high) >> (64 - kMediumFrontBits)] = {key.low, key.high, value.bits(), 0};
+        medium_front_[hash_of(key.low, key.high) >> (64 - kMediumFrontBits)] = {key.low, key.high, value.bits(), 0};
     }
 
     // Remembers the ids of pretoken i of the batch, which has at most LongTable::kLongest bytes.
@@ -277,6 +331,15 @@ struct PretokenCache {
     }
 
  private:
+    static constexpr std::size_t kFrontBytes =
+        (sizeof(ShortFront) << kShortFrontBits) + (sizeof(MediumFront) << kMediumFrontBits);
+    static constexpr std::size_t kBucketBytes =
+        sizeof(ShortTable::Bucket) + sizeof(MediumTable::Bucket) + sizeof(LongTable::Bucket);
+
+    static unsigned table_bits(std::size_t bytes) {
+        return static_cast<unsigned>(std::bit_width(bytes / 2 / kBucketBytes) - 1);
+    }
+
     template <class Table>
     Encoding put_into(Table& table, const Batch& batch, std::size_t i, std::span<const Id> ids) {
         const auto key = Table::key_of(batch, i);
@@ -286,12 +349,16 @@ struct PretokenCache {
         }
         return value;
     }
-};
 
-// The most that a batch of `pretokens` can add to a store.
-constexpr std::size_t most_stored(std::size_t pretokens) {
-    return pretokens * (Encoding::kMostIds + 1 + LongTable::kLongest / sizeof(Id));
-}
-static_assert(most_stored(kBatch) <= Store::kSlack);
+    Arena arena_;
+    ShortFront* short_front_;
+    MediumFront* medium_front_;
+
+ public:
+    ShortTable short_table;
+    MediumTable medium_table;
+    LongTable long_table;
+    Store store;
+};
 
 }  // namespace bpe

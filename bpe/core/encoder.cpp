@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstring>
 #include <iterator>
+#include <thread>
 #include <type_traits>
 
 #include "threads.hpp"
@@ -12,11 +13,13 @@ namespace bpe {
 
 // What one call works with.
 struct Encoder::Workspace {
-    Workspace(const Vocabulary& vocabulary, const Kernel& kernel) : merger(vocabulary, kernel) {}
+    Workspace(const Vocabulary& vocabulary, const Kernel& kernel, std::size_t cache_bytes, std::size_t limit)
+        : merger(vocabulary, kernel), cache(cache_bytes), cache_limit(limit) {}
 
     Merger merger;
     PretokenCache cache;
-    IdBuffer ids;  // for who wants them only for a moment
+    std::size_t cache_limit;  // of the encoder, when this was made
+    IdBuffer ids;             // for who wants them only for a moment
     // One batch.
     std::uint64_t ends[kBatch];
     std::uint32_t edges[kBatch + 1 + 8];
@@ -39,17 +42,22 @@ struct Encoder::Workspace {
 
 Encoder::Loan::Loan(const Encoder& encoder) : encoder_(encoder), workspace_(encoder.first_idle_.exchange(nullptr)) {
     if (workspace_) return;
+    std::size_t cache_bytes, limit;
     {
         const std::lock_guard lock(encoder.mutex_);
         if (!encoder.idle_.empty()) {
             workspace_ = std::move(encoder.idle_.back());
             encoder.idle_.pop_back();
+            return;
         }
+        cache_bytes = encoder.share_of(encoder.workspaces_++);
+        limit = encoder.cache_limit_;
     }
-    if (!workspace_) workspace_ = std::make_unique<Workspace>(*encoder.vocabulary_, encoder.kernel_);
+    workspace_ = std::make_unique<Workspace>(*encoder.vocabulary_, encoder.kernel_, cache_bytes, limit);
 }
 
 Encoder::Loan::~Loan() {
+    if (workspace_->cache_limit != encoder_.cache_limit_) return;
     workspace_->ids.trim(std::size_t{1} << 18);
     Workspace* none = nullptr;
     if (encoder_.first_idle_.compare_exchange_strong(none, workspace_.get())) {
@@ -67,10 +75,27 @@ std::span<const Id> Encoder::Loan::encode(Bytes text, const SpecialTokens* speci
     return {ids.data(), ids.size()};
 }
 
-Encoder::Encoder(std::shared_ptr<const Vocabulary> vocabulary, Pattern pattern, const Kernel& kernel)
-    : vocabulary_(std::move(vocabulary)), pattern_(pattern), kernel_(kernel) {}
+Encoder::Encoder(std::shared_ptr<const Vocabulary> vocabulary, Pattern pattern, const Kernel& kernel,
+                 std::size_t cache_limit)
+    : vocabulary_(std::move(vocabulary)), pattern_(pattern), kernel_(kernel), cache_limit_(cache_limit) {}
 
 Encoder::~Encoder() { delete first_idle_.load(); }
+
+void Encoder::limit_cache(std::size_t bytes) {
+    const std::lock_guard lock(mutex_);
+    cache_limit_ = bytes;
+    workspaces_ = 0;  // those at work are thrown away when they are done
+    idle_.clear();
+    delete first_idle_.exchange(nullptr);
+}
+
+// The first workspace takes half of the limit, since many programs need no other; those of further threads, of which a
+// processor core each is expected, share the other half.
+std::size_t Encoder::share_of(std::size_t number) const {
+    const std::size_t others = std::max(2u, std::thread::hardware_concurrency()) - 1;
+    const std::size_t share = cache_limit_ / 2 / (number == 0 ? 1 : others);
+    return std::clamp(share / 128 * 128, PretokenCache::kLeastBytes, PretokenCache::kMostBytes);
+}
 
 void Encoder::encode(Bytes text, const SpecialTokens* special, IdBuffer& ids) const {
     encode_with(*Loan(*this), text, special, ids);
@@ -138,6 +163,7 @@ void Encoder::encode_batch(const Batch& batch, Workspace& workspace, IdBuffer& i
     Missing& missing = workspace.missing;
     kernel_.probe(batch, cache.fronts(), workspace.values, missing);
     workspace.unseen_count = 0;
+    cache.store.begin_batch();
     look_up(cache.short_table, {missing.shorts, missing.short_count}, batch, workspace);
     look_up(cache.medium_table, {missing.mediums, missing.medium_count}, batch, workspace);
     look_up(cache.long_table, {missing.longs, missing.long_count}, batch, workspace);

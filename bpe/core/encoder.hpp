@@ -83,12 +83,19 @@ class IdBuffer {
 // Any number of threads may call it at once: each call borrows a workspace (cache and buffers) for as long as it runs.
 class Encoder {
  public:
-    // A pattern without a scanner of its own has none here; then only `encode_pretokens` may be called.
-    Encoder(std::shared_ptr<const Vocabulary> vocabulary, Pattern pattern, const Kernel& kernel = kernels().front());
+    static constexpr std::size_t kCacheLimit = std::size_t{64} << 20;
+
+    // A pattern without a scanner of its own has none here; then only `encode_pretokens` may be called. What is
+    // remembered of the pretokens seen takes at most `cache_limit` bytes in all, and 1 MiB for each thread at least.
+    Encoder(std::shared_ptr<const Vocabulary> vocabulary, Pattern pattern, const Kernel& kernel = kernels().front(),
+            std::size_t cache_limit = kCacheLimit);
     ~Encoder();
 
     const Vocabulary& vocabulary() const { return *vocabulary_; }
     const Kernel& kernel() const { return kernel_; }
+
+    // From now on; what is remembered is forgotten.
+    void limit_cache(std::size_t bytes);
 
     // A workspace that no other call uses, for as long as this lives.
     struct Workspace;
@@ -120,6 +127,7 @@ class Encoder {
     void encode_pretokens(std::span<const Bytes> pretokens, IdBuffer& ids) const;
 
  private:
+    std::size_t share_of(std::size_t number) const;
     void encode_with(Workspace& workspace, Bytes text, const SpecialTokens* special, IdBuffer& ids) const;
     void encode_part(Bytes text, Workspace& workspace, IdBuffer& ids) const;
     void encode_pieces(Bytes text, std::span<const std::uint64_t> ends, Workspace& workspace, IdBuffer& ids) const;
@@ -133,6 +141,8 @@ class Encoder {
     std::shared_ptr<const Vocabulary> vocabulary_;
     Pattern pattern_;
     Kernel kernel_;
+    std::atomic<std::size_t> cache_limit_;
+    mutable std::size_t workspaces_ = 0;  // how many there are, under the mutex
     // Workspaces that nobody uses. The first can be had without the lock.
     mutable std::atomic<Workspace*> first_idle_ = nullptr;
     mutable std::mutex mutex_;
