@@ -393,11 +393,11 @@ class Tokenizer(_core.TokenizerBase):
     def limit_cache(self, megabytes: int) -> None:
         """Let what is remembered of words seen take at most so many MB (2**20 bytes), 64 unless this is called.
 
-        Half is for the first thread, the other half for all others, but at least 1 MB for each. The ids do not depend on
+        Half is for the first thread, the other half for all others, but at least 2 MB for each. The ids do not depend on
         it. What was remembered is forgotten.
         """
-        if megabytes < 1:
-            raise ValueError(f"megabytes is {megabytes}; at least 1 is needed")
+        if megabytes < 4:
+            raise ValueError(f"megabytes is {megabytes}; at least 4 are needed")
         self._core.limit_cache(megabytes << 20)
 
     def count(self, text: str | bytes) -> int:

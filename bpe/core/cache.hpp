@@ -129,11 +129,11 @@ class Store {
     // Room for so many ids, side by side.
     Id* take(std::size_t count) {
         const std::size_t left = size_ - next_;
-        const std::size_t skipped = left < count ? left : 0;
-        if (head_ + skipped + count - batch_ > slack()) return nullptr;
-        if (skipped) next_ = 0;
-        head_ += skipped + count;
-        next_ += count;
+        const bool begins_again = left < count;
+        const std::uint64_t head = head_ + (begins_again ? left : 0) + count;
+        if (head - batch_ > slack()) return nullptr;
+        head_ = head;
+        next_ = (begins_again ? 0 : next_) + count;
         return ids_ + next_ - count;
     }
 
@@ -301,7 +301,7 @@ class LongTable {  // 16 to 256 bytes: the table holds parts of hashes, the stor
 
 class PretokenCache {
  public:
-    static constexpr std::size_t kLeastBytes = std::size_t{1} << 20;
+    static constexpr std::size_t kLeastBytes = std::size_t{2} << 20;
     static constexpr std::size_t kMostBytes = std::size_t{32} << 20;  // more was not worth its misses
 
     // Takes `bytes` in all, of kLeastBytes to kMostBytes: up to half for the tables, the rest for the store.

@@ -86,7 +86,7 @@ class Encoder {
     static constexpr std::size_t kCacheLimit = std::size_t{64} << 20;
 
     // A pattern without a scanner of its own has none here; then only `encode_pretokens` may be called. What is
-    // remembered of the pretokens seen takes at most `cache_limit` bytes in all, and 1 MiB for each thread at least.
+    // remembered of the pretokens seen takes at most `cache_limit` bytes in all, and 2 MiB for each thread at least.
     Encoder(std::shared_ptr<const Vocabulary> vocabulary, Pattern pattern, const Kernel& kernel = kernels().front(),
             std::size_t cache_limit = kCacheLimit);
     ~Encoder();
