@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from array import array
 from collections.abc import Mapping, Sequence
@@ -93,6 +94,8 @@ def read(
     tokenizer = Tokenizer._from_arrays(
         name.removesuffix(".json"), chosen, b"".join(tokens), memoryview(offsets), memoryview(ids), specials
     )
+    if special_tokens is None:
+        _refuse_renumbered(specials, vocabulary)
     _check_merges(tokenizer, model, vocabulary)
     return tokenizer
 
@@ -183,7 +186,37 @@ def _added_tokens(data: dict[str, Any]) -> dict[str, int]:
             if added.get(option):
                 raise InputError(f"the added token {added['content']!r} has {option} set, which is not supported")
         specials[added["content"]] = added["id"]
+    # tokenizers looks for those that are not normalized first, in all of the text.
+    late = [added["content"] for added in entries if added.get("normalized")]
+    early = [added["content"] for added in entries if not added.get("normalized")]
+    for token, other in itertools.product(late, early):
+        if _overlap(token, other):
+            raise InputError(f"the added tokens {token!r}, normalized, and {other!r}, not, overlap, which is not supported")
     return specials
+
+
+def _refuse_renumbered(specials: Mapping[str, int], vocabulary: Mapping[str, Any]) -> None:
+    """``tokenizers`` gives an added token the id that the vocabulary has for it, else the next free one."""
+    following = len(vocabulary)
+    for token, id in specials.items():
+        expected = vocabulary.get(token, following)
+        following = max(following, expected + 1) if _is_id(expected) else following
+        if id != expected:
+            raise InputError(
+                f"the added token {token!r} has the id {id}, but {expected} follows from the rest of the file, and"
+                ' tokenizers goes by that; put the right id into "added_tokens", or the token into "vocab"'
+            )
+
+
+def _overlap(a: str, b: str) -> bool:
+    """Whether the two can share characters of a text.
+
+    >>> _overlap("ab<", "<x>"), _overlap("<x>", "x"), _overlap("ab", "<x>")
+    (True, True, False)
+    """
+    if a in b or b in a:
+        return True
+    return any(a.endswith(b[:size]) or b.endswith(a[:size]) for size in range(1, min(len(a), len(b))))
 
 
 def _refuse_other_kinds(data: dict[str, Any], model: dict[str, Any]) -> None:

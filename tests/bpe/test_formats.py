@@ -381,6 +381,11 @@ BYTE_LEVEL = ("pre_tokenizer", "pretokenizers", 1)
         (put("added_tokens", 0, "id", value=2**40), "added_tokens"),
         (put("added_tokens", 0, "id", value=-1), "added_tokens"),
         (put("added_tokens", 0, "id", value=True), "added_tokens"),
+        (put("added_tokens", 0, "id", value=5), "follows from the rest"),
+        (
+            lambda data: data["added_tokens"].append({"id": 301, "content": "ab<", "normalized": True}),
+            "overlap",
+        ),
         (put("added_tokens", 0, "lstrip", value=True), "lstrip"),
         (put("added_tokens", 0, "rstrip", value=True), "rstrip"),
         (put("added_tokens", 0, "single_word", value=True), "single_word"),
