@@ -38,7 +38,7 @@ def split_unstable(
         while unstable < len(ids) and is_blank(ids[-unstable - 1]):
             unstable += 1
     ids, tail = ids[:-unstable], ids[-unstable:]
-    rest = core.decode(tail)
+    rest = core.decode_bytes(tail)
     completions: set[tuple[int, ...]] = set()
 
     # 2. One token may begin with all of the rest.

@@ -276,6 +276,12 @@ std::size_t Merger::merge_by_heap(const std::uint8_t* bytes, std::size_t size, I
     }
     std::size_t written = 0;
     for (std::uint32_t place = 0; place != count; place = next_[place]) ids[written++] = symbols_[place];
+    if (count > (1u << 18)) {  // gives memory back, some 20 times as much, that only a very long pretoken needs
+        symbols_ = std::vector<Id>();
+        next_ = std::vector<std::uint32_t>();
+        previous_ = std::vector<std::uint32_t>();
+        candidates_ = std::vector<std::uint64_t>();
+    }
     return written;
 }
 

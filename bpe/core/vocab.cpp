@@ -205,14 +205,28 @@ void Vocabulary::insert_pair(Id left, Id right, Id id) {
     }
 }
 
+namespace {
+
+std::uint32_t code_point_of(std::span<const std::uint8_t> character) {  // of two or three bytes
+    if (character.size() == 2) return (character[0] & 0x1F) << 6 | (character[1] & 0x3F);
+    return (character[0] & 0x0F) << 12 | (character[1] & 0x3F) << 6 | (character[2] & 0x3F);
+}
+
+}  // namespace
+
 // A character's bytes merge into one token before anything else happens to them, if they do so when encoded alone and
 // nothing can merge across either of its edges earlier. What could: a token that lies across the edge and begins or
 // ends within a character. For let a merge cross the edge before the character is whole. Then the merged token begins
 // or ends within this character. So it is enough to know at which edges, by the byte before and the byte after, such
-// ragged tokens can lie. (593 of Llama 3's tokens are such; they lie across 184 pairs of bytes, rare ones.)
+// ragged tokens can lie. (593 of Llama 3's tokens are such; they lie across 184 pairs of bytes that may be an edge in
+// UTF-8, rare ones.) All edges within a token count: in what is no UTF-8, a character may be followed by any byte.
+//
+// Nor may the character, whole too soon, merge with a neighbour too soon. So what it merges into must have a higher
+// rank than all that its own bytes merge into; then the merge waits for these. (So it is with all of Llama 3's.)
 void Vocabulary::index_characters() {
     const auto continues = [](std::uint8_t byte) { return (byte & 0xC0) == 0x80; };
     Merger merger(*this);
+    std::vector<bool> is_character(id_limit());
     for (Id id = 0; id < id_limit(); ++id) {
         const auto token = bytes_of(id);
         if (token.size() < 2) continue;
@@ -227,17 +241,34 @@ void Vocabulary::index_characters() {
             if (left != token.size() || left > 3) continue;
             Id parts[3];
             if (merger.merge(token.data(), left, parts) == 1) {
-                const std::uint32_t code_point =
-                    left == 2 ? (token[0] & 0x1F) << 6 | (token[1] & 0x3F)
-                              : (token[0] & 0x0F) << 12 | (token[1] & 0x3F) << 6 | (token[2] & 0x3F);
-                characters_[code_point] = id;
+                characters_[code_point_of(token)] = id;
+                is_character[id] = true;
             }
             continue;
         }
         for (std::size_t i = 1; i < token.size(); ++i) {
-            if (!continues(token[i])) crossed_[token[i - 1]][token[i] >> 6] |= std::uint64_t{1} << (token[i] & 63);
+            crossed_[token[i - 1]][token[i] >> 6] |= std::uint64_t{1} << (token[i] & 63);
         }
     }
+    struct Pair {
+        Id left, right, id;
+    };
+    const auto for_each_pair = [&](const auto& use) {
+        std::for_each(pairs_.data(), pairs_.data() + pairs_.size(), [&](std::uint64_t entry) {
+            if (!entry) return;
+            use(Pair{static_cast<Id>(entry >> 2 * kIdBits) - 1, static_cast<Id>(entry >> kIdBits & kIdMask),
+                     static_cast<Id>(entry & kIdMask)});
+        });
+    };
+    std::vector<Id> latest(id_limit());  // of the merges within a character
+    for_each_pair([&](Pair pair) {
+        if (is_character[pair.id]) latest[pair.id] = std::max({pair.left, pair.right, pair.id});
+    });
+    for_each_pair([&](Pair pair) {
+        for (const Id part : {pair.left, pair.right}) {
+            if (latest[part] > pair.id) characters_[code_point_of(bytes_of(part))] = kNoId;
+        }
+    });
 }
 
 std::vector<Id> Vocabulary::pairs() const {

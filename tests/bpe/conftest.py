@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import tiktoken
-from references import encoding_of
+from references import core_encoder, encoding_of
 
-from bpe import Tokenizer, train
+from bpe import Tokenizer, _core, train
 
 
 @pytest.fixture(scope="session")
@@ -46,6 +46,12 @@ def _from_package(package: str, name: str) -> Tokenizer:
     if importlib.util.find_spec(package) is None:
         pytest.skip(f"{package}, which carries {name}'s ranks, is not installed (the Makefile does)")
     return Tokenizer.from_name(name)
+
+
+@pytest.fixture(scope="session")
+def kernel_encoders(llama3: Tokenizer) -> dict[str, _core.Encoder]:
+    """Llama 3's core by each kernel of this processor."""
+    return {kernel: core_encoder(llama3.mergeable_ranks, "llama3", kernel) for kernel in _core.kernels()}
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from array import array
+from collections.abc import Mapping
 from functools import cache
 
 import regex
@@ -11,6 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from bpe import Tokenizer, _core
+from bpe.patterns import PATTERNS
 
 # Hypothesis' deadline is about time, which no test here depends on. On CI the examples are the same in every run, so
 # that what turns red is what changed; everywhere else they are new each time.
@@ -48,6 +51,17 @@ def byte_tokenizer(pattern: str = "gpt2", special_tokens: dict[str, int] | None 
     """A tokenizer of single bytes and of the `tokens` given by name."""
     ranks = BYTE_RANKS | {token.encode(): rank for token, rank in tokens.items()}
     return Tokenizer("tiny", pat_str=pattern, mergeable_ranks=ranks, special_tokens=special_tokens or {})
+
+
+def core_encoder(ranks: Mapping[bytes, int], pattern: str, kernel: str) -> _core.Encoder:
+    """What a tokenizer has within, with a known pattern's scanner and one of `_core.kernels()`."""
+    offsets = array("Q", [0])
+    for token in ranks:
+        offsets.append(offsets[-1] + len(token))
+    scanner = PATTERNS[pattern].scanner
+    assert scanner is not None
+    ids = array("I", ranks.values())
+    return _core.Encoder(b"".join(ranks), memoryview(offsets), memoryview(ids), scanner, {}, kernel)
 
 
 def matching_characters(pattern: str) -> set[str]:

@@ -1,0 +1,345 @@
+"""Encoding by each of the kernels that this processor has: the ids are tiktoken's, whichever one it is.
+
+A text is always encoded twice by the same encoder, first into its tables, then from them.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
+
+import pytest
+import tiktoken
+from hypothesis import example, given
+from hypothesis import strategies as st
+from references import BYTE_RANKS, any_text, broken_bytes, core_encoder, encoding_of, peculiar_text
+
+from bpe import Tokenizer, _core
+from bpe.patterns import PATTERNS
+from bpe.verify import HARD_CASES
+
+KERNELS = _core.kernels()
+
+LARGEST_RANK = 2**21 - 2
+FIRST_TOO_LARGE_FOR_A_WORD = 2**20  # of the tables, in which up to three ids of 20 bits stand
+
+
+class Encoders:
+    """An encoder for each kernel, of one vocabulary, beside tiktoken's."""
+
+    def __init__(self, ranks: Mapping[bytes, int], pattern: str = "gpt2") -> None:
+        self.by_kernel = {kernel: core_encoder(ranks, pattern, kernel) for kernel in KERNELS}
+        self.plain = self.by_kernel["plain"]
+        self.pattern = PATTERNS[pattern]
+        self.reference = tiktoken.Encoding(
+            "kernels", pat_str=PATTERNS[pattern].text, mergeable_ranks=dict(ranks), special_tokens={}
+        )
+
+    def ids(self, text: str | bytes) -> list[int]:
+        """What all kernels give, each one cold and warm."""
+        results = [ours.encode(text, None) for ours in self.by_kernel.values() for _ in ("cold", "warm")]
+        assert all(ids == results[0] for ids in results)
+        return results[0]
+
+    def assert_text(self, text: str) -> None:
+        assert self.ids(text) == self.reference.encode_ordinary(text)
+
+    def assert_bytes(self, text: bytes) -> None:
+        """The plain routines on each pretoken, as tiktoken takes no bytes."""
+        assert self.pattern.scanner is not None
+        expected = []
+        begin = 0
+        for end in _core.scan(self.pattern.scanner, text, "plain").tolist():
+            whole = self.plain.find(text[begin:end])
+            expected += self.plain.merge_plain(text[begin:end]) if whole is None else [whole]
+            begin = end
+        assert self.ids(text) == expected
+
+    def assert_pretokens(self, pretokens: Iterable[bytes]) -> None:
+        """The pretokens side by side in a batch, and each alone."""
+        pretokens = list(pretokens)
+        expected = [list(self.reference._encode_single_piece(pretoken)) for pretoken in pretokens]
+        joined = [id for ids in expected for id in ids]
+        for ours in self.by_kernel.values():
+            for _ in ("cold", "warm"):
+                assert ours.encode_pretokens(pretokens) == joined
+                assert [ours.encode_pretokens([pretoken]) for pretoken in pretokens] == expected
+
+    def assert_merged(self, piece: bytes) -> None:
+        expected = self.plain.merge_plain(piece)
+        for ours in self.by_kernel.values():
+            assert ours.merge(piece) == expected
+
+
+@pytest.fixture(scope="module")
+def encoders(llama3: Tokenizer) -> Encoders:
+    return Encoders(llama3.mergeable_ranks, "llama3")
+
+
+@pytest.fixture
+def cold(llama3: Tokenizer) -> Encoders:
+    """Llama 3's, with nothing in its tables."""
+    return Encoders(llama3.mergeable_ranks, "llama3")
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_the_sample_texts_and_the_hard_cases_have_the_ids_of_tiktoken(
+    pattern: str, gpt2: Tokenizer, corpus_texts: dict[str, str]
+) -> None:
+    encoders = Encoders(gpt2.mergeable_ranks, pattern)
+    for text in (*HARD_CASES, *corpus_texts.values()):
+        encoders.assert_text(text)
+
+
+def test_the_sample_texts_and_the_hard_cases_have_the_ids_of_llama_3(
+    encoders: Encoders, corpus_texts: dict[str, str]
+) -> None:
+    for text in (*HARD_CASES, *corpus_texts.values()):
+        encoders.assert_text(text)
+
+
+@given(text=any_text | peculiar_text)
+def test_any_text_has_the_ids_of_tiktoken(encoders: Encoders, text: str) -> None:
+    encoders.assert_text(text)
+
+
+@given(text=broken_bytes())
+@example(text=b"\xe3\x83\xbb\xbf \xe2\x80\xbb\xbf")
+def test_bytes_that_are_no_utf8_have_the_ids_of_the_plain_routines(encoders: Encoders, text: bytes) -> None:
+    encoders.assert_bytes(text)
+
+
+# The lengths at which a key, a lane, a window or an entry of the tables is full, and those around them.
+LENGTHS = [*range(1, 21), *range(62, 69), *range(120, 131), *range(254, 261)]
+
+FILLERS = [b"\0", b"\x07", b"\x08", b"\x0f", b"a", b"x\0", b"\0x", b"\xff", "é".encode(), "日".encode(), b"qz", b" "]
+
+
+def of_length(filler: bytes, length: int) -> bytes:
+    return (filler * length)[:length]
+
+
+def test_pretokens_of_the_same_bytes_are_told_apart_by_their_lengths(cold: Encoders) -> None:
+    """A run of eight \\x07 and one of fifteen once had the same key."""
+    pretokens = [of_length(filler, length) for filler in FILLERS for length in LENGTHS]
+    random.Random(0).shuffle(pretokens)
+    cold.assert_pretokens(pretokens)
+    cold.assert_pretokens([b"\x07" * 8, b"\x07" * 15, b"\x07" * 8, b"\x07" * 7])
+
+
+def test_pretokens_that_begin_one_another_are_told_apart(cold: Encoders) -> None:
+    word = bytes(random.Random(1).choices(range(1, 256), k=260))
+    cold.assert_pretokens([word[:length] for length in range(1, 261)])
+    cold.assert_pretokens([word[:length] + b"\0" * nuls for length in LENGTHS[:22] for nuls in range(9)])
+    cold.assert_pretokens([b"\0" * nuls + word[:length] for length in LENGTHS[:22] for nuls in range(9)])
+
+
+@pytest.mark.parametrize("filler", ["\0", "\7", "a", "é", "日", "👩", "."])
+@pytest.mark.parametrize("before", ["", " ", "1", "\n", "some words before 1"])
+def test_pretokens_of_every_length_at_the_end_of_a_text_have_the_ids_of_tiktoken(
+    encoders: Encoders, filler: str, before: str
+) -> None:
+    """The last eight bytes of a text cannot be read as a word that begins there."""
+    for length in LENGTHS:
+        encoders.assert_text(before + filler * length)
+
+
+def test_texts_of_few_bytes_have_the_ids_of_tiktoken(encoders: Encoders) -> None:
+    """All 5,460 of up to six of these four, most of which end in the middle of a word of eight bytes."""
+    for length in range(1, 7):
+        for text in map("".join, product("a 1\0", repeat=length)):
+            encoders.assert_text(text)
+
+
+@pytest.mark.parametrize("step", [1, 3, 1000])
+def test_entries_of_one_to_256_ids_have_the_ids_of_tiktoken(step: int) -> None:
+    """Up to three small ids stand in a table's entry, up to 255 of any size in its store, and 256 nowhere."""
+    ranks = {bytes([byte]): byte * step for byte in range(256)} | {b"ab": 256 * step, b"abab": 257 * step}
+    encoders = Encoders(ranks)
+    counts = [1, 2, 3, 4, 5, 6, 7, 8, 15, 16, 17, 254, 255, 256, 257]
+    pretokens = [of_length(b"ba" * parity + b"ab", count) for parity in (0, 1) for count in counts]
+    pretokens += [of_length(b"xyz", count) for count in counts]
+    encoders.assert_pretokens(pretokens)
+    encoders.assert_text(" ".join(pretoken.decode() for pretoken in pretokens * 3))
+    assert len(encoders.ids("x" * 255)) == 255
+
+
+def test_ids_on_either_side_of_what_fits_into_a_word_have_the_ids_of_tiktoken() -> None:
+    edge = FIRST_TOO_LARGE_FOR_A_WORD
+    large = [edge - 2, edge - 1, edge, edge + 1, LARGEST_RANK - 1, LARGEST_RANK]
+    tokens = [b"ab", b"cd", b"ef", b"abab", b"longer token", b"a token of more than fifteen bytes"]
+    for shift in range(len(large)):
+        ranks = BYTE_RANKS | dict(zip(tokens, large[shift:] + large[:shift], strict=True))
+        encoders = Encoders(ranks)
+        words = [
+            b"".join(parts) for count in range(1, 4) for parts in product((b"ab", b"cd", b"ef", b"x"), repeat=count)
+        ]
+        encoders.assert_pretokens([*tokens, *words, *(word * 7 for word in words)])
+        encoders.assert_text(" ".join(word.decode() for word in words))
+
+
+def test_bytes_may_have_the_largest_ranks_and_a_larger_one_is_refused() -> None:
+    ranks = {bytes([byte]): LARGEST_RANK - 255 + byte for byte in range(256)} | {b"ab": 0, b"\xff\xff": 1}
+    encoders = Encoders(ranks)
+    encoders.assert_text("abba" * 40 + " \U0010ffff xyz")
+    encoders.assert_pretokens([b"\xff" * length for length in LENGTHS])
+    for kernel in KERNELS:
+        with pytest.raises(ValueError, match=f"rank {LARGEST_RANK + 1} is above the limit of {LARGEST_RANK}"):
+            core_encoder(BYTE_RANKS | {b"ab": LARGEST_RANK + 1}, "gpt2", kernel)
+
+
+@pytest.mark.parametrize("merges", [[], [b"!!"], [b"!!", b"!!!!"], [b"!!!"], [b'!"', b'"!']])
+def test_rank_0_is_one_as_any_other(merges: list[bytes]) -> None:
+    """Zero is what stands in an empty table."""
+    others = [bytes([byte]) for byte in range(256) if byte != ord("!")]
+    ranks = {token: rank for rank, token in enumerate([b"!", *others, *merges])}
+    encoders = Encoders(ranks)
+    for length in LENGTHS:
+        encoders.assert_merged(b"!" * length)
+        encoders.assert_merged(b'!"' * length)
+        encoders.assert_text("!" * length + " a" + '!"' * length)
+    encoders.assert_pretokens([b"!" * length for length in LENGTHS])
+
+
+# Letters, and characters of two, three and four bytes; bytes of them that begin or continue none.
+ALPHABETS = [b"a", b"ab", b"abc ", b"\0\1", "éa".encode(), "日本a".encode(), "👩é".encode(), b"\xc3\xa9\xff\xa9b"]
+
+
+def vocabularies(letters: bytes, seed: int) -> Iterator[Encoders]:
+    """Tokens over few letters at any ranks: the halves need not be tokens, nor have lower ranks."""
+    generator = random.Random(seed)
+    for count in (3, 12, 60):
+        tokens = {bytes(generator.choices(letters, k=min(generator.randint(2, 12), 2 + count))) for _ in range(count)}
+        tokens |= {piece for piece in (letters[:2], letters[:3]) if len(piece) > 1}
+        order = generator.sample(sorted(tokens), len(tokens))
+        yield Encoders(BYTE_RANKS | {token: 256 + rank for rank, token in enumerate(order)})
+
+
+@pytest.mark.parametrize("letters", ALPHABETS, ids=repr)
+def test_every_routine_merges_strings_of_every_length_as_the_plain_one_does(letters: bytes) -> None:
+    """In lanes, in windows or by the heap: it depends on the length and on whether the windows agree."""
+    generator = random.Random(2)
+    for encoders in vocabularies(letters, seed=3):
+        for length in (*range(1, 140), *range(140, 400, 13), 400):
+            period = bytes(generator.choices(letters, k=generator.randint(1, 9)))
+            encoders.assert_merged(bytes(generator.choices(letters, k=length)))
+            encoders.assert_merged(of_length(period, length))
+
+
+@st.composite
+def odd_vocabularies(draw: st.DrawFn) -> dict[bytes, int]:
+    """Tokens of whole and of cut characters in any order, among the single bytes."""
+    letters = draw(st.sampled_from([b"a\xc3\xa9", b"\xc3\xa9\xaa", "日a".encode(), b"b\xe3\x80\x81", "é👩".encode()]))
+    token = st.lists(st.sampled_from(list(letters)), min_size=2, max_size=6).map(bytes)
+    characters = st.sampled_from([b"\xc3\xa9", b"\xe3\x80", b"\xe3\x80\x80", "日".encode(), b"\xa9\xa9", b"\x80\x80"])
+    tokens = draw(st.lists(token | characters, unique=True, max_size=20))
+    return BYTE_RANKS | {token: 256 + rank for rank, token in enumerate(tokens)}
+
+
+@given(
+    ranks=odd_vocabularies(),
+    pieces=st.lists(st.lists(st.sampled_from(list("aéb日、👩".encode() + b"\xaa")), min_size=1).map(bytes), max_size=5),
+    texts=st.lists(st.text(st.sampled_from("aéb日、👩"), min_size=1, max_size=90), max_size=5),
+)
+@example(ranks=BYTE_RANKS | {b"\xa9\xa9": 256, "é".encode(): 257}, pieces=[b"\xc3\xa9\xa9"], texts=[])
+@example(ranks=BYTE_RANKS | {"éb".encode(): 256, b"bc": 257, "é".encode(): 258}, pieces=[], texts=["ébc"])
+@example(
+    ranks=BYTE_RANKS | {"日b".encode(): 256, b"bc": 257, b"\xe6\x97": 258, "日".encode(): 259},
+    pieces=[],
+    texts=["日bc"],
+)
+@example(
+    ranks=BYTE_RANKS | {"日".encode(): 256, "日b".encode(): 257, b"bc": 258, b"\xe6\x97": 259},
+    pieces=[],
+    texts=["日bc"],
+)
+def test_characters_of_several_bytes_merge_as_in_tiktoken_whatever_the_ranks(
+    ranks: dict[bytes, int], pieces: list[bytes], texts: list[str]
+) -> None:
+    """Merging begins with whole characters, where nothing can come before that; so what could come must be known."""
+    encoders = Encoders(ranks)
+    for piece in [*pieces, *(text.encode() for text in texts)]:
+        encoders.assert_merged(piece)
+    encoders.assert_pretokens([*pieces, *(text.encode() for text in texts)])
+
+
+def test_every_token_s_neighbours_in_broken_text_are_respected(llama3: Tokenizer, encoders: Encoders) -> None:
+    """Tokens that begin within one character and end behind it, after characters that end as they begin."""
+    ranks = llama3.mergeable_ranks
+    endings: dict[bytes, list[bytes]] = {}
+    for token in ranks:
+        if 2 <= len(token) <= 3 and token[0] >= 0xC2:
+            for size in range(1, len(token)):
+                endings.setdefault(token[-size:], []).append(token)
+    pieces = [
+        character[:-size] + token
+        for token in ranks
+        if token[0] & 0xC0 == 0x80
+        for size in (1, 2)
+        for character in endings.get(token[:size], [])[:40]
+    ]
+    assert len(pieces) > 1000
+    for piece in random.Random(4).sample(pieces, 1000):
+        encoders.assert_merged(piece)
+
+
+@pytest.mark.parametrize(
+    "alphabet",
+    ["ab", "abcdefghijklmnopqrstuvwxyz", "аеиоуя", "日本語中文字", "👩💻🏽\u200d", "=-", "étaé", " "],
+    ids=repr,
+)
+def test_pretokens_of_10_000_bytes_have_the_ids_of_tiktoken(encoders: Encoders, alphabet: str) -> None:
+    generator = random.Random(5)
+    piece = "".join(generator.choices(alphabet, k=10_000)).encode()[:10_000]
+    for cut in (piece, piece[1:], piece[: generator.randrange(9_000, 10_000)]):
+        expected = encoders.reference._encode_single_piece(cut)
+        for ours in encoders.by_kernel.values():
+            assert ours.encode_pretokens([cut]) == ours.merge(cut) == expected
+
+
+def test_repeats_of_unseen_words_in_one_batch_have_the_ids_of_tiktoken(cold: Encoders) -> None:
+    generator = random.Random(6)
+    letters = "etaoinshrdluжщ日本"
+    cold.assert_text(" Xyzzyquuxfrobnicate" * 50)
+    words = ["".join(generator.choices(letters, k=generator.randrange(1, 90))) for _ in range(30)]
+    cold.assert_text(" ".join(generator.choices(words, k=900)))
+
+
+def test_thousands_of_unseen_words_among_which_slots_collide_have_the_ids_of_tiktoken(cold: Encoders) -> None:
+    """A batch of 1,024 has 2,048 slots for the hashes of what is unseen: of so many words some 200 share one."""
+    generator = random.Random(9)
+    for length in (2, 4, 7, 8, 12, 15, 16, 40):
+        words = ["".join(generator.choices("abcdefgh", k=length)) for _ in range(3000)]
+        cold.assert_text(" ".join(words))
+        generator.shuffle(words)
+        cold.assert_text(" ".join(words))
+
+
+def test_eight_threads_that_share_an_encoder_give_the_ids_of_tiktoken(
+    cold: Encoders, corpus_texts: dict[str, str]
+) -> None:
+    generator = random.Random(7)
+    whole = "".join(corpus_texts.values())
+    texts = []
+    for _ in range(160):
+        start, size = generator.randrange(len(whole)), generator.choice((30, 500, 9000))
+        texts.append(whole[start : start + size] + "a " * generator.randrange(200))
+    expected = cold.reference.encode_ordinary_batch(texts, num_threads=1)
+    for ours in cold.by_kernel.values():
+        with ThreadPoolExecutor(8) as threads:
+            assert list(threads.map(lambda text, ours=ours: ours.encode(text, None), texts)) == expected
+            counts = threads.map(lambda text, ours=ours: ours.count(text, None), texts)
+            assert list(counts) == [len(ids) for ids in expected]
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_each_kernel_gives_the_ids_of_a_tokenizer_of_all_bytes(kernel: str, gpt2: Tokenizer) -> None:
+    ours = core_encoder(gpt2.mergeable_ranks, "gpt2", kernel)
+    text = bytes(random.Random(8).choices(range(256), k=100_000))
+    assert ours.encode(text, None) == gpt2.encode_ordinary(text)
+    assert ours.decode_bytes(ours.encode(text, None)) == text
+    reference = encoding_of(gpt2)
+    latin = text.decode("latin-1")
+    assert ours.encode(latin, None) == reference.encode_ordinary(latin)
