@@ -174,7 +174,7 @@ class Tokenizer(_core.TokenizerBase):
 
     # Encoding
 
-    # encode_ordinary is inherited from the core: as a Python function around it, it would take twice as long for a word.
+    # encode_ordinary is inherited from the core: a Python function around it would take as long again for a word.
 
     def encode(
         self,
@@ -393,8 +393,8 @@ class Tokenizer(_core.TokenizerBase):
     def limit_cache(self, megabytes: int) -> None:
         """Let what is remembered of words seen take at most so many MB (2**20 bytes), 64 unless this is called.
 
-        Half is for the first thread, the other half for all others, but at least 2 MB for each. The ids do not depend on
-        it. What was remembered is forgotten.
+        Half is for the first thread, the other half for as many more as there are processors, with at least 2 MB for
+        each; further threads take 2 MB on top. The ids do not depend on it. What was remembered is forgotten.
         """
         if megabytes < 4:
             raise ValueError(f"megabytes is {megabytes}; at least 4 are needed")

@@ -89,10 +89,11 @@ void Encoder::limit_cache(std::size_t bytes) {
     delete first_idle_.exchange(nullptr);
 }
 
-// The first workspace takes half of the limit, since many programs need no other; those of further threads, of which a
-// processor core each is expected, share the other half.
+// The first workspace takes half of the limit, since many programs need no other; those of as many further threads as
+// there are processors share the other half; and what is more than that gets the least there is.
 std::size_t Encoder::share_of(std::size_t number) const {
     const std::size_t others = std::max(2u, std::thread::hardware_concurrency()) - 1;
+    if (number > others) return PretokenCache::kLeastBytes;
     const std::size_t share = cache_limit_ / 2 / (number == 0 ? 1 : others);
     return std::clamp(share / 128 * 128, PretokenCache::kLeastBytes, PretokenCache::kMostBytes);
 }

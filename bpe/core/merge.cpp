@@ -53,6 +53,7 @@ void Merger::merge(std::span<MergeJob> jobs) {
     for (MergeJob& job : jobs) {
         if (job.count) continue;
         job.count = merge_windows(job.bytes, job.size, job.ids);
+        if (!job.count) job.count = merge_large_windows(job.bytes, job.size, job.ids);
         if (!job.count) job.count = merge_by_heap(job.bytes, job.size, job.ids);
     }
 }
@@ -185,8 +186,8 @@ void Merger::finish(const Lane& lane, MergeJob& job) {
     job.count = count;
 }
 
-// A long pretoken in short windows that overlap, each encoded by itself, and joined where two of them have the same
-// token at the same place. Returns 0 where two have none in common, as may be in a run of one character.
+// A long pretoken is encoded in windows that overlap, each by itself, and they are joined where two of them have the
+// same token at the same place.
 //
 // The result is exact. For let t and u be neighbours in the encoding of some text. No merge crossed the outer edges of
 // the span of the two, so that within it the same merges were made as if it stood alone: t, u is its encoding.
@@ -195,15 +196,55 @@ void Merger::finish(const Lane& lane, MergeJob& job) {
 // merges within the span of t and u were those that are made when it stands alone, so this one would be made there as
 // well, and t, u would not be its encoding. Where two windows share a token, all neighbours are neighbours in one of
 // them.
+class Merger::Joined {
+ public:
+    Joined(const Vocabulary& vocabulary, Id* ids) : vocabulary_(vocabulary), ids_(ids) {}
+
+    std::size_t size() const { return size_; }
+
+    // Appends the ids of the window that begins at byte `begin`; false where it shares no token with the one before.
+    bool append(std::size_t begin, std::span<const Id> window) {
+        std::size_t ours = shared_, ours_begin = shared_begin_;
+        std::size_t theirs = 0, theirs_begin = begin;
+        while (size_ > 0 && (ours_begin != theirs_begin || ids_[ours] != window[theirs])) {
+            const bool move_ours = ours_begin <= theirs_begin;
+            const bool move_theirs = theirs_begin <= ours_begin;
+            if (move_ours) ours_begin += length(ids_[ours++]);
+            if (move_theirs) theirs_begin += length(window[theirs++]);
+            if (ours == size_ || theirs == window.size()) return false;
+        }
+        std::copy(window.begin() + static_cast<std::ptrdiff_t>(theirs), window.end(), ids_ + ours);
+        size_ = ours + window.size() - theirs;
+        shared_ = ours;
+        shared_begin_ = ours_begin;
+        return true;
+    }
+
+    // Where the first token at or after this byte begins, which lies within the last window.
+    std::size_t token_from(std::size_t byte) const {
+        std::size_t begin = shared_begin_;
+        for (std::size_t i = shared_; i < size_ && begin < byte; ++i) begin += length(ids_[i]);
+        return begin;
+    }
+
+ private:
+    std::size_t length(Id id) const { return vocabulary_.bytes_of(id).size(); }
+
+    const Vocabulary& vocabulary_;
+    Id* ids_;
+    std::size_t size_ = 0;
+    std::size_t shared_ = 0;        // number of the token that the last two windows share,
+    std::size_t shared_begin_ = 0;  // and where it begins
+};
+
+// With windows that are merged in lanes. Returns 0 where two share no token, as may be in a run of one character.
 std::size_t Merger::merge_windows(const std::uint8_t* bytes, std::size_t size, Id* ids) {
     constexpr std::size_t kWindow = kLaneSymbols;
     constexpr std::size_t kStride = 40;
     constexpr std::size_t kTogether = 64;
-    window_ids_.resize(kTogether * kWindow);
+    window_ids_.resize(std::max(window_ids_.size(), kTogether * kWindow));
     MergeJob windows[kTogether];
-    std::size_t written = 0;
-    std::size_t shared = 0;        // number of the token that the last two windows share,
-    std::size_t shared_begin = 0;  // and where it begins
+    Joined joined(vocabulary_, ids);
     for (std::size_t begin = 0; begin == 0 || begin + kWindow - kStride < size;) {
         std::size_t count = 0;
         for (; count < kTogether && (begin == 0 || begin + kWindow - kStride < size); begin += kStride) {
@@ -212,22 +253,27 @@ std::size_t Merger::merge_windows(const std::uint8_t* bytes, std::size_t size, I
         }
         merge_short({windows, count});
         for (const MergeJob& window : std::span(windows, count)) {
-            std::size_t ours = shared, ours_begin = shared_begin;
-            std::size_t theirs = 0, theirs_begin = static_cast<std::size_t>(window.bytes - bytes);
-            while (written > 0 && (ours_begin != theirs_begin || ids[ours] != window.ids[theirs])) {
-                const bool move_ours = ours_begin <= theirs_begin;
-                const bool move_theirs = theirs_begin <= ours_begin;
-                if (move_ours) ours_begin += vocabulary_.bytes_of(ids[ours++]).size();
-                if (move_theirs) theirs_begin += vocabulary_.bytes_of(window.ids[theirs++]).size();
-                if (ours == written || theirs == window.count) return 0;
-            }
-            std::copy(window.ids + theirs, window.ids + window.count, ids + ours);
-            written = ours + window.count - theirs;
-            shared = ours;
-            shared_begin = ours_begin;
+            if (!joined.append(static_cast<std::size_t>(window.bytes - bytes), {window.ids, window.count})) return 0;
         }
     }
-    return written;
+    return joined.size();
+}
+
+// With large windows, each of which begins where a token of the one before does: so runs of one character join as well.
+// Returns 0 where two share no token all the same.
+std::size_t Merger::merge_large_windows(const std::uint8_t* bytes, std::size_t size, Id* ids) {
+    constexpr std::size_t kWindow = std::size_t{1} << 14;
+    window_ids_.resize(std::max(window_ids_.size(), kWindow));
+    Joined joined(vocabulary_, ids);
+    for (std::size_t begin = 0;;) {
+        const std::size_t length = std::min(kWindow, size - begin);
+        const std::size_t count = merge_by_heap(bytes + begin, length, window_ids_.data());
+        if (!joined.append(begin, {window_ids_.data(), count})) return 0;
+        if (begin + length == size) return joined.size();
+        const std::size_t next = joined.token_from(begin + length / 4 * 3);
+        if (next == begin + length) return 0;  // tokens as long as that: there is nothing to share
+        begin = next;
+    }
 }
 
 // A heap of candidate merges, lowest rank first, leftmost among equals. A candidate whose neighbours have changed since

@@ -47,7 +47,9 @@ class Merger {
     bool begin(Lane& lane, MergeJob& job) const;
     static void finish(const Lane& lane, MergeJob& job);
     void merge_short(std::span<MergeJob> jobs);
+    class Joined;
     std::size_t merge_windows(const std::uint8_t* bytes, std::size_t size, Id* ids);
+    std::size_t merge_large_windows(const std::uint8_t* bytes, std::size_t size, Id* ids);
     std::size_t merge_by_heap(const std::uint8_t* bytes, std::size_t size, Id* ids);
 
     const Vocabulary& vocabulary_;
@@ -55,7 +57,7 @@ class Merger {
     LookUpAll look_up_all_;
     std::array<Lane, kLanes> lanes_{};
     std::array<MergeJob*, kLanes> job_of_lane_{};
-    std::vector<Id> window_ids_;             // merge_windows
+    std::vector<Id> window_ids_;             // of windows
     std::vector<Id> symbols_;                // merge_by_heap: the id that begins at a byte
     std::vector<std::uint32_t> next_;        // where the next one begins
     std::vector<std::uint32_t> previous_;    // where the one before begins
