@@ -192,7 +192,7 @@ def _added_tokens(data: dict[str, Any]) -> dict[str, int]:
     for token, other in itertools.product(late, early):
         if _overlap(token, other):
             raise InputError(
-                f"the added tokens {token!r}, normalized, and {other!r}, not normalized, overlap, which is not supported"
+                f"the added tokens {token!r}, normalized, and {other!r}, not, overlap, which is not supported"
             )
     return specials
 
