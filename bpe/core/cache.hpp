@@ -302,7 +302,7 @@ class LongTable {  // 16 to 256 bytes: the table holds parts of hashes, the stor
 class PretokenCache {
  public:
     static constexpr std::size_t kLeastBytes = std::size_t{2} << 20;
-    static constexpr std::size_t kMostBytes = std::size_t{32} << 20;  // more was not worth its misses
+    static constexpr std::size_t kMostBytes = std::size_t{32} << 20;
 
     // Takes `bytes` in all, of kLeastBytes to kMostBytes: up to half for the tables, the rest for the store.
     explicit PretokenCache(std::size_t bytes)
