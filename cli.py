@@ -34,13 +34,22 @@ class Commands(click.Group):
         except (KeyboardInterrupt, click.Abort):
             _fail("interrupted", 130)
         except BrokenPipeError:  # the reader of a pipe went away, as `head` does
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _drop_unwritable_output()
             sys.exit(1)
         except Exception as error:
             if os.environ.get("BPE_DEBUG"):
                 raise
+            _drop_unwritable_output()
             _fail(_in_one_line(error), 1)
         sys.exit(result if isinstance(result, int) else 0)
+
+
+def _drop_unwritable_output() -> None:
+    """What stdout did not take is not tried again when the interpreter ends, which would say so in lines of its own."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _in_one_line(error: Exception) -> str:
