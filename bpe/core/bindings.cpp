@@ -427,53 +427,62 @@ class PythonEncoder {
         return decoded(std::span<const Id>(ids));
     }
     Joined decoded(std::span<const Id> ids) const {
-        const Vocabulary& vocabulary = encoder_.vocabulary();
+        constexpr std::size_t kAhead = 16;
+        const std::span<const Vocabulary::ShortToken> tokens = encoder_.vocabulary().short_tokens();
         std::size_t room = ids.size() * 6 + 64;
         Joined text{std::make_unique_for_overwrite<char[]>(room)};
+        char* out = text.data.get();  // what stands in variables of this function is not read again for each byte written
+        std::size_t size = 0;
         const auto make_room = [&](std::size_t more) {
-            if (room - text.size >= more) [[likely]]
+            if (room - size >= more) [[likely]]
                 return;
             room += room / 2 + more;
             auto larger = std::make_unique_for_overwrite<char[]>(room);
-            std::memcpy(larger.get(), text.data.get(), text.size);
+            std::memcpy(larger.get(), out, size);
             text.data = std::move(larger);
+            out = text.data.get();
         };
-        constexpr std::size_t kAhead = 16;
         for (std::size_t i = 0; i < ids.size(); ++i) {
-            const Id id = ids[i];
-            if (i + kAhead < ids.size() && ids[i + kAhead] < vocabulary.id_limit()) {
-                __builtin_prefetch(&vocabulary.short_token(ids[i + kAhead]));
+            if (i + kAhead < ids.size() && ids[i + kAhead] < tokens.size()) {
+                __builtin_prefetch(&tokens[ids[i + kAhead]]);
             }
             make_room(16);
-            if (id < vocabulary.id_limit()) [[likely]] {
-                const Vocabulary::ShortToken& token = vocabulary.short_token(id);
-                std::memcpy(text.data.get() + text.size, &token, sizeof token);
-                text.size += token.length;
+            if (ids[i] < tokens.size()) [[likely]] {
+                const Vocabulary::ShortToken token = tokens[ids[i]];
+                std::memcpy(out + size, &token, sizeof token);
+                size += token.length;
                 if (token.length) [[likely]]
                     continue;
             }
-            const Bytes token = lookup(id);
+            const Bytes token = lookup(ids[i]);
             make_room(token.size());
-            std::memcpy(text.data.get() + text.size, token.data(), token.size());
-            text.size += token.size();
+            std::memcpy(out + size, token.data(), token.size());
+            size += token.size();
         }
+        text.size = size;
         return text;
     }
 
-    // An __index__ may run any code, so the size is asked for again, and the item is held. The ints lie all over the
-    // memory, so they are asked for some ahead.
+    // The ints lie all over the memory, so they are asked for some ahead.
     static std::vector<Id> ids_of(const nb::object& items) {
         constexpr Py_ssize_t kAhead = 16;
-        std::vector<Id> ids(static_cast<std::size_t>(PySequence_Fast_GET_SIZE(items.ptr())));
-        std::size_t count = 0;
-        for (Py_ssize_t i = 0; i < std::min<Py_ssize_t>(PySequence_Fast_GET_SIZE(items.ptr()), ids.size()); ++i) {
-            if (i + kAhead < PySequence_Fast_GET_SIZE(items.ptr())) {
-                __builtin_prefetch(PySequence_Fast_GET_ITEM(items.ptr(), i + kAhead));
-            }
-            PyObject* item = PySequence_Fast_GET_ITEM(items.ptr(), i);
-            ids[count++] = PyLong_CheckExact(item) ? id_from(item) : id_from(nb::borrow(item).ptr());
+        const Py_ssize_t size = PySequence_Fast_GET_SIZE(items.ptr());
+        PyObject* const* objects = PySequence_Fast_ITEMS(items.ptr());
+        std::vector<Id> ids(static_cast<std::size_t>(size));
+        Id* out = ids.data();
+        Py_ssize_t i = 0;
+        for (; i < size; ++i) {
+            __builtin_prefetch(objects[std::min(i + kAhead, size - 1)]);
+            if (!PyLong_CheckExact(objects[i])) break;
+            const std::optional<Id> value = small_int(objects[i]);
+            if (!value) break;
+            out[i] = *value;
         }
-        ids.resize(count);
+        // The others: an __index__ may run any code, so the size is asked for again, and the item is held.
+        for (; i < std::min(PySequence_Fast_GET_SIZE(items.ptr()), size); ++i) {
+            ids[static_cast<std::size_t>(i)] = id_from(nb::borrow(PySequence_Fast_GET_ITEM(items.ptr(), i)).ptr());
+        }
+        ids.resize(static_cast<std::size_t>(i));
         return ids;
     }
 

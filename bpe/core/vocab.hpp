@@ -70,7 +70,7 @@ class Vocabulary {
         std::uint8_t bytes[15];
         std::uint8_t length;
     };
-    const ShortToken& short_token(Id id) const { return short_tokens_[id]; }
+    std::span<const ShortToken> short_tokens() const { return {short_tokens_.data(), id_limit()}; }
 
     Id id_of_byte(std::uint8_t byte) const { return byte_ids_[byte]; }
 
