@@ -431,7 +431,8 @@ class PythonEncoder {
         const std::span<const Vocabulary::ShortToken> tokens = encoder_.vocabulary().short_tokens();
         std::size_t room = ids.size() * 6 + 64;
         Joined text{std::make_unique_for_overwrite<char[]>(room)};
-        char* out = text.data.get();  // what stands in variables of this function is not read again for each byte written
+        char* out =
+            text.data.get();  // what stands in variables of this function is not read again for each byte written
         std::size_t size = 0;
         const auto make_room = [&](std::size_t more) {
             if (room - size >= more) [[likely]]
