@@ -569,29 +569,22 @@ class Tokenizer(_core.TokenizerBase):
         disallowed: Literal["all"] | Collection[str],
     ) -> _core.SpecialTokens | None:
         """The matcher of the allowed tokens, after a look for the disallowed ones."""
-        if isinstance(allowed, str):
-            allowed = self.special_tokens_set
-        if isinstance(disallowed, str):
-            if not allowed:
-                found = self._all_special.first_in(text)
-                if found is not None:
-                    self._raise_disallowed(found)
-                return None
-            disallowed = self.special_tokens_set - allowed
-        if disallowed:
-            found = self._matcher(frozenset(disallowed)).first_in(text)
+        special, forbidden = self._matchers_for(allowed, disallowed)
+        if forbidden is not None:
+            found = forbidden.first_in(text)
             if found is not None:
                 self._raise_disallowed(found)
-        if not allowed:
-            return None
-        return self._matcher(frozenset(allowed & self._special_tokens.keys()))
+        return special
 
     def _matchers_for(
         self, allowed: Literal["all"] | AbstractSet[str], disallowed: Literal["all"] | Collection[str]
     ) -> tuple[_core.SpecialTokens | None, _core.SpecialTokens | None]:
-        """What `_special_for` would look for in a text: the allowed tokens, and the disallowed."""
-        allowed = self.special_tokens_set if isinstance(allowed, str) else allowed
+        """What is to be looked for in a text: the allowed tokens, and the disallowed; None where there are none."""
+        if isinstance(allowed, str):
+            allowed = self.special_tokens_set
         if isinstance(disallowed, str):
+            if not allowed:
+                return None, self._all_special if self._special_tokens else None
             disallowed = self.special_tokens_set - allowed
         return (
             self._matcher(frozenset(allowed & self._special_tokens.keys())) if allowed else None,

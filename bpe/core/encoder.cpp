@@ -31,8 +31,7 @@ struct Encoder::Workspace {
     std::uint64_t hashes[kBatch];
     MergeJob jobs[kBatch];
     std::uint32_t number_of_job[kBatch];
-    std::uint16_t* slot_of_job[kBatch];
-    std::uint16_t job_of_hash[2 * kBatch] = {};  // 1 + the job, 0 for none
+    std::uint16_t job_of_hash[2 * kBatch] = {};  // 1 + the job; or what a batch before left there
     struct {
         std::uint32_t number;
         std::uint32_t job;
@@ -234,13 +233,12 @@ void Encoder::encode_unseen(const Batch& batch, Workspace& workspace) const {
             continue;
         }
         std::uint16_t& job = workspace.job_of_hash[hashes[u] % std::size(workspace.job_of_hash)];
-        if (job && std::ranges::equal(batch[workspace.number_of_job[job - 1]], pretoken)) {
+        if (job && job <= jobs && std::ranges::equal(batch[workspace.number_of_job[job - 1]], pretoken)) {
             workspace.repeats[repeats++] = {i, job - 1u};
             continue;
         }
         workspace.jobs[jobs] = {pretoken.data(), pretoken.size(), room, 0};
         workspace.number_of_job[jobs] = i;
-        workspace.slot_of_job[jobs] = &job;
         job = static_cast<std::uint16_t>(++jobs);
         room += pretoken.size();
     }
@@ -249,7 +247,6 @@ void Encoder::encode_unseen(const Batch& batch, Workspace& workspace) const {
     workspace.merger.merge({workspace.jobs, jobs});
     for (std::size_t j = 0; j < jobs; ++j) {
         remember(workspace.number_of_job[j], {workspace.jobs[j].ids, workspace.jobs[j].count});
-        *workspace.slot_of_job[j] = 0;
     }
     for (const auto [i, job] : std::span(workspace.repeats, repeats)) {
         workspace.values[i] = workspace.values[workspace.number_of_job[job]];

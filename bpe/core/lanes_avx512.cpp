@@ -8,15 +8,6 @@ namespace bpe {
 
 namespace {
 
-inline std::size_t line_of(std::uint64_t key, const PairTable& pairs) {
-    const std::uint64_t mixed = (key ^ key >> 32) * 0x9E3779B97F4A7C15ull;
-    return (mixed ^ mixed >> 32) & pairs.line_mask;
-}
-
-inline std::uint64_t pair_key(std::uint32_t left, std::uint32_t right) {
-    return std::uint64_t{left + 1} << kIdBits | right;
-}
-
 // As find_pair, with all entries of a line compared at once, and no branch on whether the pair merges, which half of
 // them do: a step took 65 cycles with that branch, and takes 38. Gives the candidate that this makes.
 inline std::int32_t look_up(std::uint64_t pair, std::size_t line, std::uint32_t place, const PairTable& pairs) {

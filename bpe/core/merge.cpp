@@ -23,7 +23,7 @@ std::int32_t candidate_of(Id id, std::uint32_t place) {
 void ask_for(Lane& lane, int which, std::uint32_t place, std::uint64_t pair, const PairTable& pairs) {
     lane.places[which] = place;
     lane.pairs[which] = pair;
-    lane.lines[which] = line_of(pair, pairs.line_mask);
+    lane.lines[which] = line_of(pair, pairs);
     __builtin_prefetch(pairs.entries + lane.lines[which] * PairTable::kLine);
 }
 
@@ -127,7 +127,7 @@ bool Merger::begin(Lane& lane, MergeJob& job) const {
     lane.live = ~std::uint64_t{0} >> (64 - count);
     lane.places[0] = lane.places[1] = 0;
     lane.pairs[0] = lane.pairs[1] = count > 1 ? pair_key(lane.symbols[0], lane.symbols[1]) : kNoPair;
-    lane.lines[0] = lane.lines[1] = line_of(lane.pairs[0], vocabulary_.pair_table().line_mask);
+    lane.lines[0] = lane.lines[1] = line_of(lane.pairs[0], vocabulary_.pair_table());
     if (whole) {
         look_up_all_(lane, count, vocabulary_.pair_table());
     } else {
@@ -176,7 +176,7 @@ std::uint32_t merge_round_plain(Lane* lanes, std::size_t count, const PairTable&
 void look_up_all_plain(Lane& lane, std::size_t count, const PairTable& pairs) {
     for (std::uint32_t i = 0; i + 1 < count; ++i) {
         const std::uint64_t pair = pair_key(lane.symbols[i], lane.symbols[i + 1]);
-        lane.candidates[i] = candidate_of(find_pair(pairs, pair, line_of(pair, pairs.line_mask)), i);
+        lane.candidates[i] = candidate_of(find_pair(pairs, pair, line_of(pair, pairs)), i);
     }
 }
 

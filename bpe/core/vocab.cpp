@@ -194,7 +194,7 @@ void Vocabulary::index_pairs() {
 
 void Vocabulary::insert_pair(Id left, Id right, Id id) {
     const std::uint64_t key = pair_key(left, right);
-    for (std::size_t line = line_of(key, line_mask_);; line = (line + 1) & line_mask_) {
+    for (std::size_t line = line_of(key, pair_table());; line = (line + 1) & line_mask_) {
         std::uint64_t* entries = pairs_.data() + line * PairTable::kLine;
         for (std::size_t i = 0; i < PairTable::kLine; ++i) {
             if (entries[i]) continue;

@@ -20,20 +20,10 @@ inline constexpr Id kNoId = 0xFFFFFFFF;
 // The largest rank a file may hold: arrays are indexed by rank, and a hostile file must not make them huge.
 inline constexpr Id kMaxRank = kIdMask - 1;
 
-// Every bit of x has a say in the low bits of the result, by which tables are indexed. Without the first shift, words
-// that differ in their last two bytes only would collide.
-inline std::uint64_t mix(std::uint64_t x) {
-    x = (x ^ x >> 32) * 0x9E3779B97F4A7C15ull;
-    return x ^ x >> 32;
-}
-
 // A hash of any bytes, for tables that live in this process only. The key is read eight bytes at a time.
 std::uint64_t hash_bytes(const std::uint8_t* bytes, std::size_t size);
 
-inline std::uint64_t pair_key(Id left, Id right) { return std::uint64_t{left + 1} << kIdBits | right; }
-inline std::size_t line_of(std::uint64_t key, std::size_t line_mask) { return mix(key) & line_mask; }
-
-// The token that a pair merges into, or kNoId; `line` is line_of(pair).
+// The token that a pair merges into, or kNoId; `line` is line_of it.
 inline Id find_pair(const PairTable& pairs, std::uint64_t pair, std::size_t line) {
     for (;; line = (line + 1) & pairs.line_mask) {
         const std::uint64_t* entries = pairs.entries + line * PairTable::kLine;
@@ -92,11 +82,7 @@ class Vocabulary {
     // The token that two neighbours merge into, or kNoId.
     Id merged(Id left, Id right) const {
         const std::uint64_t pair = pair_key(left, right);
-        return find_pair(pair_table(), pair, line_of(pair, line_mask_));
-    }
-    // Asks for the memory that merged(left, right) will look at.
-    void prefetch_merged(Id left, Id right) const {
-        __builtin_prefetch(pairs_.data() + line_of(pair_key(left, right), line_mask_) * PairTable::kLine);
+        return find_pair(pair_table(), pair, line_of(pair, pair_table()));
     }
     PairTable pair_table() const { return {pairs_.data(), line_mask_}; }
     // Where merging may begin with whole characters in place of their bytes: the token of a character below U+10000
