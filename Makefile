@@ -52,8 +52,8 @@ demo: .venv/demo
 	@echo "1. Train a vocabulary of 4,096 tokens, with Llama 3's split pattern and special tokens."
 	$(BIN)/bpe train $(VOCABULARY_TEXT) -o $(DEMO)/tokenizer.json --vocab-size 4096
 	@echo
-	@echo "2. Check it: every document comes back byte for byte, and the ids are those of Hugging Face's tokenizers."
-	$(BIN)/bpe verify $(DEMO)/tokenizer.json $(VOCABULARY_TEXT)
+	@echo "2. Check it: every document comes back byte for byte, and the ids are tiktoken's."
+	$(BIN)/bpe verify $(DEMO)/tokenizer.json $(VOCABULARY_TEXT) --pattern llama3
 	@echo
 	@echo "3. Encode the tales and essays of corpora/ into token shards."
 	$(BIN)/bpe shards 'corpora/*.txt' --separator '<|end_of_text|>' -t $(DEMO)/tokenizer.json -o $(DEMO)/data
