@@ -29,6 +29,7 @@
 #include "stream.hpp"
 #include "trainer.hpp"
 #include "unicode.hpp"
+#include "utf8.hpp"
 
 namespace nb = nanobind;
 
@@ -663,6 +664,24 @@ nb::object file_content(nb::object path) {
     return nb::cast(Array<const std::uint8_t>(bytes.data(), {bytes.size()}, owner));
 }
 
+std::size_t first_invalid(nb::handle object) {
+    const Text text(object);
+    if (text.bytes().size() <= kWithLock) return invalid_utf8(text.bytes());
+    const nb::gil_scoped_release release;
+    return invalid_utf8(text.bytes());
+}
+
+nb::tuple replaced_invalid(nb::handle object, nb::bytes replacement) {
+    const Text text(object);
+    const Bytes with{reinterpret_cast<const std::uint8_t*>(replacement.c_str()), replacement.size()};
+    ReplacedText replaced;
+    {
+        const nb::gil_scoped_release release;
+        replaced = replace_invalid_utf8(text.bytes(), with);
+    }
+    return nb::make_tuple(nb::bytes(replaced.bytes.data(), replaced.bytes.size()), replaced.count);
+}
+
 // All places where a text may be cut, for the tests.
 nb::list cuts_of(int pattern, nb::handle object) {
     const Text text(object);
@@ -759,6 +778,13 @@ NB_MODULE(_core, m) {
           "The end of each pretoken, in bytes.");
     m.def("cuts", &cuts_of, nb::arg("pattern"), nb::arg("text"), "Where the text may be cut for certain, in bytes.");
     m.def("file_content", &file_content, nb::arg("path"), "The content of a file, mapped into memory if it is large.");
+    m.def("invalid_utf8", &first_invalid, nb::arg("text"),
+          "Where the first sequence that is not UTF-8 begins, in bytes; the text's size if there is none.");
+    m.def("replace_invalid_utf8", &replaced_invalid, nb::arg("text"), nb::arg("replacement"),
+          "The text with something else for each malformed sequence, and their number.");
+    m.def(
+        "unfinished_character", [](nb::handle text) { return unfinished_character(Text(text).bytes()); },
+        nb::arg("text"), "How many bytes at the end begin a character that more bytes may finish.");
     m.def("parse_ranks", &parse_ranks_file, nb::arg("text"),
           "Tokens joined, their offsets as bytes of uint64, their ranks as bytes of uint32.");
     m.def(

@@ -1,0 +1,108 @@
+"""Files, directories, globs, addresses, stdin, iterables -> text.
+
+`documents` gives one document after the other. `read_corpus` feeds the trainer: it reads ahead, in memory that does not
+grow with the files, and can go on where another one stopped.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from ..errors import InputError
+from .parts import Cleaner, Invalid, Options, Text, as_bytes
+from .reader import Batch, Position, Reader
+from .sources import Source, Texts, feeds_of
+
+__all__ = ["Batch", "Invalid", "Position", "Reader", "Source", "Text", "documents", "read_corpus"]
+
+
+def documents(
+    sources: Source | Iterable[Source],
+    *,
+    separator: str | None = None,
+    field: str = "text",
+    exclude: Sequence[str] = (),
+) -> Iterator[bytes]:
+    """The documents of all sources, in order.
+
+    A source is the path of a file, or of a directory, whose files are taken in sorted order, down to the last level,
+    but for hidden ones and those with a NUL byte near their beginning; a glob, in which ``**`` stands for any depth;
+    "-" for stdin; or an iterable of str or bytes, each a document. A file is one document; a .jsonl or .ndjson file has
+    one in each line, under the key `field`. Files that end in .gz, .xz, .bz2 or .zst are decompressed.
+
+    Args:
+        sources: one source, or several. A single str is a path.
+        separator: where this stands in a text file, a new document begins. White space around it is dropped.
+        field: the key of the text in .jsonl files; "a.b" is the key b of what is under a.
+        exclude: files and directories left out: names, paths, or patterns for either.
+
+    Raises:
+        InputError: a source that matches no file, a damaged archive, a line of .jsonl without the field, an empty
+            separator.
+        OSError: a file that cannot be read.
+    """
+    options = _options(separator, field)
+    for source in _listed(sources):
+        for feed in feeds_of(source, exclude):
+            if isinstance(feed, Texts):  # each as it comes
+                yield from map(as_bytes, feed.documents)
+            else:
+                for part in feed.parts(options, Cleaner(feed.name, "keep")):
+                    yield from map(bytes, part.texts)
+
+
+def read_corpus(
+    sources: Source | Iterable[Source],
+    *,
+    field: str = "text",
+    errors: str = "replace",
+    exclude: Sequence[str] = (),
+    separator: str | None = None,
+    cut: Callable[[Text], int] | None = None,
+    weights: Sequence[int] | None = None,
+    start: Position | None = None,
+    batch_bytes: int = 8 << 20,
+) -> Reader:
+    """The same text for the trainer, in batches: ``for batch in read_corpus(...)``.
+
+    Files are read in another thread, a few batches ahead, iterables in this one. An error in a file is raised when its
+    turn comes. To stop early, drop the iterator.
+
+    Args:
+        errors: what becomes of bytes that are not UTF-8: "replace" (U+FFFD, as Python's decoder does), "ignore", or
+            "strict", which refuses them. The reader's `invalid` tells what there was.
+        cut: of a text, how much of it, in bytes, can be counted apart whatever follows, and 0 if nothing can. With it
+            a long document is handed out in pieces; without, each is handed out whole, and has to fit in memory.
+        weights: one for each source. Neighbouring sources of one weight share batches, which matters where each file
+            is a source. Without them, each batch has texts of one source only.
+        start: the position of a batch of an earlier reader of the same sources with the same options: this one gives
+            exactly the text after that batch. Where a source can be read only once, it has to be there again, and
+            what was used of it is read and dropped.
+        batch_bytes: how large a batch is about. A few are in memory at a time.
+
+    Raises:
+        InputError: now or while reading, as `documents`; or the corpus is not that of `start`.
+        OSError: a file that cannot be read.
+    """
+    if errors not in ("replace", "ignore", "strict"):
+        raise InputError(f"errors is {errors!r}; it must be 'replace', 'ignore' or 'strict'")
+    listed = list(_listed(sources))
+    if weights is not None and len(weights) != len(listed):
+        raise InputError(f"there are {len(weights)} weights for {len(listed)} sources")
+    feeds = [(number, feed) for number, source in enumerate(listed) for feed in feeds_of(source, exclude)]
+    options = _options(separator, field, cut, max(1, batch_bytes // 2))
+    return Reader(feeds, options, errors, weights, batch_bytes, start)
+
+
+def _options(
+    separator: str | None, field: str, cut: Callable[[Text], int] | None = None, block: int = 4 << 20
+) -> Options:
+    if separator == "":
+        raise InputError("the separator of documents is empty")
+    return Options(field, None if separator is None else separator.encode(), cut, block)
+
+
+def _listed(sources: Source | Iterable[Source]) -> Iterable[Any]:
+    return [sources] if isinstance(sources, (str, os.PathLike)) else sources

@@ -1,0 +1,183 @@
+"""Text for the trainer: read ahead of it, in batches, and resumable after each."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import queue
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from ..errors import InputError
+from .parts import Cleaner, Feed, Invalid, Options, State, Text
+
+Position = dict[str, Any]
+
+
+class Batch(NamedTuple):
+    """Texts of one source, or of several of the same weight."""
+
+    texts: list[Text]
+    """Documents, or pieces of one. They are well-formed UTF-8, unless `cut` cuts within a character."""
+    source: int
+    """The number of the source; of several, the first's."""
+    weight: int
+    """What an occurrence in them counts."""
+    documents: int
+    """How many documents end in this batch."""
+    size: int
+    """Of the texts, in bytes."""
+    read: int
+    """Bytes of all files so far, as they are on disk; with those that an earlier reader had read."""
+    position: Position
+    """Where to go on: `start` of another reader of the same sources. Plain values, which JSON can hold."""
+
+
+class Reader:
+    """What `read_corpus` gives. Iterating reads; it can be done again, unless a source can be read only once."""
+
+    def __init__(
+        self,
+        feeds: Sequence[tuple[int, Feed]],
+        options: Options,
+        errors: str,
+        weights: Sequence[int] | None,
+        batch_bytes: int,
+        start: Position | None,
+    ) -> None:
+        self._feeds = feeds
+        self._options = options
+        self._errors = errors
+        self._weights = weights
+        self._batch_bytes = batch_bytes
+        self._invalid: dict[int, Invalid] = {}
+        sizes = [feed.size for _, feed in feeds]
+        self.total: int | None = None if None in sizes else sum(size or 0 for size in sizes)
+        """Bytes of all files as they are on disk; None if that is not known, as for stdin and iterables."""
+        separator = options.separator.decode() if options.separator is not None else None
+        self.fingerprint: dict[str, Any] = {
+            "field": options.field,
+            "separator": separator,
+            "errors": errors,
+            "sources": [{"source": source, **feed.identity} for source, feed in feeds],
+        }
+        """What tells this corpus from another: the files with their sizes and times, and how they are read."""
+        self._first = 0
+        self._state: State | None = None
+        if start is not None:
+            _check(start["corpus"], self.fingerprint)
+            self._first, self._state = start["feed"], start["state"]
+            for number, count, first in start["invalid"]:
+                self._invalid[number] = Invalid(feeds[number][1].name, count, first)
+
+    @property
+    def invalid(self) -> list[Invalid]:
+        """What was not UTF-8, file by file: complete once all is read."""
+        return [found for _, found in sorted(self._invalid.items())]
+
+    def __iter__(self) -> Iterator[Batch]:
+        numbers = range(self._first, len(self._feeds))
+        for ahead, run in itertools.groupby(numbers, lambda number: self._feeds[number][1].ahead):
+            batches = self._batches(list(run))
+            yield from _read_ahead(batches) if ahead else batches
+
+    def _batches(self, numbers: Iterable[int]) -> Iterator[Batch]:
+        """The text of some feeds, in batches of the size that is wanted."""
+        held: Batch | None = None
+        for batch in self._small_batches(numbers):
+            if held is not None and held.weight == batch.weight and (held.source == batch.source or self._weights):
+                held.texts.extend(batch.texts)
+                held = batch._replace(
+                    texts=held.texts,
+                    source=held.source,
+                    documents=held.documents + batch.documents,
+                    size=held.size + batch.size,
+                )
+            else:
+                if held is not None:
+                    yield self._whole(held)
+                held = batch
+            if held.size + 64 * len(held.texts) >= self._batch_bytes:  # a text has a Python object
+                yield self._whole(held)
+                held = None
+        if held is not None and held.documents:
+            yield self._whole(held)
+
+    def _small_batches(self, numbers: Iterable[int]) -> Iterator[Batch]:
+        """A batch for each part of each feed."""
+        read = sum(feed.size or 0 for _, feed in self._feeds[: self._first])
+        for number in numbers:
+            source, feed = self._feeds[number]
+            weight = self._weights[source] if self._weights is not None else 1
+            state = self._state if number == self._first else None
+            cleaner = Cleaner(feed.name, self._errors, state)
+            for texts, documents, size, after, read_of_it in feed.parts(self._options, cleaner, state):
+                if cleaner.count:
+                    self._invalid[number] = cleaner.found
+                position = {"feed": number + (after is None), "state": after}
+                yield Batch(texts, source, weight, documents, size, read + read_of_it, position)
+            read += feed.size or 0
+
+    def _whole(self, batch: Batch) -> Batch:
+        """With what a position has beside the place."""
+        before = [[number, found.sequences, found.first] for number, found in sorted(self._invalid.items())]
+        batch.position["invalid"] = [each for each in before if each[0] < batch.position["feed"]]
+        batch.position["corpus"] = self.fingerprint
+        return batch
+
+
+def _check(before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Refuse to go on with another corpus, naming what is different."""
+    for name in ("field", "separator", "errors"):
+        if before[name] != now[name]:
+            raise InputError(f"the corpus was begun with {name} {before[name]!r}; go on with that, not {now[name]!r}")
+    if before["sources"] == now["sources"]:
+        return
+    known = {json.dumps(each) for each in before["sources"]}
+    there = {json.dumps(each) for each in now["sources"]}
+    paths = [{each.get("path") for each in corpus["sources"]} for corpus in (before, now)]
+    for each in before["sources"]:
+        if json.dumps(each) not in there:
+            change = "has changed" if each.get("path") in paths[1] else "is no longer in it"
+            raise InputError(f"this is not the corpus that was begun with: {_name(each)} {change}")
+    for each in now["sources"]:
+        if json.dumps(each) not in known:
+            raise InputError(f"this is not the corpus that was begun with: {_name(each)} is new")
+    raise InputError("this is not the corpus that was begun with: its sources are in another order")
+
+
+def _name(identity: State) -> str:
+    return str(identity.get("path") or f"source {identity['source'] + 1}")
+
+
+def _read_ahead(batches: Iterator[Batch], depth: int = 2) -> Iterator[Batch]:
+    """The same batches, which another thread makes while the last ones are used."""
+    ready: queue.Queue[Batch | BaseException | None] = queue.Queue(depth)
+    stopped = threading.Event()
+
+    def work() -> None:
+        try:
+            for batch in batches:
+                ready.put(batch)
+                if stopped.is_set():
+                    return
+            ready.put(None)
+        except BaseException as error:
+            ready.put(error)
+
+    thread = threading.Thread(target=work, name="bpe.corpus", daemon=True)
+    thread.start()
+    try:
+        while (item := ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+            del item
+    finally:
+        stopped.set()
+        with suppress(queue.Empty):
+            while True:
+                ready.get_nowait()
+        thread.join(1)  # one that waits for input that does not come is left to end with the process

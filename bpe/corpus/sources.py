@@ -1,0 +1,178 @@
+"""Paths, globs, addresses, stdin, iterables, datasets -> feeds."""
+
+from __future__ import annotations
+
+import fnmatch
+import glob
+import io
+import os
+import stat
+import sys
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, Union
+
+from ..errors import InputError
+from .jsonl import json_parts
+from .parts import Cleaner, Feed, Options, Part, State, Text, as_bytes
+from .streams import DECOMPRESSORS, Stream
+from .text import text_parts
+
+# A path, a glob, an address, "-" for stdin; or the documents themselves.
+Source = Union[str, "os.PathLike[str]", Iterable[str], Iterable[bytes]]
+
+
+def feeds_of(source: Source, exclude: Sequence[str]) -> Iterator[Feed]:
+    """The files of a path, a glob or an address, in sorted order; otherwise the one feed that the source is.
+
+    Raises:
+        InputError: there is none, or it is no source.
+        OSError: a directory cannot be read.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        yield from _files(os.fspath(source), exclude)
+    elif isinstance(source, Iterable) and not isinstance(source, Mapping):
+        yield Texts(source)
+    else:
+        raise InputError(f"a source is a path or an iterable of texts, not {type(source).__name__}")
+
+
+class File(Feed):
+    """A file on this machine or another, or stdin."""
+
+    def __init__(self, name: str, open_raw: Callable[[], BinaryIO], size: int | None, version: object = None) -> None:
+        """
+        Args:
+            size: in bytes; None if that is not known, as of a pipe, which can be read only once.
+            version: changes when the file does: the time of its last change.
+        """
+        self.name = name
+        self.size = size
+        self.identity = {"path": name, "size": size, "version": version}
+        self._open = open_raw
+
+    def parts(self, options: Options, cleaner: Cleaner, state: State | None = None) -> Iterator[Part]:
+        kind, compressed = _suffixes(self.name)
+        with Stream(self.name, self._open(), compressed) as stream:
+            if kind in (".jsonl", ".ndjson"):
+                yield from json_parts(stream, options, cleaner, state)
+            else:
+                yield from text_parts(stream, options, cleaner, state, hashed=self.size is None)
+
+
+class Texts(Feed):
+    """Documents in memory, or as they come.
+
+    They are taken in the thread that asks for text: some things, such as a cursor of sqlite3, work in no other.
+    """
+
+    ahead = False
+    size = None
+
+    def __init__(self, documents: Iterable[Any]) -> None:
+        self.name = type(documents).__name__
+        self.identity = {"iterable": self.name}
+        self.documents = documents
+
+    def parts(self, options: Options, cleaner: Cleaner, state: State | None = None) -> Iterator[Part]:
+        done = state["documents"] if state else 0
+        number = checksum = size = 0
+        texts: list[Text] = []
+        for number, document in enumerate(self.documents, 1):
+            text = as_bytes(document)
+            checksum = zlib.crc32(text, checksum)
+            if number <= done:
+                if number == done:
+                    self._check(state, number, checksum)
+                continue
+            text = cleaner.clean(text, place=f"document {number}")
+            texts.append(text)
+            size += len(text)
+            if size + 64 * len(texts) >= options.block:  # what a bytes object takes beside its bytes
+                yield Part(texts, len(texts), size, {"documents": number, "crc32": checksum, **cleaner.state}, 0)
+                texts, size = [], 0
+        if number < done:
+            self._check(state, number, checksum)
+        yield Part(texts, len(texts), size, None, 0)
+
+    def _check(self, state: State | None, number: int, checksum: int) -> None:
+        if state is not None and (number, checksum) != (state["documents"], state["crc32"]):
+            raise InputError(
+                f"{self.name}: these are not the documents that were begun with; the first {number} differ"
+            )
+
+
+def _suffixes(path: str) -> tuple[str, str]:
+    """(what kind of file it is, how it is compressed), both in lower case, the second empty if it is not."""
+    stem, suffix = os.path.splitext(path.lower())
+    return (os.path.splitext(stem)[1], suffix) if suffix in DECOMPRESSORS else (suffix, "")
+
+
+def _files(source: str, exclude: Sequence[str]) -> Iterator[Feed]:
+    if source == "-":
+        yield File("stdin", _stdin, None)
+    elif os.path.isdir(source):
+        found = False
+        for directory, names, files in os.walk(source, onerror=_raise):
+            names[:] = sorted(n for n in names if n[0] != "." and not _excluded(os.path.join(directory, n), exclude))
+            for name in sorted(files):
+                path = os.path.join(directory, name)
+                if name[0] != "." and not _excluded(path, exclude) and _is_text(path):
+                    found = True
+                    yield _file(path)
+        if not found:
+            raise InputError(f"{source}: no text files in this directory")
+    elif os.path.exists(source):
+        yield _file(source)
+    elif glob.has_magic(source):
+        paths = [
+            p for p in sorted(glob.glob(source, recursive=True)) if os.path.isfile(p) and not _excluded(p, exclude)
+        ]
+        if not paths:
+            raise InputError(f"{source}: no file matches this pattern")
+        yield from map(_file, paths)
+    else:
+        raise InputError(f"{source}: no such file or directory")
+
+
+def _file(path: str) -> File:
+    found = os.stat(path)
+    regular = stat.S_ISREG(found.st_mode)
+    return File(
+        path,
+        lambda: open(path, "rb", buffering=0),
+        found.st_size if regular else None,
+        found.st_mtime_ns if regular else None,
+    )
+
+
+def _stdin() -> BinaryIO:
+    if sys.stdin is None:
+        raise InputError("stdin is closed; give a file, or pipe text into the command")
+    try:
+        # Beneath the buffer, whose lock a thread that waits for input would keep until the interpreter ends.
+        return open(os.dup(sys.stdin.fileno()), "rb", buffering=0)
+    except io.UnsupportedOperation:  # what stands for it has no descriptor
+        return io.BytesIO(sys.stdin.buffer.read())
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _excluded(path: str, exclude: Sequence[str]) -> bool:
+    return any(
+        fnmatch.fnmatch(path, pattern) or any(fnmatch.fnmatch(part, pattern) for part in Path(path).parts)
+        for pattern in exclude
+    )
+
+
+def _is_text(path: str) -> bool:
+    if not os.path.isfile(path):
+        return False
+    kind, compressed = _suffixes(path)
+    if compressed or kind == ".parquet":
+        return True
+    with open(path, "rb", buffering=0) as file:
+        return b"\0" not in file.read(4096)

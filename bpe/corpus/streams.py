@@ -1,0 +1,90 @@
+"""Files -> their bytes, decompressed, a block at a time."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, BinaryIO
+
+from ..errors import InputError
+from .optional import first_module, require
+
+_STEP = 1 << 18  # decompressors give so much at a time: it stays in the processor's cache until it is joined
+
+
+def _gzip(name: str, file: BinaryIO) -> Any:
+    return first_module("isal.igzip", "gzip").GzipFile(fileobj=file, mode="rb")  # the first is three times as fast
+
+
+def _xz(name: str, file: BinaryIO) -> Any:
+    return first_module("lzma").LZMAFile(file)
+
+
+def _bzip2(name: str, file: BinaryIO) -> Any:
+    return first_module("bz2").BZ2File(file)
+
+
+def _zstd(name: str, file: BinaryIO) -> Any:
+    zstd = require(name, "zstd", "compression.zstd", "backports.zstd")
+    # Whatever window the file asks for: the default refuses those of `zstd --long=31`.
+    return zstd.ZstdFile(file, options={zstd.DecompressionParameter.window_log_max: 31})
+
+
+DECOMPRESSORS = {".gz": _gzip, ".xz": _xz, ".bz2": _bzip2, ".zst": _zstd}
+
+
+class Stream:
+    """The decompressed bytes of a file."""
+
+    def __init__(self, name: str, raw: BinaryIO, suffix: str = "") -> None:
+        """suffix: of the compressed formats, or empty."""
+        self.name = name
+        self.offset = 0
+        self._raw: BinaryIO = raw
+        self._file: BinaryIO = raw
+        if suffix:
+            self._file = DECOMPRESSORS[suffix](name, raw)
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._file.close()
+        self._raw.close()
+
+    @property
+    def read_so_far(self) -> int:
+        """Bytes of the file as it is on disk."""
+        return self.offset if self._file is self._raw else self._raw.tell()
+
+    def read(self, size: int) -> bytes:
+        """The next `size` bytes, fewer at the end of the file only; all that are left if `size` is negative."""
+        blocks = []
+        left = size
+        while left:
+            block = self._next(min(left, _STEP) if self._file is not self._raw else left)
+            if not block:
+                break
+            blocks.append(block)
+            left = max(left - len(block), -1)
+        self.offset += sum(map(len, blocks))
+        return b"".join(blocks)
+
+    def _next(self, size: int) -> bytes:
+        if self._file is self._raw:
+            return self._raw.read(size)
+        try:
+            return self._file.read(size)
+        except Exception as error:  # each decompressor has its own
+            if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None):
+                raise  # the machine's, not the archive's
+            raise InputError(f"{self.name}: the archive is damaged ({error})") from error
+
+    def skip(self, offset: int) -> None:
+        """Go on at an offset of the decompressed bytes."""
+        if self._file is self._raw and self._raw.seekable():
+            self._raw.seek(offset)
+            self.offset = offset
+        while self.offset < offset and self.read(min(offset - self.offset, _STEP)):
+            pass
+        if self.offset < offset:
+            raise InputError(f"{self.name}: it ends at byte {self.offset}, before the place to go on from ({offset})")
