@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from ..errors import InputError
+from .arrow import is_dataset
 from .parts import Cleaner, Invalid, Options, Text, as_bytes
 from .reader import Batch, Position, Reader
 from .sources import Source, Texts, feeds_of
@@ -47,7 +48,7 @@ def documents(
     for source in _listed(sources):
         for feed in feeds_of(source, exclude):
             if isinstance(feed, Texts):  # each as it comes
-                yield from map(as_bytes, feed.documents)
+                yield from (bytes(as_bytes(document)) for document in feed.documents(field))
             else:
                 for part in feed.parts(options, Cleaner(feed.name, "keep")):
                     yield from map(bytes, part.texts)
@@ -105,4 +106,4 @@ def _options(
 
 
 def _listed(sources: Source | Iterable[Source]) -> Iterable[Any]:
-    return [sources] if isinstance(sources, (str, os.PathLike)) else sources
+    return [sources] if isinstance(sources, (str, os.PathLike)) or is_dataset(sources) else sources

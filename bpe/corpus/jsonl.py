@@ -45,7 +45,7 @@ def json_parts(stream: Stream, options: Options, cleaner: Cleaner, state: State 
             raise problem
 
 
-def _text_of(line: bytes, loads: Callable[[bytes], Any], field: str, cleaner: Cleaner, number: int) -> bytes:
+def _text_of(line: bytes, loads: Callable[[bytes], Any], field: str, cleaner: Cleaner, number: int) -> Text:
     try:
         record = loads(line)
     except (ValueError, RecursionError):
@@ -54,7 +54,7 @@ def _text_of(line: bytes, loads: Callable[[bytes], Any], field: str, cleaner: Cl
             try:
                 record = json.loads(line)
             except UnicodeDecodeError:
-                record = json.loads(cleaner.clean(line, place=f"line {number}"))
+                record = json.loads(bytes(cleaner.clean(line, place=f"line {number}")))
         except (ValueError, RecursionError) as error:
             if isinstance(error, InputError):
                 raise

@@ -52,7 +52,7 @@ class Cleaner:
         self.count, self.first = (state or {}).get("invalid", (0, ""))
         self._errors = errors
 
-    def clean(self, text: bytes, *, start: int = 0, place: str = "") -> bytes:
+    def clean(self, text: Text, *, start: int = 0, place: str = "") -> Text:
         """place: where the text stands, for messages; by default the byte is named, where `start` is the first."""
         if self._errors == "keep" or (invalid := _core.invalid_utf8(text)) == len(text):
             return text
@@ -91,7 +91,7 @@ class Feed:
         raise NotImplementedError
 
 
-def as_bytes(document: object) -> bytes:
+def as_bytes(document: object) -> Text:
     """The bytes of a document; pairs of surrogates are joined, lone ones become U+FFFD."""
     if isinstance(document, bytes):
         return document
@@ -100,4 +100,6 @@ def as_bytes(document: object) -> bytes:
             return document.encode()
         except UnicodeEncodeError:
             return document.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
+    if isinstance(document, memoryview):
+        return document.cast("B")
     raise InputError(f"a document is str or bytes, not {type(document).__name__}")

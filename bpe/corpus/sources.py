@@ -14,10 +14,14 @@ from pathlib import Path
 from typing import Any, BinaryIO, Union
 
 from ..errors import InputError
+from .arrow import dataset_texts, is_dataset, parquet_parts
 from .jsonl import json_parts
 from .parts import Cleaner, Feed, Options, Part, State, Text, as_bytes
+from .remote import remote_files
 from .streams import DECOMPRESSORS, Stream
 from .text import text_parts
+
+_HEAD = 4096  # in so many bytes at the beginning, text has no NUL
 
 # A path, a glob, an address, "-" for stdin; or the documents themselves.
 Source = Union[str, "os.PathLike[str]", Iterable[str], Iterable[bytes]]
@@ -32,6 +36,8 @@ def feeds_of(source: Source, exclude: Sequence[str]) -> Iterator[Feed]:
     """
     if isinstance(source, (str, os.PathLike)):
         yield from _files(os.fspath(source), exclude)
+    elif is_dataset(source):
+        yield Dataset(source)
     elif isinstance(source, Iterable) and not isinstance(source, Mapping):
         yield Texts(source)
     else:
@@ -54,9 +60,15 @@ class File(Feed):
 
     def parts(self, options: Options, cleaner: Cleaner, state: State | None = None) -> Iterator[Part]:
         kind, compressed = _suffixes(self.name)
+        if kind == ".parquet" and not compressed:
+            with self._open() as file:
+                yield from parquet_parts(self.name, file, self.size, options, cleaner, state)
+            return
         with Stream(self.name, self._open(), compressed) as stream:
             if kind in (".jsonl", ".ndjson"):
                 yield from json_parts(stream, options, cleaner, state)
+            elif kind == ".parquet":
+                raise InputError(f"{self.name}: decompress it first: Parquet is read from place to place")
             else:
                 yield from text_parts(stream, options, cleaner, state, hashed=self.size is None)
 
@@ -73,13 +85,17 @@ class Texts(Feed):
     def __init__(self, documents: Iterable[Any]) -> None:
         self.name = type(documents).__name__
         self.identity = {"iterable": self.name}
-        self.documents = documents
+        self._source = documents
+
+    def documents(self, field: str) -> Iterable[object]:
+        """They themselves, in turn."""
+        return self._source
 
     def parts(self, options: Options, cleaner: Cleaner, state: State | None = None) -> Iterator[Part]:
         done = state["documents"] if state else 0
         number = checksum = size = 0
         texts: list[Text] = []
-        for number, document in enumerate(self.documents, 1):
+        for number, document in enumerate(self.documents(options.field), 1):
             text = as_bytes(document)
             checksum = zlib.crc32(text, checksum)
             if number <= done:
@@ -103,8 +119,23 @@ class Texts(Feed):
             )
 
 
+class Dataset(Texts):
+    """Of Hugging Face's `datasets`."""
+
+    ahead = True
+
+    def __init__(self, dataset: Any) -> None:
+        super().__init__(dataset)
+        self.identity = {"dataset": self.name, "version": getattr(dataset, "_fingerprint", None)}
+
+    def documents(self, field: str) -> Iterable[object]:
+        return dataset_texts(self._source, field)
+
+
 def _suffixes(path: str) -> tuple[str, str]:
     """(what kind of file it is, how it is compressed), both in lower case, the second empty if it is not."""
+    if "://" in path:
+        path = path.partition("?")[0]  # what follows is not its name
     stem, suffix = os.path.splitext(path.lower())
     return (os.path.splitext(stem)[1], suffix) if suffix in DECOMPRESSORS else (suffix, "")
 
@@ -125,6 +156,8 @@ def _files(source: str, exclude: Sequence[str]) -> Iterator[Feed]:
             raise InputError(f"{source}: no text files in this directory")
     elif os.path.exists(source):
         yield _file(source)
+    elif "://" in source:
+        yield from _remote(source, exclude)
     elif glob.has_magic(source):
         paths = [
             p for p in sorted(glob.glob(source, recursive=True)) if os.path.isfile(p) and not _excluded(p, exclude)
@@ -134,6 +167,20 @@ def _files(source: str, exclude: Sequence[str]) -> Iterator[Feed]:
         yield from map(_file, paths)
     else:
         raise InputError(f"{source}: no such file or directory")
+
+
+def _remote(address: str, exclude: Sequence[str]) -> Iterator[Feed]:
+    files, is_directory = remote_files(address)
+    found = False
+    for file in files:
+        if _excluded(file.address, exclude):
+            continue
+        if is_directory and not _is_known(file.address) and b"\0" in file.head(_HEAD):
+            continue
+        found = True
+        yield File(file.address, file.open, file.size, file.version)
+    if not found:
+        raise InputError(f"{address}: no text files there")
 
 
 def _file(path: str) -> File:
@@ -171,8 +218,13 @@ def _excluded(path: str, exclude: Sequence[str]) -> bool:
 def _is_text(path: str) -> bool:
     if not os.path.isfile(path):
         return False
-    kind, compressed = _suffixes(path)
-    if compressed or kind == ".parquet":
+    if _is_known(path):
         return True
     with open(path, "rb", buffering=0) as file:
-        return b"\0" not in file.read(4096)
+        return b"\0" not in file.read(_HEAD)
+
+
+def _is_known(path: str) -> bool:
+    """Whether it holds text, though there are NULs in it."""
+    kind, compressed = _suffixes(path)
+    return bool(compressed) or kind == ".parquet"

@@ -70,14 +70,13 @@ class Stream:
         return b"".join(blocks)
 
     def _next(self, size: int) -> bytes:
-        if self._file is self._raw:
-            return self._raw.read(size)
         try:
             return self._file.read(size)
-        except Exception as error:  # each decompressor has its own
+        except Exception as error:  # each decompressor and each store has its own
             if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None):
-                raise  # the machine's, not the archive's
-            raise InputError(f"{self.name}: the archive is damaged ({error})") from error
+                raise  # the machine's
+            problem = "cannot be read" if self._file is self._raw else "the archive is damaged"
+            raise InputError(f"{self.name}: {problem} ({' '.join(str(error).split())})") from error
 
     def skip(self, offset: int) -> None:
         """Go on at an offset of the decompressed bytes."""

@@ -1,0 +1,74 @@
+"""Files elsewhere: s3://, hf://, memory://, and whatever else fsspec knows."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO, NamedTuple
+
+from ..errors import InputError
+from .optional import require
+
+# What tells a version of a file from another; stores have different ones.
+_VERSIONS = ("ETag", "etag", "blob_id", "md5Hash", "content_md5", "mtime", "LastModified", "last_modified", "created")
+
+
+class RemoteFile(NamedTuple):
+    """A file at an address."""
+
+    address: str
+    size: int | None
+    version: str | None
+    filesystem: Any
+    path: str
+
+    def open(self) -> BinaryIO:
+        with _told(self.address):
+            return self.filesystem.open(self.path, "rb")  # type: ignore[no-any-return]
+
+    def head(self, size: int) -> bytes:
+        """The first bytes."""
+        with _told(self.address):
+            return self.filesystem.cat_file(self.path, start=0, end=size)  # type: ignore[no-any-return]
+
+
+def remote_files(address: str) -> tuple[list[RemoteFile], bool]:
+    """The files at an address or of a glob, in sorted order; and whether it is a directory, whose files are these.
+
+    Raises:
+        InputError: it is not there, or cannot be reached.
+    """
+    fsspec = require(address, "remote", "fsspec")
+    with _told(address):
+        filesystem, path = fsspec.core.url_to_fs(address)
+        directory = False
+        if filesystem.isfile(path):
+            found = {path: filesystem.info(path)}
+        elif filesystem.isdir(path):
+            directory = True
+            found = filesystem.find(path, detail=True)
+        elif glob.has_magic(path):
+            found = filesystem.glob(path, detail=True)
+            found = {name: info for name, info in found.items() if info.get("type") == "file"}
+        else:
+            raise InputError(f"{address}: no such file or directory")
+    files = []
+    for name, info in sorted(found.items()):
+        below = name[len(path.rstrip("/")) :].split("/")
+        if not directory or not any(part.startswith(".") for part in below):
+            version = next((str(info[key]) for key in _VERSIONS if info.get(key)), None)
+            files.append(RemoteFile(filesystem.unstrip_protocol(name), info.get("size"), version, filesystem, name))
+    return files, directory
+
+
+@contextmanager
+def _told(address: str) -> Iterator[None]:
+    """Errors with the address in front; each store has its own kinds."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split())
+        raise InputError(f"{address}: cannot be read ({type(error).__name__}: {text})") from error
