@@ -7,7 +7,7 @@ grow with the files, and can go on where another one stopped.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..errors import InputError
@@ -106,4 +106,8 @@ def _options(
 
 
 def _listed(sources: Source | Iterable[Source]) -> Iterable[Any]:
-    return [sources] if isinstance(sources, (str, os.PathLike)) or is_dataset(sources) else sources
+    if isinstance(sources, (str, os.PathLike)) or is_dataset(sources):
+        return [sources]
+    if isinstance(sources, Mapping):
+        raise InputError(f"sources are paths or iterables of texts, not a {type(sources).__name__}")
+    return sources

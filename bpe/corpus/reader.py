@@ -135,17 +135,22 @@ def _check(before: dict[str, Any], now: dict[str, Any]) -> None:
             raise InputError(f"the corpus was begun with {name} {before[name]!r}; go on with that, not {now[name]!r}")
     if before["sources"] == now["sources"]:
         return
-    known = {json.dumps(each) for each in before["sources"]}
-    there = {json.dumps(each) for each in now["sources"]}
-    paths = [{each.get("path") for each in corpus["sources"]} for corpus in (before, now)]
-    for each in before["sources"]:
-        if json.dumps(each) not in there:
-            change = "has changed" if each.get("path") in paths[1] else "is no longer in it"
-            raise InputError(f"this is not the corpus that was begun with: {_name(each)} {change}")
-    for each in now["sources"]:
-        if json.dumps(each) not in known:
-            raise InputError(f"this is not the corpus that was begun with: {_name(each)} is new")
-    raise InputError("this is not the corpus that was begun with: its sources are in another order")
+    feeds = [[{**each, "source": 0} for each in corpus["sources"]] for corpus in (before, now)]
+    known, there = ({json.dumps(each) for each in each_feed} for each_feed in feeds)
+    paths = {each.get("path") for each in feeds[1]}
+    changes = [
+        f"{_name(each)} " + ("has changed" if each.get("path") in paths else "is no longer there")
+        for each, dumped in zip(before["sources"], map(json.dumps, feeds[0]), strict=True)
+        if dumped not in there
+    ] + [
+        f"{_name(each)} is new"
+        for each, dumped in zip(now["sources"], map(json.dumps, feeds[1]), strict=True)
+        if dumped not in known
+    ]
+    raise InputError(
+        f"{changes[0] if changes else 'the sources are in another order'}: this is not the corpus that was begun with;"
+        " put it back, or begin anew"
+    )
 
 
 def _name(identity: State) -> str:
