@@ -14,6 +14,7 @@ import click
 
 if TYPE_CHECKING:
     from bpe import Tokenizer
+    from bpe.trainer import Progress, Step, Trained
 
 FORMATS = {"text": None, "json": None, "u16": "<u2", "u32": "<u4"}
 
@@ -173,43 +174,93 @@ def _inputs(files: Sequence[str], text: str | None) -> Iterator[tuple[str, bytes
         yield ("stdin", sys.stdin.buffer.read()) if file == "-" else (file, Path(file).read_bytes())
 
 
+def _size(text: str) -> int:
+    """Bytes, such as 2G or 500MB."""
+    number = text.strip().upper().removesuffix("B")
+    power = "KMGT".find(number[-1:]) + 1 if number[-1:].isalpha() else 0
+    try:
+        return int(float(number[:-1] if power else number) * 1000**power)
+    except (ValueError, OverflowError):
+        raise click.BadParameter(f"{text!r} is no size; write 2G, 500M or a number of bytes") from None
+
+
 @cli.command()
-@click.argument("corpus", nargs=-1, required=True)
-@click.option("-o", "--output", required=True, metavar="FILE", help="Where to write: .json, or .model / .tiktoken.")
-@click.option("--vocab-size", required=True, type=int, metavar="N", help="Tokens in all, with the special ones.")
-@click.option("--pattern", default="llama3", metavar="NAME|REGEX", help="How text is split: llama3, o200k, ...")
+@click.argument("corpus", nargs=-1, metavar="CORPUS...")
+@click.option("-o", "--output", metavar="FILE", help="Where to write: .json, or .model / .tiktoken.")
+@click.option("--vocab-size", type=int, metavar="N", help="Tokens in all, with the special ones.")
+@click.option("--pattern", metavar="NAME|REGEX", help="How text is split: llama3, o200k, ...  [default: llama3]")
+@click.option("--base", metavar="NAME|FILE", help="A tokenizer to start from: its ids stay, new tokens are added.")
 @click.option(
     "--special", multiple=True, metavar="TOKEN", help="A special token, in place of the pattern's own; repeat."
 )
 @click.option("--no-special", is_flag=True, help="No special tokens at all.")
+@click.option("--require", metavar="FILE", help="Tokens, one a line, that are to be there however rare they are.")
 @click.option("--tie-break", type=click.Choice(["bytes", "huggingface"]), default="bytes", help="Order of equal pairs.")
 @click.option("--min-frequency", type=int, default=1, metavar="N", help="Merge no pair that is rarer.")
 @click.option(
     "--max-token-length", type=int, metavar="BYTES", help="Make no token that is longer.  [default: no limit]"
 )
 @click.option("--allow-smaller", is_flag=True, help="Accept fewer tokens where the text has no more pairs.")
+@click.option(
+    "--weight", multiple=True, metavar="CORPUS=X", help="Count this source X times, such as wiki.txt=0.5; repeat."
+)
+@click.option("--field", default="text", metavar="NAME", help="Key of the text in .jsonl, column in .parquet.")
+@click.option(
+    "--errors",
+    type=click.Choice(["replace", "ignore", "strict"]),
+    default="replace",
+    help="What to do with bytes that are not UTF-8.",
+)
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Leave out files and directories of this name; repeat.")
 @click.option("--threads", type=int, metavar="N", help="Threads that count.  [default: all processors]")
+@click.option("--max-memory", type=_size, metavar="SIZE", help="Of the process, such as 2G; the rest is put on disk.")
+@click.option(
+    "--resume",
+    metavar="DIR",
+    help="Go on with the work in this directory, or begin it there.  [default: OUTPUT.work]",
+)
+@click.option("--trace", type=click.IntRange(min=0), default=0, metavar="N", help="Print the first N merges.")
 @examples(
     "bpe train corpora -o my.json --vocab-size 4096",
     "bpe train 'src/**/*.py' -o code.json --vocab-size 8192 --special '<|endoftext|>'",
     "zcat big.txt.gz | bpe train - -o big.model --vocab-size 32000 --pattern gpt2",
+    "bpe train web.parquet code/ --weight code/=2 -o mix.json --vocab-size 128000 --max-memory 2G",
+    "bpe train --resume mix.json.work",
 )
-def train(
+@click.pass_context
+def train(context: click.Context, /, **options: Any) -> None:
+    """Learn a vocabulary from text: files, directories, globs, or - for stdin.
+
+    .jsonl and .parquet files hold a document in each record, other files are one each; all but .parquet may be
+    compressed: .gz, .xz, .bz2, .zst. Work that takes longer than half a minute is kept in OUTPUT.work until it is done,
+    and goes on there when the command is given again, or with --resume alone.
+    """
+    from bpe.counting import read_state
+    from bpe.errors import InputError
+
+    if options["resume"] and not options["corpus"]:
+        note = read_state(options["resume"]).get("note", {})
+        if note.get("directory") != os.getcwd():
+            raise InputError(f"{options['resume']}: this work was begun in {note.get('directory')}; go on from there")
+        options = {**note["options"], "resume": options["resume"]}
+    for name, flag in (("corpus", "CORPUS"), ("output", "-o / --output"), ("vocab_size", "--vocab-size")):
+        if not options[name]:
+            raise click.UsageError(f"missing {flag}", context)
+    _train(**options)
+
+
+def _train(
+    *,
     corpus: Sequence[str],
     output: str,
-    vocab_size: int,
-    pattern: str,
+    base: str | None,
     special: Sequence[str],
     no_special: bool,
-    tie_break: Any,
-    min_frequency: int,
-    max_token_length: int | None,
-    allow_smaller: bool,
-    exclude: Sequence[str],
-    threads: int | None,
+    require: str | None,
+    weight: Sequence[str],
+    resume: str | None,
+    **options: Any,
 ) -> None:
-    """Learn a vocabulary from text: files, directories, globs, .jsonl, .gz, .xz, or - for stdin."""
     from bpe import InputError
     from bpe import train as train_tokenizer
     from bpe.formats import SUFFIXES
@@ -218,37 +269,111 @@ def train(
         raise InputError(f"{output}: unknown suffix; write to one of {', '.join(SUFFIXES)}")
     if not Path(output).absolute().parent.is_dir():
         raise InputError(f"{output}: there is no directory {Path(output).parent}")
-    status = Status()
-    start = time.monotonic()
-    seen = [0, 0]
-
-    def counted(documents: int, size: int) -> None:
-        seen[:] = documents, size
-        status.show(f"counting  {size / 1e6:,.1f} MB in {documents:,} documents")
-
-    def merged(count: int) -> None:
-        status.show(f"merging   {_bar(count / vocab_size)} {count:,} merges")
-
-    tokenizer = train_tokenizer(
-        corpus,
-        vocab_size,
-        pattern,
-        () if no_special else special or None,
-        tie_break=tie_break,
-        min_frequency=min_frequency,
-        max_token_length=max_token_length,
-        allow_smaller=allow_smaller,
-        name=Path(output).stem,
-        threads=threads,
-        exclude=exclude,
-        counted=counted,
-        merged=merged,
+    work = resume or f"{output}.work"
+    chosen = dict(
+        corpus=corpus,
+        output=output,
+        base=base,
+        special=special,
+        no_special=no_special,
+        require=require,
+        weight=weight,
+        **options,
     )
-    tokenizer.save(output)
-    status.done(
-        f"{output}: {tokenizer.n_vocab:,} tokens from {seen[1] / 1e6:,.1f} MB in {seen[0]:,} documents,"
-        f" {time.monotonic() - start:.1f} s"
-    )
+    if (Path(work) / "state.json").exists():
+        click.echo(f"going on with the work in {work}", err=True)
+    show = _TrainingStatus()
+
+    def trained(result: Trained) -> None:
+        result.tokenizer.save(output)
+        show.done(result, output)
+
+    try:
+        train_tokenizer(
+            corpus,
+            base=_tokenizer(base) if base else None,
+            special_tokens=() if no_special else special or None,
+            required_tokens=Path(require).read_bytes().decode().splitlines() if require else (),
+            weights=_weights(corpus, weight),
+            name=Path(output).stem,
+            work=work,
+            note={"directory": os.getcwd(), "options": chosen},
+            progress=show.progress,
+            traced=show.step,
+            trained=trained,
+            **options,
+        )
+    except BaseException:
+        if (Path(work) / "state.json").exists():
+            click.echo(f"what was done is kept: bpe train --resume {work}", err=True)
+        raise
+
+
+def _weights(corpus: Sequence[str], weight: Sequence[str]) -> list[Any] | None:
+    if not weight:
+        return None
+    weights: list[Any] = [1] * len(corpus)
+    for each in weight:
+        source, _, number = each.rpartition("=")
+        if source not in corpus:
+            raise click.UsageError(f"--weight {each}: write SOURCE=NUMBER, where SOURCE is one of {', '.join(corpus)}")
+        weights[list(corpus).index(source)] = number
+    return weights
+
+
+class _TrainingStatus:
+    """What is said while a vocabulary is trained, and after."""
+
+    def __init__(self) -> None:
+        self._status = Status()
+        self._start = time.monotonic()
+        self._headed = False
+
+    def progress(self, so_far: Progress) -> None:
+        seconds = time.monotonic() - self._start
+        if so_far.phase == "merge":
+            self._status.show(f"merging   {_bar(so_far.merges / (so_far.wanted or 1))} {so_far.merges:,} merges")
+            return
+        rate = f"{so_far.size / 1e6:,.1f} MB in {so_far.documents:,} documents, {so_far.size / 1e6 / seconds:,.0f} MB/s"
+        if so_far.total and so_far.read:
+            left = seconds * (so_far.total - so_far.read) / so_far.read
+            rate = f"{_bar(so_far.read / so_far.total)} {rate}, {left:,.0f} s left"
+        self._status.show(f"counting  {rate}")
+
+    def step(self, step: Step) -> None:
+        if not self._headed:
+            click.echo(f"{'id':>7}  {'count':>12}  {'pair':<24}  {'token':<16}  shortens")
+        self._headed = True
+        before, after = step.word, [*step.word]
+        after[step.place : step.place + 2] = [step.left + step.right]
+        pair = f"{_readable(step.left)} + {_readable(step.right)}"
+        click.echo(
+            f"{step.rank:>7}  {step.times:>12,.10g}  {pair:<24}  {_readable(step.left + step.right):<16}"
+            f"  {' '.join(map(_readable, before))} -> {' '.join(map(_readable, after))}"
+        )
+
+    def done(self, result: Trained, output: str) -> None:
+        self._status.done()
+        if result.invalid:
+            places = sum(invalid.sequences for invalid in result.invalid)
+            first = result.invalid[0]
+            click.echo(
+                f"{places:,} places in {len(result.invalid):,} files are not UTF-8; the first: {first.name},"
+                f" {first.first}",
+                err=True,
+            )
+        click.echo(
+            f"{output}: {result.tokenizer.n_vocab:,} tokens from {result.size / 1e6:,.1f} MB in {result.documents:,}"
+            f" documents, {time.monotonic() - self._start:.1f} s",
+            err=True,
+        )
+
+
+def _readable(token: bytes) -> str:
+    try:
+        return repr(token.decode())
+    except UnicodeDecodeError:
+        return repr(token)
 
 
 @cli.command()

@@ -2,154 +2,430 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
-from typing import TYPE_CHECKING, Literal
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from math import lcm
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from . import _core
-from .corpus import Source, documents
+from .corpus import Invalid, Source, read_corpus
+from .counting import Count, Merges, WorkDirectory
 from .errors import InputError
 from .formats.huggingface import byte_characters
-from .patterns import find_pattern
+from .patterns import Pattern, find_pattern
 from .tokenizer import Tokenizer
 
-if TYPE_CHECKING:
-    import regex
+BATCH_BYTES = 8 << 20
 
-BATCH_BYTES = 16 << 20  # documents are handed to the core, which counts them on all threads, in batches of this size
+
+class Progress(NamedTuple):
+    """How far training has come."""
+
+    phase: Literal["count", "merge"]
+    documents: int
+    """That were counted."""
+    size: int
+    """Of their text, in bytes."""
+    read: int
+    """Of the files, in bytes as they are on disk."""
+    total: int | None
+    """All there is to read; None if that is not known."""
+    merges: int
+    """That were learned, of `wanted`."""
+    wanted: int
+
+
+class Step(NamedTuple):
+    """One merge, and a word that it shortens."""
+
+    rank: int
+    """The id of the new token."""
+    left: bytes
+    right: bytes
+    times: float
+    """How often the two stand side by side in the text, with the weights of its sources."""
+    word: list[bytes]
+    """The tokens of the most frequent word with the pair, before the merge."""
+    place: int
+    """Where in `word` the pair stands."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A vocabulary, and what training tells of it."""
+
+    tokenizer: Tokenizer
+    pairs: npt.NDArray[np.uint32]
+    """[n, 2] the ids that were merged, in order."""
+    counts: npt.NDArray[np.float64]
+    """[n] how often they stood side by side in the text at that time, with the weights of its sources."""
+    uses: npt.NDArray[np.float64]
+    """[highest rank + 1] how often each token stands in the text when it is encoded."""
+    documents: int
+    size: int
+    """Of the text, in bytes, every source as often as it is: without weights."""
+    invalid: list[Invalid]
+    """Where the text was not UTF-8."""
+    seconds: dict[str, float]
+    """How long reading and counting took ("count"), and learning merges ("merge"), in this process."""
 
 
 def train(
     sources: Source | Iterable[Source],
     vocab_size: int,
-    pattern: str = "llama3",
+    pattern: str | None = None,
     special_tokens: Sequence[str] | None = None,
     *,
+    base: Tokenizer | None = None,
+    required_tokens: Sequence[str | bytes] = (),
     tie_break: Literal["bytes", "huggingface"] = "bytes",
     min_frequency: int = 1,
     max_token_length: int | None = None,
     allow_smaller: bool = False,
     name: str = "trained",
-    threads: int | None = None,
+    weights: Sequence[float] | None = None,
+    field: str = "text",
+    errors: Literal["replace", "ignore", "strict"] = "replace",
     exclude: Sequence[str] = (),
-    counted: Callable[[int, int], None] | None = None,
-    merged: Callable[[int], None] | None = None,
+    threads: int | None = None,
+    max_memory: int | None = None,
+    work: str | os.PathLike[str] | None = None,
+    note: Mapping[str, Any] | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    trace: int = 0,
+    traced: Callable[[Step], None] | None = None,
+    trained: Callable[[Trained], None] | None = None,
 ) -> Tokenizer:
     """Learn a byte-level BPE vocabulary: the pair with the highest count is merged first, again and again.
 
     Args:
-        sources: paths of files or directories, globs, "-" for stdin, or iterables of str or bytes: see ``bpe.corpus``.
+        sources: paths of files or directories, globs, "-" for stdin, iterables of str or bytes, data sets: see
+            ``bpe.corpus``.
         vocab_size: how many tokens in all: 256 bytes, the merges, and the special tokens, which come last.
-        pattern: how text is split before: a name ("llama3", "cl100k", "gpt2") or a regular expression.
-        special_tokens: strings with ids of their own; by default those of the named pattern. Where one stands in the
-            text it is a boundary and is not counted.
+        pattern: how text is split before: a name ("llama3", "o200k", "gpt2") or a regular expression. By default that
+            of the base, or "llama3".
+        special_tokens: strings with ids of their own; by default those of the base, with their ids, or of the named
+            pattern. Where one stands in the text it is a boundary and is not counted.
+        base: a tokenizer to start from: all its ids stay, and new tokens take those that come after, as if training
+            had gone on.
+        required_tokens: are in the vocabulary however rare they are: those that were not learned come at the end, with
+            the tokens that lead to them.
         tie_break: of pairs with the same count, the one with the lowest pair of ids comes first, where the ids of the
-            single bytes are the byte values ("bytes") or Hugging Face's order ("huggingface").
+            single bytes are the byte values ("bytes"), or Hugging Face's order ("huggingface"), or the base's.
         min_frequency: pairs rarer than this are not merged.
         max_token_length: no token is longer than this many bytes.
         allow_smaller: accept a smaller vocabulary where the text has no more pairs, instead of raising.
         name: of the tokenizer.
-        threads: how many count; all processors by default. The result does not depend on it.
+        weights: one for each source: as if its text stood there so many times. Fractions are exact.
+        field: the key of the text in .jsonl files, or the column in .parquet files and data sets.
+        errors: what becomes of bytes that are not UTF-8: "replace" (by U+FFFD), "ignore", "strict".
         exclude: names or patterns of files and directories to leave out.
-        counted: called with documents and bytes so far, as the text is read.
-        merged: called with the number of merges so far.
+        threads: how many count; all processors by default. The result does not depend on it.
+        max_memory: of this process, in bytes. What does not fit is put on disk, in `work` or in a temporary directory.
+        work: a directory for work that takes longer than half a minute, made when there is something to keep. If this
+            is interrupted, the same call goes on from there. It is removed at the end.
+        note: plain values that are kept in the work directory, for whoever takes the work up; see
+            ``bpe.counting.read_state``.
+        progress: called now and then.
+        trace: so many of the first merges are told to `traced`.
+        trained: called at the end with what else there is to know, before the work directory is removed.
 
     Raises:
-        InputError: no text, or a vocabulary size that is too small, or larger than the text can give.
+        InputError: no text; a vocabulary size that is too small, or larger than the text can give; a base with another
+            pattern; a work directory of other work; not enough memory.
+        OSError: a file that cannot be read; no space left in the work directory.
 
     >>> tokenizer = train([["ab bc bcd cde"]], vocab_size=259, pattern="gpt2", special_tokens=())
     >>> [tokenizer.decode([id]) for id in (256, 257, 258)]
     [' b', 'cd', ' cd']
     """
-    chosen = find_pattern(pattern)
-    if isinstance(special_tokens, str):
-        raise InputError("special_tokens is a str; give a list of strings")
-    if threads is not None and threads < 1:
-        raise InputError(f"threads is {threads}; it must be at least 1")
-    split = chosen.compile() if chosen.scanner is None else None
-    specials = list(chosen.special_tokens if special_tokens is None else special_tokens)
-    if "" in specials:
-        raise InputError("a special token is empty")
-    if len(set(specials)) < len(specials):
-        raise InputError("a special token is named twice")
-    merges = vocab_size - 256 - len(specials)
+    # 1. What there is before, and what is wanted.
+    chosen = _pattern(pattern, base)
+    start = _Start.of_base(base, special_tokens) if base else _Start.of_bytes(chosen, special_tokens, tie_break)
+    required = _required(required_tokens, chosen)
+    merges = vocab_size - len(start.ranks) - len(start.special_tokens)
+    listed: list[Any] = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
+    whole_weights, scale = _whole(weights, len(listed))
     if merges < 0:
         raise InputError(
-            f"a vocabulary of {vocab_size} is too small: 256 bytes and {len(specials)} special tokens need at least"
-            f" {256 + len(specials)}"
+            f"a vocabulary of {vocab_size} is too small: {start.what} and {len(start.special_tokens)} special tokens"
+            f" need at least {vocab_size - merges}"
         )
-    if min_frequency < 1:
-        raise InputError(f"min_frequency is {min_frequency}; it must be at least 1")
-    if max_token_length is not None and max_token_length < 2:
-        raise InputError(f"max_token_length is {max_token_length}; it must be at least 2")
+    for option, value, least in (
+        ("threads", threads, 1),
+        ("min_frequency", min_frequency, 1),
+        ("max_token_length", max_token_length, 2),
+        ("trace", trace, 0),
+    ):
+        if value is not None and value < least:
+            raise InputError(f"{option} is {value}; it must be at least {least}")
 
-    # 1. Count pretokens.
-    counter = _core.Counter(
-        0 if chosen.scanner is None else chosen.scanner, _core.SpecialTokens(dict.fromkeys(specials, 0))
+    # 2. Count pretokens.
+    began = time.monotonic()
+    settings = {
+        "pattern": chosen.text,
+        "special tokens": list(start.special_tokens),
+        "base": start.fingerprint(),
+        "weights": None if weights is None else list(map(str, weights)),
+        "min_frequency": min_frequency,
+        "max_token_length": max_token_length,
+    }
+    directory = WorkDirectory(work, settings, note)
+    count = Count(chosen, list(start.special_tokens), threads or os.cpu_count() or 1, max_memory, directory)
+    reader = read_corpus(
+        listed,
+        field=field,
+        errors=errors,
+        exclude=exclude,
+        cut=None if chosen.scanner is None else count.counter.certain_part,
+        weights=whole_weights,
+        start=directory.position,
+        batch_bytes=BATCH_BYTES,
     )
-    seen_documents = seen_bytes = 0
-    stream = documents(sources, exclude=exclude)
-    while batch := _batch(stream):
-        _count(counter, split, specials, batch, threads or os.cpu_count() or 1)
-        seen_documents += len(batch)
-        seen_bytes += sum(map(len, batch))
-        if counted is not None:
-            counted(seen_documents, seen_bytes)
-    if not len(counter):
-        raise InputError(f"no text to train on: {seen_documents} documents hold {seen_bytes} bytes")
+    read = 0
 
-    # 2. Learn merges.
-    byte_order = _byte_order(tie_break)
-    learned = _core.train_merges(counter, merges, min_frequency, max_token_length or 0, byte_order, merged)
-    if len(learned) < merges and not allow_smaller:
+    def tell(phase: Literal["count", "merge"], done: int) -> None:
+        if progress is not None:
+            progress(Progress(phase, count.documents, count.size, read, reader.total, done, merges))
+
+    if not directory.counted:
+        for batch in reader:
+            count.add(batch)
+            read = batch.read
+            tell("count", 0)
+    counts = directory.counts() if directory.counted else count.finish()
+    if isinstance(counts, _core.Counter) and not len(counts):
+        raise InputError(f"no text to train on: {count.documents} documents hold {count.size} bytes")
+    counted = time.monotonic()
+
+    # 3. Learn merges. Those that an earlier run has learned are a part of what it starts from.
+    learned = directory.merges[:merges]
+    tokens = start.tokens_after(learned)
+    offset = len(start.tokens)
+
+    def learn(fresh: Merges) -> None:
+        nonlocal learned
+        for left, right, _ in fresh[len(tokens) - offset - len(learned) :].tolist():
+            tokens.append(tokens[left] + tokens[right])
+        learned = np.concatenate((learned, fresh))
+        tell("merge", len(learned))
+        if directory.is_due and isinstance(counts, str):
+            directory.save_merges(learned)
+
+    def show(left: int, right: int, times: int, word: list[int], place: int) -> None:
+        assert traced is not None
+        traced(Step(len(tokens), tokens[left], tokens[right], times / scale, [tokens[id] for id in word], place))
+        tokens.append(tokens[left] + tokens[right])
+
+    uses = _core.train_merges(
+        counts,
+        *start.arrays_after(learned),
+        merges - len(learned),
+        min_frequency * scale,
+        max_token_length or 0,
+        learn,
+        0 if traced is None else max(0, trace - len(learned)),
+        show,
+    )
+    if len(learned) < merges and not required and not allow_smaller:
         raise InputError(
-            f"the text gives {256 + len(learned) + len(specials)} tokens, not {vocab_size}: no pair is left to merge"
+            f"the text gives {vocab_size - merges + len(learned)} tokens, not {vocab_size}: no pair is left to merge"
             " (use a smaller vocabulary or more text, or accept fewer with allow_smaller / --allow-smaller)"
         )
 
-    # 3. Name the tokens: bytes, merges, special tokens.
-    tokens = [bytes([byte]) for byte in byte_order]
-    for left, right, _ in learned:
-        tokens.append(tokens[left] + tokens[right])
-    return Tokenizer(
-        name,
-        pat_str=chosen.text,
-        mergeable_ranks={token: rank for rank, token in enumerate(tokens)},
-        special_tokens={token: len(tokens) + i for i, token in enumerate(specials)},
+    # 4. Name the tokens: what there was, the merges, required tokens, special tokens.
+    kept, added = _with_required(start, learned, required, merges)
+    for i in reversed(range(kept, len(learned))):  # merges that had to make room
+        uses[learned[i, :2]] += uses[offset + i]
+    ranks = start.rank_all([*tokens[offset : offset + kept], *added])
+    tokenizer = Tokenizer(
+        name, pat_str=chosen.text, mergeable_ranks=ranks, special_tokens=start.place_special_tokens(ranks)
     )
+    if trained is not None:
+        ids = np.array([ranks.get(token, 0) for token in tokens[: offset + kept]], np.uint32)
+        final_uses = np.zeros(max(ranks.values()) + 1)
+        np.add.at(final_uses, ids, uses[: len(ids)] / scale)
+        trained(
+            Trained(
+                tokenizer,
+                ids[learned[:kept, :2]],
+                learned[:kept, 2] / scale,
+                final_uses,
+                count.documents,
+                count.size,
+                reader.invalid,
+                {"count": counted - began, "merge": time.monotonic() - counted},
+            )
+        )
+    directory.remove()
+    return tokenizer
 
 
-def _batch(stream: Iterable[bytes]) -> list[bytes]:
-    batch: list[bytes] = []
-    size = 0
-    for document in stream:
-        batch.append(document)
-        size += len(document)
-        if size >= BATCH_BYTES:
+@dataclass(frozen=True)
+class _Start:
+    """What a vocabulary begins with."""
+
+    what: str
+    ranks: dict[bytes, int]
+    tokens: list[bytes]
+    """By rank; b"" where there is none."""
+    special_tokens: dict[str, int]
+    """The ids of those that keep theirs; -1 for those that come after all others."""
+
+    @classmethod
+    def of_bytes(cls, pattern: Pattern, special_tokens: Sequence[str] | None, tie_break: str) -> _Start:
+        tokens = [bytes([byte]) for byte in _byte_order(tie_break)]
+        specials = _checked(pattern.special_tokens if special_tokens is None else special_tokens)
+        return cls("256 bytes", {token: id for id, token in enumerate(tokens)}, tokens, dict.fromkeys(specials, -1))
+
+    @classmethod
+    def of_base(cls, base: Tokenizer, special_tokens: Sequence[str] | None) -> _Start:
+        ranks = base.mergeable_ranks
+        tokens = [b""] * (max(ranks.values()) + 1)
+        for token, rank in ranks.items():
+            tokens[rank] = token
+        specials = base.special_tokens if special_tokens is None else dict.fromkeys(_checked(special_tokens), -1)
+        return cls(f"the base's {len(ranks)} tokens", ranks, tokens, specials)
+
+    def tokens_after(self, merges: Merges) -> list[bytes]:
+        """All tokens after some merges; their places are the ids that merges name."""
+        tokens = list(self.tokens)
+        for left, right, _ in merges.tolist():
+            tokens.append(tokens[left] + tokens[right])
+        return tokens
+
+    def arrays_after(self, merges: Merges) -> tuple[bytes, npt.NDArray[np.uint64], npt.NDArray[np.uint32]]:
+        """The same for the core: bytes joined, offsets, ids."""
+        tokens = self.tokens_after(merges)
+        ids = np.array([id for id, token in enumerate(tokens) if token], np.uint32)
+        lengths = [len(tokens[id]) for id in ids]
+        return b"".join(tokens), np.concatenate(([0], np.cumsum(lengths))).astype(np.uint64), ids
+
+    def rank_all(self, added: Sequence[bytes]) -> dict[bytes, int]:
+        """The ranks of all: new tokens get the lowest ids behind that no special token keeps."""
+        taken = set(self.special_tokens.values())
+        ranks = dict(self.ranks)
+        rank = len(self.tokens)
+        for token in added:
+            while rank in taken:
+                rank += 1
+            ranks[token] = rank
+            rank += 1
+        return ranks
+
+    def place_special_tokens(self, ranks: Mapping[bytes, int]) -> dict[str, int]:
+        behind = max(ranks.values()) + 1
+        places = iter(range(behind, behind + len(self.special_tokens)))
+        return {token: next(places) if id < 0 else id for token, id in self.special_tokens.items()}
+
+    def fingerprint(self) -> str:
+        """What tells it from other starts: a hash of all tokens and their ranks."""
+        joined = b"".join(len(token).to_bytes(4, "little") + token for token in self.tokens)
+        return hashlib.sha256(joined).hexdigest()
+
+
+def _pattern(pattern: str | None, base: Tokenizer | None) -> Pattern:
+    if base is None:
+        return find_pattern(pattern or "llama3")
+    if pattern is not None and find_pattern(pattern).text != base.pattern.text:
+        raise InputError(
+            f"the base splits text by {base.pattern.name or base.pattern.text!r}, not by {pattern!r}: leave the pattern"
+            " out, or train without a base"
+        )
+    return base.pattern
+
+
+def _checked(special_tokens: Sequence[str]) -> list[str]:
+    if isinstance(special_tokens, str):
+        raise InputError("special_tokens is a str; give a list of strings")
+    if "" in special_tokens:
+        raise InputError("a special token is empty")
+    if len(set(special_tokens)) < len(special_tokens):
+        raise InputError("a special token is named twice")
+    return list(special_tokens)
+
+
+def _whole(weights: Sequence[float] | None, sources: int) -> tuple[list[int] | None, int]:
+    """The weights as whole numbers, and how many times they are larger."""
+    if weights is None:
+        return None, 1
+    if len(weights) != sources:
+        raise InputError(f"there are {len(weights)} weights for {sources} sources; give one for each")
+    try:
+        fractions = [Fraction(str(weight)) for weight in weights]
+    except ValueError as error:
+        raise InputError(f"a weight is no number: {error}") from error
+    if min(fractions, default=1) <= 0:
+        raise InputError(f"a weight is {min(weights)}; it must be greater than 0, or leave the source out")
+    scale = lcm(*(fraction.denominator for fraction in fractions))
+    whole = [int(fraction * scale) for fraction in fractions]
+    if max(whole, default=1) >= 1 << 32:
+        raise InputError(f"the weights {', '.join(map(str, weights))} differ too much; give them fewer digits")
+    return whole, scale
+
+
+def _required(required_tokens: Sequence[str | bytes], pattern: Pattern) -> list[bytes]:
+    if isinstance(required_tokens, (str, bytes)):
+        raise InputError("required_tokens is one string; give a list of strings")
+    required = list(dict.fromkeys(t.encode() if isinstance(t, str) else t for t in required_tokens))
+    for token in required:
+        if pattern.scanner is not None:
+            pretokens = len(_core.scan(pattern.scanner, token))
+        else:
+            pretokens = sum(1 for _ in pattern.compile().finditer(token.decode("utf-8", "replace")))
+        if pretokens != 1:
+            raise InputError(
+                f"the required token {token.decode('utf-8', 'replace')!r} is empty or cut in {pretokens} by the split"
+                " pattern: no text would ever become it"
+            )
+    return required
+
+
+def _with_required(start: _Start, learned: Merges, required: Sequence[bytes], room: int) -> tuple[int, list[bytes]]:
+    """How many merges stay, as many as fit, and the tokens to add for those that are required."""
+    kept = min(len(learned), room)
+    added = _to_add(start, learned[:kept], required)
+    while kept + len(added) > room:  # fewer merges, so that more may have to be added
+        kept -= kept + len(added) - room
+        if kept < 0:
+            raise InputError(f"the required tokens need {len(added)} places, and the vocabulary has {room}")
+        added = _to_add(start, learned[:kept], required)
+    while kept < len(learned) and kept + 1 + len(more := _to_add(start, learned[: kept + 1], required)) <= room:
+        kept, added = kept + 1, more
+    return kept, added
+
+
+def _to_add(start: _Start, learned: Merges, required: Sequence[bytes]) -> list[bytes]:
+    """The required tokens that are not there, each after the tokens that lead to it by merging."""
+    if not required:
+        return []
+    ranks = {token: rank for rank, token in enumerate(start.tokens_after(learned)) if token}
+    known = len(ranks)
+    for token in required:
+        if token in ranks:
+            continue
+        first, *others = _merge_plain(token, ranks)
+        for other in others:
+            first += other
+            ranks.setdefault(first, len(start.tokens) + len(learned) + len(ranks))
+    return list(ranks)[known:]
+
+
+def _merge_plain(token: bytes, ranks: Mapping[bytes, int]) -> list[bytes]:
+    parts = [bytes([byte]) for byte in token]
+    while len(parts) > 1:
+        rank, i = min((ranks.get(parts[i] + parts[i + 1], 1 << 62), i) for i in range(len(parts) - 1))
+        if rank == 1 << 62:
             break
-    return batch
-
-
-def _count(
-    counter: _core.Counter,
-    split: regex.Pattern[str] | None,
-    specials: Sequence[str],
-    batch: Sequence[bytes],
-    threads: int,
-) -> None:
-    if split is None:  # the core has a scanner
-        counter.add(batch, 1, threads)
-        return
-    matcher = _core.SpecialTokens(dict.fromkeys(specials, 0))
-    for document in batch:
-        begin = 0
-        for start, end, _ in [*matcher.all_in(document), (len(document), len(document), 0)]:
-            part = document[begin:start].decode("utf-8", "surrogateescape")
-            pretokens = (match.group().encode("utf-8", "surrogateescape") for match in split.finditer(part))
-            while block := list(islice(pretokens, 1 << 16)):
-                counter.add_pretokens(block, 1)
-            begin = end
+        parts[i : i + 2] = [parts[i] + parts[i + 1]]
+    return parts
 
 
 def _byte_order(tie_break: str) -> bytes:

@@ -27,6 +27,7 @@
 #include "json_lines.hpp"
 #include "memory.hpp"
 #include "ranks.hpp"
+#include "runs.hpp"
 #include "stream.hpp"
 #include "trainer.hpp"
 #include "unicode.hpp"
@@ -736,60 +737,102 @@ nb::tuple parse_ranks_file(nb::bytes text) {
 }
 
 nb::tuple counted_words(Counter& counter) {
-    const PretokenCounts& counts = counter.counts();
+    const WordCounts& words = counter.words();
     std::vector<std::uint8_t> bytes;
-    bytes.reserve(counts.total_bytes());
     std::vector<std::uint64_t> offsets{0};
     std::vector<std::uint64_t> values;
-    for (std::size_t word = 0; word < counts.size(); ++word) {
-        const Bytes span = counts.bytes_of(word);
-        bytes.insert(bytes.end(), span.begin(), span.end());
+    for (std::uint32_t number = 1; number <= words.size(); ++number) {
+        const Bytes word = words.bytes_of(number);
+        bytes.insert(bytes.end(), word.begin(), word.end());
         offsets.push_back(bytes.size());
-        values.push_back(counts.count_of(word));
+        values.push_back(words.count_of(number));
     }
     return nb::make_tuple(nb::bytes(bytes.data(), bytes.size()), copied_array(offsets.data(), offsets.size()),
                           copied_array(values.data(), values.size()));
 }
 
-nb::list train(Counter& counter, std::size_t merges, std::uint64_t min_frequency, std::size_t max_token_length,
-               nb::bytes byte_order, nb::object progress) {
-    TrainerOptions options{};
+// Words that were counted: in memory, or in a run.
+class CountedWords : public WordSource {
+ public:
+    CountedWords(Counter* counter, std::string run) : counter_(counter), run_(std::move(run)) {}
+    void visit(const std::function<void(Bytes, std::uint64_t)>& visit) override {
+        if (!counter_) return visit_run(run_, visit);
+        const WordCounts& words = counter_->words();
+        for (std::uint32_t number = 1; number <= words.size(); ++number) {
+            visit(words.bytes_of(number), words.count_of(number));
+        }
+    }
+    void release() override {
+        if (counter_) counter_->clear();
+    }
+
+ private:
+    Counter* counter_;
+    std::string run_;
+};
+
+nb::object train(nb::handle counted, nb::bytes tokens, InputArray<std::uint64_t> offsets, InputArray<Id> ids,
+                 std::size_t merges, std::uint64_t min_frequency, std::size_t max_token_length, nb::callable progress,
+                 std::size_t traced, nb::object trace) {
+    const bool in_memory = nb::isinstance<Counter>(counted);
+    CountedWords words(in_memory ? nb::cast<Counter*>(counted) : nullptr,
+                       in_memory ? std::string() : nb::cast<std::string>(counted));
+    TrainerOptions options;
+    options.base =
+        std::make_shared<Vocabulary>(Bytes(reinterpret_cast<const std::uint8_t*>(tokens.c_str()), tokens.size()),
+                                     std::span(offsets.data(), offsets.size()), std::span(ids.data(), ids.size()));
     options.merges = merges;
     options.min_frequency = min_frequency;
     options.max_token_length = max_token_length;
-    if (byte_order.size() != 256) throw std::invalid_argument("byte_order must hold 256 bytes");
-    std::memcpy(options.byte_order, byte_order.c_str(), 256);
-    if (std::set<std::uint8_t>(options.byte_order, options.byte_order + 256).size() != 256) {
-        throw std::invalid_argument("byte_order must hold each byte once");
-    }
     bool failed = false;
-    options.progress = [&](std::size_t done) {
+    options.progress = [&](std::span<const Merge> fresh) {
         const nb::gil_scoped_acquire acquire;
-        failed = PyErr_CheckSignals() != 0;
-        if (!failed && !progress.is_none()) {
-            try {
-                progress(done);
-            } catch (nb::python_error& error) {
-                error.restore();
-                failed = true;
-            }
+        try {
+            std::vector<std::uint64_t> rows;
+            for (const Merge& merge : fresh) rows.insert(rows.end(), {merge.left, merge.right, merge.count});
+            progress(copied_array(rows.data(), rows.size()).cast().attr("reshape")(-1, 3));
+            failed = failed || PyErr_CheckSignals() != 0;
+        } catch (nb::python_error& error) {
+            error.restore();
+            failed = true;
         }
         return !failed;
     };
-    std::vector<Merge> learned;
+    options.traced = traced;
+    options.trace = [&](const Merge& merge, std::span<const Id> word, std::size_t place) {
+        const nb::gil_scoped_acquire acquire;
+        if (failed) return;
+        try {
+            nb::list word_ids;
+            for (const Id id : word) word_ids.append(id);
+            trace(merge.left, merge.right, merge.count, word_ids, place);
+        } catch (nb::python_error& error) {
+            error.restore();
+            failed = true;
+        }
+    };
+    std::vector<std::uint64_t> uses;
     {
         const nb::gil_scoped_release release;
-        learned = train_merges(counter.counts(), options);
+        uses = train_merges(words, options);
     }
     if (failed) nb::raise_python_error();
-    nb::list result;
-    for (const Merge& merge : learned) result.append(nb::make_tuple(merge.left, merge.right, merge.count));
-    return result;
+    return nb::cast(copied_array(uses.data(), uses.size()));
 }
 
 }  // namespace
 
 NB_MODULE(_core, m) {
+    // what() of a system_error made with a path begins with it, and ends in what errno says.
+    nb::register_exception_translator([](const std::exception_ptr& pointer, void*) {
+        try {
+            std::rethrow_exception(pointer);
+        } catch (const std::system_error& error) {
+            const std::string path = std::string(error.what()).substr(0, std::string(error.what()).rfind(": "));
+            errno = error.code().value();
+            PyErr_SetFromErrnoWithFilename(PyExc_OSError, path.c_str());
+        }
+    });
     m.doc() = "The hot core of bpe: splitting, encoding, counting and training.";
 
     m.def("kernels", &kernel_names, "The ways of scanning that this machine can run, the best first.");
@@ -886,11 +929,28 @@ as one character that is neither letter, number nor white space, and is kept.)")
                 self.add_pretokens(Texts(objects).spans, weight);
             },
             nb::arg("pretokens"), nb::arg("weight"))
+        .def(
+            "certain_part", [](const Counter& self, nb::handle text) { return self.certain_part(Text(text).bytes()); },
+            nb::arg("text"), "How many of its first bytes can be counted apart from what follows, whatever that is.")
         .def("counts", &counted_words, "All pretokens: their bytes joined, the offsets, and the counts.")
-        .def("__len__", [](Counter& self) { return self.counts().size(); });
+        .def("cells", &Counter::cells, "How many bytes the distinct words have, with one more for each.")
+        .def("memory", &Counter::memory, "In bytes, with what it may soon take.")
+        .def(
+            "write_runs",
+            [](Counter& self, const std::vector<std::string>& paths) {
+                const nb::gil_scoped_release release;
+                self.write_runs(paths);
+            },
+            nb::arg("paths"), "Writes the table of each thread to a file, and forgets it.")
+        .def("tables", &Counter::tables, "How many threads have a table: as many files as `write_runs` wants.")
+        .def("__len__", [](Counter& self) { return self.words().size(); });
 
-    m.def("train_merges", &train, nb::arg("counter"), nb::arg("merges"), nb::arg("min_frequency"),
-          nb::arg("max_token_length"), nb::arg("byte_order"), nb::arg("progress").none());
+    m.def("merge_runs", &merge_runs, nb::arg("paths"), nb::arg("merged"), nb::call_guard<nb::gil_scoped_release>(),
+          "Writes one run with the words of several, whose counts are added up.");
+    m.def("train_merges", &train, nb::arg("counted"), nb::arg("tokens"), nb::arg("offsets"), nb::arg("ids"),
+          nb::arg("merges"), nb::arg("min_frequency"), nb::arg("max_token_length"), nb::arg("progress"),
+          nb::arg("traced") = 0, nb::arg("trace").none() = nb::none(),
+          "Learns merges from a Counter, which is empty afterwards, or from a run; gives how often each id is used.");
 }
 
 }  // namespace bpe

@@ -5,63 +5,56 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
+#include "kernels.hpp"
 #include "scan.hpp"
 #include "special.hpp"
+#include "words.hpp"
 
 namespace bpe {
-
-// How often each distinct pretoken was seen. The bytes lie one after the other in one block.
-class PretokenCounts {
- public:
-    PretokenCounts();
-
-    std::size_t size() const { return words_.size(); }
-    std::span<const std::uint8_t> bytes_of(std::size_t word) const {
-        return {bytes_.data() + words_[word].begin, words_[word].size};
-    }
-    std::uint64_t count_of(std::size_t word) const { return words_[word].count; }
-    std::size_t total_bytes() const { return bytes_.size(); }
-
-    void add(const std::uint8_t* bytes, std::size_t size, std::uint64_t count);
-    void add(const PretokenCounts& other);
-
- private:
-    struct Word {
-        std::uint64_t begin;
-        std::uint64_t count;
-        std::uint64_t hash;
-        std::uint64_t size;
-    };
-    void grow();
-
-    std::vector<std::uint8_t> bytes_;
-    std::vector<Word> words_;
-    std::vector<std::uint32_t> table_;  // 1 + index in words_, 0 for a free slot
-    std::size_t mask_;
-};
 
 // Counts the pretokens of texts, on several threads. Special tokens in a text are boundaries and are not counted.
 class Counter {
  public:
-    Counter(Pattern pattern, std::shared_ptr<const SpecialTokens> special) : pattern_(pattern), special_(special) {}
+    Counter(Pattern pattern, std::shared_ptr<const SpecialTokens> special, const Kernel& kernel = kernels().front());
+    Counter(const Counter&) = delete;
+    Counter& operator=(const Counter&) = delete;
+    ~Counter();
 
-    // Every pretoken of each text counts `weight` times. The sums do not depend on the number of threads.
-    void add(std::span<const std::span<const std::uint8_t>> texts, std::uint64_t weight, std::size_t threads);
+    // Every pretoken of each text counts `weight` times. The sums do not depend on the number of threads, over which
+    // long texts are spread as well.
+    void add(std::span<const Bytes> texts, std::uint64_t weight, std::size_t threads);
 
     // Adds pretokens that were cut elsewhere.
-    void add_pretokens(std::span<const std::span<const std::uint8_t>> pretokens, std::uint64_t weight);
+    void add_pretokens(std::span<const Bytes> pretokens, std::uint64_t weight);
+
+    // How much of `text` can be counted apart from what follows it, whatever that is: up to the last place that is
+    // certain, or 0.
+    std::size_t certain_part(Bytes text) const;
 
     // The counts so far; the tables of the threads are folded into one.
-    const PretokenCounts& counts();
+    WordCounts& words();
+
+    // How many tables there are, how many bytes their words have in all, with one more for each, and what they take in
+    // memory, with what they may soon take.
+    std::size_t tables() const { return workers_.size(); }
+    std::size_t cells() const;
+    std::size_t memory() const;
+
+    // Writes each table to the file of its number, see runs.hpp, and forgets all.
+    void write_runs(const std::vector<std::string>& paths);
+    void clear();
 
  private:
-    void add_text(std::span<const std::uint8_t> text, std::uint64_t weight, PretokenCounts& counts) const;
+    struct Worker;
+    void count_text(Bytes text, std::uint64_t weight, Worker& worker) const;
 
     Pattern pattern_;
     std::shared_ptr<const SpecialTokens> special_;
-    std::vector<PretokenCounts> tables_ = std::vector<PretokenCounts>(1);  // one for each thread
+    Kernel kernel_;
+    std::vector<std::unique_ptr<Worker>> workers_;  // one for each thread
 };
 
 }  // namespace bpe

@@ -3,7 +3,12 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdlib>
+#include <cstring>
 #include <memory>
+#include <new>
+#include <type_traits>
+#include <utility>
 
 namespace bpe {
 
@@ -32,6 +37,69 @@ class ZeroedArray {
  private:
     std::size_t size_;
     ZeroedMemory memory_;
+};
+
+// A growing array in memory from malloc, which moves a large one without a copy where the system can.
+template <class T>
+class Buffer {
+ public:
+    static_assert(std::is_trivially_copyable_v<T>);
+
+    Buffer() = default;
+    Buffer(Buffer&& other) noexcept { swap(other); }
+    Buffer& operator=(Buffer&& other) noexcept {
+        Buffer(std::move(other)).swap(*this);
+        return *this;
+    }
+    ~Buffer() { std::free(data_); }
+
+    std::size_t size() const { return size_; }
+    std::size_t memory() const { return capacity_ * sizeof(T); }
+    T* data() { return data_; }
+    const T* data() const { return data_; }
+    T& operator[](std::size_t i) { return data_[i]; }
+    const T& operator[](std::size_t i) const { return data_[i]; }
+
+    void reserve(std::size_t capacity) {
+        if (capacity > capacity_) resize_memory(std::max(capacity, capacity_ + capacity_ / 2));
+    }
+    // What is new is not set.
+    void resize(std::size_t size) {
+        reserve(size);
+        size_ = size;
+    }
+    void push(const T& value) {
+        if (size_ == capacity_) reserve(std::max<std::size_t>(64, size_ + 1));
+        data_[size_++] = value;
+    }
+    void append(const T* values, std::size_t count) {
+        if (!count) return;
+        reserve(size_ + count);
+        std::memcpy(data_ + size_, values, count * sizeof(T));
+        size_ += count;
+    }
+    void clear() { size_ = 0; }
+    // Gives back what is not used.
+    void shrink() {
+        if (size_ && size_ < capacity_) resize_memory(size_);
+    }
+
+ private:
+    void resize_memory(std::size_t capacity) {
+        void* data = std::realloc(static_cast<void*>(data_), capacity * sizeof(T));
+        if (!data) throw std::bad_alloc();
+        data_ = static_cast<T*>(data);
+        capacity_ = capacity;
+    }
+    void swap(Buffer& other) noexcept {
+        std::swap(data_, other.data_);
+        std::swap(size_, other.size_);
+        std::swap(capacity_, other.capacity_);
+    }
+
+    T* data_ = nullptr;
+    std::size_t size_ = 0;
+    std::size_t capacity_ = 0;
 };
 
 }  // namespace bpe

@@ -35,7 +35,7 @@ SpecialTokens::SpecialTokens(std::vector<std::string> tokens, std::span<const Id
 
 SpecialTokens::Match SpecialTokens::find(std::span<const std::uint8_t> text, std::size_t position) const {
     const std::uint8_t* bytes = text.data();
-    while (position < text.size()) {
+    while (position < text.size() && !groups_.empty()) {
         if (groups_.size() == 1) {  // nearly always "<": let memchr run ahead
             const void* found = std::memchr(bytes + position, groups_[0].prefix[0], text.size() - position);
             if (!found) break;

@@ -4,11 +4,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <span>
 #include <vector>
 
-#include "counter.hpp"
 #include "vocab.hpp"
+#include "words.hpp"
 
 namespace bpe {
 
@@ -20,17 +21,34 @@ struct Merge {
 };
 
 struct TrainerOptions {
-    std::size_t merges;            // how many to learn
-    std::uint64_t min_frequency;   // no pair that is rarer is merged
-    std::size_t max_token_length;  // no token longer than this many bytes is made; 0 for no limit
-    std::uint8_t byte_order[256];  // the byte that base id i stands for
-    // Called now and then with the number of merges learned so far; training stops when it returns false.
-    std::function<bool(std::size_t)> progress;
+    std::shared_ptr<const Vocabulary> base;  // what there is before; words are first encoded with it
+    std::size_t merges;                      // how many to learn
+    std::uint64_t min_frequency = 1;         // no pair that is rarer is merged
+    std::size_t max_token_length = 0;        // no token longer than this many bytes is made; 0 for no limit
+    // Called now and then with the merges learned since; training stops when it returns false.
+    std::function<bool(std::span<const Merge>)> progress;
+    // Called for the first `traced` merges, before they are done, with the ids of the most frequent word that holds the
+    // pair, and where in it the pair stands.
+    std::size_t traced = 0;
+    std::function<void(const Merge&, std::span<const Id> word, std::size_t place)> trace;
+};
+
+// Distinct words with their counts, in any order, which can be gone through again.
+class WordSource {
+ public:
+    virtual ~WordSource() = default;
+    virtual void visit(const std::function<void(Bytes word, std::uint64_t count)>& visit) = 0;
+    virtual void release() {}  // they are not needed any more
 };
 
 // Byte-pair encoding's training: take the pair of neighbours with the highest count, ties to the lowest left and then
-// the lowest right id; merge it everywhere, from left to right in each word; repeat. Merge i makes the id 256 + i.
-// Returns fewer merges than asked for where no pair is left that may be merged.
-std::vector<Merge> train_merges(const PretokenCounts& counts, const TrainerOptions& options);
+// the lowest right id; merge it everywhere, from left to right in each word; repeat. The merges make the ids from
+// base->id_limit() on. Learns fewer merges than asked for where no pair is left that may be merged.
+//
+// At all times the words are what encoding them with the tokens so far gives: where a merge brings two neighbours
+// together that are a token of the base, which merging did not reach before, they become that token at once.
+//
+// Returns how often each id stands in the words at the end.
+std::vector<std::uint64_t> train_merges(WordSource& words, const TrainerOptions& options);
 
 }  // namespace bpe

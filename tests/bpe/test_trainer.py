@@ -17,6 +17,7 @@ from tokenizers import models, pre_tokenizers, trainers
 from bpe import InputError, Tokenizer, _core, train
 from bpe.formats.huggingface import byte_characters
 from bpe.patterns import GPT2, LLAMA3
+from bpe.trainer import Progress, Trained
 
 TieBreak = Literal["bytes", "huggingface"]
 
@@ -85,10 +86,11 @@ def test_300_merges_on_two_sample_texts_are_those_of_the_definition(
 
 
 def test_each_merge_is_counted_as_often_as_it_stood_in_the_text() -> None:
-    counter = _core.Counter(0, _core.SpecialTokens({}))
-    counter.add_pretokens([b"aaa", b"aaa", b"ab", b""], 2)
-    order = bytes(range(256))
-    assert _core.train_merges(counter, 9, 1, 0, order, None) == [(97, 97, 8), (256, 97, 4), (97, 98, 2)]
+    told: list[Trained] = []
+    train([[b"aaa aaa ab"] * 2], 259, r"\S+|\s", (), trained=told.append)
+    assert told[0].pairs.tolist() == [[97, 97], [256, 97], [97, 98]]
+    assert told[0].counts.tolist() == [8, 4, 2]
+    assert {id: n for id, n in enumerate(told[0].uses) if n} == {32: 4, 257: 4, 258: 2}
 
 
 # Hugging Face's trainer
@@ -208,8 +210,10 @@ def test_str_and_bytes_documents_and_one_or_several_sources_train_alike(text: st
 def test_lone_surrogates_and_broken_utf8_are_trained_on() -> None:
     assert learn("\ud800\ud800 \ud83d\ude00", pattern="gpt2")[0] == b"\xbf\xbd"  # of U+FFFD
     for pattern in ("gpt2", r"(?s).+"):
-        tokenizer = train([[b"\xff\xfe\xff\xfe"]], 257, pattern, ())
-        assert learned(tokenizer) == [b"\xff\xfe"]
+        told: list[Trained] = []
+        tokenizer = train([[b"\xff\xfe\xff\xfe"]], 258, pattern, (), trained=told.append)
+        assert learned(tokenizer) == [b"\xbf\xbd", b"\xef\xbf\xbd"]
+        assert told[0].invalid[0].sequences == 4
 
 
 def test_a_vocabulary_too_small_for_bytes_and_special_tokens_is_refused() -> None:
@@ -250,18 +254,20 @@ def test_a_pattern_that_does_not_compile_is_refused_before_reading() -> None:
 
 
 def test_progress_is_told_and_can_stop_training(corpora: Path) -> None:
-    counted: list[tuple[int, int]] = []
-    merged: list[int] = []
-    train(str(corpora / "prose.txt"), 1300, counted=lambda *so_far: counted.append(so_far), merged=merged.append)
-    assert counted == [(1, (corpora / "prose.txt").stat().st_size)]
-    assert merged == sorted(merged)
-    assert 0 < merged[0] <= merged[-1] <= 1300
+    told: list[Progress] = []
+    train(str(corpora / "prose.txt"), 1300, progress=told.append)
+    size = (corpora / "prose.txt").stat().st_size
+    assert told[0] == Progress("count", 1, size, size, size, 0, 1300 - 512)
+    merges = [so_far.merges for so_far in told if so_far.phase == "merge"]
+    assert merges == sorted(merges)
+    assert 0 < merges[0] <= merges[-1] == 1300 - 512
 
-    def stop(merges: int) -> None:
-        raise KeyboardInterrupt
+    def stop(so_far: Progress) -> None:
+        if so_far.phase == "merge":
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(str(corpora / "prose.txt"), 1300, merged=stop)
+        train(str(corpora / "prose.txt"), 1300, progress=stop)
 
 
 def test_a_million_equal_letters_are_trained_on_in_linear_time() -> None:

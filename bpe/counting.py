@@ -1,0 +1,291 @@
+"""Counts of pretokens, in memory as long as they fit, else on disk; and work that can be taken up again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from . import _core
+from .corpus import Batch, Position
+from .errors import InputError
+from .files import replacing, write_atomically, write_json
+from .patterns import Pattern
+
+FORMAT = "bpe-llama training"
+VERSION = 1
+STATE = "state.json"
+SAVE_EVERY = 30.0  # seconds: what an interruption may cost
+MOST_RUNS = 32  # files of counts; when there are more, they are merged into one
+
+Merges = npt.NDArray[np.uint64]  # [n, 3]: the two ids that become a token, and how often they stood side by side
+
+
+class WorkDirectory:
+    """What is kept of the work on disk: runs of counts, the place in the corpus after them, merges.
+
+    ``state.json`` names the files that belong to it and is replaced as a whole, after these are written, so that what
+    it says holds whenever the work is cut off. Without a path, it is a temporary directory, and only there for counts
+    that do not fit into memory.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None,
+        settings: Mapping[str, Any],
+        note: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.is_temporary = path is None
+        self._path = None if path is None else Path(path)
+        self._state: dict[str, Any] = {"format": FORMAT, "version": VERSION, "settings": dict(settings), "runs": []}
+        if note is not None:
+            self._state["note"] = dict(note)
+        self._next = 0
+        self._saved = time.monotonic()
+        if self._path is not None and (self._path / STATE).exists():
+            state = read_state(self._path)
+            for name, value in settings.items():
+                if state["settings"].get(name) != value:
+                    raise InputError(
+                        f"{self._path}: this work was begun with {name} {_short(state['settings'].get(name))}, not"
+                        f" {_short(value)}; begin anew in another directory, or remove this one"
+                    )
+            self._state = state
+            self._next = 1 + max((int(run.split("-")[1].split(".")[0]) for run in state["runs"]), default=-1)
+        elif self._path is not None and self._path.is_dir() and any(self._path.iterdir()):
+            raise InputError(f"{self._path}: there is something else in this directory; name a new or an empty one")
+
+    @property
+    def path(self) -> Path:
+        """Made when it is first needed."""
+        if self._path is None:
+            self._path = Path(tempfile.mkdtemp(prefix="bpe-train-"))
+        self._path.mkdir(exist_ok=True)
+        return self._path
+
+    @property
+    def position(self) -> Position | None:
+        """Where counting is to go on; None at the beginning."""
+        return self._state.get("position")
+
+    @property
+    def counted(self) -> bool:
+        """Whether all text was."""
+        return bool(self._state.get("counted"))
+
+    @property
+    def documents(self) -> int:
+        return int(self._state.get("documents", 0))
+
+    @property
+    def size(self) -> int:
+        """Of the text so far, in bytes."""
+        return int(self._state.get("size", 0))
+
+    @property
+    def runs(self) -> list[str]:
+        return [str(self.path / run) for run in self._state["runs"]]
+
+    def counts(self) -> str:
+        """The file with all counts."""
+        self._merge_runs()
+        return self.runs[0]
+
+    @property
+    def merges(self) -> Merges:
+        """What was learned so far."""
+        if "merges" not in self._state:
+            return np.zeros((0, 3), np.uint64)
+        try:
+            merges: Merges = np.load(self.path / "merges.npy", allow_pickle=False).astype(np.uint64).reshape(-1, 3)
+            return merges
+        except (OSError, ValueError, EOFError) as error:
+            raise InputError(f"{self.path / 'merges.npy'}: cannot be read ({error})") from error
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to save, so that little is lost."""
+        return not self.is_temporary and time.monotonic() - self._saved >= SAVE_EVERY
+
+    def save_counts(
+        self, counter: _core.Counter, position: Position | None, documents: int, size: int, *, counted: bool = False
+    ) -> None:
+        """Move the counts to disk, with the place in the corpus that they reach to."""
+        runs = list(self._state["runs"])
+        paths = []
+        for _ in range(counter.tables()):
+            paths.append(self._new_run())
+        temporary = [path + ".part" for path in paths]
+        try:
+            counter.write_runs(temporary)
+            for path, part in zip(paths, temporary, strict=True):
+                _keep(part, path)
+        except OSError as error:
+            for part in temporary:
+                with suppress(FileNotFoundError):
+                    os.unlink(part)
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
+        runs += [os.path.basename(path) for path in paths]
+        self._save(runs=runs, position=position, documents=documents, size=size, counted=counted)
+        if len(runs) > MOST_RUNS:
+            self._merge_runs()
+
+    def save_merges(self, merges: Merges) -> None:
+        with write_atomically(self.path / "merges.npy") as file:
+            np.save(file, merges, allow_pickle=False)
+        self._save(merges=len(merges))
+
+    def remove(self) -> None:
+        """The work is done."""
+        if self._path is not None and self._path.exists():
+            for name in [STATE, "merges.npy", *self._state["runs"]]:
+                with suppress(FileNotFoundError):
+                    (self._path / name).unlink()
+            with suppress(OSError):
+                shutil.rmtree(self._path) if self.is_temporary else self._path.rmdir()
+
+    def _new_run(self) -> str:
+        name = f"run-{self._next:06}.counts"
+        self._next += 1
+        return str(self.path / name)
+
+    def _merge_runs(self) -> None:
+        if len(self._state["runs"]) < 2:
+            return
+        merged = self._new_run()
+        with replacing(merged) as temporary:
+            _core.merge_runs(self.runs, str(temporary))
+        self._save(runs=[os.path.basename(merged)])
+
+    def _save(self, **changes: Any) -> None:
+        before = self._state["runs"]
+        self._state = {**self._state, **changes}
+        if not self.is_temporary:
+            write_json(self.path / STATE, self._state)
+        for run in set(before) - set(self._state["runs"]):
+            with suppress(FileNotFoundError):
+                (self.path / run).unlink()
+        self._saved = time.monotonic()
+
+
+def read_state(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What is in a work directory.
+
+    Raises:
+        InputError: it is not one.
+    """
+    file = Path(path) / STATE
+    try:
+        state = json.loads(file.read_text())
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: there is no work to go on with in this directory") from error
+    except ValueError as error:
+        raise InputError(f"{file}: is damaged ({error})") from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise InputError(f"{file}: is not the state of a training run")
+    if state.get("version") != VERSION:
+        raise InputError(f"{file}: is of version {state.get('version')}; this program knows version {VERSION}")
+    return state
+
+
+class Count:
+    """Counts what batches hold, within a limit of memory."""
+
+    def __init__(
+        self,
+        pattern: Pattern,
+        special_tokens: Sequence[str],
+        threads: int,
+        max_memory: int | None,
+        work: WorkDirectory,
+    ) -> None:
+        matcher = _core.SpecialTokens(dict.fromkeys(special_tokens, 0))
+        self.counter = _core.Counter(0 if pattern.scanner is None else pattern.scanner, matcher)
+        self._split = pattern.compile() if pattern.scanner is None else None
+        self._matcher = matcher
+        self._threads = threads
+        self._work = work
+        self._limit: int | None = None
+        if max_memory is not None:
+            self._limit = max_memory - resident_memory() - _BESIDE
+            if self._limit < _LEAST:
+                raise InputError(
+                    f"max_memory is {max_memory / 1e6:,.0f} MB; it must be at least"
+                    f" {(max_memory - self._limit + _LEAST) / 1e6:,.0f} MB, of which this process has"
+                    f" {resident_memory() / 1e6:,.0f} MB now"
+                )
+        self.documents = work.documents
+        self.size = work.size
+        self._position = work.position
+
+    def add(self, batch: Batch) -> None:
+        if self._split is None:
+            self.counter.add(batch.texts, batch.weight, self._threads)
+        else:
+            for text in batch.texts:
+                self._add_slowly(text if isinstance(text, bytes) else _bytes_of(text), batch.weight)
+        self.documents += batch.documents
+        self.size += batch.size
+        self._position = batch.position
+        # Writing counts out takes a third of their memory beside them, for putting them in order.
+        if self._work.is_due or (self._limit is not None and self.counter.memory() > self._limit * 2 // 3):
+            self._save()
+
+    def finish(self) -> _core.Counter | str:
+        """The counts, or the file that they are in."""
+        words = self.counter.cells() * 4
+        is_large = self._limit is not None and self.counter.memory() + words * 2 > self._limit
+        if self._work.runs or self._work.is_due or is_large:
+            self._save(counted=True)
+            return self._work.counts()
+        return self.counter
+
+    def _save(self, *, counted: bool = False) -> None:
+        self._work.save_counts(self.counter, self._position, self.documents, self.size, counted=counted)
+
+    def _add_slowly(self, document: bytes, weight: int) -> None:
+        assert self._split is not None
+        begin = 0
+        for start, end, _ in [*self._matcher.all_in(document), (len(document), len(document), 0)]:
+            part = document[begin:start].decode("utf-8", "surrogateescape")
+            pretokens = (match.group().encode("utf-8", "surrogateescape") for match in self._split.finditer(part))
+            while block := list(islice(pretokens, 1 << 16)):
+                self.counter.add_pretokens(block, weight)
+            begin = end
+
+
+# What the process takes beside counts: text on its way, and what the allocator does not give back.
+_BESIDE = 64 << 20
+_LEAST = 16 << 20
+
+
+def resident_memory() -> int:
+    """Of this process, in bytes; 0 where the system does not tell."""
+    with suppress(OSError, ValueError, IndexError):
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return 0
+
+
+def _bytes_of(text: Any) -> bytes:
+    return text.encode() if isinstance(text, str) else bytes(text)
+
+
+def _keep(part: str, path: str) -> None:
+    with open(part, "rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(part, path)
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."
