@@ -30,6 +30,7 @@ NOTES = """\
 - split words: the share of words of several tokens, which Rust et al. (2021) call continued words.
 - whole words: the share of the text's tokens that hold a word from beginning to end.
 - unused: the share of the vocabulary, special tokens apart, that the text never uses.
+- As the vocabulary grows: what its lowest ranks alone would make of the text, so many of them.
 """
 
 

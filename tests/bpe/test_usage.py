@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import regex
 import tiktoken
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from references import BYTE_RANKS, any_text, broken_bytes, byte_tokenizer
 
@@ -35,7 +35,7 @@ def growth(tokenizer: Tokenizer, *documents: bytes) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("pattern", "settings"),
+    ("pattern", "options"),
     [
         ("gpt2", {}),
         ("llama3", {"tie_break": "huggingface"}),
@@ -44,10 +44,10 @@ def growth(tokenizer: Tokenizer, *documents: bytes) -> list[int]:
     ],
 )
 def test_growth_is_what_vocabularies_cut_short_give(
-    corpora: Path, corpus_texts: dict[str, str], pattern: str, settings: dict[str, object]
+    corpora: Path, corpus_texts: dict[str, str], pattern: str, options: dict[str, object]
 ) -> None:
     tokenizer = train(
-        str(corpora / "sentences"), 900, pattern, special_tokens=(), allow_smaller=True, **settings  # type: ignore[arg-type]
+        str(corpora / "sentences"), 900, pattern, special_tokens=(), allow_smaller=True, **options  # type: ignore[arg-type]
     )  # fmt: skip
     text = "".join(corpus_texts.values())[:60_000].encode()
     grown = growth(tokenizer, text)
@@ -56,6 +56,7 @@ def test_growth_is_what_vocabularies_cut_short_give(
         assert grown[size - 256] == cut(tokenizer, size).count(text), size
 
 
+@settings(max_examples=20)
 @given(st.integers(0, 10**9))
 def test_growth_is_exact_at_every_size_for_any_trained_vocabulary(seed: int) -> None:
     """Few letters in long words give merges that overlap and compete."""
