@@ -63,7 +63,9 @@ def _in_one_line(error: Exception) -> str:
         return f"{error.filename}: {error.strerror}{remedy}" if error.filename else f"{error.strerror or error}{remedy}"
     if isinstance(error, MemoryError):
         return "not enough memory"
-    if isinstance(error, ModuleNotFoundError) and error.name in ("torch", "safetensors", "matplotlib"):
+    if isinstance(error, ModuleNotFoundError) and error.name == "matplotlib":
+        return "plots need matplotlib: pip install 'bpe-llama[report]'"
+    if isinstance(error, ModuleNotFoundError) and error.name in ("torch", "safetensors"):
         return f"this command needs {error.name}: pip install 'bpe-llama[model]'"
     if isinstance(error, ModuleNotFoundError) and error.name in ("tiktoken", "tokenizers"):
         return f"this command needs {error.name}: pip install 'bpe-llama[verify]'"
@@ -545,23 +547,101 @@ def _shortened(text: str, width: int = 24) -> str:
     return text if len(text) <= width else text[: width - 3] + "..."
 
 
+separator_option = click.option(
+    "--separator", metavar="STRING", help="Where this stands in a file, a new document begins."
+)
+exclude_option = click.option(
+    "--exclude", multiple=True, metavar="GLOB", help="Leave out files and directories of this name; repeat."
+)
+
+
 @cli.command()
 @click.argument("name", metavar="NAME|FILE|DIRECTORY")
+@click.argument("texts", nargs=-1, metavar="[TEXT]...")
 @pattern_option
-@examples("bpe info llama3", "bpe info my.json", "bpe info runs/tales", "bpe info llama3.2-1b")
-def info(name: str, pattern: str | None) -> None:
-    """Describe a tokenizer, a model directory, token shards, or a model preset."""
+@separator_option
+@exclude_option
+@click.option("--json", "as_json", is_flag=True, help="Print a tokenizer's numbers as JSON.")
+@click.option("--report", metavar="DIR", help="Write a tokenizer's numbers, tables and plots into this directory.")
+@examples(
+    "bpe info llama3",
+    "bpe info my.json my.txt 'more/*.txt'",
+    "bpe info my.json texts --report findings",
+    "bpe info runs/tales",
+    "bpe info llama3.2-1b",
+)
+def info(
+    name: str,
+    texts: Sequence[str],
+    pattern: str | None,
+    separator: str | None,
+    exclude: Sequence[str],
+    as_json: bool,
+    report: str | None,
+) -> None:
+    """Describe a tokenizer, a model directory, token shards, or a model preset.
+
+    With texts (files, directories, globs, .jsonl, .gz, .xz, or - for stdin) it tells how a tokenizer does on each: how
+    much of the text a token stands for as the vocabulary grows, tokens per word, which tokens are used. Special tokens
+    in a text are text. What the columns mean stands in the report.md that --report writes; plots need the extra
+    `report`.
+    """
     from bpe.locate import SOURCES
 
     path = Path(name)
-    if (path / "index.json").is_file():
+    measured = bool(texts or as_json or report)
+    if not measured and (path / "index.json").is_file():
         _print_rows(_shards_info(path))
-    elif (path / "params.json").is_file():
+    elif not measured and (path / "params.json").is_file():
         _print_rows(_model_info(path))
-    elif not path.exists() and name not in SOURCES and (rows := _preset_info(name)):
+    elif not measured and not path.exists() and name not in SOURCES and (rows := _preset_info(name)):
         _print_rows(rows)
     else:
-        _print_rows(_tokenizer_info(_tokenizer(name, pattern)))
+        tokenizer = _tokenizer(name, pattern)
+        if not as_json:
+            _print_rows(_tokenizer_info(tokenizer))
+        if measured:
+            _report(tokenizer, texts, separator, exclude, as_json, report)
+
+
+def _report(
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    separator: str | None,
+    exclude: Sequence[str],
+    as_json: bool,
+    directory: str | None,
+) -> None:
+    """Print what the tokenizer does on the texts, and write it into the directory."""
+    from bpe.report import check_directory, printable, report_of, tables, write_report
+    from bpe.usage import usage_of
+
+    if directory is not None:
+        check_directory(directory)
+    found = report_of(tokenizer, (usage_of(tokenizer, _watched([text], separator, exclude), text) for text in texts))
+    if as_json:
+        import json
+
+        click.echo(json.dumps(found, indent=2))
+    else:
+        for table in tables(found):
+            click.echo(f"\n{printable(table.title)}\n\n{table.text()}", nl=False)
+    if directory is not None:
+        files = write_report(found, directory)
+        click.echo(f"{directory}: {', '.join(file.name for file in files)}", err=True)
+
+
+def _watched(sources: Sequence[str], separator: str | None, exclude: Sequence[str]) -> Iterator[bytes]:
+    """The documents of the sources; how far they are read is shown meanwhile."""
+    from bpe.corpus import documents
+
+    status = Status()
+    size = 0
+    for number, document in enumerate(documents(sources, separator=separator, exclude=exclude), 1):
+        size += len(document)
+        status.show(f"encoding  {size / 1e6:,.1f} MB in {number:,} documents")
+        yield document
+    status.done()
 
 
 def _print_rows(rows: Sequence[tuple[str, str]]) -> None:
@@ -739,8 +819,8 @@ def generate(model: str, prompt: str | None, device: str, **settings: Any) -> No
 @click.argument("name", metavar="NAME|FILE")
 @click.argument("texts", nargs=-1, metavar="[TEXT]...")
 @pattern_option
-@click.option("--separator", metavar="STRING", help="Where this stands in a file, a new document begins.")
-@click.option("--exclude", multiple=True, metavar="GLOB", help="Leave out files and directories of this name; repeat.")
+@separator_option
+@exclude_option
 @examples("bpe verify llama3", "bpe verify my.json corpora", "bpe verify code.json 'src/**/*.py'")
 def verify(name: str, texts: Sequence[str], pattern: str | None, separator: str | None, exclude: Sequence[str]) -> None:
     """Hold a tokenizer against its reference, on built-in hard cases and on your own text; needs the extra `verify`.
@@ -772,6 +852,73 @@ def verify(name: str, texts: Sequence[str], pattern: str | None, separator: str 
         f" {report.reference}: {report.differing:,} differ" + "".join(f"; {remark}" for remark in apart)
     )
     require_identical(report)
+
+
+@cli.command()
+@click.argument("names", nargs=-1, required=True, metavar="TOKENIZER TOKENIZER... TEXT")
+@click.option("--on", "texts", multiple=True, metavar="TEXT", help="The text, in place of the last argument; repeat.")
+@pattern_option
+@separator_option
+@exclude_option
+@click.option("--samples", type=click.IntRange(min=100), default=1000, metavar="N", help="Draws of the bootstrap.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, metavar="N", help="Of the draws.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@examples(
+    "bpe compare llama3 my.json corpora",
+    "bpe compare llama3 o200k_base my.json --on a.txt --on b.txt",
+    "cat *.txt | bpe compare llama3 my.json -",
+)
+def compare(
+    names: Sequence[str],
+    texts: Sequence[str],
+    pattern: str | None,
+    separator: str | None,
+    exclude: Sequence[str],
+    samples: int,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Set tokenizers side by side on your own text: tokens, bytes per token, tokens per word, share never used.
+
+    The last argument is the text (a file, directory, glob, .jsonl, .gz, .xz, or - for stdin), and all before it are
+    tokenizers, by name or file; with --on, all arguments are tokenizers. `relative` is the number of tokens over that
+    of the first tokenizer. Both 95% intervals are of the paired bootstrap: documents, or blocks of 1,000 bytes where
+    there are fewer than 100 documents, are drawn again, the same for all tokenizers.
+    """
+    from bpe.compare import compare as compare_tokenizers
+    from bpe.compare import table
+
+    if not texts:
+        *names, text = names
+        texts = [text]
+    if len(names) < 2:
+        raise click.UsageError("give two tokenizers or more, and then a text (or --on TEXT)")
+    tokenizers = [(name, _tokenizer_or_ranks(name, pattern)) for name in names]
+    stream = _watched(texts, separator, exclude)
+    found = compare_tokenizers(tokenizers, stream, name=", ".join(texts), samples=samples, seed=seed)
+    if as_json:
+        import json
+
+        click.echo(json.dumps(found, indent=2))
+        return
+    click.echo(table(found).text(), nl=False)
+    size = f"{found['documents']:,} documents, {found['bytes']:,} bytes"
+    if found["tokenizers"][0]["tokens_relative_interval"] is None:
+        click.echo(f"{size}: too little text for intervals", err=True)
+    else:
+        click.echo(f"{size}; intervals from {samples:,} draws of {found['units']:,} {found['unit']}", err=True)
+
+
+def _tokenizer_or_ranks(name: str, pattern: str | None) -> Tokenizer:
+    """The tokenizer with its own pattern; with the one that is given where it has none."""
+    from bpe import InputError
+
+    try:
+        return _tokenizer(name)
+    except InputError:
+        if pattern is None:
+            raise
+        return _tokenizer(name, pattern)
 
 
 def _shards_info(directory: Path) -> list[tuple[str, str]]:

@@ -125,6 +125,75 @@ def test_info_describes_tokenizers_presets_and_warns_of_the_slow_path(my_json: P
     assert "slow path" in bpe("info", slow).stdout
 
 
+def test_info_tells_how_a_tokenizer_does_on_texts(my_json: Path, tmp_path: Path) -> None:
+    prose, thai = ROOT / "corpora" / "prose.txt", ROOT / "corpora" / "sentences" / "th.txt"
+    result = bpe("info", my_json, prose, thai, "--report", tmp_path / "found")
+    assert result.exit_code == 0, result.output
+    counted = [row.split()[:2] for row in bpe("count", "-t", my_json, prose, thai).stdout.splitlines()]
+    for (tokens, size), file in zip(counted, (prose, thai), strict=False):
+        row = next(line for line in result.stdout.splitlines() if line.startswith(str(file)))
+        assert row.split()[1:3] == [f"{int(size):,}", f"{int(tokens):,}"]
+    assert result.stdout.startswith(bpe("info", my_json).stdout)
+    assert "growth.png" in result.stderr
+    as_json = bpe("info", my_json, prose, thai, "--json")
+    assert json.loads(as_json.stdout) == json.loads((tmp_path / "found" / "report.json").read_text())
+    assert json.loads(bpe("info", my_json, "--json").stdout)["texts"] == []
+
+
+def test_info_reads_documents_as_the_other_commands_do(my_json: Path) -> None:
+    text = "one two<|end_of_text|>three"
+    cut = json.loads(bpe("info", my_json, "-", "--json", "--separator", "<|end_of_text|>", input=text).stdout)
+    assert (cut["texts"][0]["documents"], cut["texts"][0]["bytes"]) == (2, 12)
+    whole = json.loads(bpe("info", my_json, "-", "--json", input=text).stdout)
+    assert whole["texts"][0]["tokens"] == len(bpe("encode", "-t", my_json, "-c", text).stdout.split())
+
+
+def test_info_says_in_one_line_what_it_cannot_use(
+    my_json: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "empty.txt").write_bytes(b"")
+    fails_with(bpe("info", my_json, tmp_path / "empty.txt"), 1, "empty.txt", "no text")
+    fails_with(bpe("info", my_json, tmp_path / "none.txt"), 1, "none.txt", "no such file")
+    fails_with(bpe("info", "llama3.2-1b", tmp_path / "empty.txt"), 1, "llama3.2-1b", "not a known name")
+    fails_with(bpe("info", my_json, "--report", my_json), 1, "my.json", "File exists")
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    fails_with(bpe("info", my_json, "--report", tmp_path / "found"), 1, "matplotlib", "bpe-llama[report]")
+    assert not (tmp_path / "found").exists()
+
+
+def test_compare_sets_tokenizers_side_by_side(my_json: Path, tmp_path: Path) -> None:
+    ranks = tmp_path / "ranks.model"
+    Tokenizer.from_file(my_json).save(ranks)
+    corpora = ROOT / "corpora"
+    result = bpe("compare", "llama3", my_json, ranks, corpora, "--pattern", "llama3")
+    assert result.exit_code == 0, result.output
+    header, *rows = result.stdout.splitlines()
+    assert header.split()[:3] == ["tokenizer", "vocabulary", "tokens"]
+    assert [row.split()[0] for row in rows] == ["llama3", str(my_json), str(ranks)]
+    assert rows[1].split()[2:] == rows[2].split()[2:]
+    found = json.loads(bpe("compare", my_json, "llama3", my_json, "--on", corpora, "--json").stdout)
+    assert [row["name"] for row in found["tokenizers"]] == [str(my_json), "llama3", str(my_json)]
+    assert found["tokenizers"][2]["tokens_relative_interval"] == [1, 1]
+    other = json.loads(bpe("compare", my_json, "llama3", "--on", corpora, "--json", "--seed", "1").stdout)
+    assert other["tokenizers"][1]["tokens_relative"] == found["tokenizers"][1]["tokens_relative"]
+    assert other["tokenizers"][1]["tokens_relative_interval"] != found["tokenizers"][1]["tokens_relative_interval"]
+
+
+def test_compare_takes_the_last_argument_for_the_text_unless_told_otherwise(my_json: Path, tmp_path: Path) -> None:
+    text, binary, empty = (tmp_path / name for name in ("text.json", "binary", "empty.txt"))
+    text.write_text('{"what": "is no tokenizer"}')
+    binary.write_bytes(bytes(range(256)))
+    empty.write_bytes(b"")
+    assert "too little text" in bpe("compare", my_json, my_json, text).stderr
+    assert "256 bytes" in bpe("compare", my_json, my_json, "-", input=binary.read_bytes()).stderr
+    assert "283 bytes" in bpe("compare", my_json, my_json, "--on", text, "--on", binary).stderr
+    fails_with(bpe("compare", my_json, text), 2, "two tokenizers")
+    fails_with(bpe("compare", my_json, text, binary), 1, "text.json", "tokenizer.json")
+    fails_with(bpe("compare", my_json, "nothing", text), 1, "nothing", "not a known name")
+    fails_with(bpe("compare", my_json, my_json, empty), 1, "empty.txt", "no text")
+    fails_with(bpe("compare", my_json, my_json, tmp_path / "none"), 1, "none", "no such file")
+
+
 def test_verify_names_its_reference_and_fails_on_a_difference(my_json: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = bpe("verify", my_json, ROOT / "corpora" / "sentences")
     assert result.exit_code == 0
