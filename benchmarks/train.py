@@ -335,7 +335,8 @@ class Corpus:
 
     def beginning(self, megabytes: float, directory: Path) -> Corpus:
         """The first files, and of the last one that is needed a copy of its first part."""
-        chosen, left, name = [], round(megabytes * 1e6), f"the first {number(megabytes)} MB"
+        chosen: list[str] = []
+        left, name = round(megabytes * 1e6), f"the first {megabytes:,g} MB"
         for path in self.paths:
             size = os.path.getsize(path)
             if size > left:
@@ -510,8 +511,8 @@ def plot(rows: Sequence[Mapping[str, Any]], output: Path) -> None:
                 curves.setdefault(f"{row['peer']} ({Task(**row['task'])})", []).append((row[x], min(row[y])))
         for name, points in curves.items():
             panel.plot(*zip(*sorted(points), strict=True), marker="o", label=name)
-        points = sorted(next(iter(curves.values())))  # ours comes first
-        (left, start), (right, _) = points[0], points[-1]
+        first = sorted(next(iter(curves.values()), [(1, 1)]))  # ours comes first
+        (left, start), (right, _) = first[0], first[-1]
         panel.plot([left, right], [start, start * right / left], "--", color="grey", label="proportional")
         panel.plot([left, right], [start, start], ":", color="grey", label="flat")
         panel.set(xscale="log", yscale="log", xlabel=LABELS[x], ylabel=LABELS[y])
@@ -536,7 +537,7 @@ def find_corpora(sources: Sequence[str], directory: Path) -> list[Corpus]:
     """Each source as plain files: itself, or all in a directory; what is compressed is written out first."""
     from bpe.corpus import documents
 
-    found = []
+    found: list[Corpus] = []
     for name, source in named(sources).items():
         paths = []
         top = Path(source)
@@ -562,7 +563,7 @@ def main() -> None:
     parser.add_argument("corpora", nargs="*", help="text files, plain, .xz or .gz, or directories (default: corpora/)")
     parser.add_argument("--mode", choices=MODES, default="peers", help="default: peers")
     parser.add_argument("--peers", type=choice(list(PEERS)), help="separated by commas (default: those installed)")
-    parser.add_argument("--vocab-sizes", type=numbers, metavar="N,...", help="256 bytes and the merges; default: 4096")
+    parser.add_argument("--vocab-sizes", type=numbers, metavar="N,...", help="256 bytes and the merges")
     parser.add_argument("--megabytes", type=megabytes, default=MEGABYTES, metavar="N,...", help="growth: of the corpus")
     parser.add_argument("--threads", type=int, metavar="N", help="default: all processors; counting: 1")
     parser.add_argument(
@@ -578,6 +579,8 @@ def main() -> None:
         return
 
     mode = arguments.mode
+    if arguments.plot and mode != "growth":
+        parser.error("--plot draws what --mode growth measures")
     chosen = arguments.peers or (list(PEERS) if mode == "peers" else ["ours"])
     machine, versions = introduce({name: PEERS[name].distribution for name in chosen})
     arguments.peers = list(versions)
@@ -596,7 +599,7 @@ def main() -> None:
     if arguments.json:
         results = {"mode": mode, "machine": machine, "versions": versions, "results": rows}
         arguments.json.write_text(json.dumps(results, indent=1))
-    if arguments.plot:
+    if arguments.plot and rows:
         plot(rows, arguments.plot)
     if comparison.errors:
         sys.exit("\n".join(comparison.errors))
