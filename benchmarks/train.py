@@ -566,9 +566,7 @@ def main() -> None:
     parser.add_argument("--vocab-sizes", type=numbers, metavar="N,...", help="256 bytes and the merges")
     parser.add_argument("--megabytes", type=megabytes, default=MEGABYTES, metavar="N,...", help="growth: of the corpus")
     parser.add_argument("--threads", type=int, metavar="N", help="default: all processors; counting: 1")
-    parser.add_argument(
-        "--repeat", type=int, default=1, metavar="N", help="run everything N times, show best and median"
-    )
+    parser.add_argument("--repeat", type=int, default=3, metavar="N", help="run everything N times (default: 3)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was measured")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="growth: draw it")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
