@@ -27,29 +27,36 @@ again, the peers in turn, and the best of each is shown; look at the ratios.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import hashlib
 import importlib
 import json
 import os
-import platform
 import re
-import subprocess
 import sys
 import tempfile
 import time
 import timeit
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from itertools import cycle, product
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
+from common import (
+    ROOT,
+    choice,
+    introduce,
+    memory,
+    named,
+    number,
+    reset_peak_memory,
+    run_worker,
+    show,
+    skip_rebuilding,
+)
 
-ROOT = Path(__file__).parents[1]
 WARM_PASSES = 3
 MODES = ("documents", "files", "threads", "short", "decode", "load")
 SHORT_RUN = ("documents", "short", "decode", "load")
@@ -223,9 +230,7 @@ class Job:
 def work(job: Job) -> dict[str, Any]:
     """Load the peer and measure: rows of values, and hashes of the ids; neither if the peer has no such output."""
     library = PEERS[job.peer]
-    for finder in sys.meta_path:  # a developer's installation would look for changed sources of the core now
-        if hasattr(finder, "rebuilt"):
-            finder.rebuilt = True
+    skip_rebuilding()
     empty = memory("VmRSS")
     begin = time.perf_counter()
     module = importlib.import_module(library.module)
@@ -352,21 +357,6 @@ def digests_of(rows: Iterable[Any]) -> list[str]:
     return [hashlib.blake2b(np.asarray(row, np.uint32).tobytes(), digest_size=8).hexdigest() for row in rows]
 
 
-def memory(field: str) -> float:
-    """VmRSS, the memory of this process, or VmHWM, the most it ever was, in MB; not a number where Linux is not."""
-    try:
-        status = Path("/proc/self/status").read_text()
-    except OSError:
-        return float("nan")
-    return int(status.partition(f"{field}:")[2].split()[0]) * 1024 / 1e6
-
-
-def reset_peak_memory() -> None:
-    """From now on VmHWM is the most that this process will have been."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
 # --- the run: jobs, and what they gave ---
 
 
@@ -421,26 +411,10 @@ class Results:
         return "\n".join(lines)
 
 
-def number(value: float) -> str:
-    """Three digits, or all of a larger number's."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
-
-
 def run(job: Job) -> dict[str, Any]:
     """What `work` gives, from a process of its own. An error is a key of the result."""
-    threads = str(job.threads)
-    environment = {
-        **os.environ,
-        **dict.fromkeys(("RAYON_NUM_THREADS", "FASTOKENS_BPE_THREADS", "OMP_NUM_THREADS"), threads),
-        "TOKENIZERS_PARALLELISM": "true" if job.threads > 1 else "false",
-        "TIKTOKEN_CACHE_DIR": "",  # else tiktoken keeps a copy of the ranks outside of our directory
-    }
-    command = [sys.executable, __file__, "--worker", json.dumps(asdict(job))]
-    finished = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    if finished.returncode:
-        return {"error": (finished.stderr.strip().splitlines() or [f"exit status {finished.returncode}"])[-1]}
-    result: dict[str, Any] = json.loads(finished.stdout.splitlines()[-1])
-    return result
+    # Without the variable tiktoken keeps a copy of the ranks outside of our directory.
+    return run_worker(__file__, asdict(job), job.threads, TIKTOKEN_CACHE_DIR="")
 
 
 def jobs_of(
@@ -549,38 +523,16 @@ def write_texts(sources: Sequence[str], directory: Path, special_tokens: Iterabl
 
     special = re.compile("|".join(map(re.escape, special_tokens)))
     texts = {}
-    for place, source in enumerate(sources):
+    for place, (name, source) in enumerate(named(sources).items()):
         text = "\n".join(content.decode("utf-8", "replace") for content in documents(source))
         path = directory / f"text-{place}"
         path.write_bytes(special.sub("", text).encode())
-        name = Path(source).name.partition(".")[0]
-        texts[source if name in texts else name] = str(path)
+        texts[name] = str(path)
     return texts
-
-
-def installed(name: str) -> str | None:
-    try:
-        return version(PEERS[name].distribution)
-    except PackageNotFoundError:
-        return None
-
-
-def choice(known: Sequence[str]) -> Callable[[str], list[str]]:
-    """The type of an option with names separated by commas."""
-
-    def parse(value: str) -> list[str]:
-        names = list(known) if value == "all" else value.split(",")
-        for name in names:
-            if name not in known:
-                raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(known)}, all")
-        return names
-
-    return parse
 
 
 def measure_all(arguments: argparse.Namespace, peers: Sequence[str]) -> Results:
     results = Results()
-    shown = sys.stderr.isatty()
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         files = write_files(directory)
@@ -588,14 +540,11 @@ def measure_all(arguments: argparse.Namespace, peers: Sequence[str]) -> Results:
         jobs = jobs_of(arguments.modes, peers, texts, arguments.document, arguments.threads, files)
         expected: dict[tuple[str, str], list[str] | None] = {}
         for turn, (place, (corpus, job)) in product(range(arguments.repeat), enumerate(jobs, 1)):
-            if shown:
-                where = f"run {turn + 1}, {place} of {len(jobs)}: {job.peer}, {job.mode} {corpus} {job.output}"
-                print(f"\r\x1b[K{where}", end="", file=sys.stderr, flush=True)
+            show(f"run {turn + 1}, {place} of {len(jobs)}: {job.peer}, {job.mode} {corpus} {job.output}")
             if (corpus, job.mode) not in expected:
                 expected[corpus, job.mode] = reference_digests(job, files)
             collect(results, corpus, job, run(job), expected[corpus, job.mode])
-    if shown:
-        print("\r\x1b[K", end="", file=sys.stderr)
+    show()
     results.add_scaling(arguments.threads)
     return results
 
@@ -617,13 +566,8 @@ def main() -> None:
         print(json.dumps(work(Job(**json.loads(arguments.worker)))))
         return
 
-    versions = {name: installed(name) for name in arguments.peers or PEERS}
-    peers = [name for name, found in versions.items() if found]
-    missing = [PEERS[name].distribution for name, found in versions.items() if not found]
-    machine = f"Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} processors"
-    print(f"{machine}; " + ", ".join(f"{name} {versions[name]}" for name in peers))
-    if missing:
-        print(f"not installed: pip install {' '.join(missing)}")
+    machine, versions = introduce({name: PEERS[name].distribution for name in arguments.peers or PEERS})
+    peers = list(versions)
     results = measure_all(arguments, peers)
     print(results.table(peers))
     print("", *results.remarks, sep="\n")

@@ -1,0 +1,607 @@
+"""Training a vocabulary beside other trainers, on your own text: merges compared first, then time and memory.
+
+    python benchmarks/train.py                                          # corpora/, in a short form
+    python benchmarks/train.py big.txt code.txt.xz --vocab-sizes 32000,128000 --threads 2
+    python benchmarks/train.py big.txt --peers ours,rustbpe,gigabpe --json results.json
+    python benchmarks/train.py big.txt --mode counting                  # or phases
+    python benchmarks/train.py folder --mode growth --json growth.json --plot growth.png
+
+How to read the table: a line is a peer, and its last two numbers say how many times the seconds and the memory it
+takes that ours takes for the same: text split by the same pattern, ties broken by the same rule. The seconds go from a
+file in the page cache to the vocabulary in the trainer's own form: opening, reading and decoding the file are in them,
+importing the package and handing over the merges are not. Memory is the most that the process ever had, less what it
+had after the imports, which stands beside it. ``differs`` marks a peer whose merges are not ours, one by one in their
+order; it learnt something else, and has no ratios.
+
+Each run is a process of its own on --threads processors. The peers take turns, --repeat times; best and median are
+shown, and the ratios are of the best. Machines are noisy; look at the ratios.
+
+The modes:
+
+    peers      the comparison
+    counting   ours on one thread: MB of text counted a second, with and without reading the file
+    phases     ours: the shares of reading, counting and merging
+    growth     seconds and memory over the size of the corpus (the beginnings of all that is given, one after the
+               other) with the middle one of --vocab-sizes, and over --vocab-sizes with the middle one of --megabytes
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import product
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from common import (
+    ROOT,
+    choice,
+    introduce,
+    memory,
+    named,
+    number,
+    reset_peak_memory,
+    run_worker,
+    show,
+    skip_rebuilding,
+)
+
+MODES = ("peers", "counting", "phases", "growth")
+VOCAB_SIZES = {
+    "peers": [4096],
+    "counting": [256],
+    "phases": [4096],
+    "growth": [4096, 8192, 16384, 32768, 65536, 131072, 262144],
+}
+MEGABYTES = [10, 30, 100, 300, 1000, 3000, 10000]
+BLOCK = 1 << 20
+
+# --- the peers ---
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a peer can be told to learn, and ours, too."""
+
+    pattern: str
+    tie_break: str
+    lines: bool = False
+    """Each line is a document. Ours has the merges of the lines compared, and its time taken on whole files."""
+
+    def __str__(self) -> str:
+        return f"{self.pattern}, {self.tie_break}{', lines' if self.lines else ''}"
+
+
+@dataclass(frozen=True)
+class Job:
+    peer: str
+    paths: list[str]
+    vocab_size: int
+    task: Task
+    regex: str
+    """The text of the task's pattern."""
+    alphabet: int
+    """How many different bytes the corpus has: some peers' vocabularies have no others."""
+    threads: int
+
+
+Merges = Callable[[], list[bytes]]
+"""The tokens that were made, in order; called when time and memory have been taken."""
+
+
+def ours(module: Any, job: Job, report: dict[str, Any]) -> Merges:
+    clock = Clock()
+    tokenizer = module.train(
+        [lines(job.paths)] if job.task.lines else job.paths,
+        job.vocab_size,
+        job.task.pattern,
+        (),
+        tie_break=job.task.tie_break,
+        threads=job.threads,
+        counted=clock.counted,
+    )
+    report["phases"] = clock.phases()
+    return lambda: sorted(tokenizer.mergeable_ranks, key=tokenizer.mergeable_ranks.__getitem__)[256:]
+
+
+class Clock:
+    """When ours passed from counting to merging, as far as its callbacks tell."""
+
+    def __init__(self) -> None:
+        self.begin = self.end_of_counting = time.perf_counter()
+
+    def counted(self, documents: int, size: int) -> None:
+        self.end_of_counting = time.perf_counter()
+
+    def phases(self) -> dict[str, float]:
+        return {
+            "reading and counting": self.end_of_counting - self.begin,
+            "merging": time.perf_counter() - self.end_of_counting,
+        }
+
+
+def rustbpe(module: Any, job: Job, report: dict[str, Any]) -> Merges:
+    tokenizer = module.Tokenizer()
+    tokenizer.train_from_iterator(pieces(job.paths), job.vocab_size, buffer_size=256, pattern=job.regex)
+    return lambda: [bytes(token) for token, _ in tokenizer.get_mergeable_ranks()][256:]
+
+
+def tokenizers(module: Any, job: Job, report: dict[str, Any]) -> Merges:
+    from tokenizers import Regex, models, pre_tokenizers, trainers
+
+    tokenizer = module.Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(job.regex), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    trainer = trainers.BpeTrainer(
+        vocab_size=job.vocab_size,
+        special_tokens=[],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(pieces(job.paths), trainer)
+    return lambda: joined(json.loads(tokenizer.to_str())["model"]["merges"])
+
+
+def gigabpe(module: Any, job: Job, report: dict[str, Any]) -> Merges:
+    _, merges = module.train_bpe(
+        job.paths,
+        job.vocab_size - 256 + job.alphabet,
+        special_tokens=[],
+        pretokenizer="bytelevel",
+        threads=job.threads,
+    )
+    return lambda: joined(merges)
+
+
+def gigatoken(module: Any, job: Job, report: dict[str, Any]) -> Merges:
+    source = job.paths[0] if len(job.paths) == 1 else module.TextFileSource(job.paths)
+    _, merges = module.train_bpe(source, job.vocab_size, [], "huggingface")
+    return lambda: [left + right for left, right in merges]
+
+
+def ffbpe(module: Any, job: Job, report: dict[str, Any]) -> Merges:
+    counter = module.PreTokenizer([], pat_str=job.regex).word_counter()
+    counter.add_source(pieces(job.paths))
+    trainer = module.BpeTrainer([], initial_alphabet="raw", tie_break="smallest_pair_id")
+    trainer.add_word_counter(counter)
+    trainer.train(job.vocab_size)
+
+    def merges() -> list[bytes]:
+        vocabulary: dict[bytes, int] = trainer.vocab
+        return sorted(vocabulary, key=vocabulary.__getitem__)[256:]
+
+    return merges
+
+
+def joined(merges: Sequence[tuple[str, str]]) -> list[bytes]:
+    """Tokens from pairs of strings in which each character stands for a byte."""
+    from bpe.formats.huggingface import byte_characters
+
+    byte_of = {ord(character): byte for byte, character in enumerate(byte_characters())}
+    return [(left + right).translate(byte_of).encode("latin-1") for left, right in merges]
+
+
+@dataclass(frozen=True)
+class Library:
+    """A peer's distribution on PyPI, the module to import, what it learns, and the call that is measured."""
+
+    distribution: str
+    module: str
+    task: Task
+    train: Callable[[Any, Job, dict[str, Any]], Merges]
+
+
+PEERS = {
+    "ours": Library("bpe-llama", "bpe", Task("llama3", "bytes"), ours),
+    "rustbpe": Library("rustbpe", "rustbpe", Task("llama3", "bytes"), rustbpe),
+    "tokenizers": Library("tokenizers", "tokenizers", Task("llama3", "huggingface"), tokenizers),
+    "gigabpe": Library("gigabpe", "gigabpe", Task("gpt2", "huggingface", lines=True), gigabpe),
+    "gigatoken": Library("gigatoken", "gigatoken", Task("gpt2", "huggingface"), gigatoken),
+    "ffbpe": Library("ffbpe", "ffbpe", Task("llama3", "bytes"), ffbpe),
+}
+
+# --- the text, as peers take it ---
+
+# A character that is no kind of space, for the first bytes of characters that are easily told from spaces.
+VISIBLE = rb"(?:[!-~]|[\xc3-\xdf].|\xe3(?:[\x81-\xbf].|\x80[\x81-\xbf])|[\xe4-\xed]..)"
+CUT = re.compile(rb"(?s:[A-Za-z](?= [A-Za-z])|" + VISIBLE + rb"\n(?!/)(?=" + VISIBLE + rb"))")
+TAIL = 1 << 12  # bytes at the end of a piece that are searched for a cut
+
+
+def pieces(paths: Sequence[str], size: int = 1 << 16) -> Iterator[str]:
+    """The text of files in pieces, which peers split on several threads.
+
+    They are cut before a space between two letters, or after a line end between two visible characters. Each pattern
+    here cuts there, too, whatever stands before or after, so that the pieces have the pretokens of the whole. Where
+    there is no such place, a piece is longer.
+    """
+    for path in paths:
+        rest = b""
+        with open(path, "rb") as file:
+            while block := file.read(size):
+                rest += block
+                end = max((match.end() for match in CUT.finditer(rest, max(0, len(rest) - TAIL))), default=0)
+                if end:
+                    yield rest[:end].decode()
+                    rest = rest[end:]
+        yield rest.decode()
+
+
+def lines(paths: Sequence[str]) -> Iterator[bytes]:
+    for path in paths:
+        with open(path, "rb") as file:
+            yield from file
+
+
+# --- the worker: one peer, one corpus, one size of the vocabulary ---
+
+
+def work(job: Job) -> dict[str, Any]:
+    """Import the peer, train, and hand over what it took and what it learnt."""
+    if hasattr(os, "sched_setaffinity"):  # peers without an option for threads count the processors
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: job.threads])
+    library = PEERS[job.peer]
+    skip_rebuilding()
+    module = importlib.import_module(library.module)
+    reset_peak_memory()
+    imports = memory("VmRSS")
+    report: dict[str, Any] = {}
+    begin = time.perf_counter()
+    merges = library.train(module, job, report)
+    seconds = time.perf_counter() - begin
+    peak = memory("VmHWM")
+    tokens = [token.decode("latin-1") for token in merges()]
+    if "phases" in report:
+        report["phases"]["reading"] = seconds_of_reading(job.paths)
+    return {"seconds": seconds, "memory": peak - imports, "imports": imports, "merges": tokens, **report}
+
+
+def seconds_of_reading(paths: Sequence[str]) -> float:
+    """What reading the files takes that are in the page cache, into the same buffer."""
+    buffer = bytearray(BLOCK)
+    begin = time.perf_counter()
+    for path in paths:
+        with open(path, "rb", buffering=0) as file:
+            while file.readinto(buffer):
+                pass
+    return time.perf_counter() - begin
+
+
+# --- the run: jobs, and what they gave ---
+
+
+@dataclass
+class Runs:
+    """What one peer took for one task, in each run, and what is to be said of its merges."""
+
+    seconds: list[float] = field(default_factory=list)
+    memory: list[float] = field(default_factory=list)
+    imports: list[float] = field(default_factory=list)
+    phases: list[dict[str, float]] = field(default_factory=list)
+    merges: list[str] = field(default_factory=list)
+    difference: str = ""
+    """Empty: the merges are ours in every run."""
+
+    def add(self, result: dict[str, Any], expected: Sequence[str]) -> None:
+        for name in ("seconds", "memory", "imports"):
+            getattr(self, name).append(result[name])
+        self.phases += [result["phases"]] if "phases" in result else []
+        self.merges = result["merges"]
+        self.difference = self.difference or difference(self.merges, expected)
+
+
+def difference(merges: Sequence[str], expected: Sequence[str]) -> str:
+    """How a peer's merges are not ours; empty if they are."""
+    if merges == expected:
+        return ""
+    pairs = zip(merges, expected, strict=False)
+    first = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(merges), len(expected)))
+    missing = len(set(expected).difference(merges))
+    count = f"{missing:,} of {len(expected):,} merges" if missing else "the order alone"
+    extra = f", {len(merges):,} made" if len(merges) != len(expected) else ""
+    return f"differs: {count}, from merge {first + 1:,} on{extra}"
+
+
+@dataclass(frozen=True)
+class Corpus:
+    name: str
+    paths: list[str]
+
+    @property
+    def megabytes(self) -> float:
+        return sum(os.path.getsize(path) for path in self.paths) / 1e6
+
+    def alphabet(self) -> int:
+        """How many different bytes there are. Reading all of it also brings it into the page cache."""
+        seen = b""
+        for path in self.paths:
+            with open(path, "rb") as file:
+                while block := file.read(BLOCK):
+                    seen += bytes(set(block.translate(None, seen)))
+        return len(seen)
+
+    def beginning(self, megabytes: float, directory: Path) -> Corpus:
+        """The first files, and of the last one that is needed a copy of its first part."""
+        chosen: list[str] = []
+        left, name = round(megabytes * 1e6), f"the first {megabytes:,g} MB"
+        for path in self.paths:
+            size = os.path.getsize(path)
+            if size > left:
+                part = directory / f"part-{left}"
+                copy_beginning(path, part, left)
+                return Corpus(name, [*chosen, str(part)])
+            chosen.append(path)
+            left -= size
+        return Corpus(name, chosen)
+
+
+def copy_beginning(source: str, target: Path, size: int) -> None:
+    """The first bytes of a file, less a character at their end, which may be only a part."""
+    with open(source, "rb") as file, open(target, "wb") as out:
+        while size > BLOCK:
+            size -= out.write(file.read(BLOCK))
+        block = file.read(size).rstrip(bytes(range(0x80, 0xC0)))
+        out.write(block[:-1] if block[-1:] >= b"\xc0" else block)
+
+
+class Comparison:
+    """Runs of peers, and of ours for the same tasks, on corpora and vocabularies."""
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+        self.runs: dict[tuple[str, int, str, Task], Runs] = {}
+        self.megabytes: dict[str, float] = {}
+        self.errors: dict[str, None] = {}  # an ordered set of lines
+
+    def measure(self, corpus: Corpus, vocab_size: int, peers: Sequence[str], repeat: int) -> None:
+        """Ours first, since its merges are the measure of the others', then the peers in turn."""
+        alphabet = corpus.alphabet()
+        self.megabytes[corpus.name] = corpus.megabytes
+        for turn in range(repeat):
+            for peer, task in turns(peers, first=turn == 0):
+                show(f"run {turn + 1} of {repeat}: {corpus.name}, {vocab_size:,} tokens, {peer} ({task})")
+                job = Job(peer, corpus.paths, vocab_size, task, regex_of(task), alphabet, self.threads)
+                self.collect(corpus.name, job, run_worker(__file__, asdict(job), self.threads))
+        show()
+
+    def collect(self, corpus: str, job: Job, result: dict[str, Any]) -> None:
+        own = self.runs.get((corpus, job.vocab_size, "ours", job.task))
+        if "error" not in result and own is None and job.peer != "ours":
+            result = {"error": "ours failed, there is nothing to compare with"}
+        if "error" in result:
+            self.errors[f"{job.peer} ({job.task}), {corpus}, {job.vocab_size:,} tokens: {result['error']}"] = None
+            return
+        runs = self.runs.setdefault((corpus, job.vocab_size, job.peer, job.task), Runs())
+        runs.add(result, own.merges if own else result["merges"])
+
+    def table(self) -> str:
+        """A block for each corpus and vocabulary, a line for each peer."""
+        text = []
+        previous = None
+        for (corpus, vocab_size, peer, task), runs in sorted(self.runs.items(), key=lambda run: self.place(run[0])):
+            whole = replace(task, lines=False)
+            if peer == "ours" and task != whole:  # was run for its merges alone
+                continue
+            if (corpus, vocab_size) != previous:
+                previous = corpus, vocab_size
+                threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+                head = f"{corpus}, {number(self.megabytes[corpus])} MB, {vocab_size:,} tokens, {threads}"
+                titles = columns("seconds", "median", "memory, MB", "imports", "seconds/ours", "memory/ours")
+                text += ["", f"{head:<46}{titles}"]
+            own = self.runs.get((corpus, vocab_size, "ours", whole))
+            values = [min(runs.seconds), median(runs.seconds), max(runs.memory), max(runs.imports)]
+            line = f"  {peer:<11}{task!s:<33}{columns(*map(number, values))}"
+            if peer == "ours":
+                line += f"  {runs.difference}"
+            elif runs.difference or own is None:
+                line += columns("-", "-") + f"  {runs.difference}"
+            else:
+                line += columns(number(values[0] / min(own.seconds)), number(values[2] / max(own.memory)))
+                line += f"  the same {len(runs.merges):,} merges"
+            text.append(line.rstrip())
+        return "\n".join(text[1:])
+
+    def place(self, key: tuple[str, int, str, Task]) -> tuple[int, int, int]:
+        corpus, vocab_size, peer, _ = key
+        return list(self.megabytes).index(corpus), vocab_size, list(PEERS).index(peer)
+
+    def rows(self) -> list[dict[str, Any]]:
+        return [
+            {"corpus": corpus, "MB": self.megabytes[corpus], "vocab_size": vocab_size, "peer": peer}
+            | {"threads": self.threads, **asdict(runs), "task": asdict(task), "merges": len(runs.merges)}
+            for (corpus, vocab_size, peer, task), runs in self.runs.items()
+        ]
+
+
+def columns(*values: str) -> str:
+    return "".join(f"{value:>13}" for value in values)
+
+
+def turns(peers: Sequence[str], first: bool) -> list[tuple[str, Task]]:
+    """Who trains what in one turn: ours for each task, then the peers; ours on lines once, for its merges alone."""
+    tasks = dict.fromkeys(PEERS[peer].task for peer in peers)
+    whole = dict.fromkeys(replace(task, lines=False) for task in tasks)
+    by_lines = [task for task in tasks if task.lines] if first else []
+    return [("ours", task) for task in (*whole, *by_lines)] + [(p, PEERS[p].task) for p in peers if p != "ours"]
+
+
+def regex_of(task: Task) -> str:
+    from bpe.patterns import find_pattern
+
+    return find_pattern(task.pattern).text
+
+
+# --- what the modes print ---
+
+
+def phases(comparison: Comparison) -> str:
+    """The shares of a run of ours, by the best of its runs."""
+    text = [f"{'':<24}" + columns("MB", "tokens", "seconds", "reading", "counting", "merging")]
+    for (corpus, vocab_size, _, _), runs in comparison.runs.items():
+        seconds, found = min(zip(runs.seconds, runs.phases, strict=True), key=lambda run: run[0])
+        shares = [found["reading"], found["reading and counting"] - found["reading"], found["merging"]]
+        values = [number(comparison.megabytes[corpus]), f"{vocab_size:,}", number(seconds)]
+        text.append(f"{corpus:<24}" + columns(*values, *(f"{share / seconds:.0%}" for share in shares)))
+    return "\n".join(text)
+
+
+def counting(comparison: Comparison) -> str:
+    """MB of text a second, by the best run."""
+    text = [f"{'':<24}" + columns("MB", "MB/s", "no reading")]
+    for (corpus, *_), runs in comparison.runs.items():
+        size = comparison.megabytes[corpus]
+        seconds = min(found["reading and counting"] for found in runs.phases)
+        alone = min(found["reading and counting"] - found["reading"] for found in runs.phases)
+        text.append(f"{corpus:<24}" + columns(number(size), number(size / seconds), number(size / alone)))
+    return "\n".join(text)
+
+
+def growth(comparison: Comparison) -> str:
+    text = [f"{'':<36}" + columns("MB", "tokens", "seconds", "MB/s", "memory, MB")]
+    for (corpus, vocab_size, peer, task), runs in comparison.runs.items():
+        size, seconds = comparison.megabytes[corpus], min(runs.seconds)
+        values = [f"{vocab_size:,}", *map(number, (seconds, size / seconds, max(runs.memory)))]
+        text.append(f"{f'{peer} ({task})':<36}{columns(number(size), *values)}  {runs.difference}".rstrip())
+    return "\n".join(text)
+
+
+def measure_growth(comparison: Comparison, corpus: Corpus, arguments: argparse.Namespace, directory: Path) -> None:
+    """Fill in the runs over the beginnings of the corpus, and over the sizes of the vocabulary."""
+    sizes = [size for size in arguments.megabytes if size < corpus.megabytes]
+    sizes += [corpus.megabytes] if len(sizes) < len(arguments.megabytes) else []
+    vocab_sizes = arguments.vocab_sizes
+    points = [(size, vocab_sizes[len(vocab_sizes) // 2]) for size in sizes]
+    points += [(sizes[len(sizes) // 2], vocab_size) for vocab_size in vocab_sizes]
+    for size, vocab_size in dict.fromkeys(points):
+        part = corpus.beginning(size, directory)
+        comparison.measure(part, vocab_size, arguments.peers, arguments.repeat)
+        for path in set(part.paths) - set(corpus.paths):
+            os.unlink(path)
+
+
+def plot(rows: Sequence[Mapping[str, Any]], output: Path) -> None:
+    """Seconds and MB over the size of the corpus, seconds over that of the vocabulary, with logarithmic axes.
+
+    From the first point of ours on, a dashed line shows what growing in proportion would be, a dotted one not growing.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, panels = plt.subplots(1, 3, figsize=(15, 5), layout="constrained")
+    for panel, (x, y, fixed) in zip(panels, PANELS, strict=True):
+        held = most_frequent([row[fixed] for row in rows])
+        curves: dict[str, list[tuple[float, float]]] = {}
+        for row in rows:
+            if row[fixed] == held and not row["difference"]:
+                curves.setdefault(f"{row['peer']} ({Task(**row['task'])})", []).append((row[x], min(row[y])))
+        for name, points in curves.items():
+            panel.plot(*zip(*sorted(points), strict=True), marker="o", label=name)
+        first = sorted(next(iter(curves.values()), [(1, 1)]))  # ours comes first
+        (left, start), (right, _) = first[0], first[-1]
+        panel.plot([left, right], [start, start * right / left], "--", color="grey", label="proportional")
+        panel.plot([left, right], [start, start], ":", color="grey", label="flat")
+        panel.set(xscale="log", yscale="log", xlabel=LABELS[x], ylabel=LABELS[y])
+        panel.set_title(f"{number(held)} {LABELS[fixed]}")
+        panel.grid(which="both", alpha=0.2)
+    panels[0].legend()
+    figure.savefig(output, dpi=120)
+
+
+PANELS = [("MB", "seconds", "vocab_size"), ("MB", "memory", "vocab_size"), ("vocab_size", "seconds", "MB")]
+LABELS = {"MB": "MB of text", "seconds": "seconds", "memory": "MB at the highest", "vocab_size": "tokens"}
+
+
+PRINTED = {"peers": Comparison.table, "counting": counting, "phases": phases, "growth": growth}
+
+
+def most_frequent(values: Sequence[Any]) -> Any:
+    return max(values, key=values.count)
+
+
+def find_corpora(sources: Sequence[str], directory: Path) -> list[Corpus]:
+    """Each source as plain files: itself, or all in a directory; what is compressed is written out first."""
+    from bpe.corpus import documents
+
+    found: list[Corpus] = []
+    for name, source in named(sources).items():
+        paths = []
+        top = Path(source)
+        files = sorted(p for p in top.rglob("*") if p.is_file() and p.name[0] != ".") if top.is_dir() else [top]
+        for place, path in enumerate(files):
+            if path.suffix in (".gz", ".xz", ".zst", ".jsonl"):
+                plain = directory / f"{len(found)}-{place}.txt"
+                plain.write_bytes(b"\n".join(documents(path)))
+                path = plain
+            paths.append(str(path))
+        found.append(Corpus(name, paths))
+    return found
+
+
+def main() -> None:
+    def numbers(value: str) -> list[int]:
+        return [int(part) for part in value.split(",")]
+
+    def megabytes(value: str) -> list[float]:
+        return sorted(float(part) for part in value.split(","))
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("corpora", nargs="*", help="text files, plain, .xz or .gz, or directories (default: corpora/)")
+    parser.add_argument("--mode", choices=MODES, default="peers", help="default: peers")
+    parser.add_argument("--peers", type=choice(list(PEERS)), help="separated by commas (default: those installed)")
+    parser.add_argument("--vocab-sizes", type=numbers, metavar="N,...", help="256 bytes and the merges")
+    parser.add_argument("--megabytes", type=megabytes, default=MEGABYTES, metavar="N,...", help="growth: of the corpus")
+    parser.add_argument("--threads", type=int, metavar="N", help="default: all processors; counting: 1")
+    parser.add_argument("--repeat", type=int, default=3, metavar="N", help="run everything N times (default: 3)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was measured")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="growth: draw it")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        job = json.loads(arguments.worker)
+        print("\n" + json.dumps(work(Job(**job | {"task": Task(**job["task"])}))))
+        return
+
+    mode = arguments.mode
+    if arguments.plot and mode != "growth":
+        parser.error("--plot draws what --mode growth measures")
+    chosen = arguments.peers or (list(PEERS) if mode == "peers" else ["ours"])
+    machine, versions = introduce({name: PEERS[name].distribution for name in chosen})
+    arguments.peers = list(versions)
+    arguments.vocab_sizes = sorted(arguments.vocab_sizes or VOCAB_SIZES[mode])
+    comparison = Comparison(arguments.threads or (1 if mode == "counting" else os.cpu_count() or 1))
+    with tempfile.TemporaryDirectory() as name:
+        corpora = find_corpora(arguments.corpora or [str(ROOT / "corpora")], Path(name))
+        if mode == "growth":
+            every = Corpus("all", [path for corpus in corpora for path in corpus.paths])
+            measure_growth(comparison, every, arguments, Path(name))
+        else:
+            for corpus, vocab_size in product(corpora, arguments.vocab_sizes):
+                comparison.measure(corpus, vocab_size, arguments.peers, arguments.repeat)
+    print("", PRINTED[mode](comparison), sep="\n")
+    rows = comparison.rows()
+    if arguments.json:
+        results = {"mode": mode, "machine": machine, "versions": versions, "results": rows}
+        arguments.json.write_text(json.dumps(results, indent=1))
+    if arguments.plot and rows:
+        plot(rows, arguments.plot)
+    if comparison.errors:
+        sys.exit("\n".join(comparison.errors))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""The comparison of trainers: it runs, merges are compared, and a peer whose merges are not ours has no ratio."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from bpe.patterns import PATTERNS
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "train.py"
+TEXT = "A little text: naïve 日本語 12345\r\n  and so on, the other one.\n\n" * 50
+
+
+@pytest.fixture(scope="module")
+def benchmark(load_script: Callable[[str], ModuleType]) -> ModuleType:
+    """The script as a module."""
+    return load_script("train")
+
+
+def run(tmp_path: Path, *arguments: str) -> tuple[str, list[dict[str, Any]]]:
+    """What it prints, and the results that it writes."""
+    text = tmp_path / "little.txt"
+    text.write_text(TEXT, "utf-8", newline="")
+    output = tmp_path / "results.json"
+    command = [sys.executable, str(SCRIPT), str(text), "--repeat", "1", "--json", str(output), *arguments]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout, json.loads(output.read_text())["results"]
+
+
+def test_peers_make_the_same_merges_and_have_ratios(tmp_path: Path) -> None:
+    printed, results = run(tmp_path, "--peers", "ours,tokenizers", "--vocab-sizes", "290", "--repeat", "2")
+    assert [(row["peer"], row["task"]["tie_break"]) for row in results] == [
+        ("ours", "bytes"),
+        ("ours", "huggingface"),
+        ("tokenizers", "huggingface"),
+    ]
+    for row in results:
+        assert row["merges"] == 34
+        assert row["difference"] == ""
+        assert len(row["seconds"]) == 2
+        assert min(row["seconds"]) > 0
+    line = printed.splitlines()[-1]
+    assert line.split()[0] == "tokenizers"
+    assert line.endswith("the same 34 merges")
+    assert " - " not in line
+
+
+@pytest.mark.parametrize(
+    ("mode", "vocab_sizes", "threads", "titles"),
+    [
+        ("counting", [], 1, "MB MB/s no reading"),
+        ("phases", ["--vocab-sizes", "280", "--threads", "2"], 2, "MB tokens seconds reading counting merging"),
+    ],
+)
+def test_ours_is_measured_alone(tmp_path: Path, mode: str, vocab_sizes: list[str], threads: int, titles: str) -> None:
+    printed, [result] = run(tmp_path, "--mode", mode, *vocab_sizes)
+    assert titles.split() == printed.splitlines()[-2].split()
+    assert result["threads"] == threads
+    [phases] = result["phases"]
+    assert phases.keys() == {"reading", "reading and counting", "merging"}
+    assert sum(phases.values()) - phases["reading"] <= result["seconds"][0]
+
+
+def test_growth_is_measured_over_both_sizes_and_drawn(tmp_path: Path) -> None:
+    picture = tmp_path / "growth.png"
+    sizes = ("--megabytes", "0.001,0.002,5", "--vocab-sizes", "260,270,280")
+    _, results = run(tmp_path, "--mode", "growth", *sizes, "--plot", str(picture))
+    points = [(round(row["MB"], 3), row["vocab_size"]) for row in results]
+    assert points == [(0.001, 270), (0.002, 270), (round(len(TEXT.encode()) / 1e6, 3), 270), (0.002, 260), (0.002, 280)]
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def comparison_of(benchmark: ModuleType, results: list[tuple[str, dict[str, Any]]]) -> Any:
+    """What is told of these results of peers, all for one task."""
+    comparison = benchmark.Comparison(threads=2)
+    comparison.megabytes["text"] = 1.0
+    task = benchmark.PEERS["rustbpe"].task
+    for peer, result in results:
+        comparison.collect("text", benchmark.Job(peer, [], 259, task, "", 256, 2), result)
+    return comparison
+
+
+def result_of(seconds: float, *merges: str) -> dict[str, Any]:
+    return {"seconds": seconds, "memory": 10 * seconds, "imports": 1.0, "merges": list(merges)}
+
+
+def test_a_peer_with_other_merges_is_marked_and_has_no_ratio(benchmark: ModuleType) -> None:
+    own = ("ours", result_of(2.0, "ab", "cd", "ef"))
+    table = comparison_of(benchmark, [own, ("rustbpe", result_of(5.0, "ab", "cd", "ef"))]).table()
+    assert table.splitlines()[-1].split()[-6:] == ["2.50", "2.50", "the", "same", "3", "merges"]
+    for merges, words in (
+        (["ab", "xy", "ef"], "differs: 1 of 3 merges, from merge 2 on"),
+        (["ab", "ef", "cd"], "differs: the order alone, from merge 2 on"),
+        (["ab", "cd"], "differs: 1 of 3 merges, from merge 3 on, 2 made"),
+        (["ab", "cd", "ef", "gh"], "differs: the order alone, from merge 4 on, 4 made"),
+    ):
+        line = comparison_of(benchmark, [own, ("rustbpe", result_of(0.1, *merges))]).table().splitlines()[-1]
+        assert line.endswith(f" -            -  {words}"), line
+
+
+def test_every_run_is_compared_those_of_ours_too(benchmark: ModuleType) -> None:
+    own, other = result_of(2.0, "ab", "cd"), result_of(2.0, "ab", "xy")
+    comparison = comparison_of(benchmark, [("ours", own), ("rustbpe", other), ("ours", own), ("rustbpe", own)])
+    assert "differs" in comparison.table().splitlines()[-1]
+    comparison = comparison_of(benchmark, [("ours", own), ("ours", other)])
+    assert comparison.table().endswith("differs: 1 of 2 merges, from merge 2 on")
+
+
+def test_a_peer_that_fails_is_an_error_and_not_a_line(benchmark: ModuleType) -> None:
+    comparison = comparison_of(benchmark, [("ours", result_of(1.0, "ab")), ("rustbpe", {"error": "ValueError: no"})])
+    assert list(comparison.errors) == ["rustbpe (llama3, bytes), text, 259 tokens: ValueError: no"]
+    assert "rustbpe" not in comparison.table()
+    comparison = comparison_of(benchmark, [("ours", {"error": "no"}), ("rustbpe", result_of(1.0, "ab"))])
+    assert "nothing to compare with" in list(comparison.errors)[-1]
+    assert comparison.runs == {}
+
+
+def test_a_peer_by_lines_is_compared_with_ours_by_lines_and_timed_beside_whole_files(benchmark: ModuleType) -> None:
+    tasks = {(peer, task.lines) for peer, task in benchmark.turns(["ours", "gigabpe"], first=True)}
+    assert tasks == {("ours", False), ("ours", True), ("gigabpe", True)}
+    assert ("ours", True) not in {(peer, task.lines) for peer, task in benchmark.turns(["gigabpe"], first=False)}
+    comparison = benchmark.Comparison(threads=2)
+    comparison.megabytes["text"] = 1.0
+    by_lines = benchmark.PEERS["gigabpe"].task
+    whole = benchmark.PEERS["gigatoken"].task
+    for peer, task, result in (
+        ("ours", whole, result_of(2.0, "ab", "\n\n")),
+        ("ours", by_lines, result_of(99.0, "ab", "cd")),
+        ("gigabpe", by_lines, result_of(1.0, "ab", "cd")),
+    ):
+        comparison.collect("text", benchmark.Job(peer, [], 258, task, "", 256, 2), result)
+    assert comparison.table().splitlines()[-1].split()[-6:] == ["0.50", "0.50", "the", "same", "2", "merges"]
+    assert "99" not in comparison.table()
+
+
+@pytest.mark.parametrize("name", sorted(PATTERNS))
+def test_pieces_have_the_pretokens_of_the_whole(
+    benchmark: ModuleType, corpus_texts: dict[str, str], tmp_path: Path, name: str
+) -> None:
+    spaces = "a\u3000\nb x\n/y .\n/z …\n(w)\n\u00a0v\nu  \nt\r\ns\n\nr\n\u3000q\n日本\n語。\nп\nя q ß\nü"
+    text = spaces * 20 + "".join(text[:2000] for text in corpus_texts.values())
+    file = tmp_path / "text"
+    file.write_text(text, "utf-8", newline="")
+    pieces = list(benchmark.pieces([str(file)], 64))
+    assert "".join(pieces) == text
+    assert len(pieces) > len(text) / 1000
+    pattern = PATTERNS[name].compile()
+    assert [m.group() for piece in pieces for m in pattern.finditer(piece)] == pattern.findall(text)
+
+
+def test_the_beginning_of_a_corpus_has_whole_files_and_whole_characters(benchmark: ModuleType, tmp_path: Path) -> None:
+    paths = [tmp_path / "1", tmp_path / "2", tmp_path / "3"]
+    for path in paths:
+        path.write_text("abc日本", "utf-8")
+    corpus = benchmark.Corpus("text", [str(path) for path in paths])
+    for size, expected in ((4, "abc"), (9, "abc日本"), (14, "abc日本abc"), (16, "abc日本abc日"), (27, "abc日本" * 3)):
+        part = corpus.beginning(size / 1e6, tmp_path)
+        assert "".join(Path(path).read_text("utf-8") for path in part.paths) == expected
+    assert corpus.alphabet() == len(set("abc日本".encode()))
+
+
+def test_a_peer_that_is_not_installed_is_named(benchmark: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    _, versions = benchmark.introduce({"ours": "bpe-llama", "nobody": "no-such-distribution"})
+    assert list(versions) == ["ours"]
+    assert "not installed: pip install no-such-distribution" in capsys.readouterr().out
+
+
+def test_an_unknown_peer_is_wrong_usage() -> None:
+    finished = subprocess.run(
+        [sys.executable, SCRIPT, "--peers", "nobody"], capture_output=True, text=True, check=False
+    )
+    assert finished.returncode == 2
+    assert "'nobody' is none of ours, rustbpe" in finished.stderr
