@@ -6,7 +6,7 @@ import errno
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -222,6 +222,8 @@ def _size(text: str) -> int:
     help="Go on with the work in this directory, or begin it there.  [default: OUTPUT.work]",
 )
 @click.option("--trace", type=click.IntRange(min=0), default=0, metavar="N", help="Print the first N merges.")
+@click.option("--report", metavar="DIR", help="Write what was learned: tables, JSON, and plots.")
+@click.option("--held-out", multiple=True, metavar="TEXT", help="Text that is not trained on, for the report; repeat.")
 @examples(
     "bpe train corpora -o my.json --vocab-size 4096",
     "bpe train 'src/**/*.py' -o code.json --vocab-size 8192 --special '<|endoftext|>'",
@@ -261,6 +263,8 @@ def _train(
     require: str | None,
     weight: Sequence[str],
     resume: str | None,
+    report: str | None,
+    held_out: Sequence[str],
     **options: Any,
 ) -> None:
     from bpe import InputError
@@ -280,8 +284,16 @@ def _train(
         no_special=no_special,
         require=require,
         weight=weight,
+        report=report,
+        held_out=held_out,
         **options,
     )
+    if held_out and not report:
+        raise click.UsageError("--held-out is text for --report DIR")
+    if report:
+        from bpe.report import check_directory
+
+        check_directory(report)
     if (Path(work) / "state.json").exists():
         click.echo(f"going on with the work in {work}", err=True)
     show = _TrainingStatus()
@@ -289,6 +301,11 @@ def _train(
     def trained(result: Trained) -> None:
         result.tokenizer.save(output)
         show.done(result, output)
+        if report:
+            from bpe.report import write_training_report
+
+            texts = ((text, _watched([text], None, options["exclude"])) for text in held_out)
+            _print_report(write_training_report(report, result.tokenizer, result.uses, texts))
 
     try:
         train_tokenizer(
@@ -613,7 +630,7 @@ def _report(
     directory: str | None,
 ) -> None:
     """Print what the tokenizer does on the texts, and write it into the directory."""
-    from bpe.report import check_directory, printable, report_of, tables, write_report
+    from bpe.report import check_directory, report_of, write_report
     from bpe.usage import usage_of
 
     if directory is not None:
@@ -624,11 +641,17 @@ def _report(
 
         click.echo(json.dumps(found, indent=2))
     else:
-        for table in tables(found):
-            click.echo(f"\n{printable(table.title)}\n\n{table.text()}", nl=False)
+        _print_report(found)
     if directory is not None:
         files = write_report(found, directory)
         click.echo(f"{directory}: {', '.join(file.name for file in files)}", err=True)
+
+
+def _print_report(report: Mapping[str, Any]) -> None:
+    from bpe.report import printable, tables
+
+    for table in tables(report):
+        click.echo(f"\n{printable(table.title)}\n\n{table.text()}", nl=False)
 
 
 def _watched(sources: Sequence[str], separator: str | None, exclude: Sequence[str]) -> Iterator[bytes]:

@@ -99,7 +99,9 @@ Merges = Callable[[], list[bytes]]
 
 
 def ours(module: Any, job: Job, report: dict[str, Any]) -> Merges:
-    clock = Clock()
+    def trained(result: Any) -> None:
+        report["phases"] = {"reading and counting": result.seconds["count"], "merging": result.seconds["merge"]}
+
     tokenizer = module.train(
         [lines(job.paths)] if job.task.lines else job.paths,
         job.vocab_size,
@@ -107,26 +109,9 @@ def ours(module: Any, job: Job, report: dict[str, Any]) -> Merges:
         (),
         tie_break=job.task.tie_break,
         threads=job.threads,
-        counted=clock.counted,
+        trained=trained,
     )
-    report["phases"] = clock.phases()
     return lambda: sorted(tokenizer.mergeable_ranks, key=tokenizer.mergeable_ranks.__getitem__)[256:]
-
-
-class Clock:
-    """When ours passed from counting to merging, as far as its callbacks tell."""
-
-    def __init__(self) -> None:
-        self.begin = self.end_of_counting = time.perf_counter()
-
-    def counted(self, documents: int, size: int) -> None:
-        self.end_of_counting = time.perf_counter()
-
-    def phases(self) -> dict[str, float]:
-        return {
-            "reading and counting": self.end_of_counting - self.begin,
-            "merging": time.perf_counter() - self.end_of_counting,
-        }
 
 
 def rustbpe(module: Any, job: Job, report: dict[str, Any]) -> Merges:
