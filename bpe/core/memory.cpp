@@ -31,6 +31,13 @@ ZeroedMemory zeroed_memory(std::size_t size) {
 
 void FreeZeroedMemory::operator()(void* memory) const { munmap(memory, size); }
 
+void shrink_memory(ZeroedMemory& memory, std::size_t size) {
+    const std::size_t kept = std::max((size + kLargePage - 1) / kLargePage, std::size_t{1}) * kLargePage;
+    if (kept >= memory.get_deleter().size) return;
+    munmap(static_cast<char*>(memory.get()) + kept, memory.get_deleter().size - kept);
+    memory.get_deleter().size = kept;
+}
+
 #else
 
 constexpr std::align_val_t kCacheLine{64};
@@ -40,6 +47,8 @@ ZeroedMemory zeroed_memory(std::size_t size) {
 }
 
 void FreeZeroedMemory::operator()(void* memory) const { ::operator delete(memory, kCacheLine); }
+
+void shrink_memory(ZeroedMemory&, std::size_t) {}
 
 #endif
 

@@ -21,6 +21,9 @@ using ZeroedMemory = std::unique_ptr<void, FreeZeroedMemory>;
 // Throws std::bad_alloc.
 ZeroedMemory zeroed_memory(std::size_t size);
 
+// Gives back what is behind the first `size` bytes, where that can be done.
+void shrink_memory(ZeroedMemory& memory, std::size_t size);
+
 // An array of zeros from the system, which gives memory only once it is touched: what is used little takes little of
 // it, and starts at once. In large pages where there are such, since lookups go everywhere; it begins at a cache line.
 template <class T>
@@ -31,6 +34,11 @@ class ZeroedArray {
     ZeroedArray(std::size_t size, const T& value) : ZeroedArray(size) { std::fill(data(), data() + size, value); }
     T& operator[](std::size_t i) { return data()[i]; }
     const T& operator[](std::size_t i) const { return data()[i]; }
+    // Gives the memory behind the first `size` elements back to the system, where that can be done.
+    void shrink(std::size_t size) {
+        size_ = size;
+        shrink_memory(memory_, size * sizeof(T));
+    }
     T* data() { return static_cast<T*>(memory_.get()); }
     const T* data() const { return static_cast<const T*>(memory_.get()); }
 

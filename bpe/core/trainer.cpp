@@ -1,7 +1,9 @@
 #include "trainer.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <bit>
+#include <cstring>
 #include <map>
 #include <stdexcept>
 #include <string>
@@ -10,6 +12,7 @@
 
 #include "memory.hpp"
 #include "merge.hpp"
+#include "threads.hpp"
 
 namespace bpe {
 
@@ -25,26 +28,51 @@ Id left_of(Pair pair) { return static_cast<Id>(pair >> 32); }
 Id right_of(Pair pair) { return static_cast<Id>(pair); }
 
 // The distinct words, in one array. Each word is followed by a separator, and before the first stands one too. A token
-// has a cell for each of its parts at the time of the last `compact`, and its id stands in the first and in the last of
-// them; what is between is of no meaning. So the neighbours of a token are found without links: the one after it begins
+// has a cell for each of its parts at the time of the last `compact`: its id stands in the first, and in the last as
+// well, and all but the first are marked. So the neighbours of a token are found without links: the one after it begins
 // where it ends, and the cell before it is the last cell of the one before. Words of the same count stand together, so
 // that the count of a cell's word follows from its position.
 class Cells {
  public:
-    static constexpr Id kSeparator = kNoId;
-    static constexpr Id kHole = kNoId - 1;  // a cell that belongs to the token before it
+    static constexpr Id kMark = Id{1} << 31;
+    static constexpr Id kSeparator = kMark - 1;
 
     // The words, encoded with the vocabulary. `uses` gets the counts of those that are one token.
     Cells(WordSource& words, const Vocabulary& vocabulary, std::vector<Count>& uses);
 
     Position size() const { return size_; }
-    Id& operator[](Position at) { return cells_[at]; }
     Id operator[](Position at) const { return cells_[at]; }
+    Pair pair_at(Position at) const { return pair_of(cells_[at], cells_[at + 1]); }
     void prefetch(Position at) const { __builtin_prefetch(cells_.data() + at); }
+
+    // Of the tokens around a place, and of the separators there.
+    Id before(Position at) const { return cells_[at - 1] & ~kMark; }
+    Position begin_before(Position at) const {
+        do --at;
+        while (cells_[at] & kMark);
+        return at;
+    }
+    Position end_of(Position at) const {
+        do ++at;
+        while (cells_[at] & kMark);
+        return at;
+    }
 
     // How many cells a token takes.
     Position span(Id id) const { return spans_[id]; }
     void add_token(Position span) { spans_.push_back(span); }
+
+    // Makes the cells from `begin` to `end` one token, of which the second part begins at `second`.
+    void join(Position begin, Position second, Position end, Id made) {
+        cells_[second] = made | kMark;
+        cells_[end - 1] = made | kMark;
+        cells_[begin] = made;
+    }
+    // The same for parts of any number.
+    void join_all(Position begin, Position end, Id made) {
+        for (Position at = begin; at < end; ++at) cells_[at] = made | kMark;
+        cells_[begin] = made;
+    }
 
     // How often the word that a cell belongs to was seen.
     Count count_at(Position at) const {
@@ -53,20 +81,49 @@ class Cells {
         return counts_[group];
     }
 
-    // Gives each token one cell, and drops the words that are one token: nothing happens to them any more. Adds to
-    // `uses` how often each of these was seen. Calls note(pair, count) for all neighbours that are left.
+    // Gives each token one cell, and drops the words that are one token, since nothing happens to them any more; adds
+    // to `uses` how often these were seen. On several threads, each of which calls note(thread, pair, count, is_pair)
+    // for all neighbouring cells that are left, separators or not.
     template <class Note>
-    void compact(std::vector<Count>& uses, const Note& note);
+    void compact(std::size_t threads, std::vector<Count>& uses, const Note& note);
 
-    // Only after `compact`: the place of each pair of neighbours for which filter(place) is true, some at a time, in
-    // order, go to note(places, count), where `count` is that of all their words.
+    // Only after `compact`, on as many threads, each with a part of the cells, in order: the places of the pairs for
+    // which filter(place) is true go, some at a time, in order, to note(thread, places, count), where `count` is that of
+    // their words.
     template <class Filter, class Note>
     void visit(const Filter& filter, const Note& note) const;
-    Pair pair_at(Position at) const { return pair_of(cells_[at], cells_[at + 1]); }
+
+    // The sum of the counts of all cells.
+    Count total_count() const {
+        Count total = 0;
+        for (std::size_t group = 0; group < counts_.size(); ++group) {
+            total += counts_[group] * (starts_[group + 1] - starts_[group]);
+        }
+        return total;
+    }
+
+    // How many parts there are for `visit`.
+    std::size_t parts() const { return part_ends_.size(); }
 
  private:
     static constexpr Position kBlock = 64;
+    struct Group {
+        Count count;
+        Position start;
+    };
+    // What a thread keeps of its part.
+    struct Compacted {
+        Position end;
+        std::vector<Group> groups;
+        std::vector<std::pair<Id, Count>> whole;  // words that are one token
+    };
+    void split(std::size_t parts);
+    template <class Note>
+    Compacted compact_part(Position begin, Position end, const Note& note);
     void index_blocks();
+    std::size_t group_at(Position at) const {
+        return static_cast<std::size_t>(std::upper_bound(starts_.begin(), starts_.end() - 1, at) - starts_.begin()) - 1;
+    }
 
     ZeroedArray<Id> cells_{0};
     Position size_ = 0;
@@ -74,6 +131,7 @@ class Cells {
     std::vector<Count> counts_;                  // of the words of each group, falling
     std::vector<Position> starts_;               // the first cell of each group, and the end
     std::vector<std::uint32_t> group_of_block_;  // the group of the first cell of each block
+    std::vector<Position> part_ends_;            // where the part of each thread ends, behind a separator
 };
 
 // Encodes words, many at a time.
@@ -154,7 +212,7 @@ Cells::Cells(WordSource& words, const Vocabulary& vocabulary, std::vector<Count>
     starts_.push_back(start);
 
     size_ = start;
-    cells_ = ZeroedArray<Id>(size_);
+    cells_ = ZeroedArray<Id>(size_ + 1);  // the last may be looked beyond
     cells_[0] = kSeparator;
     WordEncoder encoder(vocabulary);
     const auto place = [&](std::span<const Id> ids, Count count) {
@@ -185,66 +243,117 @@ void Cells::index_blocks() {
     }
 }
 
-template <class Note>
-void Cells::compact(std::vector<Count>& uses, const Note& note) {
-    Position from = 1, to = 1;
-    std::size_t kept = 0;  // groups
-    for (std::size_t group = 0; group < counts_.size(); ++group) {
-        const Count count = counts_[group];
-        const Position end = starts_[group + 1];
-        const Position start = to;
-        const auto take = [&] {  // the token that stands at `from`
-            const Id id = cells_[from];
-            from += spans_[id];
-            while (cells_[from] == kHole) ++from;
-            return id;
-        };
-        while (from < end) {
-            if (cells_[from] == kSeparator) {
-                ++from;
-                continue;
-            }
-            Id previous = take();
-            if (cells_[from] == kSeparator) {
-                uses[previous] += count;
-                continue;
-            }
-            cells_[to++] = previous;
-            while (cells_[from] != kSeparator) {
-                const Id id = take();
-                cells_[to++] = id;
-                note(pair_of(previous, id), count);
-                previous = id;
-            }
-            cells_[to++] = kSeparator;
-        }
-        if (to == start) continue;
-        counts_[kept] = count;
-        starts_[kept++] = start;
+// Parts of about the same size.
+void Cells::split(std::size_t parts) {
+    constexpr Position kSmallest = 1 << 16;
+    parts = std::clamp<std::size_t>(size_ / kSmallest, 1, parts);
+    part_ends_.clear();
+    for (std::size_t part = 1; part < parts; ++part) {
+        auto end = static_cast<Position>(std::uint64_t{size_} * part / parts);
+        while (cells_[end - 1] != kSeparator) ++end;
+        part_ends_.push_back(end);
     }
-    counts_.resize(kept);
-    starts_.resize(kept);
+    part_ends_.push_back(size_);
+}
+
+template <class Note>
+void Cells::compact(std::size_t threads, std::vector<Count>& uses, const Note& note) {
+    split(threads);
+    std::vector<Compacted> done(parts());
+    std::atomic<std::size_t> next = 0;
+    on_threads(parts(), [&](std::size_t) {
+        for (std::size_t part; (part = next++) < done.size();) {
+            const Position begin = part ? part_ends_[part - 1] : 1;
+            done[part] = compact_part(begin, part_ends_[part],
+                                      [&, part](Pair pair, Count count, bool is_pair) { note(part, pair, count, is_pair); });
+        }
+    });
+    // The parts move together.
+    counts_.clear();
+    starts_.clear();
+    Position begin = 1, to = 1;
+    for (std::size_t part = 0; part < done.size(); ++part) {
+        const Position size = done[part].end - begin;
+        std::memmove(cells_.data() + to, cells_.data() + begin, size * sizeof(Id));
+        for (const Group& group : done[part].groups) {
+            if (!counts_.empty() && counts_.back() == group.count) continue;
+            counts_.push_back(group.count);
+            starts_.push_back(group.start - begin + to);
+        }
+        for (const auto& [id, count] : done[part].whole) uses[id] += count;
+        to += size;
+        begin = std::exchange(part_ends_[part], to);
+    }
     starts_.push_back(to);
     size_ = to;
+    cells_.shrink(size_ + 1);
     std::fill(spans_.begin(), spans_.end(), 1);
     index_blocks();
+}
+
+// Nothing branches on what a cell holds but on words that are one token, which are few: it cannot be predicted.
+template <class Note>
+Cells::Compacted Cells::compact_part(Position begin, Position end, const Note& note) {
+    constexpr Position kBlockSize = 1 << 12;
+    Compacted result;
+    Position to = begin;
+    for (std::size_t group = group_at(begin); begin < end; ++group) {
+        const Count count = counts_[group];
+        const Position group_end = std::min(end, starts_[group + 1]);
+        const Position start = to;
+        while (begin < group_end) {
+            Position block_end = std::min(group_end, begin + kBlockSize);
+            while (cells_[block_end - 1] != kSeparator) ++block_end;
+            // 1. The first cells of tokens, and separators.
+            Position first = to, last = to;
+            for (; begin < block_end; ++begin) {
+                const Id cell = cells_[begin];
+                cells_[last] = cell;
+                last += !(cell & kMark);
+            }
+            // 2. Words of several tokens.
+            bool after_separator = true, after_whole = false;
+            for (; first < last; ++first) {
+                const Id id = cells_[first];
+                const bool is_separator = id == kSeparator;
+                const Id next = cells_[first + 1];
+                const bool is_last = next == kSeparator;
+                const bool is_whole = after_separator & !is_separator & is_last;
+                if (is_whole) [[unlikely]] result.whole.push_back({id, count});
+                note(pair_of(id, next), count, !(is_separator | is_last));
+                cells_[to] = id;
+                to += !(is_whole | (is_separator & (after_separator | after_whole)));
+                after_separator = is_separator;
+                after_whole = is_whole;
+            }
+        }
+        if (to > start) result.groups.push_back({count, start});
+    }
+    result.end = to;
+    return result;
 }
 
 template <class Filter, class Note>
 void Cells::visit(const Filter& filter, const Note& note) const {
     constexpr Position kAhead = 256;
-    Position chosen[kAhead];
-    for (std::size_t group = 0; group < counts_.size(); ++group) {
-        const Position end = starts_[group + 1] - 1;
-        for (Position at = starts_[group]; at < end;) {
-            std::size_t count = 0;
-            for (const Position stop = std::min(end, at + kAhead); at < stop; ++at) {
-                chosen[count] = at;
-                count += (cells_[at] != kSeparator) & (cells_[at + 1] != kSeparator) & filter(at);
+    std::atomic<std::size_t> next = 0;
+    on_threads(parts(), [&](std::size_t) {
+        Position chosen[kAhead];
+        for (std::size_t part; (part = next++) < parts();) {
+            Position at = part ? part_ends_[part - 1] : 1;
+            for (std::size_t group = group_at(at); at < part_ends_[part]; ++group) {
+                const Position end = std::min(part_ends_[part], starts_[group + 1]);
+                while (at < end) {
+                    std::size_t count = 0;
+                    for (const Position stop = std::min(end, at + kAhead); at < stop; ++at) {
+                        chosen[count] = at;
+                        count += (cells_[at] != kSeparator) & (cells_[at + 1] != kSeparator) & filter(at);
+                    }
+                    note(part, std::span<const Position>(chosen, count), counts_[group]);
+                }
             }
-            note(std::span<const Position>(chosen, count), counts_[group]);
         }
-    }
+    });
 }
 
 // What is known of a pair: how often it stands in the text, and where. Its places are the first cells of the left
@@ -269,7 +378,7 @@ class KnownPairs {
     }
     std::size_t size() const { return size_; }
     template <class Note>
-    void visit(const Note& note) const {
+    void visit(const Note& note) {
         for (std::size_t slot = 0; slot < entries_.size(); ++slot) {
             if (entries_[slot].place_count) note(entries_[slot]);
         }
@@ -314,45 +423,44 @@ class KnownPairs {
     std::size_t size_ = 0;
 };
 
-// Upper bounds of the counts of all pairs: sums over pairs that share a hash.
+// For each pair, whether its count may reach a threshold: sums over pairs that share a hash, in parts of the threshold,
+// rounded up.
 class Sketch {
  public:
-    explicit Sketch(std::size_t pairs)
-        : sums_(std::bit_ceil(std::clamp<std::size_t>(pairs, 1 << 12, 1 << 21))),
-          shift_(64 - std::countr_zero(sums_.size())) {}
+    Sketch(std::size_t sums, Count threshold)
+        : sums_(sums), shift_(64 - std::countr_zero(sums)), unit_((threshold + kMost - 1) / kMost), most_((threshold + unit_ - 1) / unit_) {}
 
-    void add(Pair pair, Count count) {
-        std::uint32_t& sum = sums_[slot_of(pair)];
-        sum = static_cast<std::uint32_t>(std::min<Count>(kMost, sum + count));
+    // How many sums serve so many pairs.
+    static std::size_t size_for(std::size_t pairs) {
+        return std::bit_ceil(std::clamp<std::size_t>(pairs, std::size_t{1} << 19, std::size_t{1} << 26));
     }
-    bool may_reach(Pair pair, Count count) const { return sums_[slot_of(pair)] >= std::min(count, kMost); }
 
-    // A count that at most about `pairs` sums reach.
-    Count threshold(std::size_t pairs) const {
-        std::size_t of_size[256] = {};
-        for (std::size_t i = 0; i < sums_.size(); ++i) ++of_size[size_class(sums_[i])];
-        std::size_t reached = 0;
-        unsigned size = 255;
-        while (size > 0 && reached + of_size[size] <= pairs) reached += of_size[size--];
-        return least_of(size + 1);
+    // Nothing, if it is not `wanted`. Many pairs of the same count come one after the other.
+    void add(Pair pair, Count count, bool wanted) {
+        if (count != last_count_) {
+            last_count_ = count;
+            last_units_ = (count + unit_ - 1) / unit_;
+        }
+        add_units(sums_[slot_of(pair)], last_units_ & -Count{wanted});
     }
+    void add(const Sketch& other) {
+        for (std::size_t i = 0; i < sums_.size(); ++i) add_units(sums_[i], other.sums_[i]);
+    }
+    bool may_reach(Pair pair) const { return sums_[slot_of(pair)] >= most_; }
 
  private:
-    static constexpr Count kMost = 0xFFFFFFFF;
+    static constexpr Count kMost = 0x7FFF;
     std::size_t slot_of(Pair pair) const { return hash_of(pair, pair >> 7) >> shift_; }
-    // Eight classes to an octave.
-    static unsigned size_class(std::uint32_t sum) {
-        if (sum < 8) return sum;
-        const unsigned octave = static_cast<unsigned>(std::bit_width(sum)) - 4;
-        return octave * 8 + (sum >> octave);
-    }
-    static Count least_of(unsigned size) {
-        if (size < 16) return size;
-        return Count{size % 8 + 8} << (size / 8 - 1);
+    void add_units(std::uint16_t& sum, Count units) const {
+        sum = static_cast<std::uint16_t>(std::min<Count>(most_, sum + std::min(units, most_)));
     }
 
-    ZeroedArray<std::uint32_t> sums_;
+    ZeroedArray<std::uint16_t> sums_;
     int shift_;
+    Count unit_;
+    Count most_;
+    Count last_count_ = 0;
+    Count last_units_ = 0;
 };
 
 // Pairs that come after a certain one, in the order in which they are merged, are left out of all tables, until none
@@ -371,6 +479,7 @@ class Training {
         for (Id id = 0; id < base_.id_limit(); ++id)
             lengths_[id] = static_cast<std::uint32_t>(base_.bytes_of(id).size());
         find_unreached();
+        next_threshold_ = cells_.total_count() / 32768;
     }
 
     std::vector<Count> run() {
@@ -378,7 +487,7 @@ class Training {
             while (merges_.size() < options_.merges && !queue_.empty()) {
                 const Candidate best = queue_.front();
                 most_ = best.count;
-                if (places_.size() > places_wanted_) break;
+                if (places_.size() > most_places_ && !drop_places()) break;
                 std::pop_heap(queue_.begin(), queue_.end());
                 queue_.pop_back();
                 PairEntry& entry = *known_.find(best.pair);
@@ -397,7 +506,7 @@ class Training {
             }
         }
         if (!report()) return {};
-        cells_.compact(uses_, [](Pair, Count) {});
+        cells_.compact(1, uses_, [](auto&&...) {});
         for (Position at = 1; at < cells_.size(); ++at) {
             if (cells_[at] != Cells::kSeparator) uses_[cells_[at]] += cells_.count_at(at);
         }
@@ -436,80 +545,187 @@ class Training {
         std::push_heap(queue_.begin(), queue_.end());
     }
 
+    // What a thread finds in its part of the cells.
+    struct Found {
+        KnownPairs pairs;
+        Buffer<Position> places;  // of all of these
+        bool all_places = true;   // or there are too many to be kept here
+    };
+
     // Sets the bound, and enters the pairs before it. Returns false where there is none.
     bool begin_epoch() {
         const Count least = std::max<Count>(1, options_.min_frequency);
-        // So many pairs are entered, more or less: as many as may be merged soon.
-        const std::size_t wanted = kFirstPairs + std::min(merges_.size(), 2 * (options_.merges - merges_.size()));
+        // So many pairs are entered, more or less, as many as may be merged soon; and so many of their places.
+        const std::size_t wanted = kFirstPairs + 2 * std::min(merges_.size(), options_.merges - merges_.size());
         std::vector<PairEntry> kept;
-        Buffer<Position> candidates;  // the places of all pairs that may be among these
+        std::vector<Found> found;
+        Sketch sketch(0, 1);
+        std::size_t most_places = 0;
         while (kept.empty() && most_ >= least) {
-            known_.clear(0);
-            Sketch sketch(cells_.size() / 2);
-            cells_.compact(uses_, [&](Pair pair, Count count) { sketch.add(pair, count); });
-            const Count threshold = std::max(least, std::min(most_, sketch.threshold(wanted)));
-            candidates.clear();
-            cells_.visit([&](Position at) { return sketch.may_reach(cells_.pair_at(at), threshold); },
-                         [&](std::span<const Position> some, Count count) {
-                             candidates.append(some.data(), some.size());
-                             for (const Position at : some) known_.prefetch(cells_.pair_at(at));
-                             for (const Position at : some) {
-                                 PairEntry& entry = known_[cells_.pair_at(at)];
-                                 entry.count += count;
-                                 ++entry.place_count;
-                             }
-                         });
-            known_.visit([&](const PairEntry& entry) {
-                if (entry.count < threshold || !may_join(left_of(entry.pair), right_of(entry.pair))) return;
-                kept.push_back(entry);
-            });
+            // Most often it falls by a factor: how many pairs reach it is known only afterwards.
+            const Count threshold = std::max(least, std::min(most_, next_threshold_));
+            sketch = find_pairs(threshold, found, kept);
+            most_places = kFewPlaces + cells_.size();
             bound_ = {threshold, ~Pair{0}};
             most_ = threshold - 1;
+            next_threshold_ = std::max<Count>(1, threshold / 4);
         }
-        if (kept.size() > 2 * wanted) {
-            const auto last = kept.begin() + static_cast<std::ptrdiff_t>(wanted);
-            std::ranges::nth_element(kept, last, [](const PairEntry& a, const PairEntry& b) {
+        std::size_t places = 0;
+        for (const PairEntry& entry : kept) places += entry.place_count;
+        if (kept.size() > 2 * wanted || places > most_places) {
+            std::ranges::sort(kept, [](const PairEntry& a, const PairEntry& b) {
                 return Candidate{b.count, b.pair} < Candidate{a.count, a.pair};
             });
-            bound_ = {last->count, last->pair};
-            most_ = last->count;
-            kept.erase(last + 1, kept.end());
+            std::size_t count = 1;
+            places = kept[0].place_count;
+            while (count < kept.size() && count < wanted && places + kept[count].place_count <= most_places) {
+                places += kept[count++].place_count;
+            }
+            if (count < kept.size()) {
+                kept.resize(count);
+                bound_ = {kept.back().count, kept.back().pair};
+                most_ = next_threshold_ = bound_.count;
+                if (most_ > least) next_threshold_ = std::max(least, most_ / 4);
+            }
         }
-
-        known_.clear(kept.size() * 2);
-        places_.clear();
-        queue_.clear();
-        std::size_t total = 0;
-        for (PairEntry& entry : kept) {
-            entry.first_place = static_cast<std::uint32_t>(total);
-            total += entry.place_count;
-            known_[entry.pair] = entry;
-            queue_.push_back({entry.count, entry.pair});
-        }
-        std::make_heap(queue_.begin(), queue_.end());
-        places_.resize(total);
-        places_wanted_ = total + cells_.size() / 2 + (1 << 16);
-        for (std::size_t i = 0; i < candidates.size(); ++i) {
-            const Position at = candidates[i];
-            if (PairEntry* entry = known_.find(cells_.pair_at(at))) places_[entry->first_place++] = at;
-        }
-        for (const PairEntry& entry : kept) known_.find(entry.pair)->first_place -= entry.place_count;
+        enter(kept, places, found, sketch);
         return !kept.empty();
     }
 
-    // Whether a place is still up to date: the left token is there with both its ends, since what absorbs a token
-    // overwrites one of them, and the right one begins behind it.
+    // All pairs that reach the threshold, and what each part of the cells has of them.
+    Sketch find_pairs(Count threshold, std::vector<Found>& found, std::vector<PairEntry>& kept) {
+        found.clear();
+        known_.clear(0);
+        const std::size_t sums = Sketch::size_for(cells_.size() / 16);
+        std::vector<Sketch> sketches;
+        for (std::size_t i = 0; i < options_.threads; ++i) sketches.emplace_back(sums, threshold);
+        cells_.compact(options_.threads, uses_,
+                       [&](std::size_t part, Pair pair, Count count, bool is_pair) {
+                           sketches[part].add(pair, count, is_pair);
+                       });
+        for (std::size_t i = 1; i < cells_.parts(); ++i) sketches[0].add(sketches[i]);
+        sketches.erase(sketches.begin() + 1, sketches.end());
+        const Sketch& sketch = sketches[0];
+
+        found.resize(cells_.parts());
+        const std::size_t most = (kFewPlaces + cells_.size() / 2) / cells_.parts();
+        cells_.visit([&](Position at) { return sketch.may_reach(cells_.pair_at(at)); },
+                     [&](std::size_t part, std::span<const Position> places, Count count) {
+                         Found& of_part = found[part];
+                         if (of_part.all_places) of_part.places.append(places.data(), places.size());
+                         if (of_part.places.size() > most) {
+                             of_part.all_places = false;
+                             of_part.places = {};
+                         }
+                         for (const Position at : places) of_part.pairs.prefetch(cells_.pair_at(at));
+                         for (const Position at : places) {
+                             PairEntry& entry = of_part.pairs[cells_.pair_at(at)];
+                             entry.count += count;
+                             ++entry.place_count;
+                         }
+                     });
+        const auto keep = [&](const PairEntry& entry) {
+            if (entry.count < threshold || !may_join(left_of(entry.pair), right_of(entry.pair))) return;
+            kept.push_back(entry);
+        };
+        if (found.size() == 1) {
+            found[0].pairs.visit(keep);
+        } else {
+            std::size_t pairs = 0;
+            for (const Found& of_part : found) pairs += of_part.pairs.size();
+            known_.clear(pairs);  // as large as it will be: they come in the order of their hashes
+            for (Found& of_part : found) {
+                of_part.pairs.visit([&](const PairEntry& entry) {
+                    PairEntry& sum = known_[entry.pair];
+                    sum.count += entry.count;
+                    sum.place_count += entry.place_count;
+                });
+            }
+            known_.visit(keep);
+        }
+        return std::move(sketches[0]);
+    }
+
+    // Enters pairs with their places, of which there are so many in all.
+    void enter(std::vector<PairEntry>& kept, std::size_t places, std::vector<Found>& found, const Sketch& sketch) {
+        known_.clear(kept.size() * 2);
+        queue_.clear();
+        places_.clear();
+        places_.resize(places);
+        most_places_ = places + kFewPlaces + cells_.size() / 4;
+        std::uint32_t next = 0;
+        for (PairEntry& entry : kept) {
+            entry.first_place = next;
+            known_[entry.pair] = entry;
+            queue_.push_back({entry.count, entry.pair});
+            // Each part has room for its own.
+            for (Found& of_part : found) {
+                PairEntry* own = of_part.pairs.find(entry.pair);
+                if (!own) continue;
+                own->first_place = next;
+                own->count = kEntered;
+                next += own->place_count;
+            }
+        }
+        std::make_heap(queue_.begin(), queue_.end());
+        const auto place = [&](Found& of_part, std::span<const Position> some) {
+            for (const Position at : some) of_part.pairs.prefetch(cells_.pair_at(at));
+            for (const Position at : some) {
+                PairEntry* own = of_part.pairs.find(cells_.pair_at(at));
+                if (own && own->count == kEntered) places_[own->first_place++] = at;
+            }
+        };
+        std::atomic<std::size_t> next_part = 0;
+        on_threads(found.size(), [&](std::size_t) {
+            for (std::size_t part; (part = next_part++) < found.size();) {
+                if (!found[part].all_places) continue;
+                std::span<const Position> rest(found[part].places.data(), found[part].places.size());
+                for (; !rest.empty(); rest = rest.subspan(std::min<std::size_t>(256, rest.size()))) {
+                    place(found[part], rest.first(std::min<std::size_t>(256, rest.size())));
+                }
+            }
+        });
+        if (std::ranges::all_of(found, &Found::all_places)) return;
+        cells_.visit([&](Position at) { return sketch.may_reach(cells_.pair_at(at)); },
+                     [&](std::size_t part, std::span<const Position> some, Count) {
+                         if (!found[part].all_places) place(found[part], some);
+                     });
+    }
+
+    // Makes room by dropping the places of pairs that will not be merged any more. Returns whether that was enough.
+    bool drop_places() {
+        std::vector<PairEntry*> entries;
+        known_.visit([&](PairEntry& entry) {
+            if (Candidate{entry.count, entry.pair} < bound_) {
+                entry.first_place = 0;
+                entry.place_count = 1;
+            } else {
+                entries.push_back(&entry);
+            }
+        });
+        std::ranges::sort(entries, {}, &PairEntry::first_place);
+        std::size_t size = 0;
+        for (PairEntry* entry : entries) {
+            std::memmove(places_.data() + size, places_.data() + entry->first_place,
+                         entry->place_count * sizeof(Position));
+            entry->first_place = static_cast<std::uint32_t>(size);
+            size += entry->place_count;
+        }
+        places_.resize(size);
+        return size < most_places_ - most_places_ / 8;
+    }
+
+    // Whether a place is still up to date: what absorbs a token overwrites its first cell, or marks it.
     bool stands_at(Position at, Pair pair) const {
-        const Id left = left_of(pair);
-        const Position span = cells_.span(left);
-        return cells_[at] == left && cells_[at + span - 1] == left && cells_[at + span] == right_of(pair);
+        return cells_[at] == left_of(pair) && cells_[at + cells_.span(left_of(pair))] == right_of(pair);
     }
 
     void apply(Pair pair, std::span<const Position> places) {
         constexpr std::size_t kAhead = 16;
         const Id left = left_of(pair), right = right_of(pair);
         const auto made = static_cast<Id>(lengths_.size());
-        const Position span = cells_.span(left) + cells_.span(right);
+        const Position left_span = cells_.span(left);
+        const Position span = left_span + cells_.span(right);
         merged_.clear();
         Position previous_end = 0;
         Count repeated = 0;  // of the pair (right, left), where one occurrence follows another
@@ -518,10 +734,9 @@ class Training {
             const Position at = places[i];
             if (!stands_at(at, pair)) continue;
             const Count count = cells_.count_at(at);
-            const Id before = cells_[at - 1];
+            const Id before = cells_.before(at);
             const Id after = cells_[at + span];
-            cells_[at] = made;
-            cells_[at + span - 1] = made;
+            cells_.join(at, at + left_span, at + span, made);
             if (at == previous_end) {
                 repeated += count;
                 take_back(merged_.back().after, count);
@@ -605,24 +820,19 @@ class Training {
         lengths_.push_back(lengths_[left_of(pair)] + lengths_[right_of(pair)]);
         for (const Position at : places) {
             if (!stands_at(at, pair)) continue;
-            Position begin = at, end = at + cells_.span(left_of(pair)) + cells_.span(right_of(pair));
+            Position begin = at;
+            Position end = cells_.end_of(cells_.end_of(at));
             for (Id id = made;;) {
-                // A token in its first cell, and holes.
-                cells_[begin] = id;
-                for (Position hole = begin + 1; hole < end; ++hole) cells_[hole] = Cells::kHole;
-                Position before = begin - 1, behind = end;
-                while (cells_[before] == Cells::kHole) --before;
-                const Id with_left = joined(cells_[before], id);
-                const Id with_right = joined(id, cells_[behind]);
+                cells_.join_all(begin, end, id);
+                const Id with_left = joined(cells_.before(begin), id);
+                const Id with_right = joined(id, cells_[end]);
                 if (with_left == kNoId && with_right == kNoId) break;
                 if (with_left <= with_right) {
-                    begin = before + 1 - cells_.span(cells_[before]);
-                    id = with_left;
+                    begin = cells_.begin_before(begin);
                 } else {
-                    end += cells_.span(cells_[behind]);
-                    while (cells_[end] == Cells::kHole) ++end;
-                    id = with_right;
+                    end = cells_.end_of(end);
                 }
+                id = std::min(with_left, with_right);
             }
         }
     }
@@ -633,9 +843,9 @@ class Training {
             if (!stands_at(at, pair_of(merge.left, merge.right))) continue;
             std::vector<Id> word;
             Position begin = at;
-            while (cells_[begin - 1] != Cells::kSeparator) begin -= cells_.span(cells_[begin - 1]);
+            while (cells_[begin - 1] != Cells::kSeparator) begin = cells_.begin_before(begin);
             std::size_t place = 0;
-            for (; cells_[begin] != Cells::kSeparator; begin += cells_.span(cells_[begin])) {
+            for (; cells_[begin] != Cells::kSeparator; begin = cells_.end_of(begin)) {
                 if (begin == at) place = word.size();
                 word.push_back(cells_[begin]);
             }
@@ -678,7 +888,9 @@ class Training {
         return true;
     }
 
-    static constexpr std::size_t kFirstPairs = 2048;
+    static constexpr std::size_t kFirstPairs = 4096;
+    static constexpr std::size_t kFewPlaces = std::size_t{1} << 18;
+    static constexpr Count kEntered = ~Count{0};
 
     const TrainerOptions& options_;
     const Vocabulary& base_;
@@ -688,10 +900,11 @@ class Training {
     std::unordered_set<std::string> affixes_;  // see find_unreached
     KnownPairs known_;
     Buffer<Position> places_;
-    std::size_t places_wanted_ = 0;  // when there are more, it is time to clear those away that are out of date
+    std::size_t most_places_ = 0;
     std::vector<Candidate> queue_;
     Candidate bound_{};       // the last pair that may be known
     Count most_ = ~Count{0};  // no pair has a higher count
+    Count next_threshold_;
     std::vector<Merge> merges_;
     std::size_t reported_ = 0;  // of the merges
     // One merge.
