@@ -24,6 +24,7 @@
 #include "cuts.hpp"
 #include "documents.hpp"
 #include "encoder.hpp"
+#include "json_lines.hpp"
 #include "memory.hpp"
 #include "ranks.hpp"
 #include "stream.hpp"
@@ -682,6 +683,24 @@ nb::tuple replaced_invalid(nb::handle object, nb::bytes replacement) {
     return nb::make_tuple(nb::bytes(replaced.bytes.data(), replaced.bytes.size()), replaced.count);
 }
 
+nb::list json_texts(nb::handle object, const std::string& key) {
+    const Text text(object);
+    JsonTexts texts;
+    {
+        const nb::gil_scoped_release release;
+        texts = texts_of_json_lines(text.bytes(), key);
+    }
+    nb::list result;
+    for (const auto& line : texts.lines) {
+        if (line) {
+            result.append(nb::bytes(line->data(), line->size()));
+        } else {
+            result.append(nb::none());
+        }
+    }
+    return result;
+}
+
 // All places where a text may be cut, for the tests.
 nb::list cuts_of(int pattern, nb::handle object) {
     const Text text(object);
@@ -785,6 +804,8 @@ NB_MODULE(_core, m) {
     m.def(
         "unfinished_character", [](nb::handle text) { return unfinished_character(Text(text).bytes()); },
         nb::arg("text"), "How many bytes at the end begin a character that more bytes may finish.");
+    m.def("json_texts", &json_texts, nb::arg("lines"), nb::arg("key"),
+          "The string under a key in each line of JSON; None where a full parser has to decide.");
     m.def("parse_ranks", &parse_ranks_file, nb::arg("text"),
           "Tokens joined, their offsets as bytes of uint64, their ranks as bytes of uint32.");
     m.def(

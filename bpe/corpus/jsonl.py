@@ -3,41 +3,45 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
+from .. import _core
 from ..errors import InputError
-from .optional import first_module
 from .parts import Cleaner, Options, Part, State, Text, as_bytes
 from .streams import Stream
 
 
 def json_parts(stream: Stream, options: Options, cleaner: Cleaner, state: State | None) -> Iterator[Part]:
     """The documents of the lines, as many as there are in a block."""
-    number = 0
+    number = 0  # of lines done with
     if state is not None:
         stream.skip(state["offset"])
         number = state["line"]
-    loads = first_module("orjson", "json").loads
     rest = b""
     end = False
     while not end:
         size = max(options.block, len(rest))
         block = stream.read(size)
         end = len(block) < size
-        lines = (rest + block).split(b"\n")
-        rest = b"" if end else lines.pop()
-        texts: list[Text] = []
+        block = rest + block
+        whole = len(block) if end else block.rfind(b"\n") + 1
+        lines, rest = block[:whole], block[whole:]
+        found = _core.json_texts(lines, options.field)
+        texts: list[Text] = [text for text in found if text is not None]
         problem = None
-        for line in lines:
-            number += 1
-            if not line or line.isspace():
-                continue
-            try:
-                texts.append(_text_of(line, loads, options.field, cleaner, number))
-            except InputError as error:
-                problem = error
-                break
+        if len(texts) < len(found):
+            # Lines that are empty, or wrong, or that only a full parser understands.
+            texts.clear()
+            for row, (line, text) in enumerate(zip(lines.split(b"\n"), found, strict=False), number + 1):
+                if text is not None:
+                    texts.append(text)
+                elif line and not line.isspace():
+                    try:
+                        texts.append(_text_of(line, options.field, cleaner, row))
+                    except InputError as error:
+                        problem = error
+                        break
+        number += len(found)
         if texts:
             after = {"offset": stream.offset - len(rest), "line": number, **cleaner.state}
             yield Part(texts, len(texts), sum(map(len, texts)), None if end else after, stream.read_so_far)
@@ -45,20 +49,16 @@ def json_parts(stream: Stream, options: Options, cleaner: Cleaner, state: State 
             raise problem
 
 
-def _text_of(line: bytes, loads: Callable[[bytes], Any], field: str, cleaner: Cleaner, number: int) -> Text:
+def _text_of(line: bytes, field: str, cleaner: Cleaner, number: int) -> Text:
     try:
-        record = loads(line)
-    except (ValueError, RecursionError):
         try:
-            # What orjson refuses, such as lone surrogates; and then what is not UTF-8.
-            try:
-                record = json.loads(line)
-            except UnicodeDecodeError:
-                record = json.loads(bytes(cleaner.clean(line, place=f"line {number}")))
-        except (ValueError, RecursionError) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(f"{cleaner.name}: line {number} is not JSON ({error})") from error
+            record = json.loads(line)
+        except UnicodeDecodeError:
+            record = json.loads(bytes(cleaner.clean(line, place=f"line {number}")))
+    except InputError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{cleaner.name}: line {number} is not JSON ({error})") from error
     text = record.get(field) if isinstance(record, dict) else None
     if text is None and "." in field:
         text = record

@@ -593,7 +593,7 @@ def test_an_error_comes_after_the_text_before_it(tmp_path: Path) -> None:
         list(gone)
 
 
-@pytest.mark.parametrize("name", ["a.txt", "a.txt.gz", "a.jsonl.zst", "a.txt.bz2", "a.parquet"])
+@pytest.mark.parametrize("name", ["a.txt", "a.txt.gz", "a.txt.xz", "a.jsonl.zst", "a.parquet"])
 def test_memory_does_not_grow_with_the_file(tmp_path: Path, name: str) -> None:
     document = "many words " * 1000
     count = 3000
@@ -690,9 +690,22 @@ def test_a_missing_package_is_told_by_the_extra_that_brings_it(
         list(read_corpus(source))
 
 
-def test_lines_and_archives_are_read_alike_with_and_without_the_faster_packages(
+def test_archives_are_read_alike_with_and_without_the_faster_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    content = b"".join(b"%d " % n for n in range(100_000))
+    path = written(tmp_path / "a.txt.gz", gzip.compress(content[:300_000]) + gzip.compress(content[300_000:]))
+    batches = list(read_corpus(path, cut=last_space, batch_bytes=1 << 16))
+    assert text_of(batches) == content
+    monkeypatch.setitem(sys.modules, "isal.igzip", None)
+    again = list(read_corpus(path, cut=last_space, batch_bytes=1 << 16))
+    assert [(batch.texts, batch.position) for batch in again] == [(batch.texts, batch.position) for batch in batches]
+    for damage in (content[:1000], path.read_bytes()[:-5]):
+        with pytest.raises(InputError, match="a.txt.gz: the archive is damaged"):
+            list(documents(written(path, damage)))
+
+
+def test_lines_that_only_a_full_parser_understands_are_read_as_well(tmp_path: Path) -> None:
     lines = [
         b'{"text": "a\\ud83d\\ude00 \\ud83d", "n": NaN}',
         b'{"text": "\xed\xa0\x80", "text": "last"}',
@@ -700,12 +713,9 @@ def test_lines_and_archives_are_read_alike_with_and_without_the_faster_packages(
         b'{"text": "x", "text": "two \\u0000 \xe2\x82\xac"}',
         b'\xef\xbb\xbf{"text": "mark"}',
     ]
-    path = written(tmp_path / "a.jsonl.gz", gzip.compress(b"\n".join(lines)))
-    found = list(read_corpus(path))
-    assert found[0].texts == ["a😀 \ufffd".encode(), b"last", b"big", "two \0 €".encode(), b"mark"]
-    monkeypatch.setitem(sys.modules, "orjson", None)
-    monkeypatch.setitem(sys.modules, "isal.igzip", None)
-    assert list(read_corpus(path)) == found
+    path = written(tmp_path / "a.jsonl", b"\n".join(lines))
+    texts = ["a😀 \ufffd".encode(), b"last", b"big", "two \0 €".encode(), b"mark"]
+    assert list(documents(path)) == list(read_corpus(path))[0].texts == texts
 
 
 def test_the_field_can_be_a_path_through_nested_records(tmp_path: Path) -> None:
