@@ -25,14 +25,14 @@ def json_parts(stream: Stream, options: Options, cleaner: Cleaner, state: State 
         end = len(block) < size
         block = rest + block
         whole = len(block) if end else block.rfind(b"\n") + 1
-        lines, rest = block[:whole], block[whole:]
+        lines, rest = memoryview(block)[:whole], block[whole:]
         found = _core.json_texts(lines, options.field)
         texts: list[Text] = [text for text in found if text is not None]
         problem = None
         if len(texts) < len(found):
             # Lines that are empty, or wrong, or that only a full parser understands.
             texts.clear()
-            for row, (line, text) in enumerate(zip(lines.split(b"\n"), found, strict=False), number + 1):
+            for row, (line, text) in enumerate(zip(bytes(lines).split(b"\n"), found, strict=False), number + 1):
                 if text is not None:
                     texts.append(text)
                 elif line and not line.isspace():

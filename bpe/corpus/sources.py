@@ -64,7 +64,7 @@ class File(Feed):
             with self._open() as file:
                 yield from parquet_parts(self.name, file, self.size, options, cleaner, state)
             return
-        with Stream(self.name, self._open(), compressed) as stream:
+        with Stream(self.name, self._open(), compressed, self.size) as stream:
             if kind in (".jsonl", ".ndjson"):
                 yield from json_parts(stream, options, cleaner, state)
             elif kind == ".parquet":
@@ -149,9 +149,9 @@ def _files(source: str, exclude: Sequence[str]) -> Iterator[Feed]:
             names[:] = sorted(n for n in names if n[0] != "." and not _excluded(os.path.join(directory, n), exclude))
             for name in sorted(files):
                 path = os.path.join(directory, name)
-                if name[0] != "." and not _excluded(path, exclude) and _is_text(path):
+                if name[0] != "." and not _excluded(path, exclude) and (file := _text_file(path)):
                     found = True
-                    yield _file(path)
+                    yield file
         if not found:
             raise InputError(f"{source}: no text files in this directory")
     elif os.path.exists(source):
@@ -183,8 +183,8 @@ def _remote(address: str, exclude: Sequence[str]) -> Iterator[Feed]:
         raise InputError(f"{address}: no text files there")
 
 
-def _file(path: str) -> File:
-    found = os.stat(path)
+def _file(path: str, found: os.stat_result | None = None) -> File:
+    found = found or os.stat(path)
     regular = stat.S_ISREG(found.st_mode)
     return File(
         path,
@@ -192,6 +192,24 @@ def _file(path: str) -> File:
         found.st_size if regular else None,
         found.st_mtime_ns if regular else None,
     )
+
+
+def _text_file(path: str) -> File | None:
+    """A file of a directory, unless it is something else, or does not look like text."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:  # a link that leads nowhere
+        return None
+    if not stat.S_ISREG(found.st_mode):
+        return None
+    if not _is_known(path):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            if b"\0" in os.read(descriptor, _HEAD):
+                return None
+        finally:
+            os.close(descriptor)
+    return _file(path, found)
 
 
 def _stdin() -> BinaryIO:
@@ -213,15 +231,6 @@ def _excluded(path: str, exclude: Sequence[str]) -> bool:
         fnmatch.fnmatch(path, pattern) or any(fnmatch.fnmatch(part, pattern) for part in Path(path).parts)
         for pattern in exclude
     )
-
-
-def _is_text(path: str) -> bool:
-    if not os.path.isfile(path):
-        return False
-    if _is_known(path):
-        return True
-    with open(path, "rb", buffering=0) as file:
-        return b"\0" not in file.read(_HEAD)
 
 
 def _is_known(path: str) -> bool:

@@ -9,6 +9,7 @@ from ..errors import InputError
 from .optional import first_module, require
 
 _STEP = 1 << 18  # decompressors give so much at a time: it stays in the processor's cache until it is joined
+_LARGE_STEP = 1 << 20
 
 
 def _gzip(name: str, file: BinaryIO) -> Any:
@@ -35,14 +36,24 @@ DECOMPRESSORS = {".gz": _gzip, ".xz": _xz, ".bz2": _bzip2, ".zst": _zstd}
 class Stream:
     """The decompressed bytes of a file."""
 
-    def __init__(self, name: str, raw: BinaryIO, suffix: str = "") -> None:
-        """suffix: of the compressed formats, or empty."""
+    def __init__(self, name: str, raw: BinaryIO, suffix: str = "", size: int | None = None) -> None:
+        """
+        Args:
+            suffix: of a compressed format, or empty.
+            size: of `raw`, in bytes, if it is known.
+        """
         self.name = name
         self.offset = 0
+        # A read makes room for all it asks for, so it should ask for little more than there is.
+        self._step = _STEP if suffix else _LARGE_STEP if size is None else size + 1
         self._raw: BinaryIO = raw
         self._file: BinaryIO = raw
         if suffix:
-            self._file = DECOMPRESSORS[suffix](name, raw)
+            try:
+                self._file = DECOMPRESSORS[suffix](name, raw)
+            except BaseException:
+                raw.close()
+                raise
 
     def __enter__(self) -> Stream:
         return self
@@ -61,7 +72,7 @@ class Stream:
         blocks = []
         left = size
         while left:
-            block = self._next(min(left, _STEP) if self._file is not self._raw else left)
+            block = self._next(left if left < 0 else min(left, self._step))
             if not block:
                 break
             blocks.append(block)

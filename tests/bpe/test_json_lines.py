@@ -59,7 +59,8 @@ def test_what_is_found_in_any_line_is_what_the_json_module_finds(
     {"text": "a"}}  {"text": "a"},  {"text": "a",}  {,"text": "a"}  {"text" "a"}  {"text": "a" "n": 1}  {text: "a"}
     {"text": "a", "n": 01}  {"text": "a", "n": 1.}  {"text": "a", "n": .5}  {"text": "a", "n": 1e}
     {"text": "a", "n": +1}  {"text": "a", "n": -}  {"text": "a", "n": NaN}  {"text": "a", "n": tru}
-    {"text": "a", "n": nulll}  {"text": "a", "n": [1,]}  {"text": "a", "n": [1}  {"text": "a", "n": {"b"}}  {"text": "a", "te\u0078t": 1}
+    {"text": "a", "n": nulll}  {"text": "a", "n": [1,]}  {"text": "a", "n": [1}  {"text": "a", "n": {"b"}}
+    {"text": "a", "te\u0078t": 1}
     {"text": "a", "n": "\q"}  {"text": "a", "n": "\u00"}
     """.replace("\n    ", "  ").split("  "),
 )
