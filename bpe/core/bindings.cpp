@@ -394,18 +394,27 @@ class PythonEncoder {
         return ready;
     }
 
-    // The objects lie all over the memory, so they are asked for some ids ahead.
+    // The objects lie all over the memory, so those of a block are asked for before any is touched.
     nb::object list_of(std::span<const Id> ids) {
-        constexpr std::size_t kAhead = 16;
+        constexpr std::size_t kBlock = 64;
         nb::object list = nb::steal(PyList_New(static_cast<Py_ssize_t>(ids.size())));
         if (!list.is_valid()) nb::raise_python_error();
-        for (std::size_t i = 0; i < ids.size(); ++i) {
-            if (i + kAhead < ids.size() && ids[i + kAhead] < integers_.size()) {
-                __builtin_prefetch(integers_[ids[i + kAhead]], 1);
+        PyObject* ready[kBlock];
+        for (std::size_t begin = 0; begin < ids.size(); begin += kBlock) {
+            const std::size_t count = std::min(kBlock, ids.size() - begin);
+            for (std::size_t i = 0; i < count; ++i) {
+                const Id id = ids[begin + i];
+                ready[i] = id < integers_.size() ? integers_[id] : nullptr;
+                __builtin_prefetch(ready[i], 1);
             }
-            PyObject* item = integer(ids[i]);
-            if (!item) nb::raise_python_error();
-            PyList_SET_ITEM(list.ptr(), static_cast<Py_ssize_t>(i), item);
+            for (std::size_t i = 0; i < count; ++i) {
+                if (ready[i]) [[likely]] {
+                    Py_INCREF(ready[i]);
+                } else if (!(ready[i] = integer(ids[begin + i]))) {
+                    nb::raise_python_error();
+                }
+                PyList_SET_ITEM(list.ptr(), static_cast<Py_ssize_t>(begin + i), ready[i]);
+            }
         }
         return list;
     }
