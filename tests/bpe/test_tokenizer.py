@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import gc
 import importlib
 import os
 import pickle
@@ -209,6 +210,11 @@ def test_the_ints_of_a_list_are_held_once_each_and_given_back(llama3: Tokenizer)
     assert sys.getrefcount(last) == held + 5 * ids.count(last)
     del lists
     assert sys.getrefcount(last) == held
+
+
+def test_the_garbage_collector_is_spared_the_lists(llama3: Tokenizer) -> None:
+    lists = [llama3.encode_ordinary("some text"), *llama3.encode_ordinary_batch(["some", "text"])]
+    assert not any(map(gc.is_tracked, lists))
 
 
 # Decoding
