@@ -550,7 +550,22 @@ class TokenizerBase {
         return encode_ordinary(self, text);
     }
 
+    // An array, without a look for special tokens as long as none are named.
+    static nb::object encode_to_numpy(nb::handle_t<TokenizerBase> self, nb::handle text, nb::handle allowed,
+                                      nb::handle disallowed) {
+        const TokenizerBase& base = of(self);
+        if (!base.encoder_ || is_true(allowed) || is_true(disallowed)) {
+            return self.attr("_encode_to_numpy")(text, allowed, disallowed);
+        }
+        return base.encoder_->encode_to_numpy(text, nullptr);
+    }
+
  private:
+    static bool is_true(nb::handle object) {
+        const int result = PyObject_IsTrue(object.ptr());
+        if (result < 0) nb::raise_python_error();
+        return result;
+    }
     static const TokenizerBase& of(nb::handle_t<TokenizerBase> self) { return *nb::inst_ptr<TokenizerBase>(self); }
 
     nb::object core_;
@@ -798,6 +813,9 @@ NB_MODULE(_core, m) {
 
 Lone surrogates become U+FFFD, as in tiktoken. Bytes are taken too: a byte that is not part of well-formed UTF-8 counts
 as one character that is neither letter, number nor white space, and is kept.)")
+        .def("encode_to_numpy", &TokenizerBase::encode_to_numpy, nb::arg("text").none(), nb::kw_only(),
+             nb::arg("allowed_special").none() = nb::steal(PyFrozenSet_New(nullptr)),
+             nb::arg("disallowed_special").none() = "all", "As `encode`, but an array [tokens] of uint32.")
         .def("_encode_without_special", &TokenizerBase::encode_without_special, nb::arg("text").none());
 
     nb::class_<PythonEncoder>(m, "Encoder")
