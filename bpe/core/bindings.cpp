@@ -308,9 +308,11 @@ class PythonEncoder {
 
     nb::object decode(nb::handle sequence, const char* errors) const {
         const Joined text = decoded(sequence);
-        nb::object result =
-            nb::steal(PyUnicode_DecodeUTF8(text.data.get(), static_cast<Py_ssize_t>(text.size), errors));
-        if (!result.is_valid()) nb::raise_python_error();
+        nb::object result = string_of({reinterpret_cast<const std::uint8_t*>(text.data.get()), text.size});
+        if (!result.is_valid()) {
+            result = nb::steal(PyUnicode_DecodeUTF8(text.data.get(), static_cast<Py_ssize_t>(text.size), errors));
+            if (!result.is_valid()) nb::raise_python_error();
+        }
         return result;
     }
 
@@ -424,6 +426,23 @@ class PythonEncoder {
         return list;
     }
     nb::object list_of(const IdBuffer& ids) { return list_of(std::span(ids.data(), ids.size())); }
+
+    // The str of a text that is not ASCII, in half of the interpreter's time; nothing for what is left to it: other
+    // texts, those that are not well-formed, and those with characters above U+FFFF.
+    nb::object string_of(Bytes text) const {
+        const Utf8Kernel* utf8 = encoder_.kernel().utf8;
+        if (!utf8) return {};
+        const Utf8Shape shape = utf8->measure(text.data(), text.size());
+        if (shape.highest < 0xC2 || shape.highest > 0xEF) return {};
+        const bool is_narrow = shape.highest <= 0xC3;
+        nb::object result =
+            nb::steal(PyUnicode_New(static_cast<Py_ssize_t>(shape.characters), is_narrow ? 0xFF : 0xFFFF));
+        if (!result.is_valid()) nb::raise_python_error();
+        void* data = PyUnicode_DATA(result.ptr());
+        const bool well_formed = is_narrow ? utf8->narrow(text.data(), text.size(), static_cast<std::uint8_t*>(data))
+                                           : utf8->wide(text.data(), text.size(), static_cast<std::uint16_t*>(data));
+        return well_formed ? result : nb::object();
+    }
 
     // The bytes that ids stand for, one after the other. Most tokens are short: 15 bytes are copied, and the end moves
     // on by as many as the token has.
