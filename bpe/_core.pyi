@@ -1,8 +1,9 @@
 """What bindings.cpp offers. Text is str, bytes or any buffer; a str's surrogates are treated as tiktoken does."""
 
 import os
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +29,13 @@ class SpecialTokens:
 class TokenizerBase:
     def __init__(self, core: Encoder | None, all_special: SpecialTokens) -> None: ...
     def encode_ordinary(self, text: str | Buffer) -> list[int]: ...
+    def encode_to_numpy(
+        self,
+        text: str | Buffer,
+        *,
+        allowed_special: Literal["all"] | AbstractSet[str] = ...,
+        disallowed_special: Literal["all"] | Collection[str] = ...,
+    ) -> npt.NDArray[np.uint32]: ...
     def _encode_without_special(self, text: str | Buffer) -> list[int]: ...
 
 class Encoder:

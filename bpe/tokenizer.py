@@ -174,7 +174,8 @@ class Tokenizer(_core.TokenizerBase):
 
     # Encoding
 
-    # encode_ordinary is inherited from the core: a Python function around it would take as long again for a word.
+    # encode_ordinary and encode_to_numpy are inherited from the core: a Python function around them would take as long
+    # again for a word.
 
     def encode(
         self,
@@ -199,17 +200,14 @@ class Tokenizer(_core.TokenizerBase):
             return self._encode_without_special(text)
         return self._encode(text, self._special_for(text, allowed_special, disallowed_special))
 
-    def encode_to_numpy(
+    def _encode_to_numpy(
         self,
         text: str | bytes,
-        *,
-        allowed_special: Literal["all"] | AbstractSet[str] = frozenset(),
-        disallowed_special: Literal["all"] | Collection[str] = "all",
+        allowed_special: Literal["all"] | AbstractSet[str],
+        disallowed_special: Literal["all"] | Collection[str],
     ) -> npt.NDArray[np.uint32]:
-        """As `encode`, but an array [tokens] of uint32."""
-        special = None
-        if allowed_special or disallowed_special:
-            special = self._special_for(text, allowed_special, disallowed_special)
+        """The rest of encode_to_numpy: with special tokens to look for, or a pattern without a scanner."""
+        special = self._special_for(text, allowed_special, disallowed_special)
         if self.pattern.scanner is None:
             import numpy as np
 

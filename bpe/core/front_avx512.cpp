@@ -24,14 +24,36 @@ inline void append(std::uint32_t* list, std::size_t& count, Lanes lanes, __m256i
     count += static_cast<std::size_t>(__builtin_popcount(lanes));
 }
 
-// Eight words of the text, at these places.
-inline __m512i gather_words(Lanes lanes, __m256i places, const std::uint8_t* text) {
-    return _mm512_mask_i32gather_epi64(_mm512_setzero_si512(), lanes, places, text, 1);
+// Words and entries are loaded one by one and put together: gathering them takes longer, and more so on processors
+// whose gathering was made safe afterwards.
+
+inline __m256i load8(const std::uint32_t* at) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at)); }
+
+inline __m128i load(const void* at) { return _mm_loadu_si128(static_cast<const __m128i*>(at)); }
+
+inline __m512i joined(__m128i a, __m128i b, __m128i c, __m128i d) {
+    const __m256i low = _mm256_inserti128_si256(_mm256_castsi128_si256(a), b, 1);
+    const __m256i high = _mm256_inserti128_si256(_mm256_castsi128_si256(c), d, 1);
+    return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
 }
 
-// Word `word` of eight entries, counted in words of the table.
-inline __m512i gather_entries(__m512i places, const void* table, int word) {
-    return _mm512_i64gather_epi64(places, static_cast<const std::uint64_t*>(table) + word, 8);
+// The words at eight places.
+template <class PlaceOf>
+inline __m512i load_words(const PlaceOf& place_of) {
+    const auto two = [&](int i) {
+        return _mm_unpacklo_epi64(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(place_of(i))),
+                                  _mm_loadl_epi64(reinterpret_cast<const __m128i*>(place_of(i + 1))));
+    };
+    return joined(two(0), two(2), two(4), two(6));
+}
+
+// The first two words of eight entries.
+template <class Entry>
+inline void load_entries(const Entry* table, const std::uint64_t* n, __m512i& first, __m512i& second) {
+    const __m512i even = joined(load(table + n[0]), load(table + n[2]), load(table + n[4]), load(table + n[6]));
+    const __m512i odd = joined(load(table + n[1]), load(table + n[3]), load(table + n[5]), load(table + n[7]));
+    first = _mm512_unpacklo_epi64(even, odd);
+    second = _mm512_unpackhi_epi64(even, odd);
 }
 
 }  // namespace
@@ -40,52 +62,63 @@ void probe_avx512(const Batch& batch, const Fronts& fronts, std::uint64_t* value
     std::size_t shorts = 0, mediums = 0, longs = 0;
     std::size_t readable = batch.size;  // those of which eight bytes can be read; the last few may be too near the end
     while (readable > 0 && batch.edges[readable - 1] + std::size_t{8} > batch.readable) --readable;
+    readable = readable / 8 * 8;
+
+    readable = readable / 8 * 8;
+    alignas(64) std::uint64_t entry[8];
 
     // 1. Look all up as if they were short. The others get a length that no key in the table has, and are not found.
     const __m512i bytes_of_length =
         _mm512_set_epi64(-1, 0xFFFFFFFFFFFFFF, 0xFFFFFFFFFFFF, 0xFFFFFFFFFF, 0xFFFFFFFF, 0xFFFFFF, 0xFFFF, 0xFF);
-    const __m256i one = _mm256_set1_epi32(1);
     __m256i numbers = _mm256_set_epi32(7, 6, 5, 4, 3, 2, 1, 0);
     for (std::size_t i = 0; i < readable; i += 8, numbers = _mm256_add_epi32(numbers, _mm256_set1_epi32(8))) {
-        const Lanes lanes = first_lanes(readable - i);
-        const __m256i begins = _mm256_maskz_loadu_epi32(lanes, batch.edges + i);
-        const __m256i ends = _mm256_maskz_loadu_epi32(lanes, batch.edges + i + 1);
-        const __m256i lengths = _mm256_sub_epi32(ends, begins);
+        const __m256i begins = load8(batch.edges + i);
+        const __m256i lengths = _mm256_sub_epi32(load8(batch.edges + i + 1), begins);
         const __m512i length = _mm512_cvtepu32_epi64(_mm256_min_epu32(lengths, _mm256_set1_epi32(kLongestShort + 1)));
-        const __m512i bytes =
-            _mm512_permutexvar_epi64(_mm512_sub_epi64(length, _mm512_cvtepu32_epi64(one)), bytes_of_length);
-        const __m512i key = _mm512_or_si512(_mm512_and_si512(gather_words(lanes, begins, batch.text), bytes),
-                                            _mm512_slli_epi64(length, 56));
-        const __m512i entry = _mm512_slli_epi64(_mm512_srli_epi64(hash8(key), 64 - kShortFrontBits), 1);
-        const Lanes found = _mm512_mask_cmpeq_epi64_mask(lanes, gather_entries(entry, fronts.shorts, 0), key);
-        _mm512_storeu_si512(values + i, _mm512_maskz_mov_epi64(found, gather_entries(entry, fronts.shorts, 1)));
+        const __m512i words = load_words([&](int k) { return batch.text + batch.edges[i + k]; });
+        const __m512i bytes = _mm512_permutexvar_epi64(_mm512_sub_epi64(length, _mm512_set1_epi64(1)), bytes_of_length);
+        const __m512i key = _mm512_or_si512(_mm512_and_si512(words, bytes), _mm512_slli_epi64(length, 56));
+        _mm512_store_si512(entry, _mm512_srli_epi64(hash8(key), 64 - kShortFrontBits));
+        __m512i keys, known;
+        load_entries(fronts.shorts, entry, keys, known);
+        const Lanes found = _mm512_cmpeq_epi64_mask(keys, key);
+        _mm512_storeu_si512(values + i, _mm512_maskz_mov_epi64(found, known));
 
-        const Lanes is_short = _mm256_mask_cmple_epu32_mask(lanes, lengths, _mm256_set1_epi32(kLongestShort));
-        const Lanes is_long = _mm256_mask_cmpgt_epu32_mask(lanes, lengths, _mm256_set1_epi32(kLongestMedium));
+        const Lanes is_short = _mm256_cmple_epu32_mask(lengths, _mm256_set1_epi32(kLongestShort));
+        const Lanes is_long = _mm256_cmpgt_epu32_mask(lengths, _mm256_set1_epi32(kLongestMedium));
         append(missing.shorts, shorts, static_cast<Lanes>(is_short & ~found), numbers);
-        append(missing.mediums, mediums, static_cast<Lanes>(lanes & ~is_short & ~is_long), numbers);
+        append(missing.mediums, mediums, static_cast<Lanes>(~is_short & ~is_long), numbers);
         append(missing.longs, longs, is_long, numbers);
     }
 
-    // 2. Look up those of medium length, and leave those in the list that are not found.
+    // 2. Look up those of medium length, and leave those in the list that are not found. Where it ends, the last one is
+    // looked up again.
+    if (mediums) {
+        const __m256i again = _mm256_set1_epi32(static_cast<int>(missing.mediums[mediums - 1]));
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(missing.mediums + mediums), again);
+    }
     std::size_t left = 0;
     for (std::size_t j = 0; j < mediums; j += 8) {
-        const Lanes lanes = first_lanes(mediums - j);
-        const __m256i number = _mm256_maskz_loadu_epi32(lanes, missing.mediums + j);
-        const __m256i begins = _mm256_i32gather_epi32(reinterpret_cast<const int*>(batch.edges), number, 4);
-        const __m256i ends = _mm256_i32gather_epi32(reinterpret_cast<const int*>(batch.edges + 1), number, 4);
-        const __m512i length = _mm512_cvtepu32_epi64(_mm256_sub_epi32(ends, begins));
-        const __m512i low = gather_words(lanes, begins, batch.text);
-        const __m512i last = gather_words(lanes, _mm256_sub_epi32(ends, _mm256_set1_epi32(8)), batch.text);
+        std::uint32_t number[8];
+        const __m256i numbers_here = load8(missing.mediums + j);
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(number), numbers_here);
+        const auto end = [&](int k) { return batch.text + batch.edges[number[k] + 1]; };
+        const __m512i low = load_words([&](int k) { return batch.text + batch.edges[number[k]]; });
+        const __m512i last = load_words([&](int k) { return end(k) - 8; });
+        const __m512i length = _mm512_cvtepu32_epi64(
+            _mm256_sub_epi32(_mm256_i32gather_epi32(reinterpret_cast<const int*>(batch.edges + 1), numbers_here, 4),
+                             _mm256_i32gather_epi32(reinterpret_cast<const int*>(batch.edges), numbers_here, 4)));
         const __m512i doubled = _mm512_slli_epi64(_mm512_sub_epi64(_mm512_set1_epi64(16), length), 3);
         const __m512i high = _mm512_or_si512(_mm512_srlv_epi64(last, doubled), _mm512_slli_epi64(length, 56));
         const __m512i factor = _mm512_set1_epi64(static_cast<long long>(kHashFactor));
         const __m512i hash = hash8(_mm512_xor_si512(_mm512_mullo_epi64(low, factor), high));
-        const __m512i entry = _mm512_slli_epi64(_mm512_srli_epi64(hash, 64 - kMediumFrontBits), 2);
-        Lanes found = _mm512_mask_cmpeq_epi64_mask(lanes, gather_entries(entry, fronts.mediums, 0), low);
-        found = _mm512_mask_cmpeq_epi64_mask(found, gather_entries(entry, fronts.mediums, 1), high);
-        _mm512_mask_i32scatter_epi64(values, found, number, gather_entries(entry, fronts.mediums, 2), 8);
-        append(missing.mediums, left, static_cast<Lanes>(lanes & ~found), number);
+        _mm512_store_si512(entry, _mm512_srli_epi64(hash, 64 - kMediumFrontBits));
+        __m512i lows, highs;
+        load_entries(fronts.mediums, entry, lows, highs);
+        const Lanes found = _mm512_mask_cmpeq_epi64_mask(_mm512_cmpeq_epi64_mask(lows, low), highs, high);
+        for (int k = 0; k < 8; ++k)
+            values[number[k]] = fronts.mediums[entry[k]].value & -std::uint64_t{found >> k & 1u};
+        append(missing.mediums, left, static_cast<Lanes>(first_lanes(mediums - j) & ~found), numbers_here);
     }
 
     missing.short_count = shorts;

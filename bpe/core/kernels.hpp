@@ -6,6 +6,7 @@
 #include "front.hpp"
 #include "lanes.hpp"
 #include "scan.hpp"
+#include "characters.hpp"
 
 namespace bpe {
 
@@ -16,6 +17,7 @@ struct Kernel {
     Write write;
     MergeRound merge_round;
     LookUpAll look_up_all;
+    const Utf8Kernel* utf8;  // null: the interpreter's own decoder does it
 };
 
 // What this machine's processor can run, the best first. The last is always "plain", in portable C++, and scans

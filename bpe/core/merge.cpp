@@ -60,14 +60,18 @@ void Merger::merge(std::span<MergeJob> jobs) {
 
 // Those that have too many symbols for a lane get a count of 0.
 void Merger::merge_short(std::span<MergeJob> jobs) {
+    constexpr std::size_t kAhead = 4;
     std::size_t next = 0;
+    std::size_t prepared = 0;
     std::size_t busy = 0;
     const auto fill = [&](std::size_t lane) {
         while (next < jobs.size()) {
+            while (prepared < std::min(next + kAhead, jobs.size())) prepare(jobs[prepared++]);
             MergeJob& job = jobs[next++];
+            if (!job.count) continue;
             job_of_lane_[lane] = &job;
-            if (begin(lanes_[lane], job)) return true;
-            job.count = 0;
+            begin(lanes_[lane], job);
+            return true;
         }
         return false;
     };
@@ -105,38 +109,48 @@ Id Merger::whole_character(const MergeJob& job, std::size_t i, std::size_t& leng
     return vocabulary_.whole_character(code_point);
 }
 
-// Lays out the symbols that merging begins with, and the ranks of all their pairs; false where they are too many.
-bool Merger::begin(Lane& lane, MergeJob& job) const {
-    std::uint32_t count = 0;
-    std::uint64_t whole = 0;  // the symbols that are characters of several bytes
+// Writes the symbols that merging begins with where the ids will stand, and their number; 0 where they are too many for
+// a lane. What `begin` will look up is asked for.
+void Merger::prepare(MergeJob& job) const {
+    const PairTable pairs = vocabulary_.pair_table();
+    std::size_t count = 0;
+    job.count = 0;
     for (std::size_t i = 0; i < job.size;) {
-        if (count == kLaneSymbols) return false;
         std::size_t length = 1;
         Id id = kNoId;
         if (job.bytes[i] >= 0xC2) id = whole_character(job, i, length);
+        if (count + (id == kNoId ? length : 1) > kLaneSymbols) return;
         if (id != kNoId) {
-            whole |= std::uint64_t{1} << count;
-            lane.symbols[count++] = id;
+            job.ids[count++] = id;
         } else {
-            if (count + length > kLaneSymbols) return false;
-            for (std::size_t j = i; j < i + length; ++j) lane.symbols[count++] = vocabulary_.id_of_byte(job.bytes[j]);
+            for (std::size_t j = i; j < i + length; ++j) job.ids[count++] = vocabulary_.id_of_byte(job.bytes[j]);
         }
         i += length;
     }
+    job.count = count;
+    if (count == job.size) return;  // single bytes only, whose pairs have a table of their own
+    for (std::size_t i = 0; i + 1 < count; ++i) {
+        __builtin_prefetch(pairs.entries + line_of(pair_key(job.ids[i], job.ids[i + 1]), pairs) * PairTable::kLine);
+    }
+}
+
+// Lays out the symbols of a job that is prepared, and the ranks of all their pairs.
+void Merger::begin(Lane& lane, const MergeJob& job) const {
+    const std::size_t count = job.count;
+    std::copy_n(job.ids, count, lane.symbols);
     lane.padded = ((count + kLaneBlock - 1) / kLaneBlock * kLaneBlock);
     lane.live = ~std::uint64_t{0} >> (64 - count);
     lane.places[0] = lane.places[1] = 0;
     lane.pairs[0] = lane.pairs[1] = count > 1 ? pair_key(lane.symbols[0], lane.symbols[1]) : kNoPair;
     lane.lines[0] = lane.lines[1] = line_of(lane.pairs[0], vocabulary_.pair_table());
-    if (whole) {
+    if (count < job.size) {
         look_up_all_(lane, count, vocabulary_.pair_table());
     } else {
         for (std::uint32_t i = 0; i + 1 < count; ++i) {
             lane.candidates[i] = candidate_of(vocabulary_.merged_bytes(job.bytes[i], job.bytes[i + 1]), i);
         }
     }
-    for (std::uint32_t i = count - 1; i < lane.padded; ++i) lane.candidates[i] = kNoCandidate;
-    return true;
+    for (std::size_t i = count - 1; i < lane.padded; ++i) lane.candidates[i] = kNoCandidate;
 }
 
 // In the first half all look up the pairs that their last merges made, in the second all make a merge: what is written

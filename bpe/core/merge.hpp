@@ -44,7 +44,8 @@ class Merger {
 
  private:
     Id whole_character(const MergeJob& job, std::size_t i, std::size_t& length) const;
-    bool begin(Lane& lane, MergeJob& job) const;
+    void prepare(MergeJob& job) const;
+    void begin(Lane& lane, const MergeJob& job) const;
     static void finish(const Lane& lane, MergeJob& job);
     void merge_short(std::span<MergeJob> jobs);
     class Joined;

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 
+import numpy as np
 import pytest
 import tiktoken
 from hypothesis import example, given
@@ -343,3 +344,61 @@ def test_each_kernel_gives_the_ids_of_a_tokenizer_of_all_bytes(kernel: str, gpt2
     reference = encoding_of(gpt2)
     latin = text.decode("latin-1")
     assert ours.encode(latin, None) == reference.encode_ordinary(latin)
+
+
+# Decoding: what UTF-8 becomes, held against Python's own decoder
+
+
+def characters() -> list[str]:
+    """Each that UTF-8 can hold and takes up to three bytes, and a few that take four."""
+    return [chr(c) for c in (*range(0xD800), *range(0xE000, 0x10000), 0x10000, 0x1F600, 0x10FFFF)]
+
+
+@pytest.fixture(scope="module")
+def byte_encoders() -> list[_core.Encoder]:
+    return [core_encoder(BYTE_RANKS, "gpt2", kernel) for kernel in KERNELS]
+
+
+def assert_decoded(encoders: list[_core.Encoder], text: bytes) -> None:
+    ids = np.frombuffer(text, np.uint8).astype(np.uint32)
+    for encoder in encoders:
+        assert encoder.decode(ids, "replace") == text.decode("utf-8", "replace")
+        assert encoder.decode(ids, "surrogateescape") == text.decode("utf-8", "surrogateescape")
+
+
+@pytest.mark.parametrize("before", range(5))
+def test_every_character_is_decoded_wherever_it_stands(byte_encoders: list[_core.Encoder], before: int) -> None:
+    rows = characters()
+    for begin in range(0, len(rows), 500):
+        assert_decoded(byte_encoders, ("." * before + "".join(rows[begin : begin + 500])).encode())
+    narrow = "".join(map(chr, range(256))) * 2
+    for end in range(len(narrow)):
+        assert_decoded(byte_encoders, ("." * before + narrow[:end]).encode())
+
+
+@pytest.mark.parametrize("before", [0, 61, 62, 63])
+def test_bytes_that_are_not_well_formed_decode_as_python_says(byte_encoders: list[_core.Encoder], before: int) -> None:
+    """All first and second bytes with third ones from the edges of their ranges, across the edge of a block of 64."""
+    edges = [0x00, 0x7F, 0x80, 0x9F, 0xA0, 0xBF, 0xC0, 0xE0, 0xFF]
+    for first in range(0x80, 0x100):
+        for second in (*edges, 0x8F, 0x90, 0xC2, 0xED):
+            for third in edges:
+                wrong = bytes([first, second, third])
+                for around in ("é", "я"):  # characters of one width and of the other
+                    assert_decoded(byte_encoders, b"." * before + wrong + around.encode())
+                    assert_decoded(byte_encoders, around.encode() + b"." * before + wrong)
+
+
+@given(
+    text=st.text(st.sampled_from("ab éüяб中文ด😀"), max_size=300),
+    cut=st.tuples(st.integers(0, 3), st.integers(0, 3)),
+    changes=st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), max_size=2),
+)
+def test_texts_with_a_wrong_byte_decode_as_python_says(
+    byte_encoders: list[_core.Encoder], text: str, cut: tuple[int, int], changes: list[tuple[int, int]]
+) -> None:
+    content = bytearray(text.encode())
+    for place, byte in changes:
+        if content:
+            content[place % len(content)] = byte
+    assert_decoded(byte_encoders, bytes(content[cut[0] : len(content) - cut[1]]))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import doctest
+import gc
 import importlib
 import os
 import pickle
 import random
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -197,6 +199,22 @@ def test_many_special_tokens_in_a_long_text_take_linear_time_with_and_without_a_
     for pattern in ("gpt2", r"\w+|\W"):
         tokenizer = byte_tokenizer(pattern, special_tokens={"<|x|>": 300})
         assert tokenizer.encode("a<|x|>" * 100_000, allowed_special="all") == [97, 300] * 100_000
+
+
+def test_the_ints_of_a_list_are_held_once_each_and_given_back(llama3: Tokenizer) -> None:
+    text = "a tokenizer of its own " * 100
+    ids = llama3.encode_ordinary(text)
+    last = ids[-2]
+    held = sys.getrefcount(last)
+    lists = [llama3.encode_ordinary(text) for _ in range(5)]
+    assert sys.getrefcount(last) == held + 5 * ids.count(last)
+    del lists
+    assert sys.getrefcount(last) == held
+
+
+def test_the_garbage_collector_is_spared_the_lists(llama3: Tokenizer) -> None:
+    lists = [llama3.encode_ordinary("some text"), *llama3.encode_ordinary_batch(["some", "text"])]
+    assert not any(map(gc.is_tracked, lists))
 
 
 # Decoding
