@@ -104,6 +104,7 @@ def train_merges(
     merges: int,
     min_frequency: int,
     max_token_length: int,
+    threads: int,
     progress: Callable[[npt.NDArray[np.uint64]], None],
     traced: int = 0,
     trace: Callable[[int, int, int, list[int], int], None] | None = None,

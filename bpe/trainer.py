@@ -178,7 +178,8 @@ def train(
         "max_token_length": max_token_length,
     }
     directory = WorkDirectory(work, settings, note)
-    count = Count(chosen, list(start.special_tokens), threads or os.cpu_count() or 1, max_memory, directory)
+    threads = threads or os.cpu_count() or 1
+    count = Count(chosen, list(start.special_tokens), threads, max_memory, directory)
     reader = read_corpus(
         listed,
         field=field,
@@ -230,6 +231,7 @@ def train(
         merges - len(learned),
         min_frequency * scale,
         max_token_length or 0,
+        threads,
         learn,
         0 if traced is None else max(0, trace - len(learned)),
         show,

@@ -820,8 +820,8 @@ class CountedWords : public WordSource {
 };
 
 nb::object train(nb::handle counted, nb::bytes tokens, InputArray<std::uint64_t> offsets, InputArray<Id> ids,
-                 std::size_t merges, std::uint64_t min_frequency, std::size_t max_token_length, nb::callable progress,
-                 std::size_t traced, nb::object trace) {
+                 std::size_t merges, std::uint64_t min_frequency, std::size_t max_token_length, std::size_t threads,
+                 nb::callable progress, std::size_t traced, nb::object trace) {
     const bool in_memory = nb::isinstance<Counter>(counted);
     CountedWords words(in_memory ? nb::cast<Counter*>(counted) : nullptr,
                        in_memory ? std::string() : nb::cast<std::string>(counted));
@@ -832,6 +832,7 @@ nb::object train(nb::handle counted, nb::bytes tokens, InputArray<std::uint64_t>
     options.merges = merges;
     options.min_frequency = min_frequency;
     options.max_token_length = max_token_length;
+    options.threads = std::clamp<std::size_t>(threads, 1, kMostThreads);
     bool failed = false;
     options.progress = [&](std::span<const Merge> fresh) {
         const nb::gil_scoped_acquire acquire;
@@ -999,8 +1000,8 @@ as one character that is neither letter, number nor white space, and is kept.)")
     m.def("merge_runs", &merge_runs, nb::arg("paths"), nb::arg("merged"), nb::call_guard<nb::gil_scoped_release>(),
           "Writes one run with the words of several, whose counts are added up.");
     m.def("train_merges", &train, nb::arg("counted"), nb::arg("tokens"), nb::arg("offsets"), nb::arg("ids"),
-          nb::arg("merges"), nb::arg("min_frequency"), nb::arg("max_token_length"), nb::arg("progress"),
-          nb::arg("traced") = 0, nb::arg("trace").none() = nb::none(),
+          nb::arg("merges"), nb::arg("min_frequency"), nb::arg("max_token_length"), nb::arg("threads"),
+          nb::arg("progress"), nb::arg("traced") = 0, nb::arg("trace").none() = nb::none(),
           "Learns merges from a Counter, which is empty afterwards, or from a run; gives how often each id is used.");
 }
 

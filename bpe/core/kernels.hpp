@@ -3,10 +3,10 @@
 
 #include <span>
 
+#include "characters.hpp"
 #include "front.hpp"
 #include "lanes.hpp"
 #include "scan.hpp"
-#include "characters.hpp"
 
 namespace bpe {
 

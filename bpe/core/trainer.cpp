@@ -88,8 +88,8 @@ class Cells {
     void compact(std::size_t threads, std::vector<Count>& uses, const Note& note);
 
     // Only after `compact`, on as many threads, each with a part of the cells, in order: the places of the pairs for
-    // which filter(place) is true go, some at a time, in order, to note(thread, places, count), where `count` is that of
-    // their words.
+    // which filter(place) is true go, some at a time, in order, to note(thread, places, count), where `count` is that
+    // of their words.
     template <class Filter, class Note>
     void visit(const Filter& filter, const Note& note) const;
 
@@ -264,8 +264,9 @@ void Cells::compact(std::size_t threads, std::vector<Count>& uses, const Note& n
     on_threads(parts(), [&](std::size_t) {
         for (std::size_t part; (part = next++) < done.size();) {
             const Position begin = part ? part_ends_[part - 1] : 1;
-            done[part] = compact_part(begin, part_ends_[part],
-                                      [&, part](Pair pair, Count count, bool is_pair) { note(part, pair, count, is_pair); });
+            done[part] = compact_part(begin, part_ends_[part], [&, part](Pair pair, Count count, bool is_pair) {
+                note(part, pair, count, is_pair);
+            });
         }
     });
     // The parts move together.
@@ -319,7 +320,8 @@ Cells::Compacted Cells::compact_part(Position begin, Position end, const Note& n
                 const Id next = cells_[first + 1];
                 const bool is_last = next == kSeparator;
                 const bool is_whole = after_separator & !is_separator & is_last;
-                if (is_whole) [[unlikely]] result.whole.push_back({id, count});
+                if (is_whole) [[unlikely]]
+                    result.whole.push_back({id, count});
                 note(pair_of(id, next), count, !(is_separator | is_last));
                 cells_[to] = id;
                 to += !(is_whole | (is_separator & (after_separator | after_whole)));
@@ -428,7 +430,10 @@ class KnownPairs {
 class Sketch {
  public:
     Sketch(std::size_t sums, Count threshold)
-        : sums_(sums), shift_(64 - std::countr_zero(sums)), unit_((threshold + kMost - 1) / kMost), most_((threshold + unit_ - 1) / unit_) {}
+        : sums_(sums),
+          shift_(64 - std::countr_zero(sums)),
+          unit_((threshold + kMost - 1) / kMost),
+          most_((threshold + unit_ - 1) / unit_) {}
 
     // How many sums serve so many pairs.
     static std::size_t size_for(std::size_t pairs) {
@@ -599,10 +604,9 @@ class Training {
         const std::size_t sums = Sketch::size_for(cells_.size() / 16);
         std::vector<Sketch> sketches;
         for (std::size_t i = 0; i < options_.threads; ++i) sketches.emplace_back(sums, threshold);
-        cells_.compact(options_.threads, uses_,
-                       [&](std::size_t part, Pair pair, Count count, bool is_pair) {
-                           sketches[part].add(pair, count, is_pair);
-                       });
+        cells_.compact(options_.threads, uses_, [&](std::size_t part, Pair pair, Count count, bool is_pair) {
+            sketches[part].add(pair, count, is_pair);
+        });
         for (std::size_t i = 1; i < cells_.parts(); ++i) sketches[0].add(sketches[i]);
         sketches.erase(sketches.begin() + 1, sketches.end());
         const Sketch& sketch = sketches[0];

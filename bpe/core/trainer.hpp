@@ -25,7 +25,7 @@ struct TrainerOptions {
     std::size_t merges;                      // how many to learn
     std::uint64_t min_frequency = 1;         // no pair that is rarer is merged
     std::size_t threads = 1;
-    std::size_t max_token_length = 0;        // no token longer than this many bytes is made; 0 for no limit
+    std::size_t max_token_length = 0;  // no token longer than this many bytes is made; 0 for no limit
     // Called now and then with the merges learned since; training stops when it returns false.
     std::function<bool(std::span<const Merge>)> progress;
     // Called for the first `traced` merges, before they are done, with the ids of the most frequent word that holds the

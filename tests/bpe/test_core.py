@@ -138,6 +138,6 @@ def test_a_counter_that_grows_during_training_does_no_harm() -> None:
         learned.append(merges)
         counter.add(["more text"] * 10, 1, 4)
 
-    _core.train_merges(counter, BYTES, offsets, ids, 1000, 1, 0, grow)
+    _core.train_merges(counter, BYTES, offsets, ids, 1000, 1, 0, 2, grow)
     assert len(learned) > 3
     assert counter.counts()[2].tolist() == [10 * len(learned)] * 2
