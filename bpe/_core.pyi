@@ -105,7 +105,8 @@ def train_merges(
     min_frequency: int,
     max_token_length: int,
     threads: int,
-    progress: Callable[[npt.NDArray[np.uint64]], None],
+    progress: Callable[[int], bool],
+    save: Callable[[npt.NDArray[np.uint64]], None],
     traced: int = 0,
     trace: Callable[[int, int, int, list[int], int], None] | None = None,
-) -> npt.NDArray[np.uint64]: ...
+) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64], bytes, npt.NDArray[np.uint64]]: ...

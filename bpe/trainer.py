@@ -22,7 +22,7 @@ from .formats.huggingface import byte_characters
 from .patterns import Pattern, find_pattern
 from .tokenizer import Tokenizer
 
-BATCH_BYTES = 8 << 20
+BATCH_BYTES = 2 << 20
 
 
 class Progress(NamedTuple):
@@ -207,35 +207,38 @@ def train(
     counted = time.monotonic()
 
     # 3. Learn merges. Those that an earlier run has learned are a part of what it starts from.
-    learned = directory.merges[:merges]
-    tokens = start.tokens_after(learned)
-    offset = len(start.tokens)
+    earlier = directory.merges[:merges]
+    shown = start.tokens_after(earlier) if trace else []
+    new_ids = start.new_ids(merges)
+    before = start.arrays_after(earlier)
 
-    def learn(fresh: Merges) -> None:
-        nonlocal learned
-        for left, right, _ in fresh[len(tokens) - offset - len(learned) :].tolist():
-            tokens.append(tokens[left] + tokens[right])
-        learned = np.concatenate((learned, fresh))
-        tell("merge", len(learned))
-        if directory.is_due and isinstance(counts, str):
-            directory.save_merges(learned)
+    def learn(done: int) -> bool:
+        tell("merge", len(earlier) + done)
+        return directory.is_due and isinstance(counts, str)
+
+    def save(fresh: Merges) -> None:
+        directory.save_merges(np.concatenate((earlier, fresh)))
 
     def show(left: int, right: int, times: int, word: list[int], place: int) -> None:
         assert traced is not None
-        traced(Step(len(tokens), tokens[left], tokens[right], times / scale, [tokens[id] for id in word], place))
-        tokens.append(tokens[left] + tokens[right])
+        id = int(new_ids[len(shown) - len(start.tokens)])
+        traced(Step(id, shown[left], shown[right], times / scale, [shown[part] for part in word], place))
+        shown.append(shown[left] + shown[right])
 
-    uses = _core.train_merges(
+    fresh, uses, joined, offsets = _core.train_merges(
         counts,
-        *start.arrays_after(learned),
-        merges - len(learned),
+        *before,
+        merges - len(earlier),
         min_frequency * scale,
         max_token_length or 0,
         threads,
         learn,
-        0 if traced is None else max(0, trace - len(learned)),
+        save,
+        0 if traced is None else max(0, trace - len(earlier)),
         show,
     )
+    learned = np.concatenate((earlier, fresh))
+    tell("merge", len(learned))
     if len(learned) < merges and not required and not allow_smaller:
         raise InputError(
             f"the text gives {vocab_size - merges + len(learned)} tokens, not {vocab_size}: no pair is left to merge"
@@ -245,19 +248,21 @@ def train(
     # 4. Name the tokens: what there was, the merges, required tokens, special tokens.
     kept, added = _with_required(start, learned, required, merges)
     for i in reversed(range(kept, len(learned))):  # merges that had to make room
-        uses[learned[i, :2]] += uses[offset + i]
-    ranks = start.rank_all([*tokens[offset : offset + kept], *added])
-    tokenizer = Tokenizer(
-        name, pat_str=chosen.text, mergeable_ranks=ranks, special_tokens=start.place_special_tokens(ranks)
-    )
+        np.add.at(uses, learned[i, :2], uses[len(start.tokens) + i])
+    ends = np.concatenate((before[1], before[1][-1] + offsets[1:]))[: 1 + len(start.ranks) + kept]
+    text = (before[0] + joined)[: int(ends[-1])] + b"".join(added)
+    ends = np.concatenate((ends, ends[-1] + np.cumsum([len(token) for token in added], dtype=np.uint64)))
+    ids = np.concatenate((before[2][: len(start.ranks)], new_ids[: kept + len(added)]))
+    specials = start.special_ids(int(ids.max()))
+    tokenizer = Tokenizer._from_arrays(name, chosen, text, ends.data, ids.data, specials)
     if trained is not None:
-        ids = np.array([ranks.get(token, 0) for token in tokens[: offset + kept]], np.uint32)
-        final_uses = np.zeros(max(ranks.values()) + 1)
-        np.add.at(final_uses, ids, uses[: len(ids)] / scale)
+        final_id = np.concatenate((np.arange(len(start.tokens), dtype=np.uint32), new_ids))
+        final_uses = np.zeros(int(ids.max()) + 1)
+        np.add.at(final_uses, final_id[: len(start.tokens) + kept], uses[: len(start.tokens) + kept] / scale)
         trained(
             Trained(
                 tokenizer,
-                ids[learned[:kept, :2]],
+                final_id[learned[:kept, :2]],
                 learned[:kept, 2] / scale,
                 final_uses,
                 count.documents,
@@ -310,21 +315,16 @@ class _Start:
         lengths = [len(tokens[id]) for id in ids]
         return b"".join(tokens), np.concatenate(([0], np.cumsum(lengths))).astype(np.uint64), ids
 
-    def rank_all(self, added: Sequence[bytes]) -> dict[bytes, int]:
-        """The ranks of all: new tokens get the lowest ids behind that no special token keeps."""
-        taken = set(self.special_tokens.values())
-        ranks = dict(self.ranks)
-        rank = len(self.tokens)
-        for token in added:
-            while rank in taken:
-                rank += 1
-            ranks[token] = rank
-            rank += 1
-        return ranks
+    def new_ids(self, count: int) -> npt.NDArray[np.uint32]:
+        """The ids of new tokens: the lowest behind those there are that no special token keeps."""
+        first = len(self.tokens)
+        ids = np.arange(first, first + count + len(self.special_tokens), dtype=np.uint32)
+        taken = [id for id in self.special_tokens.values() if id >= 0]
+        return ids[~np.isin(ids, np.array(taken, np.uint32))][:count]
 
-    def place_special_tokens(self, ranks: Mapping[bytes, int]) -> dict[str, int]:
-        behind = max(ranks.values()) + 1
-        places = iter(range(behind, behind + len(self.special_tokens)))
+    def special_ids(self, highest: int) -> dict[str, int]:
+        """The ids of special tokens, behind all others if they do not keep theirs."""
+        places = iter(range(highest + 1, highest + 1 + len(self.special_tokens)))
         return {token: next(places) if id < 0 else id for token, id in self.special_tokens.items()}
 
     def fingerprint(self) -> str:

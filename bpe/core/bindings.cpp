@@ -819,9 +819,9 @@ class CountedWords : public WordSource {
     std::string run_;
 };
 
-nb::object train(nb::handle counted, nb::bytes tokens, InputArray<std::uint64_t> offsets, InputArray<Id> ids,
-                 std::size_t merges, std::uint64_t min_frequency, std::size_t max_token_length, std::size_t threads,
-                 nb::callable progress, std::size_t traced, nb::object trace) {
+nb::tuple train(nb::handle counted, nb::bytes tokens, InputArray<std::uint64_t> offsets, InputArray<Id> ids,
+                std::size_t merges, std::uint64_t min_frequency, std::size_t max_token_length, std::size_t threads,
+                nb::callable progress, nb::callable save, std::size_t traced, nb::object trace) {
     const bool in_memory = nb::isinstance<Counter>(counted);
     CountedWords words(in_memory ? nb::cast<Counter*>(counted) : nullptr,
                        in_memory ? std::string() : nb::cast<std::string>(counted));
@@ -834,12 +834,15 @@ nb::object train(nb::handle counted, nb::bytes tokens, InputArray<std::uint64_t>
     options.max_token_length = max_token_length;
     options.threads = std::clamp<std::size_t>(threads, 1, kMostThreads);
     bool failed = false;
-    options.progress = [&](std::span<const Merge> fresh) {
+    const auto rows_of = [](std::span<const Merge> learned) {
+        std::vector<std::uint64_t> rows;
+        for (const Merge& merge : learned) rows.insert(rows.end(), {merge.left, merge.right, merge.count});
+        return copied_array(rows.data(), rows.size()).cast().attr("reshape")(-1, 3);
+    };
+    options.progress = [&](std::span<const Merge> learned) {
         const nb::gil_scoped_acquire acquire;
         try {
-            std::vector<std::uint64_t> rows;
-            for (const Merge& merge : fresh) rows.insert(rows.end(), {merge.left, merge.right, merge.count});
-            progress(copied_array(rows.data(), rows.size()).cast().attr("reshape")(-1, 3));
+            if (nb::cast<bool>(progress(learned.size()))) save(rows_of(learned));
             failed = failed || PyErr_CheckSignals() != 0;
         } catch (nb::python_error& error) {
             error.restore();
@@ -860,13 +863,29 @@ nb::object train(nb::handle counted, nb::bytes tokens, InputArray<std::uint64_t>
             failed = true;
         }
     };
-    std::vector<std::uint64_t> uses;
+    Learned learned;
     {
         const nb::gil_scoped_release release;
-        uses = train_merges(words, options);
+        learned = train_merges(words, options);
     }
     if (failed) nb::raise_python_error();
-    return nb::cast(copied_array(uses.data(), uses.size()));
+    std::vector<std::uint8_t> bytes;
+    std::vector<std::uint64_t> ends{0};
+    const std::size_t limit = options.base->id_limit();
+    const auto append = [&](Id id) {
+        const Bytes token = id < limit
+                                ? options.base->bytes_of(id)
+                                : Bytes(bytes).subspan(ends[id - limit], ends[id - limit + 1] - ends[id - limit]);
+        const std::vector<std::uint8_t> copy(token.begin(), token.end());
+        bytes.insert(bytes.end(), copy.begin(), copy.end());
+    };
+    for (const Merge& merge : learned.merges) {
+        append(merge.left);
+        append(merge.right);
+        ends.push_back(bytes.size());
+    }
+    return nb::make_tuple(rows_of(learned.merges), copied_array(learned.uses.data(), learned.uses.size()),
+                          nb::bytes(bytes.data(), bytes.size()), copied_array(ends.data(), ends.size()));
 }
 
 }  // namespace
@@ -1001,8 +1020,11 @@ as one character that is neither letter, number nor white space, and is kept.)")
           "Writes one run with the words of several, whose counts are added up.");
     m.def("train_merges", &train, nb::arg("counted"), nb::arg("tokens"), nb::arg("offsets"), nb::arg("ids"),
           nb::arg("merges"), nb::arg("min_frequency"), nb::arg("max_token_length"), nb::arg("threads"),
-          nb::arg("progress"), nb::arg("traced") = 0, nb::arg("trace").none() = nb::none(),
-          "Learns merges from a Counter, which is empty afterwards, or from a run; gives how often each id is used.");
+          nb::arg("progress"), nb::arg("save"), nb::arg("traced") = 0, nb::arg("trace").none() = nb::none(),
+          "Learns merges from a Counter, which is empty afterwards, or from a run. `progress` gets their number now "
+          "and then;"
+          " where it returns True, `save` gets the merges. In the end it gives these, how often each id is "
+          "used, and the bytes of the new tokens with their offsets.");
 }
 
 }  // namespace bpe

@@ -1,10 +1,12 @@
 #include "trainer.hpp"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <bit>
 #include <cstring>
 #include <map>
+#include <mutex>
 #include <stdexcept>
 #include <string>
 #include <unordered_set>
@@ -487,7 +489,7 @@ class Training {
         next_threshold_ = cells_.total_count() / 32768;
     }
 
-    std::vector<Count> run() {
+    Learned run() {
         while (merges_.size() < options_.merges && begin_epoch()) {
             while (merges_.size() < options_.merges && !queue_.empty()) {
                 const Candidate best = queue_.front();
@@ -510,13 +512,12 @@ class Training {
                 if (joins) break;
             }
         }
-        if (!report()) return {};
         cells_.compact(1, uses_, [](auto&&...) {});
         for (Position at = 1; at < cells_.size(); ++at) {
             if (cells_[at] != Cells::kSeparator) uses_[cells_[at]] += cells_.count_at(at);
         }
         uses_.resize(lengths_.size());
-        return std::move(uses_);
+        return {std::move(merges_), std::move(uses_)};
     }
 
  private:
@@ -550,57 +551,46 @@ class Training {
         std::push_heap(queue_.begin(), queue_.end());
     }
 
-    // What a thread finds in its part of the cells.
-    struct Found {
-        KnownPairs pairs;
-        Buffer<Position> places;  // of all of these
-        bool all_places = true;   // or there are too many to be kept here
-    };
+    // The places of all pairs that may reach a threshold, for each part of the cells, by the pairs' hashes: so that
+    // each share of the pairs can be counted apart, in a small table.
+    static constexpr std::size_t kShares = 16;
+    using Candidates = std::vector<std::array<Buffer<Position>, kShares>>;
+    static std::size_t share_of(Pair pair) { return hash_of(pair, 0) >> 60; }
 
     // Sets the bound, and enters the pairs before it. Returns false where there is none.
     bool begin_epoch() {
         const Count least = std::max<Count>(1, options_.min_frequency);
-        // So many pairs are entered, more or less, as many as may be merged soon; and so many of their places.
-        const std::size_t wanted = kFirstPairs + 2 * std::min(merges_.size(), options_.merges - merges_.size());
+        // So many pairs are entered, more or less: as many as may be merged soon.
+        const std::size_t wanted = kFirstPairs + std::min(2 * merges_.size(), options_.merges - merges_.size());
         std::vector<PairEntry> kept;
-        std::vector<Found> found;
-        Sketch sketch(0, 1);
-        std::size_t most_places = 0;
+        Candidates candidates;
+        known_.clear(0);
+        queue_.clear();
+        places_ = {};
         while (kept.empty() && most_ >= least) {
-            // Most often it falls by a factor: how many pairs reach it is known only afterwards.
+            // It falls by a factor: how many pairs reach it is known only afterwards.
             const Count threshold = std::max(least, std::min(most_, next_threshold_));
-            sketch = find_pairs(threshold, found, kept);
-            most_places = kFewPlaces + cells_.size();
+            find_candidates(threshold, candidates);
+            kept = count_candidates(threshold, candidates);
             bound_ = {threshold, ~Pair{0}};
             most_ = threshold - 1;
             next_threshold_ = std::max<Count>(1, threshold / 4);
         }
-        std::size_t places = 0;
-        for (const PairEntry& entry : kept) places += entry.place_count;
-        if (kept.size() > 2 * wanted || places > most_places) {
-            std::ranges::sort(kept, [](const PairEntry& a, const PairEntry& b) {
+        if (kept.size() > 2 * wanted) {
+            const auto last = kept.begin() + static_cast<std::ptrdiff_t>(wanted);
+            std::ranges::nth_element(kept, last, [](const PairEntry& a, const PairEntry& b) {
                 return Candidate{b.count, b.pair} < Candidate{a.count, a.pair};
             });
-            std::size_t count = 1;
-            places = kept[0].place_count;
-            while (count < kept.size() && count < wanted && places + kept[count].place_count <= most_places) {
-                places += kept[count++].place_count;
-            }
-            if (count < kept.size()) {
-                kept.resize(count);
-                bound_ = {kept.back().count, kept.back().pair};
-                most_ = next_threshold_ = bound_.count;
-                if (most_ > least) next_threshold_ = std::max(least, most_ / 4);
-            }
+            bound_ = {last->count, last->pair};
+            most_ = next_threshold_ = last->count;
+            if (most_ > least) next_threshold_ = std::max(least, most_ / 4);
+            kept.erase(last + 1, kept.end());
         }
-        enter(kept, places, found, sketch);
+        enter(kept, candidates);
         return !kept.empty();
     }
 
-    // All pairs that reach the threshold, and what each part of the cells has of them.
-    Sketch find_pairs(Count threshold, std::vector<Found>& found, std::vector<PairEntry>& kept) {
-        found.clear();
-        known_.clear(0);
+    void find_candidates(Count threshold, Candidates& candidates) {
         const std::size_t sums = Sketch::size_for(cells_.size() / 16);
         std::vector<Sketch> sketches;
         for (std::size_t i = 0; i < options_.threads; ++i) sketches.emplace_back(sums, threshold);
@@ -608,92 +598,75 @@ class Training {
             sketches[part].add(pair, count, is_pair);
         });
         for (std::size_t i = 1; i < cells_.parts(); ++i) sketches[0].add(sketches[i]);
-        sketches.erase(sketches.begin() + 1, sketches.end());
-        const Sketch& sketch = sketches[0];
-
-        found.resize(cells_.parts());
-        const std::size_t most = (kFewPlaces + cells_.size() / 2) / cells_.parts();
-        cells_.visit([&](Position at) { return sketch.may_reach(cells_.pair_at(at)); },
-                     [&](std::size_t part, std::span<const Position> places, Count count) {
-                         Found& of_part = found[part];
-                         if (of_part.all_places) of_part.places.append(places.data(), places.size());
-                         if (of_part.places.size() > most) {
-                             of_part.all_places = false;
-                             of_part.places = {};
-                         }
-                         for (const Position at : places) of_part.pairs.prefetch(cells_.pair_at(at));
-                         for (const Position at : places) {
-                             PairEntry& entry = of_part.pairs[cells_.pair_at(at)];
-                             entry.count += count;
-                             ++entry.place_count;
-                         }
+        candidates = Candidates(cells_.parts());
+        cells_.visit([&](Position at) { return sketches[0].may_reach(cells_.pair_at(at)); },
+                     [&](std::size_t part, std::span<const Position> places, Count) {
+                         for (const Position at : places) candidates[part][share_of(cells_.pair_at(at))].push(at);
                      });
-        const auto keep = [&](const PairEntry& entry) {
-            if (entry.count < threshold || !may_join(left_of(entry.pair), right_of(entry.pair))) return;
-            kept.push_back(entry);
-        };
-        if (found.size() == 1) {
-            found[0].pairs.visit(keep);
-        } else {
-            std::size_t pairs = 0;
-            for (const Found& of_part : found) pairs += of_part.pairs.size();
-            known_.clear(pairs);  // as large as it will be: they come in the order of their hashes
-            for (Found& of_part : found) {
-                of_part.pairs.visit([&](const PairEntry& entry) {
-                    PairEntry& sum = known_[entry.pair];
-                    sum.count += entry.count;
-                    sum.place_count += entry.place_count;
-                });
-            }
-            known_.visit(keep);
-        }
-        return std::move(sketches[0]);
     }
 
-    // Enters pairs with their places, of which there are so many in all.
-    void enter(std::vector<PairEntry>& kept, std::size_t places, std::vector<Found>& found, const Sketch& sketch) {
-        known_.clear(kept.size() * 2);
-        queue_.clear();
-        places_.clear();
-        places_.resize(places);
-        most_places_ = places + kFewPlaces + cells_.size() / 4;
-        std::uint32_t next = 0;
+    // Those that do reach the threshold.
+    std::vector<PairEntry> count_candidates(Count threshold, const Candidates& candidates) {
+        std::vector<PairEntry> kept;
+        std::mutex mutex;
+        for_shares([&](std::size_t share) {
+            KnownPairs pairs;
+            for (const auto& part : candidates) {
+                visit_places(part[share], pairs, [&](Position at) {
+                    PairEntry& entry = pairs[cells_.pair_at(at)];
+                    entry.count += cells_.count_at(at);
+                    ++entry.place_count;
+                });
+            }
+            const std::lock_guard lock(mutex);
+            pairs.visit([&](const PairEntry& entry) {
+                if (entry.count < threshold || !may_join(left_of(entry.pair), right_of(entry.pair))) return;
+                kept.push_back(entry);
+            });
+        });
+        return kept;
+    }
+
+    // Enters pairs with their places.
+    void enter(std::span<PairEntry> kept, Candidates& candidates) {
+        known_.clear(kept.size());
+        std::size_t places = 0;
         for (PairEntry& entry : kept) {
-            entry.first_place = next;
+            entry.first_place = static_cast<std::uint32_t>(places);
+            places += entry.place_count;
             known_[entry.pair] = entry;
             queue_.push_back({entry.count, entry.pair});
-            // Each part has room for its own.
-            for (Found& of_part : found) {
-                PairEntry* own = of_part.pairs.find(entry.pair);
-                if (!own) continue;
-                own->first_place = next;
-                own->count = kEntered;
-                next += own->place_count;
-            }
         }
         std::make_heap(queue_.begin(), queue_.end());
-        const auto place = [&](Found& of_part, std::span<const Position> some) {
-            for (const Position at : some) of_part.pairs.prefetch(cells_.pair_at(at));
-            for (const Position at : some) {
-                PairEntry* own = of_part.pairs.find(cells_.pair_at(at));
-                if (own && own->count == kEntered) places_[own->first_place++] = at;
-            }
-        };
-        std::atomic<std::size_t> next_part = 0;
-        on_threads(found.size(), [&](std::size_t) {
-            for (std::size_t part; (part = next_part++) < found.size();) {
-                if (!found[part].all_places) continue;
-                std::span<const Position> rest(found[part].places.data(), found[part].places.size());
-                for (; !rest.empty(); rest = rest.subspan(std::min<std::size_t>(256, rest.size()))) {
-                    place(found[part], rest.first(std::min<std::size_t>(256, rest.size())));
-                }
+        places_.resize(places);
+        most_places_ = places + kFewPlaces + cells_.size() / 4;
+        for_shares([&](std::size_t share) {
+            for (auto& part : candidates) {
+                visit_places(part[share], known_, [&](Position at) {
+                    if (PairEntry* entry = known_.find(cells_.pair_at(at))) places_[entry->first_place++] = at;
+                });
+                part[share] = {};
             }
         });
-        if (std::ranges::all_of(found, &Found::all_places)) return;
-        cells_.visit([&](Position at) { return sketch.may_reach(cells_.pair_at(at)); },
-                     [&](std::size_t part, std::span<const Position> some, Count) {
-                         if (!found[part].all_places) place(found[part], some);
-                     });
+        for (const PairEntry& entry : kept) known_.find(entry.pair)->first_place -= entry.place_count;
+    }
+
+    template <class Work>
+    void for_shares(const Work& work) {
+        std::atomic<std::size_t> next = 0;
+        on_threads(cells_.parts(), [&](std::size_t) {
+            for (std::size_t share; (share = next++) < kShares;) work(share);
+        });
+    }
+
+    // What the table will be asked for is on its way before it is.
+    template <class Note>
+    void visit_places(const Buffer<Position>& places, const KnownPairs& pairs, const Note& note) const {
+        constexpr std::size_t kAhead = 16;
+        for (std::size_t i = 0; i < places.size(); ++i) {
+            if (i + kAhead < places.size()) pairs.prefetch(cells_.pair_at(places[i + kAhead]));
+            note(places[i]);
+        }
     }
 
     // Makes room by dropping the places of pairs that will not be merged any more. Returns whether that was enough.
@@ -857,11 +830,7 @@ class Training {
         }
     }
 
-    bool report() {
-        const std::span<const Merge> fresh = std::span<const Merge>(merges_).subspan(reported_);
-        reported_ = merges_.size();
-        return !options_.progress || options_.progress(fresh);
-    }
+    bool report() { return !options_.progress || options_.progress(merges_); }
 
     static void add(std::vector<Side>& sides, std::vector<Id>& touched, Id id, Count count) {
         Side& side = sides[id];
@@ -894,7 +863,6 @@ class Training {
 
     static constexpr std::size_t kFirstPairs = 4096;
     static constexpr std::size_t kFewPlaces = std::size_t{1} << 18;
-    static constexpr Count kEntered = ~Count{0};
 
     const TrainerOptions& options_;
     const Vocabulary& base_;
@@ -910,7 +878,6 @@ class Training {
     Count most_ = ~Count{0};  // no pair has a higher count
     Count next_threshold_;
     std::vector<Merge> merges_;
-    std::size_t reported_ = 0;  // of the merges
     // One merge.
     std::vector<Place> merged_;
     std::vector<Side> left_, right_;  // by id
@@ -919,8 +886,6 @@ class Training {
 
 }  // namespace
 
-std::vector<std::uint64_t> train_merges(WordSource& words, const TrainerOptions& options) {
-    return Training(words, options).run();
-}
+Learned train_merges(WordSource& words, const TrainerOptions& options) { return Training(words, options).run(); }
 
 }  // namespace bpe

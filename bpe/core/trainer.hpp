@@ -26,7 +26,7 @@ struct TrainerOptions {
     std::uint64_t min_frequency = 1;         // no pair that is rarer is merged
     std::size_t threads = 1;
     std::size_t max_token_length = 0;  // no token longer than this many bytes is made; 0 for no limit
-    // Called now and then with the merges learned since; training stops when it returns false.
+    // Called now and then with the merges learned so far; training stops when it returns false.
     std::function<bool(std::span<const Merge>)> progress;
     // Called for the first `traced` merges, before they are done, with the ids of the most frequent word that holds the
     // pair, and where in it the pair stands.
@@ -42,14 +42,17 @@ class WordSource {
     virtual void release() {}  // they are not needed any more
 };
 
+struct Learned {
+    std::vector<Merge> merges;
+    std::vector<std::uint64_t> uses;  // how often each id stands in the words at the end
+};
+
 // Byte-pair encoding's training: take the pair of neighbours with the highest count, ties to the lowest left and then
 // the lowest right id; merge it everywhere, from left to right in each word; repeat. The merges make the ids from
 // base->id_limit() on. Learns fewer merges than asked for where no pair is left that may be merged.
 //
 // At all times the words are what encoding them with the tokens so far gives: where a merge brings two neighbours
 // together that are a token of the base, which merging did not reach before, they become that token at once.
-//
-// Returns how often each id stands in the words at the end.
-std::vector<std::uint64_t> train_merges(WordSource& words, const TrainerOptions& options);
+Learned train_merges(WordSource& words, const TrainerOptions& options);
 
 }  // namespace bpe

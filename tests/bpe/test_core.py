@@ -132,12 +132,13 @@ def test_a_counter_that_grows_during_training_does_no_harm() -> None:
     counter = _core.Counter(0, NO_SPECIALS)
     counter.add_pretokens([f"{i:x}" for i in range(5000)], 1)
     offsets, ids = np.arange(257, dtype=np.uint64), np.arange(256, dtype=np.uint32)
-    learned: list[object] = []
+    learned: list[int] = []
 
-    def grow(merges: object) -> None:
+    def grow(merges: int) -> bool:
         learned.append(merges)
         counter.add(["more text"] * 10, 1, 4)
+        return True
 
-    _core.train_merges(counter, BYTES, offsets, ids, 1000, 1, 0, 2, grow)
-    assert len(learned) > 3
+    _core.train_merges(counter, BYTES, offsets, ids, 1000, 1, 0, 2, grow, lambda merges: None)
+    assert learned == [256, 512, 768]
     assert counter.counts()[2].tolist() == [10 * len(learned)] * 2
