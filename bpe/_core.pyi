@@ -108,4 +108,5 @@ def train_merges(
     progress: Callable[[npt.NDArray[np.uint64]], None],
     traced: int = 0,
     trace: Callable[[int, int, int, list[int], int], None] | None = None,
+    keep: bool = False,
 ) -> npt.NDArray[np.uint64]: ...

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import count, islice
 from math import lcm
 from typing import Any, Literal, NamedTuple
 
@@ -179,13 +180,13 @@ def train(
     }
     directory = WorkDirectory(work, settings, note)
     threads = threads or os.cpu_count() or 1
-    count = Count(chosen, list(start.special_tokens), threads, max_memory, directory)
+    counting = Count(chosen, list(start.special_tokens), threads, max_memory, directory)
     reader = read_corpus(
         listed,
         field=field,
         errors=errors,
         exclude=exclude,
-        cut=None if chosen.scanner is None else count.counter.certain_part,
+        cut=None if chosen.scanner is None else counting.counter.certain_part,
         weights=whole_weights,
         start=directory.position,
         batch_bytes=BATCH_BYTES,
@@ -194,22 +195,23 @@ def train(
 
     def tell(phase: Literal["count", "merge"], done: int) -> None:
         if progress is not None:
-            progress(Progress(phase, count.documents, count.size, read, reader.total, done, merges))
+            progress(Progress(phase, counting.documents, counting.size, read, reader.total, done, merges))
 
     if not directory.counted:
         for batch in reader:
-            count.add(batch)
+            counting.add(batch)
             read = batch.read
             tell("count", 0)
-    counts = directory.counts() if directory.counted else count.finish()
+    counts = directory.counts() if directory.counted else counting.finish()
     if isinstance(counts, _core.Counter) and not len(counts):
-        raise InputError(f"no text to train on: {count.documents} documents hold {count.size} bytes")
+        raise InputError(f"no text to train on: {counting.documents} documents hold {counting.size} bytes")
     counted = time.monotonic()
 
     # 3. Learn merges. Those that an earlier run has learned are a part of what it starts from.
     learned = directory.merges[:merges]
     tokens = start.tokens_after(learned)
     offset = len(start.tokens)
+    free = islice(start.free_ranks(), len(learned), None)
 
     def learn(fresh: Merges) -> None:
         nonlocal learned
@@ -222,19 +224,20 @@ def train(
 
     def show(left: int, right: int, times: int, word: list[int], place: int) -> None:
         assert traced is not None
-        traced(Step(len(tokens), tokens[left], tokens[right], times / scale, [tokens[id] for id in word], place))
+        traced(Step(next(free), tokens[left], tokens[right], times / scale, [tokens[id] for id in word], place))
         tokens.append(tokens[left] + tokens[right])
 
     uses = _core.train_merges(
         counts,
         *start.arrays_after(learned),
         merges - len(learned),
-        min_frequency * scale,
+        min(min_frequency * scale, 2**64 - 1),
         max_token_length or 0,
         threads,
         learn,
         0 if traced is None else max(0, trace - len(learned)),
         show,
+        keep=bool(required),
     )
     if len(learned) < merges and not required and not allow_smaller:
         raise InputError(
@@ -244,24 +247,25 @@ def train(
 
     # 4. Name the tokens: what there was, the merges, required tokens, special tokens.
     kept, added = _with_required(start, learned, required, merges)
-    for i in reversed(range(kept, len(learned))):  # merges that had to make room
-        uses[learned[i, :2]] += uses[offset + i]
     ranks = start.rank_all([*tokens[offset : offset + kept], *added])
     tokenizer = Tokenizer(
         name, pat_str=chosen.text, mergeable_ranks=ranks, special_tokens=start.place_special_tokens(ranks)
     )
     if trained is not None:
         ids = np.array([ranks.get(token, 0) for token in tokens[: offset + kept]], np.uint32)
-        final_uses = np.zeros(max(ranks.values()) + 1)
-        np.add.at(final_uses, ids, uses[: len(ids)] / scale)
+        if required:  # they have changed how the text is encoded, and so have merges that made room for them
+            final_uses = _core.train_merges(counts, *_arrays(ranks), 0, 1, 0, threads, lambda fresh: None) / scale
+        else:
+            final_uses = np.zeros(max(ranks.values()) + 1)
+            np.add.at(final_uses, ids, uses / scale)
         trained(
             Trained(
                 tokenizer,
                 ids[learned[:kept, :2]],
                 learned[:kept, 2] / scale,
                 final_uses,
-                count.documents,
-                count.size,
+                counting.documents,
+                counting.size,
                 reader.invalid,
                 {"count": counted - began, "merge": time.monotonic() - counted},
             )
@@ -304,23 +308,16 @@ class _Start:
         return tokens
 
     def arrays_after(self, merges: Merges) -> tuple[bytes, npt.NDArray[np.uint64], npt.NDArray[np.uint32]]:
-        """The same for the core: bytes joined, offsets, ids."""
-        tokens = self.tokens_after(merges)
-        ids = np.array([id for id, token in enumerate(tokens) if token], np.uint32)
-        lengths = [len(tokens[id]) for id in ids]
-        return b"".join(tokens), np.concatenate(([0], np.cumsum(lengths))).astype(np.uint64), ids
+        """The same for the core."""
+        return _arrays({token: id for id, token in enumerate(self.tokens_after(merges)) if token})
+
+    def free_ranks(self) -> Iterator[int]:
+        """Those of new tokens: all behind that no special token keeps."""
+        taken = set(self.special_tokens.values())
+        return (rank for rank in count(len(self.tokens)) if rank not in taken)
 
     def rank_all(self, added: Sequence[bytes]) -> dict[bytes, int]:
-        """The ranks of all: new tokens get the lowest ids behind that no special token keeps."""
-        taken = set(self.special_tokens.values())
-        ranks = dict(self.ranks)
-        rank = len(self.tokens)
-        for token in added:
-            while rank in taken:
-                rank += 1
-            ranks[token] = rank
-            rank += 1
-        return ranks
+        return {**self.ranks, **dict(zip(added, self.free_ranks(), strict=False))}
 
     def place_special_tokens(self, ranks: Mapping[bytes, int]) -> dict[str, int]:
         behind = max(ranks.values()) + 1
@@ -331,6 +328,12 @@ class _Start:
         """What tells it from other starts: a hash of all tokens and their ranks."""
         joined = b"".join(len(token).to_bytes(4, "little") + token for token in self.tokens)
         return hashlib.sha256(joined).hexdigest()
+
+
+def _arrays(ranks: Mapping[bytes, int]) -> tuple[bytes, npt.NDArray[np.uint64], npt.NDArray[np.uint32]]:
+    """Tokens for the core: bytes joined, offsets, ids."""
+    offsets = np.cumsum([0, *map(len, ranks)], dtype=np.uint64)
+    return b"".join(ranks), offsets, np.array(list(ranks.values()), np.uint32)
 
 
 def _pattern(pattern: str | None, base: Tokenizer | None) -> Pattern:
@@ -362,14 +365,15 @@ def _whole(weights: Sequence[float] | None, sources: int) -> tuple[list[int] | N
         raise InputError(f"there are {len(weights)} weights for {sources} sources; give one for each")
     try:
         fractions = [Fraction(str(weight)) for weight in weights]
-    except ValueError as error:
+    except (ValueError, ZeroDivisionError) as error:
         raise InputError(f"a weight is no number: {error}") from error
-    if min(fractions, default=1) <= 0:
-        raise InputError(f"a weight is {min(weights)}; it must be greater than 0, or leave the source out")
+    for weight, fraction in zip(weights, fractions, strict=True):
+        if fraction <= 0:
+            raise InputError(f"a weight is {weight}; it must be greater than 0, or leave the source out")
     scale = lcm(*(fraction.denominator for fraction in fractions))
     whole = [int(fraction * scale) for fraction in fractions]
-    if max(whole, default=1) >= 1 << 32:
-        raise InputError(f"the weights {', '.join(map(str, weights))} differ too much; give them fewer digits")
+    if max([scale, *whole]) >= 1 << 32:
+        raise InputError(f"the weights {', '.join(map(str, weights))} have too many digits; give them fewer")
     return whole, scale
 
 
@@ -379,13 +383,14 @@ def _required(required_tokens: Sequence[str | bytes], pattern: Pattern) -> list[
     required = list(dict.fromkeys(t.encode() if isinstance(t, str) else t for t in required_tokens))
     for token in required:
         if pattern.scanner is not None:
-            pretokens = len(_core.scan(pattern.scanner, token))
+            is_whole = len(_core.scan(pattern.scanner, token)) == 1
         else:
-            pretokens = sum(1 for _ in pattern.compile().finditer(token.decode("utf-8", "replace")))
-        if pretokens != 1:
+            match = pattern.compile().search(token.decode("utf-8", "surrogateescape"))
+            is_whole = bool(token) and match is not None and match.span() == (0, len(match.string))
+        if not is_whole:
             raise InputError(
-                f"the required token {token.decode('utf-8', 'replace')!r} is empty or cut in {pretokens} by the split"
-                " pattern: no text would ever become it"
+                f"the required token {token.decode('utf-8', 'replace')!r} is empty, or no pretoken of the split pattern:"
+                " no text would ever become it"
             )
     return required
 
