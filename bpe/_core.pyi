@@ -109,4 +109,5 @@ def train_merges(
     save: Callable[[npt.NDArray[np.uint64]], None],
     traced: int = 0,
     trace: Callable[[int, int, int, list[int], int], None] | None = None,
+    keep: bool = False,
 ) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64], bytes, npt.NDArray[np.uint64]]: ...

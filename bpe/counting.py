@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+import weakref
+import zlib
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -27,6 +30,9 @@ VERSION = 1
 STATE = "state.json"
 SAVE_EVERY = 30.0  # seconds: what an interruption may cost
 MOST_RUNS = 32  # files of counts; when there are more, they are merged into one
+
+_OURS = re.compile(r"(state\.json|run-\d{6,}\.counts|merges-\d{6,}\.u64)")
+_UNFINISHED = re.compile(rf"\.?{_OURS.pattern}(\.\w+)?\.part")
 
 Merges = npt.NDArray[np.uint64]  # [n, 3]: the two ids that become a token, and how often they stood side by side
 
@@ -50,26 +56,38 @@ class WorkDirectory:
         self._state: dict[str, Any] = {"format": FORMAT, "version": VERSION, "settings": dict(settings), "runs": []}
         if note is not None:
             self._state["note"] = dict(note)
-        self._next = 0
         self._saved = time.monotonic()
-        if self._path is not None and (self._path / STATE).exists():
-            state = read_state(self._path)
+        if self._path is not None:
+            self._take_up(self._path, settings)
+        self._next = 1 + max((int(file.split("-")[1].split(".")[0]) for file in self._files - {STATE}), default=-1)
+
+    def _take_up(self, path: Path, settings: Mapping[str, Any]) -> None:
+        """Go on from what is there, if it is of the same work."""
+        if not path.exists():
+            if not path.absolute().parent.is_dir():
+                raise InputError(f"{path}: there is no directory {path.parent}")
+            return
+        if not path.is_dir():
+            raise InputError(f"{path}: this is no directory; name a new or an empty one")
+        if (path / STATE).exists():
+            state = read_state(path)
             for name, value in settings.items():
                 if state["settings"].get(name) != value:
                     raise InputError(
-                        f"{self._path}: this work was begun with {name} {_short(state['settings'].get(name))}, not"
+                        f"{path}: this work was begun with {name} {_short(state['settings'].get(name))}, not"
                         f" {_short(value)}; begin anew in another directory, or remove this one"
                     )
             self._state = state
-            self._next = 1 + max((int(run.split("-")[1].split(".")[0]) for run in state["runs"]), default=-1)
-        elif self._path is not None and self._path.is_dir() and any(self._path.iterdir()):
-            raise InputError(f"{self._path}: there is something else in this directory; name a new or an empty one")
+        elif any(not _is_ours(name) for name in os.listdir(path)):
+            raise InputError(f"{path}: there is something else in this directory; name a new or an empty one")
+        self._clear(but=self._files)
 
     @property
     def path(self) -> Path:
         """Made when it is first needed."""
         if self._path is None:
             self._path = Path(tempfile.mkdtemp(prefix="bpe-train-"))
+            weakref.finalize(self, shutil.rmtree, self._path, ignore_errors=True)
         self._path.mkdir(exist_ok=True)
         return self._path
 
@@ -106,11 +124,11 @@ class WorkDirectory:
         """What was learned so far."""
         if "merges" not in self._state:
             return np.zeros((0, 3), np.uint64)
-        try:
-            merges: Merges = np.load(self.path / "merges.npy", allow_pickle=False).astype(np.uint64).reshape(-1, 3)
-            return merges
-        except (OSError, ValueError, EOFError) as error:
-            raise InputError(f"{self.path / 'merges.npy'}: cannot be read ({error})") from error
+        file = self.path / self._state["merges"]
+        content = file.read_bytes()
+        if zlib.crc32(content) != self._state["merges_crc32"]:
+            raise InputError(f"{file}: is damaged; begin anew in another directory")
+        return np.frombuffer(content, np.uint64).reshape(-1, 3)
 
     @property
     def is_due(self) -> bool:
@@ -122,9 +140,7 @@ class WorkDirectory:
     ) -> None:
         """Move the counts to disk, with the place in the corpus that they reach to."""
         runs = list(self._state["runs"])
-        paths = []
-        for _ in range(counter.tables()):
-            paths.append(self._new_run())
+        paths = [str(self._new_file("run", "counts")) for _ in range(counter.tables())]
         temporary = [path + ".part" for path in paths]
         try:
             counter.write_runs(temporary)
@@ -141,40 +157,50 @@ class WorkDirectory:
             self._merge_runs()
 
     def save_merges(self, merges: Merges) -> None:
-        with write_atomically(self.path / "merges.npy") as file:
-            np.save(file, merges, allow_pickle=False)
-        self._save(merges=len(merges))
+        path = self._new_file("merges", "u64")
+        with write_atomically(path) as file:
+            file.write(merges.tobytes())
+        self._save(merges=path.name, merges_crc32=zlib.crc32(merges.tobytes()))
 
     def remove(self) -> None:
         """The work is done."""
         if self._path is not None and self._path.exists():
-            for name in [STATE, "merges.npy", *self._state["runs"]]:
-                with suppress(FileNotFoundError):
-                    (self._path / name).unlink()
-            with suppress(OSError):
-                shutil.rmtree(self._path) if self.is_temporary else self._path.rmdir()
+            self._clear()
+            with suppress(OSError):  # something else is there now
+                self._path.rmdir()
 
-    def _new_run(self) -> str:
-        name = f"run-{self._next:06}.counts"
+    @property
+    def _files(self) -> set[str]:
+        """The names of the state, and of those that it tells of."""
+        return {STATE, *self._state["runs"], self._state.get("merges", STATE)}
+
+    def _new_file(self, kind: str, suffix: str) -> Path:
+        name = f"{kind}-{self._next:06}.{suffix}"
         self._next += 1
-        return str(self.path / name)
+        return self.path / name
+
+    def _clear(self, but: Collection[str] = ()) -> None:
+        """Remove files that are ours: those that were not finished, and those that the state does not tell of yet."""
+        for name in os.listdir(self.path):
+            if _is_ours(name) and name not in but:
+                (self.path / name).unlink()
 
     def _merge_runs(self) -> None:
         if len(self._state["runs"]) < 2:
             return
-        merged = self._new_run()
+        merged = self._new_file("run", "counts")
         with replacing(merged) as temporary:
             _core.merge_runs(self.runs, str(temporary))
-        self._save(runs=[os.path.basename(merged)])
+        self._save(runs=[merged.name])
 
     def _save(self, **changes: Any) -> None:
-        before = self._state["runs"]
+        before = self._files
         self._state = {**self._state, **changes}
         if not self.is_temporary:
-            write_json(self.path / STATE, self._state)
-        for run in set(before) - set(self._state["runs"]):
+            write_json(self.path / STATE, {**self._state, "checksum": _checksum(self._state)})
+        for file in before - self._files:
             with suppress(FileNotFoundError):
-                (self.path / run).unlink()
+                (self.path / file).unlink()
         self._saved = time.monotonic()
 
 
@@ -189,12 +215,17 @@ def read_state(path: str | os.PathLike[str]) -> dict[str, Any]:
         state = json.loads(file.read_text())
     except FileNotFoundError as error:
         raise InputError(f"{path}: there is no work to go on with in this directory") from error
-    except ValueError as error:
-        raise InputError(f"{file}: is damaged ({error})") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{file}: is damaged ({error}); begin anew in another directory") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise InputError(f"{file}: is not the state of a training run")
     if state.get("version") != VERSION:
         raise InputError(f"{file}: is of version {state.get('version')}; this program knows version {VERSION}")
+    if state.pop("checksum", None) != _checksum(state):
+        raise InputError(f"{file}: is damaged; begin anew in another directory")
+    names = [*state["runs"], state.get("merges", STATE)]
+    if not all(isinstance(name, str) and _OURS.fullmatch(name) for name in names):
+        raise InputError(f"{file}: names files that are not of a training run")
     return state
 
 
@@ -284,6 +315,14 @@ def _keep(part: str, path: str) -> None:
     with open(part, "rb+") as file:
         os.fsync(file.fileno())
     os.replace(part, path)
+
+
+def _is_ours(name: str) -> bool:
+    return bool(_OURS.fullmatch(name) or _UNFINISHED.fullmatch(name))
+
+
+def _checksum(state: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps(state, sort_keys=True).encode())
 
 
 def _short(value: Any) -> str:

@@ -179,13 +179,13 @@ def train(
     }
     directory = WorkDirectory(work, settings, note)
     threads = threads or os.cpu_count() or 1
-    count = Count(chosen, list(start.special_tokens), threads, max_memory, directory)
+    counting = Count(chosen, list(start.special_tokens), threads, max_memory, directory)
     reader = read_corpus(
         listed,
         field=field,
         errors=errors,
         exclude=exclude,
-        cut=None if chosen.scanner is None else count.counter.certain_part,
+        cut=None if chosen.scanner is None else counting.counter.certain_part,
         weights=whole_weights,
         start=directory.position,
         batch_bytes=BATCH_BYTES,
@@ -194,16 +194,16 @@ def train(
 
     def tell(phase: Literal["count", "merge"], done: int) -> None:
         if progress is not None:
-            progress(Progress(phase, count.documents, count.size, read, reader.total, done, merges))
+            progress(Progress(phase, counting.documents, counting.size, read, reader.total, done, merges))
 
     if not directory.counted:
         for batch in reader:
-            count.add(batch)
+            counting.add(batch)
             read = batch.read
             tell("count", 0)
-    counts = directory.counts() if directory.counted else count.finish()
+    counts = directory.counts() if directory.counted else counting.finish()
     if isinstance(counts, _core.Counter) and not len(counts):
-        raise InputError(f"no text to train on: {count.documents} documents hold {count.size} bytes")
+        raise InputError(f"no text to train on: {counting.documents} documents hold {counting.size} bytes")
     counted = time.monotonic()
 
     # 3. Learn merges. Those that an earlier run has learned are a part of what it starts from.
@@ -229,13 +229,14 @@ def train(
         counts,
         *before,
         merges - len(earlier),
-        min_frequency * scale,
+        min(min_frequency * scale, 2**64 - 1),
         max_token_length or 0,
         threads,
         learn,
         save,
         0 if traced is None else max(0, trace - len(earlier)),
         show,
+        keep=bool(required),
     )
     learned = np.concatenate((earlier, fresh))
     tell("merge", len(learned))
@@ -247,8 +248,6 @@ def train(
 
     # 4. Name the tokens: what there was, the merges, required tokens, special tokens.
     kept, added = _with_required(start, learned, required, merges)
-    for i in reversed(range(kept, len(learned))):  # merges that had to make room
-        np.add.at(uses, learned[i, :2], uses[len(start.tokens) + i])
     ends = np.concatenate((before[1], before[1][-1] + offsets[1:]))[: 1 + len(start.ranks) + kept]
     text = (before[0] + joined)[: int(ends[-1])] + b"".join(added)
     ends = np.concatenate((ends, ends[-1] + np.cumsum([len(token) for token in added], dtype=np.uint64)))
@@ -257,16 +256,20 @@ def train(
     tokenizer = Tokenizer._from_arrays(name, chosen, text, ends.data, ids.data, specials)
     if trained is not None:
         final_id = np.concatenate((np.arange(len(start.tokens), dtype=np.uint32), new_ids))
-        final_uses = np.zeros(int(ids.max()) + 1)
-        np.add.at(final_uses, final_id[: len(start.tokens) + kept], uses[: len(start.tokens) + kept] / scale)
+        if required:  # they have changed how the text is encoded, and so have merges that made room for them
+            never, nothing = (lambda _: False), (lambda _: None)
+            _, final_uses, _, _ = _core.train_merges(counts, text, ends, ids, 0, 1, 0, threads, never, nothing)
+        else:
+            final_uses = np.zeros(int(ids.max()) + 1, np.uint64)
+            final_uses[final_id[: len(uses)]] = uses
         trained(
             Trained(
                 tokenizer,
                 final_id[learned[:kept, :2]],
                 learned[:kept, 2] / scale,
-                final_uses,
-                count.documents,
-                count.size,
+                final_uses / scale,
+                counting.documents,
+                counting.size,
                 reader.invalid,
                 {"count": counted - began, "merge": time.monotonic() - counted},
             )
@@ -309,11 +312,8 @@ class _Start:
         return tokens
 
     def arrays_after(self, merges: Merges) -> tuple[bytes, npt.NDArray[np.uint64], npt.NDArray[np.uint32]]:
-        """The same for the core: bytes joined, offsets, ids."""
-        tokens = self.tokens_after(merges)
-        ids = np.array([id for id, token in enumerate(tokens) if token], np.uint32)
-        lengths = [len(tokens[id]) for id in ids]
-        return b"".join(tokens), np.concatenate(([0], np.cumsum(lengths))).astype(np.uint64), ids
+        """The same for the core."""
+        return _arrays({token: id for id, token in enumerate(self.tokens_after(merges)) if token})
 
     def new_ids(self, count: int) -> npt.NDArray[np.uint32]:
         """The ids of new tokens: the lowest behind those there are that no special token keeps."""
@@ -331,6 +331,12 @@ class _Start:
         """What tells it from other starts: a hash of all tokens and their ranks."""
         joined = b"".join(len(token).to_bytes(4, "little") + token for token in self.tokens)
         return hashlib.sha256(joined).hexdigest()
+
+
+def _arrays(ranks: Mapping[bytes, int]) -> tuple[bytes, npt.NDArray[np.uint64], npt.NDArray[np.uint32]]:
+    """Tokens for the core: bytes joined, offsets, ids."""
+    offsets = np.cumsum([0, *map(len, ranks)], dtype=np.uint64)
+    return b"".join(ranks), offsets, np.array(list(ranks.values()), np.uint32)
 
 
 def _pattern(pattern: str | None, base: Tokenizer | None) -> Pattern:
@@ -362,14 +368,15 @@ def _whole(weights: Sequence[float] | None, sources: int) -> tuple[list[int] | N
         raise InputError(f"there are {len(weights)} weights for {sources} sources; give one for each")
     try:
         fractions = [Fraction(str(weight)) for weight in weights]
-    except ValueError as error:
+    except (ValueError, ZeroDivisionError) as error:
         raise InputError(f"a weight is no number: {error}") from error
-    if min(fractions, default=1) <= 0:
-        raise InputError(f"a weight is {min(weights)}; it must be greater than 0, or leave the source out")
+    for weight, fraction in zip(weights, fractions, strict=True):
+        if fraction <= 0:
+            raise InputError(f"a weight is {weight}; it must be greater than 0, or leave the source out")
     scale = lcm(*(fraction.denominator for fraction in fractions))
     whole = [int(fraction * scale) for fraction in fractions]
-    if max(whole, default=1) >= 1 << 32:
-        raise InputError(f"the weights {', '.join(map(str, weights))} differ too much; give them fewer digits")
+    if max([scale, *whole]) >= 1 << 32:
+        raise InputError(f"the weights {', '.join(map(str, weights))} have too many digits; give them fewer")
     return whole, scale
 
 
@@ -379,13 +386,14 @@ def _required(required_tokens: Sequence[str | bytes], pattern: Pattern) -> list[
     required = list(dict.fromkeys(t.encode() if isinstance(t, str) else t for t in required_tokens))
     for token in required:
         if pattern.scanner is not None:
-            pretokens = len(_core.scan(pattern.scanner, token))
+            is_whole = len(_core.scan(pattern.scanner, token)) == 1
         else:
-            pretokens = sum(1 for _ in pattern.compile().finditer(token.decode("utf-8", "replace")))
-        if pretokens != 1:
+            match = pattern.compile().search(token.decode("utf-8", "surrogateescape"))
+            is_whole = bool(token) and match is not None and match.span() == (0, len(match.string))
+        if not is_whole:
             raise InputError(
-                f"the required token {token.decode('utf-8', 'replace')!r} is empty or cut in {pretokens} by the split"
-                " pattern: no text would ever become it"
+                f"the required token {token.decode('utf-8', 'replace')!r} is empty, or no pretoken of the pattern:"
+                " no text would ever become it"
             )
     return required
 

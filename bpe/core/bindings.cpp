@@ -10,6 +10,7 @@
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
 
 #include <algorithm>
 #include <cstring>
@@ -802,7 +803,7 @@ nb::tuple counted_words(Counter& counter) {
 // Words that were counted: in memory, or in a run.
 class CountedWords : public WordSource {
  public:
-    CountedWords(Counter* counter, std::string run) : counter_(counter), run_(std::move(run)) {}
+    CountedWords(Counter* counter, std::string run, bool keep) : counter_(counter), run_(std::move(run)), keep_(keep) {}
     void visit(const std::function<void(Bytes, std::uint64_t)>& visit) override {
         if (!counter_) return visit_run(run_, visit);
         const WordCounts& words = counter_->words();
@@ -811,20 +812,21 @@ class CountedWords : public WordSource {
         }
     }
     void release() override {
-        if (counter_) counter_->clear();
+        if (counter_ && !keep_) counter_->clear();
     }
 
  private:
     Counter* counter_;
     std::string run_;
+    bool keep_;
 };
 
 nb::tuple train(nb::handle counted, nb::bytes tokens, InputArray<std::uint64_t> offsets, InputArray<Id> ids,
                 std::size_t merges, std::uint64_t min_frequency, std::size_t max_token_length, std::size_t threads,
-                nb::callable progress, nb::callable save, std::size_t traced, nb::object trace) {
+                nb::callable progress, nb::callable save, std::size_t traced, nb::object trace, bool keep) {
     const bool in_memory = nb::isinstance<Counter>(counted);
     CountedWords words(in_memory ? nb::cast<Counter*>(counted) : nullptr,
-                       in_memory ? std::string() : nb::cast<std::string>(counted));
+                       in_memory ? std::string() : nb::cast<std::string>(counted), keep);
     TrainerOptions options;
     options.base =
         std::make_shared<Vocabulary>(Bytes(reinterpret_cast<const std::uint8_t*>(tokens.c_str()), tokens.size()),
@@ -1021,10 +1023,10 @@ as one character that is neither letter, number nor white space, and is kept.)")
     m.def("train_merges", &train, nb::arg("counted"), nb::arg("tokens"), nb::arg("offsets"), nb::arg("ids"),
           nb::arg("merges"), nb::arg("min_frequency"), nb::arg("max_token_length"), nb::arg("threads"),
           nb::arg("progress"), nb::arg("save"), nb::arg("traced") = 0, nb::arg("trace").none() = nb::none(),
-          "Learns merges from a Counter, which is empty afterwards, or from a run. `progress` gets their number now "
-          "and then;"
-          " where it returns True, `save` gets the merges. In the end it gives these, how often each id is "
-          "used, and the bytes of the new tokens with their offsets.");
+          nb::arg("keep") = false,
+          "Learns merges from a Counter, which is empty afterwards unless `keep`, or from a run. `progress` gets their "
+          "number now and then; where it returns True, `save` gets the merges. In the end it gives these, how often "
+          "each id is used, and the bytes of the new tokens with their offsets.");
 }
 
 }  // namespace bpe

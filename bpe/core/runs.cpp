@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
 #include <memory>
 #include <queue>
 #include <stdexcept>
@@ -78,7 +79,8 @@ class RunWriter {
 // Goes through a run; `word` and `count` are good until the next call.
 class RunReader {
  public:
-    explicit RunReader(const std::string& path) : path_(path), file_(open_file(path, "rb")) {
+    explicit RunReader(const std::string& path)
+        : path_(path), file_(open_file(path, "rb")), file_size_(std::filesystem::file_size(path)) {
         std::uint8_t magic[8];
         read(magic, sizeof magic);
         if (std::memcmp(magic, kMagic.data(), sizeof magic) != 0) damaged();
@@ -91,7 +93,7 @@ class RunReader {
         if (at_ == block_.size() && !read_block()) return false;
         const std::uint64_t size = number();
         count = number();
-        if (size > block_.size() - at_) damaged();
+        if (!size || !count || size > block_.size() - at_) damaged();
         word = {block_.data() + at_, size};
         at_ += size;
         return true;
@@ -112,7 +114,7 @@ class RunReader {
             size = size << 8 | head[i];
             sum = sum << 8 | head[8 + i];
         }
-        if (size > std::uint64_t{1} << 33) damaged();
+        if (size > file_size_) damaged();
         block_.resize(size);
         if (size) read(block_.data(), size);
         if (hash_bytes(block_.data(), size) != sum) damaged();
@@ -132,6 +134,7 @@ class RunReader {
 
     std::string path_;
     File file_;
+    std::uint64_t file_size_;
     Buffer<std::uint8_t> block_;
     std::size_t at_ = 0;
 };

@@ -175,12 +175,13 @@ void Vocabulary::index_pairs() {
     std::vector<Id> parts;
     for (std::size_t first = 0; first < by_length.size();) {
         const std::size_t length = bytes_of(by_length[first]).size();
-        jobs.clear();
-        parts.resize(std::max(parts.size(), kTogether * length));
         std::size_t last = first;
-        for (; last < by_length.size() && jobs.size() < kTogether && bytes_of(by_length[last]).size() == length;
-             ++last) {
-            jobs.push_back({bytes_of(by_length[last]).data(), length, parts.data() + jobs.size() * length, 0});
+        while (last < by_length.size() && last - first < kTogether && bytes_of(by_length[last]).size() == length)
+            ++last;
+        parts.resize(std::max(parts.size(), (last - first) * length));
+        jobs.clear();
+        for (std::size_t i = first; i < last; ++i) {
+            jobs.push_back({bytes_of(by_length[i]).data(), length, parts.data() + (i - first) * length, 0});
         }
         merger.merge(jobs);
         for (std::size_t j = 0; j < jobs.size(); ++j) {

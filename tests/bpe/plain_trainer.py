@@ -1,54 +1,107 @@
-"""Training by the definition: all pairs counted anew before each merge. Slow, short, and the oracle of the fast one."""
+"""Training by the definition. Slow, short, and the oracle of the fast one."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+Word = tuple[bytes, ...]  # the tokens that a pretoken is encoded to
 
 
-def plain_merges(
-    words: Iterable[bytes],
+@dataclass(frozen=True)
+class PlainMerge:
+    left: int
+    right: int
+    count: int
+    words: set[Word]
+    """The most frequent words with the pair, as they were encoded before the merge."""
+
+
+@dataclass(frozen=True)
+class PlainTraining:
+    tokens: list[bytes]
+    """That were learned, in their order. The first one's id is that behind the base's highest."""
+    merges: list[PlainMerge]
+    uses: Counter[bytes]
+    """How often each token stands in the text at the end."""
+
+
+def plain_training(
+    words: Iterable[bytes] | Mapping[bytes, int],
     merges: int,
     *,
-    byte_order: Sequence[int] = range(256),
+    base: Mapping[bytes, int] | Iterable[bytes] = tuple(bytes([byte]) for byte in range(256)),
     min_frequency: int = 1,
     max_token_length: int | None = None,
-) -> list[bytes]:
-    """The tokens that `merges` merges make, in their order.
+) -> PlainTraining:
+    """Before each merge all words are encoded with the tokens so far, and the pairs of neighbours are counted.
+
+    The pair with the highest count is merged, of several the one with the lowest ids.
 
     Args:
-        words: the pretokens, each as often as it occurs.
-        byte_order: the byte that each base id stands for; ids break ties.
+        words: the pretokens, each as often as it occurs, or with its count.
+        merges: how many; fewer where no pair is left.
+        base: the ids of the tokens to begin with; without ids, the first has 0.
     """
-    tokens = [bytes([byte]) for byte in byte_order]
-    id_of_byte = {byte: id for id, byte in enumerate(byte_order)}
-    counts = {tuple(id_of_byte[byte] for byte in word): count for word, count in Counter(words).items()}
-    for _ in range(merges):
-        pairs: Counter[tuple[int, int]] = Counter()
-        for word, count in counts.items():
-            for pair in zip(word, word[1:], strict=False):
-                pairs[pair] += count
+    ids = dict(base) if isinstance(base, Mapping) else {token: id for id, token in enumerate(base)}
+    first = max(ids.values()) + 1
+    counts = Counter(words)
+    encoded = {word: plain_encode(word, ids) for word in counts}
+    learned: list[bytes] = []
+    done: list[PlainMerge] = []
+    for id in range(first, first + merges):
+        pairs: Counter[tuple[bytes, bytes]] = Counter()
+        for word, tokens in encoded.items():
+            for pair in zip(tokens, tokens[1:], strict=False):
+                pairs[pair] += counts[word]
         candidates = [
-            (-count, pair)
-            for pair, count in pairs.items()
-            if count >= min_frequency and len(tokens[pair[0]] + tokens[pair[1]]) <= (max_token_length or 1 << 62)
+            (-count, ids[left], ids[right], left + right)
+            for (left, right), count in pairs.items()
+            if count >= min_frequency and len(left + right) <= (max_token_length or 1 << 62)
         ]
         if not candidates:
             break
-        _, (left, right) = min(candidates)
-        counts = {_merge(word, left, right, len(tokens)): count for word, count in counts.items()}
-        tokens.append(tokens[left] + tokens[right])
-    return tokens[256:]
+        negative, left_id, right_id, token = min(candidates)
+        done.append(PlainMerge(left_id, right_id, -negative, _most_frequent(encoded, counts, ids, left_id, right_id)))
+        learned.append(token)
+        ids[token] = id
+        # Only in words that hold its bytes can a token be used.
+        encoded.update((word, plain_encode(word, ids)) for word in encoded if token in word)
+    uses: Counter[bytes] = Counter()
+    for word, tokens in encoded.items():
+        for token in tokens:
+            uses[token] += counts[word]
+    return PlainTraining(learned, done, uses)
 
 
-def _merge(word: tuple[int, ...], left: int, right: int, merged: int) -> tuple[int, ...]:
-    result: list[int] = []
-    i = 0
-    while i < len(word):
-        if word[i : i + 2] == (left, right):
-            result.append(merged)
-            i += 2
-        else:
-            result.append(word[i])
-            i += 1
-    return tuple(result)
+def plain_merges(words: Iterable[bytes] | Mapping[bytes, int], merges: int, **options: object) -> list[bytes]:
+    """The tokens that are learned."""
+    return plain_training(words, merges, **options).tokens  # type: ignore[arg-type]
+
+
+def plain_encode(word: bytes, ranks: Mapping[bytes, int]) -> Word:
+    """As tiktoken encodes a pretoken: the whole one if it is a token; else single bytes, of which two neighbours are
+    joined while some are a token, those with the lowest rank first, the leftmost among equals."""
+    if word in ranks:
+        return (word,)
+    parts = [word[i : i + 1] for i in range(len(word))]
+    none = len(ranks) + max(ranks.values()) + 1
+    while len(parts) > 1:
+        rank, i = min((ranks.get(parts[i] + parts[i + 1], none), i) for i in range(len(parts) - 1))
+        if rank == none:
+            break
+        parts[i : i + 2] = [parts[i] + parts[i + 1]]
+    return tuple(parts)
+
+
+def _most_frequent(
+    encoded: Mapping[bytes, Word], counts: Mapping[bytes, int], ids: Mapping[bytes, int], left: int, right: int
+) -> set[Word]:
+    holding = [
+        (counts[word], tokens)
+        for word, tokens in encoded.items()
+        if any(ids[a] == left and ids[b] == right for a, b in zip(tokens, tokens[1:], strict=False))
+    ]
+    most = max(count for count, _ in holding)
+    return {tokens for count, tokens in holding if count == most}

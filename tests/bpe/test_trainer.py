@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
@@ -10,20 +13,21 @@ import regex
 import tokenizers
 from hypothesis import example, given
 from hypothesis import strategies as st
-from plain_trainer import plain_merges
-from references import any_text, is_pinned
+from plain_trainer import plain_encode, plain_merges, plain_training
+from references import any_text, encoding_of, is_pinned
 from tokenizers import models, pre_tokenizers, trainers
 
-from bpe import InputError, Tokenizer, _core, train
+from bpe import InputError, Tokenizer, train
 from bpe.formats.huggingface import byte_characters
 from bpe.patterns import GPT2, LLAMA3
-from bpe.trainer import Progress, Trained
+from bpe.trainer import Progress, Step, Trained
 
 TieBreak = Literal["bytes", "huggingface"]
 
-ORDERS: dict[TieBreak, list[int]] = {
-    "bytes": list(range(256)),
-    "huggingface": sorted(range(256), key=lambda byte: byte_characters()[byte]),
+BYTES = [bytes([byte]) for byte in range(256)]
+ORDERS: dict[TieBreak, list[bytes]] = {
+    "bytes": BYTES,
+    "huggingface": sorted(BYTES, key=lambda byte: byte_characters()[byte[0]]),
 }
 
 
@@ -50,6 +54,21 @@ tying_text = st.lists(
 ).map(" ".join)
 
 
+WORDS = regex.compile(rb"\S+|\s")
+
+
+def uses_of(trained: Trained) -> Counter[bytes]:
+    """How often each token is used, by its bytes."""
+    return Counter({trained.tokenizer.decode_single_token_bytes(id): n for id, n in enumerate(trained.uses) if n})
+
+
+def uses_in(tokenizer: Tokenizer, texts: Sequence[str]) -> Counter[bytes]:
+    """The same, where the texts are encoded. Ours and tiktoken's ids are the same."""
+    ids = [tokenizer.encode_ordinary(text) for text in texts]
+    assert ids == encoding_of(tokenizer).encode_ordinary_batch(list(texts))
+    return Counter(tokenizer.decode_single_token_bytes(id) for each in ids for id in each)
+
+
 @given(
     text=tying_text,
     tie_break=st.sampled_from(list(ORDERS)),
@@ -63,7 +82,7 @@ def test_merges_are_those_of_the_definition(
 ) -> None:
     words = [word.encode() for word in regex.findall(r"\S+|\s", text)]
     expected = plain_merges(
-        words, 1000, byte_order=ORDERS[tie_break], min_frequency=min_frequency, max_token_length=max_token_length
+        words, 1000, base=ORDERS[tie_break], min_frequency=min_frequency, max_token_length=max_token_length
     )
     options = {"tie_break": tie_break, "min_frequency": min_frequency, "max_token_length": max_token_length}
     assert learn(text, **options) == expected
@@ -85,12 +104,27 @@ def test_300_merges_on_two_sample_texts_are_those_of_the_definition(
     assert learned(tokenizer) == plain_merges(words, 300)
 
 
-def test_each_merge_is_counted_as_often_as_it_stood_in_the_text() -> None:
+@given(text=tying_text)
+def test_merges_are_told_with_their_counts_and_tokens_with_their_uses(text: str) -> None:
+    expected = plain_training(WORDS.findall(text.encode()), 1000)
     told: list[Trained] = []
-    train([[b"aaa aaa ab"] * 2], 259, r"\S+|\s", (), trained=told.append)
-    assert told[0].pairs.tolist() == [[97, 97], [256, 97], [97, 98]]
-    assert told[0].counts.tolist() == [8, 4, 2]
-    assert {id: n for id, n in enumerate(told[0].uses) if n} == {32: 4, 257: 4, 258: 2}
+    tokenizer = train([[text]], 1256, WORDS.pattern.decode(), (), allow_smaller=True, trained=told.append)
+    assert told[0].pairs.tolist() == [[merge.left, merge.right] for merge in expected.merges]
+    assert told[0].counts.tolist() == [merge.count for merge in expected.merges]
+    assert uses_of(told[0]) == expected.uses == uses_in(tokenizer, [text])
+
+
+@given(text=tying_text, trace=st.integers(0, 8))
+def test_traced_merges_are_shown_in_a_most_frequent_word(text: str, trace: int) -> None:
+    expected = plain_training(WORDS.findall(text.encode()), 1000)
+    steps: list[Step] = []
+    train([[text]], 1256, WORDS.pattern.decode(), (), allow_smaller=True, trace=trace, traced=steps.append)
+    assert len(steps) == min(trace, len(expected.merges))
+    for rank, (step, merge) in enumerate(zip(steps, expected.merges, strict=False), 256):
+        assert (step.rank, step.times) == (rank, merge.count)
+        assert step.left + step.right == expected.tokens[rank - 256]
+        assert tuple(step.word) in merge.words
+        assert step.word[step.place : step.place + 2] == [step.left, step.right]
 
 
 # Hugging Face's trainer
@@ -135,6 +169,174 @@ def test_min_frequency_ends_training_where_hugging_face_s_ends(corpora: Path) ->
     assert ours.n_vocab == theirs.get_vocab_size() < 6000
 
 
+# Weights
+
+
+@given(
+    texts=st.lists(tying_text, min_size=1, max_size=3),
+    times=st.lists(st.integers(1, 9), min_size=3, max_size=3),
+    parts=st.sampled_from([1, 2, 3, 7, 8, 100]),
+    min_frequency=st.integers(1, 3),
+)
+def test_weights_are_exact(texts: list[str], times: list[int], parts: int, min_frequency: int) -> None:
+    repeated = [[text] * n for text, n in zip(texts, times, strict=False)]
+    expected = plain_training(
+        [word for each in repeated for text in each for word in WORDS.findall(text.encode())],
+        1000,
+        min_frequency=min_frequency * parts,
+    )
+    told: list[Trained] = []
+    tokenizer = train(
+        [[text] for text in texts],
+        1256,
+        WORDS.pattern.decode(),
+        (),
+        weights=[Fraction(n, parts) for n, _ in zip(times, texts, strict=False)],
+        min_frequency=min_frequency,
+        allow_smaller=True,
+        trained=told.append,
+    )
+    assert learned(tokenizer) == expected.tokens
+    assert told[0].counts.tolist() == [merge.count / parts for merge in expected.merges]
+    assert uses_of(told[0]) == {token: n / parts for token, n in expected.uses.items()}
+
+
+def test_decimal_fractions_are_exact_as_weights() -> None:
+    # 0.1 + 0.2 is not 0.3 in binary: there, "ab" would not tie with "cd", or win.
+    sources = [["ab"], ["ab"], ["cd"]]
+    tokenizer = train(sources, 257, "gpt2", (), weights=[0.1, "0.2", 0.3], allow_smaller=True)
+    assert learned(tokenizer) == []  # each stands 0.3 times
+    tokenizer = train([["ab ab ab ab"], ["cd cd cd"]], 257, r"\S+|\s", (), weights=[0.3, 0.4])
+    assert learned(tokenizer) == [b"ab"]  # both 1.2 times
+
+
+@given(
+    texts=st.lists(tying_text, min_size=2, max_size=2),
+    weights=st.lists(st.sampled_from([1, 2, 3, 2**31, 2**32 - 2, 2**32 - 1]), min_size=2, max_size=2),
+)
+def test_counts_beyond_32_bits_are_exact(texts: list[str], weights: list[int]) -> None:
+    words: Counter[bytes] = Counter()
+    for text, weight in zip(texts, weights, strict=True):
+        for word in WORDS.findall(text.encode()):
+            words[word] += weight
+    expected = plain_training(words, 1000)
+    told: list[Trained] = []
+    sources = [[text] for text in texts]
+    train(sources, 1256, WORDS.pattern.decode(), (), weights=weights, allow_smaller=True, trained=told.append)
+    assert learned(told[0].tokenizer) == expected.tokens
+    assert told[0].counts.tolist() == [merge.count for merge in expected.merges]
+
+
+def test_counts_beyond_53_bits_are_compared_exactly() -> None:
+    # As floating-point numbers, these two counts are the same.
+    count = 2**20 * 4 * (2**32 - 1)
+    assert float(count) == float(count + 1)
+    sources = [[" ab" * 2**20] * 4, [" cd" * 2**20] * 4, ["cd"]]
+    tokenizer = train(sources, 257, "gpt2", (), weights=[2**32 - 1, 2**32 - 1, 1])
+    assert learned(tokenizer) == [b"cd"]
+
+
+def test_many_pairs_with_counts_near_the_32nd_bit_are_learned_at_once() -> None:
+    # The sketch of counts holds 32 bits: what it says of these is only that they are many.
+    letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+    words = [a + b for a in letters for b in letters]
+    tokenizer = train([[" ".join(words)], ["!!"]], 256 + 300, r"\S+|\s", (), weights=["4.1", "0.000000001"])
+    assert learned(tokenizer) == [word.encode() for word in sorted(words)[:300]]
+
+
+def test_unusable_weights_are_refused() -> None:
+    sources = [["ab"], ["cd"]]
+    for weights, words in [
+        ([1], "1 weights for 2 sources"),
+        ([1, 0], "a weight is 0;"),
+        ([1, "-0.5"], "a weight is -0.5;"),
+        ([1, "x"], "no number"),
+        ([1, "1/0"], "no number"),
+        ([1, float("nan")], "no number"),
+        ([1, float("inf")], "no number"),
+        ([1, 1e-30], "too many digits"),
+        ([1e10, 1], "too many digits"),
+    ]:
+        with pytest.raises(InputError, match=words):
+            train(sources, 300, "gpt2", (), weights=weights, allow_smaller=True)  # type: ignore[arg-type]
+
+
+# Required tokens
+
+
+def required_after(learned: list[bytes], required: list[bytes], room: int) -> tuple[list[bytes], list[bytes]] | None:
+    """The merges that stay, as many as can, and what has to be added to them; None where there is no room."""
+    for kept in range(min(len(learned), room), -1, -1):
+        ranks = {token: rank for rank, token in enumerate(BYTES + learned[:kept])}
+        known = len(ranks)
+        for token in required:
+            parts = plain_encode(token, ranks)
+            for i in range(2, len(parts) + 1):
+                ranks.setdefault(b"".join(parts[:i]), len(ranks))
+        if len(ranks) - known + kept <= room:
+            return learned[:kept], list(ranks)[known:]
+    return None
+
+
+@given(
+    text=tying_text,
+    required=st.lists(st.text("abcdé", min_size=1, max_size=9).map(str.encode), max_size=4),
+    room=st.integers(0, 30),
+)
+@example(text="aaaa aaaa bb", required=[b"xy"], room=2)  # the pair (aa, aa) makes room
+def test_required_tokens_are_there_and_all_merges_that_fit_beside_them(
+    text: str, required: list[bytes], room: int
+) -> None:
+    expected = required_after(plain_merges(WORDS.findall(text.encode()), room), required, room)
+    told: list[Trained] = []
+
+    def grown() -> Tokenizer:
+        return train(
+            [[text]],
+            256 + room,
+            WORDS.pattern.decode(),
+            (),
+            required_tokens=required,
+            allow_smaller=True,
+            trained=told.append,
+        )
+
+    if expected is None:
+        with pytest.raises(InputError, match="the required tokens need"):
+            grown()
+        return
+    tokenizer = grown()
+    kept, added = expected
+    assert learned(tokenizer) == kept + added
+    assert told[0].pairs.shape == (len(kept), 2)
+    assert uses_of(told[0]) == uses_in(tokenizer, [text])
+    for token in required:
+        assert tokenizer.encode_single_token(token) in tokenizer.mergeable_ranks.values()
+        assert tokenizer._core.merge_plain(token) == [tokenizer.encode_single_token(token)]
+
+
+def test_required_tokens_may_be_cut_characters_and_may_leave_a_vocabulary_unfilled() -> None:
+    tokenizer = train([["日日 日"]], 400, "llama3", (), required_tokens=[b"\xe6\x97", "日本", " ab"])
+    assert {b"\xe6\x97", "日本".encode(), b" ab"} <= set(tokenizer.mergeable_ranks)
+    assert tokenizer.n_vocab < 400
+
+
+def test_required_tokens_that_no_text_would_become_are_refused() -> None:
+    for pattern, tokens in [
+        ("gpt2", ["a b"]),
+        ("gpt2", [""]),
+        ("gpt2", ["ab", "12a"]),
+        (r"\S+|\s", ["a b"]),
+        (r"\w+", ["a!"]),
+        (r"\w+", ["!"]),
+        (r"\w+", [b""]),
+    ]:
+        with pytest.raises(InputError, match="the required token"):
+            train([["text"]], 300, pattern, (), required_tokens=tokens)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="one string"):
+        train([["text"]], 300, "gpt2", (), required_tokens="ab")
+
+
 # Special tokens
 
 
@@ -175,24 +377,6 @@ def test_the_result_does_not_depend_on_threads_or_on_how_documents_are_batched(
     assert list(ranks(2)) == list(ranks(7)) == list(expected)
     monkeypatch.setattr("bpe.trainer.BATCH_BYTES", 1000)
     assert list(ranks(3)) == list(expected)
-
-
-@given(texts=st.lists(any_text, max_size=6), threads=st.integers(1, 8), weight=st.integers(1, 5))
-def test_pretokens_are_counted_alike_on_any_number_of_threads(texts: list[str], threads: int, weight: int) -> None:
-    expected: dict[bytes, int] = {}
-    for text in texts:
-        content = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
-        begin = 0
-        for end in _core.scan(2, content).tolist():
-            expected[content[begin:end]] = expected.get(content[begin:end], 0) + weight
-            begin = end
-    counter = _core.Counter(2, _core.SpecialTokens({}))
-    counter.add(texts, weight, threads)
-    words, offsets, counts = counter.counts()
-    ends = offsets.tolist()
-    found = {words[a:b]: count for a, b, count in zip(ends, ends[1:], counts.tolist(), strict=False)}
-    assert found == expected
-    assert len(counter) == len(expected)
 
 
 def test_more_threads_than_a_machine_can_have_are_no_harm() -> None:
