@@ -110,4 +110,5 @@ def train_merges(
     traced: int = 0,
     trace: Callable[[int, int, int, list[int], int], None] | None = None,
     keep: bool = False,
+    memory: int = 0,
 ) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64], bytes, npt.NDArray[np.uint64]]: ...

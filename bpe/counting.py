@@ -281,6 +281,10 @@ class Count:
             return self._work.counts()
         return self.counter
 
+    def memory_left(self) -> int:
+        """For merging what `finish` gave, in bytes; 0 for no limit."""
+        return 0 if self._limit is None else max(1, self._limit - self.counter.memory())
+
     def _save(self, *, counted: bool = False) -> None:
         self._work.save_counts(self.counter, self._position, self.documents, self.size, counted=counted)
 

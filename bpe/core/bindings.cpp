@@ -823,7 +823,8 @@ class CountedWords : public WordSource {
 
 nb::tuple train(nb::handle counted, nb::bytes tokens, InputArray<std::uint64_t> offsets, InputArray<Id> ids,
                 std::size_t merges, std::uint64_t min_frequency, std::size_t max_token_length, std::size_t threads,
-                nb::callable progress, nb::callable save, std::size_t traced, nb::object trace, bool keep) {
+                nb::callable progress, nb::callable save, std::size_t traced, nb::object trace, bool keep,
+                std::size_t memory) {
     const bool in_memory = nb::isinstance<Counter>(counted);
     CountedWords words(in_memory ? nb::cast<Counter*>(counted) : nullptr,
                        in_memory ? std::string() : nb::cast<std::string>(counted), keep);
@@ -852,6 +853,7 @@ nb::tuple train(nb::handle counted, nb::bytes tokens, InputArray<std::uint64_t> 
         }
         return !failed;
     };
+    options.memory = memory;
     options.traced = traced;
     options.trace = [&](const Merge& merge, std::span<const Id> word, std::size_t place) {
         const nb::gil_scoped_acquire acquire;
@@ -1023,7 +1025,7 @@ as one character that is neither letter, number nor white space, and is kept.)")
     m.def("train_merges", &train, nb::arg("counted"), nb::arg("tokens"), nb::arg("offsets"), nb::arg("ids"),
           nb::arg("merges"), nb::arg("min_frequency"), nb::arg("max_token_length"), nb::arg("threads"),
           nb::arg("progress"), nb::arg("save"), nb::arg("traced") = 0, nb::arg("trace").none() = nb::none(),
-          nb::arg("keep") = false,
+          nb::arg("keep") = false, nb::arg("memory") = 0,
           "Learns merges from a Counter, which is empty afterwards unless `keep`, or from a run. `progress` gets their "
           "number now and then; where it returns True, `save` gets the merges. In the end it gives these, how often "
           "each id is used, and the bytes of the new tokens with their offsets.");

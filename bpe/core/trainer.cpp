@@ -40,7 +40,7 @@ class Cells {
     static constexpr Id kSeparator = kMark - 1;
 
     // The words, encoded with the vocabulary. `uses` gets the counts of those that are one token.
-    Cells(WordSource& words, const Vocabulary& vocabulary, std::vector<Count>& uses);
+    Cells(WordSource& words, const Vocabulary& vocabulary, std::vector<Count>& uses, std::size_t memory);
 
     Position size() const { return size_; }
     Id operator[](Position at) const { return cells_[at]; }
@@ -188,7 +188,7 @@ class WordEncoder {
 };
 
 // Two passes: how many cells the words of each count may take, then where each goes.
-Cells::Cells(WordSource& words, const Vocabulary& vocabulary, std::vector<Count>& uses)
+Cells::Cells(WordSource& words, const Vocabulary& vocabulary, std::vector<Count>& uses, std::size_t memory)
     : spans_(vocabulary.id_limit(), 1) {
     // Most words are rare: their counts are numbers in an array.
     constexpr Count kRare = 1 << 16;
@@ -202,6 +202,10 @@ Cells::Cells(WordSource& words, const Vocabulary& vocabulary, std::vector<Count>
         total += word.size() + 1;
     });
     if (total > 0xFFFFFFFF) throw std::length_error("the distinct pretokens hold more than 4 GiB");
+    if (const std::size_t needed = total * sizeof(Id) / 4 * 5; memory && needed > memory) {
+        throw std::length_error("merging needs " + std::to_string(needed / 1'000'000) + " MB of memory, and has " +
+                                std::to_string(memory / 1'000'000) + " MB");
+    }
     Position start = 1;
     const auto add_group = [&](Count count, std::uint64_t& room) {
         if (!room) return;
@@ -434,12 +438,12 @@ class Sketch {
     Sketch(std::size_t sums, Count threshold)
         : sums_(sums),
           shift_(64 - std::countr_zero(sums)),
-          unit_((threshold + kMost - 1) / kMost),
+          unit_(threshold / kMost + 1),
           most_((threshold + unit_ - 1) / unit_) {}
 
     // How many sums serve so many pairs.
     static std::size_t size_for(std::size_t pairs) {
-        return std::bit_ceil(std::clamp<std::size_t>(pairs, std::size_t{1} << 19, std::size_t{1} << 26));
+        return std::bit_ceil(std::clamp<std::size_t>(pairs, std::size_t{1} << 18, std::size_t{1} << 24));
     }
 
     // Nothing, if it is not `wanted`. Many pairs of the same count come one after the other.
@@ -456,13 +460,13 @@ class Sketch {
     bool may_reach(Pair pair) const { return sums_[slot_of(pair)] >= most_; }
 
  private:
-    static constexpr Count kMost = 0x7FFF;
+    static constexpr Count kMost = 0x7FFFFFFF;
     std::size_t slot_of(Pair pair) const { return hash_of(pair, pair >> 7) >> shift_; }
-    void add_units(std::uint16_t& sum, Count units) const {
-        sum = static_cast<std::uint16_t>(std::min<Count>(most_, sum + std::min(units, most_)));
+    void add_units(std::uint32_t& sum, Count units) const {
+        sum = static_cast<std::uint32_t>(std::min<Count>(most_, sum + std::min(units, most_)));
     }
 
-    ZeroedArray<std::uint16_t> sums_;
+    ZeroedArray<std::uint32_t> sums_;
     int shift_;
     Count unit_;
     Count most_;
@@ -479,7 +483,7 @@ class Training {
         : options_(options),
           base_(*options.base),
           uses_(base_.id_limit() + options.merges),
-          cells_(words, base_, uses_),
+          cells_(words, base_, uses_, options.memory),
           lengths_(base_.id_limit()),
           left_(uses_.size()),
           right_(uses_.size()) {
@@ -569,8 +573,10 @@ class Training {
         places_ = {};
         while (kept.empty() && most_ >= least) {
             // It falls by a factor: how many pairs reach it is known only afterwards.
-            const Count threshold = std::max(least, std::min(most_, next_threshold_));
-            find_candidates(threshold, candidates);
+            Count threshold = std::max(least, std::min(most_, next_threshold_));
+            while (!find_candidates(threshold, candidates) && threshold < most_) {
+                threshold = std::min(most_, threshold * 4);
+            }
             kept = count_candidates(threshold, candidates);
             bound_ = {threshold, ~Pair{0}};
             most_ = threshold - 1;
@@ -590,7 +596,9 @@ class Training {
         return !kept.empty();
     }
 
-    void find_candidates(Count threshold, Candidates& candidates) {
+    // Returns false where there are too many for the memory there is, and more than a few.
+    bool find_candidates(Count threshold, Candidates& candidates) {
+        candidates.clear();
         const std::size_t sums = Sketch::size_for(cells_.size() / 16);
         std::vector<Sketch> sketches;
         for (std::size_t i = 0; i < options_.threads; ++i) sketches.emplace_back(sums, threshold);
@@ -599,10 +607,22 @@ class Training {
         });
         for (std::size_t i = 1; i < cells_.parts(); ++i) sketches[0].add(sketches[i]);
         candidates = Candidates(cells_.parts());
+        const std::size_t most = most_candidates();
+        std::atomic<std::size_t> total = 0;
         cells_.visit([&](Position at) { return sketches[0].may_reach(cells_.pair_at(at)); },
                      [&](std::size_t part, std::span<const Position> places, Count) {
+                         if ((total += places.size()) > most) return;
                          for (const Position at : places) candidates[part][share_of(cells_.pair_at(at))].push(at);
                      });
+        return total <= most;
+    }
+
+    // They and the places that come of them take what the cells leave; a part of it is kept back.
+    std::size_t most_candidates() const {
+        if (!options_.memory) return ~std::size_t{0};
+        const std::size_t taken = cells_.size() * sizeof(Id);
+        const std::size_t left = options_.memory - std::min(options_.memory, taken);
+        return std::max<std::size_t>(kFewPlaces + cells_.size() / 16, left / (3 * sizeof(Position)));
     }
 
     // Those that do reach the threshold.

@@ -24,6 +24,7 @@ struct TrainerOptions {
     std::shared_ptr<const Vocabulary> base;  // what there is before; words are first encoded with it
     std::size_t merges;                      // how many to learn
     std::uint64_t min_frequency = 1;         // no pair that is rarer is merged
+    std::size_t memory = 0;                  // in bytes, that may be taken, more or less; 0 for no limit
     std::size_t threads = 1;
     std::size_t max_token_length = 0;  // no token longer than this many bytes is made; 0 for no limit
     // Called now and then with the merges learned so far; training stops when it returns false.
