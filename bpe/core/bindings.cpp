@@ -803,8 +803,7 @@ nb::tuple counted_words(Counter& counter) {
 // Words that were counted: in memory, or in a run.
 class CountedWords : public WordSource {
  public:
-    CountedWords(Counter* counter, std::string run, bool keep)
-        : counter_(counter), run_(std::move(run)), keep_(keep) {}
+    CountedWords(Counter* counter, std::string run, bool keep) : counter_(counter), run_(std::move(run)), keep_(keep) {}
     void visit(const std::function<void(Bytes, std::uint64_t)>& visit) override {
         if (!counter_) return visit_run(run_, visit);
         const WordCounts& words = counter_->words();
@@ -883,6 +882,8 @@ NB_MODULE(_core, m) {
             const std::string path = std::string(error.what()).substr(0, std::string(error.what()).rfind(": "));
             errno = error.code().value();
             PyErr_SetFromErrnoWithFilename(PyExc_OSError, path.c_str());
+        } catch (const DamagedRun& error) {
+            PyErr_SetString(nb::module_::import_("bpe.errors").attr("InputError").ptr(), error.what());
         }
     });
     m.doc() = "The hot core of bpe: splitting, encoding, counting and training.";
@@ -1002,11 +1003,12 @@ as one character that is neither letter, number nor white space, and is kept.)")
 
     m.def("merge_runs", &merge_runs, nb::arg("paths"), nb::arg("merged"), nb::call_guard<nb::gil_scoped_release>(),
           "Writes one run with the words of several, whose counts are added up.");
-    m.def("train_merges", &train, nb::arg("counted"), nb::arg("tokens"), nb::arg("offsets"), nb::arg("ids"),
-          nb::arg("merges"), nb::arg("min_frequency"), nb::arg("max_token_length"), nb::arg("threads"),
-          nb::arg("progress"), nb::arg("traced") = 0, nb::arg("trace").none() = nb::none(), nb::arg("keep") = false,
-          "Learns merges from a Counter, which is empty afterwards unless `keep`, or from a run; gives how often each id"
-          " is used.");
+    m.def(
+        "train_merges", &train, nb::arg("counted"), nb::arg("tokens"), nb::arg("offsets"), nb::arg("ids"),
+        nb::arg("merges"), nb::arg("min_frequency"), nb::arg("max_token_length"), nb::arg("threads"),
+        nb::arg("progress"), nb::arg("traced") = 0, nb::arg("trace").none() = nb::none(), nb::arg("keep") = false,
+        "Learns merges from a Counter, which is empty afterwards unless `keep`, or from a run; gives how often each id"
+        " is used.");
 }
 
 }  // namespace bpe

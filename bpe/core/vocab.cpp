@@ -176,7 +176,8 @@ void Vocabulary::index_pairs() {
     for (std::size_t first = 0; first < by_length.size();) {
         const std::size_t length = bytes_of(by_length[first]).size();
         std::size_t last = first;
-        while (last < by_length.size() && last - first < kTogether && bytes_of(by_length[last]).size() == length) ++last;
+        while (last < by_length.size() && last - first < kTogether && bytes_of(by_length[last]).size() == length)
+            ++last;
         parts.resize(std::max(parts.size(), (last - first) * length));
         jobs.clear();
         for (std::size_t i = first; i < last; ++i) {
