@@ -181,9 +181,9 @@ class WorkDirectory:
 
     def _clear(self, but: Collection[str] = ()) -> None:
         """Remove files that are ours: those that were not finished, and those that the state does not tell of yet."""
-        for name in os.listdir(self.path):
-            if _is_ours(name) and name not in but:
-                (self.path / name).unlink()
+        names = [name for name in os.listdir(self.path) if _is_ours(name) and name not in but]
+        for name in sorted(names, key=lambda name: name != STATE):  # first the one that tells of the others
+            (self.path / name).unlink()
 
     def _merge_runs(self) -> None:
         if len(self._state["runs"]) < 2:

@@ -218,9 +218,9 @@ def train(
         for left, right, _ in fresh[len(tokens) - offset - len(learned) :].tolist():
             tokens.append(tokens[left] + tokens[right])
         learned = np.concatenate((learned, fresh))
-        tell("merge", len(learned))
         if directory.is_due and isinstance(counts, str):
             directory.save_merges(learned)
+        tell("merge", len(learned))
 
     def show(left: int, right: int, times: int, word: list[int], place: int) -> None:
         assert traced is not None
@@ -389,7 +389,7 @@ def _required(required_tokens: Sequence[str | bytes], pattern: Pattern) -> list[
             is_whole = bool(token) and match is not None and match.span() == (0, len(match.string))
         if not is_whole:
             raise InputError(
-                f"the required token {token.decode('utf-8', 'replace')!r} is empty, or no pretoken of the split pattern:"
+                f"the required token {token.decode('utf-8', 'replace')!r} is empty or no pretoken of the split pattern:"
                 " no text would ever become it"
             )
     return required
