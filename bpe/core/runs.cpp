@@ -141,7 +141,8 @@ class RunReader {
 };
 
 int compare(Bytes a, Bytes b) {
-    const int order = std::memcmp(a.data(), b.data(), std::min(a.size(), b.size()));
+    const std::size_t size = std::min(a.size(), b.size());
+    const int order = size ? std::memcmp(a.data(), b.data(), size) : 0;
     return order ? order : (a.size() > b.size()) - (a.size() < b.size());
 }
 
