@@ -314,7 +314,7 @@ Cells::Compacted Cells::compact_part(Position begin, Position end, const Note& n
             }
             // 2. Words of several tokens.
             bool after_separator = true, after_whole = false;
-            for (; first < last; ++first) {
+            for (; first + 1 < last; ++first) {
                 const Id id = cells_[first];
                 const bool is_separator = id == kSeparator;
                 const Id next = cells_[first + 1];
@@ -328,6 +328,9 @@ Cells::Compacted Cells::compact_part(Position begin, Position end, const Note& n
                 after_separator = is_separator;
                 after_whole = is_whole;
             }
+            // What is behind the last separator may be another thread's.
+            cells_[to] = kSeparator;
+            to += !(after_separator | after_whole);
         }
         if (to > start) result.groups.push_back({count, start});
     }
