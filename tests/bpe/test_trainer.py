@@ -1,4 +1,4 @@
-"""Training: the merges are those of the definition and of Hugging Face's trainer, ties included."""
+"""Training: the merges are those of the definition, of Hugging Face's trainer and of rustbpe, ties included."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Literal
 
 import pytest
 import regex
+import rustbpe
 import tokenizers
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -127,7 +128,15 @@ def test_traced_merges_are_shown_in_a_most_frequent_word(text: str, trace: int) 
         assert step.word[step.place : step.place + 2] == [step.left, step.right]
 
 
-# Hugging Face's trainer
+# Other trainers
+
+
+def test_all_ranks_are_those_of_rustbpe(corpora: Path) -> None:
+    files = [str(file) for file in sorted(corpora.rglob("*.*"))]
+    theirs = rustbpe.Tokenizer()
+    theirs.train_from_iterator([Path(file).read_bytes().decode() for file in files], 8192, pattern=LLAMA3)
+    ours = train(files, 8192, "llama3", ())
+    assert list(ours.mergeable_ranks.items()) == [(bytes(token), rank) for token, rank in theirs.get_mergeable_ranks()]
 
 
 def train_with_tokenizers(
