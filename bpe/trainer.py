@@ -165,8 +165,8 @@ def train(
         ("max_token_length", max_token_length, 2),
         ("trace", trace, 0),
     ):
-        if value is not None and value < least:
-            raise InputError(f"{option} is {value}; it must be at least {least}")
+        if value is not None and not least <= value < 1 << 32:
+            raise InputError(f"{option} is {value}; it must be at least {least}, and less than {1 << 32:,}")
 
     # 2. Count pretokens.
     began = time.monotonic()
@@ -230,8 +230,8 @@ def train(
     uses = _core.train_merges(
         counts,
         *start.arrays_after(learned),
-        merges - len(learned),
-        min(min_frequency * scale, 2**64 - 1),
+        min(merges - len(learned), 1 << 32),
+        min_frequency * scale,
         max_token_length or 0,
         threads,
         learn,

@@ -435,8 +435,8 @@ class Sketch {
     Sketch(std::size_t sums, Count threshold)
         : sums_(sums),
           shift_(64 - std::countr_zero(sums)),
-          unit_((threshold + kMost - 1) / kMost),
-          most_((threshold + unit_ - 1) / unit_) {}
+          unit_(1 + (threshold - 1) / kMost),
+          most_(1 + (threshold - 1) / unit_) {}
 
     // How many sums serve so many pairs.
     static std::size_t size_for(std::size_t pairs) {
@@ -447,7 +447,7 @@ class Sketch {
     void add(Pair pair, Count count, bool wanted) {
         if (count != last_count_) {
             last_count_ = count;
-            last_units_ = (count + unit_ - 1) / unit_;
+            last_units_ = 1 + (count - 1) / unit_;
         }
         add_units(sums_[slot_of(pair)], last_units_ & -Count{wanted});
     }
@@ -479,11 +479,12 @@ class Training {
     Training(WordSource& words, const TrainerOptions& options)
         : options_(options),
           base_(*options.base),
-          uses_(base_.id_limit() + options.merges),
+          uses_(base_.id_limit()),
           cells_(words, base_, uses_),
-          lengths_(base_.id_limit()),
-          left_(uses_.size()),
-          right_(uses_.size()) {
+          lengths_(base_.id_limit()) {
+        uses_.resize(base_.id_limit() + std::min<std::size_t>(options.merges, cells_.size()));  // each takes a cell
+        left_.resize(uses_.size());
+        right_.resize(uses_.size());
         for (Id id = 0; id < base_.id_limit(); ++id)
             lengths_[id] = static_cast<std::uint32_t>(base_.bytes_of(id).size());
         find_unreached();

@@ -423,6 +423,17 @@ def test_a_vocabulary_larger_than_the_text_gives_is_refused_or_smaller() -> None
     assert (tokenizer.n_vocab, tokenizer.special_tokens) == (259, {"<|x|>": 258})
 
 
+def test_a_vocabulary_of_any_size_takes_no_more_memory_than_its_text() -> None:
+    for size in (10**12, 10**30):
+        assert learned(train([["abc"]], size, "gpt2", (), allow_smaller=True)) == [b"ab", b"abc"]
+
+
+def test_no_pair_may_be_frequent_enough() -> None:
+    for weight in (1, "1/4000000000"):
+        options = {"min_frequency": 2**32 - 1, "weights": [weight]}
+        assert learned(train([["abab"]], 300, "gpt2", (), allow_smaller=True, **options)) == []  # type: ignore[arg-type]
+
+
 def test_no_text_is_refused() -> None:
     for sources in ([[]], [[""]], [["", b""]], [["<|endoftext|>"]]):
         with pytest.raises(InputError, match="no text"):
@@ -430,7 +441,10 @@ def test_no_text_is_refused() -> None:
 
 
 def test_options_out_of_range_are_refused_by_name() -> None:
-    for option, value in [("min_frequency", 0), ("max_token_length", 1), ("tie_break", "random"), ("threads", -1)]:
+    for option, value in [
+        *(("min_frequency", 0), ("max_token_length", 1), ("tie_break", "random"), ("threads", -1), ("trace", -1)),
+        *(("min_frequency", 2**32), ("max_token_length", 2**64), ("threads", 10**30)),
+    ]:
         with pytest.raises(InputError, match=option):
             train([["text"]], 257, "gpt2", (), **{option: value})  # type: ignore[arg-type]
     with pytest.raises(InputError, match="twice"):
