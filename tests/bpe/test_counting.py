@@ -366,7 +366,7 @@ def test_a_temporary_directory_goes_after_an_error(
 
 
 def test_too_little_memory_is_refused_with_what_is_needed() -> None:
-    with pytest.raises(InputError, match=r"max_memory is 1 MB; it must be at least \d+ MB"):
+    with pytest.raises(InputError, match=r"max_memory is 1 MB; it must be at least [\d,]+ MB"):
         train([["text"]], 257, "gpt2", (), max_memory=1_000_000)
 
 
