@@ -312,7 +312,7 @@ def _train(
             corpus,
             base=_tokenizer(base) if base else None,
             special_tokens=() if no_special else special or None,
-            required_tokens=Path(require).read_bytes().decode().splitlines() if require else (),
+            required_tokens=_lines(require) if require else (),
             weights=_weights(corpus, weight),
             name=Path(output).stem,
             work=work,
@@ -326,6 +326,16 @@ def _train(
         if (Path(work) / "state.json").exists():
             click.echo(f"what was done is kept: bpe train --resume {work}", err=True)
         raise
+
+
+def _lines(file: str) -> list[str]:
+    from bpe import InputError
+
+    try:
+        lines = Path(file).read_bytes().decode().split("\n")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file}: byte {error.start} is not UTF-8") from error
+    return [line.removesuffix("\r") for line in lines if line.removesuffix("\r")]
 
 
 def _weights(corpus: Sequence[str], weight: Sequence[str]) -> list[Any] | None:

@@ -181,9 +181,9 @@ class WorkDirectory:
 
     def _clear(self, but: Collection[str] = ()) -> None:
         """Remove files that are ours: those that were not finished, and those that the state does not tell of yet."""
-        for name in os.listdir(self.path):
-            if _is_ours(name) and name not in but:
-                (self.path / name).unlink()
+        names = [name for name in os.listdir(self.path) if _is_ours(name) and name not in but]
+        for name in sorted(names, key=lambda name: name != STATE):  # first the one that tells of the others
+            (self.path / name).unlink()
 
     def _merge_runs(self) -> None:
         if len(self._state["runs"]) < 2:
@@ -283,7 +283,7 @@ class Count:
 
     def memory_left(self) -> int:
         """For merging what `finish` gave, in bytes; 0 for no limit."""
-        return 0 if self._limit is None else max(1, self._limit - self.counter.memory())
+        return 0 if self._limit is None else max(1 << 26, self._limit - self.counter.memory())
 
     def _save(self, *, counted: bool = False) -> None:
         self._work.save_counts(self.counter, self._position, self.documents, self.size, counted=counted)

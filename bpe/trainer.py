@@ -164,8 +164,8 @@ def train(
         ("max_token_length", max_token_length, 2),
         ("trace", trace, 0),
     ):
-        if value is not None and value < least:
-            raise InputError(f"{option} is {value}; it must be at least {least}")
+        if value is not None and not least <= value < 1 << 32:
+            raise InputError(f"{option} is {value}; it must be at least {least}, and less than {1 << 32:,}")
 
     # 2. Count pretokens.
     began = time.monotonic()
@@ -209,19 +209,22 @@ def train(
     # 3. Learn merges. Those that an earlier run has learned are a part of what it starts from.
     earlier = directory.merges[:merges]
     shown = start.tokens_after(earlier) if trace else []
-    new_ids = start.new_ids(merges)
+    shown_ids = start.new_ids(min(merges, trace))
     before = start.arrays_after(earlier)
 
     def learn(done: int) -> bool:
+        if directory.is_due and isinstance(counts, str):
+            return True
         tell("merge", len(earlier) + done)
-        return directory.is_due and isinstance(counts, str)
+        return False
 
     def save(fresh: Merges) -> None:
         directory.save_merges(np.concatenate((earlier, fresh)))
+        tell("merge", len(earlier) + len(fresh))
 
     def show(left: int, right: int, times: int, word: list[int], place: int) -> None:
         assert traced is not None
-        id = int(new_ids[len(shown) - len(start.tokens)])
+        id = int(shown_ids[len(shown) - len(start.tokens)])
         traced(Step(id, shown[left], shown[right], times / scale, [shown[part] for part in word], place))
         shown.append(shown[left] + shown[right])
 
@@ -229,7 +232,7 @@ def train(
         fresh, uses, joined, offsets = _core.train_merges(
             counts,
             *before,
-            merges - len(earlier),
+            min(merges - len(earlier), 1 << 32),
             min(min_frequency * scale, 2**64 - 1),
             max_token_length or 0,
             threads,
@@ -252,6 +255,7 @@ def train(
 
     # 4. Name the tokens: what there was, the merges, required tokens, special tokens.
     kept, added = _with_required(start, learned, required, merges)
+    new_ids = start.new_ids(len(learned) + len(added))
     ends = np.concatenate((before[1], before[1][-1] + offsets[1:]))[: 1 + len(start.ranks) + kept]
     text = (before[0] + joined)[: int(ends[-1])] + b"".join(added)
     ends = np.concatenate((ends, ends[-1] + np.cumsum([len(token) for token in added], dtype=np.uint64)))
@@ -396,7 +400,7 @@ def _required(required_tokens: Sequence[str | bytes], pattern: Pattern) -> list[
             is_whole = bool(token) and match is not None and match.span() == (0, len(match.string))
         if not is_whole:
             raise InputError(
-                f"the required token {token.decode('utf-8', 'replace')!r} is empty, or no pretoken of the pattern:"
+                f"the required token {token.decode('utf-8', 'replace')!r} is empty or no pretoken of the split pattern:"
                 " no text would ever become it"
             )
     return required

@@ -903,6 +903,8 @@ NB_MODULE(_core, m) {
             const std::string path = std::string(error.what()).substr(0, std::string(error.what()).rfind(": "));
             errno = error.code().value();
             PyErr_SetFromErrnoWithFilename(PyExc_OSError, path.c_str());
+        } catch (const DamagedRun& error) {
+            PyErr_SetString(nb::module_::import_("bpe.errors").attr("InputError").ptr(), error.what());
         }
     });
     m.doc() = "The hot core of bpe: splitting, encoding, counting and training.";

@@ -8,7 +8,6 @@
 #include <filesystem>
 #include <memory>
 #include <queue>
-#include <stdexcept>
 #include <string_view>
 #include <system_error>
 
@@ -100,7 +99,9 @@ class RunReader {
     }
 
  private:
-    [[noreturn]] void damaged() const { throw std::invalid_argument(path_ + ": the counts in this file are damaged"); }
+    [[noreturn]] void damaged() const {
+        throw DamagedRun(path_ + ": the counts in this file are damaged; begin anew in another directory");
+    }
     void read(std::uint8_t* bytes, std::size_t size) {
         if (std::fread(bytes, 1, size, file_.get()) == size) return;
         if (std::ferror(file_.get())) fail(path_);
@@ -140,7 +141,8 @@ class RunReader {
 };
 
 int compare(Bytes a, Bytes b) {
-    const int order = std::memcmp(a.data(), b.data(), std::min(a.size(), b.size()));
+    const std::size_t size = std::min(a.size(), b.size());
+    const int order = size ? std::memcmp(a.data(), b.data(), size) : 0;
     return order ? order : (a.size() > b.size()) - (a.size() < b.size());
 }
 

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -14,7 +15,11 @@
 
 namespace bpe {
 
-// All of these throw std::system_error where the system fails, and std::invalid_argument where a file is damaged.
+// All of these throw std::system_error where the system fails, and DamagedRun where a file is none of ours any more.
+class DamagedRun : public std::runtime_error {
+ public:
+    using std::runtime_error::runtime_error;
+};
 
 // Writes all words of a table. Takes 16 bytes of memory for each word.
 void write_run(const WordCounts& words, const std::string& path);

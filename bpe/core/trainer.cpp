@@ -320,7 +320,7 @@ Cells::Compacted Cells::compact_part(Position begin, Position end, const Note& n
             }
             // 2. Words of several tokens.
             bool after_separator = true, after_whole = false;
-            for (; first < last; ++first) {
+            for (; first + 1 < last; ++first) {
                 const Id id = cells_[first];
                 const bool is_separator = id == kSeparator;
                 const Id next = cells_[first + 1];
@@ -334,6 +334,9 @@ Cells::Compacted Cells::compact_part(Position begin, Position end, const Note& n
                 after_separator = is_separator;
                 after_whole = is_whole;
             }
+            // What is behind the last separator may be another thread's.
+            cells_[to] = kSeparator;
+            to += !(after_separator | after_whole);
         }
         if (to > start) result.groups.push_back({count, start});
     }
@@ -438,8 +441,8 @@ class Sketch {
     Sketch(std::size_t sums, Count threshold)
         : sums_(sums),
           shift_(64 - std::countr_zero(sums)),
-          unit_(threshold / kMost + 1),
-          most_((threshold + unit_ - 1) / unit_) {}
+          unit_(1 + (threshold - 1) / kMost),
+          most_(1 + (threshold - 1) / unit_) {}
 
     // How many sums serve so many pairs.
     static std::size_t size_for(std::size_t pairs) {
@@ -450,7 +453,7 @@ class Sketch {
     void add(Pair pair, Count count, bool wanted) {
         if (count != last_count_) {
             last_count_ = count;
-            last_units_ = (count + unit_ - 1) / unit_;
+            last_units_ = 1 + (count - 1) / unit_;
         }
         add_units(sums_[slot_of(pair)], last_units_ & -Count{wanted});
     }
@@ -482,11 +485,12 @@ class Training {
     Training(WordSource& words, const TrainerOptions& options)
         : options_(options),
           base_(*options.base),
-          uses_(base_.id_limit() + options.merges),
+          uses_(base_.id_limit()),
           cells_(words, base_, uses_, options.memory),
-          lengths_(base_.id_limit()),
-          left_(uses_.size()),
-          right_(uses_.size()) {
+          lengths_(base_.id_limit()) {
+        uses_.resize(base_.id_limit() + std::min<std::size_t>(options.merges, cells_.size()));  // each takes a cell
+        left_.resize(uses_.size());
+        right_.resize(uses_.size());
         for (Id id = 0; id < base_.id_limit(); ++id)
             lengths_[id] = static_cast<std::uint32_t>(base_.bytes_of(id).size());
         find_unreached();

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import inf
 
 Word = tuple[bytes, ...]  # the tokens that a pretoken is encoded to
 
@@ -86,10 +87,9 @@ def plain_encode(word: bytes, ranks: Mapping[bytes, int]) -> Word:
     if word in ranks:
         return (word,)
     parts = [word[i : i + 1] for i in range(len(word))]
-    none = len(ranks) + max(ranks.values()) + 1
     while len(parts) > 1:
-        rank, i = min((ranks.get(parts[i] + parts[i + 1], none), i) for i in range(len(parts) - 1))
-        if rank == none:
+        rank, i = min((ranks.get(parts[i] + parts[i + 1], inf), i) for i in range(len(parts) - 1))
+        if rank == inf:
             break
         parts[i : i + 2] = [parts[i] + parts[i + 1]]
     return tuple(parts)

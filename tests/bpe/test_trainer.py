@@ -1,4 +1,4 @@
-"""Training: the merges are those of the definition and of Hugging Face's trainer, ties included."""
+"""Training: the merges are those of the definition, of Hugging Face's trainer and of rustbpe, ties included."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Literal
 
 import pytest
 import regex
+import rustbpe
 import tokenizers
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -127,7 +128,15 @@ def test_traced_merges_are_shown_in_a_most_frequent_word(text: str, trace: int) 
         assert step.word[step.place : step.place + 2] == [step.left, step.right]
 
 
-# Hugging Face's trainer
+# Other trainers
+
+
+def test_all_ranks_are_those_of_rustbpe(corpora: Path) -> None:
+    files = [str(file) for file in sorted(corpora.rglob("*.*"))]
+    theirs = rustbpe.Tokenizer()
+    theirs.train_from_iterator([Path(file).read_bytes().decode() for file in files], 8192, pattern=LLAMA3)
+    ours = train(files, 8192, "llama3", ())
+    assert list(ours.mergeable_ranks.items()) == [(bytes(token), rank) for token, rank in theirs.get_mergeable_ranks()]
 
 
 def train_with_tokenizers(
@@ -414,6 +423,17 @@ def test_a_vocabulary_larger_than_the_text_gives_is_refused_or_smaller() -> None
     assert (tokenizer.n_vocab, tokenizer.special_tokens) == (259, {"<|x|>": 258})
 
 
+def test_a_vocabulary_of_any_size_takes_no_more_memory_than_its_text() -> None:
+    for size in (10**12, 10**30):
+        assert learned(train([["abc"]], size, "gpt2", (), allow_smaller=True)) == [b"ab", b"abc"]
+
+
+def test_no_pair_may_be_frequent_enough() -> None:
+    for weight in (1, "1/4000000000"):
+        options = {"min_frequency": 2**32 - 1, "weights": [weight]}
+        assert learned(train([["abab"]], 300, "gpt2", (), allow_smaller=True, **options)) == []  # type: ignore[arg-type]
+
+
 def test_no_text_is_refused() -> None:
     for sources in ([[]], [[""]], [["", b""]], [["<|endoftext|>"]]):
         with pytest.raises(InputError, match="no text"):
@@ -421,7 +441,10 @@ def test_no_text_is_refused() -> None:
 
 
 def test_options_out_of_range_are_refused_by_name() -> None:
-    for option, value in [("min_frequency", 0), ("max_token_length", 1), ("tie_break", "random"), ("threads", -1)]:
+    for option, value in [
+        *(("min_frequency", 0), ("max_token_length", 1), ("tie_break", "random"), ("threads", -1), ("trace", -1)),
+        *(("min_frequency", 2**32), ("max_token_length", 2**64), ("threads", 10**30)),
+    ]:
         with pytest.raises(InputError, match=option):
             train([["text"]], 257, "gpt2", (), **{option: value})  # type: ignore[arg-type]
     with pytest.raises(InputError, match="twice"):

@@ -1,0 +1,197 @@
+"""Vocabularies that grow out of others: new tokens come as if training had gone on, whatever the base is like."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import regex
+from hypothesis import example, given
+from hypothesis import strategies as st
+from plain_trainer import plain_training
+from references import BYTE_RANKS, byte_tokenizer, encoding_of
+
+from bpe import InputError, Tokenizer, train
+from bpe.trainer import Step, Trained
+
+WORDS = r"\S+|\s"
+
+
+def ranks_of(*tokens: str, gap: int = 1) -> dict[bytes, int]:
+    """Single bytes and these tokens, whose ranks are so far apart."""
+    return BYTE_RANKS | {token.encode(): 256 + i * gap for i, token in enumerate(tokens)}
+
+
+def base_of(ranks: Mapping[bytes, int], special_tokens: Mapping[str, int] | None = None) -> Tokenizer:
+    return Tokenizer("base", pat_str=WORDS, mergeable_ranks=ranks, special_tokens=special_tokens or {})
+
+
+def uses_by_encoding(tokenizer: Tokenizer, text: str) -> Counter[int]:
+    ids = tokenizer.encode_ordinary(text)
+    assert ids == encoding_of(tokenizer).encode_ordinary(text)
+    return Counter(ids)
+
+
+def assert_grown_by_the_definition(
+    base: Tokenizer,
+    text: str,
+    merges: int,
+    *,
+    min_frequency: int = 1,
+    max_token_length: int | None = None,
+) -> None:
+    ranks = base.mergeable_ranks
+    expected = plain_training(
+        [word.encode() for word in regex.findall(base.pattern.text, text)],
+        merges,
+        base=ranks,
+        min_frequency=min_frequency,
+        max_token_length=max_token_length,
+    )
+    told: list[Trained] = []
+    steps: list[Step] = []
+    tokenizer = train(
+        [[text]],
+        len(ranks) + len(base.special_tokens) + merges,
+        base=base,
+        min_frequency=min_frequency,
+        max_token_length=max_token_length,
+        allow_smaller=True,
+        trained=told.append,
+        trace=merges,
+        traced=steps.append,
+    )
+    kept = tokenizer.special_tokens.values()
+    free = (id for id in range(max(ranks.values()) + 1, 1 << 31) if id not in kept)
+    assert tokenizer.mergeable_ranks == {**ranks, **dict(zip(expected.tokens, free, strict=False))}
+    assert tokenizer.special_tokens == base.special_tokens
+    assert told[0].counts.tolist() == [merge.count for merge in expected.merges]
+    final = tokenizer.mergeable_ranks
+    for step, merge, (left, right), token in zip(
+        steps, expected.merges, told[0].pairs.tolist(), expected.tokens, strict=True
+    ):
+        assert step.left + step.right == token
+        assert (step.rank, left, right) == (final[token], final[step.left], final[step.right])
+        assert tuple(step.word) in merge.words
+        assert step.word[step.place : step.place + 2] == [step.left, step.right]
+    uses = {id: n for id, n in enumerate(told[0].uses.tolist()) if n}
+    assert uses == {final[token]: n for token, n in expected.uses.items()}
+    assert uses == uses_by_encoding(tokenizer, text)
+
+
+# Bases
+
+
+@st.composite
+def bases_and_texts(draw: st.DrawFn) -> tuple[dict[bytes, int], dict[str, int], str]:
+    """Any tokens over few letters in any order, with holes among the ids and special tokens behind them; many of the
+    tokens cannot be reached by merging. And a text in which they stand, in longer words and alone."""
+    letters = draw(st.sampled_from(["a", "ab", "abc", "abcd"]))
+    word = st.text(letters, min_size=1, max_size=10)
+    tokens = draw(st.lists(st.text(letters, min_size=2, max_size=7), unique=True, max_size=12))
+    order = [*BYTE_RANKS, *(token.encode() for token in tokens)]
+    if draw(st.booleans()):  # the bytes need not come first
+        order.reverse()
+    holes = draw(st.lists(st.integers(0, len(order) - 1), max_size=4))
+    ranks = {token: i + sum(hole <= i for hole in holes) for i, token in enumerate(order)}
+    behind = max(ranks.values()) + 1
+    places = draw(st.lists(st.integers(behind, behind + 6), unique=True, max_size=3))
+    special_tokens = {f"<|{i}|>": place for i, place in enumerate(places)}
+    words = st.tuples(word, st.sampled_from([*tokens, ""]), word).map("".join)
+    return (
+        ranks,
+        special_tokens,
+        " ".join(draw(st.lists(words | word | st.sampled_from([*tokens, "a"]), min_size=1, max_size=12))),
+    )
+
+
+@given(
+    case=bases_and_texts(),
+    merges=st.sampled_from([1, 3, 200]),
+    min_frequency=st.integers(1, 3),
+    max_token_length=st.none() | st.integers(2, 6),
+)
+@example((ranks_of("abc"), {}, "abc xabc xab abcx"), 200, 1, None)  # "abc" comes into reach with "ab" or "bc"
+@example((ranks_of("abc", "abcd", "abcde"), {}, "xabcdey xabcdey abx"), 200, 1, None)  # one after the other
+@example((ranks_of("abc", "bcd", "cde"), {}, "xabcdex xbcde xabcd"), 200, 1, None)  # several at once
+@example((ranks_of("bcd", "abc"), {}, "xabcdx xabcdx"), 200, 1, None)  # the lower rank, not the first
+@example((ranks_of("aaaa"), {}, "baaaaaaaaab aaaaaaab"), 200, 1, None)
+@example((ranks_of("aaa", "aaaaaa"), {}, "baaaaaaaaaab aab"), 200, 1, None)
+@example((ranks_of("aba", "baba"), {}, "cabababac cababac"), 200, 1, None)
+@example((ranks_of("abcab", "cab"), {}, "xabcabcabcabx xabcabx"), 200, 1, None)
+@example((ranks_of("abab", "ab", gap=4), {}, "abababab ababab"), 200, 1, None)  # a half of higher rank
+def test_new_tokens_are_those_of_the_definition(
+    case: tuple[dict[bytes, int], dict[str, int], str],
+    merges: int,
+    min_frequency: int,
+    max_token_length: int | None,
+) -> None:
+    ranks, special_tokens, text = case
+    assert_grown_by_the_definition(
+        base_of(ranks, special_tokens),
+        text,
+        merges,
+        min_frequency=min_frequency,
+        max_token_length=max_token_length,
+    )
+
+
+def test_cl100k_grows_by_tokens_of_other_scripts(cl100k: Tokenizer, corpus_texts: dict[str, str]) -> None:
+    text = "".join(corpus_texts[f"sentences/{name}.txt"] for name in ("am", "hi", "ja", "ka", "th"))
+    assert_grown_by_the_definition(cl100k, text, 300)
+
+
+def test_training_in_two_steps_is_training_in_one(corpora: Path) -> None:
+    files = [str(corpora / "prose.txt"), str(corpora / "sentences")]
+    half = train(files, 1000, "gpt2", ())
+    whole = train(files, 2000, base=half)
+    assert list(whole.mergeable_ranks.items()) == list(train(files, 2000, "gpt2", ()).mergeable_ranks.items())
+
+
+# Patterns and special tokens
+
+
+def test_the_base_s_special_tokens_stay_or_give_way_to_others_that_come_last() -> None:
+    base = base_of(ranks_of("zz"), {"<|a|>": 258, "<|b|>": 1000})
+    kept = train([["abcd"]], 256 + 1 + 2 + 3, base=base)
+    assert kept.special_tokens == {"<|a|>": 258, "<|b|>": 1000}
+    assert kept.mergeable_ranks == base.mergeable_ranks | {b"ab": 257, b"cd": 259, b"abcd": 260}
+    given = train([["abcd"]], 256 + 1 + 1 + 3, base=base, special_tokens=["<|c|>"])
+    assert given.mergeable_ranks == base.mergeable_ranks | {b"ab": 257, b"cd": 258, b"abcd": 259}
+    assert given.special_tokens == {"<|c|>": 260}
+    none = train([["abcd"]], 256 + 1 + 3, base=base, special_tokens=())
+    assert none.special_tokens == {}
+
+
+def test_the_base_s_special_tokens_are_boundaries() -> None:
+    base = base_of(BYTE_RANKS, {"|": 256})
+    assert b"a|" not in train([["a|a|a|bc"]], 999, base=base, allow_smaller=True).mergeable_ranks
+    assert b"a|" in train([["a|a|a|bc"]], 999, base=base, special_tokens=(), allow_smaller=True).mergeable_ranks
+
+
+def test_another_pattern_than_the_base_s_is_refused() -> None:
+    base = byte_tokenizer("gpt2")
+    assert train([["ab"]], 257, "gpt2", base=base).pattern.name == "gpt2"
+    assert train([["ab"]], 257, base=base).pattern.name == "gpt2"
+    for pattern in ("llama3", WORDS):
+        with pytest.raises(InputError, match="the base splits text by 'gpt2', not by"):
+            train([["ab"]], 257, pattern, base=base)
+    with pytest.raises(InputError, match="the base splits"):
+        train([["ab"]], 257, "gpt2", base=base_of(BYTE_RANKS))
+
+
+def test_a_vocabulary_smaller_than_its_base_is_refused() -> None:
+    base = base_of(ranks_of("ab"), {"<|a|>": 300})
+    with pytest.raises(InputError, match="too small: the base's 257 tokens and 1 special tokens need at least 258"):
+        train([["ab"]], 257, base=base)
+    same = train([["cd"]], 258, base=base)
+    assert (same.mergeable_ranks, same.special_tokens) == (base.mergeable_ranks, base.special_tokens)
+
+
+def test_required_tokens_are_added_to_a_base() -> None:
+    base = base_of(ranks_of("abc"))  # which merging does not reach, and a required token's own path does not need
+    tokenizer = train([["xabcx"]], 262, base=base, required_tokens=["abcd", "abc"], allow_smaller=True)
+    assert {b"abc", b"abcd"} <= set(tokenizer.mergeable_ranks)
+    assert tokenizer._core.merge_plain(b"abcd") == [tokenizer.encode_single_token("abcd")]
