@@ -310,7 +310,7 @@ def _train(
     try:
         train_tokenizer(
             corpus,
-            base=_tokenizer(base) if base else None,
+            base=_base(base, options["pattern"]) if base else None,
             special_tokens=() if no_special else special or None,
             required_tokens=_lines(require) if require else (),
             weights=_weights(corpus, weight),
@@ -336,6 +336,18 @@ def _lines(file: str) -> list[str]:
     except UnicodeDecodeError as error:
         raise InputError(f"{file}: byte {error.start} is not UTF-8") from error
     return [line.removesuffix("\r") for line in lines if line.removesuffix("\r")]
+
+
+def _base(name: str, pattern: str | None) -> Tokenizer:
+    """The tokenizer, which has its own pattern, unless its file holds ranks only."""
+    from bpe.errors import InputError
+
+    try:
+        return _tokenizer(name)
+    except InputError:
+        if pattern is None:
+            raise
+        return _tokenizer(name, pattern)
 
 
 def _weights(corpus: Sequence[str], weight: Sequence[str]) -> list[Any] | None:
