@@ -190,7 +190,7 @@ class Library:
 
 
 PEERS = {
-    "ours": Library("bpe-llama", "bpe", Task("llama3", "bytes"), ours),
+    "ours": Library("bpe-llama", "bpe.trainer", Task("llama3", "bytes"), ours),
     "rustbpe": Library("rustbpe", "rustbpe", Task("llama3", "bytes"), rustbpe),
     "tokenizers": Library("tokenizers", "tokenizers", Task("llama3", "huggingface"), tokenizers),
     "gigabpe": Library("gigabpe", "gigabpe", Task("gpt2", "huggingface", lines=True), gigabpe),
