@@ -494,7 +494,8 @@ class Training {
         for (Id id = 0; id < base_.id_limit(); ++id)
             lengths_[id] = static_cast<std::uint32_t>(base_.bytes_of(id).size());
         find_unreached();
-        next_threshold_ = cells_.total_count() / 32768;
+        most_ = cells_.total_count();
+        next_threshold_ = most_ / 32768;
     }
 
     Learned run() {
@@ -578,8 +579,10 @@ class Training {
         while (kept.empty() && most_ >= least) {
             // It falls by a factor: how many pairs reach it is known only afterwards.
             Count threshold = std::max(least, std::min(most_, next_threshold_));
-            while (!find_candidates(threshold, candidates) && threshold < most_) {
-                threshold = std::min(most_, threshold * 4);
+            // Where there are too many places for the memory there is, fewer pairs will do; but the first must be
+            // there.
+            for (std::size_t most = most_candidates(); !find_candidates(threshold, most, candidates);) {
+                threshold < most_ / 4 ? threshold *= 4 : most = ~std::size_t{0};
             }
             kept = count_candidates(threshold, candidates);
             bound_ = {threshold, ~Pair{0}};
@@ -600,8 +603,8 @@ class Training {
         return !kept.empty();
     }
 
-    // Returns false where there are too many for the memory there is, and more than a few.
-    bool find_candidates(Count threshold, Candidates& candidates) {
+    // Returns false where there are more than `most` places.
+    bool find_candidates(Count threshold, std::size_t most, Candidates& candidates) {
         candidates.clear();
         const std::size_t sums = Sketch::size_for(cells_.size() / 16);
         std::vector<Sketch> sketches;
@@ -611,7 +614,6 @@ class Training {
         });
         for (std::size_t i = 1; i < cells_.parts(); ++i) sketches[0].add(sketches[i]);
         candidates = Candidates(cells_.parts());
-        const std::size_t most = most_candidates();
         std::atomic<std::size_t> total = 0;
         cells_.visit([&](Position at) { return sketches[0].may_reach(cells_.pair_at(at)); },
                      [&](std::size_t part, std::span<const Position> places, Count) {
@@ -898,8 +900,8 @@ class Training {
     Buffer<Position> places_;
     std::size_t most_places_ = 0;
     std::vector<Candidate> queue_;
-    Candidate bound_{};       // the last pair that may be known
-    Count most_ = ~Count{0};  // no pair has a higher count
+    Candidate bound_{};  // the last pair that may be known
+    Count most_;         // no pair has a higher count
     Count next_threshold_;
     std::vector<Merge> merges_;
     // One merge.

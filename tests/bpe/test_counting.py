@@ -7,6 +7,7 @@ import random
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -385,3 +386,23 @@ def test_words_in_many_parts_of_the_cells_train_as_hugging_face_s(tmp_path: Path
         assert tokens == theirs.get_vocab()
     assert told[0].uses.tolist() == told[1].uses.tolist() == told[2].uses.tolist()
     assert told[0].counts.tolist() == told[1].counts.tolist() == told[2].counts.tolist()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_merging_in_little_memory_gives_the_same(threads: int) -> None:
+    # More places than are kept at once where memory is short, and pairs that stand in a good part of all cells.
+    random = Random(1)
+    words = {"".join(random.choices("aaab", k=14)) + f"{i:x}" for i in range(60_000)}
+
+    def learn(memory: int) -> list[list[int]]:
+        counter = _core.Counter(0, _core.SpecialTokens({}))
+        counter.add_pretokens([word.encode() for word in sorted(words)], 1)
+        start = trainer._arrays({bytes([b]): b for b in range(256)})
+        never, nothing = (lambda _: False), (lambda _: None)
+        found = _core.train_merges(counter, *start, 400, 1, 0, threads, never, nothing, memory=memory)
+        return found[0].tolist()
+
+    needed = (1 + sum(len(word) + 1 for word in words)) * 5
+    assert learn(needed + 100_000) == learn(0)
+    with pytest.raises(ValueError, match="merging needs"):
+        learn(needed // 2)
