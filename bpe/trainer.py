@@ -228,23 +228,20 @@ def train(
         traced(Step(id, shown[left], shown[right], times / scale, [shown[part] for part in word], place))
         shown.append(shown[left] + shown[right])
 
-    try:
-        fresh, uses, joined, offsets = _core.train_merges(
-            counts,
-            *before,
-            min(merges - len(earlier), 1 << 32),
-            min(min_frequency * scale, 2**64 - 1),
-            max_token_length or 0,
-            threads,
-            learn,
-            save,
-            0 if traced is None else max(0, trace - len(earlier)),
-            show,
-            keep=bool(required),
-            memory=counting.memory_left(),
-        )
-    except ValueError as error:
-        raise InputError(f"{error} (counts that are damaged or too many; see max_memory / --max-memory)") from error
+    fresh, uses, joined, offsets = _core.train_merges(
+        counts,
+        *before,
+        min(merges - len(earlier), 1 << 32),
+        min(min_frequency * scale, 2**64 - 1),
+        max_token_length or 0,
+        threads,
+        learn,
+        save,
+        0 if traced is None else max(0, trace - len(earlier)),
+        show,
+        keep=bool(required),
+        memory=counting.memory_left(),
+    )
     learned = np.concatenate((earlier, fresh))
     tell("merge", len(learned))
     if len(learned) < merges and not required and not allow_smaller:

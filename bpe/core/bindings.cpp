@@ -25,6 +25,7 @@
 #include "cuts.hpp"
 #include "documents.hpp"
 #include "encoder.hpp"
+#include "errors.hpp"
 #include "json_lines.hpp"
 #include "memory.hpp"
 #include "ranks.hpp"
@@ -903,7 +904,7 @@ NB_MODULE(_core, m) {
             const std::string path = std::string(error.what()).substr(0, std::string(error.what()).rfind(": "));
             errno = error.code().value();
             PyErr_SetFromErrnoWithFilename(PyExc_OSError, path.c_str());
-        } catch (const DamagedRun& error) {
+        } catch (const InputError& error) {
             PyErr_SetString(nb::module_::import_("bpe.errors").attr("InputError").ptr(), error.what());
         }
     });

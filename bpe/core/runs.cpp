@@ -100,7 +100,7 @@ class RunReader {
 
  private:
     [[noreturn]] void damaged() const {
-        throw DamagedRun(path_ + ": the counts in this file are damaged; begin anew in another directory");
+        throw InputError(path_ + ": the counts in this file are damaged; begin anew in another directory");
     }
     void read(std::uint8_t* bytes, std::size_t size) {
         if (std::fread(bytes, 1, size, file_.get()) == size) return;

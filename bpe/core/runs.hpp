@@ -7,19 +7,15 @@
 
 #include <cstdint>
 #include <functional>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "errors.hpp"
 #include "words.hpp"
 
 namespace bpe {
 
-// All of these throw std::system_error where the system fails, and DamagedRun where a file is none of ours any more.
-class DamagedRun : public std::runtime_error {
- public:
-    using std::runtime_error::runtime_error;
-};
+// All of these throw std::system_error where the system fails, and InputError where a file is damaged.
 
 // Writes all words of a table. Takes 16 bytes of memory for each word.
 void write_run(const WordCounts& words, const std::string& path);

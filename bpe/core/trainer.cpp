@@ -12,6 +12,7 @@
 #include <unordered_set>
 #include <utility>
 
+#include "errors.hpp"
 #include "memory.hpp"
 #include "merge.hpp"
 #include "threads.hpp"
@@ -201,10 +202,12 @@ Cells::Cells(WordSource& words, const Vocabulary& vocabulary, std::vector<Count>
         room_of(count) += word.size() + 1;
         total += word.size() + 1;
     });
-    if (total > 0xFFFFFFFF) throw std::length_error("the distinct pretokens hold more than 4 GiB");
+    if (total > 0xFFFFFFFF) throw InputError("the distinct pretokens hold more than 4 GiB: use less text");
     if (const std::size_t needed = total * sizeof(Id) / 4 * 5; memory && needed > memory) {
-        throw std::length_error("merging needs " + std::to_string(needed / 1'000'000) + " MB of memory, and has " +
-                                std::to_string(memory / 1'000'000) + " MB");
+        throw InputError("merging needs " + std::to_string(needed / 1'000'000) + " MB of memory, and has " +
+                         std::to_string(memory / 1'000'000) +
+                         " MB: give more (max_memory / --max-memory), or use less"
+                         " text");
     }
     Position start = 1;
     const auto add_group = [&](Count count, std::uint64_t& room) {

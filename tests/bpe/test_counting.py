@@ -21,7 +21,9 @@ from bpe.formats.huggingface import byte_characters
 from bpe.patterns import PATTERNS, Pattern
 from bpe.trainer import Trained
 
-each_pattern = pytest.mark.parametrize("pattern", PATTERNS.values(), ids=PATTERNS.keys())
+each_pattern = pytest.mark.parametrize(
+    "pattern", [PATTERNS[name] for name in ("gpt2", "cl100k", "llama3", "qwen2", "o200k")]
+)
 
 SPECIAL_TOKENS = {"<|a|>": 0, "<|a|>b": 1, "|><": 2, " ": 3}
 
@@ -404,5 +406,5 @@ def test_merging_in_little_memory_gives_the_same(threads: int) -> None:
 
     needed = (1 + sum(len(word) + 1 for word in words)) * 5
     assert learn(needed + 100_000) == learn(0)
-    with pytest.raises(ValueError, match="merging needs"):
+    with pytest.raises(InputError, match=r"merging needs \d+ MB of memory, and has \d+ MB: give more"):
         learn(needed // 2)

@@ -480,3 +480,13 @@ def test_progress_is_told_and_can_stop_training(corpora: Path) -> None:
 def test_a_million_equal_letters_are_trained_on_in_linear_time() -> None:
     tokens = learn("a" * 1_000_000, merges=30, pattern="gpt2")
     assert tokens[:4] == [b"a" * 2, b"a" * 4, b"a" * 8, b"a" * 16]
+
+
+def test_what_a_callback_raises_comes_through() -> None:
+    def failing(_: object) -> None:
+        raise ValueError("mine")
+
+    for options in ({"progress": failing}, {"trace": 1, "traced": failing}, {"trained": failing}):
+        with pytest.raises(ValueError, match="^mine$") as raised:
+            train([["abab"]], 257, "gpt2", (), **options)  # type: ignore[arg-type]
+        assert not isinstance(raised.value, InputError)
