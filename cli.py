@@ -144,6 +144,9 @@ pattern_option = click.option(
     metavar="NAME|REGEX",
     help="Split pattern, for a file of ranks that carries none.  [default: the file's]",
 )
+exclude_option = click.option(
+    "--exclude", multiple=True, metavar="GLOB", help="Leave out files and directories of this name; repeat."
+)
 text_option = click.option("-c", "--text", metavar="TEXT", help="Take this text instead of files.")
 files_argument = click.argument("files", nargs=-1, metavar="[FILE]...")
 special_option = click.option(
@@ -163,6 +166,18 @@ def _tokenizer(name: str, pattern: str | None = None) -> Tokenizer:
     from bpe.locate import locate
 
     return Tokenizer.from_file(locate(name), pattern)
+
+
+def _tokenizer_or_ranks(name: str, pattern: str | None) -> Tokenizer:
+    """The tokenizer with its own pattern; with the one that is given where it has none."""
+    from bpe import InputError
+
+    try:
+        return _tokenizer(name)
+    except InputError:
+        if pattern is None:
+            raise
+        return _tokenizer(name, pattern)
 
 
 def _inputs(files: Sequence[str], text: str | None) -> Iterator[tuple[str, bytes]]:
@@ -213,7 +228,7 @@ def _size(text: str) -> int:
     default="replace",
     help="What to do with bytes that are not UTF-8.",
 )
-@click.option("--exclude", multiple=True, metavar="GLOB", help="Leave out files and directories of this name; repeat.")
+@exclude_option
 @click.option("--threads", type=int, metavar="N", help="Threads that count.  [default: all processors]")
 @click.option("--max-memory", type=_size, metavar="SIZE", help="Of the process, such as 2G; the rest is put on disk.")
 @click.option(
@@ -250,10 +265,11 @@ def train(context: click.Context, /, **options: Any) -> None:
     for name, flag in (("corpus", "CORPUS"), ("output", "-o / --output"), ("vocab_size", "--vocab-size")):
         if not options[name]:
             raise click.UsageError(f"missing {flag}", context)
-    _train(**options)
+    _train({"directory": os.getcwd(), "options": options}, **options)
 
 
 def _train(
+    note: Mapping[str, Any],
     *,
     corpus: Sequence[str],
     output: str,
@@ -269,6 +285,7 @@ def _train(
 ) -> None:
     from bpe import InputError
     from bpe import train as train_tokenizer
+    from bpe.counting import STATE
     from bpe.formats import SUFFIXES
 
     if Path(output).suffix not in SUFFIXES:
@@ -276,25 +293,13 @@ def _train(
     if not Path(output).absolute().parent.is_dir():
         raise InputError(f"{output}: there is no directory {Path(output).parent}")
     work = resume or f"{output}.work"
-    chosen = dict(
-        corpus=corpus,
-        output=output,
-        base=base,
-        special=special,
-        no_special=no_special,
-        require=require,
-        weight=weight,
-        report=report,
-        held_out=held_out,
-        **options,
-    )
     if held_out and not report:
         raise click.UsageError("--held-out is text for --report DIR")
     if report:
         from bpe.report import check_directory
 
         check_directory(report)
-    if (Path(work) / "state.json").exists():
+    if (Path(work) / STATE).exists():
         click.echo(f"going on with the work in {work}", err=True)
     show = _TrainingStatus()
 
@@ -310,20 +315,20 @@ def _train(
     try:
         train_tokenizer(
             corpus,
-            base=_base(base, options["pattern"]) if base else None,
+            base=_tokenizer_or_ranks(base, options["pattern"]) if base else None,
             special_tokens=() if no_special else special or None,
             required_tokens=_lines(require) if require else (),
             weights=_weights(corpus, weight),
             name=Path(output).stem,
             work=work,
-            note={"directory": os.getcwd(), "options": chosen},
+            note=note,
             progress=show.progress,
             traced=show.step,
             trained=trained,
             **options,
         )
     except BaseException:
-        if (Path(work) / "state.json").exists():
+        if (Path(work) / STATE).exists():
             click.echo(f"what was done is kept: bpe train --resume {work}", err=True)
         raise
 
@@ -336,18 +341,6 @@ def _lines(file: str) -> list[str]:
     except UnicodeDecodeError as error:
         raise InputError(f"{file}: byte {error.start} is not UTF-8") from error
     return [line.removesuffix("\r") for line in lines if line.removesuffix("\r")]
-
-
-def _base(name: str, pattern: str | None) -> Tokenizer:
-    """The tokenizer, which has its own pattern, unless its file holds ranks only."""
-    from bpe.errors import InputError
-
-    try:
-        return _tokenizer(name)
-    except InputError:
-        if pattern is None:
-            raise
-        return _tokenizer(name, pattern)
 
 
 def _weights(corpus: Sequence[str], weight: Sequence[str]) -> list[Any] | None:
@@ -588,9 +581,6 @@ def _shortened(text: str, width: int = 24) -> str:
 
 separator_option = click.option(
     "--separator", metavar="STRING", help="Where this stands in a file, a new document begins."
-)
-exclude_option = click.option(
-    "--exclude", multiple=True, metavar="GLOB", help="Leave out files and directories of this name; repeat."
 )
 
 
@@ -952,18 +942,6 @@ def compare(
         click.echo(f"{size}: too little text for intervals", err=True)
     else:
         click.echo(f"{size}; intervals from {samples:,} draws of {found['units']:,} {found['unit']}", err=True)
-
-
-def _tokenizer_or_ranks(name: str, pattern: str | None) -> Tokenizer:
-    """The tokenizer with its own pattern; with the one that is given where it has none."""
-    from bpe import InputError
-
-    try:
-        return _tokenizer(name)
-    except InputError:
-        if pattern is None:
-            raise
-        return _tokenizer(name, pattern)
 
 
 def _shards_info(directory: Path) -> list[tuple[str, str]]:

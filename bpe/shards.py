@@ -24,6 +24,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from bpe.corpus import in_batches
 from bpe.errors import InputError
 from bpe.files import write_atomically
 
@@ -145,28 +146,13 @@ def _encoded(
     before = np.array([] if bos_id is None else [bos_id], np.uint32)
     after = np.array([] if eos_id is None else [eos_id], np.uint32)
     salt = seed.to_bytes(8, "little")
-    for batch in _batches(documents):
+    for batch in in_batches((each for each in documents if each), _BATCH_BYTES):
         ids, offsets = tokenizer.encode_flat(batch)
         for document, start, end in zip(batch, offsets[:-1], offsets[1:], strict=True):
             data = _as_bytes(document)
             digest = hashlib.blake2b(data, digest_size=8, salt=salt).digest()
             place = int.from_bytes(digest, "little") / 2**64
             yield _Document(np.concatenate((before, ids[start:end], after)), len(data), place)
-
-
-def _batches(documents: Iterable[bytes | str]) -> Iterator[list[bytes | str]]:
-    batch: list[bytes | str] = []
-    size = 0
-    for document in documents:
-        if not document:
-            continue
-        batch.append(document)
-        size += len(document)
-        if size >= _BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
 
 
 def _as_bytes(document: bytes | str) -> bytes:

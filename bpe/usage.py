@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import regex
 
+from .corpus import in_batches
 from .errors import InputError
 from .tokenizer import Tokenizer
 
@@ -249,7 +250,7 @@ def usages_of(tokenizers: Sequence[Tokenizer], documents: Iterable[bytes], name:
     """
     tallies = [_Tally(tokenizer) for tokenizer in tokenizers]
     count = 0
-    for batch in _batches(documents):
+    for batch in in_batches(documents, BATCH_BYTES):
         text = _Text(batch, count)
         count += len(batch)
         encoded = [tally.add(text) for tally in tallies]
@@ -286,19 +287,6 @@ def total(usages: Sequence[Usage], name: str) -> Usage:
         if complete
         else None,
     )
-
-
-def _batches(documents: Iterable[bytes]) -> Iterator[list[bytes]]:
-    batch: list[bytes] = []
-    size = 0
-    for document in documents:
-        batch.append(document)
-        size += len(document)
-        if size >= BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
 
 
 class _Text:

@@ -22,63 +22,7 @@ namespace bpe {
 
 using Bytes = std::span<const std::uint8_t>;
 
-// Ids in one growing block of memory from malloc, which can be handed on without a copy.
-class IdBuffer {
- public:
-    IdBuffer() = default;
-    IdBuffer(const IdBuffer&) = delete;
-    IdBuffer& operator=(const IdBuffer&) = delete;
-    IdBuffer(IdBuffer&& other) noexcept { swap(other); }
-    IdBuffer& operator=(IdBuffer&& other) noexcept {
-        swap(other);
-        return *this;
-    }
-    ~IdBuffer() { std::free(data_); }
-
-    std::size_t size() const { return size_; }
-    const Id* data() const { return data_; }
-    Id* end() { return data_ + size_; }
-
-    // Makes room for `more` ids after end(); what is there stays.
-    void reserve(std::size_t more) {
-        if (size_ + more > capacity_) grow(size_ + more);
-    }
-    // Takes over `count` ids that were written at end().
-    void advance(std::size_t count) { size_ += count; }
-    void clear() { size_ = 0; }
-    // Gives memory back that only a large text needs.
-    void trim(std::size_t capacity) {
-        if (capacity_ > capacity) IdBuffer{}.swap(*this);
-    }
-    void push(Id id) {
-        reserve(1);
-        data_[size_++] = id;
-    }
-    Id* release() {
-        Id* data = data_;
-        data_ = nullptr;
-        size_ = capacity_ = 0;
-        return data;
-    }
-
- private:
-    void grow(std::size_t needed) {
-        const std::size_t capacity = needed + needed / 2 + 64;
-        auto* data = static_cast<Id*>(std::realloc(data_, capacity * sizeof(Id)));
-        if (!data) throw std::bad_alloc();
-        data_ = data;
-        capacity_ = capacity;
-    }
-    void swap(IdBuffer& other) noexcept {
-        std::swap(data_, other.data_);
-        std::swap(size_, other.size_);
-        std::swap(capacity_, other.capacity_);
-    }
-
-    Id* data_ = nullptr;
-    std::size_t size_ = 0;
-    std::size_t capacity_ = 0;
-};
+using IdBuffer = Buffer<Id>;
 
 // Any number of threads may call it at once: each call borrows a workspace (cache and buffers) for as long as it runs.
 class Encoder {

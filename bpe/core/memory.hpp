@@ -65,35 +65,40 @@ class Buffer {
     std::size_t memory() const { return capacity_ * sizeof(T); }
     T* data() { return data_; }
     const T* data() const { return data_; }
+    T* end() { return data_ + size_; }
     T& operator[](std::size_t i) { return data_[i]; }
     const T& operator[](std::size_t i) const { return data_[i]; }
 
-    void reserve(std::size_t capacity) {
-        if (capacity > capacity_) resize_memory(std::max(capacity, capacity_ + capacity_ / 2));
+    // Makes room for `more` values after end(); what is there stays.
+    void reserve(std::size_t more) {
+        if (size_ + more > capacity_) grow(size_ + more);
     }
+    // Takes over `count` values that were written at end().
+    void advance(std::size_t count) { size_ += count; }
     // What is new is not set.
     void resize(std::size_t size) {
-        reserve(size);
+        if (size > capacity_) grow(size);
         size_ = size;
     }
     void push(const T& value) {
-        if (size_ == capacity_) reserve(std::max<std::size_t>(64, size_ + 1));
+        reserve(1);
         data_[size_++] = value;
     }
     void append(const T* values, std::size_t count) {
         if (!count) return;
-        reserve(size_ + count);
+        reserve(count);
         std::memcpy(data_ + size_, values, count * sizeof(T));
         size_ += count;
     }
     void clear() { size_ = 0; }
-    // Gives back what is not used.
-    void shrink() {
-        if (size_ && size_ < capacity_) resize_memory(size_);
+    // Gives memory back that is for more than `capacity` values, with what is in it.
+    void trim(std::size_t capacity) {
+        if (capacity_ > capacity) *this = {};
     }
 
  private:
-    void resize_memory(std::size_t capacity) {
+    void grow(std::size_t needed) {
+        const std::size_t capacity = std::max({needed, capacity_ + capacity_ / 2, std::size_t{64}});
         void* data = std::realloc(static_cast<void*>(data_), capacity * sizeof(T));
         if (!data) throw std::bad_alloc();
         data_ = static_cast<T*>(data);

@@ -91,8 +91,7 @@ class Cells {
     void compact(std::size_t threads, std::vector<Count>& uses, const Note& note);
 
     // Only after `compact`, on as many threads, each with a part of the cells, in order: the places of the pairs for
-    // which filter(place) is true go, some at a time, in order, to note(thread, places, count), where `count` is that
-    // of their words.
+    // which filter(place) is true go, some at a time, in order, to note(thread, places).
     template <class Filter, class Note>
     void visit(const Filter& filter, const Note& note) const;
 
@@ -355,16 +354,14 @@ void Cells::visit(const Filter& filter, const Note& note) const {
         Position chosen[kAhead];
         for (std::size_t part; (part = next++) < parts();) {
             Position at = part ? part_ends_[part - 1] : 1;
-            for (std::size_t group = group_at(at); at < part_ends_[part]; ++group) {
-                const Position end = std::min(part_ends_[part], starts_[group + 1]);
-                while (at < end) {
-                    std::size_t count = 0;
-                    for (const Position stop = std::min(end, at + kAhead); at < stop; ++at) {
-                        chosen[count] = at;
-                        count += (cells_[at] != kSeparator) & (cells_[at + 1] != kSeparator) & filter(at);
-                    }
-                    note(part, std::span<const Position>(chosen, count), counts_[group]);
+            const Position end = part_ends_[part] - 1;  // a separator
+            while (at < end) {
+                std::size_t count = 0;
+                for (const Position stop = std::min(end, at + kAhead); at < stop; ++at) {
+                    chosen[count] = at;
+                    count += (cells_[at] != kSeparator) & (cells_[at + 1] != kSeparator) & filter(at);
                 }
+                note(part, std::span<const Position>(chosen, count));
             }
         }
     });
@@ -390,7 +387,6 @@ class KnownPairs {
         shift_ = 64 - std::countr_zero(slots);
         size_ = 0;
     }
-    std::size_t size() const { return size_; }
     template <class Note>
     void visit(const Note& note) {
         for (std::size_t slot = 0; slot < entries_.size(); ++slot) {
@@ -619,7 +615,7 @@ class Training {
         candidates = Candidates(cells_.parts());
         std::atomic<std::size_t> total = 0;
         cells_.visit([&](Position at) { return sketches[0].may_reach(cells_.pair_at(at)); },
-                     [&](std::size_t part, std::span<const Position> places, Count) {
+                     [&](std::size_t part, std::span<const Position> places) {
                          if ((total += places.size()) > most) return;
                          for (const Position at : places) candidates[part][share_of(cells_.pair_at(at))].push(at);
                      });

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar, Union
 
 from ..errors import InputError
 from .arrow import is_dataset
@@ -16,7 +16,7 @@ from .parts import Cleaner, Invalid, Options, Text, as_bytes
 from .reader import Batch, Position, Reader
 from .sources import Source, Texts, feeds_of
 
-__all__ = ["Batch", "Invalid", "Position", "Reader", "Source", "Text", "documents", "read_corpus"]
+__all__ = ["Batch", "Invalid", "Position", "Reader", "Source", "Text", "documents", "in_batches", "read_corpus"]
 
 
 def documents(
@@ -95,6 +95,23 @@ def read_corpus(
     feeds = [(number, feed) for number, source in enumerate(listed) for feed in feeds_of(source, exclude)]
     options = _options(separator, field, cut, max(1, batch_bytes // 2))
     return Reader(feeds, options, errors, weights, batch_bytes, start)
+
+
+_Document = TypeVar("_Document", bytes, str, Union[bytes, str])
+
+
+def in_batches(documents: Iterable[_Document], size: int) -> Iterator[list[_Document]]:
+    """The documents, as many together as have a length of `size` or more; the last ones are fewer."""
+    batch: list[_Document] = []
+    length = 0
+    for document in documents:
+        batch.append(document)
+        length += len(document)
+        if length >= size:
+            yield batch
+            batch, length = [], 0
+    if batch:
+        yield batch
 
 
 def _options(
