@@ -12,6 +12,14 @@ from typing import Any
 
 from bpe.errors import InputError
 
+_LLAMA_1_7B: dict[str, Any] = {
+    "dim": 4096, "n_layers": 32, "n_heads": 32, "n_kv_heads": 32, "hidden_dim": 11008,
+    "vocab_size": 32000, "rope_theta": 10000.0, "max_seq_len": 2048, "norm_eps": 1e-6,
+}  # fmt: skip
+_LLAMA_1_13B: dict[str, Any] = {
+    **_LLAMA_1_7B, "dim": 5120, "n_layers": 40, "n_heads": 40, "n_kv_heads": 40, "hidden_dim": 13824,
+}  # fmt: skip
+_LLAMA_2: dict[str, Any] = {"max_seq_len": 4096, "norm_eps": 1e-5}
 _LLAMA_3_8B: dict[str, Any] = {
     "dim": 4096, "n_layers": 32, "n_heads": 32, "n_kv_heads": 8, "hidden_dim": 14336,
     "vocab_size": 128256, "rope_theta": 500000.0, "max_seq_len": 8192,
@@ -19,10 +27,28 @@ _LLAMA_3_8B: dict[str, Any] = {
 _LLAMA_3_70B: dict[str, Any] = {**_LLAMA_3_8B, "dim": 8192, "n_layers": 80, "n_heads": 64, "hidden_dim": 28672}
 _LLAMA_3_1: dict[str, Any] = {"use_scaled_rope": True, "max_seq_len": 131072}
 _LLAMA_3_2: dict[str, Any] = {**_LLAMA_3_1, "rope_scaling_factor": 32.0, "tied_embeddings": True}
+_SMOLLM2: dict[str, Any] = {
+    "vocab_size": 49152, "rope_theta": 100000.0, "max_seq_len": 8192, "tied_embeddings": True,
+}  # fmt: skip
 
-# Meta's sizes, and sizes to train at home. The small ones leave the vocabulary to the tokenizer that will feed them,
-# and tie the embeddings: at these sizes a second vocabulary matrix costs more than the layers it would replace.
+# Published sizes (params.json or config.json of each release), and sizes to train at home. The small ones leave the
+# vocabulary to the tokenizer that will feed them, and tie the embeddings: at these sizes a second vocabulary matrix
+# costs more than the layers it would replace.
 PRESETS: dict[str, dict[str, Any]] = {
+    "llama1-7b": _LLAMA_1_7B,
+    "llama1-13b": _LLAMA_1_13B,
+    "llama1-30b": {
+        **_LLAMA_1_7B, "dim": 6656, "n_layers": 60, "n_heads": 52, "n_kv_heads": 52, "hidden_dim": 17920,
+    },
+    "llama1-65b": {
+        **_LLAMA_1_7B, "dim": 8192, "n_layers": 80, "n_heads": 64, "n_kv_heads": 64, "hidden_dim": 22016,
+        "norm_eps": 1e-5,
+    },
+    "llama2-7b": {**_LLAMA_1_7B, **_LLAMA_2},
+    "llama2-13b": {**_LLAMA_1_13B, **_LLAMA_2},
+    "llama2-70b": {
+        **_LLAMA_1_7B, **_LLAMA_2, "dim": 8192, "n_layers": 80, "n_heads": 64, "n_kv_heads": 8, "hidden_dim": 28672,
+    },
     "llama3-8b": _LLAMA_3_8B,
     "llama3-70b": _LLAMA_3_70B,
     "llama3.1-8b": {**_LLAMA_3_8B, **_LLAMA_3_1},
@@ -32,6 +58,13 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "llama3.2-1b": {**_LLAMA_3_8B, **_LLAMA_3_2, "dim": 2048, "n_layers": 16, "hidden_dim": 8192},
     "llama3.2-3b": {**_LLAMA_3_8B, **_LLAMA_3_2, "dim": 3072, "n_layers": 28, "n_heads": 24, "hidden_dim": 8192},
+    "llama3.3-70b": {**_LLAMA_3_70B, **_LLAMA_3_1},
+    "smollm2-135m": {**_SMOLLM2, "dim": 576, "n_layers": 30, "n_heads": 9, "n_kv_heads": 3, "hidden_dim": 1536},
+    "smollm2-360m": {**_SMOLLM2, "dim": 960, "n_layers": 32, "n_heads": 15, "n_kv_heads": 5, "hidden_dim": 2560},
+    "smollm2-1.7b": {
+        **_SMOLLM2, "dim": 2048, "n_layers": 24, "n_heads": 32, "n_kv_heads": 32, "hidden_dim": 8192,
+        "rope_theta": 130000.0,
+    },
     "nano": {
         "dim": 128, "n_layers": 3, "n_heads": 2, "n_kv_heads": 1, "hidden_dim": 352,
         "vocab_size": 4096, "rope_theta": 10000.0, "max_seq_len": 256, "tied_embeddings": True,
@@ -86,6 +119,8 @@ class ModelConfig:
     rope_original_length: int = 8192
     max_seq_len: int = 8192
     tied_embeddings: bool = False
+    qkv_bias: bool = False
+    wo_bias: bool = False
 
     def __post_init__(self) -> None:
         self._check_types()
@@ -185,11 +220,13 @@ class ModelConfig:
 
     def parameters(self) -> dict[str, int]:
         """How many parameters each part of the model has. Tied embeddings count once, under "embedding"."""
-        attention_width = (2 * self.n_heads + 2 * self.n_kv_heads) * self.head_dim
+        queries, keys = self.n_heads * self.head_dim, self.n_kv_heads * self.head_dim
+        matrices = 2 * self.dim * (queries + keys)
+        biases = self.qkv_bias * (queries + 2 * keys) + self.wo_bias * self.dim
         vocabulary = self.vocab_size * self.dim
         return {
             "embedding": vocabulary,
-            "attention": self.n_layers * self.dim * attention_width,
+            "attention": self.n_layers * (matrices + biases),
             "feed_forward": self.n_layers * 3 * self.dim * self.hidden_dim,
             "norms": (2 * self.n_layers + 1) * self.dim,
             "output": 0 if self.tied_embeddings else vocabulary,
@@ -209,8 +246,7 @@ class ModelConfig:
 
         A multiply-add counts as two. Matrix products only: norms, activations and rotations are below one percent.
         """
-        parts = self.parameters()
-        layers = 2 * (parts["attention"] + parts["feed_forward"]) * length
+        layers = 2 * self._layer_matrices() * length
         pairs = length * (length + 1) // 2  # each token looks at itself and all before it
         return layers + self._flops_of_looking_at(pairs) + 2 * self.vocab_size * self.dim
 
@@ -219,9 +255,12 @@ class ModelConfig:
 
         Counted as in `prefill_flops`, of which it is the increment plus one more use of the output matrix.
         """
-        parts = self.parameters()
-        layers = 2 * (parts["attention"] + parts["feed_forward"])
+        layers = 2 * self._layer_matrices()
         return layers + self._flops_of_looking_at(position + 1) + 2 * self.vocab_size * self.dim
+
+    def _layer_matrices(self) -> int:
+        attention = 2 * self.dim * (self.n_heads + self.n_kv_heads) * self.head_dim
+        return self.n_layers * (attention + 3 * self.dim * self.hidden_dim)
 
     def _flops_of_looking_at(self, pairs: int) -> int:
         # A query with a key, and a probability with a value: head_dim multiply-adds each, in every head of every layer.

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from ..tokenizer import Tokenizer
 
 FORMATS: dict[str, ModuleType] = {"huggingface": huggingface, "tiktoken": tiktoken}
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer.tiktoken")
+"""What a directory is searched for, in this order."""
 SUFFIXES = {".json": "huggingface", ".model": "tiktoken", ".tiktoken": "tiktoken"}
 
 
@@ -43,11 +45,7 @@ def open_tokenizer(path: Path) -> tuple[Path, str, bytes]:
         OSError: the file cannot be read.
     """
     if path.is_dir():
-        candidates = [path / name for name in ("tokenizer.json", "tokenizer.model")]
-        found = [candidate for candidate in candidates if candidate.is_file()]
-        if not found:
-            raise InputError(f"{path}: the directory holds neither tokenizer.json nor tokenizer.model")
-        path = found[0]
+        path = find_tokenizer(path)
     content = path.read_bytes()
     if content[:2] == b"\x1f\x8b":
         try:
@@ -58,6 +56,22 @@ def open_tokenizer(path: Path) -> tuple[Path, str, bytes]:
         if format.matches(content):
             return path, name, content
     raise InputError(f"{path}: not a tokenizer file; expected a tokenizer.json or a tiktoken vocabulary")
+
+
+def find_tokenizer(directory: Path) -> Path:
+    """The tokenizer's file in a directory: one of the usual names, or else the only tokenizer.*
+
+    Raises:
+        InputError: there is none, or more than one of no usual name.
+    """
+    for name in TOKENIZER_FILES:
+        if (directory / name).is_file():
+            return directory / name
+    others = sorted(path for path in directory.glob("tokenizer.*") if path.is_file())
+    if len(others) == 1:
+        return others[0]
+    found = f"found {', '.join(path.name for path in others)}" if others else "found none"
+    raise InputError(f"{directory}: expected a tokenizer, one of {', '.join(TOKENIZER_FILES)}; {found}")
 
 
 def write_tokenizer(tokenizer: Tokenizer, path: Path, format: str | None) -> None:

@@ -1,9 +1,10 @@
-"""A model from a configuration and named tensors; shared by all formats."""
+"""A model from what a checkpoint holds; shared by all formats."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,7 +14,24 @@ from bpe.errors import InputError
 from model.config import ModelConfig
 from model.transformer import Transformer
 
+EMBEDDINGS = "tok_embeddings.weight"
 TIED = "output.weight"  # the same matrix as tok_embeddings.weight, where embeddings are tied
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that was opened, of which only what describes it has been read."""
+
+    config: ModelConfig
+    dtype: torch.dtype
+    """The weights' own; bfloat16 where they are quantized."""
+    source: Path
+    """The file, or the directory, that messages about the weights name."""
+    tokenizer: Path
+    """What `Tokenizer.from_file` reads."""
+    tensors: Callable[[], Iterable[tuple[str, Tensor]]]
+    """The tensors one after the other, under Meta's names and in Meta's order of queries and keys: mapped, or made when
+    their turn comes and not kept."""
 
 
 def read_config(path: Path) -> ModelConfig:
@@ -32,26 +50,23 @@ def read_config(path: Path) -> ModelConfig:
         raise InputError(f"{path}: {error}") from None
 
 
-def assemble(
-    config: ModelConfig,
-    tensors: Iterable[tuple[str, Tensor]],
-    source: Path,
-    dtype: torch.dtype | None,
-    device: torch.device,
-) -> Transformer:
-    """A model whose weights are the given tensors themselves, under Meta's names, or copies where dtype or device ask.
+def assemble(checkpoint: Checkpoint, dtype: torch.dtype | None, device: torch.device) -> Transformer:
+    """The model of a checkpoint. Its weights are the tensors themselves, or copies where dtype or device ask for them.
 
-    The model is built without memory of its own, so no weight is held twice. With dtype None, all weights get the dtype
-    of the embeddings. Raises InputError, naming tensor and `source`, where one is missing, unknown, misshapen, no
-    floating-point tensor, or holds a number that is not finite.
+    The model is built without memory of its own and takes tensor by tensor, so no weight is held twice. With dtype
+    None, weights get the dtype of the checkpoint. Raises InputError, naming tensor and source, where one is missing,
+    unknown, misshapen, there twice, no floating-point tensor, or holds a number that is not finite.
     """
+    config, source, dtype = checkpoint.config, checkpoint.source, dtype or checkpoint.dtype
     with torch.device("meta"):
         model = Transformer(config)
     expected = {name: parameter.shape for name, parameter in model.state_dict().items()}
     weights: dict[str, Tensor] = {}
-    for name, tensor in tensors:
+    for name, tensor in checkpoint.tensors():
         if name not in expected:
             raise InputError(f"{source}: a tensor {name!r} that a model of this configuration does not have")
+        if name in weights:
+            raise InputError(f"{source}: two tensors {name!r}")
         if tensor.shape != expected[name]:
             raise InputError(f"{source}: {name} has the shape {list(tensor.shape)}, expected {list(expected[name])}")
         if not tensor.is_floating_point():
@@ -60,21 +75,18 @@ def assemble(
             raise InputError(
                 f"{source}: {name} holds numbers that are not finite (NaN or infinity); the file is damaged"
             )
-        weights[name] = tensor
-    if config.tied_embeddings:
-        embeddings = weights.get("tok_embeddings.weight")
-        tied = weights.setdefault(TIED, embeddings) if embeddings is not None else None
-        if tied is not None and embeddings is not None and not torch.equal(tied, embeddings):
-            raise InputError(f"{source}: {TIED} differs from tok_embeddings.weight, but the configuration ties them")
+        weights[name] = tensor.to(device=device, dtype=dtype)
+    if config.tied_embeddings and EMBEDDINGS in weights:
+        embeddings = weights[EMBEDDINGS]
+        if not torch.equal(weights.setdefault(TIED, embeddings), embeddings):
+            raise InputError(f"{source}: {TIED} differs from {EMBEDDINGS}, but the configuration ties them")
     missing = [name for name in expected if name not in weights]
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise InputError(
             f"{source}: without {', '.join(missing[:3])}{more}; the file is incomplete, or of another model"
         )
-    dtype = dtype or weights["tok_embeddings.weight"].dtype
-    converted = {name: tensor.to(device=device, dtype=dtype) for name, tensor in weights.items()}
-    model.load_state_dict(converted, assign=True)
+    model.load_state_dict(weights, assign=True)
     if config.tied_embeddings:
         model.output.weight = model.tok_embeddings.weight
     return model

@@ -10,25 +10,26 @@ from typing import Any
 import torch
 
 from bpe.errors import InputError
-from model.checkpoint.assemble import TIED, assemble, read_config
-from model.transformer import Transformer
+from model.checkpoint.assemble import EMBEDDINGS, TIED, Checkpoint, read_config
 
 PARAMS = "params.json"
 DESCRIPTION = f"{PARAMS} with consolidated.00.pth"
 _DERIVED = ("rope.freqs",)  # in some of Meta's files; follows from the configuration
 
 
-def recognises(directory: Path) -> bool:
-    """Whether a directory looks like this format."""
+def recognises(path: Path) -> bool:
+    """Whether this is a directory of this format, or a file in one."""
+    directory = path if path.is_dir() else path.parent
     return (directory / "consolidated.00.pth").is_file() and (directory / PARAMS).is_file()
 
 
-def load(directory: Path, dtype: torch.dtype | None, device: torch.device) -> Transformer:
-    """The model of a directory that `recognises` accepts. No pickle is executed: tensors only.
+def open_checkpoint(path: Path) -> Checkpoint:
+    """What `recognises` accepts, opened. No pickle is executed: tensors only.
 
     A file that has an output matrix of its own makes an untied model, whatever the configuration says, unless it is the
     embedding matrix once more.
     """
+    directory = path if path.is_dir() else path.parent
     paths = sorted(directory.glob("consolidated.*.pth"))
     if len(paths) > 1:
         raise InputError(
@@ -37,15 +38,15 @@ def load(directory: Path, dtype: torch.dtype | None, device: torch.device) -> Tr
         )
     path = paths[0]
     config = read_config(directory / PARAMS)
-    weights = _read(path)
-    weights = {name: tensor for name, tensor in weights.items() if name not in _DERIVED}
+    weights = {name: tensor for name, tensor in _read(path).items() if name not in _DERIVED}
     for name, value in weights.items():
         if not isinstance(value, torch.Tensor):
             raise InputError(f"{path}: {name!r} is a {type(value).__name__}; expected tensors only")
-    embeddings, output = weights.get("tok_embeddings.weight"), weights.get(TIED)
+    embeddings, output = weights.get(EMBEDDINGS), weights.get(TIED)
     if config.tied_embeddings and embeddings is not None and output is not None and not torch.equal(embeddings, output):
         config = dataclasses.replace(config, tied_embeddings=False)
-    return assemble(config, weights.items(), path, dtype, device)
+    dtype = torch.float32 if embeddings is None else embeddings.dtype
+    return Checkpoint(config, dtype, path, directory, lambda: iter(weights.items()))
 
 
 def _read(path: Path) -> dict[str, Any]:

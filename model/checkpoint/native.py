@@ -13,22 +13,31 @@ from torch import Tensor
 
 from bpe.errors import InputError
 from bpe.files import replacing, write_atomically, write_json
-from model.checkpoint.assemble import TIED, assemble, read_config
+from bpe.formats import TOKENIZER_FILES
+from model.checkpoint.assemble import EMBEDDINGS, TIED, Checkpoint, read_config
 from model.transformer import Transformer
 
 WEIGHTS, PARAMS = "model.safetensors", "params.json"
 DESCRIPTION = f"{PARAMS} with {WEIGHTS}"
-TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer.tiktoken")
 
 
-def recognises(directory: Path) -> bool:
-    """Whether a directory looks like this format."""
-    return (directory / WEIGHTS).is_file() and (directory / PARAMS).is_file()
+def recognises(path: Path) -> bool:
+    """Whether this is a directory of this format, or a file in one."""
+    directory = path if path.is_dir() else path.parent
+    return all((directory / name).is_file() for name in (WEIGHTS, PARAMS))
 
 
-def load(directory: Path, dtype: torch.dtype | None, device: torch.device) -> Transformer:
-    """The model of a directory that `recognises` accepts."""
-    return assemble(read_config(directory / PARAMS), _tensors(directory / WEIGHTS), directory / WEIGHTS, dtype, device)
+def open_checkpoint(path: Path) -> Checkpoint:
+    """What `recognises` accepts, opened."""
+    directory = path if path.is_dir() else path.parent
+    weights = directory / WEIGHTS
+    return Checkpoint(
+        config=read_config(directory / PARAMS),
+        dtype=next((tensor.dtype for name, tensor in _tensors(weights) if name == EMBEDDINGS), torch.float32),
+        source=weights,
+        tokenizer=directory,
+        tensors=lambda: _tensors(weights),
+    )
 
 
 def _tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
@@ -48,21 +57,9 @@ def save(directory: str | os.PathLike[str], model: Transformer, tokenizer_file: 
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     if model.config.tied_embeddings:
         del weights[TIED]
-    name = tokenizer_file.name if tokenizer_file.name in TOKENIZERS else f"tokenizer{tokenizer_file.suffix}"
+    name = tokenizer_file.name if tokenizer_file.name in TOKENIZER_FILES else f"tokenizer{tokenizer_file.suffix}"
     with write_atomically(directory / name) as file:
         file.write(content)
     write_json(directory / PARAMS, model.config.to_params())
     with replacing(directory / WEIGHTS) as path:
         save_file(weights, path, metadata={"format": "pt"})
-
-
-def find_tokenizer(directory: Path) -> Path:
-    """The tokenizer's file in a model directory: one of the usual names, or else the only tokenizer.*"""
-    for name in TOKENIZERS:
-        if (directory / name).is_file():
-            return directory / name
-    others = sorted(path for path in directory.glob("tokenizer.*") if path.is_file())
-    if len(others) == 1:
-        return others[0]
-    found = f"found {', '.join(path.name for path in others)}" if others else "found none"
-    raise InputError(f"{directory}: expected a tokenizer, one of {', '.join(TOKENIZERS)}; {found}")

@@ -13,11 +13,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bpe.errors import InputError
+from bpe.formats import find_tokenizer
 from model import ModelConfig, Transformer
-from model.checkpoint import assemble, meta, native
+from model.checkpoint import meta, native, open_checkpoint
+from model.checkpoint.assemble import assemble
 
-CPU = torch.device("cpu")
 MakeModel = Callable[[ModelConfig], Transformer]
+
+
+def read(path: Path, dtype: torch.dtype | None = None) -> Transformer:
+    return assemble(open_checkpoint(path), dtype, torch.device("cpu"))
 
 
 @pytest.fixture
@@ -34,7 +39,7 @@ def change(directory: Path, changes: dict[str, torch.Tensor | None]) -> None:
 
 
 def test_a_saved_model_comes_back_exactly(saved: Path, model: Transformer) -> None:
-    loaded = native.load(saved, None, CPU)
+    loaded = read(saved)
     assert loaded.config == model.config
     for name, tensor in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor), name
@@ -44,21 +49,21 @@ def test_a_saved_model_comes_back_exactly(saved: Path, model: Transformer) -> No
 
 def test_tied_embeddings_are_stored_once_and_tied_again(saved: Path) -> None:
     assert "output.weight" not in load_file(saved / native.WEIGHTS)
-    loaded = native.load(saved, None, CPU)
+    loaded = read(saved)
     assert loaded.output.weight is loaded.tok_embeddings.weight
 
 
 def test_untied_embeddings_stay_untied(tmp_path: Path, saved: Path, config: ModelConfig, make_model: MakeModel) -> None:
     model = make_model(dataclasses.replace(config, tied_embeddings=False))
     native.save(tmp_path / "untied", model, saved / "tokenizer.json")
-    loaded = native.load(tmp_path / "untied", None, CPU)
+    loaded = read(tmp_path / "untied")
     assert torch.equal(loaded.output.weight, model.output.weight)
     assert not torch.equal(loaded.output.weight, loaded.tok_embeddings.weight)
 
 
 def test_a_loaded_model_can_be_trained_on_without_touching_the_file(saved: Path) -> None:
     before = (saved / native.WEIGHTS).read_bytes()
-    loaded = native.load(saved, None, CPU)
+    loaded = read(saved)
     optimizer = torch.optim.SGD(loaded.parameters(), lr=0.1)
     loaded(torch.tensor([[1, 2, 3]])).square().mean().backward()
     optimizer.step()
@@ -68,14 +73,14 @@ def test_a_loaded_model_can_be_trained_on_without_touching_the_file(saved: Path)
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 def test_weights_get_the_dtype_that_is_asked_for(dtype: torch.dtype, saved: Path) -> None:
-    loaded = native.load(saved, dtype, CPU)
+    loaded = read(saved, dtype)
     assert {parameter.dtype for parameter in loaded.parameters()} == {dtype}
     assert loaded.output.weight is loaded.tok_embeddings.weight
 
 
 def test_without_a_dtype_weights_keep_theirs(tmp_path: Path, saved: Path, model: Transformer) -> None:
     native.save(tmp_path / "half", model.to(torch.bfloat16), saved / "tokenizer.json")
-    loaded = native.load(tmp_path / "half", None, CPU)
+    loaded = read(tmp_path / "half")
     assert {parameter.dtype for parameter in loaded.parameters()} == {torch.bfloat16}
 
 
@@ -100,7 +105,7 @@ def test_saving_again_replaces_and_leaves_nothing_behind(saved: Path, model: Tra
 def test_a_tensor_that_does_not_fit_is_named_with_its_file(changes: Any, message: str, saved: Path) -> None:
     change(saved, changes)
     with pytest.raises(InputError, match=message):
-        native.load(saved, None, CPU)
+        read(saved)
 
 
 @pytest.mark.parametrize("kept", [0, 7, 100, 5000, -1])
@@ -108,7 +113,7 @@ def test_truncated_weights_are_named(kept: int, saved: Path) -> None:
     path = saved / native.WEIGHTS
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(InputError, match=r"model\.safetensors: not a whole safetensors file"):
-        native.load(saved, None, CPU)
+        read(saved)
 
 
 @pytest.mark.parametrize(
@@ -123,26 +128,26 @@ def test_truncated_weights_are_named(kept: int, saved: Path) -> None:
 def test_a_configuration_that_is_not_understood_is_named(params: str, message: str, saved: Path) -> None:
     (saved / "params.json").write_text(params)
     with pytest.raises(InputError, match=message):
-        native.load(saved, None, CPU)
+        read(saved)
 
 
 def test_another_vocabulary_size_is_refused(saved: Path) -> None:
     params = json.loads((saved / "params.json").read_text())
     (saved / "params.json").write_text(json.dumps({**params, "vocab_size": 300}))
     with pytest.raises(InputError, match=r"tok_embeddings\.weight has the shape \[259, 32\], expected \[300, 32\]"):
-        native.load(saved, None, CPU)
+        read(saved)
 
 
 def test_the_tokenizer_is_found_by_its_name(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="found none"):
-        native.find_tokenizer(tmp_path)
+        find_tokenizer(tmp_path)
     (tmp_path / "tokenizer.abc").write_text("")
-    assert native.find_tokenizer(tmp_path).name == "tokenizer.abc"
+    assert find_tokenizer(tmp_path).name == "tokenizer.abc"
     (tmp_path / "tokenizer.xyz").write_text("")
     with pytest.raises(InputError, match=r"found tokenizer\.abc, tokenizer\.xyz"):
-        native.find_tokenizer(tmp_path)
+        find_tokenizer(tmp_path)
     (tmp_path / "tokenizer.model").write_text("")
-    assert native.find_tokenizer(tmp_path).name == "tokenizer.model"
+    assert find_tokenizer(tmp_path).name == "tokenizer.model"
 
 
 @pytest.fixture
@@ -159,7 +164,7 @@ def metas(tmp_path: Path, model: Transformer) -> Path:
 
 
 def test_metas_checkpoint_gives_the_same_logits(metas: Path, model: Transformer) -> None:
-    loaded = meta.load(metas, None, CPU)
+    loaded = read(metas)
     assert not loaded.config.tied_embeddings
     ids = torch.tensor([[1, 2, 3]])
     torch.testing.assert_close(loaded(ids), model(ids), rtol=1e-5, atol=1e-5)
@@ -173,7 +178,7 @@ def test_an_output_of_its_own_unties_metas_checkpoint(same: bool, metas: Path, m
     if not same:
         weights["output.weight"] += 1
     torch.save({**weights, "rope.freqs": torch.ones(4)}, metas / "consolidated.00.pth")
-    loaded = meta.load(metas, None, CPU)
+    loaded = read(metas)
     assert loaded.config.tied_embeddings == same
     assert torch.equal(loaded.output.weight, weights["output.weight"])
 
@@ -197,7 +202,7 @@ def test_a_malicious_pickle_is_refused_and_harmless(how: str, metas: Path, tmp_p
     else:
         path.write_bytes(pickle.dumps(content))
     with pytest.raises(InputError, match=r"consolidated\.00\.pth: "):
-        meta.load(metas, None, CPU)
+        read(metas)
     assert not harm.exists()
     pickle.loads(pickle.dumps(Harm(harm)))
     assert harm.exists()  # so it would have done harm
@@ -208,20 +213,20 @@ def test_metas_truncated_checkpoint_is_named(kept: int, metas: Path) -> None:
     path = metas / "consolidated.00.pth"
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(InputError, match=r"consolidated\.00\.pth: "):
-        meta.load(metas, None, CPU)
+        read(metas)
 
 
 @pytest.mark.parametrize("content", [[1, 2], {"tok_embeddings.weight": 5}])
 def test_what_is_no_mapping_of_tensors_is_refused(content: Any, metas: Path) -> None:
     torch.save(content, metas / "consolidated.00.pth")
     with pytest.raises(InputError, match=r"consolidated\.00\.pth: .*expected tensors"):
-        meta.load(metas, None, CPU)
+        read(metas)
 
 
 def test_a_checkpoint_cut_for_several_devices_is_refused_with_the_remedy(metas: Path) -> None:
     (metas / "consolidated.01.pth").write_bytes(b"")
     with pytest.raises(InputError, match="2 devices.*convert"):
-        meta.load(metas, None, CPU)
+        read(metas)
 
 
 def test_formats_are_recognised_by_their_files(saved: Path, metas: Path, tmp_path: Path) -> None:
@@ -231,7 +236,8 @@ def test_formats_are_recognised_by_their_files(saved: Path, metas: Path, tmp_pat
 
 
 def test_the_weights_of_a_file_are_not_held_twice(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tensors = list(native._tensors(saved / native.WEIGHTS))
-    model = assemble.assemble(assemble.read_config(saved / "params.json"), tensors, saved, None, CPU)
+    checkpoint = open_checkpoint(saved)
+    tensors = list(checkpoint.tensors())
+    model = assemble(dataclasses.replace(checkpoint, tensors=lambda: iter(tensors)), None, torch.device("cpu"))
     addresses = {name: tensor.data_ptr() for name, tensor in tensors}
     assert {name: tensor.data_ptr() for name, tensor in model.state_dict().items() if name in addresses} == addresses

@@ -36,12 +36,12 @@ def test_a_directory_or_a_file_in_it_gives_model_and_tokenizer(directory: Path, 
 def test_a_tokenizer_that_does_not_fit_the_model_is_refused(directory: Path, tmp_path: Path) -> None:
     small = Transformer(ModelConfig(dim=8, n_layers=1, n_heads=2, vocab_size=257))
     save(tmp_path / "small", small, directory / "tokenizer.json")
-    with pytest.raises(InputError, match=r"tokenizer\.json: 258 tokens, and the model has 257"):
+    with pytest.raises(InputError, match=r"258 tokens, and the model has 257"):
         load(tmp_path / "small")
 
 
 def test_where_there_is_no_model_the_known_formats_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"params\.json with model\.safetensors, or params\.json with consolidated"):
         load(tmp_path)
-    with pytest.raises(InputError, match="no such file or directory"):
+    with pytest.raises(InputError, match="no such file"):
         load(tmp_path / "nowhere")

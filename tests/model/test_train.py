@@ -18,7 +18,7 @@ import torch
 from bpe.errors import InputError
 from bpe.shards import HELD_OUT, TRAIN, Shards, write_shards
 from model import ModelConfig, Transformer
-from model.checkpoint import native
+from model.checkpoint import open_checkpoint
 from model.report import Progress, read_metrics
 from model.train import Batches, TrainConfig, TrainResult, _held_out_batches, _Training, learning_rate, pretrain
 
@@ -55,7 +55,7 @@ def test_a_run_leaves_a_model_directory_metrics_and_a_plot(data: Path, tmp_path:
     ]  # fmt: skip
     assert (run / "loss.png").read_bytes().startswith(b"\x89PNG")
     assert (run / "tokenizer.json").read_bytes() == (data / "tokenizer.json").read_bytes()
-    assert native.load(run, None, torch.device("cpu")).config == config
+    assert open_checkpoint(run).config == config
     kinds = Counter(kind for kind, _, _ in losses(run))
     assert kinds == {"step": 12, "evaluation": 4}  # before, after 5 and 10 steps, and at the end
     assert result.steps == 12
