@@ -481,7 +481,7 @@ def test_the_format_is_told_from_the_content_not_the_name(gpt2: Tokenizer, tmp_p
 
 
 def test_a_directory_stands_for_the_tokenizer_in_it(gpt2: Tokenizer, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"neither tokenizer\.json nor tokenizer\.model"):
+    with pytest.raises(InputError, match=r"one of tokenizer\.json, tokenizer\.model"):
         Tokenizer.from_file(tmp_path)
     gpt2.save(tmp_path / "tokenizer.model")
     assert Tokenizer.from_file(tmp_path, pattern="gpt2").mergeable_ranks == gpt2.mergeable_ranks
