@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection
 from collections.abc import Set as AbstractSet
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from . import _core
 from .tokenizer import _as_bytes
@@ -102,6 +102,10 @@ class _WaitingStream:
         return self._tokenizer._encode(text, self._special)
 
 
+class _HasTokenBytes(Protocol):
+    def decode_single_token_bytes(self, token: int, /) -> bytes: ...
+
+
 class StreamDecoder:
     """Decodes ids one at a time. Bytes that begin a character wait until the rest of it has come.
 
@@ -112,7 +116,7 @@ class StreamDecoder:
     (['a', '', 'é'], '')
     """
 
-    def __init__(self, tokenizer: Tokenizer, errors: str = "replace") -> None:
+    def __init__(self, tokenizer: _HasTokenBytes, errors: str = "replace") -> None:
         self._bytes_of = tokenizer.decode_single_token_bytes
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors)
 
@@ -129,15 +133,45 @@ class StreamDecoder:
         return self._decoder.decode(b"", True)
 
 
-def whole_characters(pieces: Iterable[bytes]) -> Iterator[str]:
-    """UTF-8 in pieces cut anywhere -> the text, in pieces of whole characters; bytes that are no UTF-8 become U+FFFD.
+class StopStrings:
+    """Text in pieces, up to the stop string that is complete first, without it; how the text is cut does not matter.
 
-    >>> list(whole_characters([b"caf", b"\\xc3", b"\\xa9!", b"\\xe2"]))
-    ['caf', 'é!', '\\ufffd']
+    What may be the beginning of a stop string waits for the next piece.
+
+    >>> stops = StopStrings(["END"])
+    >>> [stops.feed(piece) for piece in ("one. t", "w", "o. EN", "Dthree")], stops.stopped
+    (['one. t', 'w', 'o. ', ''], True)
     """
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    for piece in pieces:
-        if text := decoder.decode(piece):
-            yield text
-    if text := decoder.decode(b"", final=True):
-        yield text
+
+    def __init__(self, stops: Collection[str]) -> None:
+        self._stops = stops
+        self._held = ""
+        self.stopped = False
+        """Whether a stop string has come; nothing comes out after it."""
+
+    def feed(self, piece: str) -> str:
+        """The text that is certain now."""
+        if self.stopped:
+            return ""
+        text = self._held + piece
+        ends = [(text.index(stop) + len(stop), -len(stop)) for stop in self._stops if stop in text]
+        if ends:
+            self.stopped, self._held = True, ""
+            end, minus_length = min(ends)
+            return text[: end + minus_length]
+        safe = len(text) - self._unfinished(text)
+        self._held = text[safe:]
+        return text[:safe]
+
+    def flush(self) -> str:
+        """What is left at the end: the beginning of a stop string that was never finished."""
+        text, self._held = self._held, ""
+        return text
+
+    def _unfinished(self, text: str) -> int:
+        """How many characters at the end of `text` begin a stop string."""
+        longest = min(len(text), max((len(stop) - 1 for stop in self._stops), default=0))
+        for count in range(longest, 0, -1):
+            if any(stop.startswith(text[-count:]) for stop in self._stops):
+                return count
+        return 0

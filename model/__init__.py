@@ -10,7 +10,22 @@ torch.Size([1, 3, 512])
 from model.cache import KVCache
 from model.checkpoint import load, save
 from model.config import PRESETS, ModelConfig
-from model.generate import generate, generate_ids
+from model.generate import Completion, Generation, Session, complete, generate, generate_ids
+from model.sampling import Sampling
 from model.transformer import Transformer
 
-__all__ = ["PRESETS", "KVCache", "ModelConfig", "Transformer", "generate", "generate_ids", "load", "save"]
+__all__ = [
+    "PRESETS",
+    "Completion",
+    "Generation",
+    "KVCache",
+    "ModelConfig",
+    "Sampling",
+    "Session",
+    "Transformer",
+    "complete",
+    "generate",
+    "generate_ids",
+    "load",
+    "save",
+]

@@ -10,10 +10,11 @@ from model.config import ModelConfig
 
 
 class KVCache:
-    """Keys and values of `batch` sequences of equal length, one pair of tensors for each layer.
+    """Keys and values of `batch` sequences, one pair of tensors for each layer.
 
-    Memory is taken for `capacity` positions (default: none yet) and doubled when it runs out, up to the context of
-    the model, `config.max_seq_len`; reading further is refused. It is freed with the object.
+    All sequences fill the same slots. Where prompts differ in length, some slots of a sequence are padding: `positions`
+    then says where in its text each slot stands. Memory is taken for `capacity` slots (default: none yet) and doubled
+    when it runs out. It is freed with the object.
 
     For inference: no gradient flows through what is stored.
 
@@ -32,11 +33,13 @@ class KVCache:
     ) -> None:
         if batch <= 0:
             raise InputError(f"a cache for {batch} sequences; batch must be positive")
-        if not 0 <= capacity <= config.max_seq_len:
-            raise InputError(f"a cache of {capacity} positions; the context of the model holds {config.max_seq_len}")
+        if capacity < 0:
+            raise InputError(f"a cache of {capacity} positions; it cannot be negative")
         self.length = 0
-        self.capacity = capacity
-        self.limit = config.max_seq_len
+        """Slots that are filled."""
+        self.positions: Tensor | None = None
+        """int64 [batch, capacity], of each slot the position in its text, or -1 for padding; None while no sequence has
+        any, so that slots are positions."""
         shape = (batch, config.n_kv_heads, capacity, config.head_dim)
         # keys, values: for each layer [batch, kv_heads, capacity, head_dim], of which [:, :, :length] is filled.
         self._keys = [torch.empty(shape, dtype=dtype, device=device) for _ in range(config.n_layers)]
@@ -48,45 +51,69 @@ class KVCache:
         return self._keys[0].shape[0]
 
     @property
+    def capacity(self) -> int:
+        """How many slots have memory."""
+        return self._keys[0].shape[2]
+
+    @property
     def bytes(self) -> int:
-        """Bytes of memory taken, filled or not."""
+        """Bytes of memory taken for keys and values, filled or not."""
         return sum(tensor.nbytes for tensor in (*self._keys, *self._values))
 
-    def reserve(self, count: int) -> None:
-        """Make room for `count` more positions. Raises InputError where the context of the model ends."""
+    def next_positions(self, count: int) -> Tensor | None:
+        """Positions of the next `count` tokens of each sequence, [batch, count]; None where they are the slots."""
+        if self.positions is None:
+            return None
+        following = self.positions[:, : self.length].amax(-1, keepdim=True) + 1  # [b, 1]
+        return following + torch.arange(count, device=following.device)
+
+    def reserve(self, count: int, positions: Tensor | None = None) -> None:
+        """Make room for `count` more tokens of each sequence; `positions` [batch, count] where slots are not these."""
         needed = self.length + count
-        if needed > self.limit:
-            raise InputError(
-                f"{self.length} tokens read and {count} more make {needed}; the context of the model holds {self.limit}"
-            )
-        if needed <= self.capacity:
-            return
-        capacity = min(self.limit, max(needed, 2 * self.capacity, 64))
-        for tensors in (self._keys, self._values):
-            for layer, old in enumerate(tensors):  # one at a time, so that only one tensor is held twice
-                batch, heads, _, head_dim = old.shape
-                tensors[layer] = old.new_empty(batch, heads, capacity, head_dim)
-                tensors[layer][:, :, : self.length] = old[:, :, : self.length]
-        self.capacity = capacity
+        if needed > self.capacity:
+            capacity = max(needed, 2 * self.capacity, 64)
+            for tensors in (self._keys, self._values):
+                for layer, old in enumerate(tensors):  # one at a time, so that only one tensor is held twice
+                    batch, heads, _, head_dim = old.shape
+                    tensors[layer] = old.new_empty(batch, heads, capacity, head_dim)
+                    tensors[layer][:, :, : self.length] = old[:, :, : self.length]
+        if positions is not None and self.positions is None:
+            slots = torch.arange(self.capacity, device=positions.device)
+            self.positions = slots.repeat(self.batch, 1)
+        if self.positions is not None:
+            if self.positions.shape[1] < self.capacity:
+                old = self.positions
+                self.positions = old.new_empty(self.batch, self.capacity)
+                self.positions[:, : self.length] = old[:, : self.length]
+            following = self.next_positions(count) if positions is None else positions
+            assert following is not None
+            self.positions[:, self.length : needed] = following
 
     def update(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Store one layer's keys and values of the newest positions, [batch, kv_heads, new, head_dim].
+        """Store one layer's keys and values of the newest tokens, [batch, kv_heads, new, head_dim].
 
         Returns views of all of them, the newest included: [batch, kv_heads, length + new, head_dim].
         """
-        if keys.shape[0] != self.batch:
-            raise InputError(f"the cache holds {self.batch} sequences and was given {keys.shape[0]}")
         end = self.length + keys.shape[2]
         self._keys[layer][:, :, self.length : end] = keys.detach()
         self._values[layer][:, :, self.length : end] = values.detach()
         return self._keys[layer][:, :, :end], self._values[layer][:, :, :end]
 
     def advance(self, count: int) -> None:
-        """Count the positions that every layer has stored."""
+        """Count the slots that every layer has filled."""
         self.length += count
 
     def truncate(self, length: int) -> None:
-        """Forget all positions from `length` on, to go on differently from there. Memory stays for the next ones."""
+        """Forget all slots from `length` on, to go on differently from there. Memory stays for the next ones."""
         if not 0 <= length <= self.length:
             raise InputError(f"cannot cut a cache of {self.length} positions to {length}")
         self.length = length
+
+    def select(self, rows: Tensor) -> None:
+        """Keep these sequences, in this order: int64 [new batch]; one that is named several times is copied."""
+        for tensors in (self._keys, self._values):
+            for layer, old in enumerate(tensors):
+                tensors[layer] = old.new_empty(len(rows), *old.shape[1:])
+                tensors[layer][:, :, : self.length] = old[rows, :, : self.length]
+        if self.positions is not None:
+            self.positions = self.positions[rows]

@@ -1,21 +1,25 @@
-"""From a prompt to a text: the prefill and decode loops, and streaming of whole characters."""
+"""From prompts to texts: the prefill and decode loops, several texts at once, and streaming of whole characters."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from typing import Protocol
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from bpe.errors import InputError
-from bpe.streaming import whole_characters
+from bpe.streaming import StopStrings, StreamDecoder
 from model.cache import KVCache
-from model.sampling import check_sampling, sample
+from model.sampling import Penalties, Sampling, sample
 from model.transformer import Transformer
 
 BEGIN_TOKEN = "<|begin_of_text|>"
-END_TOKENS = ("<|end_of_text|>", "<|eot_id|>", "<|endoftext|>")
+END_TOKENS = ("<|end_of_text|>", "<|eot_id|>", "<|eom_id|>", "<|endoftext|>", "<|im_end|>", "<|eot|>", "<|eom|>")
+PREFILL = 2048  # tokens of each prompt that are read at a time: what bounds the memory of a long prompt
+
+Finish = Literal["end", "stop", "length"]
 
 
 class GenerationTokenizer(Protocol):
@@ -30,180 +34,361 @@ class GenerationTokenizer(Protocol):
     def decode_single_token_bytes(self, token: int, /) -> bytes: ...
 
 
+# --- ids ---
+
+
+class Token(NamedTuple):
+    """A token that was chosen."""
+
+    row: int
+    """Which text it continues: the number of the prompt * samples + the number of the sample."""
+    id: int
+    logprob: float | None
+    """Of the model's own distribution, in nats, before bias, penalties and temperature; None if not asked for."""
+    top: list[tuple[int, float]]
+    """The likeliest ids there and their log-probabilities, as many as were asked for."""
+    finish: Finish | None
+    """Whether the row ends with it: "end", it is one of the end ids; "length", there is room for no more."""
+
+
+class Session:
+    """A text that goes on over several calls, such as a chat: its KV cache, and the ids that this holds.
+
+    Each call reads only what is new: the longest beginning that the new prompt has in common with what was read last is
+    not read again.
+    """
+
+    def __init__(self, model: Transformer) -> None:
+        self.cache = model.new_cache()
+        self.ids: list[int] = []
+
+    def reuse(self, prompt: Sequence[int]) -> int:
+        """Cut the cache to what it has in common with the prompt, and say how many tokens that is.
+
+        At least the prompt's last token is left to be read, since its logits are what comes next.
+        """
+        same = 0
+        for old, new in zip(self.ids, prompt[:-1], strict=False):
+            if old != new:
+                break
+            same += 1
+        self.cache.truncate(same)
+        del self.ids[same:]
+        return same
+
+
+class Generation:
+    """Continues prompts, all at once, each to its own end; iterating gives the tokens of each step.
+
+    prompts: ids; they may differ in length.
+    samples: how many texts for each prompt, from one reading of it.
+    max_tokens: how many tokens to write at most in each text; the end of the model's context may come first.
+    end_ids: tokens that end a text; they are given out, with finish="end".
+    n_vocab: choose among the first so many ids, where a model has more rows than its tokenizer has tokens.
+    logprobs: how many of the likeliest tokens to tell the log-probabilities of, beside the chosen one's; None for none.
+    session: keeps what was read for the next call; for one prompt and one sample.
+
+    A row's text does not depend on the others: each draws with a seed of its own, `sampling.seed` plus the number of
+    the sample.
+
+    Raises InputError, when made, for arguments out of range and for prompts that do not fit.
+    """
+
+    def __init__(
+        self,
+        model: Transformer,
+        prompts: Sequence[Sequence[int]],
+        *,
+        samples: int = 1,
+        max_tokens: int = 256,
+        sampling: Sampling | None = None,
+        end_ids: Collection[int] = (),
+        n_vocab: int | None = None,
+        logprobs: int | None = None,
+        session: Session | None = None,
+    ) -> None:
+        config = model.config
+        if max_tokens < 0:
+            raise InputError(f"max_tokens is {max_tokens}; it cannot be negative")
+        if samples < 1:
+            raise InputError(f"samples is {samples}; it must be at least 1")
+        if n_vocab is not None and not 0 < n_vocab <= config.vocab_size:
+            raise InputError(f"n_vocab is {n_vocab}; the model has {config.vocab_size} tokens")
+        if logprobs is not None and not 0 <= logprobs <= (n_vocab or config.vocab_size):
+            raise InputError(f"logprobs is {logprobs}; it must be between 0 and the number of tokens")
+        if session is not None and (len(prompts) != 1 or samples != 1):
+            raise InputError("a session goes on with one text; give one prompt, and one sample")
+        for prompt in prompts:
+            _check_prompt(prompt, config.vocab_size, config.max_seq_len)
+        self.model = model
+        self.prompts = [list(prompt) for prompt in prompts]
+        self.samples = samples
+        self.sampling = sampling or Sampling()
+        self.end_ids = frozenset(end_ids)
+        self.n_vocab = n_vocab or config.vocab_size
+        self.logprobs = logprobs
+        self.session = session
+        self._device = model.tok_embeddings.weight.device
+        self._left = [
+            min(max_tokens, config.max_seq_len - len(prompt)) for prompt in self.prompts for _ in range(samples)
+        ]
+        self._dropped: set[int] = set()
+
+    def drop(self, row: int) -> None:
+        """Write no more in this row."""
+        self._dropped.add(row)
+
+    def __iter__(self) -> Iterator[list[Token]]:
+        rows = [row for row, left in enumerate(self._left) if left > 0]
+        if not rows:
+            return
+        generators = [self._generator(row) for row in range(len(self._left))]
+        # 1. Read the prompts (prefill).
+        cache, logits = self._prefill()
+        # 2. Several texts begin with one prompt: what was read is copied, not read again.
+        if self.samples > 1 or len(rows) < len(self._left):
+            places = torch.tensor([row // self.samples for row in rows], device=self._device)
+            logits = logits[places]
+            cache.select(places)
+        said = [self.prompts[row // self.samples] for row in rows]
+        penalties = Penalties(self.sampling, said, self.n_vocab, self._device)
+        while True:
+            # 3. Choose the token that comes next in each row.
+            with torch.inference_mode():
+                draws = torch.tensor([_draw(generators[row]) for row in rows], dtype=torch.float64)
+                ids = sample(penalties.apply(logits), self.sampling, draws.to(self._device))
+                penalties.say(ids)
+            # 4. Hand them out, and keep the rows that go on.
+            tokens = self._tokens(rows, ids.tolist(), logits)
+            yield tokens
+            kept = [place for place, token in enumerate(tokens) if not (token.finish or token.row in self._dropped)]
+            if not kept:
+                return
+            with torch.inference_mode():
+                if len(kept) < len(rows):
+                    rows = [rows[place] for place in kept]
+                    places = torch.tensor(kept, device=self._device)
+                    ids = ids[places]
+                    cache.select(places)
+                    penalties.select(places)
+                # 5. Read them: one token of each row (decode).
+                logits = self.model(ids[:, None], cache, last_only=True)[:, -1, : self.n_vocab]  # [b, vocabulary]
+            if self.session is not None:
+                self.session.ids += ids.tolist()
+
+    def _prefill(self) -> tuple[KVCache, Tensor]:
+        """The cache with all prompts read, and the logits [prompts, vocabulary] of what follows each."""
+        read = 0 if self.session is None else self.session.reuse(self.prompts[0])
+        longest = max(map(len, self.prompts))
+        # Prompts are padded on the left, so that they end together and each step writes into one slot.
+        padding = torch.tensor([[longest - len(prompt)] for prompt in self.prompts], device=self._device)
+        ids = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in self.prompts], device=self._device)
+        positions = (torch.arange(longest, device=self._device) - padding).clamp(min=-1) if padding.any() else None
+        if self.session is not None:
+            cache = self.session.cache
+        else:
+            cache = self.model.new_cache(len(self.prompts), longest + max(self._left))
+        with torch.inference_mode():
+            for start in range(read, longest, PREFILL):
+                chunk = slice(start, start + PREFILL)
+                at = None if positions is None else positions[:, chunk]
+                logits = self.model(ids[:, chunk], cache, positions=at, last_only=True)
+                if self.session is not None:
+                    self.session.ids += self.prompts[0][chunk]
+        return cache, logits[:, -1, : self.n_vocab]
+
+    def _generator(self, row: int) -> torch.Generator:
+        generator = torch.Generator()
+        if self.sampling.seed is None:
+            generator.seed()
+        else:
+            generator.manual_seed(self.sampling.seed + row % self.samples)
+        return generator
+
+    def _tokens(self, rows: list[int], ids: list[int], logits: Tensor) -> list[Token]:
+        logprobs: list[float] | list[None] = [None] * len(rows)
+        tops: list[list[tuple[int, float]]] = [[] for _ in rows]
+        if self.logprobs is not None:
+            normalised = logits.float().log_softmax(-1)
+            logprobs = normalised[torch.arange(len(rows)), ids].tolist()
+            values, likeliest = normalised.topk(self.logprobs)
+            tops = [list(zip(*pair, strict=True)) for pair in zip(likeliest.tolist(), values.tolist(), strict=True)]
+        tokens = []
+        for row, id, logprob, top in zip(rows, ids, logprobs, tops, strict=True):
+            self._left[row] -= 1
+            finish: Finish | None = "end" if id in self.end_ids else "length" if self._left[row] == 0 else None
+            tokens.append(Token(row, id, logprob, top, finish))
+        return tokens
+
+
+def _draw(generator: torch.Generator) -> float:
+    return torch.rand((), dtype=torch.float64, generator=generator).item()
+
+
+def _check_prompt(ids: Sequence[int], vocab_size: int, context: int) -> None:
+    if not ids:
+        raise InputError("the prompt is empty and there is no token that begins a text; give at least one character")
+    if not 0 <= min(ids) <= max(ids) < vocab_size:
+        raise InputError(f"the prompt has ids from {min(ids)} to {max(ids)}; the model's go from 0 to {vocab_size - 1}")
+    if len(ids) >= context:
+        raise InputError(
+            f"the prompt has {len(ids)} tokens and the context of the model holds {context}, the answer included; "
+            f"shorten the prompt to {context - 1} tokens or fewer"
+        )
+
+
+# --- text ---
+
+
 def generate(
     model: Transformer,
     tokenizer: GenerationTokenizer,
     prompt: str | Sequence[int],
     max_tokens: int = 256,
-    temperature: float = 0.8,
-    top_k: int | None = None,
-    top_p: float | None = 0.95,
-    min_p: float | None = None,
-    seed: int | None = None,
+    *,
     stop: str | Sequence[str] = (),
-    use_cache: bool = True,
+    end_ids: Collection[int] | None = None,
+    session: Session | None = None,
+    **sampling: Any,
 ) -> Iterator[str]:
     """Continue a prompt; yields the new text, piece by piece, as the model writes it.
 
     prompt: a text, taken as ordinary text and begun with <|begin_of_text|> if the tokenizer has that token; or ids,
         taken as they are.
     max_tokens: how many tokens to write at most; the end of the model's context may come first.
-    temperature, top_k, top_p, min_p: see `model.sampling.sample`.
-    seed: the same seed gives the same text on the same machine; None draws a new one.
     stop: strings that end the text where they appear; they are not part of it.
-    use_cache: False reads the whole text again for each token; slower, and for checking only.
+    end_ids: tokens that end the text; by default those of the usual names that the tokenizer has.
+    session: what was read and written before, to be gone on with; see `Session`.
+    sampling: temperature, top_k, top_p, min_p, repetition_penalty, frequency_penalty, logit_bias, seed: the fields of
+        `model.sampling.Sampling`.
 
     A piece is one or more whole characters: bytes of a character that spans tokens are held until it is complete, and
     bytes that are no UTF-8 become U+FFFD. Text that may turn out to be the beginning of a stop string is held as well.
-    Special tokens are not text: an end token ends it, others are passed over.
+    Special tokens are not text: an end token ends it, others are passed over. Closing the generator frees the cache.
 
     Raises InputError, before anything is generated, for arguments out of range and for a prompt that does not fit.
 
     >>> "".join(generate(model, tokenizer, "Once upon a time", max_tokens=20, seed=1))  # doctest: +SKIP
     ' there was a little fox who lived at the edge of a wood.'
     """
-    stops = (stop,) if isinstance(stop, str) else tuple(stop)
-    if "" in stops:
-        raise InputError("an empty stop string would end every text before it begins")
-    if tokenizer.n_vocab > model.config.vocab_size:
-        raise InputError(
-            f"the tokenizer has {tokenizer.n_vocab} tokens and the model {model.config.vocab_size}; they do not belong "
-            "together"
-        )
-    specials = {text: tokenizer.encode_single_token(text) for text in tokenizer.special_tokens_set}
-    if isinstance(prompt, str):
-        begin = [specials[BEGIN_TOKEN]] if BEGIN_TOKEN in specials else []
-        prompt = begin + tokenizer.encode_ordinary(prompt)
-    ids = generate_ids(
-        model,
-        prompt,
-        max_tokens=max_tokens,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        min_p=min_p,
-        seed=seed,
-        end_ids={specials[text] for text in END_TOKENS if text in specials},
-        n_vocab=tokenizer.n_vocab,
-        use_cache=use_cache,
+    texts = _Texts(tokenizer, stop)
+    generation = texts.generation(
+        model, [prompt], max_tokens=max_tokens, sampling=Sampling(**sampling), end_ids=end_ids, session=session
     )
-    unprinted = set(specials.values())
-    pieces = (b"" if token in unprinted else tokenizer.decode_single_token_bytes(token) for token in ids)
-    return until_stop(whole_characters(pieces), stops)
+    return (piece for _, piece in texts.read(generation) if piece)
 
 
-def generate_ids(
-    model: Transformer,
-    ids: Sequence[int],
-    *,
-    max_tokens: int = 256,
-    temperature: float = 0.8,
-    top_k: int | None = None,
-    top_p: float | None = 0.95,
-    min_p: float | None = None,
-    seed: int | None = None,
-    end_ids: Collection[int] = (),
-    n_vocab: int | None = None,
-    use_cache: bool = True,
-) -> Iterator[int]:
+def generate_ids(model: Transformer, ids: Sequence[int], **arguments: Any) -> Iterator[int]:
     """Continue `ids`; yields the new ids one by one, up to and without the first of `end_ids`.
 
-    Arguments are those of `generate`. `n_vocab` keeps to the first so many ids, where a model has more rows than its
-    tokenizer has tokens.
+    arguments: those of `Generation` but samples, logprobs and sampling, and the fields of `Sampling`.
     """
-    check_sampling(temperature, top_k, top_p, min_p)
-    config = model.config
-    if max_tokens < 0:
-        raise InputError(f"max_tokens is {max_tokens}; it cannot be negative")
-    if n_vocab is not None and not 0 < n_vocab <= config.vocab_size:
-        raise InputError(f"n_vocab is {n_vocab}; the model has {config.vocab_size} tokens")
-    if not ids:
-        raise InputError("the prompt is empty and there is no token that begins a text; give at least one character")
-    if not 0 <= min(ids) <= max(ids) < config.vocab_size:
-        raise InputError(
-            f"the prompt has ids from {min(ids)} to {max(ids)}; the model's go from 0 to {config.vocab_size - 1}"
-        )
-    if len(ids) >= config.max_seq_len:
-        raise InputError(
-            f"the prompt has {len(ids)} tokens and the context of the model holds {config.max_seq_len}, the answer "
-            f"included; shorten the prompt to {config.max_seq_len - 1} tokens or fewer"
-        )
-    device = model.tok_embeddings.weight.device
-    generator = torch.Generator(device)
-    if seed is None:
-        generator.seed()
-    else:
-        generator.manual_seed(seed)
-
-    def next_id(logits: Tensor) -> int:
-        return int(
-            sample(
-                logits[:, -1, :n_vocab],
-                temperature=temperature,
-                top_k=top_k,
-                top_p=top_p,
-                min_p=min_p,
-                generator=generator,
-            )
-        )
-
-    return _decode_loop(model, list(ids), max_tokens, next_id, frozenset(end_ids), use_cache)
+    given = {name: arguments.pop(name) for name in ("max_tokens", "end_ids", "n_vocab", "session") if name in arguments}
+    generation = Generation(model, [ids], sampling=Sampling(**arguments), **given)
+    return (token.id for (token,) in generation if token.finish != "end")
 
 
-def _decode_loop(
+@dataclass
+class Completion:
+    """A text that was written."""
+
+    prompt: int
+    """The number of its prompt."""
+    text: str = ""
+    ids: list[int] = field(default_factory=list)
+    """All that was chosen, the end token included."""
+    logprobs: list[float] = field(default_factory=list)
+    """Of each id; empty if not asked for."""
+    top_logprobs: list[list[tuple[int, float]]] = field(default_factory=list)
+    """At each id, the likeliest ids and their log-probabilities."""
+    finish: Finish | None = None
+    """Why it ended: an end token, a stop string, or no more room."""
+
+
+def complete(
     model: Transformer,
-    ids: list[int],
-    max_tokens: int,
-    next_id: Callable[[Tensor], int],
-    end_ids: frozenset[int],
-    use_cache: bool,
-) -> Iterator[int]:
-    weight, config = model.tok_embeddings.weight, model.config
-    length = min(len(ids) + max_tokens, config.max_seq_len)
-    cache = KVCache(config, capacity=length, dtype=weight.dtype, device=weight.device) if use_cache else None
-    unread = list(ids)  # what the model has not seen yet
-    while len(ids) < length:
-        # 1. Read: all of the prompt at first (prefill), then one token at a time (decode).
-        with torch.inference_mode():
-            read = torch.tensor([unread if use_cache else ids], device=weight.device)
-            logits = model(read, cache, last_only=True)
-            # 2. Choose the token that comes next.
-            chosen = next_id(logits)
-        # 3. Stop where the model says that the text ends.
-        if chosen in end_ids:
-            return
-        # 4. Hand it out, and go on from it.
-        yield chosen
-        unread = [chosen]
-        ids.append(chosen)
+    tokenizer: GenerationTokenizer,
+    prompts: Sequence[str | Sequence[int]],
+    max_tokens: int = 256,
+    *,
+    samples: int = 1,
+    stop: str | Sequence[str] = (),
+    end_ids: Collection[int] | None = None,
+    logprobs: int | None = None,
+    **sampling: Any,
+) -> list[Completion]:
+    """Continue several prompts at once, each to its own end; `samples` texts for each, in the order of the prompts.
 
-
-def until_stop(pieces: Iterable[str], stops: Sequence[str]) -> Iterator[str]:
-    """The text up to the stop string that is complete first, without it; how the text is cut does not matter.
-
-    >>> list(until_stop(["one. t", "w", "o. EN", "Dthree"], ["END"]))
-    ['one. t', 'w', 'o. ']
+    logprobs: how many of the likeliest tokens to tell the log-probabilities of, beside the chosen one's; None for none.
+    The other arguments are those of `generate`. A text is the one that is generated alone with the same seed (to which
+    the number of the sample is added), but where rounding turns a choice.
     """
-    held = ""
-    for piece in pieces:
-        held += piece
-        ends = [(held.index(stop) + len(stop), -len(stop), stop) for stop in stops if stop in held]
-        if ends:
-            if text := held[: held.index(min(ends)[2])]:
-                yield text
-            return
-        safe = len(held) - _unfinished(held, stops)
-        if safe:
-            yield held[:safe]
-            held = held[safe:]
-    if held:
-        yield held
+    texts = _Texts(tokenizer, stop)
+    generation = texts.generation(
+        model,
+        prompts,
+        samples=samples,
+        max_tokens=max_tokens,
+        sampling=Sampling(**sampling),
+        end_ids=end_ids,
+        logprobs=logprobs,
+    )
+    completions = [Completion(row // samples, finish="length") for row in range(len(prompts) * samples)]
+    for token, piece in texts.read(generation):
+        completion = completions[token.row]
+        completion.text += piece
+        completion.ids.append(token.id)
+        completion.finish = "stop" if texts.stopped(token.row) else token.finish
+        if token.logprob is not None:
+            completion.logprobs.append(token.logprob)
+            completion.top_logprobs.append(token.top)
+    return completions
 
 
-def _unfinished(text: str, stops: Sequence[str]) -> int:
-    """How many characters at the end of `text` begin a stop string."""
-    longest = min(len(text), max((len(stop) - 1 for stop in stops), default=0))
-    for count in range(longest, 0, -1):
-        if any(stop.startswith(text[-count:]) for stop in stops):
-            return count
-    return 0
+class _Texts:
+    """Texts of what a `Generation` gives: whole characters, without special tokens, up to a stop string."""
+
+    def __init__(self, tokenizer: GenerationTokenizer, stop: str | Sequence[str]) -> None:
+        self._tokenizer = tokenizer
+        self._stops = (stop,) if isinstance(stop, str) else tuple(stop)
+        if "" in self._stops:
+            raise InputError("an empty stop string would end every text before it begins")
+        self._specials = {text: tokenizer.encode_single_token(text) for text in tokenizer.special_tokens_set}
+        self._unprinted = frozenset(self._specials.values())
+        self._rows: dict[int, tuple[StreamDecoder, StopStrings]] = {}
+
+    def generation(
+        self,
+        model: Transformer,
+        prompts: Sequence[str | Sequence[int]],
+        *,
+        end_ids: Collection[int] | None,
+        **arguments: Any,
+    ) -> Generation:
+        if self._tokenizer.n_vocab > model.config.vocab_size:
+            raise InputError(
+                f"the tokenizer has {self._tokenizer.n_vocab} tokens and the model {model.config.vocab_size}; "
+                "they do not belong together"
+            )
+        if end_ids is None:
+            end_ids = {self._specials[text] for text in END_TOKENS if text in self._specials}
+        begin = [self._specials[BEGIN_TOKEN]] if BEGIN_TOKEN in self._specials else []
+        read = [begin + self._tokenizer.encode_ordinary(text) if isinstance(text, str) else text for text in prompts]
+        return Generation(model, read, end_ids=end_ids, n_vocab=self._tokenizer.n_vocab, **arguments)
+
+    def read(self, generation: Generation) -> Iterator[tuple[Token, str]]:
+        """Each token with the text that is certain with it. A row that meets a stop string ends."""
+        for tokens in generation:
+            for token in tokens:
+                if token.row not in self._rows:
+                    self._rows[token.row] = StreamDecoder(self._tokenizer), StopStrings(self._stops)
+                decoder, stops = self._rows[token.row]
+                piece = "" if token.id in self._unprinted else stops.feed(decoder.feed(token.id))
+                if stops.stopped:
+                    generation.drop(token.row)
+                elif token.finish:
+                    piece += stops.feed(decoder.flush()) + stops.flush()
+                yield token, piece
+
+    def stopped(self, row: int) -> bool:
+        return self._rows[row][1].stopped

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -12,52 +14,136 @@ from bpe.errors import InputError
 _LIKELIEST = 1024
 
 
-def sample(
-    logits: Tensor,
-    *,
-    temperature: float = 0.8,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    min_p: float | None = None,
-    generator: torch.Generator | None = None,
-) -> Tensor:
-    """Draw the next token of each sequence.
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen. In the order in which it is done:
+
+    logit_bias: added to the logits of these ids; minus infinity bans a token.
+    repetition_penalty: logits of tokens that the prompt or the answer holds are divided by it where positive and
+        multiplied where negative (Keskar et al. 2019, arXiv:1909.05858); 1 does nothing.
+    frequency_penalty: taken off the logit of a token for each time that the answer holds it; 0 does nothing.
+    temperature: 0 takes the likeliest token and ends here; 1 draws from the model's own distribution.
+    top_k: keep the k likeliest tokens.
+    top_p: keep, of these, the fewest likeliest whose probabilities sum to at least p (Holtzman et al. 2019,
+        arXiv:1904.09751).
+    min_p: keep those at least p times as likely as the likeliest (Nguyen et al. 2024, arXiv:2407.01082).
+    seed: the same seed draws the same tokens, on the same machine; None draws a new one.
+
+    Raises InputError, naming the argument, where one is out of range.
+    """
+
+    temperature: float = 0.8
+    top_k: int | None = None
+    top_p: float | None = 0.95
+    min_p: float | None = None
+    repetition_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.temperature) and self.temperature >= 0):
+            raise InputError(
+                f"temperature is {self.temperature}; it must be 0 (always the likeliest token) or a positive number"
+            )
+        if self.top_k is not None and self.top_k < 1:
+            raise InputError(f"top_k is {self.top_k}; it must be at least 1, or left out to keep all tokens")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise InputError(f"top_p is {self.top_p}; it must be above 0 and at most 1")
+        if self.min_p is not None and not 0 <= self.min_p <= 1:
+            raise InputError(f"min_p is {self.min_p}; it must be between 0 and 1")
+        if not (math.isfinite(self.repetition_penalty) and self.repetition_penalty > 0):
+            raise InputError(f"repetition_penalty is {self.repetition_penalty}; it must be a positive number")
+        if not math.isfinite(self.frequency_penalty):
+            raise InputError(f"frequency_penalty is {self.frequency_penalty}; it must be a number")
+        for id, bias in self.logit_bias.items():
+            if math.isnan(bias) or bias == math.inf:
+                raise InputError(f"logit_bias of {id} is {bias}; it must be a number, or minus infinity to ban it")
+
+
+class Penalties:
+    """What has been said counts for the next token: the bias and the penalties of a `Sampling`, for some sequences.
+
+    prompts: the ids of each sequence that the answer follows; vocabulary: how many logits there are.
+    """
+
+    def __init__(
+        self, sampling: Sampling, prompts: list[list[int]], vocabulary: int, device: torch.device | str
+    ) -> None:
+        self._sampling = sampling
+        outside = [id for id in sampling.logit_bias if not 0 <= id < vocabulary]
+        if outside:
+            raise InputError(f"logit_bias names the id {outside[0]}; the ids go from 0 to {vocabulary - 1}")
+        self._biased = torch.tensor(list(sampling.logit_bias), dtype=torch.long, device=device)
+        self._bias = torch.tensor(list(sampling.logit_bias.values()), device=device)
+        shape = (len(prompts), vocabulary)
+        self._said: Tensor | None = None  # [batch, vocabulary], whether the prompt or the answer holds the token
+        if sampling.repetition_penalty != 1:
+            self._said = torch.zeros(shape, dtype=torch.bool, device=device)
+            for row, prompt in enumerate(prompts):
+                self._said[row, torch.tensor(prompt, dtype=torch.long, device=device)] = True
+        self._counts = torch.zeros(shape, device=device) if sampling.frequency_penalty else None  # in the answer
+
+    def apply(self, logits: Tensor) -> Tensor:
+        """The logits [batch, vocabulary], changed; in float32 where anything is."""
+        if len(self._biased):
+            logits = logits.float().index_add(-1, self._biased, self._bias.expand(len(logits), -1))
+        if self._said is not None:
+            logits = logits.float()
+            penalty = self._sampling.repetition_penalty
+            penalized = torch.where(logits > 0, logits / penalty, logits * penalty)
+            logits = torch.where(self._said, penalized, logits)
+        if self._counts is not None:
+            logits = logits.float() - self._sampling.frequency_penalty * self._counts
+        return logits
+
+    def say(self, ids: Tensor) -> None:
+        """Each sequence has got its next token: ids [batch]."""
+        rows = torch.arange(len(ids), device=ids.device)
+        if self._said is not None:
+            self._said[rows, ids] = True
+        if self._counts is not None:
+            self._counts[rows, ids] += 1
+
+    def select(self, rows: Tensor) -> None:
+        """Keep these sequences only."""
+        self._said = None if self._said is None else self._said[rows]
+        self._counts = None if self._counts is None else self._counts[rows]
+
+
+def sample(logits: Tensor, sampling: Sampling, draws: Tensor) -> Tensor:
+    """The next token of each sequence: ids [batch], int64.
 
     logits: [batch, vocabulary], any floating dtype; minus infinity bans a token.
-    temperature: 0 takes the likeliest token; 1 draws from the model's own distribution.
-    top_k, top_p, min_p: see `candidates`.
-    generator: the source of randomness, on the device of the logits; the same state draws the same tokens.
+    draws: float64 [batch], uniform in [0, 1): where in the distribution to take the token.
 
-    Returns ids [batch], int64. Raises InputError for arguments out of range, and for logits that are not numbers.
+    Raises InputError for logits that are not numbers.
     """
-    check_sampling(temperature, top_k, top_p, min_p)
     likeliest = logits.amax(-1)
     if not bool(torch.isfinite(likeliest).all()):
         raise InputError(
             f"the largest logit is {likeliest.flatten().tolist()}, so no token can be drawn; "
             "the weights may be damaged, or have overflowed in a 16-bit type"
         )
-    if temperature == 0:
+    if sampling.temperature == 0:
         return logits.argmax(-1)
-    probabilities, ids = candidates(logits, temperature, top_k, top_p, min_p)
-    drawn = torch.multinomial(probabilities, 1, generator=generator)
-    return ids.gather(-1, drawn).squeeze(-1)
+    probabilities, ids = candidates(logits, sampling)
+    # The inverse of the cumulative distribution. In float64 the sum stays below the last bit of a probability.
+    cumulative = probabilities.cumsum(-1, dtype=torch.float64)
+    drawn = torch.searchsorted(cumulative, draws[:, None] * cumulative[:, -1:], right=True)
+    last = (probabilities > 0).int().cumsum(-1).argmax(-1, keepdim=True)  # where a draw was rounded up to the whole
+    return ids.gather(-1, drawn.minimum(last)).squeeze(-1)
 
 
-def candidates(
-    logits: Tensor, temperature: float, top_k: int | None = None, top_p: float | None = None, min_p: float | None = None
-) -> tuple[Tensor, Tensor]:
-    """The tokens that may come next, and how likely each is drawn.
-
-    In this order: logits are divided by the temperature; `top_k` keeps the k likeliest tokens; `top_p` keeps, of
-    these, the fewest likeliest whose probabilities sum to at least p (Holtzman et al. 2019, arXiv:1904.09751); `min_p`
-    keeps those at least p times as likely as the likeliest (Nguyen et al. 2024, arXiv:2407.01082).
+def candidates(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    """The tokens that may come next, and how likely each is drawn, by temperature, top_k, top_p and min_p.
 
     logits [batch, vocabulary] -> probabilities [batch, n] in float32 and ids [batch, n], n at most vocabulary. Tokens
     that were not kept are left out or have probability 0; each row sums to 1.
     """
+    top_k, top_p, min_p = sampling.top_k, sampling.top_p, sampling.min_p
     # The maximum is taken off before the division: a temperature of 1e-30 must not overflow.
-    scaled = (logits.float() - logits.float().amax(-1, keepdim=True)) / temperature
+    scaled = (logits.float() - logits.float().amax(-1, keepdim=True)) / sampling.temperature
     vocabulary = logits.shape[-1]
     if top_k is not None and top_k < vocabulary:
         scaled, ids = scaled.topk(top_k)
@@ -81,17 +167,3 @@ def _likeliest_first(probabilities: Tensor, enough: float) -> tuple[Tensor, Tens
     if bool((likeliest.sum(-1) >= enough).all()):
         return likeliest, ids
     return probabilities.sort(-1, descending=True)
-
-
-def check_sampling(temperature: float, top_k: int | None, top_p: float | None, min_p: float | None) -> None:
-    """Raise InputError, naming the argument, unless all are in range."""
-    if not (math.isfinite(temperature) and temperature >= 0):
-        raise InputError(
-            f"temperature is {temperature}; it must be 0 (always the likeliest token) or a positive number"
-        )
-    if top_k is not None and top_k < 1:
-        raise InputError(f"top_k is {top_k}; it must be at least 1, or left out to keep all tokens")
-    if top_p is not None and not 0 < top_p <= 1:
-        raise InputError(f"top_p is {top_p}; it must be above 0 and at most 1")
-    if min_p is not None and not 0 <= min_p <= 1:
-        raise InputError(f"min_p is {min_p}; it must be between 0 and 1")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -38,31 +39,63 @@ class Transformer(nn.Module):
         self.output = nn.Linear(config.dim, config.vocab_size, bias=False)
         self.init_weights()
 
-    def forward(self, ids: Tensor, cache: KVCache | None = None, *, last_only: bool = False) -> Tensor:
+    def forward(
+        self, ids: Tensor, cache: KVCache | None = None, *, positions: Tensor | None = None, last_only: bool = False
+    ) -> Tensor:
         """Logits of the token that follows each of `ids`.
 
         ids: integers [batch, time]. With a cache, they continue the tokens it holds and are appended to it.
+        positions: integers [batch, time], where in its text each of `ids` stands, and -1 for padding, which may be
+            anywhere, is looked at by no token, and whose own logits mean nothing. By default, ids follow each other and
+            what the cache holds.
         Returns [batch, time, vocabulary], or [batch, 1, vocabulary] with `last_only`, in the dtype of the weights.
         Raises InputError where the positions go beyond the context.
         """
-        hidden = self.hidden(ids, cache)
+        hidden = self.hidden(ids, cache, positions)
         return self.head(hidden[:, -1:] if last_only else hidden)
 
-    def hidden(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
+    def hidden(self, ids: Tensor, cache: KVCache | None = None, positions: Tensor | None = None) -> Tensor:
         """What the layers make of `ids`, normalised and ready for `head`: [batch, time, dim]."""
-        if ids.dim() != 2 or ids.shape[1] == 0:
-            raise InputError(f"ids have the shape {list(ids.shape)}; expected [batch, time] with a time of at least 1")
-        start, count = (0 if cache is None else cache.length), ids.shape[1]
-        rotation = rotary_rotation(self.config, start, count, ids.device)
-        if cache is not None:
-            cache.reserve(count)
+        place = self._place(ids, cache, positions)
         x = self.tok_embeddings(ids)  # [b, t] -> [b, t, dim]
         for layer in self.layers:
-            x = layer(x, rotation, cache)
+            x = layer(x, place, cache)
         if cache is not None:
-            cache.advance(count)
+            cache.advance(ids.shape[1])
         normalised: Tensor = self.norm(x)
         return normalised
+
+    def new_cache(self, batch: int = 1, capacity: int = 0) -> KVCache:
+        """An empty cache for this model, in the dtype and on the device of its weights."""
+        weight = self.tok_embeddings.weight
+        return KVCache(self.config, batch, capacity=capacity, dtype=weight.dtype, device=weight.device)
+
+    def _place(self, ids: Tensor, cache: KVCache | None, positions: Tensor | None) -> Place:
+        """Checks the shapes, makes room in the cache, and says where `ids` stand."""
+        if ids.dim() != 2 or ids.shape[1] == 0:
+            raise InputError(f"ids have the shape {list(ids.shape)}; expected [batch, time] with a time of at least 1")
+        batch, count = ids.shape
+        if cache is not None and cache.batch != batch:
+            raise InputError(f"the cache holds {cache.batch} sequences and was given {batch}")
+        if positions is not None and positions.shape != ids.shape:
+            raise InputError(f"positions have the shape {list(positions.shape)}, ids {list(ids.shape)}")
+        start = 0 if cache is None else cache.length
+        if positions is None and cache is not None:
+            positions = cache.next_positions(count)
+        end = start + count if positions is None else int(positions.max()) + 1
+        if end > self.config.max_seq_len:
+            raise InputError(
+                f"{end} tokens, but the context of the model holds {self.config.max_seq_len}; shorten the input"
+            )
+        if cache is not None:
+            cache.reserve(count, positions)
+        table = rotary_table(self.config, end, ids.device)
+        if positions is None:
+            # One query sees everything, and torch's own causal mask is never built.
+            visible = None if start == 0 or count == 1 else causal_mask(count, start + count, ids.device)
+            return Place(table[start:end], visible)
+        stored = positions if cache is None or cache.positions is None else cache.positions[:, : start + count]
+        return Place(table[positions.clamp(min=0)], padded_mask(positions, stored))
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits [..., vocabulary] of normalised hidden states [..., dim]."""
@@ -70,7 +103,7 @@ class Transformer(nn.Module):
         return logits
 
     def init_weights(self, generator: torch.Generator | None = None) -> None:
-        """Start values for training: normal, standard deviation 0.02; norms one.
+        """Start values for training: normal, standard deviation 0.02; norms one, biases zero.
 
         The two matrices of a layer that write into the residual stream get 0.02 / sqrt(2 * n_layers), so that the
         stream's variance does not grow with depth (GPT-2; Radford et al. 2019, section 2.3).
@@ -79,11 +112,22 @@ class Transformer(nn.Module):
             self.output.weight = self.tok_embeddings.weight
         residual_std = INIT_STD / math.sqrt(2 * self.config.n_layers)
         for name, parameter in self.named_parameters():
-            if parameter.dim() == 1:
+            if name.endswith("bias"):
+                nn.init.zeros_(parameter)
+            elif parameter.dim() == 1:
                 nn.init.ones_(parameter)
             else:
                 std = residual_std if name.endswith(("wo.weight", "w2.weight")) else INIT_STD
                 nn.init.normal_(parameter, std=std, generator=generator)
+
+
+class Place(NamedTuple):
+    """Where the tokens of a forward pass stand: the same for all layers."""
+
+    rotation: Tensor
+    """complex64 [t, d / 2] or [b, t, d / 2], cos + i sin of the angles at their positions."""
+    visible: Tensor | None
+    """bool, [t, s] or [b, 1, t, s]: which of the s slots each of them looks at; None for all up to its own."""
 
 
 class Block(nn.Module):
@@ -96,50 +140,69 @@ class Block(nn.Module):
         self.attention_norm = RMSNorm(config.dim, config.norm_eps)
         self.ffn_norm = RMSNorm(config.dim, config.norm_eps)
 
-    def forward(self, x: Tensor, rotation: Tensor, cache: KVCache | None) -> Tensor:
-        x = x + self.attention(self.attention_norm(x), rotation, cache)
+    def forward(self, x: Tensor, place: Place, cache: KVCache | None) -> Tensor:
+        x = x + self.attention(self.attention_norm(x), place, cache)
         x = x + self.feed_forward(self.ffn_norm(x))
         return x
 
 
-def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+def attend(queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None = None) -> Tensor:
     """Causal grouped-query attention (Ainslie et al. 2023, arXiv:2305.13245).
 
     queries [b, h, t, d]; keys and values [b, g, s, d]; the t queries stand at the last t of the s positions, and each
-    sees its own and all before. Query head i looks at key-value head i // (h / g). Returns [b, h, t, d].
+    sees its own and all before, or what `visible` says: bool [t, s] or [b, 1, t, s]. Without `visible`, t is 1 or s.
+    Query head i looks at key-value head i // (h / g). Returns [b, h, t, d].
     """
-    t, s = queries.shape[2], keys.shape[2]
-    grouped = queries.shape[1] != keys.shape[1]
-    if t == s or t == 1:  # torch's own causal mask, which it never builds; one query sees everything
-        return F.scaled_dot_product_attention(queries, keys, values, is_causal=t > 1, enable_gqa=grouped)
-    visible = torch.ones(t, s, dtype=torch.bool, device=queries.device).tril(diagonal=s - t)
-    return F.scaled_dot_product_attention(queries, keys, values, attn_mask=visible, enable_gqa=grouped)
+    heads, groups = queries.shape[1], keys.shape[1]
+    if queries.shape[2] == 1:
+        # The queries that share a key-value head are the rows of one product; torch's own way for grouped queries
+        # takes three times as long here (145 us against 46 us for 9 heads on 3 over 128 positions, bfloat16, AVX2).
+        queries = queries.reshape(len(queries), groups, heads // groups, -1)  # [b, h, 1, d] -> [b, g, h / g, d]
+        attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=visible)
+        return attended.flatten(1, 2).unsqueeze(2)  # [b, g, h / g, d] -> [b, h, 1, d]
+    return F.scaled_dot_product_attention(
+        queries, keys, values, attn_mask=visible, is_causal=visible is None, enable_gqa=heads != groups
+    )
+
+
+def causal_mask(count: int, end: int, device: torch.device) -> Tensor:
+    """bool [t, s]: the last `count` of `end` positions see themselves and all before."""
+    return torch.ones(count, end, dtype=torch.bool, device=device).tril(diagonal=end - count)
+
+
+def padded_mask(positions: Tensor, stored: Tensor) -> Tensor:
+    """bool [b, 1, t, s]: tokens at `positions` [b, t], the last of those `stored` [b, s], see what is no padding and no
+    later than they are. Each sees itself, padding too, so that no row is empty and no NaN arises."""
+    count, end = positions.shape[1], stored.shape[1]
+    visible = (stored[:, None] <= positions[:, :, None]) & (stored >= 0)[:, None]  # [b, 1, s], [b, t, 1] -> [b, t, s]
+    itself = torch.eye(count, end, dtype=torch.bool, device=stored.device).roll(end - count, dims=1)
+    return (visible | itself)[:, None]
 
 
 class Attention(nn.Module):
     """Multi-head attention with rotary positions, and fewer key-value heads than query heads."""
 
-    attend: Callable[[Tensor, Tensor, Tensor], Tensor]
+    attend: Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.layer = layer
         self.head_dim = config.head_dim
-        self.wq = nn.Linear(config.dim, config.n_heads * config.head_dim, bias=False)
-        self.wk = nn.Linear(config.dim, config.n_kv_heads * config.head_dim, bias=False)
-        self.wv = nn.Linear(config.dim, config.n_kv_heads * config.head_dim, bias=False)
-        self.wo = nn.Linear(config.n_heads * config.head_dim, config.dim, bias=False)
+        self.wq = nn.Linear(config.dim, config.n_heads * config.head_dim, bias=config.qkv_bias)
+        self.wk = nn.Linear(config.dim, config.n_kv_heads * config.head_dim, bias=config.qkv_bias)
+        self.wv = nn.Linear(config.dim, config.n_kv_heads * config.head_dim, bias=config.qkv_bias)
+        self.wo = nn.Linear(config.n_heads * config.head_dim, config.dim, bias=config.wo_bias)
         self.attend = attend
 
-    def forward(self, x: Tensor, rotation: Tensor, cache: KVCache | None) -> Tensor:
+    def forward(self, x: Tensor, place: Place, cache: KVCache | None) -> Tensor:
         # [b, t, dim] -> [b, t, heads * d] -> [b, t, heads, d]
         queries, keys, values = (w(x).unflatten(-1, (-1, self.head_dim)) for w in (self.wq, self.wk, self.wv))
-        queries, keys = rotate(queries, rotation), rotate(keys, rotation)
+        queries, keys = rotate(queries, place.rotation), rotate(keys, place.rotation)
         # [b, t, heads, d] -> [b, heads, t, d]
         queries, keys, values = (tensor.transpose(1, 2) for tensor in (queries, keys, values))
         if cache is not None:
             keys, values = cache.update(self.layer, keys, values)  # [b, g, t, d] -> [b, g, s, d]
-        attended = self.attend(queries, keys, values)
+        attended = self.attend(queries, keys, values, place.visible)
         projected: Tensor = self.wo(attended.transpose(1, 2).flatten(2))  # [b, h, t, d] -> [b, t, h * d] -> [b, t, dim]
         return projected
 
@@ -171,53 +234,44 @@ class RMSNorm(nn.Module):
         return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)).type_as(x) * self.weight
 
 
-def rope_frequencies(config: ModelConfig) -> list[float]:
-    """Radians that each of the head_dim / 2 pairs turns between positions (Su et al. 2021, arXiv:2104.09864).
+def rope_frequencies(config: ModelConfig) -> Tensor:
+    """Radians that each pair turns between positions (Su et al. 2021, arXiv:2104.09864): float32 [head_dim / 2].
 
     With `use_scaled_rope`, slow pairs are slowed further, as Llama 3.1 does to reach a longer context: those whose
     wavelength exceeds rope_original_length / rope_low_freq_factor by the whole rope_scaling_factor, those below
     rope_original_length / rope_high_freq_factor not at all, those between by a linear mixture of the two.
+
+    Computed in float32, step by step as the reference implementations do: at position 131,071 the last bit of a
+    frequency is a hundredth of a radian.
     """
-    frequencies = [config.rope_theta ** (-pair / config.head_dim) for pair in range(0, config.head_dim, 2)]
+    exponents = torch.arange(0, config.head_dim, 2).float() / config.head_dim
+    frequencies = 1.0 / config.rope_theta**exponents
     if not config.use_scaled_rope:
         return frequencies
     low, high = config.rope_low_freq_factor, config.rope_high_freq_factor
-    scaled = []
-    for frequency in frequencies:
-        turns = config.rope_original_length * frequency / (2 * math.pi)  # full turns within the original context
-        kept = min(1.0, max(0.0, (turns - low) / (high - low)))
-        scaled.append(frequency * (kept + (1 - kept) / config.rope_scaling_factor))
-    return scaled
+    turns = config.rope_original_length / (2 * math.pi / frequencies)  # full turns within the original context
+    kept = ((turns - low) / (high - low)).clamp(0, 1)
+    return (1 - kept) * frequencies / config.rope_scaling_factor + kept * frequencies
 
 
-def rotary_rotation(config: ModelConfig, start: int, count: int, device: torch.device) -> Tensor:
-    """The rotations at positions start ... start + count - 1: complex64 [count, head_dim / 2], cos + i sin.
-
-    Raises InputError where they go beyond the context.
-    """
-    if start + count > config.max_seq_len:
-        raise InputError(
-            f"{start + count} tokens, but the context of the model holds {config.max_seq_len}; shorten the input"
-        )
-    length = min(config.max_seq_len, 1 << max(8, (start + count - 1).bit_length()))
-    return _rotary_table(config, length, device)[start : start + count]
+def rotary_table(config: ModelConfig, end: int, device: torch.device) -> Tensor:
+    """The rotations at positions 0 to end - 1 and a few more: complex64 [positions, head_dim / 2], cos + i sin."""
+    return _rotary_table(config, min(config.max_seq_len, 1 << max(8, (end - 1).bit_length())), device)
 
 
 # Kept outside of the module: a buffer would be rounded by model.to(bfloat16), and lost on the meta device.
 @functools.lru_cache(maxsize=8)
 def _rotary_table(config: ModelConfig, length: int, device: torch.device) -> Tensor:
-    with torch.inference_mode(False):  # a table first needed for generation must still serve for training
-        positions = torch.arange(length, dtype=torch.float32, device=device)
-        frequencies = torch.tensor(rope_frequencies(config), dtype=torch.float32, device=device)
-        angles = torch.outer(positions, frequencies)
-        return torch.polar(torch.ones_like(angles), angles)
+    with torch.inference_mode(False), torch.device("cpu"):  # a table first made for generation must serve for training
+        angles = torch.outer(torch.arange(length).float(), rope_frequencies(config))
+        return torch.polar(torch.ones_like(angles), angles).to(device)
 
 
 def rotate(x: Tensor, rotation: Tensor) -> Tensor:
-    """Turn each pair of neighbouring numbers of x [b, t, heads, d] by rotation [t, d / 2], in float32.
+    """Turn each pair of neighbouring numbers of x [b, t, heads, d] by rotation [(b,) t, d / 2], in float32.
 
     Pairs are neighbours (2i, 2i + 1), Meta's order. As complex numbers it is one product, on two CPU cores three times
     as fast as four real ones (0.8 ms against 2.4 ms, forward and backward, for [8, 256, 8, 32]).
     """
     pairs = torch.view_as_complex(x.float().reshape(*x.shape[:-1], -1, 2))  # [b, t, heads, d] -> [b, t, heads, d / 2]
-    return torch.view_as_real(pairs * rotation[:, None]).flatten(-2).type_as(x)  # back to [b, t, heads, d]
+    return torch.view_as_real(pairs * rotation.unsqueeze(-2)).flatten(-2).type_as(x)  # back to [b, t, heads, d]

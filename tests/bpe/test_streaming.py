@@ -14,7 +14,7 @@ from references import any_text, broken_bytes, byte_tokenizer, peculiar_text
 
 from bpe import StreamEncoder, Tokenizer, _core
 from bpe.patterns import PATTERNS
-from bpe.streaming import StreamDecoder
+from bpe.streaming import StopStrings, StreamDecoder
 
 BYTES = byte_tokenizer(special_tokens={"<|é|>": 300})
 
@@ -259,3 +259,16 @@ def test_what_is_no_text_cannot_be_fed(llama3: Tokenizer, piece: object) -> None
         encoder.feed("\ud83d")
         with pytest.raises(TypeError, match="str or bytes"):
             encoder.feed(piece)  # type: ignore[arg-type]
+
+
+@given(st.text("abX", max_size=20), st.lists(st.text("abX", min_size=1, max_size=4), max_size=3), st.data())
+def test_where_the_text_stops_does_not_depend_on_how_it_is_cut(text: str, stops: list[str], data: Any) -> None:
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6)))
+    pieces = [text[i:j] for i, j in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+    ends = [(end, stop) for end in range(len(text) + 1) for stop in stops if text[:end].endswith(stop)]
+    first = min((end for end, _ in ends), default=None)
+    longest = max((len(stop) for end, stop in ends if end == first), default=0)
+    expected = text if first is None else text[: first - longest]
+    found = StopStrings(stops)
+    assert "".join([*map(found.feed, pieces), found.flush()]) == expected
+    assert found.stopped == (first is not None)

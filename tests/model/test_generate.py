@@ -5,13 +5,10 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from bpe.errors import InputError
-from bpe.streaming import whole_characters
 from model import ModelConfig, Transformer, generate, generate_ids
-from model.generate import until_stop
+from model.sampling import Sampling, sample
 
 
 class Script(Transformer):
@@ -22,11 +19,10 @@ class Script(Transformer):
         self.script = script
         self.read: list[int] = []
 
-    def forward(self, ids: torch.Tensor, cache: Any = None, *, last_only: bool = False) -> torch.Tensor:
-        start = 0 if cache is None else cache.length
-        if cache is not None:
-            cache.reserve(ids.shape[1])
-            cache.advance(ids.shape[1])
+    def forward(self, ids: torch.Tensor, cache: Any, *, positions: Any = None, last_only: bool = False) -> torch.Tensor:
+        start = cache.length
+        cache.reserve(ids.shape[1])
+        cache.advance(ids.shape[1])
         self.read.append(ids.shape[1])
         end = start + ids.shape[1]
         logits = torch.full((1, 1, self.config.vocab_size), -20.0)
@@ -74,24 +70,6 @@ def test_held_text_comes_out_when_the_text_ends_before_the_stop_string(tokenizer
     assert "".join(write([*b"abcSTO", 257], tokenizer, config, stop=["STOP"])) == "abcSTO"
 
 
-@given(st.text("abX", max_size=20), st.lists(st.text("abX", min_size=1, max_size=4), max_size=3), st.data())
-def test_where_the_text_stops_does_not_depend_on_how_it_is_cut(text: str, stops: list[str], data: Any) -> None:
-    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6)))
-    pieces = [text[i:j] for i, j in zip([0, *cuts], [*cuts, len(text)], strict=True)]
-    ends = [(end, stop) for end in range(len(text) + 1) for stop in stops if text[:end].endswith(stop)]
-    first = min((end for end, _ in ends), default=None)
-    longest = max((len(stop) for end, stop in ends if end == first), default=0)
-    expected = text if first is None else text[: first - longest]
-    assert "".join(until_stop(pieces, stops)) == expected
-
-
-@given(st.binary(max_size=40), st.data())
-def test_streamed_text_is_the_text_decoded_at_once(raw: bytes, data: Any) -> None:
-    cuts = sorted(data.draw(st.lists(st.integers(0, len(raw)), max_size=10)))
-    pieces = [raw[i:j] for i, j in zip([0, *cuts], [*cuts, len(raw)], strict=True)]
-    assert "".join(whole_characters(pieces)) == raw.decode("utf-8", "replace")
-
-
 def test_a_text_is_read_once_and_then_token_by_token(tokenizer: Any, config: ModelConfig) -> None:
     model = Script(config, [0, 0, 0, 0, *b"xyz", 257])
     assert "".join(generate(model, tokenizer, "abcd", temperature=0)) == "xyz"
@@ -103,20 +81,17 @@ def test_no_more_than_max_tokens_are_written(count: int, model: Transformer) -> 
     assert len(list(generate_ids(model, [1, 2, 3], max_tokens=count, seed=0))) == count
 
 
-@pytest.mark.parametrize("use_cache", [False, True])
-def test_generation_stops_at_the_end_of_the_context(use_cache: bool, model: Transformer) -> None:
-    prompt = list(range(50))
-    assert len(list(generate_ids(model, prompt, max_tokens=1000, seed=0, use_cache=use_cache))) == 64 - 50
+def test_generation_stops_at_the_end_of_the_context(model: Transformer) -> None:
+    assert len(list(generate_ids(model, list(range(50)), max_tokens=1000, seed=0))) == 64 - 50
 
 
 @pytest.mark.parametrize("arguments", [{"temperature": 0}, {"temperature": 1.0, "top_p": 0.9}, {"top_k": 5}])
-def test_with_and_without_a_cache_the_text_is_the_same(arguments: Any, tokenizer: Any, model: Transformer) -> None:
-    texts = [
-        "".join(generate(model, tokenizer, "Once", max_tokens=50, seed=11, use_cache=use_cache, **arguments))
-        for use_cache in (False, True)
-    ]
-    assert texts[0] == texts[1]
-    assert len(texts[0]) > 10
+def test_the_ids_are_those_of_reading_the_whole_text_for_each(arguments: Any, model: Transformer) -> None:
+    ids, generator = [5, 6, 7], torch.Generator().manual_seed(11)
+    for _ in range(50):
+        draw = torch.rand((), dtype=torch.float64, generator=generator)
+        ids += sample(model(torch.tensor([ids]))[:, -1].detach(), Sampling(**arguments), draw[None]).tolist()
+    assert list(generate_ids(model, [5, 6, 7], max_tokens=50, seed=11, **arguments)) == ids[3:]
 
 
 def test_the_seed_decides_the_text(model: Transformer) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bpe.errors import InputError
-from model.sampling import candidates, sample
+from model.sampling import Sampling, candidates, sample
 
 
 def by_definition(
@@ -35,8 +35,10 @@ def by_definition(
     return distribution / distribution.sum()
 
 
-def drawn_from(logits: torch.Tensor, *arguments: Any) -> npt.NDArray[np.float64]:
-    probabilities, ids = candidates(logits[None], *arguments)
+def drawn_from(
+    logits: torch.Tensor, temperature: float, top_k: int | None, top_p: float | None, min_p: float | None
+) -> npt.NDArray[np.float64]:
+    probabilities, ids = candidates(logits[None], Sampling(temperature, top_k, top_p, min_p))
     full = torch.zeros(logits.shape[-1]).scatter(0, ids[0], probabilities[0])
     return full.double().numpy()
 
@@ -59,15 +61,19 @@ def test_the_distribution_is_the_defined_one(
 
 def test_a_nucleus_wider_than_the_short_sort_is_whole() -> None:
     logits = torch.linspace(1, 0, 5000)[torch.randperm(5000, generator=torch.Generator().manual_seed(0))]
-    found = drawn_from(logits, 1.0, None, 0.9)
+    found = drawn_from(logits, 1.0, None, 0.9, None)
     np.testing.assert_allclose(found, by_definition(logits.tolist(), 1.0, None, 0.9, None), atol=1e-6)
     assert (found > 0).sum() > 1024
 
 
+def draw(logits: torch.Tensor, seed: int = 0, **arguments: Any) -> torch.Tensor:
+    draws = torch.rand(len(logits), dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return sample(logits, Sampling(**{"top_p": None, **arguments}), draws)
+
+
 def test_draws_follow_the_distribution() -> None:
     logits = torch.tensor([2.0, 1.0, 0.0, -1.0, -2.0])
-    generator = torch.Generator().manual_seed(0)
-    draws = sample(logits.expand(20_000, -1), temperature=1.5, top_k=4, generator=generator)
+    draws = draw(logits.expand(20_000, -1), temperature=1.5, top_k=4)
     shares = torch.bincount(draws, minlength=5) / 20_000
     # Four standard deviations of a share of 20,000 draws are below 0.015.
     np.testing.assert_allclose(shares.numpy(), by_definition(logits.tolist(), 1.5, 4, None, None), atol=0.015)
@@ -76,17 +82,17 @@ def test_draws_follow_the_distribution() -> None:
 
 def test_temperature_zero_takes_the_likeliest() -> None:
     logits = torch.tensor([[0.0, 3.0, 2.9], [5.0, -1.0, 4.9]])
-    assert sample(logits, temperature=0).tolist() == [1, 0]
+    assert draw(logits, temperature=0).tolist() == [1, 0]
 
 
 def test_a_temperature_near_zero_does_not_overflow() -> None:
     logits = torch.tensor([[100.0, 90.0, -50.0]])
-    assert sample(logits, temperature=1e-38).tolist() == [0]
+    assert draw(logits, temperature=1e-38).tolist() == [0]
 
 
 def test_the_same_seed_draws_the_same_tokens() -> None:
     logits = torch.zeros(100, 50)
-    draws = [sample(logits, temperature=1.0, generator=torch.Generator().manual_seed(seed)) for seed in (5, 5, 6)]
+    draws = [draw(logits, seed, temperature=1.0) for seed in (5, 5, 6)]
     assert torch.equal(draws[0], draws[1])
     assert not torch.equal(draws[0], draws[2])
 
@@ -94,25 +100,25 @@ def test_the_same_seed_draws_the_same_tokens() -> None:
 def test_a_banned_token_is_never_drawn() -> None:
     logits = torch.zeros(1000, 3)
     logits[:, 1] = -torch.inf
-    draws = sample(logits, temperature=1.0, top_p=0.99, generator=torch.Generator().manual_seed(0))
+    draws = draw(logits, temperature=1.0, top_p=0.99)
     assert set(draws.tolist()) == {0, 2}
 
 
 def test_logits_in_16_bits_are_drawn_from() -> None:
     logits = torch.tensor([[0.0, 20.0]], dtype=torch.bfloat16)
-    assert sample(logits, temperature=1.0, top_p=0.9).tolist() == [1]
+    assert draw(logits, temperature=1.0, top_p=0.9).tolist() == [1]
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_logits_that_are_no_numbers_are_refused(bad: float, temperature: float) -> None:
     with pytest.raises(InputError, match="no token can be drawn"):
-        sample(torch.tensor([[0.0, bad, 1.0]]), temperature=temperature)
+        draw(torch.tensor([[0.0, bad, 1.0]]), temperature=temperature)
 
 
 def test_when_all_tokens_are_banned_it_is_said() -> None:
     with pytest.raises(InputError, match="no token can be drawn"):
-        sample(torch.full((1, 4), -torch.inf), temperature=1.0)
+        draw(torch.full((1, 4), -torch.inf), temperature=1.0)
 
 
 @pytest.mark.parametrize(
@@ -129,4 +135,4 @@ def test_when_all_tokens_are_banned_it_is_said() -> None:
 )
 def test_arguments_out_of_range_are_refused_by_name(arguments: dict[str, Any], name: str) -> None:
     with pytest.raises(InputError, match=f"^{name} is"):
-        sample(torch.zeros(1, 4), **arguments)
+        Sampling(**arguments)

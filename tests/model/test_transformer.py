@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 
 from bpe.errors import InputError
 from model import KVCache, ModelConfig, Transformer
-from model.transformer import rope_frequencies
+from model.transformer import rope_frequencies, rotary_table
 
 MakeModel = Callable[[ModelConfig], Transformer]
 Array = npt.NDArray[np.float64]
@@ -98,10 +99,27 @@ def test_scaled_rotary_frequencies_are_kept_mixed_and_divided() -> None:
     plain = rope_frequencies(ModelConfig.preset("llama3-8b"))
     scaled = rope_frequencies(ModelConfig.preset("llama3.1-8b"))
     assert scaled[0] == plain[0]
-    assert scaled[-1] == pytest.approx(plain[-1] / 8, rel=1e-12)
-    ratios = [before / after for before, after in zip(plain, scaled, strict=True)]
+    assert scaled[-1] == plain[-1] / 8
+    ratios = (plain / scaled).tolist()
     assert ratios == sorted(ratios)
     assert sum(1 < ratio < 8 for ratio in ratios) == 6  # wavelengths between 2,048 and 8,192 positions
+
+
+def test_the_rotations_of_131072_positions_are_those_of_metas_formula() -> None:
+    config = ModelConfig.preset("llama3.1-8b")
+    frequencies = 1.0 / (500000.0 ** (torch.arange(0, 128, 2)[:64].float() / 128))
+    scaled = []
+    for frequency in frequencies:  # tensors of one number each, in float32
+        wavelength = 2 * math.pi / frequency
+        if wavelength < 8192 / 4:
+            scaled.append(frequency)
+        elif wavelength > 8192 / 1:
+            scaled.append(frequency / 8)
+        else:
+            smooth = (8192 / wavelength - 1) / (4 - 1)
+            scaled.append((1 - smooth) * frequency / 8 + smooth * frequency)
+    angles = torch.outer(torch.arange(131072).float(), torch.stack(scaled))
+    assert torch.equal(rotary_table(config, 131072, torch.device("cpu")), torch.polar(torch.ones_like(angles), angles))
 
 
 def test_state_dict_has_metas_keys(model: Transformer) -> None:
@@ -120,6 +138,38 @@ def test_with_a_cache_the_logits_are_the_same_however_the_text_is_cut(model: Tra
     logits = torch.cat([model(piece, cache) for piece in ids.split(pieces, dim=1)], dim=1)
     torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
     assert cache.length == 30
+
+
+@pytest.mark.parametrize("side", ["left", "right", "both"])
+@pytest.mark.parametrize("chunk", [1, 4, 9])
+def test_a_row_of_a_ragged_batch_has_the_logits_that_it_has_alone(model: Transformer, side: str, chunk: int) -> None:
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(0.5 if parameter.dim() > 1 else 1)  # what rounding does stays below 1e-5
+    lengths, width = [9, 1, 5], 9
+    generator = torch.Generator().manual_seed(3)
+    texts = [torch.randint(259, (length + 6,), generator=generator) for length in lengths]
+    ids = torch.randint(259, (3, width), generator=generator)  # padding may be any token
+    positions = torch.full((3, width), -1)
+    for row, (text, length) in enumerate(zip(texts, lengths, strict=True)):
+        start = {"left": width - length, "right": 0, "both": (width - length) // 2}[side]
+        ids[row, start : start + length] = text[:length]
+        positions[row, start : start + length] = torch.arange(length)
+    cache = KVCache(model.config, batch=3)
+    read = [
+        model(some, cache, positions=at)
+        for some, at in zip(ids.split(chunk, dim=1), positions.split(chunk, dim=1), strict=True)
+    ]
+    for step in range(6):  # and on from there, without positions
+        read.append(model(torch.stack([text[len(text) - 6 + step] for text in texts])[:, None], cache))
+    logits = torch.cat(read, dim=1)
+    real = torch.cat([positions >= 0, torch.ones(3, 6, dtype=torch.bool)], dim=1)
+    for row, text in enumerate(texts):
+        torch.testing.assert_close(logits[row][real[row]], model(text[None])[0], atol=1e-5, rtol=1e-5)
+    without_cache = model(ids, positions=positions)
+    for row, (text, length) in enumerate(zip(texts, lengths, strict=True)):
+        alone = model(text[None, :length])[0]
+        torch.testing.assert_close(without_cache[row][positions[row] >= 0], alone, atol=1e-5, rtol=1e-5)
 
 
 def test_the_last_logits_alone_are_the_last_of_all(model: Transformer) -> None:
@@ -187,7 +237,7 @@ def test_every_matrix_and_the_attention_can_be_replaced_from_outside(model: Tran
         setattr(model.get_submodule(parent), child, Recorded(name, model.get_submodule(name)))
     for layer in model.layers:
         inner = layer.attention.attend
-        layer.attention.attend = lambda q, k, v, inner=inner: (calls.append("attend"), inner(q, k, v))[1]
+        layer.attention.attend = lambda *qkv, inner=inner: (calls.append("attend"), inner(*qkv))[1]
     torch.testing.assert_close(model(ids), expected, atol=0, rtol=0)
     assert sorted(calls) == sorted([*linears, "attend", "attend"])
     assert len(linears) == 2 * 7 + 1
