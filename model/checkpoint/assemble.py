@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bpe.errors import InputError
 from model.config import ModelConfig
+from model.cpu import widen
 from model.transformer import Transformer
 
 EMBEDDINGS = "tok_embeddings.weight"
@@ -89,6 +90,7 @@ def assemble(checkpoint: Checkpoint, dtype: torch.dtype | None, device: torch.de
     model.load_state_dict(weights, assign=True)
     if config.tied_embeddings:
         model.output.weight = model.tok_embeddings.weight
+    widen(model)
     return model
 
 
