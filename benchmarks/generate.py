@@ -1,0 +1,257 @@
+"""Reading and writing text beside transformers and llama.cpp: the same weights, greedy ids compared first, then timed.
+
+    python benchmarks/generate.py smollm2                     # a name, or a .gguf file, which all peers can be given
+    python benchmarks/generate.py smollm2 --peers "ours bfloat16,llama.cpp" --repeat 5 --threads 2 --json results.json
+
+How to read the table: a line is a peer with its weights; decode is tokens a second for one text and for eight at once,
+at positions 128 to 128 + --tokens, prefill is tokens a second for a prompt of 1,024, load is seconds from the call to a
+model that can be used, and memory is the most that the process had less what it had after the imports. Numbers in
+brackets are how many times ours with the first weights given is as fast (or as small). ``differs`` says at which of the
+first ids a greedy text leaves that of ours in float32: rounding to 16 bits, or activations of 8 bits, can do that.
+
+Each run is a process of its own on --threads threads; the peers take turns, --repeat times, and medians are shown. A
+GGUF is written for transformers once as a directory in its own format, from the weights that the gguf package and we
+dequantize alike. Machines are noisy; look at the ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from common import choice, introduce, memory, number, reset_peak_memory, run_worker, show, skip_rebuilding
+
+PROMPT, LONG, EIGHT = 128, 1024, 8
+FIRST = 64  # greedy ids that are compared
+TEXT = "The history of writing begins with marks on clay, and "
+
+PEERS = {
+    "ours bfloat16": "bpe-llama",
+    "ours float32": "bpe-llama",
+    "transformers bfloat16": "transformers",
+    "transformers float32": "transformers",
+    "llama.cpp": "llama-cpp-python",
+}
+Read = Callable[[Sequence[Sequence[int]]], list[int]]
+"""Reads so many ids more of each text, and gives the likeliest next id of each."""
+
+
+# --- the worker: one peer ---
+
+
+class Ours:
+    """A model and its cache."""
+
+    def __init__(self, job: Mapping[str, Any]) -> None:
+        import torch
+
+        from model import load
+
+        self.torch = torch
+        torch.set_num_threads(job["threads"])
+        self.load = lambda: load(job["path"], dtype=getattr(torch, job["peer"].split()[1]))[0]
+
+    def open(self) -> None:
+        self.model = self.load()
+
+    def begin(self, texts: int, capacity: int) -> Read:
+        cache = self.model.new_cache(texts, capacity)
+
+        def read(ids: Sequence[Sequence[int]]) -> list[int]:
+            with self.torch.inference_mode():
+                logits = self.model(self.torch.tensor(ids), cache, last_only=True)
+                return list(logits[:, -1].argmax(-1).tolist())
+
+        return read
+
+
+class Transformers:
+    """The same weights in Hugging Face's format."""
+
+    def __init__(self, job: Mapping[str, Any]) -> None:
+        import torch
+        from transformers import AutoModelForCausalLM, DynamicCache
+
+        self.torch, self.new_cache = torch, DynamicCache
+        torch.set_num_threads(job["threads"])
+        dtype = getattr(torch, job["peer"].split()[1])
+        self.load = lambda: AutoModelForCausalLM.from_pretrained(job["directory"], dtype=dtype).eval()
+
+    def open(self) -> None:
+        self.model = self.load()
+
+    def begin(self, texts: int, capacity: int) -> Read:
+        cache = self.new_cache(config=self.model.config)
+
+        def read(ids: Sequence[Sequence[int]]) -> list[int]:
+            with self.torch.inference_mode():
+                given = self.torch.tensor(ids)
+                logits = self.model(given, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
+                return list(logits[:, -1].argmax(-1).tolist())
+
+        return read
+
+
+class LlamaCpp:
+    """The GGUF as it is, by llama.cpp's own batches."""
+
+    def __init__(self, job: Mapping[str, Any]) -> None:
+        import llama_cpp
+        import numpy
+
+        self.api, self.numpy, self.job = llama_cpp, numpy, job
+        self.silent = llama_cpp.llama_log_callback(lambda *_: None)
+        llama_cpp.llama_log_set(self.silent, None)
+        llama_cpp.llama_backend_init()
+
+    def open(self) -> None:
+        parameters = self.api.llama_model_default_params()
+        self.model = self.api.llama_model_load_from_file(self.job["path"].encode(), parameters)
+        self.vocabulary = self.api.llama_vocab_n_tokens(self.api.llama_model_get_vocab(self.model))
+
+    def begin(self, texts: int, capacity: int) -> Read:
+        api = self.api
+        parameters = api.llama_context_default_params()
+        parameters.n_ctx, parameters.n_batch, parameters.n_ubatch = texts * capacity, texts * LONG, 512
+        parameters.n_seq_max = texts
+        parameters.n_threads = parameters.n_threads_batch = self.job["threads"]
+        context = api.llama_init_from_model(self.model, parameters)
+        batch = api.llama_batch_init(texts * LONG, 0, texts)
+        read_so_far = 0
+
+        def read(ids: Sequence[Sequence[int]]) -> list[int]:
+            nonlocal read_so_far
+            count = len(ids[0])
+            place = 0
+            for text, given in enumerate(ids):
+                for offset, id in enumerate(given):
+                    batch.token[place], batch.pos[place] = id, read_so_far + offset
+                    batch.n_seq_id[place], batch.seq_id[place][0] = 1, text
+                    batch.logits[place] = offset == count - 1
+                    place += 1
+            batch.n_tokens = place
+            if api.llama_decode(context, batch):
+                raise RuntimeError("llama_decode failed")
+            read_so_far += count
+            ends = [(text + 1) * count - 1 for text in range(len(ids))]
+            rows = [api.llama_get_logits_ith(context, end)[: self.vocabulary] for end in ends]
+            return [int(self.numpy.argmax(row)) for row in rows]
+
+        return read
+
+
+def work(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Load, read and write; what it took, and the greedy ids."""
+    skip_rebuilding()
+    peer = {"ours": Ours, "transformers": Transformers, "llama.cpp": LlamaCpp}[job["peer"].split()[0]](job)
+    imports = memory("VmRSS")
+    reset_peak_memory()
+    begin = time.perf_counter()
+    peer.open()
+    result: dict[str, Any] = {"load": time.perf_counter() - begin}
+    ids = job["ids"]
+    read = peer.begin(1, PROMPT + FIRST)
+    greedy = read([ids[:PROMPT]])
+    while len(greedy) < FIRST:
+        greedy += read([[greedy[-1]]])
+    result["greedy"] = greedy
+    for texts in (1, EIGHT):
+        read = peer.begin(texts, PROMPT + job["tokens"] + 8)
+        last = read([ids[text : PROMPT + text] for text in range(texts)])
+        seconds = []
+        for _ in range(job["tokens"]):
+            begin = time.perf_counter()
+            last = read([[id] for id in last])
+            seconds.append(time.perf_counter() - begin)
+        result[f"decode {texts}"] = texts / median(seconds)
+    seconds = []
+    for _ in range(2):
+        read = peer.begin(1, LONG + 8)
+        begin = time.perf_counter()
+        read([ids[:LONG]])
+        seconds.append(time.perf_counter() - begin)
+    result["prefill"] = LONG / min(seconds)
+    result["memory"] = memory("VmHWM") - imports
+    return result
+
+
+# --- the run ---
+
+COLUMNS = {"decode 1": "tokens/s", f"decode {EIGHT}": "tokens/s", "prefill": "tokens/s", "load": "s", "memory": "MB"}
+LESS_IS_BETTER = ("load", "memory")
+
+
+def main() -> None:
+    """Take turns with the peers, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="a name or a .gguf file")
+    parser.add_argument("--peers", type=choice(list(PEERS)), default=list(PEERS))
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--tokens", type=int, default=48, help="that are timed, one after the other")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    machine, versions = introduce({PEERS[peer]: PEERS[peer] for peer in arguments.peers})
+
+    from bpe import Tokenizer
+    from bpe.locate import locate
+
+    path = locate(arguments.model)
+    tokenizer = Tokenizer.from_file(path)
+    ids = tokenizer.encode_ordinary(TEXT * 200)[: LONG + EIGHT]
+    results: dict[str, list[dict[str, Any]]] = {peer: [] for peer in arguments.peers}
+    with tempfile.TemporaryDirectory() as directory:
+        if any(peer.startswith("transformers") for peer in arguments.peers):
+            from model.checkpoint import convert
+
+            convert(path, Path(directory) / "model", "huggingface")
+        base = {"path": str(path), "directory": f"{directory}/model", "ids": ids}
+        base |= {"threads": arguments.threads, "tokens": arguments.tokens}
+        reference = run_worker(__file__, {**base, "peer": "ours float32", "tokens": 1}, arguments.threads)
+        for turn in range(arguments.repeat):
+            for peer in arguments.peers:
+                show(f"{turn + 1} of {arguments.repeat}: {peer}")
+                results[peer].append(run_worker(__file__, {**base, "peer": peer}, arguments.threads))
+    show()
+    table(results, reference.get("greedy", []))
+    if arguments.json:
+        found = {"machine": machine, "versions": versions, "model": arguments.model, "results": results}
+        arguments.json.write_text(json.dumps(found, indent=2))
+
+
+def table(results: Mapping[str, Sequence[Mapping[str, Any]]], greedy: Sequence[int]) -> None:
+    """Print medians, ratios to the first peer, and where greedy texts part."""
+    good = {peer: [run for run in runs if "error" not in run] for peer, runs in results.items()}
+    for peer, runs in results.items():
+        for error in {run["error"] for run in runs if "error" in run}:
+            print(f"{peer}: {error}")
+    medians = {
+        peer: {column: median(run[column] for run in runs) for column in COLUMNS} for peer, runs in good.items() if runs
+    }
+    first = next(iter(medians.values()), {})
+    width = max(map(len, results))
+    print(" " * width + "".join(f"{column + ', ' + unit:>22}" for column, unit in COLUMNS.items()) + "  greedy ids")
+    for peer, values in medians.items():
+        line = f"{peer:{width}}"
+        for column in COLUMNS:
+            ratio = values[column] / first[column] if column in LESS_IS_BETTER else first[column] / values[column]
+            line += f"{number(values[column]):>14} ({ratio:5.2f})"
+        written = good[peer][0]["greedy"]
+        parts = next(
+            (place for place, pair in enumerate(zip(written, greedy, strict=True)) if pair[0] != pair[1]), None
+        )
+        print(line + ("  the same" if parts is None else f"  differs from {parts + 1}"))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--worker"]:
+        print(json.dumps(work(json.loads(sys.argv[2]))))
+    else:
+        main()
