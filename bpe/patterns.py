@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 
 GPT2 = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
 GPT2_POSSESSIVE = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
+# `tokenizers` cuts out the numbers first, each by itself, then splits each piece between them as GPT-2 does. As one
+# expression on the whole text: all alternatives but the numbers' exclude numbers, so that only two rules see where a
+# piece ends. ` ?\p{N}+` finds a number alone in its piece, without a space before it: `\p{N}`. `\s+(?!\S)` sees the end
+# of its piece where the text ends or a number follows: it asks that nothing follows but white space or a number.
+SMOLLM = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?![^\s\p{N}])|\s+"""
 CL100K = (
     r"""'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+"""
     r"""|\s++$|\s*[\r\n]|\s+(?!\S)|\s"""
@@ -65,6 +70,11 @@ LLAMA4_SPECIAL_TOKENS = (
     *("<|reasoning_thinking_start|>", "<|reasoning_thinking_end|>"),
     *(f"<|reserved_special_token_{i}|>" for i in range(904)),
 )
+SMOLLM_SPECIAL_TOKENS = (
+    *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<repo_name>", "<reponame>", "<file_sep>", "<filename>"),
+    *("<gh_stars>", "<issue_start>", "<issue_comment>", "<issue_closed>", "<jupyter_start>", "<jupyter_text>"),
+    *("<jupyter_code>", "<jupyter_output>", "<jupyter_script>", "<empty_output>"),
+)
 CL100K_SPECIAL_TOKENS = ("<|endoftext|>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|endofprompt|>")
 
 
@@ -102,6 +112,7 @@ PATTERNS = {
     "qwen2": Pattern("qwen2", QWEN2, 3, ("<|endoftext|>", "<|im_start|>", "<|im_end|>")),
     "o200k": Pattern("o200k", O200K, 4, ("<|endoftext|>", "<|endofprompt|>")),
     "llama4": Pattern("llama4", O200K, 4, LLAMA4_SPECIAL_TOKENS),
+    "smollm": Pattern("smollm", SMOLLM, None, SMOLLM_SPECIAL_TOKENS),
 }
 _BY_TEXT = {pattern.text: pattern for name, pattern in PATTERNS.items() if name != "llama4"}  # whose text is o200k's
 _BY_TEXT[GPT2_POSSESSIVE] = PATTERNS["gpt2"]  # tiktoken's wording of it
