@@ -112,7 +112,7 @@ PATTERNS = {
     "qwen2": Pattern("qwen2", QWEN2, 3, ("<|endoftext|>", "<|im_start|>", "<|im_end|>")),
     "o200k": Pattern("o200k", O200K, 4, ("<|endoftext|>", "<|endofprompt|>")),
     "llama4": Pattern("llama4", O200K, 4, LLAMA4_SPECIAL_TOKENS),
-    "smollm": Pattern("smollm", SMOLLM, None, SMOLLM_SPECIAL_TOKENS),
+    "smollm": Pattern("smollm", SMOLLM, 5, SMOLLM_SPECIAL_TOKENS),
 }
 _BY_TEXT = {pattern.text: pattern for name, pattern in PATTERNS.items() if name != "llama4"}  # whose text is o200k's
 _BY_TEXT[GPT2_POSSESSIVE] = PATTERNS["gpt2"]  # tiktoken's wording of it

@@ -210,13 +210,15 @@ inline std::uint64_t after_contractions(const Text& text, std::size_t base, std:
 }
 
 // The starts of the pretokens in a block at text.bytes + base, which is one. Bit 0 may be left out.
-std::uint64_t starts_of(const Gpt2*, const Text& text, std::size_t base, const Masks& m) {
+template <bool kNumbersApart>
+std::uint64_t starts_of(const Gpt2<kNumbersApart>*, const Text& text, std::size_t base, const Masks& m) {
     const std::uint64_t after_blank = m.blank << 1;
     const std::uint64_t letters = m.letter & ~(m.letter << 1);
     const std::uint64_t others = m.other & ~(m.other << 1) & ~after_blank;
-    const std::uint64_t numbers = m.number & ~(m.number << 1) & ~after_blank;
+    const std::uint64_t numbers = m.number & ~(kNumbersApart ? m.continuation : m.number << 1 | after_blank);
+    const std::uint64_t before_number = kNumbersApart ? m.number >> 1 : 0;
     const std::uint64_t first_space = m.space & ~(m.space << 1);
-    const std::uint64_t last_space = m.first(m.space & ~(m.space >> 1));
+    const std::uint64_t last_space = m.first(m.space & ~(m.space >> 1 | before_number));
     std::uint64_t starts = (letters & ~after_blank) | others | numbers | first_space | last_space;
     if (const std::uint64_t apostrophes = m.apostrophe & others & m.letter >> 1) {
         std::uint64_t contracted = 0;

@@ -12,6 +12,8 @@ using Bytes = std::span<const std::uint8_t>;
 
 constexpr std::uint32_t kWord = kLetter | kUpperSet | kLowerSet;  // letters and marks
 
+bool is_like_gpt2(Pattern pattern) { return pattern == Pattern::kGpt2 || pattern == Pattern::kSmolLm; }
+
 Character character_at(Bytes text, std::size_t position) { return read_character(text.data(), position, text.size()); }
 
 // Whether a pretoken ends between two neighbours, whatever stands around them, and what is left of there scans the same
@@ -26,6 +28,9 @@ Character character_at(Bytes text, std::size_t position) { return read_character
 //   newline, no white space Newlines are matched by \s and at the end of other characters, [\r\n]*, after which nothing
 //                           comes; the character that may precede a word is none. In o200k it is [\r\n/]*, so no slash
 //                           is to follow. GPT-2 gives the last of several newlines up, which depends on the others.
+//   SmolLM2: number, any    A number is matched by \p{N} only, which matches nothing else. White space before it is
+//     and any, number       matched to its end, since (?![^\s\p{N}]) is as content with a number as with the text's
+//     end.
 //
 // The second: a match at a place left of the cut could change only by going on beyond the cut, which no match does, by
 // reading on, which at most tells it that its run of one class ends there, as the end of the text does, or by the rules
@@ -34,9 +39,10 @@ Character character_at(Bytes text, std::size_t position) { return read_character
 // \s++$, which comes earlier, where the text ends.
 bool is_cut(Pattern pattern, std::uint32_t left, std::uint32_t right, std::uint8_t byte) {
     const bool o200k = pattern == Pattern::kO200k;
+    if (pattern == Pattern::kSmolLm && ((left | right) & kNumber)) return true;
     if (left & kNumber) return !(right & kNumber);
     if (left & kLetter) return o200k ? !(right & kWord) && byte != '\'' : !(right & kLetter);
-    if (left & kNewline) return pattern != Pattern::kGpt2 && !(right & kSpace) && !(o200k && byte == '/');
+    if (left & kNewline) return !is_like_gpt2(pattern) && !(right & kSpace) && !(o200k && byte == '/');
     return false;
 }
 
@@ -110,8 +116,9 @@ std::size_t unfinished_character(Bytes text) {
 //     \p{N}{1,3}, or \p{N}, is full, and a contraction has nothing after it.
 //   - Those within white space that ends the text, if only one of several: where it is cut depends on how it goes on.
 //     What stands before white space was ended by it.
-//   - Those within an apostrophe and the letter of a contraction that lacks another one. In GPT-2 these are two, in the
-//     cl100k family one, the last. In o200k they are one or two, and the word before them as well, if it has no
+//   - Those within an apostrophe and the letter of a contraction that lacks another one. In GPT-2 and SmolLM2 these are
+//   two, in
+//     the cl100k family one, the last. In o200k they are one or two, and the word before them as well, if it has no
 //     contraction yet.
 //   - o200k's words, where a run of [\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}] ends the text: it was cut behind the last of its
 //     characters that is in the other set too, and goes on as one word when a small letter follows. Before it may stand
@@ -142,10 +149,10 @@ std::size_t certain_pretokens(Pattern pattern, Bytes text, std::span<const std::
             if (pattern == Pattern::kGpt2) return false;
             std::size_t count = 0;
             for (std::size_t at = start; at < end; at += character_at(text, at).length) ++count;
-            return count == (pattern == Pattern::kQwen2 ? 1 : 3);
+            return count == (pattern == Pattern::kQwen2 || pattern == Pattern::kSmolLm ? 1 : 3);
         }
         if (text[start] == '\'' && !o200k) {
-            const Contraction found = contraction_in(text.subspan(second), pattern != Pattern::kGpt2);
+            const Contraction found = contraction_in(text.subspan(second), !is_like_gpt2(pattern));
             if (found.complete) return true;
             if (second + found.length == size) return false;
         }

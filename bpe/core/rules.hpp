@@ -74,13 +74,15 @@ std::size_t contraction(const Text& text, std::size_t apostrophe, bool ignore_ca
     return 0;
 }
 
-// What a run of white space that begins a pretoken gives up, for \s+(?!\S)|\s+: all of it at the end of the text, else
-// all but its last character, which goes with what follows, unless that is all there is.
-std::size_t white_space(const Text& text, std::size_t position) {
+// What a run of white space that begins a pretoken gives up, for \s+(?!\S)|\s+: all of it at the end of the text, or
+// before one of the `ending` classes, else all but its last character, which goes with what follows, unless that is all
+// there is.
+std::size_t white_space(const Text& text, std::size_t position, std::uint32_t ending) {
     std::size_t last = position;
     std::size_t end = position;
     while (end < text.size) {
         const Character character = text.at(end);
+        if (character.classes & ending) return end;
         if (!(character.classes & kSpace)) return last > position ? last : end;
         last = end;
         end += character.length;
@@ -107,19 +109,27 @@ std::size_t newlines_and_space(const Text& text, std::size_t position) {
     return after_newline && !kWholeAtEnd ? after_newline : end;
 }
 
-// GPT-2:  's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
+// GPT-2, and SmolLM2, where each number is by itself and ends what is before it:
+//   's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
+//   's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?![^\s\p{N}])|\s+
+template <bool kNumbersApart>
 struct Gpt2 {
+    static constexpr std::uint32_t kEnding = kNumbersApart ? kNumber : 0;
+
     static std::size_t next(const Text& text, std::size_t position) {
         const Character first = text.at(position);
         if (text.bytes[position] == '\'') {
             if (const std::size_t length = contraction(text, position, false)) return position + 1 + length;
+        }
+        if constexpr (kNumbersApart) {
+            if (first.classes & kNumber) return position + first.length;
         }
         // " ?" takes a space only where something other than white space follows it.
         std::size_t body = position;
         std::uint32_t classes = first.classes;
         if (text.bytes[position] == ' ' && position + 1 < text.size) {
             const std::uint32_t following = text.classes(position + 1);
-            if (!(following & kSpace)) {
+            if (!(following & (kSpace | kEnding))) {
                 body = position + 1;
                 classes = following;
             }
@@ -127,7 +137,7 @@ struct Gpt2 {
         if (classes & kLetter) return text.run_of(kLetter, body);
         if (classes & kNumber) return text.run_of(kNumber, body);
         if (!(classes & kSpace)) return text.run_outside(kWordOrSpace, body);
-        return white_space(text, position);
+        return white_space(text, position, kEnding);
     }
 };
 
@@ -230,11 +240,12 @@ struct O200k {
 template <class Body>
 std::size_t with_rules(Pattern pattern, const Body& body) {
     switch (pattern) {
-        case Pattern::kGpt2: return body.template operator()<Gpt2>();
+        case Pattern::kGpt2: return body.template operator()<Gpt2<false>>();
         case Pattern::kCl100k: return body.template operator()<Cl100k<true, 3>>();
         case Pattern::kLlama3: return body.template operator()<Cl100k<false, 3>>();
         case Pattern::kQwen2: return body.template operator()<Cl100k<false, 1>>();
         case Pattern::kO200k: return body.template operator()<O200k>();
+        case Pattern::kSmolLm: return body.template operator()<Gpt2<true>>();
     }
     throw std::logic_error("unknown pattern");
 }

@@ -7,8 +7,8 @@
 namespace bpe {
 
 // The patterns that have a scanner; bpe/patterns.py holds their texts, in the same order.
-enum class Pattern : std::uint8_t { kGpt2, kCl100k, kLlama3, kQwen2, kO200k };
-inline constexpr int kPatternCount = 5;
+enum class Pattern : std::uint8_t { kGpt2, kCl100k, kLlama3, kQwen2, kO200k, kSmolLm };
+inline constexpr int kPatternCount = 6;
 
 // Finds the pretokens of text[position, size), beginning at `position`, which must be a pretoken's start, and writes
 // the end of each to `ends` until `capacity` ends are written or the text is used up. Returns how many were written.
