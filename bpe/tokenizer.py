@@ -7,6 +7,7 @@ from array import array
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
 
@@ -48,14 +49,18 @@ class Tokenizer(_core.TokenizerBase):
         mergeable_ranks: Mapping[bytes, int],
         special_tokens: Mapping[str, int],
         explicit_n_vocab: int | None = None,
+        merges_only: bool = False,
     ) -> None:
         """
         Args:
             name: what to call it.
             pat_str: the split pattern: a regular expression, or the name of a known one ("llama3", "gpt2", ...).
-            mergeable_ranks: token bytes -> rank, which is the token's id as well. All 256 single bytes are among them.
+            mergeable_ranks: token bytes -> rank, which is the token's id as well. All 256 single bytes are among them,
+                unless `merges_only`.
             special_tokens: string -> id, for the strings that are never split or merged.
             explicit_n_vocab: if given, how many tokens there must be in all, with no id unused.
+            merges_only: encode as ``tokenizers`` does by default, and not as tiktoken: a token that merging does not
+                lead to is never used, though it be a whole pretoken, and bytes without a token are left out of the text.
 
         Raises:
             ValueError: a byte without a token, a rank or an id used twice, or another count than `explicit_n_vocab`.
@@ -70,7 +75,8 @@ class Tokenizer(_core.TokenizerBase):
             ids = array("I", mergeable_ranks.values())
         except (OverflowError, TypeError) as error:
             raise ValueError(f"ranks must be integers from 0 to 2**32 - 1 ({error})") from error
-        self._set_up(name, find_pattern(pat_str), tokens, memoryview(offsets), memoryview(ids), special_tokens)
+        pattern = find_pattern(pat_str)
+        self._set_up(name, pattern, tokens, memoryview(offsets), memoryview(ids), special_tokens, merges_only)
         self._mergeable_ranks = dict(mergeable_ranks)
         if explicit_n_vocab is not None:
             count = len(mergeable_ranks) + len(special_tokens)
@@ -89,13 +95,14 @@ class Tokenizer(_core.TokenizerBase):
         offsets: memoryview,
         ids: memoryview,
         special_tokens: Mapping[str, int],
+        merges_only: bool = False,
     ) -> Tokenizer:
         """The constructor of the readers in ``formats``, which makes no dict of the ranks.
 
         Token i is ``tokens[offsets[i]:offsets[i + 1]]`` (uint64) and has the id ``ids[i]`` (uint32).
         """
         self = cls.__new__(cls)
-        self._set_up(name, pattern, tokens, offsets, ids, special_tokens)
+        self._set_up(name, pattern, tokens, offsets, ids, special_tokens, merges_only)
         return self
 
     def _set_up(
@@ -106,6 +113,7 @@ class Tokenizer(_core.TokenizerBase):
         offsets: memoryview,
         ids: memoryview,
         special_tokens: Mapping[str, int],
+        merges_only: bool,
     ) -> None:
         self.name = name
         self.pattern = pattern
@@ -119,7 +127,13 @@ class Tokenizer(_core.TokenizerBase):
             if not 0 <= id < 2**32:
                 raise ValueError(f"the special token {token!r} has the id {id}; ids are from 0 to 2**32 - 1")
         scanner = _NO_SCANNER if pattern.scanner is None else pattern.scanner
-        self._core = _core.Encoder(tokens, offsets, ids, scanner, self._special_tokens)
+        self._core = _core.Encoder(tokens, offsets, ids, scanner, self._special_tokens, merges_only=merges_only)
+        all_bytes = bytes(range(256)) if merges_only else b""
+        self.unknown_bytes = bytes(byte for byte in all_bytes if self._core.find(bytes([byte])) is None)
+        """Those without a token, which are left out of a text before it is encoded; b"" unless `merges_only`."""
+        reachable = 256 - len(self.unknown_bytes) + self._core.pair_count
+        self.merges_only = merges_only and (len(self.unknown_bytes) > 0 or reachable < len(ids))
+        """Whether ids may differ from tiktoken's because a pretoken is not taken whole, or bytes have no token."""
         self._all_special = _core.SpecialTokens(self._special_tokens)
         super().__init__(self._core if pattern.scanner is not None else None, self._all_special)
         self._matchers: dict[frozenset[str], _core.SpecialTokens] = {}
@@ -434,11 +448,15 @@ class Tokenizer(_core.TokenizerBase):
         ids = self._encode(text, None)
         if len(ids) <= max_tokens:
             return text
+        content = _as_bytes(text)
+        places = self._places_of_known_bytes(content)
         for keep in range(max_tokens, 0, -1):
             if side == "right":
-                kept = self._core.decode(ids[:keep], "ignore")
+                last = places[len(self._core.decode_bytes(ids[:keep])) - 1]
+                kept = content[: last + 1].decode("utf-8", "ignore")
             else:
-                kept = self._core.decode_bytes(ids[-keep:]).lstrip(_CONTINUATION).decode("utf-8")
+                first = places[-len(self._core.decode_bytes(ids[-keep:]))]
+                kept = content[first:].lstrip(_CONTINUATION).decode("utf-8")
             if self.count(kept) <= max_tokens:
                 return kept
         return ""
@@ -448,30 +466,34 @@ class Tokenizer(_core.TokenizerBase):
     ) -> tuple[list[int], list[tuple[int, int]]]:
         """The ids of `encode_ordinary`, and where in the text each token stands: begin and end.
 
-        In bytes of UTF-8 the spans join up. In characters, a token that holds a part of a character spans all of it, so
-        that the spans of neighbours overlap there.
+        In bytes of UTF-8 the spans join up, but for `unknown_bytes`. In characters, a token that holds a part of a
+        character spans all of it, so that the spans of neighbours overlap there.
 
         >>> ranks = {bytes([byte]): byte for byte in range(256)} | {b"ab": 256}
         >>> tokenizer = Tokenizer("tiny", pat_str="gpt2", mergeable_ranks=ranks, special_tokens={})
         >>> tokenizer.encode_with_offsets("abé")
         ([256, 195, 169], [(0, 2), (2, 3), (2, 3)])
         """
-        ids = self._encode(text, None)
-        parts = self.decode_tokens_bytes(ids)
-        spans = []
-        end = 0
-        if unit == "bytes":
-            for part in parts:
-                spans.append((end, end + len(part)))
-                end += len(part)
-        elif unit == "characters":
-            for part in parts:
-                begin = end - (part[0] in _CONTINUATION)
-                end += sum(byte not in _CONTINUATION for byte in part)
-                spans.append((begin, end))
-        else:
+        if unit not in ("characters", "bytes"):
             raise ValueError(f"unit is {unit!r}; it must be 'characters' or 'bytes'")
+        ids = self._encode(text, None)
+        content = _as_bytes(text)
+        places = self._places_of_known_bytes(content)
+        spans = []
+        at = 0
+        for part in self.decode_tokens_bytes(ids):
+            spans.append((places[at], places[at + len(part) - 1] + 1))
+            at += len(part)
+        if unit == "characters":
+            begun = list(accumulate(byte not in _CONTINUATION for byte in content))  # characters, up to each byte
+            spans = [(begun[begin] - 1, begun[end - 1]) for begin, end in spans]
         return ids, spans
+
+    def _places_of_known_bytes(self, content: bytes) -> Sequence[int]:
+        """Where in a text the bytes stand that its ids decode to."""
+        if not self.unknown_bytes:
+            return range(len(content))
+        return [place for place, byte in enumerate(content) if byte not in self.unknown_bytes]
 
     def encode_single_token(self, text_or_bytes: str | bytes) -> int:
         """The id of one token, special or not, given whole.
@@ -732,6 +754,7 @@ class Tokenizer(_core.TokenizerBase):
             "pat_str": self.pattern.name or self.pattern.text,
             "mergeable_ranks": self._mergeable_ranks,
             "special_tokens": self._special_tokens,
+            "merges_only": self.merges_only,
         }
 
     def __setstate__(self, state: dict[str, object]) -> None:

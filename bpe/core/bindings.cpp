@@ -204,10 +204,10 @@ constexpr std::size_t kWithLock = 256;
 class PythonEncoder {
  public:
     PythonEncoder(nb::bytes tokens, InputArray<std::uint64_t> offsets, InputArray<Id> ids, int pattern,
-                  nb::dict special_tokens, const std::string& kernel)
+                  nb::dict special_tokens, const std::string& kernel, bool merges_only)
         : encoder_(std::make_shared<Vocabulary>(
                        Bytes(reinterpret_cast<const std::uint8_t*>(tokens.c_str()), tokens.size()),
-                       std::span(offsets.data(), offsets.size()), std::span(ids.data(), ids.size())),
+                       std::span(offsets.data(), offsets.size()), std::span(ids.data(), ids.size()), merges_only),
                    pattern_of(pattern), kernel_named(kernel)),
           integers_(encoder_.vocabulary().id_limit(), nullptr) {
         for (auto [token, id] : special_tokens) {
@@ -955,9 +955,9 @@ as one character that is neither letter, number nor white space, and is kept.)")
         .def("_encode_without_special", &TokenizerBase::encode_without_special, nb::arg("text").none());
 
     nb::class_<PythonEncoder>(m, "Encoder")
-        .def(nb::init<nb::bytes, InputArray<std::uint64_t>, InputArray<Id>, int, nb::dict, const std::string&>(),
+        .def(nb::init<nb::bytes, InputArray<std::uint64_t>, InputArray<Id>, int, nb::dict, const std::string&, bool>(),
              nb::arg("tokens"), nb::arg("offsets"), nb::arg("ids"), nb::arg("pattern"), nb::arg("special_tokens"),
-             nb::arg("kernel") = kernels().front().name)
+             nb::arg("kernel") = kernels().front().name, nb::arg("merges_only") = false)
         .def("encode", &PythonEncoder::encode, nb::arg("text").none(), nb::arg("special").none())
         .def("encode_to_numpy", &PythonEncoder::encode_to_numpy, nb::arg("text").none(), nb::arg("special").none())
         .def("count", &PythonEncoder::count, nb::arg("text").none(), nb::arg("special").none())

@@ -214,7 +214,8 @@ void Encoder::encode_unseen(const Batch& batch, Workspace& workspace) const {
         if (ids.size() <= Encoding::kMostIds) workspace.values[i] = cache.put(batch, i, ids).bits();
     };
 
-    // 1. The whole pretoken first, as the reference does. What is then still to be merged is merged once.
+    // 1. The whole pretoken first, as the reference does, if that is the way. What is then still to be merged is merged
+    // once.
     for (std::size_t u = 0; u < unseen.size(); ++u) {
         const Bytes pretoken = batch[unseen[u]];
         hashes[u] = hash_bytes(pretoken.data(), pretoken.size());
@@ -227,7 +228,7 @@ void Encoder::encode_unseen(const Batch& batch, Workspace& workspace) const {
     for (std::size_t u = 0; u < unseen.size(); ++u) {
         const std::uint32_t i = unseen[u];
         const Bytes pretoken = batch[i];
-        const Id whole = vocabulary_->find(pretoken.data(), pretoken.size(), hashes[u]);
+        const Id whole = vocabulary_->find_whole(pretoken.data(), pretoken.size(), hashes[u]);
         if (whole != kNoId) {
             remember(i, {&whole, 1});
             continue;
@@ -280,7 +281,8 @@ void Encoder::write(const Batch& batch, Workspace& workspace, IdBuffer& ids) con
 
 // The whole pretoken first, as the reference does, then merging. There must be room for pretoken.size() ids.
 std::size_t Encoder::encode_afresh(Bytes pretoken, Merger& merger, Id* ids) const {
-    const Id whole = vocabulary_->find(pretoken.data(), pretoken.size());
+    const std::uint64_t hash = hash_bytes(pretoken.data(), pretoken.size());
+    const Id whole = vocabulary_->find_whole(pretoken.data(), pretoken.size(), hash);
     if (whole == kNoId) return merger.merge(pretoken.data(), pretoken.size(), ids);
     *ids = whole;
     return 1;

@@ -30,7 +30,8 @@ void ask_for(Lane& lane, int which, std::uint32_t place, std::uint64_t pair, con
 }  // namespace
 
 std::size_t merge_plain(const Vocabulary& vocabulary, const std::uint8_t* bytes, std::size_t size, Id* ids) {
-    for (std::size_t i = 0; i < size; ++i) ids[i] = vocabulary.id_of_byte(bytes[i]);
+    std::transform(bytes, bytes + size, ids, [&](std::uint8_t byte) { return vocabulary.id_of_byte(byte); });
+    size = static_cast<std::size_t>(std::remove(ids, ids + size, kNoId) - ids);
     for (;;) {
         Id lowest = kNoId;
         std::size_t place = 0;
@@ -49,16 +50,34 @@ std::size_t merge_plain(const Vocabulary& vocabulary, const std::uint8_t* bytes,
 }
 
 void Merger::merge(std::span<MergeJob> jobs) {
+    if (!vocabulary_.knows_all_bytes()) leave_unknown_bytes_out(jobs);
     merge_short(jobs);
     for (MergeJob& job : jobs) {
-        if (job.count) continue;
+        if (job.count || !job.size) continue;
         job.count = merge_windows(job.bytes, job.size, job.ids);
         if (!job.count) job.count = merge_large_windows(job.bytes, job.size, job.ids);
         if (!job.count) job.count = merge_by_heap(job.bytes, job.size, job.ids);
     }
 }
 
-// Those that have too many symbols for a lane get a count of 0.
+// What stands around such a byte is then merged as if it had always stood together, as `tokenizers` does it.
+void Merger::leave_unknown_bytes_out(std::span<MergeJob> jobs) {
+    const auto is_unknown = [this](std::uint8_t byte) { return vocabulary_.id_of_byte(byte) == kNoId; };
+    const auto is_rare = [&](const MergeJob& job) { return std::any_of(job.bytes, job.bytes + job.size, is_unknown); };
+    std::size_t room = 0;
+    for (const MergeJob& job : jobs) room += is_rare(job) ? job.size : 0;
+    known_bytes_.resize(room);
+    std::uint8_t* out = known_bytes_.data();
+    for (MergeJob& job : jobs) {
+        if (!is_rare(job)) continue;
+        std::uint8_t* const end = std::remove_copy_if(job.bytes, job.bytes + job.size, out, is_unknown);
+        job.bytes = out;
+        job.size = static_cast<std::size_t>(end - out);
+        out = end;
+    }
+}
+
+// Those that have too many symbols for a lane get a count of 0, and so do those without a byte.
 void Merger::merge_short(std::span<MergeJob> jobs) {
     constexpr std::size_t kAhead = 4;
     std::size_t next = 0;

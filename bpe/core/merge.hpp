@@ -13,14 +13,15 @@
 
 namespace bpe {
 
-// The definition: start from single bytes; while some two neighbours merge into a token, merge those whose token has
-// the lowest rank, the leftmost among equals. Quadratic; the tests hold `Merger` against it.
+// The definition: start from the tokens of single bytes, without the bytes that have none; while some two neighbours
+// merge into a token, merge those whose token has the lowest rank, the leftmost among equals. Quadratic; the tests hold
+// `Merger` against it.
 std::size_t merge_plain(const Vocabulary& vocabulary, const std::uint8_t* bytes, std::size_t size, Id* ids);
 
 // One pretoken among several that are merged together.
 struct MergeJob {
     const std::uint8_t* bytes;
-    std::size_t size;   // at least 1
+    std::size_t size;
     Id* ids;            // room for `size` ids
     std::size_t count;  // how many there are in the end
 };
@@ -31,7 +32,7 @@ class Merger {
     explicit Merger(const Vocabulary& vocabulary, const Kernel& kernel = kernels().front())
         : vocabulary_(vocabulary), merge_round_(kernel.merge_round), look_up_all_(kernel.look_up_all) {}
 
-    // Writes the ids of bytes[0, size), size > 0, to `ids`, which has room for `size`; returns how many there are.
+    // Writes the ids of bytes[0, size) to `ids`, which has room for `size`; returns how many there are.
     std::size_t merge(const std::uint8_t* bytes, std::size_t size, Id* ids) {
         MergeJob job{bytes, size, ids, 0};
         merge(std::span(&job, 1));
@@ -43,6 +44,7 @@ class Merger {
     void merge(std::span<MergeJob> jobs);
 
  private:
+    void leave_unknown_bytes_out(std::span<MergeJob> jobs);
     Id whole_character(const MergeJob& job, std::size_t i, std::size_t& length) const;
     void prepare(MergeJob& job) const;
     void begin(Lane& lane, const MergeJob& job) const;
@@ -58,6 +60,7 @@ class Merger {
     LookUpAll look_up_all_;
     std::array<Lane, kLanes> lanes_{};
     std::array<MergeJob*, kLanes> job_of_lane_{};
+    std::vector<std::uint8_t> known_bytes_;  // of the jobs in which others stand
     std::vector<Id> window_ids_;             // of windows
     std::vector<Id> symbols_;                // merge_by_heap: the id that begins at a byte
     std::vector<std::uint32_t> next_;        // where the next one begins

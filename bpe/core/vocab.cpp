@@ -48,7 +48,7 @@ std::string quoted(std::span<const std::uint8_t> bytes) {
 }  // namespace
 
 Vocabulary::Vocabulary(std::span<const std::uint8_t> bytes, std::span<const std::uint64_t> offsets,
-                       std::span<const Id> ids)
+                       std::span<const Id> ids, bool merges_only)
     : token_count_(ids.size()) {
     if (offsets.size() != ids.size() + 1 || offsets.front() != 0 || offsets.back() != bytes.size()) {
         throw std::invalid_argument("the token offsets do not fit the tokens");
@@ -85,8 +85,21 @@ Vocabulary::Vocabulary(std::span<const std::uint8_t> bytes, std::span<const std:
         short_tokens_[id].length = static_cast<std::uint8_t>(token.size());
     }
     index_tokens();
+    for (int byte = 0; byte < 256; ++byte) {
+        if (byte_ids_[byte] != kNoId) continue;
+        knows_all_bytes_ = false;
+        if (merges_only) continue;
+        const auto value = static_cast<std::uint8_t>(byte);
+        throw std::invalid_argument("no token for the single byte " + quoted({&value, 1}) +
+                                    "; a byte-level vocabulary holds all 256");
+    }
+    if (merges_only) unreachable_.resize(id_limit());
     index_pairs();
     index_characters();
+}
+
+bool Vocabulary::knows_all(std::span<const std::uint8_t> bytes) const {
+    return std::none_of(bytes.begin(), bytes.end(), [this](std::uint8_t byte) { return byte_ids_[byte] == kNoId; });
 }
 
 void Vocabulary::index_tokens() {
@@ -107,10 +120,6 @@ void Vocabulary::index_tokens() {
     for (int byte = 0; byte < 256; ++byte) {
         const auto value = static_cast<std::uint8_t>(byte);
         byte_ids_[byte] = find(&value, 1);
-        if (byte_ids_[byte] == kNoId) {
-            throw std::invalid_argument("no token for the single byte " + quoted({&value, 1}) +
-                                        "; a byte-level vocabulary holds all 256");
-        }
     }
 }
 
@@ -160,7 +169,9 @@ void Vocabulary::index_pairs() {
     std::vector<Id> by_length;
     by_length.reserve(token_count_);
     for (Id id = 0; id < id_limit(); ++id) {
-        if (bytes_of(id).size() > 1) by_length.push_back(id);
+        if (bytes_of(id).size() < 2) continue;
+        if (!unreachable_.empty()) unreachable_[id] = true;
+        if (knows_all_bytes_ || knows_all(bytes_of(id))) by_length.push_back(id);
     }
     std::stable_sort(by_length.begin(), by_length.end(),
                      [this](Id a, Id b) { return bytes_of(a).size() < bytes_of(b).size(); });
@@ -187,6 +198,7 @@ void Vocabulary::index_pairs() {
         for (std::size_t j = 0; j < jobs.size(); ++j) {
             if (jobs[j].count != 2) continue;  // reached only as a whole pretoken
             insert_pair(jobs[j].ids[0], jobs[j].ids[1], by_length[first + j]);
+            if (!unreachable_.empty()) unreachable_[by_length[first + j]] = false;
             if (length == 2) byte_pairs_[jobs[j].bytes[0] << 8 | jobs[j].bytes[1]] = by_length[first + j];
         }
         first = last;
@@ -230,7 +242,7 @@ void Vocabulary::index_characters() {
     std::vector<bool> is_character(id_limit());
     for (Id id = 0; id < id_limit(); ++id) {
         const auto token = bytes_of(id);
-        if (token.size() < 2) continue;
+        if (token.size() < 2 || !(knows_all_bytes_ || knows_all(token))) continue;
         const auto first = std::find_if_not(token.begin(), token.end(), continues);
         auto last = token.end();  // the last character's first byte
         while (last != token.begin() && continues(*--last)) {

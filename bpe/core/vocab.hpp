@@ -37,15 +37,19 @@ inline Id find_pair(const PairTable& pairs, std::uint64_t pair, std::size_t line
 class Vocabulary {
  public:
     // Token i has the bytes [offsets[i], offsets[i + 1]) of `bytes` and the id ids[i], which is its rank as well: of
-    // two merges, the one that makes the lower id comes first. Throws std::invalid_argument where a single byte has no
-    // token, a token is empty, or tokens or ids repeat.
-    Vocabulary(std::span<const std::uint8_t> bytes, std::span<const std::uint64_t> offsets, std::span<const Id> ids);
+    // two merges, the one that makes the lower id comes first. With `merges_only`, tokens come from merging alone, and
+    // bytes without a token are left out before it; else a pretoken that is a token is taken whole. Throws
+    // std::invalid_argument where a token is empty, tokens or ids repeat, or, without `merges_only`, a single byte has
+    // no token.
+    Vocabulary(std::span<const std::uint8_t> bytes, std::span<const std::uint64_t> offsets, std::span<const Id> ids,
+               bool merges_only = false);
 
     // One more than the highest id; ids between may be unused.
     std::size_t id_limit() const { return starts_.size() - 1; }
     std::size_t token_count() const { return token_count_; }
     std::size_t longest_token() const { return longest_token_; }
     std::size_t pair_count() const { return pair_count_; }
+    bool knows_all_bytes() const { return knows_all_bytes_; }
 
     // left, right and merged id of every pair that can merge, one after the other, by merged id.
     std::vector<Id> pairs() const;
@@ -62,11 +66,16 @@ class Vocabulary {
     };
     std::span<const ShortToken> short_tokens() const { return {short_tokens_.data(), id_limit()}; }
 
-    Id id_of_byte(std::uint8_t byte) const { return byte_ids_[byte]; }
+    Id id_of_byte(std::uint8_t byte) const { return byte_ids_[byte]; }  // or kNoId
 
     // The token that has exactly these bytes, or kNoId. `hash` is hash_bytes of them.
     Id find(const std::uint8_t* bytes, std::size_t size) const { return find(bytes, size, hash_bytes(bytes, size)); }
     Id find(const std::uint8_t* bytes, std::size_t size, std::uint64_t hash) const;
+    // The token that a pretoken of these bytes is taken for whole, or kNoId.
+    Id find_whole(const std::uint8_t* bytes, std::size_t size, std::uint64_t hash) const {
+        const Id id = find(bytes, size, hash);
+        return id != kNoId && !unreachable_.empty() && unreachable_[id] ? kNoId : id;
+    }
     // What `find` will look at, asked for in two steps: the second one waits for the first.
     void prefetch_find(std::uint64_t hash) const { __builtin_prefetch(tokens_.data() + (hash & token_mask_)); }
     void prefetch_token(std::uint64_t hash) const {
@@ -97,6 +106,7 @@ class Vocabulary {
     void index_tokens();
     void index_pairs();
     void index_characters();
+    bool knows_all(std::span<const std::uint8_t> bytes) const;
 
     std::vector<std::uint8_t> bytes_;
     std::vector<std::uint32_t> starts_;     // by id, and one more
@@ -106,6 +116,8 @@ class Vocabulary {
     ZeroedArray<Id> byte_pairs_{0};  // merged() of two single bytes, without a search: each merge begins there
     ZeroedArray<Id> characters_{0};  // by code point
     std::uint64_t crossed_[256][4] = {};
+    std::vector<bool> unreachable_;  // with `merges_only`, by id: what merging does not lead to; else empty
+    bool knows_all_bytes_ = true;
     std::size_t token_mask_ = 0;
     std::size_t line_mask_ = 0;
     std::size_t pair_count_ = 0;

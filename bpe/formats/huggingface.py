@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from ..patterns import CL100K, PATTERNS, Pattern, find_pattern
+from ..patterns import CL100K, PATTERNS, SMOLLM, Pattern, find_pattern
 
 if TYPE_CHECKING:
     from ..tokenizer import Tokenizer
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 # tokenizers runs patterns on Oniguruma, which takes "{1,3}+" for a repetition of "{1,3}" and "$" for the end of a line.
 _FOR_ONIGURUMA = {CL100K: CL100K.replace("{1,3}+", "{1,3}").replace("$", r"\z")}
 _FROM_ONIGURUMA = {theirs: ours for ours, theirs in _FOR_ONIGURUMA.items()}
+
+_NOT_IN_UTF8 = b"\xc0\xc1" + bytes(range(0xF5, 0x100))
 
 
 @lru_cache(maxsize=1)
@@ -92,11 +94,23 @@ def read(
         offsets.append(position)
     chosen = find_pattern(pattern) if pattern is not None else _pattern_of(data)
     tokenizer = Tokenizer._from_arrays(
-        name.removesuffix(".json"), chosen, b"".join(tokens), memoryview(offsets), memoryview(ids), specials
+        name.removesuffix(".json"),
+        chosen,
+        b"".join(tokens),
+        memoryview(offsets),
+        memoryview(ids),
+        specials,
+        merges_only=not model.get("ignore_merges"),
     )
     if special_tokens is None:
         _refuse_renumbered(specials, vocabulary)
     _check_merges(tokenizer, model, vocabulary)
+    unknown = tokenizer.unknown_bytes.translate(None, _NOT_IN_UTF8)
+    if unknown and model.get("unk_token") is not None:
+        raise InputError(
+            f"{len(unknown)} bytes, such as {unknown[:1]!r}, have no token and become {model['unk_token']!r}"
+            " (unk_token), which is not supported"
+        )
     return tokenizer
 
 
@@ -117,6 +131,12 @@ def render(tokenizer: Tokenizer) -> bytes:
     # tokenizers numbers added tokens anew, without a gap, unless the vocabulary has them.
     vocabulary |= dict(sorted(tokenizer.special_tokens.items(), key=lambda item: item[1]))
     pairs = tokenizer._core.pairs().reshape(-1, 3).tolist()
+    is_smollm = tokenizer.pattern.text == SMOLLM
+    if is_smollm:
+        first: dict[str, object] = {"type": "Digits", "individual_digits": True}
+    else:
+        regex = _FOR_ONIGURUMA.get(tokenizer.pattern.text, tokenizer.pattern.text)
+        first = {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}
     data = {
         "version": "1.0",
         "truncation": None,
@@ -137,13 +157,8 @@ def render(tokenizer: Tokenizer) -> bytes:
         "pre_tokenizer": {
             "type": "Sequence",
             "pretokenizers": [
-                {
-                    "type": "Split",
-                    "pattern": {"Regex": _FOR_ONIGURUMA.get(tokenizer.pattern.text, tokenizer.pattern.text)},
-                    "behavior": "Isolated",
-                    "invert": False,
-                },
-                {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
+                first,
+                {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": is_smollm},
             ],
         },
         "post_processor": None,
@@ -156,7 +171,7 @@ def render(tokenizer: Tokenizer) -> bytes:
             "end_of_word_suffix": None,
             "fuse_unk": False,
             "byte_fallback": False,
-            "ignore_merges": True,  # a pretoken that is a token is taken whole, as in tiktoken
+            "ignore_merges": not tokenizer.merges_only,  # a pretoken that is a token is taken whole, as in tiktoken
             "vocab": vocabulary,
             "merges": [[text_of[left], text_of[right]] for left, right, _ in pairs],
         },
@@ -234,7 +249,10 @@ def _refuse_other_kinds(data: dict[str, Any], model: dict[str, Any]) -> None:
 
 
 def _pattern_of(data: dict[str, Any]) -> Pattern:
-    """The split pattern: one Split by a regular expression and ByteLevel, or ByteLevel's own, which is GPT-2's."""
+    """The split pattern: one Split by a regular expression and ByteLevel, or ByteLevel's own, which is GPT-2's.
+
+    Digits one by one before ByteLevel's own make SmolLM2's.
+    """
     pre_tokenizer = _member(data, "pre_tokenizer", dict)
     steps = pre_tokenizer.get("pretokenizers") if pre_tokenizer.get("type") == "Sequence" else [pre_tokenizer]
     if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
@@ -246,13 +264,16 @@ def _pattern_of(data: dict[str, Any]) -> Pattern:
             raise InputError("ByteLevel adds a space in front of the text, which is not supported")
         if kinds == ["ByteLevel"] and byte_level.get("use_regex", True):
             return PATTERNS["gpt2"]
+        if kinds == ["Digits", "ByteLevel"] and steps[0].get("individual_digits") and byte_level.get("use_regex", True):
+            return PATTERNS["smollm"]
         if kinds == ["Split", "ByteLevel"] and not byte_level.get("use_regex", True):
             split = steps[0]
             regex = split["pattern"].get("Regex") if isinstance(split.get("pattern"), dict) else None
             if isinstance(regex, str) and split.get("behavior") == "Isolated" and not split.get("invert"):
                 return find_pattern(_FROM_ONIGURUMA.get(regex, regex))
     raise InputError(
-        f"the pre-tokenizer is {' + '.join(map(str, kinds))}; supported are ByteLevel, and Split by a Regex + ByteLevel"
+        f"the pre-tokenizer is {' + '.join(map(str, kinds))}; supported are ByteLevel, Digits one by one + ByteLevel,"
+        " and Split by a Regex + ByteLevel"
     )
 
 
@@ -264,8 +285,7 @@ def _check_merges(tokenizer: Tokenizer, model: dict[str, Any], vocabulary: dict[
     """Refuse a file whose merges would give other ids than merging by rank.
 
     Our core merges whatever joins to a token, lowest id first. That is the same as applying the file's merges in their
-    order if the pairs that can ever merge are all among them, in the order of their ids, and no token that merging
-    cannot reach is to be left unused.
+    order if the pairs that can ever merge are all among them, in the order of their ids.
     """
     position_of: dict[tuple[int, int], int] = {}
     for position, merge in enumerate(_member(model, "merges", list)):
@@ -284,7 +304,3 @@ def _check_merges(tokenizer: Tokenizer, model: dict[str, Any], vocabulary: dict[
                 " only vocabularies whose ids follow the merges are supported"
             )
         previous = position
-    reachable = 256 + len(pairs)
-    if reachable < len(tokenizer._mergeable_ranks) and not model.get("ignore_merges"):
-        count = len(tokenizer._mergeable_ranks) - reachable
-        raise InputError(f"no merges lead to {count} of the tokens and ignore_merges is not set; not supported")

@@ -92,7 +92,16 @@ def read(
 
 
 def render(tokenizer: Tokenizer) -> bytes:
-    """The file's content."""
+    """The file's content.
+
+    Raises:
+        InputError: the ranks alone would stand for other ids.
+    """
+    if tokenizer.merges_only:
+        raise InputError(
+            f"{tokenizer.name} has tokens that merging does not lead to, or bytes without a token, and leaves both out,"
+            " which tiktoken's format cannot say; write a tokenizer.json"
+        )
     ranks = sorted(tokenizer.mergeable_ranks.items(), key=lambda item: item[1])
     return b"".join(b"%s %d\n" % (b64encode(token), rank) for token, rank in ranks)
 
