@@ -694,6 +694,7 @@ def _tokenizer_info(tokenizer: Tokenizer) -> list[tuple[str, str]]:
     ranks = tokenizer.mergeable_ranks
     specials = sorted(tokenizer.special_tokens, key=lambda token: tokenizer.special_tokens[token])
     longest = sorted(ranks, key=len, reverse=True)[:5]
+    unknown = tokenizer.unknown_bytes.hex(" ")
     return [
         ("tokenizer", tokenizer.name),
         ("vocabulary", f"{len(ranks) + len(specials):,} tokens, ids up to {tokenizer.max_token_value:,}"),
@@ -705,6 +706,7 @@ def _tokenizer_info(tokenizer: Tokenizer) -> list[tuple[str, str]]:
             + (f": {', '.join(specials[:4])}" if specials else "")
             + (", ..." if len(specials) > 4 else ""),
         ),
+        *([("unknown bytes", f"{unknown} (left out)")] if unknown else []),
         ("mean token length", f"{sum(map(len, ranks)) / len(ranks):.2f} bytes"),
         (
             "longest tokens",

@@ -59,8 +59,8 @@ class Tokenizer(_core.TokenizerBase):
                 unless `merges_only`.
             special_tokens: string -> id, for the strings that are never split or merged.
             explicit_n_vocab: if given, how many tokens there must be in all, with no id unused.
-            merges_only: encode as ``tokenizers`` does by default, and not as tiktoken: a token that merging does not
-                lead to is never used, though it be a whole pretoken, and bytes without a token are left out of the text.
+            merges_only: encode as ``tokenizers`` does by default, not as tiktoken: tokens that merging does not lead to
+                are never used, not even for a whole pretoken, and bytes without a token are left out of the text.
 
         Raises:
             ValueError: a byte without a token, a rank or an id used twice, or another count than `explicit_n_vocab`.

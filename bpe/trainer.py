@@ -302,6 +302,11 @@ class _Start:
 
     @classmethod
     def of_base(cls, base: Tokenizer, special_tokens: Sequence[str] | None) -> _Start:
+        if base.merges_only:
+            raise InputError(
+                f"{base.name} has tokens that merging does not lead to, or bytes without a token, and leaves both out;"
+                " such a vocabulary cannot be a base"
+            )
         ranks = base.mergeable_ranks
         tokens = [b""] * (max(ranks.values()) + 1)
         for token, rank in ranks.items():

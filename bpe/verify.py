@@ -169,8 +169,9 @@ def verify(
     progress: Callable[[Report], None] | None = None,
     reference: Reference | None = None,
 ) -> Report:
-    """Compare ids, and decoded bytes (without those that have no token), on built-in hard cases, on the vocabulary's own tokens and on `texts`.
+    """Compare ids, and decoded bytes, on built-in hard cases, on the vocabulary's own tokens and on `texts`.
 
+    Bytes that have no token are not expected back.
     Text that is not UTF-8 cannot be given to the reference; there only the round trip is checked. Where the reference
     itself breaks down, as tiktoken does on very long runs, the text is counted and passed over likewise.
 

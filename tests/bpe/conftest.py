@@ -42,6 +42,12 @@ def gpt2(corpora: Path) -> Tokenizer:
     return train(str(corpora), vocab_size=4000, pattern="gpt2", name="gpt2")
 
 
+@pytest.fixture(scope="session")
+def smollm(corpora: Path) -> Tokenizer:
+    """A vocabulary with SmolLM2's split pattern, with tokens for all bytes, which its own has not."""
+    return train(str(corpora), vocab_size=4000, pattern="smollm", name="smollm")
+
+
 def _from_package(package: str, name: str) -> Tokenizer:
     if importlib.util.find_spec(package) is None:
         pytest.skip(f"{package}, which carries {name}'s ranks, is not installed (the Makefile does)")
@@ -69,7 +75,7 @@ def gpt2_reference(gpt2: Tokenizer) -> tiktoken.Encoding:
     return encoding_of(gpt2)
 
 
-@pytest.fixture(scope="session", params=["gpt2", "cl100k", "llama3", "qwen2", "o200k", "llama4"])
+@pytest.fixture(scope="session", params=["gpt2", "cl100k", "llama3", "qwen2", "o200k", "llama4", "smollm"])
 def pair(request: pytest.FixtureRequest) -> tuple[Tokenizer, tiktoken.Encoding]:
     """A tokenizer for each pattern, and its reference."""
     tokenizer = request.getfixturevalue(request.param)

@@ -75,7 +75,7 @@ def test_a_special_token_s_id_that_is_none_is_refused(id: object) -> None:
             make({"<|x|>": id})  # type: ignore[dict-item, operator]
 
 
-@pytest.mark.parametrize("pattern", [5, 99, 256, -1])
+@pytest.mark.parametrize("pattern", [6, 99, 256, -1])
 def test_an_encoder_or_counter_of_an_unknown_pattern_does_nothing(pattern: int) -> None:
     with pytest.raises((ValueError, RuntimeError)):
         encoder(pattern=pattern).encode("text", None)

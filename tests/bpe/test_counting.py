@@ -22,7 +22,7 @@ from bpe.patterns import PATTERNS, Pattern
 from bpe.trainer import Trained
 
 each_pattern = pytest.mark.parametrize(
-    "pattern", [PATTERNS[name] for name in ("gpt2", "cl100k", "llama3", "qwen2", "o200k")]
+    "pattern", [PATTERNS[name] for name in ("gpt2", "cl100k", "llama3", "qwen2", "o200k", "smollm")]
 )
 
 SPECIAL_TOKENS = {"<|a|>": 0, "<|a|>b": 1, "|><": 2, " ": 3}

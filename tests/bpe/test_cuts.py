@@ -118,6 +118,10 @@ def test_there_are_cuts_in_ordinary_text_and_none_in_runs(pattern: Pattern) -> N
         assert cuts_of(pattern, run.encode()) == []
 
 
+def test_a_number_of_smollm_is_cut_off_on_both_sides() -> None:
+    assert cuts_of(PATTERNS["smollm"], "a  1½ '2s".encode()) == [1, 3, 4, 6, 8, 9]
+
+
 @each_pattern
 @given(text=broken_bytes())
 def test_a_cut_never_lies_within_a_character(pattern: Pattern, text: bytes) -> None:
@@ -166,7 +170,7 @@ def test_a_text_of_one_run_has_the_same_ids_on_several_threads(llama3: Tokenizer
 SPECIALS = {"a b": 300, "b a": 301, "<|x y|>": 302, "<|x y|>,": 303, "b": 304, " b a b a b ": 305, "1.\n": 306}
 
 
-@pytest.mark.parametrize("pattern", ["gpt2", "cl100k", "o200k"])
+@pytest.mark.parametrize("pattern", ["gpt2", "cl100k", "o200k", "smollm"])
 @pytest.mark.parametrize("seed", range(6))
 def test_special_tokens_are_never_cut(pattern: str, seed: int) -> None:
     tokenizer = byte_tokenizer(pattern, SPECIALS)

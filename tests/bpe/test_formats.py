@@ -199,7 +199,7 @@ def test_a_written_tokenizer_json_gives_the_same_ids_in_tokenizers(
     assert theirs.decode(expected[0], skip_special_tokens=False) == texts[0]
 
 
-@pytest.mark.parametrize("name", ["gpt2", "llama3", "cl100k"])
+@pytest.mark.parametrize("name", ["gpt2", "llama3", "cl100k", "smollm"])
 def test_a_tokenizer_json_round_trips(request: pytest.FixtureRequest, tmp_path: Path, name: str) -> None:
     tokenizer: Tokenizer = request.getfixturevalue(name)
     tokenizer.save(tmp_path / "again.json")
@@ -232,14 +232,23 @@ def test_a_pattern_without_a_scanner_round_trips(tmp_path: Path) -> None:
     assert again.special_tokens == tokenizer.special_tokens
 
 
-def train_with_tokenizers(texts: list[str], *, gpt2_style: bool) -> tokenizers.Tokenizer:
+STEPS: dict[str, pre_tokenizers.PreTokenizer] = {
+    "gpt2": pre_tokenizers.ByteLevel(add_prefix_space=False),
+    "llama3": pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(tokenizers.Regex(LLAMA3), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    ),
+    "smollm": pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    ),
+}
+
+
+def train_with_tokenizers(texts: list[str], pattern: str) -> tokenizers.Tokenizer:
     tokenizer = tokenizers.Tokenizer(models.BPE())
-    if gpt2_style:
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    else:
-        split = pre_tokenizers.Split(tokenizers.Regex(LLAMA3), "isolated")
-        byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
+    tokenizer.pre_tokenizer = STEPS[pattern]
     trainer = trainers.BpeTrainer(
         vocab_size=3000,
         special_tokens=["<|first|>", "<|second|>"],  # they get the first ids
@@ -250,15 +259,15 @@ def train_with_tokenizers(texts: list[str], *, gpt2_style: bool) -> tokenizers.T
     return tokenizer
 
 
-@pytest.mark.parametrize("gpt2_style", [False, True])
+@pytest.mark.parametrize("pattern", STEPS)
 def test_a_tokenizer_json_trained_by_tokenizers_gives_the_same_ids_here(
-    tmp_path: Path, corpus_texts: dict[str, str], gpt2_style: bool
+    tmp_path: Path, corpus_texts: dict[str, str], pattern: str
 ) -> None:
     texts = [text for text in corpus_texts.values() if is_pinned(text)]
-    theirs = train_with_tokenizers(texts[::2], gpt2_style=gpt2_style)
+    theirs = train_with_tokenizers(texts[::2], pattern)
     theirs.save(str(tmp_path / "tokenizer.json"))
     ours = Tokenizer.from_file(tmp_path)
-    assert ours.pattern == PATTERNS["gpt2" if gpt2_style else "llama3"]
+    assert ours.pattern == PATTERNS[pattern]
     assert ours.special_tokens == {"<|first|>": 0, "<|second|>": 1}
     texts += ["<|first|> a<|second|><|second|>"]
     expected = [encoding.ids for encoding in theirs.encode_batch(texts, add_special_tokens=False)]
@@ -315,6 +324,13 @@ def remove(*path: str | int) -> Change:
 
 SPLIT = ("pre_tokenizer", "pretokenizers", 0)
 BYTE_LEVEL = ("pre_tokenizer", "pretokenizers", 1)
+DIGITS_TOGETHER = {
+    "type": "Sequence",
+    "pretokenizers": [
+        {"type": "Digits", "individual_digits": False},
+        {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True},
+    ],
+}
 
 
 @pytest.mark.parametrize(
@@ -339,6 +355,8 @@ BYTE_LEVEL = ("pre_tokenizer", "pretokenizers", 1)
         (put(*SPLIT, "pattern", value="x"), "pre-tokenizer"),
         (put(*SPLIT, "pattern", value={"Regex": "("}), "does not compile"),
         (put(*BYTE_LEVEL, "use_regex", value=True), "pre-tokenizer"),
+        (put(*SPLIT, value={"type": "Digits", "individual_digits": True}), "pre-tokenizer"),  # without use_regex
+        (put("pre_tokenizer", value=DIGITS_TOGETHER), "pre-tokenizer"),
         (remove("model"), "model"),
         (put("model", value=[]), "model"),
         (remove("model", "vocab"), "vocab"),
@@ -402,22 +420,56 @@ def test_a_tokenizer_json_whose_ids_could_not_be_exact_is_refused_with_the_reaso
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_tokens_that_no_merge_reaches_are_refused_unless_merges_are_ignored_for_them(
-    small_json: dict[str, Any], tmp_path: Path
+@pytest.mark.parametrize(("ignore_merges", "ids"), [(True, [260]), (False, [120, 121, 122])])
+def test_a_token_that_no_merge_reaches_is_used_if_merges_are_ignored_for_it(
+    small_json: dict[str, Any], tmp_path: Path, ignore_merges: bool, ids: list[int]
 ) -> None:
-    def change(ignore: bool) -> Change:
-        def both(data: Any) -> None:
-            data["model"]["vocab"]["xyz"] = 260
-            data["model"]["ignore_merges"] = ignore
-
-        return both
+    def change(data: Any) -> None:
+        data["model"]["vocab"]["xyz"] = 260
+        data["model"]["ignore_merges"] = ignore_merges
 
     path = tmp_path / "tokenizer.json"
-    path.write_bytes(changed(small_json, change(False)))
-    with pytest.raises(InputError, match="ignore_merges"):
+    path.write_bytes(changed(small_json, change))
+    tokenizer = Tokenizer.from_file(path)
+    assert tokenizer.encode("xyz") == ids_by_tokenizers(path, "xyz") == ids
+    assert tokenizer.merges_only is not ignore_merges
+    tokenizer.save(path)
+    assert Tokenizer.from_file(path).encode("xyz") == ids_by_tokenizers(path, "xyz") == ids
+
+
+def without_tokens(*tokens: str, **model: Any) -> Change:
+    def change(data: Any) -> None:
+        data["model"].update(model)
+        for token in tokens:
+            del data["model"]["vocab"][token]
+
+    return change
+
+
+def test_bytes_without_a_token_are_left_out_as_in_tokenizers(small_json: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    path.write_bytes(changed(small_json, without_tokens("!", "Ã", "À", ignore_merges=False)))
+    tokenizer = Tokenizer.from_file(path)
+    assert tokenizer.unknown_bytes == b"!\xc0\xc3"
+    text = "!! h!e!llo hé!l!l"
+    assert tokenizer.encode("?!h") == [63, 104]
+    assert tokenizer.encode(text) == ids_by_tokenizers(path, text)
+
+
+def test_bytes_that_become_another_token_are_refused(small_json: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    path.write_bytes(changed(small_json, without_tokens("!", ignore_merges=False, unk_token="?")))
+    with pytest.raises(InputError, match=r"1 bytes, such as b'!'.*unk_token"):
         Tokenizer.from_file(path)
-    path.write_bytes(changed(small_json, change(True)))
-    assert Tokenizer.from_file(path).encode("xyz") == ids_by_tokenizers(path, "xyz") == [260]
+    path.write_bytes(changed(small_json, without_tokens("À", ignore_merges=False, unk_token="?")))  # never in UTF-8
+    assert Tokenizer.from_file(path).encode("?") == [63]
+
+
+def test_ranks_do_not_say_that_only_merges_count(small_json: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    path.write_bytes(changed(small_json, without_tokens("!", ignore_merges=False)))
+    with pytest.raises(InputError, match=r"write a tokenizer\.json"):
+        Tokenizer.from_file(path).save(tmp_path / "ranks.model")
 
 
 @pytest.mark.parametrize("keep", [1, 100, 1000, -1, -3])

@@ -15,6 +15,7 @@ import tiktoken
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from references import CODE_POINTS, PECULIAR, any_text, broken_bytes, is_pinned, peculiar_text, pinned_characters
+from tokenizers import pre_tokenizers
 
 from bpe import Tokenizer, _core
 from bpe.patterns import GPT2_POSSESSIVE, PATTERNS, Pattern
@@ -146,6 +147,64 @@ def test_long_texts_of_all_kinds_are_cut_as_the_pattern_says(pattern: Pattern) -
 def test_both_wordings_of_the_gpt2_pattern_cut_alike(text: str) -> None:
     """tiktoken words it with possessive quantifiers; both are recognised as one."""
     assert _ends(regex.compile(GPT2_POSSESSIVE), text) == ends_by_regex(PATTERNS["gpt2"], text)
+
+
+def numbers_first_then_gpt2(text: str) -> list[int]:
+    """Where the pretokens end when numbers are cut out first, and GPT-2's pattern is run on each piece by itself."""
+    ends, begin = [], 0
+    for piece in regex.split(r"(\p{N})", text):
+        ends += [begin + end for end in _ends(REGEXES["gpt2"], piece)]
+        begin += len(piece.encode())
+    return ends
+
+
+def test_smollm_in_one_expression_cuts_all_short_texts_like_its_two_steps() -> None:
+    """All 37,449 texts of up to five of these eight."""
+    pattern = PATTERNS["smollm"]
+    texts = ("".join(characters) for length in range(6) for characters in product("as1² \n.'", repeat=length))
+    wrong = [text for text in texts if ends_by_regex(pattern, text) != numbers_first_then_gpt2(text)]
+    assert wrong == []
+
+
+@given(text=any_text.filter(is_pinned) | peculiar_text)
+@example(text="a  1 \n2\t\t３　　½ ' 's1's \n")
+def test_smollm_cuts_like_its_two_steps(text: str) -> None:
+    assert ends_by_scanner(PATTERNS["smollm"], text) == numbers_first_then_gpt2(text)
+
+
+# Numbers that Unicode 17 has added: `tokenizers` knows them, tiktoken does not yet.
+NEW_NUMBERS = {*map(chr, range(0x11DE0, 0x11DEA)), *map(chr, range(0x16FF4, 0x16FF7))}
+
+SMOLLM_STEPS = pre_tokenizers.Sequence(
+    [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+)
+
+
+def pieces_by_tokenizers(text: str) -> list[int]:
+    ends, size = [], 0
+    for piece, _ in SMOLLM_STEPS.pre_tokenize_str(text):  # a character for each byte
+        size += len(piece)
+        ends.append(size)
+    return ends
+
+
+@given(text=any_text | peculiar_text)
+@example(text="a  1 \n2\t\t３　　½ ' 's1's \n")
+def test_smollm_cuts_like_the_steps_of_tokenizers(text: str) -> None:
+    assume(NEW_NUMBERS.isdisjoint(text) and "\ud800" not in text)
+    text = text.encode("utf-8", "replace").decode()
+    assert ends_by_scanner(PATTERNS["smollm"], text) == pieces_by_tokenizers(text)
+
+
+def test_tokenizers_knows_no_other_numbers_than_smollm_but_those_of_a_newer_unicode() -> None:
+    digits = pre_tokenizers.Digits(individual_digits=True)
+    numbers: set[str] = set()
+    for start in range(0, len(CODE_POINTS), 4096):
+        text = "a".join(map(chr, CODE_POINTS[start : start + 4096]))
+        numbers.update(piece for piece, _ in digits.pre_tokenize_str(f"aa{text}aa") if len(piece) == 1)
+    ours = {chr(point) for point in CODE_POINTS if _core.classes_of(point) & 8}
+    assert ours <= numbers
+    assert numbers - ours - {"a"} <= NEW_NUMBERS
 
 
 @each_pattern

@@ -127,7 +127,7 @@ def pieces_of_kinds() -> list[bytes]:
     return [character.encode() for character in characters]
 
 
-@pytest.mark.parametrize("name", ["gpt2", "cl100k", "llama3", "qwen2", "o200k"])
+@pytest.mark.parametrize("name", ["gpt2", "cl100k", "llama3", "qwen2", "o200k", "smollm"])
 def test_exactly_the_pretokens_that_may_change_are_kept_back(name: str) -> None:
     """All texts of up to three characters of each kind, and many longer ones, with all short continuations."""
     pattern = PATTERNS[name]
@@ -191,7 +191,7 @@ OVERLAPPING = {"<|a|>": 300, "<|a|>b": 301, "a": 302, "ab c": 303, "b c": 304, "
 @given(
     text=st.lists(st.sampled_from([*OVERLAPPING, *"<|a>bc \n'sé1.", "<|a", "|>b", "日"]), max_size=12).map("".join),
     allowed=st.sets(st.sampled_from(list(OVERLAPPING))),
-    name=st.sampled_from(["gpt2", "cl100k", "llama3", "qwen2", "o200k", r"\w+|\W+"]),
+    name=st.sampled_from(["gpt2", "cl100k", "llama3", "qwen2", "o200k", "smollm", r"\w+|\W+"]),
     data=st.data(),
 )
 def test_special_tokens_cut_anywhere_are_found(text: str, allowed: set[str], name: str, data: st.DataObject) -> None:

@@ -46,7 +46,7 @@ def test_an_exact_tokenizer_passes_the_hard_cases_and_the_sample_texts(
     assert report.differing == report.not_utf8 == report.reference_failed == 0
 
 
-@pytest.mark.parametrize("pattern", ["gpt2", "llama3", "o200k"])
+@pytest.mark.parametrize("pattern", ["gpt2", "llama3", "o200k", "smollm"])
 def test_a_tokenizer_json_is_held_against_tokenizers_on_the_same_file(
     corpora: Path, corpus_texts: dict[str, str], tmp_path: Path, pattern: str
 ) -> None:

@@ -1,0 +1,153 @@
+"""Vocabularies as `tokenizers` applies them by default: by merges alone, and without the bytes that have no token."""
+
+from __future__ import annotations
+
+import pickle
+import random
+from array import array
+from bisect import bisect_right
+from collections.abc import Mapping
+
+import pytest
+import tokenizers
+from hypothesis import given
+from hypothesis import strategies as st
+from references import BYTE_RANKS, any_text, broken_bytes
+from tokenizers import models, pre_tokenizers
+
+from bpe import InputError, StreamEncoder, Tokenizer, _core, train
+from bpe.formats.huggingface import byte_characters
+from bpe.verify import require_identical, tiktoken_reference, verify
+
+UNKNOWN = b"!\x04c\xc3\xc0\xff"  # "c" and half of some letters among them
+KNOWN = {token: rank for token, rank in BYTE_RANKS.items() if token not in {bytes([byte]) for byte in UNKNOWN}}
+# Merging leads to all but "xyz", "a!b" and "zx?zx"; "ad" and " ?" need neighbours that stand apart in some texts.
+TOKENS = [b"ab", b"ad", b" ?", b"??", b"abab", b"xyz", b"a!b", "日".encode()[:2], "日".encode(), b"zx?zx", b"\xa9a"]
+RANKS = KNOWN | {token: 256 + i for i, token in enumerate(TOKENS)}
+UNREACHABLE = (b"xyz", b"a!b", b"zx?zx")
+
+TOKENIZER = Tokenizer("merges", pat_str="gpt2", mergeable_ranks=RANKS, special_tokens={"<|!|>": 300}, merges_only=True)
+
+texts = st.text(st.sampled_from("abcdxyz?! \x04é日1\n"), max_size=40) | any_text
+
+
+def reference_of(ranks: Mapping[bytes, int]) -> tokenizers.Tokenizer:
+    characters = byte_characters()
+    names = {rank: "".join(characters[byte] for byte in token) for token, rank in ranks.items()}
+    pairs = TOKENIZER._core.pairs().reshape(-1, 3).tolist()
+    model = models.BPE({name: rank for rank, name in names.items()}, [(names[a], names[b]) for a, b, _ in pairs])
+    reference = tokenizers.Tokenizer(model)
+    reference.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    return reference
+
+
+REFERENCE = reference_of(RANKS)
+
+
+@given(text=texts)
+def test_the_ids_are_those_of_tokenizers(text: str) -> None:
+    text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    expected = REFERENCE.encode(text, add_special_tokens=False).ids
+    assert TOKENIZER.encode_ordinary(text) == expected
+    assert TOKENIZER.encode_ordinary(text) == expected  # from the tables
+    assert TOKENIZER.count(text) == len(expected)
+    assert TOKENIZER.encode_flat([text, "", text], num_threads=2)[0].tolist() == expected * 2
+
+
+@pytest.mark.parametrize("length", [*range(1, 20), 63, 64, 65, 130, 255, 256, 257, 2000, 40_000])
+def test_pretokens_of_any_length_are_merged_without_them(length: int) -> None:
+    """In lanes, in windows, and, where windows do not join, by the heap."""
+    generator = random.Random(length)
+    for characters in ("c", "abc", "ac", "dabx", "?!", "!", "日", "é", "aéc"):
+        text = "".join(generator.choices(characters, k=length))
+        assert TOKENIZER.encode_ordinary(text) == REFERENCE.encode(text, add_special_tokens=False).ids
+
+
+@given(text=broken_bytes())
+def test_the_kernels_and_the_definition_agree_on_any_bytes(text: bytes) -> None:
+    offsets = array("Q", [0])
+    for token in RANKS:
+        offsets.append(offsets[-1] + len(token))
+    parts = (b"".join(RANKS), memoryview(offsets), memoryview(array("I", RANKS.values())))
+    encoders = [_core.Encoder(*parts, 0, {}, kernel, merges_only=True) for kernel in _core.kernels()]
+    expected = encoders[0].merge_plain(text)
+    assert bytes(byte for byte in text if byte not in UNKNOWN) == TOKENIZER.decode_bytes(expected)
+    for encoder in encoders:
+        assert encoder.merge(text) == encoder.encode_pretokens([text]) == expected
+
+
+def test_tokens_that_merging_does_not_lead_to_are_tokens_all_the_same() -> None:
+    for token in UNREACHABLE:
+        id = RANKS[token]
+        assert TOKENIZER.encode_single_token(token) == id
+        assert TOKENIZER.decode_bytes([id]) == TOKENIZER.decode_single_token_bytes(id) == token
+        assert id not in TOKENIZER.encode(token.decode())
+    assert TOKENIZER.mergeable_ranks == RANKS
+    assert TOKENIZER.unknown_bytes == bytes(sorted(UNKNOWN))
+
+
+def test_special_tokens_may_hold_such_bytes() -> None:
+    assert TOKENIZER.encode("a!<|!|>!b", allowed_special="all") == [97, 300, 98]
+    assert TOKENIZER.encode_single_token("<|!|>") == 300
+
+
+@given(text=texts, cut=st.integers(0, 40))
+def test_a_stream_gives_the_ids_of_the_whole(text: str, cut: int) -> None:
+    encoder = StreamEncoder(TOKENIZER)
+    ids = encoder.feed(text[:cut]) + encoder.feed(text[cut:]) + encoder.flush()
+    assert ids == TOKENIZER.encode_ordinary(text)
+
+
+@given(text=texts)
+def test_offsets_are_places_in_the_text_that_was_given(text: str) -> None:
+    text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    content = text.encode()
+    ids, spans = TOKENIZER.encode_with_offsets(text, unit="bytes")
+    assert ids == TOKENIZER.encode_ordinary(text)
+    for id, (begin, end) in zip(ids, spans, strict=True):
+        assert content[begin:end].translate(None, UNKNOWN) == TOKENIZER.decode_bytes([id])
+        assert content[begin] not in UNKNOWN
+        assert content[end - 1] not in UNKNOWN
+    starts = [place for place, byte in enumerate(content) if byte & 0xC0 != 0x80]
+    _, in_characters = TOKENIZER.encode_with_offsets(text)
+    expected = [(bisect_right(starts, begin) - 1, bisect_right(starts, end - 1)) for begin, end in spans]
+    assert in_characters == expected
+
+
+@given(text=texts, most=st.integers(0, 8))
+def test_a_truncated_text_is_the_beginning_or_the_end_of_the_whole(text: str, most: int) -> None:
+    text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    left, right = TOKENIZER.truncate(text, most, side="left"), TOKENIZER.truncate(text, most)
+    assert text.endswith(left)
+    assert text.startswith(right)
+    assert max(TOKENIZER.count(left), TOKENIZER.count(right)) <= most
+
+
+def test_a_copy_is_the_same_tokenizer() -> None:
+    copy = pickle.loads(pickle.dumps(TOKENIZER))
+    assert copy.encode("xyz !a!b!") == TOKENIZER.encode("xyz !a!b!")
+    assert copy.merges_only
+
+
+def test_where_it_makes_no_difference_nothing_is_said_of_it() -> None:
+    ranks = BYTE_RANKS | {b"ab": 256}
+    tokenizer = Tokenizer("all", pat_str="gpt2", mergeable_ranks=ranks, special_tokens={}, merges_only=True)
+    assert not tokenizer.merges_only
+    assert tokenizer.unknown_bytes == b""
+
+
+def test_without_it_a_byte_without_a_token_is_refused() -> None:
+    with pytest.raises(ValueError, match="no token for the single byte"):
+        Tokenizer("none", pat_str="gpt2", mergeable_ranks=RANKS, special_tokens={})
+
+
+def test_it_is_no_base_to_train_on() -> None:
+    with pytest.raises(InputError, match="cannot be a base"):
+        train([["a"]], vocab_size=400, base=TOKENIZER)
+
+
+def test_what_is_left_out_is_not_missed_in_verifying() -> None:
+    tokenizer = Tokenizer("u", pat_str="gpt2", mergeable_ranks=KNOWN, special_tokens={}, merges_only=True)
+    report = verify(tokenizer, [b"a!b", b"\xff!"], reference=tiktoken_reference(tokenizer))
+    require_identical(report)
+    assert report.reference_failed > 0  # tiktoken knows no way with such bytes
