@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from bpe.errors import InputError
 from bpe.formats import find_tokenizer
 from model import ModelConfig, Transformer, save
-from model.checkpoint import meta, native, open_checkpoint
+from model.checkpoint import FORMATS, format_of, native, open_checkpoint
 from model.checkpoint.assemble import assemble
 
 MakeModel = Callable[[ModelConfig], Transformer]
@@ -150,10 +148,31 @@ def test_the_tokenizer_is_found_by_its_name(tmp_path: Path) -> None:
     assert find_tokenizer(tmp_path).name == "tokenizer.model"
 
 
-def test_formats_are_recognised_by_their_files(saved: Path, metas: Path, tmp_path: Path) -> None:
-    assert (native.recognises(saved), meta.recognises(saved)) == (True, False)
-    assert (native.recognises(metas), meta.recognises(metas)) == (False, True)
-    assert (native.recognises(tmp_path), meta.recognises(tmp_path)) == (False, False)
+def test_formats_are_recognised_by_their_files(saved: Path, tmp_path: Path) -> None:
+    for name in ("native", "meta", "huggingface"):
+        (tmp_path / name).mkdir()
+    files = {
+        "native": ("params.json", "model.safetensors"),
+        "meta": ("params.json", "consolidated.00.pth"),
+        "huggingface": ("config.json", "model.safetensors"),
+    }
+    for name, needed in files.items():
+        for file in needed:
+            (tmp_path / name / file).touch()
+        assert [other for other in files if FORMATS[other].recognises(tmp_path / name)] == [name]
+        assert format_of(tmp_path / name / needed[1]) == name
+
+
+def test_a_number_beyond_the_range_of_the_dtype_is_refused(saved: Path, tmp_path: Path) -> None:
+    change(saved, {"norm.weight": torch.full((32,), 1e6)})
+    read(saved, torch.bfloat16)
+    with pytest.raises(InputError, match=r"norm\.weight holds numbers beyond the range of torch\.float16"):
+        read(saved, torch.float16)
+
+
+def test_an_unknown_format_is_refused_with_the_known_ones(model: Transformer, saved: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no format 'onnx' of checkpoints; there are native, meta, huggingface"):
+        save(tmp_path / "out", model, saved, format="onnx")
 
 
 def test_the_weights_of_a_file_are_not_held_twice(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
