@@ -592,12 +592,19 @@ separator_option = click.option(
 @exclude_option
 @click.option("--json", "as_json", is_flag=True, help="Print a tokenizer's numbers as JSON.")
 @click.option("--report", metavar="DIR", help="Write a tokenizer's numbers, tables and plots into this directory.")
+@click.option(
+    "--batch", type=click.IntRange(min=1), default=1, metavar="N", help="Sequences that a model's KV cache is for."
+)
+@click.option(
+    "--length", type=click.IntRange(min=1), metavar="N", help="Tokens in each of them.  [default: the model's context]"
+)
 @examples(
     "bpe info llama3",
     "bpe info my.json my.txt 'more/*.txt'",
     "bpe info my.json texts --report findings",
     "bpe info runs/tales",
     "bpe info llama3.2-1b",
+    "bpe info llama3.1-70b --batch 8 --length 4096",
 )
 def info(
     name: str,
@@ -607,8 +614,13 @@ def info(
     exclude: Sequence[str],
     as_json: bool,
     report: str | None,
+    batch: int,
+    length: int | None,
 ) -> None:
-    """Describe a tokenizer, a model directory, token shards, or a model preset.
+    """Describe a tokenizer, a model in any of its formats, token shards, or a model preset.
+
+    Of a model it tells, without reading the weights, its parameters by part, what they take in each dtype, what the
+    KV cache takes, and the arithmetic for a token.
 
     With texts (files, directories, globs, .jsonl, .gz, .xz, or - for stdin) it tells how a tokenizer does on each: how
     much of the text a token stands for as the vocabulary grows, tokens per word, which tokens are used. Special tokens
@@ -621,9 +633,9 @@ def info(
     measured = bool(texts or as_json or report)
     if not measured and (path / "index.json").is_file():
         _print_rows(_shards_info(path))
-    elif not measured and (path / "params.json").is_file():
-        _print_rows(_model_info(path))
-    elif not measured and not path.exists() and name not in SOURCES and (rows := _preset_info(name)):
+    elif not measured and _is_model(path):
+        _print_rows(_model_info(path, batch, length))
+    elif not measured and not path.exists() and name not in SOURCES and (rows := _preset_info(name, batch, length)):
         _print_rows(rows)
     else:
         tokenizer = _tokenizer(name, pattern)
@@ -853,6 +865,47 @@ def generate(model: str, prompt: str | None, device: str, **settings: Any) -> No
 
 
 @cli.command()
+@click.argument("source", metavar="IN")
+@click.argument("output", metavar="OUT")
+@click.option(
+    "--format",
+    "format_name",
+    metavar="NAME",
+    help="huggingface, native, meta, or gguf.  [default: gguf for OUT.gguf, else huggingface]",
+)
+@click.option(
+    "--dtype", type=click.Choice(["float32", "float16", "bfloat16"]), help="Of the weights.  [default: that of IN]"
+)
+@examples(
+    "bpe convert Llama-3.2-1B/original llama-hf",
+    "bpe convert runs/tales tales.gguf --dtype float16",
+    "bpe convert smollm2.gguf smollm2 --dtype bfloat16",
+)
+def convert(source: str, output: str, format_name: str | None, dtype: str | None) -> None:
+    """Write a model in another format, with its tokenizer: Meta's, Hugging Face's, GGUF, or this project's.
+
+    The weights go through memory tensor by tensor. OUT is a new directory, or a new file for GGUF; it takes its name
+    when it is complete. Quantized weights are written in bfloat16, unless --dtype says otherwise.
+    """
+    import torch
+
+    from model.checkpoint import convert as convert_checkpoint
+    from model.checkpoint import format_of
+
+    status = Status()
+
+    def progress(done: int, total: int) -> None:
+        status.show(f"converting  {_bar(done / total)} {done:,} of {total:,} tensors")
+
+    try:
+        convert_checkpoint(source, output, format_name, getattr(torch, dtype) if dtype else None, progress)
+    finally:
+        status.done()
+    size = sum(file.stat().st_size for file in [Path(output), *Path(output).glob("*")] if file.is_file())
+    click.echo(f"{output}: {format_of(output)}, {_amount(size)}B", err=True)
+
+
+@cli.command()
 @click.argument("name", metavar="NAME|FILE")
 @click.argument("texts", nargs=-1, metavar="[TEXT]...")
 @pattern_option
@@ -960,37 +1013,51 @@ def _shards_info(directory: Path) -> list[tuple[str, str]]:
     return rows
 
 
-def _model_info(directory: Path) -> list[tuple[str, str]]:
-    import json
-
-    from bpe import InputError
-    from model.config import ModelConfig
-
-    path = directory / "params.json"
-    try:
-        config = ModelConfig.from_params(json.loads(path.read_text("utf-8")))
-    except ValueError as error:
-        raise InputError(f"{path}: {error}") from error
-    return [("model", str(directory)), *_config_rows(config)]
+def _is_model(path: Path) -> bool:
+    """Whether this is a model rather than a tokenizer, as far as names tell."""
+    if path.is_dir():
+        return any((path / name).is_file() for name in ("params.json", "config.json")) or any(path.glob("*.gguf"))
+    return path.suffix in (".gguf", ".safetensors", ".pth") or path.name in ("params.json", "config.json")
 
 
-def _preset_info(name: str) -> list[tuple[str, str]]:
+def _model_info(path: Path, batch: int, length: int | None) -> list[tuple[str, str]]:
+    from model.checkpoint import format_of, open_checkpoint
+
+    checkpoint = open_checkpoint(path)
+    stored = checkpoint.stored or str(checkpoint.dtype).removeprefix("torch.")
+    return [
+        ("model", str(path)),
+        ("format", f"{format_of(path)}, weights in {stored}"),
+        *_config_rows(checkpoint.config, batch, length),
+    ]
+
+
+def _preset_info(name: str, batch: int, length: int | None) -> list[tuple[str, str]]:
     from model.config import PRESETS, ModelConfig
 
-    return [("preset", name), *_config_rows(ModelConfig.preset(name))] if name in PRESETS else []
+    if name not in PRESETS:
+        return []
+    return [("preset", name), *_config_rows(ModelConfig.preset(name), batch, length)]
 
 
-def _config_rows(config: Any) -> list[tuple[str, str]]:
+def _config_rows(config: Any, batch: int, length: int | None) -> list[tuple[str, str]]:
+    from bpe import InputError
+
+    length = length or config.max_seq_len
+    if length > config.max_seq_len:
+        raise InputError(f"--length {length:,}, but the context of the model holds {config.max_seq_len:,} tokens")
     parts = ", ".join(f"{part.replace('_', '-')} {count:,}" for part, count in config.parameters().items())
-    length = config.max_seq_len
     rope = f"RoPE theta {config.rope_theta:,.0f}" + (", scaled" if config.use_scaled_rope else "")
+    biases = [name for name, there in (("wq, wk, wv", config.qkv_bias), ("wo", config.wo_bias)) if there]
+    cached = f"{length:,} tokens" if batch == 1 else f"{batch:,} sequences of {length:,} tokens"
     return [
         (
             "shape",
             f"dim {config.dim:,}, {config.n_layers} layers, {config.n_heads} heads, {config.n_kv_heads} key-value heads"
-            f" of {config.head_dim}, feed-forward {config.hidden_dim:,}",
+            f" of {config.head_dim}, feed-forward {config.hidden_dim:,}"
+            + (f", bias on {', '.join(biases)}" if biases else ""),
         ),
-        ("context", f"{length:,} tokens, {rope}"),
+        ("context", f"{config.max_seq_len:,} tokens, {rope}"),
         ("vocabulary", f"{config.vocab_size:,}" + (", embeddings tied" if config.tied_embeddings else "")),
         ("parameters", f"{config.n_parameters:,}: {parts}"),
         (
@@ -1002,13 +1069,18 @@ def _config_rows(config: Any) -> list[tuple[str, str]]:
         ),
         (
             "KV cache",
-            f"{_amount(config.kv_cache_bytes(1, 1, 2))}B a token, {_amount(config.kv_cache_bytes(1, length, 2))}B for"
-            f" {length:,} tokens, in bfloat16",
+            f"{_amount(config.kv_cache_bytes(1, 1, 2))}B a token, {_amount(config.kv_cache_bytes(batch, length, 2))}B"
+            f" for {cached}, in bfloat16",
         ),
         (
-            "arithmetic",
+            "prefill",
+            f"{_amount(config.prefill_flops(length))}FLOP for {length:,} tokens,"
+            f" {_amount(config.prefill_flops(length) / length)}FLOP a token",
+        ),
+        (
+            "decode",
             f"{_amount(config.decode_flops(0))}FLOP for the first token, {_amount(config.decode_flops(length - 1))}FLOP"
-            " for the last of the context",
+            f" for token {length:,}",
         ),
     ]
 

@@ -8,7 +8,7 @@ torch.Size([1, 3, 512])
 """
 
 from model.cache import KVCache
-from model.checkpoint import load, save
+from model.checkpoint import convert, load, save
 from model.config import PRESETS, ModelConfig
 from model.generate import Completion, Generation, Session, complete, generate, generate_ids
 from model.sampling import Sampling
@@ -24,6 +24,7 @@ __all__ = [
     "Session",
     "Transformer",
     "complete",
+    "convert",
     "generate",
     "generate_ids",
     "load",

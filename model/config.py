@@ -83,8 +83,11 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 
-# What Meta's params.json says about the feed-forward size; everything else there is a field of ModelConfig.
+# What Meta's params.json says about the feed-forward size, and what it says that changes no number; everything else
+# there is a field of ModelConfig.
 _DERIVING_KEYS = ("multiple_of", "ffn_dim_multiplier")
+_HARMLESS_KEYS = ("max_batch_size",)
+_MAX_LAYERS = 1024  # eight times the deepest Llama; a file that says a billion is not followed
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,8 @@ class ModelConfig:
         for name in ("dim", "n_layers", "n_heads", "vocab_size", "max_seq_len", "rope_original_length"):
             if getattr(self, name) <= 0:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be positive")
+        if self.n_layers > _MAX_LAYERS:
+            raise InputError(f"n_layers is {self.n_layers}; it must be {_MAX_LAYERS} at most")
         for name in ("n_kv_heads", "head_dim", "hidden_dim"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be positive, or 0 for the default")
@@ -178,9 +183,10 @@ class ModelConfig:
 
         Meta's params.json says neither that Llama 3.2 ties its embeddings nor that its rotary scaling factor is 32
         and its context 131,072; where a file with scaled rotary embeddings leaves these out, they are taken from
-        the preset that has the same shape.
+        the preset that has the same shape. Those of Llama 1 and 2 have no rope_theta, which is then 10,000, and no
+        context, which is that of the preset of the same shape, else 2,048.
         """
-        given = {key: value for key, value in params.items() if value is not None}
+        given = {key: value for key, value in params.items() if value is not None and key not in _HARMLESS_KEYS}
         multiple_of, multiplier = given.pop("multiple_of", 256), given.pop("ffn_dim_multiplier", None)
         if any(params.get(key) is not None for key in _DERIVING_KEYS) or "hidden_dim" not in given:
             derived = feed_forward_size(_positive(given, "dim"), multiple_of, multiplier)
@@ -193,6 +199,14 @@ class ModelConfig:
                 if all(given.get(key) == preset[key] for key in ("dim", "n_layers", "n_heads")):
                     given = {**_LLAMA_3_2, **given}
             given.setdefault("max_seq_len", _LLAMA_3_1["max_seq_len"])
+        elif "rope_theta" not in given:
+            context = _LLAMA_1_7B["max_seq_len"]
+            for preset in (PRESETS[name] for name in PRESETS if name.startswith("llama2")):
+                if all(
+                    given.get(key) == preset[key] for key in ("dim", "n_layers", "n_heads", "hidden_dim", "norm_eps")
+                ):
+                    context = preset["max_seq_len"]
+            given = {"rope_theta": _LLAMA_1_7B["rope_theta"], "max_seq_len": context, **given}
         return cls._from_mapping(given, "params.json")
 
     @classmethod

@@ -29,7 +29,7 @@ from torch import Tensor
 from bpe.errors import InputError
 from bpe.files import replacing, write_atomically, write_json
 from bpe.shards import HELD_OUT, TRAIN, Ids, Shards
-from model.checkpoint import native
+from model.checkpoint import save as save_model
 from model.config import ModelConfig
 from model.loss import IGNORED, Evaluation, cross_entropy_sum, evaluate
 from model.memory import keep_freed_memory
@@ -189,7 +189,7 @@ def pretrain(
 
         # 6. Measure once more; leave the model, the plot and the verdict. Then the checkpoint has served.
         last = evaluation()
-        native.save(run, training.model, shards.tokenizer_path)
+        save_model(run, training.model, shards.tokenizer_path)
         title = f"{config.n_parameters / 1e6:.1f}M parameters, {shards.token_count(TRAIN):,} training tokens"
         records = read_metrics(run / METRICS)
         with replacing(run / PLOT) as path:

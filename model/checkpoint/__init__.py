@@ -1,29 +1,52 @@
 """Checkpoints: weights, configuration and tokenizer on disk. One module for each format; this one finds out which.
 
-A format is a module with ``DESCRIPTION``, ``recognises(path)``, ``open_checkpoint(path)``, and a line in ``FORMATS``.
+A format is a module with ``DESCRIPTION``, ``recognises(path)``, ``open_checkpoint(path)`` and ``write(checkpoint,
+path)``, and a line in ``FORMATS``.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from bpe.errors import InputError
-from model.checkpoint import meta, native
-from model.checkpoint.assemble import Checkpoint, assemble
-from model.checkpoint.native import save
+from model.checkpoint import huggingface, meta, native
+from model.checkpoint.assemble import EMBEDDINGS, Checkpoint, assemble, expected_shapes
+from model.checkpoint.companions import read_companions
 from model.transformer import Transformer
 
 if TYPE_CHECKING:
     from bpe import Tokenizer
 
-__all__ = ["Checkpoint", "load", "open_checkpoint", "save"]
+__all__ = ["Checkpoint", "convert", "format_of", "load", "open_checkpoint", "save"]
 
-FORMATS: dict[str, ModuleType] = {"native": native, "meta": meta}
+FORMATS: dict[str, ModuleType] = {"native": native, "meta": meta, "huggingface": huggingface}
+SUFFIXES = {".gguf": "gguf"}
+"""What a file is written as; without one of these, a directory is written."""
+
+
+def format_of(path: str | os.PathLike[str]) -> str:
+    """The name of the format of a directory, or of a file in it.
+
+    Raises InputError where there is no model.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"{path}: there is no such file or directory")
+    for name, file_format in FORMATS.items():
+        if file_format.recognises(path):
+            return name
+    expected = ", or ".join(file_format.DESCRIPTION for file_format in FORMATS.values())
+    raise InputError(f"{path}: no model here; expected {expected}")
 
 
 def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
@@ -31,15 +54,8 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
 
     Raises InputError where there is no model, and where one is incomplete or not supported.
     """
-    path = Path(path)
-    if not path.exists():
-        raise InputError(f"{path}: there is no such file or directory")
-    for file_format in FORMATS.values():
-        if file_format.recognises(path):
-            checkpoint: Checkpoint = file_format.open_checkpoint(path)
-            return checkpoint
-    expected = ", or ".join(file_format.DESCRIPTION for file_format in FORMATS.values())
-    raise InputError(f"{path}: no model here; expected {expected}")
+    checkpoint: Checkpoint = FORMATS[format_of(path)].open_checkpoint(Path(path))
+    return checkpoint
 
 
 def load(
@@ -64,3 +80,79 @@ def load(
             "they do not belong together"
         )
     return assemble(checkpoint, dtype, torch.device(device)), tokenizer
+
+
+def save(
+    path: str | os.PathLike[str],
+    model: Transformer,
+    tokenizer_file: str | os.PathLike[str],
+    format: str | None = None,
+) -> None:
+    """Write a model that `load` reads.
+
+    tokenizer_file: a tokenizer's file, or the directory of a model whose tokenizer and chat template are to be taken.
+    format: native, huggingface, meta or gguf; None: gguf for a path that ends so, else native.
+    """
+    tokenizer = Path(tokenizer_file)
+    weights = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    checkpoint = Checkpoint(
+        config=model.config,
+        dtype=weights[EMBEDDINGS].dtype,
+        source=Path(path),
+        tokenizer=tokenizer,
+        tensors=weights.items,
+        **(read_companions(tokenizer) if tokenizer.is_dir() else {}),
+    )
+    _writer(path, format, "native").write(checkpoint, Path(path))
+
+
+def convert(
+    source: str | os.PathLike[str],
+    destination: str | os.PathLike[str],
+    format: str | None = None,
+    dtype: torch.dtype | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Read a checkpoint and write it in another format, or in another dtype, tensor by tensor.
+
+    format: native, huggingface, meta or gguf; None: gguf for a destination that ends so, else huggingface.
+    dtype: of the weights; None keeps that of the source, and takes bfloat16 for quantized weights.
+    progress: called with the number of tensors written and that of all.
+
+    The destination is there when it is complete. Raises InputError where something is there already, and as `load`
+    does.
+    """
+    from bpe.locate import locate
+
+    target = Path(os.path.abspath(destination))
+    writer = _writer(target, format, "huggingface")
+    empty = target.is_dir() and not any(target.iterdir())
+    if os.path.lexists(target) and not empty:
+        raise InputError(f"{destination}: something is there already; remove it, or give another name")
+    if not target.parent.is_dir():
+        raise InputError(f"{destination}: there is no directory {target.parent}")
+    checkpoint = open_checkpoint(locate(os.fspath(source)))
+    total = len(expected_shapes(checkpoint.config))
+
+    def tensors() -> Iterator[tuple[str, Tensor]]:
+        for done, named_tensor in enumerate(checkpoint.tensors(), 1):
+            yield named_tensor
+            if progress is not None:
+                progress(min(done, total), total)
+
+    work = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part"))
+    try:
+        changed = dataclasses.replace(checkpoint, dtype=dtype or checkpoint.dtype, tensors=tensors)
+        writer.write(changed, work / target.name)
+        if empty:
+            target.rmdir()
+        os.rename(work / target.name, target)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _writer(path: str | os.PathLike[str], format: str | None, otherwise: str) -> ModuleType:
+    name = format or SUFFIXES.get(Path(path).suffix, otherwise)
+    if name not in FORMATS:
+        raise InputError(f"there is no format {name!r} of checkpoints; there are {', '.join(FORMATS)}")
+    return FORMATS[name]

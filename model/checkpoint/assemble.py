@@ -1,11 +1,12 @@
-"""A model from what a checkpoint holds; shared by all formats."""
+"""What all formats share: a checkpoint that was opened, its tensors checked one by one, and the model made of them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from model.transformer import Transformer
 
 EMBEDDINGS = "tok_embeddings.weight"
 TIED = "output.weight"  # the same matrix as tok_embeddings.weight, where embeddings are tied
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Checkpoint:
 
     config: ModelConfig
     dtype: torch.dtype
-    """The weights' own; bfloat16 where they are quantized."""
+    """The weights' own; bfloat16 where they are quantized. When it is written, the one that is written."""
     source: Path
     """The file, or the directory, that messages about the weights name."""
     tokenizer: Path
@@ -33,62 +35,119 @@ class Checkpoint:
     tensors: Callable[[], Iterable[tuple[str, Tensor]]]
     """The tensors one after the other, under Meta's names and in Meta's order of queries and keys: mapped, or made when
     their turn comes and not kept."""
+    chat_template: str | None = None
+    """The jinja template that dialogs are written with, where the checkpoint has one."""
+    bos: int | None = None
+    """The id of the token that begins a text, where the checkpoint names one; some have it and don't use it."""
+    eos: tuple[int, ...] = ()
+    """The ids that end what the model writes, where the checkpoint names them."""
+    name_of: Callable[[str], str] = str
+    """What the file calls the tensor of this name of Meta's."""
+    stored: str = ""
+    """How the file holds the weights, where dtype does not say it, such as "Q4_1, F32"."""
 
 
-def read_config(path: Path) -> ModelConfig:
-    """The configuration in a params.json."""
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file."""
     try:
-        params = json.loads(path.read_bytes())
+        values = json.loads(path.read_bytes())
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error})") from None
-    if not isinstance(params, dict):
-        raise InputError(f"{path}: expected a JSON object with the sizes of a model")
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not JSON ({error}); it may be truncated") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: expected a JSON object, found {type(values).__name__}")
+    return values
+
+
+def named(path: Path, config_of: Callable[[dict[str, Any]], ModelConfig], values: dict[str, Any]) -> ModelConfig:
+    """The configuration of `values`; an error names the file that they stand in."""
     try:
-        return ModelConfig.from_params(params)
+        return config_of(values)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+
+
+def read_params(path: Path) -> ModelConfig:
+    """The configuration in a params.json."""
+    return named(path, ModelConfig.from_params, read_json(path))
+
+
+def expected_shapes(config: ModelConfig) -> dict[str, torch.Size]:
+    """Names and shapes of a model's tensors, in the model's order; tied embeddings once."""
+    with torch.device("meta"):
+        shapes = {name: tensor.shape for name, tensor in Transformer(config).state_dict().items()}
+    if config.tied_embeddings:
+        del shapes[TIED]
+    return shapes
+
+
+def checked_tensors(
+    checkpoint: Checkpoint, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
+) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor of `expected_shapes` once, in the order of the file, in dtype (None: the checkpoint's) on device.
+
+    Raises InputError, naming tensor and source, where one is missing, unknown, misshapen, there twice, of no
+    floating-point dtype, or holds a number that is not finite, in the file or in dtype; and where an output matrix
+    differs from the embeddings that it is tied to. What is missing turns out at the end.
+    """
+    config, source, dtype = checkpoint.config, checkpoint.source, dtype or checkpoint.dtype
+    expected = expected_shapes(config)
+    tied = {EMBEDDINGS: expected[EMBEDDINGS], TIED: expected[EMBEDDINGS]} if config.tied_embeddings else {}
+    missing = dict.fromkeys(expected)
+    seen: set[str] = set()
+    twin: Tensor | None = None
+    for name, tensor in checkpoint.tensors():
+        theirs = checkpoint.name_of(name)
+        shape = tied.get(name) or expected.get(name)
+        if shape is None:
+            raise InputError(f"{source}: a tensor {theirs!r} that a model of this configuration does not have")
+        if name in seen:
+            raise InputError(f"{source}: two tensors {theirs!r}")
+        if tensor.shape != shape:
+            raise InputError(f"{source}: {theirs} has the shape {list(tensor.shape)}, expected {list(shape)}")
+        if tensor.dtype not in DTYPES:
+            raise InputError(
+                f"{source}: {theirs} holds {tensor.dtype}, expected floating-point numbers of 16, 32 or 64 bits"
+            )
+        if not _all_finite(tensor):
+            raise InputError(
+                f"{source}: {theirs} holds numbers that are not finite (NaN or infinity); the file is damaged"
+            )
+        converted = tensor.to(device=device, dtype=dtype)
+        if torch.finfo(dtype).max < torch.finfo(tensor.dtype).max and not _all_finite(converted):
+            raise InputError(
+                f"{source}: {theirs} holds numbers beyond the range of {dtype}; take torch.bfloat16 instead"
+            )
+        seen.add(name)
+        missing.pop(name, None)
+        if name in tied:
+            if twin is None:
+                twin = converted
+            elif not torch.equal(twin, converted):
+                output, embeddings = map(checkpoint.name_of, (TIED, EMBEDDINGS))
+                raise InputError(f"{source}: {output} differs from {embeddings}, but the configuration ties them")
+        if name in expected:
+            yield name, converted
+    if missing:
+        names = ", ".join(checkpoint.name_of(name) for name in [*missing][:3])
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise InputError(f"{source}: without {names}{more}; the file is incomplete, or of another model")
 
 
 def assemble(checkpoint: Checkpoint, dtype: torch.dtype | None, device: torch.device) -> Transformer:
     """The model of a checkpoint. Its weights are the tensors themselves, or copies where dtype or device ask for them.
 
     The model is built without memory of its own and takes tensor by tensor, so no weight is held twice. With dtype
-    None, weights get the dtype of the checkpoint. Raises InputError, naming tensor and source, where one is missing,
-    unknown, misshapen, there twice, no floating-point tensor, or holds a number that is not finite.
+    None, weights get the dtype of the checkpoint. Raises InputError as `checked_tensors` does.
     """
-    config, source, dtype = checkpoint.config, checkpoint.source, dtype or checkpoint.dtype
+    weights = dict(checked_tensors(checkpoint, dtype, device))
+    if checkpoint.config.tied_embeddings:
+        weights[TIED] = weights[EMBEDDINGS]
     with torch.device("meta"):
-        model = Transformer(config)
-    expected = {name: parameter.shape for name, parameter in model.state_dict().items()}
-    weights: dict[str, Tensor] = {}
-    for name, tensor in checkpoint.tensors():
-        if name not in expected:
-            raise InputError(f"{source}: a tensor {name!r} that a model of this configuration does not have")
-        if name in weights:
-            raise InputError(f"{source}: two tensors {name!r}")
-        if tensor.shape != expected[name]:
-            raise InputError(f"{source}: {name} has the shape {list(tensor.shape)}, expected {list(expected[name])}")
-        if not tensor.is_floating_point():
-            raise InputError(f"{source}: {name} holds {tensor.dtype}, expected floating-point numbers")
-        if not _all_finite(tensor):
-            raise InputError(
-                f"{source}: {name} holds numbers that are not finite (NaN or infinity); the file is damaged"
-            )
-        weights[name] = tensor.to(device=device, dtype=dtype)
-    if config.tied_embeddings and EMBEDDINGS in weights:
-        embeddings = weights[EMBEDDINGS]
-        if not torch.equal(weights.setdefault(TIED, embeddings), embeddings):
-            raise InputError(f"{source}: {TIED} differs from {EMBEDDINGS}, but the configuration ties them")
-    missing = [name for name in expected if name not in weights]
-    if missing:
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise InputError(
-            f"{source}: without {', '.join(missing[:3])}{more}; the file is incomplete, or of another model"
-        )
+        model = Transformer(checkpoint.config)
     model.load_state_dict(weights, assign=True)
-    if config.tied_embeddings:
+    if checkpoint.config.tied_embeddings:
         model.output.weight = model.tok_embeddings.weight
     widen(model)
     return model

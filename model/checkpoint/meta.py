@@ -1,26 +1,43 @@
-"""Meta's own format: a directory with consolidated.00.pth, params.json and tokenizer.model."""
+"""Meta's own format: a directory with params.json, tokenizer.model, and the weights in consolidated.00.pth.
+
+Larger models are cut for several devices, one file for each: consolidated.00.pth, consolidated.01.pth, ...
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import pickle
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
+from torch import Tensor
 
 from bpe.errors import InputError
-from model.checkpoint.assemble import EMBEDDINGS, TIED, Checkpoint, read_config
+from bpe.files import replacing, write_json
+from model.checkpoint.assemble import (
+    EMBEDDINGS,
+    TIED,
+    Checkpoint,
+    checked_tensors,
+    expected_shapes,
+    named,
+    read_json,
+)
+from model.checkpoint.companions import read_companions, read_tokenizer, write_companions
+from model.config import ModelConfig
 
-PARAMS = "params.json"
-DESCRIPTION = f"{PARAMS} with consolidated.00.pth"
+PARAMS, WEIGHTS = "params.json", "consolidated.00.pth"
+DESCRIPTION = f"{PARAMS} with {WEIGHTS}"
 _DERIVED = ("rope.freqs",)  # in some of Meta's files; follows from the configuration
+_SHARDS = "consolidated.*.pth"
 
 
 def recognises(path: Path) -> bool:
     """Whether this is a directory of this format, or a file in one."""
     directory = path if path.is_dir() else path.parent
-    return (directory / "consolidated.00.pth").is_file() and (directory / PARAMS).is_file()
+    return (directory / PARAMS).is_file() and any(directory.glob(_SHARDS))
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
@@ -30,26 +47,40 @@ def open_checkpoint(path: Path) -> Checkpoint:
     embedding matrix once more.
     """
     directory = path if path.is_dir() else path.parent
-    paths = sorted(directory.glob("consolidated.*.pth"))
-    if len(paths) > 1:
+    paths = _numbered(directory)
+    shards = [_read(path) for path in paths]
+    params = read_json(directory / PARAMS)
+    embeddings = [shard[EMBEDDINGS] for shard in shards if EMBEDDINGS in shard]
+    if params.get("vocab_size") == -1 and embeddings and isinstance(params.get("dim"), int) and params["dim"] > 0:
+        # Llama 1 and 2 leave it to the tokenizer. Whichever way the matrix is cut, this is the number of its rows.
+        params["vocab_size"] = sum(part.numel() for part in embeddings) // params["dim"]
+    config = named(directory / PARAMS, ModelConfig.from_params, params)
+    source = paths[0] if len(paths) == 1 else directory
+    if config.tied_embeddings and embeddings and all(TIED in shard for shard in shards):
+        shape = torch.Size((config.vocab_size, config.dim))
+        outputs = [shard[TIED] for shard in shards]
+        same = all(one.data_ptr() == other.data_ptr() for one, other in zip(embeddings, outputs, strict=True))
+        if not same and not torch.equal(*(_join(source, TIED, parts, shape) for parts in (embeddings, outputs))):
+            config = dataclasses.replace(config, tied_embeddings=False)
+    dtype = embeddings[0].dtype if embeddings else torch.float32
+    return Checkpoint(
+        config, dtype, source, directory, lambda: _joined(source, shards, config), **read_companions(directory)
+    )
+
+
+def _numbered(directory: Path) -> list[Path]:
+    """consolidated.00.pth and those that follow, of which none may be missing."""
+    numbers = {int(match[1]) for path in directory.glob(_SHARDS) if (match := re.search(r"\.(\d+)\.pth$", path.name))}
+    missing = [number for number in range(max(numbers, default=0) + 1) if number not in numbers]
+    if missing:
         raise InputError(
-            f"{directory}: {len(paths)} files consolidated.*.pth, a model cut for {len(paths)} devices; "
-            "only one file is read, so convert it to Hugging Face's format or merge it first"
+            f"{directory}: consolidated.{missing[0]:02}.pth is missing, of {max(numbers, default=0) + 1} files or more;"
+            " fetch it again"
         )
-    path = paths[0]
-    config = read_config(directory / PARAMS)
-    weights = {name: tensor for name, tensor in _read(path).items() if name not in _DERIVED}
-    for name, value in weights.items():
-        if not isinstance(value, torch.Tensor):
-            raise InputError(f"{path}: {name!r} is a {type(value).__name__}; expected tensors only")
-    embeddings, output = weights.get(EMBEDDINGS), weights.get(TIED)
-    if config.tied_embeddings and embeddings is not None and output is not None and not torch.equal(embeddings, output):
-        config = dataclasses.replace(config, tied_embeddings=False)
-    dtype = torch.float32 if embeddings is None else embeddings.dtype
-    return Checkpoint(config, dtype, path, directory, lambda: iter(weights.items()))
+    return [directory / f"consolidated.{number:02}.pth" for number in sorted(numbers)]
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> dict[str, Tensor]:
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
@@ -60,4 +91,62 @@ def _read(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: not a whole PyTorch checkpoint ({reason}); it may be truncated") from None
     if not isinstance(weights, dict):
         raise InputError(f"{path}: holds a {type(weights).__name__}; expected tensors by name")
-    return weights
+    for name, value in weights.items():
+        if not isinstance(value, Tensor):
+            raise InputError(f"{path}: {name!r} is a {type(value).__name__}; expected tensors only")
+    return {name: tensor for name, tensor in weights.items() if name not in _DERIVED}
+
+
+def _joined(source: Path, shards: Sequence[Mapping[str, Tensor]], config: ModelConfig) -> Iterator[tuple[str, Tensor]]:
+    expected = expected_shapes(config)
+    expected[TIED] = expected[EMBEDDINGS]
+    for name in dict.fromkeys(name for shard in shards for name in shard):
+        parts = [shard[name] for shard in shards if name in shard]
+        if len(parts) < len(shards):
+            raise InputError(f"{source}: {name} is in {len(parts)} of {len(shards)} files; they do not belong together")
+        yield name, parts[0] if len(parts) == 1 else _join(source, name, parts, expected.get(name, parts[0].shape))
+
+
+def _join(source: Path, name: str, parts: Sequence[Tensor], shape: torch.Size) -> Tensor:
+    """The whole tensor from the parts that several devices had.
+
+    A part is cut along the axis in which its shape is not that of the whole: the outputs of wq, wk, wv, w1, w3 and
+    output, the inputs of wo and w2; the embeddings along the one in Llama 1 and 2 and along the other in Llama 3.
+    What devices had to have in common, such as norms, and key-value heads where there are fewer of them than devices,
+    must be equal in all their files.
+    """
+    first = parts[0]
+    if any(part.shape != first.shape or part.dtype != first.dtype for part in parts):
+        raise InputError(f"{source}: {name} has another shape or dtype in each file; they do not belong together")
+    cut = [axis for axis in range(len(shape)) if first.dim() == len(shape) and first.shape[axis] != shape[axis]]
+    axis = cut[0] if cut else 0
+    total = len(parts) * first.shape[axis] if first.dim() else 0
+    copies = total // shape[axis] if shape[axis] else 0
+    if first.dim() != len(shape) or len(cut) > 1 or copies == 0 or total != copies * shape[axis]:
+        raise InputError(
+            f"{source}: {name} has the shape {list(first.shape)} in each of {len(parts)} files, which does not make up"
+            f" {list(shape)}; is consolidated.{len(parts):02}.pth missing?"
+        )
+    for index, part in enumerate(parts):
+        if not torch.equal(part, parts[index - index % copies]):
+            raise InputError(f"{source}: {name} differs between the files, where it should be the same")
+    whole = [*parts[::copies]]
+    return first if len(whole) == 1 else torch.cat(whole, dim=axis)
+
+
+def write(checkpoint: Checkpoint, path: Path) -> None:
+    """Write a directory of this format, in one file. Tied embeddings are stored once, under both of their names."""
+    path.mkdir(parents=True, exist_ok=True)
+    write_companions(checkpoint, path)
+    if not (path / "tokenizer.model").is_file():  # what Meta's code reads; it holds less than the file beside it
+        read_tokenizer(checkpoint).save(path / "tokenizer.model")
+    write_json(path / PARAMS, checkpoint.config.to_params())
+    # torch.save writes the whole storage that a tensor is a part of.
+    weights = {
+        name: tensor if tensor.nbytes == tensor.untyped_storage().nbytes() else tensor.clone()
+        for name, tensor in checked_tensors(checkpoint)
+    }
+    if checkpoint.config.tied_embeddings:
+        weights[TIED] = weights[EMBEDDINGS]
+    with replacing(path / WEIGHTS) as file:
+        torch.save(weights, file)

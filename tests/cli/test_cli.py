@@ -331,6 +331,46 @@ def test_pretrain_leaves_a_model_that_generates(run: Path) -> None:
     assert "parameters" in bpe("info", run).stdout
 
 
+def test_a_model_is_converted_and_described_in_each_format(run: Path, tmp_path: Path) -> None:
+    expected = bpe("generate", run, "-p", "Once upon", "--max-tokens", "8", "--temperature", "0").stdout
+    for name, dtype in (("huggingface", None), ("meta", None), ("native", None), ("huggingface", "bfloat16")):
+        out = tmp_path / f"{name}-{dtype}"
+        options = ["--dtype", dtype] if dtype else []
+        result = bpe("convert", run, out, "--format", name, *options)
+        assert result.exit_code == 0, result.output
+        assert result.stdout == ""
+        assert result.stderr.startswith(f"{out}: {name}, ")
+        assert result.stderr.endswith(" MB\n")
+        rows = dict(line.split(maxsplit=1) for line in bpe("info", out).stdout.splitlines())
+        assert rows["format"] == f"{name}, weights in {dtype or 'float32'}"
+        assert rows["parameters"].startswith("684,928: embedding 131,072,")
+        if dtype is None:
+            shown = bpe("generate", out, "-p", "Once upon", "--max-tokens", "8", "--temperature", "0")
+            assert shown.stdout == expected
+        for file in out.iterdir():  # a tokenizer is a tokenizer, also beside a model
+            if file.name in ("tokenizer.json", "model.safetensors", "config.json"):
+                assert ("merges" in bpe("info", file).stdout) == (file.name == "tokenizer.json")
+    fails_with(bpe("convert", run, tmp_path / "meta-None"), 1, "meta-None", "there already")
+    fails_with(bpe("convert", run, tmp_path / "new", "--format", "onnx"), 1, "onnx", "huggingface")
+    fails_with(bpe("convert", tmp_path, tmp_path / "new"), 1, "no model here")
+    assert not (tmp_path / "new").exists()
+
+
+def test_info_reckons_with_a_batch_and_a_length() -> None:
+    def row(label: str, *options: str) -> str:
+        lines = bpe("info", "llama3-8b", *options).stdout.splitlines()
+        return next(line.removeprefix(label).strip() for line in lines if line.startswith(label))
+
+    # 128 KiB a token: 2 (key, value) * 32 layers * 8 heads * 128 numbers * 2 bytes
+    assert row("KV cache") == "131 kB a token, 1.07 GB for 8,192 tokens, in bfloat16"
+    eight = row("KV cache", "--batch", "8", "--length", "1000")
+    assert eight == "131 kB a token, 1.05 GB for 8 sequences of 1,000 tokens, in bfloat16"
+    assert row("prefill", "--length", "1000").startswith("14.2 TFLOP for 1,000 tokens, 14.2 GFLOP a token")
+    assert row("decode", "--length", "1000") == "15 GFLOP for the first token, 15.5 GFLOP for token 1,000"
+    assert row("parameters").startswith("8,030,261,248: embedding 525,336,576, attention 1,342,177,280, feed-forward")
+    fails_with(bpe("info", "llama3-8b", "--length", "9000"), 1, "--length 9,000", "8,192")
+
+
 def test_a_run_with_other_settings_is_not_overwritten(run: Path, data: Path) -> None:
     fails_with(bpe("pretrain", "--data", data, "-o", run, "--config", "nano", "--steps", "5"), 1, "steps")
 

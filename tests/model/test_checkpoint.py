@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from bpe.errors import InputError
 from bpe.formats import find_tokenizer
-from model import ModelConfig, Transformer
-from model.checkpoint import meta, native, open_checkpoint
+from model import ModelConfig, Transformer, save
+from model.checkpoint import FORMATS, format_of, native, open_checkpoint
 from model.checkpoint.assemble import assemble
 
 MakeModel = Callable[[ModelConfig], Transformer]
@@ -29,7 +27,7 @@ def read(path: Path, dtype: torch.dtype | None = None) -> Transformer:
 def saved(tmp_path: Path, model: Transformer) -> Path:
     """A directory in our own format."""
     (tmp_path / "tokenizer.json").write_text('{"kind": "bytes"}')
-    native.save(tmp_path / "model", model, tmp_path / "tokenizer.json")
+    save(tmp_path / "model", model, tmp_path / "tokenizer.json")
     return tmp_path / "model"
 
 
@@ -55,7 +53,7 @@ def test_tied_embeddings_are_stored_once_and_tied_again(saved: Path) -> None:
 
 def test_untied_embeddings_stay_untied(tmp_path: Path, saved: Path, config: ModelConfig, make_model: MakeModel) -> None:
     model = make_model(dataclasses.replace(config, tied_embeddings=False))
-    native.save(tmp_path / "untied", model, saved / "tokenizer.json")
+    save(tmp_path / "untied", model, saved / "tokenizer.json")
     loaded = read(tmp_path / "untied")
     assert torch.equal(loaded.output.weight, model.output.weight)
     assert not torch.equal(loaded.output.weight, loaded.tok_embeddings.weight)
@@ -79,13 +77,13 @@ def test_weights_get_the_dtype_that_is_asked_for(dtype: torch.dtype, saved: Path
 
 
 def test_without_a_dtype_weights_keep_theirs(tmp_path: Path, saved: Path, model: Transformer) -> None:
-    native.save(tmp_path / "half", model.to(torch.bfloat16), saved / "tokenizer.json")
+    save(tmp_path / "half", model.to(torch.bfloat16), saved / "tokenizer.json")
     loaded = read(tmp_path / "half")
     assert {parameter.dtype for parameter in loaded.parameters()} == {torch.bfloat16}
 
 
 def test_saving_again_replaces_and_leaves_nothing_behind(saved: Path, model: Transformer) -> None:
-    native.save(saved, model, saved / "tokenizer.json")
+    save(saved, model, saved / "tokenizer.json")
     assert sorted(path.name for path in saved.iterdir()) == ["model.safetensors", "params.json", "tokenizer.json"]
 
 
@@ -150,89 +148,31 @@ def test_the_tokenizer_is_found_by_its_name(tmp_path: Path) -> None:
     assert find_tokenizer(tmp_path).name == "tokenizer.model"
 
 
-@pytest.fixture
-def metas(tmp_path: Path, model: Transformer) -> Path:
-    """A directory in Meta's format, whose params.json has Meta's keys only."""
-    directory = tmp_path / "meta"
-    directory.mkdir()
-    params = model.config.to_params()
-    kept = ("dim", "n_layers", "n_heads", "n_kv_heads", "vocab_size", "norm_eps", "rope_theta", "multiple_of",
-            "ffn_dim_multiplier")  # fmt: skip
-    (directory / "params.json").write_text(json.dumps({key: params[key] for key in kept}))
-    torch.save(model.state_dict(), directory / "consolidated.00.pth")
-    return directory
+def test_formats_are_recognised_by_their_files(saved: Path, tmp_path: Path) -> None:
+    for name in ("native", "meta", "huggingface"):
+        (tmp_path / name).mkdir()
+    files = {
+        "native": ("params.json", "model.safetensors"),
+        "meta": ("params.json", "consolidated.00.pth"),
+        "huggingface": ("config.json", "model.safetensors"),
+    }
+    for name, needed in files.items():
+        for file in needed:
+            (tmp_path / name / file).touch()
+        assert [other for other in files if FORMATS[other].recognises(tmp_path / name)] == [name]
+        assert format_of(tmp_path / name / needed[1]) == name
 
 
-def test_metas_checkpoint_gives_the_same_logits(metas: Path, model: Transformer) -> None:
-    loaded = read(metas)
-    assert not loaded.config.tied_embeddings
-    ids = torch.tensor([[1, 2, 3]])
-    torch.testing.assert_close(loaded(ids), model(ids), rtol=1e-5, atol=1e-5)
+def test_a_number_beyond_the_range_of_the_dtype_is_refused(saved: Path, tmp_path: Path) -> None:
+    change(saved, {"norm.weight": torch.full((32,), 1e6)})
+    read(saved, torch.bfloat16)
+    with pytest.raises(InputError, match=r"norm\.weight holds numbers beyond the range of torch\.float16"):
+        read(saved, torch.float16)
 
 
-@pytest.mark.parametrize("same", [False, True])
-def test_an_output_of_its_own_unties_metas_checkpoint(same: bool, metas: Path, model: Transformer) -> None:
-    params = json.loads((metas / "params.json").read_text())
-    (metas / "params.json").write_text(json.dumps({**params, "tied_embeddings": True}))
-    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    if not same:
-        weights["output.weight"] += 1
-    torch.save({**weights, "rope.freqs": torch.ones(4)}, metas / "consolidated.00.pth")
-    loaded = read(metas)
-    assert loaded.config.tied_embeddings == same
-    assert torch.equal(loaded.output.weight, weights["output.weight"])
-
-
-class Harm:
-    """What a hostile checkpoint would do when unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> Any:
-        return os.mkdir, (str(self.path),)
-
-
-@pytest.mark.parametrize("how", ["torch", "pickle"])
-def test_a_malicious_pickle_is_refused_and_harmless(how: str, metas: Path, tmp_path: Path, model: Transformer) -> None:
-    harm, path = tmp_path / "harm", metas / "consolidated.00.pth"
-    content = {**model.state_dict(), "evil": Harm(harm)}
-    if how == "torch":
-        torch.save(content, path)
-    else:
-        path.write_bytes(pickle.dumps(content))
-    with pytest.raises(InputError, match=r"consolidated\.00\.pth: "):
-        read(metas)
-    assert not harm.exists()
-    pickle.loads(pickle.dumps(Harm(harm)))
-    assert harm.exists()  # so it would have done harm
-
-
-@pytest.mark.parametrize("kept", [0, 100, -100])
-def test_metas_truncated_checkpoint_is_named(kept: int, metas: Path) -> None:
-    path = metas / "consolidated.00.pth"
-    path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(InputError, match=r"consolidated\.00\.pth: "):
-        read(metas)
-
-
-@pytest.mark.parametrize("content", [[1, 2], {"tok_embeddings.weight": 5}])
-def test_what_is_no_mapping_of_tensors_is_refused(content: Any, metas: Path) -> None:
-    torch.save(content, metas / "consolidated.00.pth")
-    with pytest.raises(InputError, match=r"consolidated\.00\.pth: .*expected tensors"):
-        read(metas)
-
-
-def test_a_checkpoint_cut_for_several_devices_is_refused_with_the_remedy(metas: Path) -> None:
-    (metas / "consolidated.01.pth").write_bytes(b"")
-    with pytest.raises(InputError, match="2 devices.*convert"):
-        read(metas)
-
-
-def test_formats_are_recognised_by_their_files(saved: Path, metas: Path, tmp_path: Path) -> None:
-    assert (native.recognises(saved), meta.recognises(saved)) == (True, False)
-    assert (native.recognises(metas), meta.recognises(metas)) == (False, True)
-    assert (native.recognises(tmp_path), meta.recognises(tmp_path)) == (False, False)
+def test_an_unknown_format_is_refused_with_the_known_ones(model: Transformer, saved: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no format 'onnx' of checkpoints; there are native, meta, huggingface"):
+        save(tmp_path / "out", model, saved, format="onnx")
 
 
 def test_the_weights_of_a_file_are_not_held_twice(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,27 +11,39 @@ from model import PRESETS, ModelConfig, Transformer
 SMALL = {"dim": 32, "n_layers": 1, "n_heads": 4, "vocab_size": 100}
 
 
-# The published sizes; Meta's model cards give them rounded.
-@pytest.mark.parametrize(
-    ("name", "count"),
-    [
-        ("llama3-8b", 8_030_261_248),
-        ("llama3.1-8b", 8_030_261_248),
-        ("llama3-70b", 70_553_706_496),
-        ("llama3.1-70b", 70_553_706_496),
-        ("llama3.1-405b", 405_853_388_800),
-        ("llama3.2-1b", 1_235_814_400),
-        ("llama3.2-3b", 3_212_749_824),
-    ],
-)
-def test_presets_have_the_published_number_of_parameters(name: str, count: int) -> None:
-    assert ModelConfig.preset(name).n_parameters == count
+# The sizes of the published weights; model cards give them rounded.
+PUBLISHED = {
+    "llama1-7b": 6_738_415_616,
+    "llama1-13b": 13_015_864_320,
+    "llama1-30b": 32_528_943_616,
+    "llama1-65b": 65_285_660_672,
+    "llama2-7b": 6_738_415_616,
+    "llama2-13b": 13_015_864_320,
+    "llama2-70b": 68_976_648_192,
+    "llama3-8b": 8_030_261_248,
+    "llama3-70b": 70_553_706_496,
+    "llama3.1-8b": 8_030_261_248,
+    "llama3.1-70b": 70_553_706_496,
+    "llama3.1-405b": 405_853_388_800,
+    "llama3.2-1b": 1_235_814_400,
+    "llama3.2-3b": 3_212_749_824,
+    "llama3.3-70b": 70_553_706_496,
+    "smollm2-135m": 134_515_008,
+    "smollm2-360m": 361_821_120,
+    "smollm2-1.7b": 1_711_376_384,
+}
+
+
+def test_presets_have_the_published_number_of_parameters() -> None:
+    assert {name: ModelConfig.preset(name).n_parameters for name in PUBLISHED} == PUBLISHED
+    assert set(PRESETS) - set(PUBLISHED) == {"nano", "micro", "mini", "small"}
 
 
 @pytest.mark.parametrize("name", ["nano", "micro"])
-def test_parameters_counted_by_part_are_those_of_the_modules(name: str) -> None:
+@pytest.mark.parametrize("biases", [{}, {"qkv_bias": True}, {"qkv_bias": True, "wo_bias": True}])
+def test_parameters_counted_by_part_are_those_of_the_modules(name: str, biases: dict[str, bool]) -> None:
     for tied in (False, True):
-        config = ModelConfig.preset(name, vocab_size=300, tied_embeddings=tied)
+        config = ModelConfig.preset(name, vocab_size=300, tied_embeddings=tied, **biases)
         model = Transformer(config)
         found = dict.fromkeys(config.parameters(), 0)
         for key, parameter in model.named_parameters():
@@ -97,6 +109,26 @@ def test_metas_own_params_are_read() -> None:
     assert ModelConfig.from_params(meta) == ModelConfig.preset("llama3.1-70b")
 
 
+# As the releases have them, but for the vocabulary's size, which they leave to the tokenizer.
+@pytest.mark.parametrize(
+    ("name", "meta"),
+    [
+        ("llama1-7b", {"dim": 4096, "n_heads": 32, "n_layers": 32, "norm_eps": 1e-06}),
+        ("llama1-30b", {"dim": 6656, "n_heads": 52, "n_layers": 60, "norm_eps": 1e-06}),
+        ("llama1-65b", {"dim": 8192, "n_heads": 64, "n_layers": 80, "norm_eps": 1e-05}),
+        ("llama2-7b", {"dim": 4096, "n_heads": 32, "n_layers": 32, "norm_eps": 1e-05}),
+        ("llama2-13b", {"dim": 5120, "n_heads": 40, "n_layers": 40, "norm_eps": 1e-05}),
+        (
+            "llama2-70b",
+            {"dim": 8192, "n_heads": 64, "n_kv_heads": 8, "n_layers": 80, "norm_eps": 1e-05, "multiple_of": 4096,
+             "ffn_dim_multiplier": 1.3},
+        ),
+    ],
+)  # fmt: skip
+def test_params_of_the_first_llamas_have_neither_a_theta_nor_a_context(name: str, meta: dict[str, Any]) -> None:
+    assert ModelConfig.from_params({"multiple_of": 256, "vocab_size": 32000, **meta}) == ModelConfig.preset(name)
+
+
 def test_what_metas_params_leave_out_of_llama_3_2_is_filled_in() -> None:
     meta = {"dim": 2048, "ffn_dim_multiplier": 1.5, "multiple_of": 256, "n_heads": 32, "n_kv_heads": 8, "n_layers": 16,
             "norm_eps": 1e-05, "rope_theta": 500000.0, "use_scaled_rope": True, "vocab_size": 128256}  # fmt: skip
@@ -111,6 +143,7 @@ def test_what_metas_params_leave_out_of_llama_3_2_is_filled_in() -> None:
         ({"dim": 12}, "head_dim is 3"),
         ({"head_dim": 5}, "head_dim is 5"),
         ({"n_layers": 0}, "n_layers is 0"),
+        ({"n_layers": 10**9}, "n_layers is 1000000000; it must be 1024 at most"),
         ({"vocab_size": -1}, "vocab_size is -1"),
         ({"hidden_dim": -5}, "hidden_dim is -5"),
         ({"norm_eps": 0.0}, "norm_eps is 0.0"),

@@ -1,0 +1,119 @@
+"""What stands beside the weights, whatever the format: tokenizer, chat template, the ids that begin and end a text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bpe.errors import InputError
+from bpe.files import write_atomically, write_json
+from bpe.formats import TOKENIZER_FILES, open_tokenizer
+from model.checkpoint.assemble import Checkpoint, read_json
+from model.generate import BEGIN_TOKEN, END_TOKENS
+
+if TYPE_CHECKING:
+    from bpe import Tokenizer
+
+GENERATION, TOKENIZER, TEMPLATE = "generation_config.json", "tokenizer_config.json", "chat_template.jinja"
+COMPANIONS = (GENERATION, TOKENIZER, TEMPLATE, "special_tokens_map.json")
+
+
+def read_companions(directory: Path, config: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The fields `chat_template`, `bos` and `eos` of a Checkpoint, as far as the files of a directory tell them.
+
+    config: a config.json, which may have what generation_config.json leaves out.
+    """
+    generation = {**(config or {}), **_optional(directory / GENERATION)}
+    bos, eos = (_ids(generation.get(f"{name}_token_id"), name, directory) for name in ("bos", "eos"))
+    return {"chat_template": _chat_template(directory), "bos": bos[0] if bos else None, "eos": eos}
+
+
+def _optional(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.is_file() else {}
+
+
+def _ids(value: Any, name: str, directory: Path) -> tuple[int, ...]:
+    ids = value if isinstance(value, list) else [] if value is None else [value]
+    if not all(type(each) is int and each >= 0 for each in ids):
+        raise InputError(f"{directory / GENERATION}: {name}_token_id is {value!r}; expected ids")
+    return tuple(ids)
+
+
+def _chat_template(directory: Path) -> str | None:
+    file = directory / TEMPLATE
+    if file.is_file():
+        try:
+            return file.read_text("utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{file}: byte {error.start} is not UTF-8") from None
+    template = _optional(directory / TOKENIZER).get("chat_template")
+    if isinstance(template, list):  # several, by name
+        named = {each.get("name"): each.get("template") for each in template if isinstance(each, dict)}
+        template = named.get("default")
+    if template is not None and not isinstance(template, str):
+        raise InputError(f"{directory / TOKENIZER}: chat_template is no text; remove it")
+    return template
+
+
+def write_companions(checkpoint: Checkpoint, directory: Path) -> None:
+    """Copy the tokenizer's file, and what stands beside it; write what the checkpoint knows from elsewhere."""
+    source = checkpoint.tokenizer
+    if source.suffix == ".gguf":
+        read_tokenizer(checkpoint).save(directory / TOKENIZER_FILES[0])
+    else:
+        path, _, content = open_tokenizer(source)
+        name = path.name if path.name in TOKENIZER_FILES else f"tokenizer{path.suffix.replace('.gz', '.tiktoken')}"
+        _write(directory / name, content)
+    if source.is_dir():
+        for name in COMPANIONS:
+            if (source / name).is_file():
+                _write(directory / name, (source / name).read_bytes())
+    if not (directory / GENERATION).is_file() and (checkpoint.bos is not None or checkpoint.eos):
+        write_json(directory / GENERATION, _generation(checkpoint.bos, checkpoint.eos))
+    if checkpoint.chat_template is not None and _chat_template(directory) != checkpoint.chat_template:
+        _write(directory / TEMPLATE, checkpoint.chat_template.encode())
+
+
+def complete_for_transformers(checkpoint: Checkpoint, directory: Path) -> None:
+    """After `write_companions`: what AutoTokenizer and generate() of transformers need in addition."""
+    if not (directory / "tokenizer.json").is_file():
+        read_tokenizer(checkpoint).save(directory / "tokenizer.json")
+    if all((directory / name).is_file() for name in (TOKENIZER, GENERATION)):
+        return
+    tokenizer = read_tokenizer(checkpoint)
+    specials = tokenizer.special_tokens
+    texts = {id: text for text, id in specials.items()}
+    bos = specials.get(BEGIN_TOKEN) if checkpoint.bos is None else checkpoint.bos
+    eos = checkpoint.eos or tuple(specials[text] for text in END_TOKENS if text in specials)
+    if not (directory / TOKENIZER).is_file():
+        first = {"bos_token": [] if bos is None else [bos], "eos_token": eos[:1]}
+        write_json(
+            directory / TOKENIZER,
+            {
+                "tokenizer_class": "PreTrainedTokenizerFast",
+                **{name: texts[id] for name, ids in first.items() for id in ids if id in texts},
+                "clean_up_tokenization_spaces": False,
+                "model_input_names": ["input_ids", "attention_mask"],
+                "model_max_length": checkpoint.config.max_seq_len,
+            },
+        )
+    if not (directory / GENERATION).is_file():
+        write_json(directory / GENERATION, _generation(bos, eos))
+
+
+def read_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
+    """The tokenizer of a checkpoint."""
+    from bpe import Tokenizer
+
+    return Tokenizer.from_file(checkpoint.tokenizer)
+
+
+def _generation(bos: int | None, eos: tuple[int, ...]) -> dict[str, Any]:
+    ids = {"bos_token_id": bos, "eos_token_id": eos[0] if len(eos) == 1 else [*eos] or None}
+    return {name: id for name, id in ids.items() if id is not None}
+
+
+def _write(path: Path, content: bytes) -> None:
+    with write_atomically(path) as file:
+        file.write(content)

@@ -1,0 +1,383 @@
+"""Hugging Face's format: a directory with config.json, safetensors (one file, or several with an index), a tokenizer.
+
+Weights have the names of transformers' modules there, and in queries and keys the two numbers that are rotated
+together stand half a head apart; Meta's stand side by side.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bpe.errors import InputError
+from bpe.files import write_json
+from model.checkpoint.assemble import EMBEDDINGS, Checkpoint, checked_tensors, expected_shapes, named, read_json
+from model.checkpoint.companions import complete_for_transformers, read_companions, write_companions
+from model.checkpoint.tensor_files import read_dtypes, read_tensors, write_tensors
+from model.config import ModelConfig
+
+CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+DESCRIPTION = f"{CONFIG} with {WEIGHTS}"
+SHARD_BYTES = 5 * 10**9
+_PICKLES = "pytorch_model*.bin"
+
+# --- names ---
+
+_NAMES = {
+    "tok_embeddings": "model.embed_tokens",
+    "norm": "model.norm",
+    "output": "lm_head",
+    "attention.wq": "self_attn.q_proj",
+    "attention.wk": "self_attn.k_proj",
+    "attention.wv": "self_attn.v_proj",
+    "attention.wo": "self_attn.o_proj",
+    "feed_forward.w1": "mlp.gate_proj",
+    "feed_forward.w2": "mlp.down_proj",
+    "feed_forward.w3": "mlp.up_proj",
+    "attention_norm": "input_layernorm",
+    "ffn_norm": "post_attention_layernorm",
+}
+_METAS = {theirs: metas for metas, theirs in _NAMES.items()}
+_ROTATED = ("attention.wq", "attention.wk")
+_DERIVED = "rotary_emb.inv_freq"  # in older files; follows from the configuration
+
+
+def _renamed(name: str, names: Mapping[str, str], layers: str, new_layers: str) -> str:
+    """The name of a tensor by the other convention; a name that is not known stays."""
+    match = re.fullmatch(rf"(?:{re.escape(layers)}\.(\d+)\.)?(.+)\.(weight|bias)", name)
+    if match is None or match[2] not in names:
+        return name
+    layer = "" if match[1] is None else f"{new_layers}.{match[1]}."
+    return f"{layer}{names[match[2]]}.{match[3]}"
+
+
+def metas_name(name: str) -> str:
+    """Meta's name of a tensor.
+
+    >>> metas_name("model.layers.3.self_attn.q_proj.weight")
+    'layers.3.attention.wq.weight'
+    """
+    return _renamed(name, _METAS, "model.layers", "layers")
+
+
+def their_name(name: str) -> str:
+    """Hugging Face's name of a tensor.
+
+    >>> their_name("layers.3.attention.wq.bias")
+    'model.layers.3.self_attn.q_proj.bias'
+    """
+    return _renamed(name, _NAMES, "layers", "model.layers")
+
+
+def _is_rotated(name: str) -> bool:
+    return name.rsplit(".", 1)[0].endswith(_ROTATED)
+
+
+def interleaved(tensor: Tensor, head_dim: int) -> Tensor:
+    """Rows [heads * head_dim, ...] in Meta's order: of each head, those that are rotated together side by side."""
+    if tensor.dim() == 0 or tensor.shape[0] % head_dim:
+        return tensor  # misshapen, as will be said where shapes are checked
+    return tensor.reshape(-1, 2, head_dim // 2, *tensor.shape[1:]).transpose(1, 2).reshape(tensor.shape)
+
+
+def halved(tensor: Tensor, head_dim: int) -> Tensor:
+    """The inverse of `interleaved`: of each head, first one of every two, then the other."""
+    return tensor.reshape(-1, head_dim // 2, 2, *tensor.shape[1:]).transpose(1, 2).reshape(tensor.shape)
+
+
+# --- configuration ---
+
+# The model types that this transformer computes, with what transformers takes for a key that is not in the file.
+_LLAMA: dict[str, Any] = {
+    "num_key_value_heads": None, "max_position_embeddings": 2048, "rms_norm_eps": 1e-6, "rope_theta": 10000.0,
+    "tie_word_embeddings": False, "attention_bias": False,
+}  # fmt: skip
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "llama": _LLAMA,
+    "mistral": {**_LLAMA, "num_key_value_heads": 8, "max_position_embeddings": 131072, "sliding_window": 4096},
+    "qwen2": {
+        **_LLAMA, "num_key_value_heads": 32, "max_position_embeddings": 32768, "sliding_window": 4096,
+        "use_sliding_window": False,
+    },
+}  # fmt: skip
+_REQUIRED = {
+    "hidden_size": "dim",
+    "intermediate_size": "hidden_dim",
+    "num_hidden_layers": "n_layers",
+    "num_attention_heads": "n_heads",
+    "vocab_size": "vocab_size",
+}
+_READ = {
+    *_LLAMA, *_REQUIRED, "model_type", "architectures", "head_dim", "rope_scaling", "rope_parameters",
+    "sliding_window", "use_sliding_window", "layer_types", "max_window_layers",
+}  # fmt: skip
+_NEUTRAL: dict[str, Any] = {
+    "hidden_act": "silu", "mlp_bias": False, "partial_rotary_factor": 1.0, "rope_interleaved": False,
+    "is_encoder_decoder": False, "is_decoder": False, "add_cross_attention": False, "tie_encoder_decoder": False,
+    "pruned_heads": {},
+}  # fmt: skip
+"""Keys that change the result unless they have this value."""
+_HARMLESS = {
+    # of the file and of training
+    "transformers_version", "torch_dtype", "dtype", "initializer_range", "attention_dropout", "hidden_dropout",
+    "resid_pdrop", "embd_pdrop", "pretraining_tp", "use_cache", "gradient_checkpointing", "is_llama_config",
+    "transformers.js_config", "unsloth_version", "unsloth_fixed", "name_or_path", "model_name",
+    # of classification, and of what is returned
+    "id2label", "label2id", "num_labels", "problem_type", "finetuning_task", "task_specific_params", "return_dict",
+    "output_attentions", "output_hidden_states", "use_return_dict", "torchscript", "chunk_size_feed_forward",
+    "tokenizer_class", "prefix",
+    # of generation, which takes its options from generation_config.json and from its caller
+    "bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "decoder_start_token_id", "forced_bos_token_id",
+    "forced_eos_token_id", "max_length", "min_length", "max_new_tokens", "do_sample", "temperature", "top_k",
+    "top_p", "typical_p", "num_beams", "num_beam_groups", "num_return_sequences", "diversity_penalty",
+    "length_penalty", "repetition_penalty", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size",
+    "early_stopping", "bad_words_ids", "begin_suppress_tokens", "suppress_tokens",
+    "exponential_decay_length_penalty", "remove_invalid_values", "output_scores", "return_dict_in_generate",
+    "cross_attention_hidden_size", "tf_legacy_loss", "use_bfloat16",
+}  # fmt: skip
+_ROPE = {
+    "factor": "rope_scaling_factor",
+    "low_freq_factor": "rope_low_freq_factor",
+    "high_freq_factor": "rope_high_freq_factor",
+    "original_max_position_embeddings": "rope_original_length",
+}
+
+
+def config_of(data: Mapping[str, Any]) -> ModelConfig:
+    """The configuration that a config.json describes.
+
+    Raises InputError where it is of a model that this transformer does not compute, by the name of the key that says
+    so; an unknown key is refused, too, for it may change the result.
+    """
+    data = {key: value for key, value in data.items() if value is not None or key == "sliding_window"}
+    kind = data.get("model_type")
+    if not isinstance(kind, str) or kind not in DEFAULTS:
+        raise InputError(f"model_type is {kind!r}; supported are {', '.join(DEFAULTS)}")
+    architectures = data.get("architectures", ["ForCausalLM"])
+    if not isinstance(architectures, list) or not any(str(name).endswith("ForCausalLM") for name in architectures):
+        raise InputError(f"architectures is {architectures!r}; expected one that ends with ForCausalLM")
+    _refuse_others(data, {*_READ, *_HARMLESS}, "")
+    missing = [key for key in _REQUIRED if key not in data]
+    if missing:
+        raise InputError(f"missing {', '.join(missing)}")
+    values = {**DEFAULTS[kind], **data}
+    _refuse_sliding_window(values)
+    if kind != "llama" and values["attention_bias"]:
+        raise InputError(f"attention_bias is {values['attention_bias']!r}, which {kind} does not have")
+    fields = {
+        "n_kv_heads": values["num_key_value_heads"],
+        "head_dim": values.get("head_dim"),
+        "norm_eps": values["rms_norm_eps"],
+        "max_seq_len": values["max_position_embeddings"],
+        "tied_embeddings": values["tie_word_embeddings"],
+        "qkv_bias": kind == "qwen2" or values["attention_bias"],
+        "wo_bias": values["attention_bias"],
+        **{field: values[key] for key, field in _REQUIRED.items()},
+        **_rope_fields(values),
+    }
+    return ModelConfig(**{field: value for field, value in fields.items() if value is not None})
+
+
+def _refuse_others(data: Mapping[str, Any], known: set[str], prefix: str) -> None:
+    for key, value in data.items():
+        if key in _NEUTRAL:
+            if value != _NEUTRAL[key]:
+                raise InputError(f"{prefix}{key} is {value!r}, which is not supported; only {_NEUTRAL[key]!r} is")
+        elif key not in known and not key.startswith("_"):
+            raise InputError(f"{prefix}{key} (which is {value!r}) is not known; it may change what the model computes")
+
+
+def _refuse_sliding_window(values: Mapping[str, Any]) -> None:
+    window = values.get("sliding_window") if values.get("use_sliding_window", True) else None
+    context = values["max_position_embeddings"]
+    if window is not None and not (isinstance(window, int) and isinstance(context, int) and window >= context):
+        raise InputError(
+            f"sliding_window is {window!r}, less than the context of {context!r} tokens,"
+            " which is not supported; set max_position_embeddings to it to do without what lies beyond"
+        )
+    kinds = values.get("layer_types", [])
+    if not isinstance(kinds, list) or any(kind != "full_attention" for kind in kinds):
+        raise InputError("layer_types has others than full_attention, which is not supported")
+
+
+def _rope_fields(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The rotary embedding: rope_theta and rope_scaling, or transformers 5's rope_parameters with both."""
+    key = "rope_scaling" if values.get("rope_scaling") else "rope_parameters"
+    rope = values.get(key, {})
+    if not isinstance(rope, dict):
+        raise InputError(f"{key} is {rope!r}; expected an object")
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    theta = {"rope_theta": rope.get("rope_theta", values["rope_theta"])}
+    if kind not in ("default", "llama3"):
+        raise InputError(f"{key} is of type {kind!r}, which is not supported; default and llama3 are")
+    rope = {name: value for name, value in rope.items() if value is not None}
+    _refuse_others(rope, {"rope_type", "type", "rope_theta", *_ROPE}, f"{key}: ")
+    if kind == "default":
+        return theta
+    missing = [name for name in _ROPE if name not in rope and name != "original_max_position_embeddings"]
+    if missing:
+        raise InputError(f"{key}: missing {', '.join(missing)}")
+    scaling = {"original_max_position_embeddings": values["max_position_embeddings"], **rope}
+    return {"use_scaled_rope": True, **theta, **{field: scaling[name] for name, field in _ROPE.items()}}
+
+
+def config_json(config: ModelConfig, dtype: torch.dtype) -> dict[str, Any]:
+    """The config.json of a model; rotary embeddings in the spelling that all versions of transformers read.
+
+    Raises InputError where no model type there has these parts.
+    """
+    if config.wo_bias and not config.qkv_bias:
+        raise InputError("a bias on wo alone is in none of Hugging Face's Llamas; write the native format")
+    if config.dim % config.n_heads:
+        raise InputError(f"Hugging Face's Llama wants dim ({config.dim}) divisible by n_heads ({config.n_heads})")
+    qwen = config.qkv_bias and not config.wo_bias
+    data = {
+        "architectures": ["Qwen2ForCausalLM" if qwen else "LlamaForCausalLM"],
+        "model_type": "qwen2" if qwen else "llama",
+        **{key: getattr(config, field) for key, field in _REQUIRED.items()},
+        "num_key_value_heads": config.n_kv_heads,
+        "head_dim": config.head_dim,
+        "hidden_act": "silu",
+        "rms_norm_eps": config.norm_eps,
+        "max_position_embeddings": config.max_seq_len,
+        "rope_theta": config.rope_theta,
+        "rope_scaling": None,
+        "tie_word_embeddings": config.tied_embeddings,
+        "torch_dtype": str(dtype).removeprefix("torch."),
+        "use_cache": True,
+    }
+    if config.use_scaled_rope:
+        data["rope_scaling"] = {
+            "rope_type": "llama3",
+            **{name: getattr(config, field) for name, field in _ROPE.items()},
+        }
+    if qwen:
+        return data | {"use_sliding_window": False}
+    return data | {"attention_bias": config.wo_bias, "mlp_bias": False}
+
+
+# --- reading and writing ---
+
+
+def recognises(path: Path) -> bool:
+    """Whether this is a directory of this format, or its config.json, or a file of weights in it."""
+    directory = path if path.is_dir() else path.parent
+    if not path.is_dir() and path.name != CONFIG and path.suffix not in (".safetensors", ".bin", ".json"):
+        return False
+    if not (directory / CONFIG).is_file():
+        return False
+    return bool(_weights_in(directory)) or not any(directory.glob("*.gguf"))
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """What `recognises` accepts, opened. Raises InputError where it is not all there, and for pickled weights."""
+    directory = path if path.is_dir() else path.parent
+    data = read_json(directory / CONFIG)
+    config = named(directory / CONFIG, config_of, data)
+    files = _files(directory)
+    dtypes = {metas_name(name): dtype for file in files for name, dtype in read_dtypes(file).items()}
+    return Checkpoint(
+        config=config,
+        dtype=dtypes.get(EMBEDDINGS) or torch.float32,
+        source=files[0] if len(files) == 1 else directory,
+        tokenizer=directory,
+        tensors=lambda: _tensors(files, config),
+        name_of=their_name,
+        **read_companions(directory, data),
+    )
+
+
+def _weights_in(directory: Path) -> list[Path]:
+    patterns = ("*.safetensors", f"*{INDEX}", _PICKLES, "*.incomplete")
+    return sorted(path for pattern in patterns for path in directory.glob(pattern))
+
+
+def _files(directory: Path) -> list[Path]:
+    """The files of the weights, of which none is missing."""
+    if (directory / WEIGHTS).is_file():
+        return [directory / WEIGHTS]
+    index = directory / INDEX
+    if index.is_file():
+        places = read_json(index).get("weight_map")
+        if not isinstance(places, dict) or not places or not all(_is_file_name(name) for name in places.values()):
+            raise InputError(f"{index}: no weight_map from tensors to files of this directory; fetch it again")
+        files = [directory / name for name in sorted(set(places.values()))]
+        missing = [file.name for file in files if not file.is_file()]
+        if missing:
+            raise InputError(
+                f"{directory}: {len(missing)} of {len(files)} files of weights missing, such as {missing[0]};"
+                " the download is not complete, so run it again"
+            )
+        return files
+    found = _weights_in(directory)
+    if any(path.suffix in (".safetensors", ".incomplete") for path in found):
+        raise InputError(
+            f"{directory}: {found[0].name}, but neither {WEIGHTS} nor {INDEX}; the download is not complete, so run it"
+            " again"
+        )
+    if found:
+        raise InputError(
+            f"{found[0]}: pickled weights, which may hold code and are not read; fetch the repository's safetensors, or"
+            " open it with transformers and save_pretrained() it again"
+        )
+    raise InputError(f"{directory}: {CONFIG}, but no weights; expected {WEIGHTS}, or {INDEX} with its files")
+
+
+def _is_file_name(name: Any) -> bool:
+    return isinstance(name, str) and name.endswith(".safetensors") and Path(name).name == name
+
+
+def _tensors(files: list[Path], config: ModelConfig) -> Iterator[tuple[str, Tensor]]:
+    for file in files:
+        for their, tensor in read_tensors(file):
+            if not their.endswith(_DERIVED):
+                name = metas_name(their)
+                if name == their:
+                    raise InputError(f"{file}: a tensor {their!r} that a model of this configuration does not have")
+                yield name, interleaved(tensor, config.head_dim) if _is_rotated(name) else tensor
+
+
+def write(checkpoint: Checkpoint, path: Path, shard_bytes: int = SHARD_BYTES) -> None:
+    """Write a directory that opens in transformers, the weights last, and one tensor of them in memory at a time.
+
+    Weights of more than shard_bytes are divided into several files, none larger, as far as single tensors allow.
+    """
+    config = checkpoint.config
+    data = config_json(config, checkpoint.dtype)
+    path.mkdir(parents=True, exist_ok=True)
+    write_companions(checkpoint, path)
+    complete_for_transformers(checkpoint, path)
+    write_json(path / CONFIG, data)
+    shapes = {their_name(name): shape for name, shape in expected_shapes(config).items()}
+    shards = _divided(shapes, checkpoint.dtype.itemsize, shard_bytes)
+    count = len(shards)
+    files = {path / (f"model-{n:05}-of-{count:05}.safetensors" if count > 1 else WEIGHTS): shard
+             for n, shard in enumerate(shards, 1)}  # fmt: skip
+    write_tensors(files, checkpoint.dtype, _theirs(checkpoint))
+    if count > 1:
+        size = sum(shape.numel() for shape in shapes.values()) * checkpoint.dtype.itemsize
+        places = {name: file.name for file, shard in files.items() for name in shard}
+        write_json(path / INDEX, {"metadata": {"total_size": size}, "weight_map": places})
+
+
+def _theirs(checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor]]:
+    for name, tensor in checked_tensors(checkpoint):
+        yield their_name(name), halved(tensor, checkpoint.config.head_dim) if _is_rotated(name) else tensor
+
+
+def _divided(shapes: Mapping[str, torch.Size], itemsize: int, limit: int) -> list[dict[str, torch.Size]]:
+    shards: list[dict[str, torch.Size]] = [{}]
+    size = 0
+    for name, shape in shapes.items():
+        bytes = shape.numel() * itemsize
+        if shards[-1] and size + bytes > limit:
+            shards.append({})
+            size = 0
+        shards[-1][name] = shape
+        size += bytes
+    return shards
