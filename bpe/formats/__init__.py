@@ -1,11 +1,13 @@
 """Tokenizer files: one module for each format, told apart by content when read and by suffix when written.
 
 A format is a module with ``matches(content)``, ``read(...)`` and ``render(tokenizer)``, and one line in ``FORMATS``.
+Content is bytes, but for a GGUF, which may be larger than memory and is mapped.
 """
 
 from __future__ import annotations
 
 import gzip
+import mmap
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,15 +16,15 @@ from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from ..files import write_atomically
-from . import huggingface, tiktoken
+from . import gguf, huggingface, tiktoken
 
 if TYPE_CHECKING:
     from ..tokenizer import Tokenizer
 
-FORMATS: dict[str, ModuleType] = {"huggingface": huggingface, "tiktoken": tiktoken}
+FORMATS: dict[str, ModuleType] = {"huggingface": huggingface, "tiktoken": tiktoken, "gguf": gguf}
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer.tiktoken")
 """What a directory is searched for, in this order."""
-SUFFIXES = {".json": "huggingface", ".model": "tiktoken", ".tiktoken": "tiktoken"}
+SUFFIXES = {".json": "huggingface", ".model": "tiktoken", ".tiktoken": "tiktoken", ".gguf": "gguf"}
 
 
 def read_tokenizer(
@@ -37,7 +39,7 @@ def read_tokenizer(
         raise InputError(f"{path}: {error}") from error
 
 
-def open_tokenizer(path: Path) -> tuple[Path, str, bytes]:
+def open_tokenizer(path: Path) -> tuple[Path, str, bytes | mmap.mmap]:
     """The tokenizer file at a path, or in the directory there: its path, the name of its format, and its content.
 
     Raises:
@@ -46,8 +48,8 @@ def open_tokenizer(path: Path) -> tuple[Path, str, bytes]:
     """
     if path.is_dir():
         path = find_tokenizer(path)
-    content = path.read_bytes()
-    if content[:2] == b"\x1f\x8b":
+    content = _content(path)
+    if isinstance(content, bytes) and content[:2] == b"\x1f\x8b":
         try:
             content = gzip.decompress(content)
         except (OSError, EOFError, zlib.error) as error:
@@ -55,11 +57,17 @@ def open_tokenizer(path: Path) -> tuple[Path, str, bytes]:
     for name, format in FORMATS.items():
         if format.matches(content):
             return path, name, content
-    raise InputError(f"{path}: not a tokenizer file; expected a tokenizer.json or a tiktoken vocabulary")
+    raise InputError(f"{path}: not a tokenizer file; expected a tokenizer.json, a tiktoken vocabulary or a GGUF")
+
+
+def _content(path: Path) -> bytes | mmap.mmap:
+    with open(path, "rb") as file:
+        begin = file.read(4)
+        return gguf.mapped(path) if gguf.matches(begin) else begin + file.read()
 
 
 def find_tokenizer(directory: Path) -> Path:
-    """The tokenizer's file in a directory: one of the usual names, or else the only tokenizer.*
+    """The tokenizer's file in a directory: one of the usual names, or else the only tokenizer.* or *.gguf
 
     Raises:
         InputError: there is none, or more than one of no usual name.
@@ -67,7 +75,9 @@ def find_tokenizer(directory: Path) -> Path:
     for name in TOKENIZER_FILES:
         if (directory / name).is_file():
             return directory / name
-    others = sorted(path for path in directory.glob("tokenizer.*") if path.is_file())
+    others = sorted(path for path in directory.glob("tokenizer.*") if path.is_file()) or sorted(
+        directory.glob("*.gguf")
+    )
     if len(others) == 1:
         return others[0]
     found = f"found {', '.join(path.name for path in others)}" if others else "found none"

@@ -50,8 +50,6 @@ def read(
     Raises:
         ValueError: damaged JSON, a part that is missing, or a kind of tokenizer whose ids we could not give exactly.
     """
-    from ..tokenizer import Tokenizer
-
     try:
         data = json.loads(content)
     except ValueError as error:
@@ -68,16 +66,40 @@ def read(
     elif special_tokens is not None:
         specials = {token: specials[token] for token in special_tokens if token in specials}
 
+    ordinary = {text: id for text, id in vocabulary.items() if not (text in specials and specials[text] == id)}
+    chosen = find_pattern(pattern) if pattern is not None else _pattern_of(data)
+    merges_only = not model.get("ignore_merges")
+    tokenizer = from_vocabulary(name.removesuffix(".json"), chosen, ordinary, specials, merges_only)
+    if special_tokens is None:
+        _refuse_renumbered(specials, vocabulary)
+    check_merges(tokenizer, _member(model, "merges", list), vocabulary)
+    unknown = tokenizer.unknown_bytes.translate(None, _NOT_IN_UTF8)
+    if unknown and model.get("unk_token") is not None:
+        raise InputError(
+            f"{len(unknown)} bytes, such as {unknown[:1]!r}, have no token and become {model['unk_token']!r}"
+            " (unk_token), which is not supported"
+        )
+    return tokenizer
+
+
+def from_vocabulary(
+    name: str, pattern: Pattern, vocabulary: Mapping[str, Any], special_tokens: Mapping[str, int], merges_only: bool
+) -> Tokenizer:
+    """A tokenizer from tokens whose bytes are written as `byte_characters`, and their ids.
+
+    Raises:
+        ValueError: a token that is not written so, an id that is none or stands twice, or no token.
+    """
+    from ..tokenizer import Tokenizer
+
     # Characters below U+0100 that stand for no byte, such as the space, become one that is not in Latin-1 either.
     to_bytes = dict.fromkeys(range(0x100), 0xFFFF)
     to_bytes |= {ord(character): byte for byte, character in enumerate(byte_characters())}
     tokens = []
     ids = array("I")
     for text, id in vocabulary.items():
-        if text in specials and specials[text] == id:
-            continue
         if not _is_id(id):
-            raise InputError(f'the token {text!r} of "vocab" has the id {id!r}, which is no id')
+            raise InputError(f"the token {text!r} of the vocabulary has the id {id!r}, which is no id")
         try:
             tokens.append(bytes(text.translate(to_bytes), "latin-1") if text else b"")
         except UnicodeEncodeError:
@@ -86,32 +108,15 @@ def read(
             ) from None
         ids.append(id)
     if not tokens:
-        raise InputError('"vocab" is empty')
+        raise InputError("the vocabulary is empty")
     offsets = array("Q", [0])
     position = 0
     for token in tokens:
         position += len(token)
         offsets.append(position)
-    chosen = find_pattern(pattern) if pattern is not None else _pattern_of(data)
-    tokenizer = Tokenizer._from_arrays(
-        name.removesuffix(".json"),
-        chosen,
-        b"".join(tokens),
-        memoryview(offsets),
-        memoryview(ids),
-        specials,
-        merges_only=not model.get("ignore_merges"),
+    return Tokenizer._from_arrays(
+        name, pattern, b"".join(tokens), memoryview(offsets), memoryview(ids), special_tokens, merges_only
     )
-    if special_tokens is None:
-        _refuse_renumbered(specials, vocabulary)
-    _check_merges(tokenizer, model, vocabulary)
-    unknown = tokenizer.unknown_bytes.translate(None, _NOT_IN_UTF8)
-    if unknown and model.get("unk_token") is not None:
-        raise InputError(
-            f"{len(unknown)} bytes, such as {unknown[:1]!r}, have no token and become {model['unk_token']!r}"
-            " (unk_token), which is not supported"
-        )
-    return tokenizer
 
 
 def render(tokenizer: Tokenizer) -> bytes:
@@ -277,21 +282,21 @@ def _pattern_of(data: dict[str, Any]) -> Pattern:
     )
 
 
-def _is_token(value: object, vocabulary: dict[str, int]) -> bool:
+def _is_token(value: object, vocabulary: Mapping[str, int]) -> bool:
     return isinstance(value, str) and value in vocabulary
 
 
-def _check_merges(tokenizer: Tokenizer, model: dict[str, Any], vocabulary: dict[str, int]) -> None:
+def check_merges(tokenizer: Tokenizer, merges: Sequence[Any], vocabulary: Mapping[str, int]) -> None:
     """Refuse a file whose merges would give other ids than merging by rank.
 
     Our core merges whatever joins to a token, lowest id first. That is the same as applying the file's merges in their
     order if the pairs that can ever merge are all among them, in the order of their ids.
     """
     position_of: dict[tuple[int, int], int] = {}
-    for position, merge in enumerate(_member(model, "merges", list)):
+    for position, merge in enumerate(merges):
         parts = merge.split(" ") if isinstance(merge, str) else merge
         if not isinstance(parts, list) or len(parts) != 2 or not all(_is_token(part, vocabulary) for part in parts):
-            raise InputError(f'entry {position} of "merges", {merge!r}, is not a pair of tokens')
+            raise InputError(f"entry {position} of the merges, {merge!r}, is not a pair of tokens")
         position_of[vocabulary[parts[0]], vocabulary[parts[1]]] = position
     previous = -1
     pairs = tokenizer._core.pairs().reshape(-1, 3).tolist()

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from bpe.errors import InputError
-from model.checkpoint import huggingface, meta, native
+from model.checkpoint import gguf, huggingface, meta, native
 from model.checkpoint.assemble import EMBEDDINGS, Checkpoint, assemble, expected_shapes
 from model.checkpoint.companions import read_companions
 from model.transformer import Transformer
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Checkpoint", "convert", "format_of", "load", "open_checkpoint", "save"]
 
-FORMATS: dict[str, ModuleType] = {"native": native, "meta": meta, "huggingface": huggingface}
+FORMATS: dict[str, ModuleType] = {"gguf": gguf, "native": native, "meta": meta, "huggingface": huggingface}
 SUFFIXES = {".gguf": "gguf"}
 """What a file is written as; without one of these, a directory is written."""
 
@@ -100,7 +100,7 @@ def save(
         dtype=weights[EMBEDDINGS].dtype,
         source=Path(path),
         tokenizer=tokenizer,
-        tensors=weights.items,
+        tensors=lambda dtype: weights.items(),
         **(read_companions(tokenizer) if tokenizer.is_dir() else {}),
     )
     _writer(path, format, "native").write(checkpoint, Path(path))
@@ -134,8 +134,8 @@ def convert(
     checkpoint = open_checkpoint(locate(os.fspath(source)))
     total = len(expected_shapes(checkpoint.config))
 
-    def tensors() -> Iterator[tuple[str, Tensor]]:
-        for done, named_tensor in enumerate(checkpoint.tensors(), 1):
+    def tensors(dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
+        for done, named_tensor in enumerate(checkpoint.tensors(dtype), 1):
             yield named_tensor
             if progress is not None:
                 progress(min(done, total), total)

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from bpe.errors import InputError
 from model.config import ModelConfig
@@ -32,8 +33,9 @@ class Checkpoint:
     """The file, or the directory, that messages about the weights name."""
     tokenizer: Path
     """What `Tokenizer.from_file` reads."""
-    tensors: Callable[[], Iterable[tuple[str, Tensor]]]
-    """The tensors one after the other, under Meta's names and in Meta's order of queries and keys: mapped, or made when
+    tensors: Callable[[torch.dtype], Iterable[tuple[str, Tensor]]]
+    """The tensors one after the other, given the dtype that they are wanted in, which only those that have to be computed
+    need have. They are under Meta's names and in Meta's order of queries and keys: mapped, or made when
     their turn comes and not kept."""
     chat_template: str | None = None
     """The jinja template that dialogs are written with, where the checkpoint has one."""
@@ -73,10 +75,27 @@ def read_params(path: Path) -> ModelConfig:
     return named(path, ModelConfig.from_params, read_json(path))
 
 
+_DRAWING = (nn.init.normal_, nn.init.kaiming_uniform_, nn.init.uniform_, Tensor.normal_, Tensor.uniform_)
+
+
+class _WithoutStartValues(TorchFunctionMode):
+    """Leaves out what would be overwritten. To draw numbers on the meta device, torch imports 800 modules, 74 MB."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return None if func in _DRAWING else func(*args, **(kwargs or {}))
+
+
+def shell(config: ModelConfig) -> Transformer:
+    """A model whose weights have shapes, but neither values nor memory."""
+    with torch.device("meta"), _WithoutStartValues():
+        return Transformer(config)
+
+
 def expected_shapes(config: ModelConfig) -> dict[str, torch.Size]:
     """Names and shapes of a model's tensors, in the model's order; tied embeddings once."""
-    with torch.device("meta"):
-        shapes = {name: tensor.shape for name, tensor in Transformer(config).state_dict().items()}
+    shapes = {name: tensor.shape for name, tensor in shell(config).state_dict().items()}
     if config.tied_embeddings:
         del shapes[TIED]
     return shapes
@@ -97,7 +116,7 @@ def checked_tensors(
     missing = dict.fromkeys(expected)
     seen: set[str] = set()
     twin: Tensor | None = None
-    for name, tensor in checkpoint.tensors():
+    for name, tensor in checkpoint.tensors(dtype):
         theirs = checkpoint.name_of(name)
         shape = tied.get(name) or expected.get(name)
         if shape is None:
@@ -144,8 +163,7 @@ def assemble(checkpoint: Checkpoint, dtype: torch.dtype | None, device: torch.de
     weights = dict(checked_tensors(checkpoint, dtype, device))
     if checkpoint.config.tied_embeddings:
         weights[TIED] = weights[EMBEDDINGS]
-    with torch.device("meta"):
-        model = Transformer(checkpoint.config)
+    model = shell(checkpoint.config)
     model.load_state_dict(weights, assign=True)
     if checkpoint.config.tied_embeddings:
         model.output.weight = model.tok_embeddings.weight

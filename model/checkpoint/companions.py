@@ -82,10 +82,8 @@ def complete_for_transformers(checkpoint: Checkpoint, directory: Path) -> None:
     if all((directory / name).is_file() for name in (TOKENIZER, GENERATION)):
         return
     tokenizer = read_tokenizer(checkpoint)
-    specials = tokenizer.special_tokens
-    texts = {id: text for text, id in specials.items()}
-    bos = specials.get(BEGIN_TOKEN) if checkpoint.bos is None else checkpoint.bos
-    eos = checkpoint.eos or tuple(specials[text] for text in END_TOKENS if text in specials)
+    bos, eos = begin_and_end(checkpoint, tokenizer)
+    texts = {id: text for text, id in tokenizer.special_tokens.items()}
     if not (directory / TOKENIZER).is_file():
         first = {"bos_token": [] if bos is None else [bos], "eos_token": eos[:1]}
         write_json(
@@ -100,6 +98,13 @@ def complete_for_transformers(checkpoint: Checkpoint, directory: Path) -> None:
         )
     if not (directory / GENERATION).is_file():
         write_json(directory / GENERATION, _generation(bos, eos))
+
+
+def begin_and_end(checkpoint: Checkpoint, tokenizer: Tokenizer) -> tuple[int | None, tuple[int, ...]]:
+    """The ids that begin and end a text: those that the checkpoint names, else the usual ones that the tokenizer has."""
+    specials = tokenizer.special_tokens
+    bos = specials.get(BEGIN_TOKEN) if checkpoint.bos is None else checkpoint.bos
+    return bos, checkpoint.eos or tuple(specials[text] for text in END_TOKENS if text in specials)
 
 
 def read_tokenizer(checkpoint: Checkpoint) -> Tokenizer:

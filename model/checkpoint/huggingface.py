@@ -286,7 +286,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
         dtype=dtypes.get(EMBEDDINGS) or torch.float32,
         source=files[0] if len(files) == 1 else directory,
         tokenizer=directory,
-        tensors=lambda: _tensors(files, config),
+        tensors=lambda dtype: _tensors(files, config),
         name_of=their_name,
         **read_companions(directory, data),
     )

@@ -64,7 +64,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
             config = dataclasses.replace(config, tied_embeddings=False)
     dtype = embeddings[0].dtype if embeddings else torch.float32
     return Checkpoint(
-        config, dtype, source, directory, lambda: _joined(source, shards, config), **read_companions(directory)
+        config, dtype, source, directory, lambda dtype: _joined(source, shards, config), **read_companions(directory)
     )
 
 

@@ -30,7 +30,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
         dtype=read_dtypes(weights).get(EMBEDDINGS) or torch.float32,
         source=weights,
         tokenizer=directory,
-        tensors=lambda: read_tensors(weights),
+        tensors=lambda dtype: read_tensors(weights),
         **read_companions(directory),
     )
 

@@ -1,0 +1,373 @@
+"""llama.cpp's format: one .gguf file with configuration, tokenizer and weights, these often quantized."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bpe.errors import InputError
+from bpe.files import replacing
+from bpe.formats.gguf import MAGIC, Container, lay_out, tokenizer_metadata
+from model.checkpoint.assemble import Checkpoint, checked_tensors, expected_shapes
+from model.checkpoint.companions import begin_and_end, read_tokenizer
+from model.checkpoint.huggingface import interleaved
+from model.checkpoint.quants import PLAIN, QUANTIZED, dequantize, scratch
+from model.config import ModelConfig
+from model.transformer import rope_frequencies
+
+DESCRIPTION = "a .gguf file"
+_FILE_TYPES = {torch.float32: ("F32", 0), torch.float16: ("F16", 1), torch.bfloat16: ("BF16", 32)}
+
+# --- names ---
+
+_NAMES = {
+    "tok_embeddings": "token_embd",
+    "norm": "output_norm",
+    "output": "output",
+    "attention.wq": "attn_q",
+    "attention.wk": "attn_k",
+    "attention.wv": "attn_v",
+    "attention.wo": "attn_output",
+    "feed_forward.w1": "ffn_gate",
+    "feed_forward.w2": "ffn_down",
+    "feed_forward.w3": "ffn_up",
+    "attention_norm": "attn_norm",
+    "ffn_norm": "ffn_norm",
+}
+_METAS = {theirs: metas for metas, theirs in _NAMES.items()}
+_ROTATED = ("attention.wq", "attention.wk")
+_EMBEDDINGS = "token_embd.weight"
+_ROPE_DIVISORS = "rope_freqs.weight"  # follows from the configuration
+
+
+def their_name(name: str) -> str:
+    """llama.cpp's name of a tensor.
+
+    >>> their_name("layers.3.attention.wq.weight")
+    'blk.3.attn_q.weight'
+    """
+    return _renamed(name, "layers", "blk", _NAMES)
+
+
+def metas_name(name: str) -> str:
+    """Meta's name of a tensor; a name that is not known stays as it is."""
+    return _renamed(name, "blk", "layers", _METAS)
+
+
+def _renamed(name: str, prefix: str, other_prefix: str, names: Mapping[str, str]) -> str:
+    stem, _, suffix = name.rpartition(".")
+    begin, _, rest = stem.partition(".")
+    number, _, part = rest.partition(".")
+    if begin == prefix and number.isdecimal() and part in names:
+        return f"{other_prefix}.{number}.{names[part]}.{suffix}"
+    return f"{names[stem]}.{suffix}" if stem in names else name
+
+
+# --- configuration ---
+
+# Architecture -> whether queries and keys have a bias, and the numbers that are rotated together stand half a head
+# apart instead of side by side.
+_ARCHITECTURES = {"llama": False, "qwen2": True}
+_WRITTEN = "llama"
+
+_FIELDS = {
+    "embedding_length": "dim",
+    "block_count": "n_layers",
+    "attention.head_count": "n_heads",
+    "attention.head_count_kv": "n_kv_heads",
+    "attention.key_length": "head_dim",
+    "feed_forward_length": "hidden_dim",
+    "vocab_size": "vocab_size",
+    "attention.layer_norm_rms_epsilon": "norm_eps",
+    "rope.freq_base": "rope_theta",
+    "context_length": "max_seq_len",
+}
+_REQUIRED = (
+    *("embedding_length", "block_count", "attention.head_count", "feed_forward_length", "context_length"),
+    "attention.layer_norm_rms_epsilon",
+)
+_MOST_PARAMETERS = 2**48
+# Keys that change the result unless they have one of these values.
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "expert_count": (0,), "expert_used_count": (0,), "attention.causal": (True,),
+    "rope.scaling.type": ("none", "linear", "yarn"), "rope.scaling.factor": (0.0, 1.0), "rope.scale_linear": (1.0,), "rope.scaling.attn_factor": (1.0,),
+    "rope.scaling.yarn_log_multiplier": (0.0,), "logit_scale": (0.0, 1.0), "attention.clamp_kqv": (0.0,),
+    "embedding_scale": (0.0, 1.0), "residual_scale": (0.0, 1.0), "attention.scale": (0.0,),
+}  # fmt: skip
+# Those that are looked at elsewhere, and those that change nothing.
+_OTHERS = (
+    *("attention.value_length", "rope.dimension_count", "attention.sliding_window"),
+    *("rope.scaling.original_context_length", "rope.scaling.finetuned", "tensor_data_layout"),
+)
+
+
+def config_of(container: Container) -> ModelConfig:
+    """The configuration in a file's metadata.
+
+    Raises InputError where it is of a model that this transformer does not compute, by the name of the key that says
+    so; an unknown key is refused, too, for it may change the result.
+    """
+    metadata = container.metadata
+    architecture = metadata.get("general.architecture")
+    if not isinstance(architecture, str) or architecture not in _ARCHITECTURES:
+        raise InputError(f"general.architecture is {architecture!r}; supported are {', '.join(_ARCHITECTURES)}")
+    prefix = f"{architecture}."
+    values = {key[len(prefix) :]: _single(key, value) for key, value in metadata.items() if key.startswith(prefix)}
+    _refuse_others(prefix, values)
+    missing = [prefix + key for key in _REQUIRED if key not in values]
+    if missing:
+        raise InputError(f"missing {', '.join(missing)}")
+    if "vocab_size" not in values and _EMBEDDINGS in container.tensors:
+        values["vocab_size"] = container.tensors[_EMBEDDINGS].shape[0]
+    fields = {"rope_theta": 10000.0, **{field: values[key] for key, field in _FIELDS.items() if key in values}}
+    biased = _ARCHITECTURES[architecture] or "blk.0.attn_q.bias" in container.tensors
+    config = ModelConfig(
+        **fields,
+        tied_embeddings="output.weight" not in container.tensors,
+        qkv_bias=biased,
+        wo_bias="blk.0.attn_output.bias" in container.tensors,
+    )
+    if config.n_parameters > _MOST_PARAMETERS:  # torch cannot even name the size of a much larger tensor
+        raise InputError(f"a model of {config.n_parameters:,} parameters; the file is damaged")
+    _refuse_other_attention(prefix, values, config)
+    return _with_rope_scaling(container, config)
+
+
+def _single(key: str, value: Any) -> Any:
+    """A value as it was meant: 1e-5 for 9.99999974737875e-06, which is the float32 next to it."""
+    if isinstance(value, (list, memoryview)):
+        raise InputError(f"{key} differs from layer to layer, which is not supported")
+    if isinstance(value, float):
+        with np.errstate(over="ignore"):
+            narrow = np.float32(value)
+        if float(narrow) == value:
+            return float(str(narrow))
+    return value
+
+
+def _refuse_others(prefix: str, values: Mapping[str, Any]) -> None:
+    for key, value in values.items():
+        if key in _NEUTRAL:
+            if value not in _NEUTRAL[key]:
+                raise InputError(f"{prefix}{key} is {value!r}, which is not supported; only {_NEUTRAL[key][-1]!r} is")
+        elif key not in _FIELDS and key not in _OTHERS:
+            raise InputError(f"{prefix}{key} (which is {value!r}) is not known; it may change what the model computes")
+
+
+def _refuse_other_attention(prefix: str, values: Mapping[str, Any], config: ModelConfig) -> None:
+    for key in ("rope.dimension_count", "attention.value_length"):
+        if values.get(key, config.head_dim) != config.head_dim:
+            raise InputError(
+                f"{prefix}{key} is {values[key]!r}, but a head has {config.head_dim} numbers; only the same is supported"
+            )
+    window = values.get("attention.sliding_window", 0)
+    if window and not (isinstance(window, int) and window >= config.max_seq_len):
+        raise InputError(
+            f"{prefix}attention.sliding_window is {window!r}, less than the context of {config.max_seq_len} tokens,"
+            " which is not supported"
+        )
+
+
+def _with_rope_scaling(container: Container, config: ModelConfig) -> ModelConfig:
+    """The configuration with Llama 3.1's slowed rotation if the file has a tensor of what frequencies are divided by.
+
+    The tensor follows from four numbers, of which three are the same in all of Meta's models, so that the fourth, the
+    factor, can be had from any pair that is slowed. Raises InputError where these do not give the whole tensor again.
+    """
+    if _ROPE_DIVISORS not in container.tensors:
+        return config
+    info = container.tensors[_ROPE_DIVISORS]
+    if info.type != "F32" or info.shape != (config.head_dim // 2,):
+        raise InputError(f"{_ROPE_DIVISORS} is {info.type} {list(info.shape)}, expected F32 [{config.head_dim // 2}]")
+    divisors = np.frombuffer(container.data(_ROPE_DIVISORS), np.float32).astype(np.float64)
+    if np.array_equal(divisors, np.ones_like(divisors)):
+        return config
+    # A divisor is 1 / (kept + (1 - kept) / factor), where kept is what a factor beyond all bounds leaves.
+    slowest = dataclasses.replace(config, use_scaled_rope=True, rope_scaling_factor=1e300)
+    kept = rope_frequencies(slowest)[-1] / rope_frequencies(config)[-1]
+    with np.errstate(all="ignore"):
+        factor = round(float((1 - kept) / (1 / divisors[-1] - kept)), 3)
+    if math.isfinite(factor) and factor > 0:
+        scaled = dataclasses.replace(config, use_scaled_rope=True, rope_scaling_factor=factor)
+        if np.allclose(divisors, rope_divisors(scaled), rtol=1e-4):
+            return scaled
+    raise InputError(f"{_ROPE_DIVISORS} scales the rotary embedding otherwise than Llama 3.1, which is not supported")
+
+
+def rope_divisors(config: ModelConfig) -> list[float]:
+    """What the scaling of Llama 3.1 divides each frequency of the rotary embedding by: [head_dim / 2]."""
+    plain = rope_frequencies(dataclasses.replace(config, use_scaled_rope=False))
+    return [before / after for before, after in zip(plain, rope_frequencies(config), strict=True)]
+
+
+# --- reading ---
+
+
+def recognises(path: Path) -> bool:
+    """Whether this is a file of this format, or a directory with just one."""
+    return (file := _file(path)) is not None and _begins_with_magic(file)
+
+
+def _file(path: Path) -> Path | None:
+    if not path.is_dir():
+        return path
+    files = sorted(path.glob("*.gguf"))
+    return files[0] if len(files) == 1 else None
+
+
+def _begins_with_magic(path: Path) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return False
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """What `recognises` accepts, opened. Raises InputError for another architecture, and for tensors that are not read."""
+    file = cast(Path, _file(path))
+    container = Container.open(file)
+    try:
+        config = config_of(container)
+        bos, eos = (_ids(container, config, names) for names in (("bos",), ("eos", "eot", "eom")))
+        for name, info in container.tensors.items():
+            if info.type not in PLAIN and info.type not in QUANTIZED:
+                known = ", ".join((*PLAIN, *QUANTIZED))
+                raise InputError(f"{name} is of the type {info.type}, which is not read; those read are {known}")
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from None
+    template = container.metadata.get("tokenizer.chat_template")
+    return Checkpoint(
+        config=config,
+        dtype=_dtype(container),
+        source=file,
+        tokenizer=file,
+        tensors=functools.partial(_tensors, file, container, config),
+        chat_template=template if isinstance(template, str) else None,
+        bos=bos[0] if bos else None,
+        eos=eos,
+        name_of=their_name,
+        stored=_stored(container),
+    )
+
+
+def _ids(container: Container, config: ModelConfig, names: tuple[str, ...]) -> tuple[int, ...]:
+    ids = [container.metadata.get(f"tokenizer.ggml.{name}_token_id") for name in names]
+    for name, id in zip(names, ids, strict=True):
+        if id is not None and not (isinstance(id, int) and 0 <= id < config.vocab_size):
+            raise InputError(f"tokenizer.ggml.{name}_token_id is {id!r}, but there are {config.vocab_size} tokens")
+    return tuple(dict.fromkeys(id for id in ids if id is not None))
+
+
+def _dtype(container: Container) -> torch.dtype:
+    """That of the matrices; norms and biases are float32 in any file."""
+    kinds = {info.type for info in container.tensors.values() if len(info.shape) > 1}
+    if not kinds or any(kind not in PLAIN for kind in kinds):
+        return torch.bfloat16
+    return functools.reduce(torch.promote_types, (PLAIN[kind] for kind in kinds))
+
+
+def _stored(container: Container) -> str:
+    sizes: Counter[str] = Counter()
+    for info in container.tensors.values():
+        sizes[info.type] += info.n_bytes
+    return ", ".join(kind for kind, _ in sizes.most_common())
+
+
+def _tensors(file: Path, container: Container, config: ModelConfig, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a file. The memory that it is mapped to is given back as soon as it has been read."""
+    halved = _ARCHITECTURES[container.metadata["general.architecture"]]
+    room = scratch()
+    for theirs, info in container.tensors.items():
+        if theirs == _ROPE_DIVISORS:
+            continue
+        name = metas_name(theirs)
+        if their_name(name) != theirs:
+            raise InputError(f"{file}: a tensor {theirs!r} that a model of this configuration does not have")
+        release = functools.partial(_release, container, info.offset)
+        tensor = dequantize(container.data(theirs), info.type, dtype, room, release).view(info.shape)
+        if halved and name.rpartition(".")[0].endswith(_ROTATED):
+            tensor = interleaved(tensor, config.head_dim)
+        yield name, tensor
+        if tensor.dtype != dtype:
+            release(0, info.n_bytes)
+
+
+def _release(container: Container, offset: int, begin: int, size: int) -> None:
+    container.release(offset + begin, size)
+
+
+# --- writing ---
+
+
+def write(checkpoint: Checkpoint, path: Path) -> None:
+    """Write a file that llama.cpp opens, one tensor in memory at a time. Norms and biases are float32, as it has them."""
+    config = checkpoint.config
+    if checkpoint.dtype not in _FILE_TYPES:
+        known = ", ".join(map(str, _FILE_TYPES))
+        raise InputError(f"{path}: {checkpoint.dtype} cannot be written as GGUF; give one of {known}")
+    kind, file_type = _FILE_TYPES[checkpoint.dtype]
+    metadata = {
+        "general.architecture": _WRITTEN,
+        "general.type": "model",
+        "general.file_type": file_type,
+        **_config_metadata(config),
+        **_tokenizer_metadata(checkpoint),
+    }
+    shapes = {their_name(name): tuple(shape) for name, shape in expected_shapes(config).items()}
+    tensors = {name: (shape, kind if len(shape) > 1 else "F32") for name, shape in shapes.items()}
+    if config.use_scaled_rope:
+        tensors[_ROPE_DIVISORS] = ((config.head_dim // 2,), "F32")
+    header, places = lay_out(metadata, tensors)
+    with replacing(path) as part, open(part, "wb") as file:
+        file.write(header)
+        for name, tensor in _to_write(checkpoint):
+            info = places[name]
+            written = tensor.to(PLAIN[info.type])
+            if not torch.isfinite(written).all():
+                raise InputError(f"{checkpoint.source}: {name} holds numbers beyond the range of {written.dtype}")
+            file.seek(info.offset)
+            file.write(written.contiguous().flatten().view(torch.uint8).numpy())
+        end = max(info.offset + info.n_bytes for info in places.values())
+        file.truncate(-(-end // 32) * 32)
+
+
+def _to_write(checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor]]:
+    for name, tensor in checked_tensors(checkpoint, torch.float32):
+        yield their_name(name), tensor
+    if checkpoint.config.use_scaled_rope:
+        yield _ROPE_DIVISORS, torch.tensor(rope_divisors(checkpoint.config))
+
+
+def _config_metadata(config: ModelConfig) -> dict[str, Any]:
+    values = {key: getattr(config, field) for key, field in _FIELDS.items()}
+    values |= {"attention.value_length": config.head_dim, "rope.dimension_count": config.head_dim}
+    return {f"{_WRITTEN}.{key}": value for key, value in values.items()}
+
+
+def _tokenizer_metadata(checkpoint: Checkpoint) -> dict[str, Any]:
+    """A GGUF's own, as it is; else what makes one of the tokenizer and of what the checkpoint knows."""
+    source = checkpoint.tokenizer
+    if recognises(source):
+        metadata = Container.open(cast(Path, _file(source))).metadata
+        return {key: value for key, value in metadata.items() if key.startswith("tokenizer.")}
+    tokenizer = read_tokenizer(checkpoint)
+    bos, eos = begin_and_end(checkpoint, tokenizer)
+    metadata = tokenizer_metadata(tokenizer, checkpoint.config.vocab_size)
+    if bos is not None:
+        metadata["tokenizer.ggml.bos_token_id"] = bos
+        metadata["tokenizer.ggml.add_bos_token"] = checkpoint.bos is None
+    if eos:
+        metadata["tokenizer.ggml.eos_token_id"] = eos[0]
+    if checkpoint.chat_template is not None:
+        metadata["tokenizer.chat_template"] = checkpoint.chat_template
+    return metadata
