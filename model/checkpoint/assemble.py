@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from bpe.errors import InputError
 from model.config import ModelConfig
@@ -73,10 +74,24 @@ def read_params(path: Path) -> ModelConfig:
     return named(path, ModelConfig.from_params, read_json(path))
 
 
+class _WithoutStartValues(TorchFunctionMode):
+    """Leaves out what `torch.nn.init` does, which on the meta device imports half of torch first, for no number."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(function, "__module__", None) == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return function(*args, **(kwargs or {}))
+
+
+def empty_model(config: ModelConfig) -> Transformer:
+    """The model without memory for its weights."""
+    with torch.device("meta"), _WithoutStartValues():
+        return Transformer(config)
+
+
 def expected_shapes(config: ModelConfig) -> dict[str, torch.Size]:
     """Names and shapes of a model's tensors, in the model's order; tied embeddings once."""
-    with torch.device("meta"):
-        shapes = {name: tensor.shape for name, tensor in Transformer(config).state_dict().items()}
+    shapes = {name: tensor.shape for name, tensor in empty_model(config).state_dict().items()}
     if config.tied_embeddings:
         del shapes[TIED]
     return shapes
@@ -144,8 +159,7 @@ def assemble(checkpoint: Checkpoint, dtype: torch.dtype | None, device: torch.de
     weights = dict(checked_tensors(checkpoint, dtype, device))
     if checkpoint.config.tied_embeddings:
         weights[TIED] = weights[EMBEDDINGS]
-    with torch.device("meta"):
-        model = Transformer(checkpoint.config)
+    model = empty_model(checkpoint.config)
     model.load_state_dict(weights, assign=True)
     if checkpoint.config.tied_embeddings:
         model.output.weight = model.tok_embeddings.weight
