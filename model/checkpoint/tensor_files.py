@@ -19,6 +19,7 @@ from torch import Tensor
 from bpe.errors import InputError
 from bpe.files import replacing
 
+MAPPED_AT_ONCE = 64 * 2**20
 _NAMES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 _DTYPES = {name: dtype for dtype, name in _NAMES.items()}
 
@@ -36,11 +37,23 @@ def read_dtypes(path: Path) -> dict[str, torch.dtype | None]:
 
 
 def read_tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of a file, mapped: they take no memory until their numbers are looked at."""
+    """The tensors of a file, mapped: they take no memory until their numbers are looked at.
+
+    What was looked at stays in memory as long as any tensor of the same mapping is there, so the file is mapped anew
+    after every `MAPPED_AT_ONCE` bytes: whoever converts the tensors and drops them has the model in memory once.
+    """
+    names = [*read_dtypes(path)]
+    position = 0
     try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            for name in file.keys():  # noqa: SIM118, it is no dictionary
-                yield name, file.get_tensor(name)
+        while position < len(names):
+            with safe_open(path, framework="pt", device="cpu") as file:
+                size = 0
+                while position < len(names) and size < MAPPED_AT_ONCE:
+                    tensor = file.get_tensor(names[position])
+                    size += tensor.nbytes
+                    yield names[position], tensor
+                    del tensor
+                    position += 1
     except (SafetensorError, OSError) as error:
         raise _not_whole(path, error) from None
 

@@ -417,6 +417,18 @@ def test_loaded_weights_are_the_files_own_memory_but_for_those_in_another_order(
     assert copied == {f"layers.{layer}.attention.{w}.weight" for layer in (0, 1) for w in ("wq", "wk")}
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="tells which memory is a file's on Linux only")
+def test_the_file_of_converted_weights_does_not_stay_in_memory(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("model.checkpoint.tensor_files.MAPPED_AT_ONCE", 1)
+    mappings = []
+    for _, tensor in open_checkpoint(saved).tensors():
+        tensor.double()
+        mappings.append(len(mapped_ranges(saved)))
+    assert max(mappings) <= 2
+    del tensor
+    assert not mapped_ranges(saved)
+
+
 def test_no_more_than_one_tensor_is_made_at_a_time_when_writing(saved: Path) -> None:
     checkpoint = open_checkpoint(saved)
     alive: list[weakref.ref[torch.Tensor]] = []
