@@ -92,7 +92,7 @@ def _token_text(config: Mapping[str, Any], key: str) -> str | None:
 
 
 def _from_gguf(path: Path, tokenizer: Tokenizer) -> _Found:
-    from ..formats.gguf import Container
+    from ..formats.gguf import Container  # type: ignore[import-not-found, unused-ignore]
 
     metadata, key = Container.open(path).metadata, "tokenizer.chat_template"
     templates = {

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property, lru_cache
 from io import StringIO
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
@@ -191,7 +191,7 @@ class _Dialog:
         """
         found = [token for token in self.tokenizer.special_tokens_set if token in text]
         characters = sorted({*"".join(found)})
-        unused = [chr(code) for code in islice(_absent(text), len(characters) + 2)]
+        unused = list(islice(_absent(text), len(characters) + 2))
         if len(unused) < len(characters) + 2:
             raise InputError("the dialog holds every character there is, and the chat template needs some for itself")
         begin, end, *stand_ins = unused
@@ -320,10 +320,10 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def _absent(text: str) -> Iterator[int]:
+def _absent(text: str) -> Iterator[str]:
     """Characters for private use that do not occur in a text."""
-    private = (*range(0x10FFFD, 0xFFFFF, -1), *range(0xFFFFD, 0xEFFFF, -1), *range(0xF8FF, 0xDFFF, -1))
-    return (code for code in private if chr(code) not in text)
+    private = chain(range(0x10FFFD, 0xFFFFF, -1), range(0xFFFFD, 0xEFFFF, -1), range(0xF8FF, 0xDFFF, -1))
+    return (character for character in map(chr, private) if character not in text)
 
 
 def _whole(text: str) -> str:

@@ -617,6 +617,24 @@ def test_a_template_in_a_file_of_its_own_comes_first(small: Tokenizer, tmp_path:
     assert small.decode(chat.encode([user("Hi")], tools=TOOLS)) == "T"
 
 
+def test_a_gguf_has_its_template_and_tokens_in_its_metadata(small: Tokenizer, tmp_path: Path) -> None:
+    gguf = pytest.importorskip("bpe.formats.gguf")
+    path = tmp_path / "model.gguf"
+    metadata = {
+        "tokenizer.ggml.bos_token_id": small.special_tokens["<s>"],
+        "tokenizer.ggml.eos_token_id": small.special_tokens["</s>"],
+        "tokenizer.chat_template": MISTRAL,
+        "tokenizer.chat_template.tool_use": "T",
+        "tokenizer.chat_templates": ["tool_use"],
+    }
+    path.write_bytes(gguf.lay_out(metadata, {})[0])
+    chat = chat_format(path, small)
+    assert chat.encode([user("Hi")]) == template_chat(small, "mistral").encode([user("Hi")])
+    assert small.decode(chat.encode([user("Hi")], tools=TOOLS)) == "T"
+    path.write_bytes(gguf.lay_out({}, {})[0])
+    assert isinstance(chat_format(path, small), Llama3Chat)
+
+
 def test_without_a_template_the_format_is_llama3s(small: Tokenizer, tmp_path: Path) -> None:
     assert isinstance(chat_format(tmp_path, small), Llama3Chat)
 
