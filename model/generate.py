@@ -72,8 +72,8 @@ class Session:
             if old != new:
                 break
             same += 1
+        del self.ids[same:]  # first, so that an interruption leaves no ids that the cache does not have
         self.cache.truncate(same)
-        del self.ids[same:]
         return same
 
 

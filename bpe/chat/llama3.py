@@ -1,0 +1,127 @@
+"""The chat format of Llama 3, 3.1, 3.2 and 3.3, as ids."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ..errors import InputError
+from ..tokenizer import Tokenizer
+from .messages import ChatFormat, Message, check_messages
+
+
+class Llama3Chat(ChatFormat):
+    """The ids are those of Meta's own ``ChatFormat`` in ``llama_models``.
+
+    Content is taken as it is, white space included. A call of one of Meta's built-in tools is written in their
+    notation, and any other as JSON. An assistant's message with ``"stop_reason": "end_of_message"`` ends in <|eom_id|>:
+    it waits for a tool's result.
+
+    The ids of a longer dialog begin with those of a shorter one, so that a KV cache can be gone on with.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        """
+        Raises:
+            InputError: the tokenizer lacks special tokens that the format is made of.
+        """
+        missing = missing_llama3_tokens(tokenizer)
+        if missing:
+            raise InputError(f"the tokenizer has no {', '.join(missing)}, of which Llama 3's chat format is made")
+        self._tokenizer = tokenizer
+        self._special = tokenizer.special_tokens
+
+    @property
+    def end_ids(self) -> frozenset[int]:
+        names = ("<|end_of_text|>", "<|eot_id|>", "<|eom_id|>")
+        return frozenset(self._special[name] for name in names if name in self._special)
+
+    def encode(
+        self,
+        messages: Sequence[Message],
+        add_generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+    ) -> list[int]:
+        ids = [id for part, _ in self._parts(messages, tools) for id in part]
+        return ids + self._header("assistant") if add_generation_prompt else ids
+
+    def encode_with_mask(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None = None
+    ) -> tuple[list[int], list[bool]]:
+        ids: list[int] = []
+        mask: list[bool] = []
+        for part, written in self._parts(messages, tools):
+            ids += part
+            mask += [written] * len(part)
+        return ids, mask
+
+    def _parts(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None
+    ) -> Iterator[tuple[list[int], bool]]:
+        """The ids in pieces, each with whether the assistant wrote it."""
+        check_messages(messages)
+        if tools:
+            raise InputError("Llama 3's chat format has no place for tools; describe them in the system message")
+        yield [self._special["<|begin_of_text|>"]], False
+        for number, message in enumerate(messages, 1):
+            yield self._header(message["role"]), False
+            try:
+                yield self._body(message), message["role"] == "assistant"
+            except InputError as error:
+                raise InputError(f"message {number}: {error}") from error
+
+    def _header(self, role: str) -> list[int]:
+        encode = self._tokenizer.encode_ordinary
+        role = "ipython" if role == "tool" else role
+        return [
+            self._special["<|start_header_id|>"],
+            *encode(role),
+            self._special["<|end_header_id|>"],
+            *encode("\n\n"),
+        ]
+
+    def _body(self, message: Message) -> list[int]:
+        calls = [_name_and_arguments(call) for call in message.get("tool_calls") or ()]
+        ids = [self._token("<|python_tag|>")] if calls and calls[0][0] == "code_interpreter" else []
+        for text in (message.get("content") or "", *(_written_call(*call) for call in calls)):
+            ids += self._tokenizer.encode_ordinary(text)
+        waits = message["role"] == "assistant" and message.get("stop_reason") == "end_of_message"
+        return [*ids, self._token("<|eom_id|>" if waits else "<|eot_id|>")]
+
+    def _token(self, name: str) -> int:
+        if name not in self._special:
+            raise InputError(f"it needs the special token {name}, which this tokenizer does not have (Llama 3.1's has)")
+        return self._special[name]
+
+
+def missing_llama3_tokens(tokenizer: Tokenizer) -> list[str]:
+    """Those of the special tokens without which there is no dialog in Llama 3's format."""
+    needed = ("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
+    return [name for name in needed if name not in tokenizer.special_tokens_set]
+
+
+def _name_and_arguments(call: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    function = call.get("function", call)
+    name, arguments = function["name"], function.get("arguments") or {}
+    if isinstance(arguments, str):
+        try:
+            arguments = json.loads(arguments)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"the arguments of the call of {name!r} are not JSON ({error})") from error
+    if not isinstance(arguments, Mapping):
+        raise InputError(f"the arguments of the call of {name!r} are no JSON object")
+    return name, dict(arguments)
+
+
+def _written_call(name: str, arguments: dict[str, Any]) -> str:
+    wanted = {"brave_search": "query", "wolfram_alpha": "query", "photogen": "query", "code_interpreter": "code"}
+    if name not in wanted:
+        try:
+            return json.dumps({"type": "function", "name": name, "parameters": arguments})
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InputError(f"the arguments of the call of {name!r} are not JSON ({error})") from error
+    if wanted[name] not in arguments:
+        raise InputError(f"the call of {name!r} has no argument {wanted[name]!r}")
+    value = arguments[wanted[name]]
+    return str(value) if name == "code_interpreter" else f'{name}.call(query="{value}")'

@@ -1,0 +1,142 @@
+"""Conversations: what is remembered, what is read again, and what happens when an answer is cut off."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from bpe import InputError, Tokenizer
+from bpe.chat import Llama3Chat
+from model import ModelConfig, Transformer, generate
+from model.chat import Conversation
+
+SPECIAL = ("<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
+
+
+@pytest.fixture(scope="module")
+def letters() -> Tokenizer:
+    ranks = {bytes([byte]): byte for byte in range(256)}
+    special = {name: 256 + number for number, name in enumerate(SPECIAL)}
+    return Tokenizer("bytes", pat_str="llama3", mergeable_ranks=ranks, special_tokens=special)
+
+
+@pytest.fixture(scope="module")
+def llm() -> Transformer:
+    torch.manual_seed(1)
+    return Transformer(
+        ModelConfig(dim=16, n_layers=2, n_heads=2, n_kv_heads=1, hidden_dim=24, vocab_size=261, max_seq_len=256)
+    )
+
+
+def conversation(llm: Transformer, letters: Tokenizer, **settings: Any) -> Conversation:
+    settings = {"max_tokens": 12, "temperature": 0.8, "seed": 1, **settings}
+    return Conversation(llm, letters, Llama3Chat(letters), **settings)
+
+
+def read_tokens(llm: Transformer, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many tokens each forward pass reads."""
+    counts: list[int] = []
+    forward = llm.forward
+
+    def counting(ids: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
+        counts.append(ids.shape[1])
+        return forward(ids, *arguments, **options)
+
+    monkeypatch.setattr(llm, "forward", counting)
+    return counts
+
+
+def test_an_answer_is_that_to_the_whole_dialog(llm: Transformer, letters: Tokenizer) -> None:
+    chat = conversation(llm, letters)
+    chat.system = "S"
+    for question in ("one", "two", "three"):
+        before = [*chat.messages, {"role": "user", "content": question}]
+        prompt = Llama3Chat(letters).encode(before)
+        answer = "".join(chat.answer(question))
+        assert answer == "".join(generate(llm, letters, prompt, 12, temperature=0.8, seed=1))
+        assert chat.messages == [*before, {"role": "assistant", "content": answer}]
+
+
+def test_what_was_read_is_not_read_again(llm: Transformer, letters: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    chat = conversation(
+        llm, letters, temperature=0.0, logit_bias={97: 100.0}
+    )  # "aaaa...", whose ids are the same again
+    "".join(chat.answer("one"))
+    counts = read_tokens(llm, monkeypatch)
+    "".join(chat.answer("two"))
+    whole = len(Llama3Chat(letters).encode(chat.messages[:3]))
+    assert chat.messages[1]["content"] == "a" * 12
+    assert counts[0] < whole - len(Llama3Chat(letters).encode(chat.messages[:1], add_generation_prompt=False)) - 11
+
+
+def test_a_closed_answer_stays_in_the_history_and_the_chat_goes_on(llm: Transformer, letters: Tokenizer) -> None:
+    chat = conversation(llm, letters, logit_bias={97: 100.0})
+    answer = chat.answer("one")
+    assert next(answer) + next(answer) == "aa"
+    answer.close()
+    assert chat.messages[1:] == [{"role": "assistant", "content": "aa"}]
+    assert "".join(chat.answer("two")) == "a" * 12
+
+
+def test_an_interrupted_forward_pass_leaves_a_chat_that_goes_on_right(
+    llm: Transformer, letters: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat = conversation(llm, letters, logit_bias={97: 100.0})
+    answer = chat.answer("one")
+    next(answer)
+    with monkeypatch.context() as patch:
+        patch.setattr(llm.layers[1], "forward", lambda *a, **b: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            list(answer)
+    assert chat.messages[1]["content"] == "a"
+    fresh = conversation(llm, letters, logit_bias={97: 100.0})
+    fresh.restore(chat.messages)
+    assert "".join(chat.answer("two")) == "".join(fresh.answer("two"))
+
+
+def test_a_failed_answer_leaves_the_history_as_it_was(
+    llm: Transformer, letters: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat = conversation(llm, letters)
+    answer = chat.answer("one")
+    monkeypatch.setattr(llm, "forward", lambda *a, **b: (_ for _ in ()).throw(MemoryError))
+    with pytest.raises(MemoryError):
+        list(answer)
+    assert chat.messages == []
+
+
+def test_reset_keeps_the_system_message_and_an_empty_one_removes_it(llm: Transformer, letters: Tokenizer) -> None:
+    chat = conversation(llm, letters)
+    chat.system = "Be brief."
+    list(chat.answer("one"))
+    chat.system = "Be long."
+    assert [message["role"] for message in chat.messages] == ["system", "user", "assistant"]
+    chat.reset()
+    assert chat.messages == [{"role": "system", "content": "Be long."}]
+    chat.system = ""
+    assert chat.messages == [] and chat.system is None
+    chat.reset()
+    assert chat.messages == []
+
+
+def test_a_dialog_beyond_the_context_is_refused_and_forgotten(llm: Transformer, letters: Tokenizer) -> None:
+    chat = conversation(llm, letters)
+    with pytest.raises(InputError, match=r"the dialog has 3\d\d tokens, and the context of the model holds 256"):
+        chat.answer("x" * 300)
+    assert chat.messages == []
+    assert not chat.is_full
+
+
+def test_an_answer_that_fills_the_context_is_told(llm: Transformer, letters: Tokenizer) -> None:
+    chat = conversation(llm, letters, max_tokens=1000, logit_bias={97: 100.0})
+    assert set("".join(chat.answer("x" * 200))) == {"a"}
+    assert chat.is_full
+
+
+def test_only_a_dialog_can_be_gone_on_with(llm: Transformer, letters: Tokenizer) -> None:
+    chat = conversation(llm, letters)
+    with pytest.raises(InputError, match="message 1"):
+        chat.restore([{"role": "nobody", "content": ""}])
+    assert chat.messages == []
