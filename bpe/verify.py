@@ -160,7 +160,7 @@ def huggingface_reference(path: Path, content: bytes) -> Reference:
 def reference_of(tokenizer: Tokenizer, path: Path) -> Reference:
     """The reference of a tokenizer that was read from this file, or from the file in this directory."""
     path, format, content = open_tokenizer(path)
-    return huggingface_reference(path, content) if format == "huggingface" else tiktoken_reference(tokenizer)
+    return huggingface_reference(path, bytes(content)) if format == "huggingface" else tiktoken_reference(tokenizer)
 
 
 def verify(

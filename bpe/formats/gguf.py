@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from ..errors import InputError
 from ..patterns import find_pattern
@@ -127,7 +127,7 @@ class Container:
     def _require(self, n_bytes: int) -> None:
         if n_bytes > len(self._content) - self._at:
             raise InputError(
-                f"the header goes on beyond the end of the file ({len(self._content)} bytes); it is truncated or damaged"
+                f"the header goes on beyond the end of the file ({len(self._content)} bytes): truncated or damaged"
             )
 
     def _scalar(self, code: str) -> Any:
@@ -161,7 +161,7 @@ class Container:
         n_bytes = count * struct.calcsize("<" + code)
         self._require(n_bytes)
         self._at += n_bytes
-        return memoryview(self._content)[self._at - n_bytes : self._at].cast(code)
+        return memoryview(self._content)[self._at - n_bytes : self._at].cast(cast(Any, code))
 
     def _strings(self, count: int) -> list[str]:
         self._require(8 * count)
@@ -306,7 +306,7 @@ def tokenizer_metadata(tokenizer: Tokenizer, size: int) -> dict[str, Any]:
     if reachable < len(tokenizer.mergeable_ranks) and PRE_TOKENIZERS[pre_tokenizer][1] != tokenizer.merges_only:
         raise InputError(
             f"merging does not lead to {len(tokenizer.mergeable_ranks) - reachable} of the tokens, which llama.cpp"
-            f" {'leaves out' if PRE_TOKENIZERS[pre_tokenizer][1] else 'takes'} with this pattern, unlike {tokenizer.name}"
+            f" {'leaves out' if PRE_TOKENIZERS[pre_tokenizer][1] else 'takes'} with it, unlike {tokenizer.name}"
         )
     characters = byte_characters()
     texts = [f"[PAD{id}]" for id in range(size)]

@@ -34,7 +34,7 @@ class Checkpoint:
     tokenizer: Path
     """What `Tokenizer.from_file` reads."""
     tensors: Callable[[torch.dtype], Iterable[tuple[str, Tensor]]]
-    """The tensors one after the other, given the dtype that they are wanted in, which only those that have to be computed
+    """The tensors in turn, given the dtype that they are wanted in, which only those that have to be computed
     need have. They are under Meta's names and in Meta's order of queries and keys: mapped, or made when
     their turn comes and not kept."""
     chat_template: str | None = None

@@ -64,7 +64,7 @@ def write_companions(checkpoint: Checkpoint, directory: Path) -> None:
     else:
         path, _, content = open_tokenizer(source)
         name = path.name if path.name in TOKENIZER_FILES else f"tokenizer{path.suffix.replace('.gz', '.tiktoken')}"
-        _write(directory / name, content)
+        _write(directory / name, bytes(content))
     if source.is_dir():
         for name in COMPANIONS:
             if (source / name).is_file():
@@ -101,7 +101,7 @@ def complete_for_transformers(checkpoint: Checkpoint, directory: Path) -> None:
 
 
 def begin_and_end(checkpoint: Checkpoint, tokenizer: Tokenizer) -> tuple[int | None, tuple[int, ...]]:
-    """The ids that begin and end a text: those that the checkpoint names, else the usual ones that the tokenizer has."""
+    """The ids that begin and end a text: those of the checkpoint, else the usual ones that the tokenizer has."""
     specials = tokenizer.special_tokens
     bos = specials.get(BEGIN_TOKEN) if checkpoint.bos is None else checkpoint.bos
     return bos, checkpoint.eos or tuple(specials[text] for text in END_TOKENS if text in specials)

@@ -99,7 +99,8 @@ _MOST_PARAMETERS = 2**48
 # Keys that change the result unless they have one of these values.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "expert_count": (0,), "expert_used_count": (0,), "attention.causal": (True,),
-    "rope.scaling.type": ("none", "linear", "yarn"), "rope.scaling.factor": (0.0, 1.0), "rope.scale_linear": (1.0,), "rope.scaling.attn_factor": (1.0,),
+    "rope.scaling.type": ("none", "linear", "yarn"), "rope.scaling.factor": (0.0, 1.0),
+    "rope.scale_linear": (1.0,), "rope.scaling.attn_factor": (1.0,),
     "rope.scaling.yarn_log_multiplier": (0.0,), "logit_scale": (0.0, 1.0), "attention.clamp_kqv": (0.0,),
     "embedding_scale": (0.0, 1.0), "residual_scale": (0.0, 1.0), "attention.scale": (0.0,),
 }  # fmt: skip
@@ -167,7 +168,7 @@ def _refuse_other_attention(prefix: str, values: Mapping[str, Any], config: Mode
     for key in ("rope.dimension_count", "attention.value_length"):
         if values.get(key, config.head_dim) != config.head_dim:
             raise InputError(
-                f"{prefix}{key} is {values[key]!r}, but a head has {config.head_dim} numbers; only the same is supported"
+                f"{prefix}{key} is {values[key]!r}, but a head has {config.head_dim} numbers; only that is supported"
             )
     window = values.get("attention.sliding_window", 0)
     if window and not (isinstance(window, int) and window >= config.max_seq_len):
@@ -233,7 +234,7 @@ def _begins_with_magic(path: Path) -> bool:
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """What `recognises` accepts, opened. Raises InputError for another architecture, and for tensors that are not read."""
+    """What `recognises` accepts, opened. Raises InputError for another architecture or unknown types of tensors."""
     file = cast(Path, _file(path))
     container = Container.open(file)
     try:
@@ -310,7 +311,7 @@ def _release(container: Container, offset: int, begin: int, size: int) -> None:
 
 
 def write(checkpoint: Checkpoint, path: Path) -> None:
-    """Write a file that llama.cpp opens, one tensor in memory at a time. Norms and biases are float32, as it has them."""
+    """Write a file that llama.cpp opens, one tensor in memory at a time. Norms and biases are float32."""
     config = checkpoint.config
     if checkpoint.dtype not in _FILE_TYPES:
         known = ", ".join(map(str, _FILE_TYPES))
@@ -336,7 +337,7 @@ def write(checkpoint: Checkpoint, path: Path) -> None:
             if not torch.isfinite(written).all():
                 raise InputError(f"{checkpoint.source}: {name} holds numbers beyond the range of {written.dtype}")
             file.seek(info.offset)
-            file.write(written.contiguous().flatten().view(torch.uint8).numpy())
+            file.write(written.contiguous().flatten().view(torch.uint8).numpy().data)
         end = max(info.offset + info.n_bytes for info in places.values())
         file.truncate(-(-end // 32) * 32)
 

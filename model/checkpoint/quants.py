@@ -32,8 +32,8 @@ _PIECE = 1 << 20
 def scratch() -> Tensor:
     """Room for `dequantize` to work in.
 
-    Given to each of many calls, it keeps memory from being cut up between the tensors that stay: SmolLM2 took 63 MB more
-    than its weights without it, and 11 MB with it.
+    Given to each of many calls, it keeps memory from being cut up between the tensors that stay: SmolLM2 took 63 MB
+    more than its weights without it, and 11 MB with it.
     """
     return torch.empty(_PIECE)
 
@@ -47,9 +47,9 @@ def dequantize(
 ) -> Tensor:
     """The numbers of a tensor, given the bytes of whole blocks: [numbers].
 
-    Those of a plain type are the bytes themselves, not copied; so the memory of `data` is to be writable. Others are computed in float32, in the `scratch` that is
-    given as room, and rounded to `dtype`, piece by piece; after each, `done` is told at which byte it began and how many
-    there were.
+    Those of a plain type are the bytes themselves, not copied; so the memory of `data` is to be writable. Others are
+    computed in float32, in the `scratch` that is given as room, and rounded to `dtype`, piece by piece; after each,
+    `done` is told at which byte it began and how many there were.
 
     Raises:
         InputError: a type that is not read; the message names it.

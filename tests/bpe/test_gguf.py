@@ -1,4 +1,4 @@
-"""GGUF files: the container against the `gguf` package, the tokenizer against `tokenizers`, and damage of every kind."""
+"""GGUF: the container against the `gguf` package, the tokenizer against `tokenizers`, and every kind of damage."""
 
 from __future__ import annotations
 

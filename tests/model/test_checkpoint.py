@@ -171,13 +171,13 @@ def test_a_number_beyond_the_range_of_the_dtype_is_refused(saved: Path, tmp_path
 
 
 def test_an_unknown_format_is_refused_with_the_known_ones(model: Transformer, saved: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no format 'onnx' of checkpoints; there are native, meta, huggingface"):
+    with pytest.raises(InputError, match="no format 'onnx' of checkpoints; there are gguf, native, meta, huggingface"):
         save(tmp_path / "out", model, saved, format="onnx")
 
 
 def test_the_weights_of_a_file_are_not_held_twice(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint = open_checkpoint(saved)
-    tensors = list(checkpoint.tensors())
-    model = assemble(dataclasses.replace(checkpoint, tensors=lambda: iter(tensors)), None, torch.device("cpu"))
+    tensors = list(checkpoint.tensors(checkpoint.dtype))
+    model = assemble(dataclasses.replace(checkpoint, tensors=lambda dtype: iter(tensors)), None, torch.device("cpu"))
     addresses = {name: tensor.data_ptr() for name, tensor in tensors}
     assert {name: tensor.data_ptr() for name, tensor in model.state_dict().items() if name in addresses} == addresses

@@ -1,4 +1,4 @@
-"""GGUF checkpoints: SmolLM2 as llama.cpp has it, models written and read again, and files that are not what they say."""
+"""GGUF: SmolLM2 as llama.cpp has it, models written and read again, and files that are not what they seem."""
 
 from __future__ import annotations
 

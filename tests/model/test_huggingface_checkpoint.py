@@ -139,10 +139,10 @@ def test_shards_are_read_and_written(transformers: Any, tmp_path: Path, tokenize
     huggingface.write(checkpoint, tmp_path / "ours", shard_bytes=20_000)
     files = sorted((tmp_path / "ours").glob("*.safetensors"))
     assert len(files) > 3
-    largest = max(tensor.nbytes for _, tensor in checkpoint.tensors())
+    largest = max(tensor.nbytes for _, tensor in checkpoint.tensors(checkpoint.dtype))
     assert all(file.stat().st_size < max(20_000, largest) + 2_000 for file in files)
     index = json.loads((tmp_path / "ours" / huggingface.INDEX).read_text())
-    assert index["metadata"]["total_size"] == sum(tensor.nbytes for _, tensor in checkpoint.tensors())
+    assert index["metadata"]["total_size"] == sum(tensor.nbytes for _, tensor in checkpoint.tensors(checkpoint.dtype))
     assert_same_logits(read(tmp_path / "ours"), model)
     assert_same_logits(read(tmp_path / "theirs"), transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "ours"))
 
@@ -393,9 +393,9 @@ def test_the_files_of_a_directory_lead_to_it(saved: Path, sharded: Path) -> None
 def test_a_write_that_fails_leaves_the_files_as_they_were(saved: Path) -> None:
     before = {path.name: path.read_bytes() for path in saved.iterdir()}
     checkpoint = open_checkpoint(saved)
-    tensors = list(checkpoint.tensors())[:-1]
+    tensors = list(checkpoint.tensors(checkpoint.dtype))[:-1]
     with pytest.raises(InputError, match="without "):
-        huggingface.write(dataclasses.replace(checkpoint, tensors=lambda: tensors), saved)
+        huggingface.write(dataclasses.replace(checkpoint, tensors=lambda dtype: tensors), saved)
     assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
 
 
@@ -421,7 +421,7 @@ def test_loaded_weights_are_the_files_own_memory_but_for_those_in_another_order(
 def test_the_file_of_converted_weights_does_not_stay_in_memory(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("model.checkpoint.tensor_files.MAPPED_AT_ONCE", 1)
     mappings = []
-    for _, tensor in open_checkpoint(saved).tensors():
+    for _, tensor in open_checkpoint(saved).tensors(torch.float32):
         tensor.double()
         mappings.append(len(mapped_ranges(saved)))
     assert max(mappings) <= 2
@@ -434,9 +434,9 @@ def test_no_more_than_one_tensor_is_made_at_a_time_when_writing(saved: Path) -> 
     alive: list[weakref.ref[torch.Tensor]] = []
     most = 0
 
-    def tensors() -> Iterator[tuple[str, torch.Tensor]]:
+    def tensors(dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:
         nonlocal most
-        for name, tensor in checkpoint.tensors():
+        for name, tensor in checkpoint.tensors(checkpoint.dtype):
             made = tensor.double()
             alive.append(weakref.ref(made))
             del tensor
