@@ -861,7 +861,9 @@ def _load(name: str | Path, dtype: str | None, device: str, threads: int | None)
 @click.option(
     "--frequency-penalty", type=float, default=0.0, metavar="X", help="Taken off a logit for each time it was written."
 )
-@click.option("--logit-bias", multiple=True, metavar="ID=X", help="Added to the logit of a token; -inf bans it; repeat.")
+@click.option(
+    "--logit-bias", multiple=True, metavar="ID=X", help="Added to the logit of a token; -inf bans it; repeat."
+)
 @click.option("--stop", multiple=True, metavar="TEXT", help="Stop before this text; repeat.")
 @click.option(
     "--seed", type=int, metavar="N", help="The same seed gives the same text.  [default: a new one each time]"
@@ -924,7 +926,7 @@ def generate(
 
         seconds = {"load": load_seconds, "prefill": times.prefill_seconds, "decode": times.decode_seconds}
         for text in completions.texts:
-            told = {"prompt": texts[text.prompt], "text": text.text, "ids": text.ids, "finish": text.finish}
+            told: dict[str, Any] = {"prompt": texts[text.prompt], "text": text.text, "ids": text.ids, "finish": text.finish}
             if logprobs is not None:
                 told |= {"logprobs": text.logprobs, "top_logprobs": text.top_logprobs}
             click.echo(json.dumps({**told, "seconds": seconds, "tokens_per_second": rates}))

@@ -298,7 +298,8 @@ def generate(
 
     A piece is one or more whole characters: bytes of a character that spans tokens are held until it is complete, and
     bytes that are no UTF-8 become U+FFFD. Text that may turn out to be the beginning of a stop string is held as well.
-    Special tokens are not text: an end token ends it, others are passed over. Closing the generator frees the cache.
+    Special tokens are not text: an end token ends it; others, and ids that have no token, are passed over. Closing the
+    generator frees the cache.
 
     Raises InputError, before anything is generated, for arguments out of range and for a prompt that does not fit.
 
@@ -412,7 +413,7 @@ class Completions:
         for tokens in generation:
             for token in tokens:
                 text, (decoder, stops) = self.texts[token.row], decoders[token.row]
-                piece = "" if token.id in self._unprinted else stops.feed(decoder.feed(token.id))
+                piece = stops.feed(self._characters(decoder, token.id))
                 if token.finish:
                     piece += stops.feed(decoder.flush()) + stops.flush()
                 if stops.stopped:
@@ -426,3 +427,11 @@ class Completions:
                 yield text, piece
         for text in self.texts:
             text.finish = text.finish or "length"  # where no token was asked for
+
+    def _characters(self, decoder: StreamDecoder, id: int) -> str:
+        if id in self._unprinted:
+            return ""
+        try:
+            return decoder.feed(id)
+        except KeyError:  # a gap in the vocabulary: the model has the row, the tokenizer no token
+            return ""
