@@ -10,13 +10,14 @@ torch.Size([1, 3, 512])
 from model.cache import KVCache
 from model.checkpoint import convert, load, save
 from model.config import PRESETS, ModelConfig
-from model.generate import Completion, Generation, Session, complete, generate, generate_ids
+from model.generate import Completion, Completions, Generation, Session, complete, generate, generate_ids
 from model.sampling import Sampling
 from model.transformer import Transformer
 
 __all__ = [
     "PRESETS",
     "Completion",
+    "Completions",
     "Generation",
     "KVCache",
     "ModelConfig",

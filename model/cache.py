@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from bpe.errors import InputError
@@ -72,19 +73,17 @@ class KVCache:
         needed = self.length + count
         if needed > self.capacity:
             capacity = max(needed, 2 * self.capacity, 64)
-            for tensors in (self._keys, self._values):
-                for layer, old in enumerate(tensors):  # one at a time, so that only one tensor is held twice
-                    batch, heads, _, head_dim = old.shape
-                    tensors[layer] = old.new_empty(batch, heads, capacity, head_dim)
-                    tensors[layer][:, :, : self.length] = old[:, :, : self.length]
+            # One at a time, so that only one tensor is held twice; and last the one that `capacity` looks at, so that
+            # what is interrupted is done again.
+            for tensors in (self._values, self._keys):
+                for layer in reversed(range(len(tensors))):
+                    tensors[layer] = self._copy(tensors[layer], slice(None), capacity)
         if positions is not None and self.positions is None:
             slots = torch.arange(self.capacity, device=positions.device)
             self.positions = slots.repeat(self.batch, 1)
         if self.positions is not None:
             if self.positions.shape[1] < self.capacity:
-                old = self.positions
-                self.positions = old.new_empty(self.batch, self.capacity)
-                self.positions[:, : self.length] = old[:, : self.length]
+                self.positions = F.pad(self.positions, (0, self.capacity - self.positions.shape[1]))
             following = self.next_positions(count) if positions is None else positions
             assert following is not None
             self.positions[:, self.length : needed] = following
@@ -113,7 +112,14 @@ class KVCache:
         """Keep these sequences, in this order: int64 [new batch]; one that is named several times is copied."""
         for tensors in (self._keys, self._values):
             for layer, old in enumerate(tensors):
-                tensors[layer] = old.new_empty(len(rows), *old.shape[1:])
-                tensors[layer][:, :, : self.length] = old[rows, :, : self.length]
+                tensors[layer] = self._copy(old, rows, self.capacity)
         if self.positions is not None:
             self.positions = self.positions[rows]
+
+    def _copy(self, old: Tensor, rows: Tensor | slice, capacity: int) -> Tensor:
+        """What is filled of these sequences, with room for `capacity` slots."""
+        filled = old[rows, :, : self.length]
+        batch, heads, _, head_dim = filled.shape
+        copy = old.new_empty(batch, heads, capacity, head_dim)
+        copy[:, :, : self.length] = filled
+        return copy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
@@ -17,7 +18,8 @@ from model.transformer import Transformer
 
 BEGIN_TOKEN = "<|begin_of_text|>"
 END_TOKENS = ("<|end_of_text|>", "<|eot_id|>", "<|eom_id|>", "<|endoftext|>", "<|im_end|>", "<|eot|>", "<|eom|>")
-PREFILL = 2048  # tokens of each prompt that are read at a time: what bounds the memory of a long prompt
+PREFILL = 2048  # tokens, of all prompts together, that are read at a time: what bounds the memory of long prompts
+ROOM = 1024  # tokens of the answers that memory is taken for at first; a longer answer takes more when it is there
 
 Finish = Literal["end", "stop", "length"]
 
@@ -77,6 +79,19 @@ class Session:
         return same
 
 
+@dataclass
+class Times:
+    """What was done and how long it took, the caller's own work between the steps left out."""
+
+    prefill_tokens: int = 0
+    """Read of the prompts."""
+    prefill_seconds: float = 0.0
+    """Until the first token of each text was chosen."""
+    decode_tokens: int = 0
+    """Chosen after that, in all texts."""
+    decode_seconds: float = 0.0
+
+
 class Generation:
     """Continues prompts, all at once, each to its own end; iterating gives the tokens of each step.
 
@@ -128,10 +143,12 @@ class Generation:
         self.n_vocab = n_vocab or config.vocab_size
         self.logprobs = logprobs
         self.session = session
+        outside = [id for id in self.sampling.logit_bias if not 0 <= id < self.n_vocab]
+        if outside:
+            raise InputError(f"logit_bias names the id {outside[0]}; the ids go from 0 to {self.n_vocab - 1}")
+        self.times = Times()
         self._device = model.tok_embeddings.weight.device
-        self._left = [
-            min(max_tokens, config.max_seq_len - len(prompt)) for prompt in self.prompts for _ in range(samples)
-        ]
+        self._room = [min(max_tokens, config.max_seq_len - len(prompt)) for prompt in self.prompts]
         self._dropped: set[int] = set()
 
     def drop(self, row: int) -> None:
@@ -139,27 +156,44 @@ class Generation:
         self._dropped.add(row)
 
     def __iter__(self) -> Iterator[list[Token]]:
-        rows = [row for row, left in enumerate(self._left) if left > 0]
-        if not rows:
+        self.times, self._dropped, steps = Times(), set(), self._steps()
+        start = time.perf_counter()
+        for step, tokens in enumerate(steps):
+            seconds = time.perf_counter() - start
+            if step == 0:
+                self.times.prefill_seconds = seconds
+            else:
+                self.times.decode_seconds += seconds
+                self.times.decode_tokens += len(tokens)
+            yield tokens
+            start = time.perf_counter()
+
+    def _steps(self) -> Iterator[list[Token]]:
+        if not any(self._room):  # nothing is asked for, or nobody asks
             return
-        generators = [self._generator(row) for row in range(len(self._left))]
         # 1. Read the prompts (prefill).
         cache, logits = self._prefill()
         # 2. Several texts begin with one prompt: what was read is copied, not read again.
-        if self.samples > 1 or len(rows) < len(self._left):
-            places = torch.tensor([row // self.samples for row in rows], device=self._device)
+        rows = list(range(len(self.prompts) * self.samples))
+        prompt_of = [row // self.samples for row in rows]
+        if self.samples > 1:
+            places = torch.tensor(prompt_of, device=self._device)
             logits = logits[places]
             cache.select(places)
-        said = [self.prompts[row // self.samples] for row in rows]
+        left = [self._room[prompt] for prompt in prompt_of]
+        generators = [self._generator(row) for row in rows]
+        said = [self.prompts[prompt] for prompt in prompt_of]
         penalties = Penalties(self.sampling, said, self.n_vocab, self._device)
         while True:
             # 3. Choose the token that comes next in each row.
             with torch.inference_mode():
-                draws = torch.tensor([_draw(generators[row]) for row in rows], dtype=torch.float64)
-                ids = sample(penalties.apply(logits), self.sampling, draws.to(self._device))
+                draws = [torch.rand(1, dtype=torch.float64, generator=generators[row]) for row in rows]
+                ids = sample(penalties.apply(logits), self.sampling, torch.cat(draws))
                 penalties.say(ids)
             # 4. Hand them out, and keep the rows that go on.
-            tokens = self._tokens(rows, ids.tolist(), logits)
+            for row in rows:
+                left[row] -= 1
+            tokens = self._tokens(rows, ids.tolist(), logits, left)
             yield tokens
             kept = [place for place, token in enumerate(tokens) if not (token.finish or token.row in self._dropped)]
             if not kept:
@@ -181,16 +215,21 @@ class Generation:
         read = 0 if self.session is None else self.session.reuse(self.prompts[0])
         longest = max(map(len, self.prompts))
         # Prompts are padded on the left, so that they end together and each step writes into one slot.
-        padding = torch.tensor([[longest - len(prompt)] for prompt in self.prompts], device=self._device)
-        ids = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in self.prompts], device=self._device)
-        positions = (torch.arange(longest, device=self._device) - padding).clamp(min=-1) if padding.any() else None
+        padding = [longest - len(prompt) for prompt in self.prompts]
+        padded = [[0] * count + prompt for count, prompt in zip(padding, self.prompts, strict=True)]
+        ids, positions = torch.tensor(padded, device=self._device), None
+        if any(padding):
+            positions = torch.arange(longest) - torch.tensor(padding)[:, None]
+            positions = positions.clamp(min=-1).to(self._device)
         if self.session is not None:
             cache = self.session.cache
         else:
-            cache = self.model.new_cache(len(self.prompts), longest + max(self._left))
+            cache = self.model.new_cache(len(self.prompts), longest + min(max(self._room), ROOM))
+        self.times.prefill_tokens = sum(map(len, self.prompts)) - read
+        count = max(1, PREFILL // len(self.prompts))
         with torch.inference_mode():
-            for start in range(read, longest, PREFILL):
-                chunk = slice(start, start + PREFILL)
+            for start in range(read, longest, count):
+                chunk = slice(start, start + count)
                 at = None if positions is None else positions[:, chunk]
                 logits = self.model(ids[:, chunk], cache, positions=at, last_only=True)
                 if self.session is not None:
@@ -202,10 +241,10 @@ class Generation:
         if self.sampling.seed is None:
             generator.seed()
         else:
-            generator.manual_seed(self.sampling.seed + row % self.samples)
+            generator.manual_seed((self.sampling.seed + row % self.samples) % 2**64)
         return generator
 
-    def _tokens(self, rows: list[int], ids: list[int], logits: Tensor) -> list[Token]:
+    def _tokens(self, rows: list[int], ids: list[int], logits: Tensor, left: list[int]) -> list[Token]:
         logprobs: list[float] | list[None] = [None] * len(rows)
         tops: list[list[tuple[int, float]]] = [[] for _ in rows]
         if self.logprobs is not None:
@@ -215,14 +254,9 @@ class Generation:
             tops = [list(zip(*pair, strict=True)) for pair in zip(likeliest.tolist(), values.tolist(), strict=True)]
         tokens = []
         for row, id, logprob, top in zip(rows, ids, logprobs, tops, strict=True):
-            self._left[row] -= 1
-            finish: Finish | None = "end" if id in self.end_ids else "length" if self._left[row] == 0 else None
+            finish: Finish | None = "end" if id in self.end_ids else "length" if left[row] == 0 else None
             tokens.append(Token(row, id, logprob, top, finish))
         return tokens
-
-
-def _draw(generator: torch.Generator) -> float:
-    return torch.rand((), dtype=torch.float64, generator=generator).item()
 
 
 def _check_prompt(ids: Sequence[int], vocab_size: int, context: int) -> None:
@@ -264,18 +298,16 @@ def generate(
 
     A piece is one or more whole characters: bytes of a character that spans tokens are held until it is complete, and
     bytes that are no UTF-8 become U+FFFD. Text that may turn out to be the beginning of a stop string is held as well.
-    Special tokens are not text: an end token ends it, others are passed over. Closing the generator frees the cache.
+    Special tokens are not text: an end token ends it; others, and ids that have no token, are passed over. Closing the
+    generator frees the cache.
 
     Raises InputError, before anything is generated, for arguments out of range and for a prompt that does not fit.
 
     >>> "".join(generate(model, tokenizer, "Once upon a time", max_tokens=20, seed=1))  # doctest: +SKIP
     ' there was a little fox who lived at the edge of a wood.'
     """
-    texts = _Texts(tokenizer, stop)
-    generation = texts.generation(
-        model, [prompt], max_tokens=max_tokens, sampling=Sampling(**sampling), end_ids=end_ids, session=session
-    )
-    return (piece for _, piece in texts.read(generation) if piece)
+    arguments = {"stop": stop, "end_ids": end_ids, "session": session, **sampling}
+    return (piece for _, piece in Completions(model, tokenizer, [prompt], max_tokens, **arguments) if piece)
 
 
 def generate_ids(model: Transformer, ids: Sequence[int], **arguments: Any) -> Iterator[int]:
@@ -300,9 +332,9 @@ class Completion:
     logprobs: list[float] = field(default_factory=list)
     """Of each id; empty if not asked for."""
     top_logprobs: list[list[tuple[int, float]]] = field(default_factory=list)
-    """At each id, the likeliest ids and their log-probabilities."""
+    """At each id, the likeliest ids and their log-probabilities; empty if not asked for."""
     finish: Finish | None = None
-    """Why it ended: an end token, a stop string, or no more room."""
+    """Why it ended: an end token, a stop string, or no more room; None while it is written."""
 
 
 def complete(
@@ -310,85 +342,96 @@ def complete(
     tokenizer: GenerationTokenizer,
     prompts: Sequence[str | Sequence[int]],
     max_tokens: int = 256,
-    *,
-    samples: int = 1,
-    stop: str | Sequence[str] = (),
-    end_ids: Collection[int] | None = None,
-    logprobs: int | None = None,
-    **sampling: Any,
+    **arguments: Any,
 ) -> list[Completion]:
     """Continue several prompts at once, each to its own end; `samples` texts for each, in the order of the prompts.
 
+    arguments: those of `Completions`.
+    """
+    completions = Completions(model, tokenizer, prompts, max_tokens, **arguments)
+    for _ in completions:
+        pass
+    return completions.texts
+
+
+class Completions:
+    """Several texts that are written at once; iterating gives each token's text and the completion it belongs to.
+
+    samples: how many texts for each prompt, from one reading of it.
     logprobs: how many of the likeliest tokens to tell the log-probabilities of, beside the chosen one's; None for none.
     The other arguments are those of `generate`. A text is the one that is generated alone with the same seed (to which
-    the number of the sample is added), but where rounding turns a choice.
+    the number of the sample is added), but where rounding turns a choice. The caches of all texts are held at once.
     """
-    texts = _Texts(tokenizer, stop)
-    generation = texts.generation(
-        model,
-        prompts,
-        samples=samples,
-        max_tokens=max_tokens,
-        sampling=Sampling(**sampling),
-        end_ids=end_ids,
-        logprobs=logprobs,
-    )
-    completions = [Completion(row // samples, finish="length") for row in range(len(prompts) * samples)]
-    for token, piece in texts.read(generation):
-        completion = completions[token.row]
-        completion.text += piece
-        completion.ids.append(token.id)
-        completion.finish = "stop" if texts.stopped(token.row) else token.finish
-        if token.logprob is not None:
-            completion.logprobs.append(token.logprob)
-            completion.top_logprobs.append(token.top)
-    return completions
 
-
-class _Texts:
-    """Texts of what a `Generation` gives: whole characters, without special tokens, up to a stop string."""
-
-    def __init__(self, tokenizer: GenerationTokenizer, stop: str | Sequence[str]) -> None:
-        self._tokenizer = tokenizer
+    def __init__(
+        self,
+        model: Transformer,
+        tokenizer: GenerationTokenizer,
+        prompts: Sequence[str | Sequence[int]],
+        max_tokens: int = 256,
+        *,
+        samples: int = 1,
+        stop: str | Sequence[str] = (),
+        end_ids: Collection[int] | None = None,
+        logprobs: int | None = None,
+        session: Session | None = None,
+        **sampling: Any,
+    ) -> None:
+        if isinstance(prompts, str):
+            raise InputError("prompts is one text; give a list of them")
+        if tokenizer.n_vocab > model.config.vocab_size:
+            raise InputError(
+                f"the tokenizer has {tokenizer.n_vocab} tokens and the model {model.config.vocab_size}; "
+                "they do not belong together"
+            )
         self._stops = (stop,) if isinstance(stop, str) else tuple(stop)
         if "" in self._stops:
             raise InputError("an empty stop string would end every text before it begins")
-        self._specials = {text: tokenizer.encode_single_token(text) for text in tokenizer.special_tokens_set}
-        self._unprinted = frozenset(self._specials.values())
-        self._rows: dict[int, tuple[StreamDecoder, StopStrings]] = {}
+        self._tokenizer = tokenizer
+        specials = {text: tokenizer.encode_single_token(text) for text in tokenizer.special_tokens_set}
+        self._unprinted = frozenset(specials.values())
+        begin = [specials[BEGIN_TOKEN]] if BEGIN_TOKEN in specials else []
+        self.generation = Generation(
+            model,
+            [begin + tokenizer.encode_ordinary(text) if isinstance(text, str) else text for text in prompts],
+            samples=samples,
+            max_tokens=max_tokens,
+            sampling=Sampling(**sampling),
+            end_ids=[specials[text] for text in END_TOKENS if text in specials] if end_ids is None else end_ids,
+            n_vocab=tokenizer.n_vocab,
+            logprobs=logprobs,
+            session=session,
+        )
+        self.texts: list[Completion] = []
+        """What has been written so far, the samples of a prompt one after the other."""
 
-    def generation(
-        self,
-        model: Transformer,
-        prompts: Sequence[str | Sequence[int]],
-        *,
-        end_ids: Collection[int] | None,
-        **arguments: Any,
-    ) -> Generation:
-        if self._tokenizer.n_vocab > model.config.vocab_size:
-            raise InputError(
-                f"the tokenizer has {self._tokenizer.n_vocab} tokens and the model {model.config.vocab_size}; "
-                "they do not belong together"
-            )
-        if end_ids is None:
-            end_ids = {self._specials[text] for text in END_TOKENS if text in self._specials}
-        begin = [self._specials[BEGIN_TOKEN]] if BEGIN_TOKEN in self._specials else []
-        read = [begin + self._tokenizer.encode_ordinary(text) if isinstance(text, str) else text for text in prompts]
-        return Generation(model, read, end_ids=end_ids, n_vocab=self._tokenizer.n_vocab, **arguments)
-
-    def read(self, generation: Generation) -> Iterator[tuple[Token, str]]:
-        """Each token with the text that is certain with it. A row that meets a stop string ends."""
+    def __iter__(self) -> Iterator[tuple[Completion, str]]:
+        generation = self.generation
+        count = len(generation.prompts) * generation.samples
+        self.texts = [Completion(row // generation.samples) for row in range(count)]
+        decoders = [(StreamDecoder(self._tokenizer), StopStrings(self._stops)) for _ in range(count)]
         for tokens in generation:
             for token in tokens:
-                if token.row not in self._rows:
-                    self._rows[token.row] = StreamDecoder(self._tokenizer), StopStrings(self._stops)
-                decoder, stops = self._rows[token.row]
-                piece = "" if token.id in self._unprinted else stops.feed(decoder.feed(token.id))
+                text, (decoder, stops) = self.texts[token.row], decoders[token.row]
+                piece = stops.feed(self._characters(decoder, token.id))
+                if token.finish:
+                    piece += stops.feed(decoder.flush()) + stops.flush()
                 if stops.stopped:
                     generation.drop(token.row)
-                elif token.finish:
-                    piece += stops.feed(decoder.flush()) + stops.flush()
-                yield token, piece
+                text.text += piece
+                text.ids.append(token.id)
+                text.finish = "stop" if stops.stopped else token.finish
+                if token.logprob is not None:
+                    text.logprobs.append(token.logprob)
+                    text.top_logprobs.append(token.top)
+                yield text, piece
+        for text in self.texts:
+            text.finish = text.finish or "length"  # where no token was asked for
 
-    def stopped(self, row: int) -> bool:
-        return self._rows[row][1].stopped
+    def _characters(self, decoder: StreamDecoder, id: int) -> str:
+        if id in self._unprinted:
+            return ""
+        try:
+            return decoder.feed(id)
+        except KeyError:  # a gap in the vocabulary: the model has the row, the tokenizer no token
+            return ""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bpe.errors import InputError
 
-_LIKELIEST = 1024
+_LARGEST = torch.finfo(torch.float32).max
 
 
 @dataclass(frozen=True)
@@ -57,31 +57,30 @@ class Sampling:
         if not math.isfinite(self.frequency_penalty):
             raise InputError(f"frequency_penalty is {self.frequency_penalty}; it must be a number")
         for id, bias in self.logit_bias.items():
-            if math.isnan(bias) or bias == math.inf:
+            if not bias <= _LARGEST:
                 raise InputError(f"logit_bias of {id} is {bias}; it must be a number, or minus infinity to ban it")
 
 
 class Penalties:
     """What has been said counts for the next token: the bias and the penalties of a `Sampling`, for some sequences.
 
-    prompts: the ids of each sequence that the answer follows; vocabulary: how many logits there are.
+    prompts: the ids of each sequence that the answer follows, of which those without a logit do not count; vocabulary:
+        how many logits there are.
     """
 
     def __init__(
         self, sampling: Sampling, prompts: list[list[int]], vocabulary: int, device: torch.device | str
     ) -> None:
         self._sampling = sampling
-        outside = [id for id in sampling.logit_bias if not 0 <= id < vocabulary]
-        if outside:
-            raise InputError(f"logit_bias names the id {outside[0]}; the ids go from 0 to {vocabulary - 1}")
         self._biased = torch.tensor(list(sampling.logit_bias), dtype=torch.long, device=device)
         self._bias = torch.tensor(list(sampling.logit_bias.values()), device=device)
         shape = (len(prompts), vocabulary)
         self._said: Tensor | None = None  # [batch, vocabulary], whether the prompt or the answer holds the token
         if sampling.repetition_penalty != 1:
             self._said = torch.zeros(shape, dtype=torch.bool, device=device)
-            for row, prompt in enumerate(prompts):
-                self._said[row, torch.tensor(prompt, dtype=torch.long, device=device)] = True
+            for said, prompt in zip(self._said, prompts, strict=True):
+                ids = torch.tensor(prompt, dtype=torch.long, device=device)
+                said[ids[ids < vocabulary]] = True
         self._counts = torch.zeros(shape, device=device) if sampling.frequency_penalty else None  # in the answer
 
     def apply(self, logits: Tensor) -> Tensor:
@@ -99,11 +98,10 @@ class Penalties:
 
     def say(self, ids: Tensor) -> None:
         """Each sequence has got its next token: ids [batch]."""
-        rows = torch.arange(len(ids), device=ids.device)
         if self._said is not None:
-            self._said[rows, ids] = True
+            self._said.scatter_(-1, ids[:, None], True)
         if self._counts is not None:
-            self._counts[rows, ids] += 1
+            self._counts.scatter_add_(-1, ids[:, None], self._counts.new_ones(len(ids), 1))
 
     def select(self, rows: Tensor) -> None:
         """Keep these sequences only."""
@@ -119,20 +117,20 @@ def sample(logits: Tensor, sampling: Sampling, draws: Tensor) -> Tensor:
 
     Raises InputError for logits that are not numbers.
     """
-    likeliest = logits.amax(-1)
-    if not bool(torch.isfinite(likeliest).all()):
+    likeliest, greedy = logits.float().max(-1)
+    if not bool(likeliest.isfinite().all()):
         raise InputError(
-            f"the largest logit is {likeliest.flatten().tolist()}, so no token can be drawn; "
-            "the weights may be damaged, or have overflowed in a 16-bit type"
+            f"the largest logit is {likeliest.tolist()}, so no token can be drawn; the weights may be damaged, or have "
+            "overflowed in a 16-bit type, or logit_bias bans all tokens"
         )
     if sampling.temperature == 0:
-        return logits.argmax(-1)
-    probabilities, ids = candidates(logits, sampling)
-    # The inverse of the cumulative distribution. In float64 the sum stays below the last bit of a probability.
+        return greedy
+    # On the CPU, since not every other device has float64; draws are below 1, so that one stays below the whole when
+    # rounded and falls on a token whose probability is not 0.
+    probabilities, ids = (tensor.cpu() for tensor in candidates(logits, sampling))
     cumulative = probabilities.cumsum(-1, dtype=torch.float64)
-    drawn = torch.searchsorted(cumulative, draws[:, None] * cumulative[:, -1:], right=True)
-    last = (probabilities > 0).int().cumsum(-1).argmax(-1, keepdim=True)  # where a draw was rounded up to the whole
-    return ids.gather(-1, drawn.minimum(last)).squeeze(-1)
+    drawn = torch.searchsorted(cumulative, draws.cpu()[:, None] * cumulative[:, -1:], right=True)
+    return ids.gather(-1, drawn).squeeze(-1).to(logits.device)
 
 
 def candidates(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
@@ -141,29 +139,35 @@ def candidates(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
     logits [batch, vocabulary] -> probabilities [batch, n] in float32 and ids [batch, n], n at most vocabulary. Tokens
     that were not kept are left out or have probability 0; each row sums to 1.
     """
-    top_k, top_p, min_p = sampling.top_k, sampling.top_p, sampling.min_p
-    # The maximum is taken off before the division: a temperature of 1e-30 must not overflow.
-    scaled = (logits.float() - logits.float().amax(-1, keepdim=True)) / sampling.temperature
     vocabulary = logits.shape[-1]
-    if top_k is not None and top_k < vocabulary:
-        scaled, ids = scaled.topk(top_k)
+    few = sampling.top_k if sampling.top_k is not None and sampling.top_k < vocabulary else None
+    nucleus = sampling.top_p if sampling.top_p is not None and sampling.top_p < 1 else None
+    logits, ids = logits.float(), torch.arange(vocabulary, device=logits.device).expand(logits.shape)
+    if few is not None:
+        logits, ids = logits.topk(few)
+    # The maximum is taken off before the division: a temperature of 1e-30 must not overflow.
+    scaled = (logits - logits.amax(-1, keepdim=True)) / sampling.temperature
+    if nucleus is None or few is not None:
         probabilities = scaled.softmax(-1)
-    elif top_p is not None and top_p < 1:
-        probabilities, ids = _likeliest_first(scaled.softmax(-1), top_p)
     else:
-        probabilities, ids = scaled.softmax(-1), torch.arange(vocabulary, device=logits.device).expand(logits.shape)
-    if top_p is not None and top_p < 1:
+        probabilities, ids = _likeliest_first(scaled, nucleus)
+    if nucleus is not None:
         sum_before = probabilities.cumsum(-1) - probabilities
-        probabilities = probabilities.masked_fill(sum_before >= top_p, 0)
-    if min_p is not None:
-        probabilities = probabilities.masked_fill(probabilities < min_p * probabilities.amax(-1, keepdim=True), 0)
+        probabilities = probabilities.masked_fill(sum_before >= nucleus, 0)
+    if sampling.min_p is not None:
+        least = sampling.min_p * probabilities.amax(-1, keepdim=True)
+        probabilities = probabilities.masked_fill(probabilities < least, 0)
     return probabilities / probabilities.sum(-1, keepdim=True), ids
 
 
-def _likeliest_first(probabilities: Tensor, enough: float) -> tuple[Tensor, Tensor]:
-    # The likeliest 1,024 nearly always hold enough, and cost 0.8 ms where sorting all of 128,256 costs 11 ms (two CPU
-    # cores).
-    likeliest, ids = probabilities.topk(min(_LIKELIEST, probabilities.shape[-1]))
-    if bool((likeliest.sum(-1) >= enough).all()):
-        return likeliest, ids
-    return probabilities.sort(-1, descending=True)
+def _likeliest_first(scaled: Tensor, enough: float) -> tuple[Tensor, Tensor]:
+    """Probabilities and ids of so many of the likeliest tokens that they hold `enough` in every row."""
+    total = scaled.exp().sum(-1, keepdim=True)
+    # Few nearly always do: the likeliest 64 of 49,152 are found in 0.13 ms, 1,024 in 0.6 ms (two CPU cores), and all of
+    # 128,256 are sorted in 11 ms.
+    for count in (64, 1024, scaled.shape[-1]):
+        likeliest, ids = scaled.topk(min(count, scaled.shape[-1]))
+        probabilities = likeliest.exp() / total
+        if bool((probabilities.sum(-1) >= enough).all()):
+            break
+    return probabilities, ids
