@@ -415,12 +415,12 @@ def _number(number: float) -> str:
 
 
 def _ids(ids: Sequence[int], label: Label) -> list[str]:
-    cut = [f"{label(id)}|{id}" for id in ids]
+    cut = [f"{label(id)} {id}" for id in ids]
     lines = [""]
     for text in cut if len(cut) <= 4 * ROWS else ["...", *cut[-4 * ROWS :]]:
-        if lines[-1] and _columns(lines[-1]) + 2 + _columns(text) > COLUMNS:
+        if lines[-1] and _columns(lines[-1]) + 3 + _columns(text) > COLUMNS:
             lines.append("")
-        lines[-1] += ("  " if lines[-1] else "") + text
+        lines[-1] += ("   " if lines[-1] else "") + text
     return lines
 
 
