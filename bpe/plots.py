@@ -49,7 +49,7 @@ def lengths(report: Report) -> Figure:
         heights.append(sum(count for size, count in counts.items() if size >= longest))
         at = [size + width * (number - (len(parts) - 1) / 2) for size in range(1, longest + 1)]
         whole = max(1, sum(counts.values()))
-        axes.bar(at, [100 * height / whole for height in heights], width, color=colour, label=_label(name))
+        axes.bar(at, [100 * height / whole for height in heights], width, color=colour, label=drawable(name))
     axes.set_xticks([1, *range(2, longest, 2), longest], ["1", *map(str, range(2, longest, 2)), f"{longest}+"])
     axes.grid(False, axis="x")
     axes.set_xlabel("bytes")
@@ -73,7 +73,7 @@ def scripts(report: Report) -> Figure:
     height = 0.8 / len(parts)
     for number, (_, name, colour) in enumerate(parts):
         at = [row + height * (number - (len(parts) - 1) / 2) for row in range(len(names))]
-        axes.barh(at, [shares[name][number] for name in names], height, color=colour, label=_label(name))
+        axes.barh(at, [shares[name][number] for name in names], height, color=colour, label=drawable(name))
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.grid(False, axis="y")
@@ -126,7 +126,7 @@ def fertility(report: Report) -> Figure | None:
         axes.margins(x=0.15)
         axes.grid(False, axis="y")
         axes.set_xlabel(label)
-    left.set_yticks(rows, [_label(use["name"]) for use in uses])
+    left.set_yticks(rows, [drawable(use["name"]) for use in uses])
     left.set_ylim(len(uses) - 0.4, -0.6)
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     return figure
@@ -181,14 +181,14 @@ def _curves(report: Report) -> list[tuple[Any, dict[str, Any]]]:
         curves[0][1]["label"] = f"each of {len(texts):,} texts"
         texts = [report["all_texts"]]
     if report["training"] is not None:
-        style = {"color": TRAINING, "linewidth": 1.6, "label": _label(report["training"]["name"])}
+        style = {"color": TRAINING, "linewidth": 1.6, "label": drawable(report["training"]["name"])}
         curves.append((report["training"], style))
     for use, colour in zip(texts, TEXTS, strict=False):
-        curves.append((use, {"color": colour, "linewidth": 1.6, "label": _label(use["name"])}))
+        curves.append((use, {"color": colour, "linewidth": 1.6, "label": drawable(use["name"])}))
     return curves
 
 
-def _label(name: str, width: int = 40) -> str:
+def drawable(name: str, width: int = 40) -> str:
     """A name as it can be drawn: no formula, nothing that the font lacks, and not one that a legend leaves out."""
     from matplotlib.font_manager import findfont, get_font
 

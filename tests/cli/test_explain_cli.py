@@ -1,0 +1,141 @@
+"""`bpe explain`, at a terminal and in a pipe."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from bpe import Tokenizer
+from bpe.cli import cli
+from model import ModelConfig, Transformer, load, save
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two layers, four heads on two keys, a context of 32, and more rows than the tokenizer has tokens."""
+    directory = tmp_path_factory.mktemp("model")
+    write_model(directory, {"<|begin_of_text|>": 256})
+    return directory
+
+
+def write_model(directory: Path, special: dict[str, int]) -> None:
+    torch.manual_seed(1)
+    ranks = {bytes([byte]): byte for byte in range(256)}
+    tokenizer = Tokenizer("bytes", pat_str="llama3", mergeable_ranks=ranks, special_tokens=special)
+    tokenizer.save(directory / "tokenizer.json")
+    config = ModelConfig(dim=16, n_layers=2, n_heads=4, n_kv_heads=2, hidden_dim=24, vocab_size=300, max_seq_len=32)
+    save(directory, Transformer(config), directory / "tokenizer.json")
+
+
+def explain(model: Path, *arguments: str, input: str | None = None) -> Result:
+    return CliRunner().invoke(cli, ["explain", *arguments, "--model", str(model)], input=input)
+
+
+def fails_with(result: Result, *words: str) -> None:
+    assert result.exit_code == 1, result.output
+    assert result.stdout == ""
+    assert len(result.stderr.splitlines()) == 1, result.stderr
+    for word in words:
+        assert word in result.stderr
+
+
+def test_the_steps_stand_in_their_order_with_shapes_and_dtypes(model: Path) -> None:
+    result = explain(model, "a fox", "--head", "3", "--top", "4")
+    assert result.exit_code == 0, result.output
+    assert "\x1b" not in result.stdout
+    headings = re.findall(r"^(\d+)\. (.*?)  (\[.*\]) (.*), (\w+)$", result.stdout, re.MULTILINE)
+    assert [int(heading[0]) for heading in headings] == list(range(1, 27))
+    shapes = {title: shape for _, title, shape, _, _ in headings}
+    assert shapes["tokens"] == "[6]"
+    assert shapes["embeddings"] == "[6 x 16]"
+    assert shapes["keys of key-value head 1"] == "[6 x 4]"
+    assert shapes["scores, masked"] == "[6 x 6]"
+    assert shapes["feed-forward: w1"] == "[6 x 24]"
+    assert shapes["all 2 layers"] == "[3 x 16]"
+    assert shapes["logits"] == "[1 x 300]"
+    assert {dtype for *_, dtype in headings} == {"int64", "float32"}
+    assert "<|begin_of_text|> 256   a 97   · 32   f 102   o 111   x 120\n" in result.stdout
+    assert len(re.findall(r"^  .*%  \d+$", result.stdout, re.MULTILINE)) == 4
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    assert result.stderr == ""
+
+
+def test_the_next_tokens_are_the_models_and_known_to_the_tokenizer(model: Path) -> None:
+    found = json.loads(explain(model, "a fox", "--json", "--top", "1000", "--layer", "1").stdout)
+    assert (found["prompt"], found["layer"], found["head"]) == ("a fox", 1, 0)
+    transformer, _ = load(model)
+    expected = transformer(torch.tensor([[256, *b"a fox"]]))[0, -1, :257].softmax(-1).detach()
+    following = found["steps"][-1]["next"]
+    assert len(following) == 257
+    assert following[0]["id"] == int(expected.argmax())
+    assert following[0]["probability"] == pytest.approx(float(expected.max()), rel=1e-4)
+    assert [step["title"] for step in found["steps"][:4]] == [
+        "tokens", "embeddings", "residual stream, before layer 1", "layer 1: norm"
+    ]  # fmt: skip
+
+
+def test_the_dtype_is_the_one_that_is_asked_for(model: Path) -> None:
+    shown = explain(model, "a fox", "--dtype", "bfloat16").stdout
+    assert "2. embeddings  [6 x 16] time x dim, bfloat16\n" in shown
+
+
+def test_stdin_is_the_prompt_where_none_is_given(model: Path) -> None:
+    assert explain(model, input="a fox\n").stdout == explain(model, "a fox").stdout
+
+
+def test_a_terminal_gets_colour_and_a_pipe_does_not(model: Path) -> None:
+    command = [sys.executable, "-m", "bpe.cli", "explain", "a fox", "-m", str(model)]
+    environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+    piped = subprocess.run(command, env=environment, capture_output=True, check=True).stdout.decode()
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(command, env=environment, stdout=theirs) as process:
+        os.close(theirs)
+        drawn = b""
+        try:
+            while piece := os.read(ours, 65536):
+                drawn += piece
+        except OSError:  # how a pseudo-terminal on Linux says that the other end is closed
+            pass
+    os.close(ours)
+    assert process.returncode == 0
+    assert "\x1b" not in piped
+    assert b"\x1b[1m1. tokens\x1b[0m" in drawn
+    assert re.sub(r"\x1b\[[0-9;]*m", "", drawn.decode()).replace("\r\n", "\n") == piped
+
+
+def test_a_png_is_written(model: Path, tmp_path: Path) -> None:
+    result = explain(model, "a fox", "--png", str(tmp_path / "map.png"))
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "map.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_without_matplotlib_a_png_is_refused_and_the_walk_goes_on_without(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    fails_with(explain(model, "a fox", "--png", str(tmp_path / "map.png")), "matplotlib", "bpe-llama[report]")
+    assert explain(model, "a fox").exit_code == 0
+
+
+def test_what_cannot_be_shown_is_said_in_one_line(model: Path, tmp_path: Path) -> None:
+    fails_with(explain(model, "a fox", "--layer", "2"), "layer 2", "from 0 to 1")
+    fails_with(explain(model, "a fox", "--head", "4"), "head 4", "from 0 to 3")
+    fails_with(explain(model, "a fox" * 10), "51 tokens", "holds 32")
+    fails_with(explain(model, "a fox", "--png", str(tmp_path / "nowhere" / "map.png")), "map.png")
+    fails_with(explain(tmp_path / "nowhere", "a fox"), "nowhere")
+    assert explain(model, "a fox", "--top", "0").exit_code == 2
+
+
+def test_an_empty_prompt_is_the_beginning_of_a_text_where_a_token_says_so(model: Path, tmp_path: Path) -> None:
+    assert "1. tokens  [1] time" in explain(model, "").stdout
+    write_model(tmp_path, {})
+    fails_with(explain(tmp_path, ""), "the prompt is empty")

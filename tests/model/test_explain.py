@@ -1,0 +1,277 @@
+"""`bpe explain` shows what the model does: each step against the same step in float64 numpy."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from bpe.errors import InputError
+from model import ModelConfig, Transformer
+from model.explain import COLUMNS, LABEL, Step, _columns, explain, picture, plot_shares, prompt_ids, record
+
+MakeModel = Callable[[ModelConfig], Transformer]
+Array = npt.NDArray[np.float64]
+
+IDS = [1, 40, 7, 7, 49, 12, 3, 30, 22]
+
+
+def reference_steps(model: Transformer, ids: list[int], layer: int, head: int) -> Iterator[Array]:
+    """What each step is to show, in the order of the walk."""
+    config = model.config
+    weights = {name: tensor.detach().double().numpy() for name, tensor in model.state_dict().items()}
+    d, time = config.head_dim, len(ids)
+    angular = config.rope_theta ** (-np.arange(0, d, 2) / d)
+    if config.use_scaled_rope:
+        turns = config.rope_original_length * angular / (2 * np.pi)
+        low, high = config.rope_low_freq_factor, config.rope_high_freq_factor
+        kept = np.clip((turns - low) / (high - low), 0, 1)
+        angular = angular * (kept + (1 - kept) / config.rope_scaling_factor)
+    rotation = np.exp(1j * np.outer(np.arange(time), angular))
+
+    def norm(x: Array, name: str) -> Array:
+        return x / np.sqrt((x * x).mean(-1, keepdims=True) + config.norm_eps) * weights[f"{name}.weight"]
+
+    def linear(x: Array, name: str) -> Array:
+        return x @ weights[f"{name}.weight"].T + weights.get(f"{name}.bias", 0)
+
+    def turned(x: Array) -> Array:
+        y = (x[:, 0::2] + 1j * x[:, 1::2]) * rotation
+        return np.stack([y.real, y.imag], -1).reshape(time, d)
+
+    def softmax(x: Array) -> Array:
+        shares = np.exp(x - x.max(-1, keepdims=True))
+        return shares / shares.sum(-1, keepdims=True)
+
+    x = weights["tok_embeddings.weight"][ids]
+    yield np.array(ids, float)
+    yield x
+    stream = [x[-1]]
+    for number in range(config.n_layers):
+        name = f"layers.{number}"
+        normed = norm(x, f"{name}.attention_norm")
+        rows = {w: linear(normed, f"{name}.attention.{w}").reshape(time, -1, d) for w in ("wq", "wk", "wv")}
+        outputs = []
+        for each in range(config.n_heads):
+            group = each * config.n_kv_heads // config.n_heads
+            q, k, v = rows["wq"][:, each], rows["wk"][:, group], rows["wv"][:, group]
+            scores = turned(q) @ turned(k).T / np.sqrt(d)
+            masked = np.where(np.tri(time, dtype=bool), scores, -np.inf)
+            outputs.append(softmax(masked) @ v)
+            if (number, each) == (layer, head):
+                shown = [q, k, v, turned(q), turned(k), scores, masked, softmax(masked), outputs[-1]]
+        joined = np.concatenate(outputs, axis=-1)
+        found = linear(joined, f"{name}.attention.wo")
+        after_attention = x + found
+        inner = norm(after_attention, f"{name}.ffn_norm")
+        gate, up = linear(inner, f"{name}.feed_forward.w1"), linear(inner, f"{name}.feed_forward.w3")
+        silu = gate / (1 + np.exp(-gate))
+        down = linear(silu * up, f"{name}.feed_forward.w2")
+        if number == layer:
+            if layer:
+                yield x
+            yield from (normed, *shown, joined, found, after_attention, inner, gate, silu, up, silu * up, down)
+            yield after_attention + down
+        x = after_attention + down
+        stream.append(x[-1])
+    yield np.array(stream)
+    yield norm(x, "norm")
+    output = weights["tok_embeddings.weight" if config.tied_embeddings else "output.weight"]
+    logits = norm(x[-1:], "norm") @ output.T
+    yield logits
+    yield softmax(logits)
+
+
+def shape(**numbers: Any) -> ModelConfig:
+    plain = {"dim": 32, "n_layers": 3, "n_heads": 4, "hidden_dim": 40, "vocab_size": 50, "rope_theta": 100.0}
+    return ModelConfig(**{**plain, "max_seq_len": 64, **numbers})
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        shape(),
+        shape(n_kv_heads=2, tied_embeddings=True),
+        shape(n_heads=6, n_kv_heads=1, head_dim=10),
+        shape(n_kv_heads=2, qkv_bias=True, wo_bias=True),
+        shape(n_kv_heads=2, use_scaled_rope=True, rope_original_length=40, tied_embeddings=True),
+    ],
+    ids=["one key for each query", "grouped and tied", "one key for all", "biases", "scaled rotation"],
+)
+def test_every_step_in_every_layer_and_head_is_that_of_a_float64_computation(
+    config: ModelConfig, make_model: MakeModel
+) -> None:
+    model = make_model(config)
+    for layer in range(config.n_layers):
+        for head in range(config.n_heads):
+            steps = list(explain(model, IDS, layer=layer, head=head))
+            expected = list(reference_steps(model, IDS, layer, head))
+            for step, array in zip(steps, expected, strict=True):
+                np.testing.assert_allclose(step.tensor, array, atol=2e-4, rtol=2e-4, err_msg=step.title)
+
+
+@pytest.mark.parametrize("ids", [IDS, [5]])
+def test_the_logits_are_the_models_own_and_it_is_left_as_it_was(model: Transformer, ids: list[int]) -> None:
+    before = {name: dict(module.__dict__) for name, module in model.named_modules()}
+    expected = model(torch.tensor([ids]), last_only=True)[0]
+    steps = {step.title: step for step in explain(model, ids, layer=1)}
+    assert torch.equal(steps["logits"].tensor, expected)
+    assert torch.equal(steps["next token"].tensor, expected.float().softmax(-1))
+    for name, module in model.named_modules():
+        assert not module._forward_hooks
+        assert {**module.__dict__} == before[name]
+
+
+def test_in_half_precision_shares_are_still_of_what_the_model_multiplied(model: Transformer) -> None:
+    steps = {step.title: step for step in explain(model.to(torch.bfloat16), IDS, head=3)}
+    shares, values = steps["attention of each token to each"].tensor, steps["values of key-value head 1"].tensor
+    assert shares.dtype == torch.float32
+    assert steps["output of head 3"].dtype == "bfloat16"
+    torch.testing.assert_close(shares.sum(-1), torch.ones(len(IDS)))
+    assert torch.equal(shares, shares.tril())
+    torch.testing.assert_close(shares @ values.float(), steps["output of head 3"].tensor.float(), atol=2e-2, rtol=2e-2)
+
+
+def test_the_last_guess_of_the_layers_is_the_models_and_keeps_to_the_tokenizers_ids(model: Transformer) -> None:
+    steps = {step.picture: step for step in explain(model, IDS, n_vocab=100)}
+    guesses = steps["layers"].guesses
+    assert guesses is not None
+    assert guesses.shape == (model.config.n_layers + 1, 100)
+    assert torch.equal(steps["next"].tensor[0], guesses[-1])
+    logits = model(torch.tensor([IDS]))[0, -1, :100]
+    torch.testing.assert_close(guesses[-1], logits.softmax(-1), atol=1e-6, rtol=1e-4)
+
+
+def test_the_words_are_those_of_this_configuration(make_model: MakeModel) -> None:
+    def words(**numbers: Any) -> str:
+        steps = explain(make_model(shape(**numbers)), IDS, layer=1, head=3)
+        return "\n".join(f"{step.title}: {step.text}" for step in steps)
+
+    plain = words()
+    assert "keys of key-value head 3: The same with wk, for the keys of this head" in plain
+    assert "rows of wq for head 3 of 4: what" in plain
+    for other in ("share:", "bias", "slowed", "embeddings again"):
+        assert other not in plain
+    assert "keys that heads 2 to 3 share" in words(n_kv_heads=2)
+    assert "head 3 of 4, plus their bias: what" in words(qkv_bias=True)
+    assert "Times wo, plus its bias" in words(wo_bias=True)
+    assert "radians, slowed for the longer context." in words(use_scaled_rope=True)
+    assert "embeddings again" in words(tied_embeddings=True)
+
+
+def test_a_layer_or_head_that_is_not_there_is_named_with_those_that_are(model: Transformer) -> None:
+    with pytest.raises(InputError, match=r"layer 2: the model has 2; give a number from 0 to 1"):
+        explain(model, IDS, layer=2)
+    with pytest.raises(InputError, match=r"head -1: the model has 4; give a number from 0 to 3"):
+        explain(model, IDS, head=-1)
+
+
+def test_prompts_that_are_empty_or_too_long_are_refused_and_leave_no_hook(model: Transformer) -> None:
+    with pytest.raises(InputError, match="the prompt is empty"):
+        explain(model, [])
+    with pytest.raises(InputError, match="65 tokens, but the context of the model holds 64"):
+        explain(model, [1] * 65)
+    assert not any(module._forward_hooks for module in model.modules())
+    wide = Transformer(dataclasses.replace(model.config, max_seq_len=4096))
+    with pytest.raises(InputError, match="2049 tokens, and a walk takes 2,048"):
+        explain(wide, [1] * 2049)
+
+
+def test_logits_that_are_not_finite_are_no_walk(model: Transformer) -> None:
+    with torch.no_grad():
+        model.layers[1].feed_forward.w2.weight[0, 0] = float("nan")
+    with pytest.raises(InputError, match="not finite"):
+        explain(model, IDS)
+
+
+def test_a_prompt_is_read_as_generation_reads_it(tokenizer: Any) -> None:
+    assert prompt_ids(tokenizer, "ab<|eot_id|>")[:3] == [256, 97, 98]
+    assert 258 not in prompt_ids(tokenizer, "<|eot_id|>")
+    tokenizer.special_tokens_set = set()
+    assert prompt_ids(tokenizer, "ab") == [97, 98]
+
+
+# --- pictures ---
+
+LABELLED = LABEL + 2
+
+
+def step(tensor: torch.Tensor, kind: Any = "rows") -> Step:
+    return Step("title", "text", tensor, "time x dim", kind)
+
+
+def test_a_row_shows_the_number_farthest_from_zero_in_each_part_and_three_numbers() -> None:
+    row = torch.zeros(64)
+    row[[1, 3, 62]] = torch.tensor([2.0, -2.0, 1.0])
+    assert picture(step(row[None]), [0], str) == ["0             █▁" + 29 * "▅" + "▇         0        2 ..        0"]
+
+
+def test_of_many_rows_the_first_two_and_the_last_are_shown() -> None:
+    lines = picture(step(torch.eye(6)), list("abcdef"), str)  # type: ignore[arg-type]
+    assert [line.split()[0] for line in lines] == ["a", "b", "...", "f"]
+    assert [line.split()[1] for line in lines if "." not in line[0]] == ["█▅▅▅▅▅", "▅█▅▅▅▅", "▅▅▅▅▅█"]
+
+
+def test_what_is_masked_is_blank_and_no_number_breaks_the_columns() -> None:
+    numbers = torch.tensor([[-0.000123456, -123456.0, -0.00123456, float("-inf")]])
+    (line,) = picture(step(numbers), [7], str)
+    assert line.split()[1:] == ["▄▁▄", "-1.2e-04", "-1.2e+05", "..", "-inf"]
+    assert len(line) <= COLUMNS
+
+
+def test_shares_are_shaded_and_added_up_where_there_are_more_than_cells() -> None:
+    shares = torch.tensor([[1.0, 0, 0], [0.3, 0.7, 0], [0.01, 0.04, 0.95]])
+    lines = picture(step(shares, "shares"), [0, 1, 2], str)
+    assert [line[LABELLED:].rstrip() for line in lines[:3]] == ["██", "▓▓██", "··░░██"]
+    many = torch.ones(64, 64).tril()
+    lines = picture(step(many / many.sum(-1, keepdim=True), "shares"), list(range(64)), str)
+    assert lines[:2] == ["(the last 24 of 64 rows)", "(each column adds up about 2 tokens)"]
+    assert lines[-2][LABELLED:] == "░" * 64  # two of 64 are 3%
+
+
+def test_every_picture_fits_the_terminal_whatever_the_labels(model: Transformer) -> None:
+    for label in ("x" * 50, "日本語" * 20, "é" * 40, ""):
+        for each in explain(model, [1] * 40):
+            for line in picture(each, [1] * 40, lambda id, label=label: label):  # type: ignore[misc]
+                assert _columns(line) <= COLUMNS or each.picture == "ids", (each.title, line)
+
+
+def test_colour_changes_no_character(model: Transformer) -> None:
+    for each in explain(model, IDS):
+        plain, coloured = (picture(each, IDS, str, colour=colour) for colour in (False, True))
+        assert [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in coloured] == plain
+        assert not any("\x1b" in line for line in plain)
+
+
+def test_a_record_is_json_with_the_numbers_of_its_picture(model: Transformer) -> None:
+    records = [json.loads(json.dumps(record(each, str, top=3), allow_nan=False)) for each in explain(model, IDS)]
+    assert records[0]["tokens"][1] == {"id": 40, "token": "40"}
+    assert records[1]["shape"] == [9, 32]
+    assert records[1]["axes"] == ["time", "dim"]
+    (shares,) = (each["shares"] for each in records if "shares" in each)
+    assert [len(row) for row in shares] == [9] * 9
+    (layers,) = (each["layers"] for each in records if "layers" in each)
+    assert len(layers) == 3
+    assert layers[-1]["id"] == records[-1]["next"][0]["id"]
+    likeliest = model(torch.tensor([IDS]))[0, -1].topk(3).indices.tolist()
+    assert [each["id"] for each in records[-1]["next"]] == likeliest
+
+
+@pytest.mark.parametrize("count", [1, 9, 200])
+def test_the_map_is_drawn_as_a_png_of_bounded_size(tmp_path: Path, count: int) -> None:
+    shares = torch.ones(count, count).tril()
+    names = ["$x_{", "日本", "_", "a\ufffe", "x" * 99, "", " ", "⏎", "<E6>"] * 23
+    plot_shares(shares / shares.sum(-1, keepdim=True), names[:count], "layer 0, head 0", tmp_path / "map.png")
+    content = (tmp_path / "map.png").read_bytes()
+    assert content[:4] == b"\x89PNG"
+    width, height = (int.from_bytes(content[at : at + 4], "big") for at in (16, 20))
+    assert 300 < width < 3000
+    assert 300 < height < 3000
