@@ -942,7 +942,12 @@ def generate(
 
         seconds = {"load": load_seconds, "prefill": times.prefill_seconds, "decode": times.decode_seconds}
         for text in completions.texts:
-            told: dict[str, Any] = {"prompt": texts[text.prompt], "text": text.text, "ids": text.ids, "finish": text.finish}
+            told: dict[str, Any] = {
+                "prompt": texts[text.prompt],
+                "text": text.text,
+                "ids": text.ids,
+                "finish": text.finish,
+            }
             if logprobs is not None:
                 told |= {"logprobs": text.logprobs, "top_logprobs": text.top_logprobs}
             click.echo(json.dumps({**told, "seconds": seconds, "tokens_per_second": rates}))
