@@ -1,0 +1,216 @@
+"""`bpe generate`: what it reads, what it prints, how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from bpe import Tokenizer
+from bpe.cli import cli
+from model import ModelConfig, Transformer, complete, load, save
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of random letters, whose context has no end that a test would reach."""
+    directory = tmp_path_factory.mktemp("model")
+    torch.manual_seed(1)
+    ranks = {bytes([byte]): byte for byte in range(256)}
+    special = {"<|begin_of_text|>": 256, "<|end_of_text|>": 257}
+    Tokenizer("bytes", pat_str="llama3", mergeable_ranks=ranks, special_tokens=special).save(
+        directory / "tokenizer.json"
+    )
+    llm = Transformer(
+        ModelConfig(dim=16, n_layers=1, n_heads=2, n_kv_heads=1, hidden_dim=24, vocab_size=260, max_seq_len=100_000)
+    )
+    with torch.no_grad():
+        llm.output.weight[:97] = 0.0  # letters alone are ever the likeliest
+        llm.output.weight[123:] = 0.0
+        llm.output.weight[97:123] *= 20
+    save(directory, llm, directory / "tokenizer.json")
+    return directory
+
+
+def generate(model: Path, *options: Any, input: str | bytes = "") -> Result:
+    arguments = [
+        "generate",
+        str(model),
+        "--temperature",
+        "0",
+        "--threads",
+        "1",
+        "--max-tokens",
+        "6",
+        *map(str, options),
+    ]
+    return CliRunner().invoke(cli, arguments, input=input)
+
+
+def objects(result: Result) -> list[dict[str, Any]]:
+    assert result.exit_code == 0, result.output
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_the_prompt_is_an_argument_a_file_or_stdin(model: Path, tmp_path: Path) -> None:
+    file = tmp_path / "prompt.txt"
+    file.write_text("One\ntwo\n")
+    given = generate(model, "-p", "One\ntwo")
+    assert given.exit_code == 0, given.output
+    assert given.stdout.startswith("One\ntwo")
+    assert len(given.stdout) == len("One\ntwo") + 6 + 1
+    assert generate(model, "--file", file).stdout == given.stdout
+    assert generate(model, input="One\ntwo\n").stdout == given.stdout
+    assert generate(model, "-p", "a", "--file", file).exit_code == 2
+
+
+def test_the_rates_of_prefill_and_decode_go_to_stderr(model: Path) -> None:
+    said = generate(model, "-p", "abc").stderr
+    assert said.startswith("prefill 4 tokens, ")
+    assert "; decode 5 tokens, " in said
+    assert said.count("\n") == 1
+
+
+def test_several_prompts_and_samples_are_written_in_order(model: Path, tmp_path: Path) -> None:
+    file = tmp_path / "prompts.txt"
+    file.write_text("One\n\nthree long\n")
+    alone = [generate(model, "-p", prompt).stdout for prompt in ("One", "three long")]
+    together = generate(model, "--batch", file)
+    assert together.stdout == "\n".join(alone)
+    assert generate(model, "-p", "One", "-p", "three long").stdout == together.stdout
+    options = ("--temperature", "1", "--samples", "2", "--seed", "5", "--json")
+    samples = objects(generate(model, "--batch", file, *options))
+    assert [text["prompt"] for text in samples] == ["One", "One", "three long", "three long"]
+    assert samples[0]["text"] != samples[1]["text"]
+    (second,) = objects(generate(model, "-p", "One", "--temperature", "1", "--seed", "6", "--json"))
+    assert second["text"] == samples[1]["text"]
+
+
+def test_a_file_without_prompts_is_refused(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text("\n")
+    runner = generate(model, "--batch", tmp_path / "empty")
+    assert runner.exit_code == 1
+    assert "empty: no prompts" in runner.stderr
+
+
+def test_json_tells_ids_log_probabilities_and_times(model: Path) -> None:
+    (told,) = objects(generate(model, "-p", "abc", "--json", "--logprobs", "2", "--logit-bias", "97=-inf"))
+    llm, tokenizer = load(model)
+    (expected,) = complete(llm, tokenizer, ["abc"], 6, temperature=0, logprobs=2, logit_bias={97: -float("inf")})
+    assert (told["prompt"], told["text"], told["ids"]) == ("abc", expected.text, expected.ids)
+    assert told["finish"] == "length"
+    assert told["logprobs"] == pytest.approx(expected.logprobs, abs=1e-4)
+    assert [[id for id, _ in top] for top in told["top_logprobs"]] == [
+        [id for id, _ in top] for top in expected.top_logprobs
+    ]
+    assert {*told["seconds"]} == {"load", "prefill", "decode"}
+    assert all(seconds > 0 for seconds in told["seconds"].values())
+    assert {*told["tokens_per_second"]} == {"prefill", "decode"}
+    assert "logprobs" not in objects(generate(model, "-p", "abc", "--json"))[0]
+    assert generate(model, "-p", "abc", "--logprobs", "2").exit_code == 2
+
+
+def test_the_options_of_sampling_reach_it(model: Path) -> None:
+    (plain,) = objects(generate(model, "-p", "a", "--json"))
+    first = plain["ids"][0]
+    (banned,) = objects(generate(model, "-p", "a", "--json", "--logit-bias", f"{first}=-inf", "--logit-bias", "98=50"))
+    assert banned["ids"] == [98] * 6 if first != 98 else 98 not in banned["ids"]
+    for penalty in ("--repetition-penalty", "--frequency-penalty"):
+        (varied,) = objects(generate(model, "-p", "a", "--json", penalty, "1e6"))
+        assert len({*varied["ids"]}) == 6
+    (stopped,) = objects(generate(model, "-p", "a", "--json", "--stop", plain["text"][2:4]))
+    assert (stopped["text"], stopped["finish"]) == (plain["text"][: plain["text"].index(plain["text"][2:4])], "stop")
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "message"),
+    [
+        (("--logit-bias", "5"), 2, "ID=NUMBER"),
+        (("--logit-bias", "x=1"), 2, "ID=NUMBER"),
+        (("--logit-bias", "258=1"), 1, "logit_bias names the id 258"),
+        (("--repetition-penalty", "0"), 1, "repetition_penalty is 0"),
+        (("--samples", "0"), 2, "--samples"),
+        (("--dtype", "int8"), 2, "bfloat16"),
+        (("--file", "/none/there"), 1, "/none/there"),
+    ],
+)
+def test_wrong_options_are_told_in_one_line(model: Path, options: Any, status: int, message: str) -> None:
+    prompt = () if "--file" in options else ("-p", "a")
+    result = generate(model, *prompt, *options)
+    assert result.exit_code == status
+    assert message in result.stderr
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_it_computes_in_the_dtype_that_is_asked_for(model: Path, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: set[torch.dtype] = set()
+    forward = Transformer.forward
+
+    def noted(self: Transformer, *arguments: Any, **named: Any) -> torch.Tensor:
+        logits = forward(self, *arguments, **named)
+        seen.add(logits.dtype)
+        return logits
+
+    monkeypatch.setattr(Transformer, "forward", noted)
+    assert generate(model, "-p", "a", "--dtype", dtype).exit_code == 0
+    assert seen == {getattr(torch, dtype)}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB."),
+    ],
+)
+def test_too_little_memory_is_told_with_a_remedy(
+    model: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(Transformer, "forward", fail)
+    result = generate(model, "-p", "a")
+    assert result.exit_code == 1
+    assert "bpe: not enough memory; take less at once" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def started(model: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "bpe.cli", "generate", str(model), "-p", "begin:", "--max-tokens", "90000"]
+    return subprocess.Popen(
+        [*command, "--temperature", "0", "--threads", "1"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "PYTHONUNBUFFERED": ""},
+    )  # fmt: skip
+
+
+def test_ctrl_c_leaves_what_was_written(model: Path) -> None:
+    with started(model) as process:
+        assert process.stdout is not None
+        written = process.stdout.read(len("begin:") + 5)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert written.startswith(b"begin:")
+    assert said == b"\nbpe: interrupted\n"  # after the ^C of the terminal
+
+
+def test_a_reader_that_goes_away_ends_it_quietly(model: Path) -> None:
+    with started(model) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.read(10)
+        process.stdout.close()
+        said = process.stderr.read()
+        assert process.wait(timeout=60) == 1
+    assert said == b""
