@@ -550,7 +550,7 @@ def test_an_unknown_suffix_or_format_is_refused_with_the_known_ones(gpt2: Tokeni
     with pytest.raises(InputError, match=r"\.json, \.model, \.tiktoken"):
         gpt2.save(tmp_path / "tokenizer.txt")
     with pytest.raises(InputError, match="huggingface, tiktoken"):
-        gpt2.save(tmp_path / "tokenizer.json", format="gguf")  # type: ignore[arg-type]
+        gpt2.save(tmp_path / "tokenizer.json", format="onnx")  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
 
 
