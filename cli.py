@@ -1182,7 +1182,8 @@ def explain(
 
     from model import load
     from model.explain import explain as walk
-    from model.explain import picture, plot_shares, prompt_ids, record
+    from model.explain import picture, plot_shares, record
+    from model.generate import prompt_ids
 
     if png is not None:
         import matplotlib  # noqa: F401, what is missing is said before the work

@@ -77,6 +77,10 @@ SMOLLM_SPECIAL_TOKENS = (
 )
 CL100K_SPECIAL_TOKENS = ("<|endoftext|>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|endofprompt|>")
 
+# What begins a text, and what ends what a model writes, under the names that published vocabularies have for it.
+BEGIN_TOKEN = "<|begin_of_text|>"
+END_TOKENS = ("<|end_of_text|>", "<|eot_id|>", "<|eom_id|>", "<|endoftext|>", "<|im_end|>", "<|eot|>", "<|eom|>")
+
 
 class Pattern(NamedTuple):
     """How text is split: the pattern's text, and its place among the core's scanners, if it has one."""

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from bpe.errors import InputError
 from bpe.files import replacing
 from model.config import ModelConfig
-from model.generate import BEGIN_TOKEN, GenerationTokenizer
 from model.transformer import Block, Transformer
 
 MOST_TOKENS = 2048  # the map of each token with each grows with their square, and nobody looks at a larger one
@@ -52,12 +51,6 @@ class Step(NamedTuple):
     def dtype(self) -> str:
         """Of the tensor, such as bfloat16."""
         return str(self.tensor.dtype).removeprefix("torch.")
-
-
-def prompt_ids(tokenizer: GenerationTokenizer, prompt: str) -> list[int]:
-    """The ids that generation would read for this prompt: ordinary text, after the token that begins a text, if any."""
-    begin = [tokenizer.encode_single_token(BEGIN_TOKEN)] if BEGIN_TOKEN in tokenizer.special_tokens_set else []
-    return begin + tokenizer.encode_ordinary(prompt)
 
 
 def explain(

@@ -11,13 +11,12 @@ import torch
 from torch import Tensor
 
 from bpe.errors import InputError
+from bpe.patterns import BEGIN_TOKEN, END_TOKENS
 from bpe.streaming import StopStrings, StreamDecoder
 from model.cache import KVCache
 from model.sampling import Penalties, Sampling, sample
 from model.transformer import Transformer
 
-BEGIN_TOKEN = "<|begin_of_text|>"
-END_TOKENS = ("<|end_of_text|>", "<|eot_id|>", "<|eom_id|>", "<|endoftext|>", "<|im_end|>", "<|eot|>", "<|eom|>")
 PREFILL = 2048  # tokens, of all prompts together, that are read at a time: what bounds the memory of long prompts
 ROOM = 1024  # tokens of the answers that memory is taken for at first; a longer answer takes more when it is there
 
@@ -274,6 +273,12 @@ def _check_prompt(ids: Sequence[int], vocab_size: int, context: int) -> None:
 # --- text ---
 
 
+def prompt_ids(tokenizer: GenerationTokenizer, prompt: str) -> list[int]:
+    """The ids that are read for a prompt: ordinary text, after the token that begins a text, if there is one."""
+    begin = [tokenizer.encode_single_token(BEGIN_TOKEN)] if BEGIN_TOKEN in tokenizer.special_tokens_set else []
+    return begin + tokenizer.encode_ordinary(prompt)
+
+
 def generate(
     model: Transformer,
     tokenizer: GenerationTokenizer,
@@ -390,10 +395,9 @@ class Completions:
         self._tokenizer = tokenizer
         specials = {text: tokenizer.encode_single_token(text) for text in tokenizer.special_tokens_set}
         self._unprinted = frozenset(specials.values())
-        begin = [specials[BEGIN_TOKEN]] if BEGIN_TOKEN in specials else []
         self.generation = Generation(
             model,
-            [begin + tokenizer.encode_ordinary(text) if isinstance(text, str) else text for text in prompts],
+            [prompt_ids(tokenizer, text) if isinstance(text, str) else text for text in prompts],
             samples=samples,
             max_tokens=max_tokens,
             sampling=Sampling(**sampling),

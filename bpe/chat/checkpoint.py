@@ -49,7 +49,7 @@ _Found = tuple[dict[str, str], tuple["str | None", "str | None"]]
 
 def _from_directory(directory: Path) -> _Found:
     """The templates by name, and the texts of the tokens that begin and end a text."""
-    config_file, template_file = directory / "tokenizer_config.json", directory / "chat_template.jinja"
+    config_file = directory / "tokenizer_config.json"
     config: Any = {}
     try:
         if config_file.is_file():
@@ -57,10 +57,23 @@ def _from_directory(directory: Path) -> _Found:
         if not isinstance(config, dict):
             raise ValueError("not a JSON object")
         tokens = _token_text(config, "bos_token"), _token_text(config, "eos_token")
-        if not template_file.is_file():
-            return _named(config.get("chat_template")), tokens
     except (ValueError, RecursionError) as error:
         raise InputError(f"{config_file}: {error}") from error
+    return templates_in(directory, config), tokens
+
+
+def templates_in(directory: Path, config: Mapping[str, Any]) -> dict[str, str]:
+    """The chat templates of a directory by name, given its tokenizer_config.json; none if there are none.
+
+    Raises:
+        InputError: one is no text; the file is named.
+    """
+    template_file = directory / "chat_template.jinja"
+    if not template_file.is_file():
+        try:
+            return _named(config.get("chat_template"))
+        except InputError as error:
+            raise InputError(f"{directory / 'tokenizer_config.json'}: {error}") from error
     more = sorted((directory / "additional_chat_templates").glob("*.jinja"))
     templates = {}
     for name, file in [*((file.stem, file) for file in more), ("default", template_file)]:
@@ -68,7 +81,7 @@ def _from_directory(directory: Path) -> _Found:
             templates[name] = file.read_text("utf-8")
         except UnicodeDecodeError as error:
             raise InputError(f"{file}: {error}") from error
-    return templates, tokens
+    return templates
 
 
 def _named(template: Any) -> dict[str, str]:
@@ -92,7 +105,7 @@ def _token_text(config: Mapping[str, Any], key: str) -> str | None:
 
 
 def _from_gguf(path: Path, tokenizer: Tokenizer) -> _Found:
-    from ..formats.gguf import Container  # type: ignore[import-not-found, unused-ignore]
+    from ..formats.gguf import Container
 
     metadata, key = Container.open(path).metadata, "tokenizer.chat_template"
     templates = {

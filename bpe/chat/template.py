@@ -12,13 +12,13 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
+from ..patterns import END_TOKENS
 from ..tokenizer import Tokenizer, _as_bytes
 from .messages import ChatFormat, Message, check_messages
 
 if TYPE_CHECKING:
     import jinja2
 
-END_TOKENS = ("<|end_of_text|>", "<|eot_id|>", "<|eom_id|>", "<|endoftext|>", "<|im_end|>", "<|eot|>", "<|eom|>")
 _MOST_CHARACTERS = 1 << 24
 """What a template may put out: more than any context holds."""
 

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bpe.chat.checkpoint import templates_in
 from bpe.errors import InputError
 from bpe.files import write_atomically, write_json
 from bpe.formats import TOKENIZER_FILES, open_tokenizer
+from bpe.patterns import BEGIN_TOKEN, END_TOKENS
 from model.checkpoint.assemble import Checkpoint, read_json
-from model.generate import BEGIN_TOKEN, END_TOKENS
 
 if TYPE_CHECKING:
     from bpe import Tokenizer
@@ -41,28 +42,16 @@ def _ids(value: Any, name: str, directory: Path) -> tuple[int, ...]:
 
 
 def _chat_template(directory: Path) -> str | None:
-    file = directory / TEMPLATE
-    if file.is_file():
-        try:
-            return file.read_text("utf-8")
-        except UnicodeDecodeError as error:
-            raise InputError(f"{file}: byte {error.start} is not UTF-8") from None
-    template = _optional(directory / TOKENIZER).get("chat_template")
-    if isinstance(template, list):  # several, by name
-        named = {each.get("name"): each.get("template") for each in template if isinstance(each, dict)}
-        template = named.get("default")
-    if template is not None and not isinstance(template, str):
-        raise InputError(f"{directory / TOKENIZER}: chat_template is no text; remove it")
-    return template
+    return templates_in(directory, _optional(directory / TOKENIZER)).get("default")
 
 
 def write_companions(checkpoint: Checkpoint, directory: Path) -> None:
     """Copy the tokenizer's file, and what stands beside it; write what the checkpoint knows from elsewhere."""
     source = checkpoint.tokenizer
-    if source.suffix == ".gguf":
+    path, format, content = open_tokenizer(source)
+    if format == "gguf":
         read_tokenizer(checkpoint).save(directory / TOKENIZER_FILES[0])
     else:
-        path, _, content = open_tokenizer(source)
         name = path.name if path.name in TOKENIZER_FILES else f"tokenizer{path.suffix.replace('.gz', '.tiktoken')}"
         _write(directory / name, bytes(content))
     if source.is_dir():

@@ -204,10 +204,9 @@ def _with_rope_scaling(container: Container, config: ModelConfig) -> ModelConfig
     raise InputError(f"{_ROPE_DIVISORS} scales the rotary embedding otherwise than Llama 3.1, which is not supported")
 
 
-def rope_divisors(config: ModelConfig) -> list[float]:
-    """What the scaling of Llama 3.1 divides each frequency of the rotary embedding by: [head_dim / 2]."""
-    plain = rope_frequencies(dataclasses.replace(config, use_scaled_rope=False))
-    return [before / after for before, after in zip(plain, rope_frequencies(config), strict=True)]
+def rope_divisors(config: ModelConfig) -> Tensor:
+    """What the scaling of Llama 3.1 divides each frequency of the rotary embedding by: float32 [head_dim / 2]."""
+    return rope_frequencies(dataclasses.replace(config, use_scaled_rope=False)) / rope_frequencies(config)
 
 
 # --- reading ---
@@ -346,7 +345,7 @@ def _to_write(checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor]]:
     for name, tensor in checked_tensors(checkpoint, torch.float32):
         yield their_name(name), tensor
     if checkpoint.config.use_scaled_rope:
-        yield _ROPE_DIVISORS, torch.tensor(rope_divisors(checkpoint.config))
+        yield _ROPE_DIVISORS, rope_divisors(checkpoint.config)
 
 
 def _config_metadata(config: ModelConfig) -> dict[str, Any]:

