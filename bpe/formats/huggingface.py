@@ -95,27 +95,23 @@ def from_vocabulary(
     # Characters below U+0100 that stand for no byte, such as the space, become one that is not in Latin-1 either.
     to_bytes = dict.fromkeys(range(0x100), 0xFFFF)
     to_bytes |= {ord(character): byte for byte, character in enumerate(byte_characters())}
-    tokens = []
-    ids = array("I")
+    if not vocabulary:
+        raise InputError("the vocabulary is empty")
     for text, id in vocabulary.items():
         if not _is_id(id):
             raise InputError(f"the token {text!r} of the vocabulary has the id {id!r}, which is no id")
-        try:
-            tokens.append(bytes(text.translate(to_bytes), "latin-1") if text else b"")
-        except UnicodeEncodeError:
-            raise InputError(
-                f"the token {text!r} has a character that stands for no byte; not a byte-level vocabulary"
-            ) from None
-        ids.append(id)
-    if not tokens:
-        raise InputError("the vocabulary is empty")
-    offsets = array("Q", [0])
-    position = 0
-    for token in tokens:
-        position += len(token)
-        offsets.append(position)
+    try:
+        tokens = "".join(vocabulary).translate(to_bytes).encode("latin-1")  # a byte for each character
+    except UnicodeEncodeError as error:
+        ends = itertools.accumulate(map(len, vocabulary))
+        text = next(text for text, end in zip(vocabulary, ends, strict=True) if end > error.start)
+        raise InputError(
+            f"the token {text!r} has a character that stands for no byte; not a byte-level vocabulary"
+        ) from None
+    offsets = array("Q", itertools.accumulate(map(len, vocabulary), initial=0))
+    ids = array("I", vocabulary.values())
     return Tokenizer._from_arrays(
-        name, pattern, b"".join(tokens), memoryview(offsets), memoryview(ids), special_tokens, merges_only
+        name, pattern, tokens, memoryview(offsets), memoryview(ids), special_tokens, merges_only
     )
 
 
@@ -282,8 +278,17 @@ def _pattern_of(data: dict[str, Any]) -> Pattern:
     )
 
 
-def _is_token(value: object, vocabulary: Mapping[str, int]) -> bool:
-    return isinstance(value, str) and value in vocabulary
+def _no_pair(merge: object, position: int) -> InputError:
+    return InputError(f"entry {position} of the merges, {merge!r}, is not a pair of tokens")
+
+
+def _spaced(merge: Any, position: int) -> str:
+    """A merge as one text, whichever of the two forms it has in the file."""
+    if isinstance(merge, str):
+        return merge
+    if not isinstance(merge, list) or not all(isinstance(part, str) for part in merge):
+        raise _no_pair(merge, position)
+    return " ".join(merge)
 
 
 def check_merges(tokenizer: Tokenizer, merges: Sequence[Any], vocabulary: Mapping[str, int]) -> None:
@@ -292,16 +297,18 @@ def check_merges(tokenizer: Tokenizer, merges: Sequence[Any], vocabulary: Mappin
     Our core merges whatever joins to a token, lowest id first. That is the same as applying the file's merges in their
     order if the pairs that can ever merge are all among them, in the order of their ids.
     """
-    position_of: dict[tuple[int, int], int] = {}
-    for position, merge in enumerate(merges):
-        parts = merge.split(" ") if isinstance(merge, str) else merge
-        if not isinstance(parts, list) or len(parts) != 2 or not all(_is_token(part, vocabulary) for part in parts):
-            raise InputError(f"entry {position} of the merges, {merge!r}, is not a pair of tokens")
-        position_of[vocabulary[parts[0]], vocabulary[parts[1]]] = position
-    previous = -1
+    text_of = {id: text for text, id in vocabulary.items()}
+    position_of = {_spaced(merge, position): position for position, merge in enumerate(merges)}
     pairs = tokenizer._core.pairs().reshape(-1, 3).tolist()
-    for left, right, id in pairs:
-        position = position_of.get((left, right), -1)
+    # No text of an ordinary token has a space, so an entry is the merge of just these two.
+    positions = [position_of.pop(f"{text_of[left]} {text_of[right]}", -1) for left, right, _ in pairs]
+    for position in position_of.values():  # those that never merge
+        merge = merges[position]
+        parts = merge.split(" ") if isinstance(merge, str) else merge
+        if len(parts) != 2 or not (parts[0] in vocabulary and parts[1] in vocabulary):
+            raise _no_pair(merge, position)
+    previous = -1
+    for position, (_, _, id) in zip(positions, pairs, strict=True):
         if position <= previous:
             token = tokenizer.decode_single_token_bytes(id)
             raise InputError(
