@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Union
 
-import lm_eval.models  # noqa: F401, the harness fills its registry only as long as that is empty
+import lm_eval.models  # noqa: F401, else its own models are unknown once there is one in its registry
 import torch
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
@@ -92,7 +92,11 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # the harness is untyped
 
     @property
     def prefix_token_id(self) -> int:
-        """What stands before a text that nothing else stands before."""
+        """What stands before a text that nothing else stands before: the token that begins texts, else that ends them.
+
+        The harness's own model takes what a tokenizer_config.json calls bos_token, which for some models, such as
+        SmolLM2, is another one (of chat markup); the first token's likelihood then differs.
+        """
         return self._begin[0] if self._begin else self._end
 
     @property
