@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -691,13 +691,15 @@ def _print_report(report: Mapping[str, Any]) -> None:
         click.echo(f"\n{printable(table.title)}\n\n{table.text()}", nl=False)
 
 
-def _watched(sources: Sequence[str], separator: str | None, exclude: Sequence[str]) -> Iterator[bytes]:
+def _watched(
+    sources: Sequence[str], separator: str | None, exclude: Sequence[str], field: str = "text"
+) -> Iterator[bytes]:
     """The documents of the sources; how far they are read is shown meanwhile."""
     from bpe.corpus import documents
 
     status = Status()
     size = 0
-    for number, document in enumerate(documents(sources, separator=separator, exclude=exclude), 1):
+    for number, document in enumerate(documents(sources, separator=separator, field=field, exclude=exclude), 1):
         size += len(document)
         status.show(f"encoding  {size / 1e6:,.1f} MB in {number:,} documents")
         yield document
@@ -984,6 +986,155 @@ def _bias(text: str) -> tuple[int, float]:
         return int(id), float(bias)
     except ValueError:
         raise click.UsageError(f"--logit-bias {text}: write ID=NUMBER, such as 13=-5 or 13=-inf") from None
+
+
+@cli.command()
+@click.argument("model", metavar="MODEL")
+@click.argument("texts", nargs=-1, metavar="[TEXT]...")
+@click.option(
+    "--choices",
+    multiple=True,
+    metavar="FILE",
+    help='Questions, a JSON object a line: "question", "choices", "answer" (index from 0); repeat.',
+)
+@click.option("--delimiter", default=" ", metavar="STRING", help="What stands between a question and a choice.")
+@separator_option
+@click.option("--field", default="text", metavar="KEY", help="The key of the text in .jsonl files.")
+@exclude_option
+@click.option("--window", type=int, metavar="N", help="Tokens read at once.  [default: the context, 2,048 at the most]")
+@click.option("--stride", type=int, metavar="N", help="From one window to the next.  [default: half the window]")
+@click.option(
+    "--batch-tokens", type=click.IntRange(min=1), default=4096, metavar="N", help="Tokens that are computed at once."
+)
+@click.option("--samples", type=click.IntRange(min=100), default=1000, metavar="N", help="Draws of the bootstrap.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, metavar="N", help="Of the draws.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@dtype_option
+@device_option
+@threads_option
+@examples(
+    "bpe eval runs/tales corpora/prose.txt 'news/*.txt'",
+    "bpe eval smollm2 wiki.jsonl.gz --window 1024 --stride 256 --dtype float32",
+    "bpe eval smollm2 --choices questions.jsonl",
+    "cat *.txt | bpe eval runs/tales - --json",
+)
+def eval(
+    model: str,
+    texts: Sequence[str],
+    choices: Sequence[str],
+    delimiter: str,
+    separator: str | None,
+    field: str,
+    exclude: Sequence[str],
+    window: int | None,
+    stride: int | None,
+    batch_tokens: int,
+    samples: int,
+    seed: int,
+    as_json: bool,
+    dtype: str | None,
+    device: str,
+    threads: int | None,
+) -> None:
+    """Tell how well a model predicts texts, and how often it chooses the right answer.
+
+    Of each text (a file, directory, glob, .jsonl, .gz, .xz, or - for stdin): bits per byte, which compare models of any
+    vocabulary, perplexity per token, which does not, and how often the model held the next token likeliest. A text
+    longer than the window is read in windows that overlap, and each token is predicted once, from at least
+    window - stride tokens before it. The smaller the stride, the better and the slower.
+
+    Of --choices: how often the right choice is the likeliest behind its question; by its likelihood, by that for each
+    of its tokens, and by that for each of its bytes.
+
+    The 95% intervals are of the bootstrap over documents, or blocks of 1,000 bytes where there are fewer than 100
+    documents, and over questions.
+    """
+    if not texts and not choices:
+        raise click.UsageError("give texts, or --choices FILE")
+    start = time.perf_counter()
+    transformer, tokenizer = _load(model, dtype, device, threads)
+
+    from model.evaluate import (
+        check_window,
+        choices_table,
+        evaluate_choices,
+        evaluate_texts,
+        read_questions,
+        read_text,
+        texts_table,
+    )
+
+    # 1. Read everything, so that what is wrong is said before the work.
+    context = transformer.config.max_seq_len
+    window = min(context, 2048) if window is None else window
+    stride = max(1, window // 2) if stride is None else stride
+    check_window(window, stride, context)
+    read = [read_text(tokenizer, _watched([text], separator, exclude, field), text) for text in texts]
+    questions = [read_questions(tokenizer, file, context, delimiter) for file in choices]
+
+    # 2. Measure.
+    settings: dict[str, Any] = {"batch_tokens": batch_tokens, "samples": samples, "seed": seed}
+    found: dict[str, Any] = {
+        "model": model,
+        "dtype": str(transformer.tok_embeddings.weight.dtype).removeprefix("torch."),
+        "window": window,
+        "stride": stride,
+        **settings,
+    }
+    begun = time.perf_counter()
+    if read:
+        with _share_done(", ".join(texts)) as progress:
+            found |= evaluate_texts(
+                transformer, tokenizer, read, window=window, stride=stride, progress=progress, **settings
+            )
+    found["choices"] = []
+    for file, asked in zip(choices, questions, strict=True):
+        with _share_done(file) as progress:
+            found["choices"].append(evaluate_choices(transformer, asked, file, progress=progress, **settings))
+    found["seconds"] = {"load": begun - start, "evaluate": time.perf_counter() - begun}
+
+    # 3. Tell.
+    if as_json:
+        import json
+
+        click.echo(json.dumps(found, indent=2))
+    else:
+        tables = [texts_table(found)] if read else []
+        tables += [choices_table(found["choices"])] if choices else []
+        click.echo("\n".join(table.text() for table in tables), nl=False)
+    click.echo(_evaluated(found, bool(read)), err=True)
+
+
+@contextmanager
+def _share_done(name: str) -> Iterator[Callable[[float], None]]:
+    """Something to call with the share of the work that is done; it is shown with the time that is left."""
+    status = Status()
+    start = time.monotonic()
+
+    def show(share: float) -> None:
+        left = (time.monotonic() - start) * (1 - share) / max(share, 1e-9)
+        status.show(f"evaluating  {_bar(share)} {share:4.0%}  {left:,.0f} s left  {_shortened(name, 40)}")
+
+    try:
+        yield show
+    finally:
+        status.done()
+
+
+def _evaluated(found: Mapping[str, Any], with_texts: bool) -> str:
+    """What was done, in a line for people."""
+    parts = []
+    if with_texts:
+        everything = found["all_texts"]
+        parts.append(
+            f"{everything['tokens']:,} tokens in {everything['documents']:,} documents, window {found['window']:,},"
+            f" stride {found['stride']:,}"
+        )
+        if everything["bytes_left_out"]:
+            parts.append(f"{everything['bytes_left_out']:,} bytes are not predicted and not counted")
+    if found["choices"]:
+        parts.append(f"{sum(row['questions'] for row in found['choices']):,} questions")
+    return f"{'; '.join(parts)}; {found['dtype']}, {found['seconds']['evaluate']:,.1f} s"
 
 
 @cli.command()

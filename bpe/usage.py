@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import regex
 
+from .bootstrap import BLOCK_BYTES
 from .corpus import in_batches
 from .errors import InputError
 from .tokenizer import Tokenizer
@@ -18,7 +19,6 @@ from .tokenizer import Tokenizer
 Counts = npt.NDArray[np.int64]
 
 BATCH_BYTES = 4 << 20  # of documents that are encoded together, and of text whose words are looked for at once
-BLOCK_BYTES = 1000  # of a text's blocks; see Usage.blocks
 
 # The scripts that Unicode recommends for identifiers (UAX #31, table 5), which are those in wide everyday use. Each
 # takes a bit of a mask, and so do the classes of characters that belong to no script.

@@ -12,11 +12,23 @@ from typing import Any, TypeVar, Union
 
 from ..errors import InputError
 from .arrow import is_dataset
+from .jsonl import json_records
 from .parts import Cleaner, Invalid, Options, Text, as_bytes
 from .reader import Batch, Position, Reader
-from .sources import Source, Texts, feeds_of
+from .sources import File, Source, Texts, feeds_of
 
-__all__ = ["Batch", "Invalid", "Position", "Reader", "Source", "Text", "documents", "in_batches", "read_corpus"]
+__all__ = [
+    "Batch",
+    "Invalid",
+    "Position",
+    "Reader",
+    "Source",
+    "Text",
+    "documents",
+    "in_batches",
+    "read_corpus",
+    "records",
+]
 
 
 def documents(
@@ -95,6 +107,22 @@ def read_corpus(
     feeds = [(number, feed) for number, source in enumerate(listed) for feed in feeds_of(source, exclude)]
     options = _options(separator, field, cut, max(1, batch_bytes // 2))
     return Reader(feeds, options, errors, weights, batch_bytes, start)
+
+
+def records(source: str | os.PathLike[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The JSON objects in the lines of the files that a path, a glob or "-" stands for, whatever their suffix.
+
+    Each comes with its place, such as "questions.jsonl: line 3", for messages. Files that end in .gz, .xz, .bz2 or .zst
+    are decompressed.
+
+    Raises:
+        InputError: a source that matches no file, a damaged archive, a line that is no JSON object.
+        OSError: a file that cannot be read.
+    """
+    for feed in feeds_of(source, ()):
+        assert isinstance(feed, File)  # paths lead to nothing else
+        for number, record in json_records(feed.name, feed.content()):
+            yield f"{feed.name}: line {number}", record
 
 
 _Document = TypeVar("_Document", bytes, str, Union[bytes, str])

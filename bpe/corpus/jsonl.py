@@ -1,9 +1,10 @@
-"""JSON lines: a document in each, under a key."""
+"""JSON lines: a document in each, under a key; or records of any kind."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 from .. import _core
 from ..errors import InputError
@@ -69,3 +70,21 @@ def _text_of(line: bytes, field: str, cleaner: Cleaner, number: int) -> Text:
             f"{cleaner.name}: line {number} has no text under {field!r}; name the key with field / --field"
         )
     return as_bytes(text)
+
+
+def json_records(name: str, content: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects in the lines of a file, each with the number of its line; lines of white space are none.
+
+    Raises:
+        InputError: a line is no JSON object; the file and the line are named.
+    """
+    for number, line in enumerate(content.split(b"\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{name}: line {number} is not JSON ({error})") from error
+        if not isinstance(record, dict):
+            raise InputError(f"{name}: line {number} is not a JSON object")
+        yield number, record

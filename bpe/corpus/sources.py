@@ -64,13 +64,21 @@ class File(Feed):
             with self._open() as file:
                 yield from parquet_parts(self.name, file, self.size, options, cleaner, state)
             return
-        with Stream(self.name, self._open(), compressed, self.size) as stream:
+        with self._stream() as stream:
             if kind in (".jsonl", ".ndjson"):
                 yield from json_parts(stream, options, cleaner, state)
             elif kind == ".parquet":
                 raise InputError(f"{self.name}: decompress it first: Parquet is read from place to place")
             else:
                 yield from text_parts(stream, options, cleaner, state, hashed=self.size is None)
+
+    def content(self) -> bytes:
+        """All its bytes, decompressed."""
+        with self._stream() as stream:
+            return stream.read(-1)
+
+    def _stream(self) -> Stream:
+        return Stream(self.name, self._open(), _suffixes(self.name)[1], self.size)
 
 
 class Texts(Feed):

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from references import byte_tokenizer, encoding_of
 
-from bpe import InputError, Tokenizer
-from bpe import compare as module
+from bpe import InputError, Tokenizer, bootstrap
 from bpe.compare import compare, table
 
 
@@ -97,7 +96,7 @@ def test_the_same_seed_gives_the_same_intervals(gpt2: Tokenizer, llama3: Tokeniz
 def test_very_many_documents_are_drawn_by_neighbours(gpt2: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     documents = [f"tale {n} of {'many ' * (n % 7)}".encode() for n in range(1000)]
     apart = compare([("a", byte_tokenizer()), ("b", gpt2)], documents)["tokenizers"][1]
-    monkeypatch.setattr(module, "MOST_UNITS", 300)
+    monkeypatch.setattr(bootstrap, "MOST_UNITS", 300)
     together = compare([("a", byte_tokenizer()), ("b", gpt2)], documents)["tokenizers"][1]
     assert together["tokens_relative"] == apart["tokens_relative"]
     low, high = together["tokens_relative_interval"]

@@ -1,0 +1,238 @@
+"""lm-evaluation-harness on our models: what it reports is what transformers and `model.evaluate` say."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+from bpe import InputError, Tokenizer
+from model import ModelConfig, Transformer, complete, save
+
+lm_eval = pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed: it is the extra eval")
+
+from lm_eval.api.instance import Instance  # noqa: E402
+from lm_eval.api.registry import get_model  # noqa: E402
+from lm_eval.evaluator import simple_evaluate  # noqa: E402
+from lm_eval.tasks import TaskManager  # noqa: E402
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window  # noqa: E402
+
+from model.evaluate import evaluate_choices, read_questions  # noqa: E402
+from model.harness import HarnessModel  # noqa: E402
+
+RANKS = {bytes([byte]): byte for byte in range(256)}
+SPECIAL = {"<|begin_of_text|>": 256, "<|end_of_text|>": 257, "<|eot_id|>": 258}
+LONG = "the sea and the cloth " * 7  # 154 bytes, and the context holds 64
+
+CHOICES = """
+task: choices
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {questions}}}, cache_dir: {cache}}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{{{question}}}}"
+doc_to_choice: "{{{{choices}}}}"
+doc_to_target: "{{{{answer}}}}"
+metric_list:
+  - {{metric: acc, aggregation: mean, higher_is_better: true}}
+  - {{metric: acc_norm, aggregation: mean, higher_is_better: true}}
+  - {{metric: acc_bytes, aggregation: mean, higher_is_better: true}}
+"""
+ROLLING = """
+task: rolling
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {texts}}}, cache_dir: {cache}}}
+test_split: test
+output_type: loglikelihood_rolling
+doc_to_text: ""
+doc_to_target: "{{{{text}}}}"
+metric_list:
+  - {{metric: bits_per_byte}}
+"""
+WRITING = """
+task: writing
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {texts}}}, cache_dir: {cache}}}
+test_split: test
+output_type: generate_until
+doc_to_text: "{{{{text}}}}"
+doc_to_target: "{{{{continuation}}}}"
+generation_kwargs: {{until: ["\\n"], max_gen_toks: 8, do_sample: false}}
+metric_list:
+  - {{metric: exact_match, aggregation: mean, higher_is_better: true}}
+"""
+
+Pair = tuple[Transformer, Tokenizer]
+
+
+@pytest.fixture
+def pair(model: Transformer) -> Pair:
+    """A model and its tokenizer of bytes; the context is 64."""
+    return model, Tokenizer("bytes", pat_str="llama3", mergeable_ranks=RANKS, special_tokens=SPECIAL)
+
+
+@pytest.fixture
+def theirs(pair: Pair, tmp_path: Path) -> Any:
+    """The LlamaForCausalLM of the same weights, in float64."""
+    pair[1].save(tmp_path / "tokenizer.json")
+    save(tmp_path / "hf", pair[0], tmp_path / "tokenizer.json", "huggingface")
+    return transformers.LlamaForCausalLM.from_pretrained(tmp_path / "hf", dtype=torch.float64)
+
+
+def asks(kind: str, *arguments: tuple[Any, ...]) -> list[Instance]:
+    return [Instance(kind, {}, each, number) for number, each in enumerate(arguments)]
+
+
+def cost(theirs: Any, context: list[int], ids: list[int]) -> tuple[float, bool]:
+    """The log-likelihood of ids behind a context, and whether each is the likeliest."""
+    with torch.no_grad():
+        logits = theirs(torch.tensor([(context + ids)[:-1]])).logits[0, -len(ids) :]
+    probabilities = logits.log_softmax(-1)
+    return probabilities[torch.arange(len(ids)), ids].sum().item(), logits.argmax(-1).tolist() == ids
+
+
+def write_lines(path: Path, records: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+def test_the_harness_reports_our_own_numbers_and_those_of_transformers(pair: Pair, theirs: Any, tmp_path: Path) -> None:
+    words = ["sea", "thin cloth", "é", "12", "日本", "one and another", "x"]
+    asked = [
+        {
+            "question": f"{words[n % 7]} is",
+            "choices": [words[(n + step) % 7] for step in (1, 3, 4)],
+            "answer": n % 3,
+        }
+        for n in range(12)
+    ]
+    questions = write_lines(tmp_path / "questions.jsonl", asked)
+    prompts = ["the sea", "a much longer cloth"]
+    written = [text.text for text in complete(*pair, prompts, 8, stop=["\n"], temperature=0)]
+    texts = write_lines(
+        tmp_path / "texts.jsonl",
+        [{"text": text, "continuation": each} for text, each in zip(prompts, written, strict=True)],
+    )
+    tasks = tmp_path / "tasks"
+    tasks.mkdir()
+    for name, task in (("choices", CHOICES), ("rolling", ROLLING), ("writing", WRITING)):
+        (tasks / f"{name}.yaml").write_text(task.format(questions=questions, texts=texts, cache=tmp_path / "cache"))
+    found = simple_evaluate(
+        model=HarnessModel(pair, batch_size=2),
+        tasks=["choices", "rolling", "writing"],
+        task_manager=TaskManager(include_path=str(tasks), include_defaults=False),
+        bootstrap_iters=0,
+    )
+
+    ours = evaluate_choices(pair[0], read_questions(pair[1], str(questions), context=64), "questions")
+    results = found["results"]["choices"]
+    assert results["acc,none"] == ours["accuracy"]
+    assert results["acc_bytes,none"] == ours["accuracy_per_byte"]
+    assert 0 < ours["accuracy"] < 1
+    for sample in found["samples"]["choices"]:
+        told = ours["answers"][sample["doc_id"]]["log_likelihoods"]
+        assert [answer[0] for answer in sample["filtered_resps"]] == pytest.approx(told, rel=1e-6)
+        for choice, (likelihood, likeliest) in zip(sample["doc"]["choices"], sample["filtered_resps"], strict=True):
+            context = [256, *sample["doc"]["question"].encode()]
+            expected = cost(theirs, context, list(b" " + choice.encode()))
+            assert (likelihood, likeliest) == (pytest.approx(expected[0], rel=1e-5), expected[1])
+
+    nats = -sum(cost(theirs, [256], list(text.encode()))[0] for text in prompts)
+    size = sum(map(len, prompts))
+    assert found["results"]["rolling"]["bits_per_byte,none"] == pytest.approx(nats / math.log(2) / size, rel=1e-5)
+    assert found["results"]["writing"]["exact_match,none"] == 1
+
+
+def test_a_whole_text_costs_what_the_harness_own_windows_cost(pair: Pair, theirs: Any) -> None:
+    texts = [LONG, "x", "", "é" * 40]
+    found = HarnessModel(pair).loglikelihood_rolling(asks("loglikelihood_rolling", *((text,) for text in texts)))
+    for text, likelihood in zip(texts, found, strict=True):
+        rolling = get_rolling_token_windows(list(text.encode()), prefix_token=256, max_seq_len=64, context_len=1)
+        expected = sum(cost(theirs, context, ids)[0] for context, ids in map(make_disjoint_window, rolling))
+        assert likelihood == pytest.approx(expected, rel=1e-5)
+
+
+def test_continuations_are_behind_what_the_context_holds(
+    pair: Pair, theirs: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    greedy = [256, *b"the sea"]
+    for _ in range(3):
+        with torch.no_grad():
+            greedy.append(int(theirs(torch.tensor([greedy])).logits[0, -1].argmax()))
+    likeliest = bytes(greedy[-3:])
+    model = HarnessModel(pair)
+    pairs = [("", "sea"), ("the sea ", "is"), (LONG, " is"), ("<|begin_of_text|>the<|eot_id|>", "x")]
+    found = model.loglikelihood(asks("loglikelihood", *pairs))
+    expected = [
+        cost(theirs, [256], list(b"sea")),
+        cost(theirs, [256, *b"the sea"], list(b" is")),  # white space belongs to what follows
+        cost(theirs, list(LONG.rstrip().encode())[-61:], list(b"  is")),
+        cost(theirs, [256, *b"the", 258], list(b"x")),
+    ]
+    for answer, (likelihood, is_likeliest) in zip(found, expected, strict=True):
+        assert answer == (pytest.approx(likelihood, rel=1e-5), is_likeliest)
+    assert "room for the last 65" in caplog.text
+    ids = model._loglikelihood_tokens([(("the sea", ""), greedy[:-3], list(likeliest))])
+    assert ids == [(pytest.approx(cost(theirs, greedy[:-3], list(likeliest))[0], rel=1e-5), True)]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, "auto"])
+def test_texts_are_written_to_the_first_string_that_ends_them(batch_size: int | str, pair: Pair, theirs: Any) -> None:
+    prompts = ["the sea", "cloth", "a much longer cloth", LONG]
+    given = [{"until": [], "max_gen_toks": 9}, {"until": "", "max_new_tokens": 9, "do_sample": False}]
+    found = HarnessModel(pair, batch_size=batch_size).generate_until(
+        asks("generate_until", *((prompt, given[n % 2]) for n, prompt in enumerate(prompts)))
+    )
+    for prompt, text in zip(prompts, found, strict=True):
+        ids = [256, *prompt.encode()][-55:]
+        with torch.no_grad():
+            written = theirs.generate(
+                torch.tensor([ids]), max_new_tokens=9, do_sample=False, eos_token_id=[257, 258], pad_token_id=257
+            )
+        expected = [id for id in written[0, len(ids) :].tolist() if id < 256]
+        assert text == bytes(expected).decode(errors="replace")
+    (whole, *_) = found
+    stop = whole[3:5]
+    (cut,) = HarnessModel(pair).generate_until(
+        asks("generate_until", ("the sea", {"until": [stop], "max_gen_toks": 9, "temperature": 0.0}))
+    )
+    assert cut == whole[: whole.index(stop)]
+
+
+def test_what_a_model_cannot_do_is_said(pair: Pair) -> None:
+    model = HarnessModel(pair)
+    with pytest.raises(InputError, match="'ssss.*has 65 tokens.*1 to 64"):
+        model.loglikelihood(asks("loglikelihood", ("the", "s" * 65)))
+    with pytest.raises(InputError, match="64 tokens are to be written.*holds 64"):
+        model.generate_until(asks("generate_until", ("the", {"max_gen_toks": 64})))
+    with pytest.raises(InputError, match="num_beams for generation"):
+        model.generate_until(asks("generate_until", ("the", {"num_beams": 4})))
+    with pytest.raises(InputError, match="float8"):
+        HarnessModel(pair, dtype="float8")
+    bare = Tokenizer("bytes", pat_str="llama3", mergeable_ranks=RANKS, special_tokens={})
+    with pytest.raises(InputError, match="no token that begins or ends a text"):
+        HarnessModel((pair[0], bare))
+
+
+def test_the_harness_knows_it_by_name_and_makes_it_from_its_arguments(pair: Pair, tmp_path: Path) -> None:
+    pair[1].save(tmp_path / "tokenizer.json")
+    save(tmp_path / "run", pair[0], tmp_path / "tokenizer.json")
+    made = get_model("bpe").create_from_arg_string(
+        f"pretrained={tmp_path / 'run'},dtype=bfloat16", {"batch_size": "4", "device": "cpu", "max_batch_size": None}
+    )
+    assert isinstance(made, HarnessModel)
+    assert (made.max_length, made.prefix_token_id, made.eot_token_id) == (64, 256, 257)
+    assert made.model.tok_embeddings.weight.dtype == torch.bfloat16
+    assert get_model("dummy").__name__ == "DummyLM"  # and it still knows its own
+
+
+def test_without_a_token_that_begins_texts_the_one_that_ends_them_stands_before(config: ModelConfig) -> None:
+    tokenizer = Tokenizer("bytes", pat_str="llama3", mergeable_ranks=RANKS, special_tokens={"<|endoftext|>": 256})
+    model = HarnessModel((Transformer(config), tokenizer))
+    assert (model.prefix_token_id, model.eot_token_id) == (256, 256)
+    assert model.tok_encode("x") == [120]
