@@ -198,12 +198,12 @@ class NativeModel:
         if last_only:
             given_out[:, :-1] = False
         wanted = given_out[real]
-        logits = torch.zeros(batch, 1 if last_only else count, self.config.vocab_size)
+        logits = torch.empty(batch, 1 if last_only else count, self.config.vocab_size)
         places = given_out[:, -1:] if last_only else given_out
         found = logits if bool(places.all()) else torch.empty(int(places.sum()), self.config.vocab_size)
         self._read(tokens, cache, end, wanted, found.view(-1, self.config.vocab_size))
         if found is not logits:
-            logits[places] = found
+            logits[places], logits[~places] = found, 0
         cache.advance(real)
         return logits
 
