@@ -857,7 +857,7 @@ def _load(name: str | Path, dtype: str | None, device: str, threads: int | None)
 
     if threads is not None:
         torch.set_num_threads(threads)
-    return load(name, None if dtype is None else getattr(torch, dtype), device)
+    return load(name, None if dtype is None else getattr(torch, dtype), device, packed=True)
 
 
 @cli.command()

@@ -56,7 +56,7 @@ class Ours:
 
         self.torch = torch
         torch.set_num_threads(job["threads"])
-        self.load = lambda: load(job["path"], dtype=getattr(torch, job["peer"].split()[1]))[0]
+        self.load = lambda: load(job["path"], dtype=getattr(torch, job["peer"].split()[1]), packed=True)[0]
 
     def open(self) -> None:
         self.model = self.load()

@@ -195,8 +195,7 @@ class Attention(nn.Module):
         self.attend = attend
 
     def forward(self, x: Tensor, place: Place, cache: KVCache | None) -> Tensor:
-        # [b, t, dim] -> [b, t, heads * d] -> [b, t, heads, d]
-        queries, keys, values = (w(x).unflatten(-1, (-1, self.head_dim)) for w in (self.wq, self.wk, self.wv))
+        queries, keys, values = self.project(x)  # [b, t, dim] -> [b, t, heads, d]
         queries, keys = rotate(queries, place.rotation), rotate(keys, place.rotation)
         # [b, t, heads, d] -> [b, heads, t, d]
         queries, keys, values = (tensor.transpose(1, 2) for tensor in (queries, keys, values))
@@ -205,6 +204,11 @@ class Attention(nn.Module):
         attended = self.attend(queries, keys, values, place.visible)
         projected: Tensor = self.wo(attended.transpose(1, 2).flatten(2))  # [b, h, t, d] -> [b, t, h * d] -> [b, t, dim]
         return projected
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries [b, t, h, d], and keys and values [b, t, g, d], of x [b, t, dim]."""
+        queries, keys, values = (w(x).unflatten(-1, (-1, self.head_dim)) for w in (self.wq, self.wk, self.wv))
+        return queries, keys, values
 
 
 class FeedForward(nn.Module):

@@ -22,6 +22,7 @@ from bpe.errors import InputError
 from model.checkpoint import gguf, huggingface, meta, native
 from model.checkpoint.assemble import EMBEDDINGS, Checkpoint, assemble, expected_shapes
 from model.checkpoint.companions import read_companions
+from model.cpu import pack
 from model.transformer import Transformer
 
 if TYPE_CHECKING:
@@ -59,11 +60,17 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
 
 
 def load(
-    path: str | os.PathLike[str], dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
+    path: str | os.PathLike[str],
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+    *,
+    packed: bool = False,
 ) -> tuple[Transformer, Tokenizer]:
     """The model and the tokenizer of a checkpoint: a known name, a file, or a directory; the format is found out.
 
     dtype: of the weights; None keeps that of the file, and takes bfloat16 for quantized weights.
+    packed: lay the weights out for generation on the CPU, which takes a copy of mapped ones; the model can then not be
+        trained. Elsewhere than on a CPU nothing changes.
 
     Weights are mapped from the file where dtype and device allow, so that they are in memory once; what has to be
     converted is converted tensor by tensor. Raises InputError where a file is missing, truncated, or does not fit the
@@ -79,7 +86,10 @@ def load(
             f"{checkpoint.tokenizer}: {tokenizer.n_vocab} tokens, and the model has {checkpoint.config.vocab_size}; "
             "they do not belong together"
         )
-    return assemble(checkpoint, dtype, torch.device(device)), tokenizer
+    model = assemble(checkpoint, dtype, torch.device(device))
+    if packed:
+        pack(model)
+    return model, tokenizer
 
 
 def save(
@@ -95,6 +105,8 @@ def save(
     """
     tokenizer = Path(tokenizer_file)
     weights = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    if expected_shapes(model.config).keys() - weights.keys():
+        raise InputError(f"{path}: a model that was packed for generation cannot be saved; load it without packed")
     checkpoint = Checkpoint(
         config=model.config,
         dtype=weights[EMBEDDINGS].dtype,

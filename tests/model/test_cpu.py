@@ -1,17 +1,21 @@
-"""Weights of 16 bits on a CPU without instructions for them; the same everywhere, since it is asked for by hand."""
+"""Models made fast on a CPU: weights in oneDNN's layout, and weights of 16 bits where no instructions know them."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from model import ModelConfig, Transformer
+from bpe import train
+from bpe.errors import InputError
+from model import ModelConfig, Transformer, generate_ids, load, save
 from model import cpu as cpu_module
-from model.cpu import WideLinear, wide_attend, widen
-from model.transformer import attend
+from model.cpu import BLOCK, WideLinear, attend_in_blocks, multiplies, pack, wide_attend, widen
+from model.transformer import attend, causal_mask, padded_mask
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -58,3 +62,60 @@ def test_a_widened_model_writes_what_it_wrote_and_keeps_its_weights(
         assert (model(ids) - exact).abs().max() < 1.2 * error
     model(ids).sum().backward()  # and it can be trained on
     assert model.layers[0].attention.wq.weight.grad is not None
+
+
+DTYPES = [dtype for dtype in (torch.float32, torch.bfloat16) if multiplies(dtype)]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_packed_model_is_as_near_to_float64_as_the_plain_one(
+    config: ModelConfig, make_model: Callable[[ModelConfig], Transformer], bias: bool, tied: bool, dtype: torch.dtype
+) -> None:
+    config = dataclasses.replace(config, qkv_bias=bias, wo_bias=bias, tied_embeddings=tied, max_seq_len=400)
+    ids = torch.randint(config.vocab_size, (3, 300), generator=torch.Generator().manual_seed(1))
+    exact = make_model(config).double()(ids)
+    model = make_model(config).to(dtype)
+    with torch.inference_mode():
+        plain = (model(ids) - exact).square().mean().sqrt()
+        pack(model)
+        packed = (model(ids) - exact).square().mean().sqrt()
+        cache = model.new_cache(3)  # in chunks, so that masks are given, and token by token
+        parts = [model(ids[:, part], cache) for part in (slice(0, 10), slice(10, 299), slice(299, 300))]
+        cached = (torch.cat(parts, dim=1) - exact).square().mean().sqrt()
+    assert packed < 1.1 * plain and cached < 1.1 * plain
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("count", "end"), [(BLOCK, BLOCK), (2 * BLOCK + 7, 2 * BLOCK + 7), (BLOCK + 1, 3 * BLOCK)])
+def test_attention_in_blocks_is_attention(count: int, end: int, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(1)
+    queries, keys, values = (
+        torch.randn(2, heads, length, 16, generator=generator).to(dtype)
+        for heads, length in ((6, count), (2, end), (2, end))
+    )
+    positions = torch.arange(end - count, end) - torch.tensor([[0], [5]])
+    stored = torch.arange(end) - torch.tensor([[0], [5]])
+    masks = [causal_mask(count, end, queries.device), padded_mask(positions, stored.clamp(min=-1))]
+    for visible in [None, *masks] if count == end else masks:
+        with torch.inference_mode():
+            exact = attend(queries.double(), keys.double(), values.double(), visible)
+            error = (attend(queries, keys, values, visible) - exact).square().mean().sqrt()
+            assert (attend_in_blocks(queries, keys, values, visible) - exact).square().mean().sqrt() < 1.5 * error
+
+
+def test_what_is_loaded_packed_writes_the_same_and_is_not_saved(
+    config: ModelConfig, make_model: Callable[[ModelConfig], Transformer], tmp_path: Path
+) -> None:
+    tokenizer = tmp_path / "tokenizer.json"
+    train("corpora", vocab_size=config.vocab_size, special_tokens=()).save(tokenizer)
+    save(tmp_path / "model", make_model(config), tokenizer)
+    plain, _ = load(tmp_path / "model")
+    packed, _ = load(tmp_path / "model", packed=True)
+    prompt = list(range(40))
+    written = [list(generate_ids(model, prompt, max_tokens=30, temperature=0)) for model in (plain, packed)]
+    assert written[0] == written[1]
+    with pytest.raises(InputError, match="a model that was packed"):
+        save(tmp_path / "again", packed, tokenizer)
+    assert not (tmp_path / "again").exists()
