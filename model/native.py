@@ -215,7 +215,11 @@ class NativeModel:
             some = slice(start, start + _core.MOST_TOKENS)
             asked = wanted[some].nonzero().flatten()
             self.core.forward(
-                tokens[some].numpy(), cache.core, rotation.numpy(), asked.numpy(), logits[done : done + len(asked)].numpy()
+                tokens[some].numpy(),
+                cache.core,
+                rotation.numpy(),
+                asked.numpy(),
+                logits[done : done + len(asked)].numpy(),
             )
             done += len(asked)
 
@@ -232,6 +236,11 @@ class NativeModel:
             raise InputError(str(error)) from None
 
 
+def kernels() -> list[str]:
+    """The kernels that this processor can run, the best first; the last is "plain"."""
+    return _core.kernels()
+
+
 def refusal(checkpoint: Checkpoint) -> str | None:
     """Why `NativeModel` cannot compute with these weights as they are stored; None if it can."""
     unknown = sorted({kind for kind in checkpoint.kinds.values() if kind not in _core.KINDS})
@@ -239,4 +248,9 @@ def refusal(checkpoint: Checkpoint) -> str | None:
         return f"there are no kernels for {', '.join(unknown)}"
     if not checkpoint.kinds and checkpoint.dtype not in _KINDS:
         return f"there are no kernels for {str(checkpoint.dtype).removeprefix('torch.')}"
+    columns = {name: shape[1] for name, shape in expected_shapes(checkpoint.config).items() if len(shape) > 1}
+    for name, kind in checkpoint.kinds.items():
+        if columns.get(name, 0) % _core.KINDS[kind]:
+            theirs, block = checkpoint.name_of(name), _core.KINDS[kind]
+            return f"{theirs} has rows of {columns[name]} numbers, which are no whole {kind} blocks of {block}"
     return None

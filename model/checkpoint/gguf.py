@@ -312,7 +312,11 @@ def _rows(container: Container, config: ModelConfig) -> Iterator[tuple[str, tupl
             continue
         name, data = metas_name(theirs), container.data(theirs)
         if halved and name.rpartition(".")[0].endswith(_ROTATED):
-            data = interleaved(torch.frombuffer(data, dtype=torch.uint8).view(info.shape[0], -1), config.head_dim).numpy().data
+            data = (
+                interleaved(torch.frombuffer(data, dtype=torch.uint8).view(info.shape[0], -1), config.head_dim)
+                .numpy()
+                .data
+            )
         yield name, info.shape, data.cast("B") if data.ndim > 1 else data
         container.release(info.offset, info.n_bytes)
 

@@ -113,8 +113,8 @@ NB_MODULE(_core, m) {
     m.doc() = "Native kernels for a Llama on a CPU. model.native is the interface.";
     m.def("kernels", kernel_names);
     m.attr("MOST_TOKENS") = Decoder::kMostTokens;
-    std::vector<std::string> kinds;
-    for (const Format& format : kFormats) kinds.emplace_back(format.name);
+    std::map<std::string, std::size_t> kinds;
+    for (const Format& format : kFormats) kinds[std::string(format.name)] = format.block_columns;
     m.attr("KINDS") = kinds;
 
     nb::class_<LoneMatrix>(m, "Matrix")
