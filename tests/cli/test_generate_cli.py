@@ -180,7 +180,7 @@ def test_too_little_memory_is_told_with_a_remedy(
         raise error
 
     monkeypatch.setattr(Transformer, "forward", fail)
-    result = generate(model, "-p", "a")
+    result = generate(model, "-p", "a", "--backend", "torch")
     assert result.exit_code == 1
     assert "bpe: not enough memory; take less at once" in result.stderr
     assert result.stderr.count("\n") == 1
