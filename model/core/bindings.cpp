@@ -55,7 +55,8 @@ class LoneMatrix {
     LoneMatrix(const std::string& kind, std::size_t rows, std::size_t columns, Input<std::uint8_t, 1> bytes,
                std::size_t threads)
         : pool_(threads), arena_(pool_.size()), matrix_(kind_named(kind), rows, columns) {
-        if (bytes.size() != matrix_.file_bytes()) throw std::invalid_argument("not as many bytes as the shape asks for");
+        if (bytes.size() != matrix_.file_bytes())
+            throw std::invalid_argument("not as many bytes as the shape asks for");
         arena_.add({&matrix_});
         arena_.allocate();
         matrix_.pack(bytes.data(), pool_);
@@ -83,7 +84,8 @@ class LoneMatrix {
                 float some[kMostVectors * kLanes];
                 product(part.data + (group - part.first) * matrix_.stride(), all, some);
                 for (std::size_t i = 0; i < count; ++i) {
-                    for (std::size_t row = group * kLanes; row < std::min((group + 1) * kLanes, matrix_.rows()); ++row) {
+                    for (std::size_t row = group * kLanes; row < std::min((group + 1) * kLanes, matrix_.rows());
+                         ++row) {
                         results.data()[i * matrix_.rows() + row] = some[i * kLanes + row % kLanes];
                     }
                 }
@@ -94,7 +96,8 @@ class LoneMatrix {
  private:
     template <class Array>
     static void expect(const Array& array, std::size_t rows, std::size_t columns) {
-        if (array.shape(0) != rows || array.shape(1) != columns) throw std::invalid_argument("an array of another shape");
+        if (array.shape(0) != rows || array.shape(1) != columns)
+            throw std::invalid_argument("an array of another shape");
     }
 
     Pool pool_;
@@ -118,8 +121,8 @@ NB_MODULE(_core, m) {
     m.attr("KINDS") = kinds;
 
     nb::class_<LoneMatrix>(m, "Matrix")
-        .def(nb::init<const std::string&, std::size_t, std::size_t, Input<std::uint8_t, 1>, std::size_t>(), nb::arg("kind"),
-             nb::arg("rows"), nb::arg("columns"), nb::arg("data"), nb::arg("threads") = 1)
+        .def(nb::init<const std::string&, std::size_t, std::size_t, Input<std::uint8_t, 1>, std::size_t>(),
+             nb::arg("kind"), nb::arg("rows"), nb::arg("columns"), nb::arg("data"), nb::arg("threads") = 1)
         .def("read", &LoneMatrix::read, nb::arg("out"))
         .def("multiply", &LoneMatrix::multiply, nb::arg("vectors"), nb::arg("out"), nb::arg("kernel") = "");
 
@@ -160,8 +163,8 @@ NB_MODULE(_core, m) {
         .def(
             "__init__",
             [](Decoder* self, std::size_t dim, std::size_t layers, std::size_t heads, std::size_t kv_heads,
-               std::size_t head_dim, std::size_t hidden, std::size_t vocabulary, float epsilon, bool tied, bool query_bias,
-               bool output_bias, const std::map<std::string, std::string>& kinds, std::size_t threads,
+               std::size_t head_dim, std::size_t hidden, std::size_t vocabulary, float epsilon, bool tied,
+               bool query_bias, bool output_bias, const std::map<std::string, std::string>& kinds, std::size_t threads,
                const std::string& kernel) {
                 if (!dim || !layers || !heads || !kv_heads || !head_dim || !hidden || !vocabulary || heads % kv_heads ||
                     head_dim % 2) {
@@ -173,9 +176,10 @@ NB_MODULE(_core, m) {
                                   vocabulary, epsilon, tied,  query_bias, output_bias};
                 new (self) Decoder(shape, known, threads, kernel_named(kernel));
             },
-            nb::kw_only(), nb::arg("dim"), nb::arg("layers"), nb::arg("heads"), nb::arg("kv_heads"), nb::arg("head_dim"),
-            nb::arg("hidden"), nb::arg("vocabulary"), nb::arg("epsilon"), nb::arg("tied"), nb::arg("query_bias"),
-            nb::arg("output_bias"), nb::arg("kinds"), nb::arg("threads") = 1, nb::arg("kernel") = "")
+            nb::kw_only(), nb::arg("dim"), nb::arg("layers"), nb::arg("heads"), nb::arg("kv_heads"),
+            nb::arg("head_dim"), nb::arg("hidden"), nb::arg("vocabulary"), nb::arg("epsilon"), nb::arg("tied"),
+            nb::arg("query_bias"), nb::arg("output_bias"), nb::arg("kinds"), nb::arg("threads") = 1,
+            nb::arg("kernel") = "")
         .def(
             "put",
             [](Decoder& self, const std::string& name, Input<std::uint8_t, 1> bytes) {
@@ -196,7 +200,8 @@ NB_MODULE(_core, m) {
                                 static_cast<std::size_t>(own[2])};
                 }
                 const std::vector<std::size_t> numbers(wanted.data(), wanted.data() + wanted.size());
-                if (rotation.shape(1) != self.shape().head_dim) throw std::invalid_argument("rotation of another head_dim");
+                if (rotation.shape(1) != self.shape().head_dim)
+                    throw std::invalid_argument("rotation of another head_dim");
                 self.check(given, cache, rotation.shape(0), numbers);
                 if (logits.shape(0) != numbers.size() || logits.shape(1) != self.shape().vocabulary) {
                     throw std::invalid_argument("logits are [wanted, vocabulary]");

@@ -31,8 +31,8 @@ class Cache {
     std::size_t capacity() const;  // positions of each text
     std::size_t bytes() const;
 
-    // Makes room for `capacity` positions of each text; `filled` of each are kept. One text at a time is in memory twice;
-    // where there is no memory for that, nothing is lost.
+    // Makes room for `capacity` positions of each text; `filled` of each are kept. One text at a time is in memory
+    // twice; where there is no memory for that, nothing is lost.
     void reserve(std::size_t capacity, std::span<const std::size_t> filled);
 
     // Keeps these texts in this order; one that is named several times is copied. Strong guarantee.
@@ -41,7 +41,8 @@ class Cache {
     Head head(std::size_t text, std::size_t layer, std::size_t kv_head) const;
 
     // Writes a key and a value [head_dim].
-    void store(const Head& head, std::size_t position, const float* key, const float* value, const Kernel& kernel) const;
+    void store(const Head& head, std::size_t position, const float* key, const float* value,
+               const Kernel& kernel) const;
 
  private:
     struct Text {

@@ -45,7 +45,12 @@ Decoder::Decoder(const Shape& shape, const std::map<std::string, Kind>& kinds, s
                            matrix(weight("feed_forward.w1"), shape.hidden, shape.dim),
                            matrix(weight("feed_forward.w3"), shape.hidden, shape.dim),
                            matrix(weight("feed_forward.w2"), shape.dim, shape.hidden),
-                           {}, {}, {}, {}, {}, {}});
+                           {},
+                           {},
+                           {},
+                           {},
+                           {},
+                           {}});
         Layer& own = layers_.back();
         matrices_[weight("attention.wq")] = &own.wq;
         matrices_[weight("attention.wk")] = &own.wk;
@@ -183,7 +188,8 @@ struct Decoder::Step {
     void prepare() {
         const std::size_t most = std::max<std::size_t>(1, kQueries / heads_of_group);
         for (std::size_t i = 0; i < tokens.size(); ++i) {
-            const bool goes_on = !runs.empty() && i - runs.back().first < most && tokens[i].text == tokens[i - 1].text &&
+            const bool goes_on = !runs.empty() && i - runs.back().first < most &&
+                                 tokens[i].text == tokens[i - 1].text &&
                                  tokens[i].position == tokens[i - 1].position + 1;
             if (goes_on) {
                 runs.back().end = i + 1;
@@ -197,13 +203,14 @@ struct Decoder::Step {
         }
     }
 
-    // Calls fill(token, numbers) for vectors of so many columns, in the form that `for_weights` wants. One token's is made
-    // by each thread for itself: to make it takes less time than to wait for another thread.
+    // Calls fill(token, numbers) for vectors of so many columns, in the form that `for_weights` wants. One token's is
+    // made by each thread for itself: to make it takes less time than to wait for another thread.
     template <class Fill>
     Vectors vectors(std::size_t thread, std::size_t count, std::initializer_list<const Matrix*> for_weights,
                     const Fill& fill) {
         const std::size_t columns = (*for_weights.begin())->columns();
-        const bool quantized = std::any_of(for_weights.begin(), for_weights.end(), [](auto m) { return m->quantized(); });
+        const bool quantized =
+            std::any_of(for_weights.begin(), for_weights.end(), [](auto m) { return m->quantized(); });
         const bool alone = count == 1;
         Buffer& buffer = alone ? model.own_[thread] : model.shared_;
         for (std::size_t i = alone ? 0 : thread; i < count; i += alone ? 1 : threads) {
@@ -230,7 +237,8 @@ struct Decoder::Step {
                 for (std::size_t first = 0, some; first < count; first += some) {
                     const std::size_t power = std::bit_width(std::min(kMostVectors, count - first)) - 1;
                     some = std::size_t{1} << power;
-                    const Vectors these{all.numbers + first * all.columns, all.activations + first * tiles, all.columns};
+                    const Vectors these{all.numbers + first * all.columns, all.activations + first * tiles,
+                                        all.columns};
                     float results[kCount][kMostVectors * kLanes];
                     for (std::size_t i = 0; i < kCount; ++i) {
                         const Matrix& own = *matrices[i];
@@ -248,8 +256,8 @@ struct Decoder::Step {
     }
 
     // Rows of queries or keys, turned by the angles at the token's position, times a factor.
-    void rotate(std::size_t token, std::size_t first, std::size_t rows, const std::vector<float>& bias, const float* from,
-                float factor, float* to) const {
+    void rotate(std::size_t token, std::size_t first, std::size_t rows, const std::vector<float>& bias,
+                const float* from, float factor, float* to) const {
         const float* angles = rotation + tokens[token].position * shape.head_dim;
         std::size_t place = first % shape.head_dim;
         for (std::size_t i = 0; i < rows; i += 2, place += 2) {
@@ -290,8 +298,8 @@ struct Decoder::Step {
                         from + (group * heads_of_group + i % heads_of_group) * shape.head_dim,
                         shape.head_dim * sizeof(float));
         }
-        attention.score(head.keys + begin * shape.head_dim * number, end - first, shape.head_dim, queries, count, scores,
-                        stride);
+        attention.score(head.keys + begin * shape.head_dim * number, end - first, shape.head_dim, queries, count,
+                        scores, stride);
         for (std::size_t i = 0; i < count; ++i) {
             float* own = scores + i * stride;
             const std::size_t seen = tokens[run.first + i / heads_of_group].position + 1;
@@ -359,21 +367,25 @@ struct Decoder::Step {
             // 1. Queries, keys and values of the tokens.
             Vectors x = vectors(thread, count, {&layer.wq, &layer.wk, &layer.wv}, normalised(layer.attention_norm));
             const float factor = 1 / std::sqrt(static_cast<float>(shape.head_dim));
-            multiply(thread, {&layer.wq}, x, count, [&](std::size_t token, std::size_t first, std::size_t rows, auto y) {
-                rotate(token, first, rows, layer.query_bias, y[0], factor, model.queries_.data() + token * query_size);
-            });
-            multiply(thread, {&layer.wk}, x, count, [&](std::size_t token, std::size_t first, std::size_t rows, auto y) {
-                rotate(token, first, rows, layer.key_bias, y[0], 1, model.keys_.data() + token * key_size);
-            });
-            multiply(thread, {&layer.wv}, x, count, [&](std::size_t token, std::size_t first, std::size_t rows, auto y) {
-                float* to = model.values_.data() + token * key_size + first;
-                for (std::size_t i = 0; i < rows; ++i) {
-                    to[i] = y[0][i] + (layer.value_bias.empty() ? 0 : layer.value_bias[first + i]);
-                }
-            });
+            multiply(thread, {&layer.wq}, x, count,
+                     [&](std::size_t token, std::size_t first, std::size_t rows, auto y) {
+                         rotate(token, first, rows, layer.query_bias, y[0], factor,
+                                model.queries_.data() + token * query_size);
+                     });
+            multiply(thread, {&layer.wk}, x, count,
+                     [&](std::size_t token, std::size_t first, std::size_t rows, auto y) {
+                         rotate(token, first, rows, layer.key_bias, y[0], 1, model.keys_.data() + token * key_size);
+                     });
+            multiply(thread, {&layer.wv}, x, count,
+                     [&](std::size_t token, std::size_t first, std::size_t rows, auto y) {
+                         float* to = model.values_.data() + token * key_size + first;
+                         for (std::size_t i = 0; i < rows; ++i) {
+                             to[i] = y[0][i] + (layer.value_bias.empty() ? 0 : layer.value_bias[first + i]);
+                         }
+                     });
             pool.barrier();
-            // 2. Attention. The newest position of a text is in its last slice, and seen by nobody else if it is the only
-            // new one.
+            // 2. Attention. The newest position of a text is in its last slice, and seen by nobody else if it is the
+            // only new one.
             if (count > 1) {
                 for (std::size_t i = thread; i < count * shape.kv_heads; i += threads) {
                     store(number, i / shape.kv_heads, i % shape.kv_heads);
@@ -413,9 +425,8 @@ struct Decoder::Step {
         // 4. The logits that are asked for.
         if (wanted.empty()) return;
         const Matrix& head = shape.tied ? model.embeddings_[0] : model.output_[0];
-        const Vectors x = vectors(thread, wanted.size(), {&head}, [&](std::size_t i, float* to) {
-            normalised(model.norm_)(wanted[i], to);
-        });
+        const Vectors x = vectors(thread, wanted.size(), {&head},
+                                  [&](std::size_t i, float* to) { normalised(model.norm_)(wanted[i], to); });
         multiply(thread, {&head}, x, wanted.size(), [&](std::size_t i, std::size_t first, std::size_t rows, auto y) {
             std::memcpy(logits + i * shape.vocabulary + first, y[0], rows * sizeof(float));
         });

@@ -29,20 +29,20 @@ struct Token {
 
 class Decoder {
  public:
-    // kinds: of every matrix, under Meta's names. Throws std::invalid_argument, naming the matrix, for one that is missing
-    // or has rows of no whole blocks.
+    // kinds: of every matrix, under Meta's names. Throws std::invalid_argument, naming the matrix, for one that is
+    // missing or has rows of no whole blocks.
     Decoder(const Shape& shape, const std::map<std::string, Kind>& kinds, std::size_t threads, const Kernel& kernel);
 
-    // Sets a tensor; a matrix to rows of blocks as in a file, others to floats. Throws std::invalid_argument for another
-    // size, another name and for numbers that are not finite.
+    // Sets a tensor; a matrix to rows of blocks as in a file, others to floats. Throws std::invalid_argument for
+    // another size, another name and for numbers that are not finite.
     void put(const std::string& name, std::span<const std::uint8_t> bytes);
 
     // Reads tokens, at most kMostTokens; those of a text follow each other and what the cache has of it. rotation has
     // cos and sin of the angle of each pair at every position, [positions, head_dim / 2, 2]. Writes the logits of what
     // follows each of `wanted`, which are numbers of tokens, to [wanted, vocabulary]. Whoever calls has checked that
     // numbers are in range (`check`).
-    void forward(std::span<const Token> tokens, Cache& cache, const float* rotation, std::span<const std::size_t> wanted,
-                 float* logits);
+    void forward(std::span<const Token> tokens, Cache& cache, const float* rotation,
+                 std::span<const std::size_t> wanted, float* logits);
 
     // Throws std::invalid_argument for tokens that forward() cannot take, and before all tensors have been set.
     void check(std::span<const Token> tokens, const Cache& cache, std::size_t positions,

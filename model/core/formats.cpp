@@ -19,9 +19,7 @@ void write(std::uint8_t* bytes, std::size_t index, T value) {
 using Word = std::uint32_t;  // four columns of a row
 
 // The word of a lane in a quad.
-void put(std::uint8_t* tile, std::size_t quad, std::size_t lane, Word word) {
-    write(tile + quad * kQuad, lane, word);
-}
+void put(std::uint8_t* tile, std::size_t quad, std::size_t lane, Word word) { write(tile + quad * kQuad, lane, word); }
 
 constexpr Word kLow = 0x0F0F0F0F;
 
@@ -176,8 +174,7 @@ void read_row(Kind kind, const std::uint8_t* group, std::size_t lane, std::size_
             }
             case Kind::kQ6_K: {
                 const auto own = static_cast<std::int8_t>(group[6 * kQuad + inner / 16 * kLanes + lane]);
-                const int integer =
-                    low_half(group, lane, inner) | high_quarter(group + 4 * kQuad, lane, inner) << 4;
+                const int integer = low_half(group, lane, inner) | high_quarter(group + 4 * kQuad, lane, inner) << 4;
                 number = half_at(header, lane) * own * static_cast<float>(integer - 32);
                 break;
             }

@@ -1,10 +1,10 @@
 // How weights are stored: in files, row by row in ggml's blocks; here, sixteen rows side by side, one in each lane.
 //
-// A group is sixteen rows. Of quantized types it is a sequence of tiles of 32 columns, those of the K types with a header
-// before every eight; of others, a sequence of columns. The integers of a tile are unsigned bytes, four neighbouring
-// columns of a row in each lane of 32 bits, sixteen lanes to a "quad", eight quads to a tile; where they are narrower,
-// quads share bytes. The numbers are scale * integer + offset. Nothing is lost, and nothing but two scales of Q4_K, which
-// take 8 bits instead of 6, takes more room than in the file.
+// A group is sixteen rows. Of quantized types it is a sequence of tiles of 32 columns, those of the K types with a
+// header before every eight; of others, a sequence of columns. The integers of a tile are unsigned bytes, four
+// neighbouring columns of a row in each lane of 32 bits, sixteen lanes to a "quad", eight quads to a tile; where they
+// are narrower, quads share bytes. The numbers are scale * integer + offset. Nothing is lost, and nothing but two
+// scales of Q4_K, which take 8 bits instead of 6, takes more room than in the file.
 #pragma once
 
 #include <cstddef>
@@ -17,7 +17,7 @@
 namespace model {
 
 inline constexpr std::size_t kLanes = 16;
-inline constexpr std::size_t kTile = 32;       // columns
+inline constexpr std::size_t kTile = 32;  // columns
 inline constexpr std::size_t kTilesOfHeader = 8;
 inline constexpr std::size_t kQuad = 4 * kLanes;  // bytes
 

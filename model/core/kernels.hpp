@@ -1,4 +1,5 @@
-// The inner loops of a model, which each kind of processor does in its own way. All ways give the same but for rounding.
+// The inner loops of a model, which each kind of processor does in its own way. All ways give the same but for
+// rounding.
 #pragma once
 
 #include <cstddef>

@@ -45,11 +45,21 @@ struct Avx2 {
         _mm_storeu_si128(reinterpret_cast<__m128i*>(numbers + 8), halves.high);
     }
 
-    static F add(const F& x, const F& y) { return both([](__m256 a, __m256 b) { return _mm256_add_ps(a, b); }, x, y); }
-    static F mul(const F& x, const F& y) { return both([](__m256 a, __m256 b) { return _mm256_mul_ps(a, b); }, x, y); }
-    static F div(const F& x, const F& y) { return both([](__m256 a, __m256 b) { return _mm256_div_ps(a, b); }, x, y); }
-    static F max(const F& x, const F& y) { return both([](__m256 a, __m256 b) { return _mm256_max_ps(a, b); }, x, y); }
-    static F min(const F& x, const F& y) { return both([](__m256 a, __m256 b) { return _mm256_min_ps(a, b); }, x, y); }
+    static F add(const F& x, const F& y) {
+        return both([](__m256 a, __m256 b) { return _mm256_add_ps(a, b); }, x, y);
+    }
+    static F mul(const F& x, const F& y) {
+        return both([](__m256 a, __m256 b) { return _mm256_mul_ps(a, b); }, x, y);
+    }
+    static F div(const F& x, const F& y) {
+        return both([](__m256 a, __m256 b) { return _mm256_div_ps(a, b); }, x, y);
+    }
+    static F max(const F& x, const F& y) {
+        return both([](__m256 a, __m256 b) { return _mm256_max_ps(a, b); }, x, y);
+    }
+    static F min(const F& x, const F& y) {
+        return both([](__m256 a, __m256 b) { return _mm256_min_ps(a, b); }, x, y);
+    }
     static F fma(const F& x, const F& y, const F& z) {
         return both([](__m256 a, __m256 b, __m256 c) { return _mm256_fmadd_ps(a, b, c); }, x, y, z);
     }
@@ -106,8 +116,12 @@ struct Avx2 {
     static I shift_right_signed(const I& x) {
         return both([](__m256i a) { return _mm256_srai_epi32(a, kBits); }, x);
     }
-    static F to_floats(const I& x) { return both([](__m256i a) { return _mm256_cvtepi32_ps(a); }, x); }
-    static I to_integers(const F& x) { return both([](__m256 a) { return _mm256_cvtps_epi32(a); }, x); }
+    static F to_floats(const I& x) {
+        return both([](__m256i a) { return _mm256_cvtepi32_ps(a); }, x);
+    }
+    static I to_integers(const F& x) {
+        return both([](__m256 a) { return _mm256_cvtps_epi32(a); }, x);
+    }
     static F times_power_of_two(const F& x, const I& power) {
         return both(
             [](__m256 a, __m256i n) {

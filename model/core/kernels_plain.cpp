@@ -39,16 +39,28 @@ struct Plain {
         for (std::size_t i = 0; i < kLanes; ++i) numbers[i] = to_half(all.lanes[i]);
     }
 
-    static F add(const F& x, const F& y) { return each([](float a, float b) { return a + b; }, x, y); }
-    static F mul(const F& x, const F& y) { return each([](float a, float b) { return a * b; }, x, y); }
-    static F div(const F& x, const F& y) { return each([](float a, float b) { return a / b; }, x, y); }
-    static F max(const F& x, const F& y) { return each([](float a, float b) { return a > b ? a : b; }, x, y); }
-    static F min(const F& x, const F& y) { return each([](float a, float b) { return a < b ? a : b; }, x, y); }
+    static F add(const F& x, const F& y) {
+        return each([](float a, float b) { return a + b; }, x, y);
+    }
+    static F mul(const F& x, const F& y) {
+        return each([](float a, float b) { return a * b; }, x, y);
+    }
+    static F div(const F& x, const F& y) {
+        return each([](float a, float b) { return a / b; }, x, y);
+    }
+    static F max(const F& x, const F& y) {
+        return each([](float a, float b) { return a > b ? a : b; }, x, y);
+    }
+    static F min(const F& x, const F& y) {
+        return each([](float a, float b) { return a < b ? a : b; }, x, y);
+    }
     // std::fma would be a call for each number where the processor has no such instruction
     static F fma(const F& x, const F& y, const F& z) {
         return each([](float a, float b, float c) { return a * b + c; }, x, y, z);
     }
-    static F absolute(const F& x) { return each([](float a) { return std::fabs(a); }, x); }
+    static F absolute(const F& x) {
+        return each([](float a) { return std::fabs(a); }, x);
+    }
     static float root(float x) { return std::sqrt(x); }
     static float sum(const F& x) {
         float total = 0;
@@ -71,33 +83,44 @@ struct Plain {
     static void store_bytes(std::int8_t* bytes, const I& x) {
         for (std::size_t i = 0; i < kLanes; ++i) bytes[i] = static_cast<std::int8_t>(x.lanes[i]);
     }
-    static I add(const I& x, const I& y) { return each([](std::int32_t a, std::int32_t b) { return a + b; }, x, y); }
+    static I add(const I& x, const I& y) {
+        return each([](std::int32_t a, std::int32_t b) { return a + b; }, x, y);
+    }
     static I subtract(const I& x, const I& y) {
         return each([](std::int32_t a, std::int32_t b) { return a - b; }, x, y);
     }
-    static I bit_or(const I& x, const I& y) { return each([](std::int32_t a, std::int32_t b) { return a | b; }, x, y); }
-    static I bit_and(const I& x, std::int32_t mask) { return each([mask](std::int32_t a) { return a & mask; }, x); }
+    static I bit_or(const I& x, const I& y) {
+        return each([](std::int32_t a, std::int32_t b) { return a | b; }, x, y);
+    }
+    static I bit_and(const I& x, std::int32_t mask) {
+        return each([mask](std::int32_t a) { return a & mask; }, x);
+    }
     template <int kBits>
     static I shift_left(const I& x) {
-        return each([](std::int32_t a) { return static_cast<std::int32_t>(static_cast<std::uint32_t>(a) << kBits); }, x);
+        return each([](std::int32_t a) { return static_cast<std::int32_t>(static_cast<std::uint32_t>(a) << kBits); },
+                    x);
     }
     template <int kBits>
     static I shift_right(const I& x) {
-        return each([](std::int32_t a) { return static_cast<std::int32_t>(static_cast<std::uint32_t>(a) >> kBits); }, x);
+        return each([](std::int32_t a) { return static_cast<std::int32_t>(static_cast<std::uint32_t>(a) >> kBits); },
+                    x);
     }
     template <int kBits>
     static I shift_right_signed(const I& x) {
         return each([](std::int32_t a) { return a >> kBits; }, x);
     }
-    static F to_floats(const I& x) { return each([](std::int32_t a) { return static_cast<float>(a); }, x); }
+    static F to_floats(const I& x) {
+        return each([](std::int32_t a) { return static_cast<float>(a); }, x);
+    }
     // To the nearest; what is no number, or beyond integers, becomes any.
     static I to_integers(const F& x) {
-        return each([](float a) { return std::fabs(a) < 0x1p31f ? static_cast<std::int32_t>(std::nearbyint(a)) : 0; }, x);
+        return each([](float a) { return std::fabs(a) < 0x1p31f ? static_cast<std::int32_t>(std::nearbyint(a)) : 0; },
+                    x);
     }
     static F times_power_of_two(const F& x, const I& power) {
         return each(
-            [](float a, std::int32_t n) { return a * std::bit_cast<float>(static_cast<std::uint32_t>(n + 127) << 23); }, x,
-            power);
+            [](float a, std::int32_t n) { return a * std::bit_cast<float>(static_cast<std::uint32_t>(n + 127) << 23); },
+            x, power);
     }
     // Adds four products of unsigned bytes of x and the signed bytes that all lanes share.
     template <bool kNarrow>

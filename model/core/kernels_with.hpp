@@ -187,7 +187,8 @@ void score_some(const T* keys, std::size_t head_dim, const float* queries, float
     }
     for (std::size_t i = 0; i < head_dim; ++i) {
         F key[kBlocks];
-        for (std::size_t block = 0; block < kBlocks; ++block) key[block] = V::load(keys + (block * head_dim + i) * kLanes);
+        for (std::size_t block = 0; block < kBlocks; ++block)
+            key[block] = V::load(keys + (block * head_dim + i) * kLanes);
         for (std::size_t query = 0; query < kCount; ++query) {
             const F number = V::set(queries[query * head_dim + i]);
             for (std::size_t block = 0; block < kBlocks; ++block) {
@@ -208,7 +209,8 @@ void in_steps(std::size_t count, const F& f) {
     std::size_t first = 0;
     for (; first + kMost <= count; first += kMost) f(std::integral_constant<std::size_t, kMost>(), first);
     const auto rest = [&]<std::size_t... kBefore>(std::index_sequence<kBefore...>) {
-        (void)((count - first == kBefore + 1 && (f(std::integral_constant<std::size_t, kBefore + 1>(), first), true)) || ...);
+        (void)((count - first == kBefore + 1 && (f(std::integral_constant<std::size_t, kBefore + 1>(), first), true)) ||
+               ...);
     };
     rest(std::make_index_sequence<kMost - 1>());
 }
@@ -270,7 +272,8 @@ typename V::F exponential(typename V::F x) {
     F rest = V::fma(whole, V::set(-0.693359375f), x);
     rest = V::fma(whole, V::set(2.12194440e-4f), rest);
     F sum = V::set(1.9875691500e-4f);
-    for (const float factor : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f}) {
+    for (const float factor :
+         {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f}) {
         sum = V::fma(sum, rest, V::set(factor));
     }
     sum = V::add(V::fma(V::mul(sum, rest), rest, rest), V::set(1.0f));

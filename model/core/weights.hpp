@@ -32,8 +32,8 @@ class Matrix {
     std::size_t stride() const { return stride_; }
     const std::vector<Part>& parts() const { return parts_; }
 
-    // Takes rows as they are in a file: file_bytes() of them. Throws std::invalid_argument for a scale or a number that is
-    // not finite.
+    // Takes rows as they are in a file: file_bytes() of them. Throws std::invalid_argument for a scale or a number that
+    // is not finite.
     void pack(const std::uint8_t* rows, Pool& pool);
 
     void read_row(std::size_t row, float* numbers) const;

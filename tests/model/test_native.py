@@ -1,4 +1,4 @@
-"""The native kernels: each processor's against float64 on the dequantized weights, and whole models against PyTorch's."""
+"""The native kernels against float64 on the dequantized weights, whole models against the transformer in float64."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bpe import InputError
+from bpe import InputError, train
 from model import Generation, ModelConfig, NativeModel, Sampling, Transformer, _core, generate_ids, load, save
 from model.cache import KVCache
 from model.checkpoint import backend_of, open_checkpoint
@@ -130,6 +131,20 @@ def native(model: Transformer, kernel: str = "", threads: int = 1) -> NativeMode
     return made
 
 
+@pytest.fixture
+def make_model(make_model: MakeModel) -> MakeModel:
+    """Models whose every part moves the logits, but in which a difference in rounding does not grow a hundredfold."""
+
+    def make(config: ModelConfig) -> Transformer:
+        model = make_model(config)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(0.4 if parameter.dim() > 1 else 1)
+        return model
+
+    return make
+
+
 def ids_of(batch: int, count: int, seed: int = 0) -> Tensor:
     return torch.randint(300, (batch, count), generator=torch.Generator().manual_seed(seed))
 
@@ -156,8 +171,12 @@ def reference(model: Transformer, ids: Tensor, dtype: torch.dtype = torch.float1
     return copy.deepcopy(model).double()(ids, cache)
 
 
-def close(found: Tensor, expected: Tensor, share: float = 1e-3) -> None:
-    assert (found - expected).abs().max() < share * expected.std()
+def close(found: Tensor, expected: Tensor, coarse: int = 1) -> None:
+    """Nearly all logits are as good as equal. The others follow a key or value that lay between two numbers of the
+    cache, and was rounded to the other of them."""
+    errors = (found - expected).abs().flatten() / expected.std()
+    assert errors.quantile(0.9) < 1e-4 * coarse
+    assert errors.max() < 1e-3 * coarse
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -180,7 +199,11 @@ def test_caches_of_all_types_hold_what_they_should(kernel: str, dtype: torch.dty
     model = make_model(BASE)
     ours, ids = native(model, kernel), ids_of(3, 50)
     cache = ours.new_cache(3, dtype=dtype)
-    close(torch.cat((ours(ids[:, :40], cache), ours(ids[:, 40:], cache)), dim=1), reference(model, ids, dtype), 3e-3)
+    close(
+        torch.cat((ours(ids[:, :40], cache), ours(ids[:, 40:], cache)), dim=1),
+        reference(model, ids, dtype),
+        1 if dtype == torch.float16 else 8,
+    )
 
 
 @torch.inference_mode()
@@ -199,19 +222,22 @@ def test_a_cache_is_cut_grown_and_selected_from(make_model: MakeModel) -> None:
         cache.truncate(99)
 
 
+def texts(model: Any, prompts: list[list[int]], samples: int, sampling: Sampling) -> list[list[int]]:
+    written: list[list[int]] = [[] for _ in range(len(prompts) * samples)]
+    for tokens in Generation(model, prompts, samples=samples, max_tokens=12, sampling=sampling, logprobs=2):
+        for token in tokens:
+            written[token.row].append(token.id)
+    return written
+
+
 @pytest.mark.parametrize("samples", [1, 2])
 def test_ragged_prompts_give_the_texts_that_they_give_alone(samples: int, make_model: MakeModel) -> None:
     model = make_model(BASE)
-    prompts = [[1, 2, 3], [*range(70)], [9]]
-    for sampling in (Sampling(temperature=0), Sampling(seed=3)):
-        texts: list[list[list[int]]] = []
-        for which in (model, native(model)):
-            written: list[list[int]] = [[] for _ in range(len(prompts) * samples)]
-            for tokens in Generation(which, prompts, samples=samples, max_tokens=12, sampling=sampling, logprobs=2):
-                for token in tokens:
-                    written[token.row].append(token.id)
-            texts.append(written)
-        assert texts[0] == texts[1]
+    ours, prompts = native(model), [[1, 2, 3], [*range(70)], [9]]
+    greedy, drawn = Sampling(temperature=0), Sampling(seed=3)
+    assert texts(ours, prompts, samples, greedy) == texts(model, prompts, samples, greedy)
+    alone = [text for prompt in prompts for text in texts(ours, [prompt], samples, drawn)]
+    assert texts(ours, prompts, samples, drawn) == alone
 
 
 def test_a_cache_of_another_model_and_positions_out_of_order_are_refused(make_model: MakeModel) -> None:
@@ -259,9 +285,8 @@ def test_smollm2_writes_what_float32_does_from_the_same_weights(smollm2_file: Pa
 def test_other_checkpoints_are_taken_as_they_are_stored(
     dtype: torch.dtype, make_model: MakeModel, tmp_path: Path
 ) -> None:
-    from bpe import train
 
-    train(iter(["a text to learn from, and more of it"]), vocab_size=280, special_tokens=[]).save(
+    train([["a text to learn from, and more of it"]], vocab_size=280, special_tokens=[]).save(
         tmp_path / "tokenizer.json"
     )
     model = make_model(BASE).to(dtype)
