@@ -4,10 +4,11 @@
     python benchmarks/generate.py smollm2 --peers "ours bfloat16,llama.cpp" --repeat 5 --threads 2 --json results.json
 
 How to read the table: a line is a peer with its weights; decode is tokens a second for one text and for eight at once,
-at positions 128 to 128 + --tokens, decode far for one text from position 2,000 on, prefill is tokens a second for a prompt of 1,024, load is seconds from the call to a
-model that can be used, and memory is the most that the process had less what it had after the imports. Numbers in
-brackets are how many times ours with the first weights given is as fast (or as small). ``differs`` says at which of the
-first ids a greedy text leaves that of ours in float32: rounding to 16 bits, or activations of 8 bits, can do that.
+at positions 128 to 128 + --tokens, decode far for one text from position 2,000 on, prefill is tokens a second for a
+prompt of 1,024, load is seconds from the call to a model that can be used, and memory is the most that the process had
+less what it had after the imports. Numbers in brackets are how many times ours with the first weights given is as fast
+(or as small). ``differs`` says at which of the first ids a greedy text leaves that of ours in float32: rounding to 16
+bits, or activations of 8 bits, can do that.
 
 Each run is a process of its own on --threads threads; the peers take turns, --repeat times, and medians are shown. A
 GGUF is written for transformers once as a directory in its own format, from the weights that the gguf package and we
@@ -100,10 +101,6 @@ class Transformers:
         self.torch, self.new_cache = torch, DynamicCache
         torch.set_num_threads(job["threads"])
         dtype = getattr(torch, job["peer"].split()[1])
-        weights = job["peer"].split()[1]
-        if weights == "native":
-            self.load: Callable[[], Any] = lambda: load(job["path"], backend="native")[0]
-            return
         self.load = lambda: AutoModelForCausalLM.from_pretrained(job["directory"], dtype=dtype).eval()
 
     def open(self) -> None:
