@@ -847,19 +847,25 @@ dtype_option = click.option(
     help="What to compute in.  [default: what the weights are in]",
 )
 device_option = click.option("--device", default="cpu", metavar="NAME", help="cpu, cuda, mps, ...")
+backend_option = click.option(
+    "--backend",
+    type=click.Choice(["auto", "native", "torch"]),
+    default="auto",
+    help="native: from the weights as they are stored, on the CPU; auto: where it can.  [default: auto]",
+)
 threads_option = click.option(
     "--threads", type=click.IntRange(min=1), metavar="N", help="How many processors to use.  [default: all]"
 )
 
 
-def _load(name: str | Path, dtype: str | None, device: str, threads: int | None) -> tuple[Any, Any]:
+def _load(name: str | Path, dtype: str | None, device: str, backend: Any, threads: int | None) -> tuple[Any, Any]:
     import torch
 
     from model import load
 
     if threads is not None:
         torch.set_num_threads(threads)
-    return load(name, None if dtype is None else getattr(torch, dtype), device, packed=True)
+    return load(name, None if dtype is None else getattr(torch, dtype), device, backend, packed=True)
 
 
 @cli.command()
@@ -892,6 +898,7 @@ def _load(name: str | Path, dtype: str | None, device: str, threads: int | None)
 )
 @dtype_option
 @device_option
+@backend_option
 @threads_option
 @examples(
     "bpe generate runs/tales -p 'Once upon a time'",
@@ -909,6 +916,7 @@ def generate(
     logprobs: int | None,
     dtype: str | None,
     device: str,
+    backend: str,
     threads: int | None,
     **settings: Any,
 ) -> None:
@@ -922,7 +930,7 @@ def generate(
     settings |= {"logit_bias": dict(map(_bias, logit_bias)), "logprobs": logprobs}
     texts = _prompts(prompts, file, batch)
     start = time.perf_counter()
-    transformer, tokenizer = _load(model, dtype, device, threads)
+    transformer, tokenizer = _load(model, dtype, device, backend, threads)
     load_seconds = time.perf_counter() - start
 
     from model import Completions
@@ -1190,13 +1198,22 @@ def convert(source: str, output: str, format_name: str | None, dtype: str | None
 )
 @dtype_option
 @device_option
+@backend_option
 @threads_option
 @examples(
     "bpe chat smollm2",
     "bpe chat runs/assistant --system 'Answer in one sentence.' --temperature 0",
     "echo 'How many legs has a spider?' | bpe chat smollm2",
 )
-def chat(name: str, system: str | None, dtype: str | None, device: str, threads: int | None, **settings: Any) -> None:
+def chat(
+    name: str,
+    system: str | None,
+    dtype: str | None,
+    device: str,
+    backend: str,
+    threads: int | None,
+    **settings: Any,
+) -> None:
     """Talk with a model that was trained to chat.
 
     In a terminal, Ctrl-C stops the answer and keeps the chat, and Ctrl-D ends it. There are commands: /system TEXT
@@ -1209,7 +1226,7 @@ def chat(name: str, system: str | None, dtype: str | None, device: str, threads:
     from model.chat import Conversation
 
     path = locate(name)
-    model, tokenizer = _load(path, dtype, device, threads)
+    model, tokenizer = _load(path, dtype, device, backend, threads)
     conversation = Conversation(model, tokenizer, chat_format(path, tokenizer), **settings)
     conversation.system = system
     if sys.stdin.isatty():
@@ -1484,13 +1501,15 @@ def _is_model(path: Path) -> bool:
 
 
 def _model_info(path: Path, batch: int, length: int | None) -> list[tuple[str, str]]:
-    from model.checkpoint import format_of, open_checkpoint
+    from model.checkpoint import backend_of, format_of, open_checkpoint
 
     checkpoint = open_checkpoint(path)
+    backend, reason = backend_of(checkpoint)
     stored = checkpoint.stored or str(checkpoint.dtype).removeprefix("torch.")
     return [
         ("model", str(path)),
         ("format", f"{format_of(path)}, weights in {stored}"),
+        ("backend", f"{backend}: {reason}"),
         *_config_rows(checkpoint.config, batch, length),
     ]
 

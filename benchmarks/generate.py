@@ -4,10 +4,11 @@
     python benchmarks/generate.py smollm2 --peers "ours bfloat16,llama.cpp" --repeat 5 --threads 2 --json results.json
 
 How to read the table: a line is a peer with its weights; decode is tokens a second for one text and for eight at once,
-at positions 128 to 128 + --tokens, prefill is tokens a second for a prompt of 1,024, load is seconds from the call to a
-model that can be used, and memory is the most that the process had less what it had after the imports. Numbers in
-brackets are how many times ours with the first weights given is as fast (or as small). ``differs`` says at which of the
-first ids a greedy text leaves that of ours in float32: rounding to 16 bits, or activations of 8 bits, can do that.
+at positions 128 to 128 + --tokens, decode far for one text from position 2,000 on, prefill is tokens a second for a
+prompt of 1,024, load is seconds from the call to a model that can be used, and memory is the most that the process had
+less what it had after the imports. Numbers in brackets are how many times ours with the first weights given is as fast
+(or as small). ``differs`` says at which of the first ids a greedy text leaves that of ours in float32: rounding to 16
+bits, or activations of 8 bits, can do that.
 
 Each run is a process of its own on --threads threads; the peers take turns, --repeat times, and medians are shown. A
 GGUF is written for transformers once as a directory in its own format, from the weights that the gguf package and we
@@ -28,13 +29,14 @@ from typing import Any
 
 from common import choice, introduce, memory, number, reset_peak_memory, run_worker, show, skip_rebuilding
 
-PROMPT, LONG, EIGHT = 128, 1024, 8
+PROMPT, LONG, FAR, EIGHT = 128, 1024, 2000, 8
 FIRST = 64  # greedy ids that are compared
 TEXT = "The history of writing begins with marks on clay, and "
 
 PEERS = {
     "ours bfloat16": "bpe-llama",
     "ours float32": "bpe-llama",
+    "ours native": "bpe-llama",
     "transformers bfloat16": "transformers",
     "transformers float32": "transformers",
     "llama.cpp": "llama-cpp-python",
@@ -52,14 +54,31 @@ class Ours:
     def __init__(self, job: Mapping[str, Any]) -> None:
         import torch
 
-        from model import load
+        from model import NativeModel, load
 
-        self.torch = torch
+        self.torch, self.native = torch, NativeModel
         torch.set_num_threads(job["threads"])
-        self.load = lambda: load(job["path"], dtype=getattr(torch, job["peer"].split()[1]), packed=True)[0]
+        weights = job["peer"].split()[1]
+        if weights == "native":
+            self.load: Callable[[], Any] = lambda: load(job["path"], backend="native")[0]
+            return
+        self.load = lambda: load(job["path"], dtype=getattr(torch, weights), packed=True)[0]
 
     def open(self) -> None:
         self.model = self.load()
+        if isinstance(self.model, self.native):  # has threads of its own, and torch's would spin in their way
+            self.torch.set_num_threads(1)
+
+    def read_weights(self) -> float | None:
+        """Seconds to read all weights and do nothing with them, which no step can be faster than."""
+        if not isinstance(self.model, self.native):
+            return None
+        seconds = []
+        for _ in range(9):
+            begin = time.perf_counter()
+            self.model.core.sum()
+            seconds.append(time.perf_counter() - begin)
+        return median(seconds)
 
     def begin(self, texts: int, capacity: int) -> Read:
         cache = self.model.new_cache(texts, capacity)
@@ -178,13 +197,31 @@ def work(job: Mapping[str, Any]) -> dict[str, Any]:
         read([ids[:LONG]])
         seconds.append(time.perf_counter() - begin)
     result["prefill"] = LONG / min(seconds)
+    read = peer.begin(1, FAR + job["tokens"] + 8)
+    for start in range(0, FAR, LONG):
+        last = read([(ids * 2)[start : min(start + LONG, FAR)]])
+    seconds = []
+    for _ in range(job["tokens"]):
+        begin = time.perf_counter()
+        last = read([last])
+        seconds.append(time.perf_counter() - begin)
+    result["decode far"] = 1 / median(seconds)
+    if isinstance(peer, Ours) and (whole := peer.read_weights()):
+        result["share of a pure read"] = result["decode 1"] * whole
     result["memory"] = memory("VmHWM") - imports
     return result
 
 
 # --- the run ---
 
-COLUMNS = {"decode 1": "tokens/s", f"decode {EIGHT}": "tokens/s", "prefill": "tokens/s", "load": "s", "memory": "MB"}
+COLUMNS = {
+    "decode 1": "tokens/s",
+    f"decode {EIGHT}": "tokens/s",
+    "decode far": "tokens/s",
+    "prefill": "tokens/s",
+    "load": "s",
+    "memory": "MB",
+}
 LESS_IS_BETTER = ("load", "memory")
 
 
@@ -248,6 +285,10 @@ def table(results: Mapping[str, Sequence[Mapping[str, Any]]], greedy: Sequence[i
             (place for place, pair in enumerate(zip(written, greedy, strict=True)) if pair[0] != pair[1]), None
         )
         print(line + ("  the same" if parts is None else f"  differs from {parts + 1}"))
+    for peer, runs in good.items():
+        shares = [run["share of a pure read"] for run in runs if "share of a pure read" in run]
+        if shares:
+            print(f"{peer} decodes at {median(shares):.0%} of the rate at which its weights can be read")
 
 
 if __name__ == "__main__":

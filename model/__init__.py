@@ -11,6 +11,7 @@ from model.cache import KVCache
 from model.checkpoint import convert, load, save
 from model.config import PRESETS, ModelConfig
 from model.generate import Completion, Completions, Generation, Session, complete, generate, generate_ids
+from model.native import NativeModel
 from model.sampling import Sampling
 from model.transformer import Transformer
 
@@ -21,6 +22,7 @@ __all__ = [
     "Generation",
     "KVCache",
     "ModelConfig",
+    "NativeModel",
     "Sampling",
     "Session",
     "Transformer",

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bpe.chat import ChatFormat, Message, check_messages
 from bpe.errors import InputError
-from model.generate import Session, generate
-from model.transformer import Transformer
+from model.generate import Model, Session, generate
 
 if TYPE_CHECKING:
     from bpe import Tokenizer
@@ -23,7 +22,7 @@ class Conversation:
 
     def __init__(
         self,
-        model: Transformer,
+        model: Model,
         tokenizer: Tokenizer,
         chat_format: ChatFormat,
         messages: Sequence[Message] = (),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -14,6 +14,8 @@ from bpe.errors import InputError
 from bpe.patterns import BEGIN_TOKEN, END_TOKENS
 from bpe.streaming import StopStrings, StreamDecoder
 from model.cache import KVCache
+from model.cpu import one_thread
+from model.native import NativeCache, NativeModel
 from model.sampling import Penalties, Sampling, sample
 from model.transformer import Transformer
 
@@ -33,6 +35,10 @@ class GenerationTokenizer(Protocol):
     def encode_ordinary(self, text: str, /) -> list[int]: ...
     def encode_single_token(self, text_or_bytes: str | bytes, /) -> int: ...
     def decode_single_token_bytes(self, token: int, /) -> bytes: ...
+
+
+Model: TypeAlias = Transformer | NativeModel
+"""What generation can read with; the two are used alike."""
 
 
 # --- ids ---
@@ -59,7 +65,7 @@ class Session:
     not read again.
     """
 
-    def __init__(self, model: Transformer) -> None:
+    def __init__(self, model: Model) -> None:
         self.cache = model.new_cache()
         self.ids: list[int] = []
 
@@ -110,7 +116,7 @@ class Generation:
 
     def __init__(
         self,
-        model: Transformer,
+        model: Model,
         prompts: Sequence[Sequence[int]],
         *,
         samples: int = 1,
@@ -134,7 +140,7 @@ class Generation:
             raise InputError("a session goes on with one text; give one prompt, and one sample")
         for prompt in prompts:
             _check_prompt(prompt, config.vocab_size, config.max_seq_len)
-        self.model = model
+        self.model: Any = model  # which is given caches of its own only
         self.prompts = [list(prompt) for prompt in prompts]
         self.samples = samples
         self.sampling = sampling or Sampling()
@@ -146,7 +152,8 @@ class Generation:
         if outside:
             raise InputError(f"logit_bias names the id {outside[0]}; the ids go from 0 to {self.n_vocab - 1}")
         self.times = Times()
-        self._device = model.tok_embeddings.weight.device
+        self._device = model.device
+        self._native = isinstance(model, NativeModel)
         self._room = [min(max_tokens, config.max_seq_len - len(prompt)) for prompt in self.prompts]
         self._dropped: set[int] = set()
 
@@ -185,14 +192,14 @@ class Generation:
         penalties = Penalties(self.sampling, said, self.n_vocab, self._device)
         while True:
             # 3. Choose the token that comes next in each row.
-            with torch.inference_mode():
+            with torch.inference_mode(), one_thread(self._native):
                 draws = [torch.rand(1, dtype=torch.float64, generator=generators[row]) for row in rows]
                 ids = sample(penalties.apply(logits), self.sampling, torch.cat(draws))
                 penalties.say(ids)
+                for row in rows:
+                    left[row] -= 1
+                tokens = self._tokens(rows, ids.tolist(), logits, left)
             # 4. Hand them out, and keep the rows that go on.
-            for row in rows:
-                left[row] -= 1
-            tokens = self._tokens(rows, ids.tolist(), logits, left)
             yield tokens
             kept = [place for place, token in enumerate(tokens) if not (token.finish or token.row in self._dropped)]
             if not kept:
@@ -209,7 +216,7 @@ class Generation:
             if self.session is not None:
                 self.session.ids += ids.tolist()
 
-    def _prefill(self) -> tuple[KVCache, Tensor]:
+    def _prefill(self) -> tuple[KVCache | NativeCache, Tensor]:
         """The cache with all prompts read, and the logits [prompts, vocabulary] of what follows each."""
         read = 0 if self.session is None else self.session.reuse(self.prompts[0])
         longest = max(map(len, self.prompts))
@@ -280,7 +287,7 @@ def prompt_ids(tokenizer: GenerationTokenizer, prompt: str) -> list[int]:
 
 
 def generate(
-    model: Transformer,
+    model: Model,
     tokenizer: GenerationTokenizer,
     prompt: str | Sequence[int],
     max_tokens: int = 256,
@@ -315,7 +322,7 @@ def generate(
     return (piece for _, piece in Completions(model, tokenizer, [prompt], max_tokens, **arguments) if piece)
 
 
-def generate_ids(model: Transformer, ids: Sequence[int], **arguments: Any) -> Iterator[int]:
+def generate_ids(model: Model, ids: Sequence[int], **arguments: Any) -> Iterator[int]:
     """Continue `ids`; yields the new ids one by one, up to and without the first of `end_ids`.
 
     arguments: those of `Generation` but samples, logprobs and sampling, and the fields of `Sampling`.
@@ -343,7 +350,7 @@ class Completion:
 
 
 def complete(
-    model: Transformer,
+    model: Model,
     tokenizer: GenerationTokenizer,
     prompts: Sequence[str | Sequence[int]],
     max_tokens: int = 256,
@@ -370,7 +377,7 @@ class Completions:
 
     def __init__(
         self,
-        model: Transformer,
+        model: Model,
         tokenizer: GenerationTokenizer,
         prompts: Sequence[str | Sequence[int]],
         max_tokens: int = 256,

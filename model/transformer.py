@@ -65,6 +65,11 @@ class Transformer(nn.Module):
         normalised: Tensor = self.norm(x)
         return normalised
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are, and ids are to be."""
+        return self.tok_embeddings.weight.device
+
     def new_cache(self, batch: int = 1, capacity: int = 0) -> KVCache:
         """An empty cache for this model, in the dtype and on the device of its weights."""
         weight = self.tok_embeddings.weight

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, overload
 
 import torch
 from torch import Tensor
@@ -23,12 +23,13 @@ from model.checkpoint import gguf, huggingface, meta, native
 from model.checkpoint.assemble import EMBEDDINGS, Checkpoint, assemble, expected_shapes
 from model.checkpoint.companions import read_companions
 from model.cpu import pack
+from model.native import NativeModel, kernels, refusal
 from model.transformer import Transformer
 
 if TYPE_CHECKING:
     from bpe import Tokenizer
 
-__all__ = ["Checkpoint", "convert", "format_of", "load", "open_checkpoint", "save"]
+__all__ = ["Backend", "Checkpoint", "backend_of", "convert", "format_of", "load", "open_checkpoint", "save"]
 
 FORMATS: dict[str, ModuleType] = {"gguf": gguf, "native": native, "meta": meta, "huggingface": huggingface}
 SUFFIXES = {".gguf": "gguf"}
@@ -59,18 +60,59 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     return checkpoint
 
 
+Backend = Literal["torch", "native", "auto"]
+NO_KERNELS = "there are no kernels for this processor but portable ones"
+
+
+def backend_of(
+    checkpoint: Checkpoint, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
+) -> tuple[Literal["torch", "native"], str]:
+    """What `load` takes for "auto", and why: "native" where it can compute, with the dtype that is wanted, and fast."""
+    if torch.device(device).type != "cpu":
+        return "torch", f"the device is {device}"
+    reason = refusal(checkpoint)
+    if reason is not None:
+        return "torch", reason
+    if dtype is not None and (checkpoint.rows is not None or dtype != checkpoint.dtype):
+        return "torch", f"{str(dtype).removeprefix('torch.')} is asked for"
+    (best, *others) = kernels()
+    return ("native", f"kernels for {best}") if others else ("torch", NO_KERNELS)
+
+
+@overload
 def load(
     path: str | os.PathLike[str],
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
+    backend: Literal["torch"] = "torch",
     *,
     packed: bool = False,
-) -> tuple[Transformer, Tokenizer]:
+) -> tuple[Transformer, Tokenizer]: ...
+@overload
+def load(
+    path: str | os.PathLike[str],
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+    backend: Backend = "torch",
+    *,
+    packed: bool = False,
+) -> tuple[Transformer | NativeModel, Tokenizer]: ...
+def load(
+    path: str | os.PathLike[str],
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+    backend: Backend = "torch",
+    *,
+    packed: bool = False,
+) -> tuple[Transformer | NativeModel, Tokenizer]:
     """The model and the tokenizer of a checkpoint: a known name, a file, or a directory; the format is found out.
 
     dtype: of the weights; None keeps that of the file, and takes bfloat16 for quantized weights.
     packed: lay the weights out for generation on the CPU, which takes a copy of mapped ones; the model can then not be
         trained. Elsewhere than on a CPU nothing changes.
+    backend: "torch" for a `Transformer`; "native" for a `NativeModel`, which generates from the weights as they are
+        stored, on the CPU, with as many threads as torch has now; "auto" for the latter where that can be, see
+        `backend_of`.
 
     Weights are mapped from the file where dtype and device allow, so that they are in memory once; what has to be
     converted is converted tensor by tensor. Raises InputError where a file is missing, truncated, or does not fit the
@@ -86,6 +128,11 @@ def load(
             f"{checkpoint.tokenizer}: {tokenizer.n_vocab} tokens, and the model has {checkpoint.config.vocab_size}; "
             "they do not belong together"
         )
+    best, reason = backend_of(checkpoint, dtype, device)
+    if backend == "native" and best == "torch" and reason != NO_KERNELS:
+        raise InputError(f"{checkpoint.source}: the native backend cannot serve, since {reason}; take another backend")
+    if backend == "native" or (backend == "auto" and best == "native"):
+        return NativeModel.of(checkpoint), tokenizer
     model = assemble(checkpoint, dtype, torch.device(device))
     if packed:
         pack(model)

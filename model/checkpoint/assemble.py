@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,10 @@ class Checkpoint:
     """What the file calls the tensor of this name of Meta's."""
     stored: str = ""
     """How the file holds the weights, where dtype does not say it, such as "Q4_1, F32"."""
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    """The type of each tensor by its name, such as "Q4_1", where the file names types."""
+    rows: Callable[[], Iterable[tuple[str, tuple[int, ...], memoryview]]] | None = None
+    """Those tensors in turn as they are stored, with their shapes: the bytes of their rows."""
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -257,6 +257,8 @@ def open_checkpoint(path: Path) -> Checkpoint:
         eos=eos,
         name_of=their_name,
         stored=_stored(container),
+        kinds={metas_name(theirs): info.type for theirs, info in container.tensors.items() if theirs != _ROPE_DIVISORS},
+        rows=functools.partial(_rows, container, config),
     )
 
 
@@ -300,6 +302,23 @@ def _tensors(file: Path, container: Container, config: ModelConfig, dtype: torch
         yield name, tensor
         if tensor.dtype != dtype:
             release(0, info.n_bytes)
+
+
+def _rows(container: Container, config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...], memoryview]]:
+    """The tensors of a file as they are stored, in Meta's order of queries and keys."""
+    halved = _ARCHITECTURES[container.metadata["general.architecture"]]
+    for theirs, info in container.tensors.items():
+        if theirs == _ROPE_DIVISORS:
+            continue
+        name, data = metas_name(theirs), container.data(theirs)
+        if halved and name.rpartition(".")[0].endswith(_ROTATED):
+            data = (
+                interleaved(torch.frombuffer(data, dtype=torch.uint8).view(info.shape[0], -1), config.head_dim)
+                .numpy()
+                .data
+            )
+        yield name, info.shape, data.cast("B") if data.ndim > 1 else data
+        container.release(info.offset, info.n_bytes)
 
 
 def _release(container: Container, offset: int, begin: int, size: int) -> None:

@@ -161,7 +161,7 @@ def test_it_computes_in_the_dtype_that_is_asked_for(model: Path, dtype: str, mon
         return logits
 
     monkeypatch.setattr(Transformer, "forward", noted)
-    assert generate(model, "-p", "a", "--dtype", dtype).exit_code == 0
+    assert generate(model, "-p", "a", "--dtype", dtype, "--backend", "torch").exit_code == 0
     assert seen == {getattr(torch, dtype)}
 
 
@@ -180,7 +180,7 @@ def test_too_little_memory_is_told_with_a_remedy(
         raise error
 
     monkeypatch.setattr(Transformer, "forward", fail)
-    result = generate(model, "-p", "a")
+    result = generate(model, "-p", "a", "--backend", "torch")
     assert result.exit_code == 1
     assert "bpe: not enough memory; take less at once" in result.stderr
     assert result.stderr.count("\n") == 1

@@ -1,0 +1,71 @@
+// The inner loops of a model, which each kind of processor does in its own way. All ways give the same but for
+// rounding.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "formats.hpp"
+
+namespace model {
+
+// Thirty-two numbers of a vector that quantized weights are multiplied with. number = scale * (256 * high + low), in
+// effect 16 bits of which 8 are multiplied at a time: with 8 bits alone logits of SmolLM2 are off by 3, so by 0.02.
+struct Activations {
+    std::int8_t high[kTile];
+    std::int8_t low[kTile];
+    float scale;
+    float sum;      // of all numbers
+    float sums[2];  // of each half
+};
+
+// Vectors one after the other; of the two, those are filled that the weights need.
+struct Vectors {
+    const float* numbers;
+    const Activations* activations;
+    std::size_t columns;
+};
+
+// A product of sixteen rows and some vectors: to [vectors, 16].
+using Product = void (*)(const std::uint8_t* group, const Vectors& vectors, float* results);
+
+inline constexpr std::size_t kMostVectors = 8;  // at a time: a power of two
+inline constexpr std::size_t kVectorSizes = 4;  // 1, 2, 4, 8
+
+enum class CacheKind : std::uint8_t { kF16, kBF16, kI8 };
+
+// Keys lie in blocks of sixteen positions, [blocks, head_dim, 16], values by position, [positions, stride], both padded
+// with numbers that are finite. Of kI8, the scales are the caller's.
+struct AttentionKernel {
+    // queries [count, head_dim] times keys: scores [count, >= blocks * 16]
+    void (*score)(const void* keys, std::size_t blocks, std::size_t head_dim, const float* queries, std::size_t count,
+                  float* scores, std::size_t stride);
+    // weights [count, >= positions] times values: results [count, width]; width is a multiple of 16
+    void (*mix)(const void* values, std::size_t positions, std::size_t width, const float* weights, std::size_t count,
+                std::size_t stride, float* results);
+};
+
+struct Kernel {
+    const char* name;
+    Product products[kKinds][kVectorSizes];
+    AttentionKernel attention[3];  // by CacheKind
+    void (*quantize)(const float* numbers, std::size_t tiles, Activations* activations);
+    // numbers / root mean square * weights
+    void (*normalise)(const float* numbers, const float* weights, std::size_t size, float epsilon, float* results);
+    // Replaces scores by exp(score - the largest), gives the largest and the sum; has room up to a multiple of 16.
+    void (*softmax)(float* scores, std::size_t size, float* largest, float* sum);
+    // x / (1 + exp(-x)) * y for sixteen numbers
+    void (*gate)(const float* x, const float* y, float* results);
+    // To 16 bits; size is a multiple of 16.
+    void (*narrow)(const float* numbers, std::size_t size, Half* results);
+};
+
+// What this machine's processor can run, the best first. The last is always "plain", in portable C++.
+std::span<const Kernel> kernels();
+
+const Kernel& plain_kernel();
+const Kernel& avx2_kernel();
+const Kernel& avx512_kernel();
+
+}  // namespace model

@@ -1,0 +1,315 @@
+"""The native kernels against float64 on the dequantized weights, whole models against the transformer in float64."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from bpe import InputError, train
+from model import Generation, ModelConfig, NativeModel, Sampling, Transformer, _core, generate_ids, load, save
+from model.cache import KVCache
+from model.checkpoint import backend_of, open_checkpoint
+from model.checkpoint.quants import QUANTIZED
+from model.native import kernels
+
+MakeModel = Callable[[ModelConfig], Transformer]
+KERNELS = kernels()
+PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+HALVES = ("scale", "offset")  # the fields of blocks that are numbers in half precision
+
+
+def stored(kind: str, rows: int, columns: int, seed: int = 0) -> Tensor:
+    """Random rows of a type, as they are in a file: every pattern of bits where it is an integer."""
+    if kind in PLAIN:
+        numbers = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
+        return numbers.to(PLAIN[kind]).flatten().view(torch.uint8)
+    generator = np.random.default_rng(seed)
+    block, per_block, _ = QUANTIZED[kind]
+    blocks = np.frombuffer(generator.bytes(rows * columns // per_block * block.itemsize), block).copy()
+    for name in set(HALVES) & set(block.names or ()):
+        blocks[name] = generator.normal(0, 0.1, len(blocks)).astype(np.float16)
+    return torch.from_numpy(blocks.view(np.uint8))
+
+
+def dequantized(kind: str, data: Tensor, columns: int) -> Tensor:
+    if kind in PLAIN:
+        return data.view(PLAIN[kind]).view(-1, columns).float()
+    numbers = gguf.dequantize(data.numpy(), gguf.GGMLQuantizationType[kind])
+    return torch.from_numpy(numbers.copy()).view(-1, columns)
+
+
+@pytest.mark.parametrize("rows", [1, 16, 37])
+@pytest.mark.parametrize("kind", sorted(_core.KINDS))
+def test_packing_loses_nothing(kind: str, rows: int) -> None:
+    data = stored(kind, rows, 512)
+    numbers = torch.empty(rows, 512)
+    _core.Matrix(kind, rows, 512, data.numpy(), threads=3).read(numbers.numpy())
+    assert torch.equal(numbers, dequantized(kind, data, 512))
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 8])
+@pytest.mark.parametrize("kind", sorted(_core.KINDS))
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_products_are_those_of_float64(kernel: str, kind: str, count: int) -> None:
+    rows, columns = 37, 512
+    data = stored(kind, rows, columns)
+    vectors = torch.randn(count, columns, generator=torch.Generator().manual_seed(1))
+    vectors[0, 5], vectors[-1, 64:128] = 300.0, 0.0  # one that dwarfs its neighbours, and zeros
+    results = torch.empty(count, rows)
+    _core.Matrix(kind, rows, columns, data.numpy()).multiply(vectors.numpy(), results.numpy(), kernel)
+    weights = dequantized(kind, data, columns).double()
+    expected = vectors.double() @ weights.T
+    # Activations have 16 bits beside the largest of their 32 neighbours, sums 24 beside the terms.
+    errors = vectors.view(count, -1, 32).abs().amax(-1, keepdim=True).expand(-1, -1, 32).flatten(1).double() / 32639
+    bound = errors @ weights.abs().T + 1e-6 * (vectors.abs().double() @ weights.abs().T + 1) * 8
+    assert bool(((results - expected).abs() <= bound).all())
+
+
+def test_numbers_that_are_multiplied_may_have_any_number_of_columns() -> None:
+    for kind in PLAIN:
+        data, vectors, results = stored(kind, 5, 13), torch.randn(2, 13), torch.empty(2, 5)
+        for kernel in KERNELS:
+            _core.Matrix(kind, 5, 13, data.numpy()).multiply(vectors.numpy(), results.numpy(), kernel)
+            torch.testing.assert_close(results, vectors @ dequantized(kind, data, 13).T, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", sorted(_core.KINDS))
+def test_scales_that_are_no_numbers_are_refused(kind: str) -> None:
+    data = stored(kind, 4, 256)
+    block = 256 if kind in PLAIN else QUANTIZED[kind][1]
+    if kind in PLAIN:
+        data.view(PLAIN[kind])[block] = float("nan")
+    else:
+        data.numpy().view(QUANTIZED[kind][0])["scale"][-1] = np.float16("inf")
+    with pytest.raises(ValueError, match="not finite"):
+        _core.Matrix(kind, 4, 256, data.numpy())
+
+
+def test_rows_of_no_whole_blocks_and_data_of_another_size_are_refused() -> None:
+    with pytest.raises(ValueError, match="rows of 48 numbers, which are no whole Q4_1 blocks of 32"):
+        _core.Matrix("Q4_1", 2, 48, np.zeros(60, np.uint8))
+    with pytest.raises(ValueError, match="bytes"):
+        _core.Matrix("Q4_1", 2, 64, np.zeros(79, np.uint8))
+    with pytest.raises(ValueError, match="IQ4_XS"):
+        _core.Matrix("IQ4_XS", 2, 64, np.zeros(80, np.uint8))
+
+
+# --- whole models ---
+
+BASE = ModelConfig(
+    dim=64, n_layers=2, n_heads=4, n_kv_heads=2, hidden_dim=96, vocab_size=300, max_seq_len=256, rope_theta=10_000.0
+)
+CONFIGS = {
+    "grouped queries": BASE,
+    "one key-value head, tied": dataclasses.replace(BASE, n_kv_heads=1, tied_embeddings=True),
+    "heads of an odd size": dataclasses.replace(BASE, n_kv_heads=4, head_dim=22),
+    "biases": dataclasses.replace(BASE, qkv_bias=True, wo_bias=True),
+    "scaled rotations": dataclasses.replace(BASE, use_scaled_rope=True, rope_original_length=32),
+}
+
+
+def native(model: Transformer, kernel: str = "", threads: int = 1) -> NativeModel:
+    """The same weights, in float32."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    matrices = {name for name, weight in model.state_dict().items() if weight.dim() > 1}
+    made = NativeModel(model.config, dict.fromkeys(matrices, "F32"), kernel)
+    torch.set_num_threads(before)
+    for name, weight in model.state_dict().items():
+        if not (name == "output.weight" and model.config.tied_embeddings):
+            made.put(name, weight.detach())
+    return made
+
+
+@pytest.fixture
+def make_model(make_model: MakeModel) -> MakeModel:
+    """Models whose every part moves the logits, but in which a difference in rounding does not grow a hundredfold."""
+
+    def make(config: ModelConfig) -> Transformer:
+        model = make_model(config)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(0.4 if parameter.dim() > 1 else 1)
+        return model
+
+    return make
+
+
+def ids_of(batch: int, count: int, seed: int = 0) -> Tensor:
+    return torch.randint(300, (batch, count), generator=torch.Generator().manual_seed(seed))
+
+
+class Rounded(KVCache):
+    """Keys and values are what a native cache of this type makes of them."""
+
+    stored = torch.float16
+
+    def update(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        return super().update(layer, self._rounded(keys), self._rounded(values))
+
+    def _rounded(self, numbers: Tensor) -> Tensor:
+        if self.stored != torch.int8:
+            return numbers.to(self.stored).to(numbers.dtype)
+        scale = numbers.abs().amax(-1, keepdim=True) / 127
+        return (numbers / scale).round() * scale
+
+
+def reference(model: Transformer, ids: Tensor, dtype: torch.dtype = torch.float16) -> Tensor:
+    """The transformer's logits in float64, with keys and values as a native cache keeps them."""
+    cache = Rounded(model.config, len(ids), dtype=torch.float64)
+    cache.stored = dtype
+    return copy.deepcopy(model).double()(ids, cache)
+
+
+def close(found: Tensor, expected: Tensor, coarse: int = 1) -> None:
+    """Nearly all logits are as good as equal. The others follow a key or value that lay between two numbers of the
+    cache, and was rounded to the other of them."""
+    errors = (found - expected).abs().flatten() / expected.std()
+    assert errors.quantile(0.9) < 1e-4 * coarse
+    assert errors.max() < 1e-3 * coarse
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("name", CONFIGS)
+@torch.inference_mode()
+def test_logits_are_those_of_the_transformer(name: str, kernel: str, threads: int, make_model: MakeModel) -> None:
+    model = make_model(CONFIGS[name])
+    ours, ids = native(model, kernel, threads), ids_of(2, 90)
+    expected = reference(model, ids)
+    cache = ours.new_cache(2)
+    pieces = [ours(ids[:, :70], cache)] + [ours(ids[:, i : i + 1], cache) for i in range(70, 90)]
+    close(torch.cat(pieces, dim=1), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int8])
+@pytest.mark.parametrize("kernel", KERNELS)
+@torch.inference_mode()
+def test_caches_of_all_types_hold_what_they_should(kernel: str, dtype: torch.dtype, make_model: MakeModel) -> None:
+    model = make_model(BASE)
+    ours, ids = native(model, kernel), ids_of(3, 50)
+    cache = ours.new_cache(3, dtype=dtype)
+    close(
+        torch.cat((ours(ids[:, :40], cache), ours(ids[:, 40:], cache)), dim=1),
+        reference(model, ids, dtype),
+        1 if dtype == torch.float16 else 8,
+    )
+
+
+@torch.inference_mode()
+def test_a_cache_is_cut_grown_and_selected_from(make_model: MakeModel) -> None:
+    model = make_model(BASE)
+    ours, ids = native(model), ids_of(2, 60)
+    cache = ours.new_cache(2)
+    ours(ids, cache)
+    cache.truncate(30)
+    cache.select(torch.tensor([1, 0, 1]))
+    assert (cache.length, cache.batch, cache.filled) == (30, 3, [30, 30, 30])
+    following = ids_of(3, 40, seed=5)
+    whole = torch.cat((ids[[1, 0, 1], :30], following), dim=1)
+    close(ours(following, cache), reference(model, whole)[:, 30:])
+    with pytest.raises(InputError, match="cannot cut"):
+        cache.truncate(99)
+
+
+def texts(model: Any, prompts: list[list[int]], samples: int, sampling: Sampling) -> list[list[int]]:
+    written: list[list[int]] = [[] for _ in range(len(prompts) * samples)]
+    for tokens in Generation(model, prompts, samples=samples, max_tokens=12, sampling=sampling, logprobs=2):
+        for token in tokens:
+            written[token.row].append(token.id)
+    return written
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+def test_ragged_prompts_give_the_texts_that_they_give_alone(samples: int, make_model: MakeModel) -> None:
+    model = make_model(BASE)
+    ours, prompts = native(model), [[1, 2, 3], [*range(70)], [9]]
+    greedy, drawn = Sampling(temperature=0), Sampling(seed=3)
+    assert texts(ours, prompts, samples, greedy) == texts(model, prompts, samples, greedy)
+    alone = [text for prompt in prompts for text in texts(ours, [prompt], samples, drawn)]
+    assert texts(ours, prompts, samples, drawn) == alone
+
+
+def test_a_cache_of_another_model_and_positions_out_of_order_are_refused(make_model: MakeModel) -> None:
+    ours = native(make_model(BASE))
+    other = native(make_model(dataclasses.replace(BASE, n_layers=1)))
+    with pytest.raises(ValueError, match="another model"):
+        ours(ids_of(1, 2), other.new_cache())
+    with pytest.raises(InputError, match="continue"):
+        ours(ids_of(1, 2), positions=torch.tensor([[0, 2]]))
+    with pytest.raises(InputError, match="context"):
+        ours(ids_of(1, 257))
+    with pytest.raises(InputError, match="ids go from"):
+        ours(torch.tensor([[300]]))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_two_models_work_in_turn_and_after_a_fork(make_model: MakeModel) -> None:
+    model = make_model(BASE)
+    one, two, ids = native(model, threads=2), native(model, threads=3), ids_of(1, 5)
+    expected = one(ids)
+    assert torch.equal(two(ids), expected)
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if torch.equal(one(ids), expected) and torch.equal(two(ids), expected) else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert torch.equal(one(ids), expected)
+
+
+# --- checkpoints ---
+
+
+@torch.inference_mode()
+def test_smollm2_writes_what_float32_does_from_the_same_weights(smollm2_file: Path) -> None:
+    reference, tokenizer = load(smollm2_file, torch.float32)
+    ours, _ = load(smollm2_file, backend="native")
+    prompt = tokenizer.encode("The history of writing begins with marks on clay, and")
+    written = [*generate_ids(ours, prompt, max_tokens=40, temperature=0)]
+    whole = torch.tensor([prompt + written])
+    expected = reference(whole)
+    assert (ours(whole) - expected).abs().max() < 0.05
+    assert expected[0, len(prompt) - 1 : -1].argmax(-1).tolist() == written
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_other_checkpoints_are_taken_as_they_are_stored(
+    dtype: torch.dtype, make_model: MakeModel, tmp_path: Path
+) -> None:
+
+    train([["a text to learn from, and more of it"]], vocab_size=280, special_tokens=[]).save(
+        tmp_path / "tokenizer.json"
+    )
+    model = make_model(BASE).to(dtype)
+    save(tmp_path / "model", model, tmp_path / "tokenizer.json")
+    checkpoint = open_checkpoint(tmp_path / "model")
+    assert backend_of(checkpoint)[0] == ("native" if len(KERNELS) > 1 else "torch")
+    assert backend_of(checkpoint, torch.float64)[0] == "torch"
+    ours, _ = load(tmp_path / "model", backend="native")
+    assert isinstance(ours, NativeModel)
+    with torch.inference_mode():
+        close(ours(ids_of(1, 20)), reference(model, ids_of(1, 20)))
+
+
+def test_types_and_rows_without_kernels_are_refused_by_name(smollm2_file: Path) -> None:
+    checkpoint = open_checkpoint(smollm2_file)
+    name = "layers.0.attention.wq.weight"
+    other = dataclasses.replace(checkpoint, kinds={**checkpoint.kinds, name: "Q5_1"})
+    assert backend_of(other) == ("torch", "there are no kernels for Q5_1")
+    with pytest.raises(InputError, match="no kernels for Q5_1"):
+        NativeModel.of(other)
+    other = dataclasses.replace(checkpoint, kinds={**checkpoint.kinds, name: "Q4_K"})
+    with pytest.raises(InputError, match=r"blk\.0\.attn_q\.weight has rows of 576 numbers"):
+        NativeModel.of(other)
+    other = dataclasses.replace(checkpoint, kinds={k: v for k, v in checkpoint.kinds.items() if k != name})
+    with pytest.raises(InputError, match=r"without blk\.0\.attn_q\.weight"):
+        NativeModel.of(other)
