@@ -1060,7 +1060,7 @@ def eval(
     if not texts and not choices:
         raise click.UsageError("give texts, or --choices FILE")
     start = time.perf_counter()
-    transformer, tokenizer = _load(model, dtype, device, threads)
+    transformer, tokenizer = _load(model, dtype, device, "torch", threads)
 
     from model.evaluate import (
         check_window,
