@@ -809,8 +809,8 @@ def pretrain(
 ) -> None:
     """Train a Llama from scratch on token shards."""
     from bpe.shards import Shards
+    from model.pretrain import pretrain as run_training
     from model.train import TrainConfig
-    from model.train import pretrain as run_training
 
     if steps is None and minutes is None:
         minutes = 3

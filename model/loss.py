@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -45,6 +46,36 @@ def cross_entropy_sum(model: Transformer, hidden: Tensor, targets: Tensor, chunk
 
 
 @dataclass(frozen=True)
+class Batch:
+    """Tokens, and what follows each of them.
+
+    inputs: ids [batch, time]. targets: ids [batch, time], of which those equal to IGNORED are none.
+    positions: integers [batch, time], as `Transformer.forward` takes them; None where each row is one text.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    positions: Tensor | None = None
+
+    @property
+    def n_tokens(self) -> int:
+        """How many tokens the model reads."""
+        return self.inputs.numel()
+
+    @functools.cached_property
+    def n_targets(self) -> int:
+        """How many tokens the model predicts."""
+        return int((self.targets != IGNORED).sum())
+
+
+def next_token_loss(model: Transformer, batch: Batch) -> Tensor:
+    """The sum over all targets of a batch of -log p(target), in nats: a float32 scalar. The batch may be elsewhere."""
+    inputs, targets = batch.inputs.to(model.device), batch.targets.to(model.device)
+    positions = None if batch.positions is None else batch.positions.to(model.device)
+    return cross_entropy_sum(model, model.hidden(inputs, positions=positions), targets)
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """How well a model predicts a text."""
 
@@ -66,17 +97,15 @@ class Evaluation:
         return self.nats / math.log(2) / self.bytes if self.bytes else math.inf
 
 
-def evaluate(model: Transformer, batches: Iterable[tuple[Tensor, Tensor]], token_bytes: Tensor) -> Evaluation:
+def evaluate(model: Transformer, batches: Iterable[Batch], token_bytes: Tensor) -> Evaluation:
     """Predict each target from the inputs up to its place.
 
-    batches: pairs of inputs and targets, ids [batch, time]; a target equal to IGNORED is none.
     token_bytes: [vocabulary], how many bytes of text each id stands for.
     """
     nats, tokens, text_bytes = 0.0, 0, 0
     with torch.no_grad():
-        for inputs, targets in batches:
-            nats += cross_entropy_sum(model, model.hidden(inputs), targets).item()
-            real = targets[targets != IGNORED]
-            tokens += len(real)
-            text_bytes += int(token_bytes[real].sum())
+        for batch in batches:
+            nats += next_token_loss(model, batch).item()
+            tokens += batch.n_targets
+            text_bytes += int(token_bytes[batch.targets[batch.targets != IGNORED]].sum())
     return Evaluation(nats, tokens, text_bytes)

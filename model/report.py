@@ -35,6 +35,10 @@ class Progress:
         if not self.live:
             self.say(f"{_clock(seconds)}  step {step}{self._evaluation}")
 
+    def sample(self, text: str) -> None:
+        """Show what the model wrote."""
+        self.say("  " + " ".join(text.split()))
+
     def say(self, text: str) -> None:
         """Print a line that stays."""
         self.clear()

@@ -1,8 +1,8 @@
-"""Pretraining: token shards in, a model directory out.
+"""The training loop: steps of AdamW on whatever a task gives, in a run directory that can be gone on with.
 
-A run directory holds, while training, `run.json` (its settings), `metrics.jsonl` (one JSON object a line) and
-`checkpoint/state.pt`; when finished also `model.safetensors`, `params.json` and the tokenizer, which make it a model
-directory, and `loss.png`, while the checkpoint is gone.
+The loop knows the optimizer, its schedule, checkpoints, signals and reports; a `Task` knows the data, the loss and the
+model. A run directory holds, while training, `run.json` (its settings), `metrics.jsonl` (one JSON object a line) and
+`checkpoint/state.pt`; when finished also `loss.png` and what the task leaves, while the checkpoint is gone.
 """
 
 from __future__ import annotations
@@ -17,26 +17,69 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal, TextIO
+from typing import Any, Literal, Protocol, TextIO
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from bpe.errors import InputError
 from bpe.files import replacing, write_atomically, write_json
-from bpe.shards import HELD_OUT, TRAIN, Ids, Shards
-from model.checkpoint import save as save_model
-from model.config import ModelConfig
-from model.loss import IGNORED, Evaluation, cross_entropy_sum, evaluate
+from model.loss import Evaluation
 from model.memory import keep_freed_memory
 from model.report import Progress, plot_loss, read_metrics
 from model.transformer import Transformer
 
 RUN, METRICS, STATE, PLOT = "run.json", "metrics.jsonl", "checkpoint/state.pt", "loss.png"
+
+
+class Batch(Protocol):
+    """What goes through the model at a time: as much of a step as memory holds."""
+
+    @property
+    def n_tokens(self) -> int:
+        """How many tokens the model reads."""
+
+    @property
+    def n_targets(self) -> int:
+        """How many terms `Task.loss` sums, by whose number over the whole step the gradient is divided."""
+
+
+class Task(Protocol):
+    """What is trained, and on what. Its numbers follow from its settings alone, so that a run can be gone on with."""
+
+    kind: str
+    """A word for it: "pretraining"."""
+
+    def settings(self) -> dict[str, Any]:
+        """What must be equal for a run to be the same run, as JSON: a text for each part, or a dict of its numbers."""
+
+    def model(self) -> Transformer:
+        """The model that training begins with, on the CPU. What requires no gradient is neither trained nor saved.
+
+        Raises InputError where data, model and settings do not fit each other."""
+
+    def batch(self, number: int) -> Sequence[Any]:
+        """A step's data, as `Batch`es whose gradients add up. It follows from the number alone, whatever was read
+        before; numbers begin at 0 and have no end."""
+
+    def describe(self, number: int) -> str:
+        """Where the data of a step comes from, for a person who wants to look at it."""
+
+    def loss(self, model: Transformer, batch: Any) -> Tensor:
+        """The sum of the losses of a batch's targets, in nats: a float32 scalar that has a gradient."""
+
+    def evaluate(self, model: Transformer) -> Evaluation | None:
+        """How good the model is on held-out data; None when nothing is held out."""
+
+    def sample(self, model: Transformer) -> str | None:
+        """A short text by the model, shown with each evaluation; None for none."""
+
+    def save(self, directory: Path, model: Transformer) -> None:
+        """Leave what was trained in the run directory."""
 
 
 @dataclass(frozen=True)
@@ -113,16 +156,15 @@ class TrainResult:
     already_finished: bool = False
 
 
-def pretrain(
-    data: str | os.PathLike[str],
+def train(
+    task: Task,
     run: str | os.PathLike[str],
-    config: ModelConfig,
-    train: TrainConfig,
+    config: TrainConfig,
     *,
     restart: bool = False,
     progress: TextIO | None = None,
 ) -> TrainResult:
-    """Train a new model of the given shape on a shard directory; the model is left in the run directory.
+    """Train what the task says; the run directory is left with what the task saves, metrics and a plot.
 
     Called again with the same settings, it goes on where an interrupted run stopped, and says so when the run is
     finished. Other settings are refused, naming what differs; `restart` throws the earlier run away instead.
@@ -135,8 +177,7 @@ def pretrain(
     run, show = Path(run), Progress(sys.stderr if progress is None else progress)
 
     # 1. Look at what is there: a finished run, an interrupted one, or none.
-    shards = Shards(data)
-    settings = _settings(shards, config, train)
+    settings = {"kind": task.kind, **task.settings(), "train": asdict(config)}
     if restart:
         _clear(run)
     if result := _finished(run, settings):
@@ -144,9 +185,8 @@ def pretrain(
         return result
     state = _read_state(run / STATE, settings)
 
-    # 2. Build the model, its optimizer and its batches, and take up where the checkpoint stopped.
-    shards.check()
-    training = _Training(shards, config, train)
+    # 2. Build the model and its optimizer, and take up where the checkpoint stopped.
+    training = _Training(task, config)
     if state is not None:
         training.restore(state)
         show.say(f"{run}: going on after step {training.step}")
@@ -155,9 +195,13 @@ def pretrain(
     write_json(run / RUN, {"finished": False, "settings": settings})
 
     def evaluation() -> Evaluation | None:
-        if (measured := training.evaluate()) is not None:
+        measured, sample = training.evaluate()
+        if measured is not None:
             log.write("evaluation", training, loss=measured.loss, bits_per_byte=measured.bits_per_byte)
             show.evaluation(training.step, measured.loss, measured.bits_per_byte, training.elapsed)
+        if sample is not None:
+            log.write("sample", training, text=sample)
+            show.sample(sample)
         return measured
 
     def save() -> None:
@@ -174,26 +218,26 @@ def pretrain(
         while (share := training.share()) < 1:
             # 3. Make one step.
             measured = training.make_step(share)
-            # 4. Tell of it; every so often, look at the held-out text.
+            # 4. Tell of it; every so often, look at the held-out data.
             log.write("step", training, **measured)
             show.step(share, training.loss, measured["tokens_per_second"], training.seconds_left())
-            if training.step % train.eval_every == 0 and training.share() < 1:
+            if training.step % config.eval_every == 0 and training.share() < 1:
                 evaluation()
             # 5. Every so often, and when told to stop, save.
-            if signals.received or time.monotonic() - saved >= train.checkpoint_every:
+            if signals.received or time.monotonic() - saved >= config.checkpoint_every:
                 save()
                 saved = time.monotonic()
             if signals.received:
                 show.say(f"{run}: interrupted, and saved after step {training.step}; the same call goes on from there")
                 signals.take_effect()
 
-        # 6. Measure once more; leave the model, the plot and the verdict. Then the checkpoint has served.
+        # 6. Measure once more; leave what was trained, the plot and the verdict. Then the checkpoint has served.
         last = evaluation()
-        save_model(run, training.model, shards.tokenizer_path)
-        title = f"{config.n_parameters / 1e6:.1f}M parameters, {shards.token_count(TRAIN):,} training tokens"
+        task.save(run, training.model)
         records = read_metrics(run / METRICS)
+        n_parameters = sum(parameter.numel() for parameter in training.parameters)
         with replacing(run / PLOT) as path:
-            plot_loss(records, path, title)
+            plot_loss(records, path, f"{task.kind} of {n_parameters / 1e6:.1f} million parameters")
         result = TrainResult(
             directory=run,
             steps=training.step,
@@ -211,35 +255,17 @@ def pretrain(
 
 
 class _Training:
-    """The model under training, its optimizer and batches, and how far they are."""
+    """The model under training and its optimizer, and how far they are."""
 
-    def __init__(self, shards: Shards, config: ModelConfig, train: TrainConfig) -> None:
-        if train.sequence_length > config.max_seq_len:
-            raise InputError(
-                f"sequence_length is {train.sequence_length}, and the context of the model holds {config.max_seq_len}"
-            )
-        if shards.n_vocab > config.vocab_size:
-            raise InputError(
-                f"{shards.directory}: ids below {shards.n_vocab}, and the model has {config.vocab_size} tokens; "
-                f"set vocab_size to {shards.n_vocab}"
-            )
-        self.train = train
-        if torch.device(train.device).type == "cpu":
+    def __init__(self, task: Task, config: TrainConfig) -> None:
+        self.task, self.config = task, config
+        if torch.device(config.device).type == "cpu":
             keep_freed_memory()
-        self.model = Transformer(config)
-        self.model.init_weights(torch.Generator().manual_seed(train.seed))
-        self.model.to(train.device)
-        self.optimizer = _optimizer(self.model, train)
-        sequences = train.batch_tokens // train.sequence_length
-        self.batches = Batches(shards.tokens(TRAIN), train.sequence_length, sequences, train.seed)
-        self.held_out = _held_out_batches(shards, train)
-        self.token_bytes = torch.from_numpy(shards.token_bytes.astype(np.int64)).to(train.device)
-        self.step, self.loss = 0, math.nan
+        self.model = task.model().to(config.device)
+        self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.optimizer = _optimizer(self.parameters, config)
+        self.step, self.tokens, self.loss = 0, 0, math.nan
         self._elapsed_before, self._began = 0.0, time.monotonic()
-
-    @property
-    def tokens(self) -> int:
-        return self.step * self.train.batch_tokens
 
     @property
     def elapsed(self) -> float:
@@ -248,10 +274,10 @@ class _Training:
 
     def share(self) -> float:
         """How much of the budget is used; 1 or more when it is spent."""
-        if self.train.minutes is not None:
-            return self.elapsed / (60 * self.train.minutes)
-        assert self.train.steps is not None  # TrainConfig has exactly one of the two
-        return self.step / self.train.steps
+        if self.config.minutes is not None:
+            return self.elapsed / (60 * self.config.minutes)
+        assert self.config.steps is not None  # TrainConfig has exactly one of the two
+        return self.step / self.config.steps
 
     def seconds_left(self) -> float:
         """An estimate, from the pace so far."""
@@ -261,149 +287,98 @@ class _Training:
     def make_step(self, share: float) -> dict[str, float]:
         """One step of the optimizer; returns what metrics.jsonl says of it."""
         began = time.perf_counter()
-        # 1. Read a batch: the tokens, and for each the one that follows it.
-        window = self.batches[self.step].to(self.train.device)
-        inputs, targets = window[:, :-1], window[:, 1:]
-        # 2. Forward and backward.
-        with self._autocast():
-            loss = cross_entropy_sum(self.model, self.model.hidden(inputs), targets) / targets.numel()
-        loss.backward()  # type: ignore[no-untyped-call]
+        # 1. Read the step's data.
+        batches = self.task.batch(self.step)
+        n_targets = sum(batch.n_targets for batch in batches)
+        # 2. Forward and backward: the gradients of the parts add up to that of the mean over the whole.
+        loss = torch.zeros((), device=self.config.device)
+        for batch in batches:
+            with self._autocast():
+                part = self.task.loss(self.model, batch) / max(1, n_targets)
+            part.backward()
+            loss += part.detach()
         # 3. Update the weights, unless something has gone wrong.
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.train.gradient_clip).item()
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.gradient_clip).item()
         self.loss = loss.item()
         if not (math.isfinite(self.loss) and math.isfinite(norm)):
             raise InputError(
-                f"the loss is {self.loss} and the gradient {norm} at step {self.step}; "
-                f"try a learning_rate below {self.train.learning_rate}"
+                f"the loss is {self.loss} and the gradient {norm} at step {self.step} "
+                f"({self.task.describe(self.step)}); try a learning_rate below {self.config.learning_rate}"
             )
-        rate = learning_rate(share, self.train)
+        rate = learning_rate(share, self.config)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.step += 1
-        speed = round(self.train.batch_tokens / (time.perf_counter() - began))
+        n_tokens = sum(batch.n_tokens for batch in batches)
+        self.step, self.tokens = self.step + 1, self.tokens + n_tokens
+        speed = round(n_tokens / (time.perf_counter() - began))
         return {"loss": self.loss, "learning_rate": rate, "gradient_norm": norm, "tokens_per_second": speed}
 
-    def evaluate(self) -> Evaluation | None:
-        """How well the held-out text is predicted; None when nothing is held out."""
-        if not self.held_out:
-            return None
-        with self._autocast():
-            return evaluate(self.model, self.held_out, self.token_bytes)
+    def evaluate(self) -> tuple[Evaluation | None, str | None]:
+        """How well held-out data is predicted, where there is some, and a sample of what the model does."""
+        self.model.eval()
+        with torch.no_grad(), self._autocast():
+            measured = self.task.evaluate(self.model), self.task.sample(self.model)
+        self.model.train()
+        return measured
 
     def state(self) -> dict[str, Any]:
-        """All that training goes on from. Batches follow from the seed and the step, so there is no random state."""
+        """All that training goes on from. Data follows from the seed and the step, so there is no random state."""
         return {
-            "model": self.model.state_dict(),
+            "model": {name: value for name, value in self.model.named_parameters() if value.requires_grad},
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
+            "tokens": self.tokens,
             "loss": self.loss,
             "elapsed": self.elapsed,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        self.model.load_state_dict(state["model"])
+        self.model.load_state_dict(state["model"], strict=False)
         self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.loss, self._elapsed_before = state["step"], state["loss"], state["elapsed"]
+        self.step, self.tokens, self.loss = state["step"], state["tokens"], state["loss"]
+        self._elapsed_before = state["elapsed"]
 
     def _autocast(self) -> torch.autocast:
-        device_type = torch.device(self.train.device).type
-        return torch.autocast(device_type, torch.bfloat16, enabled=self.train.dtype == "bfloat16")
+        device_type = torch.device(self.config.device).type
+        return torch.autocast(device_type, torch.bfloat16, enabled=self.config.dtype == "bfloat16")
 
 
-def learning_rate(share: float, train: TrainConfig) -> float:
+def learning_rate(share: float, config: TrainConfig) -> float:
     """The learning rate when `share` of the budget is used: a linear rise, then a cosine down to a tenth.
 
     >>> [round(learning_rate(share, TrainConfig(steps=1, learning_rate=1.0, warmup=0.2)), 2) for share in (0.1, 0.2, 1)]
     [0.5, 1.0, 0.1]
     """
-    if share < train.warmup:
+    if share < config.warmup:
         # The very first step is at share 0; a thousandth of the highest rate makes it count.
-        return train.learning_rate * max(share / train.warmup, 1e-3)
-    rest = min(1.0, (share - train.warmup) / (1 - train.warmup)) if train.warmup < 1 else 1.0
-    return train.learning_rate * (0.1 + 0.9 * (1 + math.cos(math.pi * rest)) / 2)
+        return config.learning_rate * max(share / config.warmup, 1e-3)
+    rest = min(1.0, (share - config.warmup) / (1 - config.warmup)) if config.warmup < 1 else 1.0
+    return config.learning_rate * (0.1 + 0.9 * (1 + math.cos(math.pi * rest)) / 2)
 
 
-class Batches:
-    """Training windows in random order: `batches[step]` is ids [sequences, sequence_length + 1], int64.
-
-    In every epoch each token is read once, give or take a window: each shard is closed to a ring, cut into windows from
-    a random place on, and all windows are shuffled. A batch follows from `seed` and `step` alone, so a resumed run
-    needs no random state. Windows cross from one document into the next; the token that ends a document is all that
-    tells the model.
-    """
-
-    def __init__(self, shards: list[Ids], sequence_length: int, sequences: int, seed: int) -> None:
-        self._shards = [ids for ids in shards if len(ids)]
-        if sum(map(len, self._shards)) < 2:
-            raise InputError("there are fewer than two tokens to train on")
-        self._length, self._sequences, self._seed = sequence_length, sequences, seed
-        self._windows = [max(1, len(ids) // sequence_length) for ids in self._shards]
-        self._first = np.cumsum([0, *self._windows])
-        self._epochs: dict[int, tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]] = {}
-
-    def __getitem__(self, step: int) -> Tensor:
-        total = int(self._first[-1])
-        windows = []
-        for number in range(step * self._sequences, (step + 1) * self._sequences):
-            order, offsets = self._epoch(number // total)
-            window = int(order[number % total])
-            shard = int(np.searchsorted(self._first, window, side="right")) - 1
-            start = int(offsets[shard]) + (window - int(self._first[shard])) * self._length
-            places = np.arange(start, start + self._length + 1) % len(self._shards[shard])
-            windows.append(self._shards[shard][places].astype(np.int64))
-        return torch.from_numpy(np.stack(windows))
-
-    def _epoch(self, epoch: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-        if epoch not in self._epochs:
-            random = np.random.default_rng((self._seed, epoch))
-            offsets = random.integers([len(ids) for ids in self._shards])
-            self._epochs = {e: drawn for e, drawn in self._epochs.items() if e == epoch - 1}  # a batch may span two
-            self._epochs[epoch] = (random.permutation(int(self._first[-1])), offsets)
-        return self._epochs[epoch]
-
-
-def _held_out_batches(shards: Shards, train: TrainConfig) -> list[tuple[Tensor, Tensor]]:
-    """The held-out text in windows one after the other, so that each token but a shard's first is predicted once."""
-    left, windows = train.eval_tokens, []
-    for ids in shards.tokens(HELD_OUT):
-        for start in range(0, min(len(ids) - 1, left), train.sequence_length):
-            end = min(start + train.sequence_length, len(ids) - 1, start + left)
-            window = np.full((2, train.sequence_length), 0, np.int64)
-            window[1] = IGNORED
-            window[0, : end - start], window[1, : end - start] = ids[start:end], ids[start + 1 : end + 1]
-            windows.append(torch.from_numpy(window))
-            left -= end - start
-    sequences = train.batch_tokens // train.sequence_length
-    batches = (torch.stack(windows[i : i + sequences], dim=1) for i in range(0, len(windows), sequences))
-    return [(pair[0].to(train.device), pair[1].to(train.device)) for pair in batches]
-
-
-def _optimizer(model: Transformer, train: TrainConfig) -> torch.optim.AdamW:
+def _optimizer(parameters: Sequence[Tensor], config: TrainConfig) -> torch.optim.AdamW:
     """AdamW (Loshchilov and Hutter 2017, arXiv:1711.05101), with Llama's betas; only matrices decay."""
-    parameters = list(model.parameters())
     groups = [
-        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": train.weight_decay},
-        {"params": [p for p in parameters if p.dim() == 1], "weight_decay": 0.0},
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
     ]
-    fused = torch.device(train.device).type in ("cpu", "cuda", "mps", "xpu")
-    return torch.optim.AdamW(groups, lr=train.learning_rate, betas=(0.9, 0.95), eps=1e-8, fused=fused)
-
-
-def _settings(shards: Shards, config: ModelConfig, train: TrainConfig) -> dict[str, Any]:
-    """What must be equal for a run to be the same run."""
-    return {"data": shards.fingerprint, "model": config.to_params(), "train": asdict(train)}
+    fused = torch.device(config.device).type in ("cpu", "cuda", "mps", "xpu")
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95), eps=1e-8, fused=fused)
 
 
 def _refuse_other_settings(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
     changes = []
-    if before.get("data") != now["data"]:
-        changes.append("the data")
-    for part in ("model", "train"):
-        old, new = before.get(part, {}), now[part]
-        names = sorted(old.keys() | new.keys())
-        changes += [f"{name} {old.get(name)} -> {new.get(name)}" for name in names if old.get(name) != new.get(name)]
+    for part in sorted(before.keys() | now.keys()):
+        old, new = before.get(part), now.get(part)
+        if isinstance(old, dict) and isinstance(new, dict):
+            names = sorted(old.keys() | new.keys())
+            changes += [
+                f"{name} {old.get(name)} -> {new.get(name)}" for name in names if old.get(name) != new.get(name)
+            ]
+        elif old != new:
+            changes.append(f"the {part}")
     if changes:
         raise InputError(
             f"{path}: made with other settings ({', '.join(changes)}); "
@@ -433,7 +408,7 @@ def _read_state(path: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         before = json.loads(state["settings"])
-        missing = {"model", "optimizer", "step", "loss", "elapsed"} - state.keys()
+        missing = {"model", "optimizer", "step", "tokens", "loss", "elapsed"} - state.keys()
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
         raise InputError(f"{path}: not a checkpoint of this program ({error}); restart") from None
     if missing:
@@ -469,9 +444,9 @@ class _Log:
     def close(self) -> None:
         self._file.close()
 
-    def write(self, kind: str, training: _Training, **numbers: float) -> None:
+    def write(self, kind: str, training: _Training, **values: float | str) -> None:
         place = {"kind": kind, "step": training.step, "tokens": training.tokens, "seconds": round(training.elapsed, 3)}
-        self._file.write(json.dumps(place | numbers) + "\n")
+        self._file.write(json.dumps(place | values) + "\n")
         self._file.flush()
 
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from model import ModelConfig, Transformer
-from model.loss import IGNORED, Evaluation, cross_entropy_sum, evaluate
+from model.loss import IGNORED, Batch, Evaluation, cross_entropy_sum, evaluate
 
 
 @pytest.mark.parametrize("chunk_logits", [1, 259 * 3, 259 * 7, 1 << 24])
@@ -56,7 +56,7 @@ def test_an_evaluation_counts_nats_tokens_and_bytes(model: Transformer) -> None:
     targets = torch.cat([ids[:, 1:], torch.tensor([[257]])], dim=1)
     targets[0, 3] = IGNORED
     token_bytes = torch.tensor([2] * 256 + [0] * 3)
-    found = evaluate(model, [(ids[:, :6], targets[:, :6]), (ids[:, 6:], targets[:, 6:])], token_bytes)
+    found = evaluate(model, [Batch(ids[:, :6], targets[:, :6]), Batch(ids[:, 6:], targets[:, 6:])], token_bytes)
 
     logits = torch.cat([model(ids[:, :6]), model(ids[:, 6:])], dim=1)[0].double().log_softmax(-1)
     nats = -sum(logits[i, target].item() for i, target in enumerate(targets[0].tolist()) if target != IGNORED)
@@ -72,7 +72,7 @@ def test_a_uniform_model_needs_the_logarithm_of_its_vocabulary() -> None:
     with torch.no_grad():
         model.output.weight.zero_()
     ids = torch.arange(20)[None]
-    found = evaluate(model, [(ids, ids)], torch.ones(256, dtype=torch.long))
+    found = evaluate(model, [Batch(ids, ids)], torch.ones(256, dtype=torch.long))
     assert found.bits_per_byte == pytest.approx(8, rel=1e-6)
 
 
