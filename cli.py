@@ -1493,10 +1493,15 @@ def _shards_info(directory: Path) -> list[tuple[str, str]]:
     return rows
 
 
+MODEL_FILES = ("params.json", "config.json", "adapter_config.json")
+
+
 def _is_model(path: Path) -> bool:
     """Whether this is a model rather than a tokenizer, as far as names tell."""
     if path.is_dir():
-        return any((path / name).is_file() for name in ("params.json", "config.json")) or any(path.glob("*.gguf"))
+        return any((path / name).is_file() for name in ("params.json", "config.json", "adapter_config.json")) or any(
+            path.glob("*.gguf")
+        )
     return path.suffix in (".gguf", ".safetensors", ".pth") or path.name in ("params.json", "config.json")
 
 

@@ -1,7 +1,7 @@
 """Checkpoints: weights, configuration and tokenizer on disk. One module for each format; this one finds out which.
 
-A format is a module with ``DESCRIPTION``, ``recognises(path)``, ``open_checkpoint(path)`` and ``write(checkpoint,
-path)``, and a line in ``FORMATS``.
+A format is a module with ``DESCRIPTION``, ``recognises(path)``, ``open_checkpoint(path)`` and, where a model can be
+written in it, ``write(checkpoint, path)``, and a line in ``FORMATS``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from bpe.errors import InputError
-from model.checkpoint import gguf, huggingface, meta, native
+from model.checkpoint import adapter, gguf, huggingface, meta, native
 from model.checkpoint.assemble import EMBEDDINGS, Checkpoint, assemble, expected_shapes
 from model.checkpoint.companions import read_companions
 from model.cpu import pack
@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Backend", "Checkpoint", "backend_of", "convert", "format_of", "load", "open_checkpoint", "save"]
 
-FORMATS: dict[str, ModuleType] = {"gguf": gguf, "native": native, "meta": meta, "huggingface": huggingface}
+FORMATS: dict[str, ModuleType] = {
+    "adapter": adapter, "gguf": gguf, "native": native, "meta": meta, "huggingface": huggingface,
+}  # fmt: skip
+WRITTEN = {name: file_format for name, file_format in FORMATS.items() if hasattr(file_format, "write")}
 SUFFIXES = {".gguf": "gguf"}
 """What a file is written as; without one of these, a directory is written."""
 
@@ -212,6 +215,6 @@ def convert(
 
 def _writer(path: str | os.PathLike[str], format: str | None, otherwise: str) -> ModuleType:
     name = format or SUFFIXES.get(Path(path).suffix, otherwise)
-    if name not in FORMATS:
-        raise InputError(f"there is no format {name!r} of checkpoints; there are {', '.join(FORMATS)}")
-    return FORMATS[name]
+    if name not in WRITTEN:
+        raise InputError(f"there is no format {name!r} of checkpoints; there are {', '.join(WRITTEN)}")
+    return WRITTEN[name]

@@ -74,7 +74,8 @@ def their_name(name: str) -> str:
     return _renamed(name, _NAMES, "layers", "model.layers")
 
 
-def _is_rotated(name: str) -> bool:
+def is_rotated(name: str) -> bool:
+    """Whether rows of the tensor of this name of Meta's are in another order there."""
     return name.rsplit(".", 1)[0].endswith(_ROTATED)
 
 
@@ -339,7 +340,7 @@ def _tensors(files: list[Path], config: ModelConfig) -> Iterator[tuple[str, Tens
                 name = metas_name(their)
                 if name == their:
                     raise InputError(f"{file}: a tensor {their!r} that a model of this configuration does not have")
-                yield name, interleaved(tensor, config.head_dim) if _is_rotated(name) else tensor
+                yield name, interleaved(tensor, config.head_dim) if is_rotated(name) else tensor
 
 
 def write(checkpoint: Checkpoint, path: Path, shard_bytes: int = SHARD_BYTES) -> None:
@@ -367,7 +368,7 @@ def write(checkpoint: Checkpoint, path: Path, shard_bytes: int = SHARD_BYTES) ->
 
 def _theirs(checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor]]:
     for name, tensor in checked_tensors(checkpoint):
-        yield their_name(name), halved(tensor, checkpoint.config.head_dim) if _is_rotated(name) else tensor
+        yield their_name(name), halved(tensor, checkpoint.config.head_dim) if is_rotated(name) else tensor
 
 
 def _divided(shapes: Mapping[str, torch.Size], itemsize: int, limit: int) -> list[dict[str, torch.Size]]:

@@ -13,7 +13,7 @@ import torch
 from bpe import Tokenizer
 from bpe.errors import InputError
 from model import ModelConfig, Transformer, convert, load, save
-from model.checkpoint import FORMATS, format_of, native, open_checkpoint
+from model.checkpoint import WRITTEN, format_of, native, open_checkpoint
 
 MakeModel = Callable[[ModelConfig], Transformer]
 DIRECTORIES = ("native", "huggingface", "meta")
@@ -108,5 +108,5 @@ def test_what_has_no_place_in_the_format_is_refused_before_anything_is_written(
     with pytest.raises(InputError, match="bias on wo alone"):
         convert(tmp_path / "in", tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    with pytest.raises(InputError, match=f"no format 'onnx' of checkpoints; there are {', '.join(FORMATS)}"):
+    with pytest.raises(InputError, match=f"no format 'onnx' of checkpoints; there are {', '.join(WRITTEN)}"):
         convert(tmp_path / "in", tmp_path / "out", "onnx")

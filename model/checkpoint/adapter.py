@@ -1,0 +1,179 @@
+"""LoRA adapters as PEFT has them: a directory that names the model that was adapted, with two matrices for each of its.
+
+An adapter is opened as the model that it makes of its base. Rows of B have the order that the base has in transformers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bpe.errors import InputError
+from bpe.files import write_json
+from bpe.formats import TOKENIZER_FILES
+from model.checkpoint.assemble import DTYPES, Checkpoint, expected_shapes, read_json
+from model.checkpoint.companions import complete_for_transformers, read_companions, write_companions
+from model.checkpoint.huggingface import halved, interleaved, is_rotated, metas_name, their_name
+from model.checkpoint.tensor_files import read_dtypes, read_tensors, write_tensors
+from model.lora import TARGETS, Adapter, LoraConfig, merged
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+DESCRIPTION = f"{CONFIG} with {WEIGHTS}"
+BASE = "base_model_name_or_path"
+_PREFIX = "base_model.model."
+
+# What does not change what the matrices in the file say: which they are stands there, too.
+_HARMLESS = {
+    "peft_type", "task_type", "auto_mapping", "peft_version", "revision", "inference_mode", "target_modules",
+    "exclude_modules", "lora_dropout", "layers_to_transform", "layers_pattern", "megatron_core", "qalora_group_size",
+    "ensure_weight_tying", "use_rslora", "lora_alpha", "r", BASE,
+}  # fmt: skip
+_NEUTRAL = {"bias": ("none",), "init_lora_weights": (True, "gaussian", "orthogonal", "eva")}
+"""Values beside those that mean nothing (null, false, empty) which leave the weights of the base as they are."""
+
+
+def recognises(path: Path) -> bool:
+    """Whether this is the directory of an adapter, or one of its two files."""
+    if path.is_dir():
+        return (path / CONFIG).is_file()
+    return path.name in (CONFIG, WEIGHTS) and (path.parent / CONFIG).is_file()
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """The base with what was learned added to it; merged tensor by tensor, when their turn comes.
+
+    The base is looked for as a path, within the adapter's directory, and as a known name. A tokenizer in the adapter's
+    directory goes before that of the base.
+
+    Raises InputError where the base is not found, the adapter is none of LoRA or belongs to another model, or it says
+    something that is not computed.
+    """
+    directory = path if path.is_dir() else path.parent
+    rank, scale = _rank_and_scale(directory / CONFIG)
+    base = _base(directory)
+    matrices = _read(directory / WEIGHTS, base, rank)
+
+    def tensors(dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
+        for name, tensor in base.tensors(dtype):
+            pair = matrices.get(name.removesuffix(".weight"))
+            yield name, tensor if pair is None else merged(tensor, *pair, scale, dtype)
+
+    # What computes with weights as they are stored finds none: rows are of the base alone.
+    own: dict[str, Any] = {"rows": None, "kinds": {}, "stored": "", "tensors": tensors}
+    if any((directory / name).is_file() for name in TOKENIZER_FILES):
+        own |= {"tokenizer": directory} | {key: value for key, value in read_companions(directory).items() if value}
+    return dataclasses.replace(base, **own)
+
+
+def write_adapter(directory: Path, base: Checkpoint, base_name: str, config: LoraConfig, adapter: Adapter) -> None:
+    """Write what `open_checkpoint` and PEFT read, and the tokenizer and chat template of the base beside it.
+
+    base_name: a known name, or a path, by which the base is found again.
+    """
+    write_companions(base, directory)
+    complete_for_transformers(base, directory)
+    head_dim = base.config.head_dim
+    tensors = {}
+    for name, (a, b) in adapter.items():
+        theirs = _PREFIX + their_name(f"{name}.weight").removesuffix(".weight")
+        tensors[f"{theirs}.lora_A.weight"] = a
+        tensors[f"{theirs}.lora_B.weight"] = halved(b, head_dim) if is_rotated(f"{name}.weight") else b
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    write_tensors({directory / WEIGHTS: shapes}, torch.float32, ((name, t.cpu()) for name, t in tensors.items()))
+    alpha = config.scale * config.rank
+    write_json(
+        directory / CONFIG,
+        {
+            "peft_type": "LORA",
+            "task_type": "CAUSAL_LM",
+            BASE: os.path.abspath(base_name) if os.path.exists(base_name) else base_name,
+            "r": config.rank,
+            "lora_alpha": int(alpha) if alpha == int(alpha) else alpha,
+            "lora_dropout": config.dropout,
+            "target_modules": sorted({name.split(".")[-3] for name in tensors}),
+            "bias": "none",
+            "fan_in_fan_out": False,
+            "init_lora_weights": True,
+            "inference_mode": True,
+        },
+    )
+
+
+def _rank_and_scale(path: Path) -> tuple[int, float]:
+    """The rank of the matrices, and what their products are multiplied by.
+
+    Raises InputError for what is no plain LoRA.
+    """
+    values = read_json(path)
+    if values.get("peft_type") != "LORA":
+        raise InputError(f"{path}: peft_type is {values.get('peft_type')!r}; only 'LORA' is supported")
+    for key, value in values.items():
+        if value and key not in _HARMLESS and value not in _NEUTRAL.get(key, ()):
+            raise InputError(f"{path}: {key} is {json.dumps(value)}, which is not supported")
+    rank, alpha = values.get("r"), values.get("lora_alpha")
+    if not (type(rank) is int and rank > 0 and isinstance(alpha, (int, float)) and 0 < alpha < math.inf):
+        raise InputError(f"{path}: r is {rank!r} and lora_alpha {alpha!r}; expected positive numbers")
+    return rank, alpha / (math.sqrt(rank) if values.get("use_rslora") else rank)
+
+
+def _base(directory: Path) -> Checkpoint:
+    from bpe.locate import locate
+    from model.checkpoint import open_checkpoint as open_any
+
+    config = directory / CONFIG
+    name = read_json(config).get(BASE)
+    if not isinstance(name, str) or not name:
+        raise InputError(f"{config}: {BASE} is {name!r}; set it to where the model is that was adapted")
+    found = [path for path in (Path(name), directory / name) if path.exists()]
+    try:
+        place = found[0] if found else locate(name)
+    except InputError as error:
+        raise InputError(f"{config}: the base model is not found ({error}); set {BASE} to where it is") from None
+    if recognises(place):
+        raise InputError(f"{config}: the base {place} is an adapter itself; merge that first (bpe convert)")
+    checkpoint: Checkpoint = open_any(place)
+    return checkpoint
+
+
+def _read(path: Path, base: Checkpoint, rank: int) -> Adapter:
+    """The matrices in a file, by Meta's names and in Meta's order; all that the base has a place for, and no others."""
+    if not path.is_file():
+        pickled = (path.parent / "adapter_model.bin").is_file()
+        remedy = "; pickled weights are not read, so save it again with PEFT" if pickled else ""
+        raise InputError(f"{path}: there is no such file{remedy}")
+    shapes = expected_shapes(base.config)
+    read_dtypes(path)
+    found: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in read_tensors(path):
+        match = re.fullmatch(rf"{re.escape(_PREFIX)}(.+)\.lora_([AB])\.weight", name)
+        metas = metas_name(f"{match[1]}.weight") if match else ""
+        target = metas.removesuffix(".weight")
+        if match is None or target.rpartition(".")[2] not in TARGETS or metas not in shapes:
+            raise InputError(f"{path}: a tensor {name!r}, for which {base.source} has no place; is it the right base?")
+        if tensor.dtype not in DTYPES or not torch.isfinite(tensor).all():
+            raise InputError(f"{path}: {name} holds {tensor.dtype}, or numbers that are not finite")
+        (out, into), part = shapes[metas], match[2]
+        fits = tensor.dim() == 2 and tensor.shape["AB".index(part) ^ 1] == (into if part == "A" else out)
+        if not fits:
+            raise InputError(
+                f"{path}: {name} has the shape {list(tensor.shape)}, which does not fit the [{out}, {into}] of"
+                f" {base.source}; is it the right base?"
+            )
+        rotated = part == "B" and is_rotated(metas)
+        found.setdefault(target, {})[part] = interleaved(tensor, base.config.head_dim) if rotated else tensor
+    return {name: _pair(path, name, parts, rank) for name, parts in found.items()}
+
+
+def _pair(path: Path, name: str, parts: Mapping[str, Tensor], rank: int) -> tuple[Tensor, Tensor]:
+    if parts.keys() != {"A", "B"} or {parts["A"].shape[0], parts["B"].shape[1]} != {rank}:
+        raise InputError(f"{path}: {name} has not two matrices, lora_A and lora_B, of the rank {rank} in {CONFIG}")
+    return parts["A"], parts["B"]
