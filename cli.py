@@ -1157,16 +1157,27 @@ def _evaluated(found: Mapping[str, Any], with_texts: bool) -> str:
 @click.option(
     "--dtype", type=click.Choice(["float32", "float16", "bfloat16"]), help="Of the weights.  [default: that of IN]"
 )
+@click.option(
+    "--resize-vocab",
+    "tokenizer",
+    metavar="NAME|FILE",
+    help="A tokenizer that IN's has grown into: embeddings and head get rows for the new tokens.",
+)
 @examples(
     "bpe convert Llama-3.2-1B/original llama-hf",
     "bpe convert runs/tales tales.gguf --dtype float16",
     "bpe convert smollm2.gguf smollm2 --dtype bfloat16",
+    "bpe train recipes -o cook.json --base runs/tales --vocab-size 6000",
+    "bpe convert runs/tales runs/cook --resize-vocab cook.json",
 )
-def convert(source: str, output: str, format_name: str | None, dtype: str | None) -> None:
+def convert(source: str, output: str, format_name: str | None, dtype: str | None, tokenizer: str | None) -> None:
     """Write a model in another format, with its tokenizer: Meta's, Hugging Face's, GGUF, or this project's.
 
     The weights go through memory tensor by tensor. OUT is a new directory, or a new file for GGUF; it takes its name
     when it is complete. Quantized weights are written in bfloat16, unless --dtype says otherwise.
+
+    With --resize-vocab each token keeps its row of the embeddings and of the head, whatever its id is now. The row of a
+    new token is the mean of those that it was written with before.
     """
     import torch
 
@@ -1179,7 +1190,7 @@ def convert(source: str, output: str, format_name: str | None, dtype: str | None
         status.show(f"converting  {_bar(done / total)} {done:,} of {total:,} tensors")
 
     try:
-        convert_checkpoint(source, output, format_name, getattr(torch, dtype) if dtype else None, progress)
+        convert_checkpoint(source, output, format_name, getattr(torch, dtype) if dtype else None, progress, tokenizer)
     finally:
         status.done()
     size = sum(file.stat().st_size for file in [Path(output), *Path(output).glob("*")] if file.is_file())

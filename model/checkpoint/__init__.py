@@ -22,6 +22,7 @@ from bpe.errors import InputError
 from model.checkpoint import adapter, gguf, huggingface, meta, native
 from model.checkpoint.assemble import EMBEDDINGS, Checkpoint, assemble, expected_shapes
 from model.checkpoint.companions import read_companions
+from model.checkpoint.resize import resized
 from model.cpu import pack
 from model.native import NativeModel, kernels, refusal
 from model.transformer import Transformer
@@ -174,12 +175,14 @@ def convert(
     format: str | None = None,
     dtype: torch.dtype | None = None,
     progress: Callable[[int, int], None] | None = None,
+    tokenizer: str | os.PathLike[str] | None = None,
 ) -> None:
     """Read a checkpoint and write it in another format, or in another dtype, tensor by tensor.
 
     format: native, huggingface, meta or gguf; None: gguf for a destination that ends so, else huggingface.
     dtype: of the weights; None keeps that of the source, and takes bfloat16 for quantized weights.
     progress: called with the number of tensors written and that of all.
+    tokenizer: a tokenizer by file or name that the vocabulary is to grow into, see `model.checkpoint.resize`.
 
     The destination is there when it is complete. Raises InputError where something is there already, and as `load`
     does.
@@ -194,6 +197,8 @@ def convert(
     if not target.parent.is_dir():
         raise InputError(f"{destination}: there is no directory {target.parent}")
     checkpoint = open_checkpoint(locate(os.fspath(source)))
+    if tokenizer is not None:
+        checkpoint = resized(checkpoint, locate(os.fspath(tokenizer)))
     total = len(expected_shapes(checkpoint.config))
 
     def tensors(dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:

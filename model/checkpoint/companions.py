@@ -62,6 +62,8 @@ def write_companions(checkpoint: Checkpoint, directory: Path) -> None:
         write_json(directory / GENERATION, _generation(checkpoint.bos, checkpoint.eos))
     if checkpoint.chat_template is not None and _chat_template(directory) != checkpoint.chat_template:
         _write(directory / TEMPLATE, checkpoint.chat_template.encode())
+    if checkpoint.chat_template is not None and not (directory / TOKENIZER).is_file():
+        write_json(directory / TOKENIZER, _tokenizer_config(checkpoint))  # the template's words for begin and end
 
 
 def complete_for_transformers(checkpoint: Checkpoint, directory: Path) -> None:
@@ -70,23 +72,24 @@ def complete_for_transformers(checkpoint: Checkpoint, directory: Path) -> None:
         read_tokenizer(checkpoint).save(directory / "tokenizer.json")
     if all((directory / name).is_file() for name in (TOKENIZER, GENERATION)):
         return
+    if not (directory / TOKENIZER).is_file():
+        write_json(directory / TOKENIZER, _tokenizer_config(checkpoint))
+    if not (directory / GENERATION).is_file():
+        write_json(directory / GENERATION, _generation(*begin_and_end(checkpoint, read_tokenizer(checkpoint))))
+
+
+def _tokenizer_config(checkpoint: Checkpoint) -> dict[str, Any]:
     tokenizer = read_tokenizer(checkpoint)
     bos, eos = begin_and_end(checkpoint, tokenizer)
     texts = {id: text for text, id in tokenizer.special_tokens.items()}
-    if not (directory / TOKENIZER).is_file():
-        first = {"bos_token": [] if bos is None else [bos], "eos_token": eos[:1]}
-        write_json(
-            directory / TOKENIZER,
-            {
-                "tokenizer_class": "PreTrainedTokenizerFast",
-                **{name: texts[id] for name, ids in first.items() for id in ids if id in texts},
-                "clean_up_tokenization_spaces": False,
-                "model_input_names": ["input_ids", "attention_mask"],
-                "model_max_length": checkpoint.config.max_seq_len,
-            },
-        )
-    if not (directory / GENERATION).is_file():
-        write_json(directory / GENERATION, _generation(bos, eos))
+    first = {"bos_token": [] if bos is None else [bos], "eos_token": eos[:1]}
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        **{name: texts[id] for name, ids in first.items() for id in ids if id in texts},
+        "clean_up_tokenization_spaces": False,
+        "model_input_names": ["input_ids", "attention_mask"],
+        "model_max_length": checkpoint.config.max_seq_len,
+    }
 
 
 def begin_and_end(checkpoint: Checkpoint, tokenizer: Tokenizer) -> tuple[int | None, tuple[int, ...]]:

@@ -356,6 +356,17 @@ def test_a_model_is_converted_and_described_in_each_format(run: Path, tmp_path: 
     assert not (tmp_path / "new").exists()
 
 
+def test_a_model_follows_a_vocabulary_that_has_grown(run: Path, my_json: Path, tmp_path: Path) -> None:
+    grown = tmp_path / "grown.json"
+    assert bpe("train", ROOT / "corpora", "-o", grown, "--base", my_json, "--vocab-size", "1100").exit_code == 0
+    result = bpe("convert", run, tmp_path / "out", "--resize-vocab", grown)
+    assert result.exit_code == 0, result.output
+    assert "vocabulary  1,100" in bpe("info", tmp_path / "out").stdout
+    assert bpe("generate", tmp_path / "out", "-p", "Once upon", "--max-tokens", "4").exit_code == 0
+    back = bpe("convert", tmp_path / "out", tmp_path / "no", "--resize-vocab", my_json)
+    fails_with(back, 1, f"{my_json}: it does not hold the vocabulary", "no token", "train --base")
+
+
 def test_info_reckons_with_a_batch_and_a_length() -> None:
     def row(label: str, *options: str) -> str:
         lines = bpe("info", "llama3-8b", *options).stdout.splitlines()
