@@ -5,10 +5,22 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 import numpy as np
 import numpy.typing as npt
+
+from bpe.files import write_atomically
+
+
+class HowFar(Protocol):
+    """Where a run stands: steps made, tokens read, seconds taken."""
+
+    step: int
+    tokens: int
+
+    @property
+    def elapsed(self) -> float: ...
 
 
 class Progress:
@@ -72,6 +84,34 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
             if isinstance(record, dict) and "step" in record:
                 records.append(record)
     return records
+
+
+class MetricsLog:
+    """metrics.jsonl, flushed at each line; what an interrupted run wrote after its last checkpoint is dropped."""
+
+    def __init__(self, path: Path, step: int | None) -> None:
+        """Go on after a step; None for a run that begins."""
+        self._path = path
+        self._open([] if step is None else [record for record in read_metrics(path) if record["step"] <= step])
+
+    def rewind(self, step: int) -> None:
+        """Forget what was written of later steps."""
+        self.close()
+        self._open([record for record in read_metrics(self._path) if record["step"] <= step])
+
+    def _open(self, kept: list[dict[str, Any]]) -> None:
+        with write_atomically(self._path) as file:
+            file.write("".join(json.dumps(record) + "\n" for record in kept).encode())
+        self._file = self._path.open("a", encoding="utf-8")
+
+    def close(self) -> None:
+        self._file.close()
+
+    def write(self, kind: str, progress: HowFar, **values: float | str) -> None:
+        """Add a record."""
+        place = {"kind": kind, "step": progress.step, "tokens": progress.tokens, "seconds": round(progress.elapsed, 3)}
+        self._file.write(json.dumps(place | values) + "\n")
+        self._file.flush()
 
 
 def plot_loss(records: list[dict[str, Any]], path: Path, title: str) -> None:

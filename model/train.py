@@ -1,39 +1,42 @@
 """The training loop: steps of AdamW on whatever a task gives, in a run directory that can be gone on with.
 
 The loop knows the optimizer, its schedule, checkpoints, signals and reports; a `Task` knows the data, the loss and the
-model. A run directory holds, while training, `run.json` (its settings), `metrics.jsonl` (one JSON object a line) and
-`checkpoint/state.pt`; when finished also `loss.png` and what the task leaves, while the checkpoint is gone.
+model. A run directory holds `run.json` (its settings and, when finished, the result), `metrics.jsonl` (one JSON object
+a line), `checkpoints/` (see `model.resume`), and when finished also `loss.png` and what the task leaves.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import math
 import os
-import pickle
 import shutil
-import signal
+import statistics
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any, Literal, Protocol, TextIO
 
 import torch
 from torch import Tensor
 
 from bpe.errors import InputError
-from bpe.files import replacing, write_atomically, write_json
+from bpe.files import replacing, write_json
+from model.interrupts import SignalsBetweenSteps
 from model.loss import Evaluation
 from model.memory import keep_freed_memory
-from model.report import Progress, plot_loss, read_metrics
+from model.report import MetricsLog, Progress, plot_loss, read_metrics
+from model.resume import STATE, Checkpoints
 from model.transformer import Transformer
 
-RUN, METRICS, STATE, PLOT = "run.json", "metrics.jsonl", "checkpoint/state.pt", "loss.png"
+RUN, METRICS, CHECKPOINTS, PLOT = "run.json", "metrics.jsonl", "checkpoints", "loss.png"
+
+# Settings that do not change what is learned.
+_CHANGEABLE = ("checkpoint_every", "keep_checkpoints", "max_skipped")
 
 
 class Batch(Protocol):
@@ -96,7 +99,9 @@ class TrainConfig:
         text that is read many times: fifteen epochs of the demo ended at 1.94 bits per byte, with 0.3 at 1.99.
     gradient_clip: the highest norm of all gradients taken together.
     eval_every: steps between two evaluations on the held-out text, of which the first `eval_tokens` tokens are used.
-    checkpoint_every: seconds between two checkpoints.
+    checkpoint_every: seconds between two checkpoints, of which the newest `keep_checkpoints` are kept.
+    spike: how far above the last losses a loss may be, in multiples of their spread (see `_check`).
+    max_skipped: how many batches may be skipped for a loss that is a spike, or no number.
     dtype: of the matrix products; weights, optimizer and loss are float32 throughout.
     """
 
@@ -112,6 +117,9 @@ class TrainConfig:
     eval_every: int = 200
     eval_tokens: int = 1 << 17
     checkpoint_every: float = 60.0
+    keep_checkpoints: int = 2
+    spike: float = 10.0
+    max_skipped: int = 3
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     device: str = "cpu"
 
@@ -123,7 +131,7 @@ class TrainConfig:
                 f"batch_tokens ({self.batch_tokens}) is not a multiple of sequence_length ({self.sequence_length})"
             )
         positive = ("steps", "minutes", "batch_tokens", "sequence_length", "learning_rate", "gradient_clip",
-                    "eval_every", "eval_tokens", "checkpoint_every")  # fmt: skip
+                    "eval_every", "eval_tokens", "checkpoint_every", "keep_checkpoints", "spike")  # fmt: skip
         for name in positive:
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
@@ -132,8 +140,9 @@ class TrainConfig:
             raise InputError(f"warmup is {self.warmup}; it is a share of the budget, from 0 to 1")
         if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
             raise InputError(f"weight_decay is {self.weight_decay}; it cannot be negative")
-        if self.seed < 0:
-            raise InputError(f"seed is {self.seed}; it cannot be negative")
+        for name in ("seed", "max_skipped"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name} is {getattr(self, name)}; it cannot be negative")
         if self.dtype not in ("float32", "bfloat16"):
             raise InputError(f"dtype is {self.dtype!r}; it is float32 or bfloat16")
 
@@ -164,7 +173,7 @@ def train(
     restart: bool = False,
     progress: TextIO | None = None,
 ) -> TrainResult:
-    """Train what the task says; the run directory is left with what the task saves, metrics and a plot.
+    """Train what the task says; the run directory is left with what the task saves, metrics, a plot and checkpoints.
 
     Called again with the same settings, it goes on where an interrupted run stopped, and says so when the run is
     finished. Other settings are refused, naming what differs; `restart` throws the earlier run away instead.
@@ -172,25 +181,27 @@ def train(
     An interrupt (Ctrl-C) or SIGTERM ends the step under way, saves, and then takes effect: KeyboardInterrupt is raised.
     A second one takes effect at once. Progress is told on `progress`, by default stderr.
 
-    Raises InputError for data and settings that do not fit, and when the loss stops being a number.
+    A step whose loss is no number, or far above the last ones, takes the run back to its last checkpoint; it goes on
+    from there without that step's data. Raises InputError when that happens too often, and for data, settings and
+    checkpoints that do not fit.
     """
     run, show = Path(run), Progress(sys.stderr if progress is None else progress)
+    checkpoints = Checkpoints(run / CHECKPOINTS, config.keep_checkpoints)
 
     # 1. Look at what is there: a finished run, an interrupted one, or none.
-    settings = {"kind": task.kind, **task.settings(), "train": asdict(config)}
+    settings = {"kind": task.kind, **task.settings(), "train": _decisive(config)}
     if restart:
         _clear(run)
-    if result := _finished(run, settings):
+    if result := _earlier_result(run, settings):
         show.say(f"{run}: finished already, {_summary(result)}; nothing was done (restart to train it again)")
         return result
-    state = _read_state(run / STATE, settings)
 
-    # 2. Build the model and its optimizer, and take up where the checkpoint stopped.
+    # 2. Build the model and its optimizer, and take up where the newest checkpoint stopped.
     training = _Training(task, config)
-    if state is not None:
-        training.restore(state)
+    newest = checkpoints.newest()
+    if newest is not None:
+        training.restore(checkpoints, newest)
         show.say(f"{run}: going on after step {training.step}")
-        del state
     run.mkdir(parents=True, exist_ok=True)
     write_json(run / RUN, {"finished": False, "settings": settings})
 
@@ -204,20 +215,40 @@ def train(
             show.sample(sample)
         return measured
 
-    def save() -> None:
-        state = training.state() | {"settings": json.dumps(settings)}
-        (run / STATE).parent.mkdir(exist_ok=True)
-        with replacing(run / STATE) as path:
-            torch.save(state, path)
+    def save() -> Path:
+        return checkpoints.save(training.step, training.tensors(), training.state())
 
-    signals = _SignalsBetweenSteps()
-    with contextlib.closing(_Log(run / METRICS, training.step)) as log, signals:
-        if training.step == 0:
+    def go_back(failure: _Failure, checkpoint: Path) -> None:
+        """To the checkpoint, and on from there without the batch that failed."""
+        failed = f"step {training.step}: {failure} ({task.describe(training.batch)})"
+        if len(training.skipped) >= config.max_skipped:
+            raise InputError(
+                f"{failed}, after {len(training.skipped)} batches that were skipped for the like; restart with a "
+                f"learning_rate below {config.learning_rate}; {checkpoint} is the last good checkpoint"
+            )
+        checkpoints.update_state(checkpoint, skipped=[*training.skipped, training.batch])
+        training.restore(checkpoints, checkpoint)
+        log.rewind(training.step)
+        log.write("rollback", training, reason=failed)
+        show.say(f"{failed}; back to step {training.step}, and on without that batch")
+
+    signals = SignalsBetweenSteps()
+    with (
+        contextlib.closing(MetricsLog(run / METRICS, training.step)) as log,
+        signals,
+        torch.random.fork_rng(devices=[]),
+    ):
+        if newest is None:
             evaluation()
+            newest = save()
         saved = time.monotonic()
         while (share := training.share()) < 1:
             # 3. Make one step.
-            measured = training.make_step(share)
+            try:
+                measured = training.make_step(share)
+            except _Failure as failure:
+                go_back(failure, newest)
+                continue
             # 4. Tell of it; every so often, look at the held-out data.
             log.write("step", training, **measured)
             show.step(share, training.loss, measured["tokens_per_second"], training.seconds_left())
@@ -225,17 +256,17 @@ def train(
                 evaluation()
             # 5. Every so often, and when told to stop, save.
             if signals.received or time.monotonic() - saved >= config.checkpoint_every:
-                save()
-                saved = time.monotonic()
+                newest, saved = save(), time.monotonic()
             if signals.received:
                 show.say(f"{run}: interrupted, and saved after step {training.step}; the same call goes on from there")
                 signals.take_effect()
 
-        # 6. Measure once more; leave what was trained, the plot and the verdict. Then the checkpoint has served.
+        # 6. Measure once more; leave what was trained, the plot and the verdict.
         last = evaluation()
+        save()
         task.save(run, training.model)
         records = read_metrics(run / METRICS)
-        n_parameters = sum(parameter.numel() for parameter in training.parameters)
+        n_parameters = sum(parameter.numel() for parameter in training.trained.values())
         with replacing(run / PLOT) as path:
             plot_loss(records, path, f"{task.kind} of {n_parameters / 1e6:.1f} million parameters")
         result = TrainResult(
@@ -249,9 +280,12 @@ def train(
         )
         outcome = {key: value for key, value in asdict(result).items() if key not in ("directory", "already_finished")}
         write_json(run / RUN, {"finished": True, "result": outcome, "settings": settings})
-        shutil.rmtree((run / STATE).parent, ignore_errors=True)
     show.say(f"{run}: finished, {_summary(result)}")
     return result
+
+
+class _Failure(Exception):
+    """What is wrong with a step that must not be taken."""
 
 
 class _Training:
@@ -262,10 +296,18 @@ class _Training:
         if torch.device(config.device).type == "cpu":
             keep_freed_memory()
         self.model = task.model().to(config.device)
-        self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        self.optimizer = _optimizer(self.parameters, config)
-        self.step, self.tokens, self.loss = 0, 0, math.nan
+        self.trained = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
+        self.optimizer = _optimizer(list(self.trained.values()), config)
+        # How far it is: steps made, tokens read, the next batch, those left out, and the losses of the last steps.
+        self.step, self.tokens, self.batch = 0, 0, 0
+        self.skipped: list[int] = []
+        self.losses: list[float] = []
         self._elapsed_before, self._began = 0.0, time.monotonic()
+
+    @property
+    def loss(self) -> float:
+        """The last step's, in nats."""
+        return self.losses[-1] if self.losses else math.nan
 
     @property
     def elapsed(self) -> float:
@@ -285,35 +327,38 @@ class _Training:
         return self.elapsed * (1 - share) / share if share else math.inf
 
     def make_step(self, share: float) -> dict[str, float]:
-        """One step of the optimizer; returns what metrics.jsonl says of it."""
+        """One step of the optimizer; returns what metrics.jsonl says of it.
+
+        Raises _Failure, with the weights as they were, when the loss is not what it should be."""
         began = time.perf_counter()
-        # 1. Read the step's data.
-        batches = self.task.batch(self.step)
+        # 1. Read the step's data. Whatever is drawn at random follows from its number, so there is no state to keep.
+        batches = self.task.batch(self.batch)
         n_targets = sum(batch.n_targets for batch in batches)
+        torch.manual_seed((self.config.seed << 32) + self.batch)
         # 2. Forward and backward: the gradients of the parts add up to that of the mean over the whole.
-        loss = torch.zeros((), device=self.config.device)
+        total = torch.zeros((), device=self.config.device)
         for batch in batches:
             with self._autocast():
                 part = self.task.loss(self.model, batch) / max(1, n_targets)
             part.backward()
-            loss += part.detach()
+            total += part.detach()
         # 3. Update the weights, unless something has gone wrong.
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.gradient_clip).item()
-        self.loss = loss.item()
-        if not (math.isfinite(self.loss) and math.isfinite(norm)):
-            raise InputError(
-                f"the loss is {self.loss} and the gradient {norm} at step {self.step} "
-                f"({self.task.describe(self.step)}); try a learning_rate below {self.config.learning_rate}"
-            )
-        rate = learning_rate(share, self.config)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        norm = torch.nn.utils.clip_grad_norm_(self.trained.values(), self.config.gradient_clip).item()
+        loss = total.item()
+        try:
+            _check(loss, norm, self.losses, self.config.spike)
+            rate = learning_rate(share, self.config)
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            self.optimizer.step()
+        finally:
+            self.optimizer.zero_grad(set_to_none=True)
+        # 4. Move on.
         n_tokens = sum(batch.n_tokens for batch in batches)
-        self.step, self.tokens = self.step + 1, self.tokens + n_tokens
+        self.step, self.tokens, self.batch = self.step + 1, self.tokens + n_tokens, self._after(self.batch)
+        self.losses = [*self.losses[1 - _REMEMBERED_LOSSES :], loss]
         speed = round(n_tokens / (time.perf_counter() - began))
-        return {"loss": self.loss, "learning_rate": rate, "gradient_norm": norm, "tokens_per_second": speed}
+        return {"loss": loss, "learning_rate": rate, "gradient_norm": norm, "tokens_per_second": speed}
 
     def evaluate(self) -> tuple[Evaluation | None, str | None]:
         """How well held-out data is predicted, where there is some, and a sample of what the model does."""
@@ -323,26 +368,65 @@ class _Training:
         self.model.train()
         return measured
 
+    def tensors(self) -> dict[str, Tensor]:
+        """The weights under training and what the optimizer keeps of each, to be saved, or filled from a checkpoint."""
+        tensors = {f"model.{name}": value.detach() for name, value in self.trained.items()}
+        for name, value in self.trained.items():
+            tensors |= {f"optimizer.{name}.{key}": kept for key, kept in self.optimizer.state[value].items()}
+        return tensors
+
     def state(self) -> dict[str, Any]:
-        """All that training goes on from. Data follows from the seed and the step, so there is no random state."""
+        """All else that training goes on from."""
         return {
-            "model": {name: value for name, value in self.model.named_parameters() if value.requires_grad},
-            "optimizer": self.optimizer.state_dict(),
             "step": self.step,
             "tokens": self.tokens,
-            "loss": self.loss,
+            "batch": self.batch,
+            "skipped": self.skipped,
+            "losses": self.losses,
             "elapsed": self.elapsed,
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
-        self.model.load_state_dict(state["model"], strict=False)
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.tokens, self.loss = state["step"], state["tokens"], state["loss"]
-        self._elapsed_before = state["elapsed"]
+    def restore(self, checkpoints: Checkpoints, checkpoint: Path) -> None:
+        """Be as far as a checkpoint. Time runs on: what was done since then and is lost has been paid for."""
+        state = checkpoints.read_state(checkpoint)
+        if wrong := [name for name, now in self.state().items() if type(state.get(name)) is not type(now)]:
+            raise InputError(f"{checkpoint / STATE}: {', '.join(wrong)} missing, or of another type; restart")
+        checkpoints.load(checkpoint, self.tensors())
+        self.step, self.tokens, self.losses = state["step"], state["tokens"], state["losses"]
+        self.skipped = state["skipped"]
+        self.batch = self._after(state["batch"] - 1)
+        self._elapsed_before, self._began = max(self.elapsed, state["elapsed"]), time.monotonic()
+
+    def _after(self, batch: int) -> int:
+        """The number of the batch that follows, past those to be left out."""
+        return next(number for number in itertools.count(batch + 1) if number not in self.skipped)
 
     def _autocast(self) -> torch.autocast:
         device_type = torch.device(self.config.device).type
         return torch.autocast(device_type, torch.bfloat16, enabled=self.config.dtype == "bfloat16")
+
+
+_REMEMBERED_LOSSES = 100
+_FEW_LOSSES = 20
+
+
+def _check(loss: float, gradient_norm: float, before: Sequence[float], spike: float) -> None:
+    """Raises _Failure for a step that would spoil the model, or comes from one that is spoilt.
+
+    A loss is a spike when it exceeds the median of the last steps' by more than `spike` times their spread, which is
+    the median distance from the median, scaled to be the standard deviation of normal numbers, and not taken below 2%
+    of the median. Before there are enough of them, a loss 3 nats above the median is one: training begins at chance,
+    and 3 nats worse is to be sure of the wrong tokens.
+    """
+    if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
+        raise _Failure(f"the loss is {loss} and the norm of the gradient {gradient_norm}")
+    if not before:
+        return
+    median = statistics.median(before)
+    spread = 1.4826 * statistics.median(abs(each - median) for each in before)
+    allowed = 3.0 if len(before) < _FEW_LOSSES else spike * max(spread, 0.02 * median)
+    if loss > median + allowed:
+        raise _Failure(f"the loss is {loss:.3f}, and the median of the last {len(before)} steps {median:.3f}")
 
 
 def learning_rate(share: float, config: TrainConfig) -> float:
@@ -365,10 +449,41 @@ def _optimizer(parameters: Sequence[Tensor], config: TrainConfig) -> torch.optim
         {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
     ]
     fused = torch.device(config.device).type in ("cpu", "cuda", "mps", "xpu")
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95), eps=1e-8, fused=fused)
+    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95), eps=1e-8, fused=fused)
+    for parameter in parameters:  # what the first step would make; a checkpoint is to have a place to go before it
+        step = torch.zeros((), device=parameter.device if fused else "cpu")
+        zeros = (torch.zeros_like(parameter, memory_format=torch.preserve_format) for _ in range(2))
+        optimizer.state[parameter] = dict(zip(("step", "exp_avg", "exp_avg_sq"), (step, *zeros), strict=True))
+    return optimizer
 
 
-def _refuse_other_settings(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+def _decisive(config: TrainConfig) -> dict[str, Any]:
+    """The settings that the result depends on; the others may change when a run is gone on with."""
+    return {name: value for name, value in asdict(config).items() if name not in _CHANGEABLE}
+
+
+def _earlier_result(run: Path, settings: dict[str, Any]) -> TrainResult | None:
+    """What an earlier call arrived at, if it did. Raises InputError where the run is another one."""
+    path = run / RUN
+    try:
+        record = json.loads(path.read_bytes())
+        result, before = record["result"] if record["finished"] else None, dict(record["settings"])
+        finished = None if result is None else TrainResult(directory=run, already_finished=True, **result)
+    except FileNotFoundError:
+        if (run / CHECKPOINTS).exists():
+            raise InputError(f"{path}: missing, and there are checkpoints; restart, or use another directory") from None
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); restart, or use another run directory") from None
+    if changes := _changes(before, settings):
+        raise InputError(
+            f"{path}: made with other settings ({', '.join(changes)}); "
+            "use those again, another run directory, or restart"
+        )
+    return finished
+
+
+def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     changes = []
     for part in sorted(before.keys() | now.keys()):
         old, new = before.get(part), now.get(part)
@@ -379,46 +494,11 @@ def _refuse_other_settings(path: Path, before: dict[str, Any], now: dict[str, An
             ]
         elif old != new:
             changes.append(f"the {part}")
-    if changes:
-        raise InputError(
-            f"{path}: made with other settings ({', '.join(changes)}); "
-            "use those again, another run directory, or restart"
-        )
-
-
-def _finished(run: Path, settings: dict[str, Any]) -> TrainResult | None:
-    path = run / RUN
-    try:
-        record = json.loads(path.read_bytes())
-        if not record["finished"]:
-            return None
-        result = TrainResult(directory=run, already_finished=True, **record["result"])
-        before = record["settings"]
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); restart, or use another run directory") from None
-    _refuse_other_settings(path, before, settings)
-    return result
-
-
-def _read_state(path: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
-    if not path.exists():
-        return None
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        before = json.loads(state["settings"])
-        missing = {"model", "optimizer", "step", "tokens", "loss", "elapsed"} - state.keys()
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
-        raise InputError(f"{path}: not a checkpoint of this program ({error}); restart") from None
-    if missing:
-        raise InputError(f"{path}: without {', '.join(sorted(missing))}; restart")
-    _refuse_other_settings(path, before, settings)
-    return state
+    return changes
 
 
 def _clear(run: Path) -> None:
-    shutil.rmtree((run / STATE).parent, ignore_errors=True)
+    shutil.rmtree(run / CHECKPOINTS, ignore_errors=True)
     for name in (RUN, METRICS, PLOT):
         (run / name).unlink(missing_ok=True)
 
@@ -429,54 +509,3 @@ def _summary(result: TrainResult) -> str:
     if result.held_out_loss is not None:
         text += f", held-out loss {result.held_out_loss:.3f} ({result.bits_per_byte:.3f} bits per byte)"
     return text
-
-
-class _Log:
-    """metrics.jsonl, flushed at each line. What an interrupted run wrote after its last checkpoint is dropped."""
-
-    def __init__(self, path: Path, step: int) -> None:
-        kept = [record for record in read_metrics(path) if record["step"] <= step] if step else []
-        text = "".join(json.dumps(record) + "\n" for record in kept)
-        with write_atomically(path) as file:
-            file.write(text.encode())
-        self._file = path.open("a", encoding="utf-8")
-
-    def close(self) -> None:
-        self._file.close()
-
-    def write(self, kind: str, training: _Training, **values: float | str) -> None:
-        place = {"kind": kind, "step": training.step, "tokens": training.tokens, "seconds": round(training.elapsed, 3)}
-        self._file.write(json.dumps(place | values) + "\n")
-        self._file.flush()
-
-
-class _SignalsBetweenSteps:
-    """Holds SIGINT and SIGTERM back until a step is whole and saved; a second one takes effect at once.
-
-    Without it, an interrupt in the middle of an update would leave weights that are neither before nor after the step.
-    Only the main thread may handle signals; elsewhere this does nothing, and none arrive there.
-    """
-
-    _held = (signal.SIGINT, signal.SIGTERM)
-
-    def __init__(self) -> None:
-        self.received: int | None = None
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> None:
-        if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._hold) for number in self._held}
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before = {}
-
-    def _hold(self, number: int, _: FrameType | None) -> None:
-        self.received = number
-        self.__exit__()
-
-    def take_effect(self) -> None:
-        """Let the signal do what it would have done."""
-        if self.received is not None:
-            signal.raise_signal(self.received)

@@ -6,7 +6,11 @@ import itertools
 import json
 import math
 import os
+import re
+import shutil
 import signal
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -19,9 +23,9 @@ from bpe.errors import InputError
 from bpe.shards import HELD_OUT, TRAIN, Shards, write_shards
 from model import ModelConfig, Transformer
 from model.checkpoint import open_checkpoint
-from model.pretrain import Windows, _held_out_batches, pretrain
+from model.pretrain import Pretraining, Windows, _held_out_batches, pretrain
 from model.report import Progress, read_metrics
-from model.train import TrainConfig, TrainResult, _Training, learning_rate
+from model.train import TrainConfig, TrainResult, _check, _Failure, _Training, learning_rate
 
 SETTINGS = TrainConfig(steps=12, batch_tokens=64, sequence_length=16, eval_every=5, learning_rate=3e-3, dtype="float32")
 
@@ -33,7 +37,8 @@ def train(
 
 
 def losses(run: Path) -> list[tuple[str, int, float]]:
-    return [(record["kind"], record["step"], record["loss"]) for record in read_metrics(run / "metrics.jsonl")]
+    records = read_metrics(run / "metrics.jsonl")
+    return [(record["kind"], record["step"], record.get("loss", 0.0)) for record in records]
 
 
 def interrupt_after(step: int, monkeypatch: pytest.MonkeyPatch, number: int = signal.SIGINT) -> None:
@@ -52,7 +57,7 @@ def test_a_run_leaves_a_model_directory_metrics_and_a_plot(data: Path, tmp_path:
     run = tmp_path / "run"
     result = train(data, run, config)
     assert sorted(path.name for path in run.iterdir()) == [
-        "loss.png", "metrics.jsonl", "model.safetensors", "params.json", "run.json", "tokenizer.json",
+        "checkpoints", "loss.png", "metrics.jsonl", "model.safetensors", "params.json", "run.json", "tokenizer.json",
     ]  # fmt: skip
     assert (run / "loss.png").read_bytes().startswith(b"\x89PNG")
     assert (run / "tokenizer.json").read_bytes() == (data / "tokenizer.json").read_bytes()
@@ -90,14 +95,14 @@ def test_one_batch_can_be_learned_by_heart(config: ModelConfig) -> None:
 def test_an_interrupted_run_goes_on_bit_for_bit(
     stop_at: int, dtype: Any, data: Path, tmp_path: Path, config: ModelConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = dataclasses.replace(SETTINGS, dtype=dtype)
+    settings = dataclasses.replace(SETTINGS, dtype=dtype, keep_checkpoints=1)
     whole, halves = tmp_path / "whole", tmp_path / "halves"
     train(data, whole, config, settings)
     with monkeypatch.context() as patch:
         interrupt_after(stop_at, patch)
         with pytest.raises(KeyboardInterrupt):
             train(data, halves, config, settings)
-    assert (halves / "checkpoint" / "state.pt").exists()
+    assert [path.name for path in (halves / "checkpoints").iterdir()] == [f"step-{stop_at:06}"]
     assert max(step for _, step, _ in losses(halves)) == stop_at
     said = io.StringIO()
     train(data, halves, config, settings, progress=said)
@@ -137,7 +142,7 @@ def test_sigterm_saves_before_it_takes_effect(
         pass
 
     def terminated(*_: object) -> None:
-        assert (tmp_path / "run" / "checkpoint" / "state.pt").exists()
+        assert (tmp_path / "run" / "checkpoints" / "step-000003").is_dir()
         raise Terminated
 
     before = signal.signal(signal.SIGTERM, terminated)
@@ -191,34 +196,241 @@ def test_other_settings_are_refused_naming_what_differs(
         train(data, run, config)
 
 
-def test_a_damaged_checkpoint_is_named(
-    data: Path, tmp_path: Path, config: ModelConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_newest_checkpoints_are_kept(data: Path, tmp_path: Path, config: ModelConfig) -> None:
+    settings = dataclasses.replace(SETTINGS, steps=6, checkpoint_every=1e-9, keep_checkpoints=3)
+    train(data, tmp_path / "run", config, settings)
+    kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert kept == ["step-000004", "step-000005", "step-000006"]
+    for checkpoint in (tmp_path / "run" / "checkpoints").iterdir():
+        assert all(path.suffix in (".safetensors", ".json") for path in checkpoint.iterdir())  # and so no pickle
+
+
+def interrupted(data: Path, run: Path, config: ModelConfig, monkeypatch: pytest.MonkeyPatch, step: int = 3) -> Path:
+    """The newest checkpoint of a run that was interrupted after some steps, each of which was saved."""
+    settings = dataclasses.replace(SETTINGS, checkpoint_every=1e-9)
     with monkeypatch.context() as patch:
-        interrupt_after(3, patch)
+        interrupt_after(step, patch)
         with pytest.raises(KeyboardInterrupt):
-            train(data, tmp_path / "run", config)
-    state = tmp_path / "run" / "checkpoint" / "state.pt"
-    state.write_bytes(state.read_bytes()[:1000])
-    with pytest.raises(InputError, match=r"state\.pt: not a checkpoint"):
-        train(data, tmp_path / "run", config)
+            train(data, run, config, settings)
+    return run / "checkpoints" / f"step-{step:06}"
 
 
-def test_a_loss_that_is_no_number_is_said_and_not_saved(
+def tensors_of(checkpoint: Path) -> Path:
+    (path,) = checkpoint.glob("*.safetensors")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda c: tensors_of(c).write_bytes(tensors_of(c).read_bytes()[:1000]), r"safetensors: 1,000 bytes, where"),
+        (lambda c: tensors_of(c).unlink(), r"safetensors: missing"),
+        (lambda c: tensors_of(c).write_bytes(b"\xff" * tensors_of(c).stat().st_size), r"cannot be read"),
+        (lambda c: (c / "state.json").write_text('{"step": 3'), r"state\.json: cannot be read"),
+        (lambda c: (c / "state.json").write_text("[]"), r"state\.json: cannot be read"),
+        (
+            lambda c: (c / "state.json").write_text('{"files": {}, "step": "x"}'),
+            r"state\.json: step, tokens, .* missing",
+        ),
+    ],
+)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_serves(
+    damage: Any, message: str, data: Path, tmp_path: Path, config: ModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    checkpoint = interrupted(data, run, config, monkeypatch)
+    damage(checkpoint)
+    with pytest.raises(InputError, match=message) as failure:
+        train(data, run, config)
+    assert str(checkpoint) in str(failure.value)
+    assert (run / "checkpoints" / "step-000002").is_dir()
+    shutil.rmtree(checkpoint)
+    said = io.StringIO()
+    train(data, run, config, progress=said)
+    assert "going on after step 2" in said.getvalue()
+
+
+def test_a_checkpoint_of_another_model_is_refused_by_the_tensor_that_differs(
     data: Path, tmp_path: Path, config: ModelConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make_step = _Training.make_step
+    run, other = tmp_path / "run", tmp_path / "other"
+    checkpoint = interrupted(data, run, config, monkeypatch)
+    shutil.rmtree(checkpoint)
+    shutil.copytree(interrupted(data, other, dataclasses.replace(config, hidden_dim=64), monkeypatch), checkpoint)
+    with pytest.raises(InputError, match=r"layers\.0\.feed_forward\.w1\.weight is \[64, 32\], .* wants \[48, 32\]"):
+        train(data, run, config)
 
-    def spoiled(self: _Training, share: float) -> dict[str, float]:
-        if self.step == 4:
-            with torch.no_grad():
-                self.model.norm.weight.fill_(float("inf"))
-        return make_step(self, share)
 
-    monkeypatch.setattr(_Training, "make_step", spoiled)
-    with pytest.raises(InputError, match="the loss is nan .* at step 4 .*; try a learning_rate below 0.003"):
+def test_checkpoints_without_their_settings_are_not_written_over(
+    data: Path, tmp_path: Path, config: ModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = interrupted(data, tmp_path / "run", config, monkeypatch)
+    (tmp_path / "run" / "run.json").unlink()
+    with pytest.raises(InputError, match=r"run\.json: missing, and there are checkpoints"):
         train(data, tmp_path / "run", config)
-    assert not (tmp_path / "run" / "model.safetensors").exists()
+    assert checkpoint.is_dir()
+
+
+def test_how_often_to_save_may_change_when_a_run_is_gone_on_with(
+    data: Path, tmp_path: Path, config: ModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted(data, tmp_path / "run", config, monkeypatch)
+    assert train(data, tmp_path / "run", config, dataclasses.replace(SETTINGS, keep_checkpoints=7)).steps == 12
+
+
+KILLED = """
+import io, os, signal, sys
+from pathlib import Path
+import torch
+from model import ModelConfig
+from model.pretrain import pretrain
+from model.resume import Checkpoints
+from model.train import TrainConfig, _Training
+
+torch.set_num_threads(1)
+data, run, config, settings, victim, step = sys.argv[1], sys.argv[2], *map(eval, sys.argv[3:])
+
+def killing(function):
+    def killed(self, *arguments):
+        if (arguments[0] if victim is Checkpoints else self.step) == step:
+            if victim is Checkpoints:  # with the tensors written, and the state not
+                import model.resume
+                model.resume.write_json = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+            else:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return function(self, *arguments)
+    return killed
+
+if victim is Checkpoints:
+    Checkpoints.save = killing(Checkpoints.save)
+else:
+    _Training.make_step = killing(_Training.make_step)
+pretrain(data, run, config, settings)
+"""
+
+
+def test_a_run_killed_in_a_step_and_in_a_checkpoint_gives_the_same_losses_bit_for_bit(
+    data: Path, tmp_path: Path, config: ModelConfig
+) -> None:
+    settings = dataclasses.replace(SETTINGS, checkpoint_every=1e-9)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    train(data, whole, config, settings)
+    for victim, step in (("Checkpoints", 4), ("_Training", 9)):
+        arguments = [str(data), str(killed), repr(config), repr(settings), victim, str(step)]
+        finished = subprocess.run([sys.executable, "-c", KILLED, *arguments], capture_output=True, check=False)
+        assert finished.returncode == -signal.SIGKILL, finished.stderr.decode()
+    assert sorted(path.name for path in (killed / "checkpoints").glob("step-*")) == ["step-000008", "step-000009"]
+    train(data, killed, config, settings)
+    assert losses(killed) == losses(whole)
+    assert (killed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
+def test_a_full_disk_ends_the_run_and_leaves_the_last_checkpoint(
+    data: Path, tmp_path: Path, config: ModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The limit on the size of a file stands for the disk: a write fails in the middle."""
+    run = tmp_path / "run"
+    checkpoint = interrupted(data, run, config, monkeypatch)
+    before = (checkpoint / "state.json").read_bytes()
+    script = (
+        f"import resource, signal\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n{KILLED}"
+    )
+    settings = dataclasses.replace(SETTINGS, checkpoint_every=1e-9)
+    arguments = [str(data), str(run), repr(config), repr(settings), "_Training", "-1"]
+    finished = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False)
+    assert finished.returncode == 1
+    assert finished.stderr.splitlines()[-1].startswith("OSError: [Errno 27] File too large")
+    assert [path.name for path in (run / "checkpoints").iterdir() if path.name > "step-000002"] == ["step-000003"]
+    assert (checkpoint / "state.json").read_bytes() == before
+    assert train(data, run, config, settings).steps == 12
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, *numbers: int, by: float = math.inf) -> None:
+    """Make the losses of some batches larger."""
+    loss = Pretraining.loss
+    batch = Pretraining.batch
+
+    def numbered(self: Pretraining, number: int) -> Any:
+        self.number = number  # type: ignore[attr-defined]
+        return batch(self, number)
+
+    def spoiled(self: Pretraining, model: Transformer, batch: Any) -> torch.Tensor:
+        return loss(self, model, batch) * (by if self.number in numbers else 1.0)  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(Pretraining, "batch", numbered)
+    monkeypatch.setattr(Pretraining, "loss", spoiled)
+
+
+@pytest.mark.parametrize("by", [math.inf, math.nan, 2.0])
+def test_a_batch_that_spoils_the_loss_is_named_and_skipped(
+    by: float, data: Path, tmp_path: Path, config: ModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, said = tmp_path / "run", io.StringIO()
+    spoil(monkeypatch, 4, 9, by=by)
+    assert train(data, run, config, progress=said).steps == 12
+    what = "the loss is 1" if by == 2 else "the loss is"
+    assert f"step 4: {what}" in said.getvalue()
+    assert f"({data}, batch 4); back to step 0, and on without that batch" in said.getvalue()
+    assert "step 8: " in said.getvalue()
+    records = read_metrics(run / "metrics.jsonl")
+    assert [record["step"] for record in records if record["kind"] == "step"] == list(range(1, 13))
+    assert [record["step"] for record in records if record["kind"] == "rollback"] == [0, 0]
+    assert (run / "loss.png").is_file()
+
+    # As if those batches had never been in the data.
+    other = tmp_path / "other"
+    batch = Pretraining.batch
+    monkeypatch.setattr(Pretraining, "batch", lambda self, n: batch(self, n + (n >= 4) + (n >= 8)))
+    train(data, other, config)
+    assert losses(other) == [each for each in losses(run) if each[0] != "rollback"]
+
+
+@pytest.mark.parametrize("stop_at", [2, 6])
+def test_a_run_with_a_skipped_batch_goes_on_bit_for_bit(
+    stop_at: int, data: Path, tmp_path: Path, config: ModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    spoil(monkeypatch, 4)
+    train(data, whole, config, dataclasses.replace(SETTINGS, checkpoint_every=1e-9))
+    with monkeypatch.context() as patch:
+        interrupt_after(stop_at, patch)
+        with pytest.raises(KeyboardInterrupt):
+            train(data, halves, config)
+    train(data, halves, config)
+    steps = [[each for each in losses(run) if each[0] != "rollback"] for run in (whole, halves)]
+    assert steps[0] == steps[1]
+
+
+def test_a_learning_rate_that_is_far_too_high_ends_in_one_clear_line(
+    data: Path, tmp_path: Path, config: ModelConfig
+) -> None:
+    run, settings = tmp_path / "run", dataclasses.replace(SETTINGS, steps=200, learning_rate=30.0, warmup=0.05)
+    with pytest.raises(InputError) as failure:
+        train(data, run, config, settings)
+    said = str(failure.value)
+    assert re.search(r"^step \d+: the loss is .* after 3 batches .* restart with a learning_rate below 30\.0;", said)
+    assert said.endswith(f"{run / 'checkpoints' / 'step-000000'} is the last good checkpoint")
+    assert "\n" not in said
+    assert not (run / "model.safetensors").exists()
+    with pytest.raises(InputError, match="after 3 batches"):  # and again, for all that is known of it is kept
+        train(data, run, config, settings)
+
+
+def test_a_spike_is_far_above_the_spread_of_the_last_losses() -> None:
+    calm = [2.0 + 0.01 * (-1) ** n for n in range(50)]
+    _check(2.39, 1.0, calm, spike=10)  # ten times 2% of the median
+    with pytest.raises(_Failure, match=r"the loss is 2\.450, and the median of the last 50 steps"):
+        _check(2.45, 1.0, calm, spike=10)
+    _check(2.45, 1.0, calm, spike=20)
+    restless = [2.0 + 0.5 * (-1) ** n for n in range(50)]
+    _check(4.4, 1.0, restless, spike=10)
+    _check(4.9, 1.0, calm[:10], spike=10)  # too few to know their spread
+    with pytest.raises(_Failure):
+        _check(5.1, 1.0, calm[:10], spike=10)
+    for loss, norm in ((math.nan, 1.0), (math.inf, 1.0), (2.0, math.nan)):
+        with pytest.raises(_Failure):
+            _check(loss, norm, [], spike=10)
 
 
 def test_a_budget_of_minutes_ends_the_run_and_the_schedule(data: Path, tmp_path: Path, config: ModelConfig) -> None:
@@ -252,6 +464,8 @@ def test_training_without_held_out_documents_works(tmp_path: Path, tokenizer: An
         ({"warmup": 1.5}, "warmup is 1.5"),
         ({"weight_decay": -1.0}, "weight_decay is -1.0"),
         ({"seed": -1}, "seed is -1"),
+        ({"max_skipped": -1}, "max_skipped is -1"),
+        ({"keep_checkpoints": 0}, "keep_checkpoints is 0"),
         ({"dtype": "float16"}, "dtype is 'float16'"),
     ],
 )
