@@ -12,6 +12,9 @@ DEMO ?= demo
 MINUTES ?= 3
 VOCABULARY_TEXT = corpora "$(STDLIB)/*.py" "$(STDLIB)/*/*.py"
 
+# The C++ that is written by hand.
+SOURCES := $(wildcard bpe/core/*.cpp bpe/core/*.hpp model/core/*.cpp model/core/*.hpp)
+
 .PHONY: help demo test lint format clean
 
 help:
@@ -32,7 +35,7 @@ help:
 	$(PIP) cmake ninja nanobind scikit-build-core
 	@touch $@
 
-.venv/demo: .venv/tools pyproject.toml CMakeLists.txt $(wildcard bpe/core/*)
+.venv/demo: .venv/tools pyproject.toml CMakeLists.txt $(wildcard bpe/core/* model/core/*)
 	@echo "building the core"
 	$(PIP) --no-build-isolation --editable '.[model,verify]' -C editable.rebuild=false
 	@touch $@
@@ -81,7 +84,7 @@ lint: .venv/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror bpe/core/*.cpp bpe/core/*.hpp
+	$(BIN)/clang-format --dry-run --Werror $(SOURCES)
 	$(BIN)/cmake -S . -B build/strict -G Ninja -DCMAKE_BUILD_TYPE=Release -DBPE_WARNINGS_AS_ERRORS=ON \
 	  -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) -DPython_EXECUTABLE=$(abspath $(BIN)/python) > build/strict.log
 	$(BIN)/cmake --build build/strict
@@ -89,7 +92,7 @@ lint: .venv/test
 format: .venv/test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i bpe/core/*.cpp bpe/core/*.hpp
+	$(BIN)/clang-format -i $(SOURCES)
 
 clean:
 	rm -rf build demo .venv

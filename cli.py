@@ -640,15 +640,15 @@ def info(
     in a text are text. What the columns mean stands in the report.md that --report writes; plots need the extra
     `report`.
     """
-    from bpe.locate import SOURCES
+    from bpe.locate import SOURCES, locate
 
-    path = Path(name)
+    path = locate(name) if name in SOURCES else Path(name)
     measured = bool(texts or as_json or report)
     if not measured and (path / "index.json").is_file():
         _print_rows(_shards_info(path))
     elif not measured and _is_model(path):
         _print_rows(_model_info(path, batch, length))
-    elif not measured and not path.exists() and name not in SOURCES and (rows := _preset_info(name, batch, length)):
+    elif not measured and not path.exists() and (rows := _preset_info(name, batch, length)):
         _print_rows(rows)
     else:
         tokenizer = _tokenizer(name, pattern)
@@ -851,7 +851,7 @@ backend_option = click.option(
     "--backend",
     type=click.Choice(["auto", "native", "torch"]),
     default="auto",
-    help="native: from the weights as they are stored, on the CPU; auto: where it can.  [default: auto]",
+    help="native: from the weights as they are stored, on the CPU; auto: where it can.",
 )
 threads_option = click.option(
     "--threads", type=click.IntRange(min=1), metavar="N", help="How many processors to use.  [default: all]"

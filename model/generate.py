@@ -62,12 +62,14 @@ class Session:
     """A text that goes on over several calls, such as a chat: its KV cache, and the ids that this holds.
 
     Each call reads only what is new: the longest beginning that the new prompt has in common with what was read last is
-    not read again.
+    not read again. One text at a time: where a second one begins, the first can go on no more.
     """
 
     def __init__(self, model: Model) -> None:
         self.cache = model.new_cache()
         self.ids: list[int] = []
+        self.user: object = None
+        """Whose text it goes on with now: the iteration that began last."""
 
     def reuse(self, prompt: Sequence[int]) -> int:
         """Cut the cache to what it has in common with the prompt, and say how many tokens that is.
@@ -178,6 +180,9 @@ class Generation:
         if not any(self._room):  # nothing is asked for, or nobody asks
             return
         # 1. Read the prompts (prefill).
+        turn = object()
+        if self.session is not None:
+            self.session.user = turn
         cache, logits = self._prefill()
         # 2. Several texts begin with one prompt: what was read is copied, not read again.
         rows = list(range(len(self.prompts) * self.samples))
@@ -204,6 +209,8 @@ class Generation:
             kept = [place for place, token in enumerate(tokens) if not (token.finish or token.row in self._dropped)]
             if not kept:
                 return
+            if self.session is not None and self.session.user is not turn:
+                raise InputError("another text has gone on with this session; give each text a session of its own")
             with torch.inference_mode():
                 if len(kept) < len(rows):
                     rows = [rows[place] for place in kept]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -99,6 +100,11 @@ def shell(config: ModelConfig) -> Transformer:
 
 def expected_shapes(config: ModelConfig) -> dict[str, torch.Size]:
     """Names and shapes of a model's tensors, in the model's order; tied embeddings once."""
+    return dict(_shapes(config))
+
+
+@functools.lru_cache(maxsize=1)  # to load a model they are asked for several times, at 20 ms
+def _shapes(config: ModelConfig) -> dict[str, torch.Size]:
     shapes = {name: tensor.shape for name, tensor in shell(config).state_dict().items()}
     if config.tied_embeddings:
         del shapes[TIED]

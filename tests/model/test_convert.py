@@ -52,6 +52,23 @@ def test_a_model_comes_back_from_any_format_exactly(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out", "tokenizer.json"]
 
 
+@pytest.mark.parametrize("format", DIRECTORIES)
+@pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
+def test_a_model_comes_back_from_a_gguf_exactly(
+    format: str, tied: bool, config: ModelConfig, make_model: MakeModel, tokenizer_file: Path, tmp_path: Path
+) -> None:
+    original = make_model(dataclasses.replace(config, tied_embeddings=tied, head_dim=12))
+    save(tmp_path / "in", original, tokenizer_file, format=format)
+    convert(tmp_path / "in", tmp_path / "model.gguf", "gguf")
+    convert(tmp_path / "model.gguf", tmp_path / "out", format)
+    assert [format_of(tmp_path / name) for name in ("model.gguf", "out")] == ["gguf", format]
+    for name in ("model.gguf", "out"):
+        loaded, tokenizer = load(tmp_path / name)
+        assert all(torch.equal(tensor, loaded.state_dict()[key]) for key, tensor in original.state_dict().items())
+        assert tokenizer.special_tokens == SPECIAL
+        assert tokenizer.encode("ab<|end_of_text|>", allowed_special="all") == [97, 98, 257]
+
+
 @pytest.mark.parametrize("target", DIRECTORIES)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_weights_get_the_dtype_that_is_asked_for_and_keep_theirs_otherwise(

@@ -8,6 +8,7 @@ import torch
 
 from bpe.errors import InputError
 from model import ModelConfig, Transformer, generate, generate_ids
+from model.generate import Session
 from model.sampling import Sampling, sample
 
 
@@ -107,6 +108,18 @@ def test_without_a_seed_texts_differ(model: Transformer) -> None:
 def test_ids_without_a_token_are_never_drawn(model: Transformer) -> None:
     ids = list(generate_ids(model, [1], max_tokens=60, temperature=100.0, top_p=None, n_vocab=5, seed=0))
     assert set(ids) == {0, 1, 2, 3, 4}
+
+
+def test_a_session_goes_on_with_one_text_at_a_time(tokenizer: Any, model: Transformer) -> None:
+    session = Session(model)
+    first = generate(model, tokenizer, "ab", temperature=0, session=session)
+    next(first)
+    second = generate(model, tokenizer, "abcd", temperature=0, session=session)
+    next(second)
+    with pytest.raises(InputError, match="another text has gone on with this session"):
+        list(first)
+    expected = "".join(generate(model, tokenizer, "abcd", temperature=0, max_tokens=9))
+    assert "".join(generate(model, tokenizer, "abcd", temperature=0, max_tokens=9, session=session)) == expected
 
 
 def test_a_prompt_may_be_given_as_ids(tokenizer: Any, config: ModelConfig) -> None:
