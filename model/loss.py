@@ -67,6 +67,15 @@ class Batch:
         """How many tokens the model predicts."""
         return int((self.targets != IGNORED).sum())
 
+    def part(self, number: int, parts: int) -> Batch:
+        """One of so many parts, of equally many rows each; where rows are missing, there are some without targets."""
+        share = -(-len(self.inputs) // parts)
+        rows = torch.arange(number * share, (number + 1) * share)
+        missing = rows >= len(self.inputs)
+        rows = rows.clamp(max=len(self.inputs) - 1)
+        targets = self.targets[rows].masked_fill(missing[:, None], IGNORED)
+        return Batch(self.inputs[rows], targets, None if self.positions is None else self.positions[rows])
+
 
 def next_token_loss(model: Transformer, batch: Batch) -> Tensor:
     """The sum over all targets of a batch of -log p(target), in nats: a float32 scalar. The batch may be elsewhere."""

@@ -1,0 +1,249 @@
+"""Training on two and four processes, which talk by gloo, against the same training in one.
+
+The processes are forked once, from a server that has torch loaded, and run every case; the tests look at what came out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import os
+import types
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+
+from bpe.errors import InputError
+from model import ModelConfig, Transformer
+from model.loss import IGNORED, Batch, next_token_loss
+from model.parallel import Kind, Parallel, _cut_matrices
+
+CONFIG = ModelConfig(
+    dim=32, n_layers=2, n_heads=4, n_kv_heads=2, hidden_dim=48, vocab_size=259, max_seq_len=64, tied_embeddings=True
+)
+STEPS, HIGHEST_NORM = 3, 0.5
+
+
+@dataclass(frozen=True)
+class Case:
+    """How a model is trained."""
+
+    processes: int
+    kind: Kind | None
+    tensor: int = 1
+    tied: bool = True
+    dtype: torch.dtype = torch.float32
+    texts: int = 7
+    parts: int = 2
+    """How many texts a step has, and in how many parts they come."""
+
+
+EXACT = Case(2, "ddp", texts=8, parts=1)
+CASES = [
+    EXACT,
+    Case(2, "fsdp", tied=False),
+    Case(2, "fsdp", dtype=torch.bfloat16),
+    Case(2, None, 2),
+    Case(2, None, 2, tied=False, dtype=torch.bfloat16),
+    Case(4, "ddp"),
+    Case(4, "fsdp"),
+    Case(4, "fsdp", 2),
+]
+
+
+@dataclass
+class Found:
+    """What training came to, on one process."""
+
+    losses: list[float] = field(default_factory=list)
+    norms: list[float] = field(default_factory=list)
+    cut: int = 0
+    """How many numbers of the weights this process held."""
+    early: float | None = None
+    """The sum of one weight's gradient after the first part of a step; None where there was none yet."""
+    weights: dict[str, Any] | None = None
+
+
+def batches(step: int, texts: int, parts: int) -> list[Batch]:
+    """A step's data: texts, some of whose tokens are no targets."""
+    generator = torch.Generator().manual_seed(step)
+    ids = torch.randint(CONFIG.vocab_size, (texts, 17), generator=generator)
+    targets = ids[:, 1:].masked_fill(torch.rand(texts, 16, generator=generator) < 0.2, IGNORED)
+    return [Batch(ids[rows, :-1], targets[rows]) for rows in torch.arange(texts).tensor_split(parts)]
+
+
+def train(parallel: Parallel, case: Case) -> Found:
+    """The least that is training: what the loop does, by hand."""
+    found = Found()
+    model = Transformer(ModelConfig(**{**vars(CONFIG), "tied_embeddings": case.tied}))
+    model.init_weights(torch.Generator().manual_seed(0))
+    loss = parallel.prepare(model, next_token_loss)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1, fused=True)
+    found.cut = sum(getattr(p, "to_local", lambda p=p: p)().numel() for p in model.parameters())
+    for step in range(STEPS):
+        data, total = batches(step, case.texts, case.parts), 0.0
+        scale = parallel.scale(sum(batch.n_targets for batch in data))
+        for number, batch in enumerate(data):
+            with parallel.accumulating(model, last=number == len(data) - 1):
+                with torch.autocast("cpu", torch.bfloat16, enabled=case.dtype == torch.bfloat16):
+                    part = loss(batch.part(parallel.data_rank, parallel.data)) * scale
+                part.backward()
+                total += part.item()
+            if number == 0:
+                found.early = None if (gradient := model.norm.weight.grad) is None else gradient.sum().item()
+        found.losses += [each / parallel.data for each in parallel.sum(total)]
+        found.norms.append(parallel.clip(model, HIGHEST_NORM))
+        optimizer.step()
+        optimizer.zero_grad()
+        with torch.no_grad():
+            next_token_loss(model, data[0])  # an evaluation leaves FSDP's outermost weights gathered
+    whole = parallel.gather(model)
+    if whole is not None:
+        found.weights = {name: value.detach().clone().numpy() for name, value in whole.state_dict().items()}
+    return found
+
+
+def work(rank: int, ports: list[int], results: Any) -> None:
+    """One of the processes, under the environment that torchrun makes."""
+    torch.set_num_threads(1)
+    found: list[Found | None] = []
+    for case, port in zip(CASES, ports, strict=True):
+        if rank >= case.processes:
+            found.append(None)
+            continue
+        os.environ.update(
+            MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), TORCHELASTIC_USE_AGENT_STORE="True",
+            RANK=str(rank), WORLD_SIZE=str(case.processes),
+        )  # fmt: skip
+        with Parallel(case.kind, case.tensor, timeout=60) as parallel:
+            found.append(train(parallel, case))
+    results.put((rank, found))
+
+
+@pytest.fixture(scope="module")
+def found() -> Iterator[dict[Case, list[Found]]]:
+    """What each process found, by the case."""
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["torch.distributed.fsdp", "torch.distributed.tensor.parallel", "model.parallel"])
+    stores = [dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False) for _ in CASES]
+    ports = [store.port for store in stores]
+    results = processes.Queue()
+    workers = [processes.Process(target=work, args=(rank, ports, results), daemon=True) for rank in range(4)]
+    for worker in workers:
+        worker.start()
+    by_rank = dict(results.get(timeout=120) for _ in workers)
+    for worker in workers:
+        worker.join(30)
+        assert worker.exitcode == 0
+    yield {case: [by_rank[rank][number] for rank in range(case.processes)] for number, case in enumerate(CASES)}
+
+
+@pytest.fixture(scope="module")
+def alone() -> dict[Case, Found]:
+    """The same in one process."""
+    torch.set_num_threads(1)
+    found = {}
+    for case in CASES:
+        with Parallel() as parallel:
+            found[case] = train(parallel, case)
+    return found
+
+
+def name(case: Case) -> str:
+    return f"{case.processes} {case.kind} tensor={case.tensor} tied={case.tied} {case.dtype} {case.texts}"
+
+
+@pytest.mark.parametrize("case", CASES, ids=name)
+def test_losses_norms_and_weights_are_those_of_one_process(
+    case: Case, found: dict[Case, list[Found]], alone: dict[Case, Found]
+) -> None:
+    rounding = 2e-6 if case.dtype == torch.float32 else 2e-3
+    for each in found[case]:
+        assert each.losses == pytest.approx(alone[case].losses, rel=rounding)
+        assert each.norms == pytest.approx(alone[case].norms, rel=10 * rounding)
+    weights, expected = found[case][0].weights, alone[case].weights
+    assert weights is not None
+    assert expected is not None
+    assert weights.keys() == expected.keys()
+    for key in expected:
+        # On average: Adam's first steps go by a gradient's sign, which rounding decides where there is next to none.
+        assert np.abs(weights[key] - expected[key]).mean() < rounding
+    assert all(each.weights is None for each in found[case][1:])
+
+
+def test_two_processes_are_bit_for_bit_one_that_takes_the_two_shares_in_turn(found: dict[Case, list[Found]]) -> None:
+    with Parallel() as parallel:
+        alone = train(parallel, dataclasses.replace(EXACT, parts=2))
+    for each in found[EXACT]:
+        assert each.losses == alone.losses
+        assert each.norms == alone.norms
+    weights = found[EXACT][0].weights
+    assert weights is not None
+    assert alone.weights is not None
+    assert all(np.array_equal(weights[key], alone.weights[key]) for key in alone.weights)
+
+
+@pytest.mark.parametrize("case", CASES, ids=name)
+def test_each_process_holds_its_share_of_the_weights(case: Case, found: dict[Case, list[Found]]) -> None:
+    whole = dataclasses.replace(CONFIG, tied_embeddings=case.tied).n_parameters
+    if case.kind == "ddp":
+        assert [each.cut for each in found[case]] == [whole] * case.processes
+    else:
+        norms = 5 * CONFIG.dim  # whole on each of those in the tensor dimension
+        shares = [each.cut for each in found[case]]
+        assert sum(shares) == whole + (case.tensor - 1) * norms
+        assert max(shares) < 1.2 * whole / case.processes
+
+
+def test_gradients_are_exchanged_after_the_last_part_of_a_step_only(found: dict[Case, list[Found]]) -> None:
+    early = [each.early for each in found[Case(4, "ddp")]]
+    assert len(set(early)) == 4
+    assert all(each.early is None for each in found[Case(4, "fsdp")])
+
+
+def test_parts_of_a_batch_are_all_of_it_and_padding_without_targets() -> None:
+    batch = Batch(torch.arange(10).reshape(5, 2), torch.arange(10).reshape(5, 2), torch.zeros(5, 2, dtype=torch.long))
+    parts = [batch.part(number, 3) for number in range(3)]
+    assert [part.inputs.shape for part in parts] == [(2, 2)] * 3
+    assert [part.n_targets for part in parts] == [4, 4, 2]
+    assert torch.cat([part.targets for part in parts])[:5].equal(batch.targets)
+    assert all(part.positions is not None and part.positions.shape == (2, 2) for part in parts)
+    assert batch.part(0, 1).inputs.equal(batch.inputs)
+
+
+@pytest.mark.parametrize(
+    ("size", "arguments", "message"),
+    [
+        (None, {"kind": "fsdp"}, "fsdp is for several processes; start them with torchrun"),
+        (None, {"tensor_parallel": 2}, "tensor parallelism is for several processes"),
+        ("4", {"tensor_parallel": 3}, "4 processes cannot stand in rows of 3"),
+        ("4", {"tensor_parallel": 0}, "over 0 processes"),
+        ("4", {"kind": "ddp", "tensor_parallel": 2}, "together with fsdp, not with ddp"),
+        ("two", {}, "WORLD_SIZE is 'two'"),
+    ],
+)
+def test_numbers_of_processes_that_do_not_fit_are_refused(
+    size: str | None, arguments: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Parallel, "_join", lambda self: None)
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    if size:
+        monkeypatch.setenv("WORLD_SIZE", size)
+    with pytest.raises(InputError, match=message), Parallel(**arguments):
+        pass
+
+
+@pytest.mark.parametrize("name", ["n_heads", "n_kv_heads", "hidden_dim"])
+def test_a_model_that_cannot_be_cut_is_refused(name: str) -> None:
+    sizes = {"n_heads": 6, "n_kv_heads": 6, "hidden_dim": 48, "head_dim": 8} | {name: 4 if name != "n_kv_heads" else 2}
+    if name == "n_heads":
+        sizes["n_kv_heads"] = 4
+    model = Transformer(dataclasses.replace(CONFIG, **sizes))
+    mesh: Any = types.SimpleNamespace(size=lambda: 3)
+    with pytest.raises(InputError, match=rf"{name} \(\d+\) is not divisible by 3"):
+        _cut_matrices(model, mesh)
