@@ -45,9 +45,9 @@ class Transformer(nn.Module):
         """Logits of the token that follows each of `ids`.
 
         ids: integers [batch, time]. With a cache, they continue the tokens it holds and are appended to it.
-        positions: integers [batch, time], where in its text each of `ids` stands, and -1 for padding, which may be
-            anywhere, is looked at by no token, and whose own logits mean nothing. By default, ids follow each other and
-            what the cache holds.
+        positions: integers [batch, time], where in its text each of `ids` stands. At each 0 another text begins, whose
+            tokens look at none of those before. -1 is for padding, which may be anywhere, is looked at by no token, and
+            whose own logits mean nothing. By default, ids follow each other and what the cache holds.
         Returns [batch, time, vocabulary], or [batch, 1, vocabulary] with `last_only`, in the dtype of the weights.
         Raises InputError where the positions go beyond the context.
         """
@@ -176,10 +176,13 @@ def causal_mask(count: int, end: int, device: torch.device) -> Tensor:
 
 
 def padded_mask(positions: Tensor, stored: Tensor) -> Tensor:
-    """bool [b, 1, t, s]: tokens at `positions` [b, t], the last of those `stored` [b, s], see what is no padding and no
-    later than they are. Each sees itself, padding too, so that no row is empty and no NaN arises."""
+    """bool [b, 1, t, s]: tokens at `positions` [b, t], the last of those `stored` [b, s], see what is no padding, of
+    their own text and no later than they are. Each sees itself, padding too, so that no row is empty and no NaN arises.
+    """
     count, end = positions.shape[1], stored.shape[1]
     visible = (stored[:, None] <= positions[:, :, None]) & (stored >= 0)[:, None]  # [b, 1, s], [b, t, 1] -> [b, t, s]
+    texts = (stored == 0).cumsum(1)  # [b, s], the number of the text that each belongs to
+    visible &= texts[:, None] == texts[:, end - count :, None]
     itself = torch.eye(count, end, dtype=torch.bool, device=stored.device).roll(end - count, dims=1)
     return (visible | itself)[:, None]
 

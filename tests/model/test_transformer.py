@@ -172,6 +172,26 @@ def test_a_row_of_a_ragged_batch_has_the_logits_that_it_has_alone(model: Transfo
         torch.testing.assert_close(without_cache[row][positions[row] >= 0], alone, atol=1e-5, rtol=1e-5)
 
 
+def test_texts_that_share_a_row_have_the_logits_and_the_gradients_that_they_have_alone(model: Transformer) -> None:
+    model = model.double()
+    generator = torch.Generator().manual_seed(2)
+    lengths, row = (20, 1, 33, 30), 100  # more than the context together
+    texts = [torch.randint(259, (length,), generator=generator) for length in lengths]
+    weights = [torch.randn(length, 259, generator=generator, dtype=torch.float64) for length in lengths]
+
+    def gradients(logits: list[torch.Tensor]) -> list[torch.Tensor]:
+        loss = sum((each * weight).sum() for each, weight in zip(logits, weights, strict=True))
+        return list(torch.autograd.grad(loss, list(model.parameters())))
+
+    alone = [model(text[None])[0] for text in texts]
+    padding = row - sum(lengths)
+    ids = torch.cat([torch.zeros(padding, dtype=torch.int64), *texts])[None]
+    positions = torch.cat([torch.full((padding,), -1), *map(torch.arange, lengths)])[None]
+    together = list(model(ids, positions=positions)[0, padding:].split(lengths))
+    for packed, expected in zip((*together, *gradients(together)), (*alone, *gradients(alone)), strict=True):
+        torch.testing.assert_close(packed, expected, rtol=1e-10, atol=1e-10)
+
+
 def test_the_last_logits_alone_are_the_last_of_all(model: Transformer) -> None:
     ids = torch.tensor([[1, 2, 3], [4, 5, 6]])
     last = model(ids, last_only=True)
