@@ -8,7 +8,7 @@ torch.Size([1, 3, 512])
 """
 
 from model.cache import KVCache
-from model.checkpoint import convert, load, save
+from model.checkpoint import convert, load, quantize, save
 from model.config import PRESETS, ModelConfig
 from model.generate import Completion, Completions, Generation, Session, complete, generate, generate_ids
 from model.native import NativeModel
@@ -31,5 +31,6 @@ __all__ = [
     "generate",
     "generate_ids",
     "load",
+    "quantize",
     "save",
 ]

@@ -22,6 +22,7 @@ from bpe.errors import InputError
 from model.checkpoint import adapter, gguf, huggingface, meta, native
 from model.checkpoint.assemble import EMBEDDINGS, Checkpoint, assemble, expected_shapes
 from model.checkpoint.companions import read_companions
+from model.checkpoint.quantizers import quantized
 from model.checkpoint.resize import resized
 from model.cpu import pack
 from model.native import NativeModel, kernels, refusal
@@ -30,7 +31,7 @@ from model.transformer import Transformer
 if TYPE_CHECKING:
     from bpe import Tokenizer
 
-__all__ = ["Backend", "Checkpoint", "backend_of", "convert", "format_of", "load", "open_checkpoint", "save"]
+__all__ = ["Backend", "Checkpoint", "backend_of", "convert", "format_of", "load", "open_checkpoint", "quantize", "save"]
 
 FORMATS: dict[str, ModuleType] = {
     "adapter": adapter, "gguf": gguf, "native": native, "meta": meta, "huggingface": huggingface,
@@ -91,6 +92,7 @@ def load(
     backend: Literal["torch"] = "torch",
     *,
     packed: bool = False,
+    quantize: str | None = None,
 ) -> tuple[Transformer, Tokenizer]: ...
 @overload
 def load(
@@ -100,6 +102,7 @@ def load(
     backend: Backend = "torch",
     *,
     packed: bool = False,
+    quantize: str | None = None,
 ) -> tuple[Transformer | NativeModel, Tokenizer]: ...
 def load(
     path: str | os.PathLike[str],
@@ -108,12 +111,14 @@ def load(
     backend: Backend = "torch",
     *,
     packed: bool = False,
+    quantize: str | None = None,
 ) -> tuple[Transformer | NativeModel, Tokenizer]:
     """The model and the tokenizer of a checkpoint: a known name, a file, or a directory; the format is found out.
 
     dtype: of the weights; None keeps that of the file, and takes bfloat16 for quantized weights.
     packed: lay the weights out for generation on the CPU, which takes a copy of mapped ones; the model can then not be
         trained. Elsewhere than on a CPU nothing changes.
+    quantize: q8_0, q6_k, q4_k, q4_1 or q4_0: the weights as this type holds them.
     backend: "torch" for a `Transformer`; "native" for a `NativeModel`, which generates from the weights as they are
         stored, on the CPU, with as many threads as torch has now; "auto" for the latter where that can be, see
         `backend_of`.
@@ -126,6 +131,8 @@ def load(
     from bpe.locate import locate
 
     checkpoint = open_checkpoint(locate(os.fspath(path)))
+    if quantize is not None:
+        checkpoint = quantized(checkpoint, quantize)
     tokenizer = Tokenizer.from_file(checkpoint.tokenizer)
     if tokenizer.n_vocab > checkpoint.config.vocab_size:
         raise InputError(
@@ -154,19 +161,37 @@ def save(
     tokenizer_file: a tokenizer's file, or the directory of a model whose tokenizer and chat template are to be taken.
     format: native, huggingface, meta or gguf; None: gguf for a path that ends so, else native.
     """
-    tokenizer = Path(tokenizer_file)
+    checkpoint = _checkpoint_of(model, Path(path), Path(tokenizer_file))
+    _writer(path, format, "native").write(checkpoint, Path(path))
+
+
+def quantize(model: Transformer, kind: str) -> NativeModel:
+    """The model with its weights quantized, for generation on the CPU; the given one stays as it is.
+
+    kind: q8_0, q6_k, q4_k, q4_1 or q4_0; `plan` in model.checkpoint.quantizers tells what each matrix gets.
+
+    Raises InputError for another kind, and for weights that are not finite or beyond its range; it names the tensor.
+
+    >>> from model import ModelConfig, Transformer
+    >>> model = Transformer(ModelConfig.preset("nano", vocab_size=512))
+    >>> quantize(model, "q8_0")(torch.tensor([[1, 2, 3]])).shape
+    torch.Size([1, 3, 512])
+    """
+    return NativeModel.of(quantized(_checkpoint_of(model, Path("the model"), Path()), kind))
+
+
+def _checkpoint_of(model: Transformer, source: Path, tokenizer: Path) -> Checkpoint:
     weights = {name: tensor.detach() for name, tensor in model.state_dict().items()}
     if expected_shapes(model.config).keys() - weights.keys():
-        raise InputError(f"{path}: a model that was packed for generation cannot be saved; load it without packed")
-    checkpoint = Checkpoint(
+        raise InputError(f"{source}: a model that was packed for generation cannot be saved; load it without packed")
+    return Checkpoint(
         config=model.config,
         dtype=weights[EMBEDDINGS].dtype,
-        source=Path(path),
+        source=source,
         tokenizer=tokenizer,
         tensors=lambda dtype: weights.items(),
         **(read_companions(tokenizer) if tokenizer.is_dir() else {}),
     )
-    _writer(path, format, "native").write(checkpoint, Path(path))
 
 
 def convert(
@@ -176,11 +201,13 @@ def convert(
     dtype: torch.dtype | None = None,
     progress: Callable[[int, int], None] | None = None,
     tokenizer: str | os.PathLike[str] | None = None,
+    quantize: str | None = None,
 ) -> None:
-    """Read a checkpoint and write it in another format, or in another dtype, tensor by tensor.
+    """Read a checkpoint and write it in another format, in another dtype, or quantized, tensor by tensor.
 
     format: native, huggingface, meta or gguf; None: gguf for a destination that ends so, else huggingface.
     dtype: of the weights; None keeps that of the source, and takes bfloat16 for quantized weights.
+    quantize: q8_0, q6_k, q4_k, q4_1 or q4_0, instead of a dtype; only GGUF holds these.
     progress: called with the number of tensors written and that of all.
     tokenizer: a tokenizer by file or name that the vocabulary is to grow into, see `model.checkpoint.resize`.
 
@@ -191,6 +218,10 @@ def convert(
 
     target = Path(os.path.abspath(destination))
     writer = _writer(target, format, "huggingface")
+    if quantize is not None and writer is not gguf:
+        raise InputError(f"{destination}: only GGUF holds quantized weights; give a name that ends in .gguf")
+    if quantize is not None and dtype is not None:
+        raise InputError(f"weights are either {quantize} or {dtype}; give one of them")
     empty = target.is_dir() and not any(target.iterdir())
     if os.path.lexists(target) and not empty:
         raise InputError(f"{destination}: something is there already; remove it, or give another name")
@@ -209,7 +240,10 @@ def convert(
 
     work = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part"))
     try:
-        changed = dataclasses.replace(checkpoint, dtype=dtype or checkpoint.dtype, tensors=tensors)
+        changed = dataclasses.replace(
+            checkpoint, dtype=dtype or checkpoint.dtype, tensors=tensors, kinds={}, rows=None, stored=""
+        )
+        changed = changed if quantize is None else quantized(changed, quantize)
         writer.write(changed, work / target.name)
         if empty:
             target.rmdir()

@@ -25,7 +25,10 @@ from model.config import ModelConfig
 from model.transformer import rope_frequencies
 
 DESCRIPTION = "a .gguf file"
-_FILE_TYPES = {torch.float32: ("F32", 0), torch.float16: ("F16", 1), torch.bfloat16: ("BF16", 32)}
+_KINDS = {dtype: kind for kind, dtype in PLAIN.items()}
+# llama.cpp's number of what most weights of a file are.
+_FILE_TYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q4_K": 14, "Q6_K": 18, "BF16": 32}
+_QUANTIZATION_VERSION = 2
 
 # --- names ---
 
@@ -329,42 +332,62 @@ def _release(container: Container, offset: int, begin: int, size: int) -> None:
 
 
 def write(checkpoint: Checkpoint, path: Path) -> None:
-    """Write a file that llama.cpp opens, one tensor in memory at a time. Norms and biases are float32."""
+    """Write a file that llama.cpp opens, one tensor in memory at a time.
+
+    Where the checkpoint has rows of its own types, these are written, else its dtype with norms and biases of float32.
+    """
     config = checkpoint.config
-    if checkpoint.dtype not in _FILE_TYPES:
-        known = ", ".join(map(str, _FILE_TYPES))
-        raise InputError(f"{path}: {checkpoint.dtype} cannot be written as GGUF; give one of {known}")
-    kind, file_type = _FILE_TYPES[checkpoint.dtype]
+    shapes = {name: tuple(shape) for name, shape in expected_shapes(config).items()}
+    kinds = checkpoint.kinds if checkpoint.rows is not None else _kinds(checkpoint, path, shapes)
+    tensors = {their_name(name): (shape, kinds[name]) for name, shape in shapes.items()}
+    if config.use_scaled_rope:
+        tensors[_ROPE_DIVISORS] = ((config.head_dim // 2,), "F32")
+    sizes: Counter[str] = Counter()
+    for name, shape in shapes.items():
+        sizes[kinds[name]] += math.prod(shape)
     metadata = {
         "general.architecture": _WRITTEN,
         "general.type": "model",
-        "general.file_type": file_type,
+        "general.file_type": _FILE_TYPES[sizes.most_common(1)[0][0]],
+        **({"general.quantization_version": _QUANTIZATION_VERSION} if checkpoint.rows is not None else {}),
         **_config_metadata(config),
         **_tokenizer_metadata(checkpoint),
     }
-    shapes = {their_name(name): tuple(shape) for name, shape in expected_shapes(config).items()}
-    tensors = {name: (shape, kind if len(shape) > 1 else "F32") for name, shape in shapes.items()}
-    if config.use_scaled_rope:
-        tensors[_ROPE_DIVISORS] = ((config.head_dim // 2,), "F32")
     header, places = lay_out(metadata, tensors)
     with replacing(path) as part, open(part, "wb") as file:
         file.write(header)
-        for name, tensor in _to_write(checkpoint):
-            info = places[name]
-            written = tensor.to(PLAIN[info.type])
-            if not torch.isfinite(written).all():
-                raise InputError(f"{checkpoint.source}: {name} holds numbers beyond the range of {written.dtype}")
-            file.seek(info.offset)
-            file.write(written.contiguous().flatten().view(torch.uint8).numpy().data)
+        for name, data in _to_write(checkpoint, kinds):
+            file.seek(places[name].offset)
+            file.write(data)
         end = max(info.offset + info.n_bytes for info in places.values())
         file.truncate(-(-end // 32) * 32)
 
 
-def _to_write(checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor]]:
-    for name, tensor in checked_tensors(checkpoint, torch.float32):
-        yield their_name(name), tensor
+def _kinds(checkpoint: Checkpoint, path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Mapping[str, str]:
+    if checkpoint.dtype not in _KINDS:
+        known = ", ".join(map(str, _KINDS))
+        raise InputError(f"{path}: {checkpoint.dtype} cannot be written as GGUF; give one of {known}")
+    return {name: _KINDS[checkpoint.dtype] if len(shape) > 1 else "F32" for name, shape in shapes.items()}
+
+
+def _to_write(checkpoint: Checkpoint, kinds: Mapping[str, str]) -> Iterator[tuple[str, memoryview]]:
+    if checkpoint.rows is not None:
+        for name, _, data in checkpoint.rows():
+            yield their_name(name), data
+    else:
+        for name, tensor in checked_tensors(checkpoint, torch.float32):
+            written = tensor.to(PLAIN[kinds[name]])
+            if not torch.isfinite(written).all():
+                raise InputError(
+                    f"{checkpoint.source}: {their_name(name)} holds numbers beyond the range of {written.dtype}"
+                )
+            yield their_name(name), _bytes(written)
     if checkpoint.config.use_scaled_rope:
-        yield _ROPE_DIVISORS, rope_divisors(checkpoint.config)
+        yield _ROPE_DIVISORS, _bytes(rope_divisors(checkpoint.config))
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    return tensor.contiguous().flatten().view(torch.uint8).numpy().data
 
 
 def _config_metadata(config: ModelConfig) -> dict[str, Any]:
