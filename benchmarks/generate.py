@@ -137,11 +137,7 @@ class LlamaCpp:
 
     def begin(self, texts: int, capacity: int) -> Read:
         api = self.api
-        parameters = api.llama_context_default_params()
-        parameters.n_ctx, parameters.n_batch, parameters.n_ubatch = texts * capacity, texts * LONG, 512
-        parameters.n_seq_max = texts
-        parameters.n_threads = parameters.n_threads_batch = self.job["threads"]
-        context = api.llama_init_from_model(self.model, parameters)
+        context = self._context(texts, capacity)
         batch = api.llama_batch_init(texts * LONG, 0, texts)
         read_so_far = 0
 
@@ -164,6 +160,30 @@ class LlamaCpp:
             return [int(self.numpy.argmax(row)) for row in rows]
 
         return read
+
+    def logits(self, ids: Sequence[int]) -> Any:
+        """Of what follows each id: float32 [ids, vocabulary]."""
+        api = self.api
+        context = self._context(1, len(ids))
+        batch = api.llama_batch_init(len(ids), 0, 1)
+        batch.n_tokens = len(ids)
+        for place, id in enumerate(ids):
+            batch.token[place], batch.pos[place], batch.logits[place] = id, place, True
+            batch.n_seq_id[place], batch.seq_id[place][0] = 1, 0
+        if api.llama_decode(context, batch):
+            raise RuntimeError("llama_decode failed")
+        rows = [api.llama_get_logits_ith(context, place) for place in range(len(ids))]
+        found = self.numpy.stack([self.numpy.ctypeslib.as_array(row, (self.vocabulary,)) for row in rows])
+        api.llama_batch_free(batch)
+        api.llama_free(context)
+        return found
+
+    def _context(self, texts: int, capacity: int) -> Any:
+        parameters = self.api.llama_context_default_params()
+        parameters.n_ctx, parameters.n_batch, parameters.n_ubatch = texts * capacity, texts * LONG, 512
+        parameters.n_seq_max = texts
+        parameters.n_threads = parameters.n_threads_batch = self.job["threads"]
+        return self.api.llama_init_from_model(self.model, parameters)
 
 
 def work(job: Mapping[str, Any]) -> dict[str, Any]:

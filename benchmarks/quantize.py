@@ -1,0 +1,236 @@
+"""What quantization costs and gains: each type of weights, computed with by our kernels and by llama.cpp.
+
+    python benchmarks/quantize.py smollm2                    # a name, or a checkpoint of any format
+    python benchmarks/quantize.py Llama-3.2-1B --types q8_0,q4_k --texts english.txt --tokens 4096 --json results.json
+
+The model is quantized to each type by `bpe convert`, and a held-out text read by: float32, which is PyTorch with the
+dequantized weights; native, our kernels; the same with keys and values in int8; and llama.cpp, from the same file, if
+it is installed. "as it is" is the given checkpoint, if it is a GGUF.
+
+How to read the table: bits are those of a weight, with scales, norms and embeddings; perplexity and bits per byte are
+of the text. "From float32" is how far logits are from those of float32 on the same dequantized weights, which is what
+the reader adds, and "from the original" from those of the given checkpoint in float32, which is what the type adds:
+the largest and the mean deviation, and at how many positions the likeliest token is the same. Tokens a second are those
+of one text that is written on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from common import ROOT, choice, introduce, number, run_worker, show, skip_rebuilding
+from generate import LlamaCpp
+
+TYPES = ("as it is", "q8_0", "q6_k", "q4_k", "q4_1", "q4_0")
+READERS = {"float32": "bpe-llama", "native": "bpe-llama", "native int8 cache": "bpe-llama",
+           "llama.cpp": "llama-cpp-python"}  # fmt: skip
+PROMPT = 64  # tokens read before writing is timed
+Logits = Callable[[Sequence[int]], Any]
+"""Reads ids, and gives the logits of what follows each: float32 [ids, vocabulary]."""
+
+
+# --- the worker: one type ---
+
+
+def readers(job: Mapping[str, Any]) -> dict[str, tuple[Logits, Callable[[], Callable[[int], None]] | None]]:
+    """By name: how logits are had, and how writing is begun, with a function that reads one id more."""
+    import torch
+
+    from model import load
+
+    float32, _ = load(job["file"], torch.float32)
+    native, _ = load(job["file"], backend="native")
+
+    def by_cache(dtype: Any) -> tuple[Logits, Callable[[], Callable[[int], None]]]:
+        def begin() -> Callable[[int], None]:
+            cache = native.new_cache(dtype=dtype, capacity=PROMPT + job["steps"])
+            native(torch.tensor([job["ids"][:PROMPT]]), cache, last_only=True)
+            return lambda id: native(torch.tensor([[id]]), cache, last_only=True)
+
+        return lambda ids: native(torch.tensor([ids]), native.new_cache(dtype=dtype))[0], begin
+
+    found: dict[str, Any] = {
+        "float32": (lambda ids: float32(torch.tensor([ids]))[0], None),
+        "native": by_cache(torch.float16),
+        "native int8 cache": by_cache(torch.int8),
+    }
+    if "llama.cpp" in job["readers"]:
+        peer = LlamaCpp({"path": job["file"], "threads": job["threads"]})
+        peer.open()
+
+        def begin() -> Callable[[int], None]:
+            read = peer.begin(1, PROMPT + job["steps"])
+            read([job["ids"][:PROMPT]])
+            return lambda id: read([[id]])
+
+        found["llama.cpp"] = lambda ids: torch.from_numpy(peer.logits(ids)), begin
+    return {name: found[name] for name in job["readers"]}
+
+
+def work(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the text in windows by all readers, and hold their logits against each other; then write."""
+    skip_rebuilding()
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    from model import load
+    from model.evaluate import windows
+
+    torch.set_num_threads(job["threads"])
+    with torch.inference_mode():
+        original, _ = load(job["original"], torch.float32)
+        all_readers = readers(job)
+        sums = {name: Sums() for name in all_readers}
+        count = 0
+        for window in windows(job["ids"], job["window"], job["window"] // 2):
+            ids, predicted = list(window.ids), window.predicted
+            count += predicted
+            targets = torch.tensor(ids[-predicted:])
+            expected = original(torch.tensor([ids[:-1]]))[0, -predicted:]
+            logits = {name: read(ids[:-1])[-predicted:] for name, (read, _) in all_readers.items()}
+            for name, own in logits.items():
+                sums[name].nats += float(cross_entropy(own, targets, reduction="sum"))
+                sums[name].add("from float32", own, logits["float32"])
+                sums[name].add("from the original", own, expected)
+        results = {name: own.results(count, job["bytes"]) for name, own in sums.items()}
+        torch.set_num_threads(1)  # or its threads spin in the way of the others
+        for name, (_, begin) in all_readers.items():
+            if begin is not None:
+                results[name]["tokens/s"] = 1 / median(timed(begin(), job["ids"][: job["steps"]]))
+    return results
+
+
+class Sums:
+    """What is added up over the positions of a text."""
+
+    def __init__(self) -> None:
+        self.nats = 0.0
+        self.largest: dict[str, float] = {}
+        self.means: dict[str, float] = {}
+        self.same: dict[str, int] = {}
+
+    def add(self, name: str, logits: Any, others: Any) -> None:
+        """Count how far logits are from others: [positions, vocabulary]."""
+        errors = (logits - others).abs()
+        self.largest[name] = max(self.largest.get(name, 0.0), float(errors.max()))
+        self.means[name] = self.means.get(name, 0.0) + float(errors.mean(-1).sum())
+        self.same[name] = self.same.get(name, 0) + int((logits.argmax(-1) == others.argmax(-1)).sum())
+
+    def results(self, count: int, size: int) -> dict[str, Any]:
+        """For so many positions, of a text of so many bytes."""
+        found: dict[str, Any] = {
+            "perplexity": math.exp(self.nats / count), "bits per byte": self.nats / math.log(2) / size
+        }  # fmt: skip
+        for name, largest in self.largest.items():
+            found[name] = {
+                "largest": largest, "mean": self.means[name] / count, "same id": self.same[name] / count
+            }  # fmt: skip
+        return found
+
+
+def timed(read: Callable[[int], None], ids: Iterable[int]) -> list[float]:
+    """Seconds for each id."""
+    seconds = []
+    for id in ids:
+        begin = time.perf_counter()
+        read(id)
+        seconds.append(time.perf_counter() - begin)
+    return seconds
+
+
+# --- the run ---
+
+
+def main() -> None:
+    """Quantize, read, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="a name or a checkpoint")
+    parser.add_argument("--types", type=choice(TYPES), default=list(TYPES))
+    parser.add_argument("--readers", type=choice(list(READERS)), default=list(READERS))
+    parser.add_argument("--texts", default=str(ROOT / "corpora" / "prose.txt"), help="a text that was not trained on")
+    parser.add_argument("--tokens", type=int, default=2048, help="of it")
+    parser.add_argument("--window", type=int, default=512, help="tokens that are read at once")
+    parser.add_argument("--steps", type=int, default=32, help="tokens that are written to measure the rate")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    machine, versions = introduce({READERS[reader]: READERS[reader] for reader in arguments.readers})
+    able = [reader for reader in arguments.readers if READERS[reader] in versions]
+    able = able if "float32" in able else ["float32", *able]
+
+    from bpe import Tokenizer
+    from bpe.locate import locate
+    from model.checkpoint import format_of
+
+    path = locate(arguments.model)
+    tokenizer = Tokenizer.from_file(path)
+    ids = tokenizer.encode_ordinary(Path(arguments.texts).read_text("utf-8"))[: arguments.tokens]
+    job = {
+        "original": str(path), "ids": ids, "bytes": len(tokenizer.decode_bytes(ids[1:])), "window": arguments.window,
+        "steps": min(arguments.steps, len(ids)), "threads": arguments.threads, "readers": able,
+    }  # fmt: skip
+    results: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as directory:
+        for kind in arguments.types:
+            show(kind)
+            file = path
+            if kind != "as it is":
+                from model.checkpoint import convert
+
+                file = Path(directory) / f"{kind}.gguf"
+                convert(path, file, quantize=kind)
+            elif format_of(path) != "gguf":
+                continue
+            results[kind] = sizes(file) | {
+                "readers": run_worker(__file__, {**job, "file": str(file)}, arguments.threads)
+            }
+            if file != path:
+                file.unlink()
+    show()
+    table(results)
+    if arguments.json:
+        found = {"machine": machine, "versions": versions, "model": arguments.model, "results": results}
+        arguments.json.write_text(json.dumps(found, indent=2))
+
+
+def sizes(file: Path) -> dict[str, float]:
+    """Megabytes of a GGUF, and the bits of a weight."""
+    from bpe.formats.gguf import Container
+
+    tensors = Container.open(file).tensors.values()
+    weights = sum(math.prod(tensor.shape) for tensor in tensors)
+    return {"MB": file.stat().st_size / 1e6, "bits": 8 * sum(tensor.n_bytes for tensor in tensors) / weights}
+
+
+def table(results: Mapping[str, Any]) -> None:
+    """A line for each type and reader."""
+    print(f"{'':33}{'MB':>6}{'bits':>6}{'perplexity':>12}{'bits/byte':>11}"
+          f"{'from float32':>28}{'from the original':>28}{'tokens/s':>10}")  # fmt: skip
+    for kind, found in results.items():
+        if "error" in found["readers"]:
+            print(f"{kind}: {found['readers']['error']}")
+            continue
+        for name, own in found["readers"].items():
+            distances = "".join(
+                f"{own[other]['largest']:>11.3f}{own[other]['mean']:>9.4f}{own[other]['same id']:>8.1%}"
+                for other in ("from float32", "from the original")
+            )
+            rate = number(own["tokens/s"]) if "tokens/s" in own else "-"
+            print(f"{kind + ', ' + name:33}{found['MB']:6.0f}{found['bits']:6.2f}{own['perplexity']:12.3f}"
+                  f"{own['bits per byte']:11.4f}{distances}{rate:>10}")  # fmt: skip
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--worker"]:
+        print(json.dumps(work(json.loads(sys.argv[2]))))
+    else:
+        main()
