@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from model import ModelConfig, Transformer
 from model.loss import IGNORED, Batch, Evaluation, cross_entropy_sum, evaluate
@@ -30,18 +32,89 @@ def test_the_loss_in_chunks_has_the_gradients_of_plain_cross_entropy(chunk_logit
         torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-4, atol=1e-5 * scale, msg=name)
 
 
+def test_the_gradients_of_the_loss_are_those_of_finite_differences() -> None:
+    model = Transformer(ModelConfig(dim=4, n_layers=1, n_heads=2, vocab_size=7)).double()
+    hidden = torch.randn(5, 4, dtype=torch.float64, requires_grad=True, generator=torch.Generator().manual_seed(0))
+    targets = torch.tensor([3, IGNORED, 0, 6, 3])
+
+    def loss(hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        assert weight is model.output.weight
+        return cross_entropy_sum(model, hidden, targets, chunk_logits=7 * 2)
+
+    assert torch.autograd.gradcheck(loss, (hidden, model.output.weight))
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_the_loss_over_many_classes_has_the_gradients_of_float64(autocast: bool) -> None:
+    """128,256 classes, Llama 3's, in chunks of two positions; the logits of the five are never there at once."""
+    config = ModelConfig(dim=8, n_layers=1, n_heads=2, vocab_size=128_256)
+    model = Transformer(config)
+    hidden = torch.randn(5, 8, generator=torch.Generator().manual_seed(0)) * 20
+    targets = torch.tensor([3, 128_255, IGNORED, 70_000, 3])
+    exact_hidden = hidden.double().requires_grad_()
+    exact_weight = model.output.weight.detach().double().requires_grad_()
+    exact = F.cross_entropy(exact_hidden @ exact_weight.t(), targets, reduction="sum", ignore_index=IGNORED)
+    (exact / 4).backward()
+
+    hidden.requires_grad_()
+    with LargestResult() as largest, torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        loss = cross_entropy_sum(model, hidden, targets, chunk_logits=128_256 * 2)
+        (loss / 4).backward()
+    assert largest.numbers == 128_256 * 8  # the weights and their gradients, not 128,256 * 5 * 2 and more
+    rounding = 2e-2 if autocast else 1e-5
+    torch.testing.assert_close(loss.double(), exact, rtol=rounding, atol=0)
+    for found, expected in ((hidden.grad, exact_hidden.grad), (model.output.weight.grad, exact_weight.grad)):
+        assert found.dtype == torch.float32
+        assert (found - expected).norm() <= rounding * expected.norm()
+
+
+class LargestResult(TorchDispatchMode):
+    """The most numbers that a tensor had which an operation gave."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, operation: Any, types: Any, arguments: Any = (), keywords: Any = None) -> Any:
+        result = operation(*arguments, **(keywords or {}))
+        if isinstance(result, torch.Tensor):
+            self.numbers = max(self.numbers, result.numel())
+        return result
+
+
 @pytest.mark.parametrize("grad", [False, True])
 def test_no_more_logits_exist_at_a_time_than_asked(grad: bool, model: Transformer) -> None:
+    ids = torch.zeros(2, 25, dtype=torch.long)
+    hidden = model.hidden(ids)
+    with torch.set_grad_enabled(grad), LargestResult() as largest:
+        loss = cross_entropy_sum(model, hidden, ids, chunk_logits=259 * 40)
+        if grad:
+            loss.backward()
+    assert largest.numbers == 259 * 40  # the weights have 259 * 32
+
+
+def test_a_head_that_is_more_than_its_weight_is_asked_twice_for_the_logits_of_a_chunk(model: Transformer) -> None:
+    ids = torch.randint(259, (2, 25), generator=torch.Generator().manual_seed(0))
+    cross_entropy_sum(model, model.hidden(ids), ids, chunk_logits=259 * 20).backward()
+    expected = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+    model.zero_grad()
     rows: list[int] = []
     model.output.register_forward_hook(lambda module, inputs, output: rows.append(output.shape[0]))
-    ids = torch.zeros(2, 25, dtype=torch.long)
-    with torch.set_grad_enabled(grad):
-        loss = cross_entropy_sum(model, model.hidden(ids), ids, chunk_logits=259 * 20)
+    loss = cross_entropy_sum(model, model.hidden(ids), ids, chunk_logits=259 * 20)
     assert rows == [20, 20, 10]
-    if grad:
-        loss.backward()
-        assert max(rows) == 20
-        assert sum(rows) == 100  # each once more for its gradients
+    loss.backward()
+    assert max(rows) == 20
+    assert sum(rows) == 100
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_a_head_that_does_not_learn_costs_no_gradient(model: Transformer) -> None:
+    model.requires_grad_(False)
+    hidden = torch.randn(6, 32, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    cross_entropy_sum(model, hidden, torch.arange(6)).backward()
+    assert model.output.weight.grad is None
+    expected = hidden.detach().requires_grad_()
+    F.cross_entropy(model.head(expected), torch.arange(6), reduction="sum").backward()
+    torch.testing.assert_close(hidden.grad, expected.grad)
 
 
 def test_the_loss_is_float32_under_autocast(model: Transformer) -> None:

@@ -1,0 +1,301 @@
+"""Training on a CPU beside transformers and a plain PyTorch model: the same weights and tokens, losses compared first.
+
+    python benchmarks/pretrain.py                                          # two vocabularies, two types, all peers
+    python benchmarks/pretrain.py --vocabularies 4096 --dtypes float32 --repeat 5 --threads 2 --json results.json
+
+How to read the table: a line is a peer with the type of its matrix products (bfloat16 is torch's autocast; weights,
+optimizer and loss are float32 throughout). Speed is tokens a second for whole steps: forward, backward, clipping,
+AdamW. Memory is the most that the process had less what it had after the imports: weights, gradients, optimizer and
+activations. Numbers in brackets are how many times ours with the same vocabulary, in its best type, is as fast (or as
+small). ``loss`` is the largest difference of a loss from that of the plain model in float32, over the first steps; more
+than --tolerance (ten times that in bfloat16) is marked, and such a peer is no measure of ours.
+
+The model has 6 layers, 6 heads and dim 288 unless --dim and --layers say otherwise, embeddings tied. Each run is a
+process of its own on --threads threads; the peers take turns, --repeat times, and medians are shown. A step's time is
+the median of --steps. Machines are noisy; look at the ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from common import choice, introduce, memory, number, reset_peak_memory, run_worker, show, skip_rebuilding
+
+PEERS = {"ours": "bpe-llama", "plain": "torch", "transformers": "transformers"}
+DTYPES = ("float32", "bfloat16")
+WARMUP = 3  # steps whose losses are compared, and which are not timed
+TOLERANCE = 1e-4  # nats for each token
+LEARNING_RATE = 1e-3
+
+# --- the worker: one peer ---
+
+
+def ours(config: Any, weights: Mapping[str, Any]) -> tuple[Any, Callable[[Any, Any], Any]]:
+    """The model and the loss of `bpe pretrain`."""
+    from model import Transformer
+    from model.loss import cross_entropy_sum
+    from model.memory import keep_freed_memory
+
+    keep_freed_memory()
+    model = Transformer(config)
+    model.load_state_dict(weights)
+
+    def loss(inputs: Any, targets: Any) -> Any:
+        return cross_entropy_sum(model, model.hidden(inputs), targets) / targets.numel()
+
+    return model, loss
+
+
+def plain(config: Any, weights: Mapping[str, Any]) -> tuple[Any, Callable[[Any, Any], Any]]:
+    """What one writes first: modules, scaled_dot_product_attention, and cross_entropy over all logits at once."""
+    import torch
+    import torch.nn.functional as F
+    from torch import Tensor, nn
+
+    width = config.head_dim
+    angles = torch.outer(torch.arange(config.max_seq_len), config.rope_theta ** (-torch.arange(0, width, 2) / width))
+    cosine, sine = angles.cos()[:, None], angles.sin()[:, None]  # [t, 1, d / 2]
+
+    def turn(x: Tensor) -> Tensor:
+        cos, sin = cosine[: x.shape[1]].to(x.dtype), sine[: x.shape[1]].to(x.dtype)
+        first, second = x.chunk(2, dim=-1)
+        return torch.cat((first * cos - second * sin, first * sin + second * cos), dim=-1)
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.qkv = nn.Linear(config.dim, (config.n_heads + 2 * config.n_kv_heads) * width, bias=False)
+            self.out = nn.Linear(config.n_heads * width, config.dim, bias=False)
+            self.gate = nn.Linear(config.dim, config.hidden_dim, bias=False)
+            self.up = nn.Linear(config.dim, config.hidden_dim, bias=False)
+            self.down = nn.Linear(config.hidden_dim, config.dim, bias=False)
+            self.norm1 = nn.RMSNorm(config.dim, config.norm_eps)
+            self.norm2 = nn.RMSNorm(config.dim, config.norm_eps)
+
+        def forward(self, x: Tensor) -> Tensor:
+            heads = [config.n_heads, config.n_kv_heads, config.n_kv_heads]
+            q, k, v = self.qkv(self.norm1(x)).unflatten(-1, (-1, width)).split(heads, dim=2)
+            q, k, v = turn(q).transpose(1, 2), turn(k).transpose(1, 2), v.transpose(1, 2)
+            grouped = config.n_heads != config.n_kv_heads
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
+            x = x + self.out(y.transpose(1, 2).flatten(2))
+            h = self.norm2(x)
+            return x + self.down(F.silu(self.gate(h)) * self.up(h))
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding = nn.Embedding(config.vocab_size, config.dim)
+            self.blocks = nn.ModuleList(Block() for _ in range(config.n_layers))
+            self.norm = nn.RMSNorm(config.dim, config.norm_eps)
+            self.head = nn.Linear(config.dim, config.vocab_size, bias=False)
+            if config.tied_embeddings:
+                self.head.weight = self.embedding.weight
+
+        def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
+            x = self.embedding(inputs)
+            for block in self.blocks:
+                x = block(x)
+            return F.cross_entropy(self.head(self.norm(x)).flatten(0, 1).float(), targets.flatten())
+
+    from model.checkpoint.huggingface import halved
+
+    def of_layer(layer: int) -> dict[str, Tensor]:
+        w = {name: weights[f"layers.{layer}.{name}.weight"] for name in LAYER}
+        rotated = [halved(w[f"attention.{name}"], width) for name in ("wq", "wk")]
+        named = {"qkv": torch.cat([*rotated, w["attention.wv"]]), "out": w["attention.wo"]}
+        named |= {"gate": w["feed_forward.w1"], "up": w["feed_forward.w3"], "down": w["feed_forward.w2"]}
+        return named | {"norm1": w["attention_norm"], "norm2": w["ffn_norm"]}
+
+    model = Model()
+    state = {f"blocks.{i}.{name}.weight": w for i in range(config.n_layers) for name, w in of_layer(i).items()}
+    state |= {"embedding.weight": weights["tok_embeddings.weight"], "norm.weight": weights["norm.weight"]}
+    model.load_state_dict(state | {"head.weight": weights["output.weight"]})
+    return model, model
+
+
+LAYER = (*(f"attention.{w}" for w in ("wq", "wk", "wv", "wo")), *(f"feed_forward.{w}" for w in ("w1", "w2", "w3")),
+         "attention_norm", "ffn_norm")  # fmt: skip
+
+
+def transformers(config: Any, weights: Mapping[str, Any]) -> tuple[Any, Callable[[Any, Any], Any]]:
+    """Hugging Face's Llama, with scaled_dot_product_attention."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from model.checkpoint.huggingface import config_json, halved, their_name
+
+    shape = config_json(config, torch.float32) | {"use_cache": False}
+    model = LlamaForCausalLM._from_config(LlamaConfig(**shape), attn_implementation="sdpa")
+    rotated = ("attention.wq.weight", "attention.wk.weight")
+    model.load_state_dict({
+        their_name(name): halved(weight, config.head_dim) if name.endswith(rotated) else weight
+        for name, weight in weights.items()
+    })  # fmt: skip
+
+    def loss(inputs: Any, targets: Any) -> Any:
+        return model(input_ids=inputs, labels=targets, shift_labels=targets.contiguous()).loss
+
+    return model.train(), loss
+
+
+def work(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Train some steps; the losses of the first, the seconds of each of the others, and the memory."""
+    skip_rebuilding()
+    import torch
+
+    from model import ModelConfig, Transformer
+
+    if job["peer"] == "transformers":
+        importlib.import_module("transformers.models.llama.modeling_llama")  # no memory of the model's
+    torch.set_num_threads(job["threads"])
+    config = ModelConfig(**job["config"])
+    first = torch.Generator().manual_seed(0)
+    # Few tokens are frequent, as in text: ids are drawn with the density 1 / (id + 1).
+    drawn = torch.rand(WARMUP + job["steps"], job["sequences"], job["length"] + 1, generator=first)
+    ids = (config.vocab_size**drawn - 1).long().clamp(0, config.vocab_size - 1)
+    imports = memory("VmRSS")
+    reset_peak_memory()
+    start = Transformer(config)
+    start.init_weights(first)
+    model, loss_of = {"ours": ours, "plain": plain, "transformers": transformers}[job["peer"]](
+        config, start.state_dict()
+    )
+    del start
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
+    losses, seconds, processor = [], [], []
+    for window in ids:
+        begin, begin_processor = time.perf_counter(), time.process_time()
+        autocast = torch.autocast("cpu", torch.bfloat16) if job["dtype"] == "bfloat16" else contextlib.nullcontext()
+        with autocast:
+            loss = loss_of(window[:, :-1], window[:, 1:])
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        losses.append(loss.item())
+        seconds.append(time.perf_counter() - begin)
+        processor.append(time.process_time() - begin_processor)
+    tokens = job["sequences"] * job["length"]
+    return {
+        "losses": losses[:WARMUP],
+        "speed": tokens / median(seconds[WARMUP:]),
+        "speed of a processor": tokens / median(processor[WARMUP:]),
+        "memory": memory("VmHWM") - imports,
+    }
+
+
+# --- the run ---
+
+
+def sizes(text: str) -> list[int]:
+    """Numbers separated by commas."""
+    return [int(size) for size in text.split(",")]
+
+
+def main() -> None:
+    """Take turns with the peers, and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peers", type=choice(list(PEERS)), default=list(PEERS))
+    parser.add_argument("--dtypes", type=choice(DTYPES), default=list(DTYPES))
+    parser.add_argument(
+        "--vocabularies", type=lambda text: [int(size) for size in text.split(",")], default=[4096, 32000]
+    )
+    parser.add_argument("--dim", type=int, default=288)
+    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--heads", type=int, default=6)
+    parser.add_argument("--sequences", type=int, default=8, help="in a batch")
+    parser.add_argument("--length", type=int, default=256, help="tokens of a sequence")
+    parser.add_argument("--steps", type=int, default=8, help="that are timed in a run")
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--tolerance", type=float, default=TOLERANCE, help="nats for each token")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    machine, versions = introduce({peer: PEERS[peer] for peer in arguments.peers})
+
+    results = {}
+    for vocabulary in arguments.vocabularies:
+        config = {"dim": arguments.dim, "n_layers": arguments.layers, "n_heads": arguments.heads}
+        config |= {"vocab_size": vocabulary, "max_seq_len": arguments.length, "tied_embeddings": True}
+        config |= {"rope_theta": 10000.0}
+        job = {"config": config, "sequences": arguments.sequences, "length": arguments.length}
+        job |= {"steps": arguments.steps, "threads": arguments.threads}
+        reference = run_worker(__file__, {**job, "peer": "plain", "dtype": "float32", "steps": 1}, arguments.threads)
+        if "error" in reference:
+            sys.exit(f"plain, float32: {reference['error']}")
+        runs: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        for turn in range(arguments.repeat):
+            for dtype in arguments.dtypes:
+                for peer in (peer for peer in arguments.peers if peer in versions):
+                    show(f"vocabulary of {vocabulary:,}, {turn + 1} of {arguments.repeat}: {peer} {dtype}")
+                    result = run_worker(__file__, {**job, "peer": peer, "dtype": dtype}, arguments.threads)
+                    runs.setdefault((peer, dtype), []).append(result)
+        show()
+        results[vocabulary] = summarize(runs, reference["losses"], arguments.tolerance)
+        table(vocabulary, results[vocabulary])
+    if arguments.json:
+        found = {"machine": machine, "versions": versions, "results": results}
+        arguments.json.write_text(json.dumps(found, indent=2))
+
+
+def summarize(
+    runs: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]], losses: Sequence[float], tolerance: float
+) -> list[dict[str, Any]]:
+    """For each peer and type the medians, the largest difference from `losses`, and whether that is rounding."""
+    rows = []
+    for (peer, dtype), measured in runs.items():
+        row: dict[str, Any] = {"peer": peer, "dtype": dtype, "runs": measured}
+        rows.append(row)
+        if errors := [run["error"] for run in measured if "error" in run]:
+            row["error"] = errors[0]
+            continue
+        pairs = [pair for run in measured for pair in zip(run["losses"], losses, strict=True)]
+        row["difference"] = max(abs(loss - expected) for loss, expected in pairs)
+        row["same"] = row["difference"] <= tolerance * (10 if dtype == "bfloat16" else 1)
+        for column in ("speed", "memory"):
+            row[column] = median(run[column] for run in measured)
+    return rows
+
+
+def table(vocabulary: int, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print the rows, with ratios to ours in its best type, and then the ratios to the best of the others."""
+    good = [row for row in rows if "error" not in row]
+    own = [row for row in good if row["peer"] == "ours" and row["same"]]
+    others = [row for row in good if row["peer"] != "ours" and row["same"]]
+    best = max(own, key=lambda row: float(row["speed"]), default=None)
+    print(f"\n{f'vocabulary of {vocabulary:,}':24}{'tokens/s':>18}{'memory, MB':>18}{'loss':>12}")
+    for row in rows:
+        name = f"{row['peer']} {row['dtype']}"
+        if "error" in row:
+            print(f"{name:24}  {row['error']}")
+            continue
+        speed, size = number(row["speed"]), number(row["memory"])
+        if best:
+            speed += f" ({best['speed'] / row['speed']:5.2f})"
+            size += f" ({row['memory'] / best['memory']:5.2f})"
+        print(f"{name:24}{speed:>18}{size:>18}{row['difference']:>11.1e}{' ' if row['same'] else '!'}")
+    if best and others:
+        fastest = max(others, key=lambda row: float(row["speed"]))
+        smallest = min(others, key=lambda row: float(row["memory"]))
+        print(
+            f"ours {best['dtype']}: {best['speed'] / fastest['speed']:.2f} times as fast as the fastest other "
+            f"({fastest['peer']} {fastest['dtype']}), with {best['memory'] / smallest['memory']:.2f} of the memory "
+            f"of the smallest ({smallest['peer']} {smallest['dtype']})"
+        )
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--worker"]:
+        print(json.dumps(work(json.loads(sys.argv[2]))))
+    else:
+        main()
