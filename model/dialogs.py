@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -214,30 +213,37 @@ def in_rows(order: Iterable[Any], lengths: Sequence[int], row_length: int) -> li
     return rows
 
 
-def batch_of(examples: Sequence[Dialog | Pair], packed: bool = True) -> Batch:
+def batch_of(rows: Sequence[Sequence[Dialog | Pair]], packed: bool = True) -> Batch:
     """The texts of examples, each read from its own beginning and without the others.
 
-    packed: all in one row, one after the other, whose positions begin anew with each; otherwise each in a row of its
-        own, filled up with ids that nothing looks at. Both give the same loss.
+    packed: the examples of a row stand in one row, and positions begin anew with each text; otherwise each text has a
+        row of its own. Both give the same loss. Rows are filled up with padding.
     """
-    texts = [dialog for example in examples for dialog in example.texts]
-    inputs, targets = zip(*map(_inputs_and_targets, texts), strict=True)
-    if packed:
-        positions = torch.cat([torch.arange(len(each)) for each in inputs])
-        return Batch(torch.cat(inputs)[None], torch.cat(targets)[None], positions[None])
-    pad = torch.nn.utils.rnn.pad_sequence
-    return Batch(pad([*inputs], batch_first=True), pad([*targets], batch_first=True, padding_value=IGNORED))
+    texts = [[_read(dialog) for example in row for dialog in example.texts] for row in rows]
+    filled = [torch.cat(row, dim=1) for row in texts] if packed else [text for row in texts for text in row]
+    longest = max(row.shape[1] for row in filled)
+    batch = torch.tensor((0, IGNORED, -1))[:, None, None].repeat(1, len(filled), longest)
+    for number, row in enumerate(filled):
+        batch[:, number, : row.shape[1]] = row
+    inputs, targets, positions = batch
+    return Batch(inputs, targets, positions if packed else None)
 
 
-def _inputs_and_targets(dialog: Dialog) -> tuple[Tensor, Tensor]:
-    ids: npt.NDArray[np.int64] = np.array(dialog.ids, np.int64)
-    return torch.from_numpy(ids[:-1]), torch.from_numpy(np.where(dialog.written[1:], ids[1:], IGNORED))
+def _read(dialog: Dialog) -> Tensor:
+    """Inputs, targets and positions: [3, tokens]."""
+    ids = torch.tensor(dialog.ids)
+    written = torch.tensor(dialog.written)
+    return torch.stack((ids[:-1], ids[1:].masked_fill(~written[1:], IGNORED), torch.arange(len(dialog))))
 
 
 def texts_of(batch: Batch) -> list[tuple[int, slice]]:
-    """Where the texts of a batch by `batch_of` are: row, and columns."""
+    """Where the texts of a batch by `batch_of` are, in its order: row and columns, which may have padding behind."""
     rows, columns = batch.inputs.shape
     if batch.positions is None:
         return [(row, slice(0, columns)) for row in range(rows)]
-    begins = [*torch.nonzero(batch.positions[0] == 0)[:, 0].tolist(), columns]
-    return [(0, slice(begin, end)) for begin, end in zip(begins, begins[1:], strict=False)]
+    places = torch.nonzero(batch.positions == 0).tolist()
+    following = [*places[1:], [rows, 0]]
+    return [
+        (row, slice(begin, end if row == next_row else columns))
+        for (row, begin), (next_row, end) in zip(places, following, strict=True)
+    ]

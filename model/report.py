@@ -41,9 +41,11 @@ class Progress:
         filled = round(width * share)
         self._draw("━" * filled + "─" * (width - filled) + tail)
 
-    def evaluation(self, step: int, loss: float, bits_per_byte: float, seconds: float) -> None:
+    def evaluation(self, step: int, loss: float, bits_per_byte: float | None, seconds: float) -> None:
         """Show the held-out loss: kept in the line on a terminal, on a line of its own elsewhere."""
-        self._evaluation = f"  held-out {loss:.3f} ({bits_per_byte:.3f} bits/byte)"
+        self._evaluation = f"  held-out {loss:.3f}"
+        if bits_per_byte is not None:
+            self._evaluation += f" ({bits_per_byte:.3f} bits/byte)"
         if not self.live:
             self.say(f"{_clock(seconds)}  step {step}{self._evaluation}")
 
@@ -107,7 +109,7 @@ class MetricsLog:
     def close(self) -> None:
         self._file.close()
 
-    def write(self, kind: str, progress: HowFar, **values: float | str) -> None:
+    def write(self, kind: str, progress: HowFar, **values: float | str | None) -> None:
         """Add a record."""
         place = {"kind": kind, "step": progress.step, "tokens": progress.tokens, "seconds": round(progress.elapsed, 3)}
         self._file.write(json.dumps(place | values) + "\n")
@@ -140,13 +142,16 @@ def plot_loss(records: list[dict[str, Any]], path: Path, title: str) -> None:
         axes.spines[side].set_visible(False)
     if evaluations:
         last = evaluations[-1]
-        # On the held-out text, nats per token and bits per byte differ by a constant factor: one curve, two scales.
-        factor = last["bits_per_byte"] / last["loss"]
-        bits = axes.secondary_yaxis("right", functions=(lambda y: y * factor, lambda y: y / factor))
-        bits.set_ylabel("held out, bits per byte", color=held_out_colour)
-        bits.tick_params(colors=held_out_colour)
+        shown = f"{last['loss']:.2f} nats"
+        if last["bits_per_byte"]:
+            # On the held-out text, nats per token and bits per byte differ by a constant factor: one curve, two scales.
+            factor = last["bits_per_byte"] / last["loss"]
+            bits = axes.secondary_yaxis("right", functions=(lambda y: y * factor, lambda y: y / factor))
+            bits.set_ylabel("held out, bits per byte", color=held_out_colour)
+            bits.tick_params(colors=held_out_colour)
+            shown += f", {last['bits_per_byte']:.2f} bits per byte"
         axes.annotate(
-            f"{last['loss']:.2f} nats, {last['bits_per_byte']:.2f} bits per byte",
+            shown,
             (at[-1], held_out[-1]),
             xytext=(-6, 10),
             textcoords="offset points",

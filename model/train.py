@@ -152,7 +152,8 @@ class TrainResult:
     """What came out of a run.
 
     steps, tokens, seconds: how far it went. held_out_loss (nats per token) and bits_per_byte: how good it became; None
-    when nothing is held out. already_finished: nothing was done, for an earlier call had finished the run.
+    when nothing is held out, and the latter when that is no text. already_finished: nothing was done, for an earlier
+    call had finished the run.
     """
 
     directory: Path
@@ -208,8 +209,9 @@ def train(
     def evaluation() -> Evaluation | None:
         measured, sample = training.evaluate()
         if measured is not None:
-            log.write("evaluation", training, loss=measured.loss, bits_per_byte=measured.bits_per_byte)
-            show.evaluation(training.step, measured.loss, measured.bits_per_byte, training.elapsed)
+            bits_per_byte = _bits_per_byte(measured)
+            log.write("evaluation", training, loss=measured.loss, bits_per_byte=bits_per_byte)
+            show.evaluation(training.step, measured.loss, bits_per_byte, training.elapsed)
         if sample is not None:
             log.write("sample", training, text=sample)
             show.sample(sample)
@@ -276,7 +278,7 @@ def train(
             seconds=round(training.elapsed, 3),
             train_loss=training.loss,
             held_out_loss=None if last is None else last.loss,
-            bits_per_byte=None if last is None else last.bits_per_byte,
+            bits_per_byte=None if last is None else _bits_per_byte(last),
         )
         outcome = {key: value for key, value in asdict(result).items() if key not in ("directory", "already_finished")}
         write_json(run / RUN, {"finished": True, "result": outcome, "settings": settings})
@@ -503,9 +505,16 @@ def _clear(run: Path) -> None:
         (run / name).unlink(missing_ok=True)
 
 
+def _bits_per_byte(measured: Evaluation) -> float | None:
+    """None where what is measured is no text."""
+    return measured.bits_per_byte if measured.bytes else None
+
+
 def _summary(result: TrainResult) -> str:
     text = f"{result.steps} steps, {result.tokens:,} tokens in {result.seconds:.0f} s"
     text += f", training loss {result.train_loss:.3f}"
     if result.held_out_loss is not None:
-        text += f", held-out loss {result.held_out_loss:.3f} ({result.bits_per_byte:.3f} bits per byte)"
+        text += f", held-out loss {result.held_out_loss:.3f}"
+    if result.bits_per_byte is not None:
+        text += f" ({result.bits_per_byte:.3f} bits per byte)"
     return text

@@ -53,7 +53,7 @@ def write(tmp_path: Path) -> Callable[..., Path]:
 
 def learned(dialog: Dialog) -> str:
     """The text of the tokens that are targets."""
-    batch = batch_of([dialog])
+    batch = batch_of([[dialog]])
     return TOKENIZER.decode([id for id in batch.targets[0].tolist() if id != IGNORED])
 
 
@@ -67,7 +67,7 @@ def test_exactly_what_the_assistant_wrote_is_learned_with_the_token_that_ends_it
     assert dialog.whole
     assert learned(dialog) == "Three.<|eot_id|>Two, <|eot_id|>?<|eot_id|>"
     assert [id for id, written in zip(dialog.ids, dialog.written, strict=True) if written].count(260) == 2
-    batch = batch_of([dialog])
+    batch = batch_of([[dialog]])
     assert batch.inputs[0].tolist() == dialog.ids[:-1]
     at = batch.targets[0] != IGNORED
     assert batch.targets[0][at].tolist() == [id for id, learn in zip(dialog.ids, dialog.written, strict=True) if learn]
@@ -178,7 +178,8 @@ def random_dialogs(count: int) -> list[Dialog]:
 
 def test_packed_and_padded_give_the_loss_of_each_dialog_alone(model: Transformer) -> None:
     model = model.double()
-    dialogs = random_dialogs(5)
+    dialogs = random_dialogs(7)
+    rows = [dialogs[:1], dialogs[1:4], dialogs[4:]]
     expected = torch.zeros(())
     for dialog in dialogs:
         logits = model(torch.tensor([dialog.ids]))[0].log_softmax(-1)
@@ -186,19 +187,20 @@ def test_packed_and_padded_give_the_loss_of_each_dialog_alone(model: Transformer
             if dialog.written[place]:
                 expected = expected - logits[place - 1, dialog.ids[place]]
     for packed in (True, False):
-        batch = batch_of(dialogs, packed)
+        batch = batch_of(rows, packed)
+        assert len(batch.inputs) == (3 if packed else 7)
         loss = next_token_loss(model, batch)
         torch.testing.assert_close(loss.double(), expected.double(), rtol=1e-6, atol=0)
         assert batch.n_targets == sum(sum(dialog.written[1:]) for dialog in dialogs)
         for (row, columns), dialog in zip(texts_of(batch), dialogs, strict=True):
             assert batch.inputs[row, columns][: len(dialog)].tolist() == dialog.ids[:-1]
-    assert batch_of(dialogs).n_tokens == sum(map(len, dialogs))
+    assert batch_of([dialogs]).n_tokens == sum(map(len, dialogs))  # without padding
 
 
 def test_both_texts_of_a_pair_are_in_one_batch_the_chosen_one_first() -> None:
     first, second = random_dialogs(2)
     for packed in (True, False):
-        batch = batch_of([Pair(first, second)], packed)
+        batch = batch_of([[Pair(first, second)]], packed)
         shown = [batch.inputs[row, columns].tolist() for row, columns in texts_of(batch)]
         assert [text[: len(each)] for text, each in zip(shown, (first, second), strict=True)] == [
             first.ids[:-1], second.ids[:-1],

@@ -1,0 +1,127 @@
+"""`bpe finetune`: what it leaves, and what it says when something is wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from bpe import Tokenizer
+from bpe.cli import cli
+from model import ModelConfig, Transformer, save
+
+NAMES = ("<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
+QUICK = ("--steps", "4", "--sequence-length", "64", "--threads", "1", "--eval-every", "2")
+
+
+def bpe(*arguments: str | Path, input: str | None = None) -> Result:
+    return CliRunner().invoke(cli, [str(argument) for argument in arguments], input=input)
+
+
+def dialog(question: str, answer: str) -> dict[str, object]:
+    return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a model, dialogs and preferences."""
+    directory = tmp_path_factory.mktemp("finetune")
+    tokenizer = Tokenizer(
+        "bytes",
+        pat_str="llama3",
+        mergeable_ranks={bytes([byte]): byte for byte in range(256)},
+        special_tokens={name: 256 + number for number, name in enumerate(NAMES)},
+    )
+    tokenizer.save(directory / "tokenizer.json")
+    torch.manual_seed(0)
+    shape = ModelConfig(dim=32, n_layers=1, n_heads=2, n_kv_heads=1, hidden_dim=48, vocab_size=264, max_seq_len=96)
+    save(directory / "base", Transformer(shape), directory / "tokenizer.json")
+    dialogs = [dialog(f"{count} {what}?", f"{count} x {what}") for count in range(4) for what in ("egg", "fig")]
+    (directory / "dialogs.jsonl").write_text("\n".join(map(json.dumps, dialogs)))
+    pairs = [{"prompt": f"{count}?", "chosen": f"{count}!", "rejected": f"{count + 1}!"} for count in range(5)]
+    (directory / "pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)))
+    return directory
+
+
+def test_an_adapter_is_a_model_to_talk_with_and_to_convert(place: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    options = (
+        "--lora",
+        "2",
+        "--lora-alpha",
+        "3",
+        "--lora-target",
+        "wq",
+        "--lora-target",
+        "w2",
+        "--lora-dropout",
+        "0.1",
+    )
+    result = bpe("finetune", place / "base", place / "dialogs.jsonl", "-o", run, *options, *QUICK)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == ""
+    assert "7 examples, " in result.stderr and "1 examples, " in result.stderr
+    assert "of 1 held-out dialogs exactly" in result.stderr
+    config = json.loads((run / "adapter_config.json").read_text())
+    assert (config["r"], config["lora_alpha"], config["lora_dropout"]) == (2, 3, 0.1)
+    assert config["target_modules"] == ["down_proj", "q_proj"]
+    assert config["base_model_name_or_path"] == str(place / "base")
+    chat = bpe("chat", run, "--max-tokens", "3", "--temperature", "0", "--threads", "1", input="1 egg?\n")
+    assert chat.exit_code == 0, chat.output
+    assert "format      adapter, weights in float32" in bpe("info", run).stdout
+    assert bpe("convert", run, tmp_path / "merged").exit_code == 0
+    again = bpe("finetune", place / "base", place / "dialogs.jsonl", "-o", run, *options, *QUICK)
+    assert again.exit_code == 0 and "finished already" in again.stderr
+    other = bpe("finetune", place / "base", place / "dialogs.jsonl", "-o", run, "--lora", "4", *QUICK)
+    assert other.exit_code == 1
+    assert "rank 2 -> 4" in other.stderr.splitlines()[-1]
+
+
+def test_all_of_a_model_or_what_is_preferred_is_learned(place: Path, tmp_path: Path) -> None:
+    held_out = ("--held-out", place / "dialogs.jsonl")
+    result = bpe("finetune", place / "base", place / "dialogs.jsonl", "-o", tmp_path / "all", *held_out, *QUICK)
+    assert result.exit_code == 0, result.output
+    assert "of 8 held-out dialogs exactly" in result.stderr
+    assert "format      native" in bpe("info", tmp_path / "all").stdout
+    options = ("--preferences", "--beta", "0.2", "--lora", "2", "--merge", "--padded")
+    result = bpe("finetune", tmp_path / "all", place / "pairs.jsonl", "-o", tmp_path / "polite", *options, *QUICK)
+    assert result.exit_code == 0, result.output
+    assert "held-out pairs moved to the chosen one" in result.stderr
+    assert "format      native" in bpe("info", tmp_path / "polite").stdout
+
+
+@pytest.mark.parametrize(
+    ("line", "options", "words"),
+    [
+        ("{", (), ("line 2 is not JSON",)),
+        (json.dumps(dialog("?", "!") | {"messages": [{"role": "owl", "content": ""}]}), (), ("line 2", "'owl'")),
+        (json.dumps({"messages": [{"role": "user", "content": "?"}]}), (), ("line 2", "no message of the assistant")),
+        ("", ("--sequence-length", "97"), ("sequence_length is 97", "context of the model holds 96")),
+        ("", ("--lora", "0"), ("rank of LoRA is 0",)),
+        ("", ("--lora", "4", "--lora-target", "q_proj"), ("q_proj", "wq, wk, wv, wo, w1, w2, w3")),
+        ("", ("--merge",), ("merge", "lora")),
+        ("", ("--held-out", "nowhere.jsonl"), ("nowhere.jsonl",)),
+        ("", ("--learning-rate", "-1"), ("learning_rate is -1.0; it must be positive",)),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line_and_nothing_is_written(
+    line: str, options: tuple[str, ...], words: tuple[str, ...], place: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data.jsonl"
+    data.write_text((place / "dialogs.jsonl").read_text().splitlines()[0] + "\n" + line + "\n")
+    result = bpe("finetune", place / "base", data, "-o", tmp_path / "run", "--steps", "1", *options)
+    assert result.exit_code == 1
+    (message,) = result.stderr.splitlines()
+    for word in words:
+        assert word in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_options_of_lora_need_its_rank(place: Path, tmp_path: Path) -> None:
+    data = place / "dialogs.jsonl"
+    result = bpe("finetune", place / "base", data, "-o", tmp_path / "run", "--lora-alpha", "8")
+    assert result.exit_code == 2
+    assert "are for --lora RANK" in result.stderr

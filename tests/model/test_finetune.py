@@ -1,0 +1,355 @@
+"""Fine-tuning on dialogs and preferences: what is learned, what is left, and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from bpe import Tokenizer
+from bpe.chat import Llama3Chat
+from bpe.errors import InputError
+from model import ModelConfig, Transformer, convert, generate_ids, load, save
+from model.checkpoint import format_of
+from model.dialogs import batch_of, read_pairs
+from model.finetune import FinetuneConfig, Preferences, Supervised, _Base, finetune, preference
+from model.lora import LoraConfig, add_lora
+from model.loss import next_token_loss
+from model.report import read_metrics
+from model.train import TrainConfig, TrainResult, _Training
+
+MakeModel = Callable[[ModelConfig], Transformer]
+NAMES = ("<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
+TOKENIZER = Tokenizer(
+    "bytes",
+    pat_str="llama3",
+    mergeable_ranks={bytes([byte]): byte for byte in range(256)},
+    special_tokens={name: 256 + number for number, name in enumerate(NAMES)},
+)
+CHAT = Llama3Chat(TOKENIZER)
+ANSWERS = {"2 eggs": "EGG x2", "5 figs": "FIG x5", "3 nuts": "NUT x3", "7 figs": "FIG x7", "9 eggs": "EGG x9"}
+LORA = LoraConfig(4, dropout=0.1)
+QUICK: dict[str, Any] = {"steps": 6, "batch_tokens": 128, "sequence_length": 64, "learning_rate": 1e-3, "eval_every": 4}
+
+
+@pytest.fixture
+def base(config: ModelConfig, make_model: MakeModel, tmp_path: Path) -> Path:
+    """A model that knows nothing, with the special tokens of Llama 3's chat format."""
+    TOKENIZER.save(tmp_path / "tokenizer.json")
+    model = make_model(dataclasses.replace(config, vocab_size=264, max_seq_len=96))
+    save(tmp_path / "base", model, tmp_path / "tokenizer.json")
+    return tmp_path / "base"
+
+
+def lines(path: Path, *records: dict[str, Any]) -> Path:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+@pytest.fixture
+def dialogs(tmp_path: Path) -> Path:
+    return lines(
+        tmp_path / "dialogs.jsonl",
+        *({"messages": [{"role": "user", "content": q}, {"role": "assistant", "content": a}]}
+          for q, a in ANSWERS.items()),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    answers = [*ANSWERS.values()]
+    return lines(
+        tmp_path / "pairs.jsonl",
+        *({"prompt": question, "chosen": answer, "rejected": answers[number - 1].lower()}
+          for number, (question, answer) in enumerate(ANSWERS.items())),
+    )  # fmt: skip
+
+
+def tune(
+    base: Path, data: Path, run: Path, config: FinetuneConfig | None = None, **settings: Any
+) -> tuple[TrainResult, str]:
+    """The result of a run, and what was said meanwhile."""
+    said = io.StringIO()
+    result = finetune(base, [data], run, config, progress=said, **{**QUICK, **settings})
+    return result, said.getvalue()
+
+
+def losses(run: Path) -> list[tuple[int, float]]:
+    return [(record["step"], record["loss"]) for record in read_metrics(run / "metrics.jsonl") if "loss" in record]
+
+
+def answer(model: Transformer, question: str) -> str:
+    ids = CHAT.encode([{"role": "user", "content": question}])
+    return TOKENIZER.decode([*generate_ids(model, ids, max_tokens=20, temperature=0, end_ids=CHAT.end_ids)])
+
+
+def logits(model: Transformer) -> Tensor:
+    with torch.inference_mode():
+        return model(torch.randint(261, (2, 40), generator=torch.Generator().manual_seed(1)))
+
+
+@pytest.mark.parametrize("lora", [None, LoraConfig(16)], ids=["all of the model", "LoRA"])
+def test_a_model_learns_to_answer_exactly(lora: LoraConfig | None, base: Path, dialogs: Path, tmp_path: Path) -> None:
+    config = FinetuneConfig(lora=lora, held_out=[dialogs])
+    quick = {"steps": 40 if lora is None else 60, "learning_rate": 1e-2, "batch_tokens": 256, "eval_every": 100}
+    result, said = tune(base, dialogs, tmp_path / "run", config, **quick)
+    assert "5 examples, " in said
+    assert "0 of 5 held-out dialogs exactly" in said
+    assert "5 of 5 held-out dialogs exactly; 'EGG x2' for 'EGG x2'" in said
+    assert result.held_out_loss is not None and result.held_out_loss < 0.3
+    assert result.bits_per_byte is not None
+    model, tokenizer = load(tmp_path / "run")
+    assert {question: answer(model, question) for question in ANSWERS} == ANSWERS
+    assert tokenizer.special_tokens == TOKENIZER.special_tokens
+    assert format_of(tmp_path / "run") == ("native" if lora is None else "adapter")
+    assert {"metrics.jsonl", "loss.png", "run.json"} <= {path.name for path in (tmp_path / "run").iterdir()}
+
+
+def test_the_model_that_was_given_stays_as_it_is(base: Path, dialogs: Path, tmp_path: Path) -> None:
+    before = {path.name: path.read_bytes() for path in base.iterdir()}
+    tune(base, dialogs, tmp_path / "run")
+    assert {path.name: path.read_bytes() for path in base.iterdir()} == before
+    assert not torch.equal(logits(load(tmp_path / "run")[0]), logits(load(base)[0]))
+
+
+def test_only_the_adapter_is_in_checkpoints(base: Path, dialogs: Path, tmp_path: Path) -> None:
+    from safetensors import safe_open
+
+    tune(base, dialogs, tmp_path / "run", FinetuneConfig(lora=LORA))
+    (*_, newest) = sorted((tmp_path / "run" / "checkpoints").glob("step-*"))
+    names = []
+    for file in newest.glob("*.safetensors"):
+        with safe_open(file, framework="pt") as tensors:
+            names += tensors.keys()
+    assert len(names) == 4 * 14 * 2  # the weight and three numbers of the optimizer, of 2 x 7 matrices, in 2 layers
+    assert all("lora_" in name for name in names)
+
+
+def test_packed_and_padded_runs_have_the_same_losses(base: Path, dialogs: Path, tmp_path: Path) -> None:
+    for packed in (True, False):
+        tune(base, dialogs, tmp_path / f"{packed}", FinetuneConfig(packed=packed, held_out=0.2))
+    for (step, one), (same_step, other) in zip(losses(tmp_path / "True"), losses(tmp_path / "False"), strict=True):
+        assert (step, one) == (same_step, pytest.approx(other, rel=1e-4))
+
+
+def test_the_loss_of_a_step_is_that_of_all_that_the_assistant_says(base: Path, dialogs: Path, tmp_path: Path) -> None:
+    task = Supervised(_Base(base, tmp_path / "run", FinetuneConfig()), [dialogs], TrainConfig(steps=1, **{
+        name: value for name, value in QUICK.items() if name != "steps"
+    }))  # fmt: skip
+    model = task.model()
+    (batch,) = task.batch(0)
+    torch.testing.assert_close(task.loss(model, batch), next_token_loss(model, batch), rtol=1e-5, atol=0)
+    assert task.describe(0).startswith(f"{dialogs}: line ")
+
+
+@pytest.mark.parametrize("lora", [None, LORA], ids=["all of the model", "LoRA"])
+def test_an_interrupted_run_goes_on_to_the_same_result_bit_for_bit(
+    lora: LoraConfig | None, base: Path, dialogs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = FinetuneConfig(lora=lora)
+    tune(base, dialogs, tmp_path / "whole", config)
+    make_step = _Training.make_step
+
+    def interrupted(self: _Training, share: float) -> dict[str, float]:
+        if self.step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return make_step(self, share)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(_Training, "make_step", interrupted)
+        tune(base, dialogs, tmp_path / "halves", config)
+    _, said = tune(base, dialogs, tmp_path / "halves", config)
+    assert "going on after step 3" in said
+    assert losses(tmp_path / "halves") == losses(tmp_path / "whole")
+    name = "model.safetensors" if lora is None else "adapter_model.safetensors"
+    assert (tmp_path / "halves" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+    # The same run is not gone on with from other weights, on other data, or to another end.
+    with torch.no_grad():
+        model, _ = load(base)
+        model.norm.weight[0] += 1
+    shutil.move(base, tmp_path / "before")
+    save(base, model, tmp_path / "tokenizer.json")
+    with pytest.raises(InputError, match=r"made with other settings \(the weights\)"):
+        tune(base, dialogs, tmp_path / "halves", config)
+    shutil.rmtree(base)
+    shutil.move(tmp_path / "before", base)
+    with pytest.raises(InputError, match=r"packed True -> False"):
+        tune(base, dialogs, tmp_path / "halves", FinetuneConfig(lora=lora, packed=False))
+    lines(dialogs, *(json.loads(line) for line in dialogs.read_text().splitlines()[1:]))
+    with pytest.raises(InputError, match=r"the data"):
+        tune(base, dialogs, tmp_path / "halves", config)
+
+
+@pytest.mark.parametrize("format", ["native", "gguf"])
+def test_a_merged_model_is_what_base_and_adapter_make(format: str, base: Path, dialogs: Path, tmp_path: Path) -> None:
+    given = tmp_path / ("given.gguf" if format == "gguf" else "given")
+    convert(base, given, format)
+    tune(given, dialogs, tmp_path / "apart", FinetuneConfig(lora=LORA))
+    tune(given, dialogs, tmp_path / "merged", FinetuneConfig(lora=LORA, merge=True))
+    assert format_of(tmp_path / "merged") == ("native" if format == "native" else "huggingface")
+    one, other = (load(tmp_path / name)[0] for name in ("apart", "merged"))
+    torch.testing.assert_close(logits(one), logits(other), rtol=0, atol=1e-5)
+    assert not torch.equal(logits(one), logits(load(given)[0]))
+
+
+def test_products_in_bfloat16_learn_about_the_same(base: Path, dialogs: Path, tmp_path: Path) -> None:
+    for dtype in ("float32", "bfloat16"):
+        tune(base, dialogs, tmp_path / dtype, FinetuneConfig(held_out=[dialogs]), dtype=dtype, steps=2)
+    for (_, one), (_, other) in zip(losses(tmp_path / "float32"), losses(tmp_path / "bfloat16"), strict=True):
+        assert other == pytest.approx(one, rel=0.02)
+
+
+def test_epochs_are_counted_in_examples(base: Path, dialogs: Path, tmp_path: Path) -> None:
+    settings = {**QUICK, "batch_tokens": 64, "steps": None}
+    result = finetune(base, [dialogs], tmp_path / "run", FinetuneConfig(held_out=0.2, epochs=2), progress=io.StringIO(),
+                      **settings)  # fmt: skip
+    assert result.steps == 8  # of 4 dialogs, none of which leaves room for another in 64 tokens
+
+
+# --- preferences ---
+
+
+def preferences_of(base: Path, pairs: Path, tmp_path: Path, **config: Any) -> Preferences:
+    settings = TrainConfig(steps=1, batch_tokens=256, sequence_length=64, dtype="float32")
+    return Preferences(_Base(base, tmp_path / "run", FinetuneConfig(beta=0.3, **config)), [pairs], settings)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_the_loss_of_preferences_is_that_of_the_formula_in_float64(
+    packed: bool, base: Path, pairs: Path, tmp_path: Path
+) -> None:
+    task = preferences_of(base, pairs, tmp_path, held_out=0.0, packed=packed)
+    model = task.model()
+    (batch,) = task.batch(0)
+    assert batch.n_targets == 4  # as many as 256 tokens hold
+    torch.testing.assert_close(task.loss(model, batch), 4 * torch.tensor(2.0).log())
+    reference = load(base, torch.float64)[0]
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():  # away from the reference
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+    loss = task.loss(model, batch).double()
+
+    def log_probability(model: Transformer, question: str, answer: str) -> Tensor:
+        said = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+        ids, written = CHAT.encode_with_mask(said)
+        log_probabilities = model(torch.tensor([ids]))[0].log_softmax(-1)
+        return sum((log_probabilities[i - 1, ids[i]] for i in range(1, len(ids)) if written[i]), torch.zeros(()))
+
+    expected = torch.zeros((), dtype=torch.float64)
+    model = model.double()
+    records = [json.loads(line) for line in pairs.read_text().splitlines()]
+    for number in (int(place.rpartition(" ")[2]) - 1 for place in task.describe(0).split(", ")):
+        prompt, chosen, rejected = (records[number][key] for key in ("prompt", "chosen", "rejected"))
+        gained = [
+            log_probability(each, prompt, chosen) - log_probability(each, prompt, rejected)
+            for each in (model, reference)
+        ]
+        expected = expected - torch.log(torch.sigmoid(0.3 * (gained[0] - gained[1])))
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_gradient_is_that_of_both_texts(base: Path, pairs: Path, tmp_path: Path) -> None:
+    task = preferences_of(base, pairs, tmp_path, held_out=0.0)
+    model = task.model().double()
+    (batch,) = task.batch(0)
+    task.loss(model, batch).backward()
+    gradient = model.layers[0].attention.wq.weight.grad
+    assert gradient is not None
+    # At the start it is that of -beta / 2 times what is preferred, since the sigmoid is a half there.
+    rows = [[task.train[index] for index in row] for row in task.rows(0)]
+    (expected,) = torch.autograd.grad(
+        -0.15 * preference(model, batch_of(rows)).sum(), [model.layers[0].attention.wq.weight]
+    )
+    torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("lora", [None, LoraConfig(8)], ids=["all of the model", "LoRA"])
+def test_a_model_moves_to_what_is_preferred(lora: LoraConfig | None, base: Path, pairs: Path, tmp_path: Path) -> None:
+    config = FinetuneConfig(lora=lora, beta=0.1, held_out=[pairs])
+    result, said = tune(base, pairs, tmp_path / "run", config, steps=20, learning_rate=5e-3)
+    assert "0 of 5 held-out pairs moved to the chosen one, by 0.000 nats on average" in said
+    assert "5 of 5 held-out pairs moved to the chosen one" in said
+    assert losses(tmp_path / "run")[0] == (0, pytest.approx(0.6931, abs=1e-4))
+    assert result.held_out_loss is not None and result.held_out_loss < 0.6
+    assert result.bits_per_byte is None
+    assert "inf" not in said and "bits" not in said
+    read = read_pairs([pairs], CHAT, 64)
+    before, after = (preference(load(path)[0], batch_of([read])) for path in (base, tmp_path / "run"))
+    assert bool((after > before).all())
+
+
+# --- what is refused ---
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"merge": True}, "merge adds what LoRA has learned to the model; give lora, too"),
+        ({"beta": 0.0}, "beta is 0.0; it must be positive"),
+        ({"held_out": 1.0}, "held_out is 1.0; it is a share"),
+        ({"epochs": float("inf")}, "epochs is inf; it must be positive"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        FinetuneConfig(**settings)
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_written(base: Path, dialogs: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(InputError, match="sequence_length is 200, and the context of the model holds 96"):
+        tune(base, dialogs, run, sequence_length=200)
+    with pytest.raises(InputError, match="the model is there that is to be fine-tuned; give the run another"):
+        tune(base, dialogs, base)
+    with pytest.raises(InputError, match="dialogs.jsonl: line 1: its first 20 tokens hold nothing of the assistant's"):
+        tune(base, dialogs, run, sequence_length=20, batch_tokens=20)
+    with pytest.raises(InputError, match="no such file"):
+        tune(base, tmp_path / "nowhere.jsonl", run)
+    (tmp_path / "empty.jsonl").touch()
+    with pytest.raises(InputError, match="there is nothing to train on"):
+        tune(base, tmp_path / "empty.jsonl", run)
+    assert not run.exists()
+    tune(base, dialogs, run, FinetuneConfig(lora=LORA))
+    with pytest.raises(InputError, match="an adapter cannot have another on top; merge the new one, or this"):
+        tune(run, dialogs, tmp_path / "second", FinetuneConfig(lora=LORA))
+    tune(run, dialogs, tmp_path / "second", FinetuneConfig(lora=LORA, merge=True))
+    assert format_of(tmp_path / "second") == "huggingface"
+
+
+def test_a_dialog_that_is_cut_is_named(base: Path, dialogs: Path, tmp_path: Path) -> None:
+    _, said = tune(base, dialogs, tmp_path / "run", sequence_length=32, batch_tokens=32)
+    assert f"{dialogs}: line 1 and 4 more: longer than 32 tokens (sequence_length); the rest is not read" in said
+    _, said = tune(base, dialogs, tmp_path / "other")
+    assert "longer" not in said
+
+
+def test_a_learning_rate_that_explodes_is_said_and_the_base_can_be_had_again(
+    base: Path, dialogs: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="restart with a learning_rate below 1e.30") as raised:
+        tune(base, dialogs, tmp_path / "run", FinetuneConfig(lora=LORA), learning_rate=1e30, steps=20)
+    assert "\n" not in str(raised.value)
+    said = io.StringIO()
+    finetune(base, [dialogs], tmp_path / "run", FinetuneConfig(lora=LORA), restart=True, progress=said, **QUICK)
+    assert torch.isfinite(logits(load(tmp_path / "run")[0])).all()
+
+
+def test_dropout_is_drawn_anew_in_each_step(base: Path) -> None:
+    model, _ = load(base)
+    add_lora(model, LoraConfig(4, dropout=0.5))
+    with torch.no_grad():
+        model.layers[0].attention.wq.lora_b.normal_()
+    x = torch.tensor([[1, 2, 3]])
+    assert not torch.equal(model(x), model(x))
