@@ -15,6 +15,7 @@ import click
 
 if TYPE_CHECKING:
     from bpe import Tokenizer
+    from bpe.shards import Progress as ShardsProgress
     from bpe.trainer import Progress, Step, Trained
     from model.chat import Conversation
 
@@ -747,36 +748,57 @@ def _tokenizer_info(tokenizer: Tokenizer) -> list[tuple[str, str]]:
 @tokenizer_option
 @click.option("-o", "--output", required=True, metavar="DIR", help="The directory to write the shards into.")
 @click.option("--held-out", type=float, default=0.05, metavar="SHARE", help="Share of documents kept from training.")
+@click.option("--shard-tokens", type=_size, default="64M", metavar="N", help="Tokens in a shard at most.")
+@click.option("--bos/--no-bos", default=True, help="Begin each document with <|begin_of_text|>.")
+@click.option("--eos/--no-eos", default=True, help="End each document with <|end_of_text|>.")
+@click.option("--seed", type=int, default=0, metavar="N", help="Of the choice of documents that are held out.")
 @click.option("--separator", metavar="STRING", help="Where this stands in a file, a new document begins.")
-@click.option("--field", default="text", metavar="KEY", help="The key of the text in .jsonl files.")
-@click.option("--exclude", multiple=True, metavar="GLOB", help="Leave out files and directories of this name; repeat.")
+@click.option("--field", default="text", metavar="NAME", help="Key of the text in .jsonl, column in .parquet.")
+@click.option(
+    "--errors",
+    type=click.Choice(["keep", "replace", "ignore", "strict"]),
+    default="keep",
+    help="What to do with bytes that are not UTF-8.",
+)
+@exclude_option
+@click.option("--threads", type=int, metavar="N", help="Threads that encode.  [default: all processors]")
 @examples(
     "bpe shards corpora --separator '<|end_of_text|>' -t my.json -o data",
     "bpe shards stories.jsonl.gz --field story -t llama3 -o data",
+    "bpe shards 'web/*.parquet' -t llama3 -o web-shards --held-out 0.001 --no-bos",
 )
 def shards(
     corpus: Sequence[str],
     name: str,
     output: str,
-    held_out: float,
     separator: str | None,
     field: str,
+    errors: str,
     exclude: Sequence[str],
+    **options: Any,
 ) -> None:
-    """Encode documents into token shards, which `bpe pretrain` reads."""
+    """Encode documents into token shards, which `bpe pretrain` reads.
+
+    The corpus is files, directories, globs, or - for stdin, as for `bpe train`. Work that was interrupted goes on when
+    the command is given again, and leaves the same files.
+    """
     from bpe import Tokenizer
-    from bpe.corpus import documents
     from bpe.locate import locate
-    from bpe.shards import write_shards
+    from bpe.shards import Corpus, write_shards
+
+    status = Status()
+
+    def show(progress: ShardsProgress) -> None:
+        status.show(f"encoding  {progress.bytes / 1e6:,.1f} MB in {progress.documents:,} documents")
 
     path = locate(name)
-    stream = documents(corpus, separator=separator, field=field, exclude=exclude)
-    written = write_shards(stream, Tokenizer.from_file(path), output, tokenizer_file=path, held_out=held_out)
+    sources = Corpus(corpus, field, separator, errors, exclude)
+    written = write_shards(sources, Tokenizer.from_file(path), output, tokenizer_file=path, progress=show, **options)
     parts = [
         f"{written.document_count(split):,} documents, {written.token_count(split):,} tokens, {label}"
         for split, label in (("train", "to train on"), ("held_out", "held out"))
     ]
-    click.echo(f"{output}: {'; '.join(parts)}", err=True)
+    status.done(f"{output}: {'; '.join(parts)}")
 
 
 @cli.command()

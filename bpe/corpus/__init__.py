@@ -85,7 +85,7 @@ def read_corpus(
 
     Args:
         errors: what becomes of bytes that are not UTF-8: "replace" (U+FFFD, as Python's decoder does), "ignore", or
-            "strict", which refuses them. The reader's `invalid` tells what there was.
+            "strict", which refuses them. The reader's `invalid` tells what there was. "keep" does not look at them.
         cut: of a text, how much of it, in bytes, can be counted apart whatever follows, and 0 if nothing can. With it
             a long document is handed out in pieces; without, each is handed out whole, and has to fit in memory.
         weights: one for each source. Neighbouring sources of one weight share batches, which matters where each file
@@ -99,8 +99,8 @@ def read_corpus(
         InputError: now or while reading, as `documents`; or the corpus is not that of `start`.
         OSError: a file that cannot be read.
     """
-    if errors not in ("replace", "ignore", "strict"):
-        raise InputError(f"errors is {errors!r}; it must be 'replace', 'ignore' or 'strict'")
+    if errors not in ("replace", "ignore", "strict", "keep"):
+        raise InputError(f"errors is {errors!r}; it must be 'replace', 'ignore', 'strict' or 'keep'")
     listed = list(_listed(sources))
     if weights is not None and len(weights) != len(listed):
         raise InputError(f"there are {len(weights)} weights for {len(listed)} sources")

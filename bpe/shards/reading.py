@@ -1,0 +1,191 @@
+"""A directory of shards, opened."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import InputError
+from .layout import FORMAT, INDEX, SHARD_FILE, SPLITS, TOKEN_BYTES, TRAIN, VERSION, WORK, Ids, sha256_of
+
+
+class Shard(NamedTuple):
+    """One shard, memory-mapped."""
+
+    name: str
+    """Of the file with the ids."""
+    ids: Ids
+    offsets: npt.NDArray[np.int64]
+    """[documents + 1]; document i is ``ids[offsets[i]:offsets[i + 1]]``."""
+    sha256: str
+    """Of the file with the ids, as the index has it."""
+    documents_name: str
+    documents_sha256: str
+
+
+class Shards:
+    """A shard directory, memory-mapped: opening it reads little, whatever its size.
+
+    directory, tokenizer_path: where it lies, and where its copy of the tokenizer lies.
+    n_vocab, bos_id, eos_id, dtype: what the ids are.
+    held_out, seed: what documents were held out by.
+    token_bytes: uint32 [n_vocab], how many bytes of text each id stands for; 0 for special tokens.
+    fingerprint: a hash of the index; other documents, another split or another tokenizer give another one. Where the
+        documents came from makes no difference.
+    corpus: what the index says of that: how sources were read, and of each its counts, its hash and its files.
+
+    Raises InputError where a file is missing, or does not fit the index. `check` reads all ids as well.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str]) -> None:
+        self.directory = Path(directory)
+        path = self.directory / INDEX
+        try:
+            raw = path.read_bytes()
+        except OSError as error:
+            unfinished = (self.directory / WORK).is_dir()
+            remedy = "the call that wrote it was interrupted, repeat it" if unfinished else "write the shards anew"
+            raise InputError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
+        try:
+            index = json.loads(raw)
+            if index["format"] != FORMAT or index["version"] != VERSION:
+                raise InputError(
+                    f"{path}: {index['format']!r} version {index['version']!r}; expected {FORMAT!r} version {VERSION}"
+                )
+            self._read(index)
+            self.fingerprint = _fingerprint(index)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+            if isinstance(error, InputError):
+                raise
+            problem = error if type(error) is ValueError else repr(error)
+            raise InputError(f"{path}: not an index of token shards ({problem}); write the shards anew") from None
+        self.token_bytes = self._map(TOKEN_BYTES, np.dtype("<u4"), self.n_vocab)
+        self._shards = {split: [self._open(shard) for shard in shards] for split, shards in self._listed.items()}
+        if not self.tokenizer_path.is_file():
+            raise InputError(f"{self.tokenizer_path}: missing; the shards cannot be decoded without their tokenizer")
+        if sha256_of(self.tokenizer_path) != self.tokenizer_sha256:
+            raise InputError(
+                f"{self.tokenizer_path}: not the tokenizer that these shards were written with; write them anew"
+            )
+
+    def _read(self, index: dict[str, Any]) -> None:
+        """Take what the index says, if it can be."""
+        self.n_vocab = _count(index["n_vocab"])
+        self.dtype = np.dtype({"uint16": "<u2", "uint32": "<u4"}[index["dtype"]])
+        self.bos_id, self.eos_id = (
+            None if index[name] is None else _count(index[name], below=self.n_vocab) for name in ("bos_id", "eos_id")
+        )
+        self.seed, self.held_out = _count(index["seed"], below=1 << 64), float(index["held_out"])
+        self.tokenizer_sha256 = str(index["tokenizer_sha256"])
+        # Only names, so that an index cannot point outside of its directory.
+        self.tokenizer_path = self.directory / _name(index["tokenizer_file"])
+        self.corpus: dict[str, Any] = dict(index["corpus"])
+        self._splits = {
+            split: {key: _count(index["splits"][split][key]) for key in ("tokens", "documents", "bytes")}
+            for split in SPLITS
+        }
+        self._listed: dict[str, list[dict[str, Any]]] = {split: index["splits"][split]["shards"] for split in SPLITS}
+        for split, shards in self._listed.items():
+            for key, total in self._splits[split].items():
+                if sum(_count(shard[key]) for shard in shards) != total:
+                    raise ValueError(f"the {key} of {split} are not those of its shards")
+            for name in (shard[key] for shard in shards for key in ("file", "documents_file")):
+                if not SHARD_FILE.fullmatch(name):
+                    raise ValueError(f"{name!r} is no name of a shard")
+
+    def _open(self, shard: dict[str, Any]) -> Shard:
+        ids = self._map(shard["file"], self.dtype, shard["tokens"])
+        offsets = self._map(shard["documents_file"], np.dtype("<i8"), shard["documents"] + 1)
+        return Shard(shard["file"], ids, offsets, shard["sha256"], shard["documents_file"], shard["documents_sha256"])
+
+    def _map(self, name: str, dtype: np.dtype[Any], count: int) -> npt.NDArray[Any]:
+        path = self.directory / name
+        expected = count * dtype.itemsize
+        try:
+            size = path.stat().st_size
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror}); write the shards anew") from None
+        if size != expected:
+            raise InputError(
+                f"{path}: {size:,} bytes, where the index says {expected:,}; it is truncated or was replaced, "
+                "write the shards anew"
+            )
+        return np.memmap(path, dtype, "r") if count else np.empty(0, dtype)
+
+    def tokens(self, split: str = TRAIN) -> list[Ids]:
+        """The ids of each shard of "train" or "held_out", as read-only views of the files."""
+        return [shard.ids for shard in self.shards(split)]
+
+    def shards(self, split: str = TRAIN) -> list[Shard]:
+        """The shards of a split: ids, and where each document begins."""
+        self._known(split)
+        return list(self._shards[split])
+
+    def documents(self, split: str = TRAIN) -> Iterator[Ids]:
+        """The ids of each document of a split, with the tokens that begin and end it."""
+        for shard in self.shards(split):
+            for start, end in itertools.pairwise(shard.offsets.tolist()):
+                yield shard.ids[start:end]
+
+    def token_count(self, split: str = TRAIN) -> int:
+        """How many tokens a split has."""
+        return int(self._known(split)["tokens"])
+
+    def document_count(self, split: str = TRAIN) -> int:
+        """How many documents a split has."""
+        return int(self._known(split)["documents"])
+
+    def byte_count(self, split: str = TRAIN) -> int:
+        """How many bytes of text a split was made from."""
+        return int(self._known(split)["bytes"])
+
+    def check(self) -> None:
+        """Read everything once; raises InputError for an id beyond the vocabulary and for documents out of order."""
+        for shard in itertools.chain(*self._shards.values()):
+            for start in range(0, len(shard.ids), _CHECKED):
+                ids = shard.ids[start : start + _CHECKED]
+                if int(ids.max()) >= self.n_vocab:
+                    position = int(np.argmax(ids >= self.n_vocab))
+                    document = int(np.searchsorted(shard.offsets, start + position, side="right")) - 1
+                    raise InputError(
+                        f"{self.directory / shard.name}: token {start + position} is {ids[position]}, in document"
+                        f" {document}, beyond the vocabulary of {self.n_vocab}; write the shards anew"
+                    )
+            offsets = shard.offsets
+            if offsets[0] != 0 or offsets[-1] != len(shard.ids) or bool((offsets[1:] < offsets[:-1]).any()):
+                raise InputError(
+                    f"{self.directory / shard.documents_name}: its documents are out of order; write the shards anew"
+                )
+
+    def _known(self, split: str) -> dict[str, Any]:
+        if split not in self._splits:
+            raise InputError(f"there is no split {split!r}; the splits are {', '.join(self._splits)}")
+        return self._splits[split]
+
+
+_CHECKED = 1 << 22  # ids at once: what is looked at need not fit in memory
+
+
+def _count(value: Any, below: int = 1 << 63) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < below:
+        raise ValueError(f"{value!r} is no count below {below}")
+    return value
+
+
+def _name(value: Any) -> str:
+    if not isinstance(value, str) or value != Path(value).name or value in ("", "..") or "\0" in value:
+        raise ValueError(f"{value!r} is no name of a file")
+    return value
+
+
+def _fingerprint(index: dict[str, Any]) -> str:
+    content = {key: value for key, value in index.items() if key != "corpus"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,392 @@
+"""Documents -> shards."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from ..corpus import Batch, Position, Reader, Source, Text
+from ..errors import InputError
+from ..files import write_atomically
+from .block import Block
+from .layout import (
+    BOS_TOKEN,
+    EOS_TOKEN,
+    FORMAT,
+    HELD_OUT,
+    INDEX,
+    SHARD_FILE,
+    SPLITS,
+    TOKEN_BYTES,
+    TRAIN,
+    VERSION,
+    WORK,
+    sha256_of,
+)
+from .reading import Shards
+from .sources import Corpus, Tally, digests_of, sizes_of
+from .split import Split, places
+from .work import STATE, GrowingShards, Work
+
+SAVE_EVERY = 5.0  # seconds: what an interruption may cost
+
+StrPath = str | os.PathLike[str]
+
+
+class ShardTokenizer(Protocol):
+    """What writing shards needs of a tokenizer."""
+
+    @property
+    def n_vocab(self) -> int: ...
+    @property
+    def special_tokens_set(self) -> set[str]: ...
+    def encode_single_token(self, text_or_bytes: str | bytes, /) -> int: ...
+    def decode_single_token_bytes(self, token: int, /) -> bytes: ...
+    def encode_flat(
+        self, texts: list[bytes | str], /, *, num_threads: int | None = None
+    ) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]: ...
+
+
+class Progress(NamedTuple):
+    """How far writing is."""
+
+    documents: int
+    bytes: int
+    """Of text."""
+    read: int
+    """Bytes of the files, as they are on disk."""
+    total: int | None
+    """How many there are; None if that is not known."""
+
+
+def write_shards(
+    documents: Iterable[bytes | str] | Corpus,
+    tokenizer: ShardTokenizer,
+    directory: StrPath,
+    *,
+    tokenizer_file: StrPath,
+    shard_tokens: int = 1 << 26,
+    held_out: float = 0.05,
+    bos: bool = True,
+    eos: bool = True,
+    seed: int = 0,
+    threads: int | None = None,
+    batch_bytes: int | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> Shards:
+    """Encode documents and write them as shards; returns the directory, opened.
+
+    Each document becomes <|begin_of_text|>, its ids as ordinary text, <|end_of_text|>, where the tokenizer has these
+    tokens and `bos` and `eos` want them. Empty documents are passed over.
+
+    What an interrupted call has begun, the same call goes on with, from the last batch that was saved, a few seconds
+    before at most, to the same files. Until all is written, it stands in `directory` / "work", and shards that are
+    there already stay as they are; then they are replaced.
+
+    The files depend on the documents, the tokenizer and the options before `threads`, and on nothing else. A document
+    is in memory as a whole, with its ids; beside that, a few batches are.
+
+    Args:
+        documents: str or bytes each; or a Corpus, which names files and how to read them.
+        tokenizer_file: the file `tokenizer` was read from; copied, so that the shards say how to decode them.
+        shard_tokens: a shard holds whole documents and at most so many tokens; a longer document has one of its own.
+        held_out: the share of documents kept from training. A hash of its bytes and of `seed` decides for each document
+            alone, so it stays on its side when others come and go. If that leaves a side empty, the document whose hash
+            is nearest to it changes sides; a single document is cut near its end instead.
+        threads: that encode. By default as many as there are processors.
+        batch_bytes: how much text is encoded at once, about.
+        progress: called after each batch.
+
+    Raises:
+        InputError: an argument out of range; no documents; a corpus that cannot be read, or is not the one that was
+            begun with, or other options than those; something else in the directory.
+        OSError: a file that cannot be read; no space left. What was saved is still there to go on from.
+    """
+    for name, value, problem in (
+        ("shard_tokens", shard_tokens, "positive" if shard_tokens <= 0 else ""),
+        ("held_out", held_out, "" if 0 <= held_out < 1 else "at least 0 and below 1"),
+        ("seed", seed, "" if 0 <= seed < 1 << 64 else "between 0 and 2**64 - 1"),
+        ("threads", threads, "positive" if threads is not None and threads <= 0 else ""),
+        ("batch_bytes", batch_bytes, "positive" if batch_bytes is not None and batch_bytes <= 0 else ""),
+    ):
+        if problem:
+            raise InputError(f"{name} is {value}; it must be {problem}")
+    tokenizer_file, directory = Path(tokenizer_file), Path(directory)
+    if not tokenizer_file.is_file():
+        raise InputError(f"{tokenizer_file}: there is no such tokenizer file")
+    if tokenizer_file.name in (INDEX, TOKEN_BYTES, WORK) or SHARD_FILE.fullmatch(tokenizer_file.name):
+        raise InputError(f"{tokenizer_file}: shards have a file of this name themselves; rename it")
+    if isinstance(documents, (str, os.PathLike)):
+        documents = Corpus(documents)
+    corpus = documents if isinstance(documents, Corpus) else Corpus([cast(Source, documents)])
+
+    # 1. See what there is: nothing, work to go on with, or complete shards.
+    specials = {text: tokenizer.encode_single_token(text) for text in tokenizer.special_tokens_set}
+    settings = _Settings(
+        tokenizer.n_vocab,
+        specials.get(BOS_TOKEN) if bos else None,
+        specials.get(EOS_TOKEN) if eos else None,
+        tokenizer_file.name,
+        sha256_of(tokenizer_file),
+        shard_tokens,
+        held_out,
+        seed,
+    )
+    work = Work(directory, settings._asdict())
+    if work.is_done:
+        return Shards(directory)
+    sources = corpus.listed()
+    state = work.state
+    try:
+        reader = corpus.reader(sources, state["position"] if state else None, batch_bytes)
+    except InputError as error:
+        raise InputError(f"{error} ({work.path} holds what was begun)") if state else error from None
+    token_bytes = _token_bytes(tokenizer, set(specials.values()))
+    writer = _Writer(work, settings, [_describe(source) for source in sources], token_bytes)
+
+    # 2. Encode batch after batch; meanwhile, another thread writes the one before.
+    encode = tokenizer.encode_flat if threads is None else partial(tokenizer.encode_flat, num_threads=threads)
+    documents_done, bytes_done = writer.documents, writer.size
+    try:
+        if not writer.is_complete:
+            with ThreadPoolExecutor(1) as other_thread:
+                written: Future[None] | None = None
+                for batch in reader:
+                    texts = [text for text in batch.texts if len(text)]
+                    encoded = encode(cast(list[bytes | str], texts))  # views of memory do as well
+                    if written is not None:
+                        written.result()
+                    written = other_thread.submit(writer.add, batch, texts, *encoded)
+                    documents_done, bytes_done = documents_done + len(texts), bytes_done + batch.size
+                    if progress is not None:
+                        progress(Progress(documents_done, bytes_done, batch.read, reader.total))
+                    del batch, texts, encoded
+                if written is not None:
+                    written.result()
+            writer.finish()
+    except KeyboardInterrupt:
+        writer.save_whole()
+        raise
+    finally:
+        writer.close()
+
+    # 3. Tell what there is, and put it in its place.
+    _write(work.path / TOKEN_BYTES, token_bytes.astype("<u4").tobytes())
+    _write(work.path / tokenizer_file.name, tokenizer_file.read_bytes())
+    _write(work.path / INDEX, (json.dumps(writer.index(corpus, reader), indent=2) + "\n").encode())
+    work.publish()
+    return Shards(directory)
+
+
+class _Settings(NamedTuple):
+    """What must be equal for work to be the same work; and the index has it."""
+
+    n_vocab: int
+    bos_id: int | None
+    eos_id: int | None
+    tokenizer_file: str
+    tokenizer_sha256: str
+    shard_tokens: int
+    held_out: float
+    seed: int
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype("<u2" if self.n_vocab <= 1 << 16 else "<u4")
+
+
+class _Writer:
+    """Batches of ids, on their way into shards."""
+
+    def __init__(
+        self, work: Work, settings: _Settings, sources: list[str | None], token_bytes: npt.NDArray[np.uint32]
+    ) -> None:
+        self._work, self._settings, self._sources = work, settings, sources
+        self._token_bytes = token_bytes
+        self._saved = time.monotonic()
+        self._position: Position | None = None
+        self._split = Split(settings.held_out)
+        self._waiting: Block | None = None
+        self._tallies: dict[int, Tally] = {}
+        self.is_complete = False
+        """Whether all documents were added, by this writer or the one that it goes on from."""
+        self._is_whole = False  # whether all of the last batch was added, and nothing of another one
+        self._waiting_file = ""
+        state = work.state or {}
+        try:
+            self._restore(state)
+        except (KeyError, TypeError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{work.path}: is damaged ({error!r}); remove it to begin anew") from None
+        work.clear(but=self._files)
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        splits = state.get("splits", {})
+        self._shards = {
+            split: GrowingShards(
+                self._work.path, split, self._settings.dtype, self._settings.shard_tokens, splits.get(split)
+            )
+            for split in SPLITS
+        }
+        if not state:
+            return
+        self.is_complete, self._position = state["complete"], state["position"]
+        self._tallies = {int(source): Tally.from_state(tally) for source, tally in state["sources"].items()}
+        self._split = Split(self._settings.held_out, state["empty"], state["waiting"])
+        if state["waiting"] is not None:
+            self._waiting_file = Path(state["waiting_file"]).name
+            ids = np.fromfile(self._work.path / self._waiting_file, self._settings.dtype)
+            size = np.array([state["waiting_bytes"]], np.int64)
+            self._waiting = Block(ids, np.array([0, len(ids)], np.int64), size)
+
+    @property
+    def documents(self) -> int:
+        return sum(tally.documents for tally in self._tallies.values())
+
+    @property
+    def size(self) -> int:
+        return sum(tally.size for tally in self._tallies.values())
+
+    @property
+    def _files(self) -> list[str]:
+        names = [name for shards in self._shards.values() for name in shards.files]
+        return [*names, self._waiting_file]
+
+    def add(self, batch: Batch, texts: list[Text], ids: npt.NDArray[np.uint32], offsets: npt.NDArray[np.int64]) -> None:
+        """Write a batch; every few seconds, make sure that it can be gone on from there."""
+        self._is_whole = False
+        digests, sizes = digests_of(texts), sizes_of(texts)
+        settings = self._settings
+        block = Block.of(ids, offsets, sizes, settings.dtype, settings.bos_id, settings.eos_id)
+        sides = self._split.add(places(digests, settings.seed))
+        if self._waiting is not None:
+            block = Block.joined([self._waiting, block])
+        for split, rows in sides.rows.items():
+            self._shards[split].add(block.take(rows))
+        self._waiting = None if sides.waiting is None else block.take(np.array([sides.waiting]))
+        self._tallies.setdefault(batch.source, Tally()).add(digests, int(sizes.sum()))
+        self._position = batch.position
+        self._is_whole = True
+        if time.monotonic() - self._saved >= SAVE_EVERY:
+            self.save()
+
+    def save(self) -> None:
+        """Put all on disk, with the place in the corpus that it reaches to."""
+        splits = {split: shards.save() for split, shards in self._shards.items()}
+        before, self._waiting_file = self._waiting_file, ""
+        if self._waiting is not None:
+            self._waiting_file = f"waiting-{self.documents}.bin"  # not that of the state before, which is still needed
+            _write(self._work.path / self._waiting_file, self._waiting.ids.tobytes())
+        self._work.save(
+            complete=self.is_complete,
+            position=self._position,
+            splits=splits,
+            sources={str(source): tally.state for source, tally in self._tallies.items()},
+            empty=self._split.empty,
+            waiting=None if self._waiting is None else self._split.waiting,
+            waiting_file=self._waiting_file,
+            waiting_bytes=0 if self._waiting is None else int(self._waiting.bytes[0]),
+        )
+        if before and before != self._waiting_file:
+            (self._work.path / before).unlink(missing_ok=True)
+        self._saved = time.monotonic()
+
+    def save_whole(self) -> None:
+        """The same, unless a batch was begun and not finished."""
+        if self._is_whole:
+            self.save()
+
+    def finish(self) -> None:
+        """The last batch was added."""
+        self._is_whole = False
+        if self._split.empty:
+            raise InputError("there is no document to write; the sources are empty")
+        if self._waiting is not None:
+            if self.documents > 1:
+                self._shards[self._split.side_of_last()].add(self._waiting)
+            else:
+                self._add_cut(self._waiting)
+            self._waiting = None
+        for shards in self._shards.values():
+            shards.finish()
+        self.is_complete = True
+        self.save()
+
+    def _add_cut(self, block: Block) -> None:
+        """Of a single document, the end is held out."""
+        count = len(block.ids)
+        kept = count - max(2, round(self._settings.held_out * count))  # two tokens make one prediction
+        if kept < 2:
+            raise InputError(f"the only document has {count} tokens; that is too little to train on")
+        held_out_bytes = self._token_bytes[block.ids[kept:]].sum(keepdims=True, dtype=np.int64)
+        for split, ids, size in (
+            (TRAIN, block.ids[:kept], block.bytes - held_out_bytes),
+            (HELD_OUT, block.ids[kept:], held_out_bytes),
+        ):
+            self._shards[split].add(Block(ids, np.array([0, len(ids)], np.int64), size))
+
+    def close(self) -> None:
+        """Let go of the files; where nothing was saved, nothing is left."""
+        for shards in self._shards.values():
+            shards.abandon()
+        if not (self._work.path / STATE).exists():
+            self._work.remove()
+
+    def index(self, corpus: Corpus, reader: Reader) -> dict[str, Any]:
+        """What is there."""
+        files: dict[int, list[dict[str, Any]]] = {}
+        for feed in reader.fingerprint["sources"]:
+            if "path" in feed:
+                files.setdefault(feed["source"], []).append({"path": feed["path"], "size": feed["size"]})
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "dtype": self._settings.dtype.name,
+            **self._settings._asdict(),
+            "splits": {split: shards.summary() for split, shards in self._shards.items()},
+            "corpus": {
+                "field": corpus.field,
+                "separator": corpus.separator,
+                "errors": corpus.errors,
+                "exclude": list(corpus.exclude),
+                "sources": [
+                    {
+                        "source": name,
+                        **self._tallies.get(number, Tally()).summary(),
+                        "files": files.get(number, []),
+                    }
+                    for number, name in enumerate(self._sources)
+                ],
+            },
+        }
+
+
+def _describe(source: Source) -> str | None:
+    """The path of a source that can be read again by it."""
+    name = os.fspath(source) if isinstance(source, (str, os.PathLike)) else None
+    return None if name == "-" else name
+
+
+def _token_bytes(tokenizer: ShardTokenizer, special_ids: set[int]) -> npt.NDArray[np.uint32]:
+    lengths = np.zeros(tokenizer.n_vocab, np.uint32)
+    for token in range(tokenizer.n_vocab):
+        if token not in special_ids:
+            with suppress(KeyError):  # a vocabulary may have gaps
+                lengths[token] = len(tokenizer.decode_single_token_bytes(token))
+    return lengths
+
+
+def _write(path: Path, data: bytes) -> None:
+    with write_atomically(path) as file:
+        file.write(data)

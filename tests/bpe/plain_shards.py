@@ -1,0 +1,84 @@
+"""What shards are, written as plainly as can be: the reference of the tests."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+
+
+class ByteTokenizer:
+    """Bytes, two special tokens, and as many unused ids as asked for."""
+
+    special_tokens_set = frozenset(("<|begin_of_text|>", "<|end_of_text|>"))
+
+    def __init__(self, n_vocab: int = 258) -> None:
+        self.n_vocab = n_vocab
+        self.batches = 0
+
+    def encode_single_token(self, text_or_bytes: str | bytes) -> int:
+        return {"<|begin_of_text|>": self.n_vocab - 2, "<|end_of_text|>": self.n_vocab - 1}[str(text_or_bytes)]
+
+    def decode_single_token_bytes(self, token: int) -> bytes:
+        if token >= 256:
+            raise KeyError(token)
+        return bytes([token])
+
+    def encode_flat(
+        self, documents: list[bytes | str], *, num_threads: int | None = None
+    ) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]:
+        self.batches += 1
+        encoded = [document.encode() if isinstance(document, str) else document for document in documents]
+        offsets = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
+        return np.frombuffer(b"".join(encoded), np.uint8).astype(np.uint32), offsets
+
+
+def place_of(document: bytes, seed: int) -> float:
+    """Where a document stands in [0, 1): SplitMix64's finalizer on the beginning of its hash and the seed."""
+    state = int.from_bytes(hashlib.sha256(document).digest()[:8], "little") + seed * 0x9E3779B97F4A7C15
+    state = (state ^ (state % 2**64 >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+    state = (state ^ (state >> 27)) * 0x94D049BB133111EB % 2**64
+    return ((state ^ (state >> 31)) >> 11) / 2**53
+
+
+def plain_split(documents: Iterable[bytes], held_out: float, seed: int) -> tuple[list[bytes], list[bytes]]:
+    """The documents to train on, and those that are held out; there are two documents or more."""
+    sides: tuple[list[bytes], list[bytes]] = ([], [])
+    waiting: bytes | None = None
+    for document in filter(None, documents):
+        is_held = place_of(document, seed) < held_out
+        if held_out and not (sides[0] and sides[1]) and (waiting is not None or not (sides[0] or sides[1])):
+            if waiting is None:
+                waiting = document
+                continue
+            waits_at, place = place_of(waiting, seed), place_of(document, seed)
+            if is_held != (waits_at < held_out):
+                sides[not is_held].append(waiting)
+                waiting = None
+            elif (place > waits_at) if is_held else (place < waits_at):
+                waiting, document = document, waiting
+        sides[is_held].append(document)
+    if waiting is not None:
+        sides[not place_of(waiting, seed) < held_out].append(waiting)
+    return sides
+
+
+def plain_shards(
+    documents: Iterable[bytes], *, shard_tokens: int, held_out: float, bos: bool, eos: bool, seed: int
+) -> dict[str, bytes]:
+    """The files with the ids and the offsets of a ByteTokenizer with 258 tokens, by their names."""
+    files: dict[str, bytes] = {}
+    for split, side in zip(("train", "held_out"), plain_split(documents, held_out, seed), strict=True):
+        shards: list[list[list[int]]] = []
+        for document in side:
+            ids = [*([256] if bos else []), *document, *([257] if eos else [])]
+            if not shards or sum(map(len, shards[-1])) + len(ids) > shard_tokens:
+                shards.append([])
+            shards[-1].append(ids)
+        for number, shard in enumerate(shards):
+            ends = [sum(map(len, shard[:count])) for count in range(len(shard) + 1)]
+            files[f"{split}-{number:05}.bin"] = b"".join(id.to_bytes(2, "little") for ids in shard for id in ids)
+            files[f"{split}-{number:05}.docs"] = b"".join(end.to_bytes(8, "little") for end in ends)
+    return files

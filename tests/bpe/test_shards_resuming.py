@@ -1,0 +1,344 @@
+"""Shards do not depend on threads, batches and interruptions: the bytes are those of a plain writer."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from plain_shards import ByteTokenizer, plain_shards
+
+from bpe.corpus import documents as documents_of
+from bpe.errors import InputError
+from bpe.shards import Corpus, Shards, work, write_shards, writing
+
+OPTIONS: dict[str, Any] = {"shard_tokens": 60, "held_out": 0.3, "bos": True, "eos": True, "seed": 0}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_waiting_for_the_disk() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
+class Killed(BaseException):
+    """What a killed process does not live to see."""
+
+
+class Kill:
+    """Stops all that changes files from the operation with this number on, as if the process were gone."""
+
+    def __init__(self, at: int) -> None:
+        self.left = at
+
+    def dies_at(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def operation(*args: Any, **kwargs: Any) -> Any:
+            self.left -= 1
+            if self.left < 0:
+                raise Killed
+            return function(*args, **kwargs)
+
+        return operation
+
+
+@contextmanager
+def killed(at: int) -> Iterator[Kill]:
+    kill = Kill(at)
+    places = (
+        *((os, name) for name in ("replace", "fsync")),
+        *((Path, name) for name in ("unlink", "mkdir", "rmdir")),
+        *((work._GrowingFile, name) for name in ("write", "flush", "close")),
+        (shutil, "rmtree"),
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writing, "SAVE_EVERY", 0)
+        for owner, name in places:
+            patch.setattr(owner, name, kill.dies_at(getattr(owner, name)))
+        yield kill
+
+
+def write(directory: Path, documents: Any, **options: Any) -> Shards:
+    file = directory / "tokenizer.json"
+    file.write_text("{}")
+    return write_shards(documents, ByteTokenizer(), directory / "data", tokenizer_file=file, **{**OPTIONS, **options})
+
+
+def files_of(shards: Shards) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in shards.directory.iterdir()}
+
+
+some_documents = st.lists(st.binary(max_size=40), min_size=2, max_size=40).filter(lambda d: sum(map(bool, d)) > 1)
+some_options = st.fixed_dictionaries(
+    {
+        "shard_tokens": st.integers(1, 100),
+        "held_out": st.sampled_from([0.0, 0.01, 0.3, 0.5, 0.99]),
+        "bos": st.booleans(),
+        "eos": st.booleans(),
+        "seed": st.sampled_from([0, 1, 2**64 - 1]),
+    }
+)
+
+
+@given(
+    documents=some_documents,
+    options=some_options,
+    batches=st.lists(st.integers(1, 300), min_size=1, max_size=4),
+    kills=st.lists(st.integers(0, 120), max_size=3),
+    threads=st.sampled_from([None, 1, 3]),
+)
+@settings(max_examples=80, deadline=None)
+@example([b"a", b"b"], OPTIONS, [1], [], None)
+@example([b"", b"same", b"same", b"same"], OPTIONS, [1], [3, 9], 1)
+def test_the_files_are_those_of_a_plain_writer_at_any_threads_batches_and_kills(
+    documents: list[bytes], options: dict[str, Any], batches: list[int], kills: list[int], threads: int | None
+) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        sizes = itertools.cycle(batches)
+        for at in kills:
+            with killed(at):
+                try:
+                    write(directory, documents, **options, threads=threads, batch_bytes=next(sizes))
+                except Killed:
+                    continue
+                break
+        shards = write(directory, documents, **options, threads=threads, batch_bytes=next(sizes))
+        shards.check()
+        files = files_of(shards)
+        expected = plain_shards(documents, **options)
+        assert {name: files.pop(name, None) for name in expected} == expected
+        assert set(files) == {"index.json", "token_bytes.bin", "tokenizer.json"}
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Corpus:
+    """A file of each kind, with thirty-five documents in all."""
+    import pyarrow
+    import pyarrow.parquet
+
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    texts = [f"Document {number}: " + "äöü text " * (number % 7) for number in range(35)]
+    (folder / "a.txt").write_bytes("\n<|end|>\n".join(texts[:10]).encode() + b"\xff\xfe not UTF-8")
+    lines = "".join(json.dumps({"text": text}) + "\n" for text in texts[10:20])
+    (folder / "b.jsonl.gz").write_bytes(gzip.compress(lines.encode(), mtime=0))
+    pyarrow.parquet.write_table(pyarrow.table({"text": texts[20:30]}), folder / "c.parquet", row_group_size=3)
+    (folder / "d.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts[30:]))
+    return Corpus([folder / "a.txt", folder], separator="<|end|>", exclude=["*.no"])
+
+
+def expected_of(corpus: Corpus) -> dict[str, bytes]:
+    texts = documents_of(corpus.listed(), separator=corpus.separator, exclude=corpus.exclude)
+    return plain_shards(texts, **{**OPTIONS, "shard_tokens": 500})
+
+
+def test_everything_that_the_trainer_reads_becomes_shards(corpus: Corpus, tmp_path: Path) -> None:
+    for batch_bytes in (1, 100, 1 << 20):
+        files = files_of(write(tmp_path, corpus, batch_bytes=batch_bytes, shard_tokens=500))
+        for name, content in expected_of(corpus).items():
+            assert files[name] == content
+
+
+def test_killed_at_any_moment_it_goes_on_to_the_same_files(corpus: Corpus, tmp_path: Path) -> None:
+    whole = files_of(write(tmp_path, corpus, shard_tokens=500))
+    gone_on = 0
+    for at in itertools.count(0, 7):
+        directory = tmp_path / str(at % 2)
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir()
+        try:
+            with killed(at):
+                write(directory, corpus, batch_bytes=400, shard_tokens=500)
+            break
+        except Killed:
+            gone_on += (directory / "data" / "work" / "state.json").exists()
+        assert files_of(write(directory, corpus, batch_bytes=300, shard_tokens=500)) == whole
+    assert gone_on > 10
+
+
+def test_killed_over_and_over_it_comes_to_an_end(corpus: Corpus, tmp_path: Path) -> None:
+    whole = files_of(write(tmp_path, corpus, shard_tokens=500))
+    directory = tmp_path / "again"
+    directory.mkdir()
+    for count in itertools.count(1):
+        try:
+            with killed(30):
+                shards = write(directory, corpus, batch_bytes=200, shard_tokens=500)
+            break
+        except Killed:
+            assert count < 100
+    assert count > 3
+    assert files_of(shards) == whole
+
+
+class Encoding(ByteTokenizer):
+    """Counts the documents that it is given, and is interrupted when there were so many."""
+
+    def __init__(self, interrupted_after: int = 1 << 30, by: type[BaseException] = KeyboardInterrupt) -> None:
+        super().__init__()
+        self.documents, self._last, self._by = 0, interrupted_after, by
+
+    def encode_flat(self, documents: list[bytes | str], *, num_threads: int | None = None) -> Any:
+        if self.documents >= self._last:
+            raise self._by
+        self.documents += len(documents)
+        return super().encode_flat(documents)
+
+
+DOCUMENTS = [f"document {number}".encode() for number in range(100)]
+
+
+def begin(directory: Path, documents: Any = DOCUMENTS, after: int = 50, **options: Any) -> None:
+    """Work that is interrupted in the middle."""
+    file = directory / "tokenizer.json"
+    file.write_text("{}")
+    with pytest.raises(KeyboardInterrupt):
+        write_shards(documents, Encoding(after), directory / "data", tokenizer_file=file, batch_bytes=1,
+                     **{**OPTIONS, **options})  # fmt: skip
+
+
+def test_what_was_encoded_before_an_interrupt_is_not_encoded_again(tmp_path: Path) -> None:
+    begin(tmp_path)
+    rest = Encoding()
+    write_shards(DOCUMENTS, rest, tmp_path / "data", tokenizer_file=tmp_path / "tokenizer.json", **OPTIONS)
+    assert rest.documents == 50
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("held_out", 0.5), ("seed", 3), ("shard_tokens", 61), ("bos", False), ("eos", False)]
+)
+def test_work_begun_with_other_options_is_refused(option: str, value: Any, tmp_path: Path) -> None:
+    begin(tmp_path)
+    with pytest.raises(InputError, match=f"work: these shards were begun with {option}.*remove this directory"):
+        write(tmp_path, DOCUMENTS, **{option: value})
+    assert files_of(write(tmp_path, DOCUMENTS))  # nothing was lost
+
+
+def test_work_begun_with_another_tokenizer_is_refused(tmp_path: Path) -> None:
+    begin(tmp_path)
+    (tmp_path / "tokenizer.json").write_text('{"another": "tokenizer"}')
+    with pytest.raises(InputError, match="begun with tokenizer_sha256"):
+        write_shards(DOCUMENTS, ByteTokenizer(), tmp_path / "data", tokenizer_file=tmp_path / "tokenizer.json",
+                     **OPTIONS)  # fmt: skip
+
+
+def test_other_documents_than_those_begun_with_are_refused(tmp_path: Path) -> None:
+    begin(tmp_path)
+    with pytest.raises(InputError, match=r"list: these are not the documents that were begun with"):
+        write(tmp_path, [b"first", *DOCUMENTS])
+
+
+def test_a_source_that_changed_since_is_named(tmp_path: Path) -> None:
+    source = tmp_path / "corpus.jsonl"
+    source.write_text("".join(json.dumps({"text": text.decode()}) + "\n" for text in DOCUMENTS))
+    begin(tmp_path, Corpus(source))
+    source.write_text(source.read_text() + '{"text": "more"}\n')
+    with pytest.raises(InputError, match=r"corpus\.jsonl has changed.*data.work holds what was begun"):
+        write(tmp_path, Corpus(source))
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b"[" * 100_000, None])
+def test_a_damaged_state_is_named(damage: bytes | None, tmp_path: Path) -> None:
+    begin(tmp_path)
+    state = tmp_path / "data" / "work" / "state.json"
+    state.write_bytes(state.read_bytes().replace(b"49", b"48") if damage is None else damage)
+    with pytest.raises(InputError, match=r"work.state\.json: is damaged; remove .*work to begin anew"):
+        write(tmp_path, DOCUMENTS)
+
+
+@pytest.mark.parametrize("number", [0, 2])
+def test_unfinished_shards_that_are_too_short_are_named(number: int, tmp_path: Path) -> None:
+    begin(tmp_path)
+    path = sorted((tmp_path / "data" / "work").glob("train-*.bin"))[number]
+    path.write_bytes(path.read_bytes()[:-2])
+    with pytest.raises(InputError, match=rf"{path.name}: .* bytes, where .* were written"):
+        write(tmp_path, DOCUMENTS)
+
+
+@pytest.mark.parametrize("documents", [[], [b""], [b"", ""]])
+def test_an_empty_corpus_leaves_nothing_behind(documents: Sequence[Any], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no document"):
+        write(tmp_path, documents)
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_directory_that_holds_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "thesis.tex").write_text("all of it")
+    with pytest.raises(InputError, match=r"data: there is something else in this directory \(thesis\.tex\)"):
+        write(tmp_path, DOCUMENTS)
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["thesis.tex"]
+
+
+def test_an_index_of_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "index.json").write_text('{"pages": 7}')
+    with pytest.raises(InputError, match=r"index\.json: not an index of token shards; name a new"):
+        write(tmp_path, DOCUMENTS)
+    assert (tmp_path / "data" / "index.json").read_text() == '{"pages": 7}'
+
+
+def test_a_work_directory_of_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "data" / "work").mkdir(parents=True)
+    (tmp_path / "data" / "work" / "thesis.tex").write_text("all of it")
+    with pytest.raises(InputError, match="there is something else"):
+        write(tmp_path, DOCUMENTS)
+    assert (tmp_path / "data" / "work" / "thesis.tex").read_text() == "all of it"
+
+
+def test_what_stands_beside_shards_is_not_overwritten_by_a_tokenizer(tmp_path: Path) -> None:
+    write(tmp_path, DOCUMENTS)
+    (tmp_path / "data" / "my.json").write_text("mine")
+    (tmp_path / "my.json").write_text("{}")
+    with pytest.raises(InputError, match=r"something else.*my\.json"):
+        write_shards(DOCUMENTS, ByteTokenizer(), tmp_path / "data", tokenizer_file=tmp_path / "my.json", **OPTIONS)
+    assert (tmp_path / "data" / "my.json").read_text() == "mine"
+    write(tmp_path, DOCUMENTS[:50])  # what does not stand in the way stays
+    assert (tmp_path / "data" / "my.json").read_text() == "mine"
+
+
+def test_a_file_in_place_of_the_directory_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("a file")
+    with pytest.raises(InputError, match="data: this is no directory"):
+        write(tmp_path, DOCUMENTS)
+
+
+WITH_LITTLE_SPACE = """
+import resource, sys
+sys.path.insert(0, {tests!r})
+import test_shards_resuming as tests
+from pathlib import Path
+from bpe.shards import writing
+writing.SAVE_EVERY = 0
+resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, resource.RLIM_INFINITY))
+try:
+    tests.write(Path({directory!r}), [b"x" * 200] * 100, shard_tokens=1 << 20, batch_bytes=1000)
+except OSError as error:
+    print(f"{{error.filename}}: {{error.strerror}}")
+"""
+
+
+def test_a_full_disk_is_an_error_with_the_file_and_nothing_is_lost(tmp_path: Path) -> None:
+    # The limit of a process is the nearest to a full disk that a test can have.
+    code = WITH_LITTLE_SPACE.format(tests=str(Path(__file__).parent), directory=str(tmp_path), size=20_000)
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert finished.stderr == ""
+    assert finished.stdout.startswith(str(tmp_path / "data" / "work" / "train-00000.bin") + ": ")
+    state = json.loads((tmp_path / "data" / "work" / "state.json").read_text())
+    assert state["splits"]["train"]["last"]["tokens"] > 5000
+    gone_on = files_of(write(tmp_path, [b"x" * 200] * 100, shard_tokens=1 << 20))
+    (tmp_path / "whole").mkdir()
+    assert gone_on == files_of(write(tmp_path / "whole", [b"x" * 200] * 100, shard_tokens=1 << 20))
