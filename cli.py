@@ -1384,10 +1384,13 @@ def chat(
     from bpe.chat import chat_format
     from bpe.locate import locate
     from model.chat import Conversation
+    from model.checkpoint import open_checkpoint
 
     path = locate(name)
     model, tokenizer = _load(path, dtype, device, backend, threads)
-    conversation = Conversation(model, tokenizer, chat_format(path, tokenizer), **settings)
+    # The template stands beside the tokenizer, which an adapter may leave to its base.
+    template = open_checkpoint(path).tokenizer
+    conversation = Conversation(model, tokenizer, chat_format(template, tokenizer), **settings)
     conversation.system = system
     if sys.stdin.isatty():
         _talk(conversation)

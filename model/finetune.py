@@ -101,7 +101,8 @@ def finetune(
     run: the directory for the result. An interrupted run goes on there, see `model.train.train`.
     settings: fields of `TrainConfig`. Here, sequence_length is the most that is read of an example, whose rest is cut
         off (by default the model's context, 1,024 at the most); batch_tokens, by default the same, are what the rows of
-        a step hold; learning_rate is by default 2e-5, with LoRA ten times that, for preferences a tenth.
+        a step hold; of what is held out, whole examples up to eval_tokens are used; learning_rate is by default 2e-5,
+        with LoRA ten times that, for preferences a tenth.
 
     Raises InputError for data, model and settings that do not fit, before anything is written.
     """
@@ -133,7 +134,7 @@ class _Base:
         path = locate(self.name)
         self.checkpoint = open_checkpoint(path)
         self.tokenizer = read_tokenizer(self.checkpoint)
-        self.chat_format = chat_format(path, self.tokenizer)
+        self.chat_format = chat_format(self.checkpoint.tokenizer, self.tokenizer)
         directory = path if path.is_dir() else path.parent
         if run.exists() and run.resolve() == directory.resolve():
             raise InputError(f"{run}: the model is there that is to be fine-tuned; give the run another directory")
@@ -191,12 +192,13 @@ class _Examples(Generic[Example]):
     """What is learned from: examples in rows, of which a step takes some, and others that are held out."""
 
     def __init__(self, base: _Base, train: list[Example], held_out: list[Example], settings: TrainConfig) -> None:
-        self.base, self.train, self.held_out, self.seed = base, train, held_out, settings.seed
         length = settings.sequence_length
+        ends = np.cumsum([len(example) for example in held_out])
+        held_out = held_out[: 1 + int(np.searchsorted(ends, settings.eval_tokens))]
+        self.base, self.train, self.held_out, self.seed = base, train, held_out, settings.seed
         self._rows = Rows([len(example) for example in train], length, settings.seed)
         self._rows_of_a_step = settings.batch_tokens // length
-        lengths = [len(example) for example in held_out]
-        rows = in_rows(range(len(held_out)), lengths, length)
+        rows = in_rows(range(len(held_out)), [len(example) for example in held_out], length)
         step = self._rows_of_a_step
         self.held_out_rows = [rows[begin : begin + step] for begin in range(0, len(rows), step)]
         self._weights = base.fingerprint()

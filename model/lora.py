@@ -87,10 +87,14 @@ def add_lora(model: Transformer, config: LoraConfig, generator: torch.Generator 
 
     The names of the model's own weights stay. A's numbers are uniform within 1 / sqrt(in), as in Microsoft's loralib
     and in PEFT.
+
+    Raises InputError for a model that has such matrices already, or whose own are no plain ones.
     """
     model.requires_grad_(False)
     for name, linear in [*model.named_modules()]:
-        if isinstance(linear, nn.Linear) and name.rpartition(".")[2] in config.targets:
+        if name.rpartition(".")[2] in config.targets:
+            if type(linear) is not nn.Linear:
+                raise InputError(f"{name} is a {type(linear).__name__}, beside which nothing can be learned")
             adapted = LoraLinear(linear, config.rank, config.scale, config.dropout)
             bound = linear.in_features**-0.5
             drawn = torch.empty(adapted.lora_a.shape).uniform_(-bound, bound, generator=generator)

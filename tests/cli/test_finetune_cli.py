@@ -71,6 +71,10 @@ def test_an_adapter_is_a_model_to_talk_with_and_to_convert(place: Path, tmp_path
     assert config["base_model_name_or_path"] == str(place / "base")
     chat = bpe("chat", run, "--max-tokens", "3", "--temperature", "0", "--threads", "1", input="1 egg?\n")
     assert chat.exit_code == 0, chat.output
+    for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):  # as PEFT leaves it
+        (run / name).unlink()
+    bare = bpe("chat", run, "--max-tokens", "3", "--temperature", "0", "--threads", "1", input="1 egg?\n")
+    assert bare.stdout == chat.stdout
     assert "format      adapter, weights in float32" in bpe("info", run).stdout
     assert bpe("convert", run, tmp_path / "merged").exit_code == 0
     again = bpe("finetune", place / "base", place / "dialogs.jsonl", "-o", run, *options, *QUICK)

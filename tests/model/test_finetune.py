@@ -328,6 +328,15 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(base: Path, dia
     assert format_of(tmp_path / "second") == "huggingface"
 
 
+def test_of_what_is_held_out_whole_dialogs_up_to_eval_tokens_are_used(
+    base: Path, dialogs: Path, tmp_path: Path
+) -> None:
+    config = FinetuneConfig(held_out=[dialogs])
+    for eval_tokens, count in ((1, 1), (35, 1), (36, 2), (1000, 5)):
+        _, said = tune(base, dialogs, tmp_path / str(eval_tokens), config, eval_tokens=eval_tokens, steps=1)
+        assert f"; {count} examples, {35 * count} tokens" in said
+
+
 def test_a_dialog_that_is_cut_is_named(base: Path, dialogs: Path, tmp_path: Path) -> None:
     _, said = tune(base, dialogs, tmp_path / "run", sequence_length=32, batch_tokens=32)
     assert f"{dialogs}: line 1 and 4 more: longer than 32 tokens (sequence_length); the rest is not read" in said

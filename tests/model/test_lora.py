@@ -105,6 +105,12 @@ def test_only_the_targets_are_adapted(model: Transformer) -> None:
     assert len(adapter_of(model)) == 2 * model.config.n_layers
 
 
+def test_a_model_that_has_an_adapter_or_other_matrices_is_refused(model: Transformer) -> None:
+    add_lora(model, LoraConfig(2, targets=("wq",)))
+    with pytest.raises(InputError, match="layers.0.attention.wq is a LoraLinear, beside which nothing can be learned"):
+        add_lora(model, LoraConfig(2))
+
+
 def test_gradients_reach_the_added_matrices_and_nothing_else(model: Transformer) -> None:
     learned(model, LoraConfig(2))
     model(IDS).square().mean().backward()
