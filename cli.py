@@ -801,6 +801,16 @@ def shards(
     status.done(f"{output}: {'; '.join(parts)}")
 
 
+parallel_option = click.option(
+    "--parallel",
+    type=click.Choice(["ddp", "fsdp"]),
+    help="Under torchrun: whether each process holds the whole model, or a share.  [default: ddp]",
+)
+tensor_parallel_option = click.option(
+    "--tensor-parallel", type=int, default=1, metavar="N", help="Under torchrun: N neighbours share each matrix."
+)
+
+
 @cli.command()
 @click.option("--data", required=True, metavar="DIR", help="Token shards, from `bpe shards`.")
 @click.option("-o", "--output", required=True, metavar="DIR", help="The run's directory; an interrupted run goes on.")
@@ -816,9 +826,12 @@ def shards(
 @click.option("--eval-every", type=int, default=200, metavar="N", help="Steps from one evaluation to the next.")
 @click.option("--seed", type=int, default=0, metavar="N", help="Of the weights and of the order of the data.")
 @click.option("--restart", is_flag=True, help="Throw an earlier run in this directory away.")
+@parallel_option
+@tensor_parallel_option
 @examples(
     "bpe pretrain --data data -o runs/tales --minutes 3",
     "bpe pretrain --data data -o runs/big --config mini --steps 20000 --device cuda",
+    "torchrun --nproc-per-node 8 -m bpe.cli pretrain --data data -o runs/big --device cuda --parallel fsdp",
 )
 def pretrain(
     data: str,
@@ -827,17 +840,24 @@ def pretrain(
     minutes: float | None,
     steps: int | None,
     restart: bool,
+    parallel: Any,
+    tensor_parallel: int,
     **settings: Any,
 ) -> None:
     """Train a Llama from scratch on token shards."""
     from bpe.shards import Shards
+    from model.parallel import Parallel
     from model.pretrain import pretrain as run_training
     from model.train import TrainConfig
 
     if steps is None and minutes is None:
         minutes = 3
-    shape = _model_config(config, Shards(data).n_vocab)
-    result = run_training(data, output, shape, TrainConfig(steps=steps, minutes=minutes, **settings), restart=restart)
+    with Parallel(parallel, tensor_parallel, settings["device"]) as processes:
+        shape = _model_config(config, Shards(data).n_vocab)
+        train = TrainConfig(steps=steps, minutes=minutes, **settings)
+        result = run_training(data, output, shape, train, restart=restart, parallel=processes)
+    if not processes.is_main:
+        return
     held_out = f", {result.bits_per_byte:.3f} bits per byte held out" if result.bits_per_byte is not None else ""
     click.echo(
         f"{output}: {shape.n_parameters / 1e6:.1f} million parameters, {result.steps:,} steps{held_out}", err=True

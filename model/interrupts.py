@@ -11,13 +11,16 @@ from typing import Any
 class SignalsBetweenSteps:
     """Holds SIGINT and SIGTERM back until a step is whole and saved; a second one takes effect at once.
 
+    patient: a second one waits, too, for torchrun sends again what the terminal has sent to all already.
+
     Without it, an interrupt in the middle of an update would leave weights that are neither before nor after the step.
     Only the main thread may handle signals; elsewhere this does nothing, and none arrive there.
     """
 
     _held = (signal.SIGINT, signal.SIGTERM)
 
-    def __init__(self) -> None:
+    def __init__(self, patient: bool = False) -> None:
+        self.patient = patient
         self.received: int | None = None
         self._before: dict[int, Any] = {}
 
@@ -32,9 +35,10 @@ class SignalsBetweenSteps:
 
     def _hold(self, number: int, _: FrameType | None) -> None:
         self.received = number
-        self.__exit__()
+        if not self.patient:
+            self.__exit__()
 
-    def take_effect(self) -> None:
-        """Let the signal do what it would have done."""
-        if self.received is not None:
-            signal.raise_signal(self.received)
+    def take_effect(self, number: int) -> None:
+        """Let a signal do what it would have done: the one received here, or by another process."""
+        self.__exit__()
+        signal.raise_signal(number)

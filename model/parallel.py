@@ -26,7 +26,7 @@ import functools
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Literal, TypeVar
@@ -139,6 +139,16 @@ class Parallel:
             return self._wrapped
         return functools.partial(loss, model)
 
+    def rehearse(self, loss: Callable[[Any], Tensor], batch: Callable[[int], Sequence[Any]]) -> None:
+        """Do once, for nothing, what each step does, so that the steps that count are all alike.
+
+        DDP orders the gradients that it exchanges together by the first step, and that order decides in which order
+        processes are summed: without this, the first step after a checkpoint would differ in the last bits.
+        """
+        if self._wrapped is not None:
+            loss(batch(0)[0].part(self.data_rank, self.data)).backward()  # type: ignore[no-untyped-call]
+            self._wrapped.zero_grad(set_to_none=True)
+
     @contextlib.contextmanager
     def accumulating(self, model: nn.Module, last: bool) -> Iterator[None]:
         """Around the loss and the backward pass of each part of a step: gradients are exchanged after the last only."""
@@ -150,18 +160,14 @@ class Parallel:
             model.set_requires_gradient_sync(last)  # type: ignore[operator]
         yield
 
-    def scale(self, total: float) -> float:
-        """What to multiply a sum of losses by, such that gradients become those of the mean over `total` of all shares.
-
-        The exchange of gradients takes the mean over the shares, and it is their sum that is wanted.
-        """
-        return self.data / total
-
-    def clip(self, model: nn.Module, highest: float) -> float:
+    def clip(self, parameters: Iterable[Tensor], highest: float) -> float:
         """Scale all gradients such that their norm, taken together, is at most `highest`; returns what it was."""
-        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        parameters = list(parameters)
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         norm = _whole(torch.nn.utils.get_total_norm(gradients))
-        torch.nn.utils.clip_grads_with_norm_(model.parameters(), highest, norm)
+        if self.tensor > 1:  # summed in another order on each row of the mesh, and must not differ by a bit
+            norm.fill_(self.main(norm.item()))
+        torch.nn.utils.clip_grads_with_norm_(parameters, highest, norm)
         return norm.item()
 
     def gather(self, model: Model) -> Model | None:
@@ -181,19 +187,19 @@ class Parallel:
 
     # What is exchanged.
 
-    def sum(self, *numbers: float) -> list[float]:
-        """Each number summed over the shares of the data, in float64."""
+    def sum(self, number: float) -> float:
+        """The sum over the shares of the data, in float64."""
         if self.data == 1:
-            return list(numbers)
-        together = torch.tensor(numbers, dtype=torch.float64, device=self.device)
+            return number
+        together = torch.tensor(number, dtype=torch.float64)
         dist.all_reduce(together, group=self.mesh[DATA].get_group())
-        return together.tolist()
+        return together.item()
 
     def any(self, number: int | None) -> int | None:
         """The highest of all processes' numbers, None where none has one: a signal that any of them has received."""
         if self.size == 1:
             return number
-        highest = torch.tensor(number or 0, device=self.device)
+        highest = torch.tensor(number or 0)
         dist.all_reduce(highest, dist.ReduceOp.MAX)
         return int(highest) or None
 
@@ -201,7 +207,7 @@ class Parallel:
         """Rank 0's number on all: what follows from its clock."""
         if self.size == 1:
             return number
-        said = torch.tensor(number, dtype=torch.float64, device=self.device)
+        said = torch.tensor(number, dtype=torch.float64)
         dist.broadcast(said, 0)
         return said.item()
 

@@ -20,6 +20,7 @@ from bpe.shards import HELD_OUT, TRAIN, Ids, Shards
 from model.checkpoint import save as save_model
 from model.config import ModelConfig
 from model.loss import IGNORED, Batch, Evaluation, evaluate, next_token_loss
+from model.parallel import Parallel
 from model.train import TrainConfig, TrainResult, train
 from model.transformer import Transformer
 
@@ -32,12 +33,14 @@ def pretrain(
     *,
     restart: bool = False,
     progress: TextIO | None = None,
+    parallel: Parallel | None = None,
 ) -> TrainResult:
     """Train a new model of the given shape on a shard directory; the model is left in the run directory.
 
     See `model.train.train` for how a run is gone on with, and for what is raised.
     """
-    return train(Pretraining(Shards(data), config, settings), run, settings, restart=restart, progress=progress)
+    task = Pretraining(Shards(data), config, settings)
+    return train(task, run, settings, restart=restart, progress=progress, parallel=parallel)
 
 
 class Pretraining:

@@ -30,6 +30,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 
 from bpe.errors import InputError
 from bpe.files import write_json
+from model.parallel import Parallel
 
 STATE = "state.json"
 
@@ -40,8 +41,8 @@ class Checkpoints:
     Everything that is wrong with a checkpoint is an InputError that names it; the others are left as they are.
     """
 
-    def __init__(self, directory: Path, keep: int) -> None:
-        self.directory, self.keep = directory, keep
+    def __init__(self, directory: Path, keep: int, parallel: Parallel) -> None:
+        self.directory, self.keep, self.parallel = directory, keep, parallel
 
     def newest(self) -> Path | None:
         """The one of the highest step; None when there is none."""
@@ -53,20 +54,25 @@ class Checkpoints:
         Raises OSError when the disk is full, ...; what was there before is still there then.
         """
         final, part = self.directory / f"step-{step:06}", self.directory / f".step-{step:06}.part"
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
+        if self.parallel.is_main:
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir(parents=True)
+        self.parallel.barrier()
         try:
             writer = HuggingFaceStorageWriter(str(part), save_distributed=True)
-            _unwrapped(save, dict(tensors), storage_writer=writer)
-            files = {path.name: path.stat().st_size for path in sorted(part.iterdir())}
-            write_json(part / STATE, {**state, "files": files})
-            shutil.rmtree(final, ignore_errors=True)
-            part.rename(final)
-            _sync(self.directory)
+            self._unwrapped(save, dict(tensors), storage_writer=writer)
+            if self.parallel.is_main:
+                files = {path.name: path.stat().st_size for path in sorted(part.iterdir())}
+                write_json(part / STATE, {**state, "files": files})
+                shutil.rmtree(final, ignore_errors=True)
+                part.rename(final)
+                _sync(self.directory)
+                for old in self._all()[: -self.keep]:
+                    shutil.rmtree(old, ignore_errors=True)
         finally:
-            shutil.rmtree(part, ignore_errors=True)
-        for old in self._all()[: -self.keep]:
-            shutil.rmtree(old, ignore_errors=True)
+            if self.parallel.is_main:
+                shutil.rmtree(part, ignore_errors=True)
+        self.parallel.barrier()
         return final
 
     def read_state(self, checkpoint: Path) -> dict[str, Any]:
@@ -87,8 +93,10 @@ class Checkpoints:
 
     def update_state(self, checkpoint: Path, **changes: Any) -> None:
         """Change some of the plain numbers of a checkpoint."""
-        state = json.loads((checkpoint / STATE).read_bytes())
-        write_json(checkpoint / STATE, {**state, **changes})
+        if self.parallel.is_main:
+            state = json.loads((checkpoint / STATE).read_bytes())
+            write_json(checkpoint / STATE, {**state, **changes})
+        self.parallel.barrier()
 
     def load(self, checkpoint: Path, tensors: Mapping[str, Tensor]) -> None:
         """Fill tensors with what was saved under their names, whichever ranks hold which part of them now and then."""
@@ -101,7 +109,7 @@ class Checkpoints:
                 wanted = "nothing" if now is None else list(now.shape)
                 if was != wanted:
                     raise self._damaged(checkpoint, f"{name} is {was}, and this model wants {wanted}")
-            _unwrapped(load, dict(tensors), storage_reader=reader)
+            self._unwrapped(load, dict(tensors), storage_reader=reader)
         except (OSError, RuntimeError, ValueError, KeyError, AssertionError, SafetensorError) as error:
             if isinstance(error, InputError):
                 raise
@@ -112,20 +120,19 @@ class Checkpoints:
         found = [path for path in self.directory.glob("step-*") if re.fullmatch(r"step-\d{6,}", path.name)]
         return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
 
+    def _unwrapped(self, function: Any, *arguments: Any, **options: Any) -> None:
+        """Call a function of torch.distributed.checkpoint; its failure is the exception that made it fail."""
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "torch.distributed is disabled")  # which is said of one alone
+                function(*arguments, no_dist=self.parallel.size == 1, **options)
+        except CheckpointException as error:
+            cause = next(iter(error.failures.values()))[0]
+            raise cause from None
+
     def _damaged(self, path: Path, what: str) -> InputError:
         checkpoint = path if path.is_dir() else path.parent
         return InputError(f"{path}: {what}; delete {checkpoint} to go on from the checkpoint before it, or restart")
-
-
-def _unwrapped(function: Any, *arguments: Any, **options: Any) -> None:
-    """Call a function of torch.distributed.checkpoint; its failure is the exception that made it fail."""
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "torch.distributed is disabled")  # which is said of every single process
-            function(*arguments, no_dist=True, **options)
-    except CheckpointException as error:
-        cause = next(iter(error.failures.values()))[0]
-        raise cause from None
 
 
 def _sync(directory: Path) -> None:

@@ -8,6 +8,7 @@ a line), `checkpoints/` (see `model.resume`), and when finished also `loss.png` 
 from __future__ import annotations
 
 import contextlib
+import io
 import itertools
 import json
 import math
@@ -29,6 +30,7 @@ from bpe.files import replacing, write_json
 from model.interrupts import SignalsBetweenSteps
 from model.loss import Evaluation
 from model.memory import keep_freed_memory
+from model.parallel import Parallel
 from model.report import MetricsLog, Progress, plot_loss, read_metrics
 from model.resume import STATE, Checkpoints
 from model.transformer import Transformer
@@ -49,6 +51,9 @@ class Batch(Protocol):
     @property
     def n_targets(self) -> int:
         """How many terms `Task.loss` sums, by whose number over the whole step the gradient is divided."""
+
+    def part(self, number: int, parts: int) -> Batch:
+        """One of so many parts, of equal shapes, which processes work on at the same time."""
 
 
 class Task(Protocol):
@@ -173,6 +178,7 @@ def train(
     *,
     restart: bool = False,
     progress: TextIO | None = None,
+    parallel: Parallel | None = None,
 ) -> TrainResult:
     """Train what the task says; the run directory is left with what the task saves, metrics, a plot and checkpoints.
 
@@ -182,29 +188,40 @@ def train(
     An interrupt (Ctrl-C) or SIGTERM ends the step under way, saves, and then takes effect: KeyboardInterrupt is raised.
     A second one takes effect at once. Progress is told on `progress`, by default stderr.
 
+    parallel: the processes that train together, entered; each calls this function, and all see the same directories.
+        None: those that torchrun has started, each with the whole model, or this one alone.
+
     A step whose loss is no number, or far above the last ones, takes the run back to its last checkpoint; it goes on
     from there without that step's data. Raises InputError when that happens too often, and for data, settings and
     checkpoints that do not fit.
     """
-    run, show = Path(run), Progress(sys.stderr if progress is None else progress)
-    checkpoints = Checkpoints(run / CHECKPOINTS, config.keep_checkpoints)
+    if parallel is None:
+        with Parallel(device=config.device) as parallel:
+            return train(task, run, config, restart=restart, progress=progress, parallel=parallel)
+    run, metrics = Path(run), Path(run) / METRICS
+    if not parallel.is_main:  # what only one is to write and to say
+        progress, metrics = io.StringIO(), Path(os.devnull)
+    show = Progress(sys.stderr if progress is None else progress)
+    checkpoints = Checkpoints(run / CHECKPOINTS, config.keep_checkpoints, parallel)
 
     # 1. Look at what is there: a finished run, an interrupted one, or none.
     settings = {"kind": task.kind, **task.settings(), "train": _decisive(config)}
-    if restart:
+    if restart and parallel.is_main:
         _clear(run)
+    parallel.barrier()
     if result := _earlier_result(run, settings):
         show.say(f"{run}: finished already, {_summary(result)}; nothing was done (restart to train it again)")
         return result
 
     # 2. Build the model and its optimizer, and take up where the newest checkpoint stopped.
-    training = _Training(task, config)
+    training = _Training(task, config, parallel)
     newest = checkpoints.newest()
     if newest is not None:
         training.restore(checkpoints, newest)
         show.say(f"{run}: going on after step {training.step}")
-    run.mkdir(parents=True, exist_ok=True)
-    write_json(run / RUN, {"finished": False, "settings": settings})
+    if parallel.is_main:
+        run.mkdir(parents=True, exist_ok=True)
+        write_json(run / RUN, {"finished": False, "settings": settings})
 
     def evaluation() -> Evaluation | None:
         measured, sample = training.evaluate()
@@ -234,9 +251,9 @@ def train(
         log.write("rollback", training, reason=failed)
         show.say(f"{failed}; back to step {training.step}, and on without that batch")
 
-    signals = SignalsBetweenSteps()
+    signals = SignalsBetweenSteps(patient=parallel.size > 1)
     with (
-        contextlib.closing(MetricsLog(run / METRICS, training.step)) as log,
+        contextlib.closing(MetricsLog(metrics, training.step)) as log,
         signals,
         torch.random.fork_rng(devices=[]),
     ):
@@ -257,20 +274,16 @@ def train(
             if training.step % config.eval_every == 0 and training.share() < 1:
                 evaluation()
             # 5. Every so often, and when told to stop, save.
-            if signals.received or time.monotonic() - saved >= config.checkpoint_every:
+            interrupted = parallel.any(signals.received)
+            if interrupted or parallel.main(time.monotonic() - saved) >= config.checkpoint_every:
                 newest, saved = save(), time.monotonic()
-            if signals.received:
+            if interrupted:
                 show.say(f"{run}: interrupted, and saved after step {training.step}; the same call goes on from there")
-                signals.take_effect()
+                signals.take_effect(interrupted)
 
         # 6. Measure once more; leave what was trained, the plot and the verdict.
         last = evaluation()
         save()
-        task.save(run, training.model)
-        records = read_metrics(run / METRICS)
-        n_parameters = sum(parameter.numel() for parameter in training.trained.values())
-        with replacing(run / PLOT) as path:
-            plot_loss(records, path, f"{task.kind} of {n_parameters / 1e6:.1f} million parameters")
         result = TrainResult(
             directory=run,
             steps=training.step,
@@ -280,8 +293,16 @@ def train(
             held_out_loss=None if last is None else last.loss,
             bits_per_byte=None if last is None else _bits_per_byte(last),
         )
-        outcome = {key: value for key, value in asdict(result).items() if key not in ("directory", "already_finished")}
-        write_json(run / RUN, {"finished": True, "result": outcome, "settings": settings})
+        if (whole := parallel.gather(training.model)) is not None:
+            task.save(run, whole)
+            records = read_metrics(run / METRICS)
+            n_parameters = sum(parameter.numel() for parameter in training.trained.values())
+            with replacing(run / PLOT) as path:
+                plot_loss(records, path, f"{task.kind} of {n_parameters / 1e6:.1f} million parameters")
+            told = asdict(result)
+            outcome = {key: told[key] for key in told if key not in ("directory", "already_finished")}
+            write_json(run / RUN, {"finished": True, "result": outcome, "settings": settings})
+        parallel.barrier()
     show.say(f"{run}: finished, {_summary(result)}")
     return result
 
@@ -293,11 +314,13 @@ class _Failure(Exception):
 class _Training:
     """The model under training and its optimizer, and how far they are."""
 
-    def __init__(self, task: Task, config: TrainConfig) -> None:
-        self.task, self.config = task, config
-        if torch.device(config.device).type == "cpu":
+    def __init__(self, task: Task, config: TrainConfig, parallel: Parallel) -> None:
+        self.task, self.config, self.parallel = task, config, parallel
+        if parallel.device.type == "cpu":
             keep_freed_memory()
-        self.model = task.model().to(config.device)
+        self.model = task.model().to(parallel.device)
+        self.loss_of = parallel.prepare(self.model, task.loss)
+        parallel.rehearse(self.loss_of, task.batch)
         self.trained = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
         self.optimizer = _optimizer(list(self.trained.values()), config)
         # How far it is: steps made, tokens read, the next batch, those left out, and the losses of the last steps.
@@ -319,7 +342,7 @@ class _Training:
     def share(self) -> float:
         """How much of the budget is used; 1 or more when it is spent."""
         if self.config.minutes is not None:
-            return self.elapsed / (60 * self.config.minutes)
+            return self.parallel.main(self.elapsed) / (60 * self.config.minutes)
         assert self.config.steps is not None  # TrainConfig has exactly one of the two
         return self.step / self.config.steps
 
@@ -336,17 +359,20 @@ class _Training:
         # 1. Read the step's data. Whatever is drawn at random follows from its number, so there is no state to keep.
         batches = self.task.batch(self.batch)
         n_targets = sum(batch.n_targets for batch in batches)
-        torch.manual_seed((self.config.seed << 32) + self.batch)
-        # 2. Forward and backward: the gradients of the parts add up to that of the mean over the whole.
-        total = torch.zeros((), device=self.config.device)
-        for batch in batches:
-            with self._autocast():
-                part = self.task.loss(self.model, batch) / max(1, n_targets)
-            part.backward()
+        processes, rank = self.parallel.data, self.parallel.data_rank
+        torch.manual_seed((self.config.seed << 32) + (rank << 48) + self.batch)
+        # 2. Forward and backward: the gradients of the parts add up to that of the mean over the whole. Those of the
+        # processes are averaged, and it is their sum that is wanted.
+        total = torch.zeros((), device=self.parallel.device)
+        for number, batch in enumerate(batches, 1):
+            with self.parallel.accumulating(self.model, last=number == len(batches)):
+                with self._autocast():
+                    part = self.loss_of(batch.part(rank, processes)) * processes / max(1, n_targets)
+                part.backward()
             total += part.detach()
         # 3. Update the weights, unless something has gone wrong.
-        norm = torch.nn.utils.clip_grad_norm_(self.trained.values(), self.config.gradient_clip).item()
-        loss = total.item()
+        norm = self.parallel.clip(self.trained.values(), self.config.gradient_clip)
+        loss = self.parallel.sum(total.item()) / processes
         try:
             _check(loss, norm, self.losses, self.config.spike)
             rate = learning_rate(share, self.config)
@@ -366,9 +392,10 @@ class _Training:
         """How well held-out data is predicted, where there is some, and a sample of what the model does."""
         self.model.eval()
         with torch.no_grad(), self._autocast():
-            measured = self.task.evaluate(self.model), self.task.sample(self.model)
+            measured, whole = self.task.evaluate(self.model), self.parallel.gather(self.model)
+            sample = None if whole is None else self.task.sample(whole)
         self.model.train()
-        return measured
+        return measured, sample
 
     def tensors(self) -> dict[str, Tensor]:
         """The weights under training and what the optimizer keeps of each, to be saved, or filled from a checkpoint."""
@@ -404,8 +431,7 @@ class _Training:
         return next(number for number in itertools.count(batch + 1) if number not in self.skipped)
 
     def _autocast(self) -> torch.autocast:
-        device_type = torch.device(self.config.device).type
-        return torch.autocast(device_type, torch.bfloat16, enabled=self.config.dtype == "bfloat16")
+        return torch.autocast(self.parallel.device.type, torch.bfloat16, enabled=self.config.dtype == "bfloat16")
 
 
 _REMEMBERED_LOSSES = 100

@@ -6,11 +6,14 @@ The processes are forked once, from a server that has torch loaded, and run ever
 from __future__ import annotations
 
 import dataclasses
+import io
 import multiprocessing
 import os
+import shutil
+import signal
 import types
-from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,8 +23,12 @@ import torch.distributed as dist
 
 from bpe.errors import InputError
 from model import ModelConfig, Transformer
-from model.loss import IGNORED, Batch, next_token_loss
+from model.generate import generate_ids
+from model.loss import IGNORED, Batch, Evaluation, evaluate, next_token_loss
 from model.parallel import Kind, Parallel, _cut_matrices
+from model.report import read_metrics
+from model.train import TrainConfig, _Training
+from model.train import train as train_loop
 
 CONFIG = ModelConfig(
     dim=32, n_layers=2, n_heads=4, n_kv_heads=2, hidden_dim=48, vocab_size=259, max_seq_len=64, tied_embeddings=True
@@ -56,6 +63,30 @@ CASES = [
 ]
 
 
+@dataclass(frozen=True)
+class Run:
+    """A run of the loop, by itself in a directory of its name, or going on from a copy of another."""
+
+    name: str
+    processes: int
+    kind: Kind
+    tensor: int = 1
+    goes_on: str | None = None
+    stop_after: int | None = None
+
+
+RUNS = [
+    Run("ddp", 4, "ddp"),
+    Run("ddp stopped", 4, "ddp", stop_after=2),
+    Run("ddp resumed", 4, "ddp", goes_on="ddp stopped"),
+    Run("both", 4, "fsdp", 2),
+    Run("both stopped", 4, "fsdp", 2, stop_after=2),
+    Run("both resumed", 4, "fsdp", 2, goes_on="both stopped"),
+    Run("alone, then both", 4, "fsdp", 2, goes_on="alone stopped"),
+    Run("both, then fsdp", 2, "fsdp", goes_on="both stopped"),
+]
+
+
 @dataclass
 class Found:
     """What training came to, on one process."""
@@ -87,7 +118,7 @@ def train(parallel: Parallel, case: Case) -> Found:
     found.cut = sum(getattr(p, "to_local", lambda p=p: p)().numel() for p in model.parameters())
     for step in range(STEPS):
         data, total = batches(step, case.texts, case.parts), 0.0
-        scale = parallel.scale(sum(batch.n_targets for batch in data))
+        scale = parallel.data / sum(batch.n_targets for batch in data)
         for number, batch in enumerate(data):
             with parallel.accumulating(model, last=number == len(data) - 1):
                 with torch.autocast("cpu", torch.bfloat16, enabled=case.dtype == torch.bfloat16):
@@ -96,8 +127,8 @@ def train(parallel: Parallel, case: Case) -> Found:
                 total += part.item()
             if number == 0:
                 found.early = None if (gradient := model.norm.weight.grad) is None else gradient.sum().item()
-        found.losses += [each / parallel.data for each in parallel.sum(total)]
-        found.norms.append(parallel.clip(model, HIGHEST_NORM))
+        found.losses.append(parallel.sum(total) / parallel.data)
+        found.norms.append(parallel.clip(model.parameters(), HIGHEST_NORM))
         optimizer.step()
         optimizer.zero_grad()
         with torch.no_grad():
@@ -108,11 +139,62 @@ def train(parallel: Parallel, case: Case) -> Found:
     return found
 
 
-def work(rank: int, ports: list[int], results: Any) -> None:
+class Learning:
+    """The least that is a task."""
+
+    kind = "learning"
+
+    def settings(self) -> dict[str, Any]:
+        return {}
+
+    def model(self) -> Transformer:
+        model = Transformer(CONFIG)
+        model.init_weights(torch.Generator().manual_seed(0))
+        return model
+
+    def batch(self, number: int) -> list[Batch]:
+        return batches(number, texts=7, parts=2)
+
+    def describe(self, number: int) -> str:
+        return f"batch {number}"
+
+    def loss(self, model: Transformer, batch: Batch) -> torch.Tensor:
+        return next_token_loss(model, batch)
+
+    def evaluate(self, model: Transformer) -> Evaluation | None:
+        return evaluate(model, batches(1000, texts=3, parts=1), torch.ones(CONFIG.vocab_size, dtype=torch.long))
+
+    def sample(self, model: Transformer) -> str | None:
+        return str(list(generate_ids(model, [1, 2, 3], max_tokens=2, temperature=0)))
+
+    def save(self, directory: Path, model: Transformer) -> None:
+        np.savez(directory / "weights.npz", **{key: value.numpy() for key, value in model.state_dict().items()})
+
+
+def learn(run: Run, directory: Path, parallel: Parallel) -> bool:
+    """Run the loop; whether it was stopped. The signal goes to the last process only."""
+    make_step = _Training.make_step
+
+    def stopped(self: _Training, share: float) -> dict[str, float]:
+        if self.step + 1 == run.stop_after and parallel.rank == parallel.size - 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return make_step(self, share)
+
+    settings = TrainConfig(steps=4, eval_every=2, learning_rate=1e-2, gradient_clip=0.5, dtype="float32")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_Training, "make_step", stopped)
+        try:
+            train_loop(Learning(), directory / run.name, settings, progress=io.StringIO(), parallel=parallel)
+        except KeyboardInterrupt:
+            return True
+    return False
+
+
+def work(rank: int, ports: list[int], directory: Path, results: Any) -> None:
     """One of the processes, under the environment that torchrun makes."""
     torch.set_num_threads(1)
-    found: list[Found | None] = []
-    for case, port in zip(CASES, ports, strict=True):
+    found: list[Any] = []
+    for case, port in zip([*CASES, *RUNS], ports, strict=True):
         if rank >= case.processes:
             found.append(None)
             continue
@@ -120,27 +202,43 @@ def work(rank: int, ports: list[int], results: Any) -> None:
             MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), TORCHELASTIC_USE_AGENT_STORE="True",
             RANK=str(rank), WORLD_SIZE=str(case.processes),
         )  # fmt: skip
+        if rank == 0 and isinstance(case, Run) and case.goes_on:
+            shutil.copytree(directory / case.goes_on, directory / case.name)
         with Parallel(case.kind, case.tensor, timeout=60) as parallel:
-            found.append(train(parallel, case))
+            found.append(train(parallel, case) if isinstance(case, Case) else learn(case, directory, parallel))
     results.put((rank, found))
 
 
 @pytest.fixture(scope="module")
-def found() -> Iterator[dict[Case, list[Found]]]:
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the runs are; one is whole, and one stopped, by one process alone."""
+    directory = tmp_path_factory.mktemp("runs")
+    torch.set_num_threads(1)
+    with Parallel() as parallel:
+        assert not learn(Run("alone", 1, "ddp"), directory, parallel)
+        assert learn(Run("alone stopped", 1, "ddp", stop_after=2), directory, parallel)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def found(directory: Path) -> dict[Case | Run, list[Any]]:
     """What each process found, by the case."""
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(["torch.distributed.fsdp", "torch.distributed.tensor.parallel", "model.parallel"])
-    stores = [dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False) for _ in CASES]
+    stores = [
+        dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False) for _ in range(len(CASES) + len(RUNS))
+    ]
     ports = [store.port for store in stores]
     results = processes.Queue()
-    workers = [processes.Process(target=work, args=(rank, ports, results), daemon=True) for rank in range(4)]
+    workers = [processes.Process(target=work, args=(rank, ports, directory, results), daemon=True) for rank in range(4)]
     for worker in workers:
         worker.start()
     by_rank = dict(results.get(timeout=120) for _ in workers)
     for worker in workers:
         worker.join(30)
         assert worker.exitcode == 0
-    yield {case: [by_rank[rank][number] for rank in range(case.processes)] for number, case in enumerate(CASES)}
+    every = enumerate([*CASES, *RUNS])
+    return {case: [by_rank[rank][number] for rank in range(case.processes)] for number, case in every}
 
 
 @pytest.fixture(scope="module")
@@ -204,6 +302,41 @@ def test_gradients_are_exchanged_after_the_last_part_of_a_step_only(found: dict[
     early = [each.early for each in found[Case(4, "ddp")]]
     assert len(set(early)) == 4
     assert all(each.early is None for each in found[Case(4, "fsdp")])
+
+
+def records(run: Path) -> list[dict[str, Any]]:
+    """What the metrics say, but for times."""
+    found = read_metrics(run / "metrics.jsonl")
+    return [{key: record[key] for key in record.keys() - {"seconds", "tokens_per_second"}} for record in found]
+
+
+@pytest.mark.parametrize("name", ["ddp", "both"])
+def test_a_run_on_four_processes_goes_on_bit_for_bit_when_one_was_interrupted(
+    name: str, found: dict[Run, list[bool]], directory: Path
+) -> None:
+    assert [stopped for run in RUNS if run.name == f"{name} stopped" for stopped in found[run]] == [True] * 4
+    assert max(record["step"] for record in records(directory / f"{name} stopped")) == 2
+    assert [path.name for path in (directory / f"{name} stopped/checkpoints").iterdir()].count("step-000002") == 1
+    assert records(directory / f"{name} resumed") == records(directory / name)
+    whole, resumed = (np.load(directory / each / "weights.npz") for each in (name, f"{name} resumed"))
+    assert all(np.array_equal(whole[key], resumed[key]) for key in whole)
+
+
+@pytest.mark.parametrize(
+    "name", ["ddp", "both", "alone, then both", "both, then fsdp", "ddp, then alone", "both, then alone"]
+)
+def test_runs_are_those_of_one_process_whoever_goes_on_with_whose_checkpoint(
+    name: str, found: dict[Run, list[bool]], directory: Path
+) -> None:
+    if name.endswith("then alone"):
+        shutil.copytree(directory / name.replace(", then alone", " stopped"), directory / name)
+        with Parallel() as parallel:
+            assert not learn(Run(name, 1, "ddp"), directory, parallel)
+    for record, expected in zip(records(directory / name), records(directory / "alone"), strict=True):
+        assert record.pop("text", None) == expected.pop("text", None)
+        assert (record.pop("kind"), record) == (expected.pop("kind"), pytest.approx(expected, rel=1e-5))
+    weights, wanted = (np.load(directory / each / "weights.npz") for each in (name, "alone"))
+    assert all(np.abs(weights[key] - wanted[key]).mean() < 1e-5 for key in wanted)
 
 
 def test_parts_of_a_batch_are_all_of_it_and_padding_without_targets() -> None:
