@@ -331,6 +331,22 @@ class PairBatch:
     def n_targets(self) -> int:
         return len(self.reference)
 
+    def part(self, number: int, parts: int) -> PairBatch:
+        """One of so many parts, of equally many rows each. Raises InputError where rows cannot be shared evenly."""
+        if parts == 1:
+            return self
+        texts = texts_of(self.texts)
+        rows = len(self.texts.inputs)
+        units = rows // 2 if self.texts.positions is None else rows  # a pair is two rows, or some in one
+        if units % parts:
+            raise InputError(
+                f"{parts} processes cannot share the {units} rows of a step evenly; "
+                f"make batch_tokens a multiple of {parts} x sequence_length"
+            )
+        share = range(number * rows // parts, (number + 1) * rows // parts)
+        pairs = [pair for pair, (row, _) in enumerate(texts[::2]) if row in share]
+        return PairBatch(self.texts.part(number, parts), self.reference[pairs])
+
 
 class Preferences(_Examples[Pair]):
     """The model learns to prefer answers, measured against itself as it was: DPO (Rafailov et al. 2023,

@@ -80,7 +80,7 @@ class _HeadLoss(torch.autograd.Function):
         learns = weight.requires_grad
         hidden_grad, weight_grad = torch.empty_like(hidden), torch.zeros_like(weight) if learns else None
         losses = []
-        for start in range(0, len(hidden), chunk):
+        for start in range(0, max(1, len(hidden)), chunk):
             some = slice(start, start + chunk)
             logits = hidden[some] @ head.t()  # [n, dim] -> [n, vocabulary]
             slopes = logits.to(_wide(logits))

@@ -151,3 +151,11 @@ def test_a_uniform_model_needs_the_logarithm_of_its_vocabulary() -> None:
 
 def test_text_without_bytes_has_no_finite_price() -> None:
     assert Evaluation(nats=1.0, tokens=1, bytes=0).bits_per_byte == math.inf
+
+
+def test_without_targets_the_loss_and_its_gradients_are_zero(model: Transformer) -> None:
+    hidden = model.hidden(torch.zeros(1, 4, dtype=torch.long))[:, :0]
+    loss = cross_entropy_sum(model, hidden, torch.zeros(1, 0, dtype=torch.long))
+    loss.backward()
+    assert loss.item() == 0
+    assert all(parameter.grad is None or not parameter.grad.any() for parameter in model.parameters())

@@ -23,6 +23,8 @@ import torch.distributed as dist
 
 from bpe.errors import InputError
 from model import ModelConfig, Transformer
+from model.dialogs import Dialog, Pair, batch_of, texts_of
+from model.finetune import PairBatch
 from model.generate import generate_ids
 from model.loss import IGNORED, Batch, Evaluation, evaluate, next_token_loss
 from model.parallel import Kind, Parallel, _cut_matrices
@@ -347,6 +349,24 @@ def test_parts_of_a_batch_are_all_of_it_and_padding_without_targets() -> None:
     assert torch.cat([part.targets for part in parts])[:5].equal(batch.targets)
     assert all(part.positions is not None and part.positions.shape == (2, 2) for part in parts)
     assert batch.part(0, 1).inputs.equal(batch.inputs)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_parts_of_preferences_hold_whole_pairs_and_are_refused_where_uneven(packed: bool) -> None:
+    def dialog(first: int, length: int) -> Dialog:
+        return Dialog("", list(range(first, first + length)), [False] + [True] * (length - 1))
+
+    pairs = [Pair(dialog(10 * number, number + 3), dialog(100 + 10 * number, 3)) for number in range(6)]
+    texts = batch_of([pairs[:2], pairs[2:3], pairs[3:5], pairs[5:]], packed)
+    batch = PairBatch(texts, torch.arange(6.0))
+    for number, share in enumerate((range(3), range(3, 6))):
+        part = batch.part(number, 2)
+        assert part.reference.tolist() == [*share]
+        firsts = [int(part.texts.inputs[text][0]) for text in texts_of(part.texts)]
+        assert firsts == [first for pair in share for first in (10 * pair, 100 + 10 * pair)]
+    assert sum(batch.part(number, 2).texts.n_targets for number in range(2)) == texts.n_targets
+    with pytest.raises(InputError, match="5 processes cannot share the . rows of a step evenly"):
+        batch.part(0, 5)
 
 
 @pytest.mark.parametrize(
