@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from bpe.errors import InputError
-from bpe.shards import HELD_OUT, TRAIN, Ids, Shards
+from bpe.shards import HELD_OUT, TRAIN, Shard, Shards
 from model.checkpoint import save as save_model
 from model.config import ModelConfig
 from model.loss import IGNORED, Batch, Evaluation, evaluate, next_token_loss
@@ -61,7 +61,7 @@ class Pretraining:
                 f"set vocab_size to {shards.n_vocab}"
             )
         sequences = settings.batch_tokens // settings.sequence_length
-        self.windows = Windows(shards.tokens(TRAIN), settings.sequence_length, sequences, settings.seed)
+        self.windows = Windows(shards.shards(TRAIN), settings.sequence_length, sequences, settings.seed)
         self.held_out = _held_out_batches(shards, settings)
         self.token_bytes = torch.from_numpy(shards.token_bytes.astype(np.int64))
 
@@ -75,11 +75,12 @@ class Pretraining:
         return model
 
     def batch(self, number: int) -> Sequence[Batch]:
-        windows = self.windows[number]
-        return [Batch(windows[:, :-1], windows[:, 1:])]  # the tokens, and for each the one that follows it
+        return _batches(*self.windows[number], self.train)
 
     def describe(self, number: int) -> str:
-        return f"{self.shards.directory}, batch {number}"
+        windows = [f"{shard.name}[{start}:{end}]" for shard, start, end in self.windows.places(number)]
+        shown = ", ".join(windows[:4]) + (f" and {len(windows) - 4} more" if len(windows) > 4 else "")
+        return f"batch {number}, tokens {shown} of {self.shards.directory}"
 
     def loss(self, model: Transformer, batch: Batch) -> Tensor:
         return next_token_loss(model, batch)
@@ -95,55 +96,83 @@ class Pretraining:
 
 
 class Windows:
-    """Training windows in random order: `windows[step]` is ids [sequences, sequence_length + 1], int64.
+    """Training windows in random order: `windows[number]` is what a step reads, two tensors, int64
+    [sequences, sequence_length + 1]: ids, and their places within their documents.
 
     In every epoch each token is read once, give or take a window: each shard is closed to a ring, cut into windows from
-    a random place on, and all windows are shuffled. A batch follows from `seed` and `step` alone, so a resumed run
-    needs no random state. Windows cross from one document into the next; the token that ends a document is all that
-    tells the model.
+    a random place on, and all windows are shuffled. A batch follows from `seed` and its number alone, so a resumed run
+    needs no random state. A document that begins before its window counts from the window's beginning.
     """
 
-    def __init__(self, shards: list[Ids], sequence_length: int, sequences: int, seed: int) -> None:
-        self._shards = [ids for ids in shards if len(ids)]
-        if sum(map(len, self._shards)) < 2:
+    def __init__(self, shards: Sequence[Shard], sequence_length: int, sequences: int, seed: int) -> None:
+        self._shards = [shard for shard in shards if len(shard.ids)]
+        if sum(len(shard.ids) for shard in self._shards) < 2:
             raise InputError("there are fewer than two tokens to train on")
         self._length, self._sequences, self._seed = sequence_length, sequences, seed
-        self._windows = [max(1, len(ids) // sequence_length) for ids in self._shards]
-        self._first = np.cumsum([0, *self._windows])
+        self._first = np.cumsum([0, *(max(1, len(shard.ids) // sequence_length) for shard in self._shards)])
         self._epochs: dict[int, tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]] = {}
 
-    def __getitem__(self, step: int) -> Tensor:
-        total = int(self._first[-1])
-        windows = []
-        for number in range(step * self._sequences, (step + 1) * self._sequences):
-            order, offsets = self._epoch(number // total)
-            window = int(order[number % total])
+    def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
+        windows = [_window(shard, start, end) for shard, start, end in self.places(number)]
+        ids, positions = (torch.from_numpy(np.stack(rows)) for rows in zip(*windows, strict=True))
+        return ids, positions
+
+    def places(self, number: int) -> list[tuple[Shard, int, int]]:
+        """The shard of each window, the place of its first token and that after its last; they may lie beyond the
+        shard's end, and are then at its beginning."""
+        total, places = int(self._first[-1]), []
+        for which in range(number * self._sequences, (number + 1) * self._sequences):
+            order, offsets = self._epoch(which // total)
+            window = int(order[which % total])
             shard = int(np.searchsorted(self._first, window, side="right")) - 1
             start = int(offsets[shard]) + (window - int(self._first[shard])) * self._length
-            places = np.arange(start, start + self._length + 1) % len(self._shards[shard])
-            windows.append(self._shards[shard][places].astype(np.int64))
-        return torch.from_numpy(np.stack(windows))
+            places.append((self._shards[shard], start, start + self._length + 1))
+        return places
 
     def _epoch(self, epoch: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         if epoch not in self._epochs:
             random = np.random.default_rng((self._seed, epoch))
-            offsets = random.integers([len(ids) for ids in self._shards])
+            offsets = random.integers([len(shard.ids) for shard in self._shards])
             self._epochs = {e: drawn for e, drawn in self._epochs.items() if e == epoch - 1}  # a batch may span two
             self._epochs[epoch] = (random.permutation(int(self._first[-1])), offsets)
         return self._epochs[epoch]
 
 
+def _window(shard: Shard, start: int, end: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """The ids of a window on the ring of a shard, and their places within their documents."""
+    places = np.arange(start, end) % len(shard.ids)
+    begun = shard.offsets[np.searchsorted(shard.offsets, places, side="right") - 1]
+    return shard.ids[places].astype(np.int64), np.minimum(places - begun, np.arange(end - start))
+
+
+def _batches(ids: Tensor, positions: Tensor, settings: TrainConfig) -> list[Batch]:
+    """Windows as so many batches that each has no more than micro_batch_tokens."""
+    rows = (settings.micro_batch_tokens or settings.batch_tokens) // settings.sequence_length
+    parts = zip(torch.split(ids, rows), torch.split(positions, rows), strict=True)
+    return [_batch(*part, settings.across_documents) for part in parts]
+
+
+def _batch(ids: Tensor, positions: Tensor, across_documents: bool) -> Batch:
+    """The tokens of windows, and for each the one that follows it: none after the last of a document, unless attention
+    goes across, and none in padding, which is at -1."""
+    inputs, targets = ids[:, :-1], ids[:, 1:]
+    targets = targets.where(positions[:, 1:] >= (0 if across_documents else 1), IGNORED)
+    # Without positions no mask is made, and attention computes half as much.
+    apart = not across_documents and bool((positions[:, 1:-1] == 0).any())
+    return Batch(inputs, targets, positions[:, :-1] if apart else None)
+
+
 def _held_out_batches(shards: Shards, settings: TrainConfig) -> list[Batch]:
-    """The held-out text in windows one after the other, so that each token but a shard's first is predicted once."""
+    """The held-out text in windows one after the other, so that each token is predicted once, but for the first of a
+    shard, or of a document where these are kept apart."""
     left, length, windows = settings.eval_tokens, settings.sequence_length, []
-    for ids in shards.tokens(HELD_OUT):
-        for start in range(0, min(len(ids) - 1, left), length):
-            end = min(start + length, len(ids) - 1, start + left)
-            window = np.full((2, length), 0, np.int64)
-            window[1] = IGNORED
-            window[0, : end - start], window[1, : end - start] = ids[start:end], ids[start + 1 : end + 1]
-            windows.append(torch.from_numpy(window))
+    for shard in shards.shards(HELD_OUT):
+        for start in range(0, min(len(shard.ids) - 1, left), length):
+            end = min(start + length, len(shard.ids) - 1, start + left)
+            window, padding = _window(shard, start, end + 1), (0, length + start - end)
+            windows.append((np.pad(window[0], padding), np.pad(window[1], padding, constant_values=-1)))
             left -= end - start
-    sequences = settings.batch_tokens // length
-    batches = (torch.stack(windows[i : i + sequences]) for i in range(0, len(windows), sequences))
-    return [Batch(pairs[:, 0], pairs[:, 1]) for pairs in batches]
+    if not windows:
+        return []
+    ids, positions = (np.stack(rows) for rows in zip(*windows, strict=True))
+    return _batches(torch.from_numpy(ids), torch.from_numpy(positions), settings)

@@ -98,6 +98,9 @@ class TrainConfig:
     minutes: wall time, evaluations included and pauses between resumed runs left out. The learning rate follows the
         elapsed share, so how many steps are made, and with it the result, depends on the machine.
     batch_tokens: tokens in a step; a multiple of sequence_length, the tokens of one sequence.
+    micro_batch_tokens: tokens that go through the model at a time, where memory does not hold a step; the gradients of
+        the parts add up to those of the step. None for all at once.
+    across_documents: whether tokens see those of documents that stand before their own in a sequence.
     learning_rate: the highest; reached linearly within the first `warmup` share of the budget, then falling along a
         cosine to a tenth.
     weight_decay: of matrices (embeddings included); norms are not decayed. The default is ten times the usual, for
@@ -114,6 +117,8 @@ class TrainConfig:
     minutes: float | None = None
     batch_tokens: int = 1024
     sequence_length: int = 256
+    micro_batch_tokens: int | None = None
+    across_documents: bool = False
     learning_rate: float = 2e-3
     warmup: float = 0.03
     weight_decay: float = 1.0
@@ -131,12 +136,14 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.minutes is None):
             raise InputError("give the budget as either steps or minutes, one of the two")
-        if self.batch_tokens % max(1, self.sequence_length):
-            raise InputError(
-                f"batch_tokens ({self.batch_tokens}) is not a multiple of sequence_length ({self.sequence_length})"
-            )
-        positive = ("steps", "minutes", "batch_tokens", "sequence_length", "learning_rate", "gradient_clip",
-                    "eval_every", "eval_tokens", "checkpoint_every", "keep_checkpoints", "spike")  # fmt: skip
+        for name in ("batch_tokens", "micro_batch_tokens"):
+            if (getattr(self, name) or 0) % max(1, self.sequence_length):
+                raise InputError(
+                    f"{name} ({getattr(self, name)}) is not a multiple of sequence_length ({self.sequence_length})"
+                )
+        positive = ("steps", "minutes", "batch_tokens", "sequence_length", "micro_batch_tokens", "learning_rate",
+                    "gradient_clip", "eval_every", "eval_tokens", "checkpoint_every", "keep_checkpoints",
+                    "spike")  # fmt: skip
         for name in positive:
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
@@ -261,7 +268,7 @@ def train(
             evaluation()
             newest = save()
         saved = time.monotonic()
-        while (share := training.share()) < 1:
+        while (share := training.share()) < 1 or training.step == 0:
             # 3. Make one step.
             try:
                 measured = training.make_step(share)

@@ -5,8 +5,8 @@ what is in it.
 """
 
 from .layout import HELD_OUT, TRAIN, Ids
-from .reading import Shards
+from .reading import Shard, Shards
 from .sources import Corpus
 from .writing import Progress, ShardTokenizer, write_shards
 
-__all__ = ["HELD_OUT", "TRAIN", "Corpus", "Ids", "Progress", "ShardTokenizer", "Shards", "write_shards"]
+__all__ = ["HELD_OUT", "TRAIN", "Corpus", "Ids", "Progress", "Shard", "ShardTokenizer", "Shards", "write_shards"]

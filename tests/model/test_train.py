@@ -20,11 +20,12 @@ import pytest
 import torch
 
 from bpe.errors import InputError
-from bpe.shards import HELD_OUT, TRAIN, Shards, write_shards
+from bpe.shards import HELD_OUT, TRAIN, Shard, Shards, write_shards
 from model import ModelConfig, Transformer
 from model.checkpoint import open_checkpoint
-from model.pretrain import Pretraining, Windows, _held_out_batches, pretrain
-from model.report import Progress, read_metrics
+from model.loss import Batch, next_token_loss
+from model.pretrain import Pretraining, Windows, _batches, _held_out_batches, _window, pretrain
+from model.report import Progress, plot_loss, read_metrics
 from model.train import TrainConfig, TrainResult, _check, _Failure, _Training, learning_rate
 
 SETTINGS = TrainConfig(steps=12, batch_tokens=64, sequence_length=16, eval_every=5, learning_rate=3e-3, dtype="float32")
@@ -34,6 +35,13 @@ def train(
     data: Path, run: Path, config: ModelConfig, settings: TrainConfig = SETTINGS, **arguments: Any
 ) -> TrainResult:
     return pretrain(data, run, config, settings, **{"progress": io.StringIO(), **arguments})
+
+
+@pytest.fixture(autouse=True)
+def plot(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Plots take longer than the runs here; a file stands for them. Gives the function that draws."""
+    monkeypatch.setattr("model.train.plot_loss", lambda records, path, title: path.write_text(title))
+    return plot_loss
 
 
 def losses(run: Path) -> list[tuple[str, int, float]]:
@@ -53,8 +61,11 @@ def interrupt_after(step: int, monkeypatch: pytest.MonkeyPatch, number: int = si
     monkeypatch.setattr(_Training, "make_step", interrupted)
 
 
-def test_a_run_leaves_a_model_directory_metrics_and_a_plot(data: Path, tmp_path: Path, config: ModelConfig) -> None:
+def test_a_run_leaves_a_model_directory_metrics_and_a_plot(
+    data: Path, tmp_path: Path, config: ModelConfig, plot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = tmp_path / "run"
+    monkeypatch.setattr("model.train.plot_loss", plot)
     result = train(data, run, config)
     assert sorted(path.name for path in run.iterdir()) == [
         "checkpoints", "loss.png", "metrics.jsonl", "model.safetensors", "params.json", "run.json", "tokenizer.json",
@@ -371,7 +382,8 @@ def test_a_batch_that_spoils_the_loss_is_named_and_skipped(
     assert train(data, run, config, progress=said).steps == 12
     what = "the loss is 1" if by == 2 else "the loss is"
     assert f"step 4: {what}" in said.getvalue()
-    assert f"({data}, batch 4); back to step 0, and on without that batch" in said.getvalue()
+    assert "(batch 4, tokens train-00000.bin[" in said.getvalue()
+    assert f" of {data}); back to step 0, and on without that batch" in said.getvalue()
     assert "step 8: " in said.getvalue()
     records = read_metrics(run / "metrics.jsonl")
     assert [record["step"] for record in records if record["kind"] == "step"] == list(range(1, 13))
@@ -433,13 +445,22 @@ def test_a_spike_is_far_above_the_spread_of_the_last_losses() -> None:
             _check(loss, norm, [], spike=10)
 
 
-def test_a_budget_of_minutes_ends_the_run_and_the_schedule(data: Path, tmp_path: Path, config: ModelConfig) -> None:
-    settings = dataclasses.replace(SETTINGS, steps=None, minutes=0.005)
-    result = train(data, tmp_path / "run", config, settings)
-    assert result.steps >= 1
-    assert result.seconds >= 0.3
+def test_a_budget_of_minutes_ends_the_run_and_the_schedule(
+    data: Path, tmp_path: Path, config: ModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks = itertools.count(step=0.002)
+    monkeypatch.setattr("model.train.time.monotonic", lambda: next(ticks))  # a clock on which each look takes 2 ms
+    result = train(data, tmp_path / "run", config, dataclasses.replace(SETTINGS, steps=None, minutes=0.01))
+    assert result.steps > 5
+    assert 0.6 < result.seconds < 0.7
     rates = [r["learning_rate"] for r in read_metrics(tmp_path / "run" / "metrics.jsonl") if r["kind"] == "step"]
-    assert rates[-1] < max(rates)
+    assert rates[-1] == pytest.approx(3e-4, rel=0.2)  # a tenth of the highest
+
+
+def test_a_budget_that_is_spent_before_the_first_step_makes_one(
+    data: Path, tmp_path: Path, config: ModelConfig
+) -> None:
+    assert train(data, tmp_path / "run", config, dataclasses.replace(SETTINGS, steps=None, minutes=1e-9)).steps == 1
 
 
 def test_training_without_held_out_documents_works(tmp_path: Path, tokenizer: Any, config: ModelConfig) -> None:
@@ -459,6 +480,7 @@ def test_training_without_held_out_documents_works(tmp_path: Path, tokenizer: An
         ({"minutes": 1.0}, "either steps or minutes"),
         ({"steps": 0}, "steps is 0"),
         ({"batch_tokens": 65}, r"batch_tokens \(65\) is not a multiple of sequence_length \(16\)"),
+        ({"micro_batch_tokens": 24}, r"micro_batch_tokens \(24\) is not a multiple of sequence_length \(16\)"),
         ({"sequence_length": 0}, "sequence_length is 0"),
         ({"learning_rate": float("nan")}, "learning_rate is nan"),
         ({"warmup": 1.5}, "warmup is 1.5"),
@@ -494,48 +516,124 @@ def test_the_learning_rate_rises_falls_and_ends_at_a_tenth() -> None:
     assert rates[1000] == pytest.approx(0.2)
 
 
+def shard(ids: Any, *offsets: int) -> Shard:
+    ids = np.asarray(ids, np.uint16)
+    return Shard("train-00000.bin", ids, np.array([0, *offsets, len(ids)]), "", "train-00000.docs", "")
+
+
 def test_an_epoch_reads_each_token_once_and_targets_follow_inputs() -> None:
-    shards: list[Any] = [np.arange(0, 40, dtype=np.uint16), np.arange(100, 140, dtype=np.uint16)]
-    batches = Windows(shards, sequence_length=8, sequences=2, seed=3)
+    windows = Windows([shard(np.arange(0, 40)), shard(np.arange(100, 140))], sequence_length=8, sequences=2, seed=3)
     for epoch in range(3):
-        windows = torch.cat([batches[step] for step in range(5 * epoch, 5 * epoch + 5)])
-        assert Counter(windows[:, :-1].flatten().tolist()) == Counter([*range(40), *range(100, 140)])
-        steps = (windows[:, 1:] - windows[:, :-1]).flatten().tolist()
+        ids = torch.cat([windows[step][0] for step in range(5 * epoch, 5 * epoch + 5)])
+        assert Counter(ids[:, :-1].flatten().tolist()) == Counter([*range(40), *range(100, 140)])
+        steps = (ids[:, 1:] - ids[:, :-1]).flatten().tolist()
         assert set(steps) <= {1, -39}  # the next token, or the first after the last
 
 
-def test_epochs_differ_and_batches_follow_from_seed_and_step() -> None:
-    shards: list[Any] = [np.arange(1000, dtype=np.uint16)]
+def test_epochs_differ_and_batches_follow_from_seed_and_number() -> None:
+    shards = [shard(np.arange(1000))]
     one, other = Windows(shards, 8, 4, seed=1), Windows(shards, 8, 4, seed=1)
-    in_order = [one[step] for step in range(70)]
+    in_order = [one[step][0] for step in range(70)]
     for step in (69, 3, 31, 0, 32):
-        assert torch.equal(other[step], in_order[step])
+        assert torch.equal(other[step][0], in_order[step])
     assert not torch.equal(torch.cat(in_order[:31]), torch.cat(in_order[31:62]))
-    assert not torch.equal(Windows(shards, 8, 4, seed=2)[0], in_order[0])
+    assert not torch.equal(Windows(shards, 8, 4, seed=2)[0][0], in_order[0])
 
 
 def test_a_corpus_shorter_than_a_sequence_is_read_around() -> None:
-    shards: list[Any] = [np.arange(5, dtype=np.uint16)]
-    window = Windows(shards, 12, 1, seed=0)[0][0].tolist()
+    window = Windows([shard(np.arange(5))], 12, 1, seed=0)[0][0][0].tolist()
     assert len(window) == 13
     assert all((after - before) % 5 == 1 for before, after in itertools.pairwise(window))
 
 
 def test_a_corpus_of_one_token_is_refused() -> None:
     with pytest.raises(InputError, match="fewer than two tokens"):
-        Windows([np.zeros(1, np.uint16)], 8, 1, seed=0)
+        Windows([shard(np.zeros(1))], 8, 1, seed=0)
 
 
+def test_places_in_a_window_count_from_the_beginning_of_the_document_or_of_the_window() -> None:
+    # Documents of 3, 0, 9 and 4 tokens, whose ids tell the place in the document.
+    windows = Windows([shard([*range(3), *range(9), *range(4)], 3, 3, 12)], 6, 1, seed=0)
+    for number in range(20):
+        ids, positions = (tensor[0].tolist() for tensor in windows[number])
+        expected = []
+        for index, id in enumerate(ids):
+            expected.append(0 if index == 0 or id == 0 else expected[-1] + 1)
+        assert positions == expected
+
+
+@pytest.mark.parametrize("across", [False, True])
 @pytest.mark.parametrize("eval_tokens", [1 << 17, 50, 1])
-def test_held_out_tokens_are_predicted_once_each(eval_tokens: int, data: Path) -> None:
+def test_held_out_tokens_are_predicted_once_each(eval_tokens: int, across: bool, data: Path) -> None:
     shards = Shards(data)
-    batches = _held_out_batches(shards, dataclasses.replace(SETTINGS, eval_tokens=eval_tokens))
+    settings = dataclasses.replace(SETTINGS, eval_tokens=eval_tokens, across_documents=across)
+    batches = _held_out_batches(shards, settings)
     (ids,) = shards.tokens(HELD_OUT)
     targets = torch.cat([batch.targets.flatten() for batch in batches])
-    assert targets[targets >= 0].tolist() == ids[1 : 1 + eval_tokens].tolist()
+    wanted = [id for id in ids[1 : 1 + eval_tokens].tolist() if across or id != shards.bos_id]
+    assert targets[targets >= 0].tolist() == wanted
     inputs = torch.cat([batch.inputs.flatten() for batch in batches])
-    assert inputs[targets >= 0].tolist() == ids[:-1][:eval_tokens].tolist()
+    if across:
+        assert inputs[targets >= 0].tolist() == ids[:-1][:eval_tokens].tolist()
     assert shards.token_count(TRAIN) > shards.token_count(HELD_OUT) > 50
+
+
+def test_the_loss_and_gradients_of_a_packed_window_are_those_of_each_document_alone(
+    model: Transformer, config: ModelConfig
+) -> None:
+    lengths = (3, 1, 20, 2, 14)
+    ids = torch.randint(256, (sum(lengths),), generator=torch.Generator().manual_seed(0)).numpy()
+    ends = np.cumsum(lengths).tolist()
+    window = [torch.from_numpy(each)[None] for each in _window(shard(ids, *ends[:-1]), 0, len(ids))]
+    (packed,) = _batches(*window, dataclasses.replace(SETTINGS, sequence_length=len(ids), batch_tokens=len(ids)))
+    model, documents = model.double(), np.split(ids.astype(np.int64), ends[:-1])
+    next_token_loss(model, packed).backward()
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+
+    model.zero_grad()
+    alone = [Batch(torch.from_numpy(d[None, :-1]), torch.from_numpy(d[None, 1:])) for d in documents if len(d) > 1]
+    losses = [next_token_loss(model, batch) for batch in alone]
+    sum(losses).backward()  # type: ignore[union-attr]
+    assert packed.n_targets == sum(batch.n_targets for batch in alone) == sum(lengths) - len(lengths)
+    # The loss itself is float32, whatever the model is in.
+    torch.testing.assert_close(next_token_loss(model, packed), torch.stack(losses).sum(), rtol=1e-6, atol=0)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-5, atol=1e-6, msg=name)
+
+    logits = model(packed.inputs, positions=packed.positions)[0].split(lengths[:-1] + (lengths[-1] - 1,))
+    for document, ours in zip(documents, logits, strict=True):
+        expected = model(torch.from_numpy(document[None]))[0, : len(ours)]
+        torch.testing.assert_close(ours, expected, rtol=1e-6, atol=1e-6)  # rotations are float32
+
+
+def test_across_documents_a_window_is_one_text(model: Transformer) -> None:
+    ids = torch.arange(17)[None]
+    (batch,) = _batches(ids, ids % 5, dataclasses.replace(SETTINGS, across_documents=True))
+    assert batch.positions is None
+    assert batch.targets.tolist() == ids[:, 1:].tolist()
+
+
+@pytest.mark.parametrize("micro_batch_tokens", [16, 32, 48])
+def test_parts_of_a_step_add_up_to_the_whole(
+    micro_batch_tokens: int, data: Path, tmp_path: Path, config: ModelConfig
+) -> None:
+    settings = dataclasses.replace(SETTINGS, micro_batch_tokens=micro_batch_tokens)
+    task = Pretraining(Shards(data), config, settings)
+    # A step whose parts have unlike numbers of targets, so that a mean of means would differ.
+    number = next(n for n in range(50) if len({batch.n_targets / batch.n_tokens for batch in task.batch(n)}) > 1)
+    parts = task.batch(number)
+    assert [batch.n_tokens for batch in parts] == {16: [16] * 4, 32: [32, 32], 48: [48, 16]}[micro_batch_tokens]
+    runs = []
+    for each in (settings, SETTINGS):
+        training = _Training(Pretraining(Shards(data), config, each), each)
+        training.batch = number
+        measured = [training.make_step(0.5) for _ in range(3)]
+        runs.append((training, measured))
+    for ours, whole in zip(*(measured for _, measured in runs), strict=True):
+        assert ours["loss"] == pytest.approx(whole["loss"], rel=1e-6)
+        assert ours["gradient_norm"] == pytest.approx(whole["gradient_norm"], rel=1e-5)
+    for ours, whole in zip(*(training.trained.values() for training, _ in runs), strict=True):
+        torch.testing.assert_close(ours, whole, rtol=0, atol=2e-5)  # the rate is 3e-3
 
 
 class Terminal(io.StringIO):
