@@ -15,6 +15,7 @@ import click
 
 if TYPE_CHECKING:
     from bpe import Tokenizer
+    from bpe.shards import Corpus
     from bpe.shards import Progress as ShardsProgress
     from bpe.trainer import Progress, Step, Trained
     from model.chat import Conversation
@@ -744,9 +745,13 @@ def _tokenizer_info(tokenizer: Tokenizer) -> list[tuple[str, str]]:
 
 
 @cli.command()
-@click.argument("corpus", nargs=-1, required=True)
+@click.argument("corpus", nargs=-1, metavar="CORPUS...")
 @tokenizer_option
-@click.option("-o", "--output", required=True, metavar="DIR", help="The directory to write the shards into.")
+@click.option("-o", "--output", metavar="DIR", help="The directory to write the shards into.")
+@click.option("--verify", metavar="DIR", help="Compare shards with their sources, which may be named anew.")
+@click.option("--hashes-only", is_flag=True, help="With --verify: check hashes, and read no sources.")
+@click.option("--export", metavar="DIR", help="Write shards in another format into OUTPUT.")
+@click.option("--format", "export_format", default="parquet", metavar="NAME", help="Of --export: parquet, arrow, npy.")
 @click.option("--held-out", type=float, default=0.05, metavar="SHARE", help="Share of documents kept from training.")
 @click.option("--shard-tokens", type=_size, default="64M", metavar="N", help="Tokens in a shard at most.")
 @click.option("--bos/--no-bos", default=True, help="Begin each document with <|begin_of_text|>.")
@@ -766,11 +771,20 @@ def _tokenizer_info(tokenizer: Tokenizer) -> list[tuple[str, str]]:
     "bpe shards corpora --separator '<|end_of_text|>' -t my.json -o data",
     "bpe shards stories.jsonl.gz --field story -t llama3 -o data",
     "bpe shards 'web/*.parquet' -t llama3 -o web-shards --held-out 0.001 --no-bos",
+    "bpe shards --verify data",
+    "bpe shards --export data -o data-parquet --format parquet",
 )
+@click.pass_context
 def shards(
+    context: click.Context,
+    /,
     corpus: Sequence[str],
     name: str,
-    output: str,
+    output: str | None,
+    verify: str | None,
+    hashes_only: bool,
+    export: str | None,
+    export_format: str,
     separator: str | None,
     field: str,
     errors: str,
@@ -781,10 +795,34 @@ def shards(
 
     The corpus is files, directories, globs, or - for stdin, as for `bpe train`. Work that was interrupted goes on when
     the command is given again, and leaves the same files.
+
+    --verify checks the hashes of all files, reads the sources again where the index says they were, or those that are
+    given, and compares each document with its ids. --export writes each shard as a file of another format.
     """
+    if verify and export:
+        raise click.UsageError("give either --verify or --export", context)
+    if not output and not verify:
+        raise click.UsageError("missing -o / --output", context)
+    if not corpus and not verify and not export:
+        raise click.UsageError("missing CORPUS", context)
+    if verify:
+        is_given = context.get_parameter_source("name") is click.core.ParameterSource.COMMANDLINE
+        _verify_shards(verify, corpus or None, hashes_only, name if is_given else None)
+    elif export:
+        from bpe.shards import export_shards
+
+        files = export_shards(export, str(output), export_format)
+        click.echo(f"{output}: {len(files):,} files in format {export_format}", err=True)
+    else:
+        from bpe.shards import Corpus
+
+        _write_shards(Corpus(corpus, field, separator, errors, exclude), name, str(output), options)
+
+
+def _write_shards(sources: Corpus, name: str, output: str, options: Mapping[str, Any]) -> None:
     from bpe import Tokenizer
     from bpe.locate import locate
-    from bpe.shards import Corpus, write_shards
+    from bpe.shards import write_shards
 
     status = Status()
 
@@ -792,13 +830,30 @@ def shards(
         status.show(f"encoding  {progress.bytes / 1e6:,.1f} MB in {progress.documents:,} documents")
 
     path = locate(name)
-    sources = Corpus(corpus, field, separator, errors, exclude)
     written = write_shards(sources, Tokenizer.from_file(path), output, tokenizer_file=path, progress=show, **options)
     parts = [
         f"{written.document_count(split):,} documents, {written.token_count(split):,} tokens, {label}"
         for split, label in (("train", "to train on"), ("held_out", "held out"))
     ]
     status.done(f"{output}: {'; '.join(parts)}")
+
+
+def _verify_shards(directory: str, sources: Sequence[str] | None, hashes_only: bool, name: str | None) -> None:
+    from bpe.locate import locate
+    from bpe.shards import verify_shards
+
+    status = Status()
+
+    def show(documents: int, size: int) -> None:
+        status.show(f"comparing  {size / 1e6:,.1f} MB in {documents:,} documents")
+
+    file = None if name is None else locate(name)
+    found = verify_shards(directory, sources=sources, hashes_only=hashes_only, tokenizer_file=file, progress=show)
+    compared = (
+        "" if hashes_only else f"; {found.documents:,} documents, {found.bytes:,} bytes, are those of the sources"
+    )
+    status.done()
+    click.echo(f"{directory}: {found.files:,} files have the right hashes{compared}")
 
 
 parallel_option = click.option(
@@ -1673,6 +1728,16 @@ def _shards_info(directory: Path) -> list[tuple[str, str]]:
     for split, label in (("train", "to train on"), ("held_out", "held out")):
         tokens, size = shards.token_count(split), shards.byte_count(split)
         rows.append((label, f"{shards.document_count(split):,} documents, {tokens:,} tokens, {size:,} bytes"))
+    rows.append(("tokenizer", f"SHA-256 {shards.tokenizer_sha256}"))
+    for source in shards.corpus["sources"]:
+        name = source["source"] or "documents of a program"
+        files = f" in {len(source['files']):,} files" if source["files"] else ""
+        rows.append(
+            (
+                "source",
+                f"{name}: {source['documents']:,} documents{files}, {source['bytes']:,} bytes, {source['sha256']}",
+            )
+        )
     return rows
 
 

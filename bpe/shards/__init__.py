@@ -1,12 +1,27 @@
 """Token shards: the documents of a corpus as ids on disk, ready to train on.
 
-`write_shards` encodes documents and writes a directory of shards, `Shards` opens one. LAYOUT.md, beside this file, says
-what is in it.
+`write_shards` encodes documents and writes a directory of shards, `Shards` opens one, `verify_shards` holds it against
+its sources, `export_shards` writes it for others. LAYOUT.md, beside this file, says what is in it.
 """
 
+from .export import export_shards
 from .layout import HELD_OUT, TRAIN, Ids
 from .reading import Shard, Shards
 from .sources import Corpus
+from .verify import Verified, verify_shards
 from .writing import Progress, ShardTokenizer, write_shards
 
-__all__ = ["HELD_OUT", "TRAIN", "Corpus", "Ids", "Progress", "Shard", "ShardTokenizer", "Shards", "write_shards"]
+__all__ = [
+    "HELD_OUT",
+    "TRAIN",
+    "Corpus",
+    "Ids",
+    "Progress",
+    "Shard",
+    "ShardTokenizer",
+    "Shards",
+    "Verified",
+    "export_shards",
+    "verify_shards",
+    "write_shards",
+]

@@ -87,7 +87,7 @@ class Shards:
         self.tokenizer_sha256 = str(index["tokenizer_sha256"])
         # Only names, so that an index cannot point outside of its directory.
         self.tokenizer_path = self.directory / _name(index["tokenizer_file"])
-        self.corpus: dict[str, Any] = dict(index["corpus"])
+        self.corpus = _corpus(index["corpus"])
         self._splits = {
             split: {key: _count(index["splits"][split][key]) for key in ("tokens", "documents", "bytes")}
             for split in SPLITS
@@ -184,6 +184,16 @@ def _name(value: Any) -> str:
     if not isinstance(value, str) or value != Path(value).name or value in ("", "..") or "\0" in value:
         raise ValueError(f"{value!r} is no name of a file")
     return value
+
+
+def _corpus(value: dict[str, Any]) -> dict[str, Any]:
+    strings = [value["field"], value["errors"], *value["exclude"], *filter(None, [value["separator"]])]
+    for source in value["sources"]:
+        strings += [source["sha256"], *(file["path"] for file in source["files"]), *filter(None, [source["source"]])]
+        _count(source["documents"]), _count(source["bytes"])
+    if not all(isinstance(string, str) for string in strings):
+        raise ValueError("it does not tell where the documents came from")
+    return dict(value)
 
 
 def _fingerprint(index: dict[str, Any]) -> str:

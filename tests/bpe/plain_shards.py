@@ -12,6 +12,7 @@ import numpy.typing as npt
 class ByteTokenizer:
     """Bytes, two special tokens, and as many unused ids as asked for."""
 
+    unknown_bytes = b""
     special_tokens_set = frozenset(("<|begin_of_text|>", "<|end_of_text|>"))
 
     def __init__(self, n_vocab: int = 258) -> None:
@@ -25,6 +26,9 @@ class ByteTokenizer:
         if token >= 256:
             raise KeyError(token)
         return bytes([token])
+
+    def decode_bytes(self, tokens: npt.NDArray[np.uint32]) -> bytes:
+        return b"".join(bytes([id]) if id < 256 else b"<special>" for id in tokens.tolist())
 
     def encode_flat(
         self, documents: list[bytes | str], *, num_threads: int | None = None
