@@ -953,6 +953,12 @@ def pretrain(
 )
 @click.option("--batch-tokens", type=int, metavar="N", help="Tokens in the rows of a step.  [default: one row]")
 @click.option(
+    "--micro-batch-tokens",
+    type=int,
+    metavar="N",
+    help="Tokens that the model reads at a time.  [default: all of a step]",
+)
+@click.option(
     "--learning-rate",
     type=float,
     metavar="X",

@@ -199,8 +199,8 @@ class _Examples(Generic[Example]):
         self._rows = Rows([len(example) for example in train], length, settings.seed)
         self._rows_of_a_step = settings.batch_tokens // length
         rows = in_rows(range(len(held_out)), [len(example) for example in held_out], length)
-        step = self._rows_of_a_step
-        self.held_out_rows = [rows[begin : begin + step] for begin in range(0, len(rows), step)]
+        self._rows_at_a_time = (settings.micro_batch_tokens or settings.batch_tokens) // length
+        self.held_out_rows = self._parts(rows)
         self._weights = base.fingerprint()
         self.told = [f"{self._counted(train)} to train on; {self._counted(held_out)} held out"]
         if cut := [example.place for example in (*train, *held_out) if not example.whole]:
@@ -216,13 +216,16 @@ class _Examples(Generic[Example]):
         """How many steps read every example so often."""
         return max(1, math.ceil(self._rows.count(epochs) / self._rows_of_a_step))
 
-    def rows(self, number: int) -> list[list[int]]:
-        """The indices of the examples of a step, in rows."""
+    def rows(self, number: int) -> list[list[list[int]]]:
+        """The indices of the examples of a step, in rows, as many of these together as the model reads at a time."""
         first = number * self._rows_of_a_step
-        return [self._rows[row] for row in range(first, first + self._rows_of_a_step)]
+        return self._parts([self._rows[row] for row in range(first, first + self._rows_of_a_step)])
+
+    def _parts(self, rows: list[list[int]]) -> list[list[list[int]]]:
+        return [rows[begin : begin + self._rows_at_a_time] for begin in range(0, len(rows), self._rows_at_a_time)]
 
     def describe(self, number: int) -> str:
-        return ", ".join(self.train[index].place for row in self.rows(number) for index in row)
+        return ", ".join(self.train[index].place for rows in self.rows(number) for row in rows for index in row)
 
     def settings(self) -> dict[str, Any]:
         config = self.base.config
@@ -276,8 +279,10 @@ class Supervised(_Examples[Dialog]):
         return self.base.model(self.seed)
 
     def batch(self, number: int) -> list[Batch]:
-        rows = [[self.train[index] for index in row] for row in self.rows(number)]
-        return [batch_of(rows, self.base.config.packed)]
+        return [self._batch(self.train, rows) for rows in self.rows(number)]
+
+    def _batch(self, dialogs: list[Dialog], rows: list[list[int]]) -> Batch:
+        return batch_of([[dialogs[index] for index in row] for row in rows], self.base.config.packed)
 
     def loss(self, model: Transformer, batch: Batch) -> Tensor:
         learned = (batch.targets != IGNORED).to(model.device)
@@ -288,7 +293,7 @@ class Supervised(_Examples[Dialog]):
             return None
         nats, tokens, self._exact = 0.0, 0, 0
         for rows in self.held_out_rows:
-            batch = batch_of([[self.held_out[index] for index in row] for row in rows], self.base.config.packed)
+            batch = self._batch(self.held_out, rows)
             hidden, targets = _hidden(model, batch), batch.targets.to(model.device)
             for text in texts_of(batch):
                 learned = targets[text] != IGNORED
@@ -373,7 +378,7 @@ class Preferences(_Examples[Pair]):
         return model.train()
 
     def batch(self, number: int) -> list[PairBatch]:
-        return [self._batch(self.train, self._reference, self.rows(number))]
+        return [self._batch(self.train, self._reference, rows) for rows in self.rows(number)]
 
     def _batch(self, pairs: list[Pair], reference: Tensor, rows: list[list[int]]) -> PairBatch:
         texts = batch_of([[pairs[index] for index in row] for row in rows], self.base.config.packed)
