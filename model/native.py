@@ -7,6 +7,10 @@ the weights and not of the kernels.
 
 from __future__ import annotations
 
+import atexit
+import threading
+import weakref
+
 import torch
 from torch import Tensor
 
@@ -100,6 +104,8 @@ class NativeModel:
     def __init__(self, config: ModelConfig, kinds: dict[str, str], kernel: str = "") -> None:
         """kinds: the type of every matrix. kernel: "avx512", "avx2" or "plain"; the best by default."""
         self.config = config
+        self._reading = threading.Lock()
+        _MODELS.add(self)
         try:
             self.core = _core.Decoder(
                 dim=config.dim,
@@ -214,13 +220,14 @@ class NativeModel:
         for start in range(0, len(tokens), _core.MOST_TOKENS):
             some = slice(start, start + _core.MOST_TOKENS)
             asked = wanted[some].nonzero().flatten()
-            self.core.forward(
-                tokens[some].numpy(),
-                cache.core,
-                rotation.numpy(),
-                asked.numpy(),
-                logits[done : done + len(asked)].numpy(),
-            )
+            with self._reading:
+                self.core.forward(
+                    tokens[some].numpy(),
+                    cache.core,
+                    rotation.numpy(),
+                    asked.numpy(),
+                    logits[done : done + len(asked)].numpy(),
+                )
             done += len(asked)
 
     def new_cache(self, batch: int = 1, capacity: int = 0, dtype: torch.dtype = torch.float16) -> NativeCache:
@@ -234,6 +241,19 @@ class NativeModel:
             self.core.put(name, bytes_)
         except ValueError as error:
             raise InputError(str(error)) from None
+
+
+_MODELS: weakref.WeakSet[NativeModel] = weakref.WeakSet()
+
+
+@atexit.register
+def _read_no_more() -> None:
+    """Wait for models that other threads read with, and let these not begin anew.
+
+    A thread that comes back from C++ when the interpreter is gone aborts the process.
+    """
+    for model in list(_MODELS):
+        model._reading.acquire(timeout=1)
 
 
 def kernels() -> list[str]:
