@@ -109,19 +109,19 @@ def finetune(
     config = config or FinetuneConfig()
     base = _Base(model, Path(run), config)
     context = base.checkpoint.config.max_seq_len
-    length = settings.get("sequence_length") or min(context, _LONGEST)
+    length = settings.get("sequence_length", min(context, _LONGEST))
     if length > context:
         raise InputError(f"sequence_length is {length}, and the context of the model holds {context}")
     factor = (1.0 if config.lora is None else 10.0) * (1.0 if config.beta is None else 0.1)
     defaults = {"sequence_length": length, "batch_tokens": length, "learning_rate": LEARNING_RATE * factor}
-    budget = {} if settings.get("steps") or settings.get("minutes") else {"steps": 1}
-    given = TrainConfig(**{**_DEFAULTS, **defaults, **settings, **budget})
+    by_epochs = settings.get("steps") is None and settings.get("minutes") is None
+    given = TrainConfig(**{**_DEFAULTS, **defaults, **settings, **({"steps": 1} if by_epochs else {})})
     kind = Supervised if config.beta is None else Preferences
     task: Supervised | Preferences = kind(base, data, given)
     show = Progress(sys.stderr if progress is None else progress)
     for line in task.told:
         show.say(line)
-    if budget:
+    if by_epochs:
         given = dataclasses.replace(given, steps=task.steps(config.epochs))
     return train(task, run, given, restart=restart, progress=progress)
 
