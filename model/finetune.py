@@ -25,10 +25,12 @@ from bpe.chat import ChatFormat, chat_format
 from bpe.errors import InputError
 from bpe.locate import locate
 from model.checkpoint import WRITTEN, format_of, open_checkpoint
+from model.checkpoint.adapter import CONFIG as ADAPTER
 from model.checkpoint.adapter import write_adapter
 from model.checkpoint.assemble import assemble
 from model.checkpoint.companions import read_tokenizer
-from model.checkpoint.huggingface import config_json
+from model.checkpoint.huggingface import CONFIG, config_json
+from model.checkpoint.native import PARAMS
 from model.dialogs import (
     Dialog,
     Pair,
@@ -166,7 +168,9 @@ class _Base:
         return digest.hexdigest()[:16]
 
     def save(self, directory: Path, model: Transformer) -> None:
-        """Leave what was learned."""
+        """Leave what was learned, and nothing that would make an earlier result of it."""
+        for name in (ADAPTER, PARAMS, CONFIG):
+            (directory / name).unlink(missing_ok=True)
         if self.config.lora is not None and self.keeps_adapter:
             write_adapter(directory, self.checkpoint, self.name, self.config.lora, adapter_of(model))
             return

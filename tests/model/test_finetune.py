@@ -210,6 +210,20 @@ def test_a_merged_model_is_what_base_and_adapter_make(format: str, base: Path, d
     assert not torch.equal(logits(one), logits(load(given)[0]))
 
 
+def test_a_run_that_is_begun_anew_leaves_nothing_of_the_one_before(base: Path, dialogs: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    convert(base, tmp_path / "hf")
+    for given, config, format in (
+        (base, FinetuneConfig(lora=LORA), "adapter"),
+        (base, FinetuneConfig(), "native"),
+        (tmp_path / "hf", FinetuneConfig(), "huggingface"),
+        (base, FinetuneConfig(lora=LORA), "adapter"),
+    ):
+        finetune(given, [dialogs], run, config, restart=True, progress=io.StringIO(), **QUICK)
+        assert format_of(run) == format
+        load(run)
+
+
 def test_products_in_bfloat16_learn_about_the_same(base: Path, dialogs: Path, tmp_path: Path) -> None:
     for dtype in ("float32", "bfloat16"):
         tune(base, dialogs, tmp_path / dtype, FinetuneConfig(held_out=[dialogs]), dtype=dtype, steps=2)
