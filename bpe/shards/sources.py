@@ -13,7 +13,6 @@ import numpy as np
 from ..corpus import Position, Reader, Source, Text, read_corpus
 
 _BLOCK = 1024 * 32  # bytes: 1,024 documents
-_BATCH_BYTES = 8 << 20  # of text encoded at once: enough to keep all threads busy, little enough to hold in memory
 
 
 @dataclass(frozen=True)
@@ -35,9 +34,7 @@ class Corpus:
         sources: Any = self.sources
         return [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
 
-    def reader(
-        self, sources: Sequence[Source], start: Position | None = None, batch_bytes: int | None = None
-    ) -> Reader:
+    def reader(self, sources: Sequence[Source], start: Position | None = None, batch_bytes: int = 1 << 20) -> Reader:
         """Reads what `listed` gave."""
         return read_corpus(
             sources,
@@ -46,7 +43,7 @@ class Corpus:
             exclude=self.exclude,
             separator=self.separator,
             start=start,
-            batch_bytes=batch_bytes or _BATCH_BYTES,
+            batch_bytes=batch_bytes,
         )
 
 

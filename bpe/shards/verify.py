@@ -105,7 +105,7 @@ def _compare(
     tallies: dict[int, Tally] = {}
     sources = corpus.listed()
     try:
-        reader = corpus.reader(sources, None, None)
+        reader = corpus.reader(sources)
     except (InputError, OSError) as error:
         raise InputError(
             f"{error}; name the sources where they are now (bpe shards SOURCES --verify {shards.directory}), or check"
