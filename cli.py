@@ -940,7 +940,7 @@ def pretrain(
     "--held-out",
     default="0.1",
     metavar="SHARE|FILE",
-    help="What is measured on and not trained on: a share of the dialogs, or others.",
+    help="What is measured on and not trained on: a share of the dialogs, or a file of others.",
 )
 @click.option("--epochs", type=float, default=3.0, metavar="N", help="Read each dialog so often.")
 @click.option("--steps", type=int, metavar="N", help="Train for so many steps instead.")
