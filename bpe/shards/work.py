@@ -52,8 +52,6 @@ class Work:
             self.is_done = self.state["settings"] == self._settings
             self.state = None
         self._check_settings()
-        if not self.is_done:
-            self.path.mkdir(parents=True, exist_ok=True)
 
     def _read(self) -> dict[str, Any] | None:
         path = self.path / STATE

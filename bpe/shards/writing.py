@@ -78,7 +78,7 @@ def write_shards(
     directory: StrPath,
     *,
     tokenizer_file: StrPath,
-    shard_tokens: int = 1 << 26,
+    shard_tokens: int = 64_000_000,
     held_out: float = 0.05,
     bos: bool = True,
     eos: bool = True,
@@ -115,20 +115,8 @@ def write_shards(
             begun with, or other options than those; something else in the directory.
         OSError: a file that cannot be read; no space left. What was saved is still there to go on from.
     """
-    for name, value, problem in (
-        ("shard_tokens", shard_tokens, "positive" if shard_tokens <= 0 else ""),
-        ("held_out", held_out, "" if 0 <= held_out < 1 else "at least 0 and below 1"),
-        ("seed", seed, "" if 0 <= seed < 1 << 64 else "between 0 and 2**64 - 1"),
-        ("threads", threads, "positive" if threads is not None and threads <= 0 else ""),
-        ("batch_bytes", batch_bytes, "positive" if batch_bytes is not None and batch_bytes <= 0 else ""),
-    ):
-        if problem:
-            raise InputError(f"{name} is {value}; it must be {problem}")
     tokenizer_file, directory = Path(tokenizer_file), Path(directory)
-    if not tokenizer_file.is_file():
-        raise InputError(f"{tokenizer_file}: there is no such tokenizer file")
-    if tokenizer_file.name in (INDEX, TOKEN_BYTES, WORK) or SHARD_FILE.fullmatch(tokenizer_file.name):
-        raise InputError(f"{tokenizer_file}: shards have a file of this name themselves; rename it")
+    _check_arguments(tokenizer_file, shard_tokens, held_out, seed, threads, batch_bytes)
     if isinstance(documents, (str, os.PathLike)):
         documents = Corpus(documents)
     corpus = documents if isinstance(documents, Corpus) else Corpus([cast(Source, documents)])
@@ -150,33 +138,19 @@ def write_shards(
         return Shards(directory)
     sources = corpus.listed()
     state = work.state
+    batch_bytes = batch_bytes or _BATCH_BYTES * (threads or os.cpu_count() or 1)
     try:
-        batch_bytes = batch_bytes or _BATCH_BYTES * (threads or os.cpu_count() or 1)
         reader = corpus.reader(sources, state["position"] if state else None, batch_bytes)
     except InputError as error:
         raise InputError(f"{error} ({work.path} holds what was begun)") if state else error from None
     token_bytes = _token_bytes(tokenizer, set(specials.values()))
     writer = _Writer(work, settings, [_describe(source) for source in sources], token_bytes)
 
-    # 2. Encode batch after batch; meanwhile, another thread writes the one before.
+    # 2. Encode and write batch after batch.
     encode = tokenizer.encode_flat if threads is None else partial(tokenizer.encode_flat, num_threads=threads)
-    documents_done, bytes_done = writer.documents, writer.size
     try:
         if not writer.is_complete:
-            with ThreadPoolExecutor(1) as other_thread:
-                written: Future[None] | None = None
-                for batch in reader:
-                    texts = [text for text in batch.texts if len(text)]
-                    encoded = encode(cast(list[bytes | str], texts))  # views of memory do as well
-                    if written is not None:
-                        written.result()
-                    written = other_thread.submit(writer.add, batch, texts, *encoded)
-                    documents_done, bytes_done = documents_done + len(texts), bytes_done + batch.size
-                    if progress is not None:
-                        progress(Progress(documents_done, bytes_done, batch.read, reader.total))
-                    del batch, texts, encoded
-                if written is not None:
-                    written.result()
+            _write_all(reader, cast(_Encode, encode), writer, progress)
             writer.finish()
     except KeyboardInterrupt:
         writer.save_whole()
@@ -190,6 +164,51 @@ def write_shards(
     _write(work.path / INDEX, (json.dumps(writer.index(corpus, reader), indent=2) + "\n").encode())
     work.publish()
     return Shards(directory)
+
+
+def _check_arguments(
+    tokenizer_file: Path,
+    shard_tokens: int,
+    held_out: float,
+    seed: int,
+    threads: int | None,
+    batch_bytes: int | None,
+) -> None:
+    for name, value, is_right, right in (
+        ("shard_tokens", shard_tokens, shard_tokens > 0, "positive"),
+        ("held_out", held_out, 0 <= held_out < 1, "at least 0 and below 1"),
+        ("seed", seed, 0 <= seed < 1 << 64, "between 0 and 2**64 - 1"),
+        ("threads", threads, threads is None or threads > 0, "positive"),
+        ("batch_bytes", batch_bytes, batch_bytes is None or batch_bytes > 0, "positive"),
+    ):
+        if not is_right:
+            raise InputError(f"{name} is {value}; it must be {right}")
+    if not tokenizer_file.is_file():
+        raise InputError(f"{tokenizer_file}: there is no such tokenizer file")
+    if tokenizer_file.name in (INDEX, TOKEN_BYTES, WORK, STATE) or SHARD_FILE.fullmatch(tokenizer_file.name):
+        raise InputError(f"{tokenizer_file}: shards have a file of this name themselves; rename it")
+
+
+_Encode = Callable[[list[Text]], tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]]
+
+
+def _write_all(reader: Reader, encode: _Encode, writer: _Writer, progress: Callable[[Progress], None] | None) -> None:
+    """Encode batch after batch; meanwhile, another thread writes the one before."""
+    documents, size = writer.documents, writer.size
+    with ThreadPoolExecutor(1) as other_thread:
+        written: Future[None] | None = None
+        for batch in reader:
+            texts = [text for text in batch.texts if len(text)]
+            ids, offsets = encode(texts)
+            if written is not None:
+                written.result()
+            written = other_thread.submit(writer.add, batch, texts, ids, offsets)
+            documents, size = documents + len(texts), size + batch.size
+            if progress is not None:
+                progress(Progress(documents, size, batch.read, reader.total))
+            del batch, texts, ids, offsets  # so that no more than the two batches are in memory
+        if written is not None:
+            written.result()
 
 
 class _Settings(NamedTuple):
@@ -227,6 +246,7 @@ class _Writer:
         self._is_whole = False  # whether all of the last batch was added, and nothing of another one
         self._waiting_file = ""
         state = work.state or {}
+        work.path.mkdir(parents=True, exist_ok=True)
         try:
             self._restore(state)
         except (KeyError, TypeError, ValueError) as error:

@@ -86,3 +86,4 @@ def test_what_is_missing_is_named(
     assert result.exit_code == status
     assert message in result.stderr
     assert "Traceback" not in result.stderr
+    assert not (tmp_path / "data").exists()
