@@ -867,49 +867,89 @@ tensor_parallel_option = click.option(
 
 
 @cli.command()
-@click.option("--data", required=True, metavar="DIR", help="Token shards, from `bpe shards`.")
+@click.option("--data", metavar="DIR", help="Token shards, from `bpe shards`.  [default: those of the run]")
 @click.option("-o", "--output", required=True, metavar="DIR", help="The run's directory; an interrupted run goes on.")
-@click.option("--config", default="micro", metavar="PRESET|FILE", help="The model's shape: a preset or a params.json.")
+@click.option("--restart", is_flag=True, help="Throw an earlier run in this directory away.")
+# How large, and how long.
+@click.option("--config", default="micro", metavar="NAME|FILE", help="The model: a preset, params.json or config.json.")
 @click.option("--minutes", type=float, metavar="N", help="Train for this long.  [default: 3, unless --steps is given]")
 @click.option("--steps", type=int, metavar="N", help="Train for so many steps instead.")
-@click.option("--batch-tokens", type=int, default=1024, metavar="N", help="Tokens in a step.")
-@click.option("--sequence-length", type=int, default=256, metavar="N", help="Tokens in a sequence.")
-@click.option("--learning-rate", type=float, default=2e-3, metavar="X", help="The highest; see TrainConfig.")
-@click.option("--weight-decay", type=float, default=1.0, metavar="X", help="Of the matrices.")
-@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="bfloat16", help="Of the matrix products.")
-@click.option("--device", default="cpu", metavar="NAME", help="cpu, cuda, mps, ...")
-@click.option("--eval-every", type=int, default=200, metavar="N", help="Steps from one evaluation to the next.")
 @click.option("--seed", type=int, default=0, metavar="N", help="Of the weights and of the order of the data.")
-@click.option("--restart", is_flag=True, help="Throw an earlier run in this directory away.")
+# What a step reads.
+@click.option("--batch-tokens", type=int, default=1024, metavar="N", help="Tokens in a step.")
+@click.option("--micro-batch-tokens", type=int, metavar="N", help="Tokens read at a time.  [default: a whole step's]")
+@click.option("--sequence-length", type=int, default=256, metavar="N", help="Tokens in a sequence.")
+@click.option("--across-documents", is_flag=True, help="Let tokens see earlier documents of their sequence.")
+# How it learns.
+@click.option("--learning-rate", type=float, default=2e-3, metavar="X", help="The highest; see TrainConfig.")
+@click.option(
+    "--schedule", type=click.Choice(["cosine", "wsd"]), default="cosine", help="wsd: stay, and fall at the end."
+)
+@click.option("--warmup", type=float, default=0.03, metavar="SHARE", help="Of the budget, for the rate to rise.")
+@click.option("--decay", type=float, default=0.2, metavar="SHARE", help="Of the budget, for wsd to fall.")
+@click.option("--weight-decay", type=float, default=1.0, metavar="X", help="Of the matrices.")
+@click.option("--gradient-clip", type=float, default=1.0, metavar="X", help="The highest norm of the gradients.")
+@click.option("--spike", type=float, default=10.0, metavar="X", help="Skip a batch so many spreads above the others.")
+@click.option("--max-skipped", type=int, default=3, metavar="N", help="Give up after so many.")
+# What it tells and keeps.
+@click.option("--eval-every", type=int, default=200, metavar="N", help="Steps from one evaluation to the next.")
+@click.option("--eval-tokens", type=int, default=1 << 17, metavar="N", help="Of the held-out text, use so much.")
+@click.option("--sample-tokens", type=int, default=48, metavar="N", help="Show so much of its writing at each.")
+@click.option("--checkpoint-every", type=float, default=60.0, metavar="SECONDS", help="Save so often.")
+@click.option("--keep-checkpoints", type=int, default=2, metavar="N", help="Keep so many, the newest.")
+@click.option("--tensorboard", is_flag=True, help="Write curves for TensorBoard, too.")
+@click.option("--peak-flops", type=float, metavar="X", help="What MFU is a share of.  [default: measured]")
+# How it computes.
+@click.option(
+    "--dtype",
+    type=click.Choice(["auto", "float32", "bfloat16"]),
+    default="auto",
+    help="Of the matrix products; auto: bfloat16, where the processor has instructions for it.",
+)
+@click.option("--device", default="cpu", metavar="NAME", help="cpu, cuda, mps, ...")
+@click.option("--checkpoint-activations", is_flag=True, help="Keep less in memory, and compute it again.")
+@click.option("--compile", is_flag=True, help="Let torch.compile make the kernels.")
 @parallel_option
 @tensor_parallel_option
 @examples(
     "bpe pretrain --data data -o runs/tales --minutes 3",
-    "bpe pretrain --data data -o runs/big --config mini --steps 20000 --device cuda",
+    "bpe pretrain -o runs/tales                # goes on with an interrupted run",
+    "bpe pretrain --data data -o runs/big --config mini --steps 20000 --schedule wsd --device cuda --compile",
+    "bpe pretrain --data data -o runs/large --batch-tokens 65536 --micro-batch-tokens 4096 --checkpoint-activations",
     "torchrun --nproc-per-node 8 -m bpe.cli pretrain --data data -o runs/big --device cuda --parallel fsdp",
 )
 def pretrain(
-    data: str,
+    data: str | None,
     output: str,
     config: str,
-    minutes: float | None,
-    steps: int | None,
     restart: bool,
     parallel: Any,
     tensor_parallel: int,
     **settings: Any,
 ) -> None:
-    """Train a Llama from scratch on token shards."""
+    """Train a Llama from scratch on token shards.
+
+    The run's directory becomes a model directory, with metrics.jsonl, loss.png and numbered checkpoints. A run that was
+    interrupted, or killed, goes on when the command is given again, or with -o alone, and arrives at the same weights.
+    """
     from bpe.shards import Shards
     from model.parallel import Parallel
     from model.pretrain import pretrain as run_training
+    from model.pretrain import settings_of
     from model.train import TrainConfig
 
-    if steps is None and minutes is None:
-        minutes = 3
-    with Parallel(parallel, tensor_parallel, settings["device"]) as processes:
+    shape = None
+    source = click.get_current_context().get_parameter_source
+    given = {name for name in ("config", *settings) if source(name) is click.core.ParameterSource.COMMANDLINE}
+    if data is None:
+        directory, shape, kept = settings_of(output)
+        data, settings = str(directory), {**settings, **kept, **{name: settings[name] for name in given - {"config"}}}
+    elif settings["steps"] is None and settings["minutes"] is None:
+        settings["minutes"] = 3
+    if "config" in given or shape is None:
         shape = _model_config(config, Shards(data).n_vocab)
-        train = TrainConfig(steps=steps, minutes=minutes, **settings)
+    with Parallel(parallel, tensor_parallel, settings["device"]) as processes:
+        train = TrainConfig(**settings)
         result = run_training(data, output, shape, train, restart=restart, parallel=processes)
     if not processes.is_main:
         return
@@ -1035,7 +1075,7 @@ def finetune(
 
 
 def _model_config(name: str, vocab_size: int) -> Any:
-    """The preset, or the params.json, with the vocabulary of the data."""
+    """The preset, the params.json or the config.json, with the vocabulary of the data."""
     from bpe import InputError
     from model.config import ModelConfig
 
@@ -1048,6 +1088,10 @@ def _model_config(name: str, vocab_size: int) -> Any:
         params = json.loads(path.read_text("utf-8"))
         if not isinstance(params, dict):
             raise ValueError("not a JSON object")
+        if "hidden_size" in params:
+            from model.checkpoint.huggingface import config_of
+
+            return config_of({**params, "vocab_size": vocab_size})
         return ModelConfig.from_params({**params, "vocab_size": vocab_size})
     except ValueError as error:
         raise InputError(f"{path}: {error}") from error

@@ -272,6 +272,14 @@ class ModelConfig:
         layers = 2 * self._layer_matrices()
         return layers + self._flops_of_looking_at(position + 1) + 2 * self.vocab_size * self.dim
 
+    def training_flops(self, length: int) -> int:
+        """Floating-point operations to learn from a sequence of `length` tokens: reading it, and twice as many for the
+        gradients (Kaplan et al. 2020, arXiv:2001.08361, section 2.1). Logits are those of every token; what activation
+        checkpointing computes again is not counted.
+        """
+        reading = self.prefill_flops(length) + 2 * (length - 1) * self.vocab_size * self.dim
+        return 3 * reading
+
     def _layer_matrices(self) -> int:
         attention = 2 * self.dim * (self.n_heads + self.n_kv_heads) * self.head_dim
         return self.n_layers * (attention + 3 * self.dim * self.hidden_dim)

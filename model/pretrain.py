@@ -6,6 +6,7 @@ beside what every run leaves (see `model.train`).
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,13 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bpe import Tokenizer
 from bpe.errors import InputError
 from bpe.shards import HELD_OUT, TRAIN, Shard, Shards
 from model.checkpoint import save as save_model
 from model.config import ModelConfig
+from model.generate import generate
 from model.loss import IGNORED, Batch, Evaluation, evaluate, next_token_loss
 from model.parallel import Parallel
-from model.train import TrainConfig, TrainResult, train
+from model.train import RUN, TrainConfig, TrainResult, train
 from model.transformer import Transformer
 
 
@@ -39,8 +42,26 @@ def pretrain(
 
     See `model.train.train` for how a run is gone on with, and for what is raised.
     """
-    task = Pretraining(Shards(data), config, settings)
-    return train(task, run, settings, restart=restart, progress=progress, parallel=parallel)
+    task, notes = Pretraining(Shards(data), config, settings), {"directory": os.path.abspath(data)}
+    return train(task, run, settings, restart=restart, progress=progress, parallel=parallel, notes=notes)
+
+
+def settings_of(run: str | os.PathLike[str]) -> tuple[Path, ModelConfig, dict[str, Any]]:
+    """What `pretrain` was called with for a run, so that it can be gone on with: the data, the shape of the model, and
+    fields of TrainConfig."""
+    path = Path(run) / RUN
+    try:
+        record = json.loads(path.read_bytes())
+        settings = record["settings"]
+        if settings["kind"] != Pretraining.kind:
+            raise InputError(f"{path}: a run of another kind, {settings['kind']}")
+        return Path(record["directory"]), ModelConfig.from_params(settings["model"]), dict(settings["train"])
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no run to go on with; give --data to begin one") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: cannot be read ({error!r}); give --data and all settings again") from None
 
 
 class Pretraining:
@@ -66,7 +87,11 @@ class Pretraining:
         self.token_bytes = torch.from_numpy(shards.token_bytes.astype(np.int64))
 
     def settings(self) -> dict[str, Any]:
-        return {"data": self.shards.fingerprint, "model": self.config.to_params()}
+        return {
+            "data": self.shards.fingerprint,
+            "tokenizer": self.shards.tokenizer_sha256,
+            "model": self.config.to_params(),
+        }
 
     def model(self) -> Transformer:
         self.shards.check()
@@ -89,7 +114,12 @@ class Pretraining:
         return evaluate(model, self.held_out, self.token_bytes) if self.held_out else None
 
     def sample(self, model: Transformer) -> str | None:
-        return None
+        """What the model writes from nothing, always with the same dice."""
+        if not self.train.sample_tokens:
+            return None
+        tokenizer = Tokenizer.from_file(self.shards.tokenizer_path)
+        begin = next((id for id in (self.shards.bos_id, self.shards.eos_id) if id is not None), 0)
+        return "".join(generate(model, tokenizer, [begin], self.train.sample_tokens, seed=self.train.seed))
 
     def save(self, directory: Path, model: Transformer) -> None:
         save_model(directory, model, self.shards.tokenizer_path)

@@ -10,6 +10,7 @@ from typing import Any, Protocol, TextIO
 import numpy as np
 import numpy.typing as npt
 
+from bpe.errors import InputError
 from bpe.files import write_atomically
 
 
@@ -31,11 +32,12 @@ class Progress:
         self.live = stream.isatty()
         self._evaluation = ""
 
-    def step(self, share: float, loss: float, tokens_per_second: float, seconds_left: float) -> None:
-        """Show a step: the share of the budget that is used, the loss in nats, and the time left."""
+    def step(self, share: float, loss: float, tokens_per_second: float, mfu: float, seconds_left: float) -> None:
+        """Show a step: the share of the budget that is used, the loss in nats, the share of the machine's peak that is
+        used, and the time left."""
         if not self.live:
             return
-        tail = f" {share:4.0%}  loss {loss:.3f}{self._evaluation}  {tokens_per_second:,.0f} tokens/s  "
+        tail = f" {share:4.0%}  loss {loss:.3f}{self._evaluation}  {tokens_per_second:,.0f} tokens/s, MFU {mfu:.0%}  "
         tail += f"{_clock(seconds_left)} left"
         width = max(0, min(40, shutil.get_terminal_size().columns - len(tail) - 1))
         filled = round(width * share)
@@ -91,29 +93,51 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 class MetricsLog:
     """metrics.jsonl, flushed at each line; what an interrupted run wrote after its last checkpoint is dropped."""
 
-    def __init__(self, path: Path, step: int | None) -> None:
-        """Go on after a step; None for a run that begins."""
-        self._path = path
-        self._open([] if step is None else [record for record in read_metrics(path) if record["step"] <= step])
+    def __init__(self, path: Path, step: int | None, tensorboard: Path | None = None) -> None:
+        """Go on after a step; None for a run that begins. Numbers also go to a directory for TensorBoard, if given."""
+        self._path, self._directory = path, tensorboard
+        self._open(-1 if step is None else step)
 
     def rewind(self, step: int) -> None:
         """Forget what was written of later steps."""
         self.close()
-        self._open([record for record in read_metrics(self._path) if record["step"] <= step])
+        self._open(step)
 
-    def _open(self, kept: list[dict[str, Any]]) -> None:
+    def _open(self, step: int) -> None:
+        kept = [record for record in read_metrics(self._path) if record["step"] <= step]
         with write_atomically(self._path) as file:
             file.write("".join(json.dumps(record) + "\n" for record in kept).encode())
         self._file = self._path.open("a", encoding="utf-8")
+        self._board = None if self._directory is None else _board(self._directory, step + 1)
 
     def close(self) -> None:
+        """Write out what is left."""
         self._file.close()
+        if self._board is not None:
+            self._board.close()
 
     def write(self, kind: str, progress: HowFar, **values: float | str | None) -> None:
         """Add a record."""
         place = {"kind": kind, "step": progress.step, "tokens": progress.tokens, "seconds": round(progress.elapsed, 3)}
         self._file.write(json.dumps(place | values) + "\n")
         self._file.flush()
+        if self._board is not None:
+            for name, value in values.items():
+                if isinstance(value, str):
+                    self._board.add_text(f"{kind}/{name}", value, progress.step)
+                elif value is not None:
+                    self._board.add_scalar(f"{kind}/{name}", value, progress.step)
+
+
+def _board(directory: Path, first_step: int) -> Any:
+    """A writer for TensorBoard, which hides what an earlier one wrote from a step on."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise InputError(
+            "the curves for TensorBoard need tensorboard: pip install 'bpe-llama[tensorboard]', or leave them out"
+        ) from None
+    return SummaryWriter(str(directory), purge_step=first_step)
 
 
 def plot_loss(records: list[dict[str, Any]], path: Path, title: str) -> None:

@@ -8,6 +8,7 @@ a line), `checkpoints/` (see `model.resume`), and when finished also `loss.png` 
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import itertools
 import json
@@ -17,28 +18,31 @@ import shutil
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, TextIO
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from bpe.errors import InputError
 from bpe.files import replacing, write_json
+from model.cpu import multiplies
 from model.interrupts import SignalsBetweenSteps
 from model.loss import Evaluation
 from model.memory import keep_freed_memory
 from model.parallel import Parallel
 from model.report import MetricsLog, Progress, plot_loss, read_metrics
 from model.resume import STATE, Checkpoints
+from model.throughput import measured_peak
 from model.transformer import Transformer
 
-RUN, METRICS, CHECKPOINTS, PLOT = "run.json", "metrics.jsonl", "checkpoints", "loss.png"
+RUN, METRICS, CHECKPOINTS, PLOT, TENSORBOARD = "run.json", "metrics.jsonl", "checkpoints", "loss.png", "tensorboard"
 
 # Settings that do not change what is learned.
-_CHANGEABLE = ("checkpoint_every", "keep_checkpoints", "max_skipped")
+_CHANGEABLE = ("checkpoint_every", "keep_checkpoints", "max_skipped", "sample_tokens", "tensorboard", "peak_flops")
 
 
 class Batch(Protocol):
@@ -101,8 +105,9 @@ class TrainConfig:
     micro_batch_tokens: tokens that go through the model at a time, where memory does not hold a step; the gradients of
         the parts add up to those of the step. None for all at once.
     across_documents: whether tokens see those of documents that stand before their own in a sequence.
-    learning_rate: the highest; reached linearly within the first `warmup` share of the budget, then falling along a
-        cosine to a tenth.
+    learning_rate: the highest; reached linearly within the first `warmup` share of the budget.
+    schedule: how it falls to a tenth. "cosine": along a cosine from then on. "wsd", for warm-up, stable, decay (Hu et
+        al. 2024, arXiv:2404.06395): it stays, and falls linearly within the last `decay` share of the budget.
     weight_decay: of matrices (embeddings included); norms are not decayed. The default is ten times the usual, for
         text that is read many times: fifteen epochs of the demo ended at 1.94 bits per byte, with 0.3 at 1.99.
     gradient_clip: the highest norm of all gradients taken together.
@@ -110,7 +115,15 @@ class TrainConfig:
     checkpoint_every: seconds between two checkpoints, of which the newest `keep_checkpoints` are kept.
     spike: how far above the last losses a loss may be, in multiples of their spread (see `_check`).
     max_skipped: how many batches may be skipped for a loss that is a spike, or no number.
-    dtype: of the matrix products; weights, optimizer and loss are float32 throughout.
+    dtype: of the matrix products; weights, optimizer and loss are float32 throughout. "auto": bfloat16, but float32 on
+        a CPU without instructions for it, where it would take several times as long.
+    checkpoint_activations: keep of each layer its input alone, and compute the rest again for the gradients: a third
+        more arithmetic, and a fraction of the memory (Chen et al. 2016, arXiv:1604.06174).
+    compile: have torch.compile make kernels for the layers.
+    sample_tokens: how many tokens the model writes at each evaluation, for one to see; 0 for none.
+    tensorboard: write the curves for TensorBoard, too, into the directory of that name within the run's.
+    peak_flops: floating-point operations a second that a device could do, of which the use is told (MFU); None to
+        measure it with a few matrix products.
     """
 
     steps: int | None = None
@@ -120,7 +133,9 @@ class TrainConfig:
     micro_batch_tokens: int | None = None
     across_documents: bool = False
     learning_rate: float = 2e-3
+    schedule: Literal["cosine", "wsd"] = "cosine"
     warmup: float = 0.03
+    decay: float = 0.2
     weight_decay: float = 1.0
     gradient_clip: float = 1.0
     seed: int = 0
@@ -130,8 +145,13 @@ class TrainConfig:
     keep_checkpoints: int = 2
     spike: float = 10.0
     max_skipped: int = 3
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     device: str = "cpu"
+    checkpoint_activations: bool = False
+    compile: bool = False
+    sample_tokens: int = 48
+    tensorboard: bool = False
+    peak_flops: float | None = None
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.minutes is None):
@@ -143,20 +163,25 @@ class TrainConfig:
                 )
         positive = ("steps", "minutes", "batch_tokens", "sequence_length", "micro_batch_tokens", "learning_rate",
                     "gradient_clip", "eval_every", "eval_tokens", "checkpoint_every", "keep_checkpoints",
-                    "spike")  # fmt: skip
+                    "spike", "peak_flops")  # fmt: skip
         for name in positive:
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise InputError(f"{name} is {value}; it must be positive")
-        if not 0 <= self.warmup <= 1:
-            raise InputError(f"warmup is {self.warmup}; it is a share of the budget, from 0 to 1")
+        for name in ("warmup", "decay"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} is {getattr(self, name)}; it is a share of the budget, from 0 to 1")
+        if self.schedule == "wsd" and self.warmup + self.decay > 1:
+            raise InputError(f"warmup ({self.warmup}) and decay ({self.decay}) are more than the whole budget together")
         if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
             raise InputError(f"weight_decay is {self.weight_decay}; it cannot be negative")
-        for name in ("seed", "max_skipped"):
+        for name in ("seed", "max_skipped", "sample_tokens"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} is {getattr(self, name)}; it cannot be negative")
-        if self.dtype not in ("float32", "bfloat16"):
-            raise InputError(f"dtype is {self.dtype!r}; it is float32 or bfloat16")
+        if self.dtype not in ("auto", "float32", "bfloat16"):
+            raise InputError(f"dtype is {self.dtype!r}; it is float32, bfloat16 or auto")
+        if self.schedule not in ("cosine", "wsd"):
+            raise InputError(f"schedule is {self.schedule!r}; it is cosine or wsd")
 
 
 @dataclass(frozen=True)
@@ -186,6 +211,7 @@ def train(
     restart: bool = False,
     progress: TextIO | None = None,
     parallel: Parallel | None = None,
+    notes: Mapping[str, Any] | None = None,
 ) -> TrainResult:
     """Train what the task says; the run directory is left with what the task saves, metrics, a plot and checkpoints.
 
@@ -195,6 +221,7 @@ def train(
     An interrupt (Ctrl-C) or SIGTERM ends the step under way, saves, and then takes effect: KeyboardInterrupt is raised.
     A second one takes effect at once. Progress is told on `progress`, by default stderr.
 
+    notes: what run.json is to say beside the settings.
     parallel: the processes that train together, entered; each calls this function, and all see the same directories.
         None: those that torchrun has started, each with the whole model, or this one alone.
 
@@ -204,7 +231,7 @@ def train(
     """
     if parallel is None:
         with Parallel(device=config.device) as parallel:
-            return train(task, run, config, restart=restart, progress=progress, parallel=parallel)
+            return train(task, run, config, restart=restart, progress=progress, parallel=parallel, notes=notes)
     run, metrics = Path(run), Path(run) / METRICS
     if not parallel.is_main:  # what only one is to write and to say
         progress, metrics = io.StringIO(), Path(os.devnull)
@@ -228,7 +255,7 @@ def train(
         show.say(f"{run}: going on after step {training.step}")
     if parallel.is_main:
         run.mkdir(parents=True, exist_ok=True)
-        write_json(run / RUN, {"finished": False, "settings": settings})
+        write_json(run / RUN, {"finished": False, "settings": settings, **(notes or {})})
 
     def evaluation() -> Evaluation | None:
         measured, sample = training.evaluate()
@@ -259,11 +286,13 @@ def train(
         show.say(f"{failed}; back to step {training.step}, and on without that batch")
 
     signals = SignalsBetweenSteps(patient=parallel.size > 1)
+    board = run / TENSORBOARD if config.tensorboard and parallel.is_main else None
     with (
-        contextlib.closing(MetricsLog(metrics, training.step)) as log,
+        contextlib.closing(MetricsLog(metrics, None if newest is None else training.step, board)) as log,
         signals,
         torch.random.fork_rng(devices=[]),
     ):
+        show.say(f"{run}: MFU is the share of {training.peak_flops / 1e9:,.0f} GFLOP a second, {training.peak_source}")
         if newest is None:
             evaluation()
             newest = save()
@@ -277,7 +306,8 @@ def train(
                 continue
             # 4. Tell of it; every so often, look at the held-out data.
             log.write("step", training, **measured)
-            show.step(share, training.loss, measured["tokens_per_second"], training.seconds_left())
+            speed, mfu = measured["tokens_per_second"], measured["mfu"]
+            show.step(share, training.loss, speed, mfu, training.seconds_left())
             if training.step % config.eval_every == 0 and training.share() < 1:
                 evaluation()
             # 5. Every so often, and when told to stop, save.
@@ -308,7 +338,7 @@ def train(
                 plot_loss(records, path, f"{task.kind} of {n_parameters / 1e6:.1f} million parameters")
             told = asdict(result)
             outcome = {key: told[key] for key in told if key not in ("directory", "already_finished")}
-            write_json(run / RUN, {"finished": True, "result": outcome, "settings": settings})
+            write_json(run / RUN, {"finished": True, "result": outcome, "settings": settings, **(notes or {})})
         parallel.barrier()
     show.say(f"{run}: finished, {_summary(result)}")
     return result
@@ -326,6 +356,15 @@ class _Training:
         if parallel.device.type == "cpu":
             keep_freed_memory()
         self.model = task.model().to(parallel.device)
+        self._dtype = _resolved(config.dtype, parallel.device)
+        self._flops_per_token = self.model.config.training_flops(config.sequence_length) / config.sequence_length
+        self.peak_flops = (config.peak_flops or measured_peak(parallel.device, self._dtype)) * parallel.size
+        self.peak_source = "as given" if config.peak_flops else f"measured with products of matrices in {self._dtype}"
+        if config.checkpoint_activations:
+            _checkpoint_layers(self.model)
+        if config.compile:
+            for layer in self.model.layers:
+                layer.compile()
         self.loss_of = parallel.prepare(self.model, task.loss)
         parallel.rehearse(self.loss_of, task.batch)
         self.trained = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
@@ -365,6 +404,7 @@ class _Training:
         began = time.perf_counter()
         # 1. Read the step's data. Whatever is drawn at random follows from its number, so there is no state to keep.
         batches = self.task.batch(self.batch)
+        waited = time.perf_counter() - began
         n_targets = sum(batch.n_targets for batch in batches)
         processes, rank = self.parallel.data, self.parallel.data_rank
         torch.manual_seed((self.config.seed << 32) + (rank << 48) + self.batch)
@@ -392,14 +432,22 @@ class _Training:
         n_tokens = sum(batch.n_tokens for batch in batches)
         self.step, self.tokens, self.batch = self.step + 1, self.tokens + n_tokens, self._after(self.batch)
         self.losses = [*self.losses[1 - _REMEMBERED_LOSSES :], loss]
-        speed = round(n_tokens / (time.perf_counter() - began))
-        return {"loss": loss, "learning_rate": rate, "gradient_norm": norm, "tokens_per_second": speed}
+        took = time.perf_counter() - began
+        return {
+            "loss": loss,
+            "learning_rate": rate,
+            "gradient_norm": norm,
+            "tokens_per_second": round(n_tokens / took),
+            "mfu": round(n_tokens / took * self._flops_per_token / self.peak_flops, 4),
+            "wait": round(waited / took, 5),
+        }
 
     def evaluate(self) -> tuple[Evaluation | None, str | None]:
         """How well held-out data is predicted, where there is some, and a sample of what the model does."""
         self.model.eval()
-        with torch.no_grad(), self._autocast():
-            measured, whole = self.task.evaluate(self.model), self.parallel.gather(self.model)
+        with torch.no_grad():
+            with self._autocast():
+                measured, whole = self.task.evaluate(self.model), self.parallel.gather(self.model)
             sample = None if whole is None else self.task.sample(whole)
         self.model.train()
         return measured, sample
@@ -438,7 +486,21 @@ class _Training:
         return next(number for number in itertools.count(batch + 1) if number not in self.skipped)
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.parallel.device.type, torch.bfloat16, enabled=self.config.dtype == "bfloat16")
+        return torch.autocast(self.parallel.device.type, torch.bfloat16, enabled=self._dtype == torch.bfloat16)
+
+
+def _resolved(dtype: str, device: torch.device) -> torch.dtype:
+    """What matrix products are computed in."""
+    if dtype == "auto":
+        return torch.bfloat16 if device.type != "cpu" or multiplies(torch.bfloat16) else torch.float32
+    resolved: torch.dtype = getattr(torch, dtype)
+    return resolved
+
+
+def _checkpoint_layers(model: Transformer) -> None:
+    """Have each layer keep its input alone, and compute the rest again where gradients are made."""
+    for layer in model.layers:
+        layer.forward = functools.partial(checkpoint, layer.forward, use_reentrant=False)
 
 
 _REMEMBERED_LOSSES = 100
@@ -465,14 +527,18 @@ def _check(loss: float, gradient_norm: float, before: Sequence[float], spike: fl
 
 
 def learning_rate(share: float, config: TrainConfig) -> float:
-    """The learning rate when `share` of the budget is used: a linear rise, then a cosine down to a tenth.
+    """The learning rate when `share` of the budget is used: a linear rise, then down to a tenth by the schedule.
 
-    >>> [round(learning_rate(share, TrainConfig(steps=1, learning_rate=1.0, warmup=0.2)), 2) for share in (0.1, 0.2, 1)]
+    >>> config = TrainConfig(steps=1, learning_rate=1.0, warmup=0.2)
+    >>> [round(learning_rate(share, config), 2) for share in (0.1, 0.2, 1)]
     [0.5, 1.0, 0.1]
     """
     if share < config.warmup:
         # The very first step is at share 0; a thousandth of the highest rate makes it count.
         return config.learning_rate * max(share / config.warmup, 1e-3)
+    if config.schedule == "wsd":
+        left = min(1.0, max(0.0, 1 - share) / config.decay) if config.decay else 1.0
+        return config.learning_rate * (0.1 + 0.9 * left)
     rest = min(1.0, (share - config.warmup) / (1 - config.warmup)) if config.warmup < 1 else 1.0
     return config.learning_rate * (0.1 + 0.9 * (1 + math.cos(math.pi * rest)) / 2)
 
@@ -533,7 +599,8 @@ def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def _clear(run: Path) -> None:
-    shutil.rmtree(run / CHECKPOINTS, ignore_errors=True)
+    for name in (CHECKPOINTS, TENSORBOARD):
+        shutil.rmtree(run / name, ignore_errors=True)
     for name in (RUN, METRICS, PLOT):
         (run / name).unlink(missing_ok=True)
 

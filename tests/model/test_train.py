@@ -19,16 +19,22 @@ import numpy as np
 import pytest
 import torch
 
+from bpe import Tokenizer
 from bpe.errors import InputError
 from bpe.shards import HELD_OUT, TRAIN, Shard, Shards, write_shards
 from model import ModelConfig, Transformer
 from model.checkpoint import open_checkpoint
+from model.checkpoint import save as save_model
 from model.loss import Batch, next_token_loss
-from model.pretrain import Pretraining, Windows, _batches, _held_out_batches, _window, pretrain
+from model.parallel import Parallel
+from model.pretrain import Pretraining, Windows, _batches, _held_out_batches, _window, pretrain, settings_of
 from model.report import Progress, plot_loss, read_metrics
-from model.train import TrainConfig, TrainResult, _check, _Failure, _Training, learning_rate
+from model.train import TrainConfig, TrainResult, _check, _checkpoint_layers, _Failure, _Training, learning_rate
 
-SETTINGS = TrainConfig(steps=12, batch_tokens=64, sequence_length=16, eval_every=5, learning_rate=3e-3, dtype="float32")
+# The tokenizer of the data here is a stand-in that cannot be read from its file, so no sample is written.
+SETTINGS = TrainConfig(
+    steps=12, batch_tokens=64, sequence_length=16, eval_every=5, learning_rate=3e-3, dtype="float32", sample_tokens=0
+)
 
 
 def train(
@@ -88,17 +94,84 @@ def test_the_loss_falls_from_chance(data: Path, tmp_path: Path, config: ModelCon
     assert curve[-1] < 0.6 * curve[0]
 
 
-def test_one_batch_can_be_learned_by_heart(config: ModelConfig) -> None:
-    model = Transformer(config)
-    model.init_weights(torch.Generator().manual_seed(0))
+def test_one_batch_can_be_learned_by_heart(
+    data: Path, tmp_path: Path, config: ModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ids = torch.randint(256, (4, 17), generator=torch.Generator().manual_seed(1))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    for _ in range(150):
-        loss = torch.nn.functional.cross_entropy(model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten())
-        optimizer.zero_grad()
+    monkeypatch.setattr(Pretraining, "batch", lambda self, number: [Batch(ids[:, :-1], ids[:, 1:])])
+    settings = dataclasses.replace(SETTINGS, steps=150, learning_rate=1e-2, weight_decay=0.0, eval_every=1000)
+    train(data, tmp_path / "run", config, settings)
+    curve = [loss for kind, _, loss in losses(tmp_path / "run") if kind == "step"]
+    assert curve[0] > 5
+    assert curve[-1] < 0.05
+
+
+def test_the_losses_are_those_of_transformers_step_by_step(data: Path, tmp_path: Path, config: ModelConfig) -> None:
+    transformers = pytest.importorskip("transformers")
+    settings = dataclasses.replace(SETTINGS, across_documents=True, weight_decay=0.1, warmup=0.2)
+    task = Pretraining(Shards(data), config, settings)
+    bytes_alone, special = {bytes([byte]): byte for byte in range(256)}, {"<|begin_of_text|>": 256}
+    tokenizer = Tokenizer("bytes", pat_str="llama3", mergeable_ranks=bytes_alone, special_tokens=special)
+    tokenizer.save(tmp_path / "bytes.json")
+    save_model(tmp_path / "hf", task.model(), tmp_path / "bytes.json", "huggingface")
+    theirs = transformers.LlamaForCausalLM.from_pretrained(tmp_path / "hf", dtype=torch.float32)
+    matrices = [parameter for parameter in theirs.parameters() if parameter.dim() > 1]
+    norms = [parameter for parameter in theirs.parameters() if parameter.dim() == 1]
+    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": norms, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95), eps=1e-8)
+    expected = []
+    for step in range(12):
+        (batch,) = task.batch(step)
+        logits = theirs(batch.inputs).logits
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch.targets.flatten())
         loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(theirs.parameters(), settings.gradient_clip)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step / 12, settings)
         optimizer.step()
-    assert loss.item() < 0.05
+        optimizer.zero_grad()
+        expected.append((loss.item(), norm.item()))
+
+    train(data, tmp_path / "run", config, settings)
+    records = [record for record in read_metrics(tmp_path / "run" / "metrics.jsonl") if record["kind"] == "step"]
+    ours = [(record["loss"], record["gradient_norm"]) for record in records]
+    assert ours[0][0] - ours[-1][0] > 0.5
+    np.testing.assert_allclose(ours, expected, rtol=2e-5)
+
+
+@pytest.mark.parametrize("how", ["checkpoint_activations", "compile"])
+def test_another_way_to_compute_gives_the_same_losses(
+    how: str, data: Path, tmp_path: Path, config: ModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Dynamo takes the layers apart and refuses what it cannot follow; kernels from a C++ compiler take a minute.
+    compiled = torch.nn.Module.compile
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda self: compiled(self, backend="eager", fullgraph=True, dynamic=False)
+    )
+    runs = [tmp_path / "plain", tmp_path / how]
+    for run, settings in zip(runs, (SETTINGS, dataclasses.replace(SETTINGS, **{how: True})), strict=True):
+        train(data, run, config, dataclasses.replace(settings, steps=4))
+    plain, other = ([loss for *_, loss in losses(run)] for run in runs)
+    assert other == pytest.approx(plain, rel=1e-6)
+    weights = [open_checkpoint(run).config for run in runs]
+    assert weights[0] == weights[1]
+
+
+def test_with_checkpointed_activations_a_layer_keeps_its_input_alone(config: ModelConfig) -> None:
+    kept = []
+    for checkpointed in (False, True):
+        model, sizes = Transformer(config), []
+        if checkpointed:
+            _checkpoint_layers(model)
+
+        def count(tensor: torch.Tensor, sizes: list[int] = sizes) -> torch.Tensor:
+            sizes.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            model.hidden(torch.zeros(2, 32, dtype=torch.long))
+        kept.append(sum(sizes))
+    assert kept[1] < kept[0] / 4
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -204,6 +277,10 @@ def test_other_settings_are_refused_naming_what_differs(
         train(data, run, dataclasses.replace(config, n_layers=1))
     write_shards(["Some other", "documents."], tokenizer, data, tokenizer_file=tmp_path / "tokenizer.json")
     with pytest.raises(InputError, match=r"\(the data\)"):
+        train(data, run, config)
+    (tmp_path / "tokenizer.json").write_text('{"kind": "other bytes"}')
+    write_shards(["Some other", "documents."], tokenizer, data, tokenizer_file=tmp_path / "tokenizer.json")
+    with pytest.raises(InputError, match=r"\(the data, the tokenizer\)"):
         train(data, run, config)
 
 
@@ -463,6 +540,70 @@ def test_a_budget_that_is_spent_before_the_first_step_makes_one(
     assert train(data, tmp_path / "run", config, dataclasses.replace(SETTINGS, steps=None, minutes=1e-9)).steps == 1
 
 
+def test_numbers_go_to_tensorboard_and_a_run_that_goes_on_writes_over_what_is_lost(
+    data: Path, tmp_path: Path, config: ModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    run, settings = tmp_path / "run", dataclasses.replace(SETTINGS, tensorboard=True)
+    with monkeypatch.context() as patch:
+        interrupt_after(7, patch)
+        with pytest.raises(KeyboardInterrupt):
+            train(data, run, config, settings)
+    train(data, run, config, settings)
+    read = accumulator.EventAccumulator(str(run / "tensorboard")).Reload()
+    assert {"step/loss", "step/mfu", "step/wait", "evaluation/bits_per_byte"} <= set(read.Tags()["scalars"])
+    shown = [(event.step, event.value) for event in read.Scalars("step/loss")]
+    told = [(step, pytest.approx(loss)) for kind, step, loss in losses(run) if kind == "step"]
+    assert shown == told
+
+
+def test_without_tensorboard_installed_the_wish_for_it_is_refused_with_the_remedy(
+    data: Path, tmp_path: Path, config: ModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(InputError, match=r"pip install 'bpe-llama\[tensorboard\]'"):
+        train(data, tmp_path / "run", config, dataclasses.replace(SETTINGS, tensorboard=True))
+
+
+def test_mfu_is_the_share_of_the_peak_that_was_given(data: Path, tmp_path: Path, config: ModelConfig) -> None:
+    said = io.StringIO()
+    train(data, tmp_path / "run", config, dataclasses.replace(SETTINGS, steps=2, peak_flops=1e9), progress=said)
+    assert "MFU is the share of 1 GFLOP a second, as given" in said.getvalue()
+    # Three times the forward pass of 16 tokens, in matrix products: those of the layers, of queries with keys and
+    # probabilities with values (136 pairs), and the logits.
+    layers = 2 * (32 * 32 + 2 * 32 * 16 + 32 * 32 + 3 * 32 * 48)
+    flops = 3 * 2 * (16 * layers + 2 * 2 * 4 * 8 * 136 + 16 * 259 * 32)
+    assert config.training_flops(16) == flops
+    for record in read_metrics(tmp_path / "run" / "metrics.jsonl"):
+        if record["kind"] == "step":
+            assert record["mfu"] == pytest.approx(record["tokens_per_second"] * flops / 16 / 1e9, rel=1e-3)
+            assert 0 <= record["wait"] < 1
+
+
+def test_a_sample_of_the_models_writing_goes_with_each_evaluation(
+    data: Path, tmp_path: Path, config: ModelConfig, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("model.pretrain.Tokenizer.from_file", lambda path: tokenizer)
+    said = io.StringIO()
+    train(data, tmp_path / "run", config, dataclasses.replace(SETTINGS, sample_tokens=5), progress=said)
+    samples = [record for record in read_metrics(tmp_path / "run" / "metrics.jsonl") if record["kind"] == "sample"]
+    assert [sample["step"] for sample in samples] == [0, 5, 10, 12]
+    for sample in samples:
+        assert "  " + " ".join(sample["text"].split()) in said.getvalue()
+
+
+def test_a_run_can_be_gone_on_with_by_its_directory_alone(
+    data: Path, tmp_path: Path, config: ModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    interrupted(data, run, config, monkeypatch)
+    directory, shape, kept = settings_of(run)
+    assert (directory, shape) == (data, config)
+    assert train(directory, run, shape, dataclasses.replace(SETTINGS, **kept)).steps == 12
+    with pytest.raises(InputError, match="no run to go on with; give --data"):
+        settings_of(tmp_path / "none")
+
+
 def test_training_without_held_out_documents_works(tmp_path: Path, tokenizer: Any, config: ModelConfig) -> None:
     (tmp_path / "tokenizer.json").write_text("{}")
     write_shards(["A text.", "And one more."], tokenizer, tmp_path / "data", tokenizer_file=tmp_path / "tokenizer.json",
@@ -484,6 +625,11 @@ def test_training_without_held_out_documents_works(tmp_path: Path, tokenizer: An
         ({"sequence_length": 0}, "sequence_length is 0"),
         ({"learning_rate": float("nan")}, "learning_rate is nan"),
         ({"warmup": 1.5}, "warmup is 1.5"),
+        ({"schedule": "step"}, "schedule is 'step'"),
+        ({"schedule": "wsd", "warmup": 0.5, "decay": 0.6}, "more than the whole budget"),
+        ({"decay": -0.1}, "decay is -0.1"),
+        ({"peak_flops": 0.0}, "peak_flops is 0.0"),
+        ({"sample_tokens": -1}, "sample_tokens is -1"),
         ({"weight_decay": -1.0}, "weight_decay is -1.0"),
         ({"seed": -1}, "seed is -1"),
         ({"max_skipped": -1}, "max_skipped is -1"),
@@ -502,6 +648,16 @@ def test_a_model_too_small_for_the_data_is_refused(data: Path, tmp_path: Path, c
     with pytest.raises(InputError, match="sequence_length is 16, and the context of the model holds 8"):
         train(data, tmp_path / "run", dataclasses.replace(config, max_seq_len=8))
     assert not (tmp_path / "run").exists()
+
+
+def test_warm_up_stable_decay_stays_at_the_highest_and_falls_at_the_end() -> None:
+    settings = TrainConfig(steps=1, learning_rate=2.0, warmup=0.1, schedule="wsd", decay=0.25)
+    rates = [learning_rate(share / 1000, settings) for share in range(1001)]
+    assert rates[50] == pytest.approx(1.0)
+    assert set(rates[100:751]) == {2.0}
+    assert rates[875] == pytest.approx(1.1)  # half-way between the highest and a tenth of it
+    assert rates[1000] == pytest.approx(0.2)
+    assert learning_rate(1.0, dataclasses.replace(settings, decay=0.0)) == 2.0
 
 
 def test_the_learning_rate_rises_falls_and_ends_at_a_tenth() -> None:
@@ -625,9 +781,10 @@ def test_parts_of_a_step_add_up_to_the_whole(
     assert [batch.n_tokens for batch in parts] == {16: [16] * 4, 32: [32, 32], 48: [48, 16]}[micro_batch_tokens]
     runs = []
     for each in (settings, SETTINGS):
-        training = _Training(Pretraining(Shards(data), config, each), each)
-        training.batch = number
-        measured = [training.make_step(0.5) for _ in range(3)]
+        with Parallel(device="cpu") as alone:
+            training = _Training(Pretraining(Shards(data), config, each), each, alone)
+            training.batch = number
+            measured = [training.make_step(0.5) for _ in range(3)]
         runs.append((training, measured))
     for ours, whole in zip(*(measured for _, measured in runs), strict=True):
         assert ours["loss"] == pytest.approx(whole["loss"], rel=1e-6)
@@ -644,11 +801,11 @@ class Terminal(io.StringIO):
 def test_on_a_terminal_one_line_redraws_itself_and_vanishes() -> None:
     stream = Terminal()
     progress = Progress(stream)
-    progress.step(0.25, 2.5, 12345.0, 95.0)
-    assert "25%  loss 2.500  12,345 tokens/s  1:35 left" in stream.getvalue()
+    progress.step(0.25, 2.5, 12345.0, 0.375, 95.0)
+    assert "25%  loss 2.500  12,345 tokens/s, MFU 38%  1:35 left" in stream.getvalue()
     progress.evaluation(10, 3.0, 1.25, 30.0)
-    progress.step(0.5, 2.25, 12000.0, 3700.0)
-    assert "held-out 3.000 (1.250 bits/byte)  12,000 tokens/s  1:01:40 left" in stream.getvalue()
+    progress.step(0.5, 2.25, 12000.0, 0.4, 3700.0)
+    assert "held-out 3.000 (1.250 bits/byte)  12,000 tokens/s, MFU 40%  1:01:40 left" in stream.getvalue()
     progress.say("done")
     assert "\n" not in stream.getvalue().removesuffix("\r\x1b[Kdone\n")
 
@@ -656,7 +813,7 @@ def test_on_a_terminal_one_line_redraws_itself_and_vanishes() -> None:
 def test_elsewhere_each_evaluation_has_a_line_and_steps_have_none() -> None:
     stream = io.StringIO()
     progress = Progress(stream)
-    progress.step(0.25, 2.5, 12345.0, 95.0)
+    progress.step(0.25, 2.5, 12345.0, 0.375, 95.0)
     progress.evaluation(10, 3.0, 1.25, 30.0)
     progress.clear()
     assert stream.getvalue() == "0:30  step 10  held-out 3.000 (1.250 bits/byte)\n"
@@ -668,5 +825,6 @@ def test_metrics_are_json_with_tokens_and_seconds(data: Path, tmp_path: Path, co
     assert all(record["tokens"] == 64 * record["step"] for record in records)
     seconds = [record["seconds"] for record in records]
     assert seconds == sorted(seconds)
-    keys = {"kind", "step", "tokens", "seconds", "loss", "learning_rate", "gradient_norm", "tokens_per_second"}
+    keys = {"kind", "step", "tokens", "seconds", "loss", "learning_rate", "gradient_norm", "tokens_per_second", "mfu",
+            "wait"}  # fmt: skip
     assert {key for record in records if record["kind"] == "step" for key in record} == keys
