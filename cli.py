@@ -1012,10 +1012,13 @@ def pretrain(
 @click.option("--eval-every", type=int, default=100, metavar="N", help="Steps from one evaluation to the next.")
 @click.option("--seed", type=int, default=0, metavar="N", help="Of what is held out, of the order, of LoRA's matrices.")
 @click.option("--restart", is_flag=True, help="Throw an earlier run in this directory away.")
+@parallel_option
+@tensor_parallel_option
 @examples(
     "bpe finetune smollm2 dialogs.jsonl -o runs/orders --lora 16",
     "bpe finetune runs/tales chats/*.jsonl.gz -o runs/assistant --held-out 0.05 --epochs 2",
     "bpe finetune runs/assistant pairs.jsonl -o runs/polite --preferences --lora 16 --merge",
+    "torchrun --nproc-per-node 2 -m bpe.cli finetune smollm2 dialogs.jsonl -o runs/orders --device cuda",
     "bpe chat runs/orders",
 )
 def finetune(
@@ -1034,6 +1037,8 @@ def finetune(
     padded: bool,
     threads: int | None,
     restart: bool,
+    parallel: Any,
+    tensor_parallel: int,
     **settings: Any,
 ) -> None:
     """Train a model on dialogs, to say what the assistant says in them.
@@ -1053,6 +1058,7 @@ def finetune(
     from model.finetune import FinetuneConfig
     from model.finetune import finetune as run_finetuning
     from model.lora import TARGETS, LoraConfig
+    from model.parallel import Parallel
 
     if rank is None and (lora_alpha is not None or targets or lora_dropout):
         raise click.UsageError("--lora-alpha, --lora-target and --lora-dropout are for --lora RANK")
@@ -1062,16 +1068,17 @@ def finetune(
         share: float | list[str] = float(held_out)
     except ValueError:
         share = [held_out]
-    config = FinetuneConfig(
-        lora=None if rank is None else LoraConfig(rank, lora_alpha, targets or TARGETS, lora_dropout),
-        merge=merge,
-        beta=beta if preferences else None,
-        packed=not padded,
-        held_out=share,
-        epochs=epochs,
-    )
     given = {name: value for name, value in settings.items() if value is not None}
-    run_finetuning(model, data, output, config, restart=restart, **given)
+    with Parallel(parallel, tensor_parallel, settings["device"]) as processes:
+        config = FinetuneConfig(
+            lora=None if rank is None else LoraConfig(rank, lora_alpha, targets or TARGETS, lora_dropout),
+            merge=merge,
+            beta=beta if preferences else None,
+            packed=not padded,
+            held_out=share,
+            epochs=epochs,
+        )
+        run_finetuning(model, data, output, config, restart=restart, parallel=processes, **given)
 
 
 def _model_config(name: str, vocab_size: int) -> Any:

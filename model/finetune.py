@@ -46,6 +46,7 @@ from model.dialogs import (
 from model.generate import generate_ids
 from model.lora import LoraConfig, adapter_of, add_lora, merge_lora
 from model.loss import CHUNK_LOGITS, IGNORED, Batch, Evaluation, cross_entropy_sum
+from model.parallel import Parallel
 from model.report import Progress
 from model.train import TrainConfig, TrainResult, train
 from model.transformer import Transformer
@@ -95,12 +96,14 @@ def finetune(
     *,
     restart: bool = False,
     progress: TextIO | None = None,
+    parallel: Parallel | None = None,
     **settings: Any,
 ) -> TrainResult:
     """Go on training a model, on files of dialogs (see `read_dialogs`), or with `beta` of preferences (`read_pairs`).
 
     model: what `load` takes. It is computed with in float32, or bfloat16 for the products, and is not changed.
     run: the directory for the result. An interrupted run goes on there, see `model.train.train`.
+    parallel: the processes that train together, entered; see there, too.
     settings: fields of `TrainConfig`. Here, sequence_length is the most that is read of an example, whose rest is cut
         off (by default the model's context, 1,024 at the most); batch_tokens, by default the same, are what the rows of
         a step hold; of what is held out, whole examples up to eval_tokens are used; learning_rate is by default 2e-5,
@@ -120,12 +123,13 @@ def finetune(
     given = TrainConfig(**{**_DEFAULTS, **defaults, **settings, **({"steps": 1} if by_epochs else {})})
     kind = Supervised if config.beta is None else Preferences
     task: Supervised | Preferences = kind(base, data, given)
-    show = Progress(sys.stderr if progress is None else progress)
-    for line in task.told:
-        show.say(line)
+    if parallel is None or parallel.is_main:
+        show = Progress(sys.stderr if progress is None else progress)
+        for line in task.told:
+            show.say(line)
     if by_epochs:
         given = dataclasses.replace(given, steps=task.steps(config.epochs))
-    return train(task, run, given, restart=restart, progress=progress)
+    return train(task, run, given, restart=restart, progress=progress, parallel=parallel)
 
 
 class _Base:

@@ -42,8 +42,11 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(command: str, directory: Path) -> str:
     """What a shell prints for a command, stdout and stderr in the order they come."""
-    bpe = f"{shlex.quote(sys.executable)} -m bpe.cli"
-    script = f'set -o pipefail\nbpe() {{ {bpe} "$@"; }}\n{command}'
+    modules = {"bpe": "bpe.cli", "torchrun": "torch.distributed.run"}
+    ours = "".join(
+        f'{name}() {{ {shlex.quote(sys.executable)} -m {module} "$@"; }}\n' for name, module in modules.items()
+    )
+    script = f"set -o pipefail\n{ours}{command}"
     finished = subprocess.run(
         ["bash", "-c", script], cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
     )
