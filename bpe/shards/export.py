@@ -19,7 +19,7 @@ from .reading import Shard, Shards
 FORMATS = ("parquet", "arrow", "npy")
 COLUMN = "input_ids"
 
-_TOKENS = 1 << 22  # of a record batch, about: what is in memory at once, and a group of rows in Parquet
+_TOKENS = 1 << 20  # of a record batch, about: what is in memory at once, and a group of rows in Parquet
 
 
 def export_shards(directory: str | os.PathLike[str], output: str | os.PathLike[str], format: str) -> list[Path]:

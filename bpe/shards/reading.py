@@ -187,11 +187,15 @@ def _name(value: Any) -> str:
 
 
 def _corpus(value: dict[str, Any]) -> dict[str, Any]:
-    strings = [value["field"], value["errors"], *value["exclude"], *filter(None, [value["separator"]])]
+    lists = [value["exclude"], value["sources"], *(source["files"] for source in value["sources"])]
+    strings = [value["field"], value["errors"], *value["exclude"]]
+    strings += [
+        name for name in (value["separator"], *(each["source"] for each in value["sources"])) if name is not None
+    ]
     for source in value["sources"]:
-        strings += [source["sha256"], *(file["path"] for file in source["files"]), *filter(None, [source["source"]])]
+        strings += [source["sha256"], *(file["path"] for file in source["files"])]
         _count(source["documents"]), _count(source["bytes"])
-    if not all(isinstance(string, str) for string in strings):
+    if not all(isinstance(each, list) for each in lists) or not all(isinstance(each, str) for each in strings):
         raise ValueError("it does not tell where the documents came from")
     return dict(value)
 

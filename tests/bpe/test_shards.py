@@ -10,7 +10,7 @@ import pytest
 from plain_shards import ByteTokenizer
 
 from bpe.errors import InputError
-from bpe.shards import HELD_OUT, TRAIN, Shards, write_shards
+from bpe.shards import HELD_OUT, TRAIN, Corpus, Shards, write_shards
 
 Write = Callable[..., Shards]
 
@@ -286,3 +286,69 @@ def test_shards_are_read_only_views(write: Write) -> None:
     assert isinstance(ids, np.memmap)
     with pytest.raises(ValueError, match="read-only"):
         ids[0] = 0
+
+
+def damaged(index: dict[str, Any], path: str, value: Any) -> None:
+    """Put a value at a path such as "splits.train.tokens"."""
+    *keys, last = path.split(".")
+    for key in keys:
+        index = index[int(key)] if key.isdigit() else index[key]
+    index[last] = value
+
+
+@pytest.mark.parametrize(
+    ("path", "harmless"),
+    [
+        ("n_vocab", []),
+        ("bos_id", [None]),
+        ("dtype", []),
+        ("tokenizer_file", []),
+        ("splits.train.tokens", []),
+        ("splits.held_out.documents", []),
+        ("splits.train.shards", []),
+        ("splits.train.shards.0.tokens", []),
+        ("splits.train.shards.0.documents", []),
+        ("splits.train.shards.0.bytes", []),
+        ("splits.train.shards.0.file", []),
+        ("splits.train.shards.0.documents_file", []),
+        ("corpus", []),
+        ("corpus.sources", [[]]),
+        ("corpus.exclude", [[]]),
+        ("corpus.sources.0.files", [[]]),
+        ("corpus.separator", [None, "7", "..", "../x", "/etc/passwd", "a\0b"]),
+    ],
+)
+def test_an_index_with_a_value_that_cannot_be_is_refused_in_one_line(
+    path: str, harmless: list[Any], write: Write
+) -> None:
+    file = write(DOCUMENTS[:20]).directory / "index.json"
+    content = file.read_text()
+    values = [-1, True, 1.5, 1 << 63, float("nan"), [7], [], {"a": 1}, None, "7", "..", "../x", "/etc/passwd", "a\0b"]
+    for value in values:
+        index = json.loads(content)
+        damaged(index, path, value)
+        file.write_text(json.dumps(index))
+        if value in harmless:
+            Shards(file.parent)
+            continue
+        with pytest.raises(InputError) as error:
+            Shards(file.parent)
+        assert "\n" not in str(error.value)
+
+
+def test_other_documents_another_share_or_other_specials_give_another_fingerprint(write: Write) -> None:
+    fingerprints = {
+        write(DOCUMENTS, into="0").fingerprint,
+        write(DOCUMENTS[1:], into="1").fingerprint,
+        write(DOCUMENTS, into="2", held_out=0.5).fingerprint,
+        write(DOCUMENTS, into="3", bos=False).fingerprint,
+        write([*DOCUMENTS[:-1], b"document 298 of many"], into="4").fingerprint,
+    }
+    assert len(fingerprints) == 5
+
+
+def test_where_documents_came_from_does_not_change_the_fingerprint(write: Write, tmp_path: Path) -> None:
+    (tmp_path / "corpus.jsonl").write_text("".join(json.dumps({"text": text.decode()}) + "\n" for text in DOCUMENTS))
+    from_file = write(Corpus(tmp_path / "corpus.jsonl"), into="other")
+    assert from_file.fingerprint == write().fingerprint
+    assert from_file.corpus["sources"][0]["files"][0]["path"] == str(tmp_path / "corpus.jsonl")
