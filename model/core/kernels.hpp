@@ -10,11 +10,10 @@
 
 namespace model {
 
-// Thirty-two numbers of a vector that quantized weights are multiplied with. number = scale * (256 * high + low), in
-// effect 16 bits of which 8 are multiplied at a time: with 8 bits alone logits of SmolLM2 are off by 3, so by 0.02.
+// Thirty-two numbers of a vector that quantized weights are multiplied with. number = scale * integer, of 16 bits: with
+// 8 bits alone logits of SmolLM2 are off by 3, so by 0.02.
 struct Activations {
-    std::int8_t high[kTile];
-    std::int8_t low[kTile];
+    std::int8_t bytes[2 * kTile];  // the integers, in the order that the kernel multiplies them
     float scale;
     float sum;      // of all numbers
     float sums[2];  // of each half

@@ -20,6 +20,7 @@ auto both(Operation operation, const Two<T>& first, const Others&... others) {
 struct Avx2 {
     using F = Two<__m256>;
     using I = Two<__m256i>;
+    static constexpr std::size_t kSums = 4;
 
     static F set(float number) { return {_mm256_set1_ps(number), _mm256_set1_ps(number)}; }
     static F load(const float* numbers) { return {_mm256_loadu_ps(numbers), _mm256_loadu_ps(numbers + 8)}; }
@@ -86,17 +87,8 @@ struct Avx2 {
         return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(bytes)),
                 _mm256_loadu_si256(reinterpret_cast<const __m256i*>(bytes + 32))};
     }
-    static void store_bytes(std::int8_t* bytes, const I& x) {
-        // 32 -> 16 -> 8 bits, with the lanes put in order again; nothing is beyond a byte, so nothing saturates
-        const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(x.low, x.high), 0xD8);
-        _mm_storeu_si128(reinterpret_cast<__m128i*>(bytes),
-                         _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
-    }
     static I add(const I& x, const I& y) {
         return both([](__m256i a, __m256i b) { return _mm256_add_epi32(a, b); }, x, y);
-    }
-    static I subtract(const I& x, const I& y) {
-        return both([](__m256i a, __m256i b) { return _mm256_sub_epi32(a, b); }, x, y);
     }
     static I bit_or(const I& x, const I& y) {
         return both([](__m256i a, __m256i b) { return _mm256_or_si256(a, b); }, x, y);
@@ -112,10 +104,6 @@ struct Avx2 {
     static I shift_right(const I& x) {
         return both([](__m256i a) { return _mm256_srli_epi32(a, kBits); }, x);
     }
-    template <int kBits>
-    static I shift_right_signed(const I& x) {
-        return both([](__m256i a) { return _mm256_srai_epi32(a, kBits); }, x);
-    }
     static F to_floats(const I& x) {
         return both([](__m256i a) { return _mm256_cvtepi32_ps(a); }, x);
     }
@@ -130,31 +118,54 @@ struct Avx2 {
             },
             x, power);
     }
-    template <bool kNarrow>
-    static I dot(const I& sums, const I& x, const std::int8_t* bytes) {
-        std::int32_t four;
-        std::memcpy(&four, bytes, sizeof four);
-        const __m256i factors = _mm256_set1_epi32(four);
-        return both(
-            [factors](__m256i sum, __m256i a) {
-                if constexpr (kNarrow) {  // two products of up to 63 * 128 are within 16 bits
-                    const __m256i pairs = _mm256_maddubs_epi16(a, factors);
-                    return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
-                } else {
-                    const __m256i even = _mm256_madd_epi16(_mm256_and_si256(a, _mm256_set1_epi16(255)),
-                                                           _mm256_srai_epi16(_mm256_slli_epi16(factors, 8), 8));
-                    const __m256i odd = _mm256_madd_epi16(_mm256_srli_epi16(a, 8), _mm256_srai_epi16(factors, 8));
-                    return _mm256_add_epi32(sum, _mm256_add_epi32(even, odd));
-                }
-            },
-            sums, x);
-    }
 
  private:
     static __m128i some(const void* numbers) { return _mm_loadu_si128(static_cast<const __m128i*>(numbers)); }
 };
 
 }  // namespace
+
+// As integers of 16 bits, of each four columns first the even, then the odd ones: as many products at once as of bytes,
+// and one sum instead of two. 1536 x 576 on one AMD EPYC of Zen 3, by bytes and so: 8 vectors in Q4_1 224 and 153 us,
+// in Q8_0 394 and 153 us, one in Q8_0 51 and 31 us. Unrolled over all quads, or two vectors at once, 8 took 205 us and
+// more.
+template <>
+struct Integers<Avx2> {
+    using I = Avx2::I;
+    struct Quad {
+        I even, odd;
+    };
+    struct Sum {
+        I all = Avx2::zeros();
+    };
+    static constexpr std::size_t kAtOnce = 4;
+
+    static void keep(const I& sixteen, std::size_t half, std::int8_t* bytes) {
+        const __m256i ordered = _mm256_permute4x64_epi64(_mm256_packs_epi32(sixteen.low, sixteen.high), 0xD8);
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(bytes + half * 2 * kLanes),
+                            _mm256_shufflehi_epi16(_mm256_shufflelo_epi16(ordered, 0xD8), 0xD8));
+    }
+    static Quad quad(const I& bytes) {
+        return {both([](__m256i a) { return _mm256_and_si256(a, _mm256_set1_epi16(255)); }, bytes),
+                both([](__m256i a) { return _mm256_srli_epi16(a, 8); }, bytes)};
+    }
+    static void add(Sum& sum, const Quad& quad, std::size_t number, const std::int8_t* bytes) {
+        const __m256i even = pair(bytes + 8 * number), odd = pair(bytes + 8 * number + 4);
+        sum.all = both(
+            [=](__m256i all, __m256i x, __m256i y) {
+                return _mm256_add_epi32(all, _mm256_add_epi32(_mm256_madd_epi16(x, even), _mm256_madd_epi16(y, odd)));
+            },
+            sum.all, quad.even, quad.odd);
+    }
+    static I total(const Sum& sum) { return sum.all; }
+
+ private:
+    static __m256i pair(const std::int8_t* bytes) {
+        std::int32_t two;
+        std::memcpy(&two, bytes, sizeof two);
+        return _mm256_set1_epi32(two);
+    }
+};
 
 const Kernel& avx2_kernel() {
     static const Kernel kernel = kernel_with<Avx2>("avx2");

@@ -9,6 +9,7 @@ namespace {
 struct Avx512 {
     using F = __m512;
     using I = __m512i;
+    static constexpr std::size_t kSums = 16;
 
     static F set(float number) { return _mm512_set1_ps(number); }
     static F load(const float* numbers) { return _mm512_loadu_ps(numbers); }
@@ -60,7 +61,6 @@ struct Avx512 {
     static F to_floats(I x) { return _mm512_cvtepi32_ps(x); }
     static I to_integers(F x) { return _mm512_cvtps_epi32(x); }
     static F times_power_of_two(F x, I power) { return _mm512_scalef_ps(x, to_floats(power)); }
-    template <bool kNarrow>
     static I dot(I sums, I x, const std::int8_t* bytes) {
         std::int32_t four;
         std::memcpy(&four, bytes, sizeof four);

@@ -22,6 +22,7 @@ auto each(Operation operation, const Sixteen<T>& first, const Others&... others)
 struct Plain {
     using F = Sixteen<float>;
     using I = Sixteen<std::int32_t>;
+    static constexpr std::size_t kSums = 4;
 
     static F set(float number) {
         F all;
@@ -123,7 +124,6 @@ struct Plain {
             x, power);
     }
     // Adds four products of unsigned bytes of x and the signed bytes that all lanes share.
-    template <bool kNarrow>
     static I dot(I sums, const I& x, const std::int8_t* bytes) {
         std::uint8_t factors[sizeof x.lanes];
         std::memcpy(factors, x.lanes, sizeof factors);

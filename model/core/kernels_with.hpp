@@ -1,5 +1,6 @@
 // The kernels, once for all processors. V has what is different: sixteen floats (F), sixteen integers of 32 bits or the
-// 64 bytes of a quad (I), and what can be done with them.
+// 64 bytes of a quad (I), and what can be done with them; kSums tells how many sums (F) there are registers for, while
+// what is added to them is at hand.
 // No function of the standard library is called that would be compiled here for all who call it elsewhere, too.
 #pragma once
 
@@ -10,15 +11,26 @@
 
 namespace model {
 
+// Calls f(compile-time number) for all below kCount. An array that is indexed in a loop, even one that the compiler
+// unrolls, may stay in memory; one that is indexed so becomes registers.
+template <std::size_t kCount, class F>
+inline void unrolled(const F& f) {
+    [&]<std::size_t... kNumber>(std::index_sequence<kNumber...>) {
+        (f(std::integral_constant<std::size_t, kNumber>()), ...);
+    }(std::make_index_sequence<kCount>());
+}
+
 // --- quantized weights ---
 
-template <class V>
-void unpack_nibbles(const std::uint8_t* tile, typename V::I* quads) {
-    for (std::size_t i = 0; i < 4; ++i) {
+// A tile's unpack() calls take(compile-time number, bytes) with each quad.
+template <class V, class Take>
+void unpack_nibbles(const std::uint8_t* tile, const Take& take) {
+    unrolled<4>([&](auto i) {
         const auto packed = V::load_bytes(tile + i * kQuad);
-        quads[i] = V::bit_and(packed, 0x0F0F0F0F);
-        quads[i + 4] = V::bit_and(V::template shift_right<4>(packed), 0x0F0F0F0F);
-    }
+        take(i, V::bit_and(packed, 0x0F0F0F0F));
+        take(std::integral_constant<std::size_t, i() + 4>(),
+             V::bit_and(V::template shift_right<4>(packed), 0x0F0F0F0F));
+    });
 }
 
 template <class V>
@@ -26,18 +38,44 @@ typename V::F load_halves(const std::uint8_t* bytes) {
     return V::load(reinterpret_cast<const Half*>(bytes));
 }
 
-// What all have in common; kNarrow: integers are below 64. kParts: how many scales the columns of a tile have.
-template <Kind kind, bool narrow, std::size_t parts = 1>
+// How the integers of activations are kept and multiplied: as two signed bytes each, number = 256 * high + low, first
+// all high ones of a tile. A processor that multiplies otherwise has a specialization.
+template <class V>
+struct Integers {
+    using I = typename V::I;
+    using Quad = I;
+    struct Sum {
+        I high = V::zeros(), low = V::zeros();
+    };
+    static constexpr std::size_t kAtOnce = 1;  // vectors that are multiplied with a quad while it is at hand
+
+    static void keep(const I& sixteen, std::size_t half, std::int8_t* bytes) {
+        const I high = V::template shift_right_signed<8>(V::add(sixteen, V::set_integers(128)));
+        V::store_bytes(bytes + half * kLanes, high);
+        V::store_bytes(bytes + kTile + half * kLanes, V::subtract(sixteen, V::template shift_left<8>(high)));
+    }
+    static Quad quad(const I& bytes) { return bytes; }
+    static void add(Sum& sum, const Quad& quad, std::size_t number, const std::int8_t* bytes) {
+        sum.high = V::dot(sum.high, quad, bytes + 4 * number);
+        sum.low = V::dot(sum.low, quad, bytes + kTile + 4 * number);
+    }
+    static I total(const Sum& sum) { return V::add(V::template shift_left<8>(sum.high), sum.low); }
+};
+
+// What all have in common. kParts: how many scales the columns of a tile have.
+template <Kind kind, std::size_t parts = 1>
 struct TileOf {
     static constexpr Format kFormat = format_of(kind);
-    static constexpr bool kNarrow = narrow;
     static constexpr std::size_t kParts = parts;
 };
 
 template <class V>
-struct Q4_0 : TileOf<Kind::kQ4_0, true> {
+struct Q4_0 : TileOf<Kind::kQ4_0> {
     void open(const std::uint8_t*) {}
-    void unpack(const std::uint8_t* tile, typename V::I* quads) const { unpack_nibbles<V>(tile, quads); }
+    template <class Take>
+    void unpack(const std::uint8_t* tile, const Take& take) const {
+        unpack_nibbles<V>(tile, take);
+    }
     void scale(const std::uint8_t* tile, std::size_t, typename V::F& scale, typename V::F& offset) const {
         scale = load_halves<V>(tile + 4 * kQuad);
         offset = V::mul(scale, V::set(-8.0f));
@@ -45,9 +83,12 @@ struct Q4_0 : TileOf<Kind::kQ4_0, true> {
 };
 
 template <class V>
-struct Q4_1 : TileOf<Kind::kQ4_1, true> {
+struct Q4_1 : TileOf<Kind::kQ4_1> {
     void open(const std::uint8_t*) {}
-    void unpack(const std::uint8_t* tile, typename V::I* quads) const { unpack_nibbles<V>(tile, quads); }
+    template <class Take>
+    void unpack(const std::uint8_t* tile, const Take& take) const {
+        unpack_nibbles<V>(tile, take);
+    }
     void scale(const std::uint8_t* tile, std::size_t, typename V::F& scale, typename V::F& offset) const {
         scale = load_halves<V>(tile + 4 * kQuad);
         offset = load_halves<V>(tile + 4 * kQuad + 32);
@@ -55,10 +96,11 @@ struct Q4_1 : TileOf<Kind::kQ4_1, true> {
 };
 
 template <class V>
-struct Q8_0 : TileOf<Kind::kQ8_0, false> {
+struct Q8_0 : TileOf<Kind::kQ8_0> {
     void open(const std::uint8_t*) {}
-    void unpack(const std::uint8_t* tile, typename V::I* quads) const {
-        for (std::size_t i = 0; i < 8; ++i) quads[i] = V::load_bytes(tile + i * kQuad);
+    template <class Take>
+    void unpack(const std::uint8_t* tile, const Take& take) const {
+        unrolled<8>([&](auto i) { take(i, V::load_bytes(tile + i * kQuad)); });
     }
     void scale(const std::uint8_t* tile, std::size_t, typename V::F& scale, typename V::F& offset) const {
         scale = load_halves<V>(tile + 8 * kQuad);
@@ -67,13 +109,16 @@ struct Q8_0 : TileOf<Kind::kQ8_0, false> {
 };
 
 template <class V>
-struct Q4_K : TileOf<Kind::kQ4_K, true> {
+struct Q4_K : TileOf<Kind::kQ4_K> {
     typename V::F scales = V::set(0.0f), offsets = scales;
     void open(const std::uint8_t* header) {
         scales = load_halves<V>(header);
         offsets = V::mul(load_halves<V>(header + 32), V::set(-1.0f));
     }
-    void unpack(const std::uint8_t* tile, typename V::I* quads) const { unpack_nibbles<V>(tile, quads); }
+    template <class Take>
+    void unpack(const std::uint8_t* tile, const Take& take) const {
+        unpack_nibbles<V>(tile, take);
+    }
     void scale(const std::uint8_t* tile, std::size_t, typename V::F& scale, typename V::F& offset) const {
         const auto* own = reinterpret_cast<const std::int8_t*>(tile + 4 * kQuad);  // below 64
         scale = V::mul(scales, V::load(own));
@@ -82,21 +127,21 @@ struct Q4_K : TileOf<Kind::kQ4_K, true> {
 };
 
 template <class V>
-struct Q6_K : TileOf<Kind::kQ6_K, true, 2> {
+struct Q6_K : TileOf<Kind::kQ6_K, 2> {
     typename V::F scales = V::set(0.0f);
     void open(const std::uint8_t* header) { scales = load_halves<V>(header); }
-    void unpack(const std::uint8_t* tile, typename V::I* quads) const {
-        unpack_nibbles<V>(tile, quads);
-        for (std::size_t i = 0; i < 2; ++i) {
-            const auto quarters = V::load_bytes(tile + (4 + i) * kQuad);
-            const auto add = [&](std::size_t quad, typename V::I shifted) {
-                quads[quad] = V::bit_or(quads[quad], V::bit_and(shifted, 0x30303030));
+    template <class Take>
+    void unpack(const std::uint8_t* tile, const Take& take) const {
+        unpack_nibbles<V>(tile, [&](auto number, const typename V::I& nibbles) {
+            const auto quarters = V::load_bytes(tile + (4 + number / 4) * kQuad);
+            const auto shifted = [&] {
+                if constexpr (number % 4 == 0) return V::template shift_left<4>(quarters);
+                if constexpr (number % 4 == 1) return V::template shift_left<2>(quarters);
+                if constexpr (number % 4 == 2) return quarters;
+                if constexpr (number % 4 == 3) return V::template shift_right<2>(quarters);
             };
-            add(4 * i, V::template shift_left<4>(quarters));
-            add(4 * i + 1, V::template shift_left<2>(quarters));
-            add(4 * i + 2, quarters);
-            add(4 * i + 3, V::template shift_right<2>(quarters));
-        }
+            take(number, V::bit_or(nibbles, V::bit_and(shifted(), 0x30303030)));
+        });
     }
     void scale(const std::uint8_t* tile, std::size_t part, typename V::F& scale, typename V::F& offset) const {
         scale = V::mul(scales, V::load(reinterpret_cast<const std::int8_t*>(tile + 6 * kQuad + part * kLanes)));
@@ -119,22 +164,39 @@ void multiply_tiles(const std::uint8_t* group, const Vectors& vectors, float* re
                 group += Tile::kFormat.header;
             }
         }
-        I quads[8];
-        tile.unpack(group, quads);
-        for (std::size_t part = 0; part < Tile::kParts; ++part) {
-            constexpr std::size_t kQuads = 8 / Tile::kParts;
-            F scale, offset;
-            tile.scale(group, part, scale, offset);
-            for (std::size_t i = 0; i < kVectors; ++i) {
-                const Activations& x = vectors.activations[i * tiles + number];
-                I high = V::zeros(), low = V::zeros();
-                for (std::size_t quad = part * kQuads; quad < (part + 1) * kQuads; ++quad) {
-                    high = V::template dot<Tile::kNarrow>(high, quads[quad], x.high + 4 * quad);
-                    low = V::template dot<Tile::kNarrow>(low, quads[quad], x.low + 4 * quad);
+        constexpr std::size_t kParts = Tile::kParts, kQuads = 8 / kParts;
+        F scales[kParts], offsets[kParts];
+        unrolled<kParts>([&](auto part) { tile.scale(group, part, scales[part], offsets[part]); });
+        const auto add = [&](std::size_t part, std::size_t vector, const typename Integers<V>::Sum& dots) {
+            const Activations& x = vectors.activations[vector * tiles + number];
+            const F dot = V::to_floats(Integers<V>::total(dots));
+            sums[vector] = V::fma(V::mul(dot, V::set(x.scale)), scales[part], sums[vector]);
+            sums[vector] = V::fma(offsets[part], V::set(kParts == 1 ? x.sum : x.sums[part]), sums[vector]);
+        };
+        constexpr std::size_t kAtOnce = Integers<V>::kAtOnce;
+        if constexpr (kVectors * kParts <= kAtOnce) {  // each quad is multiplied with all when it is unpacked
+            typename Integers<V>::Sum dots[kParts][kVectors];
+            const Activations* x = vectors.activations + number;
+            tile.unpack(group, [&](auto quad, const I& bytes) {
+                const auto unpacked = Integers<V>::quad(bytes);
+                unrolled<kVectors>(
+                    [&](auto i) { Integers<V>::add(dots[quad / kQuads][i], unpacked, quad, x[i * tiles].bytes); });
+            });
+            unrolled<kParts>([&](auto part) { unrolled<kVectors>([&](auto i) { add(part, i, dots[part][i]); }); });
+        } else {
+            typename Integers<V>::Quad quads[8];
+            tile.unpack(group, [&](auto quad, const I& bytes) { quads[quad] = Integers<V>::quad(bytes); });
+            for (std::size_t part = 0; part < kParts; ++part) {
+                constexpr std::size_t kSome = kVectors < kAtOnce ? kVectors : kAtOnce;
+                for (std::size_t first = 0; first < kVectors; first += kSome) {
+                    const Activations* x = vectors.activations + first * tiles + number;
+                    typename Integers<V>::Sum dots[kSome];
+                    for (std::size_t quad = part * kQuads; quad < (part + 1) * kQuads; ++quad) {
+                        unrolled<kSome>(
+                            [&](auto i) { Integers<V>::add(dots[i], quads[quad], quad, x[i * tiles].bytes); });
+                    }
+                    unrolled<kSome>([&](auto i) { add(part, first + i, dots[i]); });
                 }
-                const F dot = V::to_floats(V::add(V::template shift_left<8>(high), low));
-                sums[i] = V::fma(V::mul(dot, V::set(x.scale)), scale, sums[i]);
-                sums[i] = V::fma(offset, V::set(Tile::kParts == 1 ? x.sum : x.sums[part]), sums[i]);
             }
         }
         group += Tile::kFormat.tile;
@@ -148,31 +210,35 @@ template <class V, class T, std::size_t kVectors>
 void multiply_numbers(const std::uint8_t* group, const Vectors& vectors, float* results) {
     using F = typename V::F;
     const auto* weights = reinterpret_cast<const T*>(group);
+    constexpr std::size_t kAtOnce = kVectors < V::kSums ? kVectors : V::kSums;
     // Several sums of each vector, as an addition takes longer than what there is between two of them.
-    constexpr std::size_t kSums = kVectors < 4 ? 8 / kVectors : 1;
-    F sums[kVectors][kSums];
-    for (auto& own : sums) {
-        for (F& sum : own) sum = V::set(0.0f);
-    }
+    constexpr std::size_t kMost = V::kSums < 8 ? V::kSums : 8;
+    constexpr std::size_t kSums = kAtOnce < kMost ? kMost / kAtOnce : 1;
     const std::size_t columns = vectors.columns;
-    std::size_t column = 0;
-    for (; column + kSums <= columns; column += kSums) {
-        for (std::size_t j = 0; j < kSums; ++j) {
-            const F weight = V::load(weights + (column + j) * kLanes);
-            for (std::size_t i = 0; i < kVectors; ++i) {
-                sums[i][j] = V::fma(weight, V::set(vectors.numbers[i * columns + column + j]), sums[i][j]);
-            }
+    for (std::size_t first = 0; first < kVectors; first += kAtOnce) {
+        const float* numbers = vectors.numbers + first * columns;
+        F sums[kAtOnce][kSums];
+        for (auto& own : sums) {
+            for (F& sum : own) sum = V::set(0.0f);
         }
-    }
-    for (; column < columns; ++column) {
-        const F weight = V::load(weights + column * kLanes);
-        for (std::size_t i = 0; i < kVectors; ++i) {
-            sums[i][0] = V::fma(weight, V::set(vectors.numbers[i * columns + column]), sums[i][0]);
+        std::size_t column = 0;
+        for (; column + kSums <= columns; column += kSums) {
+            unrolled<kSums>([&](auto j) {
+                const F weight = V::load(weights + (column + j) * kLanes);
+                unrolled<kAtOnce>([&](auto i) {
+                    sums[i][j] = V::fma(weight, V::set(numbers[i * columns + column + j]), sums[i][j]);
+                });
+            });
         }
-    }
-    for (std::size_t i = 0; i < kVectors; ++i) {
-        for (std::size_t j = 1; j < kSums; ++j) sums[i][0] = V::add(sums[i][0], sums[i][j]);
-        V::store(results + i * kLanes, sums[i][0]);
+        for (; column < columns; ++column) {
+            const F weight = V::load(weights + column * kLanes);
+            unrolled<kAtOnce>(
+                [&](auto i) { sums[i][0] = V::fma(weight, V::set(numbers[i * columns + column]), sums[i][0]); });
+        }
+        unrolled<kAtOnce>([&](auto i) {
+            unrolled<kSums - 1>([&](auto j) { sums[i][0] = V::add(sums[i][0], sums[i][j + 1]); });
+            V::store(results + (first + i) * kLanes, sums[i][0]);
+        });
     }
 }
 
@@ -187,20 +253,15 @@ void score_some(const T* keys, std::size_t head_dim, const float* queries, float
     }
     for (std::size_t i = 0; i < head_dim; ++i) {
         F key[kBlocks];
-        for (std::size_t block = 0; block < kBlocks; ++block)
-            key[block] = V::load(keys + (block * head_dim + i) * kLanes);
-        for (std::size_t query = 0; query < kCount; ++query) {
+        unrolled<kBlocks>([&](auto block) { key[block] = V::load(keys + (block * head_dim + i) * kLanes); });
+        unrolled<kCount>([&](auto query) {
             const F number = V::set(queries[query * head_dim + i]);
-            for (std::size_t block = 0; block < kBlocks; ++block) {
-                sums[query][block] = V::fma(key[block], number, sums[query][block]);
-            }
-        }
+            unrolled<kBlocks>([&](auto block) { sums[query][block] = V::fma(key[block], number, sums[query][block]); });
+        });
     }
-    for (std::size_t query = 0; query < kCount; ++query) {
-        for (std::size_t block = 0; block < kBlocks; ++block) {
-            V::store(scores + query * stride + block * kLanes, sums[query][block]);
-        }
-    }
+    unrolled<kCount>([&](auto query) {
+        unrolled<kBlocks>([&](auto block) { V::store(scores + query * stride + block * kLanes, sums[query][block]); });
+    });
 }
 
 // Calls f(compile-time count, first) for all of `count` in steps of kMost, and what is left over in one step.
@@ -215,11 +276,17 @@ void in_steps(std::size_t count, const F& f) {
     rest(std::make_index_sequence<kMost - 1>());
 }
 
+// How many blocks, or sixteens of values, are looked at together for so many queries.
+template <class V>
+constexpr std::size_t beside(std::size_t queries) {
+    return V::kSums / queries < 4 ? V::kSums / queries : 4;
+}
+
 template <class V, class T>
 void score(const void* keys, std::size_t blocks, std::size_t head_dim, const float* queries, std::size_t count,
            float* scores, std::size_t stride) {
-    in_steps<4>(blocks, [&](auto some_blocks, std::size_t block) {
-        in_steps<4>(count, [&](auto some, std::size_t query) {
+    in_steps<4>(count, [&](auto some, std::size_t query) {
+        in_steps<beside<V>(some())>(blocks, [&](auto some_blocks, std::size_t block) {
             score_some<V, T, some(), some_blocks()>(static_cast<const T*>(keys) + block * head_dim * kLanes, head_dim,
                                                     queries + query * head_dim,
                                                     scores + query * stride + block * kLanes, stride);
@@ -237,22 +304,22 @@ void mix_some(const T* values, std::size_t positions, std::size_t width, const f
     }
     for (std::size_t position = 0; position < positions; ++position) {
         F value[kWidth];
-        for (std::size_t i = 0; i < kWidth; ++i) value[i] = V::load(values + position * width + i * kLanes);
-        for (std::size_t query = 0; query < kCount; ++query) {
+        unrolled<kWidth>([&](auto i) { value[i] = V::load(values + position * width + i * kLanes); });
+        unrolled<kCount>([&](auto query) {
             const F weight = V::set(weights[query * stride + position]);
-            for (std::size_t i = 0; i < kWidth; ++i) sums[query][i] = V::fma(value[i], weight, sums[query][i]);
-        }
+            unrolled<kWidth>([&](auto i) { sums[query][i] = V::fma(value[i], weight, sums[query][i]); });
+        });
     }
-    for (std::size_t query = 0; query < kCount; ++query) {
-        for (std::size_t i = 0; i < kWidth; ++i) V::store(results + query * width + i * kLanes, sums[query][i]);
-    }
+    unrolled<kCount>([&](auto query) {
+        unrolled<kWidth>([&](auto i) { V::store(results + query * width + i * kLanes, sums[query][i]); });
+    });
 }
 
 template <class V, class T>
 void mix(const void* values, std::size_t positions, std::size_t width, const float* weights, std::size_t count,
          std::size_t stride, float* results) {
-    in_steps<4>(width / kLanes, [&](auto some_width, std::size_t i) {
-        in_steps<4>(count, [&](auto some, std::size_t query) {
+    in_steps<4>(count, [&](auto some, std::size_t query) {
+        in_steps<beside<V>(some())>(width / kLanes, [&](auto some_width, std::size_t i) {
             mix_some<V, T, some(), some_width()>(static_cast<const T*>(values) + i * kLanes, positions, width,
                                                  weights + query * stride, stride,
                                                  results + query * width + i * kLanes);
@@ -339,9 +406,7 @@ void quantize(const float* numbers, std::size_t tiles, Activations* activations)
         activations->sum = 0;
         for (std::size_t i = 0; i < 2; ++i) {
             const auto integers = V::to_integers(V::mul(halves[i], inverse));
-            const auto high = V::template shift_right_signed<8>(V::add(integers, V::set_integers(128)));
-            V::store_bytes(activations->high + i * kLanes, high);
-            V::store_bytes(activations->low + i * kLanes, V::subtract(integers, V::template shift_left<8>(high)));
+            Integers<V>::keep(integers, i, activations->bytes);
             // The sum of what is multiplied, not of what it was made of, so that offsets and integers fit each other.
             activations->sums[i] = V::sum(V::to_floats(integers)) * scale;
             activations->sum += activations->sums[i];
