@@ -171,8 +171,9 @@ class Windows:
 def _window(shard: Shard, start: int, end: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """The ids of a window on the ring of a shard, and their places within their documents."""
     places = np.arange(start, end) % len(shard.ids)
-    begun = shard.offsets[np.searchsorted(shard.offsets, places, side="right") - 1]
-    return shard.ids[places].astype(np.int64), np.minimum(places - begun, np.arange(end - start))
+    ids, offsets = np.asarray(shard.ids), np.asarray(shard.offsets)  # without what a memory-map does at each look
+    begun = offsets[np.searchsorted(offsets, places, side="right") - 1]
+    return ids[places].astype(np.int64), np.minimum(places - begun, np.arange(end - start))
 
 
 def _batches(ids: Tensor, positions: Tensor, settings: TrainConfig) -> list[Batch]:

@@ -18,7 +18,8 @@ import shutil
 import statistics
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, TextIO
@@ -76,7 +77,7 @@ class Task(Protocol):
 
     def batch(self, number: int) -> Sequence[Any]:
         """A step's data, as `Batch`es whose gradients add up. It follows from the number alone, whatever was read
-        before; numbers begin at 0 and have no end."""
+        before; numbers begin at 0 and have no end. It is called from another thread, ahead of its step."""
 
     def describe(self, number: int) -> str:
         """Where the data of a step comes from, for a person who wants to look at it."""
@@ -288,6 +289,7 @@ def train(
     signals = SignalsBetweenSteps(patient=parallel.size > 1)
     board = run / TENSORBOARD if config.tensorboard and parallel.is_main else None
     with (
+        contextlib.closing(training),
         contextlib.closing(MetricsLog(metrics, None if newest is None else training.step, board)) as log,
         signals,
         torch.random.fork_rng(devices=[]),
@@ -344,6 +346,23 @@ def train(
     return result
 
 
+class _Ahead:
+    """Reads what the next step needs while a step is made."""
+
+    def __init__(self, read: Callable[[int], Sequence[Any]]) -> None:
+        self._read, self._thread = read, ThreadPoolExecutor(1)
+        self._number, self._reading = -1, Future[Sequence[Any]]()
+
+    def get(self, number: int, following: int) -> Sequence[Any]:
+        """The batches of one number; those of the following one are read from now on."""
+        batches = self._reading.result() if self._number == number else self._read(number)
+        self._number, self._reading = following, self._thread.submit(self._read, following)
+        return batches
+
+    def close(self) -> None:
+        self._thread.shutdown(cancel_futures=True)
+
+
 class _Failure(Exception):
     """What is wrong with a step that must not be taken."""
 
@@ -374,6 +393,11 @@ class _Training:
         self.skipped: list[int] = []
         self.losses: list[float] = []
         self._elapsed_before, self._began = 0.0, time.monotonic()
+        self._batches = _Ahead(task.batch)
+
+    def close(self) -> None:
+        """Stop reading ahead."""
+        self._batches.close()
 
     @property
     def loss(self) -> float:
@@ -403,7 +427,7 @@ class _Training:
         Raises _Failure, with the weights as they were, when the loss is not what it should be."""
         began = time.perf_counter()
         # 1. Read the step's data. Whatever is drawn at random follows from its number, so there is no state to keep.
-        batches = self.task.batch(self.batch)
+        batches = self._batches.get(self.batch, self._after(self.batch))
         waited = time.perf_counter() - began
         n_targets = sum(batch.n_targets for batch in batches)
         processes, rank = self.parallel.data, self.parallel.data_rank

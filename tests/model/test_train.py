@@ -29,7 +29,7 @@ from model.loss import Batch, next_token_loss
 from model.parallel import Parallel
 from model.pretrain import Pretraining, Windows, _batches, _held_out_batches, _window, pretrain, settings_of
 from model.report import Progress, plot_loss, read_metrics
-from model.train import TrainConfig, TrainResult, _check, _checkpoint_layers, _Failure, _Training, learning_rate
+from model.train import TrainConfig, TrainResult, _Ahead, _check, _checkpoint_layers, _Failure, _Training, learning_rate
 
 # The tokenizer of the data here is a stand-in that cannot be read from its file, so no sample is written.
 SETTINGS = TrainConfig(
@@ -439,12 +439,15 @@ def spoil(monkeypatch: pytest.MonkeyPatch, *numbers: int, by: float = math.inf) 
     loss = Pretraining.loss
     batch = Pretraining.batch
 
+    spoilt: list[Any] = []
+
     def numbered(self: Pretraining, number: int) -> Any:
-        self.number = number  # type: ignore[attr-defined]
-        return batch(self, number)
+        batches = batch(self, number)
+        spoilt.extend(batches if number in numbers else ())
+        return batches
 
     def spoiled(self: Pretraining, model: Transformer, batch: Any) -> torch.Tensor:
-        return loss(self, model, batch) * (by if self.number in numbers else 1.0)  # type: ignore[attr-defined]
+        return loss(self, model, batch) * (by if any(batch is each for each in spoilt) else 1.0)
 
     monkeypatch.setattr(Pretraining, "batch", numbered)
     monkeypatch.setattr(Pretraining, "loss", spoiled)
@@ -684,6 +687,15 @@ def test_an_epoch_reads_each_token_once_and_targets_follow_inputs() -> None:
         assert Counter(ids[:, :-1].flatten().tolist()) == Counter([*range(40), *range(100, 140)])
         steps = (ids[:, 1:] - ids[:, :-1]).flatten().tolist()
         assert set(steps) <= {1, -39}  # the next token, or the first after the last
+
+
+def test_what_comes_next_is_read_ahead_and_what_does_not_is_read_at_once() -> None:
+    read: list[int] = []
+    ahead = _Ahead(lambda number: read.append(number) or [number])  # type: ignore[func-returns-value]
+    assert [ahead.get(0, 1), ahead.get(1, 2), ahead.get(7, 8), ahead.get(8, 9)] == [[0], [1], [7], [8]]
+    ahead.close()
+    assert read[:4] in ([0, 1, 2, 7], [0, 1, 7, 2])
+    assert set(read) <= {0, 1, 2, 7, 8, 9}
 
 
 def test_epochs_differ_and_batches_follow_from_seed_and_number() -> None:
