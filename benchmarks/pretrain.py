@@ -20,15 +20,17 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
+import io
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from common import choice, introduce, memory, number, reset_peak_memory, run_worker, show, skip_rebuilding
+from common import ROOT, choice, introduce, memory, number, reset_peak_memory, run_worker, show, skip_rebuilding
 
 PEERS = {"ours": "bpe-llama", "plain": "torch", "transformers": "transformers"}
 DTYPES = ("float32", "bfloat16")
@@ -42,12 +44,14 @@ LEARNING_RATE = 1e-3
 def ours(config: Any, weights: Mapping[str, Any]) -> tuple[Any, Callable[[Any, Any], Any]]:
     """The model and the loss of `bpe pretrain`."""
     from model import Transformer
+    from model.fused import fuse
     from model.loss import cross_entropy_sum
     from model.memory import keep_freed_memory
 
     keep_freed_memory()
     model = Transformer(config)
     model.load_state_dict(weights)
+    fuse(model)
 
     def loss(inputs: Any, targets: Any) -> Any:
         return cross_entropy_sum(model, model.hidden(inputs), targets) / targets.numel()
@@ -194,6 +198,40 @@ def work(job: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def wait(job: Mapping[str, Any]) -> dict[str, Any]:
+    """A real run of `pretrain` on the texts of corpora/; the share of its steps that is waiting for their data."""
+    import torch
+
+    from bpe import train
+    from bpe.shards import write_shards
+    from model import ModelConfig
+    from model.pretrain import pretrain
+    from model.train import TrainConfig
+
+    torch.set_num_threads(job["threads"])
+    files = sorted((ROOT / "corpora").glob("*.txt"))
+    texts = [path.read_text("utf-8") for path in files]
+    tokens = job["sequences"] * job["length"]
+    settings = TrainConfig(
+        steps=WARMUP + job["steps"], batch_tokens=tokens, sequence_length=job["length"], dtype=job["dtype"]
+    )
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        tokenizer = train(files, vocab_size=300, special_tokens=["<|end_of_text|>"])
+        tokenizer.save(directory / "tokenizer.json")
+        write_shards(texts, tokenizer, directory / "data", tokenizer_file=directory / "tokenizer.json", held_out=0)
+        pretrain(directory / "data", directory / "run", ModelConfig(**job["config"]), settings, progress=io.StringIO())
+        records = [json.loads(line) for line in (directory / "run/metrics.jsonl").read_text("utf-8").splitlines()]
+    steps = [record for record in records if record["kind"] == "step"][WARMUP:]
+    seconds = [1 / step["tokens_per_second"] for step in steps]  # for each token, and all steps have as many
+    return {"waiting": sum(step["wait"] * took for step, took in zip(steps, seconds, strict=True)) / sum(seconds)}
+
+
+def work_or_wait(job: Mapping[str, Any]) -> dict[str, Any]:
+    """What the worker does."""
+    return wait(job) if job["peer"] == "waiting" else work(job)
+
+
 # --- the run ---
 
 
@@ -243,6 +281,10 @@ def main() -> None:
         show()
         results[vocabulary] = summarize(runs, reference["losses"], arguments.tolerance)
         table(vocabulary, results[vocabulary])
+        if "ours" in arguments.peers:
+            waiting = run_worker(__file__, {**job, "peer": "waiting", "dtype": arguments.dtypes[0]}, arguments.threads)
+            print(waiting.get("error") or f"`pretrain` waits for its data {waiting['waiting']:.2%} of the time")
+            results[vocabulary].append({"peer": "waiting", **waiting})
     if arguments.json:
         found = {"machine": machine, "versions": versions, "results": results}
         arguments.json.write_text(json.dumps(found, indent=2))
@@ -296,6 +338,6 @@ def table(vocabulary: int, rows: Sequence[Mapping[str, Any]]) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--worker"]:
-        print(json.dumps(work(json.loads(sys.argv[2]))))
+        print(json.dumps(work_or_wait(json.loads(sys.argv[2]))))
     else:
         main()

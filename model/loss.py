@@ -79,12 +79,12 @@ class _HeadLoss(torch.autograd.Function):
         head = weight.detach().to(hidden.dtype)
         learns = weight.requires_grad
         hidden_grad, weight_grad = torch.empty_like(hidden), torch.zeros_like(weight) if learns else None
-        losses = []
-        for start in range(0, max(1, len(hidden)), chunk):
+        total = hidden.new_zeros((), dtype=_wide(hidden))
+        for start in range(0, len(hidden), chunk):
             some = slice(start, start + chunk)
             logits = hidden[some] @ head.t()  # [n, dim] -> [n, vocabulary]
             slopes = logits.to(_wide(logits))
-            losses += _softmax_loss(slopes, targets[some])
+            total += _softmax_loss(slopes, targets[some])
             slopes = slopes.to(hidden.dtype)
             hidden_grad[some] = slopes @ head
             if weight_grad is None:
@@ -94,7 +94,7 @@ class _HeadLoss(torch.autograd.Function):
             else:
                 weight_grad += slopes.t() @ hidden[some]
         ctx.save_for_backward(hidden_grad, weight_grad)
-        return torch.stack(losses).sum()
+        return total
 
     @staticmethod
     @once_differentiable
@@ -103,19 +103,19 @@ class _HeadLoss(torch.autograd.Function):
         return hidden_grad * scale, None if weight_grad is None else weight_grad * scale, None, None
 
 
-def _softmax_loss(logits: Tensor, targets: Tensor) -> list[Tensor]:
-    """Sums of -log p(target) whose sum is that of logits [n, vocabulary], which become their gradients in place."""
-    losses = []
+def _softmax_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """The sum of -log p(target), of logits [n, vocabulary], which become its gradients in place."""
+    total = logits.new_zeros(())
     rows = max(1, _BLOCK_LOGITS // logits.shape[1])
     for block, some in zip(torch.split(logits, rows), torch.split(targets, rows), strict=True):
         counted = (some != IGNORED)[:, None]  # [n, 1]
         places = some[:, None].clamp(min=0)
         highest = block.amax(1, keepdim=True)
         reached = block.gather(1, places) - highest
-        total = block.sub_(highest).exp_().sum(1, keepdim=True)
-        losses.append(((total.log() - reached) * counted).sum())
-        block.mul_(counted / total).scatter_add_(1, places, -counted.to(block.dtype))
-    return losses
+        sums = block.sub_(highest).exp_().sum(1, keepdim=True)
+        total += ((sums.log() - reached) * counted).sum()
+        block.mul_(counted / sums).scatter_add_(1, places, -counted.to(block.dtype))
+    return total
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from torch.utils.checkpoint import checkpoint
 from bpe.errors import InputError
 from bpe.files import replacing, write_json
 from model.cpu import multiplies
+from model.fused import fuse
 from model.interrupts import SignalsBetweenSteps
 from model.loss import Evaluation
 from model.memory import keep_freed_memory
@@ -375,6 +376,7 @@ class _Training:
         if parallel.device.type == "cpu":
             keep_freed_memory()
         self.model = task.model().to(parallel.device)
+        fuse(self.model)
         self._dtype = _resolved(config.dtype, parallel.device)
         self._flops_per_token = self.model.config.training_flops(config.sequence_length) / config.sequence_length
         self.peak_flops = (config.peak_flops or measured_peak(parallel.device, self._dtype)) * parallel.size

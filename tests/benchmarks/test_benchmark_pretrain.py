@@ -22,15 +22,20 @@ def test_all_peers_train_with_the_same_losses(
     benchmark: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # In this process, where torch is imported already; what a process of its own is for is its memory.
-    monkeypatch.setattr(benchmark, "run_worker", lambda script, job, threads: benchmark.work(job))
+    monkeypatch.setattr(
+        benchmark, "run_worker", lambda script, job, threads: benchmark.work_or_wait(job) | {"memory": 1.0}
+    )
     output = tmp_path / "results.json"
     small = {"dim": 16, "layers": 2, "heads": 2, "sequences": 2, "length": 8, "steps": 1, "repeat": 1, "threads": 1}
-    options = [f"--{name}={value}" for name, value in (small | {"vocabularies": 50, "dtypes": "float32"}).items()]
+    options = [f"--{name}={value}" for name, value in (small | {"vocabularies": 320, "dtypes": "float32"}).items()]
     monkeypatch.setattr(sys, "argv", ["pretrain.py", *options, f"--json={output}"])
     benchmark.main()
-    assert "\nours float32" in capsys.readouterr().out
-    rows: list[dict[str, Any]] = json.loads(output.read_text())["results"]["50"]
-    assert [row["peer"] for row in rows] == ["ours", "plain", "transformers"]
+    printed = capsys.readouterr().out
+    assert "\nours float32" in printed
+    assert "`pretrain` waits for its data" in printed
+    rows: list[dict[str, Any]] = json.loads(output.read_text())["results"]["320"]
+    assert [row["peer"] for row in rows] == ["ours", "plain", "transformers", "waiting"]
+    assert 0 < rows.pop()["waiting"] < 1
     for row in rows:
         assert row["same"]
         assert row["speed"] > 0

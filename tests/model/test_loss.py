@@ -117,6 +117,15 @@ def test_a_head_that_does_not_learn_costs_no_gradient(model: Transformer) -> Non
     torch.testing.assert_close(hidden.grad, expected.grad)
 
 
+def test_no_positions_have_a_loss_of_zero(model: Transformer) -> None:
+    hidden = torch.randn(0, 32, requires_grad=True)
+    loss = cross_entropy_sum(model, hidden, torch.zeros(0, dtype=torch.long))
+    assert loss.item() == 0
+    loss.backward()
+    assert hidden.grad.shape == (0, 32)
+    assert not model.output.weight.grad.any()
+
+
 def test_the_loss_is_float32_under_autocast(model: Transformer) -> None:
     ids = torch.zeros(1, 4, dtype=torch.long)
     with torch.autocast("cpu", torch.bfloat16):
