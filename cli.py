@@ -946,9 +946,9 @@ def pretrain(
         data, settings = str(directory), {**settings, **kept, **{name: settings[name] for name in given - {"config"}}}
     elif settings["steps"] is None and settings["minutes"] is None:
         settings["minutes"] = 3
-    if "config" in given or shape is None:
-        shape = _model_config(config, Shards(data).n_vocab)
     with Parallel(parallel, tensor_parallel, settings["device"]) as processes:
+        if "config" in given or shape is None:
+            shape = _model_config(config, Shards(data).n_vocab)
         train = TrainConfig(**settings)
         result = run_training(data, output, shape, train, restart=restart, parallel=processes)
     if not processes.is_main:

@@ -57,11 +57,10 @@ CASES = [
     EXACT,
     Case(2, "fsdp", tied=False),
     Case(2, "fsdp", dtype=torch.bfloat16),
-    Case(2, None, 2),
-    Case(2, None, 2, tied=False, dtype=torch.bfloat16),
+    Case(2, None, 2, tied=False),
     Case(4, "ddp"),
     Case(4, "fsdp"),
-    Case(4, "fsdp", 2),
+    Case(4, "fsdp", 2, dtype=torch.bfloat16),
 ]
 
 
@@ -84,7 +83,7 @@ RUNS = [
     Run("both", 4, "fsdp", 2),
     Run("both stopped", 4, "fsdp", 2, stop_after=2),
     Run("both resumed", 4, "fsdp", 2, goes_on="both stopped"),
-    Run("alone, then both", 4, "fsdp", 2, goes_on="alone stopped"),
+    Run("alone, then tensor", 2, "fsdp", 2, goes_on="alone stopped"),
     Run("both, then fsdp", 2, "fsdp", goes_on="both stopped"),
 ]
 
@@ -206,7 +205,7 @@ def work(rank: int, ports: list[int], directory: Path, results: Any) -> None:
         )  # fmt: skip
         if rank == 0 and isinstance(case, Run) and case.goes_on:
             shutil.copytree(directory / case.goes_on, directory / case.name)
-        with Parallel(case.kind, case.tensor, timeout=60) as parallel:
+        with Parallel(case.kind, case.tensor, timeout=600) as parallel:
             found.append(train(parallel, case) if isinstance(case, Case) else learn(case, directory, parallel))
     results.put((rank, found))
 
@@ -235,7 +234,7 @@ def found(directory: Path) -> dict[Case | Run, list[Any]]:
     workers = [processes.Process(target=work, args=(rank, ports, directory, results), daemon=True) for rank in range(4)]
     for worker in workers:
         worker.start()
-    by_rank = dict(results.get(timeout=120) for _ in workers)
+    by_rank = dict(results.get(timeout=600) for _ in workers)
     for worker in workers:
         worker.join(30)
         assert worker.exitcode == 0
@@ -308,8 +307,8 @@ def test_gradients_are_exchanged_after_the_last_part_of_a_step_only(found: dict[
 
 def records(run: Path) -> list[dict[str, Any]]:
     """What the metrics say, but for times."""
-    found = read_metrics(run / "metrics.jsonl")
-    return [{key: record[key] for key in record.keys() - {"seconds", "tokens_per_second"}} for record in found]
+    times = {"seconds", "tokens_per_second", "mfu", "wait"}
+    return [{key: record[key] for key in record.keys() - times} for record in read_metrics(run / "metrics.jsonl")]
 
 
 @pytest.mark.parametrize("name", ["ddp", "both"])
@@ -325,7 +324,7 @@ def test_a_run_on_four_processes_goes_on_bit_for_bit_when_one_was_interrupted(
 
 
 @pytest.mark.parametrize(
-    "name", ["ddp", "both", "alone, then both", "both, then fsdp", "ddp, then alone", "both, then alone"]
+    "name", ["ddp", "both", "alone, then tensor", "both, then fsdp", "ddp, then alone", "both, then alone"]
 )
 def test_runs_are_those_of_one_process_whoever_goes_on_with_whose_checkpoint(
     name: str, found: dict[Run, list[bool]], directory: Path
