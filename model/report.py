@@ -182,6 +182,7 @@ def plot_loss(records: list[dict[str, Any]], path: Path, title: str) -> None:
             ha="right",
             fontsize=9,
             color=held_out_colour,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
         )
     axes.legend(frameon=False)
     figure.savefig(path, format="png")

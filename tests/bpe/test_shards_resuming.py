@@ -99,7 +99,7 @@ some_options = st.fixed_dictionaries(
     kills=st.lists(st.integers(0, 120), max_size=3),
     threads=st.sampled_from([None, 1, 3]),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @example([b"a", b"b"], OPTIONS, [1], [], None)
 @example([b"", b"same", b"same", b"same"], OPTIONS, [1], [3, 9], 1)
 def test_the_files_are_those_of_a_plain_writer_at_any_threads_batches_and_kills(
