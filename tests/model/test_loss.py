@@ -49,6 +49,7 @@ def test_the_loss_over_many_classes_has_the_gradients_of_float64(autocast: bool)
     """128,256 classes, Llama 3's, in chunks of two positions; the logits of the five are never there at once."""
     config = ModelConfig(dim=8, n_layers=1, n_heads=2, vocab_size=128_256)
     model = Transformer(config)
+    model.init_weights(torch.Generator().manual_seed(1))
     hidden = torch.randn(5, 8, generator=torch.Generator().manual_seed(0)) * 20
     targets = torch.tensor([3, 128_255, IGNORED, 70_000, 3])
     exact_hidden = hidden.double().requires_grad_()
@@ -61,7 +62,8 @@ def test_the_loss_over_many_classes_has_the_gradients_of_float64(autocast: bool)
         loss = cross_entropy_sum(model, hidden, targets, chunk_logits=128_256 * 2)
         (loss / 4).backward()
     assert largest.numbers == 128_256 * 8  # the weights and their gradients, not 128,256 * 5 * 2 and more
-    rounding = 2e-2 if autocast else 1e-5
+    # Sums over so many classes are off by 0.4e-5 to 1.2e-5 in F.cross_entropy in float32, and here by the same.
+    rounding = 2e-2 if autocast else 2e-5
     torch.testing.assert_close(loss.double(), exact, rtol=rounding, atol=0)
     for found, expected in ((hidden.grad, exact_hidden.grad), (model.output.weight.grad, exact_weight.grad)):
         assert found.dtype == torch.float32
