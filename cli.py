@@ -158,6 +158,21 @@ pattern_option = click.option(
 exclude_option = click.option(
     "--exclude", multiple=True, metavar="GLOB", help="Leave out files and directories of this name; repeat."
 )
+separator_option = click.option(
+    "--separator", metavar="STRING", help="Where this stands in a file, a new document begins."
+)
+field_option = click.option(
+    "--field", default="text", metavar="NAME", help="Key of the text in .jsonl, column in .parquet."
+)
+dtype_option = click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    help="What to compute in.  [default: what the weights are in]",
+)
+device_option = click.option("--device", default="cpu", metavar="NAME", help="cpu, cuda, mps, ...")
+threads_option = click.option(
+    "--threads", type=click.IntRange(min=1), metavar="N", help="How many processors to use.  [default: all]"
+)
 text_option = click.option("-c", "--text", metavar="TEXT", help="Take this text instead of files.")
 files_argument = click.argument("files", nargs=-1, metavar="[FILE]...")
 special_option = click.option(
@@ -232,7 +247,7 @@ def _size(text: str) -> int:
 @click.option(
     "--weight", multiple=True, metavar="CORPUS=X", help="Count this source X times, such as wiki.txt=0.5; repeat."
 )
-@click.option("--field", default="text", metavar="NAME", help="Key of the text in .jsonl, column in .parquet.")
+@field_option
 @click.option(
     "--errors",
     type=click.Choice(["replace", "ignore", "strict"]),
@@ -594,11 +609,6 @@ def _shortened(text: str, width: int = 24) -> str:
     return text if len(text) <= width else text[: width - 3] + "..."
 
 
-separator_option = click.option(
-    "--separator", metavar="STRING", help="Where this stands in a file, a new document begins."
-)
-
-
 @cli.command()
 @click.argument("name", metavar="NAME|FILE|DIRECTORY")
 @click.argument("texts", nargs=-1, metavar="[TEXT]...")
@@ -757,8 +767,8 @@ def _tokenizer_info(tokenizer: Tokenizer) -> list[tuple[str, str]]:
 @click.option("--bos/--no-bos", default=True, help="Begin each document with <|begin_of_text|>.")
 @click.option("--eos/--no-eos", default=True, help="End each document with <|end_of_text|>.")
 @click.option("--seed", type=int, default=0, metavar="N", help="Of the choice of documents that are held out.")
-@click.option("--separator", metavar="STRING", help="Where this stands in a file, a new document begins.")
-@click.option("--field", default="text", metavar="NAME", help="Key of the text in .jsonl, column in .parquet.")
+@separator_option
+@field_option
 @click.option(
     "--errors",
     type=click.Choice(["keep", "replace", "ignore", "strict"]),
@@ -906,7 +916,7 @@ tensor_parallel_option = click.option(
     default="auto",
     help="Of the matrix products; auto: bfloat16, where the processor has instructions for it.",
 )
-@click.option("--device", default="cpu", metavar="NAME", help="cpu, cuda, mps, ...")
+@device_option
 @click.option("--checkpoint-activations", is_flag=True, help="Keep less in memory, and compute it again.")
 @click.option("--compile", is_flag=True, help="Let torch.compile make the kernels.")
 @parallel_option
@@ -1007,8 +1017,8 @@ def pretrain(
 @click.option("--weight-decay", type=float, default=0.0, metavar="X", help="Of the matrices.")
 @click.option("--padded", is_flag=True, help="A row for each dialog, not several in one; the result is the same.")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", help="Of the matrix products.")
-@click.option("--device", default="cpu", metavar="NAME", help="cpu, cuda, mps, ...")
-@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="How many processors to use.  [default: all]")
+@device_option
+@threads_option
 @click.option("--eval-every", type=int, default=100, metavar="N", help="Steps from one evaluation to the next.")
 @click.option("--seed", type=int, default=0, metavar="N", help="Of what is held out, of the order, of LoRA's matrices.")
 @click.option("--restart", is_flag=True, help="Throw an earlier run in this directory away.")
@@ -1104,20 +1114,11 @@ def _model_config(name: str, vocab_size: int) -> Any:
         raise InputError(f"{path}: {error}") from error
 
 
-dtype_option = click.option(
-    "--dtype",
-    type=click.Choice(["float32", "bfloat16", "float16"]),
-    help="What to compute in.  [default: what the weights are in]",
-)
-device_option = click.option("--device", default="cpu", metavar="NAME", help="cpu, cuda, mps, ...")
 backend_option = click.option(
     "--backend",
     type=click.Choice(["auto", "native", "torch"]),
     default="auto",
     help="native: from the weights as they are stored, on the CPU; auto: where it can.",
-)
-threads_option = click.option(
-    "--threads", type=click.IntRange(min=1), metavar="N", help="How many processors to use.  [default: all]"
 )
 
 
@@ -1611,12 +1612,8 @@ def _obey(conversation: Conversation, command: str, argument: str) -> None:
 @click.option("--png", metavar="FILE", help="Draw who looks at whom into this file; needs the extra `report`.")
 @click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON.")
 @click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", help="Colour in the pictures.")
-@click.option(
-    "--dtype",
-    type=click.Choice(["float32", "bfloat16", "float16"]),
-    help="What to compute in.  [default: what the weights are in]",
-)
-@click.option("--device", default="cpu", metavar="NAME", help="cpu, cuda, mps, ...")
+@dtype_option
+@device_option
 @examples(
     "bpe explain 'the answer to the ultimate question of life' -m runs/tales",
     "bpe explain 'One day, a fox' -m runs/tales --layer 2 --head 1 --png attention.png",

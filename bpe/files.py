@@ -56,7 +56,12 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         yield file
 
 
+def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a whole file; see `write_atomically`."""
+    with write_atomically(path) as file:
+        file.write(content)
+
+
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write JSON for people to read: indented, one line an entry."""
-    with write_atomically(path) as file:
-        file.write((json.dumps(value, indent=2) + "\n").encode())
+    write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())

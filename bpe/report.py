@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .files import replacing, write_atomically, write_json
+from .files import replacing, write_bytes, write_json
 from .tokenizer import Tokenizer
 from .usage import CLASSES, Counts, Usage, Vocabulary, total, usage_of, without_special_tokens
 
@@ -341,8 +341,7 @@ def write_report(report: Mapping[str, Any], directory: str | os.PathLike[str]) -
                 figure.savefig(temporary, format="png")
             images.append(folder / f"{name}.png")
     write_json(folder / "report.json", report)
-    with write_atomically(folder / "report.md") as file:
-        file.write(markdown(report, [path.name for path in images]).encode())
+    write_bytes(folder / "report.md", markdown(report, [path.name for path in images]).encode())
     return [folder / "report.json", folder / "report.md", *images]
 
 

@@ -62,10 +62,19 @@ def _is_plain(block: Block) -> bool:
     return (
         type(attention) is Attention
         and type(ffn) is FeedForward
-        and all(type(linear) is nn.Linear and linear.bias is None for linear in linears)
-        and all(type(norm) is RMSNorm for norm in norms)
-        and all(type(part.weight) is nn.Parameter for part in (*linears, *norms))
-        and not any(_has_hooks(part) for part in (attention, ffn, *linears, *norms))
+        and all(is_plain_linear(linear) for linear in linears)
+        and all(type(norm) is RMSNorm and type(norm.weight) is nn.Parameter for norm in norms)
+        and not any(_has_hooks(part) for part in (attention, ffn, *norms))
+    )
+
+
+def is_plain_linear(module: nn.Module) -> bool:
+    """Whether it is its weight and nothing else: no adapter, no bias, no hook, not distributed, not compiled."""
+    return (
+        type(module) is nn.Linear
+        and type(module.weight) is nn.Parameter
+        and module.bias is None
+        and not _has_hooks(module)
         and not torch.compiler.is_compiling()
     )
 

@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
+from model.fused import is_plain_linear
 from model.transformer import Transformer
 
 IGNORED = -100  # as a target: no loss here
@@ -35,7 +36,7 @@ def cross_entropy_sum(model: Transformer, hidden: Tensor, targets: Tensor, chunk
     """
     hidden, targets = hidden.flatten(0, -2), targets.flatten()  # [b, t, dim] -> [b * t, dim]
     chunk = max(1, chunk_logits // model.config.vocab_size)
-    if torch.is_grad_enabled() and _is_plain(model.output):
+    if torch.is_grad_enabled() and is_plain_linear(model.output):
         device = hidden.device.type
         if torch.is_autocast_enabled(device):
             hidden = hidden.to(torch.get_autocast_dtype(device))
@@ -54,16 +55,6 @@ def cross_entropy_sum(model: Transformer, hidden: Tensor, targets: Tensor, chunk
             loss = chunk_loss(some_hidden, some_targets)
         losses.append(loss)
     return torch.stack(losses).sum()
-
-
-def _is_plain(head: nn.Module) -> bool:
-    """Whether a head is its weight and nothing else: no adapter, no bias, no hook, not distributed, not compiled."""
-    return (
-        type(head) is nn.Linear
-        and type(head.weight) is nn.Parameter
-        and head.bias is None
-        and not (head._forward_hooks or head._forward_pre_hooks or torch.compiler.is_compiling())
-    )
 
 
 def _wide(logits: Tensor) -> torch.dtype:

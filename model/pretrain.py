@@ -6,6 +6,7 @@ beside what every run leaves (see `model.train`).
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Sequence
@@ -113,13 +114,16 @@ class Pretraining:
     def evaluate(self, model: Transformer) -> Evaluation | None:
         return evaluate(model, self.held_out, self.token_bytes) if self.held_out else None
 
+    @functools.cached_property
+    def _tokenizer(self) -> Tokenizer:
+        return Tokenizer.from_file(self.shards.tokenizer_path)
+
     def sample(self, model: Transformer) -> str | None:
         """What the model writes from nothing, always with the same dice."""
         if not self.train.sample_tokens:
             return None
-        tokenizer = Tokenizer.from_file(self.shards.tokenizer_path)
         begin = next((id for id in (self.shards.bos_id, self.shards.eos_id) if id is not None), 0)
-        return "".join(generate(model, tokenizer, [begin], self.train.sample_tokens, seed=self.train.seed))
+        return "".join(generate(model, self._tokenizer, [begin], self.train.sample_tokens, seed=self.train.seed))
 
     def save(self, directory: Path, model: Transformer) -> None:
         save_model(directory, model, self.shards.tokenizer_path)

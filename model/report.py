@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bpe.errors import InputError
-from bpe.files import write_atomically
+from bpe.files import write_bytes
 
 
 class HowFar(Protocol):
@@ -105,8 +105,7 @@ class MetricsLog:
 
     def _open(self, step: int) -> None:
         kept = [record for record in read_metrics(self._path) if record["step"] <= step]
-        with write_atomically(self._path) as file:
-            file.write("".join(json.dumps(record) + "\n" for record in kept).encode())
+        write_bytes(self._path, "".join(json.dumps(record) + "\n" for record in kept).encode())
         self._file = self._path.open("a", encoding="utf-8")
         self._board = None if self._directory is None else _board(self._directory, step + 1)
 

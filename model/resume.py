@@ -46,7 +46,7 @@ class Checkpoints:
 
     def newest(self) -> Path | None:
         """The one of the highest step; None when there is none."""
-        return self._all()[-1] if self._all() else None
+        return next(reversed(self._all()), None)
 
     def save(self, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> Path:
         """Write a checkpoint, give it its name, and only then delete the oldest.

@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from ..files import write_atomically
+from ..files import write_bytes
 from . import gguf, huggingface, tiktoken
 
 if TYPE_CHECKING:
@@ -92,5 +92,4 @@ def write_tokenizer(tokenizer: Tokenizer, path: Path, format: str | None) -> Non
     if name not in FORMATS:
         raise InputError(f"there is no tokenizer format {name!r}; there are {', '.join(FORMATS)}")
     content = FORMATS[name].render(tokenizer)
-    with write_atomically(path) as file:
-        file.write(content)
+    write_bytes(path, content)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ..corpus import Batch, Position, Reader, Source, Text
 from ..errors import InputError
-from ..files import write_atomically
+from ..files import write_bytes
 from .block import Block
 from .layout import (
     BOS_TOKEN,
@@ -159,9 +159,9 @@ def write_shards(
         writer.close()
 
     # 3. Tell what there is, and put it in its place.
-    _write(work.path / TOKEN_BYTES, token_bytes.astype("<u4").tobytes())
-    _write(work.path / tokenizer_file.name, tokenizer_file.read_bytes())
-    _write(work.path / INDEX, (json.dumps(writer.index(corpus, reader), indent=2) + "\n").encode())
+    write_bytes(work.path / TOKEN_BYTES, token_bytes.astype("<u4").tobytes())
+    write_bytes(work.path / tokenizer_file.name, tokenizer_file.read_bytes())
+    write_bytes(work.path / INDEX, (json.dumps(writer.index(corpus, reader), indent=2) + "\n").encode())
     work.publish()
     return Shards(directory)
 
@@ -311,7 +311,7 @@ class _Writer:
         before, self._waiting_file = self._waiting_file, ""
         if self._waiting is not None:
             self._waiting_file = f"waiting-{self.documents}.bin"  # not that of the state before, which is still needed
-            _write(self._work.path / self._waiting_file, self._waiting.ids.tobytes())
+            write_bytes(self._work.path / self._waiting_file, self._waiting.ids.tobytes())
         self._work.save(
             complete=self.is_complete,
             position=self._position,
@@ -410,8 +410,3 @@ def _token_bytes(tokenizer: ShardTokenizer, special_ids: set[int]) -> npt.NDArra
             return 0
 
     return np.array([0 if id in special_ids else length(id) for id in range(tokenizer.n_vocab)], np.uint32)
-
-
-def _write(path: Path, data: bytes) -> None:
-    with write_atomically(path) as file:
-        file.write(data)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bpe.chat.checkpoint import templates_in
 from bpe.errors import InputError
-from bpe.files import write_atomically, write_json
+from bpe.files import write_bytes, write_json
 from bpe.formats import TOKENIZER_FILES, open_tokenizer
 from bpe.patterns import BEGIN_TOKEN, END_TOKENS
 from model.checkpoint.assemble import Checkpoint, read_json
@@ -53,15 +53,15 @@ def write_companions(checkpoint: Checkpoint, directory: Path) -> None:
         read_tokenizer(checkpoint).save(directory / TOKENIZER_FILES[0])
     else:
         name = path.name if path.name in TOKENIZER_FILES else f"tokenizer{path.suffix.replace('.gz', '.tiktoken')}"
-        _write(directory / name, bytes(content))
+        write_bytes(directory / name, bytes(content))
     if source.is_dir():
         for name in COMPANIONS:
             if (source / name).is_file():
-                _write(directory / name, (source / name).read_bytes())
+                write_bytes(directory / name, (source / name).read_bytes())
     if not (directory / GENERATION).is_file() and (checkpoint.bos is not None or checkpoint.eos):
         write_json(directory / GENERATION, _generation(checkpoint.bos, checkpoint.eos))
     if checkpoint.chat_template is not None and _chat_template(directory) != checkpoint.chat_template:
-        _write(directory / TEMPLATE, checkpoint.chat_template.encode())
+        write_bytes(directory / TEMPLATE, checkpoint.chat_template.encode())
     if checkpoint.chat_template is not None and not (directory / TOKENIZER).is_file():
         write_json(directory / TOKENIZER, _tokenizer_config(checkpoint))  # the template's words for begin and end
 
@@ -109,8 +109,3 @@ def read_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
 def _generation(bos: int | None, eos: tuple[int, ...]) -> dict[str, Any]:
     ids = {"bos_token_id": bos, "eos_token_id": eos[0] if len(eos) == 1 else [*eos] or None}
     return {name: id for name, id in ids.items() if id is not None}
-
-
-def _write(path: Path, content: bytes) -> None:
-    with write_atomically(path) as file:
-        file.write(content)
