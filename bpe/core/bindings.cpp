@@ -786,6 +786,27 @@ nb::tuple parse_ranks_file(nb::bytes text) {
                           nb::bytes(ranks.ids.data(), ranks.ids.size() * sizeof(Id)));
 }
 
+// The strings of an array as a GGUF has them, each behind its length in 64 bits, and where they end; nothing where they
+// go on beyond the content.
+std::optional<std::pair<nb::list, std::size_t>> strings_of(nb::handle object, std::size_t at, std::size_t count) {
+    const Text text(object);
+    const Bytes content = text.bytes();
+    nb::list strings;
+    for (; count > 0; --count) {
+        std::uint64_t size = 0;
+        if (at > content.size() || content.size() - at < sizeof size) return std::nullopt;
+        std::memcpy(&size, content.data() + at, sizeof size);
+        at += sizeof size;
+        if (size > content.size() - at) return std::nullopt;
+        const char* begin = reinterpret_cast<const char*>(content.data() + at);
+        const nb::object string = nb::steal(PyUnicode_DecodeUTF8(begin, static_cast<Py_ssize_t>(size), "replace"));
+        if (!string.is_valid()) nb::raise_python_error();
+        strings.append(string);
+        at += size;
+    }
+    return std::pair(strings, at);
+}
+
 nb::tuple counted_words(Counter& counter) {
     const WordCounts& words = counter.words();
     std::vector<std::uint8_t> bytes;
@@ -926,6 +947,8 @@ NB_MODULE(_core, m) {
           "The string under a key in each line of JSON; None where a full parser has to decide.");
     m.def("parse_ranks", &parse_ranks_file, nb::arg("text"),
           "Tokens joined, their offsets as bytes of uint64, their ranks as bytes of uint32.");
+    m.def("strings", &strings_of, nb::arg("content"), nb::arg("at"), nb::arg("count"),
+          "So many strings of a GGUF, each behind its length as uint64, and where they end; None beyond the content.");
     m.def(
         "classes_of",
         [](std::uint32_t code_point) {

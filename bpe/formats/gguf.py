@@ -16,6 +16,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+from .. import _core
 from ..errors import InputError
 from ..patterns import find_pattern
 from .huggingface import byte_characters, check_merges, from_vocabulary
@@ -126,9 +127,12 @@ class Container:
 
     def _require(self, n_bytes: int) -> None:
         if n_bytes > len(self._content) - self._at:
-            raise InputError(
-                f"the header goes on beyond the end of the file ({len(self._content)} bytes): truncated or damaged"
-            )
+            raise self._goes_on()
+
+    def _goes_on(self) -> InputError:
+        return InputError(
+            f"the header goes on beyond the end of the file ({len(self._content)} bytes): truncated or damaged"
+        )
 
     def _scalar(self, code: str) -> Any:
         size = struct.calcsize("<" + code)
@@ -165,19 +169,10 @@ class Container:
 
     def _strings(self, count: int) -> list[str]:
         self._require(8 * count)
-        content, at, last = self._content, self._at, len(self._content) - 8
-        length_at = struct.Struct("<Q").unpack_from
-        strings: list[str] = []
-        for _ in range(count):  # there are half a million in Llama 3's vocabulary, so nothing is called needlessly
-            if at > last:
-                break
-            (length,) = length_at(content, at)
-            begin = at + 8
-            at = begin + length
-            strings.append(str(content[begin:at], "utf-8", "replace"))
-        if len(strings) < count or at > len(content):
-            self._require(len(content))
-        self._at = at
+        found = _core.strings(self._content, self._at, count)
+        if found is None:
+            raise self._goes_on()
+        strings, self._at = found
         return strings
 
     def _tensor_info(self) -> tuple[str, TensorInfo]:
@@ -238,12 +233,23 @@ def read(
 ) -> Tokenizer:
     """The tokenizer in a file; `pattern` and `special_tokens` take the place of the file's where they are given.
 
-    Control tokens and user-defined tokens are the special ones.
+    Raises:
+        InputError: a damaged file, or as `tokenizer_of` does.
+    """
+    return tokenizer_of(Container(content).metadata, name, pattern, special_tokens)
+
+
+def tokenizer_of(
+    metadata: Mapping[str, Any],
+    name: str,
+    pattern: str | None = None,
+    special_tokens: Mapping[str, int] | Sequence[str] | None = None,
+) -> Tokenizer:
+    """The tokenizer in a file's metadata. Control tokens and user-defined tokens are the special ones.
 
     Raises:
-        InputError: a damaged file, no vocabulary in it, or one whose ids we could not give exactly.
+        InputError: no vocabulary, or one whose ids we could not give exactly.
     """
-    metadata = Container(content).metadata
     kind = metadata.get("tokenizer.ggml.model")
     if kind != "gpt2":
         raise InputError(f"tokenizer.ggml.model is {kind!r}; only 'gpt2', byte-level BPE, is read")
@@ -252,13 +258,13 @@ def read(
         raise InputError(f"tokenizer.ggml.pre is {pre_tokenizer!r}; those read are {', '.join(PRE_TOKENIZERS)}")
     own_pattern, merges_only = PRE_TOKENIZERS.get(pre_tokenizer, ("", True))
     tokens, merges = (_array_of(metadata, key, list) for key in ("tokens", "merges"))
-    types = _array_of(metadata, "token_type", memoryview)
+    types = _array_of(metadata, "token_type", memoryview).tolist()
     if len(types) != len(tokens):
         raise InputError(f"{len(tokens)} tokens, but {len(types)} in tokenizer.ggml.token_type")
-    vocabulary = {text: id for id, text in enumerate(tokens) if types[id] != _UNUSED}
-    specials = {text: id for text, id in vocabulary.items() if types[id] in (_CONTROL, _USER_DEFINED)}
-    ordinary = {text: id for text, id in vocabulary.items() if text not in specials}
-    if len(vocabulary) < sum(kind != _UNUSED for kind in types):
+    vocabulary = {text: id for id, (text, kind) in enumerate(zip(tokens, types, strict=True)) if kind != _UNUSED}
+    ordinary = vocabulary.copy()
+    specials = {text: ordinary.pop(text) for text, id in vocabulary.items() if types[id] in (_CONTROL, _USER_DEFINED)}
+    if len(vocabulary) < len(types) - types.count(_UNUSED):
         raise InputError("two tokens of tokenizer.ggml.tokens are the same")
     if isinstance(special_tokens, Mapping):
         specials = dict(special_tokens)

@@ -97,9 +97,10 @@ def from_vocabulary(
     to_bytes |= {ord(character): byte for byte, character in enumerate(byte_characters())}
     if not vocabulary:
         raise InputError("the vocabulary is empty")
-    for text, id in vocabulary.items():
-        if not _is_id(id):
-            raise InputError(f"the token {text!r} of the vocabulary has the id {id!r}, which is no id")
+    values = vocabulary.values()
+    if {*map(type, values)} != {int} or not 0 <= min(values) <= max(values) < 2**32:
+        text, id = next((text, id) for text, id in vocabulary.items() if not _is_id(id))
+        raise InputError(f"the token {text!r} of the vocabulary has the id {id!r}, which is no id")
     try:
         tokens = "".join(vocabulary).translate(to_bytes).encode("latin-1")  # a byte for each character
     except UnicodeEncodeError as error:
@@ -109,7 +110,7 @@ def from_vocabulary(
             f"the token {text!r} has a character that stands for no byte; not a byte-level vocabulary"
         ) from None
     offsets = array("Q", itertools.accumulate(map(len, vocabulary), initial=0))
-    ids = array("I", vocabulary.values())
+    ids = array("I", values)
     return Tokenizer._from_arrays(
         name, pattern, tokens, memoryview(offsets), memoryview(ids), special_tokens, merges_only
     )
@@ -298,17 +299,21 @@ def check_merges(tokenizer: Tokenizer, merges: Sequence[Any], vocabulary: Mappin
     order if the pairs that can ever merge are all among them, in the order of their ids.
     """
     text_of = {id: text for text, id in vocabulary.items()}
-    position_of = {_spaced(merge, position): position for position, merge in enumerate(merges)}
-    pairs = tokenizer._core.pairs().reshape(-1, 3).tolist()
+    lefts, rights, ids = tokenizer._core.pairs().reshape(-1, 3).T.tolist()
     # No text of an ordinary token has a space, so an entry is the merge of just these two.
-    positions = [position_of.pop(f"{text_of[left]} {text_of[right]}", -1) for left, right, _ in pairs]
+    expected = [f"{text_of[left]} {text_of[right]}" for left, right in zip(lefts, rights, strict=True)]
+    written = [_spaced(merge, position) for position, merge in enumerate(merges)]
+    if written == expected:
+        return
+    position_of = {merge: position for position, merge in enumerate(written)}
+    positions = [position_of.pop(merge, -1) for merge in expected]
     for position in position_of.values():  # those that never merge
         merge = merges[position]
         parts = merge.split(" ") if isinstance(merge, str) else merge
         if len(parts) != 2 or not (parts[0] in vocabulary and parts[1] in vocabulary):
             raise _no_pair(merge, position)
     previous = -1
-    for position, (_, _, id) in zip(positions, pairs, strict=True):
+    for position, id in zip(positions, ids, strict=True):
         if position <= previous:
             token = tokenizer.decode_single_token_bytes(id)
             raise InputError(

@@ -21,7 +21,7 @@ from torch import Tensor
 from bpe.errors import InputError
 from model.checkpoint import adapter, gguf, huggingface, meta, native
 from model.checkpoint.assemble import EMBEDDINGS, Checkpoint, assemble, expected_shapes
-from model.checkpoint.companions import read_companions
+from model.checkpoint.companions import read_companions, read_tokenizer
 from model.checkpoint.quantizers import quantized
 from model.checkpoint.resize import resized
 from model.cpu import pack
@@ -127,13 +127,12 @@ def load(
     converted is converted tensor by tensor. Raises InputError where a file is missing, truncated, or does not fit the
     others; the message names it.
     """
-    from bpe import Tokenizer
     from bpe.locate import locate
 
     checkpoint = open_checkpoint(locate(os.fspath(path)))
     if quantize is not None:
         checkpoint = quantized(checkpoint, quantize)
-    tokenizer = Tokenizer.from_file(checkpoint.tokenizer)
+    tokenizer = read_tokenizer(checkpoint)
     if tokenizer.n_vocab > checkpoint.config.vocab_size:
         raise InputError(
             f"{checkpoint.tokenizer}: {tokenizer.n_vocab} tokens, and the model has {checkpoint.config.vocab_size}; "

@@ -70,7 +70,8 @@ def open_checkpoint(path: Path) -> Checkpoint:
     # What computes with weights as they are stored finds none: rows are of the base alone.
     own: dict[str, Any] = {"rows": None, "kinds": {}, "stored": "", "tensors": tensors}
     if any((directory / name).is_file() for name in TOKENIZER_FILES):
-        own |= {"tokenizer": directory} | {key: value for key, value in read_companions(directory).items() if value}
+        own |= {"tokenizer": directory, "make_tokenizer": None}
+        own |= {key: value for key, value in read_companions(directory).items() if value}
     return dataclasses.replace(base, **own)
 
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,9 @@ from bpe.errors import InputError
 from model.config import ModelConfig
 from model.cpu import widen
 from model.transformer import Transformer
+
+if TYPE_CHECKING:
+    from bpe import Tokenizer
 
 EMBEDDINGS = "tok_embeddings.weight"
 TIED = "output.weight"  # the same matrix as tok_embeddings.weight, where embeddings are tied
@@ -52,6 +55,8 @@ class Checkpoint:
     """The type of each tensor by its name, such as "Q4_1", where the file names types."""
     rows: Callable[[], Iterable[tuple[str, tuple[int, ...], memoryview]]] | None = None
     """Those tensors in turn as they are stored, with their shapes: the bytes of their rows."""
+    make_tokenizer: Callable[[], Tokenizer] | None = None
+    """Makes the tokenizer of what has been read already, where `tokenizer` is the file of the weights."""
 
 
 def read_json(path: Path) -> dict[str, Any]:

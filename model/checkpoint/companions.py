@@ -103,7 +103,12 @@ def read_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
     """The tokenizer of a checkpoint."""
     from bpe import Tokenizer
 
-    return Tokenizer.from_file(checkpoint.tokenizer)
+    if checkpoint.make_tokenizer is None:
+        return Tokenizer.from_file(checkpoint.tokenizer)
+    try:
+        return checkpoint.make_tokenizer()
+    except ValueError as error:
+        raise InputError(f"{checkpoint.tokenizer}: {error}") from error
 
 
 def _generation(bos: int | None, eos: tuple[int, ...]) -> dict[str, Any]:

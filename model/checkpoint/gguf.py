@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bpe.errors import InputError
 from bpe.files import replacing
-from bpe.formats.gguf import MAGIC, Container, lay_out, tokenizer_metadata
+from bpe.formats.gguf import MAGIC, Container, lay_out, tokenizer_metadata, tokenizer_of
 from model.checkpoint.assemble import Checkpoint, checked_tensors, expected_shapes
 from model.checkpoint.companions import begin_and_end, read_tokenizer
 from model.checkpoint.huggingface import interleaved
@@ -262,6 +262,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
         stored=_stored(container),
         kinds={metas_name(theirs): info.type for theirs, info in container.tensors.items() if theirs != _ROPE_DIVISORS},
         rows=functools.partial(_rows, container, config),
+        make_tokenizer=functools.partial(tokenizer_of, container.metadata, file.name),
     )
 
 

@@ -53,6 +53,7 @@ def resized(checkpoint: Checkpoint, tokenizer_file: Path) -> Checkpoint:
         stored="",
         kinds={},
         rows=None,
+        make_tokenizer=None,
     )
 
 

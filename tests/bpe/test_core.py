@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -62,10 +63,29 @@ def test_what_is_no_text_is_a_type_error_everywhere(value: object) -> None:
         lambda value: _core.scan(0, value),  # type: ignore[arg-type]
         lambda value: _core.Counter(0, NO_SPECIALS).add([value], 1, 2),  # type: ignore[list-item]
         _core.parse_ranks,  # type: ignore[list-item]
+        lambda value: _core.strings(value, 0, 1),  # type: ignore[arg-type]
     ]
     for call in calls:
         with pytest.raises(TypeError):
             call(value)
+
+
+def test_strings_behind_their_lengths_are_read_up_to_the_end_and_no_further() -> None:
+    texts = ["", "é" * 3, "x" * 100]
+    content = b"_" + b"".join(struct.pack("<Q", len(text.encode())) + text.encode() for text in texts)
+    assert _core.strings(content, 1, 3) == (texts, len(content))
+    assert _core.strings(memoryview(content), 9, 1) == (texts[1:2], 9 + 8 + 6)
+    assert _core.strings(content, len(content), 0) == ([], len(content))
+    assert _core.strings(struct.pack("<Q", 2) + b"a\xff", 0, 1) == (["a\ufffd"], 10)
+    for size in range(len(content)):
+        assert _core.strings(content[:size], 1, 3) is None
+    for at, count in ((1, 4), (1, 2**64 - 1), (len(content), 1), (2**64 - 1, 1), (2**64 - 8, 2)):
+        assert _core.strings(content, at, count) is None
+    for length in (2**64 - 1, 2**64 - 8, 2**63, 3):
+        assert _core.strings(struct.pack("<Q", length) + b"ab", 0, 1) is None
+    for wrong in (-1, 2**64, None):
+        with pytest.raises((TypeError, OverflowError)):
+            _core.strings(content, wrong, 1)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("id", [None, "a", 1.5, -1, 2**32])

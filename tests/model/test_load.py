@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,9 @@ import torch
 
 from bpe import Tokenizer
 from bpe.errors import InputError
+from bpe.formats.gguf import Container
 from model import ModelConfig, Transformer, generate, load, save
+from model.checkpoint import convert
 
 RANKS = {bytes([byte]): byte for byte in range(256)}
 SPECIAL = {"<|begin_of_text|>": 256, "<|end_of_text|>": 257}
@@ -31,6 +34,32 @@ def test_a_directory_or_a_file_in_it_gives_model_and_tokenizer(directory: Path, 
         torch.testing.assert_close(loaded(torch.tensor([[1]])), model(torch.tensor([[1]])), rtol=1e-5, atol=1e-5)
         assert tokenizer.n_vocab == 258
         assert "".join(generate(loaded, tokenizer, "Once", max_tokens=5, seed=0))
+
+
+def test_the_header_of_a_gguf_is_parsed_once(directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    convert(directory, tmp_path / "model.gguf")
+    parsed: list[int] = []
+    parse = Container.__init__
+
+    def counted(self: Container, content: bytes | mmap.mmap) -> None:
+        parsed.append(len(content))
+        parse(self, content)
+
+    monkeypatch.setattr(Container, "__init__", counted)
+    tokenizer = load(tmp_path / "model.gguf")[1]
+    assert parsed == [(tmp_path / "model.gguf").stat().st_size]
+    again = Tokenizer.from_file(tmp_path / "model.gguf")
+    assert (tokenizer.name, tokenizer.mergeable_ranks, tokenizer.special_tokens, tokenizer.pattern) == (
+        *(again.name, again.mergeable_ranks, again.special_tokens, again.pattern),
+    )
+
+
+def test_a_gguf_with_a_tokenizer_that_is_no_good_is_refused_by_its_name(directory: Path, tmp_path: Path) -> None:
+    convert(directory, tmp_path / "model.gguf")
+    content = (tmp_path / "model.gguf").read_bytes()
+    (tmp_path / "model.gguf").write_bytes(content.replace(b"llama-bpe", b"llama-bqe"))
+    with pytest.raises(InputError, match=r"^\S*model\.gguf: tokenizer\.ggml\.pre is 'llama-bqe'; those read are"):
+        load(tmp_path / "model.gguf")
 
 
 def test_a_tokenizer_that_does_not_fit_the_model_is_refused(directory: Path, tmp_path: Path) -> None:

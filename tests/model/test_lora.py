@@ -190,6 +190,19 @@ def test_what_is_written_opens_in_peft_and_here_with_the_same_logits(
     assert format_of(directory) == format_of(directory / adapter.WEIGHTS) == "adapter"
 
 
+def test_an_adapter_s_own_tokenizer_goes_before_that_of_a_gguf(model: Transformer, tmp_path: Path) -> None:
+    Tokenizer("bytes", pat_str="llama3", mergeable_ranks=RANKS, special_tokens=SPECIAL).save(tmp_path / "old.json")
+    save(tmp_path / "base.gguf", model, tmp_path / "old.json")
+    directory = saved(model, tmp_path / "base.gguf", LoraConfig(4))
+    (directory / "tokenizer.json").unlink()
+    assert load(directory)[1].special_tokens == SPECIAL
+    renamed = {"<|start|>": 256, "<|end_of_text|>": 257}
+    Tokenizer("bytes", pat_str="llama3", mergeable_ranks=RANKS, special_tokens=renamed).save(
+        directory / "tokenizer.json"
+    )
+    assert load(directory)[1].special_tokens == renamed
+
+
 @pytest.mark.parametrize("rank_stabilized", [False, True])
 def test_what_peft_writes_opens_here_with_the_same_logits(
     base: Transformer, base_directory: Path, peft: Any, rank_stabilized: bool
