@@ -2,13 +2,16 @@
 
     python benchmarks/generate.py smollm2                     # a name, or a .gguf file, which all peers can be given
     python benchmarks/generate.py smollm2 --peers "ours bfloat16,llama.cpp" --repeat 5 --threads 2 --json results.json
+    python benchmarks/generate.py smollm2 --quantize q8_0        # or bf16, q4_1, ...: from a file with these weights
+    python benchmarks/generate.py --shape llama3.2-1b --quantize q4_1 --peers "ours native,llama.cpp"  # random weights
 
 How to read the table: a line is a peer with its weights; decode is tokens a second for one text and for eight at once,
 at positions 128 to 128 + --tokens, decode far for one text from position 2,000 on, prefill is tokens a second for a
 prompt of 1,024, load is seconds from the call to a model that can be used, and memory is the most that the process had
 less what it had after the imports. Numbers in brackets are how many times ours with the first weights given is as fast
-(or as small). ``differs`` says at which of the first ids a greedy text leaves that of ours in float32: rounding to 16
-bits, or activations of 8 bits, can do that.
+(or as small). ``differs`` says at which of the first ids a greedy text leaves that of --reference: rounding to 16 bits,
+or activations of 8 bits, can do that, and soon where weights are random. Ours in float32, which that is by default,
+takes 4 bytes a weight; where that is too much, take a peer that is measured anyway.
 
 Each run is a process of its own on --threads threads; the peers take turns, --repeat times, and medians are shown. A
 GGUF is written for transformers once as a directory in its own format, from the weights that the gguf package and we
@@ -18,16 +21,23 @@ dequantize alike. Machines are noisy; look at the ratios.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import dataclasses
 import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from common import choice, introduce, memory, number, reset_peak_memory, run_worker, show, skip_rebuilding
+
+if TYPE_CHECKING:
+    import torch
+
+    from model.checkpoint import Checkpoint
 
 PROMPT, LONG, FAR, EIGHT = 128, 1024, 2000, 8
 FIRST = 64  # greedy ids that are compared
@@ -232,6 +242,60 @@ def work(job: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
+# --- the file ---
+
+PLAIN = {"bf16": "bfloat16", "f16": "float16", "f32": "float32"}
+TYPES = (*PLAIN, "q8_0", "q6_k", "q4_k", "q4_1", "q4_0")
+
+
+def random_checkpoint(shape: str, directory: Path) -> Checkpoint:
+    """A preset's shape, for texts that are long enough, with random weights, drawn one by one; the same in each run.
+
+    The tokenizer is Llama 3's where it fits and is on this machine, else one of bytes, written to `directory`.
+    """
+    import torch
+
+    from bpe import InputError, Tokenizer
+    from bpe.locate import locate
+    from model import ModelConfig
+    from model.checkpoint import Checkpoint
+    from model.checkpoint.assemble import expected_shapes
+
+    config = ModelConfig.preset(shape)
+    config = dataclasses.replace(config, max_seq_len=max(config.max_seq_len, 2 * FAR))
+    tokenizer = directory / "tokenizer.json"
+    Tokenizer(
+        "bytes", pat_str="llama3", mergeable_ranks={bytes([byte]): byte for byte in range(256)}, special_tokens={}
+    ).save(tokenizer)
+    if config.vocab_size == 128256:
+        with contextlib.suppress(InputError):
+            tokenizer = locate("llama3")
+
+    def tensors(dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:
+        generator = torch.Generator().manual_seed(0)
+        for name, size in expected_shapes(config).items():
+            if len(size) > 1:
+                yield name, torch.randn(size, generator=generator) * 0.02
+            else:
+                yield name, torch.full(size, 0.0 if name.endswith("bias") else 1.0)
+
+    return Checkpoint(config, torch.bfloat16, Path(shape), tokenizer, tensors)
+
+
+def write_file(checkpoint: Checkpoint, kind: str, path: Path) -> None:
+    """Write a checkpoint as a GGUF whose weights are of one of `TYPES`."""
+    import torch
+
+    from model.checkpoint import gguf
+    from model.checkpoint.quantizers import quantized
+
+    if kind in PLAIN:
+        plain = dataclasses.replace(checkpoint, dtype=getattr(torch, PLAIN[kind]), rows=None, kinds={}, stored="")
+        gguf.write(plain, path)
+    else:
+        gguf.write(quantized(checkpoint, kind), path)
+
+
 # --- the run ---
 
 COLUMNS = {
@@ -248,30 +312,40 @@ LESS_IS_BETTER = ("load", "memory")
 def main() -> None:
     """Take turns with the peers, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="a name or a .gguf file")
+    given = parser.add_mutually_exclusive_group(required=True)
+    given.add_argument("model", nargs="?", help="a name or a .gguf file")
+    given.add_argument("--shape", metavar="PRESET", help="random weights in the shape of a preset, such as llama3.2-1b")
+    parser.add_argument("--quantize", choices=TYPES, help="measure from a file whose weights are of this type")
     parser.add_argument("--peers", type=choice(list(PEERS)), default=list(PEERS))
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=48, help="that are timed, one after the other")
+    parser.add_argument("--reference", choices=PEERS, default="ours float32", help="whose greedy ids are compared with")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     machine, versions = introduce({PEERS[peer]: PEERS[peer] for peer in arguments.peers})
 
     from bpe import Tokenizer
     from bpe.locate import locate
+    from model.checkpoint import open_checkpoint
 
-    path = locate(arguments.model)
-    tokenizer = Tokenizer.from_file(path)
-    ids = tokenizer.encode_ordinary(TEXT * 200)[: LONG + EIGHT]
     results: dict[str, list[dict[str, Any]]] = {peer: [] for peer in arguments.peers}
     with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "model.gguf" if arguments.shape or arguments.quantize else locate(arguments.model)
+        if arguments.shape:
+            show(f"writing {arguments.shape}")
+            write_file(random_checkpoint(arguments.shape, Path(directory)), arguments.quantize or "bf16", path)
+        elif arguments.quantize:
+            write_file(open_checkpoint(locate(arguments.model)), arguments.quantize, path)
+        ids = Tokenizer.from_file(path).encode_ordinary(TEXT * 200)[: LONG + EIGHT]
         if any(peer.startswith("transformers") for peer in arguments.peers):
             from model.checkpoint import convert
 
             convert(path, Path(directory) / "model", "huggingface")
         base = {"path": str(path), "directory": f"{directory}/model", "ids": ids}
         base |= {"threads": arguments.threads, "tokens": arguments.tokens}
-        reference = run_worker(__file__, {**base, "peer": "ours float32", "tokens": 1}, arguments.threads)
+        show(f"greedy ids: {arguments.reference}")
+        reference = run_worker(__file__, {**base, "peer": arguments.reference, "tokens": 1}, arguments.threads)
         for turn in range(arguments.repeat):
             for peer in arguments.peers:
                 show(f"{turn + 1} of {arguments.repeat}: {peer}")
@@ -279,7 +353,8 @@ def main() -> None:
     show()
     table(results, reference.get("greedy", []))
     if arguments.json:
-        found = {"machine": machine, "versions": versions, "model": arguments.model, "results": results}
+        found = {"machine": machine, "versions": versions, "model": arguments.shape or arguments.model}
+        found |= {"quantize": arguments.quantize, "results": results}
         arguments.json.write_text(json.dumps(found, indent=2))
 
 
