@@ -669,6 +669,10 @@ class Tokenizer(_core.TokenizerBase):
         """
         return self._core.bytes_of(token)
 
+    def token_sizes(self) -> npt.NDArray[np.uint32]:
+        """How many bytes of text each id stands for [n_vocab]; 0 for special tokens, and for ids that are none."""
+        return self._core.token_sizes(self.n_vocab)
+
     def decode_tokens_bytes(self, tokens: Iterable[int]) -> list[bytes]:
         """The bytes of each token."""
         return [self._core.bytes_of(token) for token in tokens]

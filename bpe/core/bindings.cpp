@@ -29,7 +29,9 @@
 #include "json_lines.hpp"
 #include "memory.hpp"
 #include "ranks.hpp"
+#include "rows.hpp"
 #include "runs.hpp"
+#include "sha256.hpp"
 #include "stream.hpp"
 #include "trainer.hpp"
 #include "unicode.hpp"
@@ -302,6 +304,15 @@ class PythonEncoder {
         if (id >= encoder_.vocabulary().id_limit()) return nb::bytes("", 0);
         const Bytes token = encoder_.vocabulary().bytes_of(id);
         return nb::bytes(token.data(), token.size());
+    }
+
+    // How many bytes each of the first ids stands for: 0 for special tokens, and for an id that is not used.
+    Array<std::uint32_t> token_sizes(std::size_t count) const {
+        std::vector<std::uint32_t> sizes(count);
+        for (std::size_t id = 0; id < std::min(count, id_limit()); ++id) {
+            sizes[id] = static_cast<std::uint32_t>(encoder_.vocabulary().bytes_of(static_cast<Id>(id)).size());
+        }
+        return copied_array(sizes.data(), sizes.size());
     }
 
     std::size_t id_limit() const { return encoder_.vocabulary().id_limit(); }
@@ -752,6 +763,44 @@ nb::list json_texts(nb::handle object, const std::string& key) {
     return result;
 }
 
+// The SHA-256 of each text, one after the other; None where that is better left to hashlib.
+nb::object sha256_of(nb::handle objects) {
+    if (!can_sha256()) return nb::none();
+    const Texts texts(objects);
+    nb::object digests =
+        nb::steal(PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(texts.spans.size() * kSha256Size)));
+    if (!digests.is_valid()) nb::raise_python_error();
+    auto* out = reinterpret_cast<std::uint8_t*>(PyBytes_AS_STRING(digests.ptr()));
+    const nb::gil_scoped_release release;
+    sha256_all(texts.spans, out);
+    return digests;
+}
+
+template <class T>
+nb::tuple take_documents_as(const DocumentRows& documents) {
+    const std::size_t size = documents.size(), count = documents.rows.size() + 1;
+    // From malloc, which gives the same memory again and again: fresh pages take longer than what is put there.
+    const auto room = [](std::size_t bytes) {
+        void* memory = std::malloc(std::max<std::size_t>(1, bytes));
+        if (!memory) throw std::bad_alloc();
+        return memory;
+    };
+    const auto ids = owned_array(static_cast<T*>(room(size * sizeof(T))), size);
+    const auto offsets = owned_array(static_cast<std::int64_t*>(room(count * sizeof(std::int64_t))), count);
+    {
+        const nb::gil_scoped_release release;
+        documents.copy(ids.data(), offsets.data());
+    }
+    return nb::make_tuple(ids, offsets);
+}
+
+nb::tuple take_documents(InputArray<Id> ids, InputArray<std::int64_t> offsets, InputArray<std::int64_t> rows,
+                         std::optional<Id> begin, std::optional<Id> end, bool short_ids) {
+    const DocumentRows documents{std::span(ids.data(), ids.size()), std::span(offsets.data(), offsets.size()),
+                                 std::span(rows.data(), rows.size()), begin, end};
+    return short_ids ? take_documents_as<std::uint16_t>(documents) : take_documents_as<Id>(documents);
+}
+
 // All places where a text may be cut, for the tests.
 nb::list cuts_of(int pattern, nb::handle object) {
     const Text text(object);
@@ -945,6 +994,11 @@ NB_MODULE(_core, m) {
         nb::arg("text"), "How many bytes at the end begin a character that more bytes may finish.");
     m.def("json_texts", &json_texts, nb::arg("lines"), nb::arg("key"),
           "The string under a key in each line of JSON; None where a full parser has to decide.");
+    m.def("sha256", &sha256_of, nb::arg("texts"),
+          "The SHA-256 of each text, one after the other; None on a processor without instructions for it.");
+    m.def("take_documents", &take_documents, nb::arg("ids"), nb::arg("offsets"), nb::arg("rows"),
+          nb::arg("begin").none(), nb::arg("end").none(), nb::arg("short_ids"),
+          "(ids, offsets) of some documents, each between two ids that begin and end it.");
     m.def("parse_ranks", &parse_ranks_file, nb::arg("text"),
           "Tokens joined, their offsets as bytes of uint64, their ranks as bytes of uint32.");
     m.def("strings", &strings_of, nb::arg("content"), nb::arg("at"), nb::arg("count"),
@@ -993,6 +1047,7 @@ as one character that is neither letter, number nor white space, and is kept.)")
         .def("find", &PythonEncoder::find, nb::arg("token"))
         .def("bytes_of", &PythonEncoder::bytes_of, nb::arg("id"))
         .def("token_bytes", &PythonEncoder::token_bytes, nb::arg("id"))
+        .def("token_sizes", &PythonEncoder::token_sizes, nb::arg("count"))
         .def_prop_ro("id_limit", &PythonEncoder::id_limit)
         .def("decode", &PythonEncoder::decode, nb::arg("ids"), nb::arg("errors"))
         .def("decode_bytes", &PythonEncoder::decode_bytes, nb::arg("ids"))

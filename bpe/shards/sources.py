@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import _core
 from ..corpus import Position, Reader, Source, Text, read_corpus
 
 _BLOCK = 1024 * 32  # bytes: 1,024 documents
@@ -47,9 +48,10 @@ class Corpus:
         )
 
 
-def digests_of(texts: Iterable[Text]) -> bytes:
+def digests_of(texts: Sequence[Text]) -> bytes:
     """The SHA-256 of each text, one after the other."""
-    return b"".join([hashlib.sha256(text).digest() for text in texts])
+    # hashlib takes more than twice as long for texts of 2 KB, but knows the instructions of more processors.
+    return _core.sha256(texts) or b"".join([hashlib.sha256(text).digest() for text in texts])
 
 
 def sizes_of(texts: Sequence[Text]) -> np.ndarray[Any, np.dtype[np.int64]]:

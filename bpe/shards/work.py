@@ -12,6 +12,7 @@ import re
 import shutil
 import zlib
 from collections.abc import Collection, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -236,12 +237,21 @@ class _GrowingShard:
         self._offsets.close()
 
 
+_STORED = 8 << 20  # bytes of a file that are put on disk at once
+
+
 class _GrowingFile:
-    """A file that is appended to, with its SHA-256. What is there beyond `size` is cut off."""
+    """A file that is appended to, with its SHA-256. What is there beyond `size` is cut off.
+
+    A thread beside puts on disk what is written, so that in the end there is little to wait for.
+    """
 
     def __init__(self, path: Path, size: int) -> None:
         self._path = path
         self.digest = hashlib.sha256()
+        self._thread = ThreadPoolExecutor(1)
+        self._storing: Future[None] | None = None
+        self._new = 0  # bytes since it began
         if size:
             _check_size(path, size, exactly=False)
         with self._named():
@@ -255,15 +265,28 @@ class _GrowingFile:
         self.digest.update(data)
         with self._named():
             self._file.write(data)
+            self._new += len(data)
+            if self._new >= _STORED and (self._storing is None or self._storing.done()):
+                self._wait()
+                self._file.flush()
+                self._storing = self._thread.submit(os.fsync, self._file.fileno())
+                self._new = 0
 
     def flush(self) -> None:
         with self._named():
             self._file.flush()
+            self._wait()
             os.fsync(self._file.fileno())
 
     def close(self) -> None:
+        self._thread.shutdown()
         with suppress(OSError):  # after an error, there may be bytes left that find no room
             self._file.close()
+
+    def _wait(self) -> None:
+        """An error of the thread is one here: the system tells of it only once."""
+        if self._storing is not None:
+            self._storing.result()
 
     @contextmanager
     def _named(self) -> Iterator[None]:

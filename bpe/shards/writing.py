@@ -43,6 +43,8 @@ SAVE_EVERY = 5.0  # seconds: what an interruption may cost
 # what is copied no longer fits into the processor's cache, and comes from fresh pages.
 _BATCH_BYTES = 1 << 19
 
+_FIRST = np.zeros(1, np.int64)  # the row of the only document of a block
+
 StrPath = str | os.PathLike[str]
 
 
@@ -54,7 +56,7 @@ class ShardTokenizer(Protocol):
     @property
     def special_tokens_set(self) -> set[str]: ...
     def encode_single_token(self, text_or_bytes: str | bytes, /) -> int: ...
-    def decode_single_token_bytes(self, token: int, /) -> bytes: ...
+    def token_sizes(self) -> npt.NDArray[np.uint32]: ...
     def encode_flat(
         self, texts: list[bytes | str], /, *, num_threads: int | None = None
     ) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]: ...
@@ -143,7 +145,8 @@ def write_shards(
         reader = corpus.reader(sources, state["position"] if state else None, batch_bytes)
     except InputError as error:
         raise InputError(f"{error} ({work.path} holds what was begun)") if state else error from None
-    token_bytes = _token_bytes(tokenizer, set(specials.values()))
+    token_bytes = tokenizer.token_sizes()
+    token_bytes[list(specials.values())] = 0
     writer = _Writer(work, settings, [_describe(source) for source in sources], token_bytes)
 
     # 2. Encode and write batch after batch.
@@ -270,7 +273,8 @@ class _Writer:
         self._split = Split(self._settings.held_out, state["empty"], state["waiting"])
         if state["waiting"] is not None:
             self._waiting_file = Path(state["waiting_file"]).name
-            ids = np.fromfile(self._work.path / self._waiting_file, self._settings.dtype)
+            ids = np.fromfile(self._work.path / self._waiting_file, self._settings.dtype).astype(np.uint32)
+            ids = ids[self._settings.bos_id is not None : len(ids) - (self._settings.eos_id is not None)]
             size = np.array([state["waiting_bytes"]], np.int64)
             self._waiting = Block(ids, np.array([0, len(ids)], np.int64), size)
 
@@ -291,13 +295,12 @@ class _Writer:
         """Write a batch; every few seconds, make sure that it can be gone on from there."""
         self._is_whole = False
         digests, sizes = digests_of(texts), sizes_of(texts)
-        settings = self._settings
-        block = Block.of(ids, offsets, sizes, settings.dtype, settings.bos_id, settings.eos_id)
-        sides = self._split.add(places(digests, settings.seed))
+        block = Block(ids, offsets, sizes)
+        sides = self._split.add(places(digests, self._settings.seed))
         if self._waiting is not None:
             block = Block.joined([self._waiting, block])
         for split, rows in sides.rows.items():
-            self._shards[split].add(block.take(rows))
+            self._shards[split].add(self._framed(block, rows))
         self._waiting = None if sides.waiting is None else block.take(np.array([sides.waiting]))
         self._tallies.setdefault(batch.source, Tally()).add(digests, int(sizes.sum()))
         self._position = batch.position
@@ -305,13 +308,18 @@ class _Writer:
         if time.monotonic() - self._saved >= SAVE_EVERY:
             self.save()
 
+    def _framed(self, block: Block, rows: npt.NDArray[np.int64]) -> Block:
+        """Documents as they are written."""
+        settings = self._settings
+        return block.take(rows, settings.dtype, settings.bos_id, settings.eos_id)
+
     def save(self) -> None:
         """Put all on disk, with the place in the corpus that it reaches to."""
         splits = {split: shards.save() for split, shards in self._shards.items()}
         before, self._waiting_file = self._waiting_file, ""
         if self._waiting is not None:
             self._waiting_file = f"waiting-{self.documents}.bin"  # not that of the state before, which is still needed
-            write_bytes(self._work.path / self._waiting_file, self._waiting.ids.tobytes())
+            write_bytes(self._work.path / self._waiting_file, self._framed(self._waiting, _FIRST).ids.tobytes())
         self._work.save(
             complete=self.is_complete,
             position=self._position,
@@ -337,10 +345,11 @@ class _Writer:
         if self._split.empty:
             raise InputError("there is no document to write; the sources are empty")
         if self._waiting is not None:
+            last = self._framed(self._waiting, _FIRST)
             if self.documents > 1:
-                self._shards[self._split.side_of_last()].add(self._waiting)
+                self._shards[self._split.side_of_last()].add(last)
             else:
-                self._add_cut(self._waiting)
+                self._add_cut(last)
             self._waiting = None
         for shards in self._shards.values():
             shards.finish()
@@ -400,13 +409,3 @@ def _describe(source: Source) -> str | None:
     """The path of a source that can be read again by it."""
     name = os.fspath(source) if isinstance(source, (str, os.PathLike)) else None
     return None if name == "-" else name
-
-
-def _token_bytes(tokenizer: ShardTokenizer, special_ids: set[int]) -> npt.NDArray[np.uint32]:
-    def length(token: int) -> int:
-        try:
-            return len(tokenizer.decode_single_token_bytes(token))
-        except KeyError:  # a vocabulary may have gaps
-            return 0
-
-    return np.array([0 if id in special_ids else length(id) for id in range(tokenizer.n_vocab)], np.uint32)

@@ -22,10 +22,8 @@ class ByteTokenizer:
     def encode_single_token(self, text_or_bytes: str | bytes) -> int:
         return {"<|begin_of_text|>": self.n_vocab - 2, "<|end_of_text|>": self.n_vocab - 1}[str(text_or_bytes)]
 
-    def decode_single_token_bytes(self, token: int) -> bytes:
-        if token >= 256:
-            raise KeyError(token)
-        return bytes([token])
+    def token_sizes(self) -> npt.NDArray[np.uint32]:
+        return (np.arange(self.n_vocab) < 256).astype(np.uint32)
 
     def decode_bytes(self, tokens: npt.NDArray[np.uint32]) -> bytes:
         return b"".join(bytes([id]) if id < 256 else b"<special>" for id in tokens.tolist())
