@@ -31,7 +31,7 @@ WAITING = re.compile(r"waiting-\d+\.bin")  # a document whose split is not known
 
 
 class Work:
-    """The directory of unfinished shards, and what is known of earlier work in it.
+    """The directory of unfinished shards, and what is known of earlier work in it; only one is at work, see `locked`.
 
     state: what `save` was given last, or None: there is nothing to go on with.
     is_done: the shards were complete, and are in their place now.
@@ -44,7 +44,6 @@ class Work:
         self.path = directory / WORK
         self._directory = directory
         self._settings = json.loads(json.dumps(settings))
-        self._is_new = not directory.exists()
         _refuse_something_else(directory, settings["tokenizer_file"])
         self.is_done = False
         self.state = self._read()
@@ -97,8 +96,6 @@ class Work:
     def remove(self) -> None:
         """Leave nothing behind, where there is nothing to go on with."""
         shutil.rmtree(self.path)
-        if self._is_new:
-            self._directory.rmdir()
 
     def clear(self, but: Collection[str] = ()) -> None:
         """Remove files that the state does not tell of: they are of work after it."""
@@ -305,12 +302,7 @@ def _check_size(path: Path, size: int, *, exactly: bool) -> None:
 
 def _refuse_something_else(directory: Path, tokenizer_file: str) -> None:
     """Where there is no index of shards, there has to be nothing else; where there is, nothing else is overwritten."""
-    try:
-        found = {name for name in os.listdir(directory) if name[0] != "."}
-    except FileNotFoundError:
-        return
-    except NotADirectoryError:
-        raise InputError(f"{directory}: this is no directory; name a new or an empty one") from None
+    found = {name for name in os.listdir(directory) if name[0] != "."}
     known = {WORK}
     work = directory / WORK
     if (work / INDEX).exists():  # complete, and on the way to its place

@@ -32,6 +32,7 @@ from .layout import (
     WORK,
     sha256_of,
 )
+from .locking import locked
 from .reading import Shards
 from .sources import Corpus, Tally, digests_of, sizes_of
 from .split import Split, places
@@ -114,7 +115,7 @@ def write_shards(
 
     Raises:
         InputError: an argument out of range; no documents; a corpus that cannot be read, or is not the one that was
-            begun with, or other options than those; something else in the directory.
+            begun with, or other options than those; something else in the directory, or somebody else who writes there.
         OSError: a file that cannot be read; no space left. What was saved is still there to go on from.
     """
     tokenizer_file, directory = Path(tokenizer_file), Path(directory)
@@ -123,50 +124,51 @@ def write_shards(
         documents = Corpus(documents)
     corpus = documents if isinstance(documents, Corpus) else Corpus([cast(Source, documents)])
 
-    # 1. See what there is: nothing, work to go on with, or complete shards.
-    specials = {text: tokenizer.encode_single_token(text) for text in tokenizer.special_tokens_set}
-    settings = _Settings(
-        tokenizer.n_vocab,
-        specials.get(BOS_TOKEN) if bos else None,
-        specials.get(EOS_TOKEN) if eos else None,
-        tokenizer_file.name,
-        sha256_of(tokenizer_file),
-        shard_tokens,
-        held_out,
-        seed,
-    )
-    work = Work(directory, settings._asdict())
-    if work.is_done:
+    with locked(directory):
+        # 1. See what there is: nothing, work to go on with, or complete shards.
+        specials = {text: tokenizer.encode_single_token(text) for text in tokenizer.special_tokens_set}
+        settings = _Settings(
+            tokenizer.n_vocab,
+            specials.get(BOS_TOKEN) if bos else None,
+            specials.get(EOS_TOKEN) if eos else None,
+            tokenizer_file.name,
+            sha256_of(tokenizer_file),
+            shard_tokens,
+            held_out,
+            seed,
+        )
+        work = Work(directory, settings._asdict())
+        if work.is_done:
+            return Shards(directory)
+        sources = corpus.listed()
+        state = work.state
+        batch_bytes = batch_bytes or _BATCH_BYTES * (threads or os.cpu_count() or 1)
+        try:
+            reader = corpus.reader(sources, state["position"] if state else None, batch_bytes)
+        except InputError as error:
+            raise InputError(f"{error} ({work.path} holds what was begun)") if state else error from None
+        token_bytes = tokenizer.token_sizes()
+        token_bytes[list(specials.values())] = 0
+        writer = _Writer(work, settings, [_describe(source) for source in sources], token_bytes)
+
+        # 2. Encode and write batch after batch.
+        encode = tokenizer.encode_flat if threads is None else partial(tokenizer.encode_flat, num_threads=threads)
+        try:
+            if not writer.is_complete:
+                _write_all(reader, cast(_Encode, encode), writer, progress)
+                writer.finish()
+        except KeyboardInterrupt:
+            writer.save_whole()
+            raise
+        finally:
+            writer.close()
+
+        # 3. Tell what there is, and put it in its place.
+        write_bytes(work.path / TOKEN_BYTES, token_bytes.astype("<u4").tobytes())
+        write_bytes(work.path / tokenizer_file.name, tokenizer_file.read_bytes())
+        write_bytes(work.path / INDEX, (json.dumps(writer.index(corpus, reader), indent=2) + "\n").encode())
+        work.publish()
         return Shards(directory)
-    sources = corpus.listed()
-    state = work.state
-    batch_bytes = batch_bytes or _BATCH_BYTES * (threads or os.cpu_count() or 1)
-    try:
-        reader = corpus.reader(sources, state["position"] if state else None, batch_bytes)
-    except InputError as error:
-        raise InputError(f"{error} ({work.path} holds what was begun)") if state else error from None
-    token_bytes = tokenizer.token_sizes()
-    token_bytes[list(specials.values())] = 0
-    writer = _Writer(work, settings, [_describe(source) for source in sources], token_bytes)
-
-    # 2. Encode and write batch after batch.
-    encode = tokenizer.encode_flat if threads is None else partial(tokenizer.encode_flat, num_threads=threads)
-    try:
-        if not writer.is_complete:
-            _write_all(reader, cast(_Encode, encode), writer, progress)
-            writer.finish()
-    except KeyboardInterrupt:
-        writer.save_whole()
-        raise
-    finally:
-        writer.close()
-
-    # 3. Tell what there is, and put it in its place.
-    write_bytes(work.path / TOKEN_BYTES, token_bytes.astype("<u4").tobytes())
-    write_bytes(work.path / tokenizer_file.name, tokenizer_file.read_bytes())
-    write_bytes(work.path / INDEX, (json.dumps(writer.index(corpus, reader), indent=2) + "\n").encode())
-    work.publish()
-    return Shards(directory)
 
 
 def _check_arguments(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import itertools
 import json
@@ -22,7 +23,7 @@ from plain_shards import ByteTokenizer, plain_shards
 
 from bpe.corpus import documents as documents_of
 from bpe.errors import InputError
-from bpe.shards import Corpus, Shards, work, write_shards, writing
+from bpe.shards import Corpus, Shards, locking, work, write_shards, writing
 
 OPTIONS: dict[str, Any] = {"shard_tokens": 60, "held_out": 0.3, "bos": True, "eos": True, "seed": 0}
 
@@ -314,6 +315,96 @@ def test_a_file_in_place_of_the_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("a file")
     with pytest.raises(InputError, match="data: this is no directory"):
         write(tmp_path, DOCUMENTS)
+
+
+def test_a_second_writer_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:
+    refused: list[str] = []
+
+    def second(_: object) -> None:
+        with pytest.raises(InputError) as error:
+            write(tmp_path, DOCUMENTS)
+        refused.append(str(error.value))
+
+    shards = write(tmp_path, DOCUMENTS, batch_bytes=1000, progress=second)
+    message = f"{tmp_path / 'data'}: another process is writing shards here; wait for it, or name another directory"
+    assert set(refused) == {message}
+    (tmp_path / "whole").mkdir()
+    assert files_of(shards) == files_of(write(tmp_path / "whole", DOCUMENTS))
+
+
+def test_a_writer_that_fails_lets_others_write(tmp_path: Path) -> None:
+    begin(tmp_path)
+    assert not (tmp_path / "data" / ".lock").exists()
+    assert files_of(write(tmp_path, DOCUMENTS))
+
+
+def test_no_directory_is_left_where_nothing_was_written(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text("{}")
+    for documents in ([], Corpus(tmp_path / "missing")):
+        with pytest.raises(InputError):
+            write_shards(documents, ByteTokenizer(), tmp_path / "some" / "where",
+                         tokenizer_file=tmp_path / "tokenizer.json")  # fmt: skip
+    assert [path.name for path in tmp_path.iterdir()] == ["tokenizer.json"]
+
+
+def test_a_lock_that_its_owner_removes_meanwhile_is_taken_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    take, paths = locking._lock, [tmp_path / ".lock"] * 2
+
+    def remove_first(descriptor: int) -> None:
+        if paths:
+            paths.pop().unlink()
+        take(descriptor)
+
+    monkeypatch.setattr(locking, "_lock", remove_first)
+    with locking.locked(tmp_path):
+        assert not paths
+        monkeypatch.undo()
+        with pytest.raises(InputError, match="another process"), locking.locked(tmp_path):
+            pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_system_without_locks_is_written_to(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def no_locks(descriptor: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(locking, "_lock", no_locks)
+    assert files_of(write(tmp_path, DOCUMENTS))
+
+
+KILLED_WHILE_IT_WRITES = """
+import sys
+sys.path.insert(0, {tests!r})
+import test_shards_resuming as tests
+from pathlib import Path
+from bpe.shards import writing
+writing.SAVE_EVERY = 0
+
+def progress(now):
+    if now.documents > 50:
+        print("writing", flush=True)
+        sys.stdin.read()
+
+tests.write(Path({directory!r}), tests.DOCUMENTS, batch_bytes=1, progress=progress)
+"""
+
+
+def test_a_writer_in_another_process_locks_until_it_is_killed(tmp_path: Path) -> None:
+    code = KILLED_WHILE_IT_WRITES.format(tests=str(Path(__file__).parent), directory=str(tmp_path))
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "writing\n"
+        with pytest.raises(InputError, match="another process is writing shards here"):
+            write(tmp_path, DOCUMENTS)
+        other.kill()
+        other.wait()
+    assert (tmp_path / "data" / ".lock").exists()
+    assert (tmp_path / "data" / "work" / "state.json").exists()
+    gone_on = files_of(write(tmp_path, DOCUMENTS))
+    (tmp_path / "whole").mkdir()
+    assert gone_on == files_of(write(tmp_path / "whole", DOCUMENTS))
 
 
 WITH_LITTLE_SPACE = """
