@@ -47,8 +47,8 @@ Cache::Head Cache::head(std::size_t text, std::size_t layer, std::size_t kv_head
 }
 
 Cache::Text Cache::copied(const Text& from, std::size_t filled, std::size_t capacity) const {
-    // All zeros, so that what pads the last block is finite.
-    Text to{std::make_unique<std::uint8_t[]>(text_bytes(capacity)), capacity};
+    Text to{take_pages(text_bytes(capacity)), capacity};
+    std::memset(to.memory.get(), 0, text_bytes(capacity));  // so that what pads the last block is finite
     const std::size_t kept = up(std::min(filled, std::min(capacity, from.capacity)));
     for (std::size_t number = 0; kept && number < layers_ * kv_heads_; ++number) {
         const Head old = head_in(from, number), head = head_in(to, number);

@@ -3,11 +3,11 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <span>
 #include <vector>
 
 #include "kernels.hpp"
+#include "pages.hpp"
 
 namespace model {
 
@@ -46,7 +46,7 @@ class Cache {
 
  private:
     struct Text {
-        std::unique_ptr<std::uint8_t[]> memory;
+        Pages memory;
         std::size_t capacity = 0;
     };
 

@@ -67,12 +67,8 @@ void Arena::add(std::vector<Matrix*> matrices) {
 }
 
 void Arena::allocate() {
-    for (const std::size_t size : sizes_) {
-        memory_.push_back(std::unique_ptr<std::uint8_t[]>(new std::uint8_t[size + kLine]));
-        std::uint8_t* begin = memory_.back().get();
-        begins_.push_back(begin + (kLine - reinterpret_cast<std::uintptr_t>(begin) % kLine) % kLine);
-    }
-    for (const Place& place : places_) place.matrix->parts_[place.part].data = begins_[place.part] + place.offset;
+    for (const std::size_t size : sizes_) memory_.push_back(take_pages(size));
+    for (const Place& place : places_) place.matrix->parts_[place.part].data = memory_[place.part].get() + place.offset;
 }
 
 std::size_t Arena::bytes() const { return std::accumulate(sizes_.begin(), sizes_.end(), std::size_t{0}); }
@@ -82,7 +78,7 @@ std::uint64_t Arena::sum(std::size_t part) const {
     std::uint64_t sums[kWords] = {};
     for (std::size_t at = 0; at + sizeof sums <= sizes_[part]; at += sizeof sums) {
         std::uint64_t words[kWords];
-        std::memcpy(words, begins_[part] + at, sizeof words);
+        std::memcpy(words, memory_[part].get() + at, sizeof words);
         for (std::size_t i = 0; i < kWords; ++i) sums[i] += words[i];
     }
     return std::accumulate(sums, sums + kWords, std::uint64_t{0});

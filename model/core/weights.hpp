@@ -3,11 +3,11 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <string>
 #include <vector>
 
 #include "formats.hpp"
+#include "pages.hpp"
 #include "pool.hpp"
 
 namespace model {
@@ -71,8 +71,7 @@ class Arena {
 
     std::vector<std::size_t> sizes_;
     std::vector<Place> places_;
-    std::vector<std::unique_ptr<std::uint8_t[]>> memory_;
-    std::vector<std::uint8_t*> begins_;
+    std::vector<Pages> memory_;
 };
 
 }  // namespace model
