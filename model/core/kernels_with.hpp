@@ -20,6 +20,19 @@ inline void unrolled(const F& f) {
     }(std::make_index_sequence<kCount>());
 }
 
+// The weights of a thread are one stream, in the order of use: while some are multiplied, those that come so much later
+// are asked for, across the ends of groups and matrices, too. Asking for what is beyond the last does nothing. With two
+// cores of Zen 3, a step of SmolLM2 took 8.4 ms without, 6.3 with this, and merely reading its weights 6.2.
+template <class V, std::size_t kBytes>
+void fetch_ahead([[maybe_unused]] const std::uint8_t* weights) {
+#ifdef __GNUC__
+    constexpr std::size_t kLine = 64, kAhead = 4096;
+    const std::uintptr_t address = reinterpret_cast<std::uintptr_t>(weights) + kAhead;
+    for (std::size_t i = 0; i < kBytes; i += kLine)
+        __builtin_prefetch(reinterpret_cast<const void*>(address + i), 0, 2);
+#endif
+}
+
 // --- quantized weights ---
 
 // A tile's unpack() calls take(compile-time number, bytes) with each quad.
@@ -158,6 +171,7 @@ void multiply_tiles(const std::uint8_t* group, const Vectors& vectors, float* re
     for (auto& sum : sums) sum = V::set(0.0f);
     Tile tile;
     for (std::size_t number = 0; number < tiles; ++number) {
+        fetch_ahead<V, Tile::kFormat.tile>(group);
         if constexpr (Tile::kFormat.header) {
             if (number % kTilesOfHeader == 0) {
                 tile.open(group);
@@ -223,6 +237,8 @@ void multiply_numbers(const std::uint8_t* group, const Vectors& vectors, float* 
         }
         std::size_t column = 0;
         for (; column + kSums <= columns; column += kSums) {
+            fetch_ahead<V, kSums * kLanes * sizeof(T)>(
+                reinterpret_cast<const std::uint8_t*>(weights + column * kLanes));
             unrolled<kSums>([&](auto j) {
                 const F weight = V::load(weights + (column + j) * kLanes);
                 unrolled<kAtOnce>([&](auto i) {
