@@ -727,11 +727,11 @@ nb::object file_content(nb::object path) {
     return nb::cast(Array<const std::uint8_t>(bytes.data(), {bytes.size()}, owner));
 }
 
-std::size_t first_invalid(nb::handle object) {
+std::size_t first_invalid(nb::handle object, bool plain) {
     const Text text(object);
-    if (text.bytes().size() <= kWithLock) return invalid_utf8(text.bytes());
+    if (text.bytes().size() <= kWithLock) return invalid_utf8(text.bytes(), 0, plain);
     const nb::gil_scoped_release release;
-    return invalid_utf8(text.bytes());
+    return invalid_utf8(text.bytes(), 0, plain);
 }
 
 nb::tuple replaced_invalid(nb::handle object, nb::bytes replacement) {
@@ -985,7 +985,7 @@ NB_MODULE(_core, m) {
           "The end of each pretoken, in bytes.");
     m.def("cuts", &cuts_of, nb::arg("pattern"), nb::arg("text"), "Where the text may be cut for certain, in bytes.");
     m.def("file_content", &file_content, nb::arg("path"), "The content of a file, mapped into memory if it is large.");
-    m.def("invalid_utf8", &first_invalid, nb::arg("text"),
+    m.def("invalid_utf8", &first_invalid, nb::arg("text"), nb::arg("plain") = false,
           "Where the first sequence that is not UTF-8 begins, in bytes; the text's size if there is none.");
     m.def("replace_invalid_utf8", &replaced_invalid, nb::arg("text"), nb::arg("replacement"),
           "The text with something else for each malformed sequence, and their number.");

@@ -9,8 +9,8 @@
 namespace bpe {
 
 // Where the first sequence at or after `begin`, at which a character must begin, is malformed; text.size() if none is.
-// A character that the end of the text cuts off is malformed.
-std::size_t invalid_utf8(std::span<const std::uint8_t> text, std::size_t begin = 0);
+// A character that the end of the text cuts off is malformed. `plain` is for the tests: in portable C++ alone.
+std::size_t invalid_utf8(std::span<const std::uint8_t> text, std::size_t begin = 0, bool plain = false);
 
 struct ReplacedText {
     std::vector<std::uint8_t> bytes;

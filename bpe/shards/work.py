@@ -158,6 +158,11 @@ class GrowingShards:
             self._last.add(block.cut(first, end))
             first = end
 
+    def store(self) -> None:
+        """Begin to put on disk what is new, which `save` and `finish` wait for."""
+        if self._last is not None:
+            self._last.store()
+
     def finish(self) -> None:
         """Complete the last shard."""
         if self._last is not None:
@@ -211,7 +216,12 @@ class _GrowingShard:
         self.documents += len(block.bytes)
         self._bytes += int(block.bytes.sum())
 
+    def store(self) -> None:
+        self._ids.store()
+        self._offsets.store()
+
     def save(self) -> dict[str, int]:
+        self.store()
         self._ids.flush()
         self._offsets.flush()
         return {"tokens": self.tokens, "documents": self.documents, "bytes": self._bytes}
@@ -234,7 +244,7 @@ class _GrowingShard:
         self._offsets.close()
 
 
-_STORED = 8 << 20  # bytes of a file that are put on disk at once
+_STORED = 4 << 20  # bytes of a file that are put on disk at once
 
 
 class _GrowingFile:
@@ -247,8 +257,8 @@ class _GrowingFile:
         self._path = path
         self.digest = hashlib.sha256()
         self._thread = ThreadPoolExecutor(1)
-        self._storing: Future[None] | None = None
-        self._new = 0  # bytes since it began
+        self._storing: list[Future[None]] = []
+        self._new = 0  # bytes that it was not told of
         if size:
             _check_size(path, size, exactly=False)
         with self._named():
@@ -262,28 +272,34 @@ class _GrowingFile:
         self.digest.update(data)
         with self._named():
             self._file.write(data)
-            self._new += len(data)
-            if self._new >= _STORED and (self._storing is None or self._storing.done()):
-                self._wait()
+        self._new += len(data)
+        if self._new >= _STORED and all(each.done() for each in self._storing):
+            self._check()
+            self.store()
+
+    def store(self) -> None:
+        """Begin to put on disk what is new."""
+        if self._new:
+            with self._named():
                 self._file.flush()
-                self._storing = self._thread.submit(os.fsync, self._file.fileno())
-                self._new = 0
+                self._storing.append(self._thread.submit(os.fsync, self._file.fileno()))
+            self._new = 0
 
     def flush(self) -> None:
+        """Have all of it on disk."""
+        self.store()
+        self._check()
+
+    def _check(self) -> None:
+        """Wait for the thread. An error of it is one here: the system tells of it only once."""
         with self._named():
-            self._file.flush()
-            self._wait()
-            os.fsync(self._file.fileno())
+            while self._storing:
+                self._storing.pop().result()
 
     def close(self) -> None:
         self._thread.shutdown()
         with suppress(OSError):  # after an error, there may be bytes left that find no room
             self._file.close()
-
-    def _wait(self) -> None:
-        """An error of the thread is one here: the system tells of it only once."""
-        if self._storing is not None:
-            self._storing.result()
 
     @contextmanager
     def _named(self) -> Iterator[None]:

@@ -317,6 +317,7 @@ class _Writer:
 
     def save(self) -> None:
         """Put all on disk, with the place in the corpus that it reaches to."""
+        self._store()
         splits = {split: shards.save() for split, shards in self._shards.items()}
         before, self._waiting_file = self._waiting_file, ""
         if self._waiting is not None:
@@ -336,6 +337,11 @@ class _Writer:
             (self._work.path / before).unlink(missing_ok=True)
         self._saved = time.monotonic()
 
+    def _store(self) -> None:
+        """Begin to put all files on disk: one after the other, each would be waited for."""
+        for shards in self._shards.values():
+            shards.store()
+
     def save_whole(self) -> None:
         """The same, unless a batch was begun and not finished."""
         if self._is_whole:
@@ -353,6 +359,7 @@ class _Writer:
             else:
                 self._add_cut(last)
             self._waiting = None
+        self._store()
         for shards in self._shards.values():
             shards.finish()
         self.is_complete = True

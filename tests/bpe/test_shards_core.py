@@ -85,13 +85,13 @@ def test_what_is_written_comes_to_the_disk_while_more_is_written(
     monkeypatch.setattr(os, "fsync", lambda descriptor: sizes.append(os.fstat(descriptor).st_size))
     monkeypatch.setattr(work, "_STORED", 100)
     file = work._GrowingFile(tmp_path / "ids", 0)
-    for number in range(40):
+    for number in range(41):
         file.write(np.full(13, number, np.uint8))
         file._thread.submit(int).result()  # so that the thread is at rest
     file.flush()
     file.close()
-    assert sizes == [104, 208, 312, 416, 520, 520]
-    assert (tmp_path / "ids").read_bytes() == b"".join(bytes([number]) * 13 for number in range(40))
+    assert sizes == [104, 208, 312, 416, 520, 533]
+    assert (tmp_path / "ids").read_bytes() == b"".join(bytes([number]) * 13 for number in range(41))
 
 
 def test_a_disk_that_fails_meanwhile_is_an_error_with_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

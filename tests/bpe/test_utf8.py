@@ -28,7 +28,7 @@ def first_invalid(text: bytes) -> int:
 
 
 def check(text: bytes) -> None:
-    assert _core.invalid_utf8(text) == first_invalid(text)
+    assert _core.invalid_utf8(text) == _core.invalid_utf8(text, plain=True) == first_invalid(text)
     for errors, replacement in (("replace", "\ufffd".encode()), ("ignore", b"")):
         replaced, count = _core.replace_invalid_utf8(text, replacement)
         assert replaced == text.decode("utf-8", errors).encode()
@@ -52,6 +52,9 @@ def test_every_pair_and_triple_of_edge_bytes_is_judged_as_python_does() -> None:
     for size in (1, 2, 3):
         for text in itertools.product(edges, repeat=size):
             check(bytes(text))
+            for before in (30, 61):  # where the bytes lie across the edges of what is looked at at once
+                padded = b"a" * before + bytes(text) + b"a" * 70
+                assert _core.invalid_utf8(padded) == _core.invalid_utf8(padded, plain=True) == first_invalid(padded)
 
 
 @given(text=st.text(max_size=100))
