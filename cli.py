@@ -37,6 +37,8 @@ class Commands(click.Group):
             error.show()
             sys.exit(error.exit_code)
         except (KeyboardInterrupt, click.Abort):
+            if os.environ.get("RANK", "0") != "0":  # torchrun interrupts all of its processes, and one tells
+                sys.exit(130)
             _fail("interrupted", 130)
         except BrokenPipeError:  # the reader of a pipe went away, as `head` does
             _drop_unwritable_output()

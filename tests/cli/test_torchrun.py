@@ -7,13 +7,22 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
-def torchrun(*arguments: str | Path) -> tuple[int, list[str]]:
-    """The exit status, and the lines on stderr."""
+from bpe import Tokenizer
+from bpe.cli import cli
+from bpe.shards import write_shards
+from model.report import read_metrics
+
+
+def torchrun(*arguments: str | Path, **variables: str) -> tuple[int, list[str]]:
+    """The exit status, and the lines on stderr. torchrun and its processes are a group of their own."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    finished = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
-    assert finished.stdout == ""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
+    finished = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=120, check=False, start_new_session=True
+    )
+    assert finished.returncode == 0 or finished.stdout == ""
     return finished.returncode, finished.stderr.splitlines()
 
 
@@ -41,3 +50,83 @@ def test_a_process_that_fails_alone_tells_and_the_one_that_waits_for_it_ends_sil
     errors = [line for line in said if "Error" in line and "ChildFailedError" not in line]
     assert len([line for line in errors if "InputError: one of its files is damaged" in line]) == 1
     assert not any("gloo" in line for line in said)
+
+
+DISTURBED = """
+import os, signal
+from bpe.cli import cli
+from model.report import MetricsLog
+
+write = MetricsLog.write
+
+def written(self, kind, training, **values):
+    write(self, kind, training, **values)
+    if kind == "step" and f"{training.step} {os.environ['RANK']}" == os.environ.get("INTERRUPTED"):
+        os.killpg(os.getpgid(os.getppid()), signal.SIGINT)
+    if kind == "step" and f"{training.step} {os.environ['RANK']}" == os.environ.get("KILLED"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+MetricsLog.write = written
+cli()
+"""
+
+
+def test_a_run_that_is_interrupted_and_then_loses_a_process_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    tokenizer = Tokenizer(
+        "bytes", pat_str="llama3", mergeable_ranks={bytes([i]): i for i in range(256)}, special_tokens={}
+    )
+    tokenizer.save(tmp_path / "tokenizer.json")
+    texts = [f"To and fro, and on, {number} times. " * 50 for number in range(9)]
+    write_shards(texts, tokenizer, tmp_path / "data", tokenizer_file=tmp_path / "tokenizer.json", held_out=0.2)
+    (tmp_path / "disturbed.py").write_text(DISTURBED)
+
+    def pretrain(run: str, *options: str, **variables: str) -> tuple[int, list[str]]:
+        return torchrun(
+            *(tmp_path / "disturbed.py", "pretrain", "--data", tmp_path / "data", "-o", tmp_path / run, "--steps", "9"),
+            *("--config", "nano", "--batch-tokens", "128", "--sequence-length", "64", "--sample-tokens", "0"),
+            *("--eval-tokens", "64", "--peak-flops", "1e9", *options),
+            **variables,
+        )
+
+    def checkpoints() -> list[str]:
+        return sorted(path.name for path in (tmp_path / "disturbed" / "checkpoints").iterdir())
+
+    assert pretrain("straight")[0] == 0
+    status, said = pretrain("disturbed", INTERRUPTED="3 1")
+    assert status == 1
+    assert [line for line in said if ": interrupted" in line] == [
+        f"{tmp_path / 'disturbed'}: interrupted, and saved after step 3; the same call goes on from there",
+        "bpe: interrupted",
+    ]
+    assert checkpoints()[-1] == "step-000003"
+
+    status, said = pretrain("disturbed", "--checkpoint-every", "1e-9", "--keep-checkpoints", "1", KILLED="6 1")
+    assert status == 1
+    assert {line for line in said if line.startswith("bpe: ")} <= {  # torchrun may end the other before it has told
+        "bpe: another of the 2 processes has gone, or kept the rest waiting"
+    }
+    assert checkpoints() == ["step-000005"]
+
+    assert pretrain("disturbed")[0] == 0
+    records = [read_metrics(tmp_path / run / "metrics.jsonl") for run in ("straight", "disturbed")]
+    straight, disturbed = ([(each["step"], each["loss"]) for each in of if each["kind"] == "step"] for of in records)
+    assert len(straight) == 9
+    assert disturbed == straight
+    weights = [(tmp_path / run / "model.safetensors").read_bytes() for run in ("straight", "disturbed")]
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize(("rank", "said"), [(None, "\nbpe: interrupted\n"), ("0", "\nbpe: interrupted\n"), ("1", "\n")])
+def test_of_several_processes_that_are_interrupted_one_tells(
+    rank: str | None, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(path: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bpe.locate.locate", interrupted)
+    monkeypatch.delenv("RANK", raising=False)
+    if rank is not None:
+        monkeypatch.setenv("RANK", rank)
+    with pytest.raises(SystemExit) as raised:
+        cli(["info", "nowhere"])
+    assert (raised.value.code, capsys.readouterr().err) == (130, said)
