@@ -7,7 +7,7 @@ was learned beside the model's own weights (see `model.lora`).
 from __future__ import annotations
 
 import dataclasses
-import hashlib
+import functools
 import math
 import os
 import sys
@@ -27,7 +27,7 @@ from bpe.locate import locate
 from model.checkpoint import WRITTEN, format_of, open_checkpoint
 from model.checkpoint.adapter import CONFIG as ADAPTER
 from model.checkpoint.adapter import write_adapter
-from model.checkpoint.assemble import assemble
+from model.checkpoint.assemble import assemble, fingerprint
 from model.checkpoint.companions import read_tokenizer
 from model.checkpoint.huggingface import CONFIG, config_json
 from model.checkpoint.native import PARAMS
@@ -37,12 +37,12 @@ from model.dialogs import (
     PathLike,
     Rows,
     batch_of,
-    fingerprint,
     in_rows,
     read_dialogs,
     read_pairs,
     texts_of,
 )
+from model.dialogs import fingerprint as fingerprint_of
 from model.generate import generate_ids
 from model.lora import LoraConfig, adapter_of, add_lora, merge_lora
 from model.loss import CHUNK_LOGITS, IGNORED, Batch, Evaluation, cross_entropy_sum
@@ -163,20 +163,17 @@ class _Base:
             add_lora(model, self.config.lora, torch.Generator().manual_seed(seed))
         return model
 
+    @functools.cached_property
     def fingerprint(self) -> str:
-        """A number that tells the weights, in hexadecimal."""
-        digest = hashlib.sha256()
-        for name, tensor in assemble(self.checkpoint, torch.float32, torch.device("cpu")).state_dict().items():
-            digest.update(name.encode())
-            digest.update(tensor.detach().contiguous().view(torch.uint8).numpy().data)
-        return digest.hexdigest()[:16]
+        """What tells the weights from others."""
+        return fingerprint(self.checkpoint)
 
     def save(self, directory: Path, model: Transformer) -> None:
         """Leave what was learned, and nothing that would make an earlier result of it."""
         for name in (ADAPTER, PARAMS, CONFIG):
             (directory / name).unlink(missing_ok=True)
         if self.config.lora is not None and self.keeps_adapter:
-            write_adapter(directory, self.checkpoint, self.name, self.config.lora, adapter_of(model))
+            write_adapter(directory, self.checkpoint, self.name, self.config.lora, adapter_of(model), self.fingerprint)
             return
         merge_lora(model)
         weights = {name: tensor.detach() for name, tensor in model.state_dict().items()}
@@ -209,7 +206,7 @@ class _Examples(Generic[Example]):
         rows = in_rows(range(len(held_out)), [len(example) for example in held_out], length)
         self._rows_at_a_time = (settings.micro_batch_tokens or settings.batch_tokens) // length
         self.held_out_rows = self._parts(rows)
-        self._weights = base.fingerprint()
+        self._weights = base.fingerprint[:16]
         self.told = [f"{self._counted(train)} to train on; {self._counted(held_out)} held out"]
         if cut := [example.place for example in (*train, *held_out) if not example.whole]:
             more = f" and {len(cut) - 1} more" if len(cut) > 1 else ""
@@ -238,7 +235,7 @@ class _Examples(Generic[Example]):
     def settings(self) -> dict[str, Any]:
         config = self.base.config
         return {
-            "data": f"{fingerprint(self.train)} {fingerprint(self.held_out)}",
+            "data": f"{fingerprint_of(self.train)} {fingerprint_of(self.held_out)}",
             "weights": self._weights,
             "model": self.base.checkpoint.config.to_params(),
             "lora": {} if config.lora is None else {**asdict(config.lora), "targets": [*config.lora.targets]},

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,15 +21,16 @@ from torch import Tensor
 from bpe.errors import InputError
 from bpe.files import write_json
 from bpe.formats import TOKENIZER_FILES
-from model.checkpoint.assemble import DTYPES, Checkpoint, expected_shapes, read_json
+from model.checkpoint.assemble import DTYPES, Checkpoint, Fingerprint, expected_shapes, read_json
 from model.checkpoint.companions import complete_for_transformers, read_companions, write_companions
 from model.checkpoint.huggingface import halved, interleaved, is_rotated, metas_name, their_name
-from model.checkpoint.tensor_files import read_dtypes, read_tensors, write_tensors
+from model.checkpoint.tensor_files import read_dtypes, read_notes, read_tensors, write_tensors
 from model.lora import TARGETS, Adapter, LoraConfig, merged
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 DESCRIPTION = f"{CONFIG} with {WEIGHTS}"
 BASE = "base_model_name_or_path"
+_LEARNED_ON = "base_weights_sha256"
 _PREFIX = "base_model.model."
 
 # What does not change what the matrices in the file say: which they are stands there, too.
@@ -55,17 +57,27 @@ def open_checkpoint(path: Path) -> Checkpoint:
     directory goes before that of the base.
 
     Raises InputError where the base is not found, the adapter is none of LoRA or belongs to another model, or it says
-    something that is not computed.
+    something that is not computed. Where the file tells the weights that it was learned on, as those of `write_adapter`
+    do, reading others of the same shape is warned of; the same weights quantized are others, too.
     """
     directory = path if path.is_dir() else path.parent
     rank, scale = _rank_and_scale(directory / CONFIG)
     base = _base(directory)
     matrices = _read(directory / WEIGHTS, base, rank)
+    learned_on = read_notes(directory / WEIGHTS).get(_LEARNED_ON)
 
     def tensors(dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
-        for name, tensor in base.tensors(dtype):
+        found = Fingerprint(base.config)
+        for name, tensor in base.tensors(torch.float32 if learned_on else dtype):
+            if learned_on:
+                found.add(name, tensor)
             pair = matrices.get(name.removesuffix(".weight"))
             yield name, tensor if pair is None else merged(tensor, *pair, scale, dtype)
+        if learned_on and found.hexdigest() != learned_on:
+            warnings.warn(
+                f"{directory}: learned on other weights than those of {base.source}; is it the right base?",
+                stacklevel=2,
+            )
 
     # What computes with weights as they are stored finds none: rows are of the base alone.
     own: dict[str, Any] = {"rows": None, "kinds": {}, "stored": "", "tensors": tensors}
@@ -75,10 +87,14 @@ def open_checkpoint(path: Path) -> Checkpoint:
     return dataclasses.replace(base, **own)
 
 
-def write_adapter(directory: Path, base: Checkpoint, base_name: str, config: LoraConfig, adapter: Adapter) -> None:
+def write_adapter(
+    directory: Path, base: Checkpoint, base_name: str, config: LoraConfig, adapter: Adapter, learned_on: str
+) -> None:
     """Write what `open_checkpoint` and PEFT read, and the tokenizer and chat template of the base beside it.
 
     base_name: a known name, or a path, by which the base is found again.
+    learned_on: the `fingerprint` of the base. It stands in the header of the weights, where PEFT passes it over; for a
+        key of adapter_config.json that it does not know, PEFT asks to be upgraded.
     """
     write_companions(base, directory)
     complete_for_transformers(base, directory)
@@ -89,7 +105,8 @@ def write_adapter(directory: Path, base: Checkpoint, base_name: str, config: Lor
         tensors[f"{theirs}.lora_A.weight"] = a
         tensors[f"{theirs}.lora_B.weight"] = halved(b, head_dim) if is_rotated(f"{name}.weight") else b
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
-    write_tensors({directory / WEIGHTS: shapes}, torch.float32, ((name, t.cpu()) for name, t in tensors.items()))
+    on_cpu = ((name, tensor.cpu()) for name, tensor in tensors.items())
+    write_tensors({directory / WEIGHTS: shapes}, torch.float32, on_cpu, {_LEARNED_ON: learned_on})
     alpha = config.scale * config.rank
     write_json(
         directory / CONFIG,

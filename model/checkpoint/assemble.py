@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -167,6 +168,31 @@ def checked_tensors(
         names = ", ".join(checkpoint.name_of(name) for name in [*missing][:3])
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise InputError(f"{source}: without {names}{more}; the file is incomplete, or of another model")
+
+
+class Fingerprint:
+    """A hash of a model's weights as float32, whatever format and order they come in; made while they pass by."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        self._digests = dict.fromkeys(expected_shapes(config), b"")
+
+    def add(self, name: str, tensor: Tensor) -> None:
+        """Take a tensor in; one that the model has not counts for nothing, nor does tied embeddings' second name."""
+        if name in self._digests:
+            numbers = tensor.detach().float().contiguous().flatten().view(torch.uint8).numpy().data
+            self._digests[name] = hashlib.sha256(numbers).digest()
+
+    def hexdigest(self) -> str:
+        """In hexadecimal, of all that were taken in."""
+        return hashlib.sha256(b"".join(self._digests.values())).hexdigest()
+
+
+def fingerprint(checkpoint: Checkpoint) -> str:
+    """The hash of a checkpoint's weights. Raises InputError as `checked_tensors` does."""
+    found = Fingerprint(checkpoint.config)
+    for name, tensor in checked_tensors(checkpoint, torch.float32):
+        found.add(name, tensor)
+    return found.hexdigest()
 
 
 def assemble(checkpoint: Checkpoint, dtype: torch.dtype | None, device: torch.device) -> Transformer:

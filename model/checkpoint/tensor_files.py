@@ -58,14 +58,26 @@ def read_tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
         raise _not_whole(path, error) from None
 
 
+def read_notes(path: Path) -> dict[str, str]:
+    """What the header of a file says beside its tensors."""
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise _not_whole(path, error) from None
+
+
 def _not_whole(path: Path, error: Exception) -> InputError:
     return InputError(f"{path}: not a whole safetensors file ({error}); it may be truncated, so fetch it again")
 
 
 def write_tensors(
-    files: Mapping[Path, Mapping[str, torch.Size]], dtype: torch.dtype, tensors: Iterable[tuple[str, Tensor]]
+    files: Mapping[Path, Mapping[str, torch.Size]],
+    dtype: torch.dtype,
+    tensors: Iterable[tuple[str, Tensor]],
+    notes: Mapping[str, str] | None = None,
 ) -> None:
-    """Write `tensors`, in any order, into the files that are to hold them; all in dtype.
+    """Write `tensors`, in any order, into the files that are to hold them; all in dtype. The headers have the `notes`.
 
     The files take their names when all of them are whole. No more than one tensor is held at a time.
     """
@@ -73,7 +85,7 @@ def write_tensors(
         places: dict[str, tuple[BinaryIO, int]] = {}
         for path, shapes in files.items():
             file: BinaryIO = stack.enter_context(open(stack.enter_context(replacing(path)), "wb"))
-            header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+            header: dict[str, Any] = {"__metadata__": {"format": "pt", **(notes or {})}}
             offsets, offset = {}, 0
             for name, shape in shapes.items():
                 size = shape.numel() * dtype.itemsize

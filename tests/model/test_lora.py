@@ -19,6 +19,7 @@ from bpe.errors import InputError
 from model import ModelConfig, Transformer, convert, load, save
 from model.checkpoint import adapter, format_of, open_checkpoint
 from model.checkpoint.adapter import write_adapter
+from model.checkpoint.assemble import fingerprint
 from model.lora import TARGETS, Adapter, LoraConfig, LoraLinear, adapter_of, add_lora, merge_lora, without_lora
 
 MakeModel = Callable[[ModelConfig], Transformer]
@@ -66,7 +67,8 @@ def saved(model: Transformer, base_directory: Path, config: LoraConfig) -> Path:
     directory = base_directory.parent / "adapter"
     directory.mkdir()
     matrices = learned(model, config)
-    write_adapter(directory, open_checkpoint(base_directory), str(base_directory), config, matrices)
+    checkpoint = open_checkpoint(base_directory)
+    write_adapter(directory, checkpoint, str(base_directory), config, matrices, fingerprint(checkpoint))
     return directory
 
 
@@ -279,6 +281,49 @@ def tiny_adapter(model: Transformer, tmp_path: Path) -> Path:
     Tokenizer("bytes", pat_str="llama3", mergeable_ranks=RANKS, special_tokens=SPECIAL).save(tokenizer)
     save(tmp_path / "base", model, tokenizer)
     return saved(model, tmp_path / "base", LoraConfig(4))
+
+
+@pytest.mark.filterwarnings("error:.*learned on")
+def test_other_weights_of_the_same_shape_than_those_that_an_adapter_was_learned_on_are_warned_of(
+    model: Transformer, tmp_path: Path
+) -> None:
+    directory = tiny_adapter(model, tmp_path)
+    expected = logits(load(directory)[0])
+    # The same weights in another format are the same: in another order, by other names, in one file with others.
+    for name in ("huggingface", "meta"):
+        convert(tmp_path / "base", tmp_path / name, name)
+        change(directory, base_model_name_or_path=str(tmp_path / name))
+        torch.testing.assert_close(logits(load(directory)[0]), expected)
+
+    other = load(tmp_path / "base")[0]
+    other.layers[1].ffn_norm.weight.data[3] *= 1.001
+    save(tmp_path / "other", other, tmp_path / "tokenizer.json")
+    change(directory, base_model_name_or_path=str(tmp_path / "other"))
+    for use in (lambda: load(directory), lambda: convert(directory, tmp_path / "merged")):
+        with pytest.warns(UserWarning, match="adapter: learned on other weights than those of .*other.*the right base"):
+            use()
+
+    # One that does not tell, as PEFT's, is taken as it is.
+    save_file(load_file(directory / adapter.WEIGHTS), directory / adapter.WEIGHTS)
+    load(directory)
+
+
+@pytest.mark.filterwarnings("error:.*learned on")
+def test_quantized_weights_are_told_from_others_whatever_dtype_they_are_read_in(
+    config: ModelConfig, make_model: MakeModel, tmp_path: Path
+) -> None:
+    model = make_model(dataclasses.replace(config, dim=64, hidden_dim=96))
+    Tokenizer("bytes", pat_str="llama3", mergeable_ranks=RANKS, special_tokens=SPECIAL).save(
+        tmp_path / "tokenizer.json"
+    )
+    save(tmp_path / "whole.gguf", model, tmp_path / "tokenizer.json")
+    convert(tmp_path / "whole.gguf", tmp_path / "base.gguf", quantize="q8_0")
+    directory = saved(model, tmp_path / "base.gguf", LoraConfig(4))
+    for dtype in (None, torch.float32, torch.float16):
+        load(directory, dtype)
+    change(directory, base_model_name_or_path=str(tmp_path / "whole.gguf"))
+    with pytest.warns(UserWarning, match="learned on other weights"):
+        load(directory)
 
 
 def test_an_adapter_of_another_model_or_a_damaged_one_is_refused(
