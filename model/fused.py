@@ -8,7 +8,8 @@ stay in the processor's cache.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -16,8 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from model import _core
 from model.cache import KVCache
-from model.transformer import Attention, Block, FeedForward, Place, RMSNorm, Transformer, rotate
+from model.transformer import Attention, Block, FeedForward, Place, RMSNorm, Transformer, attend, rotate
 
 _BLOCK = 1 << 16  # numbers of each matrix that are worked on at a time: 256 KiB
 
@@ -41,6 +43,18 @@ class FusedBlock(Block):
             return super().forward(x, place, cache)
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
         attention, ffn = self.attention, self.feed_forward
+        if dtype == x.dtype == torch.float32 and attention.attend is attend:
+            begins = place.begins
+            if (begins is None) == (place.visible is None):
+                result: Tensor = _Layer.apply(
+                    x,
+                    place.rotation,
+                    begins,
+                    attention.head_dim,
+                    self.ffn_norm.eps,
+                    *(self.get_parameter(name) for name in _WEIGHTS),
+                )  # type: ignore[no-untyped-call]
+                return result
         norm, wq, wk, wv = self.attention_norm, attention.wq, attention.wk, attention.wv
         projected = _Project.apply(  # type: ignore[no-untyped-call]
             x, norm.weight, wq.weight, wk.weight, wv.weight, place.rotation, norm.eps, dtype
@@ -49,7 +63,7 @@ class FusedBlock(Block):
         attended = attention.attend(queries, keys, values, place.visible)
         x = x + attention.wo(attended.transpose(1, 2).flatten(2))
         norm = self.ffn_norm
-        result: Tensor = _FeedForward.apply(  # type: ignore[no-untyped-call]
+        result = _FeedForward.apply(  # type: ignore[no-untyped-call]
             x, norm.weight, ffn.w1.weight, ffn.w2.weight, ffn.w3.weight, norm.eps, dtype
         )
         return result
@@ -83,6 +97,76 @@ def _has_hooks(module: nn.Module) -> bool:
     return bool(
         module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
     )
+
+
+# --- in float32: by kernels of our own ---
+
+_WEIGHTS = tuple(f"{name}.weight" for name in (
+    "attention_norm", "attention.wq", "attention.wk", "attention.wv", "attention.wo", "ffn_norm", "feed_forward.w1",
+    "feed_forward.w2", "feed_forward.w3"))  # fmt: skip
+
+
+def trainer() -> _core.Trainer:
+    """Kernels with as many threads as torch has now."""
+    return _trainer(torch.get_num_threads())
+
+
+@functools.lru_cache(maxsize=2)
+def _trainer(threads: int) -> _core.Trainer:
+    return _core.Trainer(threads)
+
+
+def arrays(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """Of float32 or int64 on the CPU, for the kernels: themselves, or copies of those that have gaps.
+
+    The kernels take them by DLPack. As NumPy's arrays, their memory could not be freed any more, as FSDP does.
+    """
+    return [tensor.detach().contiguous() for tensor in tensors]
+
+
+class _Layer(torch.autograd.Function):
+    """A whole layer."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, rotation: Tensor, begins: Tensor | None, head_dim: int, eps: float, *weights: Tensor
+    ) -> Tensor:
+        """x [b, t, dim] -> [b, t, dim]; begins, integers [(b,) t], is the first token that each looks at."""
+        batch, time, dim = x.shape
+        queries, keys, hidden = len(weights[1]), len(weights[2]), len(weights[6])
+        shape = _core.LayerShape(batch, time, dim, queries // head_dim, keys // head_dim, head_dim, hidden, eps)
+        if begins is not None:
+            begins = begins.expand(batch, -1, time).contiguous()
+        rotation = torch.view_as_real(rotation)
+        sizes = (1, queries, keys, keys, queries, dim, 1, hidden, hidden)
+        states = [torch.empty(batch * time, size) for size in sizes]
+        result = torch.empty_like(x, memory_format=torch.contiguous_format)
+        _run(trainer().forward, shape, weights, rotation, begins, x, arrays(states), result)
+        ctx.shape = shape
+        ctx.save_for_backward(x, rotation, begins, *weights, *states)
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
+        x, rotation, begins, *others = ctx.saved_tensors
+        weights, states = others[: len(_WEIGHTS)], others[len(_WEIGHTS) :]
+        x_slope = torch.empty_like(x, memory_format=torch.contiguous_format)
+        slopes = [torch.empty_like(weight) for weight in weights]
+        ends = (arrays(states), *arrays((slope, x_slope)), arrays(slopes))
+        _run(trainer().backward, ctx.shape, weights, rotation, begins, x, *ends)
+        return x_slope, None, None, None, None, *slopes
+
+
+def _run(
+    function: Callable[..., None], shape: Any, weights: Sequence[Tensor], rotation: Tensor, begins: Tensor | None,
+    x: Tensor, *others: Any,
+) -> None:  # fmt: skip
+    angles, given = arrays((rotation, x))
+    function(shape, arrays(weights), angles, begins, given, *others)
+
+
+# --- in other types: between torch's products ---
 
 
 class _Project(torch.autograd.Function):

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-from model.fused import is_plain_linear
+from model.fused import arrays, is_plain_linear, trainer
 from model.transformer import Transformer
 
 IGNORED = -100  # as a target: no loss here
@@ -67,9 +67,15 @@ class _HeadLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, chunk: int) -> Tensor:
         """hidden [n, dim], in whose dtype the products are made; weight [vocabulary, dim]; targets [n]."""
-        head = weight.detach().to(hidden.dtype)
         learns = weight.requires_grad
-        hidden_grad, weight_grad = torch.empty_like(hidden), torch.zeros_like(weight) if learns else None
+        hidden_grad = torch.empty_like(hidden, memory_format=torch.contiguous_format)
+        weight_grad = torch.zeros_like(weight, memory_format=torch.contiguous_format) if learns else None
+        if hidden.dtype == weight.dtype == torch.float32 and hidden.device.type == "cpu":
+            given, matrix, ids, made = arrays((hidden, weight, targets, hidden_grad))
+            found = trainer().loss(given, matrix, ids, chunk * len(weight), made, weight_grad)
+            ctx.save_for_backward(hidden_grad, weight_grad)
+            return hidden.new_tensor(found)
+        head = weight.detach().to(hidden.dtype)
         total = hidden.new_zeros((), dtype=_wide(hidden))
         for start in range(0, len(hidden), chunk):
             some = slice(start, start + chunk)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -126,13 +126,27 @@ class Transformer(nn.Module):
                 nn.init.normal_(parameter, std=std, generator=generator)
 
 
-class Place(NamedTuple):
+@dataclass(frozen=True)
+class Place:
     """Where the tokens of a forward pass stand: the same for all layers."""
 
     rotation: Tensor
     """complex64 [t, d / 2] or [b, t, d / 2], cos + i sin of the angles at their positions."""
     visible: Tensor | None
     """bool, [t, s] or [b, 1, t, s]: which of the s slots each of them looks at; None for all up to its own."""
+
+    @functools.cached_property
+    def begins(self) -> Tensor | None:
+        """The first slot that each of them looks at: integers of the shape of `visible` without s.
+
+        None where `visible` is, or where some does not look at all from there up to its own.
+        """
+        if self.visible is None:
+            return None
+        count, end = self.visible.shape[-2:]
+        begins = self.visible.to(torch.uint8).argmax(-1)
+        own = torch.arange(end - count, end, device=begins.device)
+        return begins if torch.equal(self.visible.sum(-1), own - begins + 1) else None
 
 
 class Block(nn.Module):

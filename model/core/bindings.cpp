@@ -2,14 +2,20 @@
 
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/array.h>
 #include <nanobind/stl/map.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
+#include <array>
+#include <optional>
 #include <stdexcept>
 
 #include "decoder.hpp"
+#include "trainer.hpp"
 
 namespace nb = nanobind;
 
@@ -105,6 +111,60 @@ class LoneMatrix {
     Matrix matrix_;
 };
 
+// --- training ---
+
+template <class T>
+using Numbers = nb::ndarray<T, nb::c_contig, nb::device::cpu>;
+using Given = Numbers<const float>;
+using Made = Numbers<float>;
+
+template <class Array>
+auto sized(const Array& array, std::size_t size, const char* name) {
+    if (array.size() != size) {
+        throw std::invalid_argument(std::string(name) + " of " + std::to_string(array.size()) + " numbers, expected " +
+                                    std::to_string(size));
+    }
+    return array.data();
+}
+
+// As in a checkpoint: attention_norm, wq, wk, wv, wo, ffn_norm, w1, w2, w3.
+template <class T>
+LayerWeights<T> weights_of(const std::array<Numbers<T>, 9>& all, const LayerShape& shape) {
+    const std::size_t in_queries = shape.dim * shape.queries(), in_keys = shape.dim * shape.keys();
+    const std::size_t in_hidden = shape.dim * shape.hidden;
+    const std::size_t sizes[] = {shape.dim, in_queries, in_keys,   in_keys,  in_queries,
+                                 shape.dim, in_hidden,  in_hidden, in_hidden};
+    T* numbers[9];
+    for (std::size_t i = 0; i < 9; ++i) numbers[i] = sized(all[i], sizes[i], "a weight");
+    return {numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5], numbers[6], numbers[7], numbers[8]};
+}
+
+// As in LayerStates.
+template <class T>
+LayerStates<T> states_of(const std::array<Numbers<T>, 9>& all, const LayerShape& shape) {
+    const std::size_t sizes[] = {1, shape.queries(), shape.keys(), shape.keys(), shape.queries(), shape.dim,
+                                 1, shape.hidden,    shape.hidden};
+    T* numbers[9];
+    for (std::size_t i = 0; i < 9; ++i) numbers[i] = sized(all[i], shape.tokens() * sizes[i], "a state");
+    return {numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5], numbers[6], numbers[7], numbers[8]};
+}
+
+Places places_of(const Given& rotation, const std::optional<Numbers<const std::int64_t>>& begins,
+                 const LayerShape& shape) {
+    const std::size_t rotations = rotation.size() / shape.head_dim;
+    if (rotation.size() % shape.head_dim || (rotations != shape.time && rotations != shape.tokens())) {
+        throw std::invalid_argument("rotations are those of a row, or of all tokens");
+    }
+    if (!begins) return {rotation.data(), rotations, nullptr};
+    const std::int64_t* own = sized(*begins, shape.tokens(), "begins");
+    for (std::size_t i = 0; i < shape.tokens(); ++i) {
+        if (own[i] < 0 || own[i] > static_cast<std::int64_t>(i % shape.time)) {
+            throw std::invalid_argument("a token looks at itself, and at none before its row");
+        }
+    }
+    return {rotation.data(), rotations, own};
+}
+
 std::vector<std::size_t> filled_of(const Cache& cache, const std::vector<std::size_t>& filled) {
     if (filled.size() != cache.texts()) throw std::invalid_argument("not as many lengths as texts");
     return filled;
@@ -158,6 +218,102 @@ NB_MODULE(_core, m) {
                 self.select(texts, kept);
             },
             nb::arg("texts"), nb::arg("filled"));
+
+    nb::class_<LayerShape>(m, "LayerShape")
+        .def(
+            "__init__",
+            [](LayerShape* self, std::size_t batch, std::size_t time, std::size_t dim, std::size_t heads,
+               std::size_t kv_heads, std::size_t head_dim, std::size_t hidden, float epsilon) {
+                if (!batch || !time || !dim || !heads || !kv_heads || !head_dim || !hidden || heads % kv_heads ||
+                    head_dim % 2) {
+                    throw std::invalid_argument("the numbers of the shape do not fit each other");
+                }
+                new (self) LayerShape{batch, time, dim, heads, kv_heads, head_dim, hidden, epsilon};
+            },
+            nb::arg("batch"), nb::arg("time"), nb::arg("dim"), nb::arg("heads"), nb::arg("kv_heads"),
+            nb::arg("head_dim"), nb::arg("hidden"), nb::arg("epsilon"));
+
+    nb::class_<Trainer>(m, "Trainer")
+        .def(
+            "__init__",
+            [](Trainer* self, std::size_t threads, const std::string& kernel) {
+                new (self) Trainer(threads, kernel_named(kernel));
+            },
+            nb::arg("threads") = 1, nb::arg("kernel") = "")
+        .def_prop_ro("threads", &Trainer::threads)
+        .def_prop_ro("bytes", &Trainer::bytes)
+        .def(
+            "forward",
+            [](Trainer& self, const LayerShape& shape, const std::array<Given, 9>& weights, const Given& rotation,
+               const std::optional<Numbers<const std::int64_t>>& begins, const Given& x,
+               const std::array<Made, 9>& states, const Made& results) {
+                const auto own = weights_of(weights, shape);
+                const Places places = places_of(rotation, begins, shape);
+                const auto made = states_of(states, shape);
+                const float* given = sized(x, shape.tokens() * shape.dim, "x");
+                float* to = sized(results, shape.tokens() * shape.dim, "results");
+                const nb::gil_scoped_release released;
+                self.forward(shape, own, places, given, made, to);
+            },
+            nb::arg("shape"), nb::arg("weights"), nb::arg("rotation"), nb::arg("begins").none(), nb::arg("x"),
+            nb::arg("states"), nb::arg("results"))
+        .def(
+            "backward",
+            [](Trainer& self, const LayerShape& shape, const std::array<Given, 9>& weights, const Given& rotation,
+               const std::optional<Numbers<const std::int64_t>>& begins, const Given& x,
+               const std::array<Given, 9>& states, const Given& slope, const Made& x_slope,
+               const std::array<Made, 9>& slopes) {
+                const auto own = weights_of(weights, shape);
+                const auto made = weights_of(slopes, shape);
+                const Places places = places_of(rotation, begins, shape);
+                const auto kept = states_of(states, shape);
+                const std::size_t size = shape.tokens() * shape.dim;
+                const float *input = sized(x, size, "x"), *given = sized(slope, size, "the slope");
+                float* to = sized(x_slope, size, "the slope of x");
+                const nb::gil_scoped_release released;
+                self.backward(shape, own, places, input, kept, given, to, made);
+            },
+            nb::arg("shape"), nb::arg("weights"), nb::arg("rotation"), nb::arg("begins").none(), nb::arg("x"),
+            nb::arg("states"), nb::arg("slope"), nb::arg("x_slope"), nb::arg("slopes"))
+        .def(
+            "loss",
+            [](Trainer& self, Input<float, 2> hidden, Input<float, 2> head, Input<std::int64_t, 1> targets,
+               std::size_t logits, Output<float, 2> hidden_slope, std::optional<Output<float, 2>> head_slope) {
+                const std::size_t tokens = hidden.shape(0), dim = hidden.shape(1), vocabulary = head.shape(0);
+                if (!vocabulary || head.shape(1) != dim || targets.shape(0) != tokens ||
+                    hidden_slope.size() != hidden.size() || (head_slope && head_slope->size() != head.size())) {
+                    throw std::invalid_argument("arrays whose shapes do not fit each other");
+                }
+                for (std::size_t i = 0; i < tokens; ++i) {
+                    if (targets.data()[i] >= static_cast<std::int64_t>(vocabulary)) {
+                        throw std::invalid_argument("the target " + std::to_string(targets.data()[i]) + ", but there " +
+                                                    "are " + std::to_string(vocabulary) + " ids");
+                    }
+                }
+                float* head_to = head_slope ? head_slope->data() : nullptr;
+                const nb::gil_scoped_release released;
+                return self.loss(hidden.data(), head.data(), targets.data(), tokens, dim, vocabulary, logits,
+                                 hidden_slope.data(), head_to);
+            },
+            nb::arg("hidden"), nb::arg("head"), nb::arg("targets"), nb::arg("logits"), nb::arg("hidden_slope"),
+            nb::arg("head_slope").none())
+        .def(
+            "multiply",
+            [](Trainer& self, Input<float, 2> left, Input<float, 2> right, Output<float, 2> results,
+               bool left_transposed, bool right_transposed) {
+                const std::size_t rows = left.shape(left_transposed), inner = left.shape(!left_transposed);
+                const std::size_t columns = right.shape(!right_transposed);
+                if (!left.size() || !right.size() || right.shape(right_transposed) != inner ||
+                    results.shape(0) != rows || results.shape(1) != columns) {
+                    throw std::invalid_argument("matrices whose shapes do not fit each other");
+                }
+                const View first{left.data(), left.shape(1), 1}, second{right.data(), right.shape(1), 1};
+                const nb::gil_scoped_release released;
+                self.multiply(left_transposed ? first.transposed() : first,
+                              right_transposed ? second.transposed() : second, rows, inner, columns, results.data());
+            },
+            nb::arg("left"), nb::arg("right"), nb::arg("results"), nb::arg("left_transposed") = false,
+            nb::arg("right_transposed") = false);
 
     nb::class_<Decoder>(m, "Decoder")
         .def(

@@ -7,6 +7,7 @@
 #include <span>
 
 #include "formats.hpp"
+#include "training.hpp"
 
 namespace model {
 
@@ -58,6 +59,7 @@ struct Kernel {
     void (*gate)(const float* x, const float* y, float* results);
     // To 16 bits; size is a multiple of 16.
     void (*narrow)(const float* numbers, std::size_t size, Half* results);
+    Training training;
 };
 
 // What this machine's processor can run, the best first. The last is always "plain", in portable C++.

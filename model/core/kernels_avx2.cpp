@@ -2,6 +2,7 @@
 #include <immintrin.h>
 
 #include "kernels_with.hpp"
+#include "training_with.hpp"
 
 namespace model {
 namespace {
@@ -21,7 +22,9 @@ struct Avx2 {
     using F = Two<__m256>;
     using I = Two<__m256i>;
     static constexpr std::size_t kSums = 4;
+    static constexpr std::size_t kTileRows = 6, kTileWide = 1;
 
+    static void prefetch(const void* place) { _mm_prefetch(static_cast<const char*>(place), _MM_HINT_T0); }
     static F set(float number) { return {_mm256_set1_ps(number), _mm256_set1_ps(number)}; }
     static F load(const float* numbers) { return {_mm256_loadu_ps(numbers), _mm256_loadu_ps(numbers + 8)}; }
     static F load(const Half* numbers) { return {_mm256_cvtph_ps(some(numbers)), _mm256_cvtph_ps(some(numbers + 8))}; }
@@ -168,7 +171,7 @@ struct Integers<Avx2> {
 };
 
 const Kernel& avx2_kernel() {
-    static const Kernel kernel = kernel_with<Avx2>("avx2");
+    static const Kernel kernel = kernel_with<Avx2>("avx2", training_with<Avx2>());
     return kernel;
 }
 

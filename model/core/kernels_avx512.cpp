@@ -2,6 +2,7 @@
 #include <immintrin.h>
 
 #include "kernels_with.hpp"
+#include "training_with.hpp"
 
 namespace model {
 namespace {
@@ -10,7 +11,9 @@ struct Avx512 {
     using F = __m512;
     using I = __m512i;
     static constexpr std::size_t kSums = 16;
+    static constexpr std::size_t kTileRows = 12, kTileWide = 2;
 
+    static void prefetch(const void* place) { _mm_prefetch(static_cast<const char*>(place), _MM_HINT_T0); }
     static F set(float number) { return _mm512_set1_ps(number); }
     static F load(const float* numbers) { return _mm512_loadu_ps(numbers); }
     static F load(const Half* numbers) { return _mm512_cvtph_ps(sixteen(numbers)); }
@@ -74,7 +77,7 @@ struct Avx512 {
 }  // namespace
 
 const Kernel& avx512_kernel() {
-    static const Kernel kernel = kernel_with<Avx512>("avx512");
+    static const Kernel kernel = kernel_with<Avx512>("avx512", training_with<Avx512>());
     return kernel;
 }
 

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "kernels_with.hpp"
+#include "training_with.hpp"
 
 namespace model {
 namespace {
@@ -23,7 +24,9 @@ struct Plain {
     using F = Sixteen<float>;
     using I = Sixteen<std::int32_t>;
     static constexpr std::size_t kSums = 4;
+    static constexpr std::size_t kTileRows = 4, kTileWide = 1;
 
+    static void prefetch(const void*) {}
     static F set(float number) {
         F all;
         for (float& lane : all.lanes) lane = number;
@@ -137,7 +140,7 @@ struct Plain {
 }  // namespace
 
 const Kernel& plain_kernel() {
-    static const Kernel kernel = kernel_with<Plain>("plain");
+    static const Kernel kernel = kernel_with<Plain>("plain", training_with<Plain>());
     return kernel;
 }
 

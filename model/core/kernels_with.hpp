@@ -438,8 +438,8 @@ void narrow(const float* numbers, std::size_t size, Half* results) {
 // --- the table ---
 
 template <class V>
-Kernel kernel_with(const char* name) {
-    Kernel kernel{name, {}, {}, quantize<V>, normalise<V>, softmax<V>, gate<V>, narrow<V>};
+Kernel kernel_with(const char* name, const Training& training) {
+    Kernel kernel{name, {}, {}, quantize<V>, normalise<V>, softmax<V>, gate<V>, narrow<V>, training};
     const auto sizes = [&]<std::size_t... kPower>(std::index_sequence<kPower...>) {
         const auto set = [&](Kind kind, auto... products) {
             std::size_t power = 0;

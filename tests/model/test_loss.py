@@ -82,9 +82,10 @@ class LargestResult(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize("grad", [False, True])
-def test_no_more_logits_exist_at_a_time_than_asked(grad: bool, model: Transformer) -> None:
+@pytest.mark.parametrize(("grad", "dtype"), [(False, torch.float32), (True, torch.float64)])
+def test_no_more_logits_exist_at_a_time_than_asked(grad: bool, dtype: torch.dtype, model: Transformer) -> None:
     ids = torch.zeros(2, 25, dtype=torch.long)
+    model.to(dtype)
     hidden = model.hidden(ids)
     with torch.set_grad_enabled(grad), LargestResult() as largest:
         loss = cross_entropy_sum(model, hidden, ids, chunk_logits=259 * 40)
