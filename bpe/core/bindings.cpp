@@ -978,6 +978,7 @@ NB_MODULE(_core, m) {
             PyErr_SetString(nb::module_::import_("bpe.errors").attr("InputError").ptr(), error.what());
         }
     });
+    nb::set_leak_warnings(false);  // what lives until the interpreter ends is none
     m.doc() = "The hot core of bpe: splitting, encoding, counting and training.";
 
     m.def("kernels", &kernel_names, "The ways of scanning that this machine can run, the best first.");

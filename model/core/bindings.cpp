@@ -173,6 +173,7 @@ std::vector<std::size_t> filled_of(const Cache& cache, const std::vector<std::si
 }  // namespace
 
 NB_MODULE(_core, m) {
+    nb::set_leak_warnings(false);  // what lives until the interpreter ends is none
     m.doc() = "Native kernels for a Llama on a CPU. model.native is the interface.";
     m.def("kernels", kernel_names);
     m.attr("MOST_TOKENS") = Decoder::kMostTokens;
