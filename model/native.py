@@ -173,12 +173,16 @@ class NativeModel:
         """
         if ids.dim() != 2 or ids.shape[1] == 0:
             raise InputError(f"ids have the shape {list(ids.shape)}; expected [batch, time] with a time of at least 1")
-        batch, count = ids.shape
-        cache = self.new_cache(batch) if cache is None else cache
-        if cache.batch != batch:
+        batch = len(ids)
+        if cache is not None and cache.batch != batch:
             raise InputError(f"the cache holds {cache.batch} sequences and was given {batch}")
         if positions is not None and positions.shape != ids.shape:
             raise InputError(f"positions have the shape {list(positions.shape)}, ids {list(ids.shape)}")
+        with self._reading:
+            return self._forward(ids, self.new_cache(batch) if cache is None else cache, positions, last_only)
+
+    def _forward(self, ids: Tensor, cache: NativeCache, positions: Tensor | None, last_only: bool) -> Tensor:
+        batch, count = ids.shape
         # 1. Where each token stands, and which are tokens.
         first = torch.tensor(cache.filled)[:, None]
         if positions is None:
@@ -220,14 +224,13 @@ class NativeModel:
         for start in range(0, len(tokens), _core.MOST_TOKENS):
             some = slice(start, start + _core.MOST_TOKENS)
             asked = wanted[some].nonzero().flatten()
-            with self._reading:
-                self.core.forward(
-                    tokens[some].numpy(),
-                    cache.core,
-                    rotation.numpy(),
-                    asked.numpy(),
-                    logits[done : done + len(asked)].numpy(),
-                )
+            self.core.forward(
+                tokens[some].numpy(),
+                cache.core,
+                rotation.numpy(),
+                asked.numpy(),
+                logits[done : done + len(asked)].numpy(),
+            )
             done += len(asked)
 
     def new_cache(self, batch: int = 1, capacity: int = 0, dtype: torch.dtype = torch.float16) -> NativeCache:
@@ -250,7 +253,7 @@ _MODELS: weakref.WeakSet[NativeModel] = weakref.WeakSet()
 def _read_no_more() -> None:
     """Wait for models that other threads read with, and let these not begin anew.
 
-    A thread that comes back from C++ when the interpreter is gone aborts the process.
+    A thread that comes back from C++, be it ours or torch's, when the interpreter is gone aborts the process.
     """
     for model in list(_MODELS):
         model._reading.acquire(timeout=1)

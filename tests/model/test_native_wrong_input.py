@@ -121,11 +121,11 @@ model = quantize(Transformer(ModelConfig.preset("nano", vocab_size=512)), "q8_0"
 ids = torch.arange(100)[None]
 model(ids)
 if sys.argv[1] == "while reading":
-    begun = threading.Event()
+    begun, logits = threading.Event(), []  # kept, since torch cannot free a tensor in a thread when Python has ended
     def read():
         while True:
             begun.set()
-            model(ids)
+            logits.append(model(ids))
     threading.Thread(target=read, daemon=True).start()
     begun.wait()
 """
