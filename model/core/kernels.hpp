@@ -16,8 +16,7 @@ namespace model {
 struct Activations {
     std::int8_t bytes[2 * kTile];  // the integers, in the order that the kernel multiplies them
     float scale;
-    float sum;      // of all numbers
-    float sums[2];  // of each half
+    float sums[3];  // of all numbers, and of each half
 };
 
 // Vectors one after the other; of the two, those are filled that the weights need.

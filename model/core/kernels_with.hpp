@@ -51,28 +51,57 @@ typename V::F load_halves(const std::uint8_t* bytes) {
     return V::load(reinterpret_cast<const Half*>(bytes));
 }
 
+// What the integers of a part of a tile stand for. Without initial values: GCC copies them in pieces, and what is
+// stored in pieces is slow to load as a whole.
+template <class V>
+struct Scales {
+    typename V::F scale, offset;
+    std::size_t part, sum;  // which of the activations' sums is that of this part
+
+    void add(const typename V::I& dots, const Activations& x, typename V::F& total) const {
+        total = V::fma(V::mul(V::to_floats(dots), V::set(x.scale)), scale, total);
+        total = V::fma(offset, V::set(x.sums[sum]), total);
+    }
+};
+
 // How the integers of activations are kept and multiplied: as two signed bytes each, number = 256 * high + low, first
 // all high ones of a tile. A processor that multiplies otherwise has a specialization.
 template <class V>
 struct Integers {
     using I = typename V::I;
-    using Quad = I;
     struct Sum {
         I high = V::zeros(), low = V::zeros();
     };
-    static constexpr std::size_t kAtOnce = 1;  // vectors that are multiplied with a quad while it is at hand
+    static constexpr std::size_t kFactors = 1;   // in which a quad is multiplied
+    static constexpr std::size_t kAtOnce = 1;    // vectors that are multiplied with a factor while it is at hand
+    static constexpr std::size_t kUnpacked = 1;  // vectors whose sums have room while quads are unpacked
 
     static void keep(const I& sixteen, std::size_t half, std::int8_t* bytes) {
         const I high = V::template shift_right_signed<8>(V::add(sixteen, V::set_integers(128)));
         V::store_bytes(bytes + half * kLanes, high);
         V::store_bytes(bytes + kTile + half * kLanes, V::subtract(sixteen, V::template shift_left<8>(high)));
     }
-    static Quad quad(const I& bytes) { return bytes; }
-    static void add(Sum& sum, const Quad& quad, std::size_t number, const std::int8_t* bytes) {
-        sum.high = V::dot(sum.high, quad, bytes + 4 * number);
-        sum.low = V::dot(sum.low, quad, bytes + kTile + 4 * number);
+    template <std::size_t>
+    static I factor(const I& quad) {
+        return quad;
+    }
+    static void add(Sum& sum, const I& factor, std::size_t number, const std::int8_t* bytes) {
+        sum.high = V::dot(sum.high, factor, bytes + 4 * number);
+        sum.low = V::dot(sum.low, factor, bytes + kTile + 4 * number);
     }
     static I total(const Sum& sum) { return V::add(V::template shift_left<8>(sum.high), sum.low); }
+
+    // Adds to the sums of vectors, kAtOnce or fewer that are `step` apart, what a part of a tile makes.
+    template <std::size_t kVectors, std::size_t kParts>
+    static void add_part(const I* factors, const Scales<V>& scales, const Activations* x, std::size_t step,
+                         typename V::F* sums) {
+        constexpr std::size_t kCount = 8 / kParts;
+        Sum dots[kVectors];
+        for (std::size_t j = scales.part * kCount; j < (scales.part + 1) * kCount; ++j) {
+            unrolled<kVectors>([&](auto i) { add(dots[i], factors[j], j, x[i * step].bytes); });
+        }
+        unrolled<kVectors>([&](auto i) { scales.add(total(dots[i]), x[i * step], sums[i]); });
+    }
 };
 
 // What all have in common. kParts: how many scales the columns of a tile have.
@@ -178,38 +207,38 @@ void multiply_tiles(const std::uint8_t* group, const Vectors& vectors, float* re
                 group += Tile::kFormat.header;
             }
         }
-        constexpr std::size_t kParts = Tile::kParts, kQuads = 8 / kParts;
-        F scales[kParts], offsets[kParts];
-        unrolled<kParts>([&](auto part) { tile.scale(group, part, scales[part], offsets[part]); });
-        const auto add = [&](std::size_t part, std::size_t vector, const typename Integers<V>::Sum& dots) {
-            const Activations& x = vectors.activations[vector * tiles + number];
-            const F dot = V::to_floats(Integers<V>::total(dots));
-            sums[vector] = V::fma(V::mul(dot, V::set(x.scale)), scales[part], sums[vector]);
-            sums[vector] = V::fma(offsets[part], V::set(kParts == 1 ? x.sum : x.sums[part]), sums[vector]);
-        };
-        constexpr std::size_t kAtOnce = Integers<V>::kAtOnce;
-        if constexpr (kVectors * kParts <= kAtOnce) {  // each quad is multiplied with all when it is unpacked
+        constexpr std::size_t kParts = Tile::kParts, kQuads = 8 / kParts, kFactors = Integers<V>::kFactors;
+        Scales<V> scales[kParts];
+        unrolled<kParts>([&](auto part) {
+            tile.scale(group, part, scales[part].scale, scales[part].offset);
+            scales[part].part = part;
+            scales[part].sum = kParts == 1 ? 0 : 1 + part;
+        });
+        const Activations* x = vectors.activations + number;
+        if constexpr (kVectors <= Integers<V>::kUnpacked) {  // each quad is multiplied when it is unpacked
             typename Integers<V>::Sum dots[kParts][kVectors];
-            const Activations* x = vectors.activations + number;
             tile.unpack(group, [&](auto quad, const I& bytes) {
-                const auto unpacked = Integers<V>::quad(bytes);
-                unrolled<kVectors>(
-                    [&](auto i) { Integers<V>::add(dots[quad / kQuads][i], unpacked, quad, x[i * tiles].bytes); });
+                unrolled<kFactors>([&](auto j) {
+                    const I factor = Integers<V>::template factor<j>(bytes);
+                    unrolled<kVectors>([&](auto i) {
+                        Integers<V>::add(dots[quad / kQuads][i], factor, quad * kFactors + j, x[i * tiles].bytes);
+                    });
+                });
             });
-            unrolled<kParts>([&](auto part) { unrolled<kVectors>([&](auto i) { add(part, i, dots[part][i]); }); });
+            unrolled<kParts>([&](auto part) {
+                unrolled<kVectors>(
+                    [&](auto i) { scales[part].add(Integers<V>::total(dots[part][i]), x[i * tiles], sums[i]); });
+            });
         } else {
-            typename Integers<V>::Quad quads[8];
-            tile.unpack(group, [&](auto quad, const I& bytes) { quads[quad] = Integers<V>::quad(bytes); });
-            for (std::size_t part = 0; part < kParts; ++part) {
-                constexpr std::size_t kSome = kVectors < kAtOnce ? kVectors : kAtOnce;
+            I factors[8 * kFactors];
+            tile.unpack(group, [&](auto quad, const I& bytes) {
+                unrolled<kFactors>(
+                    [&](auto j) { factors[quad * kFactors + j] = Integers<V>::template factor<j>(bytes); });
+            });
+            constexpr std::size_t kSome = kVectors < Integers<V>::kAtOnce ? kVectors : Integers<V>::kAtOnce;
+            for (const Scales<V>& own : scales) {
                 for (std::size_t first = 0; first < kVectors; first += kSome) {
-                    const Activations* x = vectors.activations + first * tiles + number;
-                    typename Integers<V>::Sum dots[kSome];
-                    for (std::size_t quad = part * kQuads; quad < (part + 1) * kQuads; ++quad) {
-                        unrolled<kSome>(
-                            [&](auto i) { Integers<V>::add(dots[i], quads[quad], quad, x[i * tiles].bytes); });
-                    }
-                    unrolled<kSome>([&](auto i) { add(part, first + i, dots[i]); });
+                    Integers<V>::template add_part<kSome, kParts>(factors, own, x + first * tiles, tiles, sums + first);
                 }
             }
         }
@@ -419,13 +448,13 @@ void quantize(const float* numbers, std::size_t tiles, Activations* activations)
         // The inverse of a number as small as this is infinite; such vectors count as zeros.
         const auto inverse = V::set(largest > 1e-30f ? 1.0f / scale : 0.0f);
         activations->scale = scale;
-        activations->sum = 0;
+        activations->sums[0] = 0;
         for (std::size_t i = 0; i < 2; ++i) {
             const auto integers = V::to_integers(V::mul(halves[i], inverse));
             Integers<V>::keep(integers, i, activations->bytes);
             // The sum of what is multiplied, not of what it was made of, so that offsets and integers fit each other.
-            activations->sums[i] = V::sum(V::to_floats(integers)) * scale;
-            activations->sum += activations->sums[i];
+            activations->sums[1 + i] = V::sum(V::to_floats(integers)) * scale;
+            activations->sums[0] += activations->sums[1 + i];
         }
     }
 }
