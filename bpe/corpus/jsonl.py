@@ -11,6 +11,10 @@ from ..errors import InputError
 from .parts import Cleaner, Options, Part, State, Text, as_bytes
 from .streams import Stream
 
+# Lines that are looked at at once, in bytes. What is made of them on the way stays in the processor's cache: twice as
+# many take half as long again.
+_BLOCK = 1 << 18
+
 
 def json_parts(stream: Stream, options: Options, cleaner: Cleaner, state: State | None) -> Iterator[Part]:
     """The documents of the lines, as many as there are in a block."""
@@ -21,7 +25,7 @@ def json_parts(stream: Stream, options: Options, cleaner: Cleaner, state: State 
     rest = b""
     end = False
     while not end:
-        size = max(options.block, len(rest))
+        size = max(min(options.block, _BLOCK), len(rest))
         block = stream.read(size)
         end = len(block) < size
         block = rest + block
