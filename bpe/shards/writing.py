@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -40,9 +41,9 @@ from .work import STATE, GrowingShards, Work
 
 SAVE_EVERY = 5.0  # seconds: what an interruption may cost
 
-# Of text that is encoded at once, for each thread. Eight times as much took half as long again for all but encoding:
-# what is copied no longer fits into the processor's cache, and comes from fresh pages.
-_BATCH_BYTES = 1 << 19
+# Of text that a thread encodes at once. Eight times as much took half as long again for all but encoding: what is
+# copied no longer fits into the processor's cache, and comes from fresh pages.
+_BATCH_BYTES = 1 << 20
 
 _FIRST = np.zeros(1, np.int64)  # the row of the only document of a block
 
@@ -50,7 +51,7 @@ StrPath = str | os.PathLike[str]
 
 
 class ShardTokenizer(Protocol):
-    """What writing shards needs of a tokenizer."""
+    """What writing shards needs of a tokenizer. Several threads encode at once."""
 
     @property
     def n_vocab(self) -> int: ...
@@ -110,7 +111,7 @@ def write_shards(
             alone, so it stays on its side when others come and go. If that leaves a side empty, the document whose hash
             is nearest to it changes sides; a single document is cut near its end instead.
         threads: that encode. By default as many as there are processors.
-        batch_bytes: how much text is encoded at once, about.
+        batch_bytes: how much text a thread encodes at once, about.
         progress: called after each batch.
 
     Raises:
@@ -142,7 +143,8 @@ def write_shards(
             return Shards(directory)
         sources = corpus.listed()
         state = work.state
-        batch_bytes = batch_bytes or _BATCH_BYTES * (threads or os.cpu_count() or 1)
+        threads = threads or os.cpu_count() or 1
+        batch_bytes = batch_bytes or _BATCH_BYTES
         try:
             reader = corpus.reader(sources, state["position"] if state else None, batch_bytes)
         except InputError as error:
@@ -152,10 +154,10 @@ def write_shards(
         writer = _Writer(work, settings, [_describe(source) for source in sources], token_bytes)
 
         # 2. Encode and write batch after batch.
-        encode = tokenizer.encode_flat if threads is None else partial(tokenizer.encode_flat, num_threads=threads)
         try:
             if not writer.is_complete:
-                _write_all(reader, cast(_Encode, encode), writer, progress)
+                with closing(_encoded(reader, tokenizer, threads, batch_bytes)) as encoded:
+                    _write_all(encoded, reader.total, writer, progress)
                 writer.finish()
         except KeyboardInterrupt:
             writer.save_whole()
@@ -194,26 +196,63 @@ def _check_arguments(
         raise InputError(f"{tokenizer_file}: shards have a file of this name themselves; rename it")
 
 
-_Encode = Callable[[list[Text]], tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]]
-
-
-def _write_all(reader: Reader, encode: _Encode, writer: _Writer, progress: Callable[[Progress], None] | None) -> None:
-    """Encode batch after batch; meanwhile, another thread writes the one before."""
+def _write_all(
+    encoded: Iterable[tuple[Batch, list[Text], _Encoded]],
+    total: int | None,
+    writer: _Writer,
+    progress: Callable[[Progress], None] | None,
+) -> None:
+    """Write batch after batch in another thread, while the next ones are encoded."""
     documents, size = writer.documents, writer.size
     with ThreadPoolExecutor(1) as other_thread:
         written: Future[None] | None = None
-        for batch in reader:
-            texts = [text for text in batch.texts if len(text)]
-            ids, offsets = encode(texts)
+        for batch, texts, (ids, offsets) in encoded:
             if written is not None:
                 written.result()
             written = other_thread.submit(writer.add, batch, texts, ids, offsets)
             documents, size = documents + len(texts), size + batch.size
             if progress is not None:
-                progress(Progress(documents, size, batch.read, reader.total))
-            del batch, texts, ids, offsets  # so that no more than the two batches are in memory
+                progress(Progress(documents, size, batch.read, total))
+            del batch, texts, ids, offsets  # so that no more than is needed is in memory
         if written is not None:
             written.result()
+
+
+_Encoded = tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]
+
+
+def _encoded(
+    reader: Reader, tokenizer: ShardTokenizer, threads: int, batch_bytes: int
+) -> Generator[tuple[Batch, list[Text], _Encoded], None, None]:
+    """Each batch with its ids, in order.
+
+    Each of the threads encodes a batch of its own: if all shared one, at its end some would wait for the last. Only
+    what is much longer than a batch should be is shared, and then less is under way, for it is in memory meanwhile.
+    """
+    most = 2 * batch_bytes * (threads + 1)
+    under_way: deque[tuple[Batch, list[Text], Future[_Encoded]]] = deque()
+    pool = ThreadPoolExecutor(threads)
+    try:
+        for batch in reader:
+            texts = cast("list[bytes | str]", [text for text in batch.texts if len(text)])
+            shared_by = 1 if batch.size <= 2 * batch_bytes else threads
+            future = pool.submit(tokenizer.encode_flat, texts, num_threads=shared_by)
+            under_way.append((batch, cast("list[Text]", texts), future))
+            del batch, texts, future
+            # One more than there are threads, so that each finds the next one ready.
+            while len(under_way) > threads or sum(each.size for each, _, _ in under_way) > most:
+                yield _finished(under_way)
+        while under_way:
+            yield _finished(under_way)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _finished(
+    under_way: deque[tuple[Batch, list[Text], Future[_Encoded]]],
+) -> tuple[Batch, list[Text], _Encoded]:
+    batch, texts, future = under_way.popleft()
+    return batch, texts, future.result()
 
 
 class _Settings(NamedTuple):

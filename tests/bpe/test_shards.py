@@ -144,6 +144,23 @@ def test_much_text_is_encoded_in_batches(tmp_path: Path) -> None:
     assert shards.byte_count(TRAIN) == 10 << 20
 
 
+def test_a_thread_encodes_a_batch_of_its_own_and_all_share_a_long_document(tmp_path: Path) -> None:
+    calls: list[tuple[int, int | None]] = []
+
+    class Recording(ByteTokenizer):
+        def encode_flat(self, documents: list[bytes | str], *, num_threads: int | None = None) -> Any:
+            calls.append((sum(map(len, documents)), num_threads))
+            return super().encode_flat(documents)
+
+    (tmp_path / "tokenizer.json").write_text("{}")
+    documents = [bytes([65 + number]) * (5000 if number == 7 else 300) for number in range(20)]
+    shards = write_shards(documents, Recording(), tmp_path / "data", tokenizer_file=tmp_path / "tokenizer.json",
+                          held_out=0, threads=3, batch_bytes=1000)  # fmt: skip
+    assert {threads for size, threads in calls if size < 2000} == {1}
+    assert {threads for size, threads in calls if size >= 5000} == {3}
+    assert texts(shards, TRAIN) == documents
+
+
 @pytest.mark.parametrize("documents", [[], [b"", ""], [b"a"]])
 def test_too_little_text_is_refused(documents: list[bytes | str], write: Write) -> None:
     with pytest.raises(InputError, match=r"no document|too little"):

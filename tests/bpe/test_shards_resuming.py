@@ -207,7 +207,7 @@ def begin(directory: Path, documents: Any = DOCUMENTS, after: int = 50, **option
     file = directory / "tokenizer.json"
     file.write_text("{}")
     with pytest.raises(KeyboardInterrupt):
-        write_shards(documents, Encoding(after), directory / "data", tokenizer_file=file, batch_bytes=1,
+        write_shards(documents, Encoding(after), directory / "data", tokenizer_file=file, batch_bytes=1, threads=1,
                      **{**OPTIONS, **options})  # fmt: skip
 
 

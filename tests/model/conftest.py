@@ -43,7 +43,9 @@ class ByteTokenizer:
     def token_sizes(self) -> npt.NDArray[np.uint32]:
         return (np.arange(self.n_vocab) < 256).astype(np.uint32)
 
-    def encode_flat(self, documents: list[bytes | str]) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]:
+    def encode_flat(
+        self, documents: list[bytes | str], *, num_threads: int | None = None
+    ) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]:
         encoded = [document.encode() if isinstance(document, str) else document for document in documents]
         offsets = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
         return np.frombuffer(b"".join(encoded), np.uint8).astype(np.uint32), offsets
