@@ -298,6 +298,7 @@ void score_some(const T* keys, std::size_t head_dim, const float* queries, float
     }
     for (std::size_t i = 0; i < head_dim; ++i) {
         F key[kBlocks];
+        fetch_ahead<V, 1>(reinterpret_cast<const std::uint8_t*>(keys + i * kLanes));
         unrolled<kBlocks>([&](auto block) { key[block] = V::load(keys + (block * head_dim + i) * kLanes); });
         unrolled<kCount>([&](auto query) {
             const F number = V::set(queries[query * head_dim + i]);
@@ -349,6 +350,7 @@ void mix_some(const T* values, std::size_t positions, std::size_t width, const f
     }
     for (std::size_t position = 0; position < positions; ++position) {
         F value[kWidth];
+        fetch_ahead<V, 1>(reinterpret_cast<const std::uint8_t*>(values + position * width));
         unrolled<kWidth>([&](auto i) { value[i] = V::load(values + position * width + i * kLanes); });
         unrolled<kCount>([&](auto query) {
             const F weight = V::set(weights[query * stride + position]);
