@@ -11,6 +11,8 @@ import atexit
 import threading
 import weakref
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -43,7 +45,7 @@ class NativeCache:
             raise InputError(f"a cache of {dtype}; there are those of {', '.join(map(str, CACHES))}")
         kind = str(dtype).removeprefix("torch.")
         self.core = _core.Cache(kind, config.n_layers, config.n_kv_heads, config.head_dim, batch)
-        self._real = torch.zeros(batch, 0, dtype=torch.bool)  # which slots are tokens, not padding: [batch, length]
+        self._real = np.zeros((batch, 0), bool)  # which slots are tokens, not padding: [batch, length]
         self.filled = [0] * batch
         """How many tokens each text has."""
         self.reserve(capacity)
@@ -74,9 +76,9 @@ class NativeCache:
         if needed > self.capacity:
             self.core.reserve(max(needed, 2 * self.capacity if self.capacity else 0), self.filled)
 
-    def advance(self, real: Tensor) -> None:
+    def advance(self, real: npt.NDArray[np.bool_]) -> None:
         """Count the tokens that every layer has seen: bool [batch, count], False for padding."""
-        self._real = torch.cat((self._real, real), dim=1)
+        self._real = np.concatenate((self._real, real), axis=1)
         self.filled = [old + new for old, new in zip(self.filled, real.sum(1).tolist(), strict=True)]
 
     def truncate(self, length: int) -> None:
@@ -89,7 +91,7 @@ class NativeCache:
     def select(self, rows: Tensor) -> None:
         """Keep these sequences, in this order: int64 [new batch]; one that is named several times is copied."""
         self.core.select(rows.tolist(), self.filled)
-        self._real = self._real[rows]
+        self._real = self._real[rows.numpy()]
         self.filled = self._real.sum(1).tolist()
 
 
@@ -183,54 +185,56 @@ class NativeModel:
 
     def _forward(self, ids: Tensor, cache: NativeCache, positions: Tensor | None, last_only: bool) -> Tensor:
         batch, count = ids.shape
-        # 1. Where each token stands, and which are tokens.
-        first = torch.tensor(cache.filled)[:, None]
+        # 1. Where each token stands, and which are tokens. By NumPy, whose calls for a few numbers take less time.
+        first = np.array(cache.filled, np.int64)[:, None]
         if positions is None:
-            real = torch.ones(batch, count, dtype=torch.bool)
-            positions = first + torch.arange(count)
+            real = np.ones((batch, count), bool)
+            at = first + np.arange(count)
         else:
-            real = positions >= 0
-            following = first + real.cumsum(1) - 1
-            if not torch.equal(positions[real], following[real].to(positions.dtype)):
+            at = positions.numpy()
+            real = at >= 0
+            if not np.array_equal(at[real], (first + real.cumsum(1) - 1)[real]):
                 raise InputError("positions do not continue what the cache holds")
-        end = max(cache.filled) + count if positions is None else int(positions.max()) + 1
+        end = int(at.max()) + 1
         if end > self.config.max_seq_len:
             raise InputError(
                 f"{end} tokens, but the context of the model holds {self.config.max_seq_len}; shorten the input"
             )
-        if not 0 <= int(ids.min()) <= int(ids.max()) < self.config.vocab_size:
+        given = ids.numpy()
+        if not 0 <= given.min() <= given.max() < self.config.vocab_size:
             raise InputError(f"ids go from 0 to {self.config.vocab_size - 1}")
         cache.reserve(count)
         # 2. All tokens one after the other, text by text; padding is left out.
-        texts = torch.arange(batch)[:, None].expand(batch, count)
-        tokens = torch.stack((ids, texts, positions), dim=-1)[real]  # [tokens, 3]
-        given_out = real.clone()
+        texts = np.broadcast_to(np.arange(batch, dtype=np.int64)[:, None], real.shape)
+        tokens = np.stack((given, texts, at), axis=-1)[real]  # [tokens, 3]
+        given_out = real.copy()
         if last_only:
             given_out[:, :-1] = False
-        wanted = given_out[real]
         logits = torch.empty(batch, 1 if last_only else count, self.config.vocab_size)
         places = given_out[:, -1:] if last_only else given_out
-        found = logits if bool(places.all()) else torch.empty(int(places.sum()), self.config.vocab_size)
-        self._read(tokens, cache, end, wanted, found.view(-1, self.config.vocab_size))
+        found = logits if places.all() else torch.empty(int(places.sum()), self.config.vocab_size)
+        self._read(tokens, cache, end, given_out[real], found.numpy().reshape(-1, self.config.vocab_size))
         if found is not logits:
-            logits[places], logits[~places] = found, 0
+            chosen = torch.from_numpy(places)
+            logits[chosen], logits[~chosen] = found, 0
         cache.advance(real)
         return logits
 
-    def _read(self, tokens: Tensor, cache: NativeCache, end: int, wanted: Tensor, logits: Tensor) -> None:
+    def _read(
+        self,
+        tokens: npt.NDArray[np.int64],
+        cache: NativeCache,
+        end: int,
+        wanted: npt.NDArray[np.bool_],
+        logits: npt.NDArray[np.float32],
+    ) -> None:
         """Some tokens at a time; between two calls, Ctrl-C is heard."""
-        rotation = torch.view_as_real(rotary_table(self.config, max(end, 1), self.device)).flatten(1)
+        rotation = torch.view_as_real(rotary_table(self.config, max(end, 1), self.device)).flatten(1).numpy()
         done = 0
         for start in range(0, len(tokens), _core.MOST_TOKENS):
             some = slice(start, start + _core.MOST_TOKENS)
-            asked = wanted[some].nonzero().flatten()
-            self.core.forward(
-                tokens[some].numpy(),
-                cache.core,
-                rotation.numpy(),
-                asked.numpy(),
-                logits[done : done + len(asked)].numpy(),
-            )
+            asked = wanted[some].nonzero()[0]
+            self.core.forward(tokens[some], cache.core, rotation, asked, logits[done : done + len(asked)])
             done += len(asked)
 
     def new_cache(self, batch: int = 1, capacity: int = 0, dtype: torch.dtype = torch.float16) -> NativeCache:
