@@ -234,10 +234,10 @@ def _encoded(
     pool = ThreadPoolExecutor(threads)
     try:
         for batch in reader:
-            texts = cast("list[bytes | str]", [text for text in batch.texts if len(text)])
+            texts = [text for text in batch.texts if len(text)]
             shared_by = 1 if batch.size <= 2 * batch_bytes else threads
-            future = pool.submit(tokenizer.encode_flat, texts, num_threads=shared_by)
-            under_way.append((batch, cast("list[Text]", texts), future))
+            future = pool.submit(tokenizer.encode_flat, cast("list[bytes | str]", texts), num_threads=shared_by)
+            under_way.append((batch, texts, future))
             del batch, texts, future
             # One more than there are threads, so that each finds the next one ready.
             while len(under_way) > threads or sum(each.size for each, _, _ in under_way) > most:
