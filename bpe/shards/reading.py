@@ -25,10 +25,10 @@ class Shard(NamedTuple):
     ids: Ids
     offsets: npt.NDArray[np.int64]
     """[documents + 1]; document i is ``ids[offsets[i]:offsets[i + 1]]``."""
-    sha256: str
+    crc32: int
     """Of the file with the ids, as the index has it."""
     documents_name: str
-    documents_sha256: str
+    documents_crc32: int
 
 
 class Shards:
@@ -104,7 +104,8 @@ class Shards:
     def _open(self, shard: dict[str, Any]) -> Shard:
         ids = self._map(shard["file"], self.dtype, shard["tokens"])
         offsets = self._map(shard["documents_file"], np.dtype("<i8"), shard["documents"] + 1)
-        return Shard(shard["file"], ids, offsets, shard["sha256"], shard["documents_file"], shard["documents_sha256"])
+        sums = (_count(shard[key], below=1 << 32) for key in ("crc32", "documents_crc32"))
+        return Shard(shard["file"], ids, offsets, next(sums), shard["documents_file"], next(sums))
 
     def _map(self, name: str, dtype: np.dtype[Any], count: int) -> npt.NDArray[Any]:
         path = self.directory / name

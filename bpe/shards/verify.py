@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ..corpus import Source, Text
 from ..errors import InputError
-from .layout import SPLITS, sha256_of
+from .layout import SPLITS, crc32_of, sha256_of
 from .reading import Shard, Shards
 from .sources import Corpus, Tally, digests_of, sizes_of
 from .split import Split, places
@@ -66,10 +66,10 @@ def verify_shards(
         )
     listed = [shard for split in SPLITS for shard in shards.shards(split)]
     for shard in listed:
-        for name, expected in ((shard.name, shard.sha256), (shard.documents_name, shard.documents_sha256)):
-            if sha256_of(shards.directory / name) != expected:
+        for name, expected in ((shard.name, shard.crc32), (shard.documents_name, shard.documents_crc32)):
+            if crc32_of(shards.directory / name) != expected:
                 raise InputError(
-                    f"{shards.directory / name}: its SHA-256 is not the one in the index; it is damaged or was"
+                    f"{shards.directory / name}: its CRC-32 is not the one in the index; it is damaged or was"
                     " replaced, write the shards anew"
                 )
     shards.check()

@@ -5,7 +5,6 @@ All of it stands in a directory within that of the shards, which are left alone 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -22,11 +21,11 @@ import numpy as np
 from ..errors import InputError
 from ..files import write_json
 from .block import Block
-from .layout import FORMAT, INDEX, SHARD_FILE, TOKEN_BYTES, WORK, shard_files
+from .layout import FORMAT, INDEX, SHARD_FILE, TOKEN_BYTES, WORK, crc32, shard_files
 
 STATE = "state.json"
 FORMAT_OF_STATE = "bpe-llama unfinished token shards"
-VERSION = 1
+VERSION = 2
 WAITING = re.compile(r"waiting-\d+\.bin")  # a document whose split is not known yet
 
 
@@ -196,7 +195,7 @@ class GrowingShards:
 
 
 class _GrowingShard:
-    """Two files that grow, and hashes of them."""
+    """Two files that grow."""
 
     def __init__(
         self, path: Path, names: tuple[str, str], dtype: np.dtype[Any], state: Mapping[str, int] | None = None
@@ -204,8 +203,9 @@ class _GrowingShard:
         self._names = names
         self.tokens, self.documents, self._bytes = (state[k] for k in ("tokens", "documents", "bytes")) if state else (
             0, 0, 0)  # fmt: skip
-        self._ids = _GrowingFile(path / names[0], self.tokens * dtype.itemsize)
-        self._offsets = _GrowingFile(path / names[1], (self.documents + 1) * 8 if state else 0)
+        sums = (state["crc32"], state["documents_crc32"]) if state else (0, 0)
+        self._ids = _GrowingFile(path / names[0], self.tokens * dtype.itemsize, sums[0])
+        self._offsets = _GrowingFile(path / names[1], (self.documents + 1) * 8 if state else 0, sums[1])
         if not state:
             self._offsets.write(np.zeros(1, "<i8"))
 
@@ -224,20 +224,18 @@ class _GrowingShard:
         self.store()
         self._ids.flush()
         self._offsets.flush()
-        return {"tokens": self.tokens, "documents": self.documents, "bytes": self._bytes}
-
-    def finish(self) -> dict[str, Any]:
-        self.save()
-        self.abandon()
         return {
-            "file": self._names[0],
-            "documents_file": self._names[1],
             "tokens": self.tokens,
             "documents": self.documents,
             "bytes": self._bytes,
-            "sha256": self._ids.digest.hexdigest(),
-            "documents_sha256": self._offsets.digest.hexdigest(),
+            "crc32": self._ids.crc32,
+            "documents_crc32": self._offsets.crc32,
         }
+
+    def finish(self) -> dict[str, Any]:
+        state = self.save()
+        self.abandon()
+        return {"file": self._names[0], "documents_file": self._names[1], **state}
 
     def abandon(self) -> None:
         self._ids.close()
@@ -248,14 +246,14 @@ _STORED = 4 << 20  # bytes of a file that are put on disk at once
 
 
 class _GrowingFile:
-    """A file that is appended to, with its SHA-256. What is there beyond `size` is cut off.
+    """A file that is appended to, with its CRC-32. What is there beyond `size` is cut off.
 
     A thread beside puts on disk what is written, so that in the end there is little to wait for.
     """
 
-    def __init__(self, path: Path, size: int) -> None:
+    def __init__(self, path: Path, size: int, crc32: int) -> None:
         self._path = path
-        self.digest = hashlib.sha256()
+        self.crc32 = crc32
         self._thread = ThreadPoolExecutor(1)
         self._storing: list[Future[None]] = []
         self._new = 0  # bytes that it was not told of
@@ -264,12 +262,11 @@ class _GrowingFile:
         with self._named():
             self._file: BinaryIO = open(path, "r+b" if size else "wb")  # noqa: SIM115, it stays open
             self._file.truncate(size)
-            while size and (block := self._file.read(1 << 20)):
-                self.digest.update(block)
+            self._file.seek(size)
 
     def write(self, values: np.ndarray[Any, Any]) -> None:
         data = np.ascontiguousarray(values).view(np.uint8).data
-        self.digest.update(data)
+        self.crc32 = crc32(data, self.crc32)
         with self._named():
             self._file.write(data)
         self._new += len(data)

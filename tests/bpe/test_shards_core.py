@@ -84,7 +84,7 @@ def test_what_is_written_comes_to_the_disk_while_more_is_written(
     sizes: list[int] = []
     monkeypatch.setattr(os, "fsync", lambda descriptor: sizes.append(os.fstat(descriptor).st_size))
     monkeypatch.setattr(work, "_STORED", 100)
-    file = work._GrowingFile(tmp_path / "ids", 0)
+    file = work._GrowingFile(tmp_path / "ids", 0, 0)
     for number in range(41):
         file.write(np.full(13, number, np.uint8))
         file._thread.submit(int).result()  # so that the thread is at rest
@@ -101,7 +101,7 @@ def test_a_disk_that_fails_meanwhile_is_an_error_with_the_file(monkeypatch: pyte
 
     monkeypatch.setattr(os, "fsync", fail)
     monkeypatch.setattr(work, "_STORED", 1)
-    file = work._GrowingFile(tmp_path / "ids", 0)
+    file = work._GrowingFile(tmp_path / "ids", 0, 0)
     file.write(np.zeros(1, np.uint8))
     with pytest.raises(OSError, match=r"Input/output error: '.*ids'"):
         file.flush()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from plain_shards import ByteTokenizer
 
 from bpe.errors import InputError
 from bpe.shards import HELD_OUT, TRAIN, Corpus, Shards, export_shards, verify_shards, work, write_shards
-from bpe.shards.layout import sha256_of
+from bpe.shards.layout import crc32_of
 
 TEXTS = [f"document {number}: ünïcödé" for number in range(100)]
 LAYOUT = Path(work.__file__).with_name("LAYOUT.md")
@@ -44,7 +45,7 @@ def write(tmp_path: Path, source: Path) -> Write:
 
 
 def change(shards: Shards, name: str, at: int, value: int) -> None:
-    """Put another id into a shard, and its hash into the index: only the sources can tell now."""
+    """Put another id into a shard, and its CRC-32 into the index: only the sources can tell now."""
     path = shards.directory / name
     ids = np.fromfile(path, shards.dtype)
     ids[at] = value
@@ -54,7 +55,7 @@ def change(shards: Shards, name: str, at: int, value: int) -> None:
     for split in content["splits"].values():
         for shard in split["shards"]:
             if shard["file"] == name:
-                shard["sha256"] = sha256_of(path)
+                shard["crc32"] = crc32_of(path)
     index.write_text(json.dumps(content))
 
 
@@ -105,19 +106,32 @@ def test_a_border_between_documents_that_moved_is_found(write: Write) -> None:
     path.write_bytes(offsets.tobytes())
     index = shards.directory / "index.json"
     content = json.loads(index.read_text())
-    content["splits"]["train"]["shards"][0]["documents_sha256"] = sha256_of(path)
+    content["splits"]["train"]["shards"][0]["documents_crc32"] = crc32_of(path)
     index.write_text(json.dumps(content))
     with pytest.raises(InputError, match=r"train-00000\.bin: document 2, byte"):
         verify_shards(shards.directory, ByteTokenizer())
 
 
+def test_checksums_are_those_of_zlib(write: Write) -> None:
+    directory = write().directory
+    listed = [
+        shard
+        for split in json.loads((directory / "index.json").read_text())["splits"].values()
+        for shard in split["shards"]
+    ]
+    for shard in listed:
+        assert shard["crc32"] == zlib.crc32((directory / shard["file"]).read_bytes())
+        assert shard["documents_crc32"] == zlib.crc32((directory / shard["documents_file"]).read_bytes())
+    assert len(listed) > 1
+
+
 @pytest.mark.parametrize("name", ["train-00000.bin", "train-00000.docs", "held_out-00000.bin"])
-def test_a_file_of_another_hash_is_named(name: str, write: Write) -> None:
+def test_a_file_with_another_checksum_is_named(name: str, write: Write) -> None:
     shards = write()
     raw = bytearray((shards.directory / name).read_bytes())
     raw[2] ^= 1
     (shards.directory / name).write_bytes(raw)
-    with pytest.raises(InputError, match=rf"{re.escape(name)}: its SHA-256 is not the one in the index"):
+    with pytest.raises(InputError, match=rf"{re.escape(name)}: its CRC-32 is not the one in the index"):
         verify_shards(shards.directory, ByteTokenizer(), hashes_only=True)
 
 
