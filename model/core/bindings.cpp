@@ -80,10 +80,17 @@ class LoneMatrix {
         const std::size_t count = vectors.shape(0), columns = matrix_.columns();
         expect(vectors, count, columns);
         expect(results, count, matrix_.rows());
-        if (count > kMostVectors || !std::has_single_bit(count)) throw std::invalid_argument("1, 2, 4 or 8 vectors");
-        std::vector<Activations> activations(count * (columns / kTile));
-        if (matrix_.quantized()) kernel.quantize(vectors.data(), activations.size(), activations.data());
-        const Vectors all{vectors.data(), activations.data(), columns};
+        if (count > kernel.most_vectors || !std::has_single_bit(count)) {
+            throw std::invalid_argument("not a power of two, up to " + std::to_string(kernel.most_vectors));
+        }
+        const std::size_t tiles = columns / kTile;
+        std::vector<TileBytes> bytes(count * tiles * kernel.tile_bytes(count));
+        std::vector<TileScale> scales(count * tiles);
+        for (std::size_t i = 0; matrix_.quantized() && i < count; ++i) {
+            kernel.quantize(vectors.data() + i * columns, tiles, count, bytes.data() + i * kernel.tile_bytes(count),
+                            scales.data() + i);
+        }
+        const Vectors all{vectors.data(), bytes.data(), scales.data(), columns};
         const auto product = kernel.products[static_cast<std::size_t>(matrix_.kind())][std::bit_width(count) - 1];
         for (const Part& part : matrix_.parts()) {
             for (std::size_t group = part.first; group < part.end; ++group) {

@@ -15,6 +15,9 @@ namespace {
 // Queries of one key-value head that are looked at together.
 constexpr std::size_t kQueries = 16;
 
+// Groups of rows that vectors are multiplied with while they are in the nearest cache.
+constexpr std::size_t kGroups = 4;
+
 }  // namespace
 
 Decoder::Decoder(const Shape& shape, const std::map<std::string, Kind>& kinds, std::size_t threads,
@@ -87,7 +90,8 @@ Decoder::Decoder(const Shape& shape, const std::map<std::string, Kind>& kinds, s
     const std::size_t widest = std::max({shape.dim, queries, shape.hidden});
     const auto sized = [&](Buffer& buffer, std::size_t tokens) {
         buffer.numbers.resize(tokens * widest);
-        buffer.activations.resize(tokens * (widest / kTile));
+        buffer.bytes.resize(tokens * (widest / kTile) * kernel.tile_bytes(tokens));
+        buffer.scales.resize(tokens * (widest / kTile));
     };
     stream_.resize(kMostTokens * shape.dim);
     queries_.resize(kMostTokens * queries);
@@ -203,6 +207,11 @@ struct Decoder::Step {
         }
     }
 
+    // Vectors that are multiplied at once: of those from `first` on, as many as there is a kernel for.
+    std::size_t some_of(std::size_t count, std::size_t first) const {
+        return std::bit_floor(std::min(kernel.most_vectors, count - first));
+    }
+
     // Calls fill(token, numbers) for vectors of so many columns, in the form that `for_weights` wants. One token's is
     // made by each thread for itself: to make it takes less time than to wait for another thread.
     template <class Fill>
@@ -213,14 +222,21 @@ struct Decoder::Step {
             std::any_of(for_weights.begin(), for_weights.end(), [](auto m) { return m->quantized(); });
         const bool alone = count == 1;
         Buffer& buffer = alone ? model.own_[thread] : model.shared_;
-        for (std::size_t i = alone ? 0 : thread; i < count; i += alone ? 1 : threads) {
-            float* numbers = buffer.numbers.data() + i * columns;
-            fill(i, numbers);
-            const std::size_t tiles = columns / kTile;
-            if (quantized) kernel.quantize(numbers, tiles, buffer.activations.data() + i * tiles);
+        const std::size_t tiles = columns / kTile;
+        for (std::size_t first = 0, some; first < count; first += some) {
+            some = some_of(count, first);
+            TileBytes* const bytes = buffer.bytes.data() + kernel.tile_bytes(kMostVectors) * first * tiles;
+            for (std::size_t i = alone ? 0 : thread; i < some; i += alone ? 1 : threads) {
+                float* numbers = buffer.numbers.data() + (first + i) * columns;
+                fill(first + i, numbers);
+                if (quantized) {
+                    kernel.quantize(numbers, tiles, some, bytes + i * kernel.tile_bytes(some),
+                                    buffer.scales.data() + first * tiles + i);
+                }
+            }
         }
         if (!alone) pool.barrier();
-        return {buffer.numbers.data(), buffer.activations.data(), columns};
+        return {buffer.numbers.data(), buffer.bytes.data(), buffer.scales.data(), columns};
     }
 
     // Multiplies this thread's rows of matrices with vectors; calls done(vector, first row, rows, results) with the
@@ -232,23 +248,27 @@ struct Decoder::Step {
         const std::size_t tiles = all.columns / kTile;
         for (std::size_t number = thread; number < matrix.parts().size(); number += threads) {
             const Part& part = matrix.parts()[number];
-            for (std::size_t group = part.first; group < part.end; ++group) {
-                const std::size_t rows = std::min(kLanes, matrix.rows() - group * kLanes);
+            for (std::size_t begin = part.first, end; begin < part.end; begin = end) {
+                end = std::min(begin + kGroups, part.end);
                 for (std::size_t first = 0, some; first < count; first += some) {
-                    const std::size_t power = std::bit_width(std::min(kMostVectors, count - first)) - 1;
-                    some = std::size_t{1} << power;
-                    const Vectors these{all.numbers + first * all.columns, all.activations + first * tiles,
-                                        all.columns};
-                    float results[kCount][kMostVectors * kLanes];
-                    for (std::size_t i = 0; i < kCount; ++i) {
-                        const Matrix& own = *matrices[i];
-                        const std::uint8_t* data = own.parts()[number].data + (group - part.first) * own.stride();
-                        kernel.products[static_cast<std::size_t>(own.kind())][power](data, these, results[i]);
-                    }
-                    for (std::size_t i = 0; i < some; ++i) {
-                        std::array<float*, kCount> own;
-                        for (std::size_t j = 0; j < kCount; ++j) own[j] = results[j] + i * kLanes;
-                        done(first + i, group * kLanes, rows, own);
+                    some = some_of(count, first);
+                    const Vectors these{all.numbers + first * all.columns,
+                                        all.bytes + kernel.tile_bytes(kMostVectors) * first * tiles,
+                                        all.scales + first * tiles, all.columns};
+                    for (std::size_t group = begin; group < end; ++group) {
+                        const std::size_t rows = std::min(kLanes, matrix.rows() - group * kLanes);
+                        float results[kCount][kMostVectors * kLanes];
+                        for (std::size_t i = 0; i < kCount; ++i) {
+                            const Matrix& own = *matrices[i];
+                            const std::uint8_t* data = own.parts()[number].data + (group - part.first) * own.stride();
+                            const auto& products = kernel.products[static_cast<std::size_t>(own.kind())];
+                            products[std::countr_zero(some)](data, these, results[i]);
+                        }
+                        for (std::size_t i = 0; i < some; ++i) {
+                            std::array<float*, kCount> own;
+                            for (std::size_t j = 0; j < kCount; ++j) own[j] = results[j] + i * kLanes;
+                            done(first + i, group * kLanes, rows, own);
+                        }
                     }
                 }
             }

@@ -65,7 +65,8 @@ class Decoder {
     // A vector, or several, in both of the forms that weights may want.
     struct Buffer {
         std::vector<float> numbers;
-        std::vector<Activations> activations;
+        std::vector<TileBytes> bytes;
+        std::vector<TileScale> scales;
     };
     struct Step;
 

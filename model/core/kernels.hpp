@@ -13,24 +13,27 @@ namespace model {
 
 // Thirty-two numbers of a vector that quantized weights are multiplied with. number = scale * integer, of 16 bits: with
 // 8 bits alone logits of SmolLM2 are off by 3, so by 0.02.
-struct Activations {
+struct alignas(64) TileBytes {
     std::int8_t bytes[2 * kTile];  // the integers, in the order that the kernel multiplies them
+};
+struct TileScale {
     float scale;
     float sums[3];  // of all numbers, and of each half
 };
 
-// Vectors one after the other; of the two, those are filled that the weights need.
+// Some vectors; of the two, those are filled that the weights need.
 struct Vectors {
-    const float* numbers;
-    const Activations* activations;
+    const float* numbers;     // [vectors, columns]
+    const TileBytes* bytes;   // [tiles, vectors]
+    const TileScale* scales;  // [tiles, vectors]
     std::size_t columns;
 };
 
 // A product of sixteen rows and some vectors: to [vectors, 16].
 using Product = void (*)(const std::uint8_t* group, const Vectors& vectors, float* results);
 
-inline constexpr std::size_t kMostVectors = 8;  // at a time: a power of two
-inline constexpr std::size_t kVectorSizes = 4;  // 1, 2, 4, 8
+inline constexpr std::size_t kVectorSizes = 7;  // 1, 2, 4, 8, 16, 32, 64
+inline constexpr std::size_t kMostVectors = 64;
 
 enum class CacheKind : std::uint8_t { kF16, kBF16, kI8 };
 
@@ -47,9 +50,12 @@ struct AttentionKernel {
 
 struct Kernel {
     const char* name;
+    std::size_t most_vectors;  // that are multiplied at once
+    std::size_t split_from;    // so many vectors have numbers of 32 bits, and two TileBytes for each of theirs
     Product products[kKinds][kVectorSizes];
     AttentionKernel attention[3];  // by CacheKind
-    void (*quantize)(const float* numbers, std::size_t tiles, Activations* activations);
+    // One of `step` vectors that will be multiplied at once.
+    void (*quantize)(const float* numbers, std::size_t tiles, std::size_t step, TileBytes* bytes, TileScale* scales);
     // numbers / root mean square * weights
     void (*normalise)(const float* numbers, const float* weights, std::size_t size, float epsilon, float* results);
     // Replaces scores by exp(score - the largest), gives the largest and the sum; has room up to a multiple of 16.
@@ -59,6 +65,9 @@ struct Kernel {
     // To 16 bits; size is a multiple of 16.
     void (*narrow)(const float* numbers, std::size_t size, Half* results);
     Training training;
+
+    // How many TileBytes a tile of a vector has, where so many are multiplied at once.
+    std::size_t tile_bytes(std::size_t vectors) const { return vectors < split_from ? 1 : 2; }
 };
 
 // What this machine's processor can run, the best first. The last is always "plain", in portable C++.
@@ -67,5 +76,7 @@ std::span<const Kernel> kernels();
 const Kernel& plain_kernel();
 const Kernel& avx2_kernel();
 const Kernel& avx512_kernel();
+const Kernel& amx_kernel();
+bool can_amx();  // asks the system, where the processor can
 
 }  // namespace model

@@ -23,7 +23,7 @@ auto each(Operation operation, const Sixteen<T>& first, const Others&... others)
 struct Plain {
     using F = Sixteen<float>;
     using I = Sixteen<std::int32_t>;
-    static constexpr std::size_t kSums = 4;
+    static constexpr std::size_t kSums = 4, kQueries = 4;
     static constexpr std::size_t kTileRows = 4, kTileWide = 1;
 
     static void prefetch(const void*) {}

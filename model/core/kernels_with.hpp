@@ -59,7 +59,7 @@ struct Scales {
     typename V::F scale, offset;
     std::size_t part, sum;  // which of the activations' sums is that of this part
 
-    void add(const typename V::I& dots, const Activations& x, typename V::F& total) const {
+    void add(const typename V::I& dots, const TileScale& x, typename V::F& total) const {
         total = V::fma(V::mul(V::to_floats(dots), V::set(x.scale)), scale, total);
         total = V::fma(offset, V::set(x.sums[sum]), total);
     }
@@ -92,22 +92,23 @@ struct Integers {
     }
     static I total(const Sum& sum) { return V::add(V::template shift_left<8>(sum.high), sum.low); }
 
-    // Adds to the sums of vectors, kAtOnce or fewer that are `step` apart, what a part of a tile makes.
+    // Adds to the sums of vectors, kAtOnce or fewer, what a part of a tile makes.
     template <std::size_t kVectors, std::size_t kParts>
-    static void add_part(const I* factors, const Scales<V>& scales, const Activations* x, std::size_t step,
+    static void add_part(const I* factors, const Scales<V>& scales, const TileBytes* bytes, const TileScale* x,
                          typename V::F* sums) {
         constexpr std::size_t kCount = 8 / kParts;
         Sum dots[kVectors];
         for (std::size_t j = scales.part * kCount; j < (scales.part + 1) * kCount; ++j) {
-            unrolled<kVectors>([&](auto i) { add(dots[i], factors[j], j, x[i * step].bytes); });
+            unrolled<kVectors>([&](auto i) { add(dots[i], factors[j], j, bytes[i].bytes); });
         }
-        unrolled<kVectors>([&](auto i) { scales.add(total(dots[i]), x[i * step], sums[i]); });
+        unrolled<kVectors>([&](auto i) { scales.add(total(dots[i]), x[i], sums[i]); });
     }
 };
 
 // What all have in common. kParts: how many scales the columns of a tile have.
 template <Kind kind, std::size_t parts = 1>
 struct TileOf {
+    static constexpr Kind kKind = kind;
     static constexpr Format kFormat = format_of(kind);
     static constexpr std::size_t kParts = parts;
 };
@@ -215,31 +216,32 @@ void multiply_tiles(const std::uint8_t* group, const Vectors& vectors, float* re
             scales[part].part = part;
             scales[part].sum = kParts == 1 ? 0 : 1 + part;
         });
-        const Activations* x = vectors.activations + number;
+        const TileBytes* bytes = vectors.bytes + number * kVectors;
+        const TileScale* x = vectors.scales + number * kVectors;
         if constexpr (kVectors <= Integers<V>::kUnpacked) {  // each quad is multiplied when it is unpacked
             typename Integers<V>::Sum dots[kParts][kVectors];
-            tile.unpack(group, [&](auto quad, const I& bytes) {
+            tile.unpack(group, [&](auto number_of_quad, const I& quad) {
                 unrolled<kFactors>([&](auto j) {
-                    const I factor = Integers<V>::template factor<j>(bytes);
+                    const I factor = Integers<V>::template factor<j>(quad);
                     unrolled<kVectors>([&](auto i) {
-                        Integers<V>::add(dots[quad / kQuads][i], factor, quad * kFactors + j, x[i * tiles].bytes);
+                        Integers<V>::add(dots[number_of_quad / kQuads][i], factor, number_of_quad * kFactors + j,
+                                         bytes[i].bytes);
                     });
                 });
             });
             unrolled<kParts>([&](auto part) {
-                unrolled<kVectors>(
-                    [&](auto i) { scales[part].add(Integers<V>::total(dots[part][i]), x[i * tiles], sums[i]); });
+                unrolled<kVectors>([&](auto i) { scales[part].add(Integers<V>::total(dots[part][i]), x[i], sums[i]); });
             });
         } else {
             I factors[8 * kFactors];
-            tile.unpack(group, [&](auto quad, const I& bytes) {
+            tile.unpack(group, [&](auto number_of_quad, const I& quad) {
                 unrolled<kFactors>(
-                    [&](auto j) { factors[quad * kFactors + j] = Integers<V>::template factor<j>(bytes); });
+                    [&](auto j) { factors[number_of_quad * kFactors + j] = Integers<V>::template factor<j>(quad); });
             });
             constexpr std::size_t kSome = kVectors < Integers<V>::kAtOnce ? kVectors : Integers<V>::kAtOnce;
             for (const Scales<V>& own : scales) {
                 for (std::size_t first = 0; first < kVectors; first += kSome) {
-                    Integers<V>::template add_part<kSome, kParts>(factors, own, x + first * tiles, tiles, sums + first);
+                    Integers<V>::template add_part<kSome, kParts>(factors, own, bytes + first, x + first, sums + first);
                 }
             }
         }
@@ -299,7 +301,8 @@ void score_some(const T* keys, std::size_t head_dim, const float* queries, float
     }
     for (std::size_t i = 0; i < head_dim; ++i) {
         F key[kBlocks];
-        fetch_ahead<V, 1>(reinterpret_cast<const std::uint8_t*>(keys + i * kLanes));
+        constexpr std::size_t kStep = kBlocks * kLanes;  // of all numbers that are read here, as many each time
+        fetch_ahead<V, kStep * sizeof(T)>(reinterpret_cast<const std::uint8_t*>(keys + i * kStep));
         unrolled<kBlocks>([&](auto block) { key[block] = V::load(keys + (block * head_dim + i) * kLanes); });
         unrolled<kCount>([&](auto query) {
             const F number = V::set(queries[query * head_dim + i]);
@@ -332,7 +335,7 @@ constexpr std::size_t beside(std::size_t queries) {
 template <class V, class T>
 void score(const void* keys, std::size_t blocks, std::size_t head_dim, const float* queries, std::size_t count,
            float* scores, std::size_t stride) {
-    in_steps<4>(count, [&](auto some, std::size_t query) {
+    in_steps<V::kQueries>(count, [&](auto some, std::size_t query) {
         in_steps<beside<V>(some())>(blocks, [&](auto some_blocks, std::size_t block) {
             score_some<V, T, some(), some_blocks()>(static_cast<const T*>(keys) + block * head_dim * kLanes, head_dim,
                                                     queries + query * head_dim,
@@ -351,7 +354,7 @@ void mix_some(const T* values, std::size_t positions, std::size_t width, const f
     }
     for (std::size_t position = 0; position < positions; ++position) {
         F value[kWidth];
-        fetch_ahead<V, 1>(reinterpret_cast<const std::uint8_t*>(values + position * width));
+        fetch_ahead<V, kWidth * kLanes * sizeof(T)>(reinterpret_cast<const std::uint8_t*>(values + position * width));
         unrolled<kWidth>([&](auto i) { value[i] = V::load(values + position * width + i * kLanes); });
         unrolled<kCount>([&](auto query) {
             const F weight = V::set(weights[query * stride + position]);
@@ -366,7 +369,7 @@ void mix_some(const T* values, std::size_t positions, std::size_t width, const f
 template <class V, class T>
 void mix(const void* values, std::size_t positions, std::size_t width, const float* weights, std::size_t count,
          std::size_t stride, float* results) {
-    in_steps<4>(count, [&](auto some, std::size_t query) {
+    in_steps<V::kQueries>(count, [&](auto some, std::size_t query) {
         in_steps<beside<V>(some())>(width / kLanes, [&](auto some_width, std::size_t i) {
             mix_some<V, T, some(), some_width()>(static_cast<const T*>(values) + i * kLanes, positions, width,
                                                  weights + query * stride, stride,
@@ -442,22 +445,22 @@ void normalise(const float* numbers, const float* weights, std::size_t size, flo
 }
 
 template <class V>
-void quantize(const float* numbers, std::size_t tiles, Activations* activations) {
+void quantize(const float* numbers, std::size_t tiles, std::size_t step, TileBytes* bytes, TileScale* scales) {
     constexpr float kLargest = 127 * 256 + 127;  // that both halves are signed bytes of
-    for (std::size_t tile = 0; tile < tiles; ++tile, numbers += kTile, ++activations) {
+    for (std::size_t tile = 0; tile < tiles; ++tile, numbers += kTile, bytes += step, scales += step) {
         const typename V::F halves[2] = {V::load(numbers), V::load(numbers + kLanes)};
         const float largest = V::largest(V::max(V::absolute(halves[0]), V::absolute(halves[1])));
         const float scale = largest / kLargest;
         // The inverse of a number as small as this is infinite; such vectors count as zeros.
         const auto inverse = V::set(largest > 1e-30f ? 1.0f / scale : 0.0f);
-        activations->scale = scale;
-        activations->sums[0] = 0;
+        scales->scale = scale;
+        scales->sums[0] = 0;
         for (std::size_t i = 0; i < 2; ++i) {
             const auto integers = V::to_integers(V::mul(halves[i], inverse));
-            Integers<V>::keep(integers, i, activations->bytes);
+            Integers<V>::keep(integers, i, bytes->bytes);
             // The sum of what is multiplied, not of what it was made of, so that offsets and integers fit each other.
-            activations->sums[1 + i] = V::sum(V::to_floats(integers)) * scale;
-            activations->sums[0] += activations->sums[1 + i];
+            scales->sums[1 + i] = V::sum(V::to_floats(integers)) * scale;
+            scales->sums[0] += scales->sums[1 + i];
         }
     }
 }
@@ -471,7 +474,18 @@ void narrow(const float* numbers, std::size_t size, Half* results) {
 
 template <class V>
 Kernel kernel_with(const char* name, const Training& training) {
-    Kernel kernel{name, {}, {}, quantize<V>, normalise<V>, softmax<V>, gate<V>, narrow<V>, training};
+    constexpr std::size_t kSizes = 5;  // 1, 2, 4, 8, 16
+    Kernel kernel{name,
+                  std::size_t{1} << (kSizes - 1),
+                  kMostVectors + 1,
+                  {},
+                  {},
+                  quantize<V>,
+                  normalise<V>,
+                  softmax<V>,
+                  gate<V>,
+                  narrow<V>,
+                  training};
     const auto sizes = [&]<std::size_t... kPower>(std::index_sequence<kPower...>) {
         const auto set = [&](Kind kind, auto... products) {
             std::size_t power = 0;
@@ -486,7 +500,7 @@ Kernel kernel_with(const char* name, const Training& training) {
         set(Kind::kQ4_K, multiply_tiles<V, Q4_K<V>, std::size_t{1} << kPower>...);
         set(Kind::kQ6_K, multiply_tiles<V, Q6_K<V>, std::size_t{1} << kPower>...);
     };
-    sizes(std::make_index_sequence<kVectorSizes>());
+    sizes(std::make_index_sequence<kSizes>());
     kernel.attention[static_cast<std::size_t>(CacheKind::kF16)] = {score<V, Half>, mix<V, Half>};
     kernel.attention[static_cast<std::size_t>(CacheKind::kBF16)] = {score<V, Brain>, mix<V, Brain>};
     kernel.attention[static_cast<std::size_t>(CacheKind::kI8)] = {score<V, std::int8_t>, mix<V, std::int8_t>};

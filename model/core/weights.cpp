@@ -1,5 +1,6 @@
 #include "weights.hpp"
 
+#include <algorithm>
 #include <atomic>
 #include <cstring>
 #include <numeric>
@@ -75,9 +76,15 @@ std::size_t Arena::bytes() const { return std::accumulate(sizes_.begin(), sizes_
 
 std::uint64_t Arena::sum(std::size_t part) const {
     constexpr std::size_t kWords = 32;  // that are added side by side
+    [[maybe_unused]] constexpr std::size_t kAhead = 4096;
     std::uint64_t sums[kWords] = {};
     for (std::size_t at = 0; at + sizeof sums <= sizes_[part]; at += sizeof sums) {
         std::uint64_t words[kWords];
+#ifdef __GNUC__
+        for (std::size_t i = 0; i < sizeof sums; i += kLine) {  // as the kernels do
+            __builtin_prefetch(memory_[part].get() + std::min(at + kAhead + i, sizes_[part]), 0, 2);
+        }
+#endif
         std::memcpy(words, memory_[part].get() + at, sizeof words);
         for (std::size_t i = 0; i < kWords; ++i) sums[i] += words[i];
     }

@@ -1,0 +1,266 @@
+// Compiled with AMX and AVX-512, and called only where the processor and the system allow them: as avx512, but for
+// products of quantized weights with eight vectors and more.
+#include "avx512.hpp"
+#include "kernels_with.hpp"
+
+#ifdef __linux__
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+namespace model {
+namespace {
+
+using V = Avx512;
+using F = V::F;
+using I = V::I;
+
+// What the tile registers hold: so many rows of so many bytes.
+struct alignas(64) Configuration {
+    std::uint8_t palette = 1, start = 0, reserved[14] = {};
+    std::uint16_t row_bytes[16] = {};
+    std::uint8_t rows[16] = {};
+};
+
+// Sums (0 to 3), vectors (4, 5) and weights (6, 7), of so many bytes of a row and so many rows at a time.
+template <std::size_t kBytes, std::size_t kRows>
+constexpr Configuration kConfiguration = [] {
+    Configuration made;
+    for (std::size_t i = 0; i < 8; ++i) made.rows[i] = kLanes, made.row_bytes[i] = kQuad;
+    for (const std::size_t i : {4, 5}) made.row_bytes[i] = kBytes;
+    for (const std::size_t i : {6, 7}) made.rows[i] = kRows;
+    return made;
+}();
+
+// --- eight vectors or sixteen: integers ---
+
+// The sums are those of Integers<Avx512>: a quad is a row of a register as it is, and so are the high bytes and the low
+// ones of a vector, for eight vectors at a time. They go through memory to be scaled, while the next are made.
+template <class Tile, std::size_t kVectors>
+void multiply_integers(const std::uint8_t* group, const Vectors& vectors, float* results) {
+    static_assert(kVectors == 8 || kVectors == 16);
+    constexpr std::size_t kParts = Tile::kParts, kColumns = kTile / kParts;
+    constexpr std::size_t kLater = 2;     // sums are looked at so many parts later,
+    constexpr std::size_t kUnpacked = 8;  // and tiles are unpacked half as many before
+    const std::size_t tiles = vectors.columns / kTile, parts = tiles * kParts;
+    struct alignas(64) Sums {
+        std::int32_t numbers[kVectors][2][kLanes];  // of high bytes, and of low ones
+        Scales<V> scales;
+        const TileScale* x;
+    } sums[kLater + 1];
+    F totals[kVectors];
+    for (F& total : totals) total = V::set(0.0f);
+    const auto finish = [&](std::size_t turn) __attribute__((always_inline)) {
+        const Sums& own = sums[turn % (kLater + 1)];
+#pragma GCC unroll 16
+        for (std::size_t i = 0; i < kVectors; ++i) {
+            const I high = _mm512_load_si512(own.numbers[i][0]), low = _mm512_load_si512(own.numbers[i][1]);
+            own.scales.add(V::add(V::shift_left<8>(high), low), own.x[i], totals[i]);
+        }
+    };
+    Tile tile;
+    I quads[kUnpacked][8];
+    const std::uint8_t* ahead = group;
+    std::size_t unpacked = 0;
+    const auto unpack_to = [&](std::size_t end) __attribute__((always_inline)) {
+        for (; unpacked < end && unpacked < tiles; ++unpacked, ahead += Tile::kFormat.tile) {
+            fetch_ahead<V, Tile::kFormat.tile>(ahead);
+            if (unpacked % kTilesOfHeader == 0) ahead += Tile::kFormat.header;
+            tile.unpack(ahead, [&](auto number, const I& quad) { quads[unpacked % kUnpacked][number] = quad; });
+        }
+    };
+    const auto load = [&](std::size_t turn) __attribute__((always_inline)) {
+        const std::size_t number = turn / kParts, part = turn % kParts;
+        const TileBytes* x = vectors.bytes + number * kVectors;
+        _tile_loadd(6, quads[number % kUnpacked] + part * kColumns / 4, kQuad);
+        _tile_loadd(4, x->bytes + part * kColumns, kTile);
+        if constexpr (kVectors == 16) _tile_loadd(5, x[8].bytes + part * kColumns, kTile);
+    };
+    unpack_to(kUnpacked / 2);
+    _tile_loadconfig(&kConfiguration<kColumns, kColumns / 4>);
+    load(0);
+    for (std::size_t turn = 0; turn < parts; ++turn) {
+        const std::size_t number = turn / kParts, part = turn % kParts;
+        _tile_zero(0);
+        _tile_dpbsud(0, 4, 6);
+        if constexpr (kVectors == 16) {
+            _tile_zero(1);
+            _tile_dpbsud(1, 5, 6);
+        }
+        if (part == 0) unpack_to(number + kUnpacked / 2);
+        if (turn + 1 < parts) load(turn + 1);
+        if (Tile::kFormat.header && turn % (kTilesOfHeader * kParts) == 0) {
+            tile.open(group);
+            group += Tile::kFormat.header;
+        }
+        Sums& own = sums[turn % (kLater + 1)];
+        tile.scale(group, part, own.scales.scale, own.scales.offset);
+        own.scales.part = part;
+        own.scales.sum = kParts == 1 ? 0 : 1 + part;
+        own.x = vectors.scales + number * kVectors;
+        if (turn >= kLater) finish(turn - kLater);
+        _tile_stored(0, own.numbers, kQuad);
+        if constexpr (kVectors == 16) _tile_stored(1, own.numbers[8], kQuad);
+        if (part + 1 == kParts) group += Tile::kFormat.tile;
+    }
+    for (std::size_t turn = parts < kLater ? 0 : parts - kLater; turn < parts; ++turn) finish(turn);
+    _tile_release();
+    for (std::size_t i = 0; i < kVectors; ++i) V::store(results + i * kLanes, totals[i]);
+}
+
+// --- more vectors: numbers of 16 bits (bfloat16) ---
+
+// Numbers as the sum of two of 16 bits, which together have as many bits as the integers; two in each lane.
+struct Split {
+    I high, low;
+
+    Split(F first, F second) {
+        const I a = rounded(first), b = rounded(second);
+        high = pairs(a, b);
+        low = pairs(rounded(_mm512_sub_ps(first, upper(a))), rounded(_mm512_sub_ps(second, upper(b))));
+    }
+
+ private:
+    static I rounded(F number) { return V::add(_mm512_castps_si512(number), V::set_integers(0x8000)); }
+    static F upper(I bits) { return _mm512_castsi512_ps(V::bit_and(bits, static_cast<std::int32_t>(0xFFFF0000))); }
+    static I pairs(I first, I second) {
+        return V::bit_or(V::shift_right<16>(first), V::bit_and(second, static_cast<std::int32_t>(0xFFFF0000)));
+    }
+};
+
+// The high parts of the numbers of a tile, then the low ones.
+void split_vector(const float* numbers, std::size_t tiles, std::size_t step, TileBytes* bytes) {
+    const I even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    const I odd = V::add(even, V::set_integers(1));
+    for (std::size_t tile = 0; tile < tiles; ++tile, numbers += kTile, bytes += 2 * step) {
+        const F half = V::load(numbers), other = V::load(numbers + kLanes);
+        const Split split(_mm512_permutex2var_ps(half, even, other), _mm512_permutex2var_ps(half, odd, other));
+        _mm512_store_si512(bytes[0].bytes, split.high);
+        _mm512_store_si512(bytes[1].bytes, split.low);
+    }
+}
+
+void quantize_or_split(const float* numbers, std::size_t tiles, std::size_t step, TileBytes* bytes, TileScale* scales) {
+    if (step > 16) {
+        split_vector(numbers, tiles, step, bytes);
+    } else {
+        quantize<V>(numbers, tiles, step, bytes, scales);
+    }
+}
+
+// The weights of a tile; a row has two columns.
+template <class Tile>
+void unpack_split(const Tile& tile, const std::uint8_t* bytes, I* high, I* low) {
+    F scales[Tile::kParts], offsets[Tile::kParts];
+    for (std::size_t part = 0; part < Tile::kParts; ++part) tile.scale(bytes, part, scales[part], offsets[part]);
+    tile.unpack(bytes, [&](auto number, const I& quad) {
+        constexpr std::size_t part = number * Tile::kParts / 8;
+        const auto column = [&](const I& shifted) {
+            return V::fma(V::to_floats(V::bit_and(shifted, 255)), scales[part], offsets[part]);
+        };
+        const Split first(column(quad), column(V::shift_right<8>(quad)));
+        const Split second(column(V::shift_right<16>(quad)), column(V::shift_right<24>(quad)));
+        high[2 * number] = first.high, high[2 * number + 1] = second.high;
+        low[2 * number] = first.low, low[2 * number + 1] = second.low;
+    });
+}
+
+// high * high + high * low + low * high; what is missing is no more than what was rounded. GCC's intrinsics are macros,
+// which want a register's number itself.
+#define MODEL_ADD_SPLIT(sum, x)                        \
+    do {                                               \
+        _tile_loadd(4, (x)[0].bytes, 2 * sizeof *(x)); \
+        _tile_dpbf16ps(sum, 4, 6);                     \
+        _tile_dpbf16ps(sum, 4, 7);                     \
+        _tile_loadd(5, (x)[1].bytes, 2 * sizeof *(x)); \
+        _tile_dpbf16ps(sum, 5, 6);                     \
+    } while (false)
+
+// The sums stay in their registers. While one tile is multiplied, the next is unpacked. Of 64 vectors, each takes
+// three quarters of the time that it takes of 16.
+template <class Tile, std::size_t kVectors>
+void multiply_split(const std::uint8_t* group, const Vectors& vectors, float* results) {
+    static_assert(kVectors == 32 || kVectors == 64);
+    const std::size_t tiles = vectors.columns / kTile;
+    I high[2][kLanes], low[2][kLanes];
+    Tile tile;
+    const auto unpack = [&](std::size_t number) __attribute__((always_inline)) {
+        fetch_ahead<V, Tile::kFormat.tile>(group);
+        if (Tile::kFormat.header && number % kTilesOfHeader == 0) {
+            tile.open(group);
+            group += Tile::kFormat.header;
+        }
+        unpack_split(tile, group, high[number % 2], low[number % 2]);
+        group += Tile::kFormat.tile;
+    };
+    unpack(0);
+    _tile_loadconfig(&kConfiguration<kQuad, kLanes>);
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    for (std::size_t number = 0; number < tiles; ++number) {
+        const TileBytes* x = vectors.bytes + number * 2 * kVectors;
+        _tile_loadd(6, high[number % 2], kQuad);
+        _tile_loadd(7, low[number % 2], kQuad);
+        MODEL_ADD_SPLIT(0, x);
+        MODEL_ADD_SPLIT(1, x + 2 * 16);
+        if constexpr (kVectors == 64) {
+            MODEL_ADD_SPLIT(2, x + 2 * 32);
+            MODEL_ADD_SPLIT(3, x + 2 * 48);
+        }
+        if (number + 1 < tiles) unpack(number + 1);
+    }
+    _tile_stored(0, results, kQuad);
+    _tile_stored(1, results + 16 * kLanes, kQuad);
+    if constexpr (kVectors == 64) {
+        _tile_stored(2, results + 32 * kLanes, kQuad);
+        _tile_stored(3, results + 48 * kLanes, kQuad);
+    }
+    _tile_release();
+}
+
+// Weights that are numbers, with as many vectors at once as there are registers for.
+template <class T, std::size_t kVectors>
+void multiply_in_turn(const std::uint8_t* group, const Vectors& vectors, float* results) {
+    constexpr std::size_t kSome = 16;
+    for (std::size_t first = 0; first < kVectors; first += kSome) {
+        const Vectors some{vectors.numbers + first * vectors.columns, nullptr, nullptr, vectors.columns};
+        multiply_numbers<V, T, kSome>(group, some, results + first * kLanes);
+    }
+}
+
+}  // namespace
+
+bool can_amx() {
+#ifdef __linux__
+    constexpr long kAskFor = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+    return syscall(SYS_arch_prctl, kAskFor, kTileData) == 0;
+#else
+    return false;
+#endif
+}
+
+const Kernel& amx_kernel() {
+    static const Kernel kernel = [] {
+        Kernel made = avx512_kernel();
+        made.name = "amx";
+        made.most_vectors = 64, made.split_from = 32;
+        made.quantize = quantize_or_split;
+        const auto products = [&](Kind kind) { return made.products[static_cast<std::size_t>(kind)]; };
+        const auto set = [&]<class Tile>(Tile) {
+            Product* const own = products(Tile::kKind);
+            own[3] = multiply_integers<Tile, 8>, own[4] = multiply_integers<Tile, 16>;
+            own[5] = multiply_split<Tile, 32>, own[6] = multiply_split<Tile, 64>;
+        };
+        set(Q4_0<V>()), set(Q4_1<V>()), set(Q8_0<V>()), set(Q4_K<V>()), set(Q6_K<V>());
+        const auto set_numbers = [&]<class T>(Kind kind, T) {
+            products(kind)[5] = multiply_in_turn<T, 32>, products(kind)[6] = multiply_in_turn<T, 64>;
+        };
+        set_numbers(Kind::kF32, 0.0f), set_numbers(Kind::kF16, Half()), set_numbers(Kind::kBF16, Brain());
+        return made;
+    }();
+    return kernel;
+}
+
+}  // namespace model
