@@ -7,7 +7,7 @@ The texts are cut at line ends into documents, and repeated up to --megabytes in
 
     encoder     `encode_flat` of all batches, which are in memory beforehand, in MB of text a second
     shards      `write_shards` of the file, from reading it to the last fsync
-    share       the second rate over the first
+    share       the second rate over the first, the median of the turns that they take
     memory      how much more the process took at its peak than before `write_shards`, in MB
 """
 
@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from common import ROOT, memory, number, reset_peak_memory, run_worker, show, skip_rebuilding
@@ -37,9 +38,8 @@ def worker(job: dict[str, Any]) -> dict[str, float]:
     path = locate(job["tokenizer"])
     tokenizer = Tokenizer.from_file(path)
     tokenizer.encode_flat(["warm"] * 100, num_threads=job["threads"])
-    size = job["threads"] << 19
     if job["side"] == "encoder":
-        batches = [batch.texts for batch in read_corpus(job["file"], errors="keep", batch_bytes=size)]
+        batches = [batch.texts for batch in read_corpus(job["file"], errors="keep", batch_bytes=1 << 20)]
         began = time.perf_counter()
         for batch in batches:
             tokenizer.encode_flat(batch, num_threads=job["threads"])
@@ -47,9 +47,7 @@ def worker(job: dict[str, Any]) -> dict[str, float]:
     reset_peak_memory()
     before, began = memory("VmRSS"), time.perf_counter()
     with tempfile.TemporaryDirectory(dir=Path(job["file"]).parent) as directory:
-        shards = write_shards(
-            Corpus(job["file"]), tokenizer, directory, tokenizer_file=path, threads=job["threads"], batch_bytes=size
-        )
+        shards = write_shards(Corpus(job["file"]), tokenizer, directory, tokenizer_file=path, threads=job["threads"])
         seconds = time.perf_counter() - began
         documents = sum(map(shards.document_count, ("train", "held_out")))
     return {"seconds": seconds, "documents": documents, "memory": memory("VmHWM") - before}
@@ -89,7 +87,7 @@ def main() -> None:
     parser.add_argument("--megabytes", type=float, default=20, help="of text that is encoded (default: 20)")
     parser.add_argument("--document-bytes", type=int, default=2000, help="of a document, about (default: 2000)")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeat", type=int, default=3, help="runs, of which the fastest counts (default: 3)")
+    parser.add_argument("--repeat", type=int, default=3, help="turns, of which the medians count (default: 3)")
     parser.add_argument("--json", metavar="FILE", help="write the results")
     parser.add_argument("--worker", type=json.loads, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -106,9 +104,9 @@ def main() -> None:
             file = Path(directory) / "corpus.jsonl"
             text = b"".join(documents_of(source)).decode("utf-8", "replace")
             size = write_corpus(file, text, arguments.document_bytes, arguments.megabytes)
-            best: dict[str, dict[str, float]] = {}
+            runs: dict[str, list[dict[str, float]]] = {"encoder": [], "shards": []}
             for _ in range(arguments.repeat):
-                for side in ("encoder", "shards"):
+                for side, own in runs.items():
                     show(f"{source}: {side}")
                     job = {
                         "side": side,
@@ -119,11 +117,17 @@ def main() -> None:
                     measured = run_worker(__file__, {**job, "threads": arguments.threads}, arguments.threads)
                     if "error" in measured:
                         raise SystemExit(f"{side}: {measured['error']}")
-                    best[side] = min(best.get(side, measured), measured, key=lambda each: each["seconds"])
+                    own.append(measured)
             show()
-        encoder, shards = (size / best[side]["seconds"] for side in ("encoder", "shards"))
-        result = {"text": source, "MB": size, "documents": best["shards"]["documents"], "encoder": encoder,
-                  "shards": shards, "share": shards / encoder, "memory": best["shards"]["memory"]}  # fmt: skip
+        turns = list(zip(*runs.values(), strict=True))
+        result = {
+            "text": source,
+            "MB": size,
+            "documents": runs["shards"][0]["documents"],
+            **{side: size / median(each["seconds"] for each in own) for side, own in runs.items()},
+            "share": median(encoder["seconds"] / shards["seconds"] for encoder, shards in turns),
+            "memory": max(each["memory"] for each in runs["shards"]),
+        }
         results.append(result)
         print(f"{Path(source).name:<24}" + "".join(f"{number(result[column]):>11}" for column in COLUMNS[1:]))
     if arguments.json:
