@@ -9,8 +9,9 @@ static std::vector<Kernel> available_kernels() {
 #ifdef MODEL_X86_KERNELS
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni")) {
-        if (__builtin_cpu_supports("amx-int8") && __builtin_cpu_supports("amx-bf16") && can_amx())
-            found.push_back(amx_kernel());
+#ifdef MODEL_AMX_KERNELS
+        if (can_amx()) found.push_back(amx_kernel());
+#endif
         found.push_back(avx512_kernel());
     }
     // Every processor with AVX2 and FMA converts half-precision numbers, too.

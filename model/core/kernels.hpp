@@ -77,6 +77,6 @@ const Kernel& plain_kernel();
 const Kernel& avx2_kernel();
 const Kernel& avx512_kernel();
 const Kernel& amx_kernel();
-bool can_amx();  // asks the system, where the processor can
+bool can_amx();
 
 }  // namespace model

@@ -4,6 +4,7 @@
 #include "kernels_with.hpp"
 
 #ifdef __linux__
+#include <cpuid.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
@@ -232,10 +233,14 @@ void multiply_in_turn(const std::uint8_t* group, const Vectors& vectors, float* 
 
 }  // namespace
 
+// Whether the processor has what is needed, and the system, which has to be asked, lets this process use it.
 bool can_amx() {
 #ifdef __linux__
+    constexpr unsigned kBrain = 1U << 22, kTiles = 1U << 24, kBytes = 1U << 25, kAll = kBrain | kTiles | kBytes;
     constexpr long kAskFor = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
-    return syscall(SYS_arch_prctl, kAskFor, kTileData) == 0;
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & kAll) == kAll &&
+           syscall(SYS_arch_prctl, kAskFor, kTileData) == 0;
 #else
     return false;
 #endif
