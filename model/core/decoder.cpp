@@ -12,9 +12,6 @@ namespace model {
 
 namespace {
 
-// Queries of one key-value head that are looked at together.
-constexpr std::size_t kQueries = 16;
-
 // Groups of rows that vectors are multiplied with while they are in the nearest cache.
 constexpr std::size_t kGroups = 4;
 
@@ -188,9 +185,11 @@ struct Decoder::Step {
     const std::size_t partial_size = cache.width() + 2;  // mixed values, the largest score, the sum of weights
     std::vector<Run> runs = {};
 
+    static constexpr std::size_t room_for(std::size_t queries) { return (queries + kLanes - 1) / kLanes * kLanes; }
+
     // Before the threads start: what takes memory.
     void prepare() {
-        const std::size_t most = std::max<std::size_t>(1, kQueries / heads_of_group);
+        const std::size_t most = std::max<std::size_t>(1, kernel.most_queries / heads_of_group);
         for (std::size_t i = 0; i < tokens.size(); ++i) {
             const bool goes_on = !runs.empty() && i - runs.back().first < most &&
                                  tokens[i].text == tokens[i - 1].text &&
@@ -203,7 +202,7 @@ struct Decoder::Step {
         }
         model.partial_.resize(tokens.size() * shape.heads * slices * partial_size);
         for (std::vector<float>& scratch : model.scratch_) {
-            scratch.resize(most * heads_of_group * (cache.capacity() + shape.head_dim + cache.width()));
+            scratch.resize(room_for(most * heads_of_group) * (cache.capacity() + shape.head_dim + cache.width()));
         }
     }
 
@@ -311,7 +310,7 @@ struct Decoder::Step {
         const std::size_t number = cache.kind() == CacheKind::kI8 ? 1 : 2;
         float* queries = model.scratch_[thread].data();
         float* mixed = queries + count * shape.head_dim;
-        float* scores = mixed + count * cache.width();
+        float* scores = mixed + room_for(count) * cache.width();
         for (std::size_t i = 0; i < count; ++i) {
             const float* from = model.queries_.data() + (run.first + i / heads_of_group) * query_size;
             std::memcpy(queries + i * shape.head_dim,

@@ -38,7 +38,8 @@ inline constexpr std::size_t kMostVectors = 64;
 enum class CacheKind : std::uint8_t { kF16, kBF16, kI8 };
 
 // Keys lie in blocks of sixteen positions, [blocks, head_dim, 16], values by position, [positions, stride], both padded
-// with numbers that are finite. Of kI8, the scales are the caller's.
+// with numbers that are finite. Of kI8, the scales are the caller's. Scores and results have room for a multiple of
+// sixteen queries.
 struct AttentionKernel {
     // queries [count, head_dim] times keys: scores [count, >= blocks * 16]
     void (*score)(const void* keys, std::size_t blocks, std::size_t head_dim, const float* queries, std::size_t count,
@@ -51,6 +52,7 @@ struct AttentionKernel {
 struct Kernel {
     const char* name;
     std::size_t most_vectors;  // that are multiplied at once
+    std::size_t most_queries;  // that attention looks at at once
     std::size_t split_from;    // so many vectors have numbers of 32 bits, and two TileBytes for each of theirs
     Product products[kKinds][kVectorSizes];
     AttentionKernel attention[3];  // by CacheKind

@@ -231,6 +231,125 @@ void multiply_in_turn(const std::uint8_t* group, const Vectors& vectors, float* 
     }
 }
 
+// --- attention of many queries ---
+
+constexpr std::size_t kQueries = 64;  // at a time
+constexpr std::size_t kWidest = 128;  // numbers of a head
+
+// Queries that are not there count as zeros; their scores have room.
+template <class T>
+void score_split(const void* all_keys, std::size_t blocks, std::size_t head_dim, const float* queries,
+                 std::size_t count, float* scores, std::size_t stride) {
+    if (count < 16 || count > kQueries || head_dim % kTile || head_dim > kWidest) {
+        score<V, T>(all_keys, blocks, head_dim, queries, count, scores, stride);
+        return;
+    }
+    const std::size_t tiles = head_dim / kTile, sixteens = (count + 15) / 16;
+    TileBytes x[kWidest / kTile * kQueries * 2];
+    for (std::size_t i = 0; i < count; ++i) split_vector(queries + i * head_dim, tiles, kQueries, x + 2 * i);
+    for (std::size_t i = count; i < sixteens * 16; ++i) {
+        for (std::size_t tile = 0; tile < tiles; ++tile) {
+            std::memset(x + 2 * (tile * kQueries + i), 0, 2 * sizeof(TileBytes));
+        }
+    }
+    I high[kWidest / 2], low[kWidest / 2];
+    const T* keys = static_cast<const T*>(all_keys);
+    _tile_loadconfig(&kConfiguration<kQuad, kLanes>);
+    for (std::size_t block = 0; block < blocks; ++block, keys += head_dim * kLanes) {
+        for (std::size_t i = 0; i < head_dim; i += 2) {
+            fetch_ahead<V, 2 * kLanes * sizeof(T)>(reinterpret_cast<const std::uint8_t*>(keys + i * kLanes));
+            const Split split(V::load(keys + i * kLanes), V::load(keys + (i + 1) * kLanes));
+            high[i / 2] = split.high, low[i / 2] = split.low;
+        }
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
+        for (std::size_t tile = 0; tile < tiles; ++tile) {
+            const TileBytes* own = x + 2 * tile * kQueries;
+            _tile_loadd(6, high + tile * 16, kQuad);
+            _tile_loadd(7, low + tile * 16, kQuad);
+            MODEL_ADD_SPLIT(0, own);
+            if (sixteens > 1) MODEL_ADD_SPLIT(1, own + 2 * 16);
+            if (sixteens > 2) MODEL_ADD_SPLIT(2, own + 2 * 32);
+            if (sixteens > 3) MODEL_ADD_SPLIT(3, own + 2 * 48);
+        }
+        float* to = scores + block * kLanes;
+        const std::size_t step = stride * sizeof(float);
+        _tile_stored(0, to, step);
+        if (sixteens > 1) _tile_stored(1, to + 16 * stride, step);
+        if (sixteens > 2) _tile_stored(2, to + 32 * stride, step);
+        if (sixteens > 3) _tile_stored(3, to + 48 * stride, step);
+    }
+    _tile_release();
+}
+
+template <class T>
+void mix_split(const void* all_values, std::size_t positions, std::size_t width, const float* weights,
+               std::size_t count, std::size_t stride, float* results) {
+    if (count < 16 || count > kQueries) {
+        mix<V, T>(all_values, positions, width, weights, count, stride, results);
+        return;
+    }
+    constexpr std::size_t kTiles = 8;  // of positions, whose weights are in the nearest caches
+    const std::size_t sixteens = (count + 15) / 16, step = width * sizeof(float);
+    const I even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    const I odd = V::add(even, V::set_integers(1));
+    TileBytes x[kTiles * kQueries * 2];
+    I high[kLanes], low[kLanes];
+    const T* values = static_cast<const T*>(all_values);
+    std::memset(results, 0, sixteens * 16 * step);
+    _tile_loadconfig(&kConfiguration<kQuad, kLanes>);
+    for (std::size_t begin = 0; begin < positions; begin += kTiles * kTile) {
+        const std::size_t size = positions - begin < kTiles * kTile ? positions - begin : kTiles * kTile;
+        const std::size_t tiles = (size + kTile - 1) / kTile;
+        for (std::size_t i = 0; i < sixteens * 16; ++i) {
+            for (std::size_t tile = 0; tile < tiles; ++tile) {
+                const std::size_t left = i < count ? size - tile * kTile : 0;
+                const auto some = [&](std::size_t first) {
+                    const std::size_t there = left < first ? 0 : left - first;
+                    const auto mask = static_cast<__mmask16>(there < kLanes ? (1U << there) - 1 : 0xFFFF);
+                    return _mm512_maskz_loadu_ps(mask, weights + i * stride + begin + tile * kTile + first);
+                };
+                const F half = some(0), other = some(kLanes);
+                const Split split(_mm512_permutex2var_ps(half, even, other), _mm512_permutex2var_ps(half, odd, other));
+                TileBytes* const own = x + 2 * (tile * kQueries + i);
+                _mm512_store_si512(own[0].bytes, split.high);
+                _mm512_store_si512(own[1].bytes, split.low);
+            }
+        }
+        for (std::size_t first = 0; first < width; first += kLanes) {
+            float* to = results + first;
+            _tile_loadd(0, to, step);
+            if (sixteens > 1) _tile_loadd(1, to + 16 * width, step);
+            if (sixteens > 2) _tile_loadd(2, to + 32 * width, step);
+            if (sixteens > 3) _tile_loadd(3, to + 48 * width, step);
+            for (std::size_t tile = 0; tile < tiles; ++tile) {
+                for (std::size_t i = 0; i < kLanes; ++i) {
+                    const std::size_t position = tile * kTile + 2 * i;  // of two; there is memory up to a sixteenth
+                    const T* from = values + (begin + position) * width + first;
+                    const F a = position < size ? V::load(from) : V::set(0.0f);
+                    const F b = position + 1 < size ? V::load(from + width) : V::set(0.0f);
+                    const Split split(a, b);
+                    high[i] = split.high, low[i] = split.low;
+                }
+                _tile_loadd(6, high, kQuad);
+                _tile_loadd(7, low, kQuad);
+                const TileBytes* own = x + 2 * tile * kQueries;
+                MODEL_ADD_SPLIT(0, own);
+                if (sixteens > 1) MODEL_ADD_SPLIT(1, own + 2 * 16);
+                if (sixteens > 2) MODEL_ADD_SPLIT(2, own + 2 * 32);
+                if (sixteens > 3) MODEL_ADD_SPLIT(3, own + 2 * 48);
+            }
+            _tile_stored(0, to, step);
+            if (sixteens > 1) _tile_stored(1, to + 16 * width, step);
+            if (sixteens > 2) _tile_stored(2, to + 32 * width, step);
+            if (sixteens > 3) _tile_stored(3, to + 48 * width, step);
+        }
+    }
+    _tile_release();
+}
+
 }  // namespace
 
 // Whether the processor has what is needed, and the system, which has to be asked, lets this process use it.
@@ -252,6 +371,10 @@ const Kernel& amx_kernel() {
         made.name = "amx";
         made.most_vectors = 64, made.split_from = 32;
         made.quantize = quantize_or_split;
+        made.most_queries = kQueries;
+        made.attention[static_cast<std::size_t>(CacheKind::kF16)] = {score_split<Half>, mix_split<Half>};
+        made.attention[static_cast<std::size_t>(CacheKind::kBF16)] = {score_split<Brain>, mix_split<Brain>};
+        made.attention[static_cast<std::size_t>(CacheKind::kI8)] = {score_split<std::int8_t>, mix_split<std::int8_t>};
         const auto products = [&](Kind kind) { return made.products[static_cast<std::size_t>(kind)]; };
         const auto set = [&]<class Tile>(Tile) {
             Product* const own = products(Tile::kKind);

@@ -475,17 +475,12 @@ void narrow(const float* numbers, std::size_t size, Half* results) {
 template <class V>
 Kernel kernel_with(const char* name, const Training& training) {
     constexpr std::size_t kSizes = 5;  // 1, 2, 4, 8, 16
-    Kernel kernel{name,
-                  std::size_t{1} << (kSizes - 1),
-                  kMostVectors + 1,
-                  {},
-                  {},
-                  quantize<V>,
-                  normalise<V>,
-                  softmax<V>,
-                  gate<V>,
-                  narrow<V>,
-                  training};
+    Kernel kernel{name,        std::size_t{1} << (kSizes - 1),
+                  16,          kMostVectors + 1,
+                  {},          {},
+                  quantize<V>, normalise<V>,
+                  softmax<V>,  gate<V>,
+                  narrow<V>,   training};
     const auto sizes = [&]<std::size_t... kPower>(std::index_sequence<kPower...>) {
         const auto set = [&](Kind kind, auto... products) {
             std::size_t power = 0;
