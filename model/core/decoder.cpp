@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
 #include <stdexcept>
+#include <utility>
 
 namespace model {
 
@@ -185,6 +187,20 @@ struct Decoder::Step {
     const std::size_t partial_size = cache.width() + 2;  // mixed values, the largest score, the sum of weights
     std::vector<Run> runs = {};
 
+    // What threads take of the work that they share, as much as each can: one processor may be slower than another, or
+    // have others to serve. Each piece of work has counters of its own, and all threads come to it in the same turn.
+    struct alignas(64) Counter {
+        std::atomic<std::size_t> taken{0};
+        std::size_t take(std::size_t some) { return taken.fetch_add(some, std::memory_order_relaxed); }
+    };
+    std::vector<Counter> counters{tokens.size() > 1 ? shape.layers * (6 * threads + 1) + threads : 0};
+    // A single token's work is too little for that: then there are none.
+    Counter* share(std::size_t& turn, std::size_t count) {
+        if (counters.empty()) return nullptr;
+        turn += count;
+        return counters.data() + turn - count;
+    }
+
     static constexpr std::size_t room_for(std::size_t queries) { return (queries + kLanes - 1) / kLanes * kLanes; }
 
     // Before the threads start: what takes memory.
@@ -238,17 +254,25 @@ struct Decoder::Step {
         return {buffer.numbers.data(), buffer.bytes.data(), buffer.scales.data(), columns};
     }
 
-    // Multiplies this thread's rows of matrices with vectors; calls done(vector, first row, rows, results) with the
+    // Multiplies rows of matrices with vectors; calls done(vector, first row, rows, results) with the
     // results of sixteen rows of each matrix.
     template <std::size_t kCount, class Done>
-    void multiply(std::size_t thread, const Matrix* const (&matrices)[kCount], const Vectors& all, std::size_t count,
-                  const Done& done) {
+    void multiply(std::size_t thread, std::size_t& turn, const Matrix* const (&matrices)[kCount], const Vectors& all,
+                  std::size_t count, const Done& done) {
         const Matrix& matrix = *matrices[0];
         const std::size_t tiles = all.columns / kTile;
-        for (std::size_t number = thread; number < matrix.parts().size(); number += threads) {
+        // First the thread's own part, whose memory it has; then what is left of others'.
+        Counter* const taken = share(turn, threads);
+        for (std::size_t tried = 0; tried < (taken ? threads : 1); ++tried) {
+            const std::size_t number = (thread + tried) % threads;
             const Part& part = matrix.parts()[number];
-            for (std::size_t begin = part.first, end; begin < part.end; begin = end) {
-                end = std::min(begin + kGroups, part.end);
+            std::size_t done_with = 0;
+            const auto next = [&] {
+                return part.first +
+                       (taken ? taken[number].take(kGroups) : std::exchange(done_with, done_with + kGroups));
+            };
+            for (std::size_t begin; (begin = next()) < part.end;) {
+                const std::size_t end = std::min(begin + kGroups, part.end);
                 for (std::size_t first = 0, some; first < count; first += some) {
                     some = some_of(count, first);
                     const Vectors these{all.numbers + first * all.columns,
@@ -372,6 +396,7 @@ struct Decoder::Step {
         const std::size_t count = tokens.size(), dim = shape.dim;
         float* stream = model.stream_.data();
         const std::vector<float> no_bias;
+        std::size_t turn = 0;
         const auto normalised = [&](const std::vector<float>& weights) {
             return [&, stream](std::size_t token, float* to) {
                 kernel.normalise(stream + token * dim, weights.data(), dim, shape.epsilon, to);
@@ -386,16 +411,16 @@ struct Decoder::Step {
             // 1. Queries, keys and values of the tokens.
             Vectors x = vectors(thread, count, {&layer.wq, &layer.wk, &layer.wv}, normalised(layer.attention_norm));
             const float factor = 1 / std::sqrt(static_cast<float>(shape.head_dim));
-            multiply(thread, {&layer.wq}, x, count,
+            multiply(thread, turn, {&layer.wq}, x, count,
                      [&](std::size_t token, std::size_t first, std::size_t rows, auto y) {
                          rotate(token, first, rows, layer.query_bias, y[0], factor,
                                 model.queries_.data() + token * query_size);
                      });
-            multiply(thread, {&layer.wk}, x, count,
+            multiply(thread, turn, {&layer.wk}, x, count,
                      [&](std::size_t token, std::size_t first, std::size_t rows, auto y) {
                          rotate(token, first, rows, layer.key_bias, y[0], 1, model.keys_.data() + token * key_size);
                      });
-            multiply(thread, {&layer.wv}, x, count,
+            multiply(thread, turn, {&layer.wv}, x, count,
                      [&](std::size_t token, std::size_t first, std::size_t rows, auto y) {
                          float* to = model.values_.data() + token * key_size + first;
                          for (std::size_t i = 0; i < rows; ++i) {
@@ -411,7 +436,9 @@ struct Decoder::Step {
                 }
                 pool.barrier();
             }
-            for (std::size_t i = thread; i < runs.size() * shape.kv_heads * slices; i += threads) {
+            Counter* const taken = share(turn, 1);
+            const auto next = [&](std::size_t i) { return taken ? taken->take(1) : i; };
+            for (std::size_t i = next(thread); i < runs.size() * shape.kv_heads * slices; i = next(i + threads)) {
                 const std::size_t slice = i % slices, group = i / slices % shape.kv_heads;
                 if (count == 1 && slice == slices - 1) store(number, 0, group);
                 attend(thread, number, runs[i / slices / shape.kv_heads], group, slice);
@@ -424,11 +451,11 @@ struct Decoder::Step {
                 };
             };
             x = vectors(thread, count, {&layer.wo}, [&](std::size_t token, float* to) { merge(token, to); });
-            multiply(thread, {&layer.wo}, x, count, add(layer.output_bias));
+            multiply(thread, turn, {&layer.wo}, x, count, add(layer.output_bias));
             pool.barrier();
             // 3. The feed-forward network.
             x = vectors(thread, count, {&layer.w1, &layer.w3}, normalised(layer.ffn_norm));
-            multiply(thread, {&layer.w1, &layer.w3}, x, count,
+            multiply(thread, turn, {&layer.w1, &layer.w3}, x, count,
                      [&](std::size_t token, std::size_t first, std::size_t rows, auto y) {
                          float gated[kLanes];
                          kernel.gate(y[0], y[1], gated);
@@ -438,7 +465,7 @@ struct Decoder::Step {
             x = vectors(thread, count, {&layer.w2}, [&](std::size_t token, float* to) {
                 std::memcpy(to, model.hidden_.data() + token * shape.hidden, shape.hidden * sizeof(float));
             });
-            multiply(thread, {&layer.w2}, x, count, add(no_bias));
+            multiply(thread, turn, {&layer.w2}, x, count, add(no_bias));
             pool.barrier();
         }
         // 4. The logits that are asked for.
@@ -446,9 +473,10 @@ struct Decoder::Step {
         const Matrix& head = shape.tied ? model.embeddings_[0] : model.output_[0];
         const Vectors x = vectors(thread, wanted.size(), {&head},
                                   [&](std::size_t i, float* to) { normalised(model.norm_)(wanted[i], to); });
-        multiply(thread, {&head}, x, wanted.size(), [&](std::size_t i, std::size_t first, std::size_t rows, auto y) {
-            std::memcpy(logits + i * shape.vocabulary + first, y[0], rows * sizeof(float));
-        });
+        multiply(thread, turn, {&head}, x, wanted.size(),
+                 [&](std::size_t i, std::size_t first, std::size_t rows, auto y) {
+                     std::memcpy(logits + i * shape.vocabulary + first, y[0], rows * sizeof(float));
+                 });
     }
 };
 

@@ -208,6 +208,17 @@ def test_caches_of_all_types_hold_what_they_should(kernel: str, dtype: torch.dty
     )
 
 
+@pytest.mark.parametrize("head_dim", [32, 64, 160])
+@pytest.mark.parametrize("kernel", KERNELS)
+@torch.inference_mode()
+def test_many_queries_see_all_that_is_before_them(kernel: str, head_dim: int, make_model: MakeModel) -> None:
+    model = make_model(dataclasses.replace(BASE, head_dim=head_dim, n_kv_heads=1, max_seq_len=512))
+    ours, ids = native(model, kernel, threads=2), ids_of(1, 331)
+    cache = ours.new_cache(1)
+    pieces = [ours(ids[:, start:end], cache) for start, end in ((0, 290), (290, 311), (311, 331))]
+    close(torch.cat(pieces, dim=1), reference(model, ids))
+
+
 @torch.inference_mode()
 def test_a_cache_is_cut_grown_and_selected_from(make_model: MakeModel) -> None:
     model = make_model(BASE)
