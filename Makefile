@@ -29,15 +29,15 @@ help:
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
 
-# The tools that build the package.
+# The tools that build the package; older pips know no --config-settings.
 .venv/tools: constraints.txt | .venv/bin/python
 	@echo "setting up .venv"
-	$(PIP) cmake ninja nanobind scikit-build-core
+	$(PIP) 'pip>=22.1' cmake ninja nanobind scikit-build-core
 	@touch $@
 
 .venv/demo: .venv/tools pyproject.toml CMakeLists.txt $(wildcard bpe/core/* model/core/*)
 	@echo "building the core"
-	$(PIP) --no-build-isolation --editable '.[model,verify]' -C editable.rebuild=false
+	$(PIP) --no-build-isolation --editable '.[model,verify]' --config-settings editable.rebuild=false
 	@touch $@
 
 # For those who change the core: it is built again on import whenever a source has changed, at 0.1 s an import.
