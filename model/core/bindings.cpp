@@ -86,7 +86,8 @@ class LoneMatrix {
         const std::size_t tiles = columns / kTile;
         std::vector<TileBytes> bytes(count * tiles * kernel.tile_bytes(count));
         std::vector<TileScale> scales(count * tiles);
-        for (std::size_t i = 0; matrix_.quantized() && i < count; ++i) {
+        const bool wanted = matrix_.quantized() || count >= kernel.split_from;
+        for (std::size_t i = 0; wanted && i < count; ++i) {
             kernel.quantize(vectors.data() + i * columns, tiles, count, bytes.data() + i * kernel.tile_bytes(count),
                             scales.data() + i);
         }

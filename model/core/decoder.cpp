@@ -244,7 +244,7 @@ struct Decoder::Step {
             for (std::size_t i = alone ? 0 : thread; i < some; i += alone ? 1 : threads) {
                 float* numbers = buffer.numbers.data() + (first + i) * columns;
                 fill(first + i, numbers);
-                if (quantized) {
+                if (quantized || some >= kernel.split_from) {
                     kernel.quantize(numbers, tiles, some, bytes + i * kernel.tile_bytes(some),
                                     buffer.scales.data() + first * tiles + i);
                 }

@@ -177,24 +177,14 @@ void unpack_split(const Tile& tile, const std::uint8_t* bytes, I* high, I* low) 
         _tile_dpbf16ps(sum, 5, 6);                     \
     } while (false)
 
-// The sums stay in their registers. While one tile is multiplied, the next is unpacked. Of 64 vectors, each takes
-// three quarters of the time that it takes of 16.
-template <class Tile, std::size_t kVectors>
-void multiply_split(const std::uint8_t* group, const Vectors& vectors, float* results) {
+// unpack(number, high, low) makes the weights of a tile. The sums stay in their registers. While one tile is
+// multiplied, the next is unpacked. Of 64 vectors, each takes three quarters of the time that it takes of 16.
+template <std::size_t kVectors, class Unpack>
+void multiply_split(const Vectors& vectors, float* results, const Unpack& unpack) {
     static_assert(kVectors == 32 || kVectors == 64);
     const std::size_t tiles = vectors.columns / kTile;
     I high[2][kLanes], low[2][kLanes];
-    Tile tile;
-    const auto unpack = [&](std::size_t number) __attribute__((always_inline)) {
-        fetch_ahead<V, Tile::kFormat.tile>(group);
-        if (Tile::kFormat.header && number % kTilesOfHeader == 0) {
-            tile.open(group);
-            group += Tile::kFormat.header;
-        }
-        unpack_split(tile, group, high[number % 2], low[number % 2]);
-        group += Tile::kFormat.tile;
-    };
-    unpack(0);
+    unpack(0, high[0], low[0]);
     _tile_loadconfig(&kConfiguration<kQuad, kLanes>);
     _tile_zero(0);
     _tile_zero(1);
@@ -210,7 +200,8 @@ void multiply_split(const std::uint8_t* group, const Vectors& vectors, float* re
             MODEL_ADD_SPLIT(2, x + 2 * 32);
             MODEL_ADD_SPLIT(3, x + 2 * 48);
         }
-        if (number + 1 < tiles) unpack(number + 1);
+        const std::size_t next = number + 1;
+        if (next < tiles) unpack(next, high[next % 2], low[next % 2]);
     }
     _tile_stored(0, results, kQuad);
     _tile_stored(1, results + 16 * kLanes, kQuad);
@@ -221,10 +212,37 @@ void multiply_split(const std::uint8_t* group, const Vectors& vectors, float* re
     _tile_release();
 }
 
-// Weights that are numbers, with as many vectors at once as there are registers for.
+template <class Tile, std::size_t kVectors>
+void multiply_many(const std::uint8_t* group, const Vectors& vectors, float* results) {
+    Tile tile;
+    multiply_split<kVectors>(vectors, results, [&](std::size_t number, I* high, I* low) __attribute__((always_inline)) {
+        fetch_ahead<V, Tile::kFormat.tile>(group);
+        if (Tile::kFormat.header && number % kTilesOfHeader == 0) {
+            tile.open(group);
+            group += Tile::kFormat.header;
+        }
+        unpack_split(tile, group, high, low);
+        group += Tile::kFormat.tile;
+    });
+}
+
+// Weights of 16 bits likewise. Those of 32 bits, and rows of no whole tiles, with as many vectors at once as there are
+// registers for.
 template <class T, std::size_t kVectors>
-void multiply_in_turn(const std::uint8_t* group, const Vectors& vectors, float* results) {
+void multiply_many_numbers(const std::uint8_t* group, const Vectors& vectors, float* results) {
     constexpr std::size_t kSome = 16;
+    if (sizeof(T) == 2 && vectors.columns % kTile == 0) {
+        multiply_split<kVectors>(vectors, results, [&](std::size_t, I* high, I* low) __attribute__((always_inline)) {
+            fetch_ahead<V, kTile * kLanes * sizeof(T)>(group);
+            const auto* weights = reinterpret_cast<const T*>(group);
+            for (std::size_t i = 0; i < kTile / 2; ++i) {
+                const Split split(V::load(weights + 2 * i * kLanes), V::load(weights + (2 * i + 1) * kLanes));
+                high[i] = split.high, low[i] = split.low;
+            }
+            group += kTile * kLanes * sizeof(T);
+        });
+        return;
+    }
     for (std::size_t first = 0; first < kVectors; first += kSome) {
         const Vectors some{vectors.numbers + first * vectors.columns, nullptr, nullptr, vectors.columns};
         multiply_numbers<V, T, kSome>(group, some, results + first * kLanes);
@@ -379,11 +397,11 @@ const Kernel& amx_kernel() {
         const auto set = [&]<class Tile>(Tile) {
             Product* const own = products(Tile::kKind);
             own[3] = multiply_integers<Tile, 8>, own[4] = multiply_integers<Tile, 16>;
-            own[5] = multiply_split<Tile, 32>, own[6] = multiply_split<Tile, 64>;
+            own[5] = multiply_many<Tile, 32>, own[6] = multiply_many<Tile, 64>;
         };
         set(Q4_0<V>()), set(Q4_1<V>()), set(Q8_0<V>()), set(Q4_K<V>()), set(Q6_K<V>());
         const auto set_numbers = [&]<class T>(Kind kind, T) {
-            products(kind)[5] = multiply_in_turn<T, 32>, products(kind)[6] = multiply_in_turn<T, 64>;
+            products(kind)[5] = multiply_many_numbers<T, 32>, products(kind)[6] = multiply_many_numbers<T, 64>;
         };
         set_numbers(Kind::kF32, 0.0f), set_numbers(Kind::kF16, Half()), set_numbers(Kind::kBF16, Brain());
         return made;
