@@ -104,8 +104,8 @@ class Shards:
     def _open(self, shard: dict[str, Any]) -> Shard:
         ids = self._map(shard["file"], self.dtype, shard["tokens"])
         offsets = self._map(shard["documents_file"], np.dtype("<i8"), shard["documents"] + 1)
-        sums = (_count(shard[key], below=1 << 32) for key in ("crc32", "documents_crc32"))
-        return Shard(shard["file"], ids, offsets, next(sums), shard["documents_file"], next(sums))
+        crc32, documents_crc32 = (_count(shard[key], below=1 << 32) for key in ("crc32", "documents_crc32"))
+        return Shard(shard["file"], ids, offsets, crc32, shard["documents_file"], documents_crc32)
 
     def _map(self, name: str, dtype: np.dtype[Any], count: int) -> npt.NDArray[Any]:
         path = self.directory / name

@@ -53,7 +53,7 @@ struct Kernel {
     const char* name;
     std::size_t most_vectors;  // that are multiplied at once
     std::size_t most_queries;  // that attention looks at at once
-    std::size_t split_from;    // so many vectors have numbers of 32 bits, and two TileBytes for each of theirs
+    std::size_t split_from;    // that, or more vectors have two TileBytes for each tile: they are no integers
     Product products[kKinds][kVectorSizes];
     AttentionKernel attention[3];  // by CacheKind
     // One of `step` vectors that will be multiplied at once.

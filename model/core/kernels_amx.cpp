@@ -130,19 +130,24 @@ struct Split {
 };
 
 // The high parts of the numbers of a tile, then the low ones.
-void split_vector(const float* numbers, std::size_t tiles, std::size_t step, TileBytes* bytes) {
+void put_split(F half, F other, TileBytes* to) {
     const I even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     const I odd = V::add(even, V::set_integers(1));
+    const Split split(_mm512_permutex2var_ps(half, even, other), _mm512_permutex2var_ps(half, odd, other));
+    _mm512_store_si512(to[0].bytes, split.high);
+    _mm512_store_si512(to[1].bytes, split.low);
+}
+
+void split_vector(const float* numbers, std::size_t tiles, std::size_t step, TileBytes* bytes) {
     for (std::size_t tile = 0; tile < tiles; ++tile, numbers += kTile, bytes += 2 * step) {
-        const F half = V::load(numbers), other = V::load(numbers + kLanes);
-        const Split split(_mm512_permutex2var_ps(half, even, other), _mm512_permutex2var_ps(half, odd, other));
-        _mm512_store_si512(bytes[0].bytes, split.high);
-        _mm512_store_si512(bytes[1].bytes, split.low);
+        put_split(V::load(numbers), V::load(numbers + kLanes), bytes);
     }
 }
 
+constexpr std::size_t kSplitFrom = 32;  // vectors
+
 void quantize_or_split(const float* numbers, std::size_t tiles, std::size_t step, TileBytes* bytes, TileScale* scales) {
-    if (step > 16) {
+    if (step >= kSplitFrom) {
         split_vector(numbers, tiles, step, bytes);
     } else {
         quantize<V>(numbers, tiles, step, bytes, scales);
@@ -177,6 +182,37 @@ void unpack_split(const Tile& tile, const std::uint8_t* bytes, I* high, I* low) 
         _tile_dpbf16ps(sum, 5, 6);                     \
     } while (false)
 
+// Up to four registers of sums, each of sixteen vectors.
+[[gnu::always_inline]] inline void zero_sums() {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+}
+
+[[gnu::always_inline]] inline void add_to_sums(const TileBytes* x, std::size_t sixteens) {
+    MODEL_ADD_SPLIT(0, x);
+    if (sixteens > 1) MODEL_ADD_SPLIT(1, x + 2 * 16);
+    if (sixteens > 2) MODEL_ADD_SPLIT(2, x + 2 * 32);
+    if (sixteens > 3) MODEL_ADD_SPLIT(3, x + 2 * 48);
+}
+
+[[gnu::always_inline]] inline void load_sums(const float* from, std::size_t stride, std::size_t sixteens) {
+    const std::size_t step = stride * sizeof(float);
+    _tile_loadd(0, from, step);
+    if (sixteens > 1) _tile_loadd(1, from + 16 * stride, step);
+    if (sixteens > 2) _tile_loadd(2, from + 32 * stride, step);
+    if (sixteens > 3) _tile_loadd(3, from + 48 * stride, step);
+}
+
+[[gnu::always_inline]] inline void store_sums(float* to, std::size_t stride, std::size_t sixteens) {
+    const std::size_t step = stride * sizeof(float);
+    _tile_stored(0, to, step);
+    if (sixteens > 1) _tile_stored(1, to + 16 * stride, step);
+    if (sixteens > 2) _tile_stored(2, to + 32 * stride, step);
+    if (sixteens > 3) _tile_stored(3, to + 48 * stride, step);
+}
+
 // unpack(number, high, low) makes the weights of a tile. The sums stay in their registers. While one tile is
 // multiplied, the next is unpacked. Of 64 vectors, each takes three quarters of the time that it takes of 16.
 template <std::size_t kVectors, class Unpack>
@@ -186,29 +222,16 @@ void multiply_split(const Vectors& vectors, float* results, const Unpack& unpack
     I high[2][kLanes], low[2][kLanes];
     unpack(0, high[0], low[0]);
     _tile_loadconfig(&kConfiguration<kQuad, kLanes>);
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
+    zero_sums();
     for (std::size_t number = 0; number < tiles; ++number) {
         const TileBytes* x = vectors.bytes + number * 2 * kVectors;
         _tile_loadd(6, high[number % 2], kQuad);
         _tile_loadd(7, low[number % 2], kQuad);
-        MODEL_ADD_SPLIT(0, x);
-        MODEL_ADD_SPLIT(1, x + 2 * 16);
-        if constexpr (kVectors == 64) {
-            MODEL_ADD_SPLIT(2, x + 2 * 32);
-            MODEL_ADD_SPLIT(3, x + 2 * 48);
-        }
+        add_to_sums(x, kVectors / 16);
         const std::size_t next = number + 1;
         if (next < tiles) unpack(next, high[next % 2], low[next % 2]);
     }
-    _tile_stored(0, results, kQuad);
-    _tile_stored(1, results + 16 * kLanes, kQuad);
-    if constexpr (kVectors == 64) {
-        _tile_stored(2, results + 32 * kLanes, kQuad);
-        _tile_stored(3, results + 48 * kLanes, kQuad);
-    }
+    store_sums(results, kLanes, kVectors / 16);
     _tile_release();
 }
 
@@ -279,25 +302,13 @@ void score_split(const void* all_keys, std::size_t blocks, std::size_t head_dim,
             const Split split(V::load(keys + i * kLanes), V::load(keys + (i + 1) * kLanes));
             high[i / 2] = split.high, low[i / 2] = split.low;
         }
-        _tile_zero(0);
-        _tile_zero(1);
-        _tile_zero(2);
-        _tile_zero(3);
+        zero_sums();
         for (std::size_t tile = 0; tile < tiles; ++tile) {
-            const TileBytes* own = x + 2 * tile * kQueries;
             _tile_loadd(6, high + tile * 16, kQuad);
             _tile_loadd(7, low + tile * 16, kQuad);
-            MODEL_ADD_SPLIT(0, own);
-            if (sixteens > 1) MODEL_ADD_SPLIT(1, own + 2 * 16);
-            if (sixteens > 2) MODEL_ADD_SPLIT(2, own + 2 * 32);
-            if (sixteens > 3) MODEL_ADD_SPLIT(3, own + 2 * 48);
+            add_to_sums(x + 2 * tile * kQueries, sixteens);
         }
-        float* to = scores + block * kLanes;
-        const std::size_t step = stride * sizeof(float);
-        _tile_stored(0, to, step);
-        if (sixteens > 1) _tile_stored(1, to + 16 * stride, step);
-        if (sixteens > 2) _tile_stored(2, to + 32 * stride, step);
-        if (sixteens > 3) _tile_stored(3, to + 48 * stride, step);
+        store_sums(scores + block * kLanes, stride, sixteens);
     }
     _tile_release();
 }
@@ -310,13 +321,11 @@ void mix_split(const void* all_values, std::size_t positions, std::size_t width,
         return;
     }
     constexpr std::size_t kTiles = 8;  // of positions, whose weights are in the nearest caches
-    const std::size_t sixteens = (count + 15) / 16, step = width * sizeof(float);
-    const I even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-    const I odd = V::add(even, V::set_integers(1));
+    const std::size_t sixteens = (count + 15) / 16;
     TileBytes x[kTiles * kQueries * 2];
     I high[kLanes], low[kLanes];
     const T* values = static_cast<const T*>(all_values);
-    std::memset(results, 0, sixteens * 16 * step);
+    std::memset(results, 0, sixteens * 16 * width * sizeof(float));
     _tile_loadconfig(&kConfiguration<kQuad, kLanes>);
     for (std::size_t begin = 0; begin < positions; begin += kTiles * kTile) {
         const std::size_t size = positions - begin < kTiles * kTile ? positions - begin : kTiles * kTile;
@@ -329,19 +338,11 @@ void mix_split(const void* all_values, std::size_t positions, std::size_t width,
                     const auto mask = static_cast<__mmask16>(there < kLanes ? (1U << there) - 1 : 0xFFFF);
                     return _mm512_maskz_loadu_ps(mask, weights + i * stride + begin + tile * kTile + first);
                 };
-                const F half = some(0), other = some(kLanes);
-                const Split split(_mm512_permutex2var_ps(half, even, other), _mm512_permutex2var_ps(half, odd, other));
-                TileBytes* const own = x + 2 * (tile * kQueries + i);
-                _mm512_store_si512(own[0].bytes, split.high);
-                _mm512_store_si512(own[1].bytes, split.low);
+                put_split(some(0), some(kLanes), x + 2 * (tile * kQueries + i));
             }
         }
         for (std::size_t first = 0; first < width; first += kLanes) {
-            float* to = results + first;
-            _tile_loadd(0, to, step);
-            if (sixteens > 1) _tile_loadd(1, to + 16 * width, step);
-            if (sixteens > 2) _tile_loadd(2, to + 32 * width, step);
-            if (sixteens > 3) _tile_loadd(3, to + 48 * width, step);
+            load_sums(results + first, width, sixteens);
             for (std::size_t tile = 0; tile < tiles; ++tile) {
                 for (std::size_t i = 0; i < kLanes; ++i) {
                     const std::size_t position = tile * kTile + 2 * i;  // of two; there is memory up to a sixteenth
@@ -353,16 +354,9 @@ void mix_split(const void* all_values, std::size_t positions, std::size_t width,
                 }
                 _tile_loadd(6, high, kQuad);
                 _tile_loadd(7, low, kQuad);
-                const TileBytes* own = x + 2 * tile * kQueries;
-                MODEL_ADD_SPLIT(0, own);
-                if (sixteens > 1) MODEL_ADD_SPLIT(1, own + 2 * 16);
-                if (sixteens > 2) MODEL_ADD_SPLIT(2, own + 2 * 32);
-                if (sixteens > 3) MODEL_ADD_SPLIT(3, own + 2 * 48);
+                add_to_sums(x + 2 * tile * kQueries, sixteens);
             }
-            _tile_stored(0, to, step);
-            if (sixteens > 1) _tile_stored(1, to + 16 * width, step);
-            if (sixteens > 2) _tile_stored(2, to + 32 * width, step);
-            if (sixteens > 3) _tile_stored(3, to + 48 * width, step);
+            store_sums(results + first, width, sixteens);
         }
     }
     _tile_release();
@@ -387,7 +381,7 @@ const Kernel& amx_kernel() {
     static const Kernel kernel = [] {
         Kernel made = avx512_kernel();
         made.name = "amx";
-        made.most_vectors = 64, made.split_from = 32;
+        made.most_vectors = 64, made.split_from = kSplitFrom;
         made.quantize = quantize_or_split;
         made.most_queries = kQueries;
         made.attention[static_cast<std::size_t>(CacheKind::kF16)] = {score_split<Half>, mix_split<Half>};
