@@ -104,7 +104,7 @@ class NativeModel:
     device = torch.device("cpu")
 
     def __init__(self, config: ModelConfig, kinds: dict[str, str], kernel: str = "") -> None:
-        """kinds: the type of every matrix. kernel: "amx", "avx512", "avx2" or "plain"; the best by default."""
+        """kinds: the type of every matrix. kernel: "amx", "avx512", "avx2", "neon" or "plain"; the best by default."""
         self.config = config
         self._reading = threading.Lock()
         _MODELS.add(self)

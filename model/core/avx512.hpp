@@ -15,8 +15,9 @@ namespace {
 struct Avx512 {
     using F = __m512;
     using I = __m512i;
-    static constexpr std::size_t kSums = 24, kQueries = 8;
+    static constexpr std::size_t kSums = 24, kQueries = 8, kAtOnce = 1;
     static constexpr std::size_t kTileRows = 12, kTileWide = 2;
+    static constexpr bool kSignedBytes = false;
 
     static void prefetch(const void* place) { _mm_prefetch(static_cast<const char*>(place), _MM_HINT_T0); }
     static F set(float number) { return _mm512_set1_ps(number); }

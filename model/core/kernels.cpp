@@ -17,6 +17,9 @@ static std::vector<Kernel> available_kernels() {
     // Every processor with AVX2 and FMA converts half-precision numbers, too.
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found.push_back(avx2_kernel());
 #endif
+#ifdef MODEL_ARM_KERNELS
+    if (can_neon()) found.push_back(neon_kernel());
+#endif
     found.push_back(plain_kernel());
     return found;
 }

@@ -80,5 +80,7 @@ const Kernel& avx2_kernel();
 const Kernel& avx512_kernel();
 const Kernel& amx_kernel();
 bool can_amx();
+const Kernel& neon_kernel();
+bool can_neon();
 
 }  // namespace model

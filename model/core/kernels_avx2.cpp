@@ -23,6 +23,7 @@ struct Avx2 {
     using I = Two<__m256i>;
     static constexpr std::size_t kSums = 4, kQueries = 4;
     static constexpr std::size_t kTileRows = 6, kTileWide = 1;
+    static constexpr bool kSignedBytes = false;
 
     static void prefetch(const void* place) { _mm_prefetch(static_cast<const char*>(place), _MM_HINT_T0); }
     static F set(float number) { return {_mm256_set1_ps(number), _mm256_set1_ps(number)}; }

@@ -23,8 +23,9 @@ auto each(Operation operation, const Sixteen<T>& first, const Others&... others)
 struct Plain {
     using F = Sixteen<float>;
     using I = Sixteen<std::int32_t>;
-    static constexpr std::size_t kSums = 4, kQueries = 4;
+    static constexpr std::size_t kSums = 4, kQueries = 4, kAtOnce = 1;
     static constexpr std::size_t kTileRows = 4, kTileWide = 1;
+    static constexpr bool kSignedBytes = false;
 
     static void prefetch(const void*) {}
     static F set(float number) {

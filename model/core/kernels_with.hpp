@@ -1,6 +1,6 @@
 // The kernels, once for all processors. V has what is different: sixteen floats (F), sixteen integers of 32 bits or the
 // 64 bytes of a quad (I), and what can be done with them; kSums tells how many sums (F) there are registers for, while
-// what is added to them is at hand.
+// what is added to them is at hand, kSignedBytes that the bytes of a quad are multiplied as signed ones.
 // No function of the standard library is called that would be compiled here for all who call it elsewhere, too.
 #pragma once
 
@@ -73,9 +73,9 @@ struct Integers {
     struct Sum {
         I high = V::zeros(), low = V::zeros();
     };
-    static constexpr std::size_t kFactors = 1;   // in which a quad is multiplied
-    static constexpr std::size_t kAtOnce = 1;    // vectors that are multiplied with a factor while it is at hand
-    static constexpr std::size_t kUnpacked = 1;  // vectors whose sums have room while quads are unpacked
+    static constexpr std::size_t kFactors = 1;          // in which a quad is multiplied
+    static constexpr std::size_t kAtOnce = V::kAtOnce;  // vectors that are multiplied with a factor while it is at hand
+    static constexpr std::size_t kUnpacked = 1;         // vectors whose sums have room while quads are unpacked
 
     static void keep(const I& sixteen, std::size_t half, std::int8_t* bytes) {
         const I high = V::template shift_right_signed<8>(V::add(sixteen, V::set_integers(128)));
@@ -144,11 +144,18 @@ struct Q8_0 : TileOf<Kind::kQ8_0> {
     void open(const std::uint8_t*) {}
     template <class Take>
     void unpack(const std::uint8_t* tile, const Take& take) const {
-        unrolled<8>([&](auto i) { take(i, V::load_bytes(tile + i * kQuad)); });
+        unrolled<8>([&](auto i) {
+            const auto quad = V::load_bytes(tile + i * kQuad);
+            if constexpr (V::kSignedBytes) {
+                take(i, V::bit_xor(quad, 0x80808080));  // 128 less
+            } else {
+                take(i, quad);
+            }
+        });
     }
     void scale(const std::uint8_t* tile, std::size_t, typename V::F& scale, typename V::F& offset) const {
         scale = load_halves<V>(tile + 8 * kQuad);
-        offset = V::mul(scale, V::set(-128.0f));
+        offset = V::mul(scale, V::set(V::kSignedBytes ? 0.0f : -128.0f));
     }
 };
 
