@@ -1788,12 +1788,8 @@ def _shards_info(directory: Path) -> list[tuple[str, str]]:
     for source in shards.corpus["sources"]:
         name = source["source"] or "documents of a program"
         files = f" in {len(source['files']):,} files" if source["files"] else ""
-        rows.append(
-            (
-                "source",
-                f"{name}: {source['documents']:,} documents{files}, {source['bytes']:,} bytes, {source['sha256']}",
-            )
-        )
+        counts = f"{source['documents']:,} documents{files}, {source['bytes']:,} bytes"
+        rows.append(("source", f"{name}: {counts}, CRC-32 {source['crc32']:08x}"))
     return rows
 
 

@@ -31,7 +31,6 @@
 #include "ranks.hpp"
 #include "rows.hpp"
 #include "runs.hpp"
-#include "sha256.hpp"
 #include "stream.hpp"
 #include "trainer.hpp"
 #include "unicode.hpp"
@@ -763,19 +762,6 @@ nb::list json_texts(nb::handle object, const std::string& key) {
     return result;
 }
 
-// The SHA-256 of each text, one after the other; None where that is better left to hashlib.
-nb::object sha256_of(nb::handle objects) {
-    if (!can_sha256()) return nb::none();
-    const Texts texts(objects);
-    nb::object digests =
-        nb::steal(PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(texts.spans.size() * kSha256Size)));
-    if (!digests.is_valid()) nb::raise_python_error();
-    auto* out = reinterpret_cast<std::uint8_t*>(PyBytes_AS_STRING(digests.ptr()));
-    const nb::gil_scoped_release release;
-    sha256_all(texts.spans, out);
-    return digests;
-}
-
 template <class T>
 nb::tuple take_documents_as(const DocumentRows& documents) {
     const std::size_t size = documents.size(), count = documents.rows.size() + 1;
@@ -995,8 +981,6 @@ NB_MODULE(_core, m) {
         nb::arg("text"), "How many bytes at the end begin a character that more bytes may finish.");
     m.def("json_texts", &json_texts, nb::arg("lines"), nb::arg("key"),
           "The string under a key in each line of JSON; None where a full parser has to decide.");
-    m.def("sha256", &sha256_of, nb::arg("texts"),
-          "The SHA-256 of each text, one after the other; None on a processor without instructions for it.");
     m.def("take_documents", &take_documents, nb::arg("ids"), nb::arg("offsets"), nb::arg("rows"),
           nb::arg("begin").none(), nb::arg("end").none(), nb::arg("short_ids"),
           "(ids, offsets) of some documents, each between two ids that begin and end it.");

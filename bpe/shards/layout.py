@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Union
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ..corpus.optional import first_module
 
 FORMAT = "bpe-llama token shards"
-VERSION = 3
+VERSION = 4
 INDEX = "index.json"
 TOKEN_BYTES = "token_bytes.bin"
 WORK = "work"  # within the directory: shards that are being written
@@ -24,9 +24,10 @@ BOS_TOKEN, EOS_TOKEN = "<|begin_of_text|>", "<|end_of_text|>"
 SHARD_FILE = re.compile(r"(train|held_out)-\d{5,}\.(bin|docs)")
 
 Ids = npt.NDArray[np.unsignedinteger[Any]]
+Checksums = npt.NDArray[np.uint32]
 
-crc32: Callable[[Union[bytes, memoryview], int], int] = first_module("isal.isal_zlib", "zlib").crc32
-"""Of bytes, and of those before them: the same as zlib's, which takes some times as long."""
+crc32: Callable[..., int] = first_module("isal.isal_zlib", "zlib").crc32
+"""Of bytes, and of those before them whose CRC-32 may be given: the same as zlib's, which takes some times as long."""
 
 
 def shard_files(split: str, number: int) -> tuple[str, str]:

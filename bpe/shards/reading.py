@@ -194,8 +194,8 @@ def _corpus(value: dict[str, Any]) -> dict[str, Any]:
         name for name in (value["separator"], *(each["source"] for each in value["sources"])) if name is not None
     ]
     for source in value["sources"]:
-        strings += [source["sha256"], *(file["path"] for file in source["files"])]
-        _count(source["documents"]), _count(source["bytes"])
+        strings += [file["path"] for file in source["files"]]
+        _count(source["documents"]), _count(source["bytes"]), _count(source["crc32"], below=1 << 32)
     if not all(isinstance(each, list) for each in lists) or not all(isinstance(each, str) for each in strings):
         raise ValueError("it does not tell where the documents came from")
     return dict(value)

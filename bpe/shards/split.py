@@ -8,19 +8,19 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .layout import HELD_OUT, TRAIN
+from .layout import HELD_OUT, TRAIN, Checksums
 
 Places = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
 
 
-def places(digests: bytes, seed: int) -> Places:
-    """Of each document a number in [0, 1) that follows from its SHA-256 and the seed: below the share, it is held out.
+def places(checksums: Checksums, seed: int) -> Places:
+    """Of each document a number in [0, 1) that follows from its CRC-32 and the seed: below the share, it is held out.
 
-    digests: 32 bytes each, one after the other. Their first 8 bytes are mixed with the seed by the finalizer of
-    SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators").
+    They are mixed by the finalizer of SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number
+    generators"), after which texts that differ little have places that differ much.
     """
-    mixed = np.frombuffer(digests, "<u8")[::4] + np.uint64(seed * 0x9E3779B97F4A7C15 % 2**64)
+    mixed = checksums.astype(np.uint64) + np.uint64(seed * 0x9E3779B97F4A7C15 % 2**64)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
         mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
     # 53 bits, which a double holds exactly: rounded up, the highest would be 1.

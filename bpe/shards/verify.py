@@ -14,7 +14,7 @@ from ..corpus import Source, Text
 from ..errors import InputError
 from .layout import SPLITS, crc32_of, sha256_of
 from .reading import Shard, Shards
-from .sources import Corpus, Tally, digests_of, sizes_of
+from .sources import Corpus, Tally, checksums_of, sizes_of
 from .split import Split, places
 
 
@@ -114,9 +114,9 @@ def _compare(
     count = size = 0
     for batch in reader:
         texts = [text for text in batch.texts if len(text)]
-        digests = digests_of(texts)
-        tallies.setdefault(batch.source, Tally()).add(digests, int(sizes_of(texts).sum()))
-        sides = split.add(places(digests, shards.seed))
+        checksums = checksums_of(texts)
+        tallies.setdefault(batch.source, Tally()).add(checksums, int(sizes_of(texts).sum()))
+        sides = split.add(places(checksums, shards.seed))
         texts = waiting + texts
         waiting = [] if sides.waiting is None else [texts[sides.waiting]]
         for name, rows in sides.rows.items():
@@ -145,15 +145,14 @@ def _compare_cut(shards: Shards, text: bytes, tokenizer: Decoder) -> None:
 
 def _compare_hashes(shards: Shards, found: Sequence[dict[str, Any]]) -> None:
     """All documents are the same, so a difference is one of order, or of the index itself."""
-    said = [{key: each.get(key) for key in ("documents", "bytes", "sha256")} for each in shards.corpus["sources"]]
+    said = [{key: each.get(key) for key in ("documents", "bytes", "crc32")} for each in shards.corpus["sources"]]
     if len(said) != len(found):  # read by other names, as one folder for several files
         return
     for number, (before, now) in enumerate(zip(said, found, strict=True), 1):
         if before != now:
             raise InputError(
-                f"{shards.directory}: source {number} has {now['documents']:,} documents with the SHA-256"
-                f" {now['sha256'][:16]}..., and the index tells of {before['documents']:,} with"
-                f" {str(before['sha256'])[:16]}..."
+                f"{shards.directory}: source {number} has {now['documents']:,} documents with the CRC-32"
+                f" {now['crc32']:08x}, and the index tells of {before['documents']:,} with {before['crc32']:08x}"
             )
 
 

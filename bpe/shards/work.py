@@ -25,7 +25,7 @@ from .layout import FORMAT, INDEX, SHARD_FILE, TOKEN_BYTES, WORK, crc32, shard_f
 
 STATE = "state.json"
 FORMAT_OF_STATE = "bpe-llama unfinished token shards"
-VERSION = 2
+VERSION = 3
 WAITING = re.compile(r"waiting-\d+\.bin")  # a document whose split is not known yet
 
 

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -35,7 +36,7 @@ from .layout import (
 )
 from .locking import locked
 from .reading import Shards
-from .sources import Corpus, Tally, digests_of, sizes_of
+from .sources import Corpus, Tally, checksums_of, sizes_of
 from .split import Split, places
 from .work import STATE, GrowingShards, Work
 
@@ -310,7 +311,7 @@ class _Writer:
         if not state:
             return
         self.is_complete, self._position = state["complete"], state["position"]
-        self._tallies = {int(source): Tally.from_state(tally) for source, tally in state["sources"].items()}
+        self._tallies = {int(source): Tally(*tally) for source, tally in state["sources"].items()}
         self._split = Split(self._settings.held_out, state["empty"], state["waiting"])
         if state["waiting"] is not None:
             self._waiting_file = Path(state["waiting_file"]).name
@@ -335,15 +336,15 @@ class _Writer:
     def add(self, batch: Batch, texts: list[Text], ids: npt.NDArray[np.uint32], offsets: npt.NDArray[np.int64]) -> None:
         """Write a batch; every few seconds, make sure that it can be gone on from there."""
         self._is_whole = False
-        digests, sizes = digests_of(texts), sizes_of(texts)
+        checksums, sizes = checksums_of(texts), sizes_of(texts)
         block = Block(ids, offsets, sizes)
-        sides = self._split.add(places(digests, self._settings.seed))
+        sides = self._split.add(places(checksums, self._settings.seed))
         if self._waiting is not None:
             block = Block.joined([self._waiting, block])
         for split, rows in sides.rows.items():
             self._shards[split].add(self._framed(block, rows))
         self._waiting = None if sides.waiting is None else block.take(np.array([sides.waiting]))
-        self._tallies.setdefault(batch.source, Tally()).add(digests, int(sizes.sum()))
+        self._tallies.setdefault(batch.source, Tally()).add(checksums, int(sizes.sum()))
         self._position = batch.position
         self._is_whole = True
         if time.monotonic() - self._saved >= SAVE_EVERY:
@@ -366,7 +367,7 @@ class _Writer:
             complete=self.is_complete,
             position=self._position,
             splits=splits,
-            sources={str(source): tally.state for source, tally in self._tallies.items()},
+            sources={str(source): astuple(tally) for source, tally in self._tallies.items()},
             empty=self._split.empty,
             waiting=None if self._waiting is None else self._split.waiting,
             waiting_file=self._waiting_file,

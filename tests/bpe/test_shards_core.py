@@ -1,8 +1,7 @@
-"""What the core does for shards, held against hashlib and plain Python; and how their files come to the disk."""
+"""What the core does for shards, held against plain Python; and how their files come to the disk."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 
@@ -12,27 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bpe import Tokenizer, _core
-from bpe.shards import sources, work
-from bpe.shards.sources import digests_of
-
-# The padding of SHA-256 takes 9 bytes of a block of 64, or has a block of its own.
-lengths = st.sampled_from([0, 1, 55, 56, 63, 64, 65, 119, 120, 127, 128, 129]) | st.integers(0, 1000)
-texts = st.lists(st.builds(lambda length, byte: bytes([byte, 7]) * length, lengths, st.integers(0, 255)), max_size=9)
-
-
-@given(texts)
-def test_the_hash_of_each_text_is_that_of_hashlib(documents: list[bytes]) -> None:
-    assert digests_of(documents) == b"".join(hashlib.sha256(document).digest() for document in documents)
-    assert digests_of([memoryview(document) for document in documents]) == digests_of(documents)
-
-
-def test_a_processor_without_instructions_for_hashes_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    documents = [b"one", b"", b"two" * 1000]
-    expected = digests_of(documents)
-    monkeypatch.setattr(sources._core, "sha256", lambda texts: None)
-    assert digests_of(documents) == expected
-    assert digests_of([]) == b""
-
+from bpe.shards import work
 
 ids = st.integers(0, 2**16 - 1)
 

@@ -153,9 +153,9 @@ def test_a_hash_of_the_sources_that_is_not_theirs_is_found(write: Write) -> None
     shards = write()
     index = shards.directory / "index.json"
     content = json.loads(index.read_text())
-    content["corpus"]["sources"][0]["sha256"] = "0" * 64
+    content["corpus"]["sources"][0]["crc32"] = 0x12AB
     index.write_text(json.dumps(content))
-    with pytest.raises(InputError, match=r"source 1 has 100 documents .* index tells of 100 with 0000"):
+    with pytest.raises(InputError, match=r"source 1 has 100 documents .* index tells of 100 with 000012ab"):
         verify_shards(shards.directory, ByteTokenizer())
 
 
