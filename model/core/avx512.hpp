@@ -15,7 +15,9 @@ namespace {
 struct Avx512 {
     using F = __m512;
     using I = __m512i;
-    static constexpr std::size_t kSums = 24, kQueries = 8, kAtOnce = 1;
+    // With one vector at once, products wait for those before them and fill the processor's scheduler: eight vectors
+    // took a fifth longer.
+    static constexpr std::size_t kSums = 24, kQueries = 8, kAtOnce = 4;
     static constexpr std::size_t kTileRows = 12, kTileWide = 2;
     static constexpr bool kSignedBytes = false;
 
