@@ -72,10 +72,11 @@ struct Avx512 {
     static F to_floats(I x) { return _mm512_cvtepi32_ps(x); }
     static I to_integers(F x) { return _mm512_cvtps_epi32(x); }
     static F times_power_of_two(F x, I power) { return _mm512_scalef_ps(x, to_floats(power)); }
+    // Compilers load the four bytes by an instruction of its own, which makes twice as many instructions.
     static I dot(I sums, I x, const std::int8_t* bytes) {
-        std::int32_t four;
-        std::memcpy(&four, bytes, sizeof four);
-        return _mm512_dpbusd_epi32(sums, x, _mm512_set1_epi32(four));
+        using Four [[gnu::may_alias]] = std::int32_t;
+        asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sums) : "v"(x), "m"(*reinterpret_cast<const Four*>(bytes)));
+        return sums;
     }
 
  private:
