@@ -13,7 +13,7 @@ MINUTES ?= 3
 VOCABULARY_TEXT = corpora "$(STDLIB)/*.py" "$(STDLIB)/*/*.py"
 
 # The C++ that is written by hand.
-SOURCES := $(wildcard bpe/core/*.cpp bpe/core/*.hpp model/core/*.cpp model/core/*.hpp)
+SOURCES := $(shell find bpe/core model/core -name '*.[ch]pp')
 
 .PHONY: help demo test lint format clean
 
@@ -35,7 +35,7 @@ help:
 	$(PIP) 'pip>=22.1' cmake ninja nanobind scikit-build-core
 	@touch $@
 
-.venv/demo: .venv/tools pyproject.toml CMakeLists.txt $(wildcard bpe/core/* model/core/*)
+.venv/demo: .venv/tools pyproject.toml CMakeLists.txt $(SOURCES)
 	@echo "building the core"
 	$(PIP) --no-build-isolation --editable '.[model,verify]' --config-settings editable.rebuild=false
 	@touch $@

@@ -15,7 +15,7 @@
 #include <stdexcept>
 
 #include "decoder.hpp"
-#include "trainer.hpp"
+#include "layers.hpp"
 
 namespace nb = nanobind;
 

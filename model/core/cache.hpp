@@ -6,7 +6,7 @@
 #include <span>
 #include <vector>
 
-#include "kernels.hpp"
+#include "kernels/kernels.hpp"
 #include "pages.hpp"
 
 namespace model {

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "cache.hpp"
-#include "kernels.hpp"
+#include "kernels/kernels.hpp"
 #include "pool.hpp"
 #include "weights.hpp"
 

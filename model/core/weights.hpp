@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "formats.hpp"
+#include "kernels/formats.hpp"
 #include "pages.hpp"
 #include "pool.hpp"
 

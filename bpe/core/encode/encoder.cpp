@@ -1,0 +1,318 @@
+#include "encode/encoder.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <iterator>
+#include <thread>
+#include <type_traits>
+
+#include "base/threads.hpp"
+
+namespace bpe {
+
+// What one call works with.
+struct Encoder::Workspace {
+    Workspace(const Vocabulary& vocabulary, const Kernel& kernel, std::size_t cache_bytes, std::size_t limit)
+        : merger(vocabulary, kernel), cache(cache_bytes), cache_limit(limit) {}
+
+    Merger merger;
+    PretokenCache cache;
+    std::size_t cache_limit;  // of the encoder, when this was made
+    IdBuffer ids;             // for who wants them only for a moment
+    // One batch.
+    std::uint64_t ends[kBatch];
+    std::uint32_t edges[kBatch + 1 + 8];
+    std::uint64_t values[kBatch + 8];  // see Encoding; 0 for what is not known
+    Missing missing;
+    // The pretokens that no table knows, and the jobs of merging them, to be found again by their hashes.
+    std::uint32_t unseen[kBatch];
+    std::size_t unseen_count;
+    std::uint64_t hashes[kBatch];
+    MergeJob jobs[kBatch];
+    std::uint32_t number_of_job[kBatch];
+    std::uint16_t job_of_hash[2 * kBatch] = {};  // 1 + the job; or what a batch before left there
+    struct {
+        std::uint32_t number;
+        std::uint32_t job;
+    } repeats[kBatch];                                    // what is the same as another one
+    ZeroedArray<Id> fresh{kBatch * LongTable::kLongest};  // what merging makes of them
+};
+
+Encoder::Loan::Loan(const Encoder& encoder) : encoder_(encoder), workspace_(encoder.first_idle_.exchange(nullptr)) {
+    if (workspace_) return;
+    std::size_t cache_bytes, limit;
+    {
+        const std::lock_guard lock(encoder.mutex_);
+        if (!encoder.idle_.empty()) {
+            workspace_ = std::move(encoder.idle_.back());
+            encoder.idle_.pop_back();
+            return;
+        }
+        cache_bytes = encoder.share_of(encoder.workspaces_++);
+        limit = encoder.cache_limit_;
+    }
+    workspace_ = std::make_unique<Workspace>(*encoder.vocabulary_, encoder.kernel_, cache_bytes, limit);
+}
+
+Encoder::Loan::~Loan() {
+    if (workspace_->cache_limit != encoder_.cache_limit_) return;
+    workspace_->ids.trim(std::size_t{1} << 18);
+    Workspace* none = nullptr;
+    if (encoder_.first_idle_.compare_exchange_strong(none, workspace_.get())) {
+        workspace_.release();
+        return;
+    }
+    const std::lock_guard lock(encoder_.mutex_);
+    encoder_.idle_.push_back(std::move(workspace_));
+}
+
+std::span<const Id> Encoder::Loan::encode(Bytes text, const SpecialTokens* special) const {
+    IdBuffer& ids = workspace_->ids;
+    ids.clear();
+    encoder_.encode_with(*workspace_, text, special, ids);
+    return {ids.data(), ids.size()};
+}
+
+Encoder::Encoder(std::shared_ptr<const Vocabulary> vocabulary, Pattern pattern, const Kernel& kernel,
+                 std::size_t cache_limit)
+    : vocabulary_(std::move(vocabulary)), pattern_(pattern), kernel_(kernel), cache_limit_(cache_limit) {}
+
+Encoder::~Encoder() { delete first_idle_.load(); }
+
+void Encoder::limit_cache(std::size_t bytes) {
+    const std::lock_guard lock(mutex_);
+    cache_limit_ = bytes;
+    workspaces_ = 0;  // those at work are thrown away when they are done
+    idle_.clear();
+    delete first_idle_.exchange(nullptr);
+}
+
+// The first workspace takes half of the limit, since many programs need no other; those of as many further threads as
+// there are processors share the other half; and what is more than that gets the least there is.
+std::size_t Encoder::share_of(std::size_t number) const {
+    const std::size_t others = std::max(2u, std::thread::hardware_concurrency()) - 1;
+    if (number > others) return PretokenCache::kLeastBytes;
+    const std::size_t share = cache_limit_ / 2 / (number == 0 ? 1 : others);
+    return std::clamp(share / 128 * 128, PretokenCache::kLeastBytes, PretokenCache::kMostBytes);
+}
+
+void Encoder::encode(Bytes text, const SpecialTokens* special, IdBuffer& ids) const {
+    encode_with(*Loan(*this), text, special, ids);
+}
+
+void Encoder::encode_with(Workspace& workspace, Bytes text, const SpecialTokens* special, IdBuffer& ids) const {
+    if (!special || special->empty()) return encode_part(text, workspace, ids);
+    for (std::size_t begin = 0;;) {
+        const SpecialTokens::Match match = special->find(text, begin);
+        encode_part(text.subspan(begin, match.begin - begin), workspace, ids);
+        if (match.begin == text.size()) return;
+        ids.push(match.id);
+        begin = match.end;
+    }
+}
+
+void Encoder::encode_part(Bytes text, Workspace& workspace, IdBuffer& ids) const {
+    while (!text.empty()) {
+        const std::size_t count = kernel_.scan(pattern_, text.data(), 0, text.size(), workspace.ends, kBatch);
+        encode_pieces(text, {workspace.ends, count}, workspace, ids);
+        text = text.subspan(workspace.ends[count - 1]);
+    }
+}
+
+// Pretokens that were cut elsewhere are laid side by side, and then are a text with known ends.
+void Encoder::encode_pretokens(std::span<const Bytes> pretokens, IdBuffer& ids) const {
+    const Loan workspace(*this);
+    std::vector<std::uint8_t> text;
+    std::vector<std::uint64_t> ends;
+    for (const Bytes pretoken : pretokens) {
+        if (pretoken.empty()) continue;
+        text.insert(text.end(), pretoken.begin(), pretoken.end());
+        ends.push_back(text.size());
+    }
+    encode_pieces(text, ends, *workspace, ids);
+}
+
+// Encodes text[0, ends.back()), of which each end is a pretoken's, in batches whose edges are below 2^31.
+void Encoder::encode_pieces(Bytes text, std::span<const std::uint64_t> ends, Workspace& workspace,
+                            IdBuffer& ids) const {
+    constexpr std::uint64_t kLongestBatch = std::uint64_t{1} << 31;
+    std::uint64_t begin = 0;
+    for (std::size_t first = 0; first < ends.size();) {
+        std::size_t count = std::min(kBatch, ends.size() - first);
+        while (count > 0 && ends[first + count - 1] - begin >= kLongestBatch) --count;
+        if (count) {
+            workspace.edges[0] = 0;
+            for (std::size_t i = 0; i < count; ++i) {
+                workspace.edges[i + 1] = static_cast<std::uint32_t>(ends[first + i] - begin);
+            }
+            encode_batch({text.data() + begin, text.size() - begin, workspace.edges, count}, workspace, ids);
+        } else {  // a single one that is as long
+            const Bytes pretoken = text.subspan(begin, ends[first] - begin);
+            ids.reserve(pretoken.size());
+            ids.advance(encode_afresh(pretoken, workspace.merger, ids.end()));
+            count = 1;
+        }
+        first += count;
+        begin = ends[first - 1];
+    }
+}
+
+void Encoder::encode_batch(const Batch& batch, Workspace& workspace, IdBuffer& ids) const {
+    PretokenCache& cache = workspace.cache;
+    Missing& missing = workspace.missing;
+    kernel_.probe(batch, cache.fronts(), workspace.values, missing);
+    workspace.unseen_count = 0;
+    cache.store.begin_batch();
+    look_up(cache.short_table, {missing.shorts, missing.short_count}, batch, workspace);
+    look_up(cache.medium_table, {missing.mediums, missing.medium_count}, batch, workspace);
+    look_up(cache.long_table, {missing.longs, missing.long_count}, batch, workspace);
+    if (workspace.unseen_count) encode_unseen(batch, workspace);
+    write(batch, workspace, ids);
+}
+
+// Finds the values of the pretokens with these numbers, which are of the table's class, and lists those that the table
+// does not know. Memory is asked for well before it is looked at, so that the waits for it overlap.
+template <class Table>
+void Encoder::look_up(Table& table, std::span<const std::uint32_t> numbers, const Batch& batch,
+                      Workspace& workspace) const {
+    PretokenCache& cache = workspace.cache;
+    constexpr std::size_t kAhead = 64;
+    typename Table::Key keys[kAhead];
+    typename Table::Bucket* buckets[kAhead];
+    for (; !numbers.empty(); numbers = numbers.subspan(std::min(kAhead, numbers.size()))) {
+        const std::size_t count = std::min(kAhead, numbers.size());
+        for (std::size_t k = 0; k < count; ++k) {
+            keys[k] = Table::key_of(batch, numbers[k]);
+            buckets[k] = &table.bucket(keys[k]);
+            __builtin_prefetch(buckets[k]);
+            if (sizeof(typename Table::Bucket) > 64) __builtin_prefetch(reinterpret_cast<char*>(buckets[k]) + 64);
+        }
+        if constexpr (std::is_same_v<Table, LongTable>) {
+            for (std::size_t k = 0; k < count; ++k) LongTable::prefetch(*buckets[k], keys[k], cache.store);
+        }
+        for (std::size_t k = 0; k < count; ++k) {
+            const std::uint32_t i = numbers[k];
+            const Encoding found = Table::find(*buckets[k], keys[k], batch, i, cache.store);
+            workspace.values[i] = found.bits();
+            workspace.unseen[workspace.unseen_count] = i;
+            workspace.unseen_count += !found.known() & (batch.length(i) <= LongTable::kLongest);
+            if constexpr (!std::is_same_v<Table, LongTable>) {
+                if (found.is_inline()) cache.put_in_front(keys[k], found);
+                if (found.is_stored()) __builtin_prefetch(cache.store.at(found.place()));
+            }
+        }
+    }
+}
+
+// Encodes the pretokens that no table knows, and puts them into the tables.
+void Encoder::encode_unseen(const Batch& batch, Workspace& workspace) const {
+    PretokenCache& cache = workspace.cache;
+    const std::span unseen(workspace.unseen, workspace.unseen_count);
+    std::uint64_t* hashes = workspace.hashes;
+    const auto remember = [&](std::uint32_t i, std::span<const Id> ids) {
+        if (ids.size() <= Encoding::kMostIds) workspace.values[i] = cache.put(batch, i, ids).bits();
+    };
+
+    // 1. The whole pretoken first, as the reference does, if that is the way. What is then still to be merged is merged
+    // once.
+    for (std::size_t u = 0; u < unseen.size(); ++u) {
+        const Bytes pretoken = batch[unseen[u]];
+        hashes[u] = hash_bytes(pretoken.data(), pretoken.size());
+        vocabulary_->prefetch_find(hashes[u]);
+    }
+    for (std::size_t u = 0; u < unseen.size(); ++u) vocabulary_->prefetch_token(hashes[u]);
+    std::size_t jobs = 0;
+    std::size_t repeats = 0;
+    Id* room = workspace.fresh.data();
+    for (std::size_t u = 0; u < unseen.size(); ++u) {
+        const std::uint32_t i = unseen[u];
+        const Bytes pretoken = batch[i];
+        const Id whole = vocabulary_->find_whole(pretoken.data(), pretoken.size(), hashes[u]);
+        if (whole != kNoId) {
+            remember(i, {&whole, 1});
+            continue;
+        }
+        std::uint16_t& job = workspace.job_of_hash[hashes[u] % std::size(workspace.job_of_hash)];
+        if (job && job <= jobs && std::ranges::equal(batch[workspace.number_of_job[job - 1]], pretoken)) {
+            workspace.repeats[repeats++] = {i, job - 1u};
+            continue;
+        }
+        workspace.jobs[jobs] = {pretoken.data(), pretoken.size(), room, 0};
+        workspace.number_of_job[jobs] = i;
+        job = static_cast<std::uint16_t>(++jobs);
+        room += pretoken.size();
+    }
+
+    // 2. Merging.
+    workspace.merger.merge({workspace.jobs, jobs});
+    for (std::size_t j = 0; j < jobs; ++j) {
+        remember(workspace.number_of_job[j], {workspace.jobs[j].ids, workspace.jobs[j].count});
+    }
+    for (const auto [i, job] : std::span(workspace.repeats, repeats)) {
+        workspace.values[i] = workspace.values[workspace.number_of_job[job]];
+    }
+}
+
+// Writes the ids of all, in order. There is room, as a byte makes one id at most, and 16 are written at once.
+void Encoder::write(const Batch& batch, Workspace& workspace, IdBuffer& ids) const {
+    ids.reserve(batch.edges[batch.size] + 16);
+    Id* out = ids.end();
+    for (std::size_t i = 0;;) {
+        i = kernel_.write(workspace.values, i, batch.size, out);
+        for (const std::size_t four = std::min(i + 4, batch.size); i < four; ++i) {
+            const Encoding encoding(workspace.values[i]);
+            if (encoding.is_inline()) {
+                for (std::size_t k = 0; k < kInlineIds; ++k) out[k] = encoding.inline_id(k);
+                out += encoding.inline_count();
+            } else if (encoding.known()) {  // four by four, which needs no call for the few that there are
+                const std::size_t count = encoding.stored_count();
+                const Id* from = workspace.cache.store.at(encoding.place());
+                for (std::size_t k = 0; k < count; k += 4) std::memcpy(out + k, from + k, 4 * sizeof(Id));
+                out += count;
+            } else {  // too long to be remembered
+                out += encode_afresh(batch[i], workspace.merger, out);
+            }
+        }
+        if (i == batch.size) break;
+    }
+    ids.advance(static_cast<std::size_t>(out - ids.end()));
+}
+
+// The whole pretoken first, as the reference does, then merging. There must be room for pretoken.size() ids.
+std::size_t Encoder::encode_afresh(Bytes pretoken, Merger& merger, Id* ids) const {
+    const std::uint64_t hash = hash_bytes(pretoken.data(), pretoken.size());
+    const Id whole = vocabulary_->find_whole(pretoken.data(), pretoken.size(), hash);
+    if (whole == kNoId) return merger.merge(pretoken.data(), pretoken.size(), ids);
+    *ids = whole;
+    return 1;
+}
+
+// Which thread takes which block does not show in the ids: a piece has those that it has in its text, see cuts.hpp.
+EncodedTexts Encoder::encode_all(std::span<const Bytes> texts, const SpecialTokens* special,
+                                 std::size_t threads) const {
+    if (special && special->empty()) special = nullptr;
+    Plan plan(pattern_, texts, special, threads);
+    const std::span<Block> blocks = plan.blocks();
+    threads = std::clamp<std::size_t>(threads, 1, std::min(kMostThreads, std::max<std::size_t>(1, blocks.size())));
+    std::vector<std::int64_t> offsets(texts.size() + 1);
+    std::vector<IdStore> stores(threads);
+    std::atomic<std::size_t> next = 0;
+    on_threads(threads, [&](std::size_t thread) {
+        const Loan workspace(*this);
+        IdBuffer ids;  // used again for each block, so that it stays near the processor
+        for (std::size_t i; (i = next++) < blocks.size();) {
+            Block& block = blocks[i];
+            ids.clear();
+            for (const Piece& piece : block.pieces) {
+                encode_with(*workspace, piece.bytes, special, ids);
+                if (piece.last) offsets[piece.text + 1] = static_cast<std::int64_t>(ids.size());  // within the block
+            }
+            block.ids = stores[thread].keep(ids.data(), ids.size());
+            block.count = ids.size();
+        }
+    });
+    return EncodedTexts(std::move(plan), std::move(stores), std::move(offsets), threads);
+}
+
+}  // namespace bpe

@@ -1,0 +1,97 @@
+// Texts in pieces for several threads, and the ids of the pieces side by side again.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <span>
+#include <type_traits>
+#include <vector>
+
+#include "base/memory.hpp"
+#include "kernels/scan.hpp"
+#include "encode/special.hpp"
+#include "base/threads.hpp"
+#include "encode/vocab.hpp"
+
+namespace bpe {
+
+// A text, or a part of one that can be encoded apart.
+struct Piece {
+    std::span<const std::uint8_t> bytes;
+    std::size_t text;  // its number
+    bool last;         // of its text
+};
+
+// Neighbouring pieces, which one thread encodes.
+struct Block {
+    std::span<const Piece> pieces;
+    const Id* ids = nullptr;
+    std::size_t count = 0;
+    std::size_t before = 0;  // ids of all earlier blocks
+};
+
+// How texts are shared out.
+class Plan {
+ public:
+    Plan(Pattern pattern, std::span<const std::span<const std::uint8_t>> texts, const SpecialTokens* special,
+         std::size_t threads);
+
+    std::span<Block> blocks() { return blocks_; }
+
+ private:
+    std::vector<Piece> pieces_;
+    std::vector<Block> blocks_;
+};
+
+// Ids of one thread, in large pages, where they stay until all are put together.
+class IdStore {
+ public:
+    const Id* keep(const Id* ids, std::size_t count);
+
+ private:
+    static constexpr std::size_t kChunk = std::size_t{1} << 20;  // ids
+    std::vector<ZeroedMemory> chunks_;
+    std::size_t left_ = 0;
+    Id* next_ = nullptr;
+};
+
+// The ids of several texts, which still lie apart.
+class EncodedTexts {
+ public:
+    EncodedTexts(Plan plan, std::vector<IdStore> stores, std::vector<std::int64_t> offsets, std::size_t threads);
+
+    std::size_t size() const { return static_cast<std::size_t>(offsets_.back()); }
+
+    // Where the ids of each text begin, and the end of the last: one more than there are texts.
+    std::span<const std::int64_t> offsets() const { return offsets_; }
+
+    // Writes all ids to `out`, which has room for size(). An id that is too large for the type is cut short.
+    template <class T>
+    void copy_to(T* out) {
+        std::atomic<std::size_t> next = 0;
+        const std::span<Block> blocks = plan_.blocks();
+        on_threads(std::min(threads_, blocks.size()), [&](std::size_t) {
+            for (std::size_t i; (i = next++) < blocks.size();) {
+                const Block& block = blocks[i];
+                if (!block.count) continue;
+                if constexpr (std::is_same_v<T, Id>) {
+                    std::memcpy(out + block.before, block.ids, block.count * sizeof(Id));
+                } else {
+                    std::transform(block.ids, block.ids + block.count, out + block.before,
+                                   [](Id id) { return static_cast<T>(id); });
+                }
+            }
+        });
+    }
+
+ private:
+    Plan plan_;
+    std::vector<IdStore> stores_;
+    std::vector<std::int64_t> offsets_;
+    std::size_t threads_;
+};
+
+}  // namespace bpe

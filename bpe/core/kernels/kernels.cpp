@@ -1,0 +1,28 @@
+#include "kernels/kernels.hpp"
+
+#include <vector>
+
+namespace bpe {
+
+static std::vector<Kernel> available_kernels() {
+    std::vector<Kernel> found;
+#ifdef BPE_X86_KERNELS
+    if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vbmi") &&
+        __builtin_cpu_supports("avx512vbmi2")) {
+        found.push_back(
+            {"avx512", scan_avx512, probe_avx512, write_avx512, merge_round_avx512, look_up_all_avx512, &kUtf8Avx512});
+    }
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2"))
+        found.push_back({"avx2", scan_avx2, probe_plain, write_plain, merge_round_plain, look_up_all_plain, nullptr});
+#endif
+    found.push_back({"plain", scan_plain, probe_plain, write_plain, merge_round_plain, look_up_all_plain, nullptr});
+    return found;
+}
+
+std::span<const Kernel> kernels() {
+    static const std::vector<Kernel> found = available_kernels();
+    return found;
+}
+
+}  // namespace bpe

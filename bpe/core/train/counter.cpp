@@ -1,0 +1,173 @@
+#include "train/counter.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <stdexcept>
+
+#include "encode/cuts.hpp"
+#include "encode/parallel.hpp"
+#include "train/runs.hpp"
+#include "base/threads.hpp"
+
+namespace bpe {
+
+// What one thread works with. The front tables (see front.hpp) hold numbers of words.
+struct Counter::Worker {
+    WordCounts words;
+    ZeroedArray<ShortFront> shorts{std::size_t{1} << kShortFrontBits};
+    ZeroedArray<MediumFront> mediums{std::size_t{1} << kMediumFrontBits};
+    std::uint64_t ends[kBatch];
+    std::uint32_t edges[kBatch + 1 + 8];
+    std::uint64_t numbers[kBatch + 8];  // 0 for words that the front tables do not hold
+    Missing missing;
+
+    void count(const Batch& batch, std::uint64_t weight, const Kernel& kernel);
+    template <class Remember>
+    void count_missing(const Batch& batch, std::span<const std::uint32_t> missing, std::uint64_t weight,
+                       const Remember& remember);
+    void forget() {
+        words.clear();
+        std::fill_n(shorts.data(), shorts.size(), ShortFront{});
+        std::fill_n(mediums.data(), mediums.size(), MediumFront{});
+    }
+};
+
+Counter::Counter(Pattern pattern, std::shared_ptr<const SpecialTokens> special, const Kernel& kernel)
+    : pattern_(pattern), special_(std::move(special)), kernel_(kernel) {
+    workers_.push_back(std::make_unique<Worker>());
+}
+
+Counter::~Counter() = default;
+
+void Counter::Worker::count(const Batch& batch, std::uint64_t weight, const Kernel& kernel) {
+    kernel.probe(batch, {shorts.data(), mediums.data()}, numbers, missing);
+    std::uint64_t* counts = words.counts();
+    for (std::size_t i = 0; i < batch.size; ++i) counts[numbers[i]] += weight;  // number 0 is nobody's
+    count_missing(batch, {missing.shorts, missing.short_count}, weight,
+                  [&](std::uint32_t, const WordKey& key, std::uint32_t number) {
+                      shorts[key.hash >> (64 - kShortFrontBits)] = {key.word, number};
+                  });
+    count_missing(batch, {missing.mediums, missing.medium_count}, weight,
+                  [&](std::uint32_t i, const WordKey& key, std::uint32_t number) {
+                      const MediumTable::Key medium = MediumTable::key_of(batch, i);
+                      mediums[key.hash >> (64 - kMediumFrontBits)] = {medium.low, medium.high, number, 0};
+                  });
+    count_missing(batch, {missing.longs, missing.long_count}, weight, [](auto&&...) {});
+}
+
+// Memory is asked for well before it is looked at, so that the waits for it overlap.
+template <class Remember>
+void Counter::Worker::count_missing(const Batch& batch, std::span<const std::uint32_t> missed, std::uint64_t weight,
+                                    const Remember& remember) {
+    constexpr std::size_t kAhead = 64;
+    WordKey keys[kAhead];
+    for (; !missed.empty(); missed = missed.subspan(std::min(kAhead, missed.size()))) {
+        const std::size_t count = std::min(kAhead, missed.size());
+        for (std::size_t k = 0; k < count; ++k) {
+            keys[k] = WordKey::of(batch, missed[k]);
+            words.prefetch_slot(keys[k]);
+        }
+        for (std::size_t k = 0; k < count; ++k) words.prefetch_word(keys[k]);
+        for (std::size_t k = 0; k < count; ++k) {
+            const std::uint32_t number = words.number_of(keys[k], batch[missed[k]]);
+            words.counts()[number] += weight;
+            remember(missed[k], keys[k], number);
+        }
+    }
+}
+
+void Counter::count_text(Bytes text, std::uint64_t weight, Worker& worker) const {
+    constexpr std::uint64_t kLongestBatch = std::uint64_t{1} << 31;
+    for (std::size_t part = 0; part < text.size();) {
+        const SpecialTokens::Match match = special_->find(text, part);
+        while (part < match.begin) {
+            std::size_t count = kernel_.scan(pattern_, text.data(), part, match.begin, worker.ends, kBatch);
+            while (count && worker.ends[count - 1] - part >= kLongestBatch) --count;
+            if (!count) {
+                worker.words.add(text.subspan(part, worker.ends[0] - part), weight);
+                part = worker.ends[0];
+                continue;
+            }
+            worker.edges[0] = 0;
+            for (std::size_t i = 0; i < count; ++i) {
+                worker.edges[i + 1] = static_cast<std::uint32_t>(worker.ends[i] - part);
+            }
+            worker.count({text.data() + part, text.size() - part, worker.edges, count}, weight, kernel_);
+            part = worker.ends[count - 1];
+        }
+        part = match.end;
+    }
+}
+
+void Counter::add(std::span<const Bytes> texts, std::uint64_t weight, std::size_t threads) {
+    Plan plan(pattern_, texts, special_->empty() ? nullptr : special_.get(), threads);
+    const std::span<Block> blocks = plan.blocks();
+    threads = std::clamp<std::size_t>(threads, 1, std::min(kMostThreads, std::max<std::size_t>(1, blocks.size())));
+    while (workers_.size() < threads) workers_.push_back(std::make_unique<Worker>());
+    std::atomic<std::size_t> next = 0;
+    on_threads(threads, [&](std::size_t thread) {
+        for (std::size_t i; (i = next++) < blocks.size();) {
+            for (const Piece& piece : blocks[i].pieces) count_text(piece.bytes, weight, *workers_[thread]);
+        }
+    });
+}
+
+void Counter::add_pretokens(std::span<const Bytes> pretokens, std::uint64_t weight) {
+    for (const Bytes pretoken : pretokens) {
+        if (!pretoken.empty()) workers_[0]->words.add(pretoken, weight);
+    }
+}
+
+// Pieces of a text are looked at from the end on, each time twice as far from it.
+std::size_t Counter::certain_part(Bytes text) const {
+    std::size_t whole = text.size() - unfinished_character(text);
+    if (!special_->empty()) {  // one of them may have begun
+        whole = std::min(whole, special_->unfinished(text, text.size() - std::min(text.size(), special_->longest())));
+    }
+    for (std::size_t back = 256;; back *= 2) {
+        const std::size_t from = whole - std::min(whole, back);
+        std::size_t last = 0;
+        for (std::size_t at = from; (at = next_cut(pattern_, text.first(whole), at)) < whole; ++at) {
+            if (special_->empty() || !special_->cross(text, at)) last = at;
+        }
+        if (last || !from) return last;
+    }
+}
+
+WordCounts& Counter::words() {
+    while (workers_.size() > 1) {
+        workers_[0]->words.add(workers_.back()->words);
+        workers_.pop_back();
+    }
+    return workers_[0]->words;
+}
+
+std::size_t Counter::cells() const {
+    std::size_t cells = 0;
+    for (const auto& worker : workers_) {
+        for (std::uint32_t i = 1; i <= worker->words.size(); ++i) cells += worker->words.bytes_of(i).size() + 1;
+    }
+    return cells;
+}
+
+std::size_t Counter::memory() const {
+    std::size_t bytes = 0;
+    for (const auto& worker : workers_) bytes += worker->words.memory();
+    return bytes;
+}
+
+void Counter::write_runs(const std::vector<std::string>& paths) {
+    if (paths.size() != workers_.size()) throw std::invalid_argument("a path for each table is wanted");
+    std::atomic<std::size_t> next = 0;
+    on_threads(workers_.size(), [&](std::size_t) {
+        for (std::size_t i; (i = next++) < workers_.size();) write_run(workers_[i]->words, paths[i]);
+    });
+    clear();
+}
+
+void Counter::clear() {
+    workers_.resize(1);
+    workers_[0]->forget();
+}
+
+}  // namespace bpe

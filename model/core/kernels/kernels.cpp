@@ -1,0 +1,32 @@
+#include "kernels/kernels.hpp"
+
+#include <vector>
+
+namespace model {
+
+static std::vector<Kernel> available_kernels() {
+    std::vector<Kernel> found;
+#ifdef MODEL_X86_KERNELS
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni")) {
+#ifdef MODEL_AMX_KERNELS
+        if (can_amx()) found.push_back(amx_kernel());
+#endif
+        found.push_back(avx512_kernel());
+    }
+    // Every processor with AVX2 and FMA converts half-precision numbers, too.
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found.push_back(avx2_kernel());
+#endif
+#ifdef MODEL_ARM_KERNELS
+    if (can_neon()) found.push_back(neon_kernel());
+#endif
+    found.push_back(plain_kernel());
+    return found;
+}
+
+std::span<const Kernel> kernels() {
+    static const std::vector<Kernel> found = available_kernels();
+    return found;
+}
+
+}  // namespace model
