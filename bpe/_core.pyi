@@ -1,4 +1,8 @@
-"""What bindings.cpp offers. Text is str, bytes or any buffer; a str's surrogates are treated as tiktoken does."""
+"""The interface of the C++ core, which bpe/core/bindings defines and documents.
+
+A text is a str, bytes or any buffer. Surrogates in a str are treated as in tiktoken: pairs are joined, and a lone
+surrogate becomes U+FFFD.
+"""
 
 import os
 from collections.abc import Callable, Collection, Iterable, Sequence

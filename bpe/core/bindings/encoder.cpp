@@ -1,0 +1,304 @@
+#include "bindings/encoder.hpp"
+
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+
+#include <stdexcept>
+
+namespace bpe {
+
+PythonEncoder::PythonEncoder(nb::bytes tokens, const InputArray<std::uint64_t>& offsets, const InputArray<Id>& ids,
+                             int pattern, nb::dict special_tokens, const std::string& kernel, bool merges_only)
+    : encoder_(std::make_shared<Vocabulary>(view_of(tokens), span_of(offsets), span_of(ids), merges_only),
+               pattern_of(pattern), kernel_named(kernel)),
+      objects_(vocabulary().id_limit()) {
+    for (auto [token, id] : special_tokens) {
+        special_bytes_[id_from(id.ptr())] = to_string(TextArgument(token).bytes());
+    }
+}
+
+// --- encoding ---
+
+// Calls `use` with the ids of a text, with the GIL held, and returns its result.
+template <class Use>
+std::invoke_result_t<Use, std::span<const Id>> PythonEncoder::with_ids(nb::handle object, const SpecialTokens* special,
+                                                                       const Use& use) {
+    const TextArgument text(object);
+    const Encoder::Loan loan(encoder_);
+    if (text.bytes().size() <= kMostBytesWithGil) return use(loan.encode(text.bytes(), special));
+    std::span<const Id> ids;
+    {
+        const nb::gil_scoped_release release;
+        ids = loan.encode(text.bytes(), special);
+    }
+    return use(ids);
+}
+
+nb::object PythonEncoder::encode(nb::handle text, const SpecialTokens* special) {
+    return with_ids(text, special, [&](std::span<const Id> ids) { return objects_.list_of(ids); });
+}
+
+nb::object PythonEncoder::encode_to_numpy(nb::handle text, const SpecialTokens* special) {
+    return with_ids(text, special, [&](std::span<const Id> ids) { return objects_.array_of(ids); });
+}
+
+std::size_t PythonEncoder::count(nb::handle text, const SpecialTokens* special) {
+    return with_ids(text, special, [&](std::span<const Id> ids) { return ids.size(); });
+}
+
+namespace {
+
+// Copies the ids to a new array and returns it, or copies them to `out` and returns their number.
+template <class T>
+nb::object copy_ids(EncodedTexts& encoded, nb::handle out) {
+    if (out.is_none()) {
+        const Array<T> array = new_array<T>(encoded.size());
+        {
+            const nb::gil_scoped_release release;
+            encoded.copy_to(array.data());
+        }
+        return nb::cast(array);
+    }
+    nb::ndarray<T, nb::ndim<1>, nb::c_contig, nb::device::cpu> array;
+    if (!nb::try_cast(out, array, false)) {
+        const std::string type = "uint" + std::to_string(8 * sizeof(T));
+        throw nb::type_error(("out must be a writable contiguous array of " + type + " with one dimension").c_str());
+    }
+    if (array.size() < encoded.size()) {
+        throw std::invalid_argument("out has room for " + std::to_string(array.size()) + " ids, but there are " +
+                                    std::to_string(encoded.size()));
+    }
+    {
+        const nb::gil_scoped_release release;
+        encoded.copy_to(array.data());
+    }
+    return nb::cast(encoded.size());
+}
+
+}  // namespace
+
+nb::tuple PythonEncoder::encode_all(nb::handle objects, const SpecialTokens* special, std::size_t threads,
+                                    const std::optional<std::string>& separator, bool short_ids, nb::handle out) {
+    const TextArguments texts(objects);
+    std::optional<EncodedTexts> encoded;
+    {
+        const nb::gil_scoped_release release;
+        encoded.emplace(encoder_.encode_all(texts.documents(separator), special, threads));
+    }
+    const auto offsets = copied_array(encoded->offsets());
+    if (short_ids) return nb::make_tuple(copy_ids<std::uint16_t>(*encoded, out), offsets);
+    return nb::make_tuple(copy_ids<Id>(*encoded, out), offsets);
+}
+
+nb::object PythonEncoder::encode_pretokens(nb::handle objects) {
+    const TextArguments pretokens(objects);
+    IdBuffer ids;
+    encoder_.encode_pretokens(pretokens.spans, ids);
+    return objects_.list_of(ids);
+}
+
+nb::object PythonEncoder::merge(nb::handle object) {
+    const TextArgument text(object);
+    IdBuffer ids;
+    if (text.bytes().empty()) return objects_.list_of(ids);
+    ids.reserve(text.bytes().size());
+    Merger merger(vocabulary(), encoder_.kernel());
+    ids.advance(merger.merge(text.bytes().data(), text.bytes().size(), ids.end()));
+    return objects_.list_of(ids);
+}
+
+nb::object PythonEncoder::merge_plain(nb::handle object) {
+    const TextArgument text(object);
+    IdBuffer ids;
+    ids.reserve(text.bytes().size());
+    ids.advance(bpe::merge_plain(vocabulary(), text.bytes().data(), text.bytes().size(), ids.end()));
+    return objects_.list_of(ids);
+}
+
+nb::object PythonEncoder::lists(const InputArray<Id>& ids, const InputArray<std::int64_t>& offsets) {
+    return objects_.lists_of(span_of(ids), span_of(offsets));
+}
+
+// --- decoding ---
+
+nb::object PythonEncoder::decode(nb::handle sequence, const char* errors) const {
+    const DecodedText text = decoded(sequence);
+    nb::object result = string_of({reinterpret_cast<const std::uint8_t*>(text.data.get()), text.size});
+    if (!result.is_valid()) {
+        result = nb::steal(PyUnicode_DecodeUTF8(text.data.get(), static_cast<Py_ssize_t>(text.size), errors));
+        if (!result.is_valid()) nb::raise_python_error();
+    }
+    return result;
+}
+
+nb::object PythonEncoder::decode_bytes(nb::handle sequence) const {
+    const DecodedText text = decoded(sequence);
+    return nb::steal(PyBytes_FromStringAndSize(text.data.get(), static_cast<Py_ssize_t>(text.size)));
+}
+
+PythonEncoder::DecodedText PythonEncoder::decoded(nb::handle sequence) const {
+    if (InputArray<Id> array; nb::try_cast(sequence, array, false)) return decoded(span_of(array));
+    const nb::object items = nb::steal(PySequence_Fast(sequence.ptr(), "expected a sequence of ints"));
+    if (!items.is_valid()) nb::raise_python_error();
+    const std::vector<Id> ids = ids_from(items);
+    return decoded(std::span<const Id>(ids));
+}
+
+// Joins the bytes of the tokens. Most tokens are short: 16 bytes are copied, and the end advances by the token's
+// length.
+PythonEncoder::DecodedText PythonEncoder::decoded(std::span<const Id> ids) const {
+    constexpr std::size_t kAhead = 16;
+    const std::span<const Vocabulary::ShortToken> tokens = vocabulary().short_tokens();
+    std::size_t room = ids.size() * 6 + 64;
+    DecodedText text{std::make_unique_for_overwrite<char[]>(room)};
+    char* out = text.data.get();  // a local variable is not read again after each byte written
+    std::size_t size = 0;
+    const auto make_room = [&](std::size_t more) {
+        if (room - size >= more) [[likely]]
+            return;
+        room += room / 2 + more;
+        auto larger = std::make_unique_for_overwrite<char[]>(room);
+        std::memcpy(larger.get(), out, size);
+        text.data = std::move(larger);
+        out = text.data.get();
+    };
+    for (std::size_t i = 0; i < ids.size(); ++i) {
+        if (i + kAhead < ids.size() && ids[i + kAhead] < tokens.size()) {
+            __builtin_prefetch(&tokens[ids[i + kAhead]]);
+        }
+        make_room(16);
+        if (ids[i] < tokens.size()) [[likely]] {
+            const Vocabulary::ShortToken token = tokens[ids[i]];
+            std::memcpy(out + size, &token, sizeof token);
+            size += token.length;
+            if (token.length) [[likely]]
+                continue;
+        }
+        const Bytes token = lookup(ids[i]);
+        make_room(token.size());
+        std::memcpy(out + size, token.data(), token.size());
+        size += token.size();
+    }
+    text.size = size;
+    return text;
+}
+
+// Returns the str of a text that is not ASCII, in half the interpreter's time. Returns an invalid object for the texts
+// that the interpreter decodes: ASCII, malformed text, and text with characters above U+FFFF.
+nb::object PythonEncoder::string_of(Bytes text) const {
+    const Utf8Kernel* utf8 = encoder_.kernel().utf8;
+    if (!utf8) return {};
+    const Utf8Shape shape = utf8->measure(text.data(), text.size());
+    if (shape.highest < 0xC2 || shape.highest > 0xEF) return {};
+    const bool is_narrow = shape.highest <= 0xC3;
+    nb::object result = nb::steal(PyUnicode_New(static_cast<Py_ssize_t>(shape.characters), is_narrow ? 0xFF : 0xFFFF));
+    if (!result.is_valid()) nb::raise_python_error();
+    void* data = PyUnicode_DATA(result.ptr());
+    const bool well_formed = is_narrow ? utf8->narrow(text.data(), text.size(), static_cast<std::uint8_t*>(data))
+                                       : utf8->wide(text.data(), text.size(), static_cast<std::uint16_t*>(data));
+    return well_formed ? result : nb::object();
+}
+
+// --- the vocabulary ---
+
+// Returns the bytes of a token, special or not. Raises KeyError for an unused id.
+Bytes PythonEncoder::lookup(Id id) const {
+    if (id < vocabulary().id_limit()) {
+        if (const Bytes token = vocabulary().bytes_of(id); !token.empty()) return token;
+    }
+    const auto found = special_bytes_.find(id);
+    if (found == special_bytes_.end()) {
+        throw nb::key_error(("Invalid token for decoding: " + std::to_string(id)).c_str());  // tiktoken's words
+    }
+    return {reinterpret_cast<const std::uint8_t*>(found->second.data()), found->second.size()};
+}
+
+std::optional<Id> PythonEncoder::find(nb::bytes token) const {
+    const Bytes bytes = view_of(token);
+    const Id id = vocabulary().find(bytes.data(), bytes.size());
+    return id == kNoId ? std::nullopt : std::optional(id);
+}
+
+nb::bytes PythonEncoder::bytes_of(nb::handle id) const { return bytes_object(lookup(id_from(id.ptr()))); }
+
+nb::bytes PythonEncoder::token_bytes(Id id) const {
+    return id < vocabulary().id_limit() ? bytes_object(vocabulary().bytes_of(id)) : nb::bytes("", 0);
+}
+
+Array<std::uint32_t> PythonEncoder::token_sizes(std::size_t count) const {
+    std::vector<std::uint32_t> sizes(count);
+    for (std::size_t id = 0; id < std::min(count, id_limit()); ++id) {
+        sizes[id] = static_cast<std::uint32_t>(vocabulary().bytes_of(static_cast<Id>(id)).size());
+    }
+    return copied_array(sizes);
+}
+
+void register_encoder(nb::module_& module) {
+    nb::class_<PythonEncoder>(module, "Encoder", R"(A vocabulary with a split pattern: text -> ids and ids -> bytes.
+
+Args:
+    tokens: The bytes of all tokens, joined.
+    offsets: Where each token begins in `tokens`, and the end of the last. [tokens + 1], uint64
+    ids: The id of each token, which is its rank as well. [tokens], uint32
+    pattern: The number of the split pattern's scanner.
+    special_tokens: The id of each special token, for decoding.
+    kernel: The kernel to use; see `kernels`.
+    merges_only: Whether all tokens come from merging. Otherwise a pretoken that is a token is taken whole.)")
+        .def(nb::init<nb::bytes, const InputArray<std::uint64_t>&, const InputArray<Id>&, int, nb::dict,
+                      const std::string&, bool>(),
+             nb::arg("tokens"), nb::arg("offsets"), nb::arg("ids"), nb::arg("pattern"), nb::arg("special_tokens"),
+             nb::arg("kernel") = kernels().front().name, nb::arg("merges_only") = false)
+        .def("encode", &PythonEncoder::encode, nb::arg("text").none(), nb::arg("special").none(),
+             "Return the ids of a text, with the ids of the special tokens in it.")
+        .def("encode_to_numpy", &PythonEncoder::encode_to_numpy, nb::arg("text").none(), nb::arg("special").none(),
+             "Return the same ids as `encode`, as an array [tokens] of uint32.")
+        .def("count", &PythonEncoder::count, nb::arg("text").none(), nb::arg("special").none(),
+             "Return how many ids `encode` would return.")
+        .def("encode_all", &PythonEncoder::encode_all, nb::arg("texts"), nb::arg("special").none(), nb::arg("threads"),
+             nb::arg("separator").none() = nb::none(), nb::arg("short_ids") = false, nb::arg("out").none() = nb::none(),
+             R"(Encode many texts on several threads.
+
+Args:
+    texts: The texts.
+    special: The special tokens to encode as themselves, or None.
+    threads: The number of threads.
+    separator: A string that splits each text into documents, or None.
+    short_ids: Whether ids are uint16 instead of uint32. Larger ids are truncated.
+    out: An array of that type to write the ids to, or None for a new array.
+
+Returns:
+    The ids of all documents, joined, or their number if `out` is given; and where the ids of each document begin,
+    followed by their end: [documents + 1], int64.)")
+        .def("lists", &PythonEncoder::lists, nb::arg("ids"), nb::arg("offsets"),
+             "Return the ids of each text as a list; list i has ids[offsets[i]:offsets[i + 1]].")
+        .def("encode_pretokens", &PythonEncoder::encode_pretokens, nb::arg("pretokens"),
+             "Return the ids of pretokens that were split elsewhere.")
+        .def("merge", &PythonEncoder::merge, nb::arg("pretoken"),
+             "Return the ids of a pretoken by merging alone, even if the whole pretoken is a token.")
+        .def("merge_plain", &PythonEncoder::merge_plain, nb::arg("pretoken"),
+             "Return the same ids as `merge` by the quadratic definition, for tests.")
+        .def("find", &PythonEncoder::find, nb::arg("token"), "Return the id of the token with these bytes, or None.")
+        .def("bytes_of", &PythonEncoder::bytes_of, nb::arg("id"),
+             "Return the bytes of a token, special or not. Raises KeyError for an unused id.")
+        .def("token_bytes", &PythonEncoder::token_bytes, nb::arg("id"),
+             "Return the bytes of a token; empty for special tokens and unused ids.")
+        .def("token_sizes", &PythonEncoder::token_sizes, nb::arg("count"),
+             "Return the length in bytes of the tokens with ids below `count`: [count], uint32; 0 for special tokens "
+             "and "
+             "unused ids.")
+        .def_prop_ro("id_limit", &PythonEncoder::id_limit, "The highest id plus one, without special tokens.")
+        .def("decode", &PythonEncoder::decode, nb::arg("ids"), nb::arg("errors"),
+             "Return the text of a sequence of ids. `errors` says what to do with malformed UTF-8, as in "
+             "`bytes.decode`.")
+        .def("decode_bytes", &PythonEncoder::decode_bytes, nb::arg("ids"),
+             "Return the joined bytes of a sequence of ids. Raises KeyError for an unused id.")
+        .def("limit_cache", &PythonEncoder::limit_cache, nb::arg("bytes"),
+             "Limit the memory of the pretoken caches of all threads, and clear the caches.")
+        .def("pairs", &PythonEncoder::pairs,
+             "Return the left, right and merged id of each pair that can merge, ordered by merged id: [3 * pairs], "
+             "uint32.")
+        .def_prop_ro("longest_token", &PythonEncoder::longest_token, "The length of the longest token, in bytes.")
+        .def_prop_ro("pair_count", &PythonEncoder::pair_count, "The number of pairs that can merge.");
+}
+
+}  // namespace bpe

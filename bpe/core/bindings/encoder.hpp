@@ -1,0 +1,68 @@
+// The Encoder class of the Python module.
+#pragma once
+
+#include <type_traits>
+#include <unordered_map>
+
+#include "bindings/ids.hpp"
+#include "bindings/python.hpp"
+#include "encode/encoder.hpp"
+#include "encode/special.hpp"
+
+namespace bpe {
+
+// An Encoder with what its Python methods need besides: the bytes of special tokens, for decoding, and int objects.
+class PythonEncoder {
+ public:
+    PythonEncoder(nb::bytes tokens, const InputArray<std::uint64_t>& offsets, const InputArray<Id>& ids, int pattern,
+                  nb::dict special_tokens, const std::string& kernel, bool merges_only);
+
+    const Encoder& encoder() const { return encoder_; }
+
+    // Encoding.
+    nb::object encode(nb::handle text, const SpecialTokens* special);
+    nb::object encode_to_numpy(nb::handle text, const SpecialTokens* special);
+    std::size_t count(nb::handle text, const SpecialTokens* special);
+    nb::tuple encode_all(nb::handle objects, const SpecialTokens* special, std::size_t threads,
+                         const std::optional<std::string>& separator, bool short_ids, nb::handle out);
+    nb::object encode_pretokens(nb::handle objects);
+    nb::object merge(nb::handle object);
+    nb::object merge_plain(nb::handle object);
+    nb::object lists(const InputArray<Id>& ids, const InputArray<std::int64_t>& offsets);
+    void limit_cache(std::size_t bytes) { encoder_.limit_cache(bytes); }
+
+    // Decoding.
+    nb::object decode(nb::handle sequence, const char* errors) const;
+    nb::object decode_bytes(nb::handle sequence) const;
+
+    // The vocabulary.
+    std::optional<Id> find(nb::bytes token) const;
+    nb::bytes bytes_of(nb::handle id) const;
+    nb::bytes token_bytes(Id id) const;
+    Array<std::uint32_t> token_sizes(std::size_t count) const;
+    Array<Id> pairs() const { return copied_array(vocabulary().pairs()); }
+    std::size_t id_limit() const { return vocabulary().id_limit(); }
+    std::size_t longest_token() const { return vocabulary().longest_token(); }
+    std::size_t pair_count() const { return vocabulary().pair_count(); }
+
+ private:
+    struct DecodedText {
+        std::unique_ptr<char[]> data;
+        std::size_t size = 0;
+    };
+
+    const Vocabulary& vocabulary() const { return encoder_.vocabulary(); }
+    template <class Use>
+    std::invoke_result_t<Use, std::span<const Id>> with_ids(nb::handle object, const SpecialTokens* special,
+                                                            const Use& use);
+    DecodedText decoded(nb::handle sequence) const;
+    DecodedText decoded(std::span<const Id> ids) const;
+    nb::object string_of(Bytes text) const;
+    Bytes lookup(Id id) const;
+
+    Encoder encoder_;
+    std::unordered_map<Id, std::string> special_bytes_;
+    IdObjects objects_;
+};
+
+}  // namespace bpe
