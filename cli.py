@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from bpe import Tokenizer
     from bpe.shards import Corpus
     from bpe.shards import Progress as ShardsProgress
-    from bpe.trainer import Progress, Step, Trained
-    from model.chat import Conversation
+    from bpe.training.trainer import Progress, Step, Trained
+    from model.generation.conversation import Conversation
 
 FORMATS = {"text": None, "json": None, "u16": "<u2", "u32": "<u4"}
 
@@ -282,8 +282,8 @@ def train(context: click.Context, /, **options: Any) -> None:
     compressed: .gz, .xz, .bz2, .zst. Work that takes longer than half a minute is kept in OUTPUT.work until it is done,
     and goes on there when the command is given again, or with --resume alone.
     """
-    from bpe.counting import read_state
     from bpe.errors import InputError
+    from bpe.training.work import read_state
 
     if options["resume"] and not options["corpus"]:
         note = read_state(options["resume"]).get("note", {})
@@ -313,8 +313,8 @@ def _train(
 ) -> None:
     from bpe import InputError
     from bpe import train as train_tokenizer
-    from bpe.counting import STATE
     from bpe.formats import SUFFIXES
+    from bpe.training.work import STATE
 
     if Path(output).suffix not in SUFFIXES:
         raise InputError(f"{output}: unknown suffix; write to one of {', '.join(SUFFIXES)}")
@@ -324,7 +324,7 @@ def _train(
     if held_out and not report:
         raise click.UsageError("--held-out is text for --report DIR")
     if report:
-        from bpe.report import check_directory
+        from bpe.analysis.report import check_directory
 
         check_directory(report)
     if (Path(work) / STATE).exists():
@@ -335,7 +335,7 @@ def _train(
         result.tokenizer.save(output)
         show.done(result, output)
         if report:
-            from bpe.report import write_training_report
+            from bpe.analysis.report import write_training_report
 
             texts = ((text, _watched([text], None, options["exclude"])) for text in held_out)
             _print_report(write_training_report(report, result.tokenizer, result.uses, texts))
@@ -681,8 +681,8 @@ def _report(
     directory: str | None,
 ) -> None:
     """Print what the tokenizer does on the texts, and write it into the directory."""
-    from bpe.report import check_directory, report_of, write_report
-    from bpe.usage import usage_of
+    from bpe.analysis.report import check_directory, report_of, write_report
+    from bpe.analysis.usage import usage_of
 
     if directory is not None:
         check_directory(directory)
@@ -699,7 +699,7 @@ def _report(
 
 
 def _print_report(report: Mapping[str, Any]) -> None:
-    from bpe.report import printable, tables
+    from bpe.analysis.tables import printable, tables
 
     for table in tables(report):
         click.echo(f"\n{printable(table.title)}\n\n{table.text()}", nl=False)
@@ -945,10 +945,10 @@ def pretrain(
     interrupted, or killed, goes on when the command is given again, or with -o alone, and arrives at the same weights.
     """
     from bpe.shards import Shards
-    from model.parallel import Parallel
-    from model.pretrain import pretrain as run_training
-    from model.pretrain import settings_of
-    from model.train import TrainConfig
+    from model.training.parallel import Parallel
+    from model.training.pretraining import pretrain as run_training
+    from model.training.pretraining import settings_of
+    from model.training.settings import TrainConfig
 
     shape = None
     source = click.get_current_context().get_parameter_source
@@ -1067,10 +1067,10 @@ def finetune(
     """
     import torch
 
-    from model.finetune import FinetuneConfig
-    from model.finetune import finetune as run_finetuning
     from model.lora import TARGETS, LoraConfig
-    from model.parallel import Parallel
+    from model.training.examples import FinetuneConfig
+    from model.training.finetuning import finetune as run_finetuning
+    from model.training.parallel import Parallel
 
     if rank is None and (lora_alpha is not None or targets or lora_dropout):
         raise click.UsageError("--lora-alpha, --lora-target and --lora-dropout are for --lora RANK")
@@ -1328,15 +1328,9 @@ def eval(
     start = time.perf_counter()
     transformer, tokenizer = _load(model, dtype, device, "torch", threads)
 
-    from model.evaluate import (
-        check_window,
-        choices_table,
-        evaluate_choices,
-        evaluate_texts,
-        read_questions,
-        read_text,
-        texts_table,
-    )
+    from model.evaluation.choices import choices_table, evaluate_choices, read_questions
+    from model.evaluation.texts import evaluate_texts, read_text, texts_table
+    from model.evaluation.windows import check_window
 
     # 1. Read everything, so that what is wrong is said before the work.
     context = transformer.config.max_seq_len
@@ -1462,7 +1456,7 @@ def convert(
 
     from model.checkpoint import convert as convert_checkpoint
     from model.checkpoint import format_of, open_checkpoint
-    from model.checkpoint.quantizers import exceptions, kind_named
+    from model.checkpoint.quantize import exceptions, kind_named
 
     status = Status()
 
@@ -1518,8 +1512,8 @@ def chat(
     """
     from bpe.chat import chat_format
     from bpe.locate import locate
-    from model.chat import Conversation
     from model.checkpoint import open_checkpoint
+    from model.generation.conversation import Conversation
 
     path = locate(name)
     model, tokenizer = _load(path, dtype, device, backend, threads)
@@ -1643,9 +1637,9 @@ def explain(
     import torch
 
     from model import load
-    from model.explain import explain as walk
-    from model.explain import picture, plot_shares, record
-    from model.generate import prompt_ids
+    from model.explain.pictures import picture, plot_shares, record
+    from model.explain.steps import explain as walk
+    from model.generation.completions import prompt_ids
 
     if png is not None:
         import matplotlib  # noqa: F401, what is missing is said before the work
@@ -1749,8 +1743,8 @@ def compare(
     of the first tokenizer. Both 95% intervals are of the paired bootstrap: documents, or blocks of 1,000 bytes where
     there are fewer than 100 documents, are drawn again, the same for all tokenizers.
     """
-    from bpe.compare import compare as compare_tokenizers
-    from bpe.compare import table
+    from bpe.analysis.compare import compare as compare_tokenizers
+    from bpe.analysis.compare import table
 
     if not texts:
         *names, text = names
@@ -1806,7 +1800,8 @@ def _is_model(path: Path) -> bool:
 
 
 def _model_info(path: Path, batch: int, length: int | None) -> list[tuple[str, str]]:
-    from model.checkpoint import backend_of, format_of, open_checkpoint
+    from model.checkpoint import format_of, open_checkpoint
+    from model.load import backend_of
 
     checkpoint = open_checkpoint(path)
     backend, reason = backend_of(checkpoint)

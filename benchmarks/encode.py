@@ -498,7 +498,7 @@ def write_files(directory: Path) -> Files:
 
 def write_tokenizer_json(tokenizer: Any, path: Path) -> None:
     """The tokenizer with all pairs that join to a token, by rank."""
-    from bpe.formats.huggingface import byte_characters
+    from bpe.formats.byte_level import byte_characters
 
     tokenizer.save(path)
     data = json.loads(path.read_text("utf-8"))

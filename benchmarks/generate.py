@@ -287,7 +287,7 @@ def write_file(checkpoint: Checkpoint, kind: str, path: Path) -> None:
     import torch
 
     from model.checkpoint import gguf
-    from model.checkpoint.quantizers import quantized
+    from model.checkpoint.quantize import quantized
 
     if kind in PLAIN:
         plain = dataclasses.replace(checkpoint, dtype=getattr(torch, PLAIN[kind]), rows=None, kinds={}, stored="")

@@ -44,9 +44,9 @@ LEARNING_RATE = 1e-3
 def ours(config: Any, weights: Mapping[str, Any]) -> tuple[Any, Callable[[Any, Any], Any]]:
     """The model and the loss of `bpe pretrain`."""
     from model import Transformer
-    from model.fused import fuse
-    from model.loss import cross_entropy_sum
     from model.memory import keep_freed_memory
+    from model.training.fused import fuse
+    from model.training.loss import cross_entropy_sum
 
     keep_freed_memory()
     model = Transformer(config)
@@ -111,7 +111,7 @@ def plain(config: Any, weights: Mapping[str, Any]) -> tuple[Any, Callable[[Any, 
                 x = block(x)
             return F.cross_entropy(self.head(self.norm(x)).flatten(0, 1).float(), targets.flatten())
 
-    from model.checkpoint.huggingface import halved
+    from model.checkpoint.names import halved
 
     def of_layer(layer: int) -> dict[str, Tensor]:
         w = {name: weights[f"layers.{layer}.{name}.weight"] for name in LAYER}
@@ -136,7 +136,8 @@ def transformers(config: Any, weights: Mapping[str, Any]) -> tuple[Any, Callable
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from model.checkpoint.huggingface import config_json, halved, their_name
+    from model.checkpoint.huggingface import config_json
+    from model.checkpoint.names import halved, their_name
 
     shape = config_json(config, torch.float32) | {"use_cache": False}
     model = LlamaForCausalLM._from_config(LlamaConfig(**shape), attn_implementation="sdpa")
@@ -206,8 +207,8 @@ def wait(job: Mapping[str, Any]) -> dict[str, Any]:
     from bpe import train
     from bpe.shards import write_shards
     from model import ModelConfig
-    from model.pretrain import pretrain
-    from model.train import TrainConfig
+    from model.training.pretraining import pretrain
+    from model.training.settings import TrainConfig
 
     torch.set_num_threads(job["threads"])
     files = sorted((ROOT / "corpora").glob("*.txt"))

@@ -83,7 +83,7 @@ def work(job: Mapping[str, Any]) -> dict[str, Any]:
     from torch.nn.functional import cross_entropy
 
     from model import load
-    from model.evaluate import windows
+    from model.evaluation.windows import windows
 
     torch.set_num_threads(job["threads"])
     with torch.inference_mode():
@@ -204,7 +204,7 @@ def main() -> None:
 
 def sizes(file: Path) -> dict[str, float]:
     """Megabytes of a GGUF, and the bits of a weight."""
-    from bpe.formats.gguf import Container
+    from bpe.formats.gguf_container import Container
 
     tensors = Container.open(file).tensors.values()
     weights = sum(math.prod(tensor.shape) for tensor in tensors)

@@ -173,7 +173,7 @@ def ffbpe(module: Any, job: Job, report: dict[str, Any]) -> Merges:
 
 def joined(merges: Sequence[tuple[str, str]]) -> list[bytes]:
     """Tokens from pairs of strings in which each character stands for a byte."""
-    from bpe.formats.huggingface import byte_characters
+    from bpe.formats.byte_level import byte_characters
 
     byte_of = {ord(character): byte for byte, character in enumerate(byte_characters())}
     return [(left + right).translate(byte_of).encode("latin-1") for left, right in merges]
@@ -190,7 +190,7 @@ class Library:
 
 
 PEERS = {
-    "ours": Library("bpe-llama", "bpe.trainer", Task("llama3", "bytes"), ours),
+    "ours": Library("bpe-llama", "bpe.training.trainer", Task("llama3", "bytes"), ours),
     "rustbpe": Library("rustbpe", "rustbpe", Task("llama3", "bytes"), rustbpe),
     "tokenizers": Library("tokenizers", "tokenizers", Task("llama3", "huggingface"), tokenizers),
     "gigabpe": Library("gigabpe", "gigabpe", Task("gpt2", "huggingface", lines=True), gigabpe),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from .errors import InputError
+from bpe.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from collections.abc import Collection
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from . import _core
-from .tokenizer import _as_bytes
+from bpe import _core
+from bpe.text import as_bytes
 
 if TYPE_CHECKING:
-    from .tokenizer import Tokenizer
+    from bpe.tokenizer import Tokenizer
 
 
 class StreamEncoder:
@@ -61,7 +61,7 @@ class StreamEncoder:
             if piece[-1:] >= "\ud800" and piece[-1] <= "\udbff":
                 piece, high = piece[:-1], piece[-1]
         elif self._high:
-            content = _as_bytes(piece)
+            content = as_bytes(piece)
             if not content:
                 return []
             piece = "\ufffd".encode() + content
@@ -92,7 +92,7 @@ class _WaitingStream:
         self._text = bytearray()
 
     def feed(self, piece: str | bytes) -> list[int]:
-        self._text += _as_bytes(piece)
+        self._text += as_bytes(piece)
         return []
 
     def flush(self) -> list[int]:

@@ -11,9 +11,10 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
 
-from . import _core
-from .errors import InputError
-from .patterns import Pattern, find_pattern
+from bpe import _core
+from bpe.errors import InputError
+from bpe.patterns import Pattern, find_pattern
+from bpe.text import as_bytes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -159,7 +160,7 @@ class Tokenizer(_core.TokenizerBase):
             OSError: the file cannot be read.
             InputError: it is not a tokenizer that we know; the message names the place.
         """
-        from .formats import read_tokenizer
+        from bpe.formats import read_tokenizer
 
         return read_tokenizer(Path(path), pattern, special_tokens)
 
@@ -170,7 +171,7 @@ class Tokenizer(_core.TokenizerBase):
         Raises:
             InputError: no such file, or the name is not known or not found on this machine.
         """
-        from .locate import locate
+        from bpe.locate import locate
 
         return cls.from_file(locate(name))
 
@@ -179,7 +180,7 @@ class Tokenizer(_core.TokenizerBase):
 
         A tokenizer.json holds everything; tiktoken's format holds the ranks only.
         """
-        from .formats import write_tokenizer
+        from bpe.formats import write_tokenizer
 
         write_tokenizer(self, Path(path), format)
 
@@ -240,10 +241,10 @@ class Tokenizer(_core.TokenizerBase):
         Each completion, appended to the stable ids, decodes to something that begins with `text`. As in tiktoken, whose
         rules these are, the interface is experimental, and the completions come in no particular order.
         """
-        from .unstable import split_unstable
+        from bpe.unstable import split_unstable
 
         special = self._special_for(text, allowed_special, disallowed_special)
-        return split_unstable(self, _as_bytes(text), special)
+        return split_unstable(self, as_bytes(text), special)
 
     def encode_ordinary_batch(self, text: Iterable[str | bytes], *, num_threads: int = 8) -> list[list[int]]:
         """`encode_ordinary` of each text, on several threads."""
@@ -448,7 +449,7 @@ class Tokenizer(_core.TokenizerBase):
         ids = self._encode(text, None)
         if len(ids) <= max_tokens:
             return text
-        content = _as_bytes(text)
+        content = as_bytes(text)
         places = self._places_of_known_bytes(content)
         for keep in range(max_tokens, 0, -1):
             if side == "right":
@@ -477,7 +478,7 @@ class Tokenizer(_core.TokenizerBase):
         if unit not in ("characters", "bytes"):
             raise ValueError(f"unit is {unit!r}; it must be 'characters' or 'bytes'")
         ids = self._encode(text, None)
-        content = _as_bytes(text)
+        content = as_bytes(text)
         places = self._places_of_known_bytes(content)
         spans = []
         at = 0
@@ -501,7 +502,7 @@ class Tokenizer(_core.TokenizerBase):
         Raises:
             KeyError: there is no such token.
         """
-        token = _as_bytes(text_or_bytes)
+        token = as_bytes(text_or_bytes)
         id = self._core.find(token) if token else None
         if id is None:
             try:
@@ -531,7 +532,7 @@ class Tokenizer(_core.TokenizerBase):
         import numpy as np
 
         if separator is not None:
-            parts = (part.strip() for text in texts for part in _as_bytes(text).split(separator.encode()))
+            parts = (part.strip() for text in texts for part in as_bytes(text).split(separator.encode()))
             texts = [part for part in parts if part]
         rows = [self._encode_slowly(text, special) for text in texts]
         offsets = np.zeros(len(rows) + 1, dtype=np.int64)
@@ -576,7 +577,7 @@ class Tokenizer(_core.TokenizerBase):
         return sorted(self._mergeable_ranks)
 
     def _tokens_beginning_with(self, prefix: bytes) -> Iterator[bytes]:
-        from .unstable import beginning_with
+        from bpe.unstable import beginning_with
 
         return beginning_with(self._sorted_tokens, prefix)
 
@@ -634,7 +635,7 @@ class Tokenizer(_core.TokenizerBase):
         return self.pattern.compile()
 
     def _encode_slowly(self, text: str | Buffer, special: _core.SpecialTokens | None) -> list[int]:
-        content = _as_bytes(text)
+        content = as_bytes(text)
         ids: list[int] = []
         begin = 0
         for start, end, id in [*(special.all_in(content) if special else ()), (len(content), len(content), None)]:
@@ -763,13 +764,3 @@ class Tokenizer(_core.TokenizerBase):
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__init__(**state)  # type: ignore[misc]
-
-
-def _as_bytes(text: str | Buffer) -> bytes:
-    """UTF-8 of a str, surrogates treated as in `Tokenizer.encode_ordinary`, or the memory of any buffer."""
-    if isinstance(text, str):
-        return str.encode(text, "utf-16", "surrogatepass").decode("utf-16", "replace").encode()
-    try:
-        return bytes(memoryview(text))
-    except TypeError:
-        raise TypeError(f"expected str or bytes, not {type(text).__name__}") from None

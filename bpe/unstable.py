@@ -9,10 +9,10 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from . import _core
+from bpe import _core
 
 if TYPE_CHECKING:
-    from .tokenizer import Tokenizer
+    from bpe.tokenizer import Tokenizer
 
 _SPACE = 16  # the bit of \s in the core's character classes
 

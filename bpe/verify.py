@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
-from .errors import InputError
-from .formats import open_tokenizer
-from .tokenizer import Tokenizer
+from bpe.errors import InputError
+from bpe.formats import open_tokenizer
+from bpe.tokenizer import Tokenizer
 
 _LONG_WORD = "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft" * 2
 

@@ -8,11 +8,13 @@ torch.Size([1, 3, 512])
 """
 
 from model.cache import KVCache
-from model.checkpoint import convert, load, quantize, save
+from model.checkpoint import convert, save
 from model.config import PRESETS, ModelConfig
-from model.generate import Completion, Completions, Generation, Session, complete, generate, generate_ids
-from model.native import NativeModel
-from model.sampling import Sampling
+from model.generation.completions import Completion, Completions, complete, generate, generate_ids
+from model.generation.generation import Generation, Session
+from model.generation.native import NativeModel
+from model.generation.sampling import Sampling
+from model.load import load, quantize
 from model.transformer import Transformer
 
 __all__ = [

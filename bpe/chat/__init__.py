@@ -15,9 +15,9 @@ What stands in a message is text: it never becomes a special token, whatever it 
 
 from __future__ import annotations
 
-from .checkpoint import chat_format
-from .llama3 import Llama3Chat
-from .messages import ChatFormat, Message, check_messages
-from .template import TemplateChat
+from bpe.chat.find import chat_format
+from bpe.chat.llama3 import Llama3Chat
+from bpe.chat.messages import ChatFormat, Message, check_messages
+from bpe.chat.template import TemplateChat
 
 __all__ = ["ChatFormat", "Llama3Chat", "Message", "TemplateChat", "chat_format", "check_messages"]

@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ..errors import InputError
-from ..tokenizer import Tokenizer
-from .messages import ChatFormat, Message, check_messages
+from bpe.chat.messages import ChatFormat, Message, check_messages
+from bpe.errors import InputError
+from bpe.tokenizer import Tokenizer
 
 
 class Llama3Chat(ChatFormat):

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..errors import InputError
+from bpe.errors import InputError
 
 Message = Mapping[str, Any]
 

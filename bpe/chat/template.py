@@ -11,10 +11,11 @@ from io import StringIO
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError
-from ..patterns import END_TOKENS
-from ..tokenizer import Tokenizer, _as_bytes
-from .messages import ChatFormat, Message, check_messages
+from bpe.chat.messages import ChatFormat, Message, check_messages
+from bpe.errors import InputError
+from bpe.patterns import END_TOKENS
+from bpe.text import as_bytes
+from bpe.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     import jinja2
@@ -328,7 +329,7 @@ def _absent(text: str) -> Iterator[str]:
 
 def _whole(text: str) -> str:
     """Without surrogates: pairs joined, others U+FFFD, as `Tokenizer.encode_ordinary` takes them."""
-    return text if text.isascii() and type(text) is str else _as_bytes(text).decode()
+    return text if text.isascii() and type(text) is str else as_bytes(text).decode()
 
 
 def _plain(value: Any, name: str) -> Any:

@@ -10,12 +10,12 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, Union
 
-from ..errors import InputError
-from .arrow import is_dataset
-from .jsonl import json_records
-from .parts import Cleaner, Invalid, Options, Text, as_bytes
-from .reader import Batch, Position, Reader
-from .sources import File, Source, Texts, feeds_of
+from bpe.corpus.arrow import is_dataset
+from bpe.corpus.jsonl import json_records
+from bpe.corpus.parts import Cleaner, Invalid, Options, Text, as_bytes
+from bpe.corpus.reader import Batch, Position, Reader
+from bpe.corpus.sources import File, Source, Texts, feeds_of
+from bpe.errors import InputError
 
 __all__ = [
     "Batch",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
-from ..errors import InputError
-from .optional import require
-from .parts import Cleaner, Options, Part, State
+from bpe.corpus.parts import Cleaner, Options, Part, State
+from bpe.errors import InputError
+from bpe.optional import require
 
 _ROWS = 1024  # of a Parquet file are read at once, or fewer if they are long
 _DATASET_ROWS = 64

@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from .. import _core
-from ..errors import InputError
-from .parts import Cleaner, Options, Part, State, Text, as_bytes
-from .streams import Stream
+from bpe import _core
+from bpe.corpus.parts import Cleaner, Options, Part, State, Text, as_bytes
+from bpe.corpus.streams import Stream
+from bpe.errors import InputError
 
 # Lines that are looked at at once, in bytes. What is made of them on the way stays in the processor's cache: twice as
 # many take half as long again.

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Union
 
-from .. import _core
-from ..errors import InputError
+from bpe import _core
+from bpe.errors import InputError
 
 Text = Union[bytes, memoryview]
 State = dict[str, Any]  # where to go on, of plain values

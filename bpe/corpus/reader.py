@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from ..errors import InputError
-from .parts import Cleaner, Feed, Invalid, Options, State, Text
+from bpe.corpus.parts import Cleaner, Feed, Invalid, Options, State, Text
+from bpe.errors import InputError
 
 Position = dict[str, Any]
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO, NamedTuple
 
-from ..errors import InputError
-from .optional import require
+from bpe.errors import InputError
+from bpe.optional import require
 
 # What tells a version of a file from another; stores have different ones.
 _VERSIONS = ("ETag", "etag", "blob_id", "md5Hash", "content_md5", "mtime", "LastModified", "last_modified", "created")

@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Union
 
-from ..errors import InputError
-from .arrow import dataset_texts, is_dataset, parquet_parts
-from .jsonl import json_parts
-from .parts import Cleaner, Feed, Options, Part, State, Text, as_bytes
-from .remote import remote_files
-from .streams import DECOMPRESSORS, Stream
-from .text import text_parts
+from bpe.corpus.arrow import dataset_texts, is_dataset, parquet_parts
+from bpe.corpus.jsonl import json_parts
+from bpe.corpus.parts import Cleaner, Feed, Options, Part, State, Text, as_bytes
+from bpe.corpus.remote import remote_files
+from bpe.corpus.streams import DECOMPRESSORS, Stream
+from bpe.corpus.text import text_parts
+from bpe.errors import InputError
 
 _HEAD = 4096  # in so many bytes at the beginning, text has no NUL
 

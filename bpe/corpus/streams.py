@@ -5,8 +5,8 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any, BinaryIO
 
-from ..errors import InputError
-from .optional import first_module, require
+from bpe.errors import InputError
+from bpe.optional import first_module, require
 
 _STEP = 1 << 18  # decompressors give so much at a time: it stays in the processor's cache until it is joined
 _LARGE_STEP = 1 << 20

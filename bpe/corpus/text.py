@@ -5,10 +5,10 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 
-from .. import _core
-from ..errors import InputError
-from .parts import Cleaner, Options, Part, State, Text
-from .streams import Stream
+from bpe import _core
+from bpe.corpus.parts import Cleaner, Options, Part, State, Text
+from bpe.corpus.streams import Stream
+from bpe.errors import InputError
 
 
 def text_parts(

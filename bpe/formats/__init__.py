@@ -14,12 +14,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from ..errors import InputError
-from ..files import write_bytes
-from . import gguf, huggingface, tiktoken
+from bpe.errors import InputError
+from bpe.files import write_bytes
+from bpe.formats import gguf, gguf_container, huggingface, tiktoken
 
 if TYPE_CHECKING:
-    from ..tokenizer import Tokenizer
+    from bpe.tokenizer import Tokenizer
 
 FORMATS: dict[str, ModuleType] = {"huggingface": huggingface, "tiktoken": tiktoken, "gguf": gguf}
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer.tiktoken")
@@ -63,7 +63,7 @@ def open_tokenizer(path: Path) -> tuple[Path, str, bytes | mmap.mmap]:
 def _content(path: Path) -> bytes | mmap.mmap:
     with open(path, "rb") as file:
         begin = file.read(4)
-        return gguf.mapped(path) if gguf.matches(begin) else begin + file.read()
+        return gguf_container.mapped(path) if gguf.matches(begin) else begin + file.read()
 
 
 def find_tokenizer(directory: Path) -> Path:

@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .. import _core
-from ..errors import InputError
-from ..patterns import LLAMA3_SPECIAL_TOKENS, LLAMA4_SPECIAL_TOKENS, PATTERNS, Pattern, find_pattern
+from bpe import _core
+from bpe.errors import InputError
+from bpe.patterns import LLAMA3_SPECIAL_TOKENS, LLAMA4_SPECIAL_TOKENS, PATTERNS, Pattern, find_pattern
 
 if TYPE_CHECKING:
-    from ..tokenizer import Tokenizer
+    from bpe.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def read(
         ValueError: a line that is not base64 and a rank, a rank or token that repeats, a hole in the ranks, a byte
             without a token, or no pattern.
     """
-    from ..tokenizer import Tokenizer
+    from bpe.tokenizer import Tokenizer
 
     tokens, offsets, ids = _core.parse_ranks(content)
     ranks = memoryview(ids).cast("I")

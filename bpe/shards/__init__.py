@@ -4,12 +4,12 @@
 its sources, `export_shards` writes it for others. LAYOUT.md, beside this file, says what is in it.
 """
 
-from .export import export_shards
-from .layout import HELD_OUT, TRAIN, Ids
-from .reading import Shard, Shards
-from .sources import Corpus
-from .verify import Verified, verify_shards
-from .writing import Progress, ShardTokenizer, write_shards
+from bpe.shards.exporting import export_shards
+from bpe.shards.layout import HELD_OUT, TRAIN, Ids
+from bpe.shards.origin import Corpus
+from bpe.shards.reading import Shard, Shards
+from bpe.shards.verifying import Verified, verify_shards
+from bpe.shards.writing import Progress, ShardTokenizer, write_shards
 
 __all__ = [
     "HELD_OUT",

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .. import _core
-from .layout import Ids
+from bpe import _core
+from bpe.shards.layout import Ids
 
 
 class Block(NamedTuple):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..corpus.optional import first_module
+from bpe.optional import first_module
 
 FORMAT = "bpe-llama token shards"
 VERSION = 4

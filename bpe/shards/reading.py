@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import InputError
-from .layout import FORMAT, INDEX, SHARD_FILE, SPLITS, TOKEN_BYTES, TRAIN, VERSION, WORK, Ids, sha256_of
+from bpe.errors import InputError
+from bpe.shards.layout import FORMAT, INDEX, SHARD_FILE, SPLITS, TOKEN_BYTES, TRAIN, VERSION, WORK, Ids, sha256_of
 
 
 class Shard(NamedTuple):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .layout import HELD_OUT, TRAIN, Checksums
+from bpe.shards.layout import HELD_OUT, TRAIN, Checksums
 
 Places = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]

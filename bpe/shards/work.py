@@ -9,19 +9,15 @@ import json
 import os
 import re
 import shutil
-import zlib
-from collections.abc import Collection, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import numpy as np
-
-from ..errors import InputError
-from ..files import write_json
-from .block import Block
-from .layout import FORMAT, INDEX, SHARD_FILE, TOKEN_BYTES, WORK, crc32, shard_files
+from bpe.errors import InputError
+from bpe.files import write_json
+from bpe.shards.layout import FORMAT, INDEX, SHARD_FILE, TOKEN_BYTES, WORK
+from bpe.state import checksum, shortened
 
 STATE = "state.json"
 FORMAT_OF_STATE = "bpe-llama unfinished token shards"
@@ -60,7 +56,7 @@ class Work:
             return None
         except (ValueError, RecursionError):
             raise self._damaged() from None
-        if not isinstance(state, dict) or state.pop("checksum", None) != _checksum(state):
+        if not isinstance(state, dict) or state.pop("checksum", None) != checksum(state):
             raise self._damaged()
         if state.get("format") != FORMAT_OF_STATE:
             raise InputError(f"{self.path}: there is something else in this directory; name a new or an empty one")
@@ -76,8 +72,8 @@ class Work:
         for name, value in self._settings.items():
             if before.get(name) != value:
                 raise InputError(
-                    f"{self.path}: these shards were begun with {name} {_short(before.get(name))}, not"
-                    f" {_short(value)}; go on with that, or remove this directory to begin anew"
+                    f"{self.path}: these shards were begun with {name} {shortened(before.get(name))}, not"
+                    f" {shortened(value)}; go on with that, or remove this directory to begin anew"
                 )
 
     def _is_published(self, state: Mapping[str, Any]) -> bool:
@@ -90,7 +86,7 @@ class Work:
     def save(self, **state: Any) -> None:
         """Put down the state; what it tells of is on disk already."""
         state = {"format": FORMAT_OF_STATE, "version": VERSION, "settings": self._settings, **state}
-        write_json(self.path / STATE, {**state, "checksum": _checksum(state)})
+        write_json(self.path / STATE, {**state, "checksum": checksum(state)})
 
     def remove(self) -> None:
         """Leave nothing behind, where there is nothing to go on with."""
@@ -121,196 +117,6 @@ class Work:
                     os.replace(self.path / name, self._directory / name)
             os.replace(new, old)
         shutil.rmtree(self.path)
-
-
-class GrowingShards:
-    """The shards of one split, document after document.
-
-    A shard holds whole documents and at most `shard_tokens` tokens; a longer document has one of its own.
-    """
-
-    def __init__(
-        self, path: Path, split: str, dtype: np.dtype[Any], shard_tokens: int, state: Mapping[str, Any] | None = None
-    ) -> None:
-        self._path, self._split, self._dtype, self._shard_tokens = path, split, dtype, shard_tokens
-        self.shards: list[dict[str, Any]] = list(state["shards"]) if state else []
-        """Those that are complete, as the index tells of them."""
-        self._last: _GrowingShard | None = None
-        for shard in self.shards:
-            for kind, count in (("file", shard["tokens"]), ("documents_file", shard["documents"] + 1)):
-                _check_size(path / shard[kind], count * (dtype.itemsize if kind == "file" else 8), exactly=True)
-        if state and state["last"]:
-            self._last = _GrowingShard(path, shard_files(split, len(self.shards)), dtype, state["last"])
-
-    def add(self, block: Block) -> None:
-        """Write documents."""
-        first, count = 0, len(block.bytes)
-        while first < count:
-            if self._last is None:
-                self._last = _GrowingShard(self._path, shard_files(self._split, len(self.shards)), self._dtype)
-            room = self._shard_tokens - self._last.tokens + int(block.offsets[first])
-            end = int(np.searchsorted(block.offsets, room, side="right")) - 1
-            if end <= first and self._last.documents:
-                self._close_last()
-                continue
-            end = min(max(end, first + 1), count)
-            self._last.add(block.cut(first, end))
-            first = end
-
-    def store(self) -> None:
-        """Begin to put on disk what is new, which `save` and `finish` wait for."""
-        if self._last is not None:
-            self._last.store()
-
-    def finish(self) -> None:
-        """Complete the last shard."""
-        if self._last is not None:
-            self._close_last()
-
-    def _close_last(self) -> None:
-        assert self._last is not None
-        self.shards.append(self._last.finish())
-        self._last = None
-
-    def save(self) -> dict[str, Any]:
-        """A state to go on from: all that it tells of is on disk."""
-        return {"shards": self.shards, "last": self._last.save() if self._last else None}
-
-    def abandon(self) -> None:
-        """Close the files as they are."""
-        if self._last is not None:
-            self._last.abandon()
-
-    @property
-    def files(self) -> list[str]:
-        """The names of all files."""
-        last = shard_files(self._split, len(self.shards)) if self._last else ()
-        return [*(shard[kind] for shard in self.shards for kind in ("file", "documents_file")), *last]
-
-    def summary(self) -> dict[str, Any]:
-        """What the index says of the split."""
-        return {key: sum(shard[key] for shard in self.shards) for key in ("tokens", "documents", "bytes")} | {
-            "shards": self.shards
-        }
-
-
-class _GrowingShard:
-    """Two files that grow."""
-
-    def __init__(
-        self, path: Path, names: tuple[str, str], dtype: np.dtype[Any], state: Mapping[str, int] | None = None
-    ) -> None:
-        self._names = names
-        self.tokens, self.documents, self._bytes = (state[k] for k in ("tokens", "documents", "bytes")) if state else (
-            0, 0, 0)  # fmt: skip
-        sums = (state["crc32"], state["documents_crc32"]) if state else (0, 0)
-        self._ids = _GrowingFile(path / names[0], self.tokens * dtype.itemsize, sums[0])
-        self._offsets = _GrowingFile(path / names[1], (self.documents + 1) * 8 if state else 0, sums[1])
-        if not state:
-            self._offsets.write(np.zeros(1, "<i8"))
-
-    def add(self, block: Block) -> None:
-        self._ids.write(block.ids)
-        self._offsets.write((block.offsets[1:] + self.tokens).astype("<i8", copy=False))
-        self.tokens += len(block.ids)
-        self.documents += len(block.bytes)
-        self._bytes += int(block.bytes.sum())
-
-    def store(self) -> None:
-        self._ids.store()
-        self._offsets.store()
-
-    def save(self) -> dict[str, int]:
-        self.store()
-        self._ids.flush()
-        self._offsets.flush()
-        return {
-            "tokens": self.tokens,
-            "documents": self.documents,
-            "bytes": self._bytes,
-            "crc32": self._ids.crc32,
-            "documents_crc32": self._offsets.crc32,
-        }
-
-    def finish(self) -> dict[str, Any]:
-        state = self.save()
-        self.abandon()
-        return {"file": self._names[0], "documents_file": self._names[1], **state}
-
-    def abandon(self) -> None:
-        self._ids.close()
-        self._offsets.close()
-
-
-_STORED = 4 << 20  # bytes of a file that are put on disk at once
-
-
-class _GrowingFile:
-    """A file that is appended to, with its CRC-32. What is there beyond `size` is cut off.
-
-    A thread beside puts on disk what is written, so that in the end there is little to wait for.
-    """
-
-    def __init__(self, path: Path, size: int, crc32: int) -> None:
-        self._path = path
-        self.crc32 = crc32
-        self._thread = ThreadPoolExecutor(1)
-        self._storing: list[Future[None]] = []
-        self._new = 0  # bytes that it was not told of
-        if size:
-            _check_size(path, size, exactly=False)
-        with self._named():
-            self._file: BinaryIO = open(path, "r+b" if size else "wb")  # noqa: SIM115, it stays open
-            self._file.truncate(size)
-            self._file.seek(size)
-
-    def write(self, values: np.ndarray[Any, Any]) -> None:
-        data = np.ascontiguousarray(values).view(np.uint8).data
-        self.crc32 = crc32(data, self.crc32)
-        with self._named():
-            self._file.write(data)
-        self._new += len(data)
-        if self._new >= _STORED and all(each.done() for each in self._storing):
-            self._check()
-            self.store()
-
-    def store(self) -> None:
-        """Begin to put on disk what is new."""
-        if self._new:
-            with self._named():
-                self._file.flush()
-                self._storing.append(self._thread.submit(os.fsync, self._file.fileno()))
-            self._new = 0
-
-    def flush(self) -> None:
-        """Have all of it on disk."""
-        self.store()
-        self._check()
-
-    def _check(self) -> None:
-        """Wait for the thread. An error of it is one here: the system tells of it only once."""
-        with self._named():
-            while self._storing:
-                self._storing.pop().result()
-
-    def close(self) -> None:
-        self._thread.shutdown()
-        with suppress(OSError):  # after an error, there may be bytes left that find no room
-            self._file.close()
-
-    @contextmanager
-    def _named(self) -> Iterator[None]:
-        """A full disk is an error that knows no file."""
-        try:
-            yield
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(self._path)) from error
-
-
-def _check_size(path: Path, size: int, *, exactly: bool) -> None:
-    found = path.stat().st_size if path.exists() else 0
-    if found < size or (exactly and found > size):
-        raise InputError(f"{path}: {found:,} bytes, where {size:,} were written; remove {path.parent} to begin anew")
 
 
 def _refuse_something_else(directory: Path, tokenizer_file: str) -> None:
@@ -352,12 +158,3 @@ def _names_in(index: Path) -> set[str]:
         }
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise InputError(f"{index}: not an index of token shards; name a new or an empty directory") from None
-
-
-def _checksum(state: Mapping[str, Any]) -> int:
-    return zlib.crc32(json.dumps(state, sort_keys=True).encode())
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -16,11 +16,12 @@ from typing import Any, NamedTuple, Protocol, cast
 import numpy as np
 import numpy.typing as npt
 
-from ..corpus import Batch, Position, Reader, Source, Text
-from ..errors import InputError
-from ..files import write_bytes
-from .block import Block
-from .layout import (
+from bpe.corpus import Batch, Position, Reader, Source, Text
+from bpe.errors import InputError
+from bpe.files import write_bytes
+from bpe.shards.block import Block
+from bpe.shards.growing import GrowingShards
+from bpe.shards.layout import (
     BOS_TOKEN,
     EOS_TOKEN,
     FORMAT,
@@ -34,11 +35,11 @@ from .layout import (
     WORK,
     sha256_of,
 )
-from .locking import locked
-from .reading import Shards
-from .sources import Corpus, Tally, checksums_of, sizes_of
-from .split import Split, places
-from .work import STATE, GrowingShards, Work
+from bpe.shards.locking import locked
+from bpe.shards.origin import Corpus, Tally, checksums_of, sizes_of
+from bpe.shards.reading import Shards
+from bpe.shards.split import Split, places
+from bpe.shards.work import STATE, Work
 
 SAVE_EVERY = 5.0  # seconds: what an interruption may cost
 

@@ -21,9 +21,10 @@ from torch import Tensor
 from bpe.errors import InputError
 from bpe.files import write_json
 from bpe.formats import TOKENIZER_FILES
-from model.checkpoint.assemble import DTYPES, Checkpoint, Fingerprint, expected_shapes, read_json
+from model.checkpoint.assemble import Fingerprint, expected_shapes
 from model.checkpoint.companions import complete_for_transformers, read_companions, write_companions
-from model.checkpoint.huggingface import halved, interleaved, is_rotated, metas_name, their_name
+from model.checkpoint.names import halved, interleaved, is_rotated, metas_name, their_name
+from model.checkpoint.opened import DTYPES, Checkpoint, read_json
 from model.checkpoint.tensor_files import read_dtypes, read_notes, read_tensors, write_tensors
 from model.lora import TARGETS, Adapter, LoraConfig, merged
 

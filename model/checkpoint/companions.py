@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bpe.chat.checkpoint import templates_in
+from bpe.chat.find import templates_in
 from bpe.errors import InputError
 from bpe.files import write_bytes, write_json
 from bpe.formats import TOKENIZER_FILES, open_tokenizer
 from bpe.patterns import BEGIN_TOKEN, END_TOKENS
-from model.checkpoint.assemble import Checkpoint, read_json
+from model.checkpoint.opened import Checkpoint, read_json
 
 if TYPE_CHECKING:
     from bpe import Tokenizer

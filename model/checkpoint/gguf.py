@@ -16,11 +16,13 @@ from torch import Tensor
 
 from bpe.errors import InputError
 from bpe.files import replacing
-from bpe.formats.gguf import MAGIC, Container, lay_out, tokenizer_metadata, tokenizer_of
-from model.checkpoint.assemble import Checkpoint, checked_tensors, expected_shapes
+from bpe.formats.gguf import tokenizer_metadata, tokenizer_of
+from bpe.formats.gguf_container import MAGIC, Container, lay_out
+from model.checkpoint.assemble import checked_tensors, expected_shapes
 from model.checkpoint.companions import begin_and_end, read_tokenizer
-from model.checkpoint.huggingface import interleaved
-from model.checkpoint.quants import PLAIN, QUANTIZED, dequantize, scratch
+from model.checkpoint.dequantize import PLAIN, QUANTIZED, dequantize, scratch
+from model.checkpoint.names import interleaved
+from model.checkpoint.opened import Checkpoint
 from model.config import ModelConfig
 from model.transformer import rope_frequencies
 

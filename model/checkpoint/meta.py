@@ -16,16 +16,9 @@ from torch import Tensor
 
 from bpe.errors import InputError
 from bpe.files import replacing, write_json
-from model.checkpoint.assemble import (
-    EMBEDDINGS,
-    TIED,
-    Checkpoint,
-    checked_tensors,
-    expected_shapes,
-    named,
-    read_json,
-)
+from model.checkpoint.assemble import checked_tensors, expected_shapes
 from model.checkpoint.companions import read_companions, read_tokenizer, write_companions
+from model.checkpoint.opened import EMBEDDINGS, TIED, Checkpoint, named, read_json
 from model.config import ModelConfig
 
 PARAMS, WEIGHTS = "params.json", "consolidated.00.pth"

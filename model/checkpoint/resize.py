@@ -11,8 +11,8 @@ from torch import Tensor
 
 from bpe import Tokenizer
 from bpe.errors import InputError
-from model.checkpoint.assemble import EMBEDDINGS, TIED, Checkpoint
 from model.checkpoint.companions import read_tokenizer
+from model.checkpoint.opened import EMBEDDINGS, TIED, Checkpoint
 
 
 def resized(checkpoint: Checkpoint, tokenizer_file: Path) -> Checkpoint:

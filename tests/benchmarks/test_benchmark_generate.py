@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from bpe import Tokenizer
-from bpe.formats.gguf import Container
+from bpe.formats.gguf_container import Container
 from model import ModelConfig, Transformer, load, save
 
 CONFIG = ModelConfig(

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from references import byte_tokenizer, encoding_of
 
-from bpe import InputError, Tokenizer, bootstrap
-from bpe.compare import compare, table
+from bpe import InputError, Tokenizer
+from bpe.analysis import bootstrap
+from bpe.analysis.compare import compare, table
 
 
 def test_the_numbers_are_those_of_tiktokens_ids(

@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 
 from bpe import InputError
 from bpe.corpus import Batch, Invalid, documents, read_corpus
-from bpe.corpus.optional import first_module
+from bpe.optional import first_module
 
 
 @pytest.fixture

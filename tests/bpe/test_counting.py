@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from references import any_text, broken_bytes, peculiar_text
 from test_trainer import train_with_tokenizers
 
-from bpe import InputError, _core, counting, train, trainer
-from bpe.counting import WorkDirectory
-from bpe.formats.huggingface import byte_characters
+from bpe import InputError, _core, train
+from bpe.formats.byte_level import byte_characters
 from bpe.patterns import PATTERNS, Pattern
-from bpe.trainer import Trained
+from bpe.training import counting, trainer
+from bpe.training.trainer import Trained
+from bpe.training.work import WorkDirectory
 
 each_pattern = pytest.mark.parametrize(
     "pattern", [PATTERNS[name] for name in ("gpt2", "cl100k", "llama3", "qwen2", "o200k", "smollm")]

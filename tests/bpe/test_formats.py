@@ -23,7 +23,7 @@ from tokenizers import models, pre_tokenizers, trainers
 
 from bpe import InputError, Tokenizer
 from bpe.files import write_atomically
-from bpe.formats.huggingface import byte_characters
+from bpe.formats.byte_level import byte_characters
 from bpe.patterns import LLAMA3, PATTERNS
 
 

@@ -17,7 +17,8 @@ from references import BYTE_RANKS, any_text, byte_tokenizer, is_pinned
 from tokenizers import models, pre_tokenizers
 
 from bpe import InputError, Tokenizer
-from bpe.formats.gguf import TENSOR_TYPES, Container, lay_out, render, tokenizer_metadata
+from bpe.formats.gguf import render, tokenizer_metadata
+from bpe.formats.gguf_container import TENSOR_TYPES, Container, lay_out
 
 
 def string(text: bytes) -> bytes:

@@ -14,7 +14,7 @@ from plain_trainer import plain_training
 from references import BYTE_RANKS, byte_tokenizer, encoding_of
 
 from bpe import InputError, Tokenizer, train
-from bpe.trainer import Step, Trained
+from bpe.training.trainer import Step, Trained
 
 WORDS = r"\S+|\s"
 

@@ -16,7 +16,7 @@ from references import BYTE_RANKS, any_text, broken_bytes
 from tokenizers import models, pre_tokenizers
 
 from bpe import InputError, StreamEncoder, Tokenizer, _core, train
-from bpe.formats.huggingface import byte_characters
+from bpe.formats.byte_level import byte_characters
 from bpe.verify import require_identical, tiktoken_reference, verify
 
 UNKNOWN = b"!\x04c\xc3\xc0\xff"  # "c" and half of some letters among them

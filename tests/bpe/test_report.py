@@ -14,18 +14,17 @@ import pytest
 from references import byte_tokenizer
 
 from bpe import InputError, Tokenizer, train
-from bpe import plots as plots_module
-from bpe.report import (
-    Table,
+from bpe.analysis import plots as plots_module
+from bpe.analysis.report import (
     check_directory,
     measures,
     renyi_efficiency,
     report_of,
-    tables,
     write_report,
     write_training_report,
 )
-from bpe.usage import Usage, Vocabulary, usage_of
+from bpe.analysis.tables import Table, tables
+from bpe.analysis.usage import Usage, Vocabulary, usage_of
 
 PNG = b"\x89PNG\r\n\x1a\n"
 FILES = {"report.json", "report.md", *(f"{name}.png" for name in plots_module.PLOTS)}

@@ -15,9 +15,12 @@ from typing import Any
 
 import pytest
 
-from bpe import InputError, Tokenizer, counting, train, trainer
-from bpe.counting import STATE, read_state
-from bpe.trainer import Progress, Trained
+from bpe import InputError, Tokenizer, train
+from bpe.state import checksum
+from bpe.training import trainer
+from bpe.training import work as training_work
+from bpe.training.trainer import Progress, Trained
+from bpe.training.work import STATE, read_state
 
 VOCAB_SIZE = 1800
 
@@ -42,8 +45,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory, corpora: Path) -> Path:
 @pytest.fixture(autouse=True)
 def saving_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """After each batch, of which there are many, and at each word of progress."""
-    monkeypatch.setattr(counting, "SAVE_EVERY", 0)
-    monkeypatch.setattr(counting, "MOST_RUNS", 4)
+    monkeypatch.setattr(training_work, "SAVE_EVERY", 0)
+    monkeypatch.setattr(training_work, "MOST_RUNS", 4)
     monkeypatch.setattr(trainer, "BATCH_BYTES", 10_000)
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # the system does not fail here, and disks may be slow
 
@@ -169,7 +172,7 @@ def test_a_base_and_required_tokens_are_no_hindrance(corpus: Path, tmp_path: Pat
 def test_a_full_disk_costs_nothing_that_was_saved(
     name: str, corpus: Path, expected: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = getattr(counting, name)
+    original = getattr(training_work, name)
     failures = 0
     for number in (0, 1, 2, 3, 5, 8, 13, 1000):
         calls = iter(range(number))
@@ -181,7 +184,7 @@ def test_a_full_disk_costs_nothing_that_was_saved(
 
         work = tmp_path / f"work-{number}"
         with monkeypatch.context() as patch:
-            patch.setattr(counting, name, failing)
+            patch.setattr(training_work, name, failing)
             try:
                 assert trained_on(corpus, work=work) == expected
                 continue
@@ -201,12 +204,12 @@ def test_a_full_disk_costs_nothing_that_was_saved(
 # core. Says how many were.
 KILLER = """
 import os, random, signal, sys
-import bpe.counting, bpe.trainer
+import bpe.training.trainer, bpe.training.work
 from bpe.cli import main
 
-bpe.counting.SAVE_EVERY = 0
-bpe.counting.MOST_RUNS = 3
-bpe.trainer.BATCH_BYTES = 10_000
+bpe.training.work.SAVE_EVERY = 0
+bpe.training.work.MOST_RUNS = 3
+bpe.training.trainer.BATCH_BYTES = 10_000
 os.fsync = lambda descriptor: None
 kind, seed, directory, *arguments = sys.argv[1:]
 work = os.path.join(directory, "my.json.work")
@@ -263,14 +266,14 @@ def test_training_that_is_killed_again_and_again_comes_to_the_same_end(kind: str
 # Runs `bpe train` in a process to which something happens at a certain save of its counts or merges.
 STRUCK = """
 import os, resource, signal, sys
-import bpe.counting, bpe.trainer
+import bpe.training.trainer, bpe.training.work
 from bpe.cli import main
 
-bpe.counting.SAVE_EVERY = 0
-bpe.trainer.BATCH_BYTES = 10_000
+bpe.training.work.SAVE_EVERY = 0
+bpe.training.trainer.BATCH_BYTES = 10_000
 name, number, what, *arguments = sys.argv[1:]
 calls = iter(range(int(number)))
-save = getattr(bpe.counting.WorkDirectory, name)
+save = getattr(bpe.training.work.WorkDirectory, name)
 
 def struck(*arguments, **options):
     if next(calls, None) is None:
@@ -280,7 +283,7 @@ def struck(*arguments, **options):
             resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))  # bytes, of any file
     save(*arguments, **options)
 
-setattr(bpe.counting.WorkDirectory, name, struck)
+setattr(bpe.training.work.WorkDirectory, name, struck)
 sys.argv = ["bpe", *arguments]
 main()
 """
@@ -427,14 +430,14 @@ def test_a_state_never_leads_out_of_its_directory(begun: tuple[Path, Path], tmp_
     (tmp_path / "precious").write_text("text")
     for change in ({"runs": ["../precious"]}, {"merges": "../precious"}, {"runs": [1]}, {"merges": "/etc/hostname"}):
         state = {**read_state(work), **change}
-        (work / STATE).write_text(json.dumps({**state, "checksum": counting._checksum(state)}))
+        (work / STATE).write_text(json.dumps({**state, "checksum": checksum(state)}))
         with pytest.raises(InputError, match="names files that are not of a training run"):
             trained_on(corpus, work=work)
         (work / STATE).write_text(json.dumps({**state, "checksum": 0}))
         with pytest.raises(InputError, match="damaged"):
             trained_on(corpus, work=work)
         state = {**state, "runs": [], "merges": "merges-000000.u64"}
-        (work / STATE).write_text(json.dumps({**state, "checksum": counting._checksum(state)}))
+        (work / STATE).write_text(json.dumps({**state, "checksum": checksum(state)}))
     assert (tmp_path / "precious").exists()
 
 

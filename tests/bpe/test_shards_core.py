@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bpe import Tokenizer, _core
-from bpe.shards import work
+from bpe.shards import growing
 
 ids = st.integers(0, 2**16 - 1)
 
@@ -62,8 +62,8 @@ def test_what_is_written_comes_to_the_disk_while_more_is_written(
 ) -> None:
     sizes: list[int] = []
     monkeypatch.setattr(os, "fsync", lambda descriptor: sizes.append(os.fstat(descriptor).st_size))
-    monkeypatch.setattr(work, "_STORED", 100)
-    file = work._GrowingFile(tmp_path / "ids", 0, 0)
+    monkeypatch.setattr(growing, "_STORED", 100)
+    file = growing._GrowingFile(tmp_path / "ids", 0, 0)
     for number in range(41):
         file.write(np.full(13, number, np.uint8))
         file._thread.submit(int).result()  # so that the thread is at rest
@@ -79,8 +79,8 @@ def test_a_disk_that_fails_meanwhile_is_an_error_with_the_file(monkeypatch: pyte
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(os, "fsync", fail)
-    monkeypatch.setattr(work, "_STORED", 1)
-    file = work._GrowingFile(tmp_path / "ids", 0, 0)
+    monkeypatch.setattr(growing, "_STORED", 1)
+    file = growing._GrowingFile(tmp_path / "ids", 0, 0)
     file.write(np.zeros(1, np.uint8))
     with pytest.raises(OSError, match=r"Input/output error: '.*ids'"):
         file.flush()

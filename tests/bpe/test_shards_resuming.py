@@ -23,7 +23,7 @@ from plain_shards import ByteTokenizer, plain_shards
 
 from bpe.corpus import documents as documents_of
 from bpe.errors import InputError
-from bpe.shards import Corpus, Shards, locking, work, write_shards, writing
+from bpe.shards import Corpus, Shards, growing, locking, write_shards, writing
 
 OPTIONS: dict[str, Any] = {"shard_tokens": 60, "held_out": 0.3, "bos": True, "eos": True, "seed": 0}
 
@@ -61,7 +61,7 @@ def killed(at: int) -> Iterator[Kill]:
     places = (
         *((os, name) for name in ("replace", "fsync")),
         *((Path, name) for name in ("unlink", "mkdir", "rmdir")),
-        *((work._GrowingFile, name) for name in ("write", "flush", "close")),
+        *((growing._GrowingFile, name) for name in ("write", "flush", "close")),
         (shutil, "rmtree"),
     )
     with pytest.MonkeyPatch.context() as patch:

@@ -201,7 +201,7 @@ def test_tables_have_a_list_of_ids_for_each_document(
     import pyarrow
     import pyarrow.parquet
 
-    monkeypatch.setattr("bpe.shards.export._TOKENS", at_once)
+    monkeypatch.setattr("bpe.shards.exporting._TOKENS", at_once)
     shards = write()
     files = export_shards(shards.directory, tmp_path / "out", format)
     for split in (TRAIN, HELD_OUT):
@@ -237,7 +237,7 @@ def test_an_export_takes_a_new_or_empty_directory_and_a_known_format(write: Writ
 
 
 def test_an_export_that_fails_leaves_no_files(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import bpe.shards.export as export
+    import bpe.shards.exporting as export
 
     shards = write()
     write_arrays = export._write_arrays

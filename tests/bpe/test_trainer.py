@@ -19,9 +19,9 @@ from references import any_text, encoding_of, is_pinned
 from tokenizers import models, pre_tokenizers, trainers
 
 from bpe import InputError, Tokenizer, train
-from bpe.formats.huggingface import byte_characters
+from bpe.formats.byte_level import byte_characters
 from bpe.patterns import GPT2, LLAMA3
-from bpe.trainer import Progress, Step, Trained
+from bpe.training.trainer import Progress, Step, Trained
 
 TieBreak = Literal["bytes", "huggingface"]
 
@@ -384,7 +384,7 @@ def test_the_result_does_not_depend_on_threads_or_on_how_documents_are_batched(
 
     expected = ranks(1)
     assert list(ranks(2)) == list(ranks(7)) == list(expected)
-    monkeypatch.setattr("bpe.trainer.BATCH_BYTES", 1000)
+    monkeypatch.setattr("bpe.training.trainer.BATCH_BYTES", 1000)
     assert list(ranks(3)) == list(expected)
 
 

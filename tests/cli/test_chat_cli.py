@@ -67,7 +67,8 @@ def test_a_pipe_may_be_empty_and_may_hold_any_bytes(model: Path) -> None:
 
 def test_the_answers_are_those_to_the_whole_dialog(model: Path) -> None:
     from bpe.chat import Llama3Chat
-    from model import generate, load
+    from model import load
+    from model.generation import generation as generate
 
     llm, tokenizer = load(model)
     messages = [{"role": "system", "content": "S"}]

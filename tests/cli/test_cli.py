@@ -443,7 +443,7 @@ def test_an_interrupted_training_says_so_and_leaves_no_model(data: Path, tmp_pat
 def test_the_options_of_pretrain_have_the_defaults_of_train_config() -> None:
     from dataclasses import fields
 
-    from model.train import TrainConfig
+    from model.training.settings import TrainConfig
 
     options = {option.name: option.default for option in cli.commands["pretrain"].params}
     for field in fields(TrainConfig):

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from bpe import Tokenizer
 from bpe.cli import cli
 from model import ModelConfig, Transformer, load, save
-from model.evaluate import evaluate_texts, read_text
+from model.evaluation.texts import evaluate_texts, read_text
 
 QUESTION = {"question": "The sea is", "choices": ["blue", "a hat"], "answer": 0}
 

@@ -12,7 +12,7 @@ import pytest
 from bpe import Tokenizer
 from bpe.cli import cli
 from bpe.shards import write_shards
-from model.report import read_metrics
+from model.training.metrics import read_metrics
 
 
 def torchrun(*arguments: str | Path, **variables: str) -> tuple[int, list[str]]:
@@ -39,7 +39,7 @@ def test_a_process_that_fails_alone_tells_and_the_one_that_waits_for_it_ends_sil
     script = tmp_path / "script.py"
     script.write_text(
         "from bpe.errors import InputError\n"
-        "from model.parallel import Parallel\n"
+        "from model.training.parallel import Parallel\n"
         "with Parallel(timeout=60) as parallel:\n"
         "    if parallel.rank == 1:\n"
         "        raise InputError('one of its files is damaged')\n"
@@ -55,7 +55,7 @@ def test_a_process_that_fails_alone_tells_and_the_one_that_waits_for_it_ends_sil
 DISTURBED = """
 import os, signal
 from bpe.cli import cli
-from model.report import MetricsLog
+from model.training.metrics import MetricsLog
 
 write = MetricsLog.write
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from bpe.errors import InputError
 from bpe.formats import find_tokenizer
 from model import ModelConfig, Transformer, save
-from model.checkpoint import FORMATS, format_of, native, open_checkpoint
+from model.checkpoint import FORMATS, bpe_llama, format_of, open_checkpoint
 from model.checkpoint.assemble import assemble
 
 MakeModel = Callable[[ModelConfig], Transformer]
@@ -32,8 +32,8 @@ def saved(tmp_path: Path, model: Transformer) -> Path:
 
 
 def change(directory: Path, changes: dict[str, torch.Tensor | None]) -> None:
-    weights: dict[str, torch.Tensor | None] = {**load_file(directory / native.WEIGHTS), **changes}
-    save_file({name: tensor for name, tensor in weights.items() if tensor is not None}, directory / native.WEIGHTS)
+    weights: dict[str, torch.Tensor | None] = {**load_file(directory / bpe_llama.WEIGHTS), **changes}
+    save_file({name: tensor for name, tensor in weights.items() if tensor is not None}, directory / bpe_llama.WEIGHTS)
 
 
 def test_a_saved_model_comes_back_exactly(saved: Path, model: Transformer) -> None:
@@ -46,7 +46,7 @@ def test_a_saved_model_comes_back_exactly(saved: Path, model: Transformer) -> No
 
 
 def test_tied_embeddings_are_stored_once_and_tied_again(saved: Path) -> None:
-    assert "output.weight" not in load_file(saved / native.WEIGHTS)
+    assert "output.weight" not in load_file(saved / bpe_llama.WEIGHTS)
     loaded = read(saved)
     assert loaded.output.weight is loaded.tok_embeddings.weight
 
@@ -60,13 +60,13 @@ def test_untied_embeddings_stay_untied(tmp_path: Path, saved: Path, config: Mode
 
 
 def test_a_loaded_model_can_be_trained_on_without_touching_the_file(saved: Path) -> None:
-    before = (saved / native.WEIGHTS).read_bytes()
+    before = (saved / bpe_llama.WEIGHTS).read_bytes()
     loaded = read(saved)
     optimizer = torch.optim.SGD(loaded.parameters(), lr=0.1)
     loaded(torch.tensor([[1, 2, 3]])).square().mean().backward()
     optimizer.step()
-    assert not torch.equal(loaded.norm.weight, load_file(saved / native.WEIGHTS)["norm.weight"])
-    assert (saved / native.WEIGHTS).read_bytes() == before
+    assert not torch.equal(loaded.norm.weight, load_file(saved / bpe_llama.WEIGHTS)["norm.weight"])
+    assert (saved / bpe_llama.WEIGHTS).read_bytes() == before
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
@@ -108,7 +108,7 @@ def test_a_tensor_that_does_not_fit_is_named_with_its_file(changes: Any, message
 
 @pytest.mark.parametrize("kept", [0, 7, 100, 5000, -1])
 def test_truncated_weights_are_named(kept: int, saved: Path) -> None:
-    path = saved / native.WEIGHTS
+    path = saved / bpe_llama.WEIGHTS
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(InputError, match=r"model\.safetensors: not a whole safetensors file"):
         read(saved)

@@ -13,7 +13,7 @@ import torch
 from bpe import Tokenizer
 from bpe.errors import InputError
 from model import ModelConfig, Transformer, convert, load, save
-from model.checkpoint import WRITTEN, format_of, native, open_checkpoint
+from model.checkpoint import WRITTEN, bpe_llama, format_of, open_checkpoint
 
 MakeModel = Callable[[ModelConfig], Transformer]
 DIRECTORIES = ("native", "huggingface", "meta")
@@ -111,7 +111,7 @@ def test_after_a_failure_nothing_is_left(target: str, model: Transformer, tokeni
     with pytest.raises(KeyboardInterrupt):
         convert(tmp_path / "in", tmp_path / "out", target, progress=interrupt)
     assert sorted(tmp_path.iterdir()) == before
-    weights = tmp_path / "in" / native.WEIGHTS
+    weights = tmp_path / "in" / bpe_llama.WEIGHTS
     weights.write_bytes(weights.read_bytes()[:-1])
     with pytest.raises(InputError, match="not a whole safetensors file"):
         convert(tmp_path / "in", tmp_path / "out", target)

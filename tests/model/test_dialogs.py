@@ -19,8 +19,18 @@ from bpe import Tokenizer
 from bpe.chat import ChatFormat, Llama3Chat, TemplateChat
 from bpe.errors import InputError
 from model import Transformer
-from model.dialogs import Dialog, Pair, Rows, batch_of, fingerprint, in_rows, read_dialogs, read_pairs, texts_of
-from model.loss import IGNORED, next_token_loss
+from model.training.dialogs import (
+    Dialog,
+    Pair,
+    Rows,
+    batch_of,
+    fingerprint,
+    in_rows,
+    read_dialogs,
+    read_pairs,
+    texts_of,
+)
+from model.training.loss import IGNORED, next_token_loss
 
 BYTES = {bytes([byte]): byte for byte in range(256)}
 NAMES = ("<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")

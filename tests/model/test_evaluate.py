@@ -18,20 +18,10 @@ from test_transformer import reference_logits
 
 from bpe import InputError, Tokenizer
 from model import ModelConfig, Transformer, save
-from model.evaluate import (
-    Window,
-    check_window,
-    choices_table,
-    evaluate_choices,
-    evaluate_texts,
-    read_questions,
-    read_text,
-    score,
-    texts_table,
-    token_losses,
-    windows,
-)
-from model.generate import prompt_ids
+from model.evaluation.choices import choices_table, evaluate_choices, read_questions
+from model.evaluation.texts import evaluate_texts, read_text, texts_table
+from model.evaluation.windows import Window, check_window, score, token_losses, windows
+from model.generation.completions import prompt_ids
 
 BYTES = {bytes([byte]): byte for byte in range(256)}
 SPECIAL = {"<|begin_of_text|>": 257, "<|end_of_text|>": 258}

@@ -16,8 +16,9 @@ import torch
 
 from bpe.errors import InputError
 from model import ModelConfig, Transformer
-from model.explain import COLUMNS, LABEL, Step, _columns, explain, picture, plot_shares, record
-from model.generate import prompt_ids
+from model.explain.pictures import COLUMNS, LABEL, _columns, picture, plot_shares, record
+from model.explain.steps import Step, explain
+from model.generation.completions import prompt_ids
 
 MakeModel = Callable[[ModelConfig], Transformer]
 Array = npt.NDArray[np.float64]

@@ -21,12 +21,17 @@ from bpe.chat import Llama3Chat
 from bpe.errors import InputError
 from model import ModelConfig, Transformer, convert, generate_ids, load, save
 from model.checkpoint import format_of
-from model.dialogs import batch_of, read_pairs
-from model.finetune import FinetuneConfig, Preferences, Supervised, _Base, finetune, preference
 from model.lora import LoraConfig, add_lora
-from model.loss import next_token_loss
-from model.report import plot_loss, read_metrics
-from model.train import TrainConfig, TrainResult, _Training
+from model.training.dialogs import batch_of, read_pairs
+from model.training.examples import FinetuneConfig, _Base
+from model.training.finetuning import finetune
+from model.training.loop import _Training
+from model.training.loss import next_token_loss
+from model.training.metrics import read_metrics
+from model.training.plot import plot_loss
+from model.training.preferences import Preferences, preference
+from model.training.settings import TrainConfig, TrainResult
+from model.training.supervised import Supervised
 
 MakeModel = Callable[[ModelConfig], Transformer]
 NAMES = ("<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
@@ -45,7 +50,7 @@ QUICK: dict[str, Any] = {"steps": 6, "batch_tokens": 128, "sequence_length": 64,
 @pytest.fixture(autouse=True)
 def without_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     """To draw one takes longer than such a run."""
-    monkeypatch.setattr("model.train.plot_loss", lambda records, path, title: None)
+    monkeypatch.setattr("model.training.loop.plot_loss", lambda records, path, title: None)
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from model import ModelConfig, Transformer
-from model.fused import FusedBlock, _FeedForward, _Project, fuse
 from model.lora import LoraConfig, add_lora
-from model.loss import cross_entropy_sum
+from model.training.fused import FusedBlock, _FeedForward, _Project, fuse
+from model.training.loss import cross_entropy_sum
 from model.transformer import Block, rotary_table
 
 Make = Callable[[ModelConfig], Transformer]

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from bpe.errors import InputError
-from model import ModelConfig, Transformer, generate, generate_ids
-from model.generate import Session
-from model.sampling import Sampling, sample
+from model import ModelConfig, Transformer, generate_ids
+from model.generation import generation as generate
+from model.generation.generation import Session
+from model.generation.sampling import Sampling, sample
 
 
 class Script(Transformer):

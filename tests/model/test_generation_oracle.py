@@ -12,10 +12,10 @@ import torch
 
 from bpe.errors import InputError
 from model import Generation, KVCache, ModelConfig, Sampling, Session, Transformer, generate_ids
-from model.generate import Token
-from model.sampling import sample
+from model.generation.generation import Token
+from model.generation.sampling import sample
 
-model_generate = importlib.import_module("model.generate")  # the module; model.generate is the function
+model_generate = importlib.import_module("model.generation.generation")
 MakeModel = Callable[[ModelConfig], Transformer]
 
 

@@ -21,12 +21,13 @@ from hypothesis import strategies as st
 
 from bpe import Tokenizer
 from bpe.errors import InputError
-from bpe.formats.gguf import Container, lay_out
+from bpe.formats.gguf_container import Container, lay_out
 from model import ModelConfig, Transformer, load
 from model.checkpoint import convert, open_checkpoint, save
-from model.checkpoint.assemble import Checkpoint, assemble, checked_tensors
+from model.checkpoint.assemble import assemble, checked_tensors
 from model.checkpoint.gguf import metas_name, recognises, their_name, write
-from model.checkpoint.huggingface import halved
+from model.checkpoint.names import halved
+from model.checkpoint.opened import Checkpoint
 
 MakeModel = Callable[[ModelConfig], Transformer]
 CPU = torch.device("cpu")

@@ -1,4 +1,4 @@
-"""lm-evaluation-harness on our models: what it reports is what transformers and `model.evaluate` say."""
+"""lm-evaluation-harness on our models: what it reports is what transformers and `model.evaluation` say."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from lm_eval.evaluator import simple_evaluate  # noqa: E402
 from lm_eval.tasks import TaskManager  # noqa: E402
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window  # noqa: E402
 
-from model.evaluate import evaluate_choices, read_questions  # noqa: E402
-from model.harness import HarnessModel  # noqa: E402
+from model.evaluation.choices import evaluate_choices, read_questions  # noqa: E402
+from model.evaluation.harness import HarnessModel  # noqa: E402
 
 RANKS = {bytes([byte]): byte for byte in range(256)}
 SPECIAL = {"<|begin_of_text|>": 256, "<|end_of_text|>": 257, "<|eot_id|>": 258}

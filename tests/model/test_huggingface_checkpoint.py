@@ -20,7 +20,8 @@ from bpe.errors import InputError
 from model import ModelConfig, Transformer, generate_ids, save
 from model.checkpoint import huggingface, open_checkpoint
 from model.checkpoint.assemble import assemble
-from model.checkpoint.huggingface import config_of, halved, interleaved, metas_name, their_name
+from model.checkpoint.huggingface import config_of
+from model.checkpoint.names import halved, interleaved, metas_name, their_name
 
 MakeModel = Callable[[ModelConfig], Transformer]
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from model import ModelConfig, Transformer
-from model.loss import IGNORED, Batch, Evaluation, cross_entropy_sum, evaluate
+from model.training.loss import IGNORED, Batch, Evaluation, cross_entropy_sum, evaluate
 
 
 @pytest.mark.parametrize("chunk_logits", [1, 259 * 3, 259 * 7, 1 << 24])

@@ -18,9 +18,10 @@ from torch import Tensor
 from bpe import InputError, train
 from model import Generation, ModelConfig, NativeModel, Sampling, Transformer, _core, generate_ids, load, save
 from model.cache import KVCache
-from model.checkpoint import backend_of, open_checkpoint
-from model.checkpoint.quants import QUANTIZED
-from model.native import kernels
+from model.checkpoint import open_checkpoint
+from model.checkpoint.dequantize import QUANTIZED
+from model.generation.native import kernels
+from model.load import backend_of
 
 MakeModel = Callable[[ModelConfig], Transformer]
 KERNELS = kernels()

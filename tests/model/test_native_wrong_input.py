@@ -15,9 +15,9 @@ import pytest
 import torch
 
 from bpe import InputError, Tokenizer
-from bpe.formats.gguf import Container, lay_out
+from bpe.formats.gguf_container import Container, lay_out
 from model import ModelConfig, NativeModel, Transformer, convert, load, quantize, save
-from model.checkpoint.quants import QUANTIZED
+from model.checkpoint.dequantize import QUANTIZED
 
 CONFIG = ModelConfig(dim=64, n_layers=1, n_heads=2, n_kv_heads=1, hidden_dim=96, vocab_size=300, max_seq_len=256)
 WQ = "blk.0.attn_q.weight"

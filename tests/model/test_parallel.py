@@ -23,14 +23,15 @@ import torch.distributed as dist
 
 from bpe.errors import InputError
 from model import ModelConfig, Transformer
-from model.dialogs import Dialog, Pair, batch_of, texts_of
-from model.finetune import PairBatch
-from model.generate import generate_ids
-from model.loss import IGNORED, Batch, Evaluation, evaluate, next_token_loss
-from model.parallel import Kind, Parallel, _cut_matrices
-from model.report import read_metrics
-from model.train import TrainConfig, _Training
-from model.train import train as train_loop
+from model.generation.completions import generate_ids
+from model.training.dialogs import Dialog, Pair, batch_of, texts_of
+from model.training.loop import _Training
+from model.training.loop import train as train_loop
+from model.training.loss import IGNORED, Batch, Evaluation, evaluate, next_token_loss
+from model.training.metrics import read_metrics
+from model.training.parallel import Kind, Parallel, _cut_matrices
+from model.training.preferences import PairBatch
+from model.training.settings import TrainConfig
 
 CONFIG = ModelConfig(
     dim=32, n_layers=2, n_heads=4, n_kv_heads=2, hidden_dim=48, vocab_size=259, max_seq_len=64, tied_embeddings=True
@@ -225,7 +226,9 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def found(directory: Path) -> dict[Case | Run, list[Any]]:
     """What each process found, by the case."""
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["torch.distributed.fsdp", "torch.distributed.tensor.parallel", "model.parallel"])
+    processes.set_forkserver_preload(
+        ["torch.distributed.fsdp", "torch.distributed.tensor.parallel", "model.training.parallel"]
+    )
     stores = [
         dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False) for _ in range(len(CASES) + len(RUNS))
     ]

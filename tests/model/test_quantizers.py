@@ -20,7 +20,7 @@ from bpe.cli import cli
 from model import ModelConfig, NativeModel, Transformer, convert, load, quantize, save
 from model.checkpoint import open_checkpoint
 from model.checkpoint.gguf import their_name
-from model.checkpoint.quantizers import QUANTIZERS, encode, exceptions, plan, quantized
+from model.checkpoint.quantize import QUANTIZERS, encode, exceptions, plan, quantized
 
 MakeModel = Callable[[ModelConfig], Transformer]
 CONFIG = ModelConfig(
@@ -71,7 +71,7 @@ def test_numbers_are_within_half_a_step(kind: str) -> None:
 def test_pieces_join_without_a_seam(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     x = numbers_of(6)
     whole = bytes(encode(x, kind))
-    monkeypatch.setattr("model.checkpoint.quantizers._PIECE", 768)
+    monkeypatch.setattr("model.checkpoint.quantize._PIECE", 768)
     assert bytes(encode(x, kind)) == whole
 
 

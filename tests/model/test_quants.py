@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bpe.errors import InputError
-from bpe.formats.gguf import TENSOR_TYPES
-from model.checkpoint import quants
-from model.checkpoint.quants import PLAIN, QUANTIZED, dequantize
+from bpe.formats.gguf_container import TENSOR_TYPES
+from model.checkpoint import dequantize as quants
+from model.checkpoint.dequantize import PLAIN, QUANTIZED, dequantize
 
 ALL = [*PLAIN, *QUANTIZED]
 BYTES = {name: size for name, _, size in TENSOR_TYPES.values()}

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bpe.errors import InputError
-from model.sampling import Sampling, candidates, sample
+from model.generation.sampling import Sampling, candidates, sample
 
 
 def by_definition(

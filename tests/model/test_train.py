@@ -25,11 +25,15 @@ from bpe.shards import HELD_OUT, TRAIN, Shard, Shards, write_shards
 from model import ModelConfig, Transformer
 from model.checkpoint import open_checkpoint
 from model.checkpoint import save as save_model
-from model.loss import Batch, next_token_loss
-from model.parallel import Parallel
-from model.pretrain import Pretraining, Windows, _batches, _held_out_batches, _window, pretrain, settings_of
-from model.report import Progress, plot_loss, read_metrics
-from model.train import TrainConfig, TrainResult, _Ahead, _check, _checkpoint_layers, _Failure, _Training, learning_rate
+from model.training.loop import _Ahead, _checkpoint_layers, _Training
+from model.training.loss import Batch, next_token_loss
+from model.training.metrics import read_metrics
+from model.training.optimizer import _check, _Failure, learning_rate
+from model.training.parallel import Parallel
+from model.training.plot import plot_loss
+from model.training.pretraining import Pretraining, Windows, _batches, _held_out_batches, _window, pretrain, settings_of
+from model.training.progress import Progress
+from model.training.settings import TrainConfig, TrainResult
 
 # The tokenizer of the data here is a stand-in that cannot be read from its file, so no sample is written.
 SETTINGS = TrainConfig(
@@ -46,7 +50,7 @@ def train(
 @pytest.fixture(autouse=True)
 def plot(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Plots take longer than the runs here; a file stands for them. Gives the function that draws."""
-    monkeypatch.setattr("model.train.plot_loss", lambda records, path, title: path.write_text(title))
+    monkeypatch.setattr("model.training.loop.plot_loss", lambda records, path, title: path.write_text(title))
     return plot_loss
 
 
@@ -71,7 +75,7 @@ def test_a_run_leaves_a_model_directory_metrics_and_a_plot(
     data: Path, tmp_path: Path, config: ModelConfig, plot: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
-    monkeypatch.setattr("model.train.plot_loss", plot)
+    monkeypatch.setattr("model.training.loop.plot_loss", plot)
     result = train(data, run, config)
     assert sorted(path.name for path in run.iterdir()) == [
         "checkpoints", "loss.png", "metrics.jsonl", "model.safetensors", "params.json", "run.json", "tokenizer.json",
@@ -371,9 +375,10 @@ import io, os, signal, sys
 from pathlib import Path
 import torch
 from model import ModelConfig
-from model.pretrain import pretrain
-from model.resume import Checkpoints
-from model.train import TrainConfig, _Training
+from model.training.pretraining import pretrain
+from model.training.checkpoints import Checkpoints
+from model.training.loop import _Training
+from model.training.settings import TrainConfig
 
 torch.set_num_threads(1)
 data, run, config, settings, victim, step = sys.argv[1], sys.argv[2], *map(eval, sys.argv[3:])
@@ -382,8 +387,8 @@ def killing(function):
     def killed(self, *arguments):
         if (arguments[0] if victim is Checkpoints else self.step) == step:
             if victim is Checkpoints:  # with the tensors written, and the state not
-                import model.resume
-                model.resume.write_json = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+                import model.training.checkpoints
+                model.training.checkpoints.write_json = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
             else:
                 os.kill(os.getpid(), signal.SIGKILL)
         return function(self, *arguments)
@@ -529,7 +534,9 @@ def test_a_budget_of_minutes_ends_the_run_and_the_schedule(
     data: Path, tmp_path: Path, config: ModelConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ticks = itertools.count(step=0.002)
-    monkeypatch.setattr("model.train.time.monotonic", lambda: next(ticks))  # a clock on which each look takes 2 ms
+    monkeypatch.setattr(
+        "model.training.loop.time.monotonic", lambda: next(ticks)
+    )  # a clock on which each look takes 2 ms
     result = train(data, tmp_path / "run", config, dataclasses.replace(SETTINGS, steps=None, minutes=0.01))
     assert result.steps > 5
     assert 0.6 < result.seconds < 0.7
@@ -586,7 +593,7 @@ def test_mfu_is_the_share_of_the_peak_that_was_given(data: Path, tmp_path: Path,
 def test_a_sample_of_the_models_writing_goes_with_each_evaluation(
     data: Path, tmp_path: Path, config: ModelConfig, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("model.pretrain.Tokenizer.from_file", lambda path: tokenizer)
+    monkeypatch.setattr("model.training.pretraining.Tokenizer.from_file", lambda path: tokenizer)
     said = io.StringIO()
     train(data, tmp_path / "run", config, dataclasses.replace(SETTINGS, sample_tokens=5), progress=said)
     samples = [record for record in read_metrics(tmp_path / "run" / "metrics.jsonl") if record["kind"] == "sample"]

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model import ModelConfig, Transformer, _core
-from model.fused import FusedBlock, arrays, fuse
-from model.loss import IGNORED
+from model.training.fused import FusedBlock, arrays, fuse
+from model.training.loss import IGNORED
 from model.transformer import Block, Place, causal_mask, padded_mask, rotary_table
 
 KERNELS = _core.kernels()
@@ -108,7 +108,7 @@ TEXTS = {
 def test_a_layer_and_its_slopes_are_those_of_float64(
     shape: str, texts: str, time: int, kernel: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("model.fused.trainer", lambda: _core.Trainer(2, kernel))
+    monkeypatch.setattr("model.training.fused.trainer", lambda: _core.Trainer(2, kernel))
     exact, fused, config = layers(SHAPES[shape])
     assert isinstance(fused, FusedBlock)
     x, slope = drawn(2, time, config.dim), drawn(2, time, config.dim, seed=9)
@@ -125,7 +125,7 @@ def test_any_number_of_threads_gives_the_same_bits(monkeypatch: pytest.MonkeyPat
     runs = []
     for threads in (1, 2, 5):
         kernels = _core.Trainer(threads)
-        monkeypatch.setattr("model.fused.trainer", lambda kernels=kernels: kernels)
+        monkeypatch.setattr("model.training.fused.trainer", lambda kernels=kernels: kernels)
         slopes = torch.empty(390, config.dim), torch.empty(64, config.dim)
         loss = kernels.loss(*arrays((x.flatten(0, 1), drawn(64, config.dim), targets)), 64 * 100, *arrays(slopes))
         runs.append([*results_and_slopes(fused, x, slope, place_of(config, 130, None)), torch.tensor(loss), *slopes])

@@ -1,0 +1,222 @@
+"""What a vocabulary has learned, and what it does on texts: as numbers, tables, and a directory with plots."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bpe.analysis.tables import _ratio, markdown
+from bpe.analysis.usage import CLASSES, Counts, Usage, Vocabulary, total, usage_of, without_special_tokens
+from bpe.files import replacing, write_bytes, write_json
+from bpe.tokenizer import Tokenizer
+
+
+def report_of(tokenizer: Tokenizer, texts: Iterable[Usage], training: Usage | None = None) -> dict[str, Any]:
+    """Everything that is known of a vocabulary and of its use, as it stands in report.json.
+
+    Args:
+        tokenizer: whose vocabulary it is.
+        texts: its use on texts, held out from training where there was one; see `bpe.analysis.usage.usage_of`. They
+        may come
+            one by one, since none is kept.
+        training: its use on the text that it was trained on.
+
+    Returns:
+        "tokenizer": what it is; "vocabulary": its tokens; "training": the use on the training text, or None;
+        "texts": the use on each text; "all_texts": that on all of them together, or None if there are none.
+    """
+    vocabulary = Vocabulary(tokenizer)
+    special_tokens = len(tokenizer.special_tokens)
+    tokens = int(vocabulary.is_token.sum())
+    uses = []
+    everything: Usage | None = None
+    for usage in texts:
+        uses.append(_use(vocabulary, usage))
+        everything = usage if everything is None else total([everything, usage], "all texts")
+    if everything is not None and training is not None:
+        everything = replace(everything, name="held out")
+    return {
+        "tokenizer": {
+            "name": tokenizer.name,
+            "vocabulary": tokens + special_tokens,
+            "special_tokens": special_tokens,
+            "merges": tokenizer._core.pair_count,
+            "pattern": tokenizer.pattern.text,
+        },
+        "vocabulary": {
+            "tokens": tokens,
+            "mean_bytes": int(vocabulary.sizes.sum()) / tokens,
+            "lengths": _lengths(vocabulary, vocabulary.is_token),
+            "classes": _classes(vocabulary, vocabulary.is_token),
+            "longest": _longest(vocabulary, vocabulary.is_token),
+        },
+        "training": None if training is None else _use(vocabulary, training),
+        "texts": uses,
+        "all_texts": None if everything is None else _use(vocabulary, everything),
+    }
+
+
+def measures(vocabulary: Vocabulary, usage: Usage) -> dict[str, Any]:
+    """The single numbers of a vocabulary's use on a text; None where the text has nothing to tell."""
+    counts = usage.counts
+    if len(counts) != len(vocabulary.sizes):
+        raise ValueError(f"counts has {len(counts)} entries for {len(vocabulary.sizes)} ids")
+    tokens, size, characters = int(counts.sum()), int(counts @ vocabulary.sizes), int(counts @ vocabulary.characters)
+    in_vocabulary = int(vocabulary.is_token.sum())
+    used = int((counts > 0).sum())
+    words = usage.words
+    return {
+        "name": usage.name,
+        "documents": usage.documents,
+        "bytes": size,
+        "characters": characters,
+        "tokens": tokens,
+        "bytes_per_token": _ratio(size, tokens),
+        "characters_per_token": _ratio(characters, tokens),
+        "words": words and words.count,
+        "tokens_per_word": words and _ratio(words.tokens, words.count),
+        "continued_words": words and _ratio(words.count - int(words.whole.sum()), words.count),
+        "whole_word_tokens": _ratio(int(words.whole.sum()), tokens) if words and words.count else None,
+        "never_used": in_vocabulary - used,
+        "never_used_share": 1 - used / in_vocabulary,
+        "renyi_efficiency": renyi_efficiency(counts, in_vocabulary),
+    }
+
+
+def renyi_efficiency(counts: Counts, tokens: int, alpha: float = 2.5) -> float | None:
+    """The Rényi entropy of how tokens are used, over that of all `tokens` used alike: from 0 to 1.
+
+    Zouhar et al., "Tokenization and the Noiseless Channel" (ACL 2023), who found 2.5 to be the order that goes best
+    with how well models translate.
+    """
+    used = counts[counts > 0]
+    if not len(used) or tokens < 2:
+        return None
+    return float(np.log(np.sum((used / used.sum()) ** alpha)) / (1 - alpha) / np.log(tokens))
+
+
+def _use(vocabulary: Vocabulary, usage: Usage) -> dict[str, Any]:
+    counts = usage.counts
+    growth = vocabulary.growth(counts)
+    at = _spaced(len(growth), 256)
+    size = int(counts @ vocabulary.sizes)
+    ranked = np.sort(counts[counts > 0])[::-1]
+    ranks = _spaced(len(ranked), 1)
+    unused = vocabulary.is_token & (counts == 0)
+    result = measures(vocabulary, usage) | {
+        "lengths": _lengths(vocabulary, counts),
+        "classes": _classes(vocabulary, counts),
+        "growth": {
+            "vocabulary": (256 + at).tolist(),
+            "tokens": growth[at].tolist(),
+            "bytes_per_token": [_ratio(size, tokens) for tokens in growth[at].tolist()],
+        },
+        "frequencies": {"rank": (1 + ranks).tolist(), "count": ranked[ranks].tolist()},
+        "longest_used": _longest(vocabulary, counts),
+        "first_never_used": [_token(vocabulary, id) for id in np.flatnonzero(unused & (vocabulary.sizes > 1))[:10]],
+    }
+    if usage.words is not None:
+        # A token may begin a word here and be one there; what it mostly is counts.
+        mostly = (2 * usage.words.whole > counts) & (counts > 0)
+        result["tokens_mostly_whole_words"] = int(mostly.sum())
+    return result
+
+
+def _spaced(count: int, first: int, points: int = 250) -> npt.NDArray[np.int64]:
+    """Places from 0 to count - 1, evenly spaced in the logarithm of first + place, and with both ends."""
+    if not count:
+        return np.zeros(0, np.int64)
+    spaced = np.geomspace(first, first + count - 1, points).round().astype(np.int64) - first
+    doublings = first * 2 ** np.arange(64 - first.bit_length()) - first  # what tables show
+    return np.unique(np.concatenate((spaced, doublings[doublings < count])))
+
+
+def _lengths(vocabulary: Vocabulary, weights: npt.NDArray[Any]) -> dict[str, int]:
+    """How many tokens, or uses of tokens, there are of each length in bytes."""
+    counts = np.zeros(int(vocabulary.sizes.max()) + 1, np.int64)
+    np.add.at(counts, vocabulary.sizes, weights)
+    return {str(size): int(counts[size]) for size in np.flatnonzero(counts)}
+
+
+def _classes(vocabulary: Vocabulary, weights: npt.NDArray[Any]) -> dict[str, int]:
+    """How many tokens, or uses of tokens, there are of each class; the most first."""
+    counts = np.zeros(len(CLASSES), np.int64)
+    np.add.at(counts, vocabulary.classes, weights)
+    return {CLASSES[kind]: int(counts[kind]) for kind in np.argsort(-counts, kind="stable") if counts[kind]}
+
+
+def _longest(vocabulary: Vocabulary, weights: npt.NDArray[Any], count: int = 10) -> list[dict[str, Any]]:
+    order = np.argsort(np.where(weights > 0, -vocabulary.sizes, 0), kind="stable")[:count]
+    return [_token(vocabulary, id) for id in order if weights[id]]
+
+
+def _token(vocabulary: Vocabulary, id: int) -> dict[str, Any]:
+    token = vocabulary.tokens[id]
+    return {"id": int(id), "text": token.decode("utf-8", "backslashreplace"), "bytes": len(token)}
+
+
+# --- tables ---
+
+
+# --- files ---
+
+
+def check_directory(directory: str | os.PathLike[str]) -> None:
+    """Make the directory of a report, and see that plots can be drawn: to be called before the work of an hour.
+
+    Raises:
+        OSError: the directory cannot be made.
+        ModuleNotFoundError: matplotlib is not installed (it comes with the extra ``report``).
+    """
+    import matplotlib  # noqa: F401
+
+    Path(directory).mkdir(parents=True, exist_ok=True)
+
+
+def write_report(report: Mapping[str, Any], directory: str | os.PathLike[str]) -> list[Path]:
+    """Write report.json, report.md and the plots into a directory, which is made. Returns the paths.
+
+    Raises: as `check_directory`.
+    """
+    from bpe.analysis.plots import PLOTS
+
+    check_directory(directory)
+    folder = Path(directory)
+    images = []
+    for name, plot in PLOTS.items():
+        figure = plot(report)
+        if figure is not None:
+            with replacing(folder / f"{name}.png") as temporary:
+                figure.savefig(temporary, format="png")
+            images.append(folder / f"{name}.png")
+    write_json(folder / "report.json", report)
+    write_bytes(folder / "report.md", markdown(report, [path.name for path in images]).encode())
+    return [folder / "report.json", folder / "report.md", *images]
+
+
+def write_training_report(
+    directory: str | os.PathLike[str],
+    tokenizer: Tokenizer,
+    counts: npt.NDArray[Any],
+    held_out: Iterable[tuple[str, Iterable[bytes]]] = (),
+) -> dict[str, Any]:
+    """`write_report` for a vocabulary that was just trained. Returns the report.
+
+    Args:
+        directory: where the files go; see `check_directory`, which is to be called before the training.
+        tokenizer: what came of it.
+        counts: how often each token stands in the training text, by id; those of special tokens may be left out.
+        held_out: names and documents of texts that were not trained on. As in training, special tokens in them are
+            boundaries.
+    """
+    training = Usage("training", np.asarray(counts, np.int64)[: tokenizer._core.id_limit])
+    texts = (usage_of(tokenizer, without_special_tokens(tokenizer, documents), name) for name, documents in held_out)
+    report = report_of(tokenizer, texts, training)
+    write_report(report, directory)
+    return report

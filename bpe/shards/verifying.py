@@ -1,0 +1,244 @@
+"""Shards held against their hashes and against the documents that they were made from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from bpe.corpus import Source, Text
+from bpe.errors import InputError
+from bpe.shards.layout import SPLITS, crc32_of, sha256_of
+from bpe.shards.origin import Corpus, Tally, checksums_of, sizes_of
+from bpe.shards.reading import Shard, Shards
+from bpe.shards.split import Split, places
+
+
+class Decoder(Protocol):
+    """What comparing with text needs of a tokenizer."""
+
+    @property
+    def unknown_bytes(self) -> bytes: ...
+    def decode_bytes(self, tokens: npt.NDArray[np.uint32], /) -> bytes: ...
+
+
+class Verified(NamedTuple):
+    """What was found to be right."""
+
+    files: int
+    """Whose hashes are those of the index."""
+    documents: int
+    """That were compared with the sources; 0 where that was not asked for."""
+    bytes: int
+    """Of these."""
+
+
+def verify_shards(
+    directory: str | os.PathLike[str],
+    tokenizer: Decoder | None = None,
+    *,
+    sources: Sequence[Source] | None = None,
+    hashes_only: bool = False,
+    tokenizer_file: str | os.PathLike[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Verified:
+    """Check all hashes, ids and offsets of shards; read the sources again, and compare each document with its ids.
+
+    Args:
+        tokenizer: what to decode with. By default it is opened from the shards' own copy.
+        sources: the documents, in place of the sources that the index names; they are read as it says.
+        hashes_only: leave the sources alone.
+        tokenizer_file: a tokenizer that the shards should be of.
+        progress: called with how many documents were compared, and their bytes.
+
+    Raises:
+        InputError: the first difference: its shard, document and place; or sources that cannot be read again.
+    """
+    shards = Shards(directory)
+    if tokenizer_file is not None and sha256_of(Path(tokenizer_file)) != shards.tokenizer_sha256:
+        raise InputError(
+            f"{shards.directory}: written with another tokenizer than {tokenizer_file}, of which it has the copy"
+            f" {shards.tokenizer_path.name}"
+        )
+    listed = [shard for split in SPLITS for shard in shards.shards(split)]
+    for shard in listed:
+        for name, expected in ((shard.name, shard.crc32), (shard.documents_name, shard.documents_crc32)):
+            if crc32_of(shards.directory / name) != expected:
+                raise InputError(
+                    f"{shards.directory / name}: its CRC-32 is not the one in the index; it is damaged or was"
+                    " replaced, write the shards anew"
+                )
+    shards.check()
+    files = 2 * len(listed)
+    if hashes_only:
+        return Verified(files, 0, 0)
+    if tokenizer is None:
+        from bpe.tokenizer import Tokenizer
+
+        tokenizer = Tokenizer.from_file(shards.tokenizer_path)
+    return Verified(files, *_compare(shards, tokenizer, _corpus_of(shards, sources), progress))
+
+
+def _corpus_of(shards: Shards, sources: Sequence[Source] | None) -> Corpus:
+    """The corpus that the index tells of, with other sources if they are given."""
+    about = shards.corpus
+    names = [each["source"] for each in about["sources"]] if sources is None else sources
+    if None in names:
+        raise InputError(
+            f"{shards.directory}: its documents came from stdin or from a program; give them, or check the hashes"
+            " alone (--hashes-only)"
+        )
+    return Corpus(names, about["field"], about["separator"], about["errors"], about["exclude"])
+
+
+def _compare(
+    shards: Shards, tokenizer: Decoder, corpus: Corpus, progress: Callable[[int, int], None] | None
+) -> tuple[int, int]:
+    """Count the documents and bytes that are the same in the sources and in the shards."""
+    written = {split: _Written(shards, split, tokenizer) for split in SPLITS}
+    split = Split(shards.held_out)
+    waiting: list[Text] = []
+    tallies: dict[int, Tally] = {}
+    sources = corpus.listed()
+    try:
+        reader = corpus.reader(sources)
+    except (InputError, OSError) as error:
+        raise InputError(
+            f"{error}; name the sources where they are now (bpe shards SOURCES --verify {shards.directory}), or check"
+            " the hashes alone (--hashes-only)"
+        ) from None
+    count = size = 0
+    for batch in reader:
+        texts = [text for text in batch.texts if len(text)]
+        checksums = checksums_of(texts)
+        tallies.setdefault(batch.source, Tally()).add(checksums, int(sizes_of(texts).sum()))
+        sides = split.add(places(checksums, shards.seed))
+        texts = waiting + texts
+        waiting = [] if sides.waiting is None else [texts[sides.waiting]]
+        for name, rows in sides.rows.items():
+            written[name].compare([texts[row] for row in rows.tolist()])
+        count, size = (sum(getattr(tally, key) for tally in tallies.values()) for key in ("documents", "size"))
+        if progress is not None:
+            progress(count, size)
+    if waiting and count == 1:
+        _compare_cut(shards, _known(waiting[0], tokenizer), tokenizer)
+    else:
+        if waiting:
+            written[split.side_of_last()].compare(waiting)
+        for each in written.values():
+            each.finish()
+    _compare_hashes(shards, [tallies.get(number, Tally()).summary() for number in range(len(sources))])
+    return count, size
+
+
+def _compare_cut(shards: Shards, text: bytes, tokenizer: Decoder) -> None:
+    """A single document has its end held out."""
+    parts = [ids for split in SPLITS for ids in shards.documents(split)]
+    ids = np.concatenate(parts)[shards.bos_id is not None : None if shards.eos_id is None else -1]
+    if len(parts) != 2 or tokenizer.decode_bytes(ids.astype(np.uint32)) != text:
+        raise InputError(f"{shards.directory}: its only document is not that of the source")
+
+
+def _compare_hashes(shards: Shards, found: Sequence[dict[str, Any]]) -> None:
+    """All documents are the same, so a difference is one of order, or of the index itself."""
+    said = [{key: each.get(key) for key in ("documents", "bytes", "crc32")} for each in shards.corpus["sources"]]
+    if len(said) != len(found):  # read by other names, as one folder for several files
+        return
+    for number, (before, now) in enumerate(zip(said, found, strict=True), 1):
+        if before != now:
+            raise InputError(
+                f"{shards.directory}: source {number} has {now['documents']:,} documents with the CRC-32"
+                f" {now['crc32']:08x}, and the index tells of {before['documents']:,} with {before['crc32']:08x}"
+            )
+
+
+def _known(text: Text, tokenizer: Decoder) -> bytes:
+    """A text as its ids give it back: some vocabularies have no token for some bytes."""
+    return bytes(text).translate(None, tokenizer.unknown_bytes)
+
+
+class _Written:
+    """The documents of a split, which are compared one after the other."""
+
+    def __init__(self, shards: Shards, split: str, tokenizer: Decoder) -> None:
+        self._shards, self._split, self._tokenizer = shards, split, tokenizer
+        self._left = shards.shards(split)
+        self._done = 0  # documents of the first of these
+
+    def compare(self, texts: Sequence[Text]) -> None:
+        """The next documents should have these texts."""
+        start = 0
+        while start < len(texts):
+            shard = self._next_shard()
+            if shard is None:
+                raise InputError(
+                    f"{self._shards.directory}: the sources have more documents than {self._split}; the first that is"
+                    f" missing begins with {_shown(texts[start])}"
+                )
+            count = min(len(texts) - start, len(shard.offsets) - 1 - self._done)
+            self._compare(shard, [_known(text, self._tokenizer) for text in texts[start : start + count]])
+            self._done += count
+            start += count
+
+    def finish(self) -> None:
+        """All texts were compared."""
+        if (shard := self._next_shard()) is not None:
+            raise InputError(
+                f"{self._shards.directory / shard.name}: document {self._done} and those after it are not in the"
+                " sources"
+            )
+
+    def _next_shard(self) -> Shard | None:
+        while self._left and self._done == len(self._left[0].offsets) - 1:
+            del self._left[0]
+            self._done = 0
+        return self._left[0] if self._left else None
+
+    def _compare(self, shard: Shard, texts: list[bytes]) -> None:
+        """All at once; where they differ, one after the other."""
+        offsets = shard.offsets[self._done : self._done + len(texts) + 1]
+        ids = shard.ids[offsets[0] : offsets[-1]].astype(np.uint32)
+        offsets = offsets - offsets[0]
+        is_text = np.ones(len(ids), bool)
+        begin, end = self._shards.bos_id is not None, self._shards.eos_id is not None
+        lengths = np.diff(offsets) - begin - end
+        if (lengths >= 0).all():
+            if begin:
+                is_text[offsets[:-1]] = ids[offsets[:-1]] != self._shards.bos_id
+            if end:
+                is_text[offsets[1:] - 1] = ids[offsets[1:] - 1] != self._shards.eos_id
+            ids = ids[is_text]
+            if len(ids) == lengths.sum() and self._tokenizer.decode_bytes(ids) == b"".join(texts):
+                ends = np.concatenate(([0], np.cumsum(self._shards.token_bytes[ids], dtype=np.int64)))
+                sizes = ends[np.cumsum(lengths)] - ends[np.cumsum(lengths) - lengths]
+                if np.array_equal(sizes, sizes_of(texts)):
+                    return
+        for document, text in enumerate(texts, self._done):
+            self._compare_one(shard, document, text)
+
+    def _compare_one(self, shard: Shard, document: int, text: bytes) -> None:
+        start, end = (int(offset) for offset in shard.offsets[document : document + 2])
+        ids = shard.ids[start:end].astype(np.uint32)
+        where = f"{self._shards.directory / shard.name}: document {document}"
+        for id, at, does in ((self._shards.bos_id, 0, "begin"), (self._shards.eos_id, -1, "end")):
+            if id is not None:
+                if not len(ids) or ids[at] != id:
+                    raise InputError(f"{where} does not {does} with {id}, as it should")
+                ids = ids[1:] if at == 0 else ids[:-1]
+        found = self._tokenizer.decode_bytes(ids)
+        if found != text:
+            byte = len(os.path.commonprefix([found, text]))
+            ends = np.cumsum(self._shards.token_bytes[ids], dtype=np.int64)
+            token = start + (self._shards.bos_id is not None) + int(np.searchsorted(ends, byte, side="right"))
+            raise InputError(
+                f"{where}, byte {byte} (token {token} of the shard): {_shown(found[byte:])} here,"
+                f" {_shown(text[byte:])} in the source"
+            )
+
+
+def _shown(text: Text) -> str:
+    return repr(bytes(text[:24]).decode("utf-8", "replace")) if len(text) else "nothing more"

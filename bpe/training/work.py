@@ -1,0 +1,236 @@
+"""TODO: work."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tempfile
+import time
+import weakref
+import zlib
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bpe import _core
+from bpe.corpus import Position
+from bpe.errors import InputError
+from bpe.files import replacing, write_atomically, write_json
+from bpe.state import checksum, shortened
+
+FORMAT = "bpe-llama training"
+VERSION = 1
+STATE = "state.json"
+SAVE_EVERY = 30.0  # seconds: what an interruption may cost
+MOST_RUNS = 32  # files of counts; when there are more, they are merged into one
+_OURS = re.compile(r"(state\.json|run-\d{6,}\.counts|merges-\d{6,}\.u64)")
+_UNFINISHED = re.compile(rf"\.?{_OURS.pattern}(\.\w+)?\.part")
+Merges = npt.NDArray[np.uint64]  # [n, 3]: the two ids that become a token, and how often they stood side by side
+
+
+class WorkDirectory:
+    """What is kept of the work on disk: runs of counts, the place in the corpus after them, merges.
+
+    ``state.json`` names the files that belong to it and is replaced as a whole, after these are written, so that what
+    it says holds whenever the work is cut off. Without a path, it is a temporary directory, and only there for counts
+    that do not fit into memory.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None,
+        settings: Mapping[str, Any],
+        note: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.is_temporary = path is None
+        self._path = None if path is None else Path(path)
+        self._state: dict[str, Any] = {"format": FORMAT, "version": VERSION, "settings": dict(settings), "runs": []}
+        if note is not None:
+            self._state["note"] = dict(note)
+        self._saved = time.monotonic()
+        if self._path is not None:
+            self._take_up(self._path, settings)
+        self._next = 1 + max((int(file.split("-")[1].split(".")[0]) for file in self._files - {STATE}), default=-1)
+
+    def _take_up(self, path: Path, settings: Mapping[str, Any]) -> None:
+        """Go on from what is there, if it is of the same work."""
+        if not path.exists():
+            if not path.absolute().parent.is_dir():
+                raise InputError(f"{path}: there is no directory {path.parent}")
+            return
+        if not path.is_dir():
+            raise InputError(f"{path}: this is no directory; name a new or an empty one")
+        if (path / STATE).exists():
+            state = read_state(path)
+            for name, value in settings.items():
+                if state["settings"].get(name) != value:
+                    raise InputError(
+                        f"{path}: this work was begun with {name} {shortened(state['settings'].get(name))}, not"
+                        f" {shortened(value)}; begin anew in another directory, or remove this one"
+                    )
+            self._state = state
+        elif any(not _is_ours(name) for name in os.listdir(path)):
+            raise InputError(f"{path}: there is something else in this directory; name a new or an empty one")
+        self._clear(but=self._files)
+
+    @property
+    def path(self) -> Path:
+        """Made when it is first needed."""
+        if self._path is None:
+            self._path = Path(tempfile.mkdtemp(prefix="bpe-train-"))
+            weakref.finalize(self, shutil.rmtree, self._path, ignore_errors=True)
+        self._path.mkdir(exist_ok=True)
+        return self._path
+
+    @property
+    def position(self) -> Position | None:
+        """Where counting is to go on; None at the beginning."""
+        return self._state.get("position")
+
+    @property
+    def counted(self) -> bool:
+        """Whether all text was."""
+        return bool(self._state.get("counted"))
+
+    @property
+    def documents(self) -> int:
+        return int(self._state.get("documents", 0))
+
+    @property
+    def size(self) -> int:
+        """Of the text so far, in bytes."""
+        return int(self._state.get("size", 0))
+
+    @property
+    def runs(self) -> list[str]:
+        return [str(self.path / run) for run in self._state["runs"]]
+
+    def counts(self) -> str:
+        """The file with all counts."""
+        self._merge_runs()
+        return self.runs[0]
+
+    @property
+    def merges(self) -> Merges:
+        """What was learned so far."""
+        if "merges" not in self._state:
+            return np.zeros((0, 3), np.uint64)
+        file = self.path / self._state["merges"]
+        content = file.read_bytes()
+        if zlib.crc32(content) != self._state["merges_crc32"]:
+            raise InputError(f"{file}: is damaged; begin anew in another directory")
+        return np.frombuffer(content, np.uint64).reshape(-1, 3)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to save, so that little is lost."""
+        return not self.is_temporary and time.monotonic() - self._saved >= SAVE_EVERY
+
+    def save_counts(
+        self, counter: _core.Counter, position: Position | None, documents: int, size: int, *, counted: bool = False
+    ) -> None:
+        """Move the counts to disk, with the place in the corpus that they reach to."""
+        runs = list(self._state["runs"])
+        paths = [str(self._new_file("run", "counts")) for _ in range(counter.tables())]
+        temporary = [path + ".part" for path in paths]
+        try:
+            counter.write_runs(temporary)
+            for path, part in zip(paths, temporary, strict=True):
+                _keep(part, path)
+        except OSError as error:
+            for part in temporary:
+                with suppress(FileNotFoundError):
+                    os.unlink(part)
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
+        runs += [os.path.basename(path) for path in paths]
+        self._save(runs=runs, position=position, documents=documents, size=size, counted=counted)
+        if len(runs) > MOST_RUNS:
+            self._merge_runs()
+
+    def save_merges(self, merges: Merges) -> None:
+        path = self._new_file("merges", "u64")
+        with write_atomically(path) as file:
+            file.write(merges.tobytes())
+        self._save(merges=path.name, merges_crc32=zlib.crc32(merges.tobytes()))
+
+    def remove(self) -> None:
+        """The work is done."""
+        if self._path is not None and self._path.exists():
+            self._clear()
+            with suppress(OSError):  # something else is there now
+                self._path.rmdir()
+
+    @property
+    def _files(self) -> set[str]:
+        """The names of the state, and of those that it tells of."""
+        return {STATE, *self._state["runs"], self._state.get("merges", STATE)}
+
+    def _new_file(self, kind: str, suffix: str) -> Path:
+        name = f"{kind}-{self._next:06}.{suffix}"
+        self._next += 1
+        return self.path / name
+
+    def _clear(self, but: Collection[str] = ()) -> None:
+        """Remove files that are ours: those that were not finished, and those that the state does not tell of yet."""
+        names = [name for name in os.listdir(self.path) if _is_ours(name) and name not in but]
+        for name in sorted(names, key=lambda name: name != STATE):  # first the one that tells of the others
+            (self.path / name).unlink()
+
+    def _merge_runs(self) -> None:
+        if len(self._state["runs"]) < 2:
+            return
+        merged = self._new_file("run", "counts")
+        with replacing(merged) as temporary:
+            _core.merge_runs(self.runs, str(temporary))
+        self._save(runs=[merged.name])
+
+    def _save(self, **changes: Any) -> None:
+        before = self._files
+        self._state = {**self._state, **changes}
+        if not self.is_temporary:
+            write_json(self.path / STATE, {**self._state, "checksum": checksum(self._state)})
+        for file in before - self._files:
+            with suppress(FileNotFoundError):
+                (self.path / file).unlink()
+        self._saved = time.monotonic()
+
+
+def read_state(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What is in a work directory.
+
+    Raises:
+        InputError: it is not one.
+    """
+    file = Path(path) / STATE
+    try:
+        state = json.loads(file.read_text())
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: there is no work to go on with in this directory") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{file}: is damaged ({error}); begin anew in another directory") from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise InputError(f"{file}: is not the state of a training run")
+    if state.get("version") != VERSION:
+        raise InputError(f"{file}: is of version {state.get('version')}; this program knows version {VERSION}")
+    if state.pop("checksum", None) != checksum(state):
+        raise InputError(f"{file}: is damaged; begin anew in another directory")
+    names = [*state["runs"], state.get("merges", STATE)]
+    if not all(isinstance(name, str) and _OURS.fullmatch(name) for name in names):
+        raise InputError(f"{file}: names files that are not of a training run")
+    return state
+
+
+def _keep(part: str, path: str) -> None:
+    with open(part, "rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(part, path)
+
+
+def _is_ours(name: str) -> bool:
+    return bool(_OURS.fullmatch(name) or _UNFINISHED.fullmatch(name))

@@ -1,0 +1,168 @@
+"""TODO: texts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bpe.analysis.bootstrap import BLOCK_BYTES, draw, middle, shown, units
+from bpe.analysis.tables import Table, percent
+from bpe.analysis.usage import BATCH_BYTES, Vocabulary
+from bpe.corpus import in_batches
+from bpe.errors import InputError
+from model.generation.completions import prompt_ids
+from model.training.loss import Evaluation
+from model.transformer import Transformer
+
+if TYPE_CHECKING:
+    from bpe import Tokenizer
+from model.evaluation.windows import BATCH_TOKENS, Ids, Scores, Window, check_window, score, windows
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text to be predicted."""
+
+    name: str
+    documents: Sequence[Ids]
+    """Ids of each, at least two, behind the token that begins a text, if the tokenizer has one."""
+    bytes: int
+    """Of all documents, those that are too short for a prediction included."""
+
+
+def read_text(tokenizer: Tokenizer, documents: Iterable[bytes], name: str) -> Text:
+    """Encode documents, with special tokens as ordinary text.
+
+    Raises InputError where there is nothing to predict.
+    """
+    begin = np.array(prompt_ids(tokenizer, ""), np.uint32)
+    kept: list[Ids] = []
+    count = size = 0
+    for batch in in_batches(documents, BATCH_BYTES):
+        ids, offsets = tokenizer.encode_flat(batch)
+        count += len(batch)
+        size += sum(map(len, batch))
+        begun = (np.concatenate((begin, ids[start:end])) for start, end in zip(offsets, offsets[1:], strict=False))
+        kept += [ids for ids in begun if len(ids) > 1]
+    if not kept:
+        problem = "no text to measure" if not size else "nothing to predict: no document has two tokens"
+        raise InputError(f"{name}: {problem} ({count:,} documents, {size:,} bytes)")
+    return Text(name, kept, size)
+
+
+def evaluate_texts(
+    model: Transformer,
+    tokenizer: Tokenizer,
+    texts: Sequence[Text],
+    *,
+    window: int,
+    stride: int,
+    batch_tokens: int = BATCH_TOKENS,
+    samples: int = 1000,
+    seed: int = 0,
+    progress: Callable[[float], None] | None = None,
+) -> dict[str, Any]:
+    """Perplexity and bits per byte of each text and of all of them, with 95% intervals by the bootstrap.
+
+    Only what is predicted counts, its nats as its bytes: all text where the tokenizer has a token that begins a text,
+    else all but the first token of each document. The nats of whatever special tokens are not counted.
+
+    Args:
+        texts: see `read_text`.
+        window, stride: in tokens; see `windows`.
+        batch_tokens: see `score`. The numbers do not depend on it, but for rounding.
+        samples, seed: of the draws of the bootstrap; see `bpe.analysis.bootstrap`.
+        progress: called with the share of the work that is done.
+
+    Returns:
+        "texts": of each its "name", "documents", "tokens" and "bytes" that were predicted, "bytes_left_out", "nats",
+        "loss" (nats per token), "perplexity" (its exponential), "bits_per_byte", "likeliest" (the share of tokens that
+        the model held likeliest), and "perplexity_interval" and "bits_per_byte_interval", None for a text of fewer than
+        10 units, of which "units" and "unit" tell; "all_texts": the same for all texts together.
+
+    Raises:
+        InputError: the window does not fit the model or the stride the window, or the model's weights are damaged.
+    """
+    check_window(window, stride, model.config.max_seq_len)
+
+    def all_windows() -> Iterator[Window]:
+        return (each for text in texts for ids in text.documents for each in windows(ids, window, stride))
+
+    total = sum(each.size for each in all_windows())
+    told = None if progress is None else lambda done, _: progress(done / total)
+    scores = score(model, all_windows(), batch_tokens, told)
+    sizes = Vocabulary(tokenizer).sizes
+    sums = []
+    documents = 0
+    for text in texts:
+        blocks = []
+        for number, ids in enumerate(text.documents, documents):
+            parts = [next(scores) for _ in windows(ids, window, stride)]
+            blocks.append(_blocks(number, sizes[np.asarray(ids[1:])], parts))
+        documents += len(text.documents)
+        sums.append(np.concatenate(blocks, axis=1))
+    rows = [_measures(text.name, text.bytes, sum_, samples, seed) for text, sum_ in zip(texts, sums, strict=True)]
+    size = sum(text.bytes for text in texts)
+    return {"texts": rows, "all_texts": _measures("all texts", size, np.concatenate(sums, axis=1), samples, seed)}
+
+
+def _blocks(document: int, sizes: npt.NDArray[np.int64], parts: Sequence[Scores]) -> npt.NDArray[np.float64]:
+    """Of each block of a document: the document's number, and of the tokens that begin in it the nats, the bytes, how
+    many there are and how many were likeliest [5, blocks]."""
+    block = (np.cumsum(sizes) - sizes) // BLOCK_BYTES
+    nats, likeliest = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    columns = [np.bincount(block, weights) for weights in (nats, sizes, np.ones(len(nats)), likeliest)]
+    found = np.stack([np.full(len(columns[0]), float(document)), *columns])
+    return found[:, found[3] > 0]  # a token may be longer than a block
+
+
+def _measures(name: str, size: int, blocks: npt.NDArray[np.float64], samples: int, seed: int) -> dict[str, Any]:
+    documents = blocks[0].astype(np.int64)
+    drawn_from, unit = units(documents, blocks[1:])
+    nats, predicted, tokens, likeliest = blocks[1:].sum(axis=1).tolist()
+    evaluation = Evaluation(nats, int(tokens), int(predicted))
+    drawn = draw(drawn_from, samples, seed)
+    return {
+        "name": name,
+        "documents": len(np.unique(documents)),
+        "tokens": evaluation.tokens,
+        "bytes": evaluation.bytes,
+        "bytes_left_out": size - evaluation.bytes,
+        "nats": nats,
+        "loss": evaluation.loss,
+        "perplexity": float(_perplexity(evaluation.loss)),
+        "perplexity_interval": None if drawn is None else middle(_perplexity(drawn[:, 0] / drawn[:, 2])),
+        "bits_per_byte": evaluation.bits_per_byte,
+        "bits_per_byte_interval": None if drawn is None else middle(drawn[:, 0] / np.log(2) / drawn[:, 1]),
+        "likeliest": likeliest / tokens,
+        "units": drawn_from.shape[1],
+        "unit": unit,
+    }
+
+
+def _perplexity(loss: Any) -> Any:
+    return np.exp(np.minimum(loss, 700.0))  # beyond, it is too large for a float
+
+
+def texts_table(found: Mapping[str, Any]) -> Table:
+    """What `evaluate_texts` found, as people read it."""
+    header = ("text", "bytes", "tokens", "bits/byte", "95%", "perplexity", "95%", "likeliest")
+    texts = found["texts"]
+    rows = [
+        [
+            row["name"],
+            f"{row['bytes']:,}",
+            f"{row['tokens']:,}",
+            f"{row['bits_per_byte']:.3f}",
+            shown(row["bits_per_byte_interval"], ".3f"),
+            f"{row['perplexity']:,.2f}",
+            shown(row["perplexity_interval"], ",.2f"),
+            percent(row["likeliest"]),
+        ]
+        for row in (texts if len(texts) == 1 else [*texts, found["all_texts"]])
+    ]
+    return Table("Texts", header, rows)

@@ -1,0 +1,214 @@
+"""Pretraining: token shards in, a model directory out.
+
+A finished run directory holds `model.safetensors`, `params.json` and the tokenizer, which make it a model directory,
+beside what every run leaves (see `model.training.loop`).
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bpe import Tokenizer
+from bpe.errors import InputError
+from bpe.shards import HELD_OUT, TRAIN, Shard, Shards
+from model.checkpoint import save as save_model
+from model.config import ModelConfig
+from model.generation.completions import generate
+from model.training.loop import RUN, train
+from model.training.loss import IGNORED, Batch, Evaluation, evaluate, next_token_loss
+from model.training.parallel import Parallel
+from model.training.settings import TrainConfig, TrainResult
+from model.transformer import Transformer
+
+
+def pretrain(
+    data: str | os.PathLike[str],
+    run: str | os.PathLike[str],
+    config: ModelConfig,
+    settings: TrainConfig,
+    *,
+    restart: bool = False,
+    progress: TextIO | None = None,
+    parallel: Parallel | None = None,
+) -> TrainResult:
+    """Train a new model of the given shape on a shard directory; the model is left in the run directory.
+
+    See `model.training.loop.train` for how a run is gone on with, and for what is raised.
+    """
+    task, notes = Pretraining(Shards(data), config, settings), {"directory": os.path.abspath(data)}
+    return train(task, run, settings, restart=restart, progress=progress, parallel=parallel, notes=notes)
+
+
+def settings_of(run: str | os.PathLike[str]) -> tuple[Path, ModelConfig, dict[str, Any]]:
+    """What `pretrain` was called with for a run, so that it can be gone on with: the data, the shape of the model, and
+    fields of TrainConfig."""
+    path = Path(run) / RUN
+    try:
+        record = json.loads(path.read_bytes())
+        settings = record["settings"]
+        if settings["kind"] != Pretraining.kind:
+            raise InputError(f"{path}: a run of another kind, {settings['kind']}")
+        return Path(record["directory"]), ModelConfig.from_params(settings["model"]), dict(settings["train"])
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no run to go on with; give --data to begin one") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: cannot be read ({error!r}); give --data and all settings again") from None
+
+
+class Pretraining:
+    """A model of the given shape, from random weights, learns to predict each token of shards from those before it."""
+
+    kind = "pretraining"
+
+    def __init__(self, shards: Shards, config: ModelConfig, settings: TrainConfig) -> None:
+        self.shards, self.config, self.train = shards, config, settings
+        if settings.sequence_length > config.max_seq_len:
+            raise InputError(
+                f"sequence_length is {settings.sequence_length}, "
+                f"and the context of the model holds {config.max_seq_len}"
+            )
+        if shards.n_vocab > config.vocab_size:
+            raise InputError(
+                f"{shards.directory}: ids below {shards.n_vocab}, and the model has {config.vocab_size} tokens; "
+                f"set vocab_size to {shards.n_vocab}"
+            )
+        sequences = settings.batch_tokens // settings.sequence_length
+        self.windows = Windows(shards.shards(TRAIN), settings.sequence_length, sequences, settings.seed)
+        self.held_out = _held_out_batches(shards, settings)
+        self.token_bytes = torch.from_numpy(shards.token_bytes.astype(np.int64))
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "data": self.shards.fingerprint,
+            "tokenizer": self.shards.tokenizer_sha256,
+            "model": self.config.to_params(),
+        }
+
+    def model(self) -> Transformer:
+        self.shards.check()
+        model = Transformer(self.config)
+        model.init_weights(torch.Generator().manual_seed(self.train.seed))
+        return model
+
+    def batch(self, number: int) -> Sequence[Batch]:
+        return _batches(*self.windows[number], self.train)
+
+    def describe(self, number: int) -> str:
+        windows = [f"{shard.name}[{start}:{end}]" for shard, start, end in self.windows.places(number)]
+        shown = ", ".join(windows[:4]) + (f" and {len(windows) - 4} more" if len(windows) > 4 else "")
+        return f"batch {number}, tokens {shown} of {self.shards.directory}"
+
+    def loss(self, model: Transformer, batch: Batch) -> Tensor:
+        return next_token_loss(model, batch)
+
+    def evaluate(self, model: Transformer) -> Evaluation | None:
+        return evaluate(model, self.held_out, self.token_bytes) if self.held_out else None
+
+    @functools.cached_property
+    def _tokenizer(self) -> Tokenizer:
+        return Tokenizer.from_file(self.shards.tokenizer_path)
+
+    def sample(self, model: Transformer) -> str | None:
+        """What the model writes from nothing, always with the same dice."""
+        if not self.train.sample_tokens:
+            return None
+        begin = next((id for id in (self.shards.bos_id, self.shards.eos_id) if id is not None), 0)
+        return "".join(generate(model, self._tokenizer, [begin], self.train.sample_tokens, seed=self.train.seed))
+
+    def save(self, directory: Path, model: Transformer) -> None:
+        save_model(directory, model, self.shards.tokenizer_path)
+
+
+class Windows:
+    """Training windows in random order: `windows[number]` is what a step reads, two tensors, int64
+    [sequences, sequence_length + 1]: ids, and their places within their documents.
+
+    In every epoch each token is read once, give or take a window: each shard is closed to a ring, cut into windows from
+    a random place on, and all windows are shuffled. A batch follows from `seed` and its number alone, so a resumed run
+    needs no random state. A document that begins before its window counts from the window's beginning.
+    """
+
+    def __init__(self, shards: Sequence[Shard], sequence_length: int, sequences: int, seed: int) -> None:
+        self._shards = [shard for shard in shards if len(shard.ids)]
+        if sum(len(shard.ids) for shard in self._shards) < 2:
+            raise InputError("there are fewer than two tokens to train on")
+        self._length, self._sequences, self._seed = sequence_length, sequences, seed
+        self._first = np.cumsum([0, *(max(1, len(shard.ids) // sequence_length) for shard in self._shards)])
+        self._epochs: dict[int, tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]] = {}
+
+    def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
+        windows = [_window(shard, start, end) for shard, start, end in self.places(number)]
+        ids, positions = (torch.from_numpy(np.stack(rows)) for rows in zip(*windows, strict=True))
+        return ids, positions
+
+    def places(self, number: int) -> list[tuple[Shard, int, int]]:
+        """The shard of each window, the place of its first token and that after its last; they may lie beyond the
+        shard's end, and are then at its beginning."""
+        total, places = int(self._first[-1]), []
+        for which in range(number * self._sequences, (number + 1) * self._sequences):
+            order, offsets = self._epoch(which // total)
+            window = int(order[which % total])
+            shard = int(np.searchsorted(self._first, window, side="right")) - 1
+            start = int(offsets[shard]) + (window - int(self._first[shard])) * self._length
+            places.append((self._shards[shard], start, start + self._length + 1))
+        return places
+
+    def _epoch(self, epoch: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        if epoch not in self._epochs:
+            random = np.random.default_rng((self._seed, epoch))
+            offsets = random.integers([len(shard.ids) for shard in self._shards])
+            self._epochs = {e: drawn for e, drawn in self._epochs.items() if e == epoch - 1}  # a batch may span two
+            self._epochs[epoch] = (random.permutation(int(self._first[-1])), offsets)
+        return self._epochs[epoch]
+
+
+def _window(shard: Shard, start: int, end: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """The ids of a window on the ring of a shard, and their places within their documents."""
+    places = np.arange(start, end) % len(shard.ids)
+    ids, offsets = np.asarray(shard.ids), np.asarray(shard.offsets)  # without what a memory-map does at each look
+    begun = offsets[np.searchsorted(offsets, places, side="right") - 1]
+    return ids[places].astype(np.int64), np.minimum(places - begun, np.arange(end - start))
+
+
+def _batches(ids: Tensor, positions: Tensor, settings: TrainConfig) -> list[Batch]:
+    """Windows as so many batches that each has no more than micro_batch_tokens."""
+    rows = (settings.micro_batch_tokens or settings.batch_tokens) // settings.sequence_length
+    parts = zip(torch.split(ids, rows), torch.split(positions, rows), strict=True)
+    return [_batch(*part, settings.across_documents) for part in parts]
+
+
+def _batch(ids: Tensor, positions: Tensor, across_documents: bool) -> Batch:
+    """The tokens of windows, and for each the one that follows it: none after the last of a document, unless attention
+    goes across, and none in padding, which is at -1."""
+    inputs, targets = ids[:, :-1], ids[:, 1:]
+    targets = targets.where(positions[:, 1:] >= (0 if across_documents else 1), IGNORED)
+    # Without positions no mask is made, and attention computes half as much.
+    apart = not across_documents and bool((positions[:, 1:-1] == 0).any())
+    return Batch(inputs, targets, positions[:, :-1] if apart else None)
+
+
+def _held_out_batches(shards: Shards, settings: TrainConfig) -> list[Batch]:
+    """The held-out text in windows one after the other, so that each token is predicted once, but for the first of a
+    shard, or of a document where these are kept apart."""
+    left, length, windows = settings.eval_tokens, settings.sequence_length, []
+    for shard in shards.shards(HELD_OUT):
+        for start in range(0, min(len(shard.ids) - 1, left), length):
+            end = min(start + length, len(shard.ids) - 1, start + left)
+            window, padding = _window(shard, start, end + 1), (0, length + start - end)
+            windows.append((np.pad(window[0], padding), np.pad(window[1], padding, constant_values=-1)))
+            left -= end - start
+    if not windows:
+        return []
+    ids, positions = (np.stack(rows) for rows in zip(*windows, strict=True))
+    return _batches(torch.from_numpy(ids), torch.from_numpy(positions), settings)

@@ -1,0 +1,90 @@
+"""TODO: supervised."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from model.generation.completions import generate_ids
+from model.training.dialogs import Dialog, PathLike, batch_of, read_dialogs, texts_of
+from model.training.examples import _Base, _Examples, _hidden, _read
+from model.training.loss import CHUNK_LOGITS, IGNORED, Batch, Evaluation, cross_entropy_sum
+from model.training.settings import TrainConfig
+from model.transformer import Transformer
+
+
+class Supervised(_Examples[Dialog]):
+    """The model learns what the assistant says in dialogs, and when it ends its turn."""
+
+    kind = "fine-tuning"
+
+    def __init__(self, base: _Base, data: Sequence[PathLike], settings: TrainConfig) -> None:
+        train, held_out = _read(read_dialogs, base, data, settings)
+        super().__init__(base, train, held_out, settings)
+        tokenizer = base.tokenizer
+        self._held_out_bytes = sum(
+            len(tokenizer.decode_single_token_bytes(id))
+            for dialog in self.held_out
+            for id, written in zip(dialog.ids[1:], dialog.written[1:], strict=True)
+            if written and not tokenizer.is_special_token(id)
+        )
+        self._exact = 0
+
+    def model(self) -> Transformer:
+        return self.base.model(self.seed)
+
+    def batch(self, number: int) -> list[Batch]:
+        return [self._batch(self.train, rows) for rows in self.rows(number)]
+
+    def _batch(self, dialogs: list[Dialog], rows: list[list[int]]) -> Batch:
+        return batch_of([[dialogs[index] for index in row] for row in rows], self.base.config.packed)
+
+    def loss(self, model: Transformer, batch: Batch) -> Tensor:
+        learned = (batch.targets != IGNORED).to(model.device)
+        return cross_entropy_sum(model, _hidden(model, batch)[learned], batch.targets.to(model.device)[learned])
+
+    def evaluate(self, model: Transformer) -> Evaluation | None:
+        if not self.held_out:
+            return None
+        nats, tokens, self._exact = 0.0, 0, 0
+        for rows in self.held_out_rows:
+            batch = self._batch(self.held_out, rows)
+            hidden, targets = _hidden(model, batch), batch.targets.to(model.device)
+            for text in texts_of(batch):
+                learned = targets[text] != IGNORED
+                loss, exact = _predicted(model, hidden[text][learned], targets[text][learned])
+                nats, self._exact = nats + loss, self._exact + exact
+            tokens += batch.n_targets
+        return Evaluation(nats, tokens, self._held_out_bytes)
+
+    def sample(self, model: Transformer) -> str | None:
+        """How many of the held-out dialogs greedy choice would write, and what it writes at the end of one of them."""
+        if not self.held_out:
+            return None
+        dialog, tokenizer = self.held_out[0], self.base.tokenizer
+        last = len(dialog.ids) - dialog.written[::-1].index(True)
+        first = last - next((n for n in range(last) if not dialog.written[last - 1 - n]), last)
+        ends = self.base.chat_format.end_ids
+        wanted = [id for id in dialog.ids[first:last] if id not in ends]
+        room = max(0, min(len(wanted) + 16, model.config.max_seq_len - first))
+        with torch.autocast(model.device.type, enabled=False):  # the cache has the dtype of the weights
+            written = generate_ids(
+                model, dialog.ids[:first], max_tokens=room, temperature=0, end_ids=ends, n_vocab=tokenizer.n_vocab
+            )
+            said = tokenizer.decode([*written])
+        exact = f"{self._exact} of {len(self.held_out)} held-out dialogs exactly"
+        return f"{exact}; {said!r} for {tokenizer.decode(wanted)!r}"
+
+
+def _predicted(model: Transformer, hidden: Tensor, targets: Tensor) -> tuple[float, bool]:
+    """The loss of targets [n] in nats, and whether each of them is the likeliest."""
+    nats, exact = 0.0, True
+    size = max(1, CHUNK_LOGITS // model.config.vocab_size)
+    for some_hidden, some_targets in zip(torch.split(hidden, size), torch.split(targets, size), strict=True):
+        logits = model.head(some_hidden).float()
+        nats += F.cross_entropy(logits, some_targets, reduction="sum").item()
+        exact = exact and bool((logits.argmax(-1) == some_targets).all())
+    return nats, exact
