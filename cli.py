@@ -1801,7 +1801,7 @@ def _is_model(path: Path) -> bool:
 
 def _model_info(path: Path, batch: int, length: int | None) -> list[tuple[str, str]]:
     from model.checkpoint import format_of, open_checkpoint
-    from model.load import backend_of
+    from model.loading import backend_of
 
     checkpoint = open_checkpoint(path)
     backend, reason = backend_of(checkpoint)

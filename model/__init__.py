@@ -14,7 +14,7 @@ from model.generation.completions import Completion, Completions, complete, gene
 from model.generation.generation import Generation, Session
 from model.generation.native import NativeModel
 from model.generation.sampling import Sampling
-from model.load import load, quantize
+from model.loading import load, quantize
 from model.transformer import Transformer
 
 __all__ = [

@@ -27,7 +27,7 @@ from bpe.patterns import END_TOKENS
 from model.evaluation.windows import BATCH_TOKENS, Scores, Window, score, windows
 from model.generation.completions import complete, prompt_ids
 from model.generation.sampling import Sampling
-from model.load import load
+from model.loading import load
 from model.transformer import Transformer
 
 if TYPE_CHECKING:

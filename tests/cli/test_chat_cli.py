@@ -67,8 +67,7 @@ def test_a_pipe_may_be_empty_and_may_hold_any_bytes(model: Path) -> None:
 
 def test_the_answers_are_those_to_the_whole_dialog(model: Path) -> None:
     from bpe.chat import Llama3Chat
-    from model import load
-    from model.generation import generation as generate
+    from model import generate, load
 
     llm, tokenizer = load(model)
     messages = [{"role": "system", "content": "S"}]

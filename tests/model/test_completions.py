@@ -13,8 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bpe.errors import InputError
-from model import Completions, KVCache, ModelConfig, Sampling, Transformer, complete
-from model.generation import generation as generate
+from model import Completions, KVCache, ModelConfig, Sampling, Transformer, complete, generate
 from model.generation.sampling import Penalties
 
 END = 257

@@ -9,8 +9,7 @@ import torch
 
 from bpe import InputError, Tokenizer
 from bpe.chat import Llama3Chat
-from model import ModelConfig, Transformer
-from model.generation import generation as generate
+from model import ModelConfig, Transformer, generate
 from model.generation.conversation import Conversation
 
 SPECIAL = ("<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")

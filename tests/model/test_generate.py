@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from bpe.errors import InputError
-from model import ModelConfig, Transformer, generate_ids
-from model.generation import generation as generate
+from model import ModelConfig, Transformer, generate, generate_ids
 from model.generation.generation import Session
 from model.generation.sampling import Sampling, sample
 

@@ -11,9 +11,8 @@ import torch
 from bpe import Tokenizer
 from bpe.errors import InputError
 from bpe.formats.gguf_container import Container
-from model import ModelConfig, Transformer, load, save
+from model import ModelConfig, Transformer, generate, load, save
 from model.checkpoint import convert
-from model.generation import generation as generate
 
 RANKS = {bytes([byte]): byte for byte in range(256)}
 SPECIAL = {"<|begin_of_text|>": 256, "<|end_of_text|>": 257}

@@ -21,7 +21,7 @@ from model.cache import KVCache
 from model.checkpoint import open_checkpoint
 from model.checkpoint.dequantize import QUANTIZED
 from model.generation.native import kernels
-from model.load import backend_of
+from model.loading import backend_of
 
 MakeModel = Callable[[ModelConfig], Transformer]
 KERNELS = kernels()
