@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from bpe import Tokenizer
+
+# Hypothesis' deadline is about time, which no test here depends on. On CI the examples are the same in every run, so
+# that what turns red is what changed; everywhere else they are new each time.
+settings.register_profile("tests", deadline=None, derandomize="CI" in os.environ)
+settings.load_profile("tests")
 
 ROOT = Path(__file__).parents[1]
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import tiktoken
-from references import core_encoder, encoding_of
 
 from bpe import Tokenizer, _core, train
+from support.references import core_encoder, encoding_of
 
 
 @pytest.fixture(scope="session")

@@ -10,11 +10,11 @@ import pytest
 import tiktoken
 from hypothesis import example, given
 from hypothesis import strategies as st
-from references import any_text, broken_bytes, byte_tokenizer, peculiar_text
 
 from bpe import StreamEncoder, Tokenizer, _core
 from bpe.patterns import PATTERNS
 from bpe.streaming import StopStrings, StreamDecoder
+from support.references import any_text, broken_bytes, byte_tokenizer, peculiar_text
 
 BYTES = byte_tokenizer(special_tokens={"<|é|>": 300})
 

@@ -17,10 +17,10 @@ import pytest
 import tiktoken
 from hypothesis import example, given
 from hypothesis import strategies as st
-from references import BYTE_RANKS, any_text, broken_bytes, byte_tokenizer, encoding_of, is_pinned
 
 import bpe
 from bpe import Tokenizer
+from support.references import BYTE_RANKS, any_text, broken_bytes, byte_tokenizer, encoding_of, is_pinned
 
 BEGIN, END = "<|begin_of_text|>", "<|end_of_text|>"
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import tiktoken
 import tokenizers
-from references import byte_tokenizer
 
 from bpe import InputError, Tokenizer, train
 from bpe.verify import (
@@ -24,6 +23,7 @@ from bpe.verify import (
     verify,
     vocabulary_cases,
 )
+from support.references import byte_tokenizer
 
 TIKTOKEN = f"tiktoken {tiktoken.__version__}"
 TOKENIZERS = f"tokenizers {tokenizers.__version__}"

@@ -13,11 +13,11 @@ import regex
 import tiktoken
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from references import BYTE_RANKS, any_text, broken_bytes, byte_tokenizer
 
 from bpe import InputError, Tokenizer, train
 from bpe.analysis import usage
 from bpe.analysis.usage import CLASSES, Vocabulary, total, usage_of, usages_of, without_special_tokens, word_spans
+from support.references import BYTE_RANKS, any_text, broken_bytes, byte_tokenizer
 
 
 def cut(tokenizer: Tokenizer, size: int) -> Tokenizer:

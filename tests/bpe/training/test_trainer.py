@@ -11,17 +11,16 @@ from typing import Literal
 import pytest
 import regex
 import rustbpe
-import tokenizers
 from hypothesis import example, given
 from hypothesis import strategies as st
-from plain_trainer import plain_encode, plain_merges, plain_training
-from references import any_text, encoding_of, is_pinned
-from tokenizers import models, pre_tokenizers, trainers
 
 from bpe import InputError, Tokenizer, train
 from bpe.formats.byte_level import byte_characters
 from bpe.patterns import GPT2, LLAMA3
 from bpe.training.trainer import Progress, Step, Trained
+from support.plain_trainer import plain_encode, plain_merges, plain_training
+from support.reference_trainers import train_with_tokenizers
+from support.references import any_text, encoding_of, is_pinned
 
 TieBreak = Literal["bytes", "huggingface"]
 
@@ -137,27 +136,6 @@ def test_all_ranks_are_those_of_rustbpe(corpora: Path) -> None:
     theirs.train_from_iterator([Path(file).read_bytes().decode() for file in files], 8192, pattern=LLAMA3)
     ours = train(files, 8192, "llama3", ())
     assert list(ours.mergeable_ranks.items()) == [(bytes(token), rank) for token, rank in theirs.get_mergeable_ranks()]
-
-
-def train_with_tokenizers(
-    files: list[str], vocab_size: int, pattern: str, min_frequency: int = 0
-) -> tokenizers.Tokenizer:
-    """What Hugging Face's trainer makes of the same files."""
-    tokenizer = tokenizers.Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(tokenizers.Regex(pattern), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        min_frequency=min_frequency,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator([Path(file).read_bytes().decode() for file in files], trainer)
-    return tokenizer
 
 
 @pytest.mark.parametrize(("pattern", "text"), [("gpt2", GPT2), ("llama3", LLAMA3)])

@@ -12,12 +12,12 @@ import pytest
 import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
-from references import BYTE_RANKS, any_text, broken_bytes
 from tokenizers import models, pre_tokenizers
 
 from bpe import InputError, StreamEncoder, Tokenizer, _core, train
 from bpe.formats.byte_level import byte_characters
 from bpe.verify import require_identical, tiktoken_reference, verify
+from support.references import BYTE_RANKS, any_text, broken_bytes
 
 UNKNOWN = b"!\x04c\xc3\xc0\xff"  # "c" and half of some letters among them
 KNOWN = {token: rank for token, rank in BYTE_RANKS.items() if token not in {bytes([byte]) for byte in UNKNOWN}}

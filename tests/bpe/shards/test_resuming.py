@@ -19,11 +19,11 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from plain_shards import ByteTokenizer, plain_shards
 
 from bpe.corpus import documents as documents_of
 from bpe.errors import InputError
 from bpe.shards import Corpus, Shards, growing, locking, write_shards, writing
+from support.plain_shards import ByteTokenizer, plain_shards
 
 OPTIONS: dict[str, Any] = {"shard_tokens": 60, "held_out": 0.3, "bos": True, "eos": True, "seed": 0}
 
@@ -372,10 +372,12 @@ def test_a_file_system_without_locks_is_written_to(monkeypatch: pytest.MonkeyPat
     assert files_of(write(tmp_path, DOCUMENTS))
 
 
+PATHS = [str(Path(__file__).parent), str(Path(__file__).parents[2])]  # of this module, and of support
+
 KILLED_WHILE_IT_WRITES = """
 import sys
-sys.path.insert(0, {tests!r})
-import test_shards_resuming as tests
+sys.path[:0] = {paths!r}
+import test_resuming as tests
 from pathlib import Path
 from bpe.shards import writing
 writing.SAVE_EVERY = 0
@@ -390,7 +392,7 @@ tests.write(Path({directory!r}), tests.DOCUMENTS, batch_bytes=1, progress=progre
 
 
 def test_a_writer_in_another_process_locks_until_it_is_killed(tmp_path: Path) -> None:
-    code = KILLED_WHILE_IT_WRITES.format(tests=str(Path(__file__).parent), directory=str(tmp_path))
+    code = KILLED_WHILE_IT_WRITES.format(paths=PATHS, directory=str(tmp_path))
     with subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as other:
@@ -409,8 +411,8 @@ def test_a_writer_in_another_process_locks_until_it_is_killed(tmp_path: Path) ->
 
 WITH_LITTLE_SPACE = """
 import resource, sys
-sys.path.insert(0, {tests!r})
-import test_shards_resuming as tests
+sys.path[:0] = {paths!r}
+import test_resuming as tests
 from pathlib import Path
 from bpe.shards import writing
 writing.SAVE_EVERY = 0
@@ -424,7 +426,7 @@ except OSError as error:
 
 def test_a_full_disk_is_an_error_with_the_file_and_nothing_is_lost(tmp_path: Path) -> None:
     # The limit of a process is the nearest to a full disk that a test can have.
-    code = WITH_LITTLE_SPACE.format(tests=str(Path(__file__).parent), directory=str(tmp_path), size=20_000)
+    code = WITH_LITTLE_SPACE.format(paths=PATHS, directory=str(tmp_path), size=20_000)
     finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert finished.stderr == ""
     assert finished.stdout.startswith(str(tmp_path / "data" / "work" / "train-00000.bin") + ": ")

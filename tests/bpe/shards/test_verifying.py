@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plain_shards import ByteTokenizer
 
 from bpe.errors import InputError
 from bpe.shards import HELD_OUT, TRAIN, Corpus, Shards, export_shards, verify_shards, work, write_shards
 from bpe.shards.layout import crc32_of
+from support.plain_shards import ByteTokenizer
 
 TEXTS = [f"document {number}: ünïcödé" for number in range(100)]
 LAYOUT = Path(work.__file__).with_name("LAYOUT.md")

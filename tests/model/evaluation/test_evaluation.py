@@ -14,7 +14,6 @@ import numpy.typing as npt
 import pytest
 import torch
 import transformers
-from test_transformer import reference_logits
 
 from bpe import InputError, Tokenizer
 from model import ModelConfig, Transformer, save
@@ -22,6 +21,7 @@ from model.evaluation.choices import choices_table, evaluate_choices, read_quest
 from model.evaluation.texts import evaluate_texts, read_text, texts_table
 from model.evaluation.windows import Window, check_window, score, token_losses, windows
 from model.generation.completions import prompt_ids
+from support.reference_model import reference_logits
 
 BYTES = {bytes([byte]): byte for byte in range(256)}
 SPECIAL = {"<|begin_of_text|>": 257, "<|end_of_text|>": 258}

@@ -18,13 +18,13 @@ import tiktoken.load
 import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
-from references import BYTE_RANKS, byte_tokenizer, is_pinned
 from tokenizers import models, pre_tokenizers, trainers
 
 from bpe import InputError, Tokenizer
 from bpe.files import write_atomically
 from bpe.formats.byte_level import byte_characters
 from bpe.patterns import LLAMA3, PATTERNS
+from support.references import BYTE_RANKS, byte_tokenizer, is_pinned
 
 
 def rank_lines(ranks: dict[bytes, int]) -> bytes:

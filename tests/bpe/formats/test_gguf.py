@@ -13,12 +13,12 @@ import pytest
 import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
-from references import BYTE_RANKS, any_text, byte_tokenizer, is_pinned
 from tokenizers import models, pre_tokenizers
 
 from bpe import InputError, Tokenizer
 from bpe.formats.gguf import render, tokenizer_metadata
 from bpe.formats.gguf_container import TENSOR_TYPES, Container, lay_out
+from support.references import BYTE_RANKS, any_text, byte_tokenizer, is_pinned
 
 
 def string(text: bytes) -> bytes:

@@ -15,11 +15,11 @@ import pytest
 import tiktoken
 from hypothesis import example, given
 from hypothesis import strategies as st
-from references import BYTE_RANKS, any_text, broken_bytes, core_encoder, encoding_of, peculiar_text
 
 from bpe import Tokenizer, _core
 from bpe.patterns import PATTERNS
 from bpe.verify import HARD_CASES
+from support.references import BYTE_RANKS, any_text, broken_bytes, core_encoder, encoding_of, peculiar_text
 
 KERNELS = _core.kernels()
 

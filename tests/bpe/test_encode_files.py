@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from references import byte_tokenizer
 
 from bpe import InputError, Tokenizer, _core
 from bpe.corpus import documents
+from support.references import byte_tokenizer
 
 END = "<|end|>"
 TINY = byte_tokenizer("llama3", {END: 300, "<|x|>": 301}, ab=256)

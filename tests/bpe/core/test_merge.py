@@ -8,9 +8,9 @@ import pytest
 import tiktoken
 from hypothesis import example, given
 from hypothesis import strategies as st
-from references import BYTE_RANKS, encoding_of
 
 from bpe import Tokenizer
+from support.references import BYTE_RANKS, encoding_of
 
 # A short and a long routine of ours meet at 48 bytes, two of tiktoken's at 100.
 MEETING = 48

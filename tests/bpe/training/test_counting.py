@@ -12,8 +12,6 @@ from random import Random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from references import any_text, broken_bytes, peculiar_text
-from test_trainer import train_with_tokenizers
 
 from bpe import InputError, _core, train
 from bpe.formats.byte_level import byte_characters
@@ -21,6 +19,8 @@ from bpe.patterns import PATTERNS, Pattern
 from bpe.training import counting, trainer
 from bpe.training.trainer import Trained
 from bpe.training.work import WorkDirectory
+from support.reference_trainers import train_with_tokenizers
+from support.references import any_text, broken_bytes, peculiar_text
 
 each_pattern = pytest.mark.parametrize(
     "pattern", [PATTERNS[name] for name in ("gpt2", "cl100k", "llama3", "qwen2", "o200k", "smollm")]

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from references import byte_tokenizer, encoding_of
 
 from bpe import InputError, Tokenizer
 from bpe.analysis import bootstrap
 from bpe.analysis.compare import compare, table
+from support.references import byte_tokenizer, encoding_of
 
 
 def test_the_numbers_are_those_of_tiktokens_ids(

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import tiktoken
 from hypothesis import example, given
-from references import any_text, broken_bytes, byte_tokenizer, peculiar_text
 
 from bpe import Tokenizer, _core
 from bpe.patterns import PATTERNS, Pattern
+from support.references import any_text, broken_bytes, byte_tokenizer, peculiar_text
 
 each_pattern = pytest.mark.parametrize("pattern", PATTERNS.values(), ids=PATTERNS.keys())
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from plain_shards import ByteTokenizer
 
 from bpe.errors import InputError
 from bpe.shards import HELD_OUT, TRAIN, Corpus, Shards, write_shards
+from support.plain_shards import ByteTokenizer
 
 Write = Callable[..., Shards]
 

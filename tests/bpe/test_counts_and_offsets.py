@@ -7,9 +7,9 @@ from typing import Literal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from references import any_text, peculiar_text
 
 from bpe import Tokenizer
+from support.references import any_text, peculiar_text
 
 texts = any_text | peculiar_text
 whole_texts = texts.filter(lambda text: not any("\ud800" <= character <= "\udfff" for character in text))

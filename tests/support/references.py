@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from array import array
 from collections.abc import Mapping
 from functools import cache
 
 import regex
 import tiktoken
-from hypothesis import settings
 from hypothesis import strategies as st
 
 from bpe import Tokenizer, _core
 from bpe.patterns import PATTERNS
-
-# Hypothesis' deadline is about time, which no test here depends on. On CI the examples are the same in every run, so
-# that what turns red is what changed; everywhere else they are new each time.
-settings.register_profile("bpe", deadline=None, derandomize="CI" in os.environ)
-settings.load_profile("bpe")
 
 LETTER, UPPER_SET, LOWER_SET, NUMBER, SPACE, NEWLINE = 1, 2, 4, 8, 16, 32
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from references import CLASSES, CODE_POINTS, LETTER, NEWLINE, NUMBER, SPACE, matching_characters
 
 from bpe import _core
+from support.references import CLASSES, CODE_POINTS, LETTER, NEWLINE, NUMBER, SPACE, matching_characters
 
 
 @pytest.fixture(scope="module")

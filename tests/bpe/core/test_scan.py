@@ -14,11 +14,19 @@ import regex
 import tiktoken
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
-from references import CODE_POINTS, PECULIAR, any_text, broken_bytes, is_pinned, peculiar_text, pinned_characters
 from tokenizers import pre_tokenizers
 
 from bpe import Tokenizer, _core
 from bpe.patterns import GPT2_POSSESSIVE, PATTERNS, Pattern
+from support.references import (
+    CODE_POINTS,
+    PECULIAR,
+    any_text,
+    broken_bytes,
+    is_pinned,
+    peculiar_text,
+    pinned_characters,
+)
 
 REGEXES = {name: regex.compile(pattern.text) for name, pattern in PATTERNS.items()}
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from references import byte_tokenizer
 
 from bpe import InputError, Tokenizer, train
 from bpe.analysis import plots as plots_module
@@ -25,6 +24,7 @@ from bpe.analysis.report import (
 )
 from bpe.analysis.tables import Table, tables
 from bpe.analysis.usage import Usage, Vocabulary, usage_of
+from support.references import byte_tokenizer
 
 PNG = b"\x89PNG\r\n\x1a\n"
 FILES = {"report.json", "report.md", *(f"{name}.png" for name in plots_module.PLOTS)}

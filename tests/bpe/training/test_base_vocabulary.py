@@ -10,11 +10,11 @@ import pytest
 import regex
 from hypothesis import example, given
 from hypothesis import strategies as st
-from plain_trainer import plain_training
-from references import BYTE_RANKS, byte_tokenizer, encoding_of
 
 from bpe import InputError, Tokenizer, train
 from bpe.training.trainer import Step, Trained
+from support.plain_trainer import plain_training
+from support.references import BYTE_RANKS, byte_tokenizer, encoding_of
 
 WORDS = r"\S+|\s"
 
