@@ -108,7 +108,7 @@ class Pattern(NamedTuple):
             raise ValueError(f"the split pattern {self.text!r} does not compile: {error}") from error
 
 
-# The scanners' numbers are those of `enum class Pattern` in core/scan.hpp.
+# The scanners' numbers are those of `enum class Pattern` in core/kernels/pattern.hpp.
 PATTERNS = {
     "gpt2": Pattern("gpt2", GPT2, 0, ("<|endoftext|>",)),
     "cl100k": Pattern("cl100k", CL100K, 1, CL100K_SPECIAL_TOKENS),

@@ -1,11 +1,11 @@
-// What is meant for the person at the keyboard.
+// Errors whose messages are written for the user.
 #pragma once
 
 #include <stdexcept>
 
 namespace bpe {
 
-// Something given to us cannot be used; in Python, bpe.errors.InputError.
+// Input from the user cannot be used. Becomes bpe.errors.InputError in Python.
 class InputError : public std::runtime_error {
  public:
     using std::runtime_error::runtime_error;

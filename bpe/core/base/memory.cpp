@@ -14,7 +14,7 @@ namespace bpe {
 
 constexpr std::size_t kLargePage = std::size_t{2} << 20;
 
-// Mapped with room to begin at a large page's edge, what lies before and behind given back.
+// Maps one large page more than needed, then unmaps what lies before the first large page's edge and behind the block.
 ZeroedMemory zeroed_memory(std::size_t size) {
     if (size == 0) return nullptr;
     size = (size + kLargePage - 1) / kLargePage * kLargePage;

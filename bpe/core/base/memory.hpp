@@ -1,4 +1,4 @@
-// Large blocks of zeros from the system.
+// Large blocks of zeroed memory, and a growing array.
 #pragma once
 
 #include <algorithm>
@@ -18,14 +18,15 @@ struct FreeZeroedMemory {
 };
 using ZeroedMemory = std::unique_ptr<void, FreeZeroedMemory>;
 
-// Throws std::bad_alloc.
+// Returns at least `size` zeroed bytes, aligned to a cache line. Throws std::bad_alloc.
 ZeroedMemory zeroed_memory(std::size_t size);
 
-// Gives back what is behind the first `size` bytes, where that can be done.
+// Returns the memory beyond the first `size` bytes to the system, where the system supports it.
 void shrink_memory(ZeroedMemory& memory, std::size_t size);
 
-// An array of zeros from the system, which gives memory only once it is touched: what is used little takes little of
-// it, and starts at once. In large pages where there are such, since lookups go everywhere; it begins at a cache line.
+// An array of zeros that starts at a cache line. The system provides memory page by page as the array is touched, so a
+// large array that is barely used costs little and is ready at once. Lookups are scattered over the array, so it uses
+// large pages where the system has them.
 template <class T>
 class ZeroedArray {
  public:
@@ -34,7 +35,7 @@ class ZeroedArray {
     ZeroedArray(std::size_t size, const T& value) : ZeroedArray(size) { std::fill(data(), data() + size, value); }
     T& operator[](std::size_t i) { return data()[i]; }
     const T& operator[](std::size_t i) const { return data()[i]; }
-    // Gives the memory behind the first `size` elements back to the system, where that can be done.
+    // Keeps the first `size` elements and returns the memory of the rest to the system, where the system supports it.
     void shrink(std::size_t size) {
         size_ = size;
         shrink_memory(memory_, size * sizeof(T));
@@ -47,7 +48,7 @@ class ZeroedArray {
     ZeroedMemory memory_;
 };
 
-// A growing array in memory from malloc, which moves a large one without a copy where the system can.
+// A growing array. Its memory comes from realloc, which moves a large block without copying where the system can.
 template <class T>
 class Buffer {
  public:
@@ -69,13 +70,13 @@ class Buffer {
     T& operator[](std::size_t i) { return data_[i]; }
     const T& operator[](std::size_t i) const { return data_[i]; }
 
-    // Makes room for `more` values after end(); what is there stays.
+    // Makes room for `more` values after end(). Keeps the values before it.
     void reserve(std::size_t more) {
         if (size_ + more > capacity_) grow(size_ + more);
     }
-    // Takes over `count` values that were written at end().
+    // Adds `count` values that the caller has written at end().
     void advance(std::size_t count) { size_ += count; }
-    // What is new is not set.
+    // Leaves new values uninitialized.
     void resize(std::size_t size) {
         if (size > capacity_) grow(size);
         size_ = size;
@@ -91,7 +92,7 @@ class Buffer {
         size_ += count;
     }
     void clear() { size_ = 0; }
-    // Gives memory back that is for more than `capacity` values, with what is in it.
+    // Frees the memory and its values if it has room for more than `capacity` values.
     void trim(std::size_t capacity) {
         if (capacity_ > capacity) *this = {};
     }

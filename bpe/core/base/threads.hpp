@@ -1,4 +1,4 @@
-// Work on several threads.
+// Running a function on several threads.
 #pragma once
 
 #include <algorithm>
@@ -12,9 +12,8 @@ namespace bpe {
 
 inline constexpr std::size_t kMostThreads = 256;
 
-// Calls work(i) on thread i of at most `threads`, of which the calling one is the first, and waits for all. Where the
-// system gives fewer threads, fewer work; so what there is to do must not depend on their number. The first exception
-// is thrown again.
+// Calls work(i) on thread i of at most `threads` and waits for all of them. The calling thread is thread 0. The system
+// may refuse some of the threads, so the work must not depend on how many there are. Rethrows the first exception.
 template <class Work>
 void on_threads(std::size_t threads, const Work& work) {
     std::mutex mutex;
@@ -30,7 +29,7 @@ void on_threads(std::size_t threads, const Work& work) {
     std::vector<std::thread> helpers;
     try {
         for (std::size_t i = 1; i < std::min(threads, kMostThreads); ++i) helpers.emplace_back(guarded, i);
-    } catch (const std::exception&) {  // no more threads to be had
+    } catch (const std::exception&) {  // the system has no more threads to give
     }
     guarded(0);
     for (std::thread& helper : helpers) helper.join();

@@ -5,12 +5,14 @@
 
 #include <stdexcept>
 
+#include "encode/vocab_builder.hpp"
+
 namespace bpe {
 
 PythonEncoder::PythonEncoder(nb::bytes tokens, const InputArray<std::uint64_t>& offsets, const InputArray<Id>& ids,
                              int pattern, nb::dict special_tokens, const std::string& kernel, bool merges_only)
-    : encoder_(std::make_shared<Vocabulary>(view_of(tokens), span_of(offsets), span_of(ids), merges_only),
-               pattern_of(pattern), kernel_named(kernel)),
+    : encoder_(build_vocabulary(view_of(tokens), span_of(offsets), span_of(ids), merges_only), pattern_of(pattern),
+               kernel_named(kernel)),
       objects_(vocabulary().id_limit()) {
     for (auto [token, id] : special_tokens) {
         special_bytes_[id_from(id.ptr())] = to_string(TextArgument(token).bytes());

@@ -6,6 +6,7 @@
 
 #include "base/threads.hpp"
 #include "bindings/python.hpp"
+#include "encode/vocab_builder.hpp"
 #include "train/counter.hpp"
 #include "train/runs.hpp"
 #include "train/trainer.hpp"
@@ -141,7 +142,7 @@ nb::tuple train(nb::handle counted, nb::bytes tokens, const InputArray<std::uint
     CountedWords words(counted, keep);
     TrainingCallbacks callbacks(std::move(progress), std::move(save), std::move(trace));
     TrainerOptions options;
-    options.base = std::make_shared<Vocabulary>(view_of(tokens), span_of(offsets), span_of(ids));
+    options.base = build_vocabulary(view_of(tokens), span_of(offsets), span_of(ids));
     options.merges = merges;
     options.min_frequency = min_frequency;
     options.max_token_length = max_token_length;

@@ -8,35 +8,34 @@ namespace bpe {
 
 namespace {
 
-using Bytes = std::span<const std::uint8_t>;
-
 constexpr std::uint32_t kWord = kLetter | kUpperSet | kLowerSet;  // letters and marks
 
 bool is_like_gpt2(Pattern pattern) { return pattern == Pattern::kGpt2 || pattern == Pattern::kSmolLm; }
 
 Character character_at(Bytes text, std::size_t position) { return read_character(text.data(), position, text.size()); }
 
-// Whether a pretoken ends between two neighbours, whatever stands around them, and what is left of there scans the same
-// when the text ends there. `right` is the first byte of the second.
+// Whether (1) a pretoken ends between two neighbouring characters in any context, and (2) the text on the left scans
+// the same if it ends there. `left` and `right` are the classes of the two, `byte` is the first byte of the second.
 //
-// The first: no alternative of the pattern matches the two as neighbours.
+// Proof of 1: no alternative of the pattern matches the two as neighbours.
 //
-//   number, no number       A number is matched by \p{N}+, \p{N}{1,3} or \p{N} only, and nothing comes after it. The
-//                           classes that exclude, such as [^\s\p{L}\p{N}] and [^\r\n\p{L}\p{N}], all exclude it.
-//   letter, no letter       Likewise for \p{L}+ and the contractions, which end in letters. In o200k a word goes on
-//                           with marks and with a contraction's apostrophe, so these are not to follow there.
-//   newline, no white space Newlines are matched by \s and at the end of other characters, [\r\n]*, after which nothing
-//                           comes; the character that may precede a word is none. In o200k it is [\r\n/]*, so no slash
-//                           is to follow. GPT-2 gives the last of several newlines up, which depends on the others.
-//   SmolLM2: number, any    A number is matched by \p{N} only, which matches nothing else. White space before it is
-//     and any, number       matched to its end, since (?![^\s\p{N}]) is as content with a number as with the text's
-//     end.
+//   number, no number        Only \p{N}+, \p{N}{1,3} or \p{N} matches a number, and nothing comes after it. All negated
+//                            classes, such as [^\s\p{L}\p{N}] and [^\r\n\p{L}\p{N}], exclude numbers.
+//   letter, no letter        The same holds for \p{L}+ and the contractions, which end in letters. In o200k a word
+//                            continues with marks and with a contraction's apostrophe, so neither may follow.
+//   newline, no white space  Newlines are matched by \s and by [\r\n]* after other characters, and nothing comes after
+//                            that. The character that may precede a word is no newline. In o200k it is [\r\n/]*, so no
+//                            slash may follow. GPT-2 leaves out the last of several newlines, which depends on the
+//                            others.
+//   SmolLM2: number, any     Only \p{N} matches a number, and it matches nothing else. White space before a number is
+//     and any, number        matched to its end, since (?![^\s\p{N}]) accepts a number as it accepts the end of the
+//     text.
 //
-// The second: a match at a place left of the cut could change only by going on beyond the cut, which no match does, by
-// reading on, which at most tells it that its run of one class ends there, as the end of the text does, or by the rules
-// for the end of a text, $ and (?!\S). Those come after white space, so never after a letter or number. After white
-// space that ends in a newline, (?!\S) is not reached, for \s*[\r\n]+ matches first and takes all, and so does cl100k's
-// \s++$, which comes earlier, where the text ends.
+// Proof of 2: a match on the left of the cut could change in three ways. It could extend beyond the cut, which no match
+// does. It could look beyond the cut, but that only shows that its run of one class ends there, as the end of the text
+// does. Or a rule for the end of the text, $ or (?!\S), could apply. These rules come after white space, so never after
+// a letter or a number. After white space that ends in a newline, (?!\S) is not reached, since \s*[\r\n]+ comes first
+// and matches all of it, as does cl100k's \s++$, which comes even earlier, if the text ends there.
 bool is_cut(Pattern pattern, std::uint32_t left, std::uint32_t right, std::uint8_t byte) {
     const bool o200k = pattern == Pattern::kO200k;
     if (pattern == Pattern::kSmolLm && ((left | right) & kNumber)) return true;
@@ -46,7 +45,7 @@ bool is_cut(Pattern pattern, std::uint32_t left, std::uint32_t right, std::uint8
     return false;
 }
 
-// How many letters of a contraction stand after an apostrophe: as many as there are of it, and whether it is complete.
+// The part of a contraction that follows an apostrophe: its length in bytes, and whether it is complete.
 struct Contraction {
     std::size_t length;
     bool complete;
@@ -63,7 +62,7 @@ Contraction contraction_in(Bytes letters, bool ignore_case) {
     return (letters[1] | fold) == (first == 'l' ? 'l' : 'e') ? Contraction{2, true} : Contraction{0, false};
 }
 
-// Where the run of characters begins, at the end of the text, of which each has one of `classes`.
+// Returns where the run of characters that have one of `classes` begins at the end of the text.
 std::size_t last_run(Bytes text, std::size_t begin, std::uint32_t classes) {
     std::size_t start = text.size();
     while (start > begin) {
@@ -74,10 +73,91 @@ std::size_t last_run(Bytes text, std::size_t begin, std::uint32_t classes) {
     return start;
 }
 
+// A text that may continue, and which of its pretokens more text may change, for the patterns as rules.hpp matches
+// them:
+//
+//   - The last pretoken. Every pretoken ends in a run of some class, and more of that class would lengthen it. But a
+//   full
+//     \p{N}{1,3}, or \p{N}, takes no more, and nothing follows a contraction in its pretoken.
+//   - Pretokens within white space at the end of the text, if there are several: where white space is cut depends on
+//   what
+//     follows. The pretoken before white space was ended by it.
+//   - Pretokens within an apostrophe and the first letter of an incomplete contraction. In GPT-2 and SmolLM2 there are
+//   two,
+//     in the cl100k family there is one, the last. In o200k there are one or two, and the word before them as well if
+//     it has no contraction yet.
+//   - o200k's words, if a run of [\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}] ends the text: the run was cut behind the last of its
+//     characters that is in the other set too, and becomes one word if a small letter follows. The one character that
+//     precedes a word may come before the run.
+//
+// All other pretokens were ended by a character that has been read.
+class TextSoFar {
+ public:
+    // `begin` is where the pretokens in question begin.
+    TextSoFar(Pattern pattern, Bytes text, std::size_t begin)
+        : pattern_(pattern),
+          is_o200k_(pattern == Pattern::kO200k),
+          text_(text),
+          white_(last_run(text, begin, kSpace)),
+          capitals_(is_o200k_ ? last_run(text, begin, kUpperSet) : text.size()) {}
+
+    // Whether the pretoken [start, end) stays the same whatever follows the text.
+    bool is_certain(std::size_t start, std::size_t end) const {
+        const Character first = character_at(text_, start);
+        const std::size_t second = start + first.length;
+        if (is_o200k_ && has_contraction(second, end)) return true;
+        if (first.classes & kNumber) return end < text_.size() || is_full_number(start, end);
+        if (text_[start] == '\'' && !is_o200k_) {
+            const Contraction found = contraction_in(text_.subspan(second), !is_like_gpt2(pattern_));
+            if (found.complete) return true;
+            if (second + found.length == text_.size()) return false;
+        }
+        if (end == text_.size() || start >= white_) return false;
+        return !is_o200k_ || is_certain_in_o200k(start, end, first);
+    }
+
+ private:
+    // Whether an o200k word, whose first character ends at `second`, ends in a contraction.
+    bool has_contraction(std::size_t second, std::size_t end) const {
+        for (const std::size_t length : {1, 2}) {
+            const std::size_t apostrophe = end - length - 1;
+            if (end < second + length + 1 || text_[apostrophe] != '\'') continue;
+            const Contraction found = contraction_in(text_.subspan(apostrophe + 1, length), true);
+            if (found.complete && found.length == length) return true;
+        }
+        return false;
+    }
+
+    // Whether a pretoken of numbers takes no further number.
+    bool is_full_number(std::size_t start, std::size_t end) const {
+        if (pattern_ == Pattern::kGpt2) return false;
+        std::size_t count = 0;
+        for (std::size_t at = start; at < end; at += character_at(text_, at).length) ++count;
+        return count == (pattern_ == Pattern::kQwen2 || pattern_ == Pattern::kSmolLm ? 1 : 3);
+    }
+
+    // `is_certain` for o200k, for a pretoken that ends before the end of the text and the white space there.
+    bool is_certain_in_o200k(std::size_t start, std::size_t end, Character first) const {
+        const bool is_word = character_at(text_, character_start(text_, end - 1)).classes & kWord;
+        if (text_[end] == '\'' && is_word) {
+            const Contraction found = contraction_in(text_.subspan(end + 1), true);
+            if (!found.complete && end + 1 + found.length == text_.size()) return false;
+        }
+        if (capitals_ == text_.size() || start + first.length < capitals_) return true;
+        return start < capitals_ && (first.classes & (kLetter | kNewline));
+    }
+
+    Pattern pattern_;
+    bool is_o200k_;
+    Bytes text_;
+    std::size_t white_;     // where the white space at the end of the text begins
+    std::size_t capitals_;  // where the run of kUpperSet at the end of the text begins, for o200k
+};
+
 }  // namespace
 
-// No byte of a well-formed sequence but its first can begin another, so that these never overlap, and each of them is a
-// character wherever one began to read.
+// Only the first byte of a well-formed sequence can begin a sequence, so sequences never overlap, and each is a
+// character no matter where reading began.
 std::size_t character_start(Bytes text, std::size_t position) {
     for (std::size_t back = std::min<std::size_t>(3, position); back; --back) {
         if (character_at(text, position - back).length > back) return position - back;
@@ -101,7 +181,7 @@ std::size_t next_cut(Pattern pattern, Bytes text, std::size_t position) {
 
 std::size_t unfinished_character(Bytes text) {
     for (std::size_t length = std::min<std::size_t>(3, text.size()); length; --length) {
-        // Only the second byte of a character is bound to the first; those after it are any that continue.
+        // The first byte restricts the second. The bytes after that may be any continuation bytes.
         std::uint8_t whole[4] = {0, 0x80, 0x80, 0x80};
         std::copy(text.end() - static_cast<std::ptrdiff_t>(length), text.end(), whole);
         if (length == 1 && whole[0] >= 0xC2 && whole[0] < 0xF5) return 1;
@@ -110,64 +190,10 @@ std::size_t unfinished_character(Bytes text) {
     return 0;
 }
 
-// Which pretokens more text may change, for the patterns as scan.cpp matches them:
-//
-//   - The last. Each pretoken ends in a run of some class, which more of that class would lengthen. But a full
-//     \p{N}{1,3}, or \p{N}, is full, and a contraction has nothing after it.
-//   - Those within white space that ends the text, if only one of several: where it is cut depends on how it goes on.
-//     What stands before white space was ended by it.
-//   - Those within an apostrophe and the letter of a contraction that lacks another one. In GPT-2 and SmolLM2 these are
-//   two, in
-//     the cl100k family one, the last. In o200k they are one or two, and the word before them as well, if it has no
-//     contraction yet.
-//   - o200k's words, where a run of [\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}] ends the text: it was cut behind the last of its
-//     characters that is in the other set too, and goes on as one word when a small letter follows. Before it may stand
-//     the one character that precedes a word.
-//
-// All others have been ended by a character that was read.
 std::size_t certain_pretokens(Pattern pattern, Bytes text, std::span<const std::uint64_t> edges) {
-    const std::size_t begin = edges.front();
-    const std::size_t size = edges.back();
-    text = text.first(size);
-    const bool o200k = pattern == Pattern::kO200k;
-    const std::size_t white = last_run(text, begin, kSpace);
-    const std::size_t capitals = o200k ? last_run(text, begin, kUpperSet) : size;
-
-    const auto stays = [&](std::size_t start, std::size_t end) {
-        const Character first = character_at(text, start);
-        const std::size_t second = start + first.length;
-        if (o200k) {
-            for (const std::size_t length : {1, 2}) {  // a word with its contraction
-                const std::size_t apostrophe = end - length - 1;
-                if (end < second + length + 1 || text[apostrophe] != '\'') continue;
-                const Contraction found = contraction_in(text.subspan(apostrophe + 1, length), true);
-                if (found.complete && found.length == length) return true;
-            }
-        }
-        if (first.classes & kNumber) {
-            if (end < size) return true;
-            if (pattern == Pattern::kGpt2) return false;
-            std::size_t count = 0;
-            for (std::size_t at = start; at < end; at += character_at(text, at).length) ++count;
-            return count == (pattern == Pattern::kQwen2 || pattern == Pattern::kSmolLm ? 1 : 3);
-        }
-        if (text[start] == '\'' && !o200k) {
-            const Contraction found = contraction_in(text.subspan(second), !is_like_gpt2(pattern));
-            if (found.complete) return true;
-            if (second + found.length == size) return false;
-        }
-        if (end == size || start >= white) return false;
-        if (!o200k) return true;
-        if (text[end] == '\'' && (character_at(text, character_start(text, end - 1)).classes & kWord)) {
-            const Contraction found = contraction_in(text.subspan(end + 1), true);
-            if (!found.complete && end + 1 + found.length == size) return false;
-        }
-        if (capitals == size || second < capitals) return true;
-        return start < capitals && (first.classes & (kLetter | kNewline));
-    };
-
+    const TextSoFar so_far(pattern, text.first(edges.back()), edges.front());
     std::size_t count = 0;
-    while (count + 1 < edges.size() && stays(edges[count], edges[count + 1])) ++count;
+    while (count + 1 < edges.size() && so_far.is_certain(edges[count], edges[count + 1])) ++count;
     return count;
 }
 

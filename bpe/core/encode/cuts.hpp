@@ -1,35 +1,35 @@
-// Where a text may be cut, so that its parts can be encoded apart or before the rest of it is known.
+// Where a text may be cut, so that its parts can be encoded separately or before the rest of the text is known.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <span>
 
-#include "kernels/scan.hpp"
+#include "base/types.hpp"
+#include "kernels/pattern.hpp"
 
 namespace bpe {
 
-// The first place at or after `position`, and after the text's first byte, where a pretoken ends for certain, seen from
-// the two characters around it alone: the pretokens of the text are those of the two sides, each scanned as if it were
-// the whole. text.size() where there is no such place. It always lies between two characters.
-std::size_t next_cut(Pattern pattern, std::span<const std::uint8_t> text, std::size_t position);
+// Returns the first place at or after `position`, and after the text's first byte, where the two characters around it
+// alone show that a pretoken ends. The pretokens of the text are those of the two sides, each scanned as a whole text.
+// Returns text.size() if there is no such place. The place is always between two characters.
+std::size_t next_cut(Pattern pattern, Bytes text, std::size_t position);
 
-// How many of the first pretokens of a text stay what they are whatever is appended to it, nothing as well. The edges
-// are those that `scan` finds in text[edges.front(), edges.back()), the first of them a pretoken's start, the last the
-// text's end. What may be appended is whole characters; see `unfinished_character`.
-std::size_t certain_pretokens(Pattern pattern, std::span<const std::uint8_t> text,
-                              std::span<const std::uint64_t> edges);
+// Returns how many of the first pretokens of a text stay the same whatever is appended to the text, including nothing.
+// `edges` are those that `scan` finds in text[edges.front(), edges.back()): the first is the start of a pretoken, the
+// last is the end of the text. Only whole characters may be appended; see `unfinished_character`.
+std::size_t certain_pretokens(Pattern pattern, Bytes text, std::span<const std::uint64_t> edges);
 
-// How many bytes at the end of a text begin a character that more bytes may finish: 0 to 3.
-std::size_t unfinished_character(std::span<const std::uint8_t> text);
+// Returns how many bytes at the end of a text, 0 to 3, begin a character that more bytes may complete.
+std::size_t unfinished_character(Bytes text);
 
-// Where the character begins that holds the byte at `position`, or stands just there.
-std::size_t character_start(std::span<const std::uint8_t> text, std::size_t position);
+// Returns where the character begins that contains the byte at `position`.
+std::size_t character_start(Bytes text, std::size_t position);
 
-// The kinds of characters whose runs make pretokens.
+// The kinds of characters whose runs make pretokens. kAny stands for marks and slashes, which continue runs of several
+// kinds.
 enum class Kind : std::uint8_t { kWord, kNumber, kSpace, kOther, kAny };
 
-// kAny for those that go on with a run of several kinds: marks and slashes.
-Kind kind_of(std::span<const std::uint8_t> text, std::size_t position);
+Kind kind_of(Bytes text, std::size_t position);
 
 }  // namespace bpe

@@ -11,32 +11,32 @@
 
 namespace bpe {
 
-// What one call works with.
+// The cache and the buffers that one call works with.
 struct Encoder::Workspace {
     Workspace(const Vocabulary& vocabulary, const Kernel& kernel, std::size_t cache_bytes, std::size_t limit)
         : merger(vocabulary, kernel), cache(cache_bytes), cache_limit(limit) {}
 
     Merger merger;
     PretokenCache cache;
-    std::size_t cache_limit;  // of the encoder, when this was made
-    IdBuffer ids;             // for who wants them only for a moment
-    // One batch.
+    std::size_t cache_limit;  // the encoder's limit when this workspace was made
+    IdBuffer ids;             // for callers that need ids only for a moment
+    // For one batch.
     std::uint64_t ends[kBatch];
     std::uint32_t edges[kBatch + 1 + 8];
-    std::uint64_t values[kBatch + 8];  // see Encoding; 0 for what is not known
+    std::uint64_t values[kBatch + 8];  // see Encoding; 0 if unknown
     Missing missing;
-    // The pretokens that no table knows, and the jobs of merging them, to be found again by their hashes.
+    // The pretokens that no table knows, and the jobs that merge them, which can be found by hash.
     std::uint32_t unseen[kBatch];
     std::size_t unseen_count;
     std::uint64_t hashes[kBatch];
     MergeJob jobs[kBatch];
     std::uint32_t number_of_job[kBatch];
-    std::uint16_t job_of_hash[2 * kBatch] = {};  // 1 + the job; or what a batch before left there
+    std::uint16_t job_of_hash[2 * kBatch] = {};  // 1 + job, or left over from an earlier batch
     struct {
         std::uint32_t number;
         std::uint32_t job;
-    } repeats[kBatch];                                    // what is the same as another one
-    ZeroedArray<Id> fresh{kBatch * LongTable::kLongest};  // what merging makes of them
+    } repeats[kBatch];                                    // pretokens that equal that of an earlier job
+    ZeroedArray<Id> fresh{kBatch * LongTable::kLongest};  // the ids that merging gives
 };
 
 Encoder::Loan::Loan(const Encoder& encoder) : encoder_(encoder), workspace_(encoder.first_idle_.exchange(nullptr)) {
@@ -83,13 +83,13 @@ Encoder::~Encoder() { delete first_idle_.load(); }
 void Encoder::limit_cache(std::size_t bytes) {
     const std::lock_guard lock(mutex_);
     cache_limit_ = bytes;
-    workspaces_ = 0;  // those at work are thrown away when they are done
+    workspaces_ = 0;  // workspaces on loan are freed on return
     idle_.clear();
     delete first_idle_.exchange(nullptr);
 }
 
-// The first workspace takes half of the limit, since many programs need no other; those of as many further threads as
-// there are processors share the other half; and what is more than that gets the least there is.
+// Returns the cache size of a workspace. The first workspace gets half of the limit, since many programs need only one.
+// As many more as there are processors share the other half. Any further workspace gets the minimum.
 std::size_t Encoder::share_of(std::size_t number) const {
     const std::size_t others = std::max(2u, std::thread::hardware_concurrency()) - 1;
     if (number > others) return PretokenCache::kLeastBytes;
@@ -120,7 +120,7 @@ void Encoder::encode_part(Bytes text, Workspace& workspace, IdBuffer& ids) const
     }
 }
 
-// Pretokens that were cut elsewhere are laid side by side, and then are a text with known ends.
+// Lays the pretokens side by side, which makes them a text with known ends.
 void Encoder::encode_pretokens(std::span<const Bytes> pretokens, IdBuffer& ids) const {
     const Loan workspace(*this);
     std::vector<std::uint8_t> text;
@@ -133,7 +133,7 @@ void Encoder::encode_pretokens(std::span<const Bytes> pretokens, IdBuffer& ids) 
     encode_pieces(text, ends, *workspace, ids);
 }
 
-// Encodes text[0, ends.back()), of which each end is a pretoken's, in batches whose edges are below 2^31.
+// Encodes text[0, ends.back()) in batches whose edges are below 2^31. `ends` are the ends of its pretokens.
 void Encoder::encode_pieces(Bytes text, std::span<const std::uint64_t> ends, Workspace& workspace,
                             IdBuffer& ids) const {
     constexpr std::uint64_t kLongestBatch = std::uint64_t{1} << 31;
@@ -147,7 +147,7 @@ void Encoder::encode_pieces(Bytes text, std::span<const std::uint64_t> ends, Wor
                 workspace.edges[i + 1] = static_cast<std::uint32_t>(ends[first + i] - begin);
             }
             encode_batch({text.data() + begin, text.size() - begin, workspace.edges, count}, workspace, ids);
-        } else {  // a single one that is as long
+        } else {  // a single pretoken is as long as that
             const Bytes pretoken = text.subspan(begin, ends[first] - begin);
             ids.reserve(pretoken.size());
             ids.advance(encode_afresh(pretoken, workspace.merger, ids.end()));
@@ -171,8 +171,8 @@ void Encoder::encode_batch(const Batch& batch, Workspace& workspace, IdBuffer& i
     write(batch, workspace, ids);
 }
 
-// Finds the values of the pretokens with these numbers, which are of the table's class, and lists those that the table
-// does not know. Memory is asked for well before it is looked at, so that the waits for it overlap.
+// Sets the values of the pretokens with these numbers, which are of the table's class of lengths, and lists those that
+// the table does not know. Prefetches memory well before it is read, so that the waits overlap.
 template <class Table>
 void Encoder::look_up(Table& table, std::span<const std::uint32_t> numbers, const Batch& batch,
                       Workspace& workspace) const {
@@ -205,7 +205,7 @@ void Encoder::look_up(Table& table, std::span<const std::uint32_t> numbers, cons
     }
 }
 
-// Encodes the pretokens that no table knows, and puts them into the tables.
+// Encodes the pretokens that no table knows, and adds them to the tables.
 void Encoder::encode_unseen(const Batch& batch, Workspace& workspace) const {
     PretokenCache& cache = workspace.cache;
     const std::span unseen(workspace.unseen, workspace.unseen_count);
@@ -214,8 +214,8 @@ void Encoder::encode_unseen(const Batch& batch, Workspace& workspace) const {
         if (ids.size() <= Encoding::kMostIds) workspace.values[i] = cache.put(batch, i, ids).bits();
     };
 
-    // 1. The whole pretoken first, as the reference does, if that is the way. What is then still to be merged is merged
-    // once.
+    // 1. Look up each pretoken as a whole token, as the reference does (find_whole finds none in a merges-only
+    // vocabulary's unreachable tokens). Make one job for all equal pretokens among the others.
     for (std::size_t u = 0; u < unseen.size(); ++u) {
         const Bytes pretoken = batch[unseen[u]];
         hashes[u] = hash_bytes(pretoken.data(), pretoken.size());
@@ -244,7 +244,7 @@ void Encoder::encode_unseen(const Batch& batch, Workspace& workspace) const {
         room += pretoken.size();
     }
 
-    // 2. Merging.
+    // 2. Merge.
     workspace.merger.merge({workspace.jobs, jobs});
     for (std::size_t j = 0; j < jobs; ++j) {
         remember(workspace.number_of_job[j], {workspace.jobs[j].ids, workspace.jobs[j].count});
@@ -254,7 +254,7 @@ void Encoder::encode_unseen(const Batch& batch, Workspace& workspace) const {
     }
 }
 
-// Writes the ids of all, in order. There is room, as a byte makes one id at most, and 16 are written at once.
+// Writes the ids of all pretokens in order. A byte gives at most one id, and up to 16 ids are written at once.
 void Encoder::write(const Batch& batch, Workspace& workspace, IdBuffer& ids) const {
     ids.reserve(batch.edges[batch.size] + 16);
     Id* out = ids.end();
@@ -265,12 +265,12 @@ void Encoder::write(const Batch& batch, Workspace& workspace, IdBuffer& ids) con
             if (encoding.is_inline()) {
                 for (std::size_t k = 0; k < kInlineIds; ++k) out[k] = encoding.inline_id(k);
                 out += encoding.inline_count();
-            } else if (encoding.known()) {  // four by four, which needs no call for the few that there are
+            } else if (encoding.known()) {  // four by four: the ids are few, and this avoids a call
                 const std::size_t count = encoding.stored_count();
                 const Id* from = workspace.cache.store.at(encoding.place());
                 for (std::size_t k = 0; k < count; k += 4) std::memcpy(out + k, from + k, 4 * sizeof(Id));
                 out += count;
-            } else {  // too long to be remembered
+            } else {  // too long for the tables
                 out += encode_afresh(batch[i], workspace.merger, out);
             }
         }
@@ -279,7 +279,8 @@ void Encoder::write(const Batch& batch, Workspace& workspace, IdBuffer& ids) con
     ids.advance(static_cast<std::size_t>(out - ids.end()));
 }
 
-// The whole pretoken first, as the reference does, then merging. There must be room for pretoken.size() ids.
+// Encodes a pretoken without the tables: as a whole token if it is one, as the reference does, else by merging. `ids`
+// must have room for pretoken.size() ids. Returns the number of ids.
 std::size_t Encoder::encode_afresh(Bytes pretoken, Merger& merger, Id* ids) const {
     const std::uint64_t hash = hash_bytes(pretoken.data(), pretoken.size());
     const Id whole = vocabulary_->find_whole(pretoken.data(), pretoken.size(), hash);
@@ -288,7 +289,7 @@ std::size_t Encoder::encode_afresh(Bytes pretoken, Merger& merger, Id* ids) cons
     return 1;
 }
 
-// Which thread takes which block does not show in the ids: a piece has those that it has in its text, see cuts.hpp.
+// The ids do not depend on which thread takes which block: a piece has the same ids as within its text (see cuts.hpp).
 EncodedTexts Encoder::encode_all(std::span<const Bytes> texts, const SpecialTokens* special,
                                  std::size_t threads) const {
     if (special && special->empty()) special = nullptr;
@@ -300,13 +301,14 @@ EncodedTexts Encoder::encode_all(std::span<const Bytes> texts, const SpecialToke
     std::atomic<std::size_t> next = 0;
     on_threads(threads, [&](std::size_t thread) {
         const Loan workspace(*this);
-        IdBuffer ids;  // used again for each block, so that it stays near the processor
+        IdBuffer ids;  // reused for each block, so that it stays in the cache
         for (std::size_t i; (i = next++) < blocks.size();) {
             Block& block = blocks[i];
             ids.clear();
             for (const Piece& piece : block.pieces) {
                 encode_with(*workspace, piece.bytes, special, ids);
-                if (piece.last) offsets[piece.text + 1] = static_cast<std::int64_t>(ids.size());  // within the block
+                if (piece.last)
+                    offsets[piece.text + 1] = static_cast<std::int64_t>(ids.size());  // so far within the block
             }
             block.ids = stores[thread].keep(ids.data(), ids.size());
             block.count = ids.size();

@@ -1,36 +1,34 @@
-// Text -> ids: scan, look up or merge each pretoken, write its ids.
+// Encoding text: scan it into pretokens, look each one up or merge it, write its ids.
 #pragma once
 
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <memory>
 #include <mutex>
-#include <new>
 #include <span>
 #include <vector>
 
+#include "base/memory.hpp"
+#include "base/types.hpp"
 #include "encode/cache.hpp"
 #include "encode/merge.hpp"
 #include "encode/parallel.hpp"
-#include "kernels/scan.hpp"
 #include "encode/special.hpp"
 #include "encode/vocab.hpp"
+#include "kernels/kernels.hpp"
 
 namespace bpe {
 
-using Bytes = std::span<const std::uint8_t>;
-
 using IdBuffer = Buffer<Id>;
 
-// Any number of threads may call it at once: each call borrows a workspace (cache and buffers) for as long as it runs.
+// Any number of threads may use an encoder at once. Each call borrows a workspace (a cache and buffers) while it runs.
 class Encoder {
  public:
     static constexpr std::size_t kCacheLimit = std::size_t{64} << 20;
 
-    // A pattern without a scanner of its own has none here; then only `encode_pretokens` may be called. What is
-    // remembered of the pretokens seen takes at most `cache_limit` bytes in all, and 2 MiB for each thread at least.
+    // For a split pattern without a scanner, `pattern` is arbitrary and only `encode_pretokens` may be called. All
+    // caches together take at most `cache_limit` bytes, but at least 2 MiB for each thread.
     Encoder(std::shared_ptr<const Vocabulary> vocabulary, Pattern pattern, const Kernel& kernel = kernels().front(),
             std::size_t cache_limit = kCacheLimit);
     ~Encoder();
@@ -38,11 +36,11 @@ class Encoder {
     const Vocabulary& vocabulary() const { return *vocabulary_; }
     const Kernel& kernel() const { return kernel_; }
 
-    // From now on; what is remembered is forgotten.
+    // Sets the limit of all caches together, and empties them.
     void limit_cache(std::size_t bytes);
 
-    // A workspace that no other call uses, for as long as this lives.
     struct Workspace;
+    // Holds a workspace that no other call uses at the same time.
     class Loan {
      public:
         explicit Loan(const Encoder& encoder);
@@ -51,7 +49,7 @@ class Encoder {
         ~Loan();
         Workspace& operator*() const { return *workspace_; }
 
-        // The ids of `text`, which stay until the next call.
+        // Returns the ids of `text`, which are valid until the next call.
         std::span<const Id> encode(Bytes text, const SpecialTokens* special) const;
 
      private:
@@ -60,14 +58,14 @@ class Encoder {
     };
     Pattern pattern() const { return pattern_; }
 
-    // Appends the ids of `text` to `ids`. Where `special` (may be null) finds its tokens, the text is cut, and their
-    // ids stand between those of the parts; each part is encoded as if it were alone.
+    // Appends the ids of `text` to `ids`. `special`, which may be null, cuts the text at its tokens. Each part between
+    // two special tokens is encoded as if it were the whole text.
     void encode(Bytes text, const SpecialTokens* special, IdBuffer& ids) const;
 
-    // The same for several texts, on `threads` threads, over which long texts are spread as well.
+    // Encodes several texts on `threads` threads. Long texts are cut and spread over the threads as well.
     EncodedTexts encode_all(std::span<const Bytes> texts, const SpecialTokens* special, std::size_t threads) const;
 
-    // Appends the ids of each of `pretokens`, whatever pattern cut them.
+    // Appends the ids of each of `pretokens`, which the caller has cut.
     void encode_pretokens(std::span<const Bytes> pretokens, IdBuffer& ids) const;
 
  private:
@@ -86,8 +84,8 @@ class Encoder {
     Pattern pattern_;
     Kernel kernel_;
     std::atomic<std::size_t> cache_limit_;
-    mutable std::size_t workspaces_ = 0;  // how many there are, under the mutex
-    // Workspaces that nobody uses. The first can be had without the lock.
+    mutable std::size_t workspaces_ = 0;  // number of workspaces, under the mutex
+    // Workspaces that are not on loan. The first can be taken without the lock.
     mutable std::atomic<Workspace*> first_idle_ = nullptr;
     mutable std::mutex mutex_;
     mutable std::vector<std::unique_ptr<Workspace>> idle_;

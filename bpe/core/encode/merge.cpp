@@ -9,26 +9,6 @@
 
 namespace bpe {
 
-namespace {
-
-std::uint64_t before(std::uint64_t live, std::uint32_t place) { return live & ((std::uint64_t{1} << place) - 1); }
-std::uint64_t after(std::uint64_t live, std::uint32_t place) { return live & (~std::uint64_t{1} << place); }
-std::uint32_t highest(std::uint64_t bits) { return static_cast<std::uint32_t>(63 - std::countl_zero(bits)); }
-std::uint32_t lowest(std::uint64_t bits) { return static_cast<std::uint32_t>(std::countr_zero(bits)); }
-
-std::int32_t candidate_of(Id id, std::uint32_t place) {
-    return static_cast<std::int32_t>((id & kIdMask) << 6 | place);  // kNoId gives one that is none
-}
-
-void ask_for(Lane& lane, int which, std::uint32_t place, std::uint64_t pair, const PairTable& pairs) {
-    lane.places[which] = place;
-    lane.pairs[which] = pair;
-    lane.lines[which] = line_of(pair, pairs);
-    __builtin_prefetch(pairs.entries + lane.lines[which] * PairTable::kLine);
-}
-
-}  // namespace
-
 std::size_t merge_plain(const Vocabulary& vocabulary, const std::uint8_t* bytes, std::size_t size, Id* ids) {
     std::transform(bytes, bytes + size, ids, [&](std::uint8_t byte) { return vocabulary.id_of_byte(byte); });
     size = static_cast<std::size_t>(std::remove(ids, ids + size, kNoId) - ids);
@@ -60,7 +40,7 @@ void Merger::merge(std::span<MergeJob> jobs) {
     }
 }
 
-// What stands around such a byte is then merged as if it had always stood together, as `tokenizers` does it.
+// Removes the bytes that have no token. The bytes around them are then merged as neighbours, as in `tokenizers`.
 void Merger::leave_unknown_bytes_out(std::span<MergeJob> jobs) {
     const auto is_unknown = [this](std::uint8_t byte) { return vocabulary_.id_of_byte(byte) == kNoId; };
     const auto is_rare = [&](const MergeJob& job) { return std::any_of(job.bytes, job.bytes + job.size, is_unknown); };
@@ -77,7 +57,7 @@ void Merger::leave_unknown_bytes_out(std::span<MergeJob> jobs) {
     }
 }
 
-// Those that have too many symbols for a lane get a count of 0, and so do those without a byte.
+// Merges the jobs that fit into a lane. Sets the count of the others, and of jobs without bytes, to 0.
 void Merger::merge_short(std::span<MergeJob> jobs) {
     constexpr std::size_t kAhead = 4;
     std::size_t next = 0;
@@ -101,7 +81,7 @@ void Merger::merge_short(std::span<MergeJob> jobs) {
             const auto lane = static_cast<std::size_t>(std::countr_zero(done));
             finish(lanes_[lane], *job_of_lane_[lane]);
             if (fill(lane)) continue;
-            // Nothing more to begin: the last lane that is still at work takes this one's place.
+            // No job is left to begin: move the last busy lane to this place.
             while (--busy > lane && (done >> busy & 1)) {
                 finish(lanes_[busy], *job_of_lane_[busy]);
                 done &= ~(1u << busy);
@@ -114,22 +94,20 @@ void Merger::merge_short(std::span<MergeJob> jobs) {
     }
 }
 
-// The token of the whole character at bytes[i], if merging may begin with it; `length` gets that of the character.
+// Returns the token of the whole character at bytes[i] if merging may begin with it, else kNoId. Sets `length` to the
+// length of the character.
 Id Merger::whole_character(const MergeJob& job, std::size_t i, std::size_t& length) const {
     const std::uint8_t* bytes = job.bytes;
     length = read_character(bytes, i, job.size).length;
     if (length != 2 && length != 3) return kNoId;
-    const std::uint32_t code_point = length == 2
-                                         ? (bytes[i] & 0x1F) << 6 | (bytes[i + 1] & 0x3F)
-                                         : (bytes[i] & 0x0F) << 12 | (bytes[i + 1] & 0x3F) << 6 | (bytes[i + 2] & 0x3F);
     const std::size_t end = i + length;
     if (i > 0 && vocabulary_.may_be_crossed(bytes[i - 1], bytes[i])) return kNoId;
     if (end < job.size && vocabulary_.may_be_crossed(bytes[end - 1], bytes[end])) return kNoId;
-    return vocabulary_.whole_character(code_point);
+    return vocabulary_.whole_character(code_point_of(bytes + i, length));
 }
 
-// Writes the symbols that merging begins with where the ids will stand, and their number; 0 where they are too many for
-// a lane. What `begin` will look up is asked for.
+// Writes the symbols that merging begins with to the place of the ids, and sets the count to their number, or to 0 if
+// they are too many for a lane. Prefetches what `begin` will look up.
 void Merger::prepare(MergeJob& job) const {
     const PairTable pairs = vocabulary_.pair_table();
     std::size_t count = 0;
@@ -147,13 +125,13 @@ void Merger::prepare(MergeJob& job) const {
         i += length;
     }
     job.count = count;
-    if (count == job.size) return;  // single bytes only, whose pairs have a table of their own
+    if (count == job.size) return;  // only single bytes, whose pairs have their own table
     for (std::size_t i = 0; i + 1 < count; ++i) {
         __builtin_prefetch(pairs.entries + line_of(pair_key(job.ids[i], job.ids[i + 1]), pairs) * PairTable::kLine);
     }
 }
 
-// Lays out the symbols of a job that is prepared, and the ranks of all their pairs.
+// Sets up a lane with the symbols of a prepared job and the ranks of all their pairs.
 void Merger::begin(Lane& lane, const MergeJob& job) const {
     const std::size_t count = job.count;
     std::copy_n(job.ids, count, lane.symbols);
@@ -172,70 +150,32 @@ void Merger::begin(Lane& lane, const MergeJob& job) const {
     for (std::size_t i = count - 1; i < lane.padded; ++i) lane.candidates[i] = kNoCandidate;
 }
 
-// In the first half all look up the pairs that their last merges made, in the second all make a merge: what is written
-// in one half is read in the other, when it has long arrived.
-std::uint32_t merge_round_plain(Lane* lanes, std::size_t count, const PairTable& pairs) {
-    for (Lane* lane = lanes; lane < lanes + count; ++lane) {
-        for (int which = 0; which < 2; ++which) {
-            const std::uint32_t place = lane->places[which];
-            lane->candidates[place] = candidate_of(find_pair(pairs, lane->pairs[which], lane->lines[which]), place);
-        }
-    }
-    std::uint32_t done = 0;
-    for (std::size_t i = 0; i < count; ++i) {
-        Lane& lane = lanes[i];
-        // The lowest rank, the leftmost among equals: the place is in the low bits.
-        const std::int32_t best = *std::min_element(lane.candidates, lane.candidates + lane.padded);
-        if (best >= kNoCandidate) {
-            done |= 1u << i;
-            continue;
-        }
-        const std::uint32_t place = static_cast<std::uint32_t>(best) & (kLaneSymbols - 1);
-        const std::uint32_t absorbed = lowest(after(lane.live, place));
-        const Id id = static_cast<Id>(best) >> 6;
-        lane.symbols[place] = id;
-        lane.live &= ~(std::uint64_t{1} << absorbed);
-        lane.candidates[absorbed] = kNoCandidate;
-        lane.candidates[place] = kNoCandidate;
-        const std::uint64_t preceding = before(lane.live, place);
-        const std::uint64_t following = after(lane.live, place);
-        const std::uint32_t previous = preceding ? highest(preceding) : place;
-        ask_for(lane, 0, previous, preceding ? pair_key(lane.symbols[previous], id) : kNoPair, pairs);
-        ask_for(lane, 1, place, following ? pair_key(id, lane.symbols[lowest(following)]) : kNoPair, pairs);
-    }
-    return done;
-}
-
-void look_up_all_plain(Lane& lane, std::size_t count, const PairTable& pairs) {
-    for (std::uint32_t i = 0; i + 1 < count; ++i) {
-        const std::uint64_t pair = pair_key(lane.symbols[i], lane.symbols[i + 1]);
-        lane.candidates[i] = candidate_of(find_pair(pairs, pair, line_of(pair, pairs)), i);
-    }
-}
-
+// Writes the ids of a lane in which no merge is left.
 void Merger::finish(const Lane& lane, MergeJob& job) {
     std::size_t count = 0;
-    for (std::uint64_t left = lane.live; left; left &= left - 1) job.ids[count++] = lane.symbols[lowest(left)];
+    for (std::uint64_t left = lane.live; left; left &= left - 1)
+        job.ids[count++] = lane.symbols[std::countr_zero(left)];
     job.count = count;
 }
 
-// A long pretoken is encoded in windows that overlap, each by itself, and they are joined where two of them have the
-// same token at the same place.
+// A long pretoken is encoded in overlapping windows, each by itself. Two windows are joined at a token that both have
+// at the same place.
 //
-// The result is exact. For let t and u be neighbours in the encoding of some text. No merge crossed the outer edges of
-// the span of the two, so that within it the same merges were made as if it stood alone: t, u is its encoding.
-// Conversely, let all neighbours in a sequence of tokens be such. Then it is the encoding of the whole: suppose that a
-// merge crosses an edge between two of the tokens, t and u, and take the first one that crosses any. Until then all
-// merges within the span of t and u were those that are made when it stands alone, so this one would be made there as
-// well, and t, u would not be its encoding. Where two windows share a token, all neighbours are neighbours in one of
-// them.
-class Merger::Joined {
+// The result is exact. Proof: let t and u be neighbours in the encoding of some text. No merge crossed the outer edges
+// of their span, so the merges within it were those of the span encoded alone, and that encoding is t, u. Conversely,
+// let every two neighbours t, u in a sequence of tokens be the encoding of their span. Then the sequence is the
+// encoding of the whole text: suppose that some merge crosses an edge between two of the tokens, t and u, and take the
+// first merge that crosses any edge. Up to then, all merges within the span of t and u were those of the span encoded
+// alone. So this merge would happen there as well, and t, u would not be the encoding of the span. If two windows share
+// a token, every two neighbours in the joined sequence are neighbours in one of the windows.
+class Merger::JoinedWindows {
  public:
-    Joined(const Vocabulary& vocabulary, Id* ids) : vocabulary_(vocabulary), ids_(ids) {}
+    JoinedWindows(const Vocabulary& vocabulary, Id* ids) : vocabulary_(vocabulary), ids_(ids) {}
 
     std::size_t size() const { return size_; }
 
-    // Appends the ids of the window that begins at byte `begin`; false where it shares no token with the one before.
+    // Appends the ids of the window that begins at byte `begin`. Returns false if it shares no token with the window
+    // before.
     bool append(std::size_t begin, std::span<const Id> window) {
         std::size_t ours = shared_, ours_begin = shared_begin_;
         std::size_t theirs = 0, theirs_begin = begin;
@@ -253,7 +193,7 @@ class Merger::Joined {
         return true;
     }
 
-    // Where the first token at or after this byte begins, which lies within the last window.
+    // Returns where the first token at or after `byte` begins. `byte` lies within the last window.
     std::size_t token_from(std::size_t byte) const {
         std::size_t begin = shared_begin_;
         for (std::size_t i = shared_; i < size_ && begin < byte; ++i) begin += length(ids_[i]);
@@ -266,18 +206,19 @@ class Merger::Joined {
     const Vocabulary& vocabulary_;
     Id* ids_;
     std::size_t size_ = 0;
-    std::size_t shared_ = 0;        // number of the token that the last two windows share,
-    std::size_t shared_begin_ = 0;  // and where it begins
+    std::size_t shared_ = 0;        // the number of the token that the last two windows share
+    std::size_t shared_begin_ = 0;  // where that token begins
 };
 
-// With windows that are merged in lanes. Returns 0 where two share no token, as may be in a run of one character.
+// Encodes a pretoken in windows that fit into lanes. Returns the number of ids, or 0 if two windows share no token,
+// which may happen in a run of one character.
 std::size_t Merger::merge_windows(const std::uint8_t* bytes, std::size_t size, Id* ids) {
     constexpr std::size_t kWindow = kLaneSymbols;
     constexpr std::size_t kStride = 40;
     constexpr std::size_t kTogether = 64;
     window_ids_.resize(std::max(window_ids_.size(), kTogether * kWindow));
     MergeJob windows[kTogether];
-    Joined joined(vocabulary_, ids);
+    JoinedWindows joined(vocabulary_, ids);
     for (std::size_t begin = 0; begin == 0 || begin + kWindow - kStride < size;) {
         std::size_t count = 0;
         for (; count < kTogether && (begin == 0 || begin + kWindow - kStride < size); begin += kStride) {
@@ -292,27 +233,27 @@ std::size_t Merger::merge_windows(const std::uint8_t* bytes, std::size_t size, I
     return joined.size();
 }
 
-// With large windows, each of which begins where a token of the one before does: so runs of one character join as well.
-// Returns 0 where two share no token all the same.
+// Encodes a pretoken in large windows. Each begins where a token of the window before begins, so that runs of one
+// character join as well. Returns the number of ids, or 0 if two windows still share no token.
 std::size_t Merger::merge_large_windows(const std::uint8_t* bytes, std::size_t size, Id* ids) {
     constexpr std::size_t kWindow = std::size_t{1} << 14;
     window_ids_.resize(std::max(window_ids_.size(), kWindow));
-    Joined joined(vocabulary_, ids);
+    JoinedWindows joined(vocabulary_, ids);
     for (std::size_t begin = 0;;) {
         const std::size_t length = std::min(kWindow, size - begin);
         const std::size_t count = merge_by_heap(bytes + begin, length, window_ids_.data());
         if (!joined.append(begin, {window_ids_.data(), count})) return 0;
         if (begin + length == size) return joined.size();
         const std::size_t next = joined.token_from(begin + length / 4 * 3);
-        if (next == begin + length) return 0;  // tokens as long as that: there is nothing to share
+        if (next == begin + length) return 0;  // tokens so long that none can be shared
         begin = next;
     }
 }
 
-// A heap of candidate merges, lowest rank first, leftmost among equals. A candidate whose neighbours have changed since
-// is recognised by what stands there now, and dropped.
+// Encodes a pretoken with a heap of candidate merges, lowest rank first, leftmost among equals. Drops a candidate if
+// the tokens at its place have changed since it was pushed.
 std::size_t Merger::merge_by_heap(const std::uint8_t* bytes, std::size_t size, Id* ids) {
-    if (size >= 0xFFFFFFFF) throw std::length_error("a single pretoken of 4 GiB or more cannot be encoded");
+    if (size >= 0xFFFFFFFF) throw std::length_error("cannot encode a single pretoken of 4 GiB or more; split the text");
     const auto count = static_cast<std::uint32_t>(size);
     symbols_.resize(count);
     next_.resize(count);
@@ -355,7 +296,7 @@ std::size_t Merger::merge_by_heap(const std::uint8_t* bytes, std::size_t size, I
     }
     std::size_t written = 0;
     for (std::uint32_t place = 0; place != count; place = next_[place]) ids[written++] = symbols_[place];
-    if (count > (1u << 18)) {  // gives memory back, some 20 times as much, that only a very long pretoken needs
+    if (count > (1u << 18)) {  // frees the buffers, about 20 bytes per byte, that only a very long pretoken needs
         symbols_ = std::vector<Id>();
         next_ = std::vector<std::uint32_t>();
         previous_ = std::vector<std::uint32_t>();

@@ -7,40 +7,42 @@
 #include <span>
 #include <vector>
 
+#include "base/types.hpp"
+#include "encode/vocab.hpp"
 #include "kernels/kernels.hpp"
 #include "kernels/lanes.hpp"
-#include "encode/vocab.hpp"
 
 namespace bpe {
 
-// The definition: start from the tokens of single bytes, without the bytes that have none; while some two neighbours
-// merge into a token, merge those whose token has the lowest rank, the leftmost among equals. Quadratic; the tests hold
-// `Merger` against it.
+// Encodes a pretoken by the definition of byte-pair encoding: start from the tokens of the single bytes and leave out
+// the bytes that have none; while two neighbours merge into a token, merge the two whose token has the lowest rank, the
+// leftmost among equals. Writes the ids to `ids` and returns how many there are. Takes quadratic time and is the tests'
+// reference for `Merger`.
 std::size_t merge_plain(const Vocabulary& vocabulary, const std::uint8_t* bytes, std::size_t size, Id* ids);
 
-// One pretoken among several that are merged together.
+// One of several pretokens that are merged together.
 struct MergeJob {
     const std::uint8_t* bytes;
     std::size_t size;
-    Id* ids;            // room for `size` ids
-    std::size_t count;  // how many there are in the end
+    Id* ids;            // the result, with room for `size` ids
+    std::size_t count;  // ids in the result
 };
 
-// The same result, quickly, with buffers that are kept from call to call. Not for two threads at once.
+// Gives the same result as merge_plain, fast. It reuses its buffers, so only one thread may use it at a time.
 class Merger {
  public:
     explicit Merger(const Vocabulary& vocabulary, const Kernel& kernel = kernels().front())
         : vocabulary_(vocabulary), merge_round_(kernel.merge_round), look_up_all_(kernel.look_up_all) {}
 
-    // Writes the ids of bytes[0, size) to `ids`, which has room for `size`; returns how many there are.
+    // Writes the ids of bytes[0, size) to `ids`, which has room for `size`, and returns how many there are.
     std::size_t merge(const std::uint8_t* bytes, std::size_t size, Id* ids) {
         MergeJob job{bytes, size, ids, 0};
         merge(std::span(&job, 1));
         return job.count;
     }
 
-    // The same for several. They take turns: while the memory that one pretoken's next pairs are looked up in is on its
-    // way, the others are worked on.
+    // Merges several pretokens, which take turns: while the memory for the next lookup of one pretoken is on its way,
+    // the others are worked on.
     void merge(std::span<MergeJob> jobs);
 
  private:
@@ -50,7 +52,7 @@ class Merger {
     void begin(Lane& lane, const MergeJob& job) const;
     static void finish(const Lane& lane, MergeJob& job);
     void merge_short(std::span<MergeJob> jobs);
-    class Joined;
+    class JoinedWindows;
     std::size_t merge_windows(const std::uint8_t* bytes, std::size_t size, Id* ids);
     std::size_t merge_large_windows(const std::uint8_t* bytes, std::size_t size, Id* ids);
     std::size_t merge_by_heap(const std::uint8_t* bytes, std::size_t size, Id* ids);
@@ -60,11 +62,11 @@ class Merger {
     LookUpAll look_up_all_;
     std::array<Lane, kLanes> lanes_{};
     std::array<MergeJob*, kLanes> job_of_lane_{};
-    std::vector<std::uint8_t> known_bytes_;  // of the jobs in which others stand
-    std::vector<Id> window_ids_;             // of windows
-    std::vector<Id> symbols_;                // merge_by_heap: the id that begins at a byte
-    std::vector<std::uint32_t> next_;        // where the next one begins
-    std::vector<std::uint32_t> previous_;    // where the one before begins
+    std::vector<std::uint8_t> known_bytes_;  // of the jobs that contain bytes without a token
+    std::vector<Id> window_ids_;             // merge_windows and merge_large_windows: the ids of windows
+    std::vector<Id> symbols_;                // merge_by_heap: the id of the token that begins at a byte
+    std::vector<std::uint32_t> next_;        // where the next token begins
+    std::vector<std::uint32_t> previous_;    // where the token before begins
     std::vector<std::uint64_t> candidates_;  // a heap of rank << 32 | place
 };
 

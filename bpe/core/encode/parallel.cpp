@@ -8,11 +8,10 @@ namespace bpe {
 
 namespace {
 
-// A place where the text may be cut, and none of the special tokens that are looked for is: these are found, from left
-// to right, on both sides just as in the whole, for none of them begins on one side and ends on the other. Where such a
-// token ends or begins at the cut, its ids are bounded there anyhow.
-std::size_t next_cut_outside(const SpecialTokens* special, Pattern pattern, std::span<const std::uint8_t> text,
-                             std::size_t position) {
+// Returns the first place at or after `position` where the text may be cut without cutting a special token. The search
+// for special tokens, from left to right, then finds the same ones on the two sides as in the whole, since none begins
+// on one side and ends on the other. A special token that ends or begins at the cut separates the ids there anyway.
+std::size_t next_cut_outside(const SpecialTokens* special, Pattern pattern, Bytes text, std::size_t position) {
     for (;; ++position) {
         position = next_cut(pattern, text, position);
         if (position == text.size() || !special || !special->cross(text, position)) return position;
@@ -21,10 +20,9 @@ std::size_t next_cut_outside(const SpecialTokens* special, Pattern pattern, std:
 
 }  // namespace
 
-Plan::Plan(Pattern pattern, std::span<const std::span<const std::uint8_t>> texts, const SpecialTokens* special,
-           std::size_t threads) {
-    // Blocks are large enough that taking the next one costs nothing beside its work, and there are several for each
-    // thread, as not all take the same time.
+Plan::Plan(Pattern pattern, std::span<const Bytes> texts, const SpecialTokens* special, std::size_t threads) {
+    // Blocks are so large that taking the next one costs nothing compared with encoding it. Each thread gets several,
+    // since not all blocks take the same time.
     constexpr std::size_t kLargest = std::size_t{1} << 18;
     constexpr std::size_t kSmallest = std::size_t{1} << 14;
     std::size_t total = 0;
@@ -33,7 +31,7 @@ Plan::Plan(Pattern pattern, std::span<const std::span<const std::uint8_t>> texts
 
     pieces_.reserve(texts.size() + total / wanted);
     for (std::size_t number = 0; number < texts.size(); ++number) {
-        std::span<const std::uint8_t> rest = texts[number];
+        Bytes rest = texts[number];
         while (threads > 1 && rest.size() >= 2 * wanted) {
             const std::size_t cut = next_cut_outside(special, pattern, rest, wanted);
             if (cut == rest.size()) break;

@@ -1,4 +1,4 @@
-// Texts in pieces for several threads, and the ids of the pieces side by side again.
+// Cutting texts into pieces for several threads, and joining the ids of the pieces.
 #pragma once
 
 #include <algorithm>
@@ -11,21 +11,21 @@
 #include <vector>
 
 #include "base/memory.hpp"
-#include "kernels/scan.hpp"
-#include "encode/special.hpp"
 #include "base/threads.hpp"
-#include "encode/vocab.hpp"
+#include "base/types.hpp"
+#include "encode/special.hpp"
+#include "kernels/pattern.hpp"
 
 namespace bpe {
 
-// A text, or a part of one that can be encoded apart.
+// A text, or a part of one that can be encoded by itself.
 struct Piece {
-    std::span<const std::uint8_t> bytes;
-    std::size_t text;  // its number
-    bool last;         // of its text
+    Bytes bytes;
+    std::size_t text;  // the number of the text
+    bool last;         // whether it is the last piece of the text
 };
 
-// Neighbouring pieces, which one thread encodes.
+// Consecutive pieces that one thread encodes.
 struct Block {
     std::span<const Piece> pieces;
     const Id* ids = nullptr;
@@ -33,11 +33,10 @@ struct Block {
     std::size_t before = 0;  // ids of all earlier blocks
 };
 
-// How texts are shared out.
+// How texts are distributed over threads.
 class Plan {
  public:
-    Plan(Pattern pattern, std::span<const std::span<const std::uint8_t>> texts, const SpecialTokens* special,
-         std::size_t threads);
+    Plan(Pattern pattern, std::span<const Bytes> texts, const SpecialTokens* special, std::size_t threads);
 
     std::span<Block> blocks() { return blocks_; }
 
@@ -46,9 +45,10 @@ class Plan {
     std::vector<Block> blocks_;
 };
 
-// Ids of one thread, in large pages, where they stay until all are put together.
+// The ids that one thread has made, in large pages, until the ids of all threads are joined.
 class IdStore {
  public:
+    // Copies ids and returns the copy, which lives as long as the store.
     const Id* keep(const Id* ids, std::size_t count);
 
  private:
@@ -58,17 +58,17 @@ class IdStore {
     Id* next_ = nullptr;
 };
 
-// The ids of several texts, which still lie apart.
+// The ids of several texts, still in blocks.
 class EncodedTexts {
  public:
     EncodedTexts(Plan plan, std::vector<IdStore> stores, std::vector<std::int64_t> offsets, std::size_t threads);
 
     std::size_t size() const { return static_cast<std::size_t>(offsets_.back()); }
 
-    // Where the ids of each text begin, and the end of the last: one more than there are texts.
+    // Returns where the ids of each text begin, and then where those of the last text end.
     std::span<const std::int64_t> offsets() const { return offsets_; }
 
-    // Writes all ids to `out`, which has room for size(). An id that is too large for the type is cut short.
+    // Writes all ids to `out`, which has room for size() ids. Truncates ids that are too large for T.
     template <class T>
     void copy_to(T* out) {
         std::atomic<std::size_t> next = 0;

@@ -25,8 +25,8 @@ constexpr std::array<std::uint8_t, 256> base64_values() {
 
 constexpr std::array<std::uint8_t, 256> kBase64 = base64_values();
 
-// Appends what `text` stands for; false where it is not base64 with its padding.
-bool decode_base64(std::span<const std::uint8_t> text, std::vector<std::uint8_t>& bytes) {
+// Appends the bytes that base64 text encodes. Returns false if it is not base64 or lacks its padding.
+bool decode_base64(Bytes text, std::vector<std::uint8_t>& bytes) {
     if (text.empty() || text.size() % 4) return false;
     const std::size_t padding = text.back() != '=' ? 0 : text[text.size() - 2] != '=' ? 1 : 2;
     std::uint32_t bits = 0;
@@ -43,7 +43,7 @@ bool decode_base64(std::span<const std::uint8_t> text, std::vector<std::uint8_t>
 
 }  // namespace
 
-Ranks parse_ranks(std::span<const std::uint8_t> text) {
+Ranks parse_ranks(Bytes text) {
     Ranks ranks;
     ranks.bytes.reserve(text.size() / 2);
     ranks.offsets.push_back(0);

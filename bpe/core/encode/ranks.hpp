@@ -1,21 +1,20 @@
-// The text of a tiktoken vocabulary (lines of base64, a space, a rank) -> tokens, offsets and ranks.
+// Parsing tiktoken's vocabulary format: lines of a token in base64, a space, and the token's rank.
 #pragma once
 
 #include <cstdint>
-#include <span>
 #include <vector>
 
-#include "encode/vocab.hpp"
+#include "base/types.hpp"
 
 namespace bpe {
 
 struct Ranks {
-    std::vector<std::uint8_t> bytes;
-    std::vector<std::uint64_t> offsets;  // one more than there are tokens
+    std::vector<std::uint8_t> bytes;     // of all tokens
+    std::vector<std::uint64_t> offsets;  // where each token begins, then where the last one ends
     std::vector<Id> ids;
 };
 
-// Throws std::invalid_argument that names the line where the text is not such a vocabulary.
-Ranks parse_ranks(std::span<const std::uint8_t> text);
+// Throws std::invalid_argument, with the line number, if a line is malformed.
+Ranks parse_ranks(Bytes text);
 
 }  // namespace bpe

@@ -1,4 +1,4 @@
-// Some documents of many, as ids.
+// Selecting documents from token ids.
 #pragma once
 
 #include <algorithm>
@@ -7,39 +7,41 @@
 #include <optional>
 #include <span>
 #include <stdexcept>
+#include <string>
 
-#include "encode/vocab.hpp"
+#include "base/types.hpp"
 
 namespace bpe {
 
-// Documents one after the other: document i is ids[offsets[i], offsets[i + 1]).
+// A selection of documents. Document i is ids[offsets[i], offsets[i + 1]).
 struct DocumentRows {
     std::span<const Id> ids;
     std::span<const std::int64_t> offsets;
-    std::span<const std::int64_t> rows;  // those that are wanted, in this order
-    std::optional<Id> begin, end;        // what each of them is put between
+    std::span<const std::int64_t> rows;  // the selected documents, in order
+    std::optional<Id> begin, end;        // ids to put before and after each of them
 
+    // The number of ids that `begin` and `end` add to each document.
     std::size_t frame() const { return std::size_t{begin.has_value()} + std::size_t{end.has_value()}; }
 
+    // Returns the ids of a document.
     std::span<const Id> row(std::int64_t number) const {
         if (number < 0 || static_cast<std::size_t>(number) + 1 >= offsets.size()) {
-            throw std::invalid_argument("there is no document of this number");
+            throw std::invalid_argument("no document has number " + std::to_string(number));
         }
         const auto first = static_cast<std::size_t>(offsets[number]),
                    last = static_cast<std::size_t>(offsets[number + 1]);
-        if (first > last || last > ids.size()) throw std::invalid_argument("the offsets do not fit the ids");
+        if (first > last || last > ids.size()) throw std::invalid_argument("the offsets do not match the ids");
         return ids.subspan(first, last - first);
     }
 
-    // How many ids `copy` writes. Throws std::invalid_argument where a row or an offset cannot be.
+    // Returns how many ids `copy` writes. Throws std::invalid_argument if a row or an offset is out of range.
     std::size_t size() const {
         std::size_t total = frame() * rows.size();
         for (const std::int64_t number : rows) total += row(number).size();
         return total;
     }
 
-    // Writes the ids, and rows.size() + 1 offsets, of which the first is 0. An id that is too large for the type is cut
-    // short.
+    // Writes the ids, and rows.size() + 1 offsets, the first of which is 0. Truncates ids that are too large for T.
     template <class T>
     void copy(T* out, std::int64_t* out_offsets) const {
         const T* const first = out;

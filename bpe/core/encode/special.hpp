@@ -1,4 +1,4 @@
-// Special tokens in a text: the strings that stand for one id and are never split or merged.
+// Finding special tokens in a text: strings that stand for a single id and are never split or merged.
 #pragma once
 
 #include <cstddef>
@@ -9,7 +9,7 @@
 #include <unordered_map>
 #include <vector>
 
-#include "encode/vocab.hpp"
+#include "base/types.hpp"
 
 namespace bpe {
 
@@ -21,38 +21,39 @@ class SpecialTokens {
         Id id;
     };
 
-    // Throws std::invalid_argument for an empty string.
+    // Token i has the id ids[i]. Throws std::invalid_argument if a token is empty.
     SpecialTokens(std::vector<std::string> tokens, std::span<const Id> ids);
 
     bool empty() const { return ids_.empty(); }
 
-    // The first place at or after `position` where one of the tokens stands; of several that begin there, the longest.
-    // `begin` is text.size() where there is none.
-    Match find(std::span<const std::uint8_t> text, std::size_t position) const;
+    // Returns the first token at or after `position`; of several that begin at the same place, the longest. Without a
+    // match, `begin` is text.size().
+    Match find(Bytes text, std::size_t position) const;
 
-    // Whether one of the tokens begins before `position` and ends after it, be it one that `find` would pass over.
-    bool cross(std::span<const std::uint8_t> text, std::size_t position) const;
+    // Whether a token begins before `position` and ends after it, including one that `find` would skip.
+    bool cross(Bytes text, std::size_t position) const;
 
-    // The first place at or after `position` from which the text goes on to its end as a token begins that is longer.
-    std::size_t unfinished(std::span<const std::uint8_t> text, std::size_t position) const;
+    // Returns the first place at or after `position` from which the rest of the text is a proper prefix of a token, or
+    // text.size().
+    std::size_t unfinished(Bytes text, std::size_t position) const;
 
-    // In bytes, 0 where there are no tokens.
+    // The length of the longest token in bytes, or 0 without tokens.
     std::size_t longest() const { return longest_; }
 
  private:
-    // The tokens that begin with one byte.
-    struct Group {
-        std::string prefix;                // that all of them begin with
-        std::vector<std::size_t> lengths;  // longest first, each once
+    // The tokens that begin with the same byte.
+    struct PrefixGroup {
+        std::string prefix;                // the longest common prefix
+        std::vector<std::size_t> lengths;  // of the tokens, without repeats, the longest first
     };
-    struct Hash {
+    struct StringHash {
         using is_transparent = void;
         std::size_t operator()(std::string_view text) const { return std::hash<std::string_view>{}(text); }
     };
 
-    std::unordered_map<std::string, Id, Hash, std::equal_to<>> ids_;
-    std::vector<Group> groups_;
-    std::uint8_t group_of_[256];  // 1 + index in groups_, 0 for none
+    std::unordered_map<std::string, Id, StringHash, std::equal_to<>> ids_;
+    std::vector<PrefixGroup> groups_;
+    std::uint8_t group_of_[256];  // by first byte: 1 + index in groups_, or 0 for none
     std::vector<std::string> sorted_;
     std::size_t longest_ = 0;
 };

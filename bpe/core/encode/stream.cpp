@@ -3,14 +3,16 @@
 #include <algorithm>
 
 #include "encode/cuts.hpp"
+#include "kernels/kernels.hpp"
+#include "text/unicode.hpp"
 
 namespace bpe {
 
 namespace {
 
-constexpr std::size_t kShort = 64;   // bytes that are scanned again whenever more comes
-constexpr std::size_t kLong = 4096;  // bytes of which most are encoded without a list of the pretokens
-constexpr std::size_t kScanned = 256;
+constexpr std::size_t kShort = 64;     // a text of up to this many bytes is scanned again with each piece
+constexpr std::size_t kLong = 4096;    // most of a longer text is encoded without a list of its pretokens
+constexpr std::size_t kScanned = 256;  // pretokens that are scanned at once
 
 }  // namespace
 
@@ -41,7 +43,8 @@ void Stream::flush(IdBuffer& ids) {
     begin_ = searched_ = scanned_ = seen_ = 0;
 }
 
-// When it is the larger part, so that each byte is moved once at most on average. A forbidden token may begin in it.
+// Drops the encoded part of the text once it is the larger part, so that each byte is moved at most once on average.
+// Keeps the end of it, where a forbidden token may begin.
 void Stream::drop_what_is_done() {
     const std::size_t kept = forbidden_ ? std::min(begin_, forbidden_->longest()) : 0;
     const std::size_t done = begin_ - kept;
@@ -51,9 +54,9 @@ void Stream::drop_what_is_done() {
     searched_ -= done;
 }
 
-// Encodes all up to the last special token that is complete. What stands before one is encoded as if it were alone.
-// Returns where the next may have begun, or the end of the text. A token that is complete waits as well while it may
-// become a longer one.
+// Encodes everything up to the last complete special token, each part before a special token as if it were the whole
+// text. A complete token waits if it may become a longer one. Returns where the next special token may have begun, or
+// the end of the text.
 std::size_t Stream::give_parts(IdBuffer& ids) {
     const Bytes text = text_;
     if (!special_ || special_->empty()) return searched_ = text.size();
@@ -68,15 +71,15 @@ std::size_t Stream::give_parts(IdBuffer& ids) {
     }
 }
 
-// Whether some pretoken may have become certain. A short text is always looked at. A long one is, for the most part,
-// one run of characters of one kind, and where this changes, a pretoken ends: then all that was kept back goes, so that
-// the work is in proportion to the text. Where it does not, as in o200k's words, whose letters are of two kinds, a look
-// each time that the text has doubled is in proportion too.
+// Whether a pretoken may have become certain. A short text is always scanned. A long one is mostly a run of characters
+// of one kind. A pretoken ends where the kind changes, and then everything kept back is encoded, so the total work is
+// linear in the text. In some runs a change of kind does not show, as in o200k's words, which have letters of two
+// kinds. There, scanning whenever the text has doubled is linear too.
 bool Stream::worth_scanning(Bytes part) {
     if (part.size() <= seen_) return false;
     if (part.size() <= kShort || part.size() >= 2 * scanned_) return true;
     for (; seen_ < part.size(); ++seen_) {
-        if ((part[seen_] & 0xC0) == 0x80) continue;
+        if (is_continuation(part[seen_])) continue;
         const Kind kind = kind_of(part, seen_);
         if (kind == Kind::kAny) continue;
         if (kind_ != Kind::kAny && kind != kind_) return true;
@@ -85,7 +88,7 @@ bool Stream::worth_scanning(Bytes part) {
     return false;
 }
 
-// Encodes those pretokens of `part`, which begins at begin_, that stay whatever follows it.
+// Encodes the certain pretokens of `part`, which begins at begin_.
 void Stream::give_certain(Bytes part, IdBuffer& ids) {
     const Pattern pattern = encoder_.pattern();
     if (part.size() >= kLong) {

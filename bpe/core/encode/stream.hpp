@@ -1,4 +1,4 @@
-// A text that comes in pieces -> ids, each as soon as no more text can change it.
+// Encoding a text that arrives in pieces. Each id is given as soon as no further text can change it.
 #pragma once
 
 #include <cstddef>
@@ -15,16 +15,17 @@ namespace bpe {
 
 class Stream {
  public:
-    // `special` are encoded as themselves, `forbidden` are refused; both may be null. All three are to outlive the
-    // stream.
+    // Encodes the tokens in `special` as themselves and refuses those in `forbidden`. Both may be null. All three
+    // arguments must outlive the stream.
     Stream(const Encoder& encoder, const SpecialTokens* special, const SpecialTokens* forbidden)
         : encoder_(encoder), special_(special), forbidden_(forbidden) {}
 
-    // Takes up more of the text and appends the ids that are certain now. A piece may end anywhere, even within a
-    // character or a special token. If a forbidden token is complete with it, returns that and takes nothing up.
+    // Adds a piece of the text and appends the ids that are certain now. A piece may end anywhere, even within a
+    // character or a special token. If the piece completes a forbidden token, returns that token and does not add the
+    // piece.
     std::optional<std::string> feed(Bytes piece, IdBuffer& ids);
 
-    // The text ends here: appends the ids that are left. After that a new text may begin.
+    // Ends the text and appends the remaining ids. A new text may begin after that.
     void flush(IdBuffer& ids);
 
  private:
@@ -37,11 +38,11 @@ class Stream {
     const SpecialTokens* special_;
     const SpecialTokens* forbidden_;
     std::vector<std::uint8_t> text_;
-    std::size_t begin_ = 0;     // in text_, of what is not encoded yet: a pretoken's start
-    std::size_t searched_ = 0;  // in text_: before it no special token begins but those that were encoded
-    std::size_t scanned_ = 0;   // bytes from begin_ on that were scanned in vain
-    std::size_t seen_ = 0;      // bytes from begin_ on whose kinds were looked at
-    Kind kind_ = Kind::kAny;    // of the last of them
+    std::size_t begin_ = 0;     // in text_: the start of the first pretoken that is not encoded yet
+    std::size_t searched_ = 0;  // in text_: all special tokens that begin before it have been encoded
+    std::size_t scanned_ = 0;   // bytes from begin_ on that have been scanned without a certain pretoken
+    std::size_t seen_ = 0;      // bytes from begin_ on whose kinds are known
+    Kind kind_ = Kind::kAny;    // the kind of the last of them
     std::vector<std::uint64_t> edges_;
     std::vector<Bytes> pretokens_;
 };

@@ -1,4 +1,4 @@
-// UTF-8 -> characters of one width, as the interpreter keeps them.
+// Decoding UTF-8 into the fixed-width characters of a Python str.
 #pragma once
 
 #include <cstddef>
@@ -7,16 +7,17 @@
 namespace bpe {
 
 struct Utf8Shape {
-    std::size_t characters;  // if it is well-formed
-    std::uint8_t highest;    // of its bytes
+    std::size_t characters;  // meaningful only if the text is well-formed
+    std::uint8_t highest;    // the highest byte
 };
 
-// All read nothing beyond the text, and write as many characters as its shape says.
+// These functions read nothing beyond the text, and `narrow` and `wide` write exactly as many characters as `measure`
+// counts. `narrow` and `wide` return false if the text is malformed.
 struct Utf8Kernel {
     Utf8Shape (*measure)(const std::uint8_t* text, std::size_t size);
-    // Where no byte is above 0xC3: one byte for each character. False if the text is not well-formed.
+    // Writes one byte for each character. No byte of the text may be above 0xC3.
     bool (*narrow)(const std::uint8_t* text, std::size_t size, std::uint8_t* out);
-    // Where no byte is above 0xEF: two bytes for each character. False if the text is not well-formed.
+    // Writes two bytes for each character. No byte of the text may be above 0xEF.
     bool (*wide)(const std::uint8_t* text, std::size_t size, std::uint16_t* out);
 };
 

@@ -1,7 +1,5 @@
 #include "kernels/front.hpp"
 
-#include "encode/cache.hpp"
-
 namespace bpe {
 
 void probe_plain(const Batch& batch, const Fronts& fronts, std::uint64_t* values, Missing& missing) {
@@ -9,7 +7,7 @@ void probe_plain(const Batch& batch, const Fronts& fronts, std::uint64_t* values
     probe_from(0, batch, fronts, values, missing);
 }
 
-// Which length the next one has cannot be predicted, nor whether it is found; so nothing branches on the short ones.
+// The processor cannot predict a pretoken's length or whether it is in the table, so short pretokens cause no branch.
 void probe_from(std::size_t first, const Batch& batch, const Fronts& fronts, std::uint64_t* values, Missing& missing) {
     for (std::size_t i = first; i < batch.size; ++i) {
         const auto number = static_cast<std::uint32_t>(i);
@@ -20,7 +18,7 @@ void probe_from(std::size_t first, const Batch& batch, const Fronts& fronts, std
                 missing.longs[missing.long_count++] = number;
                 continue;
             }
-            const MediumTable::Key key = MediumTable::key_of(batch, i);
+            const MediumKey key = medium_key(batch, i);
             const MediumFront& entry = fronts.mediums[hash_of(key.low, key.high) >> (64 - kMediumFrontBits)];
             if (entry.low == key.low && entry.high == key.high) {
                 values[i] = entry.value;
@@ -29,7 +27,7 @@ void probe_from(std::size_t first, const Batch& batch, const Fronts& fronts, std
             }
             continue;
         }
-        const ShortTable::Key key = ShortTable::key_of(batch, i);
+        const ShortKey key = short_key(batch, i);
         const ShortFront& entry = fronts.shorts[hash_of(key) >> (64 - kShortFrontBits)];
         values[i] = entry.value & -std::uint64_t{entry.key == key};
         missing.shorts[missing.short_count] = number;

@@ -1,34 +1,23 @@
-// The two ends of encoding a batch of pretokens, which every pretoken passes: looking up whether it is one of those
-// asked for last, in tables that stay in the second-level cache; and writing out the ids that were found. Each way
-// that a processor has for it (kernels.hpp) gives the same.
+// The first and the last step of encoding a batch, which every pretoken passes through. `Probe` looks pretokens up in
+// the front tables: small tables of the pretokens seen last, which stay in the second-level cache. `Write` writes the
+// ids of the pretokens that have been found. All implementations give the same result (see kernels.hpp).
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
-#include <span>
+
+#include "base/hash.hpp"
+#include "kernels/keys.hpp"
 
 namespace bpe {
 
-inline constexpr std::size_t kBatch = 1024;  // pretokens that are scanned before any is looked up
-
-// Pretokens side by side: number i stands in `text` from edges[i] to edges[i + 1]. All edges are below 2^31.
-struct Batch {
-    const std::uint8_t* text;
-    std::size_t readable;  // bytes of the text, which may go on after the batch
-    const std::uint32_t* edges;
-    std::size_t size;
-
-    std::size_t length(std::size_t i) const { return edges[i + 1] - edges[i]; }
-    std::span<const std::uint8_t> operator[](std::size_t i) const { return {text + edges[i], length(i)}; }
-};
-
-// An entry for each value of a hash: what was asked for last among those that share it. A key is the bytes, padded with
-// zeros, and the length in the last byte. A value is up to three ids, see Encoding.
-struct ShortFront {  // up to kLongestShort bytes
-    std::uint64_t key;
+// An entry of a front table. The key's hash names the entry, which holds the last pretoken with that hash. The value
+// holds up to three ids (see Encoding).
+struct ShortFront {
+    ShortKey key;
     std::uint64_t value;
 };
-struct MediumFront {  // up to kLongestMedium bytes
+struct MediumFront {
     std::uint64_t low;
     std::uint64_t high;
     std::uint64_t value;
@@ -40,18 +29,12 @@ struct Fronts {
 };
 inline constexpr unsigned kShortFrontBits = 14;   // 256 KiB
 inline constexpr unsigned kMediumFrontBits = 13;  // 256 KiB
-inline constexpr std::uint32_t kLongestShort = 7;
-inline constexpr std::uint32_t kLongestMedium = 15;
 
-inline constexpr unsigned kInlineBits = 20;  // of an id that stands in a value
+inline constexpr unsigned kInlineBits = 20;  // of an id in a value
 inline constexpr std::size_t kInlineIds = 3;
 
-// The high bits of these say where a key stands, in these tables and in those behind them.
-inline constexpr std::uint64_t kHashFactor = 0x9E3779B97F4A7C15ull;
-inline std::uint64_t hash_of(std::uint64_t key) { return (key ^ key >> 32) * kHashFactor; }
-inline std::uint64_t hash_of(std::uint64_t low, std::uint64_t high) { return hash_of(low * kHashFactor ^ high); }
-
-// The numbers of the pretokens that were not found, by length. (Eight at a time are written.)
+// The numbers of the pretokens that were not found, by length. The kernels write eight numbers at a time, hence the
+// spare room.
 struct Missing {
     std::uint32_t shorts[kBatch + 8];
     std::uint32_t mediums[kBatch + 8];
@@ -61,16 +44,16 @@ struct Missing {
     std::size_t long_count;
 };
 
-// Looks up the pretokens of a batch. values[i] gets what stands in the front tables, or 0.
+// Looks up the pretokens of a batch. Sets values[i] to the value in the front tables, or to 0 if there is none.
 using Probe = void (*)(const Batch& batch, const Fronts& fronts, std::uint64_t* values, Missing& missing);
 
-// Writes the ids in values[first, last) to `out`, and stops where a value holds none. Returns how far it came: up to
-// four values before that one may be left. `out` moves on; after it there is room for 16 ids more.
+// Writes the ids in values[first, last) to `out` and advances `out`. Stops at a value without ids, or up to four values
+// before it. Returns the number of the value at which it has stopped. `out` must have room for 16 more ids.
 using Write = std::size_t (*)(const std::uint64_t* values, std::size_t first, std::size_t last, std::uint32_t*& out);
 
 void probe_plain(const Batch& batch, const Fronts& fronts, std::uint64_t* values, Missing& missing);
 void probe_avx512(const Batch& batch, const Fronts& fronts, std::uint64_t* values, Missing& missing);
-// The plain way for the pretokens from `first` on, added to what is missing already.
+// Looks up the pretokens from `first` on with portable code, and adds those not found to `missing`.
 void probe_from(std::size_t first, const Batch& batch, const Fronts& fronts, std::uint64_t* values, Missing& missing);
 
 std::size_t write_plain(const std::uint64_t* values, std::size_t first, std::size_t last, std::uint32_t*& out);

@@ -1,5 +1,5 @@
-// Compiled with AVX-512 (F, BW, DQ, VL, VBMI), and called only where the processor has it. No inline function of a
-// header is called here, since the linker might keep this file's version of it for all.
+// Compiled with AVX-512 (F, BW, DQ, VL, VBMI) and called only if the processor supports it. Must not call inline
+// functions with external linkage from headers: the linker might choose this file's copy for every processor.
 #include <immintrin.h>
 
 #include "kernels/front.hpp"
@@ -10,22 +10,23 @@ namespace {
 
 using Lanes = __mmask8;
 
+// Returns hash_of of eight keys.
 inline __m512i hash8(__m512i key) {
     const __m512i factor = _mm512_set1_epi64(static_cast<long long>(kHashFactor));
     return _mm512_mullo_epi64(_mm512_xor_si512(key, _mm512_srli_epi64(key, 32)), factor);
 }
 
-// The first so many lanes of eight.
+// Returns a mask of the first `count` of eight lanes.
 inline Lanes first_lanes(std::size_t count) { return static_cast<Lanes>(count >= 8 ? 0xFF : (1u << count) - 1); }
 
-// Appends the numbers in the given lanes to a list.
+// Appends the numbers in `lanes` to a list. Writes eight places.
 inline void append(std::uint32_t* list, std::size_t& count, Lanes lanes, __m256i numbers) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(list + count), _mm256_maskz_compress_epi32(lanes, numbers));
     count += static_cast<std::size_t>(__builtin_popcount(lanes));
 }
 
-// Words and entries are loaded one by one and put together: gathering them takes longer, and more so on processors
-// whose gathering was made safe afterwards.
+// Words and entries are loaded one by one and then combined. Gather instructions take longer, all the more on
+// processors with mitigations for them.
 
 inline __m256i load8(const std::uint32_t* at) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at)); }
 
@@ -37,7 +38,7 @@ inline __m512i joined(__m128i a, __m128i b, __m128i c, __m128i d) {
     return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
 }
 
-// The words at eight places.
+// Returns the words at eight places.
 template <class PlaceOf>
 inline __m512i load_words(const PlaceOf& place_of) {
     const auto two = [&](int i) {
@@ -47,7 +48,7 @@ inline __m512i load_words(const PlaceOf& place_of) {
     return joined(two(0), two(2), two(4), two(6));
 }
 
-// The first two words of eight entries.
+// Loads the first two words of eight entries.
 template <class Entry>
 inline void load_entries(const Entry* table, const std::uint64_t* n, __m512i& first, __m512i& second) {
     const __m512i even = joined(load(table + n[0]), load(table + n[2]), load(table + n[4]), load(table + n[6]));
@@ -56,22 +57,16 @@ inline void load_entries(const Entry* table, const std::uint64_t* n, __m512i& fi
     second = _mm512_unpackhi_epi64(even, odd);
 }
 
-}  // namespace
-
-void probe_avx512(const Batch& batch, const Fronts& fronts, std::uint64_t* values, Missing& missing) {
+// Looks up the first `count` pretokens, a multiple of eight, as if all were short. The others get a length that no key
+// in the table has, so they are not found. Lists what is not found by length.
+void probe_shorts(const Batch& batch, std::size_t count, const Fronts& fronts, std::uint64_t* values,
+                  Missing& missing) {
     std::size_t shorts = 0, mediums = 0, longs = 0;
-    std::size_t readable = batch.size;  // those of which eight bytes can be read; the last few may be too near the end
-    while (readable > 0 && batch.edges[readable - 1] + std::size_t{8} > batch.readable) --readable;
-    readable = readable / 8 * 8;
-
-    readable = readable / 8 * 8;
     alignas(64) std::uint64_t entry[8];
-
-    // 1. Look all up as if they were short. The others get a length that no key in the table has, and are not found.
     const __m512i bytes_of_length =
         _mm512_set_epi64(-1, 0xFFFFFFFFFFFFFF, 0xFFFFFFFFFFFF, 0xFFFFFFFFFF, 0xFFFFFFFF, 0xFFFFFF, 0xFFFF, 0xFF);
     __m256i numbers = _mm256_set_epi32(7, 6, 5, 4, 3, 2, 1, 0);
-    for (std::size_t i = 0; i < readable; i += 8, numbers = _mm256_add_epi32(numbers, _mm256_set1_epi32(8))) {
+    for (std::size_t i = 0; i < count; i += 8, numbers = _mm256_add_epi32(numbers, _mm256_set1_epi32(8))) {
         const __m256i begins = load8(batch.edges + i);
         const __m256i lengths = _mm256_sub_epi32(load8(batch.edges + i + 1), begins);
         const __m512i length = _mm512_cvtepu32_epi64(_mm256_min_epu32(lengths, _mm256_set1_epi32(kLongestShort + 1)));
@@ -90,13 +85,19 @@ void probe_avx512(const Batch& batch, const Fronts& fronts, std::uint64_t* value
         append(missing.mediums, mediums, static_cast<Lanes>(~is_short & ~is_long), numbers);
         append(missing.longs, longs, is_long, numbers);
     }
+    missing.short_count = shorts;
+    missing.medium_count = mediums;
+    missing.long_count = longs;
+}
 
-    // 2. Look up those of medium length, and leave those in the list that are not found. Where it ends, the last one is
-    // looked up again.
-    if (mediums) {
-        const __m256i again = _mm256_set1_epi32(static_cast<int>(missing.mediums[mediums - 1]));
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(missing.mediums + mediums), again);
-    }
+// Looks up the pretokens in missing.mediums and removes those that are found. Fills the last group of eight by looking
+// up the last pretoken again.
+void probe_mediums(const Batch& batch, const Fronts& fronts, std::uint64_t* values, Missing& missing) {
+    const std::size_t mediums = missing.medium_count;
+    if (!mediums) return;
+    alignas(64) std::uint64_t entry[8];
+    const __m256i again = _mm256_set1_epi32(static_cast<int>(missing.mediums[mediums - 1]));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(missing.mediums + mediums), again);
     std::size_t left = 0;
     for (std::size_t j = 0; j < mediums; j += 8) {
         std::uint32_t number[8];
@@ -120,15 +121,23 @@ void probe_avx512(const Batch& batch, const Fronts& fronts, std::uint64_t* value
             values[number[k]] = fronts.mediums[entry[k]].value & -std::uint64_t{found >> k & 1u};
         append(missing.mediums, left, static_cast<Lanes>(first_lanes(mediums - j) & ~found), numbers_here);
     }
-
-    missing.short_count = shorts;
     missing.medium_count = left;
-    missing.long_count = longs;
+}
+
+}  // namespace
+
+void probe_avx512(const Batch& batch, const Fronts& fronts, std::uint64_t* values, Missing& missing) {
+    // Vectors load eight bytes of each pretoken. The last few pretokens may be too near the end of the text for that.
+    std::size_t readable = batch.size;
+    while (readable > 0 && batch.edges[readable - 1] + std::size_t{8} > batch.readable) --readable;
+    readable = readable / 8 * 8;
+    probe_shorts(batch, readable, fronts, values, missing);
+    probe_mediums(batch, fronts, values, missing);
     probe_from(readable, batch, fronts, values, missing);
 }
 
-// Four values at a time: each is spread over two words, in which its ids come to lie in 32 bits each; then those that
-// are ids are pushed together.
+// Handles four values at a time. Spreads each value over two words, so that each id has 32 bits, then packs the lanes
+// that hold ids.
 std::size_t write_avx512(const std::uint64_t* values, std::size_t first, std::size_t last, std::uint32_t*& out) {
     const __m512i twice = _mm512_set_epi64(3, 3, 2, 2, 1, 1, 0, 0);
     const auto at = [](int bit) { return (bit + 24LL) << 24 | (bit + 16LL) << 16 | (bit + 8LL) << 8 | bit; };

@@ -4,7 +4,9 @@
 
 namespace bpe {
 
-static std::vector<Kernel> available_kernels() {
+namespace {
+
+std::vector<Kernel> available_kernels() {
     std::vector<Kernel> found;
 #ifdef BPE_X86_KERNELS
     if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
@@ -20,9 +22,16 @@ static std::vector<Kernel> available_kernels() {
     return found;
 }
 
+}  // namespace
+
 std::span<const Kernel> kernels() {
     static const std::vector<Kernel> found = available_kernels();
     return found;
+}
+
+std::size_t scan(Pattern pattern, const std::uint8_t* text, std::size_t position, std::size_t size, std::uint64_t* ends,
+                 std::size_t capacity) {
+    return kernels().front().scan(pattern, text, position, size, ends, capacity);
 }
 
 }  // namespace bpe

@@ -1,4 +1,5 @@
-// The parts of encoding that each kind of processor does in its own way. All ways give the same.
+// The parts of encoding that have an implementation for each kind of processor. All implementations give the same
+// result.
 #pragma once
 
 #include <span>
@@ -17,11 +18,15 @@ struct Kernel {
     Write write;
     MergeRound merge_round;
     LookUpAll look_up_all;
-    const Utf8Kernel* utf8;  // null: the interpreter's own decoder does it
+    const Utf8Kernel* utf8;  // null: use the interpreter's own decoder
 };
 
-// What this machine's processor can run, the best first. The last is always "plain", in portable C++, and scans
-// character by character.
+// Returns the kernels that this machine's processor supports, the fastest first. The last is always "plain", which is
+// portable C++ and scans character by character.
 std::span<const Kernel> kernels();
+
+// Scans with the fastest kernel.
+std::size_t scan(Pattern pattern, const std::uint8_t* text, std::size_t position, std::size_t size, std::uint64_t* ends,
+                 std::size_t capacity);
 
 }  // namespace bpe

@@ -1,5 +1,5 @@
-// Compiled with AVX-512 (F, BW, DQ, VL, VBMI), and called only where the processor has it. No inline function of a
-// header is called here, since the linker might keep this file's version of it for all.
+// Compiled with AVX-512 (F, BW, DQ, VL, VBMI) and called only if the processor supports it. Must not call inline
+// functions with external linkage from headers: the linker might choose this file's copy for every processor.
 #include <immintrin.h>
 
 #include "kernels/lanes.hpp"
@@ -8,8 +8,8 @@ namespace bpe {
 
 namespace {
 
-// As find_pair, with all entries of a line compared at once, and no branch on whether the pair merges, which half of
-// them do: a step took 65 cycles with that branch, and takes 38. Gives the candidate that this makes.
+// Returns the candidate of a pair. Like find_pair, but compares all entries of a line at once and does not branch on
+// whether the pair merges, which half of them do. With that branch a step took 65 cycles, without it 38.
 inline std::int32_t look_up(std::uint64_t pair, std::size_t line, std::uint32_t place, const PairTable& pairs) {
     const __m512i wanted = _mm512_set1_epi64(static_cast<long long>(pair));
     for (;; line = (line + 1) & pairs.line_mask) {
@@ -22,13 +22,6 @@ inline std::int32_t look_up(std::uint64_t pair, std::size_t line, std::uint32_t 
         const auto id = static_cast<std::uint32_t>(_mm_cvtsi128_si32(_mm512_castsi512_si128(entry))) & kIdMask;
         return static_cast<std::int32_t>(id << 6 | place);
     }
-}
-
-inline void ask_for(Lane& lane, int which, std::uint32_t place, std::uint64_t pair, const PairTable& pairs) {
-    lane.places[which] = place;
-    lane.pairs[which] = pair;
-    lane.lines[which] = line_of(pair, pairs);
-    __builtin_prefetch(pairs.entries + lane.lines[which] * PairTable::kLine);
 }
 
 }  // namespace
@@ -64,7 +57,7 @@ std::uint32_t merge_round_avx512(Lane* lanes, std::size_t count, const PairTable
         lane.symbols[place] = id;
         lane.candidates[__builtin_ctzll(without)] = kNoCandidate;
         lane.candidates[place] = kNoCandidate;
-        // At an end of the pretoken there is no pair. (The lowest bit stands in where no bit is set.)
+        // At an end of the pretoken there is no pair. (The extra bits keep the counts of zeros defined.)
         const auto previous = static_cast<std::uint32_t>(63 - __builtin_clzll(preceding | 1));
         const auto next = static_cast<std::uint32_t>(__builtin_ctzll(following | std::uint64_t{1} << 63));
         const std::uint64_t no_previous = -static_cast<std::uint64_t>(preceding == 0);

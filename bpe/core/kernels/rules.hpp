@@ -1,30 +1,31 @@
-// The split patterns as rules that can be read beside them, character by character: how a text is scanned at its end,
-// and wherever a block of 64 bytes does not decide, and what the tests hold the scanning by blocks against.
+// The split patterns as rules that work character by character and can be compared with the patterns line by line.
+// Scanning by blocks (blocks.hpp) uses them at the end of a text and wherever 64 bytes do not decide. The tests use
+// them as the reference for scanning by blocks.
 //
-// All of it is local to the file that includes it, since each of them is compiled for another processor.
+// Everything here is local to the file that includes it, since each of these files is compiled for another processor.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <stdexcept>
 
-#include "kernels/scan.hpp"
+#include "kernels/pattern.hpp"
 #include "text/unicode.hpp"
 
 namespace bpe {
 namespace {
 
-// A text and the questions that every pattern asks of it. A position is a byte offset at a character's first byte.
-struct Text {
+// A text, and the questions that every pattern asks of it. A position is the offset of a character's first byte.
+struct ScannedText {
     const std::uint8_t* bytes;
     std::size_t size;
 
     Character at(std::size_t position) const { return read_character(bytes, position, size); }
 
-    // Classes of the character at `position`, none at the end of the text.
+    // Returns the classes of the character at `position`, or 0 at the end of the text.
     std::uint32_t classes(std::size_t position) const { return position < size ? at(position).classes : 0; }
 
-    // The end of the longest run, from `position` on, of characters that have one of `classes`.
+    // Returns the end of the run of characters from `position` on that have one of `classes`.
     std::size_t run_of(std::uint32_t classes, std::size_t position) const {
         while (position < size) {
             const Character character = at(position);
@@ -34,7 +35,7 @@ struct Text {
         return position;
     }
 
-    // The same for characters that have none of `classes`.
+    // Returns the end of the run of characters from `position` on that have none of `classes`.
     std::size_t run_outside(std::uint32_t classes, std::size_t position) const {
         while (position < size) {
             const Character character = at(position);
@@ -44,7 +45,7 @@ struct Text {
         return position;
     }
 
-    // The end of \p{N}{1,most}, whose first number ends at `position`.
+    // Returns the end of a match of \p{N}{1,most} whose first number ends at `position`.
     std::size_t numbers(std::size_t position, int most) const {
         for (int i = 1; i < most && position < size; ++i) {
             const Character character = at(position);
@@ -57,9 +58,9 @@ struct Text {
 
 constexpr std::uint32_t kWordOrSpace = kLetter | kNumber | kSpace;
 
-// '(?:[sdmt]|ll|ve|re) at an apostrophe: bytes after the apostrophe, 0 where there is no contraction. With
-// `ignore_case` the letters fold as (?i:) folds them, which makes U+017F, the long s (C5 BF), an "s".
-std::size_t contraction(const Text& text, std::size_t apostrophe, bool ignore_case) {
+// Matches '(?:[sdmt]|ll|ve|re) at an apostrophe. Returns the number of bytes after the apostrophe, or 0 if there is no
+// contraction. `ignore_case` folds letters as (?i:) does, so that U+017F, the long s (C5 BF), matches "s".
+std::size_t contraction(const ScannedText& text, std::size_t apostrophe, bool ignore_case) {
     const std::uint8_t* p = text.bytes + apostrophe + 1;
     const std::size_t left = text.size - apostrophe - 1;
     if (left == 0) return 0;
@@ -74,10 +75,10 @@ std::size_t contraction(const Text& text, std::size_t apostrophe, bool ignore_ca
     return 0;
 }
 
-// What a run of white space that begins a pretoken gives up, for \s+(?!\S)|\s+: all of it at the end of the text, or
-// before one of the `ending` classes, else all but its last character, which goes with what follows, unless that is all
-// there is.
-std::size_t white_space(const Text& text, std::size_t position, std::uint32_t ending) {
+// Matches \s+(?!\S)|\s+ at a run of white space and returns the end of the match. The match is the whole run if the run
+// is a single character or is followed by the end of the text or by one of the `ending` classes. Otherwise the match
+// leaves out the run's last character, which belongs to the next pretoken.
+std::size_t white_space(const ScannedText& text, std::size_t position, std::uint32_t ending) {
     std::size_t last = position;
     std::size_t end = position;
     while (end < text.size) {
@@ -90,9 +91,9 @@ std::size_t white_space(const Text& text, std::size_t position, std::uint32_t en
     return end;
 }
 
-// The same with newlines apart: \s++$ (cl100k only), then \s*[\r\n]+, then \s+(?!\S)|\s+.
+// Matches \s++$ (cl100k only), then \s*[\r\n]+, then \s+(?!\S)|\s+. Returns the end of the match.
 template <bool kWholeAtEnd>
-std::size_t newlines_and_space(const Text& text, std::size_t position) {
+std::size_t newlines_and_space(const ScannedText& text, std::size_t position) {
     std::size_t after_newline = 0;
     std::size_t last = position;
     std::size_t end = position;
@@ -109,14 +110,14 @@ std::size_t newlines_and_space(const Text& text, std::size_t position) {
     return after_newline && !kWholeAtEnd ? after_newline : end;
 }
 
-// GPT-2, and SmolLM2, where each number is by itself and ends what is before it:
+// GPT-2 and SmolLM2. In SmolLM2, a number is a pretoken by itself and ends the pretoken before it.
 //   's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
 //   's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?![^\s\p{N}])|\s+
 template <bool kNumbersApart>
 struct Gpt2 {
     static constexpr std::uint32_t kEnding = kNumbersApart ? kNumber : 0;
 
-    static std::size_t next(const Text& text, std::size_t position) {
+    static std::size_t next(const ScannedText& text, std::size_t position) {
         const Character first = text.at(position);
         if (text.bytes[position] == '\'') {
             if (const std::size_t length = contraction(text, position, false)) return position + 1 + length;
@@ -141,15 +142,15 @@ struct Gpt2 {
     }
 };
 
-// cl100k, Llama 3, whose pattern is its older form, and Qwen 2, where each number is by itself (\p{N}). The first two
-// part only where white space that has a newline in it and more after the newline ends the text: cl100k's \s++$ takes
-// it whole, Llama 3 cuts after the last newline.
+// cl100k; Llama 3, which uses an older form of the same pattern; and Qwen 2, where a number is a pretoken by itself
+// (\p{N}). The first two differ only if the text ends in white space that contains a newline and does not end with one:
+// cl100k's \s++$ matches the white space whole, Llama 3 cuts it after the last newline.
 //   '(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+|
 //   ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s
 //   (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+
 template <bool kWholeAtEnd, int kMostNumbers>
 struct Cl100k {
-    static std::size_t next(const Text& text, std::size_t position) {
+    static std::size_t next(const ScannedText& text, std::size_t position) {
         const Character first = text.at(position);
         const std::size_t second = position + first.length;
         if (first.classes & kLetter) return text.run_of(kLetter, second);
@@ -166,18 +167,18 @@ struct Cl100k {
         return newlines_and_space<kWholeAtEnd>(text, position);
     }
 
-    // The rest of [^\s\p{L}\p{N}]+[\r\n]*.
-    static std::size_t punctuation(const Text& text, std::size_t position) {
+    // Matches the rest of [^\s\p{L}\p{N}]+[\r\n]*.
+    static std::size_t punctuation(const ScannedText& text, std::size_t position) {
         return text.run_of(kNewline, text.run_outside(kWordOrSpace, position));
     }
 };
 
-// o200k, and Llama 4. Words begin with capitals, if with any, and a contraction stays with its word:
+// o200k and Llama 4. Capitals come first in a word, and a contraction belongs to the word before it.
 //   [^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?
 //   [^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?
 //   \p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+
 struct O200k {
-    static std::size_t next(const Text& text, std::size_t position) {
+    static std::size_t next(const ScannedText& text, std::size_t position) {
         const Character first = text.at(position);
         const std::size_t second = position + first.length;
         if (const std::size_t end = word(text, position, first)) {
@@ -193,9 +194,9 @@ struct O200k {
         return newlines_and_space<false>(text, position);
     }
 
-    // The end of a word without its contraction, 0 where none begins: the four ways of the first two alternatives, each
-    // with and without the character in front, in the order in which they are tried.
-    static std::size_t word(const Text& text, std::size_t position, Character first) {
+    // Returns the end of a word without its contraction, or 0 if no word begins here. Tries the first two alternatives,
+    // each with and without the character in front, in the order in which the pattern tries them.
+    static std::size_t word(const ScannedText& text, std::size_t position, Character first) {
         const bool may_precede = !(first.classes & (kLetter | kNumber | kNewline));
         const std::size_t second = position + first.length;
         if (may_precede) {
@@ -209,9 +210,10 @@ struct O200k {
         return end > position ? end : 0;
     }
 
-    // [\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+: where no small letter follows the run of the first
-    // set, the match goes back to the last character in it that is in both sets.
-    static std::size_t with_small(const Text& text, std::size_t position) {
+    // Matches [\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+ and returns the end, or 0 without a match. If
+    // no small letter follows the run of the first set, the match ends after the run's last character that is in both
+    // sets.
+    static std::size_t with_small(const ScannedText& text, std::size_t position) {
         std::size_t after_common = 0;
         while (position < text.size) {
             const Character character = text.at(position);
@@ -225,8 +227,8 @@ struct O200k {
         return after_common;
     }
 
-    // The rest of [^\s\p{L}\p{N}]+[\r\n/]*.
-    static std::size_t punctuation(const Text& text, std::size_t position) {
+    // Matches the rest of [^\s\p{L}\p{N}]+[\r\n/]*.
+    static std::size_t punctuation(const ScannedText& text, std::size_t position) {
         position = text.run_outside(kWordOrSpace, position);
         while (position < text.size &&
                (text.bytes[position] == '\r' || text.bytes[position] == '\n' || text.bytes[position] == '/')) {
@@ -236,7 +238,7 @@ struct O200k {
     }
 };
 
-// Calls body.template operator()<Rules>() with the rules of a pattern.
+// Calls body.template operator()<Rules>() with the rules of a pattern and returns its result.
 template <class Body>
 std::size_t with_rules(Pattern pattern, const Body& body) {
     switch (pattern) {
@@ -247,7 +249,7 @@ std::size_t with_rules(Pattern pattern, const Body& body) {
         case Pattern::kO200k: return body.template operator()<O200k>();
         case Pattern::kSmolLm: return body.template operator()<Gpt2<true>>();
     }
-    throw std::logic_error("unknown pattern");
+    throw std::logic_error("the pattern has no scanner");
 }
 
 }  // namespace

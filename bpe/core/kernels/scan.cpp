@@ -1,13 +1,12 @@
 #include "kernels/scan.hpp"
 
-#include "kernels/kernels.hpp"
 #include "kernels/rules.hpp"
 
 namespace bpe {
 
 std::size_t scan_plain(Pattern pattern, const std::uint8_t* bytes, std::size_t position, std::size_t size,
                        std::uint64_t* ends, std::size_t capacity) {
-    const Text text{bytes, size};
+    const ScannedText text{bytes, size};
     return with_rules(pattern, [&]<class Rules>() {
         std::size_t count = 0;
         while (position < size && count < capacity) {
@@ -16,11 +15,6 @@ std::size_t scan_plain(Pattern pattern, const std::uint8_t* bytes, std::size_t p
         }
         return count;
     });
-}
-
-std::size_t scan(Pattern pattern, const std::uint8_t* bytes, std::size_t position, std::size_t size,
-                 std::uint64_t* ends, std::size_t capacity) {
-    return kernels().front().scan(pattern, bytes, position, size, ends, capacity);
 }
 
 }  // namespace bpe

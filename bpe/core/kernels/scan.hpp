@@ -1,25 +1,20 @@
-// Text bytes -> pretoken boundaries, without a regex engine: one hand-written scanner for each split pattern.
+// Splitting text into pretokens without a regex engine: each split pattern has a hand-written scanner.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/pattern.hpp"
+
 namespace bpe {
 
-// The patterns that have a scanner; bpe/patterns.py holds their texts, in the same order.
-enum class Pattern : std::uint8_t { kGpt2, kCl100k, kLlama3, kQwen2, kO200k, kSmolLm };
-inline constexpr int kPatternCount = 6;
-
-// Finds the pretokens of text[position, size), beginning at `position`, which must be a pretoken's start, and writes
-// the end of each to `ends` until `capacity` ends are written or the text is used up. Returns how many were written.
-// The pretokens join up to the whole text. What follows `size` is never looked at: the text ends there, as it does for
-// a pattern's "$" and "(?!\S)".
+// Finds the pretokens of text[position, size) and writes the end of each to `ends`, until it has written `capacity`
+// ends or reached the end of the text. Returns how many it has written. `position` must be the start of a pretoken. The
+// pretokens join up to the whole text. Bytes at `size` and beyond are never read: a pattern's "$" and "(?!\S)" see the
+// end of the text there.
 using Scan = std::size_t (*)(Pattern pattern, const std::uint8_t* text, std::size_t position, std::size_t size,
                              std::uint64_t* ends, std::size_t capacity);
 
-// The ways to do it, see kernels.hpp; `scan` takes the best for this machine.
-std::size_t scan(Pattern pattern, const std::uint8_t* text, std::size_t position, std::size_t size, std::uint64_t* ends,
-                 std::size_t capacity);
 std::size_t scan_plain(Pattern pattern, const std::uint8_t* text, std::size_t position, std::size_t size,
                        std::uint64_t* ends, std::size_t capacity);
 std::size_t scan_avx2(Pattern pattern, const std::uint8_t* text, std::size_t position, std::size_t size,

@@ -1,4 +1,4 @@
-// Compiled with AVX2 and BMI, and called only where the processor has them.
+// Compiled with AVX2 and BMI, and called only if the processor supports them.
 #include <immintrin.h>
 
 #include "kernels/blocks.hpp"
@@ -6,12 +6,12 @@
 namespace bpe {
 namespace {
 
-struct Avx2 {
+struct ScanAvx2 {
     static BlockBits classify(const std::uint8_t* bytes);
     static void write_places(std::uint64_t places, std::uint64_t base, std::uint64_t* ends);
 };
 
-BlockBits Avx2::classify(const std::uint8_t* bytes) {
+BlockBits ScanAvx2::classify(const std::uint8_t* bytes) {
     const auto splat = [](int value) { return _mm256_set1_epi8(static_cast<char>(value)); };
     const __m256i halves[2] = {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(bytes)),
                                _mm256_loadu_si256(reinterpret_cast<const __m256i*>(bytes + 32))};
@@ -22,7 +22,7 @@ BlockBits Avx2::classify(const std::uint8_t* bytes) {
     const auto equal = [&](int value) {
         return bits(_mm256_cmpeq_epi8(halves[0], splat(value)), _mm256_cmpeq_epi8(halves[1], splat(value)));
     };
-    // first <= byte < first + count, unsigned: the smaller of (byte - first) and (count - 1) is the former
+    // first <= byte < first + count, unsigned: true if min(byte - first, count - 1) is byte - first
     const auto between = [&](int first, int count, int fold = 0) {
         __m256i found[2];
         for (int i = 0; i < 2; ++i) {
@@ -33,7 +33,8 @@ BlockBits Avx2::classify(const std::uint8_t* bytes) {
     };
     BlockBits block;
     block.letter = between('a', 26, 0x20);
-    // the 0x20 in which a small letter differs from a capital, moved to where movemask looks
+    // 0x20 is the bit in which a small letter differs from a capital. The shift moves it to the bit that movemask
+    // reads.
     block.upper = block.letter & ~bits(_mm256_slli_epi16(halves[0], 2), _mm256_slli_epi16(halves[1], 2));
     block.number = between('0', 10);
     block.blank = equal(' ');
@@ -59,8 +60,8 @@ BlockBits Avx2::classify(const std::uint8_t* bytes) {
     return block;
 }
 
-// Eight at a time, without a branch on how many there are: few blocks have more than 16.
-void Avx2::write_places(std::uint64_t places, std::uint64_t base, std::uint64_t* ends) {
+// Writes eight at a time. The first sixteen need no branch on the count, and few blocks have more than 16 places.
+void ScanAvx2::write_places(std::uint64_t places, std::uint64_t base, std::uint64_t* ends) {
     const auto write_eight = [&] {
         for (int i = 0; i < 8; ++i) {
             *ends++ = base + _tzcnt_u64(places);
@@ -77,7 +78,7 @@ void Avx2::write_places(std::uint64_t places, std::uint64_t base, std::uint64_t*
 
 std::size_t scan_avx2(Pattern pattern, const std::uint8_t* text, std::size_t position, std::size_t size,
                       std::uint64_t* ends, std::size_t capacity) {
-    return scan_with<Avx2>(pattern, text, position, size, ends, capacity);
+    return scan_with<ScanAvx2>(pattern, text, position, size, ends, capacity);
 }
 
 }  // namespace bpe

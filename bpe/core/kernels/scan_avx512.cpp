@@ -1,4 +1,4 @@
-// Compiled with AVX-512 (F, BW, VBMI2), and called only where the processor has it.
+// Compiled with AVX-512 (F, BW, VBMI2) and called only if the processor supports it.
 #include <immintrin.h>
 
 #include "kernels/blocks.hpp"
@@ -6,12 +6,12 @@
 namespace bpe {
 namespace {
 
-struct Avx512 {
+struct ScanAvx512 {
     static BlockBits classify(const std::uint8_t* bytes);
     static void write_places(std::uint64_t places, std::uint64_t base, std::uint64_t* ends);
 };
 
-BlockBits Avx512::classify(const std::uint8_t* bytes) {
+BlockBits ScanAvx512::classify(const std::uint8_t* bytes) {
     const __m512i text = _mm512_loadu_si512(bytes);
     const auto splat = [](int value) { return _mm512_set1_epi8(static_cast<char>(value)); };
     const auto equal = [&](int value) { return _mm512_cmpeq_epi8_mask(text, splat(value)); };
@@ -46,8 +46,8 @@ BlockBits Avx512::classify(const std::uint8_t* bytes) {
     return block;
 }
 
-// Sixteen at a time, without a branch on how many there are: few blocks have more than 32.
-void Avx512::write_places(std::uint64_t places, std::uint64_t base, std::uint64_t* ends) {
+// Writes sixteen at a time. The first 32 need no branch on the count, and few blocks have more than 32 places.
+void ScanAvx512::write_places(std::uint64_t places, std::uint64_t base, std::uint64_t* ends) {
     alignas(64) static constexpr auto kNumbers = [] {
         struct {
             std::uint8_t at[64];
@@ -76,7 +76,7 @@ void Avx512::write_places(std::uint64_t places, std::uint64_t base, std::uint64_
 
 std::size_t scan_avx512(Pattern pattern, const std::uint8_t* text, std::size_t position, std::size_t size,
                         std::uint64_t* ends, std::size_t capacity) {
-    return scan_with<Avx512>(pattern, text, position, size, ends, capacity);
+    return scan_with<ScanAvx512>(pattern, text, position, size, ends, capacity);
 }
 
 }  // namespace bpe

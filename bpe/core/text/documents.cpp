@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
+#include <memory>
 #include <stdexcept>
 #include <system_error>
 
@@ -16,9 +17,8 @@
 
 namespace bpe {
 
-void split_documents(std::span<const std::uint8_t> text, std::string_view separator,
-                     std::vector<std::span<const std::uint8_t>>& documents) {
-    if (separator.empty()) throw std::invalid_argument("the separator of documents is empty");
+void split_documents(Bytes text, std::string_view separator, std::vector<Bytes>& documents) {
+    if (separator.empty()) throw std::invalid_argument("the document separator is empty");
     constexpr std::string_view kSpace = " \t\n\r\v\f";
     const std::string_view whole(reinterpret_cast<const char*>(text.data()), text.size());
     for (std::size_t begin = 0; begin <= whole.size();) {
@@ -34,7 +34,7 @@ void split_documents(std::span<const std::uint8_t> text, std::string_view separa
 
 namespace {
 
-[[noreturn]] void fail() { throw std::system_error(errno, std::generic_category()); }
+[[noreturn]] void fail_with_errno() { throw std::system_error(errno, std::generic_category()); }
 
 }  // namespace
 
@@ -51,10 +51,11 @@ struct Descriptor {
 
 FileContent::FileContent(const char* path) {
     const Descriptor file{open(path, O_RDONLY | O_CLOEXEC)};
-    if (file.number < 0) fail();
+    if (file.number < 0) fail_with_errno();
     struct stat status;
-    if (fstat(file.number, &status) != 0) fail();
-    // Small files are sooner read than mapped. Some say that they are empty, as those of /proc do, and are not.
+    if (fstat(file.number, &status) != 0) fail_with_errno();
+    // Reading a small file is faster than mapping it. Files in /proc report a size of 0, so only reading finds their
+    // end.
     constexpr off_t kSmall = 1 << 15;
     if (S_ISREG(status.st_mode) && status.st_size > kSmall) {
         const auto size = static_cast<std::size_t>(status.st_size);
@@ -69,7 +70,7 @@ FileContent::FileContent(const char* path) {
         read_.resize(size + std::max<std::size_t>(size / 2, S_ISREG(status.st_mode) ? status.st_size + 1 : 1 << 16));
         const ssize_t count = read(file.number, read_.data() + size, read_.size() - size);
         if (count < 0 && errno == EINTR) continue;
-        if (count < 0) fail();
+        if (count < 0) fail_with_errno();
         size += static_cast<std::size_t>(count);
         if (count == 0) {
             bytes_ = std::span(read_).first(size);
@@ -86,14 +87,14 @@ FileContent::~FileContent() {
 
 FileContent::FileContent(const char* path) {
     std::FILE* file = std::fopen(path, "rb");
-    if (!file) fail();
+    if (!file) fail_with_errno();
     const std::unique_ptr<std::FILE, int (*)(std::FILE*)> closing(file, std::fclose);
     for (std::size_t size = 0;;) {
         read_.resize(size + std::max<std::size_t>(size / 2, 1 << 16));
         const std::size_t count = std::fread(read_.data() + size, 1, read_.size() - size, file);
         size += count;
         if (count == 0) {
-            if (std::ferror(file)) fail();
+            if (std::ferror(file)) fail_with_errno();
             bytes_ = std::span(read_).first(size);
             return;
         }

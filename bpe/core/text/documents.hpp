@@ -1,34 +1,33 @@
-// Files and the documents in them, as spans of memory.
+// Files in memory and the documents in them.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
-#include <span>
 #include <string_view>
 #include <vector>
 
+#include "base/types.hpp"
+
 namespace bpe {
 
-// The parts of a text between the places where `separator` stands, without ASCII white space around them and without
-// those that are empty then: what corpus.py makes of a file. Throws std::invalid_argument for an empty separator.
-void split_documents(std::span<const std::uint8_t> text, std::string_view separator,
-                     std::vector<std::span<const std::uint8_t>>& documents);
+// Splits a text at each `separator`, strips ASCII white space from the parts, and appends those that are not empty to
+// `documents`, as bpe.corpus does with a file. Throws std::invalid_argument if the separator is empty.
+void split_documents(Bytes text, std::string_view separator, std::vector<Bytes>& documents);
 
-// The content of a file, which the system reads from disk when it is looked at. What cannot be mapped, such as a pipe,
-// is read. It takes no file descriptor while it lives.
+// The content of a file. A large regular file is mapped, so the system reads it from disk as it is accessed. Anything
+// else, such as a pipe, is read at once. Holds no open file descriptor.
 class FileContent {
  public:
-    // Throws std::system_error.
+    // Throws std::system_error if the file cannot be opened or read.
     explicit FileContent(const char* path);
     ~FileContent();
     FileContent(const FileContent&) = delete;
     FileContent& operator=(const FileContent&) = delete;
 
-    std::span<const std::uint8_t> bytes() const { return bytes_; }
+    Bytes bytes() const { return bytes_; }
 
  private:
-    std::span<const std::uint8_t> bytes_;
+    Bytes bytes_;
     std::vector<std::uint8_t> read_;
     bool mapped_ = false;
 };

@@ -13,10 +13,10 @@
 namespace bpe {
 namespace {
 
-constexpr int kDeepest = 64;
-constexpr std::ptrdiff_t kLongestNumber = 300;  // Python refuses integers of some thousand digits
+constexpr int kDeepest = 64;                    // levels of nesting
+constexpr std::ptrdiff_t kLongestNumber = 300;  // characters; Python refuses integers of a few thousand digits
 
-// What a letter behind a backslash stands for; 0 where it stands for nothing.
+// The character that a letter after a backslash stands for, or 0 if it is no escape.
 constexpr std::array<std::uint8_t, 256> kEscapes = [] {
     std::array<std::uint8_t, 256> table{};
     constexpr std::string_view letters = "\"\\/bfnrt", characters = "\"\\/\b\f\n\r\t";
@@ -26,14 +26,15 @@ constexpr std::array<std::uint8_t, 256> kEscapes = [] {
     return table;
 }();
 
-// Reads a line from its beginning. Each function is false where what should stand there does not.
-class Line {
+// Parses one line from left to right. Each function returns false if the line does not continue with what it parses.
+class JsonLine {
  public:
-    Line(const std::uint8_t* begin, const std::uint8_t* end, std::uint8_t* out) : at_(begin), end_(end), out_(out) {}
+    JsonLine(const std::uint8_t* begin, const std::uint8_t* end, std::uint8_t* out)
+        : at_(begin), end_(end), out_(out) {}
 
-    // The string under the key, put to `out`.
-    std::optional<std::span<const std::uint8_t>> text(std::string_view key) {
-        std::optional<std::span<const std::uint8_t>> found;
+    // Writes the string under the key to `out` and returns it.
+    std::optional<Bytes> text(std::string_view key) {
+        std::optional<Bytes> found;
         const auto member = [&](std::string_view name) {
             if (name != key) return value(1);
             const std::uint8_t* begin = out_;
@@ -67,7 +68,7 @@ class Line {
         return true;
     }
 
-    // The rest of an object. `member` is called with each name, and reads the value.
+    // Parses the rest of an object. Calls `member` with each name; it parses the value.
     template <class Member>
     bool members(const Member& member) {
         space();
@@ -129,8 +130,8 @@ class Line {
         return at_ - begin <= kLongestNumber;
     }
 
-    // On to the next quotation mark, backslash or control character; with `copy`, what is passed is put to `out`, and
-    // up to 15 bytes behind it are overwritten.
+    // Skips to the next quotation mark, backslash or control character. With `copy`, copies what it skips to `out` and
+    // may overwrite up to 15 bytes behind it.
     template <bool copy = false>
     void plain_run() {
 #ifdef __SSE2__
@@ -158,7 +159,8 @@ class Line {
                 if constexpr (copy) std::memcpy(out_, &word, 8);
                 const std::uint64_t quote = word ^ (kOnes * '"');
                 const std::uint64_t backslash = word ^ (kOnes * '\\');
-                // Marks bytes that are zero, or below 0x20: the first such for certain, and none before it.
+                // Marks bytes that are zero in the first two words or below 0x20 in the third. The first mark is exact;
+                // later ones may be wrong.
                 const std::uint64_t marks = (((quote - kOnes) & ~quote) | ((backslash - kOnes) & ~backslash) |
                                              ((word - kOnes * 0x20) & ~word)) &
                                             kHigh;
@@ -173,7 +175,7 @@ class Line {
         }
     }
 
-    // The four digits of an escape.
+    // Parses the four digits of a \u escape.
     std::optional<std::uint32_t> code_unit() {
         if (end_ - at_ < 4) return std::nullopt;
         std::uint32_t unit = 0;
@@ -191,7 +193,7 @@ class Line {
         return unit;
     }
 
-    // The rest of a string whose content does not matter.
+    // Parses the rest of a string and drops its content.
     bool string() {
         for (;;) {
             plain_run();
@@ -202,6 +204,7 @@ class Line {
         }
     }
 
+    // Parses the rest of a string and writes its content to `out`.
     bool copied_string() {
         for (;;) {
             plain_run<true>();
@@ -217,7 +220,7 @@ class Line {
         }
     }
 
-    // What "\u" begins, with the low surrogate that follows a high one. A lone surrogate is no character.
+    // Parses the rest of a \u escape, with the low surrogate after a high one. Rejects lone surrogates.
     bool copied_character() {
         std::optional<std::uint32_t> unit = code_unit();
         if (!unit) return false;
@@ -254,9 +257,9 @@ class Line {
 
 }  // namespace
 
-JsonTexts texts_of_json_lines(std::span<const std::uint8_t> lines, std::string_view key) {
+JsonTexts texts_of_json_lines(Bytes lines, std::string_view key) {
     JsonTexts result;
-    // No string is longer than what it is written as, even where a key stands twice.
+    // No string is longer than its JSON, even if a key repeats. The 16 bytes more are for `plain_run`.
     result.bytes = std::make_unique_for_overwrite<std::uint8_t[]>(lines.size() + 16);
     std::uint8_t* out = result.bytes.get();
     const bool all_valid = invalid_utf8(lines) == lines.size();
@@ -264,8 +267,8 @@ JsonTexts texts_of_json_lines(std::span<const std::uint8_t> lines, std::string_v
     for (const std::uint8_t* begin = lines.data(); begin < end;) {
         const auto* newline = static_cast<const std::uint8_t*>(std::memchr(begin, '\n', end - begin));
         const std::uint8_t* line_end = newline ? newline : end;
-        const std::span<const std::uint8_t> bytes(begin, line_end);
-        Line line(begin, line_end, out);
+        const Bytes bytes(begin, line_end);
+        JsonLine line(begin, line_end, out);
         result.lines.emplace_back();
         if (all_valid || invalid_utf8(bytes) == bytes.size()) result.lines.back() = line.text(key);
         if (result.lines.back()) out = line.out();

@@ -7,16 +7,17 @@
 #include <immintrin.h>
 #endif
 
+#include "text/unicode.hpp"
+
 namespace bpe {
 namespace {
 
-using Bytes = std::span<const std::uint8_t>;
-
-// An automaton whose state is a distance to shift by: the entry of a byte holds, six bits for each state, the states
-// that the byte leads to. Looking up the next byte waits for no state, so a byte takes as long as one shift.
+// The states of an automaton, each of which is a distance to shift by. The table's entry for a byte holds six bits for
+// each state: the state that the byte leads to from there. The lookup depends on the byte alone, never on the state, so
+// the chain from byte to byte is a single shift.
 enum State : std::uint64_t {
     kError = 0,
-    kBetween = 6,  // characters
+    kBetween = 6,  // between two characters
     kOneLeft = 12,
     kTwoLeft = 18,
     kThreeLeft = 24,
@@ -66,7 +67,7 @@ bool is_ascii(const std::uint8_t* block) {
     return (all & 0x8080808080808080) == 0;
 }
 
-// Up to where the text is well-formed for certain, but for its last character, which may be cut off there.
+// Returns a position up to which the text is well-formed, except that its last character may be cut off there.
 std::size_t checked_plain(Bytes text, std::size_t position) {
     std::uint64_t state = kBetween;
     for (; position + kBlock <= text.size(); position += kBlock) {
@@ -81,45 +82,45 @@ std::size_t checked_plain(Bytes text, std::size_t position) {
 
 #ifdef BPE_X86_KERNELS
 
-// The same for 32 bytes at once (Keiser and Lemire 2021, "Validating UTF-8 in less than one instruction per byte").
-// What can be wrong with two neighbouring bytes follows from three halves of them: each half is looked up for the
-// errors that it allows, and what all three allow is one. That two continuation bytes follow each other is right where
-// the second or third byte before begins a longer character.
+// Validates 32 bytes at once (Keiser and Lemire 2021, "Validating UTF-8 in less than one instruction per byte"). Three
+// half-bytes decide whether a pair of neighbouring bytes is an error: both halves of the first byte and the high half
+// of the second. A table gives the errors that each half allows, and an error allowed by all three is present. A
+// continuation byte may follow another one only where the byte two or three places before begins a longer character.
 enum Wrong : std::uint8_t {
-    kTooShort = 1 << 0,   // a leading byte, and no continuation
-    kTooLong = 1 << 1,    // ASCII, and a continuation
+    kTooShort = 1 << 0,   // a leading byte before a byte that is no continuation
+    kTooLong = 1 << 1,    // ASCII before a continuation
     kLongThree = 1 << 2,  // E0 before 80 to 9F
     kTooLarge = 1 << 3,   // F4 and above before 90 to BF
     kSurrogate = 1 << 4,  // ED before A0 to BF
     kLongTwo = 1 << 5,    // C0 and C1
-    kLongFour = 1 << 6,   // F0 before 80 to 8F; and F5 and above before these
-    kTwoFollow = 1 << 7,  // two continuations
+    kLongFour = 1 << 6,   // F0, or F5 and above, before 80 to 8F
+    kTwoFollow = 1 << 7,  // a continuation before a continuation
     kAny = kTooShort | kTooLong | kTwoFollow,
 };
 
-struct alignas(16) Errors {
+struct alignas(16) ErrorTable {
     std::uint8_t of[16];
 };
 
 constexpr std::uint8_t kAbove = kAny | kTooLarge | kLongFour;
-constexpr Errors kFirstHigh = {{kTooLong, kTooLong, kTooLong, kTooLong, kTooLong, kTooLong, kTooLong, kTooLong,
-                                kTwoFollow, kTwoFollow, kTwoFollow, kTwoFollow, kTooShort | kLongTwo, kTooShort,
-                                kTooShort | kLongThree | kSurrogate, kTooShort | kTooLarge | kLongFour}};
-constexpr Errors kFirstLow = {{kAny | kLongTwo | kLongThree | kLongFour, kAny | kLongTwo, kAny, kAny, kAny | kTooLarge,
-                               kAbove, kAbove, kAbove, kAbove, kAbove, kAbove, kAbove, kAbove, kAbove | kSurrogate,
-                               kAbove, kAbove}};
+constexpr ErrorTable kFirstHigh = {{kTooLong, kTooLong, kTooLong, kTooLong, kTooLong, kTooLong, kTooLong, kTooLong,
+                                    kTwoFollow, kTwoFollow, kTwoFollow, kTwoFollow, kTooShort | kLongTwo, kTooShort,
+                                    kTooShort | kLongThree | kSurrogate, kTooShort | kTooLarge | kLongFour}};
+constexpr ErrorTable kFirstLow = {{kAny | kLongTwo | kLongThree | kLongFour, kAny | kLongTwo, kAny, kAny,
+                                   kAny | kTooLarge, kAbove, kAbove, kAbove, kAbove, kAbove, kAbove, kAbove, kAbove,
+                                   kAbove | kSurrogate, kAbove, kAbove}};
 constexpr std::uint8_t kContinued = kTooLong | kLongTwo | kTwoFollow;
-constexpr Errors kSecondHigh = {{kTooShort, kTooShort, kTooShort, kTooShort, kTooShort, kTooShort, kTooShort, kTooShort,
-                                 kContinued | kLongThree | kLongFour, kContinued | kLongThree | kTooLarge,
-                                 kContinued | kSurrogate | kTooLarge, kContinued | kSurrogate | kTooLarge, kTooShort,
-                                 kTooShort, kTooShort, kTooShort}};
+constexpr ErrorTable kSecondHigh = {{kTooShort, kTooShort, kTooShort, kTooShort, kTooShort, kTooShort, kTooShort,
+                                     kTooShort, kContinued | kLongThree | kLongFour,
+                                     kContinued | kLongThree | kTooLarge, kContinued | kSurrogate | kTooLarge,
+                                     kContinued | kSurrogate | kTooLarge, kTooShort, kTooShort, kTooShort, kTooShort}};
 
-__attribute__((target("avx2"))) inline __m256i errors_of(const Errors& table, __m256i halves) {
+__attribute__((target("avx2"))) inline __m256i errors_of(const ErrorTable& table, __m256i halves) {
     const __m128i row = _mm_load_si128(reinterpret_cast<const __m128i*>(table.of));
     return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(row), halves);
 }
 
-// What is wrong in 32 bytes; `before` are the 32 before them.
+// Returns the errors in 32 bytes. `before` holds the 32 bytes before them.
 __attribute__((target("avx2"))) inline __m256i errors_in(__m256i bytes, __m256i before) {
     const __m256i low = _mm256_set1_epi8(0x0F);
     const __m256i across = _mm256_permute2x128_si256(before, bytes, 0x21);
@@ -129,7 +130,7 @@ __attribute__((target("avx2"))) inline __m256i errors_in(__m256i bytes, __m256i 
         _mm256_and_si256(_mm256_and_si256(errors_of(kFirstHigh, _mm256_and_si256(_mm256_srli_epi16(one, 4), low)),
                                           errors_of(kFirstLow, _mm256_and_si256(one, low))),
                          errors_of(kSecondHigh, _mm256_and_si256(_mm256_srli_epi16(bytes, 4), low)));
-    // The highest bit where the third byte of three or four must be, or the fourth of four.
+    // Sets the highest bit where a character's third or fourth byte must stand.
     const __m256i longer = _mm256_or_si256(_mm256_subs_epu8(two, _mm256_set1_epi8(0xE0 - 0x80)),
                                            _mm256_subs_epu8(three, _mm256_set1_epi8(0xF0 - 0x80)));
     return _mm256_xor_si256(pairs, _mm256_and_si256(longer, _mm256_set1_epi8(static_cast<char>(0x80))));
@@ -140,7 +141,7 @@ __attribute__((target("avx2"))) std::size_t checked_avx2(Bytes text, std::size_t
     for (; position + kBlock <= text.size(); position += kBlock) {
         const auto* at = reinterpret_cast<const __m256i*>(text.data() + position);
         const __m256i first = _mm256_loadu_si256(at), second = _mm256_loadu_si256(at + 1);
-        // After ASCII, ASCII is right.
+        // ASCII after ASCII needs no check.
         if (_mm256_movemask_epi8(_mm256_or_si256(_mm256_or_si256(first, second), before)) != 0) {
             const __m256i errors = _mm256_or_si256(errors_in(first, before), errors_in(second, first));
             if (!_mm256_testz_si256(errors, errors)) break;
@@ -152,7 +153,7 @@ __attribute__((target("avx2"))) std::size_t checked_avx2(Bytes text, std::size_t
 
 #endif
 
-// How many bytes belong to the malformed sequence that begins at `position`.
+// Returns the length in bytes of the malformed sequence that begins at `position`.
 std::size_t malformed_length(Bytes text, std::size_t position) {
     std::uint64_t state = next_state(kBetween, text[position]);
     std::size_t end = position + 1;
@@ -174,10 +175,10 @@ std::size_t invalid_utf8(Bytes text, std::size_t begin, bool plain) {
     static_cast<void>(plain);
     position = checked_plain(text, begin);
 #endif
-    // What is left: the end of the text, or a block with an error in it; and the character before it, from its start.
+    // What remains is the end of the text or a block with an error in it. Start at the character before it.
     if (position > begin) {
         do --position;
-        while ((text[position] & 0xC0) == 0x80);
+        while (is_continuation(text[position]));
     }
     std::uint64_t state = kBetween;
     std::size_t start = position;

@@ -1,0 +1,21 @@
+// Making a vocabulary from its tokens.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "base/types.hpp"
+#include "encode/vocab.hpp"
+
+namespace bpe {
+
+// Makes a vocabulary. Token i has the bytes [offsets[i], offsets[i + 1]) of `bytes` and the id ids[i], which is also
+// its rank: the merge that makes the lower id comes first. With `merges_only`, merging alone makes tokens, and bytes
+// without a token are left out before it. Otherwise a pretoken that is a token is taken whole. Throws
+// std::invalid_argument if a token is empty, if a token or an id appears twice, or if, without `merges_only`, a single
+// byte has no token.
+std::shared_ptr<const Vocabulary> build_vocabulary(Bytes bytes, std::span<const std::uint64_t> offsets,
+                                                   std::span<const Id> ids, bool merges_only = false);
+
+}  // namespace bpe

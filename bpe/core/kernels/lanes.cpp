@@ -1,0 +1,58 @@
+#include "kernels/lanes.hpp"
+
+#include <algorithm>
+#include <bit>
+
+namespace bpe {
+
+namespace {
+
+std::uint64_t before(std::uint64_t live, std::uint32_t place) { return live & ((std::uint64_t{1} << place) - 1); }
+std::uint64_t after(std::uint64_t live, std::uint32_t place) { return live & (~std::uint64_t{1} << place); }
+std::uint32_t highest(std::uint64_t bits) { return static_cast<std::uint32_t>(63 - std::countl_zero(bits)); }
+std::uint32_t lowest(std::uint64_t bits) { return static_cast<std::uint32_t>(std::countr_zero(bits)); }
+
+}  // namespace
+
+// First all lanes look up the pairs that their last merges made, then all lanes make a merge. By the time a lane reads
+// what it wrote in the other half, the stores have long arrived.
+std::uint32_t merge_round_plain(Lane* lanes, std::size_t count, const PairTable& pairs) {
+    for (Lane* lane = lanes; lane < lanes + count; ++lane) {
+        for (int which = 0; which < 2; ++which) {
+            const std::uint32_t place = lane->places[which];
+            lane->candidates[place] = candidate_of(find_pair(pairs, lane->pairs[which], lane->lines[which]), place);
+        }
+    }
+    std::uint32_t done = 0;
+    for (std::size_t i = 0; i < count; ++i) {
+        Lane& lane = lanes[i];
+        // The lowest rank; among equals the leftmost, since the low bits of a candidate are its place.
+        const std::int32_t best = *std::min_element(lane.candidates, lane.candidates + lane.padded);
+        if (best >= kNoCandidate) {
+            done |= 1u << i;
+            continue;
+        }
+        const std::uint32_t place = static_cast<std::uint32_t>(best) & (kLaneSymbols - 1);
+        const std::uint32_t absorbed = lowest(after(lane.live, place));
+        const Id id = static_cast<Id>(best) >> 6;
+        lane.symbols[place] = id;
+        lane.live &= ~(std::uint64_t{1} << absorbed);
+        lane.candidates[absorbed] = kNoCandidate;
+        lane.candidates[place] = kNoCandidate;
+        const std::uint64_t preceding = before(lane.live, place);
+        const std::uint64_t following = after(lane.live, place);
+        const std::uint32_t previous = preceding ? highest(preceding) : place;
+        ask_for(lane, 0, previous, preceding ? pair_key(lane.symbols[previous], id) : kNoPair, pairs);
+        ask_for(lane, 1, place, following ? pair_key(id, lane.symbols[lowest(following)]) : kNoPair, pairs);
+    }
+    return done;
+}
+
+void look_up_all_plain(Lane& lane, std::size_t count, const PairTable& pairs) {
+    for (std::uint32_t i = 0; i + 1 < count; ++i) {
+        const std::uint64_t pair = pair_key(lane.symbols[i], lane.symbols[i + 1]);
+        lane.candidates[i] = candidate_of(find_pair(pairs, pair, line_of(pair, pairs)), i);
+    }
+}
+
+}  // namespace bpe
