@@ -4,16 +4,17 @@
 #include <cmath>
 #include <cstring>
 
+#include "kernels/rounding.hpp"
+
 namespace model {
 
-namespace {
-
-std::size_t up(std::size_t size) { return (size + kLanes - 1) / kLanes * kLanes; }
-
-}  // namespace
-
-Cache::Cache(CacheKind kind, std::size_t layers, std::size_t kv_heads, std::size_t head_dim, std::size_t texts)
-    : kind_(kind), layers_(layers), kv_heads_(kv_heads), head_dim_(head_dim), width_(up(head_dim)), texts_(texts) {}
+Cache::Cache(CacheKind kind, std::size_t layers, std::size_t kv_heads, std::size_t head_dim, std::size_t sequences)
+    : kind_(kind),
+      layers_(layers),
+      kv_heads_(kv_heads),
+      head_dim_(head_dim),
+      width_(rounded_up(head_dim, kLanes)),
+      sequences_(sequences) {}
 
 std::size_t Cache::head_bytes(std::size_t capacity) const {
     const std::size_t scales = kind_ == CacheKind::kI8 ? 2 * sizeof(float) : 0;
@@ -21,35 +22,35 @@ std::size_t Cache::head_bytes(std::size_t capacity) const {
 }
 
 std::size_t Cache::capacity() const {
-    const auto less = [](const Text& a, const Text& b) { return a.capacity < b.capacity; };
-    return std::min_element(texts_.begin(), texts_.end(), less)->capacity;
+    const auto less = [](const Sequence& a, const Sequence& b) { return a.capacity < b.capacity; };
+    return std::min_element(sequences_.begin(), sequences_.end(), less)->capacity;
 }
 
 std::size_t Cache::bytes() const {
     std::size_t total = 0;
-    for (const Text& text : texts_) total += text_bytes(text.capacity);
+    for (const Sequence& sequence : sequences_) total += sequence_bytes(sequence.capacity);
     return total;
 }
 
-Cache::Head Cache::head_in(const Text& text, std::size_t number) const {
+Cache::Head Cache::head_in(const Sequence& sequence, std::size_t number) const {
     Head head{};
-    head.keys = text.memory.get() + number * head_bytes(text.capacity);
-    head.values = head.keys + text.capacity * head_dim_ * number_bytes();
+    head.keys = sequence.memory.get() + number * head_bytes(sequence.capacity);
+    head.values = head.keys + sequence.capacity * head_dim_ * number_bytes();
     if (kind_ == CacheKind::kI8) {
-        head.key_scales = reinterpret_cast<float*>(head.values + text.capacity * width_);
-        head.value_scales = head.key_scales + text.capacity;
+        head.key_scales = reinterpret_cast<float*>(head.values + sequence.capacity * width_);
+        head.value_scales = head.key_scales + sequence.capacity;
     }
     return head;
 }
 
-Cache::Head Cache::head(std::size_t text, std::size_t layer, std::size_t kv_head) const {
-    return head_in(texts_[text], layer * kv_heads_ + kv_head);
+Cache::Head Cache::head(std::size_t sequence, std::size_t layer, std::size_t kv_head) const {
+    return head_in(sequences_[sequence], layer * kv_heads_ + kv_head);
 }
 
-Cache::Text Cache::copied(const Text& from, std::size_t filled, std::size_t capacity) const {
-    Text to{take_pages(text_bytes(capacity)), capacity};
-    std::memset(to.memory.get(), 0, text_bytes(capacity));  // so that what pads the last block is finite
-    const std::size_t kept = up(std::min(filled, std::min(capacity, from.capacity)));
+Cache::Sequence Cache::copied(const Sequence& from, std::size_t filled, std::size_t capacity) const {
+    Sequence to{take_pages(sequence_bytes(capacity)), capacity};
+    std::memset(to.memory.get(), 0, sequence_bytes(capacity));  // so that the padding of the last block is finite
+    const std::size_t kept = rounded_up(std::min({filled, capacity, from.capacity}), kLanes);
     for (std::size_t number = 0; kept && number < layers_ * kv_heads_; ++number) {
         const Head old = head_in(from, number), head = head_in(to, number);
         std::memcpy(head.keys, old.keys, kept * head_dim_ * number_bytes());
@@ -63,31 +64,33 @@ Cache::Text Cache::copied(const Text& from, std::size_t filled, std::size_t capa
 }
 
 void Cache::reserve(std::size_t capacity, std::span<const std::size_t> filled) {
-    for (std::size_t i = 0; i < texts_.size(); ++i) {
-        if (texts_[i].capacity < capacity) texts_[i] = copied(texts_[i], filled[i], up(capacity));
+    for (std::size_t i = 0; i < sequences_.size(); ++i) {
+        if (sequences_[i].capacity < capacity)
+            sequences_[i] = copied(sequences_[i], filled[i], rounded_up(capacity, kLanes));
     }
 }
 
-void Cache::select(std::span<const std::size_t> texts, std::span<const std::size_t> filled) {
-    std::vector<Text> selected(texts.size());
-    std::vector<std::size_t> first_use(texts_.size(), texts.size());
-    for (std::size_t i = 0; i < texts.size(); ++i) {
-        std::size_t& first = first_use[texts[i]];
-        if (first == texts.size()) {
+void Cache::select(std::span<const std::size_t> sequences, std::span<const std::size_t> filled) {
+    std::vector<Sequence> selected(sequences.size());
+    std::vector<std::size_t> first_use(sequences_.size(), sequences.size());
+    for (std::size_t i = 0; i < sequences.size(); ++i) {
+        std::size_t& first = first_use[sequences[i]];
+        if (first == sequences.size()) {
             first = i;
         } else {
-            selected[i] = copied(texts_[texts[i]], filled[texts[i]], texts_[texts[i]].capacity);
+            selected[i] = copied(sequences_[sequences[i]], filled[sequences[i]], sequences_[sequences[i]].capacity);
         }
     }
-    for (std::size_t old = 0; old < texts_.size(); ++old) {
-        if (first_use[old] < texts.size()) selected[first_use[old]] = std::move(texts_[old]);
+    for (std::size_t old = 0; old < sequences_.size(); ++old) {
+        if (first_use[old] < sequences.size()) selected[first_use[old]] = std::move(sequences_[old]);
     }
-    texts_ = std::move(selected);
+    sequences_ = std::move(selected);
 }
 
 void Cache::store(const Head& head, std::size_t position, const float* key, const float* value,
                   const Kernel& kernel) const {
-    const std::size_t first = position / kLanes * kLanes * head_dim_ + position % kLanes;  // then every 16th
+    // Within a block of sixteen positions, the numbers of a key are kLanes apart.
+    const std::size_t first = position / kLanes * kLanes * head_dim_ + position % kLanes;
     if (kind_ == CacheKind::kF16) {
         auto* keys = reinterpret_cast<Half*>(head.keys) + first;
         auto* values = reinterpret_cast<Half*>(head.values) + position * width_;
@@ -102,11 +105,11 @@ void Cache::store(const Head& head, std::size_t position, const float* key, cons
             kernel.narrow(numbers, kLanes, values + i);
         }
     } else if (kind_ == CacheKind::kBF16) {
-        auto* keys = reinterpret_cast<Brain*>(head.keys) + first;
-        auto* values = reinterpret_cast<Brain*>(head.values) + position * width_;
+        auto* keys = reinterpret_cast<BFloat16*>(head.keys) + first;
+        auto* values = reinterpret_cast<BFloat16*>(head.values) + position * width_;
         for (std::size_t i = 0; i < head_dim_; ++i) {
-            keys[i * kLanes] = to_brain(key[i]);
-            values[i] = to_brain(value[i]);
+            keys[i * kLanes] = to_bfloat16(key[i]);
+            values[i] = to_bfloat16(value[i]);
         }
     } else {
         auto* keys = reinterpret_cast<std::int8_t*>(head.keys) + first;

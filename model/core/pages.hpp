@@ -1,4 +1,4 @@
-// Large pieces of memory.
+// Large allocations.
 #pragma once
 
 #include <cstddef>
@@ -14,8 +14,8 @@ struct FreePages {
 };
 using Pages = std::unique_ptr<std::uint8_t[], FreePages>;
 
-// Begins at a line of the cache; what is large, at a large page, and is of such pages where the system has them.
-// Nothing is set. Throws std::bad_alloc.
+// Allocates memory, uninitialised and aligned to a cache line. An allocation of 2 MiB or more is aligned to a huge page
+// and made of huge pages where the system supports them. Throws std::bad_alloc.
 Pages take_pages(std::size_t bytes);
 
 }  // namespace model

@@ -29,14 +29,14 @@ void pause_shortly() {
 #endif
 }
 
-// Waits for a condition that should hold in a moment. After some microseconds others may have the processor in between,
-// which they need where there are more threads than processors. Whether the condition held within `most` pauses.
+// Waits for a condition that will soon hold, and returns whether it held within `most` pauses. After some microseconds,
+// yields the processor at each pause, for the case that there are more threads than processors.
 template <class Condition>
 bool spin(const Condition& condition, std::size_t most) {
-    constexpr std::size_t kAlone = 2000;
+    constexpr std::size_t kBeforeYielding = 2000;
     for (std::size_t i = 0; i < most; ++i) {
         if (condition()) return true;
-        if (i < kAlone) {
+        if (i < kBeforeYielding) {
             pause_shortly();
         } else {
             std::this_thread::yield();
@@ -46,7 +46,7 @@ bool spin(const Condition& condition, std::size_t most) {
 }
 
 constexpr std::size_t kForever = SIZE_MAX;
-// Between the steps of a text lies what is done to choose a token: short enough that to wait for it pays.
+// Between two steps of generation, the caller samples a token. That is short enough for the threads to spin meanwhile.
 constexpr std::size_t kBetweenSteps = 4000;
 
 }  // namespace
@@ -58,17 +58,17 @@ void Pool::start() {
     process_ = this_process();
     try {
         shared_->helpers.reserve(wanted_ - 1);
-        // The helpers ask for the number of threads in their first work at the earliest, when all have been started.
+        // Helpers read helpers.size() no earlier than in their first work, when all have been started.
         while (shared_->helpers.size() + 1 < wanted_) {
             const std::size_t thread = shared_->helpers.size() + 1;
             shared_->helpers.emplace_back([shared = shared_.get(), thread] { shared->help(thread); });
         }
-    } catch (const std::system_error&) {  // no more threads to be had
+    } catch (const std::system_error&) {  // the system refuses more threads
     }
 }
 
 Pool::~Pool() {
-    if (process_ != this_process()) {  // the threads are the parent's
+    if (process_ != this_process()) {  // after a fork, the threads belong to the parent
         (void)shared_.release();
         return;
     }

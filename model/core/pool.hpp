@@ -1,5 +1,5 @@
-// Threads for many short steps: within one piece of work they meet at a barrier a hundred times, in less time than the
-// system takes to wake one up once.
+// A pool of threads for many short steps. Within one piece of work, the threads meet at a barrier a hundred times in
+// less time than the system takes to wake up one thread.
 #pragma once
 
 #include <atomic>
@@ -15,16 +15,16 @@ namespace model {
 
 class Pool {
  public:
-    // Of so many threads, of which the caller of run() is the first; of fewer where the system gives no more.
+    // Starts threads - 1 threads: the caller of run() is the first thread. Starts fewer where the system refuses more.
     explicit Pool(std::size_t threads);
     ~Pool();
     Pool(const Pool&) = delete;
 
-    // Calls work(thread) on all threads and waits for them. It must not throw. One caller at a time is served. In a
-    // process that was forked, the threads are started anew.
+    // Calls work(thread) on all threads and waits until all return. `work` must not throw. Serves one caller at a time.
+    // Starts new threads in a forked process.
     void run(const std::function<void(std::size_t)>& work);
 
-    // Within work: how many threads take part, and where all of them wait for the last.
+    // The number of threads, and a barrier where all of them wait for the last. Call barrier() from within `work` only.
     std::size_t size() const { return shared_->helpers.size() + 1; }
     void barrier() { shared_->barrier(size()); }
 
@@ -32,9 +32,9 @@ class Pool {
     struct Shared {
         std::vector<std::thread> helpers;
         const std::function<void(std::size_t)>* work = nullptr;
-        alignas(64) std::atomic<std::uint32_t> round = 0;  // of work
+        alignas(64) std::atomic<std::uint32_t> round = 0;  // counts pieces of work
         alignas(64) std::atomic<std::uint32_t> arrived = 0;
-        alignas(64) std::atomic<std::uint32_t> phase = 0;  // of the barrier
+        alignas(64) std::atomic<std::uint32_t> phase = 0;  // counts barriers
         bool stop = false;
 
         void barrier(std::size_t size);

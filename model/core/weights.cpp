@@ -6,16 +6,18 @@
 #include <numeric>
 #include <stdexcept>
 
+#include "kernels/rounding.hpp"
+
 namespace model {
 
-constexpr std::size_t kLine = 64;
+constexpr std::size_t kLine = 64;  // bytes of a cache line
 
 Matrix::Matrix(Kind kind, std::size_t rows, std::size_t columns)
-    : kind_(kind), rows_(rows), columns_(columns), groups_((rows + kLanes - 1) / kLanes) {
+    : kind_(kind), rows_(rows), columns_(columns), groups_(divided_up(rows, kLanes)) {
     const Format& format = format_of(kind);
     if (columns % format.block_columns) {
-        throw std::invalid_argument("rows of " + std::to_string(columns) + " numbers, which are no whole " +
-                                    std::string(format.name) + " blocks of " + std::to_string(format.block_columns));
+        throw std::invalid_argument("rows of " + std::to_string(columns) + " numbers, not a multiple of the " +
+                                    std::string(format.name) + " block size " + std::to_string(format.block_columns));
     }
 }
 
@@ -60,28 +62,28 @@ void Arena::add(std::vector<Matrix*> matrices) {
         const std::size_t first = groups * i / sizes_.size(), end = groups * (i + 1) / sizes_.size();
         for (Matrix* matrix : matrices) {
             matrix->parts_[i] = {nullptr, first, end};
-            places_.push_back({matrix, i, offset});
+            slots_.push_back({matrix, i, offset});
             offset += matrix->group_bytes();
         }
-        sizes_[i] += ((end - first) * stride + kLine - 1) / kLine * kLine;
+        sizes_[i] += rounded_up((end - first) * stride, kLine);
     }
 }
 
 void Arena::allocate() {
     for (const std::size_t size : sizes_) memory_.push_back(take_pages(size));
-    for (const Place& place : places_) place.matrix->parts_[place.part].data = memory_[place.part].get() + place.offset;
+    for (const Slot& slot : slots_) slot.matrix->parts_[slot.part].data = memory_[slot.part].get() + slot.offset;
 }
 
 std::size_t Arena::bytes() const { return std::accumulate(sizes_.begin(), sizes_.end(), std::size_t{0}); }
 
 std::uint64_t Arena::sum(std::size_t part) const {
-    constexpr std::size_t kWords = 32;  // that are added side by side
+    constexpr std::size_t kWords = 32;  // that are added in parallel
     [[maybe_unused]] constexpr std::size_t kAhead = 4096;
     std::uint64_t sums[kWords] = {};
     for (std::size_t at = 0; at + sizeof sums <= sizes_[part]; at += sizeof sums) {
         std::uint64_t words[kWords];
 #ifdef __GNUC__
-        for (std::size_t i = 0; i < sizeof sums; i += kLine) {  // as the kernels do
+        for (std::size_t i = 0; i < sizeof sums; i += kLine) {  // as the kernels prefetch
             __builtin_prefetch(memory_[part].get() + std::min(at + kAhead + i, sizes_[part]), 0, 2);
         }
 #endif

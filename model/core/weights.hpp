@@ -1,4 +1,4 @@
-// The matrices of a model, laid out so that each thread reads what it needs as one stream, in the order of use.
+// The weight matrices of a model, laid out so that each thread reads its share as one stream, in the order of use.
 #pragma once
 
 #include <cstddef>
@@ -6,21 +6,21 @@
 #include <string>
 #include <vector>
 
-#include "kernels/formats.hpp"
+#include "kernels/packed_weights.hpp"
 #include "pages.hpp"
 #include "pool.hpp"
 
 namespace model {
 
-// Groups of rows that one thread multiplies with.
+// The groups of rows that belong to one thread.
 struct Part {
-    std::uint8_t* data = nullptr;  // of the first group
+    std::uint8_t* data = nullptr;  // the first group
     std::size_t first = 0, end = 0;
 };
 
 class Matrix {
  public:
-    // Throws std::invalid_argument where rows are no whole blocks.
+    // Throws std::invalid_argument when `columns` is not a multiple of the block size.
     Matrix(Kind kind, std::size_t rows, std::size_t columns);
 
     Kind kind() const { return kind_; }
@@ -32,10 +32,11 @@ class Matrix {
     std::size_t stride() const { return stride_; }
     const std::vector<Part>& parts() const { return parts_; }
 
-    // Takes rows as they are in a file: file_bytes() of them. Throws std::invalid_argument for a scale or a number that
-    // is not finite.
+    // Packs rows stored as in a file, file_bytes() in all. Throws std::invalid_argument when a scale or an unquantized
+    // number is not finite.
     void pack(const std::uint8_t* rows, Pool& pool);
 
+    // Dequantizes a row to [columns].
     void read_row(std::size_t row, float* numbers) const;
 
  private:
@@ -43,34 +44,34 @@ class Matrix {
 
     Kind kind_;
     std::size_t rows_, columns_, groups_;
-    std::size_t stride_ = 0;  // from group to group
+    std::size_t stride_ = 0;  // bytes from one group to the next
     std::vector<Part> parts_;
 };
 
-// The memory of matrices, one piece for each part.
+// The memory of all matrices: one allocation per part, that is, per thread.
 class Arena {
  public:
     explicit Arena(std::size_t parts) : sizes_(parts) {}
 
-    // Appends matrices, whose groups alternate; they have the same number of rows. They must stay where they are.
+    // Appends matrices with the same number of rows, whose groups alternate. The arena keeps the pointers.
     void add(std::vector<Matrix*> matrices);
 
-    // Takes the memory, when all have been added.
+    // Allocates the memory. Call it once, after all matrices have been added.
     void allocate();
 
     std::size_t bytes() const;
 
-    // Adds all 64-bit words of a part: what it takes to read them and do no more.
+    // Adds up all 64-bit words of a part, to measure the time that reading the weights takes.
     std::uint64_t sum(std::size_t part) const;
 
  private:
-    struct Place {
+    struct Slot {
         Matrix* matrix;
         std::size_t part, offset;
     };
 
     std::vector<std::size_t> sizes_;
-    std::vector<Place> places_;
+    std::vector<Slot> slots_;
     std::vector<Pages> memory_;
 };
 

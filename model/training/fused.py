@@ -106,14 +106,14 @@ _WEIGHTS = tuple(f"{name}.weight" for name in (
     "feed_forward.w2", "feed_forward.w3"))  # fmt: skip
 
 
-def trainer() -> _core.Trainer:
+def trainer() -> _core.LayerTrainer:
     """Kernels with as many threads as torch has now."""
     return _trainer(torch.get_num_threads())
 
 
 @functools.lru_cache(maxsize=2)
-def _trainer(threads: int) -> _core.Trainer:
-    return _core.Trainer(threads)
+def _trainer(threads: int) -> _core.LayerTrainer:
+    return _core.LayerTrainer(threads)
 
 
 def arrays(tensors: Iterable[Tensor]) -> list[Tensor]:

@@ -1,7 +1,10 @@
-// Compiled with AMX and AVX-512, and called only where the processor and the system allow them: as avx512, but for
-// products of quantized weights with eight vectors and more.
-#include "kernels/avx512_numbers.hpp"
-#include "kernels/decoding.hpp"
+// Kernels for AMX and AVX-512, called only where the processor and the operating system allow them. They differ from
+// the avx512 kernels in products of quantized weights with eight or more vectors, in products of other weights with
+// more than sixteen vectors, and in attention of sixteen or more queries.
+#include "kernels/attention.hpp"
+#include "kernels/avx512_lanes.hpp"
+#include "kernels/products.hpp"
+#include "kernels/vectors.hpp"
 
 #ifdef __linux__
 #include <cpuid.h>
@@ -16,14 +19,14 @@ using V = Avx512;
 using F = V::F;
 using I = V::I;
 
-// What the tile registers hold: so many rows of so many bytes.
+// The configuration of the tile registers: rows, and bytes per row.
 struct alignas(64) Configuration {
     std::uint8_t palette = 1, start = 0, reserved[14] = {};
     std::uint16_t row_bytes[16] = {};
     std::uint8_t rows[16] = {};
 };
 
-// Sums (0 to 3), vectors (4, 5) and weights (6, 7), of so many bytes of a row and so many rows at a time.
+// Registers 0 to 3 hold sums, 4 and 5 vectors with kBytes per row, 6 and 7 weights with kRows rows.
 template <std::size_t kBytes, std::size_t kRows>
 constexpr Configuration kConfiguration = [] {
     Configuration made;
@@ -33,19 +36,20 @@ constexpr Configuration kConfiguration = [] {
     return made;
 }();
 
-// --- eight vectors or sixteen: integers ---
+// --- products of eight or sixteen vectors: integers ---
 
-// The sums are those of Integers<Avx512>: a quad is a row of a register as it is, and so are the high bytes and the low
-// ones of a vector, for eight vectors at a time. They go through memory to be scaled, while the next are made.
+// Computes the sums of Integers<Avx512>. A quad is a row of a tile register as it is; so are the high bytes and the low
+// bytes of a vector, for eight vectors at a time. The sums pass through memory to be scaled while the next are
+// computed.
 template <class Tile, std::size_t kVectors>
 void multiply_integers(const std::uint8_t* group, const Vectors& vectors, float* results) {
     static_assert(kVectors == 8 || kVectors == 16);
     constexpr std::size_t kParts = Tile::kParts, kColumns = kTile / kParts;
-    constexpr std::size_t kLater = 2;     // sums are looked at so many parts later,
-    constexpr std::size_t kUnpacked = 8;  // and tiles are unpacked half as many before
+    constexpr std::size_t kLater = 2;     // sums are scaled this many parts later
+    constexpr std::size_t kUnpacked = 8;  // tiles are unpacked half as many tiles ahead
     const std::size_t tiles = vectors.columns / kTile, parts = tiles * kParts;
     struct alignas(64) Sums {
-        std::int32_t numbers[kVectors][2][kLanes];  // of high bytes, and of low ones
+        std::int32_t numbers[kVectors][2][kLanes];  // of high bytes, and of low bytes
         Scales<V> scales;
         const TileScale* x;
     } sums[kLater + 1];
@@ -109,9 +113,9 @@ void multiply_integers(const std::uint8_t* group, const Vectors& vectors, float*
     for (std::size_t i = 0; i < kVectors; ++i) V::store(results + i * kLanes, totals[i]);
 }
 
-// --- more vectors: numbers of 16 bits (bfloat16) ---
+// --- products of more vectors: bfloat16 ---
 
-// Numbers as the sum of two of 16 bits, which together have as many bits as the integers; two in each lane.
+// Numbers split into the sum of two bfloat16 numbers, which together are as precise as the integers. A lane holds two.
 struct Split {
     I high, low;
 
@@ -129,7 +133,7 @@ struct Split {
     }
 };
 
-// The high parts of the numbers of a tile, then the low ones.
+// Writes the high parts of the numbers of a tile, then the low parts.
 void put_split(F half, F other, TileBytes* to) {
     const I even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     const I odd = V::add(even, V::set_integers(1));
@@ -154,7 +158,7 @@ void quantize_or_split(const float* numbers, std::size_t tiles, std::size_t step
     }
 }
 
-// The weights of a tile; a row has two columns.
+// Dequantizes and splits the weights of a tile. A row of the results has two columns.
 template <class Tile>
 void unpack_split(const Tile& tile, const std::uint8_t* bytes, I* high, I* low) {
     F scales[Tile::kParts], offsets[Tile::kParts];
@@ -171,8 +175,8 @@ void unpack_split(const Tile& tile, const std::uint8_t* bytes, I* high, I* low) 
     });
 }
 
-// high * high + high * low + low * high; what is missing is no more than what was rounded. GCC's intrinsics are macros,
-// which want a register's number itself.
+// Adds high * high + high * low + low * high; the missing low * low is no larger than the rounding error. A macro,
+// because GCC's intrinsics are macros that need the register's number as a literal.
 #define MODEL_ADD_SPLIT(sum, x)                        \
     do {                                               \
         _tile_loadd(4, (x)[0].bytes, 2 * sizeof *(x)); \
@@ -182,7 +186,7 @@ void unpack_split(const Tile& tile, const std::uint8_t* bytes, I* high, I* low) 
         _tile_dpbf16ps(sum, 5, 6);                     \
     } while (false)
 
-// Up to four registers of sums, each of sixteen vectors.
+// Up to four registers hold sums, each of sixteen vectors.
 [[gnu::always_inline]] inline void zero_sums() {
     _tile_zero(0);
     _tile_zero(1);
@@ -213,8 +217,8 @@ void unpack_split(const Tile& tile, const std::uint8_t* bytes, I* high, I* low) 
     if (sixteens > 3) _tile_stored(3, to + 48 * stride, step);
 }
 
-// unpack(number, high, low) makes the weights of a tile. The sums stay in their registers. While one tile is
-// multiplied, the next is unpacked. Of 64 vectors, each takes three quarters of the time that it takes of 16.
+// Calls unpack(number, high, low) to write the split weights of a tile. Sums stay in registers, and one tile is
+// unpacked while the previous one is multiplied. With 64 vectors, each takes three quarters of its time with 16.
 template <std::size_t kVectors, class Unpack>
 void multiply_split(const Vectors& vectors, float* results, const Unpack& unpack) {
     static_assert(kVectors == 32 || kVectors == 64);
@@ -249,8 +253,8 @@ void multiply_many(const std::uint8_t* group, const Vectors& vectors, float* res
     });
 }
 
-// Weights of 16 bits likewise. Those of 32 bits, and rows of no whole tiles, with as many vectors at once as there are
-// registers for.
+// Splits 16-bit weights likewise. 32-bit weights, and rows that do not end with a whole tile, are multiplied with
+// sixteen vectors at a time.
 template <class T, std::size_t kVectors>
 void multiply_many_numbers(const std::uint8_t* group, const Vectors& vectors, float* results) {
     constexpr std::size_t kSome = 16;
@@ -272,12 +276,12 @@ void multiply_many_numbers(const std::uint8_t* group, const Vectors& vectors, fl
     }
 }
 
-// --- attention of many queries ---
+// --- attention of sixteen or more queries ---
 
-constexpr std::size_t kQueries = 64;  // at a time
-constexpr std::size_t kWidest = 128;  // numbers of a head
+constexpr std::size_t kQueries = 64;  // at a time, at most
+constexpr std::size_t kWidest = 128;  // the largest head_dim
 
-// Queries that are not there count as zeros; their scores have room.
+// Missing queries, up to a multiple of sixteen, count as zeros; `scores` has room for their scores.
 template <class T>
 void score_split(const void* all_keys, std::size_t blocks, std::size_t head_dim, const float* queries,
                  std::size_t count, float* scores, std::size_t stride) {
@@ -320,7 +324,7 @@ void mix_split(const void* all_values, std::size_t positions, std::size_t width,
         mix<V, T>(all_values, positions, width, weights, count, stride, results);
         return;
     }
-    constexpr std::size_t kTiles = 8;  // of positions, whose weights are in the nearest caches
+    constexpr std::size_t kTiles = 8;  // of positions, whose split weights stay in the L1 and L2 caches
     const std::size_t sixteens = (count + 15) / 16;
     TileBytes x[kTiles * kQueries * 2];
     I high[kLanes], low[kLanes];
@@ -345,7 +349,8 @@ void mix_split(const void* all_values, std::size_t positions, std::size_t width,
             load_sums(results + first, width, sixteens);
             for (std::size_t tile = 0; tile < tiles; ++tile) {
                 for (std::size_t i = 0; i < kLanes; ++i) {
-                    const std::size_t position = tile * kTile + 2 * i;  // of two; there is memory up to a sixteenth
+                    const std::size_t position =
+                        tile * kTile + 2 * i;  // of two; memory reaches to a multiple of sixteen
                     const T* from = values + (begin + position) * width + first;
                     const F a = position < size ? V::load(from) : V::set(0.0f);
                     const F b = position + 1 < size ? V::load(from + width) : V::set(0.0f);
@@ -364,10 +369,11 @@ void mix_split(const void* all_values, std::size_t positions, std::size_t width,
 
 }  // namespace
 
-// Whether the processor has what is needed, and the system, which has to be asked, lets this process use it.
+// Returns whether the processor has AMX with integers and bfloat16, and the operating system grants this process its
+// use, for which a process has to ask.
 bool can_amx() {
 #ifdef __linux__
-    constexpr unsigned kBrain = 1U << 22, kTiles = 1U << 24, kBytes = 1U << 25, kAll = kBrain | kTiles | kBytes;
+    constexpr unsigned kBFloat16 = 1U << 22, kTiles = 1U << 24, kBytes = 1U << 25, kAll = kBFloat16 | kTiles | kBytes;
     constexpr long kAskFor = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
     unsigned a = 0, b = 0, c = 0, d = 0;
     return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & kAll) == kAll &&
@@ -385,11 +391,11 @@ const Kernel& amx_kernel() {
         made.quantize = quantize_or_split;
         made.most_queries = kQueries;
         made.attention[static_cast<std::size_t>(CacheKind::kF16)] = {score_split<Half>, mix_split<Half>};
-        made.attention[static_cast<std::size_t>(CacheKind::kBF16)] = {score_split<Brain>, mix_split<Brain>};
+        made.attention[static_cast<std::size_t>(CacheKind::kBF16)] = {score_split<BFloat16>, mix_split<BFloat16>};
         made.attention[static_cast<std::size_t>(CacheKind::kI8)] = {score_split<std::int8_t>, mix_split<std::int8_t>};
         const auto products = [&](Kind kind) { return made.products[static_cast<std::size_t>(kind)]; };
         const auto set = [&]<class Tile>(Tile) {
-            Product* const own = products(Tile::kKind);
+            GroupProduct* const own = products(Tile::kKind);
             own[3] = multiply_integers<Tile, 8>, own[4] = multiply_integers<Tile, 16>;
             own[5] = multiply_many<Tile, 32>, own[6] = multiply_many<Tile, 64>;
         };
@@ -397,7 +403,7 @@ const Kernel& amx_kernel() {
         const auto set_numbers = [&]<class T>(Kind kind, T) {
             products(kind)[5] = multiply_many_numbers<T, 32>, products(kind)[6] = multiply_many_numbers<T, 64>;
         };
-        set_numbers(Kind::kF32, 0.0f), set_numbers(Kind::kF16, Half()), set_numbers(Kind::kBF16, Brain());
+        set_numbers(Kind::kF32, 0.0f), set_numbers(Kind::kF16, Half()), set_numbers(Kind::kBF16, BFloat16());
         return made;
     }();
     return kernel;

@@ -1,12 +1,11 @@
-// Compiled with AVX-512 and its VNNI, and called only where the processor has them.
-#include "kernels/avx512_numbers.hpp"
-#include "kernels/decoding.hpp"
-#include "kernels/training.hpp"
+// Kernels for AVX-512 with VNNI, called only on processors that have them.
+#include "kernels/avx512_lanes.hpp"
+#include "kernels/make_kernel.hpp"
 
 namespace model {
 
 const Kernel& avx512_kernel() {
-    static const Kernel kernel = kernel_with<Avx512>("avx512", training_with<Avx512>());
+    static const Kernel kernel = make_kernel<Avx512>("avx512");
     return kernel;
 }
 

@@ -14,7 +14,7 @@ static std::vector<Kernel> available_kernels() {
 #endif
         found.push_back(avx512_kernel());
     }
-    // Every processor with AVX2 and FMA converts half-precision numbers, too.
+    // Every processor with AVX2 and FMA also has F16C, which converts half-precision numbers.
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found.push_back(avx2_kernel());
 #endif
 #ifdef MODEL_ARM_KERNELS

@@ -1,27 +1,28 @@
-// The inner loops of a model, which each kind of processor does in its own way. All ways give the same but for
-// rounding.
+// The inner loops of a model, as tables of functions, one table for each instruction set. All tables compute the same
+// results up to rounding.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <span>
 
-#include "kernels/formats.hpp"
-#include "kernels/training_table.hpp"
+#include "kernels/packed_weights.hpp"
 
 namespace model {
 
-// Thirty-two numbers of a vector that quantized weights are multiplied with. number = scale * integer, of 16 bits: with
-// 8 bits alone logits of SmolLM2 are off by 3, so by 0.02.
+// --- generation: packed weights times activations ---
+
+// A tile (32 numbers) of an activation vector that is multiplied with quantized weights. number = scale * integer, with
+// integers of 16 bits: 8 bits alone would change logits of SmolLM2 by up to 3, 16 bits change them by up to 0.02.
 struct alignas(64) TileBytes {
-    std::int8_t bytes[2 * kTile];  // the integers, in the order that the kernel multiplies them
+    std::int8_t bytes[2 * kTile];  // the integers, in the order in which the kernel multiplies them
 };
 struct TileScale {
     float scale;
     float sums[3];  // of all numbers, and of each half
 };
 
-// Some vectors; of the two, those are filled that the weights need.
+// Activation vectors. Unquantized weights read `numbers`, quantized ones `bytes` and `scales`; the other may be unset.
 struct Vectors {
     const float* numbers;     // [vectors, columns]
     const TileBytes* bytes;   // [tiles, vectors]
@@ -29,50 +30,99 @@ struct Vectors {
     std::size_t columns;
 };
 
-// A product of sixteen rows and some vectors: to [vectors, 16].
-using Product = void (*)(const std::uint8_t* group, const Vectors& vectors, float* results);
+// Multiplies a group of sixteen rows with some vectors: results [vectors, 16].
+using GroupProduct = void (*)(const std::uint8_t* group, const Vectors& vectors, float* results);
 
 inline constexpr std::size_t kVectorSizes = 7;  // 1, 2, 4, 8, 16, 32, 64
 inline constexpr std::size_t kMostVectors = 64;
 
 enum class CacheKind : std::uint8_t { kF16, kBF16, kI8 };
 
-// Keys lie in blocks of sixteen positions, [blocks, head_dim, 16], values by position, [positions, stride], both padded
-// with numbers that are finite. Of kI8, the scales are the caller's. Scores and results have room for a multiple of
-// sixteen queries.
+// Keys are stored in blocks of sixteen positions, [blocks, head_dim, 16], values by position, [positions, stride]. Both
+// are padded with finite numbers. For kI8, the caller applies the scales. Scores and results have room for a multiple
+// of sixteen queries.
 struct AttentionKernel {
-    // queries [count, head_dim] times keys: scores [count, >= blocks * 16]
+    // scores [count, >= blocks * 16] = queries [count, head_dim] times keys
     void (*score)(const void* keys, std::size_t blocks, std::size_t head_dim, const float* queries, std::size_t count,
                   float* scores, std::size_t stride);
-    // weights [count, >= positions] times values: results [count, width]; width is a multiple of 16
+    // results [count, width] = weights [count, >= positions] times values; width is a multiple of 16
     void (*mix)(const void* values, std::size_t positions, std::size_t width, const float* weights, std::size_t count,
                 std::size_t stride, float* results);
 };
 
+// --- training, in float32: products of matrices of any layout, and the steps between them ---
+
+// A matrix given by its strides, so that its transpose is another view of the same numbers. Each number is multiplied
+// with the scale of its row and of its column, where these are set.
+struct View {
+    const float* numbers;
+    std::size_t row_stride, column_stride;
+    const float* row_scales = nullptr;
+    const float* column_scales = nullptr;
+
+    View transposed() const { return {numbers, column_stride, row_stride, column_scales, row_scales}; }
+};
+
+struct TrainingKernel {
+    // The size of a tile of a product. Tiles are computed from packed copies of the matrices, which are read in order.
+    std::size_t rows, columns;
+    // Packs `count` rows from `first` on, of columns [begin, begin + depth), to [depth, rows]. Missing rows are zeros.
+    void (*pack_left)(const View& view, std::size_t first, std::size_t count, std::size_t begin, std::size_t depth,
+                      float* to);
+    // Packs `count` columns from `first` on, of rows [begin, begin + depth), to [depth, columns].
+    void (*pack_right)(const View& view, std::size_t first, std::size_t count, std::size_t begin, std::size_t depth,
+                       float* to);
+    // results [rows, columns], with rows `stride` apart, = left [depth, rows] times right [depth, columns], plus the
+    // previous results if `add` is set.
+    void (*multiply)(std::size_t depth, const float* left, const float* right, float* results, std::size_t stride,
+                     bool add);
+
+    float (*dot)(const float* x, const float* y, std::size_t size);
+    // results = silu(gate) * up
+    void (*gate)(const float* gate, const float* up, std::size_t size, float* results);
+    // Replaces the gradient of `results` in up_gradient by that of `up`, writes that of `gate`, and recomputes results.
+    void (*gate_gradients)(const float* gate, const float* up, std::size_t size, float* results, float* gate_gradient,
+                           float* up_gradient);
+    // Adds the gradient of x, given that of unit = x * inverse, where inverse = 1 / root mean square of x.
+    void (*norm_gradient)(const float* x, float inverse, const float* unit_gradient, std::size_t size,
+                          float* x_gradient);
+    // Replaces scores by softmax(factor * scores), for a factor above 0. Returns the highest factor * score, and the
+    // sum of exp(factor * score - the highest).
+    void (*probabilities)(float* scores, std::size_t size, float factor, float* highest, float* total);
+    // Replaces gradients of probabilities by gradients of the scores that `probabilities` was given. `along` is the sum
+    // of probability * gradient.
+    void (*score_gradients)(const float* probabilities, float* gradients, std::size_t size, float along, float factor);
+    // to += factor * from
+    void (*add)(const float* from, float factor, std::size_t size, float* to);
+};
+
+// --- all functions for one instruction set ---
+
 struct Kernel {
     const char* name;
-    std::size_t most_vectors;  // that are multiplied at once
-    std::size_t most_queries;  // that attention looks at at once
-    std::size_t split_from;    // that, or more vectors have two TileBytes for each tile: they are no integers
-    Product products[kKinds][kVectorSizes];
+    std::size_t most_vectors;  // that are multiplied together
+    std::size_t most_queries;  // that attention handles together
+    std::size_t split_from;    // products of this many vectors or more take two TileBytes per tile, of split numbers
+    GroupProduct products[kKinds][kVectorSizes];
     AttentionKernel attention[3];  // by CacheKind
-    // One of `step` vectors that will be multiplied at once.
+    // Quantizes one of `step` vectors that are multiplied together.
     void (*quantize)(const float* numbers, std::size_t tiles, std::size_t step, TileBytes* bytes, TileScale* scales);
-    // numbers / root mean square * weights
+    // results = numbers / root mean square * weights
     void (*normalise)(const float* numbers, const float* weights, std::size_t size, float epsilon, float* results);
-    // Replaces scores by exp(score - the largest), gives the largest and the sum; has room up to a multiple of 16.
+    // Replaces scores by exp(score - the largest), and returns the largest and the sum. `scores` has room for a
+    // multiple of 16.
     void (*softmax)(float* scores, std::size_t size, float* largest, float* sum);
-    // x / (1 + exp(-x)) * y for sixteen numbers
+    // results = silu(x) * y = x / (1 + exp(-x)) * y, for sixteen numbers
     void (*gate)(const float* x, const float* y, float* results);
-    // To 16 bits; size is a multiple of 16.
+    // Converts to 16 bits; size is a multiple of 16.
     void (*narrow)(const float* numbers, std::size_t size, Half* results);
-    Training training;
+    TrainingKernel training;
 
-    // How many TileBytes a tile of a vector has, where so many are multiplied at once.
+    // Returns the TileBytes per tile of a vector, when this many vectors are multiplied together.
     std::size_t tile_bytes(std::size_t vectors) const { return vectors < split_from ? 1 : 2; }
 };
 
-// What this machine's processor can run, the best first. The last is always "plain", in portable C++.
+// Returns the kernels that this processor can run, best first. The last is always "plain", in portable C++.
 std::span<const Kernel> kernels();
 
 const Kernel& plain_kernel();

@@ -1,4 +1,4 @@
-// Compiled with NEON and its products of bytes (dotprod), and called only where the processor has them.
+// Kernels for NEON with products of bytes (dotprod), called only on processors that have them.
 #include <arm_neon.h>
 
 #if defined(__linux__)
@@ -6,8 +6,7 @@
 #include <sys/auxv.h>
 #endif
 
-#include "kernels/decoding.hpp"
-#include "kernels/training.hpp"
+#include "kernels/make_kernel.hpp"
 
 namespace model {
 namespace {
@@ -24,7 +23,7 @@ auto each(Operation operation, const Four<T>& first, const Others&... others) {
         operation(first.d, others.d...)};
 }
 
-// What `make` makes of 0, 4, 8 and 12.
+// Returns make(0), make(4), make(8) and make(12).
 template <class Make>
 auto made(const Make& make) {
     return Four<decltype(make(0))>{make(0), make(4), make(8), make(12)};
@@ -47,7 +46,7 @@ struct Neon {
     static F load(const Half* numbers) {
         return made([=](int i) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(&numbers[i].bits))); });
     }
-    static F load(const Brain* numbers) {
+    static F load(const BFloat16* numbers) {
         return made([=](int i) { return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(&numbers[i].bits), 16)); });
     }
     static F load(const std::int8_t* numbers) {
@@ -155,7 +154,7 @@ struct Neon {
 }  // namespace
 
 const Kernel& neon_kernel() {
-    static const Kernel kernel = kernel_with<Neon>("neon", training_with<Neon>());
+    static const Kernel kernel = make_kernel<Neon>("neon");
     return kernel;
 }
 
@@ -163,7 +162,7 @@ bool can_neon() {
 #if defined(__linux__)
     return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
 #else
-    return true;  // every processor of Apple's that runs macOS
+    return true;  // every Apple processor that runs macOS on ARM
 #endif
 }
 

@@ -1,9 +1,8 @@
-// The lanes in portable C++; what the others are held against.
+// Kernels in portable C++, the reference that tests compare the other kernels with.
 #include <algorithm>
 #include <cmath>
 
-#include "kernels/decoding.hpp"
-#include "kernels/training.hpp"
+#include "kernels/make_kernel.hpp"
 
 namespace model {
 namespace {
@@ -59,7 +58,7 @@ struct Plain {
     static F min(const F& x, const F& y) {
         return each([](float a, float b) { return a < b ? a : b; }, x, y);
     }
-    // std::fma would be a call for each number where the processor has no such instruction
+    // std::fma would be a function call for each number on processors without an FMA instruction.
     static F fma(const F& x, const F& y, const F& z) {
         return each([](float a, float b, float c) { return a * b + c; }, x, y, z);
     }
@@ -117,7 +116,7 @@ struct Plain {
     static F to_floats(const I& x) {
         return each([](std::int32_t a) { return static_cast<float>(a); }, x);
     }
-    // To the nearest; what is no number, or beyond integers, becomes any.
+    // Rounds to the nearest integer. The result for NaN and for numbers beyond the integers is unspecified.
     static I to_integers(const F& x) {
         return each([](float a) { return std::fabs(a) < 0x1p31f ? static_cast<std::int32_t>(std::nearbyint(a)) : 0; },
                     x);
@@ -127,7 +126,7 @@ struct Plain {
             [](float a, std::int32_t n) { return a * std::bit_cast<float>(static_cast<std::uint32_t>(n + 127) << 23); },
             x, power);
     }
-    // Adds four products of unsigned bytes of x and the signed bytes that all lanes share.
+    // Adds to each lane the four products of its unsigned bytes of x and the signed bytes, which all lanes share.
     static I dot(I sums, const I& x, const std::int8_t* bytes) {
         std::uint8_t factors[sizeof x.lanes];
         std::memcpy(factors, x.lanes, sizeof factors);
@@ -141,7 +140,7 @@ struct Plain {
 }  // namespace
 
 const Kernel& plain_kernel() {
-    static const Kernel kernel = kernel_with<Plain>("plain", training_with<Plain>());
+    static const Kernel kernel = make_kernel<Plain>("plain");
     return kernel;
 }
 

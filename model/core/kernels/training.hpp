@@ -1,10 +1,12 @@
-// `Training`, once for all processors; V as in kernels_with.hpp. A tile has V::kTileRows rows of V::kTileWide sixteens.
+// The functions of TrainingKernel, as templates over the lanes V (lanes.hpp). A tile has V::kTileRows rows of
+// V::kTileWide sixteens of columns.
 #pragma once
 
 #include <limits>
 
-#include "kernels/decoding.hpp"
-#include "kernels/training_table.hpp"
+#include "kernels/kernels.hpp"
+#include "kernels/lanes.hpp"
+#include "kernels/vectors.hpp"
 
 namespace model {
 
@@ -104,7 +106,7 @@ void multiply_tile(std::size_t depth, const float* left, const float* right, flo
 
 // --- vectors ---
 
-// Sixteen numbers, or the rest of a vector, whose missing numbers are zeros and are not stored.
+// Sixteen numbers of a vector, or fewer at its end. Missing numbers are loaded as zeros and not stored.
 template <class V>
 struct Sixteens {
     std::size_t count;
@@ -122,7 +124,7 @@ struct Sixteens {
     }
 };
 
-// Calls body(place, sixteen numbers there) for all of a vector.
+// Calls body(offset, Sixteens) for each sixteen numbers of a vector, and for the rest.
 template <class V, class Body>
 void in_sixteens(std::size_t size, const Body& body) {
     std::size_t i = 0;
@@ -144,7 +146,7 @@ void add(const float* from, float factor, std::size_t size, float* to) {
         size, [&](std::size_t i, auto at) { at.store(to + i, V::fma(at.load(from + i), factors, at.load(to + i))); });
 }
 
-// 1 / (1 + e^-x)
+// Returns 1 / (1 + e^-x).
 template <class V>
 typename V::F sigmoid(const typename V::F& x) {
     const auto one = V::set(1.0f);
@@ -160,28 +162,28 @@ void gate_all(const float* gate, const float* up, std::size_t size, float* resul
 }
 
 template <class V>
-void gate_slopes(const float* gate, const float* up, std::size_t size, float* results, float* gate_slope,
-                 float* up_slope) {
+void gate_gradients(const float* gate, const float* up, std::size_t size, float* results, float* gate_gradient,
+                    float* up_gradient) {
     const auto one = V::set(1.0f), minus = V::set(-1.0f);
     in_sixteens<V>(size, [&](std::size_t i, auto at) {
-        const auto x = at.load(gate + i), y = at.load(up + i), slope = at.load(up_slope + i);
+        const auto x = at.load(gate + i), y = at.load(up + i), gradient = at.load(up_gradient + i);
         const auto some = sigmoid<V>(x), silu = V::mul(x, some);
         at.store(results + i, V::mul(silu, y));
-        at.store(up_slope + i, V::mul(slope, silu));
+        at.store(up_gradient + i, V::mul(gradient, silu));
         // silu' = sigmoid * (1 + x * (1 - sigmoid))
         const auto own = V::mul(some, V::fma(x, V::fma(some, minus, one), one));
-        at.store(gate_slope + i, V::mul(V::mul(slope, y), own));
+        at.store(gate_gradient + i, V::mul(V::mul(gradient, y), own));
     });
 }
 
 template <class V>
-void norm_slope(const float* x, float inverse, const float* unit_slope, std::size_t size, float* slope_of_x) {
-    // slope = (unit_slope - unit * mean(unit * unit_slope)) * inverse
-    const float along = dot<V>(x, unit_slope, size) * inverse / static_cast<float>(size);
+void norm_gradient(const float* x, float inverse, const float* unit_gradient, std::size_t size, float* gradient_of_x) {
+    // gradient = (unit_gradient - unit * mean(unit * unit_gradient)) * inverse
+    const float along = dot<V>(x, unit_gradient, size) * inverse / static_cast<float>(size);
     const auto factor = V::set(inverse), minus = V::set(-along * inverse);
     in_sixteens<V>(size, [&](std::size_t i, auto at) {
-        const auto slope = V::fma(at.load(x + i), minus, at.load(unit_slope + i));
-        at.store(slope_of_x + i, V::fma(slope, factor, at.load(slope_of_x + i)));
+        const auto gradient = V::fma(at.load(x + i), minus, at.load(unit_gradient + i));
+        at.store(gradient_of_x + i, V::fma(gradient, factor, at.load(gradient_of_x + i)));
     });
 }
 
@@ -214,18 +216,18 @@ void probabilities(float* scores, std::size_t size, float factor, float* highest
 }
 
 template <class V>
-void score_slopes(const float* probabilities, float* slopes, std::size_t size, float along, float factor) {
+void score_gradients(const float* probabilities, float* gradients, std::size_t size, float along, float factor) {
     const auto minus = V::set(-along), factors = V::set(factor);
     in_sixteens<V>(size, [&](std::size_t i, auto at) {
-        const auto slope = V::add(at.load(slopes + i), minus);
-        at.store(slopes + i, V::mul(V::mul(slope, at.load(probabilities + i)), factors));
+        const auto gradient = V::add(at.load(gradients + i), minus);
+        at.store(gradients + i, V::mul(V::mul(gradient, at.load(probabilities + i)), factors));
     });
 }
 
 template <class V>
-Training training_with() {
-    return {V::kTileRows, V::kTileWide * kLanes, pack_left<V>,  pack_right<V>,    multiply_tile<V>, dot<V>,
-            gate_all<V>,  gate_slopes<V>,        norm_slope<V>, probabilities<V>, score_slopes<V>,  add<V>};
+TrainingKernel make_training_kernel() {
+    return {V::kTileRows, V::kTileWide * kLanes, pack_left<V>,     pack_right<V>,    multiply_tile<V>,   dot<V>,
+            gate_all<V>,  gate_gradients<V>,     norm_gradient<V>, probabilities<V>, score_gradients<V>, add<V>};
 }
 
 }  // namespace model

@@ -99,7 +99,7 @@ def test_scales_that_are_no_numbers_are_refused(kind: str) -> None:
 
 
 def test_rows_of_no_whole_blocks_and_data_of_another_size_are_refused() -> None:
-    with pytest.raises(ValueError, match="rows of 48 numbers, which are no whole Q4_1 blocks of 32"):
+    with pytest.raises(ValueError, match="rows of 48 numbers, not a multiple of the Q4_1 block size 32"):
         _core.Matrix("Q4_1", 2, 48, np.zeros(60, np.uint8))
     with pytest.raises(ValueError, match="bytes"):
         _core.Matrix("Q4_1", 2, 64, np.zeros(79, np.uint8))

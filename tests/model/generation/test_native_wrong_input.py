@@ -84,7 +84,7 @@ def test_a_scale_that_is_no_number_is_named_with_its_tensor(wrong: str, file: Pa
     blocks = np.frombuffer(content, block, info.n_bytes // block.itemsize, info.offset)
     blocks["scale"][-1] = np.float16(wrong)
     file.write_bytes(content)
-    with pytest.raises(InputError, match=rf"{file.name}.*attention\.wq\.weight holds numbers or scales"):
+    with pytest.raises(InputError, match=rf"{file.name}.*attention\.wq\.weight contains numbers or scales"):
         load(file, backend="native")
 
 

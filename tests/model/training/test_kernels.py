@@ -40,14 +40,14 @@ def test_products_are_those_of_float64(
     results = torch.full((rows, columns), torch.nan)
     given = [(x.t() if across else x).contiguous().numpy()
              for x, across in ((left, left_transposed), (right, right_transposed))]  # fmt: skip
-    _core.Trainer(2, kernel).multiply(*given, results.numpy(), left_transposed, right_transposed)
+    _core.LayerTrainer(2, kernel).multiply(*given, results.numpy(), left_transposed, right_transposed)
     assert_near(results, left.double() @ right.double())
 
 
 def test_matrices_that_do_not_fit_are_refused() -> None:
     def multiply(left: tuple[int, int], right: tuple[int, int], results: tuple[int, int], *transposed: bool) -> None:
         given = (np.zeros(left, np.float32), np.zeros(right, np.float32), np.zeros(results, np.float32))
-        _core.Trainer().multiply(*given, *transposed)
+        _core.LayerTrainer().multiply(*given, *transposed)
 
     multiply((2, 3), (3, 4), (2, 4))
     multiply((3, 2), (4, 3), (2, 4), True, True)
@@ -108,7 +108,7 @@ TEXTS = {
 def test_a_layer_and_its_slopes_are_those_of_float64(
     shape: str, texts: str, time: int, kernel: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("model.training.fused.trainer", lambda: _core.Trainer(2, kernel))
+    monkeypatch.setattr("model.training.fused.trainer", lambda: _core.LayerTrainer(2, kernel))
     exact, fused, config = layers(SHAPES[shape])
     assert isinstance(fused, FusedBlock)
     x, slope = drawn(2, time, config.dim), drawn(2, time, config.dim, seed=9)
@@ -124,7 +124,7 @@ def test_any_number_of_threads_gives_the_same_bits(monkeypatch: pytest.MonkeyPat
     targets = torch.arange(390) % 64
     runs = []
     for threads in (1, 2, 5):
-        kernels = _core.Trainer(threads)
+        kernels = _core.LayerTrainer(threads)
         monkeypatch.setattr("model.training.fused.trainer", lambda kernels=kernels: kernels)
         slopes = torch.empty(390, config.dim), torch.empty(64, config.dim)
         loss = kernels.loss(*arrays((x.flatten(0, 1), drawn(64, config.dim), targets)), 64 * 100, *arrays(slopes))
@@ -160,7 +160,7 @@ def test_arrays_of_a_wrong_size_are_refused() -> None:
     def forward(**changed: Any) -> None:
         given: dict[str, Any] = {"weights": [torch.zeros(size) for size in sizes], "rotation": torch.zeros(2, 4)}
         given |= {"x": torch.zeros(16), "states": states, "results": torch.zeros(16), "begins": None} | changed
-        _core.Trainer().forward(shape, **given)
+        _core.LayerTrainer().forward(shape, **given)
 
     forward(begins=torch.tensor([0, 1]))
     for wrong in (
@@ -173,7 +173,7 @@ def test_arrays_of_a_wrong_size_are_refused() -> None:
         {"states": states[::-1]},
         {"results": torch.zeros(15)},
     ):
-        with pytest.raises(ValueError, match=r"expected \d|rotations|looks at itself"):
+        with pytest.raises(ValueError, match=r"expected \d|rotation must have the shape"):
             forward(**wrong)
     with pytest.raises(ValueError, match="fit each other"):
         _core.LayerShape(1, 2, 8, 3, 2, 4, 12, 1e-5)
@@ -193,7 +193,7 @@ def test_the_loss_and_its_slopes_are_those_of_float64(vocabulary: int, kernel: s
     expected.backward()
     for logits in (1, vocabulary * 8, 1 << 20):
         slopes = torch.full_like(hidden, torch.nan), torch.full_like(head, torch.nan)
-        loss = _core.Trainer(2, kernel).loss(*arrays((hidden, head, targets)), logits, *arrays(slopes))
+        loss = _core.LayerTrainer(2, kernel).loss(*arrays((hidden, head, targets)), logits, *arrays(slopes))
         assert loss == pytest.approx(expected.item(), rel=1e-6, abs=1e-5)
         for found, reference in zip(slopes, exact, strict=True):
             assert_near(found, reference.grad, 1e-5)
@@ -201,7 +201,7 @@ def test_the_loss_and_its_slopes_are_those_of_float64(vocabulary: int, kernel: s
 
 def test_only_so_many_logits_are_in_memory() -> None:
     hidden, head, targets = drawn(2000, 8), drawn(1000, 8), torch.zeros(2000, dtype=torch.long)
-    trainer = _core.Trainer()
+    trainer = _core.LayerTrainer()
     expected = trainer.loss(*arrays((hidden, head, targets)), 1000 * 100, torch.empty(2000, 8).numpy(), None)
     assert 1000 * 100 * 4 <= trainer.bytes < 1000 * 300 * 4
     loss = trainer.loss(*arrays((hidden, head, targets)), 1000 * 2000, torch.empty(2000, 8).numpy(), None)
@@ -212,4 +212,4 @@ def test_only_so_many_logits_are_in_memory() -> None:
 def test_a_target_beyond_the_vocabulary_is_refused() -> None:
     given = arrays((drawn(2, 8), drawn(10, 8), torch.tensor([9, 10])))
     with pytest.raises(ValueError, match="the target 10, but there are 10 ids"):
-        _core.Trainer().loss(*given, 100, np.zeros((2, 8), np.float32), None)
+        _core.LayerTrainer().loss(*given, 100, np.zeros((2, 8), np.float32), None)

@@ -1,4 +1,4 @@
-// What AVX-512 and its VNNI can do, for kernels_with.hpp. Each file that has this is compiled with them.
+// The lanes (lanes.hpp) of AVX-512 with VNNI. Every file that includes this header is compiled for both.
 #pragma once
 
 #include <immintrin.h>
@@ -15,8 +15,8 @@ namespace {
 struct Avx512 {
     using F = __m512;
     using I = __m512i;
-    // With one vector at once, products wait for those before them and fill the processor's scheduler: eight vectors
-    // took a fifth longer.
+    // With kAtOnce = 1, each product waits for the one before and fills the processor's scheduler: products of eight
+    // vectors took a fifth longer.
     static constexpr std::size_t kSums = 24, kQueries = 8, kAtOnce = 4;
     static constexpr std::size_t kTileRows = 12, kTileWide = 2;
     static constexpr bool kSignedBytes = false;
@@ -25,7 +25,7 @@ struct Avx512 {
     static F set(float number) { return _mm512_set1_ps(number); }
     static F load(const float* numbers) { return _mm512_loadu_ps(numbers); }
     static F load(const Half* numbers) { return _mm512_cvtph_ps(sixteen(numbers)); }
-    static F load(const Brain* numbers) {
+    static F load(const BFloat16* numbers) {
         return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(sixteen(numbers)), 16));
     }
     static F load(const std::int8_t* numbers) {
@@ -72,7 +72,7 @@ struct Avx512 {
     static F to_floats(I x) { return _mm512_cvtepi32_ps(x); }
     static I to_integers(F x) { return _mm512_cvtps_epi32(x); }
     static F times_power_of_two(F x, I power) { return _mm512_scalef_ps(x, to_floats(power)); }
-    // Compilers load the four bytes by an instruction of its own, which makes twice as many instructions.
+    // Inline assembly, because compilers broadcast the four bytes with a separate instruction, which doubles the count.
     static I dot(I sums, I x, const std::int8_t* bytes) {
         using Four [[gnu::may_alias]] = std::int32_t;
         asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sums) : "v"(x), "m"(*reinterpret_cast<const Four*>(bytes)));

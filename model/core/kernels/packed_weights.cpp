@@ -1,4 +1,4 @@
-#include "kernels/formats.hpp"
+#include "kernels/packed_weights.hpp"
 
 namespace model {
 
@@ -16,17 +16,17 @@ void write(std::uint8_t* bytes, std::size_t index, T value) {
     std::memcpy(bytes + index * sizeof(T), &value, sizeof(T));
 }
 
-using Word = std::uint32_t;  // four columns of a row
+using Word = std::uint32_t;  // a quad's four columns of one row
 
-// The word of a lane in a quad.
+// Writes the word of one lane of a quad.
 void put(std::uint8_t* tile, std::size_t quad, std::size_t lane, Word word) { write(tile + quad * kQuad, lane, word); }
 
 constexpr Word kLow = 0x0F0F0F0F;
 
-// Each takes one block of one row to where it belongs in the tiles (and their header) from `to` on.
+// Each function packs one block of one row into the tiles (and their header) that start at `to`.
 
 bool pack_q4_0(const std::uint8_t* block, std::size_t lane, std::uint8_t* to) {
-    // Byte i of a block holds columns i and 16 + i; so do the words here.
+    // Byte i of a block holds columns i and 16 + i, and so does byte i of the packed row.
     for (std::size_t i = 0; i < 4; ++i) put(to, i, lane, read<Word>(block + 2, i));
     const Half scale = read<Half>(block);
     write(to + 4 * kQuad, lane, scale);
@@ -55,7 +55,7 @@ bool pack_q4_k(const std::uint8_t* block, std::size_t lane, std::uint8_t* to) {
     to += format_of(Kind::kQ4_K).header;
     const std::uint8_t *scales = block + 4, *offsets = block + 8, *shared = block + 12, *integers = block + 16;
     for (std::size_t tile = 0; tile < kTilesOfHeader; ++tile, to += format_of(Kind::kQ4_K).tile) {
-        // Two tiles share 32 bytes, one has the low halves.
+        // Two tiles share 32 bytes: the first has the low half of each byte, the second the high half.
         const std::uint8_t* words = integers + tile / 2 * 32;
         const unsigned shift = tile % 2 * 4;
         for (std::size_t i = 0; i < 4; ++i) {
@@ -76,7 +76,7 @@ bool pack_q6_k(const std::uint8_t* block, std::size_t lane, std::uint8_t* to) {
     write(to, lane, scale);
     to += format_of(Kind::kQ6_K).header;
     for (std::size_t tile = 0; tile < kTilesOfHeader; ++tile, to += format_of(Kind::kQ6_K).tile) {
-        // Four tiles share 64 bytes of low halves, two of them each half of a byte, and 32 bytes of high quarters.
+        // Four tiles share 64 bytes with the lower 4 bits of each integer, and 32 bytes with the upper 2 bits.
         const std::size_t half = tile / 4, part = tile % 4;
         const std::uint8_t *lows = low + half * 64 + part % 2 * 32, *highs = high + half * 32;
         Word quarters[2] = {};
@@ -103,12 +103,13 @@ bool pack_number(const std::uint8_t* block, std::size_t lane, std::uint8_t* to) 
     return is_finite(number);
 }
 
-constexpr decltype(&pack_q4_0) kPack[] = {pack_number<float>, pack_number<Half>, pack_number<Brain>, pack_q4_0,
-                                          pack_q4_1,          pack_q8_0,         pack_q4_k,          pack_q6_k};
+constexpr decltype(&pack_q4_0) kPack[] = {pack_number<float>, pack_number<Half>, pack_number<BFloat16>,
+                                          pack_q4_0,          pack_q4_1,         pack_q8_0,
+                                          pack_q4_k,          pack_q6_k};
 
 float half_at(const std::uint8_t* bytes, std::size_t lane) { return to_float(read<Half>(bytes, lane)); }
 
-// The integer in a column of a row of a tile.
+// Each reads bits of the integer at a row and column of a tile.
 int low_half(const std::uint8_t* tile, std::size_t lane, std::size_t column) {
     return tile[column % 16 / 4 * kQuad + 4 * lane + column % 4] >> column / 16 * 4 & 15;
 }
@@ -126,7 +127,7 @@ bool pack_group(Kind kind, const std::uint8_t* const* rows, std::size_t columns,
     const auto pack = kPack[static_cast<std::size_t>(kind)];
     bool finite = true;
     std::memset(group, 0, format.group_bytes(columns));
-    // A piece of all rows at a time, so that what is written stays in the nearest cache.
+    // Packs some blocks of every row before the next blocks, so that the written tiles stay in the L1 cache.
     constexpr std::size_t kPiece = 16;
     for (std::size_t begin = 0; begin < blocks; begin += kPiece) {
         const std::size_t end = begin + kPiece < blocks ? begin + kPiece : blocks;
@@ -154,7 +155,7 @@ void read_row(Kind kind, const std::uint8_t* group, std::size_t lane, std::size_
         switch (kind) {
             case Kind::kF32: number = read<float>(group, lane); break;
             case Kind::kF16: number = half_at(group, lane); break;
-            case Kind::kBF16: number = to_float(read<Brain>(group, lane)); break;
+            case Kind::kBF16: number = to_float(read<BFloat16>(group, lane)); break;
             case Kind::kQ4_0:
                 number = half_at(group + 4 * kQuad, lane) * static_cast<float>(low_half(group, lane, inner) - 8);
                 break;

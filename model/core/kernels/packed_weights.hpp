@@ -1,10 +1,10 @@
-// How weights are stored: in files, row by row in ggml's blocks; here, sixteen rows side by side, one in each lane.
+// Storage of weights: row by row in ggml's blocks in files, and sixteen rows side by side, one per lane, in memory.
 //
-// A group is sixteen rows. Of quantized types it is a sequence of tiles of 32 columns, those of the K types with a
-// header before every eight; of others, a sequence of columns. The integers of a tile are unsigned bytes, four
-// neighbouring columns of a row in each lane of 32 bits, sixteen lanes to a "quad", eight quads to a tile; where they
-// are narrower, quads share bytes. The numbers are scale * integer + offset. Nothing is lost, and nothing but two
-// scales of Q4_K, which take 8 bits instead of 6, takes more room than in the file.
+// A group holds sixteen rows. A group of a quantized type is a sequence of tiles of 32 columns; the K types put a
+// header before every eight tiles. A group of any other type is a sequence of columns. The integers of a tile are
+// unsigned bytes. A "quad" is four neighbouring columns: sixteen lanes of 32 bits, one byte per column. A tile has
+// eight quads; integers of fewer than 8 bits share the bytes of a quad. A weight is scale * integer + offset. Packing
+// is lossless, and takes no more memory than the file, except that two scales of Q4_K take 8 bits instead of 6.
 #pragma once
 
 #include <cstddef>
@@ -26,7 +26,7 @@ enum class Kind : std::uint8_t { kF32, kF16, kBF16, kQ4_0, kQ4_1, kQ8_0, kQ4_K, 
 struct Format {
     std::string_view name;
     std::size_t block_columns, block_bytes;  // in a file
-    std::size_t header, tile;                // bytes here; a column is the tile of a type that is not quantized
+    std::size_t header, tile;                // bytes in memory; a "tile" of an unquantized type is one column
 
     constexpr bool quantized() const { return block_columns > 1; }
     std::size_t row_bytes(std::size_t columns) const { return columns / block_columns * block_bytes; }
@@ -35,7 +35,7 @@ struct Format {
     }
 };
 
-// In the order of Kind. A tile has integers, then scales, then offsets.
+// In the order of Kind. A tile stores its integers, then its scales, then its offsets.
 inline constexpr Format kFormats[] = {
     {"F32", 1, 4, 0, 64},
     {"F16", 1, 2, 0, 32},
@@ -50,11 +50,11 @@ inline constexpr std::size_t kKinds = std::size(kFormats);
 
 inline constexpr const Format& format_of(Kind kind) { return kFormats[static_cast<std::size_t>(kind)]; }
 
-// From rows as they are in a file to a group; absent rows, which are null, become zeros. `columns` is a multiple of the
-// block's. Returns whether all scales and plain numbers are finite.
+// Packs sixteen rows, stored as in a file, into a group. A null row becomes zeros. `columns` is a multiple of the block
+// size. Returns whether all scales and unquantized numbers are finite.
 bool pack_group(Kind kind, const std::uint8_t* const* rows, std::size_t columns, std::uint8_t* group);
 
-// The numbers of one row of a group.
+// Dequantizes one row of a group to [columns].
 void read_row(Kind kind, const std::uint8_t* group, std::size_t lane, std::size_t columns, float* numbers);
 
 }  // namespace model

@@ -1,0 +1,126 @@
+// _core.Cache and _core.Decoder.
+#include <nanobind/stl/map.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <iterator>
+#include <map>
+#include <span>
+#include <vector>
+
+#include "bindings/python.hpp"
+#include "decoder.hpp"
+
+namespace model {
+namespace {
+
+CacheKind cache_kind_named(const std::string& name) {
+    constexpr const char* kNames[] = {"float16", "bfloat16", "int8"};
+    for (std::size_t i = 0; i < std::size(kNames); ++i) {
+        if (kNames[i] == name) return static_cast<CacheKind>(i);
+    }
+    throw std::invalid_argument("a cache cannot store " + name + ", only float16, bfloat16 and int8");
+}
+
+void construct_cache(Cache* self, const std::string& kind, std::size_t layers, std::size_t kv_heads,
+                     std::size_t head_dim, std::size_t sequences) {
+    if (!layers || !kv_heads || !head_dim || !sequences) {
+        throw std::invalid_argument("the sizes of a cache must be positive");
+    }
+    new (self) Cache(cache_kind_named(kind), layers, kv_heads, head_dim, sequences);
+}
+
+void check_filled(const Cache& cache, const std::vector<std::size_t>& filled) {
+    if (filled.size() != cache.sequences()) {
+        throw std::invalid_argument(std::to_string(filled.size()) + " lengths for " +
+                                    std::to_string(cache.sequences()) + " sequences");
+    }
+}
+
+void reserve(Cache& self, std::size_t capacity, const std::vector<std::size_t>& filled) {
+    check_filled(self, filled);
+    const nb::gil_scoped_release released;
+    self.reserve(capacity, filled);
+}
+
+void select(Cache& self, const std::vector<std::size_t>& sequences, const std::vector<std::size_t>& filled) {
+    check_filled(self, filled);
+    for (const std::size_t sequence : sequences) {
+        if (sequence >= self.sequences()) {
+            throw std::invalid_argument("sequence " + std::to_string(sequence) + " of a cache of " +
+                                        std::to_string(self.sequences()));
+        }
+    }
+    if (sequences.empty()) throw std::invalid_argument("a cache needs at least one sequence");
+    const nb::gil_scoped_release released;
+    self.select(sequences, filled);
+}
+
+void construct_decoder(Decoder* self, std::size_t dim, std::size_t layers, std::size_t heads, std::size_t kv_heads,
+                       std::size_t head_dim, std::size_t hidden, std::size_t vocabulary, float epsilon, bool tied,
+                       bool query_bias, bool output_bias, const std::map<std::string, std::string>& kinds,
+                       std::size_t threads, const std::string& kernel) {
+    if (!dim || !layers || !heads || !kv_heads || !head_dim || !hidden || !vocabulary || heads % kv_heads ||
+        head_dim % 2) {
+        throw std::invalid_argument("the sizes of the model do not fit each other");
+    }
+    Decoder::Kinds known;
+    for (const auto& [name, kind] : kinds) known[name] = kind_named(kind);
+    const ModelShape shape{dim,        layers,  heads, kv_heads,   head_dim,   hidden,
+                           vocabulary, epsilon, tied,  query_bias, output_bias};
+    new (self) Decoder(shape, known, threads, kernel_named(kernel));
+}
+
+void put(Decoder& self, const std::string& name, Input<std::uint8_t, 1> bytes) {
+    const std::span<const std::uint8_t> given(bytes.data(), bytes.size());
+    const nb::gil_scoped_release released;
+    self.put(name, given);
+}
+
+void forward(Decoder& self, Input<std::int64_t, 2> tokens, Cache& cache, Input<float, 2> rotation,
+             Input<std::int64_t, 1> wanted, Output<float, 2> logits) {
+    if (tokens.shape(1) != 3) throw std::invalid_argument("tokens must have the shape [tokens, 3]");
+    std::vector<Token> given(tokens.shape(0));
+    for (std::size_t i = 0; i < given.size(); ++i) {  // check() refuses negative numbers, which become huge
+        const std::int64_t* own = tokens.data() + 3 * i;
+        given[i] = {static_cast<std::size_t>(own[0]), static_cast<std::size_t>(own[1]),
+                    static_cast<std::size_t>(own[2])};
+    }
+    const std::vector<std::size_t> numbers(wanted.data(), wanted.data() + wanted.size());
+    if (rotation.shape(1) != self.shape().head_dim) {
+        throw std::invalid_argument("rotation must have the shape [positions, head_dim]");
+    }
+    self.check(given, cache, rotation.shape(0), numbers);
+    if (logits.shape(0) != numbers.size() || logits.shape(1) != self.shape().vocabulary) {
+        throw std::invalid_argument("logits must have the shape [wanted, vocabulary]");
+    }
+    const nb::gil_scoped_release released;
+    self.forward(given, cache, rotation.data(), numbers, logits.data());
+}
+
+}  // namespace
+
+void bind_decoding(nb::module_& m) {
+    nb::class_<Cache>(m, "Cache")
+        .def("__init__", construct_cache, nb::arg("kind"), nb::arg("layers"), nb::arg("kv_heads"), nb::arg("head_dim"),
+             nb::arg("sequences"))
+        .def_prop_ro("sequences", &Cache::sequences)
+        .def_prop_ro("capacity", &Cache::capacity)
+        .def_prop_ro("bytes", &Cache::bytes)
+        .def("reserve", reserve, nb::arg("capacity"), nb::arg("filled"))
+        .def("select", select, nb::arg("sequences"), nb::arg("filled"));
+
+    nb::class_<Decoder>(m, "Decoder")
+        .def("__init__", construct_decoder, nb::kw_only(), nb::arg("dim"), nb::arg("layers"), nb::arg("heads"),
+             nb::arg("kv_heads"), nb::arg("head_dim"), nb::arg("hidden"), nb::arg("vocabulary"), nb::arg("epsilon"),
+             nb::arg("tied"), nb::arg("query_bias"), nb::arg("output_bias"), nb::arg("kinds"), nb::arg("threads") = 1,
+             nb::arg("kernel") = "")
+        .def("put", put, nb::arg("name"), nb::arg("data"))
+        .def("forward", forward, nb::arg("tokens"), nb::arg("cache"), nb::arg("rotation"), nb::arg("wanted"),
+             nb::arg("logits"))
+        .def_prop_ro("bytes", &Decoder::bytes)
+        .def_prop_ro("threads", &Decoder::threads)
+        .def("sum_weights", &Decoder::sum_weights, nb::call_guard<nb::gil_scoped_release>());
+}
+
+}  // namespace model

@@ -1,0 +1,41 @@
+// The table of all kernels for the lanes V (lanes.hpp).
+#pragma once
+
+#include "kernels/attention.hpp"
+#include "kernels/products.hpp"
+#include "kernels/training.hpp"
+#include "kernels/vectors.hpp"
+
+namespace model {
+
+template <class V>
+Kernel make_kernel(const char* name) {
+    constexpr std::size_t kSizes = 5;  // 1, 2, 4, 8, 16
+    Kernel kernel{name,        std::size_t{1} << (kSizes - 1),
+                  16,          kMostVectors + 1,
+                  {},          {},
+                  quantize<V>, normalise<V>,
+                  softmax<V>,  gate<V>,
+                  narrow<V>,   make_training_kernel<V>()};
+    const auto sizes = [&]<std::size_t... kPower>(std::index_sequence<kPower...>) {
+        const auto set = [&](Kind kind, auto... products) {
+            std::size_t power = 0;
+            ((kernel.products[static_cast<std::size_t>(kind)][power++] = products), ...);
+        };
+        set(Kind::kF32, multiply_numbers<V, float, std::size_t{1} << kPower>...);
+        set(Kind::kF16, multiply_numbers<V, Half, std::size_t{1} << kPower>...);
+        set(Kind::kBF16, multiply_numbers<V, BFloat16, std::size_t{1} << kPower>...);
+        set(Kind::kQ4_0, multiply_tiles<V, Q4_0<V>, std::size_t{1} << kPower>...);
+        set(Kind::kQ4_1, multiply_tiles<V, Q4_1<V>, std::size_t{1} << kPower>...);
+        set(Kind::kQ8_0, multiply_tiles<V, Q8_0<V>, std::size_t{1} << kPower>...);
+        set(Kind::kQ4_K, multiply_tiles<V, Q4_K<V>, std::size_t{1} << kPower>...);
+        set(Kind::kQ6_K, multiply_tiles<V, Q6_K<V>, std::size_t{1} << kPower>...);
+    };
+    sizes(std::make_index_sequence<kSizes>());
+    kernel.attention[static_cast<std::size_t>(CacheKind::kF16)] = {score<V, Half>, mix<V, Half>};
+    kernel.attention[static_cast<std::size_t>(CacheKind::kBF16)] = {score<V, BFloat16>, mix<V, BFloat16>};
+    kernel.attention[static_cast<std::size_t>(CacheKind::kI8)] = {score<V, std::int8_t>, mix<V, std::int8_t>};
+    return kernel;
+}
+
+}  // namespace model
