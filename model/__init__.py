@@ -1,4 +1,7 @@
-"""The Llama family in PyTorch: configuration, the transformer, training, checkpoints, generation.
+"""The Llama family in PyTorch: configuration, transformer, checkpoints, generation, evaluation and training.
+
+`import model` loads neither torch nor numpy. Each name below is imported from its module on first use, so
+`from model import ModelConfig` works without torch.
 
 >>> import torch
 >>> from model import ModelConfig, Transformer
@@ -7,15 +10,43 @@
 torch.Size([1, 3, 512])
 """
 
-from model.cache import KVCache
-from model.checkpoint import convert, save
-from model.config import PRESETS, ModelConfig
-from model.generation.completions import Completion, Completions, complete, generate, generate_ids
-from model.generation.generation import Generation, Session
-from model.generation.native import NativeModel
-from model.generation.sampling import Sampling
-from model.loading import load, quantize
-from model.transformer import Transformer
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from model.cache import KVCache
+    from model.checkpoint import convert, save
+    from model.config import PRESETS, ModelConfig
+    from model.generation.completions import Completion, Completions, complete, generate, generate_ids
+    from model.generation.generation import Generation, Session
+    from model.generation.native import NativeModel
+    from model.generation.sampling import Sampling
+    from model.loading import load, quantize
+    from model.transformer import Transformer
+
+# A name here must differ from every sub-module and sub-package: importing `model.x` sets the attribute `x` of `model`,
+# which would then be the module instead of the function.
+_MODULES = {
+    "PRESETS": "model.config",
+    "Completion": "model.generation.completions",
+    "Completions": "model.generation.completions",
+    "Generation": "model.generation.generation",
+    "KVCache": "model.cache",
+    "ModelConfig": "model.config",
+    "NativeModel": "model.generation.native",
+    "Sampling": "model.generation.sampling",
+    "Session": "model.generation.generation",
+    "Transformer": "model.transformer",
+    "complete": "model.generation.completions",
+    "convert": "model.checkpoint",
+    "generate": "model.generation.completions",
+    "generate_ids": "model.generation.completions",
+    "load": "model.loading",
+    "quantize": "model.loading",
+    "save": "model.checkpoint",
+}
 
 __all__ = [
     "PRESETS",
@@ -36,3 +67,16 @@ __all__ = [
     "quantize",
     "save",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its module on first use (PEP 562)."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_MODULES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
