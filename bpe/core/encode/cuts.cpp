@@ -73,24 +73,21 @@ std::size_t last_run(Bytes text, std::size_t begin, std::uint32_t classes) {
     return start;
 }
 
-// A text that may continue, and which of its pretokens more text may change, for the patterns as rules.hpp matches
-// them:
+// A text that may continue. More text may change these pretokens, for the patterns as rules.hpp matches them:
 //
 //   - The last pretoken. Every pretoken ends in a run of some class, and more of that class would lengthen it. But a
-//   full
-//     \p{N}{1,3}, or \p{N}, takes no more, and nothing follows a contraction in its pretoken.
-//   - Pretokens within white space at the end of the text, if there are several: where white space is cut depends on
-//   what
-//     follows. The pretoken before white space was ended by it.
-//   - Pretokens within an apostrophe and the first letter of an incomplete contraction. In GPT-2 and SmolLM2 there are
-//   two,
-//     in the cl100k family there is one, the last. In o200k there are one or two, and the word before them as well if
-//     it has no contraction yet.
+//     full \p{N}{1,3}, or \p{N}, takes no more, and nothing follows a contraction in its pretoken.
+//   - Pretokens within white space at the end of the text, if there are several: the place of the cut depends on the
+//     text that follows. The pretoken before the white space is final, since the white space has ended it.
+//   - Pretokens within an apostrophe and the first letter of an incomplete contraction. These are two pretokens in
+//   GPT-2
+//     and SmolLM2, and one, the last, in the cl100k family. In o200k they are one or two, and the word before them is
+//     open as well if it has no contraction yet.
 //   - o200k's words, if a run of [\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}] ends the text: the run was cut behind the last of its
-//     characters that is in the other set too, and becomes one word if a small letter follows. The one character that
-//     precedes a word may come before the run.
+//     characters that is in the other set too, and becomes a single word if a small letter follows. The run may be
+//     preceded by the one character that may come before a word.
 //
-// All other pretokens were ended by a character that has been read.
+// All other pretokens are final, since the text contains a character that has ended them.
 class TextSoFar {
  public:
     // `begin` is where the pretokens in question begin.

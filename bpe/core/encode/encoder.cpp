@@ -214,8 +214,8 @@ void Encoder::encode_unseen(const Batch& batch, Workspace& workspace) const {
         if (ids.size() <= Encoding::kMostIds) workspace.values[i] = cache.put(batch, i, ids).bits();
     };
 
-    // 1. Look up each pretoken as a whole token, as the reference does (find_whole finds none in a merges-only
-    // vocabulary's unreachable tokens). Make one job for all equal pretokens among the others.
+    // 1. Look up each pretoken as a whole token, as the reference does. In a merges-only vocabulary, find_whole skips
+    // the tokens that merging cannot make. Make one job for all equal pretokens among the others.
     for (std::size_t u = 0; u < unseen.size(); ++u) {
         const Bytes pretoken = batch[unseen[u]];
         hashes[u] = hash_bytes(pretoken.data(), pretoken.size());
@@ -289,7 +289,8 @@ std::size_t Encoder::encode_afresh(Bytes pretoken, Merger& merger, Id* ids) cons
     return 1;
 }
 
-// The ids do not depend on which thread takes which block: a piece has the same ids as within its text (see cuts.hpp).
+// The ids do not depend on which thread takes which block: a piece has the same ids by itself as within its text (see
+// cuts.hpp).
 EncodedTexts Encoder::encode_all(std::span<const Bytes> texts, const SpecialTokens* special,
                                  std::size_t threads) const {
     if (special && special->empty()) special = nullptr;

@@ -245,7 +245,7 @@ std::size_t Merger::merge_large_windows(const std::uint8_t* bytes, std::size_t s
         if (!joined.append(begin, {window_ids_.data(), count})) return 0;
         if (begin + length == size) return joined.size();
         const std::size_t next = joined.token_from(begin + length / 4 * 3);
-        if (next == begin + length) return 0;  // tokens so long that none can be shared
+        if (next == begin + length) return 0;  // the tokens are so long that no window can share one
         begin = next;
     }
 }

@@ -65,7 +65,7 @@ class EncodedTexts {
 
     std::size_t size() const { return static_cast<std::size_t>(offsets_.back()); }
 
-    // Returns where the ids of each text begin, and then where those of the last text end.
+    // Returns where the ids of each text begin, and at the end the number of all ids.
     std::span<const std::int64_t> offsets() const { return offsets_; }
 
     // Writes all ids to `out`, which has room for size() ids. Truncates ids that are too large for T.

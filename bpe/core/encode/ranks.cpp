@@ -50,7 +50,7 @@ Ranks parse_ranks(Bytes text) {
     std::size_t line_number = 0;
     const auto refuse = [&] {
         throw std::invalid_argument("line " + std::to_string(line_number) +
-                                    " is not base64, a space and a rank; expected a tiktoken vocabulary");
+                                    " is not base64 followed by a space and a rank; expected a tiktoken vocabulary");
     };
     for (std::size_t begin = 0; begin < text.size();) {
         ++line_number;

@@ -10,7 +10,7 @@ namespace bpe {
 SpecialTokens::SpecialTokens(std::vector<std::string> tokens, std::span<const Id> ids) : group_of_{} {
     for (std::size_t i = 0; i < tokens.size(); ++i) {
         const std::string& token = tokens[i];
-        if (token.empty()) throw std::invalid_argument("a special token is empty");
+        if (token.empty()) throw std::invalid_argument("a special token is an empty string");
         ids_[token] = ids[i];
         std::uint8_t& index = group_of_[static_cast<std::uint8_t>(token[0])];
         if (!index) {

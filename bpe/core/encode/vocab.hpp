@@ -52,7 +52,8 @@ class Vocabulary {
         const Id id = find(bytes, size, hash);
         return id != kNoId && !unreachable_.empty() && unreachable_[id] ? kNoId : id;
     }
-    // Prefetch what `find` reads, in two steps: prefetch_token reads what prefetch_find has asked for.
+    // Prefetch the memory that `find` reads, in two steps: prefetch_token reads the memory that prefetch_find
+    // prefetches.
     void prefetch_find(std::uint64_t hash) const { __builtin_prefetch(tokens_.data() + (hash & token_mask_)); }
     void prefetch_token(std::uint64_t hash) const {
         const std::uint64_t entry = tokens_[hash & token_mask_];
@@ -74,7 +75,8 @@ class Vocabulary {
     // Merging may begin with the token of a whole character instead of its bytes (see VocabularyBuilder). Returns that
     // token for a code point below U+10000 that takes several bytes, or kNoId.
     Id whole_character(std::uint32_t code_point) const { return characters_[code_point]; }
-    // Whether the bytes at an edge of a character forbid to begin with its token.
+    // Whether an earlier merge may cross the edge between two bytes. Merging must not begin with the token of a
+    // character that has such an edge.
     bool may_be_crossed(std::uint8_t before, std::uint8_t after) const {
         return crossed_[before][after >> 6] >> (after & 63) & 1;
     }

@@ -58,7 +58,8 @@ inline void load_entries(const Entry* table, const std::uint64_t* n, __m512i& fi
 }
 
 // Looks up the first `count` pretokens, a multiple of eight, as if all were short. The others get a length that no key
-// in the table has, so they are not found. Lists what is not found by length.
+// in the table has, so they are not found. Lists the
+// pretokens that are not found by length.
 void probe_shorts(const Batch& batch, std::size_t count, const Fronts& fronts, std::uint64_t* values,
                   Missing& missing) {
     std::size_t shorts = 0, mediums = 0, longs = 0;

@@ -14,8 +14,8 @@ std::uint32_t lowest(std::uint64_t bits) { return static_cast<std::uint32_t>(std
 
 }  // namespace
 
-// First all lanes look up the pairs that their last merges made, then all lanes make a merge. By the time a lane reads
-// what it wrote in the other half, the stores have long arrived.
+// First all lanes look up the pairs that their last merges made, then all lanes make a merge. A lane reads in one half
+// what it wrote in the other, long after the stores have completed.
 std::uint32_t merge_round_plain(Lane* lanes, std::size_t count, const PairTable& pairs) {
     for (Lane* lane = lanes; lane < lanes + count; ++lane) {
         for (int which = 0; which < 2; ++which) {

@@ -130,7 +130,7 @@ __attribute__((target("avx2"))) inline __m256i errors_in(__m256i bytes, __m256i 
         _mm256_and_si256(_mm256_and_si256(errors_of(kFirstHigh, _mm256_and_si256(_mm256_srli_epi16(one, 4), low)),
                                           errors_of(kFirstLow, _mm256_and_si256(one, low))),
                          errors_of(kSecondHigh, _mm256_and_si256(_mm256_srli_epi16(bytes, 4), low)));
-    // Sets the highest bit where a character's third or fourth byte must stand.
+    // Sets the highest bit at each place that must be a character's third or fourth byte.
     const __m256i longer = _mm256_or_si256(_mm256_subs_epu8(two, _mm256_set1_epi8(0xE0 - 0x80)),
                                            _mm256_subs_epu8(three, _mm256_set1_epi8(0xF0 - 0x80)));
     return _mm256_xor_si256(pairs, _mm256_and_si256(longer, _mm256_set1_epi8(static_cast<char>(0x80))));
