@@ -1412,7 +1412,7 @@ def _evaluated(found: Mapping[str, Any], with_texts: bool) -> str:
     "--format",
     "format_name",
     metavar="NAME",
-    help="huggingface, native, meta, or gguf.  [default: gguf for OUT.gguf, else huggingface]",
+    help="huggingface, bpe-llama, meta, or gguf.  [default: gguf for OUT.gguf, else huggingface]",
 )
 @click.option(
     "--dtype", type=click.Choice(["float32", "float16", "bfloat16"]), help="Of the weights.  [default: that of IN]"

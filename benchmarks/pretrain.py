@@ -136,14 +136,14 @@ def transformers(config: Any, weights: Mapping[str, Any]) -> tuple[Any, Callable
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from model.checkpoint.huggingface import config_json
-    from model.checkpoint.names import halved, their_name
+    from model.checkpoint.huggingface import NAMES, config_json
+    from model.checkpoint.names import halved
 
     shape = config_json(config, torch.float32) | {"use_cache": False}
     model = LlamaForCausalLM._from_config(LlamaConfig(**shape), attn_implementation="sdpa")
     rotated = ("attention.wq.weight", "attention.wk.weight")
     model.load_state_dict({
-        their_name(name): halved(weight, config.head_dim) if name.endswith(rotated) else weight
+        NAMES.from_meta(name): halved(weight, config.head_dim) if name.endswith(rotated) else weight
         for name, weight in weights.items()
     })  # fmt: skip
 

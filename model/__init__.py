@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from model.checkpoint import convert, save
     from model.config import PRESETS, ModelConfig
     from model.generation.completions import Completion, Completions, complete, generate, generate_ids
-    from model.generation.generation import Generation, Session
+    from model.generation.decoding import Generation, Session
     from model.generation.native import NativeModel
     from model.generation.sampling import Sampling
     from model.loading import load, quantize
@@ -32,12 +32,12 @@ _MODULES = {
     "PRESETS": "model.config",
     "Completion": "model.generation.completions",
     "Completions": "model.generation.completions",
-    "Generation": "model.generation.generation",
+    "Generation": "model.generation.decoding",
     "KVCache": "model.cache",
     "ModelConfig": "model.config",
     "NativeModel": "model.generation.native",
     "Sampling": "model.generation.sampling",
-    "Session": "model.generation.generation",
+    "Session": "model.generation.decoding",
     "Transformer": "model.transformer",
     "complete": "model.generation.completions",
     "convert": "model.checkpoint",

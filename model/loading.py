@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, overload
+from typing import Literal, overload
 
 import torch
 
+from bpe import Tokenizer
 from bpe.errors import InputError
+from bpe.locate import locate
+from model.checkpoint import checkpoint_of, open_checkpoint
 from model.checkpoint.assemble import assemble
 from model.checkpoint.companions import read_tokenizer
 from model.checkpoint.opened import Checkpoint
@@ -16,10 +19,6 @@ from model.checkpoint.quantize import quantized
 from model.cpu import pack
 from model.generation.native import NativeModel, kernels, refusal
 from model.transformer import Transformer
-
-if TYPE_CHECKING:
-    from bpe import Tokenizer
-from model.checkpoint import checkpoint_of, open_checkpoint
 
 Backend = Literal["torch", "native", "auto"]
 NO_KERNELS = "there are no kernels for this processor but portable ones"
@@ -87,8 +86,6 @@ def load(
     converted is converted tensor by tensor. Raises InputError where a file is missing, truncated, or does not fit the
     others; the message names it.
     """
-    from bpe.locate import locate
-
     checkpoint = open_checkpoint(locate(os.fspath(path)))
     if quantize is not None:
         checkpoint = quantized(checkpoint, quantize)

@@ -1,7 +1,7 @@
 """Checkpoints: weights, configuration and tokenizer on disk. One module for each format; this one finds out which.
 
 A format is a module with ``DESCRIPTION``, ``recognises(path)``, ``open_checkpoint(path)`` and, where a model can be
-written in it, ``write(checkpoint, path)``, and a line in ``FORMATS``.
+written in it, ``write(checkpoint, path)``, and a line in ``CHECKPOINT_FORMATS``.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from bpe.errors import InputError
+from bpe.locate import locate
 from model.checkpoint import adapter, bpe_llama, gguf, huggingface, meta
 from model.checkpoint.assemble import expected_shapes
 from model.checkpoint.companions import read_companions
@@ -28,11 +29,13 @@ from model.transformer import Transformer
 
 __all__ = ["Checkpoint", "checkpoint_of", "convert", "format_of", "open_checkpoint", "save"]
 
-FORMATS: dict[str, ModuleType] = {
-    "adapter": adapter, "gguf": gguf, "native": bpe_llama, "meta": meta, "huggingface": huggingface,
+CHECKPOINT_FORMATS: dict[str, ModuleType] = {
+    "adapter": adapter, "gguf": gguf, "bpe-llama": bpe_llama, "meta": meta, "huggingface": huggingface,
 }  # fmt: skip
-WRITTEN = {name: file_format for name, file_format in FORMATS.items() if hasattr(file_format, "write")}
-SUFFIXES = {".gguf": "gguf"}
+WRITABLE_FORMATS = {
+    name: file_format for name, file_format in CHECKPOINT_FORMATS.items() if hasattr(file_format, "write")
+}
+_FORMATS_BY_SUFFIX = {".gguf": "gguf"}
 """What a file is written as; without one of these, a directory is written."""
 
 
@@ -44,10 +47,10 @@ def format_of(path: str | os.PathLike[str]) -> str:
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path}: there is no such file or directory")
-    for name, file_format in FORMATS.items():
+    for name, file_format in CHECKPOINT_FORMATS.items():
         if file_format.recognises(path):
             return name
-    expected = ", or ".join(file_format.DESCRIPTION for file_format in FORMATS.values())
+    expected = ", or ".join(file_format.DESCRIPTION for file_format in CHECKPOINT_FORMATS.values())
     raise InputError(f"{path}: no model here; expected {expected}")
 
 
@@ -56,7 +59,10 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
 
     Raises InputError where there is no model, and where one is incomplete or not supported.
     """
-    checkpoint: Checkpoint = FORMATS[format_of(path)].open_checkpoint(Path(path))
+    name = format_of(path)
+    if name == "adapter":  # of a base, which may have any other format
+        return adapter.open_checkpoint(Path(path), open_base=open_checkpoint)
+    checkpoint: Checkpoint = CHECKPOINT_FORMATS[name].open_checkpoint(Path(path))
     return checkpoint
 
 
@@ -69,10 +75,10 @@ def save(
     """Write a model that `load` reads.
 
     tokenizer_file: a tokenizer's file, or the directory of a model whose tokenizer and chat template are to be taken.
-    format: native, huggingface, meta or gguf; None: gguf for a path that ends so, else native.
+    format: bpe-llama, huggingface, meta or gguf; None: gguf for a path that ends so, else bpe-llama.
     """
     checkpoint = checkpoint_of(model, Path(path), Path(tokenizer_file))
-    _writer(path, format, "native").write(checkpoint, Path(path))
+    _writer(path, format, "bpe-llama").write(checkpoint, Path(path))
 
 
 def checkpoint_of(model: Transformer, source: Path, tokenizer: Path) -> Checkpoint:
@@ -100,7 +106,7 @@ def convert(
 ) -> None:
     """Read a checkpoint and write it in another format, in another dtype, or quantized, tensor by tensor.
 
-    format: native, huggingface, meta or gguf; None: gguf for a destination that ends so, else huggingface.
+    format: bpe-llama, huggingface, meta or gguf; None: gguf for a destination that ends so, else huggingface.
     dtype: of the weights; None keeps that of the source, and takes bfloat16 for quantized weights.
     quantize: q8_0, q6_k, q4_k, q4_1 or q4_0, instead of a dtype; only GGUF holds these.
     progress: called with the number of tensors written and that of all.
@@ -109,8 +115,6 @@ def convert(
     The destination is there when it is complete. Raises InputError where something is there already, and as `load`
     does.
     """
-    from bpe.locate import locate
-
     target = Path(os.path.abspath(destination))
     writer = _writer(target, format, "huggingface")
     if quantize is not None and writer is not gguf:
@@ -148,7 +152,10 @@ def convert(
 
 
 def _writer(path: str | os.PathLike[str], format: str | None, otherwise: str) -> ModuleType:
-    name = format or SUFFIXES.get(Path(path).suffix, otherwise)
-    if name not in WRITTEN:
-        raise InputError(f"there is no format {name!r} of checkpoints; there are {', '.join(WRITTEN)}")
-    return WRITTEN[name]
+    name = format or _FORMATS_BY_SUFFIX.get(Path(path).suffix, otherwise)
+    if name not in WRITABLE_FORMATS:
+        renamed = "; 'native' is a backend, and the format is called 'bpe-llama'" if name == "native" else ""
+        raise InputError(
+            f"there is no checkpoint format {name!r}; choose one of {', '.join(WRITABLE_FORMATS)}{renamed}"
+        )
+    return WRITABLE_FORMATS[name]

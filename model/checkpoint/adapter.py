@@ -11,7 +11,7 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,11 @@ from torch import Tensor
 from bpe.errors import InputError
 from bpe.files import write_json
 from bpe.formats import TOKENIZER_FILES
+from bpe.locate import locate
 from model.checkpoint.assemble import Fingerprint, expected_shapes
 from model.checkpoint.companions import complete_for_transformers, read_companions, write_companions
-from model.checkpoint.names import halved, interleaved, is_rotated, metas_name, their_name
+from model.checkpoint.huggingface import NAMES
+from model.checkpoint.names import halved, interleaved, is_rotated
 from model.checkpoint.opened import DTYPES, Checkpoint, read_json
 from model.checkpoint.tensor_files import read_dtypes, read_notes, read_tensors, write_tensors
 from model.lora import TARGETS, Adapter, LoraConfig, merged
@@ -51,7 +53,7 @@ def recognises(path: Path) -> bool:
     return path.name in (CONFIG, WEIGHTS) and (path.parent / CONFIG).is_file()
 
 
-def open_checkpoint(path: Path) -> Checkpoint:
+def open_checkpoint(path: Path, open_base: Callable[[Path], Checkpoint]) -> Checkpoint:
     """The base with what was learned added to it; merged tensor by tensor, when their turn comes.
 
     The base is looked for as a path, within the adapter's directory, and as a known name. A tokenizer in the adapter's
@@ -63,7 +65,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
     """
     directory = path if path.is_dir() else path.parent
     rank, scale = _rank_and_scale(directory / CONFIG)
-    base = _base(directory)
+    base = _base(directory, open_base)
     matrices = _read(directory / WEIGHTS, base, rank)
     learned_on = read_notes(directory / WEIGHTS).get(_LEARNED_ON)
 
@@ -102,7 +104,7 @@ def write_adapter(
     head_dim = base.config.head_dim
     tensors = {}
     for name, (a, b) in adapter.items():
-        theirs = _PREFIX + their_name(f"{name}.weight").removesuffix(".weight")
+        theirs = _PREFIX + NAMES.from_meta(f"{name}.weight").removesuffix(".weight")
         tensors[f"{theirs}.lora_A.weight"] = a
         tensors[f"{theirs}.lora_B.weight"] = halved(b, head_dim) if is_rotated(f"{name}.weight") else b
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
@@ -144,10 +146,7 @@ def _rank_and_scale(path: Path) -> tuple[int, float]:
     return rank, alpha / (math.sqrt(rank) if values.get("use_rslora") else rank)
 
 
-def _base(directory: Path) -> Checkpoint:
-    from bpe.locate import locate
-    from model.checkpoint import open_checkpoint as open_any
-
+def _base(directory: Path, open_base: Callable[[Path], Checkpoint]) -> Checkpoint:
     config = directory / CONFIG
     name = read_json(config).get(BASE)
     if not isinstance(name, str) or not name:
@@ -159,8 +158,7 @@ def _base(directory: Path) -> Checkpoint:
         raise InputError(f"{config}: the base model is not found ({error}); set {BASE} to where it is") from None
     if recognises(place):
         raise InputError(f"{config}: the base {place} is an adapter itself; merge that first (bpe convert)")
-    checkpoint: Checkpoint = open_any(place)
-    return checkpoint
+    return open_base(place)
 
 
 def _read(path: Path, base: Checkpoint, rank: int) -> Adapter:
@@ -174,9 +172,9 @@ def _read(path: Path, base: Checkpoint, rank: int) -> Adapter:
     found: dict[str, dict[str, Tensor]] = {}
     for name, tensor in read_tensors(path):
         match = re.fullmatch(rf"{re.escape(_PREFIX)}(.+)\.lora_([AB])\.weight", name)
-        metas = metas_name(f"{match[1]}.weight") if match else ""
-        target = metas.removesuffix(".weight")
-        if match is None or target.rpartition(".")[2] not in TARGETS or metas not in shapes:
+        metas = NAMES.to_meta(f"{match[1]}.weight") if match else None
+        target = (metas or "").removesuffix(".weight")
+        if match is None or metas is None or target.rpartition(".")[2] not in TARGETS or metas not in shapes:
             raise InputError(f"{path}: a tensor {name!r}, for which {base.source} has no place; is it the right base?")
         if tensor.dtype not in DTYPES or not torch.isfinite(tensor).all():
             raise InputError(f"{path}: {name} holds {tensor.dtype}, or numbers that are not finite")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +16,6 @@ from model.checkpoint.opened import DTYPES, EMBEDDINGS, TIED, Checkpoint
 from model.config import ModelConfig
 from model.cpu import widen
 from model.transformer import Transformer
-
-if TYPE_CHECKING:
-    pass
-
 
 _DRAWING = (nn.init.normal_, nn.init.kaiming_uniform_, nn.init.uniform_, Tensor.normal_, Tensor.uniform_)
 

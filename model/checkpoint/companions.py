@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from bpe import Tokenizer
 from bpe.chat.find import templates_in
 from bpe.errors import InputError
 from bpe.files import write_bytes, write_json
 from bpe.formats import TOKENIZER_FILES, open_tokenizer
 from bpe.patterns import BEGIN_TOKEN, END_TOKENS
 from model.checkpoint.opened import Checkpoint, read_json
-
-if TYPE_CHECKING:
-    from bpe import Tokenizer
 
 GENERATION, TOKENIZER, TEMPLATE = "generation_config.json", "tokenizer_config.json", "chat_template.jinja"
 COMPANIONS = (GENERATION, TOKENIZER, TEMPLATE, "special_tokens_map.json")
@@ -101,8 +99,6 @@ def begin_and_end(checkpoint: Checkpoint, tokenizer: Tokenizer) -> tuple[int | N
 
 def read_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
     """The tokenizer of a checkpoint."""
-    from bpe import Tokenizer
-
     if checkpoint.make_tokenizer is None:
         return Tokenizer.from_file(checkpoint.tokenizer)
     try:

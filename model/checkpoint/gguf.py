@@ -17,12 +17,12 @@ from torch import Tensor
 from bpe.errors import InputError
 from bpe.files import replacing
 from bpe.formats.gguf import tokenizer_metadata, tokenizer_of
-from bpe.formats.gguf_container import MAGIC, Container, lay_out
+from bpe.formats.gguf_container import MAGIC, Container, TensorInfo, lay_out
 from model.checkpoint.assemble import checked_tensors, expected_shapes
 from model.checkpoint.companions import begin_and_end, read_tokenizer
 from model.checkpoint.dequantize import PLAIN, QUANTIZED, dequantize, scratch
-from model.checkpoint.names import interleaved
-from model.checkpoint.opened import Checkpoint
+from model.checkpoint.names import TensorNames, interleaved, is_rotated
+from model.checkpoint.opened import EMBEDDINGS, Checkpoint
 from model.config import ModelConfig
 from model.transformer import rope_frequencies
 
@@ -32,49 +32,25 @@ _KINDS = {dtype: kind for kind, dtype in PLAIN.items()}
 _FILE_TYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q4_K": 14, "Q6_K": 18, "BF16": 32}
 _QUANTIZATION_VERSION = 2
 
-# --- names ---
-
-_NAMES = {
-    "tok_embeddings": "token_embd",
-    "norm": "output_norm",
-    "output": "output",
-    "attention.wq": "attn_q",
-    "attention.wk": "attn_k",
-    "attention.wv": "attn_v",
-    "attention.wo": "attn_output",
-    "feed_forward.w1": "ffn_gate",
-    "feed_forward.w2": "ffn_down",
-    "feed_forward.w3": "ffn_up",
-    "attention_norm": "attn_norm",
-    "ffn_norm": "ffn_norm",
-}
-_METAS = {theirs: metas for metas, theirs in _NAMES.items()}
-_ROTATED = ("attention.wq", "attention.wk")
-_EMBEDDINGS = "token_embd.weight"
+NAMES = TensorNames(
+    "blk",
+    {
+        "tok_embeddings": "token_embd",
+        "norm": "output_norm",
+        "output": "output",
+        "attention.wq": "attn_q",
+        "attention.wk": "attn_k",
+        "attention.wv": "attn_v",
+        "attention.wo": "attn_output",
+        "feed_forward.w1": "ffn_gate",
+        "feed_forward.w2": "ffn_down",
+        "feed_forward.w3": "ffn_up",
+        "attention_norm": "attn_norm",
+        "ffn_norm": "ffn_norm",
+    },
+)
+_EMBEDDINGS = NAMES.from_meta(EMBEDDINGS)
 _ROPE_DIVISORS = "rope_freqs.weight"  # follows from the configuration
-
-
-def their_name(name: str) -> str:
-    """llama.cpp's name of a tensor.
-
-    >>> their_name("layers.3.attention.wq.weight")
-    'blk.3.attn_q.weight'
-    """
-    return _renamed(name, "layers", "blk", _NAMES)
-
-
-def metas_name(name: str) -> str:
-    """Meta's name of a tensor; a name that is not known stays as it is."""
-    return _renamed(name, "blk", "layers", _METAS)
-
-
-def _renamed(name: str, prefix: str, other_prefix: str, names: Mapping[str, str]) -> str:
-    stem, _, suffix = name.rpartition(".")
-    begin, _, rest = stem.partition(".")
-    number, _, part = rest.partition(".")
-    if begin == prefix and number.isdecimal() and part in names:
-        return f"{other_prefix}.{number}.{names[part]}.{suffix}"
-    return f"{names[stem]}.{suffix}" if stem in names else name
 
 
 # --- configuration ---
@@ -260,10 +236,12 @@ def open_checkpoint(path: Path) -> Checkpoint:
         chat_template=template if isinstance(template, str) else None,
         bos=bos[0] if bos else None,
         eos=eos,
-        name_of=their_name,
+        name_of=NAMES.from_meta,
         stored=_stored(container),
-        kinds={metas_name(theirs): info.type for theirs, info in container.tensors.items() if theirs != _ROPE_DIVISORS},
-        rows=functools.partial(_rows, container, config),
+        kinds={
+            NAMES.to_meta(name) or name: info.type for name, info in container.tensors.items() if name != _ROPE_DIVISORS
+        },
+        rows=functools.partial(_rows, file, container, config),
         make_tokenizer=functools.partial(tokenizer_of, container.metadata, file.name),
     )
 
@@ -291,38 +269,40 @@ def _stored(container: Container) -> str:
     return ", ".join(kind for kind, _ in sizes.most_common())
 
 
-def _tensors(file: Path, container: Container, config: ModelConfig, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of a file. The memory that it is mapped to is given back as soon as it has been read."""
-    halved = _ARCHITECTURES[container.metadata["general.architecture"]]
-    room = scratch()
+def _named_tensors(file: Path, container: Container) -> Iterator[tuple[str, str, TensorInfo]]:
+    """The tensors of the model in the order of the file: the file's name, Meta's name, and what the header says."""
     for theirs, info in container.tensors.items():
         if theirs == _ROPE_DIVISORS:
             continue
-        name = metas_name(theirs)
-        if their_name(name) != theirs:
+        name = NAMES.to_meta(theirs)
+        if name is None:
             raise InputError(f"{file}: a tensor {theirs!r} that a model of this configuration does not have")
+        yield theirs, name, info
+
+
+def _is_halved(container: Container, name: str) -> bool:
+    """Whether the file stores the rows of this tensor in halved order; see `model.checkpoint.names`."""
+    return _ARCHITECTURES[container.metadata["general.architecture"]] and is_rotated(name)
+
+
+def _tensors(file: Path, container: Container, config: ModelConfig, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a file. The memory that it is mapped to is given back as soon as it has been read."""
+    room = scratch()
+    for theirs, name, info in _named_tensors(file, container):
         release = functools.partial(_release, container, info.offset)
         tensor = dequantize(container.data(theirs), info.type, dtype, room, release).view(info.shape)
-        if halved and name.rpartition(".")[0].endswith(_ROTATED):
-            tensor = interleaved(tensor, config.head_dim)
-        yield name, tensor
+        yield name, interleaved(tensor, config.head_dim) if _is_halved(container, name) else tensor
         if tensor.dtype != dtype:
             release(0, info.n_bytes)
 
 
-def _rows(container: Container, config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...], memoryview]]:
+def _rows(file: Path, container: Container, config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...], memoryview]]:
     """The tensors of a file as they are stored, in Meta's order of queries and keys."""
-    halved = _ARCHITECTURES[container.metadata["general.architecture"]]
-    for theirs, info in container.tensors.items():
-        if theirs == _ROPE_DIVISORS:
-            continue
-        name, data = metas_name(theirs), container.data(theirs)
-        if halved and name.rpartition(".")[0].endswith(_ROTATED):
-            data = (
-                interleaved(torch.frombuffer(data, dtype=torch.uint8).view(info.shape[0], -1), config.head_dim)
-                .numpy()
-                .data
-            )
+    for theirs, name, info in _named_tensors(file, container):
+        data = container.data(theirs)
+        if _is_halved(container, name):
+            rows = torch.frombuffer(data, dtype=torch.uint8).view(info.shape[0], -1)
+            data = interleaved(rows, config.head_dim).numpy().data
         yield name, info.shape, data.cast("B") if data.ndim > 1 else data
         container.release(info.offset, info.n_bytes)
 
@@ -342,7 +322,7 @@ def write(checkpoint: Checkpoint, path: Path) -> None:
     config = checkpoint.config
     shapes = {name: tuple(shape) for name, shape in expected_shapes(config).items()}
     kinds = checkpoint.kinds if checkpoint.rows is not None else _kinds(checkpoint, path, shapes)
-    tensors = {their_name(name): (shape, kinds[name]) for name, shape in shapes.items()}
+    tensors = {NAMES.from_meta(name): (shape, kinds[name]) for name, shape in shapes.items()}
     if config.use_scaled_rope:
         tensors[_ROPE_DIVISORS] = ((config.head_dim // 2,), "F32")
     sizes: Counter[str] = Counter()
@@ -376,15 +356,15 @@ def _kinds(checkpoint: Checkpoint, path: Path, shapes: Mapping[str, tuple[int, .
 def _to_write(checkpoint: Checkpoint, kinds: Mapping[str, str]) -> Iterator[tuple[str, memoryview]]:
     if checkpoint.rows is not None:
         for name, _, data in checkpoint.rows():
-            yield their_name(name), data
+            yield NAMES.from_meta(name), data
     else:
         for name, tensor in checked_tensors(checkpoint, torch.float32):
             written = tensor.to(PLAIN[kinds[name]])
             if not torch.isfinite(written).all():
                 raise InputError(
-                    f"{checkpoint.source}: {their_name(name)} holds numbers beyond the range of {written.dtype}"
+                    f"{checkpoint.source}: {NAMES.from_meta(name)} holds numbers beyond the range of {written.dtype}"
                 )
-            yield their_name(name), _bytes(written)
+            yield NAMES.from_meta(name), _bytes(written)
     if checkpoint.config.use_scaled_rope:
         yield _ROPE_DIVISORS, _bytes(rope_divisors(checkpoint.config))
 

@@ -17,7 +17,7 @@ from bpe.errors import InputError
 from bpe.files import write_json
 from model.checkpoint.assemble import checked_tensors, expected_shapes
 from model.checkpoint.companions import complete_for_transformers, read_companions, write_companions
-from model.checkpoint.names import halved, interleaved, is_rotated, metas_name, their_name
+from model.checkpoint.names import TensorNames, halved, interleaved, is_rotated
 from model.checkpoint.opened import EMBEDDINGS, Checkpoint, named, read_json
 from model.checkpoint.tensor_files import read_dtypes, read_tensors, write_tensors
 from model.config import ModelConfig
@@ -27,8 +27,23 @@ DESCRIPTION = f"{CONFIG} with {WEIGHTS}"
 SHARD_BYTES = 5 * 10**9
 _PICKLES = "pytorch_model*.bin"
 
-# --- names ---
-
+NAMES = TensorNames(
+    "model.layers",
+    {
+        "tok_embeddings": "model.embed_tokens",
+        "norm": "model.norm",
+        "output": "lm_head",
+        "attention.wq": "self_attn.q_proj",
+        "attention.wk": "self_attn.k_proj",
+        "attention.wv": "self_attn.v_proj",
+        "attention.wo": "self_attn.o_proj",
+        "feed_forward.w1": "mlp.gate_proj",
+        "feed_forward.w2": "mlp.down_proj",
+        "feed_forward.w3": "mlp.up_proj",
+        "attention_norm": "input_layernorm",
+        "ffn_norm": "post_attention_layernorm",
+    },
+)
 _DERIVED = "rotary_emb.inv_freq"  # in older files; follows from the configuration
 
 
@@ -174,7 +189,7 @@ def config_json(config: ModelConfig, dtype: torch.dtype) -> dict[str, Any]:
     Raises InputError where no model type there has these parts.
     """
     if config.wo_bias and not config.qkv_bias:
-        raise InputError("a bias on wo alone is in none of Hugging Face's Llamas; write the native format")
+        raise InputError("a bias on wo alone is in none of Hugging Face's Llamas; write the bpe-llama format")
     if config.dim % config.n_heads:
         raise InputError(f"Hugging Face's Llama wants dim ({config.dim}) divisible by n_heads ({config.n_heads})")
     qwen = config.qkv_bias and not config.wo_bias
@@ -222,14 +237,14 @@ def open_checkpoint(path: Path) -> Checkpoint:
     data = read_json(directory / CONFIG)
     config = named(directory / CONFIG, config_of, data)
     files = _files(directory)
-    dtypes = {metas_name(name): dtype for file in files for name, dtype in read_dtypes(file).items()}
+    dtypes = {NAMES.to_meta(name): dtype for file in files for name, dtype in read_dtypes(file).items()}
     return Checkpoint(
         config=config,
         dtype=dtypes.get(EMBEDDINGS) or torch.float32,
         source=files[0] if len(files) == 1 else directory,
         tokenizer=directory,
         tensors=lambda dtype: _tensors(files, config),
-        name_of=their_name,
+        name_of=NAMES.from_meta,
         **read_companions(directory, data),
     )
 
@@ -278,8 +293,8 @@ def _tensors(files: list[Path], config: ModelConfig) -> Iterator[tuple[str, Tens
     for file in files:
         for their, tensor in read_tensors(file):
             if not their.endswith(_DERIVED):
-                name = metas_name(their)
-                if name == their:
+                name = NAMES.to_meta(their)
+                if name is None:
                     raise InputError(f"{file}: a tensor {their!r} that a model of this configuration does not have")
                 yield name, interleaved(tensor, config.head_dim) if is_rotated(name) else tensor
 
@@ -295,7 +310,7 @@ def write(checkpoint: Checkpoint, path: Path, shard_bytes: int = SHARD_BYTES) ->
     write_companions(checkpoint, path)
     complete_for_transformers(checkpoint, path)
     write_json(path / CONFIG, data)
-    shapes = {their_name(name): shape for name, shape in expected_shapes(config).items()}
+    shapes = {NAMES.from_meta(name): shape for name, shape in expected_shapes(config).items()}
     shards = _divided(shapes, checkpoint.dtype.itemsize, shard_bytes)
     count = len(shards)
     files = {path / (f"model-{n:05}-of-{count:05}.safetensors" if count > 1 else WEIGHTS): shard
@@ -309,7 +324,7 @@ def write(checkpoint: Checkpoint, path: Path, shard_bytes: int = SHARD_BYTES) ->
 
 def _theirs(checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor]]:
     for name, tensor in checked_tensors(checkpoint):
-        yield their_name(name), halved(tensor, checkpoint.config.head_dim) if is_rotated(name) else tensor
+        yield NAMES.from_meta(name), halved(tensor, checkpoint.config.head_dim) if is_rotated(name) else tensor
 
 
 def _divided(shapes: Mapping[str, torch.Size], itemsize: int, limit: int) -> list[dict[str, torch.Size]]:

@@ -1,69 +1,81 @@
-"""TODO: names."""
+"""The names of tensors in each file format, and the order of the rows of queries and keys.
+
+Inside the project, tensors have Meta's names ("layers.3.attention.wq.weight") and Meta's row order. A format that
+differs translates its names with a `TensorNames` and its rows with `interleaved` and `halved`.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
-_NAMES = {
-    "tok_embeddings": "model.embed_tokens",
-    "norm": "model.norm",
-    "output": "lm_head",
-    "attention.wq": "self_attn.q_proj",
-    "attention.wk": "self_attn.k_proj",
-    "attention.wv": "self_attn.v_proj",
-    "attention.wo": "self_attn.o_proj",
-    "feed_forward.w1": "mlp.gate_proj",
-    "feed_forward.w2": "mlp.down_proj",
-    "feed_forward.w3": "mlp.up_proj",
-    "attention_norm": "input_layernorm",
-    "ffn_norm": "post_attention_layernorm",
-}
-_METAS = {theirs: metas for metas, theirs in _NAMES.items()}
 _ROTATED = ("attention.wq", "attention.wk")
 
 
-def _renamed(name: str, names: Mapping[str, str], layers: str, new_layers: str) -> str:
-    """The name of a tensor by the other convention; a name that is not known stays."""
-    match = re.fullmatch(rf"(?:{re.escape(layers)}\.(\d+)\.)?(.+)\.(weight|bias)", name)
-    if match is None or match[2] not in names:
-        return name
-    layer = "" if match[1] is None else f"{new_layers}.{match[1]}."
-    return f"{layer}{names[match[2]]}.{match[3]}"
+@dataclass(frozen=True)
+class TensorNames:
+    """The names of tensors in one file format, translated from and to Meta's names.
 
-
-def metas_name(name: str) -> str:
-    """Meta's name of a tensor.
-
-    >>> metas_name("model.layers.3.self_attn.q_proj.weight")
+    >>> names = TensorNames("blk", {"attention.wq": "attn_q"})
+    >>> names.from_meta("layers.3.attention.wq.weight")
+    'blk.3.attn_q.weight'
+    >>> names.to_meta("blk.3.attn_q.weight")
     'layers.3.attention.wq.weight'
     """
-    return _renamed(name, _METAS, "model.layers", "layers")
+
+    layers: str
+    """What the format calls Meta's "layers"."""
+    modules: Mapping[str, str]
+    """The format's name of each module by Meta's name of it, without the layer in front and the suffix behind."""
+    _meta: Mapping[str, str] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_meta", {theirs: meta for meta, theirs in self.modules.items()})
+
+    def from_meta(self, name: str) -> str:
+        """Return the format's name of a tensor; a name that is not Meta's is returned unchanged."""
+        return _renamed(name, "layers", self.layers, self.modules) or name
+
+    def to_meta(self, name: str) -> str | None:
+        """Return Meta's name of a tensor, or None for a name that the format does not have."""
+        return _renamed(name, self.layers, "layers", self._meta)
 
 
-def their_name(name: str) -> str:
-    """Hugging Face's name of a tensor.
-
-    >>> their_name("layers.3.attention.wq.bias")
-    'model.layers.3.self_attn.q_proj.bias'
-    """
-    return _renamed(name, _NAMES, "layers", "model.layers")
+def _renamed(name: str, layers: str, new_layers: str, modules: Mapping[str, str]) -> str | None:
+    match = re.fullmatch(rf"(?:{re.escape(layers)}\.(\d+)\.)?(.+)\.(weight|bias)", name)
+    if match is None or match[2] not in modules:
+        return None
+    layer = "" if match[1] is None else f"{new_layers}.{match[1]}."
+    return f"{layer}{modules[match[2]]}.{match[3]}"
 
 
 def is_rotated(name: str) -> bool:
-    """Whether rows of the tensor of this name of Meta's are in another order there."""
+    """Return whether a tensor, under Meta's name, is rotated: the weight or bias of queries or keys.
+
+    Hugging Face's format, and GGUF files of some architectures, store the rows of these tensors in another order.
+    """
     return name.rsplit(".", 1)[0].endswith(_ROTATED)
 
 
 def interleaved(tensor: Tensor, head_dim: int) -> Tensor:
-    """Rows [heads * head_dim, ...] in Meta's order: of each head, those that are rotated together side by side."""
+    """Return rows in Meta's order: the two rows of each rotated pair are neighbours.
+
+    Args:
+        tensor: Rows in halved order, [heads * head_dim, ...]: within each head, all first rows, then all second rows.
+        head_dim: The number of rows of each head.
+
+    Returns:
+        The same rows in Meta's order. A tensor whose shape does not fit is returned unchanged; the check of shapes
+        reports it later.
+    """
     if tensor.dim() == 0 or tensor.shape[0] % head_dim:
-        return tensor  # misshapen, as will be said where shapes are checked
+        return tensor
     return tensor.reshape(-1, 2, head_dim // 2, *tensor.shape[1:]).transpose(1, 2).reshape(tensor.shape)
 
 
 def halved(tensor: Tensor, head_dim: int) -> Tensor:
-    """The inverse of `interleaved`: of each head, first one of every two, then the other."""
+    """Return rows [heads * head_dim, ...] in halved order: the inverse of `interleaved`."""
     return tensor.reshape(-1, head_dim // 2, 2, *tensor.shape[1:]).transpose(1, 2).reshape(tensor.shape)

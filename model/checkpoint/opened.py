@@ -6,17 +6,14 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from bpe import Tokenizer
 from bpe.errors import InputError
 from model.config import ModelConfig
-
-if TYPE_CHECKING:
-    from bpe import Tokenizer
-
 
 EMBEDDINGS = "tok_embeddings.weight"
 TIED = "output.weight"  # the same matrix as tok_embeddings.weight, where embeddings are tied

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from bpe import Tokenizer
 from bpe.analysis.bootstrap import draw, middle, shown
 from bpe.analysis.tables import Table, percent
 from bpe.corpus import records
 from bpe.corpus.parts import as_bytes
 from bpe.errors import InputError
+from model.evaluation.windows import BATCH_TOKENS, Window, score
 from model.generation.completions import prompt_ids
 from model.transformer import Transformer
-
-if TYPE_CHECKING:
-    from bpe import Tokenizer
-from model.evaluation.windows import BATCH_TOKENS, Window, score
 
 
 class Question(NamedTuple):

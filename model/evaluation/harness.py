@@ -14,7 +14,7 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, Union
+from typing import Any, Union
 
 import lm_eval.models  # noqa: F401, else its own models are unknown once there is one in its registry
 import torch
@@ -22,6 +22,7 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
 from tqdm import tqdm
 
+from bpe import Tokenizer
 from bpe.errors import InputError
 from bpe.patterns import END_TOKENS
 from model.evaluation.windows import BATCH_TOKENS, Scores, Window, score, windows
@@ -30,16 +31,13 @@ from model.generation.sampling import Sampling
 from model.loading import load
 from model.transformer import Transformer
 
-if TYPE_CHECKING:
-    from bpe import Tokenizer
-
 MAX_NEW_TOKENS = 256  # where a task does not say
 _ALIASES = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")  # as the harness ranks them
 _SAMPLING = {field.name for field in fields(Sampling)}
 
 _log = logging.getLogger(__name__)
 
-Pretrained = Union[str, "os.PathLike[str]", tuple[Transformer, "Tokenizer"]]
+Pretrained = Union[str, "os.PathLike[str]", tuple[Transformer, Tokenizer]]
 
 
 class HarnessModel(TemplateLM):  # type: ignore[misc]  # the harness is untyped

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from bpe import Tokenizer
 from bpe.analysis.bootstrap import BLOCK_BYTES, draw, middle, shown, units
 from bpe.analysis.tables import Table, percent
 from bpe.analysis.usage import BATCH_BYTES, Vocabulary
 from bpe.corpus import in_batches
 from bpe.errors import InputError
+from model.evaluation.windows import BATCH_TOKENS, Ids, Scores, Window, check_window, score, windows
 from model.generation.completions import prompt_ids
 from model.training.loss import Evaluation
 from model.transformer import Transformer
 
-if TYPE_CHECKING:
-    from bpe import Tokenizer
-from model.evaluation.windows import BATCH_TOKENS, Ids, Scores, Window, check_window, score, windows
-
 
 @dataclass(frozen=True)
-class Text:
+class EvaluationText:
     """A text to be predicted."""
 
     name: str
@@ -34,7 +32,7 @@ class Text:
     """Of all documents, those that are too short for a prediction included."""
 
 
-def read_text(tokenizer: Tokenizer, documents: Iterable[bytes], name: str) -> Text:
+def read_text(tokenizer: Tokenizer, documents: Iterable[bytes], name: str) -> EvaluationText:
     """Encode documents, with special tokens as ordinary text.
 
     Raises InputError where there is nothing to predict.
@@ -51,13 +49,13 @@ def read_text(tokenizer: Tokenizer, documents: Iterable[bytes], name: str) -> Te
     if not kept:
         problem = "no text to measure" if not size else "nothing to predict: no document has two tokens"
         raise InputError(f"{name}: {problem} ({count:,} documents, {size:,} bytes)")
-    return Text(name, kept, size)
+    return EvaluationText(name, kept, size)
 
 
 def evaluate_texts(
     model: Transformer,
     tokenizer: Tokenizer,
-    texts: Sequence[Text],
+    texts: Sequence[EvaluationText],
     *,
     window: int,
     stride: int,

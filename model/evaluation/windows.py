@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Union
+from typing import NamedTuple, Union
 
 import numpy as np
 import numpy.typing as npt
@@ -15,17 +15,10 @@ from bpe.errors import InputError
 from model.training.loss import CHUNK_LOGITS, IGNORED
 from model.transformer import Transformer
 
-if TYPE_CHECKING:
-    pass
-
 BATCH_TOKENS = 4096  # that go through the model at once
 READ_AHEAD = 32  # so many batches are sorted by length, so that little of a batch is padding
 
 Ids = Union["npt.NDArray[np.uint32]", Sequence[int]]
-Progress = Callable[[int, int], None]
-
-
-# --- windows of ids, and what the model makes of them ---
 
 
 class Window(NamedTuple):
@@ -98,7 +91,10 @@ def token_losses(
 
 
 def score(
-    model: Transformer, windows: Iterable[Window], batch_tokens: int = BATCH_TOKENS, progress: Progress | None = None
+    model: Transformer,
+    windows: Iterable[Window],
+    batch_tokens: int = BATCH_TOKENS,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[Scores]:
     """What the model makes of each window, in their order.
 
@@ -161,12 +157,3 @@ def _score_batch(model: Transformer, batch: Sequence[Window]) -> Iterator[Scores
     ends = np.cumsum([window.predicted for window in batch]).tolist()
     for start, end in zip([0, *ends], ends, strict=False):
         yield Scores(nats[start:end], first[start:end])
-
-
-# --- texts ---
-
-
-# --- multiple choice ---
-
-
-# --- tables ---

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bpe.analysis.plots import drawable
 from bpe.files import replacing
-from model.explain.steps import Step
+from model.explain.steps import ForwardStep
 
 Label = Callable[[int], str]
 """From the id of a token to how it is shown."""
@@ -26,7 +27,7 @@ BLUES_TO_REDS = (27, 33, 75, 117, 217, 209, 203, 196)
 DARK_TO_BRIGHT = {"█": 226, "▓": 214, "▒": 168, "░": 62, "·": 240}
 
 
-def picture(step: Step, ids: Sequence[int], label: Label, *, top: int = 10, colour: bool = False) -> list[str]:
+def picture(step: ForwardStep, ids: Sequence[int], label: Label, *, top: int = 10, colour: bool = False) -> list[str]:
     """The lines that show a step's numbers, at most COLUMNS wide; with the `top` likeliest tokens."""
     painted = _painted if colour else _plain
     if step.picture == "ids":
@@ -46,7 +47,7 @@ def picture(step: Step, ids: Sequence[int], label: Label, *, top: int = 10, colo
     return lines if len(names) <= 3 else [*lines[:2], "...", lines[2]]
 
 
-def record(step: Step, label: Label, *, top: int = 10) -> dict[str, Any]:
+def record(step: ForwardStep, label: Label, *, top: int = 10) -> dict[str, Any]:
     """A step as JSON takes it: what it is, its extremes and mean, its picture's numbers."""
     numbers = step.tensor.float()
     finite = numbers[torch.isfinite(numbers)]
@@ -95,14 +96,14 @@ def _painted(character: str, colour: int) -> str:
 
 def _short(text: str, width: int = LABEL) -> str:
     """The text in so many columns of a terminal."""
-    if _columns(text) > width:
-        while _columns(text) >= width:
+    if display_width(text) > width:
+        while display_width(text) >= width:
             text = text[:-1]
         text += "…"
-    return text + " " * (width - _columns(text))
+    return text + " " * (width - display_width(text))
 
 
-def _columns(text: str) -> int:
+def display_width(text: str) -> int:
     """How wide a terminal draws it: marks stand on what is before them, and Chinese takes twice the room of Latin."""
     wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
     return len(text) + wide - sum(unicodedata.category(character) in ("Mn", "Me") for character in text)
@@ -142,7 +143,7 @@ def _ids(ids: Sequence[int], label: Label) -> list[str]:
     cut = [f"{label(id)} {id}" for id in ids]
     lines = [""]
     for text in cut if len(cut) <= 4 * ROWS else ["...", *cut[-4 * ROWS :]]:
-        if lines[-1] and _columns(lines[-1]) + 3 + _columns(text) > COLUMNS:
+        if lines[-1] and display_width(lines[-1]) + 3 + display_width(text) > COLUMNS:
             lines.append("")
         lines[-1] += ("   " if lines[-1] else "") + text
     return lines
@@ -164,7 +165,7 @@ def _shares(shares: Tensor, ids: Sequence[int], label: Label, painted: Callable[
     return [*lines, f"{'':<{LABEL}}  · below 2%, ░ from 2%, ▒ 10%, ▓ 30%, █ 60%"]
 
 
-def _layers(step: Step, label: Label, painted: Callable[[str, int], str]) -> list[str]:
+def _layers(step: ForwardStep, label: Label, painted: Callable[[str, int], str]) -> list[str]:
     assert step.guesses is not None
     lines = []
     for row, size in enumerate(_root_mean_squares(step.tensor)):
@@ -191,8 +192,6 @@ def plot_shares(shares: Tensor, names: Sequence[str], title: str, path: Path) ->
     """Draw who looks at whom, [time x time], as a PNG; it needs matplotlib, from the extra ``report``."""
     from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure
-
-    from bpe.analysis.plots import drawable
 
     count = len(names)
     side = min(max(4.0, 2 + 0.24 * count), 14)

@@ -21,7 +21,7 @@ from model.transformer import Block, Transformer
 MOST_TOKENS = 2048  # the map of each token with each grows with their square, and nobody looks at a larger one
 
 
-class Step(NamedTuple):
+class ForwardStep(NamedTuple):
     """One thing that happens, and what comes of it."""
 
     title: str
@@ -49,7 +49,7 @@ class Step(NamedTuple):
 
 def explain(
     model: Transformer, ids: Sequence[int], *, layer: int = 0, head: int = 0, n_vocab: int | None = None
-) -> Iterator[Step]:
+) -> Iterator[ForwardStep]:
     """Run the model on a prompt, and give what arises in one layer and one head, in the order in which it does.
 
     ids: the prompt. layer, head: from 0. n_vocab: ids that the tokenizer knows, of which the next one is to be; by
@@ -133,7 +133,7 @@ def _record(model: Transformer, prompt: Tensor, layer: int) -> _Seen:
 
 def _steps(
     config: ModelConfig, prompt: Tensor, seen: _Seen, layer: int, head: int, stream: Tensor, guesses: Tensor
-) -> Iterator[Step]:
+) -> Iterator[ForwardStep]:
     inputs, outputs = seen.inputs, seen.outputs
     d, heads = config.head_dim, config.n_heads
     shared = heads // config.n_kv_heads  # query heads to each key-value head
@@ -144,41 +144,41 @@ def _steps(
     def of_head(name: str, number: int) -> Tensor:
         return outputs[f"attention.{name}"].reshape(len(prompt), -1, d)[:, number]  # [t, heads * d] -> [t, d]
 
-    yield Step(
+    yield ForwardStep(
         "tokens", "The prompt as the tokenizer cuts it; the model sees these numbers only.", prompt, "time", "ids"
     )
-    yield Step(
+    yield ForwardStep(
         "embeddings",
         f"Each id takes its row of a table of {config.vocab_size:,}; where a token stands plays no part yet.",
         outputs["tok_embeddings"],
         "time x dim",
     )
     if layer:
-        yield Step(
+        yield ForwardStep(
             f"residual stream, before layer {layer}",
             f"The embeddings, and all that the {layer} layers before have added to them.",
             inputs["attention_norm"],
             "time x dim",
         )
-    yield Step(
+    yield ForwardStep(
         f"layer {layer}: norm",
         "Each row over its root mean square, times a learned weight for each dimension.",
         outputs["attention_norm"],
         "time x dim",
     )
-    yield Step(
+    yield ForwardStep(
         f"queries of head {head}",
         f"The norm times the {d} rows of wq for head {head} of {heads}{with_bias}: what each token looks for.",
         of_head("wq", head),
         "time x head_dim",
     )
-    yield Step(
+    yield ForwardStep(
         f"keys of key-value head {group}",
         f"The same with wk, for the keys {users}: what each token is found by.",
         of_head("wk", group),
         "time x head_dim",
     )
-    yield Step(
+    yield ForwardStep(
         f"values of key-value head {group}",
         f"The same with wv, for the values {users}: what each token hands over.",
         of_head("wv", group),
@@ -186,79 +186,81 @@ def _steps(
     )
     queries, keys, _, attended = seen.attention
     scaled = ", slowed for the longer context" if config.use_scaled_rope else ""
-    yield Step(
+    yield ForwardStep(
         "queries, rotated",
         f"Pair i of neighbouring numbers turns by position x {config.rope_theta:,.0f}^(-2i/{d}) radians{scaled}.",
         queries[head],
         "time x head_dim",
     )
-    yield Step(
+    yield ForwardStep(
         "keys, rotated",
         "The keys as well, so that a query with a key tells how far apart they stand; values are not turned.",
         keys[group],
         "time x head_dim",
     )
     scores = queries[head].float() @ keys[group].float().T / math.sqrt(d)  # [t, d], [t, d] -> [t, t]
-    yield Step("scores", f"Each query times each key, over the square root of {d}.", scores, "time x time")
+    yield ForwardStep("scores", f"Each query times each key, over the square root of {d}.", scores, "time x time")
     masked = scores.masked_fill(torch.ones_like(scores, dtype=torch.bool).triu(1), -math.inf)
-    yield Step(
+    yield ForwardStep(
         "scores, masked", "A token sees itself and those before; all later ones become -inf.", masked, "time x time"
     )
-    yield Step(
+    yield ForwardStep(
         "attention of each token to each",
         "Softmax makes every row shares that sum to 1: a row looks, the columns are looked at.",
         masked.softmax(-1),
         "time x time",
         "shares",
     )
-    yield Step(f"output of head {head}", "The values, mixed by these shares.", attended[head], "time x head_dim")
-    yield Step(
+    yield ForwardStep(f"output of head {head}", "The values, mixed by these shares.", attended[head], "time x head_dim")
+    yield ForwardStep(
         "all heads, joined",
         f"The outputs of all {heads} heads side by side.",
         inputs["attention.wo"],
         "time x heads * head_dim",
     )
-    yield Step(
+    yield ForwardStep(
         "attention's output",
         f"Times wo{', plus its bias' if config.wo_bias else ''}: what all heads found, as a change to the stream.",
         outputs["attention.wo"],
         "time x dim",
     )
-    yield Step(
+    yield ForwardStep(
         "residual stream, after attention",
         "The sum of what the layer was given and the change.",
         inputs["ffn_norm"],
         "time x dim",
     )
-    yield Step("norm", "As before, with weights of its own.", outputs["ffn_norm"], "time x dim")
+    yield ForwardStep("norm", "As before, with weights of its own.", outputs["ffn_norm"], "time x dim")
     gate = outputs["feed_forward.w1"]
-    yield Step("feed-forward: w1", "The norm times w1, into a wider space: the gate.", gate, "time x hidden_dim")
-    yield Step(
+    yield ForwardStep("feed-forward: w1", "The norm times w1, into a wider space: the gate.", gate, "time x hidden_dim")
+    yield ForwardStep(
         "SiLU",
         "x / (1 + e^-x): large numbers pass, negative ones are all but shut off.",
         F.silu(gate),
         "time x hidden_dim",
     )
-    yield Step("w3", "The norm times w3: what is to pass the gate.", outputs["feed_forward.w3"], "time x hidden_dim")
-    yield Step(
+    yield ForwardStep(
+        "w3", "The norm times w3: what is to pass the gate.", outputs["feed_forward.w3"], "time x hidden_dim"
+    )
+    yield ForwardStep(
         "gated",
         "What passed SiLU times what w3 made, number by number.",
         inputs["feed_forward.w2"],
         "time x hidden_dim",
     )
-    yield Step(
+    yield ForwardStep(
         "feed-forward's output",
         "Times w2: the second change to the stream.",
         outputs["feed_forward.w2"],
         "time x dim",
     )
-    yield Step(
+    yield ForwardStep(
         f"residual stream, after layer {layer}",
         "The sum again: what the next layer is given.",
         outputs["layer"],
         "time x dim",
     )
-    yield Step(
+    yield ForwardStep(
         f"all {config.n_layers} layers",
         "The last token's stream: its root mean square, and what would be likeliest next if the last norm came here.",
         stream,
@@ -266,15 +268,14 @@ def _steps(
         "layers",
         guesses,
     )
-    yield Step("last norm", "Once more, after the last layer.", outputs["norm"], "time x dim")
+    yield ForwardStep("last norm", "Once more, after the last layer.", outputs["norm"], "time x dim")
     tied = ", which is the table of embeddings again" if config.tied_embeddings else ""
-    yield Step(
+    yield ForwardStep(
         "logits",
         f"The last token's row times the output matrix{tied}: one number for each id.",
         seen.logits,
         "time x vocabulary",
     )
-    yield Step("next token", "Softmax of the logits: the likeliest ids.", guesses[-1:], "time x vocabulary", "next")
-
-
-# --- pictures ---
+    yield ForwardStep(
+        "next token", "Softmax of the logits: the likeliest ids.", guesses[-1:], "time x vocabulary", "next"
+    )

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from bpe.errors import InputError
 from bpe.patterns import BEGIN_TOKEN, END_TOKENS
 from bpe.streaming import StopStrings, StreamDecoder
-from model.generation.generation import Finish, Generation, Model, Session
+from model.generation.decoding import Finish, Generation, Model, Session
 from model.generation.sampling import Sampling
 
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from bpe import Tokenizer
 from bpe.chat import ChatFormat, Message, check_messages
 from bpe.errors import InputError
 from model.generation.completions import generate
-from model.generation.generation import Model, Session
-
-if TYPE_CHECKING:
-    from bpe import Tokenizer
+from model.generation.decoding import Model, Session
 
 
 class Conversation:

@@ -18,7 +18,7 @@ from torch import Tensor
 from bpe.chat import ChatFormat, chat_format
 from bpe.errors import InputError
 from bpe.locate import locate
-from model.checkpoint import WRITTEN, format_of, open_checkpoint
+from model.checkpoint import WRITABLE_FORMATS, format_of, open_checkpoint
 from model.checkpoint.adapter import CONFIG as ADAPTER
 from model.checkpoint.adapter import write_adapter
 from model.checkpoint.assemble import assemble, fingerprint
@@ -77,7 +77,7 @@ class _Base:
         if run.exists() and run.resolve() == directory.resolve():
             raise InputError(f"{run}: the model is there that is to be fine-tuned; give the run another directory")
         found = format_of(path)
-        self.format = "native" if found == "native" else "huggingface"
+        self.format = "bpe-llama" if found == "bpe-llama" else "huggingface"
         if self.keeps_adapter and found == "adapter":
             raise InputError(f"{path}: an adapter cannot have another on top; merge the new one, or this (bpe convert)")
         if not self.keeps_adapter and self.format == "huggingface":
@@ -119,7 +119,7 @@ class _Base:
             kinds={},
             rows=None,
         )
-        WRITTEN[self.format].write(learned, directory)
+        WRITABLE_FORMATS[self.format].write(learned, directory)
 
 
 Example = TypeVar("Example", bound=Dialog | Pair)

@@ -333,7 +333,7 @@ def test_pretrain_leaves_a_model_that_generates(run: Path) -> None:
 
 def test_a_model_is_converted_and_described_in_each_format(run: Path, tmp_path: Path) -> None:
     expected = bpe("generate", run, "-p", "Once upon", "--max-tokens", "8", "--temperature", "0").stdout
-    for name, dtype in (("huggingface", None), ("meta", None), ("native", None), ("huggingface", "bfloat16")):
+    for name, dtype in (("huggingface", None), ("meta", None), ("bpe-llama", None), ("huggingface", "bfloat16")):
         out = tmp_path / f"{name}-{dtype}"
         options = ["--dtype", dtype] if dtype else []
         result = bpe("convert", run, out, "--format", name, *options)

@@ -89,12 +89,12 @@ def test_all_of_a_model_or_what_is_preferred_is_learned(place: Path, tmp_path: P
     result = bpe("finetune", place / "base", place / "dialogs.jsonl", "-o", tmp_path / "all", *held_out, *QUICK)
     assert result.exit_code == 0, result.output
     assert "of 8 held-out dialogs exactly" in result.stderr
-    assert "format      native" in bpe("info", tmp_path / "all").stdout
+    assert "format      bpe-llama" in bpe("info", tmp_path / "all").stdout
     options = ("--preferences", "--beta", "0.2", "--lora", "2", "--merge", "--padded")
     result = bpe("finetune", tmp_path / "all", place / "pairs.jsonl", "-o", tmp_path / "polite", *options, *QUICK)
     assert result.exit_code == 0, result.output
     assert "held-out pairs moved to the chosen one" in result.stderr
-    assert "format      native" in bpe("info", tmp_path / "polite").stdout
+    assert "format      bpe-llama" in bpe("info", tmp_path / "polite").stdout
 
 
 @pytest.mark.parametrize(

@@ -226,11 +226,11 @@ def test_what_peft_writes_opens_here_with_the_same_logits(
 
 def test_an_adapter_is_converted_as_the_model_that_it_makes(base: Transformer, base_directory: Path) -> None:
     directory = saved(base, base_directory, LoraConfig(4))
-    for format in ("native", "huggingface", "gguf"):
+    for format in ("bpe-llama", "huggingface", "gguf"):
         target = base_directory.parent / f"merged.{format}"
         convert(directory, target, format)
         torch.testing.assert_close(logits(load(target)[0]), logits(base), rtol=0, atol=1e-4)
-    with pytest.raises(InputError, match="there is no format 'adapter' of checkpoints; there are gguf, native"):
+    with pytest.raises(InputError, match="there is no checkpoint format 'adapter'; choose one of gguf, bpe-llama"):
         convert(base_directory, base_directory.parent / "no", "adapter")
     assert not (base_directory.parent / "no").exists()
 

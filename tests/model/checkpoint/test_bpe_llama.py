@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from bpe.errors import InputError
 from bpe.formats import find_tokenizer
 from model import ModelConfig, Transformer, save
-from model.checkpoint import FORMATS, bpe_llama, format_of, open_checkpoint
+from model.checkpoint import CHECKPOINT_FORMATS, bpe_llama, format_of, open_checkpoint
 from model.checkpoint.assemble import assemble
 
 MakeModel = Callable[[ModelConfig], Transformer]
@@ -149,17 +149,17 @@ def test_the_tokenizer_is_found_by_its_name(tmp_path: Path) -> None:
 
 
 def test_formats_are_recognised_by_their_files(saved: Path, tmp_path: Path) -> None:
-    for name in ("native", "meta", "huggingface"):
+    for name in ("bpe-llama", "meta", "huggingface"):
         (tmp_path / name).mkdir()
     files = {
-        "native": ("params.json", "model.safetensors"),
+        "bpe-llama": ("params.json", "model.safetensors"),
         "meta": ("params.json", "consolidated.00.pth"),
         "huggingface": ("config.json", "model.safetensors"),
     }
     for name, needed in files.items():
         for file in needed:
             (tmp_path / name / file).touch()
-        assert [other for other in files if FORMATS[other].recognises(tmp_path / name)] == [name]
+        assert [other for other in files if CHECKPOINT_FORMATS[other].recognises(tmp_path / name)] == [name]
         assert format_of(tmp_path / name / needed[1]) == name
 
 
@@ -171,7 +171,9 @@ def test_a_number_beyond_the_range_of_the_dtype_is_refused(saved: Path, tmp_path
 
 
 def test_an_unknown_format_is_refused_with_the_known_ones(model: Transformer, saved: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no format 'onnx' of checkpoints; there are gguf, native, meta, huggingface"):
+    with pytest.raises(
+        InputError, match="no checkpoint format 'onnx'; choose one of gguf, bpe-llama, meta, huggingface"
+    ):
         save(tmp_path / "out", model, saved, format="onnx")
 
 

@@ -13,10 +13,10 @@ import torch
 from bpe import Tokenizer
 from bpe.errors import InputError
 from model import ModelConfig, Transformer, convert, load, save
-from model.checkpoint import WRITTEN, bpe_llama, format_of, open_checkpoint
+from model.checkpoint import WRITABLE_FORMATS, bpe_llama, format_of, open_checkpoint
 
 MakeModel = Callable[[ModelConfig], Transformer]
-DIRECTORIES = ("native", "huggingface", "meta")
+DIRECTORIES = ("bpe-llama", "huggingface", "meta")
 RANKS = {bytes([byte]): byte for byte in range(256)}
 SPECIAL = {"<|begin_of_text|>": 256, "<|end_of_text|>": 257}
 
@@ -76,7 +76,7 @@ def test_weights_get_the_dtype_that_is_asked_for_and_keep_theirs_otherwise(
 ) -> None:
     save(tmp_path / "in", original, tokenizer_file)
     convert(tmp_path / "in", tmp_path / "low", target, dtype)
-    convert(tmp_path / "low", tmp_path / "kept", "native")
+    convert(tmp_path / "low", tmp_path / "kept", "bpe-llama")
     for name in ("low", "kept"):
         assert open_checkpoint(tmp_path / name).dtype == dtype
         loaded, _ = load(tmp_path / name)
@@ -125,5 +125,5 @@ def test_what_has_no_place_in_the_format_is_refused_before_anything_is_written(
     with pytest.raises(InputError, match="bias on wo alone"):
         convert(tmp_path / "in", tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    with pytest.raises(InputError, match=f"no format 'onnx' of checkpoints; there are {', '.join(WRITTEN)}"):
+    with pytest.raises(InputError, match=f"no checkpoint format 'onnx'; choose one of {', '.join(WRITABLE_FORMATS)}"):
         convert(tmp_path / "in", tmp_path / "out", "onnx")

@@ -25,7 +25,7 @@ from bpe.formats.gguf_container import Container, lay_out
 from model import ModelConfig, Transformer, load
 from model.checkpoint import convert, open_checkpoint, save
 from model.checkpoint.assemble import assemble, checked_tensors
-from model.checkpoint.gguf import metas_name, recognises, their_name, write
+from model.checkpoint.gguf import NAMES, recognises, write
 from model.checkpoint.names import halved
 from model.checkpoint.opened import Checkpoint
 
@@ -96,7 +96,7 @@ def test_the_weights_of_smollm2_are_those_of_the_gguf_package(smollm2_file: Path
     expected = {tensor.name: tensor for tensor in gguf.GGUFReader(smollm2_file).tensors}
     seen = 0
     for name, tensor in checked_tensors(open_checkpoint(smollm2_file), torch.float32):
-        theirs = expected[their_name(name)]
+        theirs = expected[NAMES.from_meta(name)]
         values = gguf.dequantize(theirs.data, theirs.tensor_type)
         assert np.array_equal(tensor.numpy().view(np.int32), values.view(np.int32)), name
         seen += 1
@@ -157,7 +157,7 @@ def test_a_written_model_comes_back_and_the_gguf_package_reads_the_same(
         assert torch.equal(loaded.state_dict()[name], tensor), name
     reader = gguf.GGUFReader(tmp_path / "model.gguf")
     for theirs in reader.tensors:
-        expected = model.state_dict()[metas_name(theirs.name)].float().numpy()
+        expected = model.state_dict()[NAMES.to_meta(theirs.name)].float().numpy()
         assert theirs.shape.tolist() == list(expected.shape)[::-1]
         values = gguf.dequantize(theirs.data, theirs.tensor_type).reshape(expected.shape)
         assert np.array_equal(values, expected), theirs.name
@@ -229,7 +229,7 @@ def test_qwen2_has_its_queries_and_keys_turned_into_metas_order(
         if key.startswith("llama.")
     }
     rotated = {
-        their_name(name): halved(tensor, config.head_dim)
+        NAMES.from_meta(name): halved(tensor, config.head_dim)
         for name, tensor in model.state_dict().items()
         if ".wq." in name or ".wk." in name
     }

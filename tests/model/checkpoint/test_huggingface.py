@@ -20,8 +20,8 @@ from bpe.errors import InputError
 from model import ModelConfig, Transformer, generate_ids, save
 from model.checkpoint import huggingface, open_checkpoint
 from model.checkpoint.assemble import assemble
-from model.checkpoint.huggingface import config_of
-from model.checkpoint.names import halved, interleaved, metas_name, their_name
+from model.checkpoint.huggingface import NAMES, config_of
+from model.checkpoint.names import halved, interleaved
 
 MakeModel = Callable[[ModelConfig], Transformer]
 
@@ -173,7 +173,7 @@ def test_a_chat_template_and_the_files_beside_it_go_with_the_model(
     checkpoint = open_checkpoint(tmp_path / "one")
     assert (checkpoint.chat_template, checkpoint.eos) == (template, (258,))
 
-    for format in ("native", "huggingface"):
+    for format in ("bpe-llama", "huggingface"):
         save(tmp_path / format, read(tmp_path / "one"), tmp_path / "one", format=format)
         again = open_checkpoint(tmp_path / format)
         assert (again.chat_template, again.eos) == (template, (258,))
@@ -200,8 +200,8 @@ def test_the_order_of_queries_and_keys_is_metas_and_back() -> None:
 def test_names_are_metas_and_back(config: ModelConfig) -> None:
     biased = dataclasses.replace(config, tied_embeddings=False, qkv_bias=True, wo_bias=True)
     names = list(Transformer(biased).state_dict())
-    assert [metas_name(their_name(name)) for name in names] == names
-    assert not {their_name(name) for name in names} & set(names)
+    assert [NAMES.to_meta(NAMES.from_meta(name)) for name in names] == names
+    assert not {NAMES.from_meta(name) for name in names} & set(names)
 
 
 DATA = {**SMALL, "model_type": "llama"}

@@ -19,7 +19,7 @@ from bpe import InputError, Tokenizer
 from bpe.cli import cli
 from model import ModelConfig, NativeModel, Transformer, convert, load, quantize, save
 from model.checkpoint import open_checkpoint
-from model.checkpoint.gguf import their_name
+from model.checkpoint.gguf import NAMES
 from model.checkpoint.quantize import QUANTIZERS, encode, exceptions, plan, quantized
 
 MakeModel = Callable[[ModelConfig], Transformer]
@@ -130,10 +130,10 @@ def test_a_quantized_file_holds_the_rows_and_every_way_to_it_gives_the_same_mode
     original, _ = load(directory)
     kinds, weights = plan(CONFIG, name.upper()), original.state_dict()
     tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(file).tensors}
-    assert tensors.keys() == {their_name(each) for each in kinds}
+    assert tensors.keys() == {NAMES.from_meta(each) for each in kinds}
     for each, kind in kinds.items():
-        assert tensors[their_name(each)].tensor_type.name == kind
-        assert tensors[their_name(each)].data.tobytes() == bytes(encode(weights[each], kind))
+        assert tensors[NAMES.from_meta(each)].tensor_type.name == kind
+        assert tensors[NAMES.from_meta(each)].data.tobytes() == bytes(encode(weights[each], kind))
     expected = load(file, backend="native")[0](ids)
     assert torch.equal(load(directory, backend="native", quantize=name)[0](ids), expected)
     assert torch.equal(quantize(original, name)(ids), expected)

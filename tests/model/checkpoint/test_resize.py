@@ -61,7 +61,7 @@ def ids_in_both(old: Tokenizer, new: Tokenizer) -> tuple[Tensor, Tensor]:
     )
 
 
-@pytest.mark.parametrize("format", ["native", "huggingface", "meta", "gguf"])
+@pytest.mark.parametrize("format", ["bpe-llama", "huggingface", "meta", "gguf"])
 def test_old_tokens_keep_their_rows_and_their_logits_exactly(
     format: str, original: Transformer, old: Tokenizer, new: Tokenizer, tmp_path: Path
 ) -> None:
@@ -134,7 +134,7 @@ def test_it_opens_in_transformers(original: Transformer, old: Tokenizer, new: To
         )
 
 
-@pytest.mark.parametrize("format", ["native", "huggingface"])
+@pytest.mark.parametrize("format", ["bpe-llama", "huggingface"])
 def test_template_and_the_ids_that_begin_and_end_a_text_move_along(
     format: str, original: Transformer, old: Tokenizer, new: Tokenizer, tmp_path: Path
 ) -> None:

@@ -16,8 +16,8 @@ import torch
 
 from bpe.errors import InputError
 from model import ModelConfig, Transformer
-from model.explain.pictures import COLUMNS, LABEL, _columns, picture, plot_shares, record
-from model.explain.steps import Step, explain
+from model.explain.pictures import COLUMNS, LABEL, display_width, picture, plot_shares, record
+from model.explain.steps import ForwardStep, explain
 from model.generation.completions import prompt_ids
 
 MakeModel = Callable[[ModelConfig], Transformer]
@@ -206,8 +206,8 @@ def test_a_prompt_is_read_as_generation_reads_it(tokenizer: Any) -> None:
 LABELLED = LABEL + 2
 
 
-def step(tensor: torch.Tensor, kind: Any = "rows") -> Step:
-    return Step("title", "text", tensor, "time x dim", kind)
+def step(tensor: torch.Tensor, kind: Any = "rows") -> ForwardStep:
+    return ForwardStep("title", "text", tensor, "time x dim", kind)
 
 
 def test_a_row_shows_the_number_farthest_from_zero_in_each_part_and_three_numbers() -> None:
@@ -243,7 +243,7 @@ def test_every_picture_fits_the_terminal_whatever_the_labels(model: Transformer)
     for label in ("x" * 50, "日本語" * 20, "é" * 40, ""):
         for each in explain(model, [1] * 40):
             for line in picture(each, [1] * 40, lambda id, label=label: label):  # type: ignore[misc]
-                assert _columns(line) <= COLUMNS or each.picture == "ids", (each.title, line)
+                assert display_width(line) <= COLUMNS or each.picture == "ids", (each.title, line)
 
 
 def test_colour_changes_no_character(model: Transformer) -> None:

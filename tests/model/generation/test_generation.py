@@ -8,7 +8,7 @@ import torch
 
 from bpe.errors import InputError
 from model import ModelConfig, Transformer, generate, generate_ids
-from model.generation.generation import Session
+from model.generation.decoding import Session
 from model.generation.sampling import Sampling, sample
 
 

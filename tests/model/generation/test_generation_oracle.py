@@ -12,10 +12,10 @@ import torch
 
 from bpe.errors import InputError
 from model import Generation, KVCache, ModelConfig, Sampling, Session, Transformer, generate_ids
-from model.generation.generation import Token
+from model.generation.decoding import GeneratedToken
 from model.generation.sampling import sample
 
-model_generate = importlib.import_module("model.generation.generation")
+model_generate = importlib.import_module("model.generation.decoding")
 MakeModel = Callable[[ModelConfig], Transformer]
 
 
@@ -40,11 +40,11 @@ def oracle(
     end_ids: set[int],
     n_vocab: int,
     logprobs: int | None,
-) -> list[Token]:
+) -> list[GeneratedToken]:
     """The tokens of one text, in row 0."""
     plain = Sampling(sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p)
     generator = torch.Generator().manual_seed((sampling.seed or 0) + sample_number)
-    tokens: list[Token] = []
+    tokens: list[GeneratedToken] = []
     for step in range(min(max_tokens, model.config.max_seq_len - len(prompt))):
         answer = [token.id for token in tokens]
         logits = model(torch.tensor([prompt + answer]))[0, -1, :n_vocab].double()
@@ -55,14 +55,14 @@ def oracle(
         full = step + 1 == min(max_tokens, model.config.max_seq_len - len(prompt))
         finish = "end" if id in end_ids else "length" if full else None
         pairs = list(zip(top.indices.tolist(), top.values.tolist(), strict=True))
-        tokens.append(Token(0, id, None if logprobs is None else normalised[id].item(), pairs, finish))
+        tokens.append(GeneratedToken(0, id, None if logprobs is None else normalised[id].item(), pairs, finish))
         if finish:
             break
     return tokens
 
 
-def rows_of(generation: Generation) -> dict[int, list[Token]]:
-    rows: dict[int, list[Token]] = {}
+def rows_of(generation: Generation) -> dict[int, list[GeneratedToken]]:
+    rows: dict[int, list[GeneratedToken]] = {}
     for tokens in generation:
         assert [token.row for token in tokens] == sorted({token.row for token in tokens})
         for token in tokens:

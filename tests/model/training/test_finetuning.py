@@ -122,7 +122,7 @@ def test_a_model_learns_to_answer_exactly(lora: LoraConfig | None, base: Path, d
     model, tokenizer = load(tmp_path / "run")
     assert {question: answer(model, question) for question in ANSWERS} == ANSWERS
     assert tokenizer.special_tokens == TOKENIZER.special_tokens
-    assert format_of(tmp_path / "run") == ("native" if lora is None else "adapter")
+    assert format_of(tmp_path / "run") == ("bpe-llama" if lora is None else "adapter")
 
 
 def test_the_model_that_was_given_stays_as_it_is(base: Path, dialogs: Path, tmp_path: Path) -> None:
@@ -203,13 +203,13 @@ def test_an_interrupted_run_goes_on_to_the_same_result_bit_for_bit(
         tune(base, dialogs, tmp_path / "halves", config)
 
 
-@pytest.mark.parametrize("format", ["native", "gguf"])
+@pytest.mark.parametrize("format", ["bpe-llama", "gguf"])
 def test_a_merged_model_is_what_base_and_adapter_make(format: str, base: Path, dialogs: Path, tmp_path: Path) -> None:
     given = tmp_path / ("given.gguf" if format == "gguf" else "given")
     convert(base, given, format)
     tune(given, dialogs, tmp_path / "apart", FinetuneConfig(lora=LORA))
     tune(given, dialogs, tmp_path / "merged", FinetuneConfig(lora=LORA, merge=True))
-    assert format_of(tmp_path / "merged") == ("native" if format == "native" else "huggingface")
+    assert format_of(tmp_path / "merged") == ("bpe-llama" if format == "bpe-llama" else "huggingface")
     one, other = (load(tmp_path / name)[0] for name in ("apart", "merged"))
     torch.testing.assert_close(logits(one), logits(other), rtol=0, atol=1e-5)
     assert not torch.equal(logits(one), logits(load(given)[0]))
@@ -220,7 +220,7 @@ def test_a_run_that_is_begun_anew_leaves_nothing_of_the_one_before(base: Path, d
     convert(base, tmp_path / "hf")
     for given, config, format in (
         (base, FinetuneConfig(lora=LORA), "adapter"),
-        (base, FinetuneConfig(), "native"),
+        (base, FinetuneConfig(), "bpe-llama"),
         (tmp_path / "hf", FinetuneConfig(), "huggingface"),
         (base, FinetuneConfig(lora=LORA), "adapter"),
     ):

@@ -27,10 +27,7 @@ Model: TypeAlias = Transformer | NativeModel
 """What generation can read with; the two are used alike."""
 
 
-# --- ids ---
-
-
-class Token(NamedTuple):
+class GeneratedToken(NamedTuple):
     """A token that was chosen."""
 
     row: int
@@ -73,7 +70,7 @@ class Session:
 
 
 @dataclass
-class Times:
+class GenerationTimes:
     """What was done and how long it took, the caller's own work between the steps left out."""
 
     prefill_tokens: int = 0
@@ -139,7 +136,7 @@ class Generation:
         outside = [id for id in self.sampling.logit_bias if not 0 <= id < self.n_vocab]
         if outside:
             raise InputError(f"logit_bias names the id {outside[0]}; the ids go from 0 to {self.n_vocab - 1}")
-        self.times = Times()
+        self.times = GenerationTimes()
         self._device = model.device
         self._native = isinstance(model, NativeModel)
         self._room = [min(max_tokens, config.max_seq_len - len(prompt)) for prompt in self.prompts]
@@ -149,8 +146,8 @@ class Generation:
         """Write no more in this row."""
         self._dropped.add(row)
 
-    def __iter__(self) -> Iterator[list[Token]]:
-        self.times, self._dropped, steps = Times(), set(), self._steps()
+    def __iter__(self) -> Iterator[list[GeneratedToken]]:
+        self.times, self._dropped, steps = GenerationTimes(), set(), self._steps()
         start = time.perf_counter()
         for step, tokens in enumerate(steps):
             seconds = time.perf_counter() - start
@@ -162,7 +159,7 @@ class Generation:
             yield tokens
             start = time.perf_counter()
 
-    def _steps(self) -> Iterator[list[Token]]:
+    def _steps(self) -> Iterator[list[GeneratedToken]]:
         if not any(self._room):  # nothing is asked for, or nobody asks
             return
         # 1. Read the prompts (prefill).
@@ -243,7 +240,7 @@ class Generation:
             generator.manual_seed((self.sampling.seed + row % self.samples) % 2**64)
         return generator
 
-    def _tokens(self, rows: list[int], ids: list[int], logits: Tensor, left: list[int]) -> list[Token]:
+    def _tokens(self, rows: list[int], ids: list[int], logits: Tensor, left: list[int]) -> list[GeneratedToken]:
         logprobs: list[float] | list[None] = [None] * len(rows)
         tops: list[list[tuple[int, float]]] = [[] for _ in rows]
         if self.logprobs is not None:
@@ -254,7 +251,7 @@ class Generation:
         tokens = []
         for row, id, logprob, top in zip(rows, ids, logprobs, tops, strict=True):
             finish: Finish | None = "end" if id in self.end_ids else "length" if left[row] == 0 else None
-            tokens.append(Token(row, id, logprob, top, finish))
+            tokens.append(GeneratedToken(row, id, logprob, top, finish))
         return tokens
 
 
@@ -268,6 +265,3 @@ def _check_prompt(ids: Sequence[int], vocab_size: int, context: int) -> None:
             f"the prompt has {len(ids)} tokens and the context of the model holds {context}, the answer included; "
             f"shorten the prompt to {context - 1} tokens or fewer"
         )
-
-
-# --- text ---
