@@ -65,4 +65,33 @@ class PythonEncoder {
     IdObjects objects_;
 };
 
+// Defined here so that TokenizerBase inlines them: that saves 10 of the 210 ns that a sentence takes.
+
+// Calls `use` with the ids of a text, with the GIL held, and returns its result.
+template <class Use>
+std::invoke_result_t<Use, std::span<const Id>> PythonEncoder::with_ids(nb::handle object, const SpecialTokens* special,
+                                                                       const Use& use) {
+    const TextArgument text(object);
+    const Encoder::Loan loan(encoder_);
+    if (text.bytes().size() <= kMostBytesWithGil) return use(loan.encode(text.bytes(), special));
+    std::span<const Id> ids;
+    {
+        const nb::gil_scoped_release release;
+        ids = loan.encode(text.bytes(), special);
+    }
+    return use(ids);
+}
+
+inline nb::object PythonEncoder::encode(nb::handle text, const SpecialTokens* special) {
+    return with_ids(text, special, [&](std::span<const Id> ids) { return objects_.list_of(ids); });
+}
+
+inline nb::object PythonEncoder::encode_to_numpy(nb::handle text, const SpecialTokens* special) {
+    return with_ids(text, special, [&](std::span<const Id> ids) { return objects_.array_of(ids); });
+}
+
+inline std::size_t PythonEncoder::count(nb::handle text, const SpecialTokens* special) {
+    return with_ids(text, special, [&](std::span<const Id> ids) { return ids.size(); });
+}
+
 }  // namespace bpe
