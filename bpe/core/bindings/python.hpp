@@ -18,15 +18,13 @@
 #include <vector>
 
 #include "base/memory.hpp"
-#include "encode/vocab.hpp"
+#include "base/types.hpp"
 #include "kernels/kernels.hpp"
-#include "kernels/scan.hpp"
+#include "kernels/pattern.hpp"
 
 namespace bpe {
 
 namespace nb = nanobind;
-
-using Bytes = std::span<const std::uint8_t>;
 
 // Each file of this folder adds its functions and classes to the module. A type must be registered before a function
 // that takes or returns it, so that nanobind's signatures name the Python type.

@@ -8,14 +8,14 @@
 #include "bindings/python.hpp"
 #include "encode/vocab_builder.hpp"
 #include "train/counter.hpp"
+#include "train/merge_loop.hpp"
 #include "train/runs.hpp"
-#include "train/trainer.hpp"
 
 namespace bpe {
 
 namespace {
 
-nb::tuple all_counts(Counter& counter) {
+nb::tuple all_counts(PretokenCounter& counter) {
     const WordCounts& words = counter.words();
     std::vector<std::uint8_t> bytes;
     std::vector<std::uint64_t> offsets{0};
@@ -34,8 +34,8 @@ class CountedWords : public WordSource {
  public:
     // `counted` is a Counter, or the path of a run. With `keep`, `release` leaves the counter as it is.
     CountedWords(nb::handle counted, bool keep) : keep_(keep) {
-        if (nb::isinstance<Counter>(counted)) {
-            counter_ = nb::cast<Counter*>(counted);
+        if (nb::isinstance<PretokenCounter>(counted)) {
+            counter_ = nb::cast<PretokenCounter*>(counted);
         } else {
             run_ = nb::cast<std::string>(counted);
         }
@@ -52,7 +52,7 @@ class CountedWords : public WordSource {
     }
 
  private:
-    Counter* counter_ = nullptr;
+    PretokenCounter* counter_ = nullptr;
     std::string run_;
     bool keep_;
 };
@@ -141,7 +141,7 @@ nb::tuple train(nb::handle counted, nb::bytes tokens, const InputArray<std::uint
                 std::size_t traced, nb::object trace, bool keep, std::size_t memory) {
     CountedWords words(counted, keep);
     TrainingCallbacks callbacks(std::move(progress), std::move(save), std::move(trace));
-    TrainerOptions options;
+    MergeOptions options;
     options.base = build_vocabulary(view_of(tokens), span_of(offsets), span_of(ids));
     options.merges = merges;
     options.min_frequency = min_frequency;
@@ -153,7 +153,7 @@ nb::tuple train(nb::handle counted, nb::bytes tokens, const InputArray<std::uint
     options.trace = [&](const Merge& merge, std::span<const Id> word, std::size_t place) {
         callbacks.trace(merge, word, place);
     };
-    Learned learned;
+    LearnedMerges learned;
     {
         const nb::gil_scoped_release release;
         learned = train_merges(words, options);
@@ -165,20 +165,20 @@ nb::tuple train(nb::handle counted, nb::bytes tokens, const InputArray<std::uint
 }
 
 void register_counter(nb::module_& module) {
-    nb::class_<Counter>(module, "Counter", R"(Counts the pretokens of texts.
+    nb::class_<PretokenCounter>(module, "Counter", R"(Counts the pretokens of texts.
 
 Args:
     pattern: The number of the split pattern's scanner.
     special: The special tokens, which split texts and are not counted.)")
         .def(
             "__init__",
-            [](Counter* self, int pattern, std::shared_ptr<SpecialTokens> special) {
-                new (self) Counter(pattern_of(pattern), std::move(special));
+            [](PretokenCounter* self, int pattern, std::shared_ptr<SpecialTokens> special) {
+                new (self) PretokenCounter(pattern_of(pattern), std::move(special));
             },
             nb::arg("pattern"), nb::arg("special"))
         .def(
             "add",
-            [](Counter& self, nb::handle objects, std::uint64_t weight, std::size_t threads) {
+            [](PretokenCounter& self, nb::handle objects, std::uint64_t weight, std::size_t threads) {
                 const TextArguments texts(objects);
                 const nb::gil_scoped_release release;
                 self.add(texts.spans, weight, threads);
@@ -187,13 +187,13 @@ Args:
             "Count each pretoken of the texts `weight` times, on several threads.")
         .def(
             "add_pretokens",
-            [](Counter& self, nb::handle objects, std::uint64_t weight) {
+            [](PretokenCounter& self, nb::handle objects, std::uint64_t weight) {
                 self.add_pretokens(TextArguments(objects).spans, weight);
             },
             nb::arg("pretokens"), nb::arg("weight"), "Count pretokens that were split elsewhere, `weight` times each.")
         .def(
             "certain_part",
-            [](const Counter& self, nb::handle text) { return self.certain_part(TextArgument(text).bytes()); },
+            [](const PretokenCounter& self, nb::handle text) { return self.certain_part(TextArgument(text).bytes()); },
             nb::arg("text"),
             "Return how many bytes at the start of the text can be counted on their own, regardless of what follows "
             "it.")
@@ -201,19 +201,20 @@ Args:
             "counts", &all_counts,
             "Return the bytes of all pretokens, joined, where each begins and the last ends ([pretokens + 1], uint64), "
             "and their counts ([pretokens], uint64).")
-        .def("cells", &Counter::cells,
+        .def("cells", &PretokenCounter::cells,
              "Return the size of all distinct pretokens in bytes, plus one for each pretoken.")
-        .def("memory", &Counter::memory, "Return the memory of the tables in bytes, including what they may soon need.")
+        .def("memory", &PretokenCounter::memory,
+             "Return the memory of the tables in bytes, including what they may soon need.")
         .def(
             "write_runs",
-            [](Counter& self, const std::vector<std::string>& paths) {
+            [](PretokenCounter& self, const std::vector<std::string>& paths) {
                 const nb::gil_scoped_release release;
                 self.write_runs(paths);
             },
             nb::arg("paths"), "Write the table of each thread to a file, and clear the tables.")
-        .def("tables", &Counter::tables,
+        .def("tables", &PretokenCounter::tables,
              "Return the number of tables, one for each thread: `write_runs` takes as many paths.")
-        .def("__len__", [](Counter& self) { return self.words().size(); });
+        .def("__len__", [](PretokenCounter& self) { return self.words().size(); });
 }
 
 }  // namespace

@@ -4,21 +4,24 @@
 #include <atomic>
 #include <stdexcept>
 
+#include "base/hash.hpp"
+#include "base/memory.hpp"
+#include "base/threads.hpp"
 #include "encode/cuts.hpp"
 #include "encode/parallel.hpp"
+#include "kernels/front.hpp"
 #include "train/runs.hpp"
-#include "base/threads.hpp"
 
 namespace bpe {
 
-// What one thread works with. The front tables (see front.hpp) hold numbers of words.
-struct Counter::Worker {
+// The table of one thread, and its buffers. The front tables (see front.hpp) map words to their numbers.
+struct PretokenCounter::Worker {
     WordCounts words;
     ZeroedArray<ShortFront> shorts{std::size_t{1} << kShortFrontBits};
     ZeroedArray<MediumFront> mediums{std::size_t{1} << kMediumFrontBits};
     std::uint64_t ends[kBatch];
     std::uint32_t edges[kBatch + 1 + 8];
-    std::uint64_t numbers[kBatch + 8];  // 0 for words that the front tables do not hold
+    std::uint64_t numbers[kBatch + 8];  // 0 for words that are not in the front tables
     Missing missing;
 
     void count(const Batch& batch, std::uint64_t weight, const Kernel& kernel);
@@ -32,33 +35,34 @@ struct Counter::Worker {
     }
 };
 
-Counter::Counter(Pattern pattern, std::shared_ptr<const SpecialTokens> special, const Kernel& kernel)
+PretokenCounter::PretokenCounter(Pattern pattern, std::shared_ptr<const SpecialTokens> special, const Kernel& kernel)
     : pattern_(pattern), special_(std::move(special)), kernel_(kernel) {
     workers_.push_back(std::make_unique<Worker>());
 }
 
-Counter::~Counter() = default;
+PretokenCounter::~PretokenCounter() = default;
 
-void Counter::Worker::count(const Batch& batch, std::uint64_t weight, const Kernel& kernel) {
+void PretokenCounter::Worker::count(const Batch& batch, std::uint64_t weight, const Kernel& kernel) {
     kernel.probe(batch, {shorts.data(), mediums.data()}, numbers, missing);
     std::uint64_t* counts = words.counts();
-    for (std::size_t i = 0; i < batch.size; ++i) counts[numbers[i]] += weight;  // number 0 is nobody's
+    for (std::size_t i = 0; i < batch.size; ++i) counts[numbers[i]] += weight;  // number 0 is no word
     count_missing(batch, {missing.shorts, missing.short_count}, weight,
                   [&](std::uint32_t, const WordKey& key, std::uint32_t number) {
                       shorts[key.hash >> (64 - kShortFrontBits)] = {key.word, number};
                   });
     count_missing(batch, {missing.mediums, missing.medium_count}, weight,
                   [&](std::uint32_t i, const WordKey& key, std::uint32_t number) {
-                      const MediumTable::Key medium = MediumTable::key_of(batch, i);
+                      const MediumKey medium = medium_key(batch, i);
                       mediums[key.hash >> (64 - kMediumFrontBits)] = {medium.low, medium.high, number, 0};
                   });
     count_missing(batch, {missing.longs, missing.long_count}, weight, [](auto&&...) {});
 }
 
-// Memory is asked for well before it is looked at, so that the waits for it overlap.
+// Counts the words of a batch that are not in the front tables, and calls remember(i, key, number) for each. Memory is
+// prefetched well before it is read, so that the waits for it overlap.
 template <class Remember>
-void Counter::Worker::count_missing(const Batch& batch, std::span<const std::uint32_t> missed, std::uint64_t weight,
-                                    const Remember& remember) {
+void PretokenCounter::Worker::count_missing(const Batch& batch, std::span<const std::uint32_t> missed,
+                                            std::uint64_t weight, const Remember& remember) {
     constexpr std::size_t kAhead = 64;
     WordKey keys[kAhead];
     for (; !missed.empty(); missed = missed.subspan(std::min(kAhead, missed.size()))) {
@@ -76,7 +80,7 @@ void Counter::Worker::count_missing(const Batch& batch, std::span<const std::uin
     }
 }
 
-void Counter::count_text(Bytes text, std::uint64_t weight, Worker& worker) const {
+void PretokenCounter::count_text(Bytes text, std::uint64_t weight, Worker& worker) const {
     constexpr std::uint64_t kLongestBatch = std::uint64_t{1} << 31;
     for (std::size_t part = 0; part < text.size();) {
         const SpecialTokens::Match match = special_->find(text, part);
@@ -99,7 +103,7 @@ void Counter::count_text(Bytes text, std::uint64_t weight, Worker& worker) const
     }
 }
 
-void Counter::add(std::span<const Bytes> texts, std::uint64_t weight, std::size_t threads) {
+void PretokenCounter::add(std::span<const Bytes> texts, std::uint64_t weight, std::size_t threads) {
     Plan plan(pattern_, texts, special_->empty() ? nullptr : special_.get(), threads);
     const std::span<Block> blocks = plan.blocks();
     threads = std::clamp<std::size_t>(threads, 1, std::min(kMostThreads, std::max<std::size_t>(1, blocks.size())));
@@ -112,16 +116,16 @@ void Counter::add(std::span<const Bytes> texts, std::uint64_t weight, std::size_
     });
 }
 
-void Counter::add_pretokens(std::span<const Bytes> pretokens, std::uint64_t weight) {
+void PretokenCounter::add_pretokens(std::span<const Bytes> pretokens, std::uint64_t weight) {
     for (const Bytes pretoken : pretokens) {
         if (!pretoken.empty()) workers_[0]->words.add(pretoken, weight);
     }
 }
 
-// Pieces of a text are looked at from the end on, each time twice as far from it.
-std::size_t Counter::certain_part(Bytes text) const {
+// Searches the text from further and further back: each time twice as far from its end.
+std::size_t PretokenCounter::certain_part(Bytes text) const {
     std::size_t whole = text.size() - unfinished_character(text);
-    if (!special_->empty()) {  // one of them may have begun
+    if (!special_->empty()) {  // a special token may have begun
         whole = std::min(whole, special_->unfinished(text, text.size() - std::min(text.size(), special_->longest())));
     }
     for (std::size_t back = 256;; back *= 2) {
@@ -134,7 +138,7 @@ std::size_t Counter::certain_part(Bytes text) const {
     }
 }
 
-WordCounts& Counter::words() {
+WordCounts& PretokenCounter::words() {
     while (workers_.size() > 1) {
         workers_[0]->words.add(workers_.back()->words);
         workers_.pop_back();
@@ -142,7 +146,7 @@ WordCounts& Counter::words() {
     return workers_[0]->words;
 }
 
-std::size_t Counter::cells() const {
+std::size_t PretokenCounter::cells() const {
     std::size_t cells = 0;
     for (const auto& worker : workers_) {
         for (std::uint32_t i = 1; i <= worker->words.size(); ++i) cells += worker->words.bytes_of(i).size() + 1;
@@ -150,14 +154,14 @@ std::size_t Counter::cells() const {
     return cells;
 }
 
-std::size_t Counter::memory() const {
+std::size_t PretokenCounter::memory() const {
     std::size_t bytes = 0;
     for (const auto& worker : workers_) bytes += worker->words.memory();
     return bytes;
 }
 
-void Counter::write_runs(const std::vector<std::string>& paths) {
-    if (paths.size() != workers_.size()) throw std::invalid_argument("a path for each table is wanted");
+void PretokenCounter::write_runs(const std::vector<std::string>& paths) {
+    if (paths.size() != workers_.size()) throw std::invalid_argument("write_runs needs a path for each table");
     std::atomic<std::size_t> next = 0;
     on_threads(workers_.size(), [&](std::size_t) {
         for (std::size_t i; (i = next++) < workers_.size();) write_run(workers_[i]->words, paths[i]);
@@ -165,7 +169,7 @@ void Counter::write_runs(const std::vector<std::string>& paths) {
     clear();
 }
 
-void Counter::clear() {
+void PretokenCounter::clear() {
     workers_.resize(1);
     workers_[0]->forget();
 }

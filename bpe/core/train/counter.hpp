@@ -1,4 +1,4 @@
-// Pretokens -> counts, for training.
+// Texts -> counts of pretokens, for training.
 #pragma once
 
 #include <cstddef>
@@ -8,42 +8,44 @@
 #include <string>
 #include <vector>
 
-#include "kernels/kernels.hpp"
-#include "kernels/scan.hpp"
 #include "encode/special.hpp"
+#include "kernels/kernels.hpp"
+#include "kernels/pattern.hpp"
 #include "train/words.hpp"
 
 namespace bpe {
 
-// Counts the pretokens of texts, on several threads. Special tokens in a text are boundaries and are not counted.
-class Counter {
+// Counts the pretokens of texts on several threads, each of which has a table. Special tokens split a text and are not
+// counted.
+class PretokenCounter {
  public:
-    Counter(Pattern pattern, std::shared_ptr<const SpecialTokens> special, const Kernel& kernel = kernels().front());
-    Counter(const Counter&) = delete;
-    Counter& operator=(const Counter&) = delete;
-    ~Counter();
+    PretokenCounter(Pattern pattern, std::shared_ptr<const SpecialTokens> special,
+                    const Kernel& kernel = kernels().front());
+    PretokenCounter(const PretokenCounter&) = delete;
+    PretokenCounter& operator=(const PretokenCounter&) = delete;
+    ~PretokenCounter();
 
-    // Every pretoken of each text counts `weight` times. The sums do not depend on the number of threads, over which
-    // long texts are spread as well.
+    // Counts each pretoken of the texts `weight` times. Several threads share long texts, too. The sums do not depend
+    // on the number of threads.
     void add(std::span<const Bytes> texts, std::uint64_t weight, std::size_t threads);
 
-    // Adds pretokens that were cut elsewhere.
+    // Counts pretokens that were split elsewhere.
     void add_pretokens(std::span<const Bytes> pretokens, std::uint64_t weight);
 
-    // How much of `text` can be counted apart from what follows it, whatever that is: up to the last place that is
-    // certain, or 0.
+    // Returns how many bytes of `text` can be counted on their own, regardless of what follows: up to the last place
+    // where a pretoken certainly ends, or 0.
     std::size_t certain_part(Bytes text) const;
 
-    // The counts so far; the tables of the threads are folded into one.
+    // Merges the tables of all threads into one and returns it.
     WordCounts& words();
 
-    // How many tables there are, how many bytes their words have in all, with one more for each, and what they take in
-    // memory, with what they may soon take.
     std::size_t tables() const { return workers_.size(); }
+    // Returns the bytes of all words, plus one for each word: the cells that training may need for them.
     std::size_t cells() const;
+    // Returns the memory of the tables in bytes, including what they may soon need.
     std::size_t memory() const;
 
-    // Writes each table to the file of its number, see runs.hpp, and forgets all.
+    // Writes table i to paths[i], see runs.hpp, and clears all tables.
     void write_runs(const std::vector<std::string>& paths);
     void clear();
 

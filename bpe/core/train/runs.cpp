@@ -1,7 +1,6 @@
 #include "train/runs.hpp"
 
 #include <algorithm>
-#include <bit>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -11,22 +10,27 @@
 #include <string_view>
 #include <system_error>
 
+#include "base/errors.hpp"
+#include "base/hash.hpp"
+#include "base/memory.hpp"
+#include "kernels/keys.hpp"
+
 namespace bpe {
 
 namespace {
 
 constexpr std::string_view kMagic = "bpe-run1";
-constexpr std::size_t kBlock = std::size_t{1} << 16;
+constexpr std::size_t kBlockSize = std::size_t{1} << 16;
 
-struct Close {
+struct CloseFile {
     void operator()(std::FILE* file) const { std::fclose(file); }
 };
-using File = std::unique_ptr<std::FILE, Close>;
+using FileHandle = std::unique_ptr<std::FILE, CloseFile>;
 
 [[noreturn]] void fail(const std::string& path) { throw std::system_error(errno, std::generic_category(), path); }
 
-File open_file(const std::string& path, const char* mode) {
-    File file(std::fopen(path.c_str(), mode));
+FileHandle open_file(const std::string& path, const char* mode) {
+    FileHandle file(std::fopen(path.c_str(), mode));
     if (!file) fail(path);
     return file;
 }
@@ -41,7 +45,7 @@ class RunWriter {
         add_number(word.size());
         add_number(count);
         block_.append(word.data(), word.size());
-        if (block_.size() >= kBlock) write_block();
+        if (block_.size() >= kBlockSize) write_block();
     }
 
     void finish() {
@@ -71,11 +75,11 @@ class RunWriter {
     }
 
     std::string path_;
-    File file_;
+    FileHandle file_;
     Buffer<std::uint8_t> block_;
 };
 
-// Goes through a run; `word` and `count` are good until the next call.
+// Reads a run word by word. `word` is valid until the next call of `next`.
 class RunReader {
  public:
     explicit RunReader(const std::string& path)
@@ -88,6 +92,7 @@ class RunReader {
     Bytes word;
     std::uint64_t count = 0;
 
+    // Reads the next word and its count. Returns false at the end of the run.
     bool next() {
         if (at_ == block_.size() && !read_block()) return false;
         const std::uint64_t size = number();
@@ -134,12 +139,13 @@ class RunReader {
     }
 
     std::string path_;
-    File file_;
+    FileHandle file_;
     std::uint64_t file_size_;
     Buffer<std::uint8_t> block_;
     std::size_t at_ = 0;
 };
 
+// Returns a negative number, 0 or a positive number, as memcmp does.
 int compare(Bytes a, Bytes b) {
     const std::size_t size = std::min(a.size(), b.size());
     const int order = size ? std::memcmp(a.data(), b.data(), size) : 0;
@@ -148,13 +154,13 @@ int compare(Bytes a, Bytes b) {
 
 }  // namespace
 
-// Words are told apart by their first eight bytes, nearly always.
+// Nearly all comparisons need only the first eight bytes of the words, so the sorted array holds these.
 void write_run(const WordCounts& words, const std::string& path) {
-    struct Entry {
-        std::uint64_t first;  // bytes, padded with zeros, the first in the highest bits
+    struct SortedWord {
+        std::uint64_t first;  // eight bytes, padded with zeros, big-endian
         std::uint32_t number;
     };
-    std::vector<Entry> order;
+    std::vector<SortedWord> order;
     order.reserve(words.size());
     for (std::uint32_t number = 1; number <= words.size(); ++number) {
         if (!words.count_of(number)) continue;
@@ -163,12 +169,12 @@ void write_run(const WordCounts& words, const std::string& path) {
         std::memcpy(first, word.data(), std::min<std::size_t>(word.size(), 8));
         order.push_back({__builtin_bswap64(load_word(first)), number});
     }
-    std::sort(order.begin(), order.end(), [&](const Entry& a, const Entry& b) {
+    std::sort(order.begin(), order.end(), [&](const SortedWord& a, const SortedWord& b) {
         if (a.first != b.first) return a.first < b.first;
         return compare(words.bytes_of(a.number), words.bytes_of(b.number)) < 0;
     });
     RunWriter writer(path);
-    for (const Entry& entry : order) writer.add(words.bytes_of(entry.number), words.count_of(entry.number));
+    for (const SortedWord& word : order) writer.add(words.bytes_of(word.number), words.count_of(word.number));
     writer.finish();
 }
 

@@ -1,18 +1,22 @@
 #include "train/words.hpp"
 
+#include <algorithm>
 #include <cstring>
 #include <stdexcept>
+#include <utility>
+
+#include "base/hash.hpp"
 
 namespace bpe {
 
 WordKey WordKey::of(const Batch& batch, std::size_t i) {
     const std::size_t length = batch.length(i);
     if (length <= kLongestShort) {
-        const ShortTable::Key key = ShortTable::key_of(batch, i);
+        const ShortKey key = short_key(batch, i);
         return {hash_of(key), key};
     }
     if (length <= kLongestMedium) {
-        const MediumTable::Key key = MediumTable::key_of(batch, i);
+        const MediumKey key = medium_key(batch, i);
         return {hash_of(key.low, key.high), kLong};
     }
     return {hash_bytes(batch[i].data(), length), kLong};
@@ -28,7 +32,8 @@ Bytes WordCounts::bytes_of(std::uint32_t number) const {
     return {stored + 1 + sizeof size, size};
 }
 
-bool WordCounts::stands_at(std::uint32_t number, const WordKey& key, Bytes bytes) const {
+// Returns whether the numbered word is the one looked up.
+bool WordCounts::is_word(std::uint32_t number, const WordKey& key, Bytes bytes) const {
     if (key.word != WordKey::kLong) return load_word(entries_[number].data()) == key.word;
     if (entries_[number][7] != 0xFF) return false;
     const Bytes stored = bytes_of(number);
@@ -40,9 +45,17 @@ std::uint32_t WordCounts::number_of(const WordKey& key, Bytes bytes) {
     std::size_t slot = slot_of(tag);
     for (; slots_[slot]; slot = (slot + 1) & (slots_.size() - 1)) {
         const auto number = static_cast<std::uint32_t>(slots_[slot]);
-        if (slots_[slot] >> 32 == tag && stands_at(number, key, bytes)) return number;
+        if (slots_[slot] >> 32 == tag && is_word(number, key, bytes)) return number;
     }
-    if (counts_.size() > 0xFFFFFFFF) throw std::length_error("more than 4 billion distinct pretokens");
+    const std::uint32_t number = add_word(key, bytes);
+    slots_[slot] = tag << 32 | number;
+    if (counts_.size() * 2 > slots_.size()) grow();
+    return number;
+}
+
+// Adds the entry of a new word and returns its number.
+std::uint32_t WordCounts::add_word(const WordKey& key, Bytes bytes) {
+    if (counts_.size() > 0xFFFFFFFF) throw std::length_error("there are more than 4 billion distinct pretokens");
     const auto number = static_cast<std::uint32_t>(counts_.size());
     Entry entry{};
     if (key.word != WordKey::kLong) {
@@ -52,19 +65,17 @@ std::uint32_t WordCounts::number_of(const WordKey& key, Bytes bytes) {
         const std::uint64_t place = bytes_.size();
         for (int i = 0; i < 7; ++i) entry[i] = static_cast<std::uint8_t>(place >> 8 * i);
         entry[7] = 0xFF;
-        const bool fits = bytes.size() < 256;  // else 0, and the length in four bytes
+        const bool fits = bytes.size() < 256;
         bytes_.push(static_cast<std::uint8_t>(fits ? bytes.size() : 0));
         if (!fits) {
             const auto size = static_cast<std::uint32_t>(bytes.size());
-            if (size != bytes.size()) throw std::length_error("a pretoken of more than 4 GiB");
+            if (size != bytes.size()) throw std::length_error("a pretoken is longer than 4 GiB");
             bytes_.append(reinterpret_cast<const std::uint8_t*>(&size), sizeof size);
         }
         bytes_.append(bytes.data(), bytes.size());
     }
     entries_.push(entry);
     counts_.push(0);
-    slots_[slot] = tag << 32 | number;
-    if (counts_.size() * 2 > slots_.size()) grow();
     return number;
 }
 

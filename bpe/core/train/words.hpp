@@ -1,23 +1,31 @@
-// Distinct pretokens, and how often each was seen.
+// Distinct pretokens (words, for short), with their counts.
 #pragma once
 
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <optional>
+#include <functional>
 #include <span>
 
-#include "encode/cache.hpp"
 #include "base/memory.hpp"
+#include "base/types.hpp"
+#include "kernels/keys.hpp"
 
 namespace bpe {
 
-using Bytes = std::span<const std::uint8_t>;
+// Distinct words with their counts, in any order. They can be visited several times.
+class WordSource {
+ public:
+    virtual ~WordSource() = default;
+    virtual void visit(const std::function<void(Bytes word, std::uint64_t count)>& visit) = 0;
+    // Called when the words are not needed any more.
+    virtual void release() {}
+};
 
-// A pretoken to be looked up: its hash, and the key of those that are short.
+// What a word is looked up by: its hash, and a key that contains all of a short word.
 struct WordKey {
     std::uint64_t hash;
-    std::uint64_t word;  // the bytes and the length, see ShortTable; kLong for longer ones
+    std::uint64_t word;  // the bytes and the length of a short word, see ShortKey; otherwise kLong
     static constexpr std::uint64_t kLong = std::uint64_t{0xFF} << 56;
 
     static WordKey of(const Batch& batch, std::size_t i);
@@ -27,10 +35,10 @@ struct WordKey {
     }
 };
 
-// Words are numbered from 1 on as they are first seen, so that the counts of those that are seen often stand close
-// together. A word of up to 7 bytes stands in its entry; of others, the entry tells where their length and bytes stand.
-// Slots hold 32 bits of the hash, which also say where the slot is, so that the table grows without a look at the
-// words.
+// A hash table of words. Words are numbered from 1 in the order in which they are first seen, so that the counts of
+// frequent words are close together. An entry holds a word of up to 7 bytes, or the place of the length and bytes of a
+// longer one. A slot holds 32 bits of the hash, which also determine the slot's place, so the table grows without
+// reading the words.
 class WordCounts {
  public:
     WordCounts() : slots_(kFirstSlots), shift_(32 - kFirstBits) { clear_entries(); }
@@ -39,8 +47,8 @@ class WordCounts {
     Bytes bytes_of(std::uint32_t number) const;
     std::uint64_t count_of(std::uint32_t number) const { return counts_[number]; }
 
-    // The number of the word, which is entered with a count of 0 if it is new. What was had by `prefetch_slot` and then
-    // `prefetch_word` is at hand.
+    // Returns the number of the word, and adds it with a count of 0 if it is new. Call `prefetch_slot` and then
+    // `prefetch_word` some time before, to save the wait for memory.
     std::uint32_t number_of(const WordKey& key, Bytes bytes);
     void prefetch_slot(const WordKey& key) const { __builtin_prefetch(slots_.data() + slot_of(key.hash >> 32)); }
     void prefetch_word(const WordKey& key) const {
@@ -48,30 +56,31 @@ class WordCounts {
         if (entry >> 32 == key.hash >> 32) __builtin_prefetch(entries_.data() + static_cast<std::uint32_t>(entry));
     }
 
-    // By number. Number 0 is no word: what is added there is lost.
+    // By number. Number 0 is no word: counts added there are lost.
     std::uint64_t* counts() { return counts_.data(); }
     void add(Bytes bytes, std::uint64_t count) { counts_[number_of(WordKey::of(bytes), bytes)] += count; }
     void add(const WordCounts& other);
 
     void clear();
-    // In bytes; what the table takes when it grows next is included when that is near.
+    // Returns the memory in bytes. Shortly before the table grows, this includes the memory that it will need then.
     std::size_t memory() const;
 
  private:
     static constexpr unsigned kFirstBits = 14;
     static constexpr std::size_t kFirstSlots = std::size_t{1} << kFirstBits;
-    using Entry = std::array<std::uint8_t, 8>;  // the last byte is the length, or 0xFF, and the others then a place
+    using Entry = std::array<std::uint8_t, 8>;  // the last byte is the length; if it is 0xFF, the others are a place
 
     std::size_t slot_of(std::uint64_t tag) const { return tag >> shift_; }
-    bool stands_at(std::uint32_t number, const WordKey& key, Bytes bytes) const;
+    bool is_word(std::uint32_t number, const WordKey& key, Bytes bytes) const;
+    std::uint32_t add_word(const WordKey& key, Bytes bytes);
     void grow();
     void clear_entries();
 
-    ZeroedArray<std::uint64_t> slots_;  // the tag, then the number; 0 for a free one
+    ZeroedArray<std::uint64_t> slots_;  // the tag in the high half and the number; 0 if free
     unsigned shift_;
     Buffer<Entry> entries_;
     Buffer<std::uint64_t> counts_;
-    Buffer<std::uint8_t> bytes_;
+    Buffer<std::uint8_t> bytes_;  // longer words: the length in one byte, or 0 and the length in four; the bytes
 };
 
 }  // namespace bpe

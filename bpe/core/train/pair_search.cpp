@@ -1,0 +1,80 @@
+#include "train/pair_search.hpp"
+
+#include <atomic>
+#include <mutex>
+
+#include "base/threads.hpp"
+
+namespace bpe {
+
+bool PairSearch::collect(Count threshold, std::size_t most) {
+    places_.clear();
+    const std::size_t sums = Sketch::size_for(cells_.size() / 16);
+    std::vector<Sketch> sketches;
+    for (std::size_t i = 0; i < threads_; ++i) sketches.emplace_back(sums, threshold);
+    cells_.compact(threads_, [&](std::size_t part, Pair pair, Count count, bool is_pair) {
+        sketches[part].add(pair, count, is_pair);
+    });
+    for (std::size_t i = 1; i < cells_.parts(); ++i) sketches[0].add(sketches[i]);
+    places_ = decltype(places_)(cells_.parts());
+    std::atomic<std::size_t> total = 0;
+    cells_.visit_pairs([&](Position at) { return sketches[0].may_reach(cells_.pair_at(at)); },
+                       [&](std::size_t part, std::span<const Position> places) {
+                           if ((total += places.size()) > most) return;
+                           for (const Position at : places) places_[part][share_of(cells_.pair_at(at))].push(at);
+                       });
+    return total <= most;
+}
+
+std::vector<PairEntry> PairSearch::count(Count threshold) const {
+    std::vector<PairEntry> frequent;
+    std::mutex mutex;
+    for_shares([&](std::size_t share) {
+        KnownPairs pairs;
+        for (const auto& part : places_) {
+            visit_places(part[share], pairs, [&](Position at) {
+                PairEntry& entry = pairs[cells_.pair_at(at)];
+                entry.count += cells_.count_at(at);
+                ++entry.place_count;
+            });
+        }
+        const std::lock_guard lock(mutex);
+        pairs.visit([&](const PairEntry& entry) {
+            if (entry.count >= threshold && tokens_.may_merge(entry.pair)) frequent.push_back(entry);
+        });
+    });
+    return frequent;
+}
+
+void PairSearch::take_places(KnownPairs& known, Buffer<Position>& places) {
+    for_shares([&](std::size_t share) {
+        for (auto& part : places_) {
+            visit_places(part[share], known, [&](Position at) {
+                if (PairEntry* entry = known.find(cells_.pair_at(at))) places[entry->first_place++] = at;
+            });
+            part[share] = {};
+        }
+    });
+    known.visit([](PairEntry& entry) { entry.first_place -= entry.place_count; });
+}
+
+// Calls work(share) for each share, on several threads.
+template <class Work>
+void PairSearch::for_shares(const Work& work) const {
+    std::atomic<std::size_t> next = 0;
+    on_threads(cells_.parts(), [&](std::size_t) {
+        for (std::size_t share; (share = next++) < kShares;) work(share);
+    });
+}
+
+// Calls use(place) for each place; the entry of its pair is prefetched.
+template <class Use>
+void PairSearch::visit_places(const Buffer<Position>& places, const KnownPairs& pairs, const Use& use) const {
+    constexpr std::size_t kAhead = 16;
+    for (std::size_t i = 0; i < places.size(); ++i) {
+        if (i + kAhead < places.size()) pairs.prefetch(cells_.pair_at(places[i + kAhead]));
+        use(places[i]);
+    }
+}
+
+}  // namespace bpe
