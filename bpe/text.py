@@ -8,10 +8,25 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 
+def without_surrogates(text: str) -> str:
+    """Return the text with surrogate pairs joined and lone surrogates replaced by U+FFFD, as tiktoken does.
+
+    >>> without_surrogates("\\ud83d\\ude00 \\ud83d")
+    '😀 \ufffd'
+    """
+    if type(text) is str and text.isascii():  # not a subclass, which may override the methods that read it
+        return text
+    return str.encode(text, "utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def as_bytes(text: str | Buffer) -> bytes:
-    """UTF-8 of a str, surrogates treated as in `Tokenizer.encode_ordinary`, or the memory of any buffer."""
+    """Return the UTF-8 of a str, encoded as by `without_surrogates`, or a copy of the bytes of a buffer.
+
+    Raises:
+        TypeError: When `text` is neither.
+    """
     if isinstance(text, str):
-        return str.encode(text, "utf-16", "surrogatepass").decode("utf-16", "replace").encode()
+        return without_surrogates(text).encode()
     try:
         return bytes(memoryview(text))
     except TypeError:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from bpe.errors import InputError
 from bpe.formats import open_tokenizer
+from bpe.text import without_surrogates
 from bpe.tokenizer import Tokenizer
 
 _LONG_WORD = "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft" * 2
@@ -150,7 +151,7 @@ def huggingface_reference(path: Path, content: bytes) -> Reference:
     theirs.no_padding()
 
     def encode(text: str) -> list[int]:
-        ids: list[int] = theirs.encode(_without_surrogates(text), add_special_tokens=False).ids
+        ids: list[int] = theirs.encode(without_surrogates(text), add_special_tokens=False).ids
         return ids
 
     added = frozenset(token.content for token in theirs.get_added_tokens_decoder().values())
@@ -248,7 +249,7 @@ class _Comparison:
             reference_encode = self._reference.encode_special
             allowed = self._reference.special_tokens & self._tokenizer.special_tokens_set
             ours = self._tokenizer.encode(text, allowed_special=allowed, disallowed_special=())
-        round_trip = self._count(ours, _without_surrogates(text).encode())
+        round_trip = self._count(ours, without_surrogates(text).encode())
         try:
             theirs = reference_encode(text)
         except BaseException as error:  # the Rust panic that its engine's stack overflow makes is no Exception
@@ -281,11 +282,6 @@ class _Comparison:
         self.report.differing += 1
         if self.report.first_difference is None:
             self.report.first_difference = difference
-
-
-def _without_surrogates(text: str) -> str:
-    """As tiktoken has it: surrogate pairs joined, lone ones replaced."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def require_identical(report: Report) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from bpe.chat.messages import ChatFormat, Message, check_messages
 from bpe.errors import InputError
 from bpe.patterns import END_TOKENS
-from bpe.text import as_bytes
+from bpe.text import without_surrogates
 from bpe.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ class _Template:
                 text.write(piece)
         except Exception as error:  # a template can raise anything, and many raise what they want to say
             raise InputError(f"the chat template refuses the dialog or fails: {_one_line(error)}") from error
-        return _whole(text.getvalue())
+        return without_surrogates(text.getvalue())
 
 
 class _Dialog:
@@ -327,14 +327,9 @@ def _absent(text: str) -> Iterator[str]:
     return (character for character in map(chr, private) if character not in text)
 
 
-def _whole(text: str) -> str:
-    """Without surrogates: pairs joined, others U+FFFD, as `Tokenizer.encode_ordinary` takes them."""
-    return text if text.isascii() and type(text) is str else as_bytes(text).decode()
-
-
 def _plain(value: Any, name: str) -> Any:
     try:
-        return _mapped(value, _whole)
+        return _mapped(value, without_surrogates)
     except RecursionError:
         raise InputError(f"the {name} are nested too deeply") from None
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Union
 
 from bpe import _core
 from bpe.errors import InputError
+from bpe.text import without_surrogates
 
 Text = Union[bytes, memoryview]
 State = dict[str, Any]  # where to go on, of plain values
@@ -99,7 +100,7 @@ def as_bytes(document: object) -> Text:
         try:
             return document.encode()
         except UnicodeEncodeError:
-            return document.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
+            return without_surrogates(document).encode()
     if isinstance(document, memoryview):
         return document.cast("B")
     raise InputError(f"a document is str or bytes, not {type(document).__name__}")

@@ -15,6 +15,7 @@ import torch
 from bpe import Tokenizer
 from bpe.formats.gguf_container import Container
 from model import ModelConfig, Transformer, load, save
+from support.references import BYTE_RANKS
 
 CONFIG = ModelConfig(
     dim=64, n_layers=1, n_heads=2, n_kv_heads=1, hidden_dim=96, vocab_size=300, max_seq_len=128, tied_embeddings=True
@@ -56,9 +57,9 @@ def run(benchmark: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def file(tmp_path: Path) -> Path:
     """A tiny model."""
     torch.manual_seed(0)
-    Tokenizer(
-        "bytes", pat_str="llama3", mergeable_ranks={bytes([i]): i for i in range(256)}, special_tokens={"<s>": 256}
-    ).save(tmp_path / "tokenizer.json")
+    Tokenizer("bytes", pat_str="llama3", mergeable_ranks=BYTE_RANKS, special_tokens={"<s>": 256}).save(
+        tmp_path / "tokenizer.json"
+    )
     save(tmp_path / "tiny.gguf", Transformer(CONFIG), tmp_path / "tokenizer.json")
     return tmp_path / "tiny.gguf"
 

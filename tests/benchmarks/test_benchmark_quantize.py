@@ -14,6 +14,7 @@ import torch
 
 from bpe import Tokenizer
 from model import ModelConfig, Transformer, load, save
+from support.references import BYTE_RANKS
 
 CONFIG = ModelConfig(
     dim=64, n_layers=1, n_heads=2, n_kv_heads=1, hidden_dim=96, vocab_size=300, max_seq_len=128, tied_embeddings=True
@@ -30,9 +31,9 @@ def benchmark(load_script: Callable[[str], ModuleType]) -> ModuleType:
 def directory(tmp_path: Path) -> Path:
     """A tiny model."""
     torch.manual_seed(0)
-    Tokenizer(
-        "bytes", pat_str="llama3", mergeable_ranks={bytes([i]): i for i in range(256)}, special_tokens={"<s>": 256}
-    ).save(tmp_path / "tokenizer.json")
+    Tokenizer("bytes", pat_str="llama3", mergeable_ranks=BYTE_RANKS, special_tokens={"<s>": 256}).save(
+        tmp_path / "tokenizer.json"
+    )
     save(tmp_path / "model", Transformer(CONFIG), tmp_path / "tokenizer.json")
     return tmp_path / "model"
 

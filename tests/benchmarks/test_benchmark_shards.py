@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from bpe import Tokenizer
+from support.references import BYTE_RANKS
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "shards.py"
 
 
 def test_both_rates_and_their_share_are_told_for_each_text(tmp_path: Path) -> None:
-    ranks = {bytes([byte]): byte for byte in range(256)}
-    Tokenizer("tiny", pat_str="gpt2", mergeable_ranks=ranks, special_tokens={}).save(tmp_path / "tiny.json")
+    Tokenizer("tiny", pat_str="gpt2", mergeable_ranks=BYTE_RANKS, special_tokens={}).save(tmp_path / "tiny.json")
     for name in ("a.txt", "b.txt"):
         (tmp_path / name).write_text(f"the lines of {name}\n" * 500)
     command = [sys.executable, SCRIPT, tmp_path / "a.txt", tmp_path / "b.txt", "-t", tmp_path / "tiny.json",

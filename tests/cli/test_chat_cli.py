@@ -18,6 +18,7 @@ from click.testing import CliRunner, Result
 from bpe import Tokenizer
 from bpe.cli import cli
 from model import ModelConfig, Transformer, save
+from support.references import BYTE_RANKS
 
 SPECIAL = ("<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
 
@@ -25,8 +26,7 @@ SPECIAL = ("<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end
 def write_model(directory: Path, special: dict[str, int], context: int) -> None:
     """A model that answers without end: of the rows for "a" and for "b" one is positive, and all others are zero."""
     torch.manual_seed(1)
-    ranks = {bytes([byte]): byte for byte in range(256)}
-    tokenizer = Tokenizer("bytes", pat_str="llama3", mergeable_ranks=ranks, special_tokens=special)
+    tokenizer = Tokenizer("bytes", pat_str="llama3", mergeable_ranks=BYTE_RANKS, special_tokens=special)
     tokenizer.save(directory / "tokenizer.json")
     model = Transformer(
         ModelConfig(dim=16, n_layers=1, n_heads=2, n_kv_heads=1, hidden_dim=24, vocab_size=264, max_seq_len=context)

@@ -15,6 +15,7 @@ from bpe import Tokenizer
 from bpe.cli import cli
 from model import ModelConfig, Transformer, load, save
 from model.evaluation.texts import evaluate_texts, read_text
+from support.references import BYTE_RANKS
 
 QUESTION = {"question": "The sea is", "choices": ["blue", "a hat"], "answer": 0}
 
@@ -24,9 +25,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of bytes whose context is 32."""
     directory = tmp_path_factory.mktemp("model")
     torch.manual_seed(1)
-    ranks = {bytes([byte]): byte for byte in range(256)}
     special = {"<|begin_of_text|>": 256, "<|end_of_text|>": 257}
-    Tokenizer("bytes", pat_str="llama3", mergeable_ranks=ranks, special_tokens=special).save(
+    Tokenizer("bytes", pat_str="llama3", mergeable_ranks=BYTE_RANKS, special_tokens=special).save(
         directory / "tokenizer.json"
     )
     config = ModelConfig(dim=16, n_layers=1, n_heads=2, n_kv_heads=1, hidden_dim=24, vocab_size=260, max_seq_len=32)

@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 from bpe import Tokenizer
 from bpe.cli import cli
 from model import ModelConfig, Transformer, load, save
+from support.references import BYTE_RANKS
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +30,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def write_model(directory: Path, special: dict[str, int]) -> None:
     torch.manual_seed(1)
-    ranks = {bytes([byte]): byte for byte in range(256)}
-    tokenizer = Tokenizer("bytes", pat_str="llama3", mergeable_ranks=ranks, special_tokens=special)
+    tokenizer = Tokenizer("bytes", pat_str="llama3", mergeable_ranks=BYTE_RANKS, special_tokens=special)
     tokenizer.save(directory / "tokenizer.json")
     config = ModelConfig(dim=16, n_layers=2, n_heads=4, n_kv_heads=2, hidden_dim=24, vocab_size=300, max_seq_len=32)
     save(directory, Transformer(config), directory / "tokenizer.json")

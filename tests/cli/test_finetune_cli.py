@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from bpe import Tokenizer
 from bpe.cli import cli
 from model import ModelConfig, Transformer, save
+from support.references import BYTE_RANKS
 
 NAMES = ("<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
 QUICK = ("--steps", "4", "--sequence-length", "64", "--threads", "1", "--eval-every", "2")
@@ -32,7 +33,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = Tokenizer(
         "bytes",
         pat_str="llama3",
-        mergeable_ranks={bytes([byte]): byte for byte in range(256)},
+        mergeable_ranks=BYTE_RANKS,
         special_tokens={name: 256 + number for number, name in enumerate(NAMES)},
     )
     tokenizer.save(directory / "tokenizer.json")

@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 from bpe import Tokenizer
 from bpe.cli import cli
 from model import ModelConfig, Transformer, complete, load, save
+from support.references import BYTE_RANKS
 
 
 @pytest.fixture(scope="module")
@@ -24,9 +25,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of random letters, whose context has no end that a test would reach."""
     directory = tmp_path_factory.mktemp("model")
     torch.manual_seed(1)
-    ranks = {bytes([byte]): byte for byte in range(256)}
     special = {"<|begin_of_text|>": 256, "<|end_of_text|>": 257}
-    Tokenizer("bytes", pat_str="llama3", mergeable_ranks=ranks, special_tokens=special).save(
+    Tokenizer("bytes", pat_str="llama3", mergeable_ranks=BYTE_RANKS, special_tokens=special).save(
         directory / "tokenizer.json"
     )
     llm = Transformer(

@@ -10,12 +10,13 @@ from click.testing import CliRunner, Result
 from bpe import Tokenizer
 from bpe.cli import cli
 from bpe.shards import TRAIN, Shards
+from support.references import BYTE_RANKS
 
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("tokenizer") / "tiny.json"
-    ranks = {bytes([byte]): byte for byte in range(256)} | {b"he": 256}
+    ranks = BYTE_RANKS | {b"he": 256}
     specials = {"<|begin_of_text|>": 257, "<|end_of_text|>": 258}
     Tokenizer("tiny", pat_str="gpt2", mergeable_ranks=ranks, special_tokens=specials).save(path)
     return path

@@ -13,6 +13,7 @@ from bpe import Tokenizer
 from bpe.cli import cli
 from bpe.shards import write_shards
 from model.training.metrics import read_metrics
+from support.references import BYTE_RANKS
 
 
 def torchrun(*arguments: str | Path, **variables: str) -> tuple[int, list[str]]:
@@ -72,9 +73,7 @@ cli()
 
 
 def test_a_run_that_is_interrupted_and_then_loses_a_process_goes_on_bit_for_bit(tmp_path: Path) -> None:
-    tokenizer = Tokenizer(
-        "bytes", pat_str="llama3", mergeable_ranks={bytes([i]): i for i in range(256)}, special_tokens={}
-    )
+    tokenizer = Tokenizer("bytes", pat_str="llama3", mergeable_ranks=BYTE_RANKS, special_tokens={})
     tokenizer.save(tmp_path / "tokenizer.json")
     texts = [f"To and fro, and on, {number} times. " * 50 for number in range(9)]
     write_shards(texts, tokenizer, tmp_path / "data", tokenizer_file=tmp_path / "tokenizer.json", held_out=0.2)

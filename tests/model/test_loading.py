@@ -13,14 +13,14 @@ from bpe.errors import InputError
 from bpe.formats.gguf_container import Container
 from model import ModelConfig, Transformer, generate, load, save
 from model.checkpoint import convert
+from support.references import BYTE_RANKS
 
-RANKS = {bytes([byte]): byte for byte in range(256)}
 SPECIAL = {"<|begin_of_text|>": 256, "<|end_of_text|>": 257}
 
 
 @pytest.fixture
 def directory(tmp_path: Path, model: Transformer) -> Path:
-    Tokenizer("bytes", pat_str="llama3", mergeable_ranks=RANKS, special_tokens=SPECIAL).save(
+    Tokenizer("bytes", pat_str="llama3", mergeable_ranks=BYTE_RANKS, special_tokens=SPECIAL).save(
         tmp_path / "tokenizer.json"
     )
     save(tmp_path / "model", model, tmp_path / "tokenizer.json")

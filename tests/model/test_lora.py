@@ -21,9 +21,9 @@ from model.checkpoint import adapter, format_of, open_checkpoint
 from model.checkpoint.adapter import write_adapter
 from model.checkpoint.assemble import fingerprint
 from model.lora import TARGETS, Adapter, LoraConfig, LoraLinear, adapter_of, add_lora, merge_lora, without_lora
+from support.references import BYTE_RANKS
 
 MakeModel = Callable[[ModelConfig], Transformer]
-RANKS = {bytes([byte]): byte for byte in range(256)}
 SPECIAL = {"<|begin_of_text|>": 256, "<|end_of_text|>": 257, "<|eot_id|>": 258}
 IDS = torch.randint(259, (2, 40), generator=torch.Generator().manual_seed(1))
 
@@ -39,7 +39,7 @@ def base(request: Any, config: ModelConfig, make_model: MakeModel) -> Transforme
 def base_directory(base: Transformer, tmp_path: Path) -> Path:
     """The base as transformers has it."""
     tokenizer = tmp_path / "tokenizer.json"
-    Tokenizer("bytes", pat_str="llama3", mergeable_ranks=RANKS, special_tokens=SPECIAL).save(tokenizer)
+    Tokenizer("bytes", pat_str="llama3", mergeable_ranks=BYTE_RANKS, special_tokens=SPECIAL).save(tokenizer)
     save(tmp_path / "base", base, tokenizer, format="huggingface")
     return tmp_path / "base"
 
@@ -193,13 +193,13 @@ def test_what_is_written_opens_in_peft_and_here_with_the_same_logits(
 
 
 def test_an_adapter_s_own_tokenizer_goes_before_that_of_a_gguf(model: Transformer, tmp_path: Path) -> None:
-    Tokenizer("bytes", pat_str="llama3", mergeable_ranks=RANKS, special_tokens=SPECIAL).save(tmp_path / "old.json")
+    Tokenizer("bytes", pat_str="llama3", mergeable_ranks=BYTE_RANKS, special_tokens=SPECIAL).save(tmp_path / "old.json")
     save(tmp_path / "base.gguf", model, tmp_path / "old.json")
     directory = saved(model, tmp_path / "base.gguf", LoraConfig(4))
     (directory / "tokenizer.json").unlink()
     assert load(directory)[1].special_tokens == SPECIAL
     renamed = {"<|start|>": 256, "<|end_of_text|>": 257}
-    Tokenizer("bytes", pat_str="llama3", mergeable_ranks=RANKS, special_tokens=renamed).save(
+    Tokenizer("bytes", pat_str="llama3", mergeable_ranks=BYTE_RANKS, special_tokens=renamed).save(
         directory / "tokenizer.json"
     )
     assert load(directory)[1].special_tokens == renamed
@@ -278,7 +278,7 @@ def test_what_is_not_computed_is_refused_by_name(
 
 def tiny_adapter(model: Transformer, tmp_path: Path) -> Path:
     tokenizer = tmp_path / "tokenizer.json"
-    Tokenizer("bytes", pat_str="llama3", mergeable_ranks=RANKS, special_tokens=SPECIAL).save(tokenizer)
+    Tokenizer("bytes", pat_str="llama3", mergeable_ranks=BYTE_RANKS, special_tokens=SPECIAL).save(tokenizer)
     save(tmp_path / "base", model, tokenizer)
     return saved(model, tmp_path / "base", LoraConfig(4))
 
@@ -313,7 +313,7 @@ def test_quantized_weights_are_told_from_others_whatever_dtype_they_are_read_in(
     config: ModelConfig, make_model: MakeModel, tmp_path: Path
 ) -> None:
     model = make_model(dataclasses.replace(config, dim=64, hidden_dim=96))
-    Tokenizer("bytes", pat_str="llama3", mergeable_ranks=RANKS, special_tokens=SPECIAL).save(
+    Tokenizer("bytes", pat_str="llama3", mergeable_ranks=BYTE_RANKS, special_tokens=SPECIAL).save(
         tmp_path / "tokenizer.json"
     )
     save(tmp_path / "whole.gguf", model, tmp_path / "tokenizer.json")

@@ -30,6 +30,11 @@ BYTE_RANKS = {bytes([byte]): byte for byte in range(256)}
 CODE_POINTS = [*range(0xD800), *range(0xE000, 0x110000)]  # all but the surrogates
 
 
+def without_surrogates(text: str) -> str:
+    """Return the text that tiktoken encodes: surrogate pairs are joined, and a lone surrogate becomes U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def encoding_of(tokenizer: Tokenizer) -> tiktoken.Encoding:
     """tiktoken with the tokenizer's ranks, pattern and special tokens."""
     return tiktoken.Encoding(

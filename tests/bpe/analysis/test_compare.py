@@ -11,7 +11,7 @@ import pytest
 from bpe import InputError, Tokenizer
 from bpe.analysis import bootstrap
 from bpe.analysis.compare import compare, table
-from support.references import byte_tokenizer, encoding_of
+from support.references import BYTE_RANKS, byte_tokenizer, encoding_of
 
 
 def test_the_numbers_are_those_of_tiktokens_ids(
@@ -117,7 +117,7 @@ def test_a_token_longer_than_blocks_does_not_break_the_draws() -> None:
     tokenizer = Tokenizer(
         "long",
         pat_str="gpt2",
-        mergeable_ranks={bytes([byte]): byte for byte in range(256)} | {b"a" * 20_000: 256},
+        mergeable_ranks=BYTE_RANKS | {b"a" * 20_000: 256},
         special_tokens={},
     )
     found = compare([("a", tokenizer), ("b", tokenizer)], [b"a" * 20_000])

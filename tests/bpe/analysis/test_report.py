@@ -24,7 +24,7 @@ from bpe.analysis.report import (
 )
 from bpe.analysis.tables import Table, tables
 from bpe.analysis.usage import Usage, Vocabulary, usage_of
-from support.references import byte_tokenizer
+from support.references import BYTE_RANKS, byte_tokenizer
 
 PNG = b"\x89PNG\r\n\x1a\n"
 FILES = {"report.json", "report.md", *(f"{name}.png" for name in plots_module.PLOTS)}
@@ -128,8 +128,7 @@ def test_a_table_is_aligned_as_text_and_valid_as_markdown() -> None:
 
 def test_long_runs_and_broken_characters_are_shown_short() -> None:
     tokens = {"-" * 60: "'-{60}'", "\u3000" * 32: r"'\u3000{32}'", "\t" * 20 + "x": r"'\t{20}x'", "1" * 9: "'1{9}'"}
-    ranks = {bytes([byte]): byte for byte in range(256)}
-    ranks |= {token.encode(): 256 + number for number, token in enumerate(tokens)} | {b"\xe6\x97": 300}
+    ranks = BYTE_RANKS | {token.encode(): 256 + number for number, token in enumerate(tokens)} | {b"\xe6\x97": 300}
     tokenizer = Tokenizer("tiny", pat_str="gpt2", mergeable_ranks=ranks, special_tokens={})
     shown = list(tables(report_of(tokenizer, [])))[-1].rows
     assert {row[0] for row in shown} >= {*tokens.values(), r"'\xe6\x97'"}

@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerFast
 
 from bpe import InputError, Tokenizer, train
 from bpe.chat import ChatFormat, Llama3Chat, TemplateChat, chat_format, check_messages
+from support.references import BYTE_RANKS
 
 SPECIAL = (
     "<|endoftext|>", "<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|begin_of_text|>", "<|start_header_id|>",
@@ -516,8 +517,7 @@ def test_the_names_of_arguments_and_of_parameters_stay_text(small: Tokenizer) ->
 
 
 def test_surrogates_cannot_make_up_a_special_token() -> None:
-    ranks = {bytes([byte]): byte for byte in range(256)}
-    llama = Tokenizer("llama", pat_str="gpt2", mergeable_ranks=ranks, special_tokens={"🦙": 256})
+    llama = Tokenizer("llama", pat_str="gpt2", mergeable_ranks=BYTE_RANKS, special_tokens={"🦙": 256})
     chat = TemplateChat(llama, "🦙{% for m in messages %}{{ m.content }}{{ '\\ud83e' }}{% endfor %}")
     assert chat.encode([user("\ud83e\udd99"), user("\udd99")]).count(256) == 1
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from bpe import Tokenizer, _core
 from bpe.shards import growing
+from support.references import BYTE_RANKS
 
 ids = st.integers(0, 2**16 - 1)
 
@@ -48,7 +49,7 @@ def test_documents_that_cannot_be_are_refused(offsets: list[int], row: int) -> N
 
 
 def test_the_size_of_each_token_is_that_of_its_bytes() -> None:
-    ranks = {bytes([byte]): byte for byte in range(256)} | {b"he": 256, "é".encode(): 258}
+    ranks = BYTE_RANKS | {b"he": 256, "é".encode(): 258}
     special = {"<|end|>": 300}
     tokenizer = Tokenizer("tiny", pat_str="gpt2", mergeable_ranks=ranks, special_tokens=special)
     expected = np.zeros(301, np.uint32)

@@ -20,7 +20,7 @@ from bpe.training import counting, trainer
 from bpe.training.trainer import Trained
 from bpe.training.work import WorkDirectory
 from support.reference_trainers import train_with_tokenizers
-from support.references import any_text, broken_bytes, peculiar_text
+from support.references import BYTE_RANKS, any_text, broken_bytes, peculiar_text, without_surrogates
 
 each_pattern = pytest.mark.parametrize(
     "pattern", [PATTERNS[name] for name in ("gpt2", "cl100k", "llama3", "qwen2", "o200k", "smollm")]
@@ -98,7 +98,7 @@ def test_a_hundred_thousand_words_are_told_apart() -> None:
 def test_pretokens_are_counted_alike_on_any_number_of_threads(texts: list[str], threads: int, weight: int) -> None:
     expected: Counter[bytes] = Counter()
     for text in texts:
-        content = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
+        content = without_surrogates(text).encode()
         begin = 0
         for end in _core.scan(2, content).tolist():
             expected[content[begin:end]] += weight
@@ -201,7 +201,7 @@ def write_run(path: Path, counts: Mapping[bytes, int]) -> Path:
 
 def uses_in_run(path: Path) -> list[int]:
     """How often each byte stands in the words of a run, by the core."""
-    bytes_only = trainer._arrays({bytes([b]): b for b in range(256)})
+    bytes_only = trainer._arrays(BYTE_RANKS)
     _, uses, _, _ = _core.train_merges(str(path), *bytes_only, 0, 1, 0, 1, lambda _: False, lambda _: None)
     return [int(n) for n in uses]
 
@@ -400,7 +400,7 @@ def test_merging_in_little_memory_gives_the_same(threads: int) -> None:
     def learn(memory: int) -> list[list[int]]:
         counter = _core.Counter(0, _core.SpecialTokens({}))
         counter.add_pretokens([word.encode() for word in sorted(words)], 1)
-        start = trainer._arrays({bytes([b]): b for b in range(256)})
+        start = trainer._arrays(BYTE_RANKS)
         never, nothing = (lambda _: False), (lambda _: None)
         found = _core.train_merges(counter, *start, 400, 1, 0, threads, never, nothing, memory=memory)
         return found[0].tolist()

@@ -21,6 +21,7 @@ from bpe.training import trainer
 from bpe.training import work as training_work
 from bpe.training.trainer import Progress, Trained
 from bpe.training.work import STATE, read_state
+from support.references import BYTE_RANKS
 
 VOCAB_SIZE = 1800
 
@@ -153,7 +154,7 @@ def test_a_base_and_required_tokens_are_no_hindrance(corpus: Path, tmp_path: Pat
     base = Tokenizer(
         "base",
         pat_str="gpt2",
-        mergeable_ranks={**{bytes([b]): b for b in range(256)}, b"tha": 256, b" whic": 300},
+        mergeable_ranks=BYTE_RANKS | {b"tha": 256, b" whic": 300},
         special_tokens={"<|x|>": 301},
     )
 

@@ -14,10 +14,10 @@ from bpe import Tokenizer
 from bpe.errors import InputError
 from model import ModelConfig, Transformer, convert, load, save
 from model.checkpoint import WRITABLE_FORMATS, bpe_llama, format_of, open_checkpoint
+from support.references import BYTE_RANKS
 
 MakeModel = Callable[[ModelConfig], Transformer]
 DIRECTORIES = ("bpe-llama", "huggingface", "meta")
-RANKS = {bytes([byte]): byte for byte in range(256)}
 SPECIAL = {"<|begin_of_text|>": 256, "<|end_of_text|>": 257}
 
 
@@ -29,7 +29,7 @@ def original(request: Any, config: ModelConfig, make_model: MakeModel) -> Transf
 @pytest.fixture
 def tokenizer_file(tmp_path: Path) -> Path:
     path = tmp_path / "tokenizer.json"
-    Tokenizer("bytes", pat_str="llama3", mergeable_ranks=RANKS, special_tokens=SPECIAL).save(path)
+    Tokenizer("bytes", pat_str="llama3", mergeable_ranks=BYTE_RANKS, special_tokens=SPECIAL).save(path)
     return path
 
 

@@ -28,6 +28,7 @@ from model.checkpoint.assemble import assemble, checked_tensors
 from model.checkpoint.gguf import NAMES, recognises, write
 from model.checkpoint.names import halved
 from model.checkpoint.opened import Checkpoint
+from support.references import BYTE_RANKS
 
 MakeModel = Callable[[ModelConfig], Transformer]
 CPU = torch.device("cpu")
@@ -35,9 +36,8 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def tokenizer_file(tmp_path: Path) -> Path:
-    ranks = {bytes([byte]): byte for byte in range(256)}
     special = {"<|begin_of_text|>": 256, "<|end_of_text|>": 257, "<|eot_id|>": 258}
-    tokenizer = Tokenizer("bytes", pat_str="llama3", mergeable_ranks=ranks, special_tokens=special)
+    tokenizer = Tokenizer("bytes", pat_str="llama3", mergeable_ranks=BYTE_RANKS, special_tokens=special)
     tokenizer.save(tmp_path / "tokenizer.json")
     return tmp_path / "tokenizer.json"
 

@@ -22,10 +22,10 @@ from model.checkpoint import huggingface, open_checkpoint
 from model.checkpoint.assemble import assemble
 from model.checkpoint.huggingface import NAMES, config_of
 from model.checkpoint.names import halved, interleaved
+from support.references import BYTE_RANKS
 
 MakeModel = Callable[[ModelConfig], Transformer]
 
-RANKS = {bytes([byte]): byte for byte in range(256)}
 SPECIAL = {"<|begin_of_text|>": 256, "<|end_of_text|>": 257, "<|eot_id|>": 258}
 SMALL: dict[str, Any] = {
     "vocab_size": 259, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -70,7 +70,7 @@ def transformers() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
-    Tokenizer("bytes", pat_str="llama3", mergeable_ranks=RANKS, special_tokens=SPECIAL).save(path)
+    Tokenizer("bytes", pat_str="llama3", mergeable_ranks=BYTE_RANKS, special_tokens=SPECIAL).save(path)
     return path
 
 

@@ -19,6 +19,7 @@ from bpe.errors import InputError
 from model import ModelConfig, Transformer, load, save
 from model.checkpoint import meta, open_checkpoint
 from model.checkpoint.assemble import assemble
+from support.references import BYTE_RANKS
 
 MakeModel = Callable[[ModelConfig], Transformer]
 # Which axis Meta's parallel layers cut (llama3 reference code): outputs of the column-parallel ones, inputs of the
@@ -216,8 +217,9 @@ def test_a_malicious_pickle_in_a_second_file_is_refused_and_harmless(untied: Tra
 def test_a_model_written_in_metas_format_comes_back(
     tied: bool, config: ModelConfig, make_model: MakeModel, tmp_path: Path
 ) -> None:
-    ranks = {bytes([byte]): byte for byte in range(256)}
-    tokenizer = Tokenizer("bytes", pat_str="llama3", mergeable_ranks=ranks, special_tokens={"<|end_of_text|>": 256})
+    tokenizer = Tokenizer(
+        "bytes", pat_str="llama3", mergeable_ranks=BYTE_RANKS, special_tokens={"<|end_of_text|>": 256}
+    )
     tokenizer.save(tmp_path / "tokenizer.json")
     model = make_model(dataclasses.replace(config, tied_embeddings=tied))
     save(tmp_path / "meta", model, tmp_path / "tokenizer.json", format="meta")

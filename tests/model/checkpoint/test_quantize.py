@@ -21,6 +21,7 @@ from model import ModelConfig, NativeModel, Transformer, convert, load, quantize
 from model.checkpoint import open_checkpoint
 from model.checkpoint.gguf import NAMES
 from model.checkpoint.quantize import QUANTIZERS, encode, exceptions, plan, quantized
+from support.references import BYTE_RANKS
 
 MakeModel = Callable[[ModelConfig], Transformer]
 CONFIG = ModelConfig(
@@ -109,9 +110,9 @@ def test_each_matrix_gets_a_type_that_fits_its_rows() -> None:
 
 @pytest.fixture
 def directory(make_model: MakeModel, tmp_path: Path) -> Path:
-    Tokenizer(
-        "bytes", pat_str="llama3", mergeable_ranks={bytes([i]): i for i in range(256)}, special_tokens={"<s>": 256}
-    ).save(tmp_path / "tokenizer.json")
+    Tokenizer("bytes", pat_str="llama3", mergeable_ranks=BYTE_RANKS, special_tokens={"<s>": 256}).save(
+        tmp_path / "tokenizer.json"
+    )
     model = make_model(CONFIG)
     with torch.no_grad():  # a difference in rounding is not to grow a hundredfold
         for parameter in model.parameters():

@@ -17,10 +17,10 @@ from bpe.chat import chat_format
 from bpe.errors import InputError
 from model import ModelConfig, Transformer, convert, load, save
 from model.checkpoint import open_checkpoint
+from support.references import BYTE_RANKS
 
 MakeModel = Callable[[ModelConfig], Transformer]
-BYTES = {bytes([byte]): byte for byte in range(256)}
-RANKS = {**BYTES, b"th": 256, b"the": 257}
+RANKS = {**BYTE_RANKS, b"th": 256, b"the": 257}
 SPECIAL = {"<|begin_of_text|>": 258, "<|end_of_text|>": 259, "<|eot_id|>": 260}
 TEXT = "the others bathe there; then they breathe. Whether or not the weather is warm, mother gathers feathers. " * 3
 TEMPLATE = "{{ bos_token }}{% for m in messages %}{{ m.content }}<|eot_id|>{% endfor %}"
@@ -165,6 +165,6 @@ def test_a_tokenizer_that_lacks_a_token_is_refused_with_the_first_one(
         assert not (tmp_path / "out").exists()
 
     moved = {name: id + 10 for name, id in SPECIAL.items()}
-    refused(r"other.json: .*/in: no token 'the' \(id 257\); take one", {**BYTES, b"th": 256, b"he": 257}, moved)
+    refused(r"other.json: .*/in: no token 'the' \(id 257\); take one", {**BYTE_RANKS, b"th": 256, b"he": 257}, moved)
     refused(r"no special token '<\|end_of_text\|>' \(id 259\)", RANKS, {"<|begin_of_text|>": 258, "<|eot_id|>": 259})
-    refused(r"no token 'th' \(id 256\)", BYTES, moved)
+    refused(r"no token 'th' \(id 256\)", BYTE_RANKS, moved)

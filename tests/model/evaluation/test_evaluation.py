@@ -22,13 +22,13 @@ from model.evaluation.texts import evaluate_texts, read_text, texts_table
 from model.evaluation.windows import Window, check_window, score, token_losses, windows
 from model.generation.completions import prompt_ids
 from support.reference_model import reference_logits
+from support.references import BYTE_RANKS
 
-BYTES = {bytes([byte]): byte for byte in range(256)}
 SPECIAL = {"<|begin_of_text|>": 257, "<|end_of_text|>": 258}
 
 
 def make_tokenizer(special: dict[str, int]) -> Tokenizer:
-    return Tokenizer("letters", pat_str="llama3", mergeable_ranks={**BYTES, b"th": 256}, special_tokens=special)
+    return Tokenizer("letters", pat_str="llama3", mergeable_ranks={**BYTE_RANKS, b"th": 256}, special_tokens=special)
 
 
 @pytest.fixture
@@ -170,7 +170,7 @@ def test_bits_per_byte_compare_vocabularies() -> None:
     pairs = {pair: 256 + number for number, pair in enumerate((b"aa", b"ab", b"ba", b"bb"))}
     few, many = (
         Tokenizer("ab", pat_str="[ab]{2}", mergeable_ranks=ranks, special_tokens={"<|begin_of_text|>": 300})
-        for ranks in (BYTES, {**BYTES, **pairs})
+        for ranks in (BYTE_RANKS, {**BYTE_RANKS, **pairs})
     )
     text = b"".join((b"aa", b"ab", b"ba", b"bb")[int(n)] for n in np.random.default_rng(0).integers(0, 4, 500))
     found = []

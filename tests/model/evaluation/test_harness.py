@@ -24,8 +24,8 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window  # noq
 
 from model.evaluation.choices import evaluate_choices, read_questions  # noqa: E402
 from model.evaluation.harness import HarnessModel  # noqa: E402
+from support.references import BYTE_RANKS  # noqa: E402
 
-RANKS = {bytes([byte]): byte for byte in range(256)}
 SPECIAL = {"<|begin_of_text|>": 256, "<|end_of_text|>": 257, "<|eot_id|>": 258}
 LONG = "the sea and the cloth " * 7  # 154 bytes, and the context holds 64
 
@@ -73,7 +73,7 @@ Pair = tuple[Transformer, Tokenizer]
 @pytest.fixture
 def pair(model: Transformer) -> Pair:
     """A model and its tokenizer of bytes; the context is 64."""
-    return model, Tokenizer("bytes", pat_str="llama3", mergeable_ranks=RANKS, special_tokens=SPECIAL)
+    return model, Tokenizer("bytes", pat_str="llama3", mergeable_ranks=BYTE_RANKS, special_tokens=SPECIAL)
 
 
 @pytest.fixture
@@ -214,7 +214,7 @@ def test_what_a_model_cannot_do_is_said(pair: Pair) -> None:
         model.generate_until(asks("generate_until", ("the", {"num_beams": 4})))
     with pytest.raises(InputError, match="float8"):
         HarnessModel(pair, dtype="float8")
-    bare = Tokenizer("bytes", pat_str="llama3", mergeable_ranks=RANKS, special_tokens={})
+    bare = Tokenizer("bytes", pat_str="llama3", mergeable_ranks=BYTE_RANKS, special_tokens={})
     with pytest.raises(InputError, match="no token that begins or ends a text"):
         HarnessModel((pair[0], bare))
 
@@ -232,7 +232,7 @@ def test_the_harness_knows_it_by_name_and_makes_it_from_its_arguments(pair: Pair
 
 
 def test_without_a_token_that_begins_texts_the_one_that_ends_them_stands_before(config: ModelConfig) -> None:
-    tokenizer = Tokenizer("bytes", pat_str="llama3", mergeable_ranks=RANKS, special_tokens={"<|endoftext|>": 256})
+    tokenizer = Tokenizer("bytes", pat_str="llama3", mergeable_ranks=BYTE_RANKS, special_tokens={"<|endoftext|>": 256})
     model = HarnessModel((Transformer(config), tokenizer))
     assert (model.prefix_token_id, model.eot_token_id) == (256, 256)
     assert model.tok_encode("x") == [120]

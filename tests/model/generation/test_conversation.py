@@ -11,15 +11,15 @@ from bpe import InputError, Tokenizer
 from bpe.chat import Llama3Chat
 from model import ModelConfig, Transformer, generate
 from model.generation.conversation import Conversation
+from support.references import BYTE_RANKS
 
 SPECIAL = ("<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
 
 
 @pytest.fixture(scope="module")
 def letters() -> Tokenizer:
-    ranks = {bytes([byte]): byte for byte in range(256)}
     special = {name: 256 + number for number, name in enumerate(SPECIAL)}
-    return Tokenizer("bytes", pat_str="llama3", mergeable_ranks=ranks, special_tokens=special)
+    return Tokenizer("bytes", pat_str="llama3", mergeable_ranks=BYTE_RANKS, special_tokens=special)
 
 
 @pytest.fixture(scope="module")

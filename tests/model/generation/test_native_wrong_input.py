@@ -18,6 +18,7 @@ from bpe import InputError, Tokenizer
 from bpe.formats.gguf_container import Container, lay_out
 from model import ModelConfig, NativeModel, Transformer, convert, load, quantize, save
 from model.checkpoint.dequantize import QUANTIZED
+from support.references import BYTE_RANKS
 
 CONFIG = ModelConfig(dim=64, n_layers=1, n_heads=2, n_kv_heads=1, hidden_dim=96, vocab_size=300, max_seq_len=256)
 WQ = "blk.0.attn_q.weight"
@@ -26,9 +27,9 @@ WQ = "blk.0.attn_q.weight"
 @pytest.fixture
 def file(make_model: Callable[[ModelConfig], Transformer], tmp_path: Path) -> Path:
     """A model in Q8_0, and its output matrix in Q8_0 as well."""
-    Tokenizer(
-        "bytes", pat_str="llama3", mergeable_ranks={bytes([i]): i for i in range(256)}, special_tokens={"<s>": 256}
-    ).save(tmp_path / "tokenizer.json")
+    Tokenizer("bytes", pat_str="llama3", mergeable_ranks=BYTE_RANKS, special_tokens={"<s>": 256}).save(
+        tmp_path / "tokenizer.json"
+    )
     save(tmp_path / "model", make_model(CONFIG), tmp_path / "tokenizer.json")
     convert(tmp_path / "model", tmp_path / "model.gguf", quantize="q8_0")
     return tmp_path / "model.gguf"

@@ -31,11 +31,11 @@ from model.training.dialogs import (
     texts_of,
 )
 from model.training.loss import IGNORED, next_token_loss
+from support.references import BYTE_RANKS
 
-BYTES = {bytes([byte]): byte for byte in range(256)}
 NAMES = ("<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
 SPECIAL = {name: 256 + number for number, name in enumerate(NAMES)}
-TOKENIZER = Tokenizer("bytes", pat_str="llama3", mergeable_ranks=BYTES, special_tokens=SPECIAL)
+TOKENIZER = Tokenizer("bytes", pat_str="llama3", mergeable_ranks=BYTE_RANKS, special_tokens=SPECIAL)
 CHATML = (
     "{% for m in messages %}<|start_header_id|>{{ m.role }}\n{{ m.content }}<|eot_id|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|start_header_id|>assistant\n{% endif %}"

@@ -32,13 +32,14 @@ from model.training.plot import plot_loss
 from model.training.preferences import Preferences, preference
 from model.training.settings import TrainConfig, TrainResult
 from model.training.supervised import Supervised
+from support.references import BYTE_RANKS
 
 MakeModel = Callable[[ModelConfig], Transformer]
 NAMES = ("<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
 TOKENIZER = Tokenizer(
     "bytes",
     pat_str="llama3",
-    mergeable_ranks={bytes([byte]): byte for byte in range(256)},
+    mergeable_ranks=BYTE_RANKS,
     special_tokens={name: 256 + number for number, name in enumerate(NAMES)},
 )
 CHAT = Llama3Chat(TOKENIZER)

@@ -34,6 +34,7 @@ from model.training.plot import plot_loss
 from model.training.pretraining import Pretraining, Windows, _batches, _held_out_batches, _window, pretrain, settings_of
 from model.training.progress import Progress
 from model.training.settings import TrainConfig, TrainResult
+from support.references import BYTE_RANKS
 
 # The tokenizer of the data here is a stand-in that cannot be read from its file, so no sample is written.
 SETTINGS = TrainConfig(
@@ -114,8 +115,8 @@ def test_the_losses_are_those_of_transformers_step_by_step(data: Path, tmp_path:
     transformers = pytest.importorskip("transformers")
     settings = dataclasses.replace(SETTINGS, across_documents=True, weight_decay=0.1, warmup=0.2)
     task = Pretraining(Shards(data), config, settings)
-    bytes_alone, special = {bytes([byte]): byte for byte in range(256)}, {"<|begin_of_text|>": 256}
-    tokenizer = Tokenizer("bytes", pat_str="llama3", mergeable_ranks=bytes_alone, special_tokens=special)
+    special = {"<|begin_of_text|>": 256}
+    tokenizer = Tokenizer("bytes", pat_str="llama3", mergeable_ranks=BYTE_RANKS, special_tokens=special)
     tokenizer.save(tmp_path / "bytes.json")
     save_model(tmp_path / "hf", task.model(), tmp_path / "bytes.json", "huggingface")
     theirs = transformers.LlamaForCausalLM.from_pretrained(tmp_path / "hf", dtype=torch.float32)
