@@ -47,7 +47,10 @@ def my_json(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_help_lists_every_command_and_every_command_has_examples() -> None:
     shown = bpe("--help").stdout
-    for name, command in cli.commands.items():
+    context = click.Context(cli)
+    for name in cli.list_commands(context):
+        command = cli.get_command(context, name)
+        assert command is not None
         assert name in shown
         page = bpe(name, "--help").stdout
         assert "Examples:" in page
@@ -443,9 +446,10 @@ def test_an_interrupted_training_says_so_and_leaves_no_model(data: Path, tmp_pat
 def test_the_options_of_pretrain_have_the_defaults_of_train_config() -> None:
     from dataclasses import fields
 
+    from model.commands.pretrain import pretrain
     from model.training.settings import TrainConfig
 
-    options = {option.name: option.default for option in cli.commands["pretrain"].params}
+    options = {option.name: option.default for option in pretrain.params}
     for field in fields(TrainConfig):
         if field.default is None or field.default is False:  # for which click has a mark of its own
             assert options[field.name] is False or not isinstance(options[field.name], int | float), field.name

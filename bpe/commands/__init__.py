@@ -1,0 +1,1 @@
+"""The commands about tokenizers and corpora, a file each, and what they share."""

@@ -1,0 +1,26 @@
+"""`bpe count`: count tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from bpe.commands.inputs import inputs, open_tokenizer
+from bpe.commands.options import examples, files_argument, pattern_option, text_option, tokenizer_option
+
+
+@click.command()
+@files_argument
+@text_option
+@tokenizer_option
+@pattern_option
+@examples("bpe count README.md LICENSE", "cat *.txt | bpe count", "bpe count -t my.json corpora/prose.txt")
+def count(files: Sequence[str], text: str | None, name: str, pattern: str | None) -> None:
+    """Count tokens: a line for each file with tokens, bytes, bytes per token, and the name."""
+    tokenizer = open_tokenizer(name, pattern)
+    rows = [(tokenizer.count(content), len(content), file) for file, content in inputs(files, text)]
+    if len(rows) > 1:
+        rows.append((sum(row[0] for row in rows), sum(row[1] for row in rows), "total"))
+    for tokens, size, file in rows:
+        click.echo(f"{tokens:>10} {size:>10} {size / max(tokens, 1):>6.2f}  {file}")

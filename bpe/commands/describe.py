@@ -1,0 +1,98 @@
+"""Tokenizers and shards described in rows, and reports on texts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bpe.commands.inputs import watched
+from bpe.commands.terminal import shortened, visible
+
+if TYPE_CHECKING:
+    from bpe import Tokenizer
+
+
+def tokenizer_rows(tokenizer: Tokenizer) -> list[tuple[str, str]]:
+    pattern = tokenizer.pattern
+    if pattern.scanner is None:
+        split = f"{pattern.text}  (warning: no scanner for this pattern; it runs by regex, the slow path)"
+    else:
+        split = f"{pattern.name}  {pattern.text}"
+    ranks = tokenizer.mergeable_ranks
+    specials = sorted(tokenizer.special_tokens, key=lambda token: tokenizer.special_tokens[token])
+    longest = sorted(ranks, key=len, reverse=True)[:5]
+    unknown = tokenizer.unknown_bytes.hex(" ")
+    return [
+        ("tokenizer", tokenizer.name),
+        ("vocabulary", f"{len(ranks) + len(specials):,} tokens, ids up to {tokenizer.max_token_value:,}"),
+        ("merges", f"{tokenizer._core.pair_count:,}"),
+        ("pattern", split),
+        (
+            "special tokens",
+            f"{len(specials):,}"
+            + (f": {', '.join(specials[:4])}" if specials else "")
+            + (", ..." if len(specials) > 4 else ""),
+        ),
+        *([("unknown bytes", f"{unknown} (left out)")] if unknown else []),
+        ("mean token length", f"{sum(map(len, ranks)) / len(ranks):.2f} bytes"),
+        (
+            "longest tokens",
+            ", ".join(f"{shortened(visible(token, newline='⏎'))!r} ({len(token)})" for token in longest),
+        ),
+    ]
+
+
+def shards_rows(directory: Path) -> list[tuple[str, str]]:
+    from bpe.shards import Shards
+
+    shards = Shards(directory)
+    rows = [
+        ("shards", str(directory)),
+        ("vocabulary", f"{shards.n_vocab:,} ids, {shards.dtype.name} each ({shards.tokenizer_path.name})"),
+    ]
+    for split, label in (("train", "to train on"), ("held_out", "held out")):
+        tokens, size = shards.token_count(split), shards.byte_count(split)
+        rows.append((label, f"{shards.document_count(split):,} documents, {tokens:,} tokens, {size:,} bytes"))
+    rows.append(("tokenizer", f"SHA-256 {shards.tokenizer_sha256}"))
+    for source in shards.corpus["sources"]:
+        name = source["source"] or "documents of a program"
+        files = f" in {len(source['files']):,} files" if source["files"] else ""
+        counts = f"{source['documents']:,} documents{files}, {source['bytes']:,} bytes"
+        rows.append(("source", f"{name}: {counts}, CRC-32 {source['crc32']:08x}"))
+    return rows
+
+
+def report_on(
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    separator: str | None,
+    exclude: Sequence[str],
+    as_json: bool,
+    directory: str | None,
+) -> None:
+    """Print what the tokenizer does on the texts, and write it into the directory."""
+    from bpe.analysis.report import check_directory, report_of, write_report
+    from bpe.analysis.usage import usage_of
+
+    if directory is not None:
+        check_directory(directory)
+    found = report_of(tokenizer, (usage_of(tokenizer, watched([text], separator, exclude), text) for text in texts))
+    if as_json:
+        import json
+
+        click.echo(json.dumps(found, indent=2))
+    else:
+        print_report(found)
+    if directory is not None:
+        files = write_report(found, directory)
+        click.echo(f"{directory}: {', '.join(file.name for file in files)}", err=True)
+
+
+def print_report(report: Mapping[str, Any]) -> None:
+    from bpe.analysis.tables import printable, tables
+
+    for table in tables(report):
+        click.echo(f"\n{printable(table.title)}\n\n{table.text()}", nl=False)

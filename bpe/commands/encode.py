@@ -1,0 +1,42 @@
+"""`bpe encode`: turn text into ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from bpe.commands.ids import ids_format_option, write_ids
+from bpe.commands.inputs import inputs, open_tokenizer
+from bpe.commands.options import (
+    examples,
+    files_argument,
+    pattern_option,
+    special_option,
+    text_option,
+    tokenizer_option,
+)
+
+
+@click.command()
+@files_argument
+@text_option
+@tokenizer_option
+@pattern_option
+@special_option
+@ids_format_option
+@examples(
+    "bpe encode -c 'Hello world'",
+    "bpe encode README.md --format u32 > readme.bin",
+    "bpe encode photo.jpg | bpe decode | cmp - photo.jpg",
+)
+def encode(
+    files: Sequence[str], text: str | None, name: str, pattern: str | None, allow_special: bool, ids_format: str
+) -> None:
+    """Turn text into ids. Any bytes are taken, and `bpe decode` gives them back."""
+    tokenizer = open_tokenizer(name, pattern)
+    if ids_format == "u16" and tokenizer.n_vocab > 1 << 16:
+        raise click.UsageError(f"ids go up to {tokenizer.n_vocab - 1:,}, which 16 bits do not hold; use --format u32")
+    for _, content in inputs(files, text):
+        ids = tokenizer.encode(content, allowed_special="all" if allow_special else set(), disallowed_special=())
+        write_ids(ids, ids_format)

@@ -1,0 +1,55 @@
+"""Ids as text, as JSON, and as binary of 16 or 32 bits."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+ID_FORMATS = {"text": None, "json": None, "u16": "<u2", "u32": "<u4"}
+
+ids_format_option = click.option(
+    "--format",
+    "ids_format",
+    type=click.Choice(list(ID_FORMATS)),
+    default="text",
+    help="How ids are written: numbers with spaces, a JSON list, or little-endian binary of 16 or 32 bits.",
+)
+
+
+def write_ids(ids: Sequence[int], ids_format: str) -> None:
+    if ids_format == "text":
+        click.echo(" ".join(map(str, ids)))
+    elif ids_format == "json":
+        click.echo("[" + ", ".join(map(str, ids)) + "]")
+    else:
+        import numpy as np
+
+        sys.stdout.buffer.write(np.array(ids, dtype=ID_FORMATS[ids_format]).tobytes())
+
+
+def read_ids(content: bytes, ids_format: str) -> Any:
+    if ids_format == "text":
+        try:
+            return [int(word) for word in content.split()]
+        except ValueError as error:
+            word = next(word for word in content.split() if not word.isdigit())
+            raise ValueError(f"{word[:40]!r} is not an id; give --format for JSON or binary") from error
+    if ids_format == "json":
+        import json
+
+        ids = []
+        for line in content.splitlines():
+            row = json.loads(line) if line.strip() else []
+            if not isinstance(row, list):
+                raise ValueError("not a JSON list of ids on each line")
+            ids += row
+        return ids
+    import numpy as np
+
+    dtype = np.dtype(ID_FORMATS[ids_format])
+    if len(content) % dtype.itemsize:
+        raise ValueError(f"{len(content)} bytes are not a whole number of ids of {8 * dtype.itemsize} bits")
+    return np.frombuffer(content, dtype=dtype).astype(np.uint32)

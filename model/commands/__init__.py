@@ -1,0 +1,1 @@
+"""The commands about models, a file each, and what they share."""
