@@ -33,7 +33,7 @@ def worker(job: dict[str, Any]) -> dict[str, float]:
     from bpe import Tokenizer
     from bpe.corpus import read_corpus
     from bpe.locate import locate
-    from bpe.shards import Corpus, write_shards
+    from bpe.shards import ShardSources, write_shards
 
     path = locate(job["tokenizer"])
     tokenizer = Tokenizer.from_file(path)
@@ -47,7 +47,9 @@ def worker(job: dict[str, Any]) -> dict[str, float]:
     reset_peak_memory()
     before, began = memory("VmRSS"), time.perf_counter()
     with tempfile.TemporaryDirectory(dir=Path(job["file"]).parent) as directory:
-        shards = write_shards(Corpus(job["file"]), tokenizer, directory, tokenizer_file=path, threads=job["threads"])
+        shards = write_shards(
+            ShardSources(job["file"]), tokenizer, directory, tokenizer_file=path, threads=job["threads"]
+        )
         seconds = time.perf_counter() - began
         documents = sum(map(shards.document_count, ("train", "held_out")))
     return {"seconds": seconds, "documents": documents, "memory": memory("VmHWM") - before}

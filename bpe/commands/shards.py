@@ -11,8 +11,7 @@ from bpe.commands.options import examples, exclude_option, field_option, separat
 from bpe.commands.terminal import Status, size
 
 if TYPE_CHECKING:
-    from bpe.shards import Corpus
-    from bpe.shards import Progress as ShardsProgress
+    from bpe.shards import ShardSources, ShardsProgress
 
 
 @click.command()
@@ -85,12 +84,12 @@ def shards(
         files = export_shards(export, str(output), export_format)
         click.echo(f"{output}: {len(files):,} files in format {export_format}", err=True)
     else:
-        from bpe.shards import Corpus
+        from bpe.shards import ShardSources
 
-        _write_shards(Corpus(corpus, field, separator, errors, exclude), name, str(output), options)
+        _write_shards(ShardSources(corpus, field, separator, errors, exclude), name, str(output), options)
 
 
-def _write_shards(sources: Corpus, name: str, output: str, options: Mapping[str, Any]) -> None:
+def _write_shards(sources: ShardSources, name: str, output: str, options: Mapping[str, Any]) -> None:
     from bpe import Tokenizer
     from bpe.locate import locate
     from bpe.shards import write_shards

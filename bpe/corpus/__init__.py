@@ -1,7 +1,7 @@
-"""Files, directories, globs, addresses, stdin, iterables -> text.
+"""Corpora: files, directories, globs, addresses, stdin and iterables, read as documents.
 
-`documents` gives one document after the other. `read_corpus` feeds the trainer: it reads ahead, in memory that does not
-grow with the files, and can go on where another one stopped.
+`documents` yields one document at a time. `read_corpus` feeds training and sharding: it reads ahead in bounded memory,
+whatever the size of the files, and can resume where an earlier reader stopped.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, Union
 
 from bpe.corpus.arrow import is_dataset
+from bpe.corpus.feed import Cleaner, Invalid, ReadOptions, TextBytes, as_bytes
 from bpe.corpus.jsonl import json_records
-from bpe.corpus.parts import Cleaner, Invalid, Options, Text, as_bytes
-from bpe.corpus.reader import Batch, Position, Reader
-from bpe.corpus.sources import File, Source, Texts, feeds_of
+from bpe.corpus.reader import CorpusReader, Position, TextBatch
+from bpe.corpus.sources import CorpusSource, FileFeed, IterableFeed, feeds_of
 from bpe.errors import InputError
 
 __all__ = [
-    "Batch",
+    "CorpusReader",
+    "CorpusSource",
     "Invalid",
     "Position",
-    "Reader",
-    "Source",
-    "Text",
+    "TextBatch",
+    "TextBytes",
     "documents",
     "in_batches",
     "read_corpus",
@@ -32,34 +32,41 @@ __all__ = [
 
 
 def documents(
-    sources: Source | Iterable[Source],
+    sources: CorpusSource | Iterable[CorpusSource],
     *,
     separator: str | None = None,
     field: str = "text",
     exclude: Sequence[str] = (),
 ) -> Iterator[bytes]:
-    """The documents of all sources, in order.
+    """Yield the documents of all sources, in order.
 
-    A source is the path of a file, or of a directory, whose files are taken in sorted order, down to the last level,
-    but for hidden ones and those with a NUL byte near their beginning; a glob, in which ``**`` stands for any depth;
-    "-" for stdin; or an iterable of str or bytes, each a document. A file is one document; a .jsonl or .ndjson file has
-    one in each line, under the key `field`. Files that end in .gz, .xz, .bz2 or .zst are decompressed.
+    A source is one of:
+
+    - The path of a file.
+    - The path of a directory. Its files are read in sorted order, at every depth. Hidden files are skipped, and so are
+      files with a NUL byte near the beginning.
+    - A glob, in which ``**`` matches any number of directories.
+    - "-" for stdin.
+    - An iterable of str or bytes, each of which is a document.
+
+    A file is one document, but a .jsonl or .ndjson file has one document per line, under the key `field`. Files that
+    end in .gz, .xz, .bz2 or .zst are decompressed.
 
     Args:
-        sources: one source, or several. A single str is a path.
-        separator: where this stands in a text file, a new document begins. White space around it is dropped.
-        field: the key of the text in .jsonl files; "a.b" is the key b of what is under a.
-        exclude: files and directories left out: names, paths, or patterns for either.
+        sources: One source, or several. A single str is a path.
+        separator: Text that separates the documents of a text file. White space around it is dropped.
+        field: The key of the text in .jsonl files. "a.b" is the key "b" of the object under "a".
+        exclude: Files and directories to skip: names, paths, or patterns for either.
 
     Raises:
-        InputError: a source that matches no file, a damaged archive, a line of .jsonl without the field, an empty
-            separator.
-        OSError: a file that cannot be read.
+        InputError: When a source matches no file, an archive is damaged, a line of a .jsonl file lacks the field, or
+            the separator is empty.
+        OSError: When a file cannot be read.
     """
     options = _options(separator, field)
     for source in _listed(sources):
         for feed in feeds_of(source, exclude):
-            if isinstance(feed, Texts):  # each as it comes
+            if isinstance(feed, IterableFeed):  # one at a time: the iterable may never end
                 yield from (bytes(as_bytes(document)) for document in feed.documents(field))
             else:
                 for part in feed.parts(options, Cleaner(feed.name, "keep")):
@@ -67,60 +74,71 @@ def documents(
 
 
 def read_corpus(
-    sources: Source | Iterable[Source],
+    sources: CorpusSource | Iterable[CorpusSource],
     *,
     field: str = "text",
     errors: str = "replace",
     exclude: Sequence[str] = (),
     separator: str | None = None,
-    cut: Callable[[Text], int] | None = None,
+    cut: Callable[[TextBytes], int] | None = None,
     weights: Sequence[int] | None = None,
     start: Position | None = None,
     batch_bytes: int = 8 << 20,
-) -> Reader:
-    """The same text for the trainer, in batches: ``for batch in read_corpus(...)``.
+) -> CorpusReader:
+    """Return a reader that yields the text of the sources in batches: ``for batch in read_corpus(...)``.
 
-    Files are read in another thread, a few batches ahead, iterables in this one. An error in a file is raised when its
-    turn comes. To stop early, drop the iterator.
+    The reader reads files in another thread, a few batches ahead, and iterables in the caller's thread. It raises an
+    error in a file after it has yielded the text before that file. To stop early, drop the iterator.
 
     Args:
-        errors: what becomes of bytes that are not UTF-8: "replace" (U+FFFD, as Python's decoder does), "ignore", or
-            "strict", which refuses them. The reader's `invalid` tells what there was. "keep" does not look at them.
-        cut: of a text, how much of it, in bytes, can be counted apart whatever follows, and 0 if nothing can. With it
-            a long document is handed out in pieces; without, each is handed out whole, and has to fit in memory.
-        weights: one for each source. Neighbouring sources of one weight share batches, which matters where each file
-            is a source. Without them, each batch has texts of one source only.
-        start: the position of a batch of an earlier reader of the same sources with the same options: this one gives
-            exactly the text after that batch. Where a source can be read only once, it has to be there again, and
-            what was used of it is read and dropped.
-        batch_bytes: how large a batch is about. A few are in memory at a time.
+        sources: One source, or several; see `documents`.
+        field: The key of the text in .jsonl files, and its column in Parquet files and datasets.
+        errors: What to do with bytes that are not UTF-8: "replace" them by U+FFFD as Python's decoder does, "ignore"
+            them, refuse them ("strict"), or "keep" them unchecked. The reader counts them in `invalid`.
+        exclude: Files and directories to skip; see `documents`.
+        separator: Text that separates the documents of a text file.
+        cut: Returns how many bytes of a text can be counted on their own, whatever text follows, or 0 if none can.
+            With `cut`, a long document is yielded in pieces. Without it, a document is yielded whole and must fit in
+            memory.
+        weights: One weight per source. Neighbouring sources of equal weight share batches, which matters when each
+            source is a single file. Without weights, a batch holds text of only one source.
+        start: The position of a batch of an earlier reader, which read the same sources with the same options. The new
+            reader yields exactly the text after that batch. A source that can be read only once must be passed again;
+            the reader skips the text that the earlier one used.
+        batch_bytes: Approximate size of a batch, in bytes. A few batches are in memory at a time.
 
     Raises:
-        InputError: now or while reading, as `documents`; or the corpus is not that of `start`.
-        OSError: a file that cannot be read.
+        InputError: Now or while reading, for the reasons that `documents` gives, or because the corpus differs from
+            that of `start`.
+        OSError: When a file cannot be read.
     """
     if errors not in ("replace", "ignore", "strict", "keep"):
         raise InputError(f"errors is {errors!r}; it must be 'replace', 'ignore', 'strict' or 'keep'")
     listed = list(_listed(sources))
     if weights is not None and len(weights) != len(listed):
-        raise InputError(f"there are {len(weights)} weights for {len(listed)} sources")
+        raise InputError(f"got {len(weights)} weights for {len(listed)} sources; give one weight per source")
     feeds = [(number, feed) for number, source in enumerate(listed) for feed in feeds_of(source, exclude)]
     options = _options(separator, field, cut, max(1, batch_bytes // 2))
-    return Reader(feeds, options, errors, weights, batch_bytes, start)
+    return CorpusReader(feeds, options, errors, weights, batch_bytes, start)
 
 
 def records(source: str | os.PathLike[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The JSON objects in the lines of the files that a path, a glob or "-" stands for, whatever their suffix.
+    """Yield the JSON objects in the lines of files, whatever their suffix, each with its place for messages.
 
-    Each comes with its place, such as "questions.jsonl: line 3", for messages. Files that end in .gz, .xz, .bz2 or .zst
-    are decompressed.
+    Files that end in .gz, .xz, .bz2 or .zst are decompressed. Blank lines are skipped.
+
+    Args:
+        source: A path, a glob, or "-" for stdin.
+
+    Returns:
+        Pairs of a place, such as "questions.jsonl: line 3", and an object.
 
     Raises:
-        InputError: a source that matches no file, a damaged archive, a line that is no JSON object.
-        OSError: a file that cannot be read.
+        InputError: When the source matches no file, an archive is damaged, or a line is not a JSON object.
+        OSError: When a file cannot be read.
     """
     for feed in feeds_of(source, ()):
-        assert isinstance(feed, File)  # paths lead to nothing else
+        assert isinstance(feed, FileFeed)  # a path leads to no other feed
         for number, record in json_records(feed.name, feed.content()):
             yield f"{feed.name}: line {number}", record
 
@@ -129,7 +147,7 @@ _Document = TypeVar("_Document", bytes, str, Union[bytes, str])
 
 
 def in_batches(documents: Iterable[_Document], size: int) -> Iterator[list[_Document]]:
-    """The documents, as many together as have a length of `size` or more; the last ones are fewer."""
+    """Yield the documents in lists whose total length is at least `size`; only the last list may be shorter."""
     batch: list[_Document] = []
     length = 0
     for document in documents:
@@ -143,16 +161,16 @@ def in_batches(documents: Iterable[_Document], size: int) -> Iterator[list[_Docu
 
 
 def _options(
-    separator: str | None, field: str, cut: Callable[[Text], int] | None = None, block: int = 4 << 20
-) -> Options:
+    separator: str | None, field: str, cut: Callable[[TextBytes], int] | None = None, block: int = 4 << 20
+) -> ReadOptions:
     if separator == "":
-        raise InputError("the separator of documents is empty")
-    return Options(field, None if separator is None else separator.encode(), cut, block)
+        raise InputError("the document separator is empty; give at least one character")
+    return ReadOptions(field, None if separator is None else separator.encode(), cut, block)
 
 
-def _listed(sources: Source | Iterable[Source]) -> Iterable[Any]:
+def _listed(sources: CorpusSource | Iterable[CorpusSource]) -> Iterable[Any]:
     if isinstance(sources, (str, os.PathLike)) or is_dataset(sources):
         return [sources]
     if isinstance(sources, Mapping):
-        raise InputError(f"sources are paths or iterables of texts, not a {type(sources).__name__}")
+        raise InputError(f"sources must be paths or iterables of texts, not a {type(sources).__name__}")
     return sources

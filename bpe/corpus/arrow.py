@@ -1,45 +1,51 @@
-"""Parquet files and Hugging Face datasets: a document in each row of a column, taken from Arrow's memory as it is."""
+"""Parquet files and Hugging Face datasets: each row of a column is a document, read from Arrow's memory uncopied."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
-from bpe.corpus.parts import Cleaner, Options, Part, State
+from bpe.corpus.feed import Cleaner, FeedState, ReadOptions, TextBytes, TextPart
 from bpe.errors import InputError
 from bpe.optional import require
 
-_ROWS = 1024  # of a Parquet file are read at once, or fewer if they are long
+_ROWS = 1024  # rows of a Parquet file that are read at once, fewer if they are long
 _DATASET_ROWS = 64
 
 
 def parquet_parts(
-    name: str, file: BinaryIO, size: int | None, options: Options, cleaner: Cleaner, state: State | None
-) -> Iterator[Part]:
-    """The documents of a Parquet file; a row that holds null is none."""
+    name: str, file: BinaryIO, size: int | None, options: ReadOptions, cleaner: Cleaner, state: FeedState | None
+) -> Iterator[TextPart]:
+    """Yield the documents of a Parquet file. A null row is no document.
+
+    Args:
+        name: The name of the file, for messages.
+        file: The open file; it must be seekable.
+        size: Bytes of the file; None if unknown.
+        options: How to read; `field` names the column.
+        cleaner: Makes the texts well-formed.
+        state: Where to resume.
+
+    Raises:
+        InputError: When the file is damaged, or has no such column of text.
+    """
     arrow = require(name, "parquet", "pyarrow")
     parquet = require(name, "parquet", "pyarrow.parquet")
     first_group, first_row = (state["row_group"], state["row"]) if state else (0, 0)
     try:
-        # Buffered, so that a group of rows is not in memory as a whole.
+        # Buffered, so that a row group is never in memory as a whole.
         table = parquet.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False)
         _check_column(name, options.field, table.schema_arrow.names)
         total = max(1, table.metadata.num_rows)
         before = sum(table.metadata.row_group(group).num_rows for group in range(first_group))
         for group in range(first_group, table.num_row_groups):
-            about = table.metadata.row_group(group)
-            at_once = max(1, min(_ROWS, options.block * about.num_rows // max(1, about.total_byte_size)))
             end = 0
-            for batch in table.iter_batches(at_once, row_groups=[group], columns=[options.field], use_threads=False):
+            for batch in _record_batches(table, group, options):
                 array = batch.column(0)[max(0, first_row - end) :]
                 end += len(batch)
-                begin = before + end - len(array)
-                texts = [
-                    cleaner.clean(text, place=f"row {begin + row + 1}")
-                    for row, text in _texts(name, options.field, array)
-                ]
+                texts = _cleaned(name, options.field, array, cleaner, before + end - len(array))
                 after = {"row_group": group, "row": end, **cleaner.state}
-                yield Part(texts, len(texts), sum(map(len, texts)), after, (size or 0) * (before + end) // total)
+                yield TextPart(texts, len(texts), sum(map(len, texts)), after, (size or 0) * (before + end) // total)
             before += end
             first_row = 0
     except (arrow.ArrowException, OSError) as error:
@@ -48,25 +54,43 @@ def parquet_parts(
         raise InputError(f"{name}: the file is damaged ({' '.join(str(error).split())})") from error
 
 
+def _record_batches(table: Any, group: int, options: ReadOptions) -> Iterator[Any]:
+    """Yield one row group in record batches of about a block."""
+    about = table.metadata.row_group(group)
+    rows = max(1, min(_ROWS, options.block * about.num_rows // max(1, about.total_byte_size)))
+    return table.iter_batches(rows, row_groups=[group], columns=[options.field], use_threads=False)  # type: ignore[no-any-return]
+
+
+def _cleaned(name: str, column: str, array: Any, cleaner: Cleaner, first: int) -> list[TextBytes]:
+    """Return the cleaned texts of an array whose first row has the index `first` in the file."""
+    return [cleaner.clean(text, place=f"row {first + row + 1}") for row, text in _texts(name, column, array)]
+
+
 def is_dataset(source: object) -> bool:
-    """Whether it is of Hugging Face's `datasets`, without importing that.
+    """Return whether an object comes from Hugging Face's `datasets`, without importing that package.
 
     Raises:
-        InputError: it holds several splits.
+        InputError: When the object holds several splits.
     """
     kind = type(source)
     if kind.__module__.split(".")[0] != "datasets":
         return False
     if isinstance(source, dict):
         splits = ", ".join(map(repr, source))
-        raise InputError(f"a {kind.__name__} is several datasets ({splits}); give one of them, such as data['train']")
+        raise InputError(
+            f"a {kind.__name__} holds several datasets ({splits}); pass one of them, such as data['train']"
+        )
     return True
 
 
 def dataset_texts(dataset: Any, column: str) -> Iterator[memoryview]:
-    """The documents of a Dataset or an IterableDataset; a row that holds null is none."""
+    """Yield the documents of a Dataset or an IterableDataset. A null row is no document.
+
+    Raises:
+        InputError: When there is no such column, or it holds no text.
+    """
     name = type(dataset).__name__
-    if dataset.column_names is not None:  # otherwise it is the rows that tell
+    if dataset.column_names is not None:  # an IterableDataset may know its columns only from its rows
         _check_column(name, column, dataset.column_names)
         dataset = dataset.select_columns([column])
     for table in dataset.with_format("arrow").iter(batch_size=_DATASET_ROWS):
@@ -78,13 +102,11 @@ def dataset_texts(dataset: Any, column: str) -> Iterator[memoryview]:
 
 def _check_column(name: str, column: str, columns: Iterable[str]) -> None:
     if column not in columns:
-        raise InputError(
-            f"{name}: there is no column {column!r}; name one with field / --field: {', '.join(map(repr, columns))}"
-        )
+        raise InputError(f"{name}: no column {column!r}; set field (--field) to one of {', '.join(map(repr, columns))}")
 
 
 def _texts(name: str, column: str, array: Any) -> Iterator[tuple[int, memoryview]]:
-    """(row, text) of an Arrow array, without the rows that hold null."""
+    """Yield (row, text) for each row of an Arrow array that is not null."""
     types = require(name, "parquet", "pyarrow").types
     kind = array.type
     if types.is_dictionary(kind):
@@ -95,7 +117,9 @@ def _texts(name: str, column: str, array: Any) -> Iterator[tuple[int, memoryview
         kind = array.type
     large = types.is_large_string(kind) or types.is_large_binary(kind)
     if not (large or types.is_string(kind) or types.is_binary(kind)):
-        raise InputError(f"{name}: the column {column!r} holds {kind}, not text; name another one with field / --field")
+        raise InputError(
+            f"{name}: column {column!r} holds {kind}, not text; set field (--field) to a column that holds text"
+        )
     if not len(array):
         return
     import numpy as np

@@ -1,27 +1,33 @@
-"""JSON lines: a document in each, under a key; or records of any kind."""
+"""JSON Lines: a document in each line, under a key; or a record of any kind in each line."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from bpe import _core
-from bpe.corpus.parts import Cleaner, Options, Part, State, Text, as_bytes
-from bpe.corpus.streams import Stream
+from bpe.corpus.feed import Cleaner, FeedState, ReadOptions, TextBytes, TextPart, as_bytes
+from bpe.corpus.streams import ByteStream
 from bpe.errors import InputError
 
-# Lines that are looked at at once, in bytes. What is made of them on the way stays in the processor's cache: twice as
-# many take half as long again.
+# Bytes of lines that are parsed at once. At this size the intermediate results stay in the processor's cache; with
+# twice as many bytes, parsing takes half as long again.
 _BLOCK = 1 << 18
 
 
-def json_parts(stream: Stream, options: Options, cleaner: Cleaner, state: State | None) -> Iterator[Part]:
-    """The documents of the lines, as many as there are in a block."""
-    number = 0  # of lines done with
+def json_parts(
+    stream: ByteStream, options: ReadOptions, cleaner: Cleaner, state: FeedState | None
+) -> Iterator[TextPart]:
+    """Yield the documents of a JSON Lines file, a block of lines at a time.
+
+    Raises:
+        InputError: When a line is not JSON, or has no text under the field. The documents before it come first.
+    """
+    lines_done = 0
     if state is not None:
         stream.skip(state["offset"])
-        number = state["line"]
+        lines_done = state["line"]
     rest = b""
     end = False
     while not end:
@@ -32,29 +38,39 @@ def json_parts(stream: Stream, options: Options, cleaner: Cleaner, state: State 
         whole = len(block) if end else block.rfind(b"\n") + 1
         lines, rest = memoryview(block)[:whole], block[whole:]
         found = _core.json_texts(lines, options.field)
-        texts: list[Text] = [text for text in found if text is not None]
+        texts: list[TextBytes] = [text for text in found if text is not None]
         problem = None
         if len(texts) < len(found):
-            # Lines that are empty, or wrong, or that only a full parser understands.
-            texts.clear()
-            for row, (line, text) in enumerate(zip(bytes(lines).split(b"\n"), found, strict=False), number + 1):
-                if text is not None:
-                    texts.append(text)
-                elif line and not line.isspace():
-                    try:
-                        texts.append(_text_of(line, options.field, cleaner, row))
-                    except InputError as error:
-                        problem = error
-                        break
-        number += len(found)
+            texts, problem = _parsed_one_by_one(bytes(lines), found, lines_done + 1, options.field, cleaner)
+        lines_done += len(found)
         if texts:
-            after = {"offset": stream.offset - len(rest), "line": number, **cleaner.state}
-            yield Part(texts, len(texts), sum(map(len, texts)), None if end else after, stream.read_so_far)
+            after = {"offset": stream.offset - len(rest), "line": lines_done, **cleaner.state}
+            yield TextPart(texts, len(texts), sum(map(len, texts)), None if end else after, stream.read_so_far)
         if problem:
             raise problem
 
 
-def _text_of(line: bytes, field: str, cleaner: Cleaner, number: int) -> Text:
+def _parsed_one_by_one(
+    lines: bytes, found: Sequence[TextBytes | None], first: int, field: str, cleaner: Cleaner
+) -> tuple[list[TextBytes], InputError | None]:
+    """Parse the lines whose text the fast parser did not find: blank ones, wrong ones, and unusual but valid JSON.
+
+    Returns:
+        The texts up to the first wrong line, and the error for that line, or None.
+    """
+    texts: list[TextBytes] = []
+    for number, (line, text) in enumerate(zip(lines.split(b"\n"), found, strict=False), first):
+        if text is not None:
+            texts.append(text)
+        elif line and not line.isspace():
+            try:
+                texts.append(_text_of(line, field, cleaner, number))
+            except InputError as error:
+                return texts, error
+    return texts, None
+
+
+def _text_of(line: bytes, field: str, cleaner: Cleaner, number: int) -> TextBytes:
     try:
         try:
             record = json.loads(line)
@@ -71,16 +87,20 @@ def _text_of(line: bytes, field: str, cleaner: Cleaner, number: int) -> Text:
             text = text.get(key) if isinstance(text, dict) else None
     if not isinstance(text, str):
         raise InputError(
-            f"{cleaner.name}: line {number} has no text under {field!r}; name the key with field / --field"
+            f"{cleaner.name}: line {number} has no text under {field!r}; set field (--field) to the key of the text"
         )
     return as_bytes(text)
 
 
 def json_records(name: str, content: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects in the lines of a file, each with the number of its line; lines of white space are none.
+    """Yield the objects in the lines of a file, each with the number of its line. Blank lines are skipped.
+
+    Args:
+        name: The name of the file, for messages.
+        content: The bytes of the file.
 
     Raises:
-        InputError: a line is no JSON object; the file and the line are named.
+        InputError: When a line is not a JSON object; the message names the file and the line.
     """
     for number, line in enumerate(content.split(b"\n"), 1):
         if not line.strip():

@@ -1,4 +1,4 @@
-"""Text for the trainer: read ahead of it, in batches, and resumable after each."""
+"""TextBytes for the trainer: read ahead of it, in batches, and resumable after each."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from bpe.corpus.parts import Cleaner, Feed, Invalid, Options, State, Text
+from bpe.corpus.feed import Cleaner, Feed, FeedState, Invalid, ReadOptions, TextBytes
 from bpe.errors import InputError
 
 Position = dict[str, Any]
 
 
-class Batch(NamedTuple):
-    """Texts of one source, or of several of the same weight."""
+class TextBatch(NamedTuple):
+    """IterableFeed of one source, or of several of the same weight."""
 
-    texts: list[Text]
+    texts: list[TextBytes]
     """Documents, or pieces of one. They are well-formed UTF-8, unless `cut` cuts within a character."""
     source: int
     """The number of the source; of several, the first's."""
@@ -35,13 +35,13 @@ class Batch(NamedTuple):
     """Where to go on: `start` of another reader of the same sources. Plain values, which JSON can hold."""
 
 
-class Reader:
+class CorpusReader:
     """What `read_corpus` gives. Iterating reads; it can be done again, unless a source can be read only once."""
 
     def __init__(
         self,
         feeds: Sequence[tuple[int, Feed]],
-        options: Options,
+        options: ReadOptions,
         errors: str,
         weights: Sequence[int] | None,
         batch_bytes: int,
@@ -65,7 +65,7 @@ class Reader:
         }
         """What tells this corpus from another: the files with their sizes and times, and how they are read."""
         self._first = 0
-        self._state: State | None = None
+        self._state: FeedState | None = None
         if start is not None:
             _check(start["corpus"], self.fingerprint)
             self._first, self._state = start["feed"], start["state"]
@@ -77,15 +77,15 @@ class Reader:
         """What was not UTF-8, file by file: complete once all is read."""
         return [found for _, found in sorted(self._invalid.items())]
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[TextBatch]:
         numbers = range(self._first, len(self._feeds))
         for ahead, run in itertools.groupby(numbers, lambda number: self._feeds[number][1].ahead):
             batches = self._batches(list(run))
             yield from _read_ahead(batches) if ahead else batches
 
-    def _batches(self, numbers: Iterable[int]) -> Iterator[Batch]:
+    def _batches(self, numbers: Iterable[int]) -> Iterator[TextBatch]:
         """The text of some feeds, in batches of the size that is wanted."""
-        held: Batch | None = None
+        held: TextBatch | None = None
         for batch in self._small_batches(numbers):
             if held is not None and held.weight == batch.weight and (held.source == batch.source or self._weights):
                 held.texts.extend(batch.texts)
@@ -105,7 +105,7 @@ class Reader:
         if held is not None and held.documents:
             yield self._whole(held)
 
-    def _small_batches(self, numbers: Iterable[int]) -> Iterator[Batch]:
+    def _small_batches(self, numbers: Iterable[int]) -> Iterator[TextBatch]:
         """A batch for each part of each feed."""
         read = sum(feed.size or 0 for _, feed in self._feeds[: self._first])
         for number in numbers:
@@ -117,10 +117,10 @@ class Reader:
                 if cleaner.count:
                     self._invalid[number] = cleaner.found
                 position = {"feed": number + (after is None), "state": after}
-                yield Batch(texts, source, weight, documents, size, read + read_of_it, position)
+                yield TextBatch(texts, source, weight, documents, size, read + read_of_it, position)
             read += feed.size or 0
 
-    def _whole(self, batch: Batch) -> Batch:
+    def _whole(self, batch: TextBatch) -> TextBatch:
         """With what a position has beside the place."""
         before = [[number, found.sequences, found.first] for number, found in sorted(self._invalid.items())]
         batch.position["invalid"] = [each for each in before if each[0] < batch.position["feed"]]
@@ -153,13 +153,13 @@ def _check(before: dict[str, Any], now: dict[str, Any]) -> None:
     )
 
 
-def _name(identity: State) -> str:
+def _name(identity: FeedState) -> str:
     return str(identity.get("path") or f"source {identity['source'] + 1}")
 
 
-def _read_ahead(batches: Iterator[Batch], depth: int = 2) -> Iterator[Batch]:
+def _read_ahead(batches: Iterator[TextBatch], depth: int = 2) -> Iterator[TextBatch]:
     """The same batches, which another thread makes while the last ones are used."""
-    ready: queue.Queue[Batch | BaseException | None] = queue.Queue(depth)
+    ready: queue.Queue[TextBatch | BaseException | None] = queue.Queue(depth)
     stopped = threading.Event()
 
     def work() -> None:

@@ -14,20 +14,20 @@ from pathlib import Path
 from typing import Any, BinaryIO, Union
 
 from bpe.corpus.arrow import dataset_texts, is_dataset, parquet_parts
+from bpe.corpus.feed import Cleaner, Feed, FeedState, ReadOptions, TextBytes, TextPart, as_bytes
 from bpe.corpus.jsonl import json_parts
-from bpe.corpus.parts import Cleaner, Feed, Options, Part, State, Text, as_bytes
 from bpe.corpus.remote import remote_files
-from bpe.corpus.streams import DECOMPRESSORS, Stream
-from bpe.corpus.text import text_parts
+from bpe.corpus.streams import DECOMPRESSORS, ByteStream
+from bpe.corpus.text_files import text_parts
 from bpe.errors import InputError
 
 _HEAD = 4096  # in so many bytes at the beginning, text has no NUL
 
 # A path, a glob, an address, "-" for stdin; or the documents themselves.
-Source = Union[str, "os.PathLike[str]", Iterable[str], Iterable[bytes]]
+CorpusSource = Union[str, "os.PathLike[str]", Iterable[str], Iterable[bytes]]
 
 
-def feeds_of(source: Source, exclude: Sequence[str]) -> Iterator[Feed]:
+def feeds_of(source: CorpusSource, exclude: Sequence[str]) -> Iterator[Feed]:
     """The files of a path, a glob or an address, in sorted order; otherwise the one feed that the source is.
 
     Raises:
@@ -37,14 +37,14 @@ def feeds_of(source: Source, exclude: Sequence[str]) -> Iterator[Feed]:
     if isinstance(source, (str, os.PathLike)):
         yield from _files(os.fspath(source), exclude)
     elif is_dataset(source):
-        yield Dataset(source)
+        yield DatasetFeed(source)
     elif isinstance(source, Iterable) and not isinstance(source, Mapping):
-        yield Texts(source)
+        yield IterableFeed(source)
     else:
-        raise InputError(f"a source is a path or an iterable of texts, not {type(source).__name__}")
+        raise InputError(f"a source must be a path or an iterable of texts, not {type(source).__name__}")
 
 
-class File(Feed):
+class FileFeed(Feed):
     """A file on this machine or another, or stdin."""
 
     def __init__(self, name: str, open_raw: Callable[[], BinaryIO], size: int | None, version: object = None) -> None:
@@ -58,7 +58,7 @@ class File(Feed):
         self.identity = {"path": name, "size": size, "version": version}
         self._open = open_raw
 
-    def parts(self, options: Options, cleaner: Cleaner, state: State | None = None) -> Iterator[Part]:
+    def parts(self, options: ReadOptions, cleaner: Cleaner, state: FeedState | None = None) -> Iterator[TextPart]:
         kind, compressed = _suffixes(self.name)
         if kind == ".parquet" and not compressed:
             with self._open() as file:
@@ -77,11 +77,11 @@ class File(Feed):
         with self._stream() as stream:
             return stream.read(-1)
 
-    def _stream(self) -> Stream:
-        return Stream(self.name, self._open(), _suffixes(self.name)[1], self.size)
+    def _stream(self) -> ByteStream:
+        return ByteStream(self.name, self._open(), _suffixes(self.name)[1], self.size)
 
 
-class Texts(Feed):
+class IterableFeed(Feed):
     """Documents in memory, or as they come.
 
     They are taken in the thread that asks for text: some things, such as a cursor of sqlite3, work in no other.
@@ -99,10 +99,10 @@ class Texts(Feed):
         """They themselves, in turn."""
         return self._source
 
-    def parts(self, options: Options, cleaner: Cleaner, state: State | None = None) -> Iterator[Part]:
+    def parts(self, options: ReadOptions, cleaner: Cleaner, state: FeedState | None = None) -> Iterator[TextPart]:
         done = state["documents"] if state else 0
         number = checksum = size = 0
-        texts: list[Text] = []
+        texts: list[TextBytes] = []
         for number, document in enumerate(self.documents(options.field), 1):
             text = as_bytes(document)
             checksum = zlib.crc32(text, checksum)
@@ -114,20 +114,20 @@ class Texts(Feed):
             texts.append(text)
             size += len(text)
             if size + 64 * len(texts) >= options.block:  # what a bytes object takes beside its bytes
-                yield Part(texts, len(texts), size, {"documents": number, "crc32": checksum, **cleaner.state}, 0)
+                yield TextPart(texts, len(texts), size, {"documents": number, "crc32": checksum, **cleaner.state}, 0)
                 texts, size = [], 0
         if number < done:
             self._check(state, number, checksum)
-        yield Part(texts, len(texts), size, None, 0)
+        yield TextPart(texts, len(texts), size, None, 0)
 
-    def _check(self, state: State | None, number: int, checksum: int) -> None:
+    def _check(self, state: FeedState | None, number: int, checksum: int) -> None:
         if state is not None and (number, checksum) != (state["documents"], state["crc32"]):
             raise InputError(
                 f"{self.name}: these are not the documents that were begun with; the first {number} differ"
             )
 
 
-class Dataset(Texts):
+class DatasetFeed(IterableFeed):
     """Of Hugging Face's `datasets`."""
 
     ahead = True
@@ -150,7 +150,7 @@ def _suffixes(path: str) -> tuple[str, str]:
 
 def _files(source: str, exclude: Sequence[str]) -> Iterator[Feed]:
     if source == "-":
-        yield File("stdin", _stdin, None)
+        yield FileFeed("stdin", _stdin, None)
     elif os.path.isdir(source):
         found = False
         for directory, names, files in os.walk(source, onerror=_raise):
@@ -186,15 +186,15 @@ def _remote(address: str, exclude: Sequence[str]) -> Iterator[Feed]:
         if is_directory and not _is_known(file.address) and b"\0" in file.head(_HEAD):
             continue
         found = True
-        yield File(file.address, file.open, file.size, file.version)
+        yield FileFeed(file.address, file.open, file.size, file.version)
     if not found:
         raise InputError(f"{address}: no text files there")
 
 
-def _file(path: str, found: os.stat_result | None = None) -> File:
+def _file(path: str, found: os.stat_result | None = None) -> FileFeed:
     found = found or os.stat(path)
     regular = stat.S_ISREG(found.st_mode)
-    return File(
+    return FileFeed(
         path,
         lambda: open(path, "rb", buffering=0),
         found.st_size if regular else None,
@@ -202,7 +202,7 @@ def _file(path: str, found: os.stat_result | None = None) -> File:
     )
 
 
-def _text_file(path: str) -> File | None:
+def _text_file(path: str) -> FileFeed | None:
     """A file of a directory, unless it is something else, or does not look like text."""
     try:
         found = os.stat(path)

@@ -33,7 +33,7 @@ def _zstd(name: str, file: BinaryIO) -> Any:
 DECOMPRESSORS = {".gz": _gzip, ".xz": _xz, ".bz2": _bzip2, ".zst": _zstd}
 
 
-class Stream:
+class ByteStream:
     """The decompressed bytes of a file."""
 
     def __init__(self, name: str, raw: BinaryIO, suffix: str = "", size: int | None = None) -> None:
@@ -55,7 +55,7 @@ class Stream:
                 raw.close()
                 raise
 
-    def __enter__(self) -> Stream:
+    def __enter__(self) -> ByteStream:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:

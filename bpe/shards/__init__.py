@@ -6,21 +6,21 @@ its sources, `export_shards` writes it for others. LAYOUT.md, beside this file, 
 
 from bpe.shards.exporting import export_shards
 from bpe.shards.layout import HELD_OUT, TRAIN, Ids
-from bpe.shards.origin import Corpus
+from bpe.shards.origin import ShardSources
 from bpe.shards.reading import Shard, Shards
-from bpe.shards.verifying import Verified, verify_shards
-from bpe.shards.writing import Progress, ShardTokenizer, write_shards
+from bpe.shards.verifying import VerifiedShards, verify_shards
+from bpe.shards.writing import ShardsProgress, ShardTokenizer, write_shards
 
 __all__ = [
     "HELD_OUT",
     "TRAIN",
-    "Corpus",
+    "ShardSources",
     "Ids",
-    "Progress",
+    "ShardsProgress",
     "Shard",
     "ShardTokenizer",
     "Shards",
-    "Verified",
+    "VerifiedShards",
     "export_shards",
     "verify_shards",
     "write_shards",

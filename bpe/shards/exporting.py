@@ -16,7 +16,7 @@ from bpe.optional import require
 from bpe.shards.layout import SPLITS
 from bpe.shards.reading import Shard, Shards
 
-FORMATS = ("parquet", "arrow", "npy")
+EXPORT_FORMATS = ("parquet", "arrow", "npy")
 COLUMN = "input_ids"
 
 _TOKENS = 1 << 20  # of a record batch, about: what is in memory at once, and a group of rows in Parquet
@@ -33,8 +33,8 @@ def export_shards(directory: str | os.PathLike[str], output: str | os.PathLike[s
         InputError: no shards; an unknown format; pyarrow is not installed; there is something in the directory.
         OSError: no space left.
     """
-    if format not in FORMATS:
-        raise InputError(f"the format is {format!r}; it must be one of {', '.join(FORMATS)}")
+    if format not in EXPORT_FORMATS:
+        raise InputError(f"the format is {format!r}; it must be one of {', '.join(EXPORT_FORMATS)}")
     shards, output = Shards(directory), Path(output)
     shards.check()
     if output.exists() and (not output.is_dir() or any(output.iterdir())):

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from bpe.errors import InputError
-from bpe.shards.block import Block
+from bpe.shards.encoded import EncodedDocuments
 from bpe.shards.layout import crc32, shard_files
 
 
@@ -35,7 +35,7 @@ class GrowingShards:
         if state and state["last"]:
             self._last = _GrowingShard(path, shard_files(split, len(self.shards)), dtype, state["last"])
 
-    def add(self, block: Block) -> None:
+    def add(self, block: EncodedDocuments) -> None:
         """Write documents."""
         first, count = 0, len(block.bytes)
         while first < count:
@@ -102,7 +102,7 @@ class _GrowingShard:
         if not state:
             self._offsets.write(np.zeros(1, "<i8"))
 
-    def add(self, block: Block) -> None:
+    def add(self, block: EncodedDocuments) -> None:
         self._ids.write(block.ids)
         self._offsets.write((block.offsets[1:] + self.tokens).astype("<i8", copy=False))
         self.tokens += len(block.ids)

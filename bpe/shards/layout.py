@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from bpe.optional import first_module
 
-FORMAT = "bpe-llama token shards"
-VERSION = 4
+INDEX_FORMAT = "bpe-llama token shards"
+INDEX_VERSION = 4
 INDEX = "index.json"
 TOKEN_BYTES = "token_bytes.bin"
 WORK = "work"  # within the directory: shards that are being written

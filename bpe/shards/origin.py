@@ -9,30 +9,32 @@ from typing import Any
 
 import numpy as np
 
-from bpe.corpus import Position, Reader, Source, Text, read_corpus
+from bpe.corpus import CorpusReader, CorpusSource, Position, TextBytes, read_corpus
 from bpe.shards.layout import Checksums, crc32
 
 
 @dataclass(frozen=True)
-class Corpus:
+class ShardSources:
     """Sources of documents, and how they are read; see `bpe.corpus.read_corpus`.
 
     sources: one, or several: a path, a glob, an address, "-" for stdin, or an iterable of str or bytes.
     errors: what becomes of bytes that are not UTF-8; by default "keep", for a vocabulary has tokens for all bytes.
     """
 
-    sources: Source | Iterable[Source]
+    sources: CorpusSource | Iterable[CorpusSource]
     field: str = "text"
     separator: str | None = None
     errors: str = "keep"
     exclude: Sequence[str] = ()
 
-    def listed(self) -> list[Source]:
+    def listed(self) -> list[CorpusSource]:
         """The sources, one by one."""
         sources: Any = self.sources
         return [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
 
-    def reader(self, sources: Sequence[Source], start: Position | None = None, batch_bytes: int = 1 << 20) -> Reader:
+    def reader(
+        self, sources: Sequence[CorpusSource], start: Position | None = None, batch_bytes: int = 1 << 20
+    ) -> CorpusReader:
         """Reads what `listed` gave."""
         return read_corpus(
             sources,
@@ -45,18 +47,18 @@ class Corpus:
         )
 
 
-def checksums_of(texts: Sequence[Text]) -> Checksums:
+def checksums_of(texts: Sequence[TextBytes]) -> Checksums:
     """The CRC-32 of each text."""
     return np.fromiter(map(crc32, texts), np.uint32, len(texts))
 
 
-def sizes_of(texts: Sequence[Text]) -> np.ndarray[Any, np.dtype[np.int64]]:
+def sizes_of(texts: Sequence[TextBytes]) -> np.ndarray[Any, np.dtype[np.int64]]:
     """The bytes of each text."""
     return np.fromiter(map(len, texts), np.int64, len(texts))
 
 
 @dataclass
-class Tally:
+class SourceTally:
     """Counts the documents of one source, in order."""
 
     documents: int = 0

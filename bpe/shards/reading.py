@@ -14,7 +14,18 @@ import numpy as np
 import numpy.typing as npt
 
 from bpe.errors import InputError
-from bpe.shards.layout import FORMAT, INDEX, SHARD_FILE, SPLITS, TOKEN_BYTES, TRAIN, VERSION, WORK, Ids, sha256_of
+from bpe.shards.layout import (
+    INDEX,
+    INDEX_FORMAT,
+    INDEX_VERSION,
+    SHARD_FILE,
+    SPLITS,
+    TOKEN_BYTES,
+    TRAIN,
+    WORK,
+    Ids,
+    sha256_of,
+)
 
 
 class Shard(NamedTuple):
@@ -56,9 +67,10 @@ class Shards:
             raise InputError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
         try:
             index = json.loads(raw)
-            if index["format"] != FORMAT or index["version"] != VERSION:
+            if index["format"] != INDEX_FORMAT or index["version"] != INDEX_VERSION:
                 raise InputError(
-                    f"{path}: {index['format']!r} version {index['version']!r}; expected {FORMAT!r} version {VERSION}"
+                    f"{path}: {index['format']!r} version {index['version']!r};"
+                    f" expected {INDEX_FORMAT!r} version {INDEX_VERSION}"
                 )
             self._read(index)
             self.fingerprint = _fingerprint(index)

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from bpe.corpus import Source, Text
+from bpe.corpus import CorpusSource, TextBytes
 from bpe.errors import InputError
 from bpe.shards.layout import SPLITS, crc32_of, sha256_of
-from bpe.shards.origin import Corpus, Tally, checksums_of, sizes_of
+from bpe.shards.origin import ShardSources, SourceTally, checksums_of, sizes_of
 from bpe.shards.reading import Shard, Shards
 from bpe.shards.split import Split, places
 
@@ -26,7 +26,7 @@ class Decoder(Protocol):
     def decode_bytes(self, tokens: npt.NDArray[np.uint32], /) -> bytes: ...
 
 
-class Verified(NamedTuple):
+class VerifiedShards(NamedTuple):
     """What was found to be right."""
 
     files: int
@@ -41,11 +41,11 @@ def verify_shards(
     directory: str | os.PathLike[str],
     tokenizer: Decoder | None = None,
     *,
-    sources: Sequence[Source] | None = None,
+    sources: Sequence[CorpusSource] | None = None,
     hashes_only: bool = False,
     tokenizer_file: str | os.PathLike[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> Verified:
+) -> VerifiedShards:
     """Check all hashes, ids and offsets of shards; read the sources again, and compare each document with its ids.
 
     Args:
@@ -75,15 +75,15 @@ def verify_shards(
     shards.check()
     files = 2 * len(listed)
     if hashes_only:
-        return Verified(files, 0, 0)
+        return VerifiedShards(files, 0, 0)
     if tokenizer is None:
         from bpe.tokenizer import Tokenizer
 
         tokenizer = Tokenizer.from_file(shards.tokenizer_path)
-    return Verified(files, *_compare(shards, tokenizer, _corpus_of(shards, sources), progress))
+    return VerifiedShards(files, *_compare(shards, tokenizer, _corpus_of(shards, sources), progress))
 
 
-def _corpus_of(shards: Shards, sources: Sequence[Source] | None) -> Corpus:
+def _corpus_of(shards: Shards, sources: Sequence[CorpusSource] | None) -> ShardSources:
     """The corpus that the index tells of, with other sources if they are given."""
     about = shards.corpus
     names = [each["source"] for each in about["sources"]] if sources is None else sources
@@ -92,17 +92,17 @@ def _corpus_of(shards: Shards, sources: Sequence[Source] | None) -> Corpus:
             f"{shards.directory}: its documents came from stdin or from a program; give them, or check the hashes"
             " alone (--hashes-only)"
         )
-    return Corpus(names, about["field"], about["separator"], about["errors"], about["exclude"])
+    return ShardSources(names, about["field"], about["separator"], about["errors"], about["exclude"])
 
 
 def _compare(
-    shards: Shards, tokenizer: Decoder, corpus: Corpus, progress: Callable[[int, int], None] | None
+    shards: Shards, tokenizer: Decoder, corpus: ShardSources, progress: Callable[[int, int], None] | None
 ) -> tuple[int, int]:
     """Count the documents and bytes that are the same in the sources and in the shards."""
     written = {split: _Written(shards, split, tokenizer) for split in SPLITS}
     split = Split(shards.held_out)
-    waiting: list[Text] = []
-    tallies: dict[int, Tally] = {}
+    waiting: list[TextBytes] = []
+    tallies: dict[int, SourceTally] = {}
     sources = corpus.listed()
     try:
         reader = corpus.reader(sources)
@@ -115,7 +115,7 @@ def _compare(
     for batch in reader:
         texts = [text for text in batch.texts if len(text)]
         checksums = checksums_of(texts)
-        tallies.setdefault(batch.source, Tally()).add(checksums, int(sizes_of(texts).sum()))
+        tallies.setdefault(batch.source, SourceTally()).add(checksums, int(sizes_of(texts).sum()))
         sides = split.add(places(checksums, shards.seed))
         texts = waiting + texts
         waiting = [] if sides.waiting is None else [texts[sides.waiting]]
@@ -131,7 +131,7 @@ def _compare(
             written[split.side_of_last()].compare(waiting)
         for each in written.values():
             each.finish()
-    _compare_hashes(shards, [tallies.get(number, Tally()).summary() for number in range(len(sources))])
+    _compare_hashes(shards, [tallies.get(number, SourceTally()).summary() for number in range(len(sources))])
     return count, size
 
 
@@ -156,7 +156,7 @@ def _compare_hashes(shards: Shards, found: Sequence[dict[str, Any]]) -> None:
             )
 
 
-def _known(text: Text, tokenizer: Decoder) -> bytes:
+def _known(text: TextBytes, tokenizer: Decoder) -> bytes:
     """A text as its ids give it back: some vocabularies have no token for some bytes."""
     return bytes(text).translate(None, tokenizer.unknown_bytes)
 
@@ -169,7 +169,7 @@ class _Written:
         self._left = shards.shards(split)
         self._done = 0  # documents of the first of these
 
-    def compare(self, texts: Sequence[Text]) -> None:
+    def compare(self, texts: Sequence[TextBytes]) -> None:
         """The next documents should have these texts."""
         start = 0
         while start < len(texts):
@@ -240,5 +240,5 @@ class _Written:
             )
 
 
-def _shown(text: Text) -> str:
+def _shown(text: TextBytes) -> str:
     return repr(bytes(text[:24]).decode("utf-8", "replace")) if len(text) else "nothing more"

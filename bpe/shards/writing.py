@@ -16,30 +16,30 @@ from typing import Any, NamedTuple, Protocol, cast
 import numpy as np
 import numpy.typing as npt
 
-from bpe.corpus import Batch, Position, Reader, Source, Text
+from bpe.corpus import CorpusReader, CorpusSource, Position, TextBatch, TextBytes
 from bpe.errors import InputError
 from bpe.files import write_bytes
-from bpe.shards.block import Block
+from bpe.shards.encoded import EncodedDocuments
 from bpe.shards.growing import GrowingShards
 from bpe.shards.layout import (
     BOS_TOKEN,
     EOS_TOKEN,
-    FORMAT,
     HELD_OUT,
     INDEX,
+    INDEX_FORMAT,
+    INDEX_VERSION,
     SHARD_FILE,
     SPLITS,
     TOKEN_BYTES,
     TRAIN,
-    VERSION,
     WORK,
     sha256_of,
 )
 from bpe.shards.locking import locked
-from bpe.shards.origin import Corpus, Tally, checksums_of, sizes_of
+from bpe.shards.origin import ShardSources, SourceTally, checksums_of, sizes_of
 from bpe.shards.reading import Shards
 from bpe.shards.split import Split, places
-from bpe.shards.work import STATE, Work
+from bpe.shards.unfinished import STATE, UnfinishedShards
 
 SAVE_EVERY = 5.0  # seconds: what an interruption may cost
 
@@ -66,7 +66,7 @@ class ShardTokenizer(Protocol):
     ) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]: ...
 
 
-class Progress(NamedTuple):
+class ShardsProgress(NamedTuple):
     """How far writing is."""
 
     documents: int
@@ -79,7 +79,7 @@ class Progress(NamedTuple):
 
 
 def write_shards(
-    documents: Iterable[bytes | str] | Corpus,
+    documents: Iterable[bytes | str] | ShardSources,
     tokenizer: ShardTokenizer,
     directory: StrPath,
     *,
@@ -91,7 +91,7 @@ def write_shards(
     seed: int = 0,
     threads: int | None = None,
     batch_bytes: int | None = None,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[ShardsProgress], None] | None = None,
 ) -> Shards:
     """Encode documents and write them as shards; returns the directory, opened.
 
@@ -106,7 +106,7 @@ def write_shards(
     is in memory as a whole, with its ids; beside that, a few batches are.
 
     Args:
-        documents: str or bytes each; or a Corpus, which names files and how to read them.
+        documents: str or bytes each; or a ShardSources, which names files and how to read them.
         tokenizer_file: the file `tokenizer` was read from; copied, so that the shards say how to decode them.
         shard_tokens: a shard holds whole documents and at most so many tokens; a longer document has one of its own.
         held_out: the share of documents kept from training. A hash of its bytes and of `seed` decides for each document
@@ -124,8 +124,8 @@ def write_shards(
     tokenizer_file, directory = Path(tokenizer_file), Path(directory)
     _check_arguments(tokenizer_file, shard_tokens, held_out, seed, threads, batch_bytes)
     if isinstance(documents, (str, os.PathLike)):
-        documents = Corpus(documents)
-    corpus = documents if isinstance(documents, Corpus) else Corpus([cast(Source, documents)])
+        documents = ShardSources(documents)
+    corpus = documents if isinstance(documents, ShardSources) else ShardSources([cast(CorpusSource, documents)])
 
     with locked(directory):
         # 1. See what there is: nothing, work to go on with, or complete shards.
@@ -140,7 +140,7 @@ def write_shards(
             held_out,
             seed,
         )
-        work = Work(directory, settings._asdict())
+        work = UnfinishedShards(directory, settings._asdict())
         if work.is_done:
             return Shards(directory)
         sources = corpus.listed()
@@ -199,10 +199,10 @@ def _check_arguments(
 
 
 def _write_all(
-    encoded: Iterable[tuple[Batch, list[Text], _Encoded]],
+    encoded: Iterable[tuple[TextBatch, list[TextBytes], _Encoded]],
     total: int | None,
     writer: _Writer,
-    progress: Callable[[Progress], None] | None,
+    progress: Callable[[ShardsProgress], None] | None,
 ) -> None:
     """Write batch after batch in another thread, while the next ones are encoded."""
     documents, size = writer.documents, writer.size
@@ -214,7 +214,7 @@ def _write_all(
             written = other_thread.submit(writer.add, batch, texts, ids, offsets)
             documents, size = documents + len(texts), size + batch.size
             if progress is not None:
-                progress(Progress(documents, size, batch.read, total))
+                progress(ShardsProgress(documents, size, batch.read, total))
             del batch, texts, ids, offsets  # so that no more than is needed is in memory
         if written is not None:
             written.result()
@@ -224,15 +224,15 @@ _Encoded = tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]
 
 
 def _encoded(
-    reader: Reader, tokenizer: ShardTokenizer, threads: int, batch_bytes: int
-) -> Generator[tuple[Batch, list[Text], _Encoded], None, None]:
+    reader: CorpusReader, tokenizer: ShardTokenizer, threads: int, batch_bytes: int
+) -> Generator[tuple[TextBatch, list[TextBytes], _Encoded], None, None]:
     """Each batch with its ids, in order.
 
     Each of the threads encodes a batch of its own: if all shared one, at its end some would wait for the last. Only
     what is much longer than a batch should be is shared, and then less is under way, for it is in memory meanwhile.
     """
     most = 2 * batch_bytes * (threads + 1)
-    under_way: deque[tuple[Batch, list[Text], Future[_Encoded]]] = deque()
+    under_way: deque[tuple[TextBatch, list[TextBytes], Future[_Encoded]]] = deque()
     pool = ThreadPoolExecutor(threads)
     try:
         for batch in reader:
@@ -251,8 +251,8 @@ def _encoded(
 
 
 def _finished(
-    under_way: deque[tuple[Batch, list[Text], Future[_Encoded]]],
-) -> tuple[Batch, list[Text], _Encoded]:
+    under_way: deque[tuple[TextBatch, list[TextBytes], Future[_Encoded]]],
+) -> tuple[TextBatch, list[TextBytes], _Encoded]:
     batch, texts, future = under_way.popleft()
     return batch, texts, future.result()
 
@@ -278,15 +278,19 @@ class _Writer:
     """Batches of ids, on their way into shards."""
 
     def __init__(
-        self, work: Work, settings: _Settings, sources: list[str | None], token_bytes: npt.NDArray[np.uint32]
+        self,
+        work: UnfinishedShards,
+        settings: _Settings,
+        sources: list[str | None],
+        token_bytes: npt.NDArray[np.uint32],
     ) -> None:
         self._work, self._settings, self._sources = work, settings, sources
         self._token_bytes = token_bytes
         self._saved = time.monotonic()
         self._position: Position | None = None
         self._split = Split(settings.held_out)
-        self._waiting: Block | None = None
-        self._tallies: dict[int, Tally] = {}
+        self._waiting: EncodedDocuments | None = None
+        self._tallies: dict[int, SourceTally] = {}
         self.is_complete = False
         """Whether all documents were added, by this writer or the one that it goes on from."""
         self._is_whole = False  # whether all of the last batch was added, and nothing of another one
@@ -312,14 +316,14 @@ class _Writer:
         if not state:
             return
         self.is_complete, self._position = state["complete"], state["position"]
-        self._tallies = {int(source): Tally(*tally) for source, tally in state["sources"].items()}
+        self._tallies = {int(source): SourceTally(*tally) for source, tally in state["sources"].items()}
         self._split = Split(self._settings.held_out, state["empty"], state["waiting"])
         if state["waiting"] is not None:
             self._waiting_file = Path(state["waiting_file"]).name
             ids = np.fromfile(self._work.path / self._waiting_file, self._settings.dtype).astype(np.uint32)
             ids = ids[self._settings.bos_id is not None : len(ids) - (self._settings.eos_id is not None)]
             size = np.array([state["waiting_bytes"]], np.int64)
-            self._waiting = Block(ids, np.array([0, len(ids)], np.int64), size)
+            self._waiting = EncodedDocuments(ids, np.array([0, len(ids)], np.int64), size)
 
     @property
     def documents(self) -> int:
@@ -334,24 +338,26 @@ class _Writer:
         names = [name for shards in self._shards.values() for name in shards.files]
         return [*names, self._waiting_file]
 
-    def add(self, batch: Batch, texts: list[Text], ids: npt.NDArray[np.uint32], offsets: npt.NDArray[np.int64]) -> None:
+    def add(
+        self, batch: TextBatch, texts: list[TextBytes], ids: npt.NDArray[np.uint32], offsets: npt.NDArray[np.int64]
+    ) -> None:
         """Write a batch; every few seconds, make sure that it can be gone on from there."""
         self._is_whole = False
         checksums, sizes = checksums_of(texts), sizes_of(texts)
-        block = Block(ids, offsets, sizes)
+        block = EncodedDocuments(ids, offsets, sizes)
         sides = self._split.add(places(checksums, self._settings.seed))
         if self._waiting is not None:
-            block = Block.joined([self._waiting, block])
+            block = EncodedDocuments.joined([self._waiting, block])
         for split, rows in sides.rows.items():
             self._shards[split].add(self._framed(block, rows))
         self._waiting = None if sides.waiting is None else block.take(np.array([sides.waiting]))
-        self._tallies.setdefault(batch.source, Tally()).add(checksums, int(sizes.sum()))
+        self._tallies.setdefault(batch.source, SourceTally()).add(checksums, int(sizes.sum()))
         self._position = batch.position
         self._is_whole = True
         if time.monotonic() - self._saved >= SAVE_EVERY:
             self.save()
 
-    def _framed(self, block: Block, rows: npt.NDArray[np.int64]) -> Block:
+    def _framed(self, block: EncodedDocuments, rows: npt.NDArray[np.int64]) -> EncodedDocuments:
         """Documents as they are written."""
         settings = self._settings
         return block.take(rows, settings.dtype, settings.bos_id, settings.eos_id)
@@ -406,7 +412,7 @@ class _Writer:
         self.is_complete = True
         self.save()
 
-    def _add_cut(self, block: Block) -> None:
+    def _add_cut(self, block: EncodedDocuments) -> None:
         """Of a single document, the end is held out."""
         count = len(block.ids)
         kept = count - max(2, round(self._settings.held_out * count))  # two tokens make one prediction
@@ -417,7 +423,7 @@ class _Writer:
             (TRAIN, block.ids[:kept], block.bytes - held_out_bytes),
             (HELD_OUT, block.ids[kept:], held_out_bytes),
         ):
-            self._shards[split].add(Block(ids, np.array([0, len(ids)], np.int64), size))
+            self._shards[split].add(EncodedDocuments(ids, np.array([0, len(ids)], np.int64), size))
 
     def close(self) -> None:
         """Let go of the files; where nothing was saved, nothing is left."""
@@ -426,15 +432,15 @@ class _Writer:
         if not (self._work.path / STATE).exists():
             self._work.remove()
 
-    def index(self, corpus: Corpus, reader: Reader) -> dict[str, Any]:
+    def index(self, corpus: ShardSources, reader: CorpusReader) -> dict[str, Any]:
         """What is there."""
         files: dict[int, list[dict[str, Any]]] = {}
         for feed in reader.fingerprint["sources"]:
             if "path" in feed:
                 files.setdefault(feed["source"], []).append({"path": feed["path"], "size": feed["size"]})
         return {
-            "format": FORMAT,
-            "version": VERSION,
+            "format": INDEX_FORMAT,
+            "version": INDEX_VERSION,
             "dtype": self._settings.dtype.name,
             **self._settings._asdict(),
             "splits": {split: shards.summary() for split, shards in self._shards.items()},
@@ -446,7 +452,7 @@ class _Writer:
                 "sources": [
                     {
                         "source": name,
-                        **self._tallies.get(number, Tally()).summary(),
+                        **self._tallies.get(number, SourceTally()).summary(),
                         "files": files.get(number, []),
                     }
                     for number, name in enumerate(self._sources)
@@ -455,7 +461,7 @@ class _Writer:
         }
 
 
-def _describe(source: Source) -> str | None:
+def _describe(source: CorpusSource) -> str | None:
     """The path of a source that can be read again by it."""
     name = os.fspath(source) if isinstance(source, (str, os.PathLike)) else None
     return None if name == "-" else name

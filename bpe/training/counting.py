@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bpe import _core
-from bpe.corpus import Batch
+from bpe.corpus import TextBatch
 from bpe.errors import InputError
 from bpe.patterns import Pattern
 from bpe.training.work import WorkDirectory
@@ -46,7 +46,7 @@ class Count:
         self.size = work.size
         self._position = work.position
 
-    def add(self, batch: Batch) -> None:
+    def add(self, batch: TextBatch) -> None:
         if self._split is None:
             self.counter.add(batch.texts, batch.weight, self._threads)
         else:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bpe import _core
-from bpe.corpus import Invalid, Source, read_corpus
+from bpe.corpus import CorpusSource, Invalid, read_corpus
 from bpe.errors import InputError
 from bpe.tokenizer import Tokenizer
 from bpe.training.counting import Count
@@ -78,7 +78,7 @@ class Trained:
 
 
 def train(
-    sources: Source | Iterable[Source],
+    sources: CorpusSource | Iterable[CorpusSource],
     vocab_size: int,
     pattern: str | None = None,
     special_tokens: Sequence[str] | None = None,

@@ -11,7 +11,7 @@ from bpe import Tokenizer
 from bpe.analysis.bootstrap import draw, middle, shown
 from bpe.analysis.tables import Table, percent
 from bpe.corpus import records
-from bpe.corpus.parts import as_bytes
+from bpe.corpus.feed import as_bytes
 from bpe.errors import InputError
 from model.evaluation.windows import BATCH_TOKENS, Window, score
 from model.generation.completions import prompt_ids

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from bpe.corpus import documents as documents_of
 from bpe.errors import InputError
-from bpe.shards import Corpus, Shards, growing, locking, write_shards, writing
+from bpe.shards import Shards, ShardSources, growing, locking, write_shards, writing
 from support.plain_shards import ByteTokenizer, plain_shards
 
 OPTIONS: dict[str, Any] = {"shard_tokens": 60, "held_out": 0.3, "bos": True, "eos": True, "seed": 0}
@@ -125,7 +125,7 @@ def test_the_files_are_those_of_a_plain_writer_at_any_threads_batches_and_kills(
 
 
 @pytest.fixture
-def corpus(tmp_path: Path) -> Corpus:
+def corpus(tmp_path: Path) -> ShardSources:
     """A file of each kind, with thirty-five documents in all."""
     import pyarrow
     import pyarrow.parquet
@@ -138,22 +138,22 @@ def corpus(tmp_path: Path) -> Corpus:
     (folder / "b.jsonl.gz").write_bytes(gzip.compress(lines.encode(), mtime=0))
     pyarrow.parquet.write_table(pyarrow.table({"text": texts[20:30]}), folder / "c.parquet", row_group_size=3)
     (folder / "d.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts[30:]))
-    return Corpus([folder / "a.txt", folder], separator="<|end|>", exclude=["*.no"])
+    return ShardSources([folder / "a.txt", folder], separator="<|end|>", exclude=["*.no"])
 
 
-def expected_of(corpus: Corpus) -> dict[str, bytes]:
+def expected_of(corpus: ShardSources) -> dict[str, bytes]:
     texts = documents_of(corpus.listed(), separator=corpus.separator, exclude=corpus.exclude)
     return plain_shards(texts, **{**OPTIONS, "shard_tokens": 500})
 
 
-def test_everything_that_the_trainer_reads_becomes_shards(corpus: Corpus, tmp_path: Path) -> None:
+def test_everything_that_the_trainer_reads_becomes_shards(corpus: ShardSources, tmp_path: Path) -> None:
     for batch_bytes in (1, 100, 1 << 20):
         files = files_of(write(tmp_path, corpus, batch_bytes=batch_bytes, shard_tokens=500))
         for name, content in expected_of(corpus).items():
             assert files[name] == content
 
 
-def test_killed_at_any_moment_it_goes_on_to_the_same_files(corpus: Corpus, tmp_path: Path) -> None:
+def test_killed_at_any_moment_it_goes_on_to_the_same_files(corpus: ShardSources, tmp_path: Path) -> None:
     whole = files_of(write(tmp_path, corpus, shard_tokens=500))
     gone_on = 0
     for at in itertools.count(0, 7):
@@ -170,7 +170,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_files(corpus: Corpus, tmp_p
     assert gone_on > 10
 
 
-def test_killed_over_and_over_it_comes_to_an_end(corpus: Corpus, tmp_path: Path) -> None:
+def test_killed_over_and_over_it_comes_to_an_end(corpus: ShardSources, tmp_path: Path) -> None:
     whole = files_of(write(tmp_path, corpus, shard_tokens=500))
     directory = tmp_path / "again"
     directory.mkdir()
@@ -245,10 +245,10 @@ def test_other_documents_than_those_begun_with_are_refused(tmp_path: Path) -> No
 def test_a_source_that_changed_since_is_named(tmp_path: Path) -> None:
     source = tmp_path / "corpus.jsonl"
     source.write_text("".join(json.dumps({"text": text.decode()}) + "\n" for text in DOCUMENTS))
-    begin(tmp_path, Corpus(source))
+    begin(tmp_path, ShardSources(source))
     source.write_text(source.read_text() + '{"text": "more"}\n')
     with pytest.raises(InputError, match=r"corpus\.jsonl has changed.*data.work holds what was begun"):
-        write(tmp_path, Corpus(source))
+        write(tmp_path, ShardSources(source))
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}", b"[" * 100_000, None])
@@ -340,7 +340,7 @@ def test_a_writer_that_fails_lets_others_write(tmp_path: Path) -> None:
 
 def test_no_directory_is_left_where_nothing_was_written(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}")
-    for documents in ([], Corpus(tmp_path / "missing")):
+    for documents in ([], ShardSources(tmp_path / "missing")):
         with pytest.raises(InputError):
             write_shards(documents, ByteTokenizer(), tmp_path / "some" / "where",
                          tokenizer_file=tmp_path / "tokenizer.json")  # fmt: skip

@@ -15,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bpe.errors import InputError
-from bpe.shards import HELD_OUT, TRAIN, Corpus, Shards, export_shards, verify_shards, work, write_shards
+from bpe.shards import HELD_OUT, TRAIN, Shards, ShardSources, export_shards, unfinished, verify_shards, write_shards
 from bpe.shards.layout import crc32_of
 from support.plain_shards import ByteTokenizer
 
 TEXTS = [f"document {number}: ünïcödé" for number in range(100)]
-LAYOUT = Path(work.__file__).with_name("LAYOUT.md")
+LAYOUT = Path(unfinished.__file__).with_name("LAYOUT.md")
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def write(tmp_path: Path, source: Path) -> Write:
     def write(documents: Any = None, **options: Any) -> Shards:
         (tmp_path / "tokenizer.json").write_text("{}")
         options = {"shard_tokens": 500, "held_out": 0.2, **options}
-        return write_shards(documents or Corpus([str(source)]), ByteTokenizer(), tmp_path / "data",
+        return write_shards(documents or ShardSources([str(source)]), ByteTokenizer(), tmp_path / "data",
                             tokenizer_file=tmp_path / "tokenizer.json", **options)  # fmt: skip
 
     return write

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bpe.errors import InputError
-from bpe.shards import HELD_OUT, TRAIN, Corpus, Shards, write_shards
+from bpe.shards import HELD_OUT, TRAIN, Shards, ShardSources, write_shards
 from support.plain_shards import ByteTokenizer
 
 Write = Callable[..., Shards]
@@ -366,6 +366,6 @@ def test_other_documents_another_share_or_other_specials_give_another_fingerprin
 
 def test_where_documents_came_from_does_not_change_the_fingerprint(write: Write, tmp_path: Path) -> None:
     (tmp_path / "corpus.jsonl").write_text("".join(json.dumps({"text": text.decode()}) + "\n" for text in DOCUMENTS))
-    from_file = write(Corpus(tmp_path / "corpus.jsonl"), into="other")
+    from_file = write(ShardSources(tmp_path / "corpus.jsonl"), into="other")
     assert from_file.fingerprint == write().fingerprint
     assert from_file.corpus["sources"][0]["files"][0]["path"] == str(tmp_path / "corpus.jsonl")

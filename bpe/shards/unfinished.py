@@ -16,16 +16,16 @@ from typing import Any
 
 from bpe.errors import InputError
 from bpe.files import write_json
-from bpe.shards.layout import FORMAT, INDEX, SHARD_FILE, TOKEN_BYTES, WORK
+from bpe.shards.layout import INDEX, INDEX_FORMAT, SHARD_FILE, TOKEN_BYTES, WORK
 from bpe.state import checksum, shortened
 
 STATE = "state.json"
-FORMAT_OF_STATE = "bpe-llama unfinished token shards"
-VERSION = 3
+STATE_FORMAT = "bpe-llama unfinished token shards"
+STATE_VERSION = 3
 WAITING = re.compile(r"waiting-\d+\.bin")  # a document whose split is not known yet
 
 
-class Work:
+class UnfinishedShards:
     """The directory of unfinished shards, and what is known of earlier work in it; only one is at work, see `locked`.
 
     state: what `save` was given last, or None: there is nothing to go on with.
@@ -58,11 +58,11 @@ class Work:
             raise self._damaged() from None
         if not isinstance(state, dict) or state.pop("checksum", None) != checksum(state):
             raise self._damaged()
-        if state.get("format") != FORMAT_OF_STATE:
+        if state.get("format") != STATE_FORMAT:
             raise InputError(f"{self.path}: there is something else in this directory; name a new or an empty one")
-        if state.get("version") != VERSION:
+        if state.get("version") != STATE_VERSION:
             raise InputError(
-                f"{path}: is of version {state.get('version')}, and this program knows version {VERSION};"
+                f"{path}: is of version {state.get('version')}, and this program knows version {STATE_VERSION};"
                 f" remove {self.path} to begin anew"
             )
         return state
@@ -85,7 +85,7 @@ class Work:
 
     def save(self, **state: Any) -> None:
         """Put down the state; what it tells of is on disk already."""
-        state = {"format": FORMAT_OF_STATE, "version": VERSION, "settings": self._settings, **state}
+        state = {"format": STATE_FORMAT, "version": STATE_VERSION, "settings": self._settings, **state}
         write_json(self.path / STATE, {**state, "checksum": checksum(state)})
 
     def remove(self) -> None:
@@ -148,7 +148,7 @@ def _names_in(index: Path) -> set[str]:
     """The files that an index tells of, by their names alone."""
     try:
         content = json.loads(index.read_bytes())
-        if content["format"] != FORMAT:
+        if content["format"] != INDEX_FORMAT:
             raise ValueError
         shards = [shard for split in content["splits"].values() for shard in split["shards"]]
         names = [shard[kind] for shard in shards for kind in ("file", "documents_file")]

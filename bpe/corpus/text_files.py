@@ -1,4 +1,4 @@
-"""Text files: a document each, or several between separators."""
+"""TextBytes files: a document each, or several between separators."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import zlib
 from collections.abc import Iterator
 
 from bpe import _core
-from bpe.corpus.parts import Cleaner, Options, Part, State, Text
-from bpe.corpus.streams import Stream
+from bpe.corpus.feed import Cleaner, FeedState, ReadOptions, TextBytes, TextPart
+from bpe.corpus.streams import ByteStream
 from bpe.errors import InputError
 
 
 def text_parts(
-    stream: Stream, options: Options, cleaner: Cleaner, state: State | None, *, hashed: bool
-) -> Iterator[Part]:
+    stream: ByteStream, options: ReadOptions, cleaner: Cleaner, state: FeedState | None, *, hashed: bool
+) -> Iterator[TextPart]:
     """The documents of a text; one that is longer than a block in pieces, if there is a `cut`.
 
     hashed: the stream has no name and size to know it by, so the state holds a checksum of what is before it.
@@ -27,7 +27,7 @@ def text_parts(
         window.read(-1 if everything else max(options.block, len(window.text)))
 
         # 1. What is complete.
-        texts: list[Text] = []
+        texts: list[TextBytes] = []
         documents = 0
         last = window.text
         if separator is not None:
@@ -45,7 +45,7 @@ def text_parts(
             if last or not begun:
                 texts.append(last)
         if window.end:
-            yield Part(texts, documents, sum(map(len, texts)), None, stream.read_so_far)
+            yield TextPart(texts, documents, sum(map(len, texts)), None, stream.read_so_far)
             return
 
         # 2. Of the last document, what can be counted whatever follows.
@@ -64,7 +64,7 @@ def text_parts(
         if texts:
             window.drop(len(window.text) - len(last))
             state = {**window.state, "begun": begun}
-            yield Part(texts, documents, sum(map(len, texts)), state, stream.read_so_far)
+            yield TextPart(texts, documents, sum(map(len, texts)), state, stream.read_so_far)
 
 
 class _Window:
@@ -74,13 +74,13 @@ class _Window:
     have been replaced, and offsets in the text are not those in the stream.
     """
 
-    def __init__(self, stream: Stream, cleaner: Cleaner, state: State | None, block: int, hashed: bool) -> None:
+    def __init__(self, stream: ByteStream, cleaner: Cleaner, state: FeedState | None, block: int, hashed: bool) -> None:
         self.text = b""
         self.end = False
         self._stream, self._cleaner = stream, cleaner
         self._rest = b""  # the beginning of a character
         self._checksum: int | None = 0 if hashed else None
-        self._blocks: list[tuple[int, State]] = []  # where in the text each block begins, and its state
+        self._blocks: list[tuple[int, FeedState]] = []  # where in the text each block begins, and its state
         if state is None:
             return
         if hashed:
@@ -117,11 +117,11 @@ class _Window:
             del self._blocks[0]
 
     @property
-    def state(self) -> State:
+    def state(self) -> FeedState:
         begin, state = self._blocks[0]
         return {**state, "skip": -begin}
 
-    def _check(self, state: State, block: int) -> None:
+    def _check(self, state: FeedState, block: int) -> None:
         checksum = 0
         while self._stream.offset < state["offset"]:
             text = self._stream.read(min(block, state["offset"] - self._stream.offset))
