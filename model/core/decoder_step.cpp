@@ -103,7 +103,7 @@ struct Decoder::Step {
 
     // --- layers ---
 
-    // Two functions for vectors() and multiply(): normalise the residual stream, and add results to it.
+    // Return a callback for vectors() that normalises the residual stream, and one for multiply() that adds to it.
     auto normalised(const std::vector<float>& weights) const {
         return [this, &weights, stream = model.stream_.data()](std::size_t token, float* to) {
             kernel.normalise(stream + token * shape.dim, weights.data(), shape.dim, shape.epsilon, to);
@@ -258,7 +258,7 @@ struct Decoder::Step {
         }
     }
 
-    // Multiplies one group of rows of each matrix with `some` vectors, of which the first is number `first`.
+    // Multiplies one group of rows of each matrix with the vectors [first, first + some).
     template <std::size_t kCount, class Done>
     void multiply_group(const Matrix* const (&matrices)[kCount], std::size_t number, std::size_t group,
                         const Vectors& these, std::size_t first, std::size_t some, const Done& done) const {

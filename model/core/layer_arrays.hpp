@@ -29,7 +29,7 @@ struct Positions {
     const std::int64_t* begins;  // [tokens]: the first token in its row that each attends to; null: the row's first
 };
 
-// What the forward pass saves for the backward pass.
+// The activations that the forward pass saves for the backward pass.
 template <class T>
 struct LayerStates {
     T* inverse;          // [tokens]: 1 / root mean square of x

@@ -14,10 +14,10 @@ namespace {
 
 using Product = Gemm::Product;
 
-// The weight matrix [out, dim] with its columns scaled by the norm before it.
+// Returns a weight matrix [out, dim] whose columns are scaled by the weight of the norm before it.
 View scaled(const float* matrix, std::size_t dim, const float* scale) { return {matrix, dim, 1, nullptr, scale}; }
 
-// The transpose of a matrix of `columns` columns.
+// Returns the transpose of a matrix with this many columns.
 View transposed(const float* numbers, std::size_t columns) { return View{numbers, columns, 1}.transposed(); }
 
 }  // namespace

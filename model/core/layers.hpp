@@ -45,16 +45,18 @@ class LayerTrainer {
                   float* results);
 
  private:
-    // A matrix [rows, dim] that follows a norm, and the gradient of its product with the norm's weight.
+    // A matrix [rows, dim] that follows a norm, and the gradient of the matrix scaled by the norm's weight.
     struct ScaledMatrix {
         const float* weight;
         float* gradient;
         std::size_t rows;
     };
 
-    // The buffer of a number, with room for `size` floats. Its contents are undefined.
+    // Returns a numbered buffer with room for `size` floats. Its contents are undefined.
     float* buffer(std::size_t number, std::size_t size);
+    // Calls work(attention) for each key-value head of each row of the batch, on all threads.
     void attend(const LayerShape& shape, const Positions& positions, const std::function<void(LayerAttention&)>& work);
+    // Each handles the tokens [first, end). normalise() computes 1 / root mean square of the rows of x.
     void normalise(const float* x, std::size_t dim, float epsilon, std::size_t first, std::size_t end,
                    float* inverse) const;
     void add_norm_gradient(const float* x, const float* inverse, const float* unit_gradient, std::size_t dim,
@@ -62,11 +64,12 @@ class LayerTrainer {
     static void rotate(const LayerShape& shape, const Positions& positions, std::size_t heads, float direction,
                        std::size_t first, std::size_t end, float* numbers);
 
-    // Each writes weight gradients. Given that of the layer's results, returns the gradient of states.between, which is
-    // in buffer 3.
+    // Computes the gradients of the feed-forward weights, given the gradient of the layer's results. Returns the
+    // gradient of states.between, which is in buffer 3.
     const float* backward_feed_forward(const LayerShape& shape, const LayerWeights<const float>& weights,
                                        const LayerStates<const float>& states, const float* gradient,
                                        const LayerWeights<float>& weight_gradients);
+    // Computes the gradients of x and of the attention weights, given the gradient of states.between.
     void backward_attention(const LayerShape& shape, const LayerWeights<const float>& weights,
                             const Positions& positions, const float* x, const LayerStates<const float>& states,
                             const float* between, float* x_gradient, const LayerWeights<float>& weight_gradients);

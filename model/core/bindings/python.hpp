@@ -1,4 +1,4 @@
-// What the bindings share: types of arrays, and the lookup of kernels and types by name. Only bindings/ knows Python.
+// Array types and look-ups by name that the bindings share. Only the files in bindings/ depend on Python.
 #pragma once
 
 #include <nanobind/nanobind.h>

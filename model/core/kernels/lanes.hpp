@@ -1,4 +1,4 @@
-// What a kernel needs of the instruction set, and helpers for writing kernels once for all of them.
+// The interface between kernels and instruction sets, and helpers for kernels that are written once for all of them.
 //
 // A kernel is a template over the type V, the "lanes" of one instruction set: sixteen floats (V::F), sixteen 32-bit
 // integers or the 64 bytes of a quad (V::I), and the operations on them. Constants of V:

@@ -78,7 +78,7 @@ struct Integers {
     }
 };
 
-// What the tiles of all types have in common. A tile has kParts parts, each with its own scale.
+// The base of all types of tiles. A tile has kParts parts, each with its own scale.
 template <Kind kind, std::size_t parts = 1>
 struct TileOf {
     static constexpr Kind kKind = kind;
