@@ -1,4 +1,4 @@
-"""Files elsewhere: s3://, hf://, memory://, and whatever else fsspec knows."""
+"""Remote files: s3://, hf://, memory://, and every other protocol that fsspec supports."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, NamedTuple
 from bpe.errors import InputError
 from bpe.optional import require
 
-# What tells a version of a file from another; stores have different ones.
+# Keys under which stores describe the version of a file. Each store has its own.
 _VERSIONS = ("ETag", "etag", "blob_id", "md5Hash", "content_md5", "mtime", "LastModified", "last_modified", "created")
 
 
@@ -19,28 +19,34 @@ class RemoteFile(NamedTuple):
 
     address: str
     size: int | None
+    """In bytes; None if unknown."""
     version: str | None
+    """Changes when the file changes; None if unknown."""
     filesystem: Any
     path: str
 
     def open(self) -> BinaryIO:
-        with _told(self.address):
+        """Open the file for reading."""
+        with _named_errors(self.address):
             return self.filesystem.open(self.path, "rb")  # type: ignore[no-any-return]
 
     def head(self, size: int) -> bytes:
-        """The first bytes."""
-        with _told(self.address):
+        """Return the first `size` bytes."""
+        with _named_errors(self.address):
             return self.filesystem.cat_file(self.path, start=0, end=size)  # type: ignore[no-any-return]
 
 
 def remote_files(address: str) -> tuple[list[RemoteFile], bool]:
-    """The files at an address or of a glob, in sorted order; and whether it is a directory, whose files are these.
+    """Find the files at the address of a file or a directory, or of a glob.
+
+    Returns:
+        The files in sorted order, and whether the address is that of a directory.
 
     Raises:
-        InputError: it is not there, or cannot be reached.
+        InputError: When there is nothing at the address, or it cannot be reached.
     """
     fsspec = require(address, "remote", "fsspec")
-    with _told(address):
+    with _named_errors(address):
         filesystem, path = fsspec.core.url_to_fs(address)
         directory = False
         if filesystem.isfile(path):
@@ -63,8 +69,8 @@ def remote_files(address: str) -> tuple[list[RemoteFile], bool]:
 
 
 @contextmanager
-def _told(address: str) -> Iterator[None]:
-    """Errors with the address in front; each store has its own kinds."""
+def _named_errors(address: str) -> Iterator[None]:
+    """Raise every error as an InputError that names the address; each store raises errors of its own."""
     try:
         yield
     except InputError:

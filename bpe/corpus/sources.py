@@ -1,4 +1,4 @@
-"""Paths, globs, addresses, stdin, iterables, datasets -> feeds."""
+"""Sources of text: resolves paths, globs, addresses, stdin, iterables and datasets to feeds."""
 
 from __future__ import annotations
 
@@ -21,18 +21,22 @@ from bpe.corpus.streams import DECOMPRESSORS, ByteStream
 from bpe.corpus.text_files import text_parts
 from bpe.errors import InputError
 
-_HEAD = 4096  # in so many bytes at the beginning, text has no NUL
+_HEAD = 4096  # bytes at the beginning of a file in which text has no NUL
 
-# A path, a glob, an address, "-" for stdin; or the documents themselves.
+# A path, a glob, an address or "-" for stdin; or an iterable of the documents themselves.
 CorpusSource = Union[str, "os.PathLike[str]", Iterable[str], Iterable[bytes]]
 
 
 def feeds_of(source: CorpusSource, exclude: Sequence[str]) -> Iterator[Feed]:
-    """The files of a path, a glob or an address, in sorted order; otherwise the one feed that the source is.
+    """Yield the files of a path, a glob or an address in sorted order, or the single feed of any other source.
+
+    Args:
+        source: What to resolve.
+        exclude: Files and directories to skip: names, paths, or patterns for either.
 
     Raises:
-        InputError: there is none, or it is no source.
-        OSError: a directory cannot be read.
+        InputError: When there is no file, or the object is not a source.
+        OSError: When a directory cannot be read.
     """
     if isinstance(source, (str, os.PathLike)):
         yield from _files(os.fspath(source), exclude)
@@ -45,14 +49,16 @@ def feeds_of(source: CorpusSource, exclude: Sequence[str]) -> Iterator[Feed]:
 
 
 class FileFeed(Feed):
-    """A file on this machine or another, or stdin."""
+    """A local file, a remote file, or stdin.
+
+    Args:
+        name: The path or address; its suffixes select the format.
+        open_raw: Opens the file for reading bytes.
+        size: Size in bytes; None if unknown, as for a pipe, which can be read only once.
+        version: A value that changes when the file does, such as its modification time.
+    """
 
     def __init__(self, name: str, open_raw: Callable[[], BinaryIO], size: int | None, version: object = None) -> None:
-        """
-        Args:
-            size: in bytes; None if that is not known, as of a pipe, which can be read only once.
-            version: changes when the file does: the time of its last change.
-        """
         self.name = name
         self.size = size
         self.identity = {"path": name, "size": size, "version": version}
@@ -68,12 +74,12 @@ class FileFeed(Feed):
             if kind in (".jsonl", ".ndjson"):
                 yield from json_parts(stream, options, cleaner, state)
             elif kind == ".parquet":
-                raise InputError(f"{self.name}: decompress it first: Parquet is read from place to place")
+                raise InputError(f"{self.name}: decompress it first; Parquet needs random access")
             else:
                 yield from text_parts(stream, options, cleaner, state, hashed=self.size is None)
 
     def content(self) -> bytes:
-        """All its bytes, decompressed."""
+        """Return the decompressed bytes of the whole file."""
         with self._stream() as stream:
             return stream.read(-1)
 
@@ -82,9 +88,10 @@ class FileFeed(Feed):
 
 
 class IterableFeed(Feed):
-    """Documents in memory, or as they come.
+    """An iterable of documents, in memory or generated.
 
-    They are taken in the thread that asks for text: some things, such as a cursor of sqlite3, work in no other.
+    It is iterated in the thread that asks for text, because some iterables, such as an sqlite3 cursor, work in no
+    other.
     """
 
     ahead = False
@@ -96,7 +103,7 @@ class IterableFeed(Feed):
         self._source = documents
 
     def documents(self, field: str) -> Iterable[object]:
-        """They themselves, in turn."""
+        """Return the documents; `field` names the column of a dataset."""
         return self._source
 
     def parts(self, options: ReadOptions, cleaner: Cleaner, state: FeedState | None = None) -> Iterator[TextPart]:
@@ -113,7 +120,7 @@ class IterableFeed(Feed):
             text = cleaner.clean(text, place=f"document {number}")
             texts.append(text)
             size += len(text)
-            if size + 64 * len(texts) >= options.block:  # what a bytes object takes beside its bytes
+            if size + 64 * len(texts) >= options.block:  # 64: the overhead of a bytes object
                 yield TextPart(texts, len(texts), size, {"documents": number, "crc32": checksum, **cleaner.state}, 0)
                 texts, size = [], 0
         if number < done:
@@ -121,14 +128,16 @@ class IterableFeed(Feed):
         yield TextPart(texts, len(texts), size, None, 0)
 
     def _check(self, state: FeedState | None, number: int, checksum: int) -> None:
+        """Raise InputError if the documents before `state` differ from those of the earlier run."""
         if state is not None and (number, checksum) != (state["documents"], state["crc32"]):
             raise InputError(
-                f"{self.name}: these are not the documents that were begun with; the first {number} differ"
+                f"{self.name}: these are not the documents of the interrupted run (the first {number} differ); pass the"
+                " same documents to resume"
             )
 
 
 class DatasetFeed(IterableFeed):
-    """Of Hugging Face's `datasets`."""
+    """A Dataset or IterableDataset of Hugging Face's `datasets`."""
 
     ahead = True
 
@@ -141,9 +150,9 @@ class DatasetFeed(IterableFeed):
 
 
 def _suffixes(path: str) -> tuple[str, str]:
-    """(what kind of file it is, how it is compressed), both in lower case, the second empty if it is not."""
+    """Return the suffixes (format, compression) of a path in lower case; either may be empty."""
     if "://" in path:
-        path = path.partition("?")[0]  # what follows is not its name
+        path = path.partition("?")[0]  # a query is not part of the name
     stem, suffix = os.path.splitext(path.lower())
     return (os.path.splitext(stem)[1], suffix) if suffix in DECOMPRESSORS else (suffix, "")
 
@@ -152,16 +161,7 @@ def _files(source: str, exclude: Sequence[str]) -> Iterator[Feed]:
     if source == "-":
         yield FileFeed("stdin", _stdin, None)
     elif os.path.isdir(source):
-        found = False
-        for directory, names, files in os.walk(source, onerror=_raise):
-            names[:] = sorted(n for n in names if n[0] != "." and not _excluded(os.path.join(directory, n), exclude))
-            for name in sorted(files):
-                path = os.path.join(directory, name)
-                if name[0] != "." and not _excluded(path, exclude) and (file := _text_file(path)):
-                    found = True
-                    yield file
-        if not found:
-            raise InputError(f"{source}: no text files in this directory")
+        yield from _directory_files(source, exclude)
     elif os.path.exists(source):
         yield _file(source)
     elif "://" in source:
@@ -177,6 +177,20 @@ def _files(source: str, exclude: Sequence[str]) -> Iterator[Feed]:
         raise InputError(f"{source}: no such file or directory")
 
 
+def _directory_files(source: str, exclude: Sequence[str]) -> Iterator[Feed]:
+    """Yield the text files of a directory at every depth, in sorted order and without hidden ones."""
+    found = False
+    for directory, names, files in os.walk(source, onerror=_raise):
+        names[:] = sorted(n for n in names if n[0] != "." and not _excluded(os.path.join(directory, n), exclude))
+        for name in sorted(files):
+            path = os.path.join(directory, name)
+            if name[0] != "." and not _excluded(path, exclude) and (file := _text_file(path)):
+                found = True
+                yield file
+    if not found:
+        raise InputError(f"{source}: no text files in this directory")
+
+
 def _remote(address: str, exclude: Sequence[str]) -> Iterator[Feed]:
     files, is_directory = remote_files(address)
     found = False
@@ -188,7 +202,7 @@ def _remote(address: str, exclude: Sequence[str]) -> Iterator[Feed]:
         found = True
         yield FileFeed(file.address, file.open, file.size, file.version)
     if not found:
-        raise InputError(f"{address}: no text files there")
+        raise InputError(f"{address}: no text files at this address")
 
 
 def _file(path: str, found: os.stat_result | None = None) -> FileFeed:
@@ -203,10 +217,10 @@ def _file(path: str, found: os.stat_result | None = None) -> FileFeed:
 
 
 def _text_file(path: str) -> FileFeed | None:
-    """A file of a directory, unless it is something else, or does not look like text."""
+    """Return the feed of a directory entry, or None if it is not a regular file or does not look like text."""
     try:
         found = os.stat(path)
-    except FileNotFoundError:  # a link that leads nowhere
+    except FileNotFoundError:  # a dangling link
         return None
     if not stat.S_ISREG(found.st_mode):
         return None
@@ -222,11 +236,11 @@ def _text_file(path: str) -> FileFeed | None:
 
 def _stdin() -> BinaryIO:
     if sys.stdin is None:
-        raise InputError("stdin is closed; give a file, or pipe text into the command")
+        raise InputError("stdin is closed; name a file, or pipe text into the command")
     try:
-        # Beneath the buffer, whose lock a thread that waits for input would keep until the interpreter ends.
+        # Bypass the buffer, whose lock a thread that waits for input would hold until the interpreter exits.
         return open(os.dup(sys.stdin.fileno()), "rb", buffering=0)
-    except io.UnsupportedOperation:  # what stands for it has no descriptor
+    except io.UnsupportedOperation:  # stdin was replaced by an object without a descriptor
         return io.BytesIO(sys.stdin.buffer.read())
 
 
@@ -242,6 +256,6 @@ def _excluded(path: str, exclude: Sequence[str]) -> bool:
 
 
 def _is_known(path: str) -> bool:
-    """Whether it holds text, though there are NULs in it."""
+    """Return whether the suffix says that the file holds text, even if there are NULs in it."""
     kind, compressed = _suffixes(path)
     return bool(compressed) or kind == ".parquet"

@@ -238,7 +238,7 @@ def test_work_begun_with_another_tokenizer_is_refused(tmp_path: Path) -> None:
 
 def test_other_documents_than_those_begun_with_are_refused(tmp_path: Path) -> None:
     begin(tmp_path)
-    with pytest.raises(InputError, match=r"list: these are not the documents that were begun with"):
+    with pytest.raises(InputError, match=r"list: these are not the documents of the interrupted run"):
         write(tmp_path, [b"first", *DOCUMENTS])
 
 

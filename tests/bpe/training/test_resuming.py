@@ -349,7 +349,7 @@ def test_another_corpus_is_refused_by_name(begun: tuple[Path, Path]) -> None:
     with pytest.raises(InputError, match=r"c\.jsonl has changed"):
         trained_on(corpus, work=work)
     (corpus / "c.jsonl").unlink()
-    with pytest.raises(InputError, match=r"c\.jsonl is no longer there"):
+    with pytest.raises(InputError, match=r"c\.jsonl is missing"):
         trained_on(corpus, work=work)
 
 
