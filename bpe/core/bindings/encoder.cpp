@@ -208,8 +208,9 @@ Array<std::uint32_t> PythonEncoder::token_sizes(std::size_t count) const {
     return copied_array(sizes);
 }
 
-void register_encoder(nb::module_& module) {
-    nb::class_<PythonEncoder>(module, "Encoder", R"(A vocabulary with a split pattern: text -> ids and ids -> bytes.
+namespace {
+
+constexpr const char* kEncoderDoc = R"(A vocabulary with a split pattern: text -> ids and ids -> bytes.
 
 Args:
     tokens: The bytes of all tokens, joined.
@@ -218,7 +219,26 @@ Args:
     pattern: The number of the split pattern's scanner.
     special_tokens: The id of each special token, for decoding.
     kernel: The kernel to use; see `kernels`.
-    merges_only: Whether all tokens come from merging. Otherwise a pretoken that is a token is taken whole.)")
+    merges_only: Whether all tokens come from merging. Otherwise a pretoken that is a token is taken whole.)";
+
+constexpr const char* kEncodeAllDoc = R"(Encode many texts on several threads.
+
+Args:
+    texts: The texts.
+    special: The special tokens to encode as themselves, or None.
+    threads: The number of threads.
+    separator: A string that splits each text into documents, or None.
+    short_ids: Whether ids are uint16 instead of uint32. Larger ids are truncated.
+    out: An array of that type to write the ids to, or None for a new array.
+
+Returns:
+    The ids of all documents, joined, or their number if `out` is given; and where the ids of each document begin,
+    followed by their end: [documents + 1], int64.)";
+
+}  // namespace
+
+void register_encoder(nb::module_& module) {
+    nb::class_<PythonEncoder>(module, "Encoder", kEncoderDoc)
         .def(nb::init<nb::bytes, const InputArray<std::uint64_t>&, const InputArray<Id>&, int, nb::dict,
                       const std::string&, bool>(),
              nb::arg("tokens"), nb::arg("offsets"), nb::arg("ids"), nb::arg("pattern"), nb::arg("special_tokens"),
@@ -231,19 +251,7 @@ Args:
              "Return how many ids `encode` would return.")
         .def("encode_all", &PythonEncoder::encode_all, nb::arg("texts"), nb::arg("special").none(), nb::arg("threads"),
              nb::arg("separator").none() = nb::none(), nb::arg("short_ids") = false, nb::arg("out").none() = nb::none(),
-             R"(Encode many texts on several threads.
-
-Args:
-    texts: The texts.
-    special: The special tokens to encode as themselves, or None.
-    threads: The number of threads.
-    separator: A string that splits each text into documents, or None.
-    short_ids: Whether ids are uint16 instead of uint32. Larger ids are truncated.
-    out: An array of that type to write the ids to, or None for a new array.
-
-Returns:
-    The ids of all documents, joined, or their number if `out` is given; and where the ids of each document begin,
-    followed by their end: [documents + 1], int64.)")
+             kEncodeAllDoc)
         .def("lists", &PythonEncoder::lists, nb::arg("ids"), nb::arg("offsets"),
              "Return the ids of each text as a list; list i has ids[offsets[i]:offsets[i + 1]].")
         .def("encode_pretokens", &PythonEncoder::encode_pretokens, nb::arg("pretokens"),
@@ -258,9 +266,8 @@ Returns:
         .def("token_bytes", &PythonEncoder::token_bytes, nb::arg("id"),
              "Return the bytes of a token; empty for special tokens and unused ids.")
         .def("token_sizes", &PythonEncoder::token_sizes, nb::arg("count"),
-             "Return the length in bytes of the tokens with ids below `count`: [count], uint32; 0 for special tokens "
-             "and "
-             "unused ids.")
+             "Return the length in bytes of the tokens with ids below `count`, or 0 for special tokens and unused ids: "
+             "[count], uint32.")
         .def_prop_ro("id_limit", &PythonEncoder::id_limit, "The highest id plus one, without special tokens.")
         .def("decode", &PythonEncoder::decode, nb::arg("ids"), nb::arg("errors"),
              "Return the text of a sequence of ids. `errors` says what to do with malformed UTF-8, as in "

@@ -105,7 +105,7 @@ nb::tuple replaced_invalid(nb::handle object, nb::bytes replacement) {
 }
 
 std::uint32_t checked_classes_of(std::uint32_t code_point) {
-    if (code_point >= 0x110000) throw std::invalid_argument("code points are below 0x110000");
+    if (code_point >= 0x110000) throw std::invalid_argument("a code point must be below 0x110000");
     return classes_of(code_point);
 }
 
