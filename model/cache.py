@@ -1,4 +1,4 @@
-"""The KV cache: the keys and values of the tokens already read, so that each token is computed once."""
+"""The KV cache: the keys and values of tokens that were already read, so that each token is computed once."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ from model.config import ModelConfig
 
 
 class KVCache:
-    """Keys and values of `batch` sequences, one pair of tensors for each layer.
+    """The keys and values of several sequences, one pair of tensors for each layer.
 
-    All sequences fill the same slots. Where prompts differ in length, some slots of a sequence are padding: `positions`
-    then says where in its text each slot stands. Memory is taken for `capacity` slots (default: none yet) and doubled
-    when it runs out. It is freed with the object.
+    All sequences fill the same slots. If prompts differ in length, some slots are padding, and `positions` has the
+    position of each slot in its sequence. The memory doubles when it runs out, and is freed with the object.
 
-    For inference: no gradient flows through what is stored.
+    For inference only: no gradient flows through the stored tensors.
 
-    A model reads from it and writes to it in three calls: `reserve` before the first layer, `update` in each layer,
-    `advance` after the last. An interrupted forward pass has not advanced, so the cache is as it was.
+    A model uses the cache in three calls: `reserve` before the first layer, `update` in each layer, `advance` after the
+    last. An interrupted forward pass has not advanced, so the cache is unchanged.
     """
 
     def __init__(
@@ -32,49 +31,65 @@ class KVCache:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
+        """
+        Args:
+            config: The configuration of the model.
+            batch: The number of sequences.
+            capacity: The number of slots to reserve memory for.
+            dtype: The dtype of keys and values.
+            device: The device of keys and values.
+
+        Raises:
+            InputError: When `batch` is not positive or `capacity` is negative.
+        """
         if batch <= 0:
-            raise InputError(f"a cache for {batch} sequences; batch must be positive")
+            raise InputError(f"the batch of a cache is {batch}; it must be positive")
         if capacity < 0:
-            raise InputError(f"a cache of {capacity} positions; it cannot be negative")
+            raise InputError(f"the capacity of a cache is {capacity}; it must not be negative")
         self.length = 0
-        """Slots that are filled."""
+        """The number of filled slots."""
         self.positions: Tensor | None = None
-        """int64 [batch, capacity], of each slot the position in its text, or -1 for padding; None while no sequence has
-        any, so that slots are positions."""
+        """int64 [batch, capacity], the position of each slot in its sequence, or -1 for padding; None while there is no
+        padding, so that slots and positions are equal."""
         shape = (batch, config.n_kv_heads, capacity, config.head_dim)
-        # keys, values: for each layer [batch, kv_heads, capacity, head_dim], of which [:, :, :length] is filled.
+        # For each layer [batch, kv_heads, capacity, head_dim], filled up to [:, :, :length].
         self._keys = [torch.empty(shape, dtype=dtype, device=device) for _ in range(config.n_layers)]
         self._values = [torch.empty(shape, dtype=dtype, device=device) for _ in range(config.n_layers)]
 
     @property
     def batch(self) -> int:
-        """How many sequences it holds."""
+        """The number of sequences."""
         return self._keys[0].shape[0]
 
     @property
     def capacity(self) -> int:
-        """How many slots have memory."""
+        """The number of slots that have memory."""
         return self._keys[0].shape[2]
 
     @property
     def bytes(self) -> int:
-        """Bytes of memory taken for keys and values, filled or not."""
+        """The size of the memory for keys and values, filled or not, in bytes."""
         return sum(tensor.nbytes for tensor in (*self._keys, *self._values))
 
     def next_positions(self, count: int) -> Tensor | None:
-        """Positions of the next `count` tokens of each sequence, [batch, count]; None where they are the slots."""
+        """Return the positions of the next `count` tokens, [batch, count]; None if they equal the slots."""
         if self.positions is None:
             return None
         following = self.positions[:, : self.length].amax(-1, keepdim=True) + 1  # [b, 1]
         return following + torch.arange(count, device=following.device)
 
     def reserve(self, count: int, positions: Tensor | None = None) -> None:
-        """Make room for `count` more tokens of each sequence; `positions` [batch, count] where slots are not these."""
+        """Reserve memory for `count` more tokens of each sequence.
+
+        Args:
+            count: The number of new tokens.
+            positions: Their positions, [batch, count]; None if they follow the tokens in the cache.
+        """
         needed = self.length + count
         if needed > self.capacity:
             capacity = max(needed, 2 * self.capacity, 64)
-            # One at a time, so that only one tensor is held twice; and last the one that `capacity` looks at, so that
-            # what is interrupted is done again.
+            # Copy one tensor at a time, so that only one is in memory twice. The tensor that `capacity` reads comes
+            # last, so that an interrupted copy is repeated.
             for tensors in (self._values, self._keys):
                 for layer in reversed(range(len(tensors))):
                     tensors[layer] = self._copy(tensors[layer], slice(None), capacity)
@@ -89,9 +104,15 @@ class KVCache:
             self.positions[:, self.length : needed] = following
 
     def update(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Store one layer's keys and values of the newest tokens, [batch, kv_heads, new, head_dim].
+        """Store one layer's keys and values of the new tokens.
 
-        Returns views of all of them, the newest included: [batch, kv_heads, length + new, head_dim].
+        Args:
+            layer: The number of the layer, from 0.
+            keys: [batch, kv_heads, new, head_dim].
+            values: [batch, kv_heads, new, head_dim].
+
+        Returns:
+            Views of the keys and values of all tokens, [batch, kv_heads, length + new, head_dim].
         """
         end = self.length + keys.shape[2]
         self._keys[layer][:, :, self.length : end] = keys.detach()
@@ -99,17 +120,21 @@ class KVCache:
         return self._keys[layer][:, :, :end], self._values[layer][:, :, :end]
 
     def advance(self, count: int) -> None:
-        """Count the slots that every layer has filled."""
+        """Record that every layer has filled `count` more slots."""
         self.length += count
 
     def truncate(self, length: int) -> None:
-        """Forget all slots from `length` on, to go on differently from there. Memory stays for the next ones."""
+        """Remove all slots from `length` on, and keep their memory.
+
+        Raises:
+            InputError: When the cache has fewer slots.
+        """
         if not 0 <= length <= self.length:
-            raise InputError(f"cannot cut a cache of {self.length} positions to {length}")
+            raise InputError(f"cannot truncate a cache of {self.length} slots to {length}")
         self.length = length
 
     def select(self, rows: Tensor) -> None:
-        """Keep these sequences, in this order: int64 [new batch]; one that is named several times is copied."""
+        """Keep these sequences, in this order: int64 [new batch]. A sequence named several times is copied."""
         for tensors in (self._keys, self._values):
             for layer, old in enumerate(tensors):
                 tensors[layer] = self._copy(old, rows, self.capacity)
@@ -117,7 +142,7 @@ class KVCache:
             self.positions = self.positions[rows]
 
     def _copy(self, old: Tensor, rows: Tensor | slice, capacity: int) -> Tensor:
-        """What is filled of these sequences, with room for `capacity` slots."""
+        """Return the filled slots of these sequences in a new tensor with `capacity` slots."""
         filled = old[rows, :, : self.length]
         batch, heads, _, head_dim = filled.shape
         copy = old.new_empty(batch, heads, capacity, head_dim)

@@ -1,6 +1,6 @@
-"""The shape of a Llama: its numbers, its presets, and what they cost in parameters, memory and arithmetic.
+"""The configuration of a Llama: its sizes, its presets, and what they cost in parameters, memory and arithmetic.
 
-Nothing here allocates a weight or imports torch, so a 405B model can be reckoned with on a laptop.
+Nothing here allocates a weight or imports torch, so the cost of a 405B model can be computed on a laptop.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _SMOLLM2: dict[str, Any] = {
     "vocab_size": 49152, "rope_theta": 100000.0, "max_seq_len": 8192, "tied_embeddings": True,
 }  # fmt: skip
 
-# Published sizes (params.json or config.json of each release), and sizes to train at home. The small ones leave the
-# vocabulary to the tokenizer that will feed them, and tie the embeddings: at these sizes a second vocabulary matrix
+# Published sizes (params.json or config.json of each release), and sizes to train at home. The vocab_size of the latter
+# is a default that the tokenizer of a run replaces. They tie the embeddings: at these sizes a second vocabulary matrix
 # costs more than the layers it would replace.
 PRESETS: dict[str, dict[str, Any]] = {
     "llama1-7b": _LLAMA_1_7B,
@@ -83,21 +83,44 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 
-# What Meta's params.json says about the feed-forward size, and what it says that changes no number; everything else
-# there is a field of ModelConfig.
+# The keys of Meta's params.json that determine the feed-forward size, and those that have no effect. All other keys are
+# fields of ModelConfig.
 _DERIVING_KEYS = ("multiple_of", "ffn_dim_multiplier")
 _HARMLESS_KEYS = ("max_batch_size",)
-_MAX_LAYERS = 1024  # eight times the deepest Llama; a file that says a billion is not followed
+_MAX_LAYERS = 1024  # eight times the deepest Llama; rejects damaged files that say a billion
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The numbers that define a Llama, under Meta's names.
+    """The sizes and settings that define a Llama, under Meta's names.
 
-    `n_kv_heads`, `head_dim` and `hidden_dim` may be left at 0: as many key-value heads as heads, dim // n_heads, and
-    two thirds of 4 * dim rounded up to a multiple of 256 (the first Llama's rule). They then hold the derived number.
+    Args:
+        dim: The size of the residual stream.
+        n_layers: The number of layers.
+        n_heads: The number of query heads.
+        vocab_size: The number of token ids.
+        n_kv_heads: The number of key-value heads; 0 means n_heads.
+        head_dim: The size of a head; 0 means dim // n_heads.
+        hidden_dim: The size of the feed-forward network; 0 means two thirds of 4 * dim, rounded up to a multiple of 256
+            (the rule of Llama 1).
+        norm_eps: The epsilon of RMSNorm.
+        rope_theta: The base of the rotary frequencies.
+        use_scaled_rope: Whether low frequencies are scaled down as in Llama 3.1; the four settings below apply only
+            then. See `model.transformer.rope_frequencies`.
+        rope_scaling_factor: The divisor of the lowest frequencies.
+        rope_low_freq_factor: Wavelengths above rope_original_length / rope_low_freq_factor are scaled fully.
+        rope_high_freq_factor: Wavelengths below rope_original_length / rope_high_freq_factor are not scaled.
+        rope_original_length: The context length before scaling, in tokens.
+        max_seq_len: The context length, in tokens.
+        tied_embeddings: Whether the output matrix is the embedding matrix.
+        qkv_bias: Whether wq, wk and wv have a bias.
+        wo_bias: Whether wo has a bias.
 
-    Raises InputError when the numbers do not fit each other; the message names the field.
+    Fields left at 0 hold the derived number after construction.
+
+    Raises:
+        InputError: When a value has the wrong type or range, or values do not fit each other; the message names the
+            field.
 
     >>> config = ModelConfig.preset("llama3-8b")
     >>> config.n_parameters
@@ -131,7 +154,7 @@ class ModelConfig:
             if getattr(self, name) <= 0:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be positive")
         if self.n_layers > _MAX_LAYERS:
-            raise InputError(f"n_layers is {self.n_layers}; it must be {_MAX_LAYERS} at most")
+            raise InputError(f"n_layers is {self.n_layers}; it must be at most {_MAX_LAYERS}")
         for name in ("n_kv_heads", "head_dim", "hidden_dim"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be positive, or 0 for the default")
@@ -145,46 +168,62 @@ class ModelConfig:
             )
         if self.head_dim == 0 and self.dim % self.n_heads:
             raise InputError(
-                f"dim ({self.dim}) is not divisible by n_heads ({self.n_heads}); change one, or give head_dim"
+                f"dim ({self.dim}) is not divisible by n_heads ({self.n_heads}); change one of them, or set head_dim"
             )
         object.__setattr__(self, "n_kv_heads", self.n_kv_heads or self.n_heads)
         object.__setattr__(self, "head_dim", self.head_dim or self.dim // self.n_heads)
         object.__setattr__(self, "hidden_dim", self.hidden_dim or feed_forward_size(self.dim))
         if self.n_heads % self.n_kv_heads:
-            raise InputError(f"n_heads ({self.n_heads}) is not divisible by n_kv_heads ({self.n_kv_heads})")
+            raise InputError(
+                f"n_heads ({self.n_heads}) is not divisible by n_kv_heads ({self.n_kv_heads}); change one of them"
+            )
         if self.head_dim % 2:
-            raise InputError(f"head_dim is {self.head_dim}; rotary embeddings turn pairs, so it must be even")
+            raise InputError(f"head_dim is {self.head_dim}; it must be even, since rotary embeddings rotate pairs")
 
     def _check_types(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
             if field.type == "float" and isinstance(value, int) and not isinstance(value, bool):
-                object.__setattr__(self, field.name, float(value))  # JSON writes 500000 for 500000.0
+                object.__setattr__(self, field.name, float(value))  # JSON may have 500000 for 500000.0
             elif type(value).__name__ != field.type:
                 raise InputError(f"{field.name} is {value!r}; expected {_KIND_OF_VALUE[str(field.type)]}")
 
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> ModelConfig:
-        """The named preset, with some of its numbers replaced.
+        """Return a preset, with some of its fields replaced.
+
+        Args:
+            name: A key of `PRESETS`, such as "llama3-8b".
+            overrides: Fields to replace.
+
+        Raises:
+            InputError: When the preset or a field is unknown, or a value is invalid.
 
         >>> ModelConfig.preset("micro", vocab_size=512).vocab_size
         512
         """
         if name not in PRESETS:
-            raise InputError(f"there is no model preset {name!r}; the presets are {', '.join(PRESETS)}")
+            raise InputError(f"there is no model preset {name!r}; choose one of {', '.join(PRESETS)}")
         return cls._from_mapping({**PRESETS[name], **overrides}, f"preset {name}")
 
     @classmethod
     def from_params(cls, params: Mapping[str, Any]) -> ModelConfig:
-        """The configuration that a params.json (Meta's keys, and this class's own fields) describes.
+        """Return the configuration that a params.json describes.
 
-        The feed-forward size is `hidden_dim` if given, else derived from `multiple_of` and `ffn_dim_multiplier` as
-        Meta's reference code does. An unknown key is refused by its name, for it may change what the model computes.
+        The feed-forward size is `hidden_dim` if present, otherwise derived from `multiple_of` and `ffn_dim_multiplier`
+        as in Meta's reference code.
 
-        Meta's params.json says neither that Llama 3.2 ties its embeddings nor that its rotary scaling factor is 32
-        and its context 131,072; where a file with scaled rotary embeddings leaves these out, they are taken from
-        the preset that has the same shape. Those of Llama 1 and 2 have no rope_theta, which is then 10,000, and no
-        context, which is that of the preset of the same shape, else 2,048.
+        Meta's params.json for Llama 3.2 states neither the tied embeddings, nor the RoPE scaling factor of 32, nor the
+        context of 131,072. If a file with scaled RoPE leaves these out, they come from the preset of the same shape.
+        Files of Llama 1 and 2 have no rope_theta, which is then 10,000, and no context, which is that of the preset of
+        the same shape, or else 2,048.
+
+        Args:
+            params: The content of the file: Meta's keys, and the fields of this class.
+
+        Raises:
+            InputError: When a key is missing, or unknown (since it may change what the model computes), or a value is
+                invalid.
         """
         given = {key: value for key, value in params.items() if value is not None and key not in _HARMLESS_KEYS}
         multiple_of, multiplier = given.pop("multiple_of", 256), given.pop("ffn_dim_multiplier", None)
@@ -214,18 +253,18 @@ class ModelConfig:
         known = [field.name for field in fields(cls)]
         unknown = [key for key in values if key not in known]
         if unknown:
-            raise InputError(f"{source}: unknown {', '.join(map(repr, unknown))}; known are {', '.join(known)}")
+            raise InputError(f"{source}: unknown {', '.join(map(repr, unknown))}; known keys are {', '.join(known)}")
         missing = [key for key in ("dim", "n_layers", "n_heads", "vocab_size") if key not in values]
         if missing:
             raise InputError(f"{source}: missing {', '.join(missing)}")
         return cls(**values)
 
     def to_params(self) -> dict[str, Any]:
-        """What goes into params.json: Meta's keys, so that tools made for Meta's files read ours, and our additions.
+        """Return the content of params.json: Meta's keys, so that tools for Meta's files can read it, and our own keys.
 
-        `from_params(to_params())` gives the same configuration back. `multiple_of` and `ffn_dim_multiplier` are
-        chosen such that Meta's rule arrives at `hidden_dim`: rounding up to a multiple of `hidden_dim` itself gives
-        `hidden_dim` whenever the multiplier brings the number before rounding to no more than that.
+        `from_params(config.to_params())` returns an equal configuration. `multiple_of` and `ffn_dim_multiplier` are
+        chosen so that Meta's rule results in `hidden_dim`: rounding up to a multiple of `hidden_dim` gives `hidden_dim`
+        if the multiplier brings the number before rounding to at most `hidden_dim`.
         """
         before_rounding = 2 * 4 * self.dim // 3
         multiplier = self.hidden_dim / before_rounding if before_rounding > self.hidden_dim else None
@@ -233,7 +272,7 @@ class ModelConfig:
         return params | {"multiple_of": self.hidden_dim, "ffn_dim_multiplier": multiplier}
 
     def parameters(self) -> dict[str, int]:
-        """How many parameters each part of the model has. Tied embeddings count once, under "embedding"."""
+        """Return the number of parameters of each part of the model. Tied embeddings count once, under "embedding"."""
         queries, keys = self.n_heads * self.head_dim, self.n_kv_heads * self.head_dim
         matrices = 2 * self.dim * (queries + keys)
         biases = self.qkv_bias * (queries + 2 * keys) + self.wo_bias * self.dim
@@ -248,34 +287,36 @@ class ModelConfig:
 
     @property
     def n_parameters(self) -> int:
-        """How many parameters the whole model has."""
+        """The number of parameters of the whole model."""
         return sum(self.parameters().values())
 
     def kv_cache_bytes(self, batch: int, length: int, bytes_per_number: int) -> int:
-        """Bytes of the keys and values of `length` positions for `batch` sequences."""
+        """Return the size of a KV cache in bytes, for `length` positions of `batch` sequences."""
         return 2 * self.n_layers * batch * self.n_kv_heads * length * self.head_dim * bytes_per_number
 
     def prefill_flops(self, length: int) -> int:
-        """Floating-point operations to read `length` tokens from position 0 and give the last one's logits.
+        """Return the floating-point operations to read `length` tokens from position 0 and compute the last logits.
 
-        A multiply-add counts as two. Matrix products only: norms, activations and rotations are below one percent.
+        A multiply-add counts as two operations. Only matrix products count: norms, activations and rotations are below
+        one percent.
         """
         layers = 2 * self._layer_matrices() * length
-        pairs = length * (length + 1) // 2  # each token looks at itself and all before it
-        return layers + self._flops_of_looking_at(pairs) + 2 * self.vocab_size * self.dim
+        pairs = length * (length + 1) // 2  # each token attends to itself and all tokens before it
+        return layers + self._attention_flops(pairs) + 2 * self.vocab_size * self.dim
 
     def decode_flops(self, position: int) -> int:
-        """Floating-point operations to read the token at `position` (the first is 0) with a cache and give its logits.
+        """Return the floating-point operations to read the token at `position`, from 0, with a cache, and its logits.
 
-        Counted as in `prefill_flops`, of which it is the increment plus one more use of the output matrix.
+        Counted as in `prefill_flops`: the increment from one length to the next, plus one use of the output matrix.
         """
         layers = 2 * self._layer_matrices()
-        return layers + self._flops_of_looking_at(position + 1) + 2 * self.vocab_size * self.dim
+        return layers + self._attention_flops(position + 1) + 2 * self.vocab_size * self.dim
 
     def training_flops(self, length: int) -> int:
-        """Floating-point operations to learn from a sequence of `length` tokens: reading it, and twice as many for the
-        gradients (Kaplan et al. 2020, arXiv:2001.08361, section 2.1). Logits are those of every token; what activation
-        checkpointing computes again is not counted.
+        """Return the floating-point operations to train on a sequence of `length` tokens.
+
+        The forward pass, with the logits of every token, plus twice as many for the gradients (Kaplan et al. 2020,
+        arXiv:2001.08361, section 2.1). Recomputation by activation checkpointing is not counted.
         """
         reading = self.prefill_flops(length) + 2 * (length - 1) * self.vocab_size * self.dim
         return 3 * reading
@@ -284,8 +325,8 @@ class ModelConfig:
         attention = 2 * self.dim * (self.n_heads + self.n_kv_heads) * self.head_dim
         return self.n_layers * (attention + 3 * self.dim * self.hidden_dim)
 
-    def _flops_of_looking_at(self, pairs: int) -> int:
-        # A query with a key, and a probability with a value: head_dim multiply-adds each, in every head of every layer.
+    def _attention_flops(self, pairs: int) -> int:
+        # Query times key, and probability times value: head_dim multiply-adds each, in every head of every layer.
         return 4 * self.n_layers * self.n_heads * self.head_dim * pairs
 
 
@@ -293,10 +334,18 @@ _KIND_OF_VALUE = {"int": "a whole number", "float": "a number", "bool": "true or
 
 
 def feed_forward_size(dim: int, multiple_of: int = 256, ffn_dim_multiplier: float | None = None) -> int:
-    """Meta's rule for the feed-forward hidden size (llama3 reference code, class FeedForward and its caller).
+    """Return the feed-forward size by Meta's rule (Llama 3 reference code, class FeedForward and its caller).
 
-    Two thirds of 4 * dim, since a gated unit has three matrices where a plain one has two; times the multiplier;
-    rounded up to a multiple.
+    Two thirds of 4 * dim, since a gated unit has three matrices instead of two; times the multiplier; rounded up to a
+    multiple.
+
+    Args:
+        dim: The size of the residual stream.
+        multiple_of: The result is a multiple of this number.
+        ffn_dim_multiplier: The factor before rounding; None means 1.
+
+    Raises:
+        InputError: When `multiple_of` or `ffn_dim_multiplier` is invalid.
 
     >>> feed_forward_size(4096, 1024, 1.3)
     14336

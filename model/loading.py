@@ -1,4 +1,7 @@
-"""A checkpoint on disk -> a model that computes, in PyTorch or natively."""
+"""Load a checkpoint as a model that computes, in PyTorch or with native kernels.
+
+This module is not called `load`: importing a module of that name would hide the function `model.load`.
+"""
 
 from __future__ import annotations
 
@@ -21,20 +24,28 @@ from model.generation.native import NativeModel, kernels, refusal
 from model.transformer import Transformer
 
 Backend = Literal["torch", "native", "auto"]
-NO_KERNELS = "there are no kernels for this processor but portable ones"
+NO_KERNELS = "there are only portable kernels for this processor"
 
 
 def backend_of(
     checkpoint: Checkpoint, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
 ) -> tuple[Literal["torch", "native"], str]:
-    """What `load` takes for "auto", and why: "native" where it can compute, with the dtype that is wanted, and fast."""
+    """Return the backend that `load` chooses for "auto", and the reason.
+
+    "native" is chosen if it can compute with the stored weights in the requested dtype and has fast kernels.
+
+    Args:
+        checkpoint: The opened checkpoint.
+        dtype: The requested dtype of the weights; None accepts the stored types.
+        device: The requested device.
+    """
     if torch.device(device).type != "cpu":
         return "torch", f"the device is {device}"
     reason = refusal(checkpoint)
     if reason is not None:
         return "torch", reason
     if dtype is not None and (checkpoint.rows is not None or dtype != checkpoint.dtype):
-        return "torch", f"{str(dtype).removeprefix('torch.')} is asked for"
+        return "torch", f"{str(dtype).removeprefix('torch.')} is requested"
     (best, *others) = kernels()
     return ("native", f"kernels for {best}") if others else ("torch", NO_KERNELS)
 
@@ -72,19 +83,28 @@ def load(
     packed: bool = False,
     quantize: str | None = None,
 ) -> tuple[Transformer | NativeModel, Tokenizer]:
-    """The model and the tokenizer of a checkpoint: a known name, a file, or a directory; the format is found out.
+    """Load the model and the tokenizer of a checkpoint.
 
-    dtype: of the weights; None keeps that of the file, and takes bfloat16 for quantized weights.
-    packed: lay the weights out for generation on the CPU, which takes a copy of mapped ones; the model can then not be
-        trained. Elsewhere than on a CPU nothing changes.
-    quantize: q8_0, q6_k, q4_k, q4_1 or q4_0: the weights as this type holds them.
-    backend: "torch" for a `Transformer`; "native" for a `NativeModel`, which generates from the weights as they are
-        stored, on the CPU, with as many threads as torch has now; "auto" for the latter where that can be, see
-        `backend_of`.
+    Weights are mapped from the file if dtype and device allow, so they are in memory once. Other weights are converted
+    tensor by tensor.
 
-    Weights are mapped from the file where dtype and device allow, so that they are in memory once; what has to be
-    converted is converted tensor by tensor. Raises InputError where a file is missing, truncated, or does not fit the
-    others; the message names it.
+    Args:
+        path: A file, a directory or a known name. The format is detected.
+        dtype: The dtype of the weights. Defaults to the dtype of the file, or bfloat16 for quantized weights.
+        device: The device of the weights.
+        backend: "torch" returns a `Transformer`. "native" returns a `NativeModel`, which generates on the CPU from the
+            weights as they are stored, with as many threads as torch has now. "auto" chooses between the two; see
+            `backend_of`.
+        packed: Lay out the weights for generation on a CPU. This copies mapped weights, and the model can no longer be
+            trained or saved. On other devices it has no effect.
+        quantize: "q8_0", "q6_k", "q4_k", "q4_1" or "q4_0": quantize the weights to this type.
+
+    Returns:
+        The model and its tokenizer.
+
+    Raises:
+        InputError: When a file is missing, damaged or does not fit the others, or the backend does not support the
+            checkpoint. The message names the file.
     """
     checkpoint = open_checkpoint(locate(os.fspath(path)))
     if quantize is not None:
@@ -92,12 +112,12 @@ def load(
     tokenizer = read_tokenizer(checkpoint)
     if tokenizer.n_vocab > checkpoint.config.vocab_size:
         raise InputError(
-            f"{checkpoint.tokenizer}: {tokenizer.n_vocab} tokens, and the model has {checkpoint.config.vocab_size}; "
-            "they do not belong together"
+            f"{checkpoint.tokenizer}: the tokenizer has {tokenizer.n_vocab} tokens, but the model only"
+            f" {checkpoint.config.vocab_size}; they do not belong together"
         )
     best, reason = backend_of(checkpoint, dtype, device)
     if backend == "native" and best == "torch" and reason != NO_KERNELS:
-        raise InputError(f"{checkpoint.source}: the native backend cannot serve, since {reason}; take another backend")
+        raise InputError(f"{checkpoint.source}: the native backend cannot be used: {reason}; use the torch backend")
     if backend == "native" or (backend == "auto" and best == "native"):
         return NativeModel.of(checkpoint), tokenizer
     model = assemble(checkpoint, dtype, torch.device(device))
@@ -107,11 +127,16 @@ def load(
 
 
 def quantize(model: Transformer, kind: str) -> NativeModel:
-    """The model with its weights quantized, for generation on the CPU; the given one stays as it is.
+    """Return a quantized copy of a model for generation on the CPU. The given model is unchanged.
 
-    kind: q8_0, q6_k, q4_k, q4_1 or q4_0; `plan` in model.checkpoint.quantize tells what each matrix gets.
+    Args:
+        model: The model.
+        kind: "q8_0", "q6_k", "q4_k", "q4_1" or "q4_0"; `model.checkpoint.quantize.plan` chooses the type of each
+            matrix.
 
-    Raises InputError for another kind, and for weights that are not finite or beyond its range; it names the tensor.
+    Raises:
+        InputError: When the kind is unknown, or a weight is not finite or beyond the range of the type; the message
+            names the tensor.
 
     >>> from model import ModelConfig, Transformer
     >>> model = Transformer(ModelConfig.preset("nano", vocab_size=512))

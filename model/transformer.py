@@ -1,8 +1,8 @@
 """The Llama 3 transformer (Dubey et al. 2024, arXiv:2407.21783), from token ids to logits.
 
-Modules carry Meta's names, so `state_dict` has Meta's keys and Meta's checkpoints load as they are. Shapes are given
-beside the lines that change them: b sequences, t new positions, s positions looked at, h heads, g key-value heads,
-d numbers in a head.
+Modules have Meta's names, so `state_dict` has Meta's keys and Meta's checkpoints load unchanged. Shapes stand beside
+the lines that change them: b sequences, t new positions, s attended positions, h query heads, g key-value heads, d
+numbers in a head.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ INIT_STD = 0.02
 class Transformer(nn.Module):
     """A decoder-only transformer: `logits = Transformer(config)(ids)`.
 
-    Every matrix is an `nn.Linear` that may be replaced by another module of the same signature, and what each
-    attention does with its queries, keys and values is the attribute `attend` of that attention.
+    Every matrix is an `nn.Linear`, which may be replaced by another module with the same signature. The function that
+    combines queries, keys and values is the attribute `attend` of each attention, which may be replaced too.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -42,20 +42,27 @@ class Transformer(nn.Module):
     def forward(
         self, ids: Tensor, cache: KVCache | None = None, *, positions: Tensor | None = None, last_only: bool = False
     ) -> Tensor:
-        """Logits of the token that follows each of `ids`.
+        """Return the logits of the token that follows each id.
 
-        ids: integers [batch, time]. With a cache, they continue the tokens it holds and are appended to it.
-        positions: integers [batch, time], where in its text each of `ids` stands. At each 0 another text begins, whose
-            tokens look at none of those before. -1 is for padding, which may be anywhere, is looked at by no token, and
-            whose own logits mean nothing. By default, ids follow each other and what the cache holds.
-        Returns [batch, time, vocabulary], or [batch, 1, vocabulary] with `last_only`, in the dtype of the weights.
-        Raises InputError where the positions go beyond the context.
+        Args:
+            ids: Integers [batch, time]. With a cache, they continue its tokens and are added to it.
+            cache: The keys and values of previous tokens; None if there are none.
+            positions: Integers [batch, time], the position of each id in its text. Each 0 begins another text, whose
+                tokens do not attend to the tokens before it. -1 marks padding, which may be anywhere: no token attends
+                to it, and its own logits are meaningless. By default, ids follow each other and the cached tokens.
+            last_only: Return the logits of the last id only.
+
+        Returns:
+            [batch, time, vocabulary], or [batch, 1, vocabulary] with `last_only`, in the dtype of the weights.
+
+        Raises:
+            InputError: When a shape is wrong, or a position exceeds the context.
         """
         hidden = self.hidden(ids, cache, positions)
         return self.head(hidden[:, -1:] if last_only else hidden)
 
     def hidden(self, ids: Tensor, cache: KVCache | None = None, positions: Tensor | None = None) -> Tensor:
-        """What the layers make of `ids`, normalised and ready for `head`: [batch, time, dim]."""
+        """Return the normalised hidden states after the last layer, [batch, time, dim]; see `forward`."""
         place = self._place(ids, cache, positions)
         x = self.tok_embeddings(ids)  # [b, t] -> [b, t, dim]
         for layer in self.layers:
@@ -67,51 +74,54 @@ class Transformer(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are, and ids are to be."""
+        """The device of the weights, on which ids must be."""
         return self.tok_embeddings.weight.device
 
     def new_cache(self, batch: int = 1, capacity: int = 0) -> KVCache:
-        """An empty cache for this model, in the dtype and on the device of its weights."""
+        """Return an empty cache for this model, in the dtype and on the device of its weights."""
         weight = self.tok_embeddings.weight
         return KVCache(self.config, batch, capacity=capacity, dtype=weight.dtype, device=weight.device)
 
     def _place(self, ids: Tensor, cache: KVCache | None, positions: Tensor | None) -> Place:
-        """Checks the shapes, makes room in the cache, and says where `ids` stand."""
+        """Check the shapes, reserve memory in the cache, and return the rotations and the mask of `ids`."""
         if ids.dim() != 2 or ids.shape[1] == 0:
-            raise InputError(f"ids have the shape {list(ids.shape)}; expected [batch, time] with a time of at least 1")
+            raise InputError(f"ids have the shape {list(ids.shape)}; expected [batch, time] with at least one id")
         batch, count = ids.shape
         if cache is not None and cache.batch != batch:
-            raise InputError(f"the cache holds {cache.batch} sequences and was given {batch}")
+            raise InputError(f"the cache holds {cache.batch} sequences, but ids has {batch}")
         if positions is not None and positions.shape != ids.shape:
-            raise InputError(f"positions have the shape {list(positions.shape)}, ids {list(ids.shape)}")
+            raise InputError(f"positions have the shape {list(positions.shape)}, but ids have {list(ids.shape)}")
         start = 0 if cache is None else cache.length
         if positions is None and cache is not None:
             positions = cache.next_positions(count)
         end = start + count if positions is None else int(positions.max()) + 1
         if end > self.config.max_seq_len:
             raise InputError(
-                f"{end} tokens, but the context of the model holds {self.config.max_seq_len}; shorten the input"
+                f"{end} tokens, but the model's context holds {self.config.max_seq_len}; shorten the input"
             )
         if cache is not None:
             cache.reserve(count, positions)
         table = rotary_table(self.config, end, ids.device)
         if positions is None:
-            # One query sees everything, and torch's own causal mask is never built.
+            # A single query attends to everything. Without a cache, torch's causal attention needs no mask tensor.
             visible = None if start == 0 or count == 1 else causal_mask(count, start + count, ids.device)
             return Place(table[start:end], visible)
         stored = positions if cache is None or cache.positions is None else cache.positions[:, : start + count]
         return Place(table[positions.clamp(min=0)], padded_mask(positions, stored))
 
     def head(self, hidden: Tensor) -> Tensor:
-        """Logits [..., vocabulary] of normalised hidden states [..., dim]."""
+        """Return the logits [..., vocabulary] of normalised hidden states [..., dim]."""
         logits: Tensor = self.output(hidden)
         return logits
 
     def init_weights(self, generator: torch.Generator | None = None) -> None:
-        """Start values for training: normal, standard deviation 0.02; norms one, biases zero.
+        """Initialise the weights for training: matrices normal with standard deviation 0.02, norms 1, biases 0.
 
-        The two matrices of a layer that write into the residual stream get 0.02 / sqrt(2 * n_layers), so that the
-        stream's variance does not grow with depth (GPT-2; Radford et al. 2019, section 2.3).
+        The two matrices of a layer that write to the residual stream, wo and w2, have 0.02 / sqrt(2 * n_layers), so
+        that the variance of the stream does not grow with depth (GPT-2; Radford et al. 2019, section 2.3).
+
+        Args:
+            generator: The source of random numbers. Defaults to torch's global generator.
         """
         if self.config.tied_embeddings:
             self.output.weight = self.tok_embeddings.weight
@@ -128,18 +138,18 @@ class Transformer(nn.Module):
 
 @dataclass(frozen=True)
 class Place:
-    """Where the tokens of a forward pass stand: the same for all layers."""
+    """The places of the tokens of a forward pass: their rotations and their mask, the same for all layers."""
 
     rotation: Tensor
-    """complex64 [t, d / 2] or [b, t, d / 2], cos + i sin of the angles at their positions."""
+    """complex64 [t, d / 2] or [b, t, d / 2]: cos + i sin of the angles at the positions."""
     visible: Tensor | None
-    """bool, [t, s] or [b, 1, t, s]: which of the s slots each of them looks at; None for all up to its own."""
+    """bool [t, s] or [b, 1, t, s]: the slots that each token attends to; None for all slots up to its own."""
 
     @functools.cached_property
     def begins(self) -> Tensor | None:
-        """The first slot that each of them looks at: integers of the shape of `visible` without s.
+        """The first slot that each token attends to: integers of the shape of `visible` without s.
 
-        None where `visible` is, or where some does not look at all from there up to its own.
+        None if `visible` is None, or if a token does not attend to all slots from its first one to its own.
         """
         if self.visible is None:
             return None
@@ -150,7 +160,7 @@ class Place:
 
 
 class Block(nn.Module):
-    """One layer: attention, then a feed-forward network, each on a normalised copy and added back."""
+    """One layer: attention, then a feed-forward network. Each reads the normalised stream and adds to the stream."""
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
@@ -166,16 +176,24 @@ class Block(nn.Module):
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None = None) -> Tensor:
-    """Causal grouped-query attention (Ainslie et al. 2023, arXiv:2305.13245).
+    """Compute causal grouped-query attention (Ainslie et al. 2023, arXiv:2305.13245).
 
-    queries [b, h, t, d]; keys and values [b, g, s, d]; the t queries stand at the last t of the s positions, and each
-    sees its own and all before, or what `visible` says: bool [t, s] or [b, 1, t, s]. Without `visible`, t is 1 or s.
-    Query head i looks at key-value head i // (h / g). Returns [b, h, t, d].
+    Query head i attends to key-value head i // (h / g).
+
+    Args:
+        queries: [b, h, t, d], at the last t of the s positions.
+        keys: [b, g, s, d].
+        values: [b, g, s, d].
+        visible: bool [t, s] or [b, 1, t, s], the positions that each query attends to; None for all positions up to its
+            own, in which case t is 1 or s.
+
+    Returns:
+        [b, h, t, d].
     """
     heads, groups = queries.shape[1], keys.shape[1]
     if queries.shape[2] == 1:
-        # The queries that share a key-value head are the rows of one product; torch's own way for grouped queries
-        # takes three times as long here (145 us against 46 us for 9 heads on 3 over 128 positions, bfloat16, AVX2).
+        # Queries that share a key-value head become the rows of one product. torch's own grouped-query attention takes
+        # three times as long here (145 us against 46 us for 9 heads on 3 over 128 positions, bfloat16, AVX2).
         queries = queries.reshape(len(queries), groups, heads // groups, -1)  # [b, h, 1, d] -> [b, g, h / g, d]
         attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=visible)
         return attended.flatten(1, 2).unsqueeze(2)  # [b, g, h / g, d] -> [b, h, 1, d]
@@ -185,24 +203,33 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None
 
 
 def causal_mask(count: int, end: int, device: torch.device) -> Tensor:
-    """bool [t, s]: the last `count` of `end` positions see themselves and all before."""
+    """Return bool [t, s]: the last `count` of `end` positions attend to themselves and all positions before."""
     return torch.ones(count, end, dtype=torch.bool, device=device).tril(diagonal=end - count)
 
 
 def padded_mask(positions: Tensor, stored: Tensor) -> Tensor:
-    """bool [b, 1, t, s]: tokens at `positions` [b, t], the last of those `stored` [b, s], see what is no padding, of
-    their own text and no later than they are. Each sees itself, padding too, so that no row is empty and no NaN arises.
+    """Return the mask of sequences with padding or with several texts.
+
+    A token attends to tokens of its own text up to itself, never to padding. Each token, padding included, attends to
+    itself, so that no row is empty and no NaN arises.
+
+    Args:
+        positions: The positions of the queries, [b, t], the last t of `stored`; -1 for padding.
+        stored: The positions of all slots, [b, s].
+
+    Returns:
+        bool [b, 1, t, s].
     """
     count, end = positions.shape[1], stored.shape[1]
     visible = (stored[:, None] <= positions[:, :, None]) & (stored >= 0)[:, None]  # [b, 1, s], [b, t, 1] -> [b, t, s]
-    texts = (stored == 0).cumsum(1)  # [b, s], the number of the text that each belongs to
+    texts = (stored == 0).cumsum(1)  # [b, s], the number of the text of each slot
     visible &= texts[:, None] == texts[:, end - count :, None]
     itself = torch.eye(count, end, dtype=torch.bool, device=stored.device).roll(end - count, dims=1)
     return (visible | itself)[:, None]
 
 
 class Attention(nn.Module):
-    """Multi-head attention with rotary positions, and fewer key-value heads than query heads."""
+    """Grouped-query attention with rotary positions."""
 
     attend: Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 
@@ -228,13 +255,13 @@ class Attention(nn.Module):
         return projected
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries [b, t, h, d], and keys and values [b, t, g, d], of x [b, t, dim]."""
+        """Return the queries [b, t, h, d], keys and values [b, t, g, d] of x [b, t, dim]."""
         queries, keys, values = (w(x).unflatten(-1, (-1, self.head_dim)) for w in (self.wq, self.wk, self.wv))
         return queries, keys, values
 
 
 class FeedForward(nn.Module):
-    """A gated feed-forward network, SwiGLU (Shazeer 2020, arXiv:2002.05202)."""
+    """The gated feed-forward network SwiGLU (Shazeer 2020, arXiv:2002.05202)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -248,7 +275,7 @@ class FeedForward(nn.Module):
 
 
 class RMSNorm(nn.Module):
-    """Division by the root mean square (Zhang and Sennrich 2019, arXiv:1910.07467), computed in float32."""
+    """Normalisation by the root mean square (Zhang and Sennrich 2019, arXiv:1910.07467), computed in float32."""
 
     def __init__(self, dim: int, eps: float) -> None:
         super().__init__()
@@ -260,14 +287,17 @@ class RMSNorm(nn.Module):
 
 
 def rope_frequencies(config: ModelConfig) -> Tensor:
-    """Radians that each pair turns between positions (Su et al. 2021, arXiv:2104.09864): float32 [head_dim / 2].
+    """Return the rotation of each pair from one position to the next, in radians (Su et al. 2021, arXiv:2104.09864).
 
-    With `use_scaled_rope`, slow pairs are slowed further, as Llama 3.1 does to reach a longer context: those whose
-    wavelength exceeds rope_original_length / rope_low_freq_factor by the whole rope_scaling_factor, those below
-    rope_original_length / rope_high_freq_factor not at all, those between by a linear mixture of the two.
+    With `use_scaled_rope`, low frequencies are scaled down as in Llama 3.1, for a longer context. Frequencies with
+    wavelengths above rope_original_length / rope_low_freq_factor are divided by rope_scaling_factor, those with
+    wavelengths below rope_original_length / rope_high_freq_factor are unchanged, those between are a linear mixture.
 
-    Computed in float32, step by step as the reference implementations do: at position 131,071 the last bit of a
-    frequency is a hundredth of a radian.
+    Computed in float32, in the order of the reference implementations: at position 131,071, the last bit of a frequency
+    is a hundredth of a radian.
+
+    Returns:
+        float32 [head_dim / 2].
     """
     exponents = torch.arange(0, config.head_dim, 2).float() / config.head_dim
     frequencies = 1.0 / config.rope_theta**exponents
@@ -280,23 +310,30 @@ def rope_frequencies(config: ModelConfig) -> Tensor:
 
 
 def rotary_table(config: ModelConfig, end: int, device: torch.device) -> Tensor:
-    """The rotations at positions 0 to end - 1 and a few more: complex64 [positions, head_dim / 2], cos + i sin."""
+    """Return the rotations cos + i sin at positions 0 to end - 1 or more: complex64 [positions, head_dim / 2]."""
     return _rotary_table(config, min(config.max_seq_len, 1 << max(8, (end - 1).bit_length())), device)
 
 
-# Kept outside of the module: a buffer would be rounded by model.to(bfloat16), and lost on the meta device.
+# Not a buffer of the module: model.to(bfloat16) would round it, and the meta device would lose it.
 @functools.lru_cache(maxsize=8)
 def _rotary_table(config: ModelConfig, length: int, device: torch.device) -> Tensor:
-    with torch.inference_mode(False), torch.device("cpu"):  # a table first made for generation must serve for training
+    with torch.inference_mode(False), torch.device("cpu"):  # a table made during generation must be usable in training
         angles = torch.outer(torch.arange(length).float(), rope_frequencies(config))
         return torch.polar(torch.ones_like(angles), angles).to(device)
 
 
 def rotate(x: Tensor, rotation: Tensor) -> Tensor:
-    """Turn each pair of neighbouring numbers of x [b, t, heads, d] by rotation [(b,) t, d / 2], in float32 or float64.
+    """Rotate each pair of neighbouring numbers (2i, 2i + 1), Meta's order, in float32 or float64.
 
-    Pairs are neighbours (2i, 2i + 1), Meta's order. As complex numbers it is one product, on two CPU cores three times
-    as fast as four real ones (0.8 ms against 2.4 ms, forward and backward, for [8, 256, 8, 32]).
+    One product of complex numbers is three times as fast on two CPU cores as four products of real numbers (0.8 ms
+    against 2.4 ms, forward and backward, for [8, 256, 8, 32]).
+
+    Args:
+        x: [b, t, heads, d].
+        rotation: complex64 [t, d / 2] or [b, t, d / 2].
+
+    Returns:
+        [b, t, heads, d], in the dtype of x.
     """
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     pairs = torch.view_as_complex(wide.reshape(*x.shape[:-1], -1, 2))  # [b, t, heads, d] -> [b, t, heads, d / 2]

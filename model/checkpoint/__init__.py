@@ -1,7 +1,8 @@
-"""Checkpoints: weights, configuration and tokenizer on disk. One module for each format; this one finds out which.
+"""Checkpoints: the weights, configuration and tokenizer of a model on disk. One module for each format.
 
-A format is a module with ``DESCRIPTION``, ``recognises(path)``, ``open_checkpoint(path)`` and, where a model can be
-written in it, ``write(checkpoint, path)``, and a line in ``CHECKPOINT_FORMATS``.
+A format is a module with ``DESCRIPTION``, ``recognises(path)`` and ``open_checkpoint(path)``, plus
+``write(checkpoint, path)`` if models can be written in it, and has one line in ``CHECKPOINT_FORMATS``. This package
+detects the format, saves models and converts between formats.
 """
 
 from __future__ import annotations
@@ -32,21 +33,20 @@ __all__ = ["Checkpoint", "checkpoint_of", "convert", "format_of", "open_checkpoi
 CHECKPOINT_FORMATS: dict[str, ModuleType] = {
     "adapter": adapter, "gguf": gguf, "bpe-llama": bpe_llama, "meta": meta, "huggingface": huggingface,
 }  # fmt: skip
-WRITABLE_FORMATS = {
-    name: file_format for name, file_format in CHECKPOINT_FORMATS.items() if hasattr(file_format, "write")
-}
-_FORMATS_BY_SUFFIX = {".gguf": "gguf"}
-"""What a file is written as; without one of these, a directory is written."""
+"""The formats by name, in the order in which they are tried."""
+WRITABLE_FORMATS = {name: module for name, module in CHECKPOINT_FORMATS.items() if hasattr(module, "write")}
+_FORMATS_BY_SUFFIX = {".gguf": "gguf"}  # a path with another suffix is written as a directory
 
 
 def format_of(path: str | os.PathLike[str]) -> str:
-    """The name of the format of a directory, or of a file in it.
+    """Return the name of the format of a directory, or of a file in it.
 
-    Raises InputError where there is no model.
+    Raises:
+        InputError: When the path does not exist or holds no model.
     """
     path = Path(path)
     if not path.exists():
-        raise InputError(f"{path}: there is no such file or directory")
+        raise InputError(f"{path}: no such file or directory")
     for name, file_format in CHECKPOINT_FORMATS.items():
         if file_format.recognises(path):
             return name
@@ -55,12 +55,16 @@ def format_of(path: str | os.PathLike[str]) -> str:
 
 
 def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
-    """What a directory, or a file in it, holds: the configuration, and the tensors when they are asked for.
+    """Open a checkpoint: read its configuration now, and its tensors when they are asked for.
 
-    Raises InputError where there is no model, and where one is incomplete or not supported.
+    Args:
+        path: A directory, or a file in it. The format is detected.
+
+    Raises:
+        InputError: When there is no model, or the model is incomplete or not supported.
     """
     name = format_of(path)
-    if name == "adapter":  # of a base, which may have any other format
+    if name == "adapter":  # its base may have any other format
         return adapter.open_checkpoint(Path(path), open_base=open_checkpoint)
     checkpoint: Checkpoint = CHECKPOINT_FORMATS[name].open_checkpoint(Path(path))
     return checkpoint
@@ -74,17 +78,34 @@ def save(
 ) -> None:
     """Write a model that `load` reads.
 
-    tokenizer_file: a tokenizer's file, or the directory of a model whose tokenizer and chat template are to be taken.
-    format: bpe-llama, huggingface, meta or gguf; None: gguf for a path that ends so, else bpe-llama.
+    Args:
+        path: The directory to write, or the file for GGUF.
+        model: The model. A model packed for generation cannot be saved.
+        tokenizer_file: A tokenizer file, or the directory of a model whose tokenizer and chat template are copied.
+        format: "bpe-llama", "huggingface", "meta" or "gguf". Defaults to gguf for a path that ends in .gguf, otherwise
+            to bpe-llama.
+
+    Raises:
+        InputError: When the format is unknown, the model is packed, or the format cannot hold the model.
     """
     checkpoint = checkpoint_of(model, Path(path), Path(tokenizer_file))
     _writer(path, format, "bpe-llama").write(checkpoint, Path(path))
 
 
 def checkpoint_of(model: Transformer, source: Path, tokenizer: Path) -> Checkpoint:
+    """Return a model in memory as a checkpoint.
+
+    Args:
+        model: The model, whose tensors are shared, not copied.
+        source: The path that error messages about the weights name.
+        tokenizer: A tokenizer file, or the directory of a model.
+
+    Raises:
+        InputError: When the model was packed for generation.
+    """
     weights = {name: tensor.detach() for name, tensor in model.state_dict().items()}
     if expected_shapes(model.config).keys() - weights.keys():
-        raise InputError(f"{source}: a model that was packed for generation cannot be saved; load it without packed")
+        raise InputError(f"{source}: a model packed for generation cannot be saved; load it with packed=False")
     return Checkpoint(
         config=model.config,
         dtype=weights[EMBEDDINGS].dtype,
@@ -104,31 +125,72 @@ def convert(
     tokenizer: str | os.PathLike[str] | None = None,
     quantize: str | None = None,
 ) -> None:
-    """Read a checkpoint and write it in another format, in another dtype, or quantized, tensor by tensor.
+    """Convert a checkpoint to another format or dtype, or quantize it, one tensor at a time.
 
-    format: bpe-llama, huggingface, meta or gguf; None: gguf for a destination that ends so, else huggingface.
-    dtype: of the weights; None keeps that of the source, and takes bfloat16 for quantized weights.
-    quantize: q8_0, q6_k, q4_k, q4_1 or q4_0, instead of a dtype; only GGUF holds these.
-    progress: called with the number of tensors written and that of all.
-    tokenizer: a tokenizer by file or name that the vocabulary is to grow into, see `model.checkpoint.resize`.
+    The destination appears only when it is complete.
 
-    The destination is there when it is complete. Raises InputError where something is there already, and as `load`
-    does.
+    Args:
+        source: A path or a known name.
+        destination: A path that does not exist yet, or an empty directory.
+        format: "bpe-llama", "huggingface", "meta" or "gguf". Defaults to gguf for a destination that ends in .gguf,
+            otherwise to huggingface.
+        dtype: The dtype of the weights. Defaults to the dtype of the source, or bfloat16 if the source is quantized.
+        progress: Called with the number of tensors written and the number of all tensors.
+        tokenizer: A tokenizer, by file or name, that the vocabulary grows into; see `model.checkpoint.resize`.
+        quantize: "q8_0", "q6_k", "q4_k", "q4_1" or "q4_0", instead of a dtype. Only GGUF holds these types.
+
+    Raises:
+        InputError: When the destination exists, the arguments contradict each other, or `load` would raise for the
+            source.
     """
     target = Path(os.path.abspath(destination))
     writer = _writer(target, format, "huggingface")
-    if quantize is not None and writer is not gguf:
-        raise InputError(f"{destination}: only GGUF holds quantized weights; give a name that ends in .gguf")
-    if quantize is not None and dtype is not None:
-        raise InputError(f"weights are either {quantize} or {dtype}; give one of them")
-    empty = target.is_dir() and not any(target.iterdir())
-    if os.path.lexists(target) and not empty:
-        raise InputError(f"{destination}: something is there already; remove it, or give another name")
-    if not target.parent.is_dir():
-        raise InputError(f"{destination}: there is no directory {target.parent}")
+    _check_destination(destination, target, writer, dtype, quantize)
     checkpoint = open_checkpoint(locate(os.fspath(source)))
     if tokenizer is not None:
         checkpoint = resized(checkpoint, locate(os.fspath(tokenizer)))
+    changed = dataclasses.replace(
+        checkpoint,
+        dtype=dtype or checkpoint.dtype,
+        tensors=_with_progress(checkpoint, progress),
+        kinds={},
+        rows=None,
+        stored="",
+    )
+    if quantize is not None:
+        changed = quantized(changed, quantize)
+    work = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part"))
+    try:
+        writer.write(changed, work / target.name)
+        if target.is_dir():  # an empty one; anything else was refused above
+            target.rmdir()
+        os.rename(work / target.name, target)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _check_destination(
+    destination: str | os.PathLike[str],
+    target: Path,
+    writer: ModuleType,
+    dtype: torch.dtype | None,
+    quantize: str | None,
+) -> None:
+    if quantize is not None and writer is not gguf:
+        raise InputError(f"{destination}: only GGUF holds quantized weights; give a name that ends in .gguf")
+    if quantize is not None and dtype is not None:
+        raise InputError(f"weights are either {quantize} or {dtype}; give only one of the two")
+    empty = target.is_dir() and not any(target.iterdir())
+    if os.path.lexists(target) and not empty:
+        raise InputError(f"{destination}: already exists; remove it, or give another name")
+    if not target.parent.is_dir():
+        raise InputError(f"{destination}: the directory {target.parent} does not exist")
+
+
+def _with_progress(
+    checkpoint: Checkpoint, progress: Callable[[int, int], None] | None
+) -> Callable[[torch.dtype], Iterator[tuple[str, Tensor]]]:
+    """Return the checkpoint's `tensors`, which call `progress` after each tensor."""
     total = len(expected_shapes(checkpoint.config))
 
     def tensors(dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
@@ -137,18 +199,7 @@ def convert(
             if progress is not None:
                 progress(min(done, total), total)
 
-    work = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part"))
-    try:
-        changed = dataclasses.replace(
-            checkpoint, dtype=dtype or checkpoint.dtype, tensors=tensors, kinds={}, rows=None, stored=""
-        )
-        changed = changed if quantize is None else quantized(changed, quantize)
-        writer.write(changed, work / target.name)
-        if empty:
-            target.rmdir()
-        os.rename(work / target.name, target)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    return tensors
 
 
 def _writer(path: str | os.PathLike[str], format: str | None, otherwise: str) -> ModuleType:

@@ -1,6 +1,6 @@
-"""LoRA adapters as PEFT has them: a directory that names the model that was adapted, with two matrices for each of its.
+"""PEFT's LoRA adapters: a directory that names its base model and holds two matrices, A and B, for each adapted matrix.
 
-An adapter is opened as the model that it makes of its base. Rows of B have the order that the base has in transformers.
+An adapter opens as the base model with the adapter merged into it. The rows of B are in transformers' order.
 """
 
 from __future__ import annotations
@@ -36,32 +36,39 @@ BASE = "base_model_name_or_path"
 _LEARNED_ON = "base_weights_sha256"
 _PREFIX = "base_model.model."
 
-# What does not change what the matrices in the file say: which they are stands there, too.
+# Keys that do not change the result: the names of the tensors in the file say which matrices are adapted.
 _HARMLESS = {
     "peft_type", "task_type", "auto_mapping", "peft_version", "revision", "inference_mode", "target_modules",
     "exclude_modules", "lora_dropout", "layers_to_transform", "layers_pattern", "megatron_core", "qalora_group_size",
     "ensure_weight_tying", "use_rslora", "lora_alpha", "r", BASE,
 }  # fmt: skip
 _NEUTRAL = {"bias": ("none",), "init_lora_weights": (True, "gaussian", "orthogonal", "eva")}
-"""Values beside those that mean nothing (null, false, empty) which leave the weights of the base as they are."""
+"""Supported values besides null, false and empty: they leave the weights of the base unchanged."""
 
 
 def recognises(path: Path) -> bool:
-    """Whether this is the directory of an adapter, or one of its two files."""
+    """Return whether the path is the directory of an adapter, or one of its two files."""
     if path.is_dir():
         return (path / CONFIG).is_file()
     return path.name in (CONFIG, WEIGHTS) and (path.parent / CONFIG).is_file()
 
 
 def open_checkpoint(path: Path, open_base: Callable[[Path], Checkpoint]) -> Checkpoint:
-    """The base with what was learned added to it; merged tensor by tensor, when their turn comes.
+    """Open the base of an adapter with the adapter merged into it, tensor by tensor as they are read.
 
-    The base is looked for as a path, within the adapter's directory, and as a known name. A tokenizer in the adapter's
-    directory goes before that of the base.
+    The base is searched for as a path, then as a path within the adapter's directory, then as a known name. A tokenizer
+    in the adapter's directory takes precedence over the tokenizer of the base.
 
-    Raises InputError where the base is not found, the adapter is none of LoRA or belongs to another model, or it says
-    something that is not computed. Where the file tells the weights that it was learned on, as those of `write_adapter`
-    do, reading others of the same shape is warned of; the same weights quantized are others, too.
+    Warns if the adapter file records the hash of the weights that it was trained on, as files of `write_adapter` do,
+    and the base has other weights. Quantized weights count as other weights.
+
+    Args:
+        path: The directory of the adapter, or a file in it.
+        open_base: Opens the base, which may have any other format.
+
+    Raises:
+        InputError: When the base is not found, the adapter is not a LoRA adapter or does not fit its base, or its
+            configuration is not supported.
     """
     directory = path if path.is_dir() else path.parent
     rank, scale = _rank_and_scale(directory / CONFIG)
@@ -78,11 +85,11 @@ def open_checkpoint(path: Path, open_base: Callable[[Path], Checkpoint]) -> Chec
             yield name, tensor if pair is None else merged(tensor, *pair, scale, dtype)
         if learned_on and found.hexdigest() != learned_on:
             warnings.warn(
-                f"{directory}: learned on other weights than those of {base.source}; is it the right base?",
+                f"{directory}: trained on other weights than those of {base.source}; is it the right base?",
                 stacklevel=2,
             )
 
-    # What computes with weights as they are stored finds none: rows are of the base alone.
+    # The stored rows are those of the base without the adapter, so no reader may use them.
     own: dict[str, Any] = {"rows": None, "kinds": {}, "stored": "", "tensors": tensors}
     if any((directory / name).is_file() for name in TOKENIZER_FILES):
         own |= {"tokenizer": directory, "make_tokenizer": None}
@@ -93,11 +100,16 @@ def open_checkpoint(path: Path, open_base: Callable[[Path], Checkpoint]) -> Chec
 def write_adapter(
     directory: Path, base: Checkpoint, base_name: str, config: LoraConfig, adapter: Adapter, learned_on: str
 ) -> None:
-    """Write what `open_checkpoint` and PEFT read, and the tokenizer and chat template of the base beside it.
+    """Write an adapter that `open_checkpoint` and PEFT read, with the tokenizer and chat template of its base.
 
-    base_name: a known name, or a path, by which the base is found again.
-    learned_on: the `fingerprint` of the base. It stands in the header of the weights, where PEFT passes it over; for a
-        key of adapter_config.json that it does not know, PEFT asks to be upgraded.
+    Args:
+        directory: The directory to write.
+        base: The base model.
+        base_name: The path or known name by which the base is found again.
+        config: The LoRA settings of training.
+        adapter: The trained matrices, under Meta's names.
+        learned_on: The `fingerprint` of the base. It is written to the header of the weights, which PEFT ignores; for
+            an unknown key in adapter_config.json, PEFT asks to be upgraded.
     """
     write_companions(base, directory)
     complete_for_transformers(base, directory)
@@ -130,10 +142,7 @@ def write_adapter(
 
 
 def _rank_and_scale(path: Path) -> tuple[int, float]:
-    """The rank of the matrices, and what their products are multiplied by.
-
-    Raises InputError for what is no plain LoRA.
-    """
+    """Return the rank of the matrices and the scale of their products; raise InputError unless it is plain LoRA."""
     values = read_json(path)
     if values.get("peft_type") != "LORA":
         raise InputError(f"{path}: peft_type is {values.get('peft_type')!r}; only 'LORA' is supported")
@@ -142,7 +151,7 @@ def _rank_and_scale(path: Path) -> tuple[int, float]:
             raise InputError(f"{path}: {key} is {json.dumps(value)}, which is not supported")
     rank, alpha = values.get("r"), values.get("lora_alpha")
     if not (type(rank) is int and rank > 0 and isinstance(alpha, (int, float)) and 0 < alpha < math.inf):
-        raise InputError(f"{path}: r is {rank!r} and lora_alpha {alpha!r}; expected positive numbers")
+        raise InputError(f"{path}: r is {rank!r} and lora_alpha is {alpha!r}; expected positive numbers")
     return rank, alpha / (math.sqrt(rank) if values.get("use_rslora") else rank)
 
 
@@ -150,23 +159,23 @@ def _base(directory: Path, open_base: Callable[[Path], Checkpoint]) -> Checkpoin
     config = directory / CONFIG
     name = read_json(config).get(BASE)
     if not isinstance(name, str) or not name:
-        raise InputError(f"{config}: {BASE} is {name!r}; set it to where the model is that was adapted")
+        raise InputError(f"{config}: {BASE} is {name!r}; set it to the path or name of the base model")
     found = [path for path in (Path(name), directory / name) if path.exists()]
     try:
         place = found[0] if found else locate(name)
     except InputError as error:
-        raise InputError(f"{config}: the base model is not found ({error}); set {BASE} to where it is") from None
+        raise InputError(f"{config}: base model not found ({error}); set {BASE} to its path or name") from None
     if recognises(place):
-        raise InputError(f"{config}: the base {place} is an adapter itself; merge that first (bpe convert)")
+        raise InputError(f"{config}: the base {place} is itself an adapter; merge that one first (bpe convert)")
     return open_base(place)
 
 
 def _read(path: Path, base: Checkpoint, rank: int) -> Adapter:
-    """The matrices in a file, by Meta's names and in Meta's order; all that the base has a place for, and no others."""
+    """Return the matrices in a file under Meta's names and in Meta's row order; each must fit a matrix of the base."""
     if not path.is_file():
         pickled = (path.parent / "adapter_model.bin").is_file()
-        remedy = "; pickled weights are not read, so save it again with PEFT" if pickled else ""
-        raise InputError(f"{path}: there is no such file{remedy}")
+        remedy = "; pickled weights are never read, so save the adapter again with PEFT" if pickled else ""
+        raise InputError(f"{path}: no such file{remedy}")
     shapes = expected_shapes(base.config)
     read_dtypes(path)
     found: dict[str, dict[str, Tensor]] = {}
@@ -175,14 +184,14 @@ def _read(path: Path, base: Checkpoint, rank: int) -> Adapter:
         metas = NAMES.to_meta(f"{match[1]}.weight") if match else None
         target = (metas or "").removesuffix(".weight")
         if match is None or metas is None or target.rpartition(".")[2] not in TARGETS or metas not in shapes:
-            raise InputError(f"{path}: a tensor {name!r}, for which {base.source} has no place; is it the right base?")
+            raise InputError(f"{path}: the tensor {name!r} fits no matrix of {base.source}; is it the right base?")
         if tensor.dtype not in DTYPES or not torch.isfinite(tensor).all():
-            raise InputError(f"{path}: {name} holds {tensor.dtype}, or numbers that are not finite")
+            raise InputError(f"{path}: {name} holds {tensor.dtype}, or contains NaN or infinity; the file is damaged")
         (out, into), part = shapes[metas], match[2]
         fits = tensor.dim() == 2 and tensor.shape["AB".index(part) ^ 1] == (into if part == "A" else out)
         if not fits:
             raise InputError(
-                f"{path}: {name} has the shape {list(tensor.shape)}, which does not fit the [{out}, {into}] of"
+                f"{path}: {name} has the shape {list(tensor.shape)}, which does not fit the matrix [{out}, {into}] of"
                 f" {base.source}; is it the right base?"
             )
         rotated = part == "B" and is_rotated(metas)
@@ -192,5 +201,5 @@ def _read(path: Path, base: Checkpoint, rank: int) -> Adapter:
 
 def _pair(path: Path, name: str, parts: Mapping[str, Tensor], rank: int) -> tuple[Tensor, Tensor]:
     if parts.keys() != {"A", "B"} or {parts["A"].shape[0], parts["B"].shape[1]} != {rank}:
-        raise InputError(f"{path}: {name} has not two matrices, lora_A and lora_B, of the rank {rank} in {CONFIG}")
+        raise InputError(f"{path}: {name} needs two matrices, lora_A and lora_B, of the rank {rank} given in {CONFIG}")
     return parts["A"], parts["B"]

@@ -1,4 +1,4 @@
-"""What all formats share: a checkpoint that was opened, its tensors checked one by one, and the model made of them."""
+"""What all formats share: the tensors of an opened checkpoint are checked one by one and assembled into a model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ _DRAWING = (nn.init.normal_, nn.init.kaiming_uniform_, nn.init.uniform_, Tensor.
 
 
 class _WithoutStartValues(TorchFunctionMode):
-    """Leaves out what would be overwritten. To draw numbers on the meta device, torch imports 800 modules, 74 MB."""
+    """Skips random initialisation, whose values would be overwritten.
+
+    To draw numbers on the meta device, torch imports 800 modules, 74 MB.
+    """
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -30,17 +33,17 @@ class _WithoutStartValues(TorchFunctionMode):
 
 
 def shell(config: ModelConfig) -> Transformer:
-    """A model whose weights have shapes, but neither values nor memory."""
+    """Return a model on the meta device: its weights have shapes, but no values and no memory."""
     with torch.device("meta"), _WithoutStartValues():
         return Transformer(config)
 
 
 def expected_shapes(config: ModelConfig) -> dict[str, torch.Size]:
-    """Names and shapes of a model's tensors, in the model's order; tied embeddings once."""
+    """Return the shape of each tensor of a model by name, in the model's order; tied embeddings once."""
     return dict(_shapes(config))
 
 
-@functools.lru_cache(maxsize=1)  # to load a model they are asked for several times, at 20 ms
+@functools.lru_cache(maxsize=1)  # loading a model asks for the shapes several times, and each call would take 20 ms
 def _shapes(config: ModelConfig) -> dict[str, torch.Size]:
     shapes = {name: tensor.shape for name, tensor in shell(config).state_dict().items()}
     if config.tied_embeddings:
@@ -51,11 +54,20 @@ def _shapes(config: ModelConfig) -> dict[str, torch.Size]:
 def checked_tensors(
     checkpoint: Checkpoint, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
 ) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor of `expected_shapes` once, in the order of the file, in dtype (None: the checkpoint's) on device.
+    """Yield every tensor of `expected_shapes` once, in the order of the file.
 
-    Raises InputError, naming tensor and source, where one is missing, unknown, misshapen, there twice, of no
-    floating-point dtype, or holds a number that is not finite, in the file or in dtype; and where an output matrix
-    differs from the embeddings that it is tied to. What is missing turns out at the end.
+    Args:
+        checkpoint: The checkpoint to read.
+        dtype: The dtype of the tensors. Defaults to the dtype of the checkpoint.
+        device: The device of the tensors.
+
+    Yields:
+        Meta's name and the tensor.
+
+    Raises:
+        InputError: When a tensor is missing (found only at the end), unknown, misshapen, duplicated or not
+            floating-point, when it has a number that is not finite in the file or in `dtype`, or when an output matrix
+            differs from the embeddings that it is tied to. The message names the tensor and the file.
     """
     config, source, dtype = checkpoint.config, checkpoint.source, dtype or checkpoint.dtype
     expected = expected_shapes(config)
@@ -67,23 +79,21 @@ def checked_tensors(
         theirs = checkpoint.name_of(name)
         shape = tied.get(name) or expected.get(name)
         if shape is None:
-            raise InputError(f"{source}: a tensor {theirs!r} that a model of this configuration does not have")
+            raise InputError(f"{source}: unknown tensor {theirs!r}; a model of this configuration does not have it")
         if name in seen:
-            raise InputError(f"{source}: two tensors {theirs!r}")
+            raise InputError(f"{source}: the tensor {theirs!r} occurs twice")
         if tensor.shape != shape:
             raise InputError(f"{source}: {theirs} has the shape {list(tensor.shape)}, expected {list(shape)}")
         if tensor.dtype not in DTYPES:
             raise InputError(
-                f"{source}: {theirs} holds {tensor.dtype}, expected floating-point numbers of 16, 32 or 64 bits"
+                f"{source}: {theirs} holds {tensor.dtype}; expected floating-point numbers of 16, 32 or 64 bits"
             )
         if not _all_finite(tensor):
-            raise InputError(
-                f"{source}: {theirs} holds numbers that are not finite (NaN or infinity); the file is damaged"
-            )
+            raise InputError(f"{source}: {theirs} contains NaN or infinity; the file is damaged")
         converted = tensor.to(device=device, dtype=dtype)
         if torch.finfo(dtype).max < torch.finfo(tensor.dtype).max and not _all_finite(converted):
             raise InputError(
-                f"{source}: {theirs} holds numbers beyond the range of {dtype}; take torch.bfloat16 instead"
+                f"{source}: {theirs} holds numbers beyond the range of {dtype}; use torch.bfloat16 instead"
             )
         seen.add(name)
         missing.pop(name, None)
@@ -98,28 +108,32 @@ def checked_tensors(
     if missing:
         names = ", ".join(checkpoint.name_of(name) for name in [*missing][:3])
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise InputError(f"{source}: without {names}{more}; the file is incomplete, or of another model")
+        raise InputError(f"{source}: missing {names}{more}; the file is incomplete, or belongs to another model")
 
 
 class Fingerprint:
-    """A hash of a model's weights as float32, whatever format and order they come in; made while they pass by."""
+    """A hash of a model's weights as float32, independent of their format and order, built tensor by tensor."""
 
     def __init__(self, config: ModelConfig) -> None:
         self._digests = dict.fromkeys(expected_shapes(config), b"")
 
     def add(self, name: str, tensor: Tensor) -> None:
-        """Take a tensor in; one that the model has not counts for nothing, nor does tied embeddings' second name."""
+        """Add a tensor under Meta's name; unknown tensors, and the second name of tied embeddings, are ignored."""
         if name in self._digests:
             numbers = tensor.detach().float().contiguous().flatten().view(torch.uint8).numpy().data
             self._digests[name] = hashlib.sha256(numbers).digest()
 
     def hexdigest(self) -> str:
-        """In hexadecimal, of all that were taken in."""
+        """Return the hash of all added tensors, in hexadecimal."""
         return hashlib.sha256(b"".join(self._digests.values())).hexdigest()
 
 
 def fingerprint(checkpoint: Checkpoint) -> str:
-    """The hash of a checkpoint's weights. Raises InputError as `checked_tensors` does."""
+    """Return the hash of a checkpoint's weights.
+
+    Raises:
+        InputError: As `checked_tensors` does.
+    """
     found = Fingerprint(checkpoint.config)
     for name, tensor in checked_tensors(checkpoint, torch.float32):
         found.add(name, tensor)
@@ -127,10 +141,18 @@ def fingerprint(checkpoint: Checkpoint) -> str:
 
 
 def assemble(checkpoint: Checkpoint, dtype: torch.dtype | None, device: torch.device) -> Transformer:
-    """The model of a checkpoint. Its weights are the tensors themselves, or copies where dtype or device ask for them.
+    """Return the model of a checkpoint.
 
-    The model is built without memory of its own and takes tensor by tensor, so no weight is held twice. With dtype
-    None, weights get the dtype of the checkpoint. Raises InputError as `checked_tensors` does.
+    The model is built without memory of its own and takes over the tensors of the checkpoint, so no weight is held
+    twice. A weight is copied only if dtype or device require it.
+
+    Args:
+        checkpoint: The checkpoint to read.
+        dtype: The dtype of the weights; None keeps the dtype of the checkpoint.
+        device: The device of the weights.
+
+    Raises:
+        InputError: As `checked_tensors` does.
     """
     weights = dict(checked_tensors(checkpoint, dtype, device))
     if checkpoint.config.tied_embeddings:
@@ -144,6 +166,6 @@ def assemble(checkpoint: Checkpoint, dtype: torch.dtype | None, device: torch.de
 
 
 def _all_finite(tensor: Tensor) -> bool:
-    # The extremes are NaN if any number is; unlike isfinite, this takes no memory of the tensor's size.
+    # Minimum and maximum are NaN if any number is NaN. Unlike isfinite, aminmax needs no memory of the tensor's size.
     smallest, largest = torch.aminmax(tensor)
     return bool(torch.isfinite(smallest)) and bool(torch.isfinite(largest))

@@ -1,4 +1,4 @@
-"""This project's own format: a directory with model.safetensors, params.json (Meta's keys) and the tokenizer's file."""
+"""This project's own format: a directory with model.safetensors, params.json (Meta's keys) and the tokenizer file."""
 
 from __future__ import annotations
 
@@ -17,13 +17,17 @@ DESCRIPTION = f"{PARAMS} with {WEIGHTS}"
 
 
 def recognises(path: Path) -> bool:
-    """Whether this is a directory of this format, or a file in one."""
+    """Return whether the path is a directory in this format, or a file in such a directory."""
     directory = path if path.is_dir() else path.parent
     return all((directory / name).is_file() for name in (WEIGHTS, PARAMS))
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """What `recognises` accepts, opened."""
+    """Open a checkpoint that `recognises` accepts.
+
+    Raises:
+        InputError: When a file is damaged or its content is invalid; the message names it.
+    """
     directory = path if path.is_dir() else path.parent
     weights = directory / WEIGHTS
     return Checkpoint(
@@ -37,7 +41,11 @@ def open_checkpoint(path: Path) -> Checkpoint:
 
 
 def write(checkpoint: Checkpoint, path: Path) -> None:
-    """Write a model directory. Each file is replaced as a whole, the weights last."""
+    """Write a model directory. Each file is replaced as a whole, the weights last.
+
+    Raises:
+        InputError: As `checked_tensors` does.
+    """
     path.mkdir(parents=True, exist_ok=True)
     write_companions(checkpoint, path)
     write_json(path / PARAMS, checkpoint.config.to_params())

@@ -1,4 +1,4 @@
-"""What stands beside the weights, whatever the format: tokenizer, chat template, the ids that begin and end a text."""
+"""The files beside the weights, shared by all formats: tokenizer, chat template, ids that begin and end a text."""
 
 from __future__ import annotations
 
@@ -19,9 +19,14 @@ COMPANIONS = (GENERATION, TOKENIZER, TEMPLATE, "special_tokens_map.json")
 
 
 def read_companions(directory: Path, config: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The fields `chat_template`, `bos` and `eos` of a Checkpoint, as far as the files of a directory tell them.
+    """Read the fields `chat_template`, `bos` and `eos` of a Checkpoint from the files of a directory.
 
-    config: a config.json, which may have what generation_config.json leaves out.
+    Args:
+        directory: The directory of the model.
+        config: The content of config.json, used for ids that generation_config.json leaves out.
+
+    Raises:
+        InputError: When a file is damaged; the message names it.
     """
     generation = {**(config or {}), **_optional(directory / GENERATION)}
     bos, eos = (_ids(generation.get(f"{name}_token_id"), name, directory) for name in ("bos", "eos"))
@@ -35,7 +40,7 @@ def _optional(path: Path) -> dict[str, Any]:
 def _ids(value: Any, name: str, directory: Path) -> tuple[int, ...]:
     ids = value if isinstance(value, list) else [] if value is None else [value]
     if not all(type(each) is int and each >= 0 for each in ids):
-        raise InputError(f"{directory / GENERATION}: {name}_token_id is {value!r}; expected ids")
+        raise InputError(f"{directory / GENERATION}: {name}_token_id is {value!r}; expected an id or a list of ids")
     return tuple(ids)
 
 
@@ -44,7 +49,7 @@ def _chat_template(directory: Path) -> str | None:
 
 
 def write_companions(checkpoint: Checkpoint, directory: Path) -> None:
-    """Copy the tokenizer's file, and what stands beside it; write what the checkpoint knows from elsewhere."""
+    """Write the tokenizer and its companion files: copies where files exist, else files made from the checkpoint."""
     source = checkpoint.tokenizer
     path, format, content = open_tokenizer(source)
     if format == "gguf":
@@ -61,11 +66,13 @@ def write_companions(checkpoint: Checkpoint, directory: Path) -> None:
     if checkpoint.chat_template is not None and _chat_template(directory) != checkpoint.chat_template:
         write_bytes(directory / TEMPLATE, checkpoint.chat_template.encode())
     if checkpoint.chat_template is not None and not (directory / TOKENIZER).is_file():
-        write_json(directory / TOKENIZER, _tokenizer_config(checkpoint))  # the template's words for begin and end
+        write_json(
+            directory / TOKENIZER, _tokenizer_config(checkpoint)
+        )  # which names the tokens that the template uses to begin and end a text
 
 
 def complete_for_transformers(checkpoint: Checkpoint, directory: Path) -> None:
-    """After `write_companions`: what AutoTokenizer and generate() of transformers need in addition."""
+    """Write the files that transformers' AutoTokenizer and generate() need beyond those of `write_companions`."""
     if not (directory / "tokenizer.json").is_file():
         read_tokenizer(checkpoint).save(directory / "tokenizer.json")
     if all((directory / name).is_file() for name in (TOKENIZER, GENERATION)):
@@ -91,14 +98,18 @@ def _tokenizer_config(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def begin_and_end(checkpoint: Checkpoint, tokenizer: Tokenizer) -> tuple[int | None, tuple[int, ...]]:
-    """The ids that begin and end a text: those of the checkpoint, else the usual ones that the tokenizer has."""
+    """Return the ids that begin and end a text, from the checkpoint or else from the tokens of usual names."""
     specials = tokenizer.special_tokens
     bos = specials.get(BEGIN_TOKEN) if checkpoint.bos is None else checkpoint.bos
     return bos, checkpoint.eos or tuple(specials[text] for text in END_TOKENS if text in specials)
 
 
 def read_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
-    """The tokenizer of a checkpoint."""
+    """Return the tokenizer of a checkpoint.
+
+    Raises:
+        InputError: When the tokenizer is missing or damaged; the message names the file.
+    """
     if checkpoint.make_tokenizer is None:
         return Tokenizer.from_file(checkpoint.tokenizer)
     try:

@@ -1,12 +1,12 @@
-"""Dequantization of ggml's block formats, bit for bit as the ``gguf`` package computes it in float32.
+"""Dequantization of ggml's block formats, bit for bit equal to the ``gguf`` package in float32.
 
-A quantized row is a sequence of blocks, each of which holds 32 or 256 small integers and what scales them. In every
-format a number is scale * integer + offset. The scale is a float16, or the product of one and a small integer, and its
-product with the integer has at most 24 significant bits: only the addition rounds, in whatever order and with
-whatever instructions the rest is computed.
+A quantized row is a sequence of blocks. Each block holds 32 or 256 small integers and their scales. In every format a
+number is scale * integer + offset. The scale is a float16, or the product of a float16 and a small integer, and its
+product with the integer has at most 24 significant bits. Only the addition rounds, so the result does not depend on the
+order or the instructions of the other operations.
 
-Here, n is a number of blocks. Bytes that stay together are one void element ("V16"), which numpy copies as a whole: ten
-times as fast as 16 bytes of their own.
+In shapes, n is the number of blocks. Bytes that stay together are one void element ("V16"), which numpy copies as a
+whole: ten times as fast as 16 single bytes.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ Array: TypeAlias = npt.NDArray[Any]
 
 PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
-# Numbers at a time: enough that the calls do not show, few enough that what is between them stays in the caches.
+# Numbers processed at a time: enough to amortise the calls, few enough that intermediate arrays stay in the caches.
 _PIECE = 1 << 20
 
 
 def scratch() -> Tensor:
-    """Room for `dequantize` to work in.
+    """Return a work buffer for `dequantize`, float32.
 
-    Given to each of many calls, it keeps memory from being cut up between the tensors that stay: SmolLM2 took 63 MB
-    more than its weights without it, and 11 MB with it.
+    Sharing one buffer between calls keeps memory from fragmenting between the tensors that stay: loading SmolLM2 took
+    63 MB more than its weights without the buffer, and 11 MB more with it.
     """
     return torch.empty(_PIECE)
 
@@ -45,19 +45,24 @@ def dequantize(
     room: Tensor | None = None,
     done: Callable[[int, int], None] = lambda begin, size: None,
 ) -> Tensor:
-    """The numbers of a tensor, given the bytes of whole blocks: [numbers].
+    """Return the numbers of a tensor: [numbers].
 
-    Those of a plain type are the bytes themselves, not copied; so the memory of `data` is to be writable. Others are
-    computed in float32, in the `scratch` that is given as room, and rounded to `dtype`, piece by piece; after each,
-    `done` is told at which byte it began and how many there were.
+    Args:
+        data: The stored bytes, whole blocks. The memory must be writable, since numbers of a plain type share it.
+        kind: The stored type, such as "Q4_1".
+        dtype: The dtype to round to. Numbers of a plain type keep their own dtype.
+        room: A buffer from `scratch`. Numbers are computed in it in float32, piece by piece.
+        done: Called after each piece with the byte at which it begins and its size in bytes.
 
     Raises:
-        InputError: a type that is not read; the message names it.
+        InputError: When the type is not supported; the message names it.
     """
     if kind in PLAIN:
         return torch.frombuffer(data, dtype=PLAIN[kind])
     if kind not in QUANTIZED:
-        raise InputError(f"tensors of the type {kind} are not read, only {', '.join((*PLAIN, *QUANTIZED))}")
+        raise InputError(
+            f"tensors of the type {kind} are not supported; supported are {', '.join((*PLAIN, *QUANTIZED))}"
+        )
     block, per_block, unpack = QUANTIZED[kind]
     blocks = np.frombuffer(data, block)
     numbers = torch.empty(len(blocks), per_block, dtype=dtype)
@@ -65,7 +70,7 @@ def dequantize(
     room = scratch() if room is None else room
     for begin in range(0, len(blocks), step):
         piece = blocks[begin : begin + step]
-        with np.errstate(all="ignore"):  # NaN and infinity are numbers here; who checks the weights finds them
+        with np.errstate(all="ignore"):  # NaN and infinity pass through; the check of the weights finds them
             integers, scales, offsets = unpack(piece)
         scaled = room[: integers.size].view(*scales.shape, -1)  # [n, scales, integers of a scale]
         scaled.copy_(torch.from_numpy(integers).view(scaled.shape))
@@ -84,7 +89,7 @@ class _Unpacked(NamedTuple):
 
 
 def _parts(packed: Array, width: int) -> Array:
-    """The lowest `width` bits of all bytes, then the next, ...: voids [n, ...] -> [n, ... * 8 / width] bytes."""
+    """Split bytes into parts of `width` bits, the lowest parts of all bytes first: [n, ...] -> [n, ... * 8 / width]."""
     packed = np.ascontiguousarray(packed)
     content = packed.view(np.uint8)
     parts = np.empty((*packed.shape, 8 // width), packed.dtype)
@@ -95,7 +100,7 @@ def _parts(packed: Array, width: int) -> Array:
 
 
 def _signed(integers: Array, zero: int) -> Array:
-    """Integers that stand for their distance to `zero`."""
+    """Return integers minus `zero`, as int8."""
     signed: Array = integers.view(np.int8) - np.int8(zero)
     return signed
 
@@ -105,7 +110,7 @@ def _floats(halves: Array) -> Array:
 
 
 def _fifth_bits(blocks: Array) -> Array:
-    """Bit i of the four bytes belongs to integer i: [n, 32] of 0 or 16."""
+    """Return the fifth bit of each integer, [n, 32] of 0 or 16: bit i of the four bytes belongs to integer i."""
     return np.unpackbits(blocks["high"], axis=1, bitorder="little") << 4
 
 
@@ -131,10 +136,10 @@ def _q8_0(blocks: Array) -> _Unpacked:
 
 
 def _with_sub_blocks(integers: Array, blocks: Array) -> _Unpacked:
-    """Eight sub-blocks, each with a scale and an offset of 6 bits, the offset to be taken away.
+    """Unpack eight sub-blocks, each with a scale and an offset of 6 bits; the offset is subtracted.
 
-    The first four of each have a byte of their own, in "scales" and "offsets". Of the others the low four bits share a
-    byte of "shared", and the high two are the uppermost in the byte of one of the first.
+    The first four scales and offsets have bytes of their own in "scales" and "offsets". Of the last four, the low four
+    bits of a scale and an offset share a byte of "shared", and the high two bits are the top bits of the first bytes.
     """
     first, second, shared = blocks["scales"], blocks["offsets"], blocks["shared"]
     scales = np.concatenate((first & 63, first >> 6 << 4 | shared & 15), axis=1)
@@ -158,7 +163,7 @@ def _q6_k(blocks: Array) -> _Unpacked:
 _SCALE, _OFFSET = ("scale", "<f2"), ("offset", "<f2")
 _SUB_BLOCKS = [_SCALE, _OFFSET, ("scales", "u1", 4), ("offsets", "u1", 4), ("shared", "u1", 4)]
 
-# By type: a block as it lies in the file, how many integers it holds, and how to get at them.
+# By type: the layout of a block in the file, the number of integers in it, and the function that unpacks it.
 QUANTIZED: dict[str, tuple[np.dtype[Any], int, Callable[[Array], _Unpacked]]] = {
     "Q4_0": (np.dtype([_SCALE, ("low", "V16")]), 32, _q4_0),
     "Q4_1": (np.dtype([_SCALE, _OFFSET, ("low", "V16")]), 32, _q4_1),

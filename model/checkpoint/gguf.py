@@ -1,4 +1,4 @@
-"""llama.cpp's format: one .gguf file with configuration, tokenizer and weights, these often quantized."""
+"""llama.cpp's format: one .gguf file with configuration, tokenizer and weights, which are often quantized."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from model.transformer import rope_frequencies
 
 DESCRIPTION = "a .gguf file"
 _KINDS = {dtype: kind for kind, dtype in PLAIN.items()}
-# llama.cpp's number of what most weights of a file are.
+# llama.cpp's number for the type of most weights of a file.
 _FILE_TYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q4_K": 14, "Q6_K": 18, "BF16": 32}
 _QUANTIZATION_VERSION = 2
 
@@ -50,13 +50,12 @@ NAMES = TensorNames(
     },
 )
 _EMBEDDINGS = NAMES.from_meta(EMBEDDINGS)
-_ROPE_DIVISORS = "rope_freqs.weight"  # follows from the configuration
+_ROPE_DIVISORS = "rope_freqs.weight"  # computed from the configuration
 
 
 # --- configuration ---
 
-# Architecture -> whether queries and keys have a bias, and the numbers that are rotated together stand half a head
-# apart instead of side by side.
+# Architecture -> whether queries and keys have a bias and their rows are in halved order (see model.checkpoint.names).
 _ARCHITECTURES = {"llama": False, "qwen2": True}
 _WRITTEN = "llama"
 
@@ -77,7 +76,7 @@ _REQUIRED = (
     "attention.layer_norm_rms_epsilon",
 )
 _MOST_PARAMETERS = 2**48
-# Keys that change the result unless they have one of these values.
+# Keys that change the result unless they have one of these values, the only supported ones.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "expert_count": (0,), "expert_used_count": (0,), "attention.causal": (True,),
     "rope.scaling.type": ("none", "linear", "yarn"), "rope.scaling.factor": (0.0, 1.0),
@@ -85,7 +84,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "rope.scaling.yarn_log_multiplier": (0.0,), "logit_scale": (0.0, 1.0), "attention.clamp_kqv": (0.0,),
     "embedding_scale": (0.0, 1.0), "residual_scale": (0.0, 1.0), "attention.scale": (0.0,),
 }  # fmt: skip
-# Those that are looked at elsewhere, and those that change nothing.
+# Keys that are checked elsewhere, and keys that change nothing.
 _OTHERS = (
     *("attention.value_length", "rope.dimension_count", "attention.sliding_window"),
     *("rope.scaling.original_context_length", "rope.scaling.finetuned", "tensor_data_layout"),
@@ -93,10 +92,11 @@ _OTHERS = (
 
 
 def config_of(container: Container) -> ModelConfig:
-    """The configuration in a file's metadata.
+    """Return the configuration in the metadata of a file.
 
-    Raises InputError where it is of a model that this transformer does not compute, by the name of the key that says
-    so; an unknown key is refused, too, for it may change the result.
+    Raises:
+        InputError: When the model is not supported, or a key is unknown, since an unknown key may change the result.
+            The message names the key.
     """
     metadata = container.metadata
     architecture = metadata.get("general.architecture")
@@ -118,14 +118,14 @@ def config_of(container: Container) -> ModelConfig:
         qkv_bias=biased,
         wo_bias="blk.0.attn_output.bias" in container.tensors,
     )
-    if config.n_parameters > _MOST_PARAMETERS:  # torch cannot even name the size of a much larger tensor
-        raise InputError(f"a model of {config.n_parameters:,} parameters; the file is damaged")
+    if config.n_parameters > _MOST_PARAMETERS:  # torch overflows on the sizes of much larger tensors
+        raise InputError(f"the metadata describe a model of {config.n_parameters:,} parameters; the file is damaged")
     _refuse_other_attention(prefix, values, config)
     return _with_rope_scaling(container, config)
 
 
 def _single(key: str, value: Any) -> Any:
-    """A value as it was meant: 1e-5 for 9.99999974737875e-06, which is the float32 next to it."""
+    """Return the shortest decimal of a float32 value: 1e-5 for 9.99999974737875e-06."""
     if isinstance(value, (list, memoryview)):
         raise InputError(f"{key} differs from layer to layer, which is not supported")
     if isinstance(value, float):
@@ -142,14 +142,16 @@ def _refuse_others(prefix: str, values: Mapping[str, Any]) -> None:
             if value not in _NEUTRAL[key]:
                 raise InputError(f"{prefix}{key} is {value!r}, which is not supported; only {_NEUTRAL[key][-1]!r} is")
         elif key not in _FIELDS and key not in _OTHERS:
-            raise InputError(f"{prefix}{key} (which is {value!r}) is not known; it may change what the model computes")
+            raise InputError(
+                f"{prefix}{key} (value {value!r}) is not a known key and may change what the model computes"
+            )
 
 
 def _refuse_other_attention(prefix: str, values: Mapping[str, Any], config: ModelConfig) -> None:
     for key in ("rope.dimension_count", "attention.value_length"):
         if values.get(key, config.head_dim) != config.head_dim:
             raise InputError(
-                f"{prefix}{key} is {values[key]!r}, but a head has {config.head_dim} numbers; only that is supported"
+                f"{prefix}{key} is {values[key]!r}, but a head has {config.head_dim} numbers; the two must be equal"
             )
     window = values.get("attention.sliding_window", 0)
     if window and not (isinstance(window, int) and window >= config.max_seq_len):
@@ -160,20 +162,21 @@ def _refuse_other_attention(prefix: str, values: Mapping[str, Any], config: Mode
 
 
 def _with_rope_scaling(container: Container, config: ModelConfig) -> ModelConfig:
-    """The configuration with Llama 3.1's slowed rotation if the file has a tensor of what frequencies are divided by.
+    """Return the configuration with Llama 3.1's RoPE scaling if the file has a tensor of frequency divisors.
 
-    The tensor follows from four numbers, of which three are the same in all of Meta's models, so that the fourth, the
-    factor, can be had from any pair that is slowed. Raises InputError where these do not give the whole tensor again.
+    The tensor is determined by four numbers. Three are the same in all of Meta's models, so the fourth, the factor,
+    follows from the divisor of any scaled frequency. Raises InputError if these four do not reproduce the tensor.
     """
     if _ROPE_DIVISORS not in container.tensors:
         return config
     info = container.tensors[_ROPE_DIVISORS]
     if info.type != "F32" or info.shape != (config.head_dim // 2,):
-        raise InputError(f"{_ROPE_DIVISORS} is {info.type} {list(info.shape)}, expected F32 [{config.head_dim // 2}]")
+        raise InputError(f"{_ROPE_DIVISORS} is {info.type} {list(info.shape)}; expected F32 [{config.head_dim // 2}]")
     divisors = np.frombuffer(container.data(_ROPE_DIVISORS), np.float32).astype(np.float64)
     if np.array_equal(divisors, np.ones_like(divisors)):
         return config
-    # A divisor is 1 / (kept + (1 - kept) / factor), where kept is what a factor beyond all bounds leaves.
+    # A divisor is 1 / (kept + (1 - kept) / factor), where kept is the share of the frequency that an infinite factor
+    # would leave.
     slowest = dataclasses.replace(config, use_scaled_rope=True, rope_scaling_factor=1e300)
     kept = rope_frequencies(slowest)[-1] / rope_frequencies(config)[-1]
     with np.errstate(all="ignore"):
@@ -182,11 +185,11 @@ def _with_rope_scaling(container: Container, config: ModelConfig) -> ModelConfig
         scaled = dataclasses.replace(config, use_scaled_rope=True, rope_scaling_factor=factor)
         if np.allclose(divisors, rope_divisors(scaled), rtol=1e-4):
             return scaled
-    raise InputError(f"{_ROPE_DIVISORS} scales the rotary embedding otherwise than Llama 3.1, which is not supported")
+    raise InputError(f"{_ROPE_DIVISORS} does not scale RoPE as Llama 3.1 does; other scalings are not supported")
 
 
 def rope_divisors(config: ModelConfig) -> Tensor:
-    """What the scaling of Llama 3.1 divides each frequency of the rotary embedding by: float32 [head_dim / 2]."""
+    """Return the divisor of each RoPE frequency under Llama 3.1's scaling: float32 [head_dim / 2]."""
     return rope_frequencies(dataclasses.replace(config, use_scaled_rope=False)) / rope_frequencies(config)
 
 
@@ -194,7 +197,7 @@ def rope_divisors(config: ModelConfig) -> Tensor:
 
 
 def recognises(path: Path) -> bool:
-    """Whether this is a file of this format, or a directory with just one."""
+    """Return whether the path is a GGUF file, or a directory with exactly one .gguf file."""
     return (file := _file(path)) is not None and _begins_with_magic(file)
 
 
@@ -214,7 +217,11 @@ def _begins_with_magic(path: Path) -> bool:
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """What `recognises` accepts, opened. Raises InputError for another architecture or unknown types of tensors."""
+    """Open a checkpoint that `recognises` accepts.
+
+    Raises:
+        InputError: When the file is damaged, or its architecture or a tensor type is not supported.
+    """
     file = cast(Path, _file(path))
     container = Container.open(file)
     try:
@@ -223,7 +230,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
         for name, info in container.tensors.items():
             if info.type not in PLAIN and info.type not in QUANTIZED:
                 known = ", ".join((*PLAIN, *QUANTIZED))
-                raise InputError(f"{name} is of the type {info.type}, which is not read; those read are {known}")
+                raise InputError(f"{name} has the type {info.type}, which is not supported; supported are {known}")
     except InputError as error:
         raise InputError(f"{file}: {error}") from None
     template = container.metadata.get("tokenizer.chat_template")
@@ -250,12 +257,12 @@ def _ids(container: Container, config: ModelConfig, names: tuple[str, ...]) -> t
     ids = [container.metadata.get(f"tokenizer.ggml.{name}_token_id") for name in names]
     for name, id in zip(names, ids, strict=True):
         if id is not None and not (isinstance(id, int) and 0 <= id < config.vocab_size):
-            raise InputError(f"tokenizer.ggml.{name}_token_id is {id!r}, but there are {config.vocab_size} tokens")
+            raise InputError(f"tokenizer.ggml.{name}_token_id is {id!r}; expected an id below {config.vocab_size}")
     return tuple(dict.fromkeys(id for id in ids if id is not None))
 
 
 def _dtype(container: Container) -> torch.dtype:
-    """That of the matrices; norms and biases are float32 in any file."""
+    """Return the dtype of the matrices; norms and biases are float32 in every file."""
     kinds = {info.type for info in container.tensors.values() if len(info.shape) > 1}
     if not kinds or any(kind not in PLAIN for kind in kinds):
         return torch.bfloat16
@@ -270,23 +277,23 @@ def _stored(container: Container) -> str:
 
 
 def _named_tensors(file: Path, container: Container) -> Iterator[tuple[str, str, TensorInfo]]:
-    """The tensors of the model in the order of the file: the file's name, Meta's name, and what the header says."""
+    """Yield the tensors in the order of the file: llama.cpp's name, Meta's name, and the entry of the header."""
     for theirs, info in container.tensors.items():
         if theirs == _ROPE_DIVISORS:
             continue
         name = NAMES.to_meta(theirs)
         if name is None:
-            raise InputError(f"{file}: a tensor {theirs!r} that a model of this configuration does not have")
+            raise InputError(f"{file}: unknown tensor {theirs!r}; a model of this configuration does not have it")
         yield theirs, name, info
 
 
 def _is_halved(container: Container, name: str) -> bool:
-    """Whether the file stores the rows of this tensor in halved order; see `model.checkpoint.names`."""
+    """Return whether the file stores the rows of a tensor in halved order; see `model.checkpoint.names`."""
     return _ARCHITECTURES[container.metadata["general.architecture"]] and is_rotated(name)
 
 
 def _tensors(file: Path, container: Container, config: ModelConfig, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of a file. The memory that it is mapped to is given back as soon as it has been read."""
+    """Yield the tensors of a file. Mapped pages are released as soon as they have been dequantized."""
     room = scratch()
     for theirs, name, info in _named_tensors(file, container):
         release = functools.partial(_release, container, info.offset)
@@ -297,7 +304,7 @@ def _tensors(file: Path, container: Container, config: ModelConfig, dtype: torch
 
 
 def _rows(file: Path, container: Container, config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...], memoryview]]:
-    """The tensors of a file as they are stored, in Meta's order of queries and keys."""
+    """Yield the stored bytes of the tensors, with the rows of queries and keys in Meta's order."""
     for theirs, name, info in _named_tensors(file, container):
         data = container.data(theirs)
         if _is_halved(container, name):
@@ -317,7 +324,11 @@ def _release(container: Container, offset: int, begin: int, size: int) -> None:
 def write(checkpoint: Checkpoint, path: Path) -> None:
     """Write a file that llama.cpp opens, one tensor in memory at a time.
 
-    Where the checkpoint has rows of its own types, these are written, else its dtype with norms and biases of float32.
+    If the checkpoint has stored rows, they are written in their types. Otherwise matrices are written in the
+    checkpoint's dtype, norms and biases in float32.
+
+    Raises:
+        InputError: When GGUF does not have the dtype, a number is beyond its range, or as `checked_tensors` does.
     """
     config = checkpoint.config
     shapes = {name: tuple(shape) for name, shape in expected_shapes(config).items()}
@@ -349,7 +360,7 @@ def write(checkpoint: Checkpoint, path: Path) -> None:
 def _kinds(checkpoint: Checkpoint, path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Mapping[str, str]:
     if checkpoint.dtype not in _KINDS:
         known = ", ".join(map(str, _KINDS))
-        raise InputError(f"{path}: {checkpoint.dtype} cannot be written as GGUF; give one of {known}")
+        raise InputError(f"{path}: GGUF has no type for {checkpoint.dtype}; choose one of {known}")
     return {name: _KINDS[checkpoint.dtype] if len(shape) > 1 else "F32" for name, shape in shapes.items()}
 
 
@@ -380,7 +391,7 @@ def _config_metadata(config: ModelConfig) -> dict[str, Any]:
 
 
 def _tokenizer_metadata(checkpoint: Checkpoint) -> dict[str, Any]:
-    """A GGUF's own, as it is; else what makes one of the tokenizer and of what the checkpoint knows."""
+    """Return the tokenizer metadata: copied from a GGUF file, otherwise made from the tokenizer and the checkpoint."""
     source = checkpoint.tokenizer
     if recognises(source):
         metadata = Container.open(cast(Path, _file(source))).metadata

@@ -1,7 +1,7 @@
-"""Hugging Face's format: a directory with config.json, safetensors (one file, or several with an index), a tokenizer.
+"""Hugging Face's format: a directory with config.json, safetensors (one file, or several and an index) and a tokenizer.
 
-Weights have the names of transformers' modules there, and in queries and keys the two numbers that are rotated
-together stand half a head apart; Meta's stand side by side.
+Tensors have the names of transformers' modules. In queries and keys, the two rows that are rotated together are half a
+head apart; in Meta's order they are neighbours.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ NAMES = TensorNames(
         "ffn_norm": "post_attention_layernorm",
     },
 )
-_DERIVED = "rotary_emb.inv_freq"  # in older files; follows from the configuration
+_DERIVED = "rotary_emb.inv_freq"  # in older files; computed from the configuration
 
 
 # --- configuration ---
 
-# The model types that this transformer computes, with what transformers takes for a key that is not in the file.
+# The supported model types, each with the values that transformers uses for keys that the file leaves out.
 _LLAMA: dict[str, Any] = {
     "num_key_value_heads": None, "max_position_embeddings": 2048, "rms_norm_eps": 1e-6, "rope_theta": 10000.0,
     "tie_word_embeddings": False, "attention_bias": False,
@@ -78,17 +78,17 @@ _NEUTRAL: dict[str, Any] = {
     "is_encoder_decoder": False, "is_decoder": False, "add_cross_attention": False, "tie_encoder_decoder": False,
     "pruned_heads": {},
 }  # fmt: skip
-"""Keys that change the result unless they have this value."""
+"""Keys that change the result unless they have this value, the only supported one."""
 _HARMLESS = {
-    # of the file and of training
+    # about the file and about training
     "transformers_version", "torch_dtype", "dtype", "initializer_range", "attention_dropout", "hidden_dropout",
     "resid_pdrop", "embd_pdrop", "pretraining_tp", "use_cache", "gradient_checkpointing", "is_llama_config",
     "transformers.js_config", "unsloth_version", "unsloth_fixed", "name_or_path", "model_name",
-    # of classification, and of what is returned
+    # about classification and return values
     "id2label", "label2id", "num_labels", "problem_type", "finetuning_task", "task_specific_params", "return_dict",
     "output_attentions", "output_hidden_states", "use_return_dict", "torchscript", "chunk_size_feed_forward",
     "tokenizer_class", "prefix",
-    # of generation, which takes its options from generation_config.json and from its caller
+    # about generation, which takes its options from generation_config.json and from the caller
     "bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "decoder_start_token_id", "forced_bos_token_id",
     "forced_eos_token_id", "max_length", "min_length", "max_new_tokens", "do_sample", "temperature", "top_k",
     "top_p", "typical_p", "num_beams", "num_beam_groups", "num_return_sequences", "diversity_penalty",
@@ -106,10 +106,11 @@ _ROPE = {
 
 
 def config_of(data: Mapping[str, Any]) -> ModelConfig:
-    """The configuration that a config.json describes.
+    """Return the configuration that the content of a config.json describes.
 
-    Raises InputError where it is of a model that this transformer does not compute, by the name of the key that says
-    so; an unknown key is refused, too, for it may change the result.
+    Raises:
+        InputError: When the model is not supported, or a key is unknown, since an unknown key may change the result.
+            The message names the key.
     """
     data = {key: value for key, value in data.items() if value is not None or key == "sliding_window"}
     kind = data.get("model_type")
@@ -117,7 +118,7 @@ def config_of(data: Mapping[str, Any]) -> ModelConfig:
         raise InputError(f"model_type is {kind!r}; supported are {', '.join(DEFAULTS)}")
     architectures = data.get("architectures", ["ForCausalLM"])
     if not isinstance(architectures, list) or not any(str(name).endswith("ForCausalLM") for name in architectures):
-        raise InputError(f"architectures is {architectures!r}; expected one that ends with ForCausalLM")
+        raise InputError(f"architectures is {architectures!r}; expected a name that ends with ForCausalLM")
     _refuse_others(data, {*_READ, *_HARMLESS}, "")
     missing = [key for key in _REQUIRED if key not in data]
     if missing:
@@ -146,7 +147,9 @@ def _refuse_others(data: Mapping[str, Any], known: set[str], prefix: str) -> Non
             if value != _NEUTRAL[key]:
                 raise InputError(f"{prefix}{key} is {value!r}, which is not supported; only {_NEUTRAL[key]!r} is")
         elif key not in known and not key.startswith("_"):
-            raise InputError(f"{prefix}{key} (which is {value!r}) is not known; it may change what the model computes")
+            raise InputError(
+                f"{prefix}{key} (value {value!r}) is not a known key and may change what the model computes"
+            )
 
 
 def _refuse_sliding_window(values: Mapping[str, Any]) -> None:
@@ -154,16 +157,16 @@ def _refuse_sliding_window(values: Mapping[str, Any]) -> None:
     context = values["max_position_embeddings"]
     if window is not None and not (isinstance(window, int) and isinstance(context, int) and window >= context):
         raise InputError(
-            f"sliding_window is {window!r}, less than the context of {context!r} tokens,"
-            " which is not supported; set max_position_embeddings to it to do without what lies beyond"
+            f"sliding_window is {window!r}, less than the context of {context!r} tokens, which is not supported;"
+            " set max_position_embeddings to sliding_window to use the model within its window"
         )
     kinds = values.get("layer_types", [])
     if not isinstance(kinds, list) or any(kind != "full_attention" for kind in kinds):
-        raise InputError("layer_types has others than full_attention, which is not supported")
+        raise InputError("layer_types contains types other than full_attention, which are not supported")
 
 
 def _rope_fields(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The rotary embedding: rope_theta and rope_scaling, or transformers 5's rope_parameters with both."""
+    """Return the RoPE fields, from rope_theta and rope_scaling or from transformers 5's rope_parameters."""
     key = "rope_scaling" if values.get("rope_scaling") else "rope_parameters"
     rope = values.get(key, {})
     if not isinstance(rope, dict):
@@ -184,14 +187,22 @@ def _rope_fields(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def config_json(config: ModelConfig, dtype: torch.dtype) -> dict[str, Any]:
-    """The config.json of a model; rotary embeddings in the spelling that all versions of transformers read.
+    """Return the content of a config.json, in the spelling that all versions of transformers read.
 
-    Raises InputError where no model type there has these parts.
+    Args:
+        config: The configuration to write.
+        dtype: The dtype of the weights.
+
+    Raises:
+        InputError: When no model type of transformers fits the configuration.
     """
     if config.wo_bias and not config.qkv_bias:
-        raise InputError("a bias on wo alone is in none of Hugging Face's Llamas; write the bpe-llama format")
+        raise InputError("no Hugging Face model type has a bias on wo alone; use the format bpe-llama")
     if config.dim % config.n_heads:
-        raise InputError(f"Hugging Face's Llama wants dim ({config.dim}) divisible by n_heads ({config.n_heads})")
+        raise InputError(
+            f"Hugging Face's Llama requires dim ({config.dim}) to be divisible by n_heads ({config.n_heads});"
+            " use the format bpe-llama"
+        )
     qwen = config.qkv_bias and not config.wo_bias
     data = {
         "architectures": ["Qwen2ForCausalLM" if qwen else "LlamaForCausalLM"],
@@ -222,7 +233,7 @@ def config_json(config: ModelConfig, dtype: torch.dtype) -> dict[str, Any]:
 
 
 def recognises(path: Path) -> bool:
-    """Whether this is a directory of this format, or its config.json, or a file of weights in it."""
+    """Return whether the path is a directory in this format, or its config.json or a file of weights in it."""
     directory = path if path.is_dir() else path.parent
     if not path.is_dir() and path.name != CONFIG and path.suffix not in (".safetensors", ".bin", ".json"):
         return False
@@ -232,7 +243,11 @@ def recognises(path: Path) -> bool:
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """What `recognises` accepts, opened. Raises InputError where it is not all there, and for pickled weights."""
+    """Open a checkpoint that `recognises` accepts.
+
+    Raises:
+        InputError: When a file is missing or damaged, the weights are pickled, or the model is not supported.
+    """
     directory = path if path.is_dir() else path.parent
     data = read_json(directory / CONFIG)
     config = named(directory / CONFIG, config_of, data)
@@ -255,34 +270,34 @@ def _weights_in(directory: Path) -> list[Path]:
 
 
 def _files(directory: Path) -> list[Path]:
-    """The files of the weights, of which none is missing."""
+    """Return the files of the weights, all of which exist."""
     if (directory / WEIGHTS).is_file():
         return [directory / WEIGHTS]
     index = directory / INDEX
     if index.is_file():
         places = read_json(index).get("weight_map")
         if not isinstance(places, dict) or not places or not all(_is_file_name(name) for name in places.values()):
-            raise InputError(f"{index}: no weight_map from tensors to files of this directory; fetch it again")
+            raise InputError(f"{index}: no weight_map from tensors to files in this directory; download it again")
         files = [directory / name for name in sorted(set(places.values()))]
         missing = [file.name for file in files if not file.is_file()]
         if missing:
             raise InputError(
-                f"{directory}: {len(missing)} of {len(files)} files of weights missing, such as {missing[0]};"
-                " the download is not complete, so run it again"
+                f"{directory}: {len(missing)} of {len(files)} weight files are missing, such as {missing[0]};"
+                " the download is incomplete, so run it again"
             )
         return files
     found = _weights_in(directory)
     if any(path.suffix in (".safetensors", ".incomplete") for path in found):
         raise InputError(
-            f"{directory}: {found[0].name}, but neither {WEIGHTS} nor {INDEX}; the download is not complete, so run it"
-            " again"
+            f"{directory}: contains {found[0].name}, but neither {WEIGHTS} nor {INDEX}; the download is incomplete,"
+            " so run it again"
         )
     if found:
         raise InputError(
-            f"{found[0]}: pickled weights, which may hold code and are not read; fetch the repository's safetensors, or"
-            " open it with transformers and save_pretrained() it again"
+            f"{found[0]}: pickled weights may contain code and are never read; download the repository's safetensors,"
+            " or load the model in transformers and call save_pretrained()"
         )
-    raise InputError(f"{directory}: {CONFIG}, but no weights; expected {WEIGHTS}, or {INDEX} with its files")
+    raise InputError(f"{directory}: contains {CONFIG}, but no weights; expected {WEIGHTS}, or {INDEX} with its files")
 
 
 def _is_file_name(name: Any) -> bool:
@@ -295,14 +310,23 @@ def _tensors(files: list[Path], config: ModelConfig) -> Iterator[tuple[str, Tens
             if not their.endswith(_DERIVED):
                 name = NAMES.to_meta(their)
                 if name is None:
-                    raise InputError(f"{file}: a tensor {their!r} that a model of this configuration does not have")
+                    raise InputError(
+                        f"{file}: unknown tensor {their!r}; a model of this configuration does not have it"
+                    )
                 yield name, interleaved(tensor, config.head_dim) if is_rotated(name) else tensor
 
 
 def write(checkpoint: Checkpoint, path: Path, shard_bytes: int = SHARD_BYTES) -> None:
-    """Write a directory that opens in transformers, the weights last, and one tensor of them in memory at a time.
+    """Write a directory that transformers opens, the weights last and one tensor in memory at a time.
 
-    Weights of more than shard_bytes are divided into several files, none larger, as far as single tensors allow.
+    Args:
+        checkpoint: The model to write.
+        path: The directory.
+        shard_bytes: The largest size of a weight file, in bytes. Larger weights are split into several files; a single
+            tensor is never split.
+
+    Raises:
+        InputError: When no model type of transformers fits the model, or as `checked_tensors` does.
     """
     config = checkpoint.config
     data = config_json(config, checkpoint.dtype)
@@ -313,8 +337,10 @@ def write(checkpoint: Checkpoint, path: Path, shard_bytes: int = SHARD_BYTES) ->
     shapes = {NAMES.from_meta(name): shape for name, shape in expected_shapes(config).items()}
     shards = _divided(shapes, checkpoint.dtype.itemsize, shard_bytes)
     count = len(shards)
-    files = {path / (f"model-{n:05}-of-{count:05}.safetensors" if count > 1 else WEIGHTS): shard
-             for n, shard in enumerate(shards, 1)}  # fmt: skip
+    names = (
+        [f"model-{number:05}-of-{count:05}.safetensors" for number in range(1, count + 1)] if count > 1 else [WEIGHTS]
+    )
+    files = {path / name: shard for name, shard in zip(names, shards, strict=True)}
     write_tensors(files, checkpoint.dtype, _theirs(checkpoint))
     if count > 1:
         size = sum(shape.numel() for shape in shapes.values()) * checkpoint.dtype.itemsize

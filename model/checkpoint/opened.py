@@ -1,4 +1,8 @@
-"""TODO: opened."""
+"""An opened checkpoint: what every format reads and writes.
+
+A format's module turns files into a `Checkpoint`, whose tensors have Meta's names and are read only when they are
+asked for. Everything above the formats works on this class and knows no format.
+"""
 
 from __future__ import annotations
 
@@ -22,52 +26,56 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that was opened, of which only what describes it has been read."""
+    """A checkpoint that has been opened: its description has been read, its tensors have not."""
 
     config: ModelConfig
     dtype: torch.dtype
-    """The weights' own; bfloat16 where they are quantized. When it is written, the one that is written."""
+    """The dtype of the weights; bfloat16 if they are quantized. For a checkpoint to be written, the dtype to write."""
     source: Path
-    """The file, or the directory, that messages about the weights name."""
+    """The file or directory that error messages about the weights name."""
     tokenizer: Path
-    """What `Tokenizer.from_file` reads."""
+    """The path that `Tokenizer.from_file` reads."""
     tensors: Callable[[torch.dtype], Iterable[tuple[str, Tensor]]]
-    """The tensors in turn, given the dtype that they are wanted in, which only those that have to be computed
-    need have. They are under Meta's names and in Meta's order of queries and keys: mapped, or made when
-    their turn comes and not kept."""
+    """Yields each tensor with Meta's name and in Meta's row order of queries and keys, given the wanted dtype. Only
+    computed (dequantized or merged) tensors need to have that dtype. A tensor is either mapped from the file, or made
+    when its turn comes and not kept."""
     chat_template: str | None = None
-    """The jinja template that dialogs are written with, where the checkpoint has one."""
+    """The jinja template for dialogs, if the checkpoint has one."""
     bos: int | None = None
-    """The id of the token that begins a text, where the checkpoint names one; some have it and don't use it."""
+    """The id of the token that begins a text, if the checkpoint names one; some checkpoints do not use theirs."""
     eos: tuple[int, ...] = ()
-    """The ids that end what the model writes, where the checkpoint names them."""
+    """The ids that end generated text, if the checkpoint names them."""
     name_of: Callable[[str], str] = str
-    """What the file calls the tensor of this name of Meta's."""
+    """Translates Meta's name of a tensor to the name in the file, for error messages."""
     stored: str = ""
-    """How the file holds the weights, where dtype does not say it, such as "Q4_1, F32"."""
+    """The types of the stored weights, such as "Q4_1, F32", if `dtype` does not say it."""
     kinds: Mapping[str, str] = field(default_factory=dict)
-    """The type of each tensor by its name, such as "Q4_1", where the file names types."""
+    """The stored type, such as "Q4_1", of each tensor by Meta's name; empty if the file names no types."""
     rows: Callable[[], Iterable[tuple[str, tuple[int, ...], memoryview]]] | None = None
-    """Those tensors in turn as they are stored, with their shapes: the bytes of their rows."""
+    """Yields Meta's name, shape and stored bytes of each tensor in `kinds`; None if `kinds` is empty."""
     make_tokenizer: Callable[[], Tokenizer] | None = None
-    """Makes the tokenizer of what has been read already, where `tokenizer` is the file of the weights."""
+    """Makes the tokenizer from metadata that is already read, if `tokenizer` is the file of the weights itself."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file."""
+    """Read the JSON object in a file.
+
+    Raises:
+        InputError: When the file cannot be read or does not hold a JSON object.
+    """
     try:
         values = json.loads(path.read_bytes())
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not JSON ({error}); it may be truncated") from None
+        raise InputError(f"{path}: not JSON ({error}); the file may be truncated") from None
     if not isinstance(values, dict):
         raise InputError(f"{path}: expected a JSON object, found {type(values).__name__}")
     return values
 
 
 def named(path: Path, config_of: Callable[[dict[str, Any]], ModelConfig], values: dict[str, Any]) -> ModelConfig:
-    """The configuration of `values`; an error names the file that they stand in."""
+    """Return `config_of(values)`; an error names the file that the values were read from."""
     try:
         return config_of(values)
     except InputError as error:
@@ -75,5 +83,9 @@ def named(path: Path, config_of: Callable[[dict[str, Any]], ModelConfig], values
 
 
 def read_params(path: Path) -> ModelConfig:
-    """The configuration in a params.json."""
+    """Read the configuration in a params.json.
+
+    Raises:
+        InputError: When the file cannot be read, or the configuration is invalid; the message names the file.
+    """
     return named(path, ModelConfig.from_params, read_json(path))

@@ -1,10 +1,10 @@
-"""Quantization to ggml's block formats: the extremes of a block become the ends of the integers.
+"""Quantization to ggml's block formats: the extremes of a block map to the ends of the integer range.
 
-Q8_0, Q4_0 and Q4_1 are bit for bit what the ``gguf`` package makes. llama.cpp searches the scales of its K types for
-those that leave the smallest squared error. In Q4_0 that made the error 15% smaller, and the perplexity of SmolLM2 no
-better (20.4; 20.2 without), so here they follow from the extremes as well.
+Q8_0, Q4_0 and Q4_1 are bit for bit equal to the ``gguf`` package. llama.cpp searches for the scales of its K types that
+minimise the squared error. In Q4_0 that search reduced the error by 15%, but not the perplexity of SmolLM2 (20.4 with
+it, 20.2 without), so here the scales of K types follow from the extremes too.
 
-Here, n is a number of blocks, and x [n, numbers of a block] what they are to stand for.
+In shapes, n is the number of blocks. x [n, numbers of a block] are the numbers to quantize.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -21,18 +21,17 @@ from torch import Tensor
 
 from bpe.errors import InputError
 from model.checkpoint.assemble import checked_tensors, expected_shapes
-from model.checkpoint.dequantize import PLAIN, QUANTIZED, dequantize
+from model.checkpoint.dequantize import PLAIN, QUANTIZED, Array, dequantize
 from model.checkpoint.opened import EMBEDDINGS, TIED, Checkpoint
 from model.config import ModelConfig
 
 Floats: TypeAlias = npt.NDArray[np.float32]
-Array: TypeAlias = npt.NDArray[Any]
 
-_PIECE = 1 << 19  # numbers at a time
+_PIECE = 1 << 19  # numbers processed at a time
 
 
 def _half(numbers: Floats) -> Floats:
-    """What is left of them in a file."""
+    """Round to float16, the precision of scales in a file."""
     with np.errstate(over="ignore"):
         return numbers.astype(np.float16).astype(np.float32)
 
@@ -45,7 +44,7 @@ def _inverse(numbers: Floats) -> Floats:
 
 
 def _extreme(x: Floats) -> Floats:
-    """Of each block the number that is farthest from zero: [n, 1]."""
+    """Return the number of each block that is farthest from zero: [n, 1]."""
     extreme: Floats = np.take_along_axis(x, np.abs(x).argmax(-1, keepdims=True), -1)
     return extreme
 
@@ -54,7 +53,7 @@ def _extreme(x: Floats) -> Floats:
 
 
 def _nibbles(integers: Floats) -> Array:
-    """Integers from 0 to 15, [n, 32] -> [n] voids: byte i holds those of the numbers i and 16 + i."""
+    """Pack integers from 0 to 15, [n, 32] -> [n] voids: byte i holds the integers of numbers i and 16 + i."""
     narrow = integers.astype(np.uint8).reshape(len(integers), 2, 16)
     return np.ascontiguousarray(narrow[:, 0] | narrow[:, 1] << 4).view("V16")[:, 0]
 
@@ -80,7 +79,7 @@ def _q6_k(x: Floats, blocks: Array) -> None:
     shared = _half(_extreme(scales) / np.float32(-128))  # [n, 1]
     own = np.clip(np.rint(scales * _inverse(shared)), -128, 127)
     integers = np.clip(np.rint(parts * _inverse(shared * own)[..., None]), -32, 31) + 32
-    # Numbers of a block: [half, part, 32]; two parts of a half share bytes of low bits, all four those of high bits.
+    # A block is [half, part, 32]. In each half, two parts share bytes of low bits, and all four bytes of high bits.
     places = integers.astype(np.uint8).reshape(-1, 2, 4, 32)
     low, high = places & 15, places >> 4
     blocks["scale"] = shared[:, 0]
@@ -125,19 +124,25 @@ QUANTIZERS: dict[str, Callable[[Floats, Array], None]] = {
 
 
 def encode(numbers: Tensor, kind: str) -> memoryview:
-    """A tensor [..., columns] of a type, as it is stored: the bytes of its rows.
+    """Return the bytes of a tensor in a stored type.
 
-    Raises InputError for rows of no whole blocks, and for numbers that are not finite or beyond the type's range.
+    Args:
+        numbers: The tensor, [..., columns], any floating dtype.
+        kind: The type, such as "Q4_1".
+
+    Raises:
+        InputError: When a row is not a whole number of blocks, or a number is not finite or beyond the type's range.
+            The message is the end of a sentence that begins with the tensor's name.
     """
     if kind in PLAIN:
         written = numbers.to(PLAIN[kind]).contiguous()
         if not torch.isfinite(written).all():
-            raise InputError(f"holds numbers that are not finite, or beyond the range of {kind}; take another type")
+            raise InputError(f"contains NaN or infinity, or holds numbers beyond the range of {kind}; use another type")
         return written.flatten().view(torch.uint8).numpy().data
     block, per_block, _ = QUANTIZED[kind]
     if numbers.shape[-1] % per_block:
         raise InputError(
-            f"has rows of {numbers.shape[-1]} numbers, which are no whole {kind} blocks of {per_block}; take F16"
+            f"has rows of {numbers.shape[-1]} numbers, not a multiple of the {kind} block size {per_block}; use F16"
         )
     x = numbers.detach().float().contiguous().numpy().reshape(-1, per_block)
     blocks = np.zeros(len(x), block)
@@ -145,36 +150,41 @@ def encode(numbers: Tensor, kind: str) -> memoryview:
     for begin in range(0, len(x), step):
         piece, to = x[begin : begin + step], blocks[begin : begin + step]
         if not np.isfinite(piece).all():
-            raise InputError("holds numbers that are not finite (NaN or infinity)")
+            raise InputError("contains NaN or infinity; the weights are damaged")
         with np.errstate(over="ignore", invalid="ignore"):
             QUANTIZERS[kind](piece, to)
         scales = [to[name] for name in ("scale", "offset") if name in (block.names or ())]
         if not all(np.isfinite(each).all() for each in scales):
-            raise InputError(f"holds numbers beyond the range of {kind}, whose scales are of 16 bits; take bfloat16")
+            raise InputError(f"holds numbers beyond the range of {kind}, whose scales are float16; use bfloat16")
     return blocks.view(np.uint8).data
 
 
 # --- whole models ---
 
-# What stands in for a type where rows are no whole blocks of it.
+# The type to use instead if rows are not a whole number of blocks.
 _INSTEAD = {"Q4_K": "Q4_1", "Q6_K": "Q8_0"}
 _PLAIN_INSTEAD = "F16"
-# The embeddings and the output matrix, which rounding hurts most.
+# The types of the embeddings and the output matrix, which rounding hurts most.
 _OF_TOKENS = {"Q4_0": "Q6_K", "Q4_1": "Q6_K", "Q4_K": "Q6_K"}
 
 
 def kind_named(name: str) -> str:
-    """The type of this name, such as "Q4_1" for "q4_1". Raises InputError where there is no quantizer for it."""
+    """Return the type of a name, such as "Q4_1" for "q4_1".
+
+    Raises:
+        InputError: When there is no quantizer for the name.
+    """
     if name.upper() not in QUANTIZERS:
         known = ", ".join(kind.lower() for kind in QUANTIZERS)
-        raise InputError(f"there is no quantization {name!r}; there are {known}")
+        raise InputError(f"there is no quantization type {name!r}; choose one of {known}")
     return name.upper()
 
 
 def plan(config: ModelConfig, kind: str) -> dict[str, str]:
-    """The type of each tensor: norms and biases stay F32, embeddings and output get at least six bits.
+    """Return the type of each tensor by name for quantization to `kind`.
 
-    Where rows are no whole blocks of a type, one with smaller blocks stands in, and at last F16.
+    Norms and biases stay F32; the embeddings and the output matrix get at least six bits. If rows are not a whole
+    number of blocks, a type with smaller blocks is used, and F16 if no block size fits.
     """
     kinds = {}
     for name, shape in expected_shapes(config).items():
@@ -186,7 +196,7 @@ def plan(config: ModelConfig, kind: str) -> dict[str, str]:
 
 
 def exceptions(config: ModelConfig, kind: str) -> list[str]:
-    """What `plan` cannot give the type that it should, a line for each length of rows."""
+    """Describe the tensors for which `plan` had to use another type, one line for each row length and type."""
     shapes, kinds = expected_shapes(config), plan(config, kind)
     found = Counter(
         (shapes[name][-1], own)
@@ -195,16 +205,22 @@ def exceptions(config: ModelConfig, kind: str) -> list[str]:
     )
     block = QUANTIZED[kind][1]
     return [
-        f"rows of {columns:,} numbers are no whole {kind} blocks of {block}: {own} instead, tensors: {count}"
+        f"rows of {columns:,} numbers are not a multiple of the {kind} block size {block}: stored as {own},"
+        f" tensors: {count}"
         for (columns, own), count in found.items()
     ]
 
 
 def quantized(checkpoint: Checkpoint, name: str) -> Checkpoint:
-    """The checkpoint with its matrices of a type ("q4_1"), quantized one by one when they are asked for.
+    """Return the checkpoint with quantized weights. Each tensor is quantized when it is read.
 
-    Raises InputError where there is no such type; and, when they are asked for, for tensors as `encode` and
-    `checked_tensors` do, naming them.
+    Args:
+        checkpoint: The checkpoint to quantize.
+        name: The type, such as "q4_1".
+
+    Raises:
+        InputError: When there is no such type. Reading a tensor raises as `encode` and `checked_tensors` do; the
+            message names the tensor.
     """
     kind = kind_named(name)
     kinds = plan(checkpoint.config, kind)

@@ -1,4 +1,4 @@
-"""A model that follows its vocabulary when that grows: rows of the embeddings and of the head go with their tokens."""
+"""Resize a model to a grown vocabulary: the rows of the embeddings and of the output matrix follow their tokens."""
 
 from __future__ import annotations
 
@@ -16,22 +16,25 @@ from model.checkpoint.opened import EMBEDDINGS, TIED, Checkpoint
 
 
 def resized(checkpoint: Checkpoint, tokenizer_file: Path) -> Checkpoint:
-    """The checkpoint for a tokenizer that has all its tokens and more.
+    """Return the checkpoint for a tokenizer that extends its vocabulary.
 
-    A token of before keeps its row, whatever its id is now: special tokens stand behind the others and move when these
-    grow in number. The row of a new one is the mean of the rows of those old tokens that its bytes, or the text of a
-    special token, are encoded to; where there are none, and for ids without a token, the mean of all rows.
+    An old token keeps its row even if its id changes; special tokens, for example, have ids after all other tokens and
+    move when the vocabulary grows. The row of a new token is the mean of the rows of the old tokens that its bytes (or
+    the text of a special token) encode to. If there are none, and for ids without a token, it is the mean of all rows.
 
-    tokenizer_file: what `Tokenizer.from_file` reads.
+    Args:
+        checkpoint: The model with the old vocabulary.
+        tokenizer_file: A path that `Tokenizer.from_file` reads.
 
-    Raises InputError where a token of the checkpoint's is not there; the first one is named.
+    Raises:
+        InputError: When the new tokenizer lacks an old token; the message names the first missing token.
     """
     old, new = read_tokenizer(checkpoint), Tokenizer.from_file(tokenizer_file)
-    moved = _moved(old, new, f"{tokenizer_file}: it does not hold the vocabulary of {checkpoint.tokenizer}")
+    moved = _moved(old, new, f"{tokenizer_file}: does not extend the vocabulary of {checkpoint.tokenizer}")
     known = {now: before for before, now in moved.items()}
 
     def sources_of(id: int) -> list[int]:
-        """The old rows that the row of a new id is made of."""
+        """The old rows whose mean is the row of a new id."""
         try:
             return [known[id]] if id in known else old.encode_ordinary(new.decode_single_token_bytes(id))
         except KeyError:
@@ -58,7 +61,7 @@ def resized(checkpoint: Checkpoint, tokenizer_file: Path) -> Checkpoint:
 
 
 def _moved(old: Tokenizer, new: Tokenizer, refusal: str) -> dict[int, int]:
-    """The new ids of all old ones; ordinary tokens are found by their bytes, special ones by their texts."""
+    """Return the new id of each old id; ordinary tokens are matched by bytes, special tokens by text."""
     ranks, specials = new.mergeable_ranks, new.special_tokens
     moved = {id: ranks.get(token) for token, id in old.mergeable_ranks.items()}
     moved |= {id: specials.get(text) for text, id in old.special_tokens.items()}
@@ -66,12 +69,12 @@ def _moved(old: Tokenizer, new: Tokenizer, refusal: str) -> dict[int, int]:
         if moved[id] is None:
             kind = "special token" if old.is_special_token(id) else "token"
             shown = old.decode_single_token_bytes(id).decode("utf-8", "backslashreplace")
-            raise InputError(f"{refusal}: no {kind} {shown!r} (id {id}); take one that grew out of that (train --base)")
+            raise InputError(f"{refusal}: no {kind} {shown!r} (id {id}); use a tokenizer trained with --base from it")
     return {before: now for before, now in moved.items() if now is not None}
 
 
 def _rows(old: Tensor, sources: Sequence[list[int]]) -> Tensor:
-    """For each of `sources` the mean of these rows of `old`: exactly the row where it is one."""
+    """Return for each of `sources` the mean of these rows of `old`; a single row is copied exactly."""
     wide = torch.promote_types(old.dtype, torch.float32)
     everything = old.mean(0, dtype=wide).to(old.dtype)
     new = old.new_empty(len(sources), *old.shape[1:])

@@ -1,7 +1,7 @@
-"""Safetensors files: mapped when they are read, and written tensor by tensor.
+"""Safetensors files: read by mapping them into memory, and written one tensor at a time.
 
-The layout of a file is its header's length (8 bytes, little-endian), the header (JSON: dtype, shape and place of each
-tensor), and the numbers. The package `safetensors` reads it; to write, it wants all tensors in memory at once.
+A file holds the length of its header (8 bytes, little-endian), the header (JSON: dtype, shape and offsets of each
+tensor) and the numbers. The package `safetensors` reads files, but needs all tensors in memory at once to write one.
 """
 
 from __future__ import annotations
@@ -25,9 +25,13 @@ _DTYPES = {name: dtype for dtype, name in _NAMES.items()}
 
 
 def read_dtypes(path: Path) -> dict[str, torch.dtype | None]:
-    """The names of the tensors in a file and their dtypes, None for others than floating-point ones of 16 bits and up.
+    """Read the dtype of each tensor in a file by name, from the header alone.
 
-    Only the header is read; that the numbers are all there is made sure of, too.
+    Returns:
+        The dtypes; None for a type other than floating-point numbers of 16, 32 or 64 bits.
+
+    Raises:
+        InputError: When the file is not a complete safetensors file.
     """
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
@@ -37,10 +41,13 @@ def read_dtypes(path: Path) -> dict[str, torch.dtype | None]:
 
 
 def read_tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of a file, mapped: they take no memory until their numbers are looked at.
+    """Yield the name and tensor of each tensor in a file. The tensors are mapped: pages are loaded when first read.
 
-    What was looked at stays in memory as long as any tensor of the same mapping is there, so the file is mapped anew
-    after every `MAPPED_AT_ONCE` bytes: whoever converts the tensors and drops them has the model in memory once.
+    Loaded pages stay in memory as long as any tensor of the same mapping exists. The file is therefore mapped again
+    after every `MAPPED_AT_ONCE` bytes: a caller who converts and drops the tensors has the model in memory once.
+
+    Raises:
+        InputError: When the file is not a complete safetensors file.
     """
     names = [*read_dtypes(path)]
     position = 0
@@ -59,7 +66,11 @@ def read_tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
 
 
 def read_notes(path: Path) -> dict[str, str]:
-    """What the header of a file says beside its tensors."""
+    """Read the metadata in the header of a file.
+
+    Raises:
+        InputError: When the file is not a complete safetensors file.
+    """
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             return dict(file.metadata() or {})
@@ -68,7 +79,7 @@ def read_notes(path: Path) -> dict[str, str]:
 
 
 def _not_whole(path: Path, error: Exception) -> InputError:
-    return InputError(f"{path}: not a whole safetensors file ({error}); it may be truncated, so fetch it again")
+    return InputError(f"{path}: not a complete safetensors file ({error}); it may be truncated, so download it again")
 
 
 def write_tensors(
@@ -77,9 +88,15 @@ def write_tensors(
     tensors: Iterable[tuple[str, Tensor]],
     notes: Mapping[str, str] | None = None,
 ) -> None:
-    """Write `tensors`, in any order, into the files that are to hold them; all in dtype. The headers have the `notes`.
+    """Write tensors into one or several files, one tensor in memory at a time.
 
-    The files take their names when all of them are whole. No more than one tensor is held at a time.
+    The files get their final names once all of them are complete.
+
+    Args:
+        files: For each path, the names and shapes of its tensors.
+        dtype: The dtype of all tensors in the files.
+        tensors: Names and tensors, in any order; every name in `files` must occur.
+        notes: Metadata for the headers.
     """
     with ExitStack() as stack:
         places: dict[str, tuple[BinaryIO, int]] = {}

@@ -1,4 +1,7 @@
-"""TODO: completions."""
+"""Text completions: prompts are encoded, continued, and decoded to text as it is generated.
+
+`generate` streams one text, `complete` returns several, and `Completions` streams several at once.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from model.generation.sampling import Sampling
 
 
 class GenerationTokenizer(Protocol):
-    """What generation needs of a tokenizer; bpe.Tokenizer and tiktoken.Encoding both have it."""
+    """The part of a tokenizer that generation uses; `bpe.Tokenizer` and `tiktoken.Encoding` both have it."""
 
     @property
     def n_vocab(self) -> int: ...
@@ -26,7 +29,7 @@ class GenerationTokenizer(Protocol):
 
 
 def prompt_ids(tokenizer: GenerationTokenizer, prompt: str) -> list[int]:
-    """The ids that are read for a prompt: ordinary text, after the token that begins a text, if there is one."""
+    """Return the ids of a prompt: ordinary text, after the token that begins a text if the tokenizer has one."""
     begin = [tokenizer.encode_single_token(BEGIN_TOKEN)] if BEGIN_TOKEN in tokenizer.special_tokens_set else []
     return begin + tokenizer.encode_ordinary(prompt)
 
@@ -42,23 +45,27 @@ def generate(
     session: Session | None = None,
     **sampling: Any,
 ) -> Iterator[str]:
-    """Continue a prompt; yields the new text, piece by piece, as the model writes it.
+    """Continue a prompt and yield the new text, piece by piece, as the model generates it.
 
-    prompt: a text, taken as ordinary text and begun with <|begin_of_text|> if the tokenizer has that token; or ids,
-        taken as they are.
-    max_tokens: how many tokens to write at most; the end of the model's context may come first.
-    stop: strings that end the text where they appear; they are not part of it.
-    end_ids: tokens that end the text; by default those of the usual names that the tokenizer has.
-    session: what was read and written before, to be gone on with; see `Session`.
-    sampling: temperature, top_k, top_p, min_p, repetition_penalty, frequency_penalty, logit_bias, seed: the fields of
-        `model.generation.sampling.Sampling`.
+    A piece is one or more whole characters. Bytes of a character that spans tokens are held back until it is complete,
+    and bytes that are not UTF-8 become U+FFFD. Text that may be the beginning of a stop string is held back too.
+    Special tokens are not text: an end token ends the text; other special tokens, and ids without a token, are skipped.
+    Closing the generator frees the cache.
 
-    A piece is one or more whole characters: bytes of a character that spans tokens are held until it is complete, and
-    bytes that are no UTF-8 become U+FFFD. Text that may turn out to be the beginning of a stop string is held as well.
-    Special tokens are not text: an end token ends it; others, and ids that have no token, are passed over. Closing the
-    generator frees the cache.
+    Args:
+        model: The model.
+        tokenizer: The tokenizer of the model.
+        prompt: A text, encoded as ordinary text after <|begin_of_text|> if the tokenizer has that token; or ids, used
+            unchanged.
+        max_tokens: The largest number of tokens to generate. The end of the model's context may come first.
+        stop: Strings that end the text where they first occur; they are not part of it.
+        end_ids: Tokens that end the text. Defaults to the tokenizer's tokens of the usual names.
+        session: Keeps the cache between calls; see `Session`.
+        sampling: temperature, top_k, top_p, min_p, repetition_penalty, frequency_penalty, logit_bias and seed: the
+            fields of `Sampling`.
 
-    Raises InputError, before anything is generated, for arguments out of range and for a prompt that does not fit.
+    Raises:
+        InputError: When an argument is out of range or the prompt does not fit, before anything is generated.
 
     >>> "".join(generate(model, tokenizer, "Once upon a time", max_tokens=20, seed=1))  # doctest: +SKIP
     ' there was a little fox who lived at the edge of a wood.'
@@ -68,9 +75,15 @@ def generate(
 
 
 def generate_ids(model: Model, ids: Sequence[int], **arguments: Any) -> Iterator[int]:
-    """Continue `ids`; yields the new ids one by one, up to and without the first of `end_ids`.
+    """Continue ids and yield the new ids one by one, up to but not including the first of `end_ids`.
 
-    arguments: those of `Generation` but samples, logprobs and sampling, and the fields of `Sampling`.
+    Args:
+        model: The model.
+        ids: The prompt.
+        arguments: max_tokens, end_ids, n_vocab and session, as for `Generation`, and the fields of `Sampling`.
+
+    Raises:
+        InputError: When an argument is out of range or the prompt does not fit.
     """
     given = {name: arguments.pop(name) for name in ("max_tokens", "end_ids", "n_vocab", "session") if name in arguments}
     generation = Generation(model, [ids], sampling=Sampling(**arguments), **given)
@@ -79,19 +92,19 @@ def generate_ids(model: Model, ids: Sequence[int], **arguments: Any) -> Iterator
 
 @dataclass
 class Completion:
-    """A text that was written."""
+    """A generated text."""
 
     prompt: int
-    """The number of its prompt."""
+    """The number of its prompt, from 0."""
     text: str = ""
     ids: list[int] = field(default_factory=list)
-    """All that was chosen, the end token included."""
+    """All generated ids, including the end token."""
     logprobs: list[float] = field(default_factory=list)
-    """Of each id; empty if not asked for."""
+    """The log-probability of each id in nats; empty if not requested."""
     top_logprobs: list[list[tuple[int, float]]] = field(default_factory=list)
-    """At each id, the likeliest ids and their log-probabilities; empty if not asked for."""
+    """The likeliest ids and their log-probabilities at each id; empty if not requested."""
     finish: Finish | None = None
-    """Why it ended: an end token, a stop string, or no more room; None while it is written."""
+    """Why the text ended: an end token, a stop string, or no more room; None while it is being generated."""
 
 
 def complete(
@@ -101,9 +114,20 @@ def complete(
     max_tokens: int = 256,
     **arguments: Any,
 ) -> list[Completion]:
-    """Continue several prompts at once, each to its own end; `samples` texts for each, in the order of the prompts.
+    """Continue several prompts at once and return the completions.
 
-    arguments: those of `Completions`.
+    Args:
+        model: The model.
+        tokenizer: The tokenizer of the model.
+        prompts: Texts or ids.
+        max_tokens: The largest number of tokens to generate in each text.
+        arguments: The other arguments of `Completions`.
+
+    Returns:
+        The completions in the order of the prompts, `samples` for each.
+
+    Raises:
+        InputError: When an argument is out of range or a prompt does not fit.
     """
     completions = Completions(model, tokenizer, prompts, max_tokens, **arguments)
     for _ in completions:
@@ -112,12 +136,10 @@ def complete(
 
 
 class Completions:
-    """Several texts that are written at once; iterating gives each token's text and the completion it belongs to.
+    """Several texts generated at once. Iterating yields, for each token, its completion and the new text.
 
-    samples: how many texts for each prompt, from one reading of it.
-    logprobs: how many of the likeliest tokens to tell the log-probabilities of, beside the chosen one's; None for none.
-    The other arguments are those of `generate`. A text is the one that is generated alone with the same seed (to which
-    the number of the sample is added), but where rounding turns a choice. The caches of all texts are held at once.
+    A text is the same as if it were generated alone with the same seed (plus the sample number), unless rounding
+    changes a choice. The caches of all texts are in memory at once.
     """
 
     def __init__(
@@ -134,11 +156,28 @@ class Completions:
         session: Session | None = None,
         **sampling: Any,
     ) -> None:
+        """
+        Args:
+            model: The model.
+            tokenizer: The tokenizer of the model.
+            prompts: Texts or ids, as `prompt` of `generate`.
+            max_tokens: The largest number of tokens to generate in each text.
+            samples: The number of texts for each prompt. A prompt is read once for all of them.
+            stop: As for `generate`.
+            end_ids: As for `generate`.
+            logprobs: The number of likeliest tokens whose log-probabilities are recorded, in addition to that of the
+                chosen token; None for no log-probabilities.
+            session: As for `generate`; for one prompt and one sample.
+            sampling: The fields of `Sampling`.
+
+        Raises:
+            InputError: When an argument is out of range or a prompt does not fit.
+        """
         if isinstance(prompts, str):
-            raise InputError("prompts is one text; give a list of them")
+            raise InputError("prompts is a single text; give a list of texts")
         if tokenizer.n_vocab > model.config.vocab_size:
             raise InputError(
-                f"the tokenizer has {tokenizer.n_vocab} tokens and the model {model.config.vocab_size}; "
+                f"the tokenizer has {tokenizer.n_vocab} tokens, but the model only {model.config.vocab_size}; "
                 "they do not belong together"
             )
         self._stops = (stop,) if isinstance(stop, str) else tuple(stop)
@@ -159,7 +198,7 @@ class Completions:
             session=session,
         )
         self.texts: list[Completion] = []
-        """What has been written so far, the samples of a prompt one after the other."""
+        """The completions so far; the samples of a prompt are neighbours."""
 
     def __iter__(self) -> Iterator[tuple[Completion, str]]:
         generation = self.generation
@@ -182,12 +221,12 @@ class Completions:
                     text.top_logprobs.append(token.top)
                 yield text, piece
         for text in self.texts:
-            text.finish = text.finish or "length"  # where no token was asked for
+            text.finish = text.finish or "length"  # for max_tokens of 0
 
     def _characters(self, decoder: StreamDecoder, id: int) -> str:
         if id in self._unprinted:
             return ""
         try:
             return decoder.feed(id)
-        except KeyError:  # a gap in the vocabulary: the model has the row, the tokenizer no token
+        except KeyError:  # a gap in the vocabulary: the model has a row, the tokenizer has no token
             return ""

@@ -1,4 +1,4 @@
-"""A conversation with a model: its history, and a KV cache that goes on from answer to answer."""
+"""A conversation with a model: its history, and a KV cache that is kept from answer to answer."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from model.generation.decoding import Model, Session
 
 
 class Conversation:
-    """Questions and answers, each of which has all that was said before as its context.
+    """A dialog in which each answer has all previous messages as its context.
 
-    The whole dialog is written for the model anew each time; what it has in common with what the model has read already
-    is not read again.
+    Each turn encodes the whole dialog again. The model then reads only what follows the longest prefix in its cache.
     """
 
     def __init__(
@@ -29,8 +28,14 @@ class Conversation:
     ) -> None:
         """
         Args:
-            messages: what was said before; see `bpe.chat`.
-            settings: max_tokens and the like: what `generate` takes.
+            model: The model.
+            tokenizer: The tokenizer of the model.
+            chat_format: How dialogs are encoded.
+            messages: Previous messages; see `bpe.chat`.
+            settings: Settings of `generate`, such as max_tokens and temperature.
+
+        Raises:
+            InputError: When the messages are not a dialog.
         """
         self.messages: list[Message] = []
         self._model = model
@@ -42,7 +47,7 @@ class Conversation:
 
     @property
     def system(self) -> str | None:
-        """The system message, if the dialog begins with one."""
+        """The system message; None if the dialog does not begin with one."""
         first = self.messages[0] if self.messages else {}
         return first["content"] if first.get("role") == "system" else None
 
@@ -52,40 +57,43 @@ class Conversation:
         self.messages = [{"role": "system", "content": text}, *rest] if text else rest
 
     def reset(self) -> None:
-        """Forget what was said; the system message stays."""
+        """Remove all messages except the system message."""
         self.messages = self.messages[: self.system is not None]
 
     def restore(self, messages: Sequence[Message]) -> None:
-        """Go on with another dialog.
+        """Continue another dialog.
 
         Raises:
-            InputError: it is none.
+            InputError: When the messages are not a dialog.
         """
         check_messages(messages)
         self.messages = list(messages)
 
     @property
     def is_full(self) -> bool:
-        """Whether the last answer went to the end of the model's context."""
+        """Whether the last answer reached the end of the model's context."""
         return len(self._session.ids) >= self._model.config.max_seq_len - 1
 
     def answer(self, text: str) -> Generator[str, None, None]:
-        """Say something; yields the answer, piece by piece, as the model writes it.
+        """Send a user message and yield the answer, piece by piece, as the model generates it.
 
-        The history then has both. Where the generator is closed or interrupted, it has the answer so far; after an
-        error it is as before.
+        Both messages are then part of the history. If the generator is closed or interrupted, the history has the
+        answer so far. After an error the history is unchanged.
+
+        Args:
+            text: The user message.
 
         Raises:
-            InputError: before anything is written, if the dialog does not fit into the model's context, or its format
-                has no way to write it.
+            InputError: When the dialog does not fit the model's context, or the chat format cannot encode it, before
+                anything is generated.
         """
         messages = [*self.messages, {"role": "user", "content": text}]
         prompt = self._format.encode(messages)
         context = self._model.config.max_seq_len
         if len(prompt) >= context:
             raise InputError(
-                f"the dialog has {len(prompt)} tokens, and the context of the model holds {context}, the answer"
-                " included; begin a new dialog, or say it in fewer words"
+                f"the dialog has {len(prompt)} tokens, but the model's context holds {context} for dialog and answer;"
+                " begin a new dialog, or shorten the message"
             )
         pieces = generate(
             self._model,

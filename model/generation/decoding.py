@@ -1,4 +1,4 @@
-"""From prompts to texts: the prefill and decode loops, several texts at once, and streaming of whole characters."""
+"""The prefill and decode loops: prompts of ids are continued token by token, several texts at once."""
 
 from __future__ import annotations
 
@@ -17,86 +17,80 @@ from model.generation.native import NativeCache, NativeModel
 from model.generation.sampling import Penalties, Sampling, sample
 from model.transformer import Transformer
 
-PREFILL = 2048  # tokens, of all prompts together, that are read at a time: what bounds the memory of long prompts
-ROOM = 1024  # tokens of the answers that memory is taken for at first; a longer answer takes more when it is there
+PREFILL = 2048  # tokens read at a time, of all prompts together; bounds the memory that long prompts need
+ROOM = 1024  # generated tokens that the cache reserves memory for at first; longer answers grow it
 
 Finish = Literal["end", "stop", "length"]
 
 
 Model: TypeAlias = Transformer | NativeModel
-"""What generation can read with; the two are used alike."""
+"""The models that generation accepts; both have the same interface."""
 
 
 class GeneratedToken(NamedTuple):
-    """A token that was chosen."""
+    """A token that was generated."""
 
     row: int
-    """Which text it continues: the number of the prompt * samples + the number of the sample."""
+    """The text that it continues: prompt number * samples + sample number."""
     id: int
     logprob: float | None
-    """Of the model's own distribution, in nats, before bias, penalties and temperature; None if not asked for."""
+    """Its log-probability in nats, before bias, penalties and temperature; None if not requested."""
     top: list[tuple[int, float]]
-    """The likeliest ids there and their log-probabilities, as many as were asked for."""
+    """The likeliest ids at this position with their log-probabilities, as many as requested."""
     finish: Finish | None
-    """Whether the row ends with it: "end", it is one of the end ids; "length", there is room for no more."""
+    """Why the text ends with this token: "end" (an end token) or "length" (no room for more); None if it continues."""
 
 
 class Session:
-    """A text that goes on over several calls, such as a chat: its KV cache, and the ids that this holds.
+    """A text that grows over several calls, such as a chat: its KV cache and the ids in the cache.
 
-    Each call reads only what is new: the longest beginning that the new prompt has in common with what was read last is
-    not read again. One text at a time: where a second one begins, the first can go on no more.
+    Each call reads only new tokens: the longest common prefix of the new prompt and the ids in the cache is kept. A
+    session serves one text at a time; once a second generation starts with it, the first raises InputError.
     """
 
     def __init__(self, model: Model) -> None:
         self.cache = model.new_cache()
         self.ids: list[int] = []
         self.user: object = None
-        """Whose text it goes on with now: the iteration that began last."""
+        """The iteration that started last, and the only one that may continue."""
 
     def reuse(self, prompt: Sequence[int]) -> int:
-        """Cut the cache to what it has in common with the prompt, and say how many tokens that is.
+        """Truncate the cache to its common prefix with a prompt.
 
-        At least the prompt's last token is left to be read, since its logits are what comes next.
+        Args:
+            prompt: The ids of the new prompt.
+
+        Returns:
+            The number of tokens kept. At least the last token of the prompt is left to read, since its logits choose
+            the next token.
         """
         same = 0
         for old, new in zip(self.ids, prompt[:-1], strict=False):
             if old != new:
                 break
             same += 1
-        del self.ids[same:]  # first, so that an interruption leaves no ids that the cache does not have
+        del self.ids[same:]  # first, so that after an interruption the cache holds all of `ids`
         self.cache.truncate(same)
         return same
 
 
 @dataclass
 class GenerationTimes:
-    """What was done and how long it took, the caller's own work between the steps left out."""
+    """Token counts and times of a generation, without the time that the caller spends between steps."""
 
     prefill_tokens: int = 0
-    """Read of the prompts."""
+    """Prompt tokens read."""
     prefill_seconds: float = 0.0
-    """Until the first token of each text was chosen."""
+    """Seconds until the first token of each text was chosen."""
     decode_tokens: int = 0
-    """Chosen after that, in all texts."""
+    """Tokens chosen after that, in all texts."""
     decode_seconds: float = 0.0
 
 
 class Generation:
-    """Continues prompts, all at once, each to its own end; iterating gives the tokens of each step.
+    """Continues several prompts at once, each to its own end. Iterating yields the tokens of each step.
 
-    prompts: ids; they may differ in length.
-    samples: how many texts for each prompt, from one reading of it.
-    max_tokens: how many tokens to write at most in each text; the end of the model's context may come first.
-    end_ids: tokens that end a text; they are given out, with finish="end".
-    n_vocab: choose among the first so many ids, where a model has more rows than its tokenizer has tokens.
-    logprobs: how many of the likeliest tokens to tell the log-probabilities of, beside the chosen one's; None for none.
-    session: keeps what was read for the next call; for one prompt and one sample.
-
-    A row's text does not depend on the others: each draws with a seed of its own, `sampling.seed` plus the number of
-    the sample.
-
-    Raises InputError, when made, for arguments out of range and for prompts that do not fit.
+    A text does not depend on the other texts: each draws with its own seed, `sampling.seed` plus the sample number.
     """
 
     def __init__(
@@ -112,20 +106,37 @@ class Generation:
         logprobs: int | None = None,
         session: Session | None = None,
     ) -> None:
+        """
+        Args:
+            model: The model.
+            prompts: The ids of each prompt; lengths may differ.
+            samples: The number of texts for each prompt. A prompt is read once for all of them.
+            max_tokens: The largest number of tokens to generate in each text. The end of the model's context may come
+                first.
+            sampling: How tokens are chosen. Defaults to `Sampling()`.
+            end_ids: Tokens that end a text. They are yielded, with finish="end".
+            n_vocab: The number of ids to choose from, if the model has more rows than its tokenizer has tokens.
+            logprobs: The number of likeliest tokens whose log-probabilities are yielded, in addition to that of the
+                chosen token; None for no log-probabilities.
+            session: Keeps the cache for the next call; for one prompt and one sample.
+
+        Raises:
+            InputError: When an argument is out of range, or a prompt does not fit the model.
+        """
         config = model.config
         if max_tokens < 0:
-            raise InputError(f"max_tokens is {max_tokens}; it cannot be negative")
+            raise InputError(f"max_tokens is {max_tokens}; it must not be negative")
         if samples < 1:
             raise InputError(f"samples is {samples}; it must be at least 1")
         if n_vocab is not None and not 0 < n_vocab <= config.vocab_size:
-            raise InputError(f"n_vocab is {n_vocab}; the model has {config.vocab_size} tokens")
+            raise InputError(f"n_vocab is {n_vocab}; it must be 1 to {config.vocab_size}, the model's vocabulary")
         if logprobs is not None and not 0 <= logprobs <= (n_vocab or config.vocab_size):
             raise InputError(f"logprobs is {logprobs}; it must be between 0 and the number of tokens")
         if session is not None and (len(prompts) != 1 or samples != 1):
-            raise InputError("a session goes on with one text; give one prompt, and one sample")
+            raise InputError("a session continues one text; give one prompt and one sample")
         for prompt in prompts:
             _check_prompt(prompt, config.vocab_size, config.max_seq_len)
-        self.model: Any = model  # which is given caches of its own only
+        self.model: Any = model  # Any: each kind of model takes only its own kind of cache
         self.prompts = [list(prompt) for prompt in prompts]
         self.samples = samples
         self.sampling = sampling or Sampling()
@@ -135,7 +146,7 @@ class Generation:
         self.session = session
         outside = [id for id in self.sampling.logit_bias if not 0 <= id < self.n_vocab]
         if outside:
-            raise InputError(f"logit_bias names the id {outside[0]}; the ids go from 0 to {self.n_vocab - 1}")
+            raise InputError(f"logit_bias has the id {outside[0]}; ids must be 0 to {self.n_vocab - 1}")
         self.times = GenerationTimes()
         self._device = model.device
         self._native = isinstance(model, NativeModel)
@@ -143,7 +154,7 @@ class Generation:
         self._dropped: set[int] = set()
 
     def drop(self, row: int) -> None:
-        """Write no more in this row."""
+        """Stop generating in this row."""
         self._dropped.add(row)
 
     def __iter__(self) -> Iterator[list[GeneratedToken]]:
@@ -160,14 +171,14 @@ class Generation:
             start = time.perf_counter()
 
     def _steps(self) -> Iterator[list[GeneratedToken]]:
-        if not any(self._room):  # nothing is asked for, or nobody asks
+        if not any(self._room):  # no prompts, or max_tokens is 0
             return
         # 1. Read the prompts (prefill).
         turn = object()
         if self.session is not None:
             self.session.user = turn
         cache, logits = self._prefill()
-        # 2. Several texts begin with one prompt: what was read is copied, not read again.
+        # 2. Copy the cache for several samples of one prompt, instead of reading the prompt again.
         rows = list(range(len(self.prompts) * self.samples))
         prompt_of = [row // self.samples for row in rows]
         if self.samples > 1:
@@ -179,7 +190,7 @@ class Generation:
         said = [self.prompts[prompt] for prompt in prompt_of]
         penalties = Penalties(self.sampling, said, self.n_vocab, self._device)
         while True:
-            # 3. Choose the token that comes next in each row.
+            # 3. Choose the next token of each row.
             with torch.inference_mode(), one_thread(self._native):
                 draws = [torch.rand(1, dtype=torch.float64, generator=generators[row]) for row in rows]
                 ids = sample(penalties.apply(logits), self.sampling, torch.cat(draws))
@@ -187,13 +198,13 @@ class Generation:
                 for row in rows:
                     left[row] -= 1
                 tokens = self._tokens(rows, ids.tolist(), logits, left)
-            # 4. Hand them out, and keep the rows that go on.
+            # 4. Yield the tokens, and keep the rows that continue.
             yield tokens
             kept = [place for place, token in enumerate(tokens) if not (token.finish or token.row in self._dropped)]
             if not kept:
                 return
             if self.session is not None and self.session.user is not turn:
-                raise InputError("another text has gone on with this session; give each text a session of its own")
+                raise InputError("another generation has used this session since; give each text its own session")
             with torch.inference_mode():
                 if len(kept) < len(rows):
                     rows = [rows[place] for place in kept]
@@ -201,16 +212,16 @@ class Generation:
                     ids = ids[places]
                     cache.select(places)
                     penalties.select(places)
-                # 5. Read them: one token of each row (decode).
+                # 5. Read one token of each row (decode).
                 logits = self.model(ids[:, None], cache, last_only=True)[:, -1, : self.n_vocab]  # [b, vocabulary]
             if self.session is not None:
                 self.session.ids += ids.tolist()
 
     def _prefill(self) -> tuple[KVCache | NativeCache, Tensor]:
-        """The cache with all prompts read, and the logits [prompts, vocabulary] of what follows each."""
+        """Read all prompts; return the cache and the logits that follow each prompt, [prompts, n_vocab]."""
         read = 0 if self.session is None else self.session.reuse(self.prompts[0])
         longest = max(map(len, self.prompts))
-        # Prompts are padded on the left, so that they end together and each step writes into one slot.
+        # Prompts are padded on the left, so that all end at the same slot and each step writes into one slot.
         padding = [longest - len(prompt) for prompt in self.prompts]
         padded = [[0] * count + prompt for count, prompt in zip(padding, self.prompts, strict=True)]
         ids, positions = torch.tensor(padded, device=self._device), None
@@ -257,11 +268,11 @@ class Generation:
 
 def _check_prompt(ids: Sequence[int], vocab_size: int, context: int) -> None:
     if not ids:
-        raise InputError("the prompt is empty and there is no token that begins a text; give at least one character")
+        raise InputError("the prompt is empty and no token begins a text; give at least one character")
     if not 0 <= min(ids) <= max(ids) < vocab_size:
-        raise InputError(f"the prompt has ids from {min(ids)} to {max(ids)}; the model's go from 0 to {vocab_size - 1}")
+        raise InputError(f"the prompt has ids from {min(ids)} to {max(ids)}; ids must be 0 to {vocab_size - 1}")
     if len(ids) >= context:
         raise InputError(
-            f"the prompt has {len(ids)} tokens and the context of the model holds {context}, the answer included; "
+            f"the prompt has {len(ids)} tokens, but the model's context holds {context} for prompt and answer; "
             f"shorten the prompt to {context - 1} tokens or fewer"
         )

@@ -98,7 +98,7 @@ def test_a_question_beyond_the_context_is_told(tmp_path: Path) -> None:
     write_model(tmp_path, {name: 256 + number for number, name in enumerate(SPECIAL)}, context=100)
     result = chat(tmp_path, "Hi\n" + "x" * 99)
     assert result.exit_code == 1
-    assert "the context of the model holds 100" in result.stderr and len(result.stderr.splitlines()) == 1
+    assert "the model's context holds 100" in result.stderr and len(result.stderr.splitlines()) == 1
     assert len(result.stdout.split()[0]) == 5
 
 

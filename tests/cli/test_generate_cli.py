@@ -135,7 +135,7 @@ def test_the_options_of_sampling_reach_it(model: Path) -> None:
     [
         (("--logit-bias", "5"), 2, "ID=NUMBER"),
         (("--logit-bias", "x=1"), 2, "ID=NUMBER"),
-        (("--logit-bias", "258=1"), 1, "logit_bias names the id 258"),
+        (("--logit-bias", "258=1"), 1, "logit_bias has the id 258"),
         (("--repetition-penalty", "0"), 1, "repetition_penalty is 0"),
         (("--samples", "0"), 2, "--samples"),
         (("--dtype", "int8"), 2, "bfloat16"),

@@ -52,7 +52,7 @@ def test_a_cut_cache_goes_on_as_if_the_rest_had_not_been_read(model: Transformer
         cache.truncate(2)
         logits = model(ids[:, 2:], cache)
     torch.testing.assert_close(logits, model(ids)[:, 2:], atol=1e-5, rtol=1e-5)
-    with pytest.raises(InputError, match="cannot cut a cache of 4 positions to 5"):
+    with pytest.raises(InputError, match="cannot truncate a cache of 4 slots to 5"):
         cache.truncate(5)
 
 
@@ -90,5 +90,5 @@ def test_impossible_sizes_are_refused(config: ModelConfig, batch: int, capacity:
 
 
 def test_another_number_of_sequences_is_refused(model: Transformer) -> None:
-    with pytest.raises(InputError, match="holds 1 sequences and was given 2"):
+    with pytest.raises(InputError, match="holds 1 sequences, but ids has 2"):
         model(torch.tensor([[1], [2]]), KVCache(model.config))

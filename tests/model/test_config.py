@@ -143,7 +143,7 @@ def test_what_metas_params_leave_out_of_llama_3_2_is_filled_in() -> None:
         ({"dim": 12}, "head_dim is 3"),
         ({"head_dim": 5}, "head_dim is 5"),
         ({"n_layers": 0}, "n_layers is 0"),
-        ({"n_layers": 10**9}, "n_layers is 1000000000; it must be 1024 at most"),
+        ({"n_layers": 10**9}, "n_layers is 1000000000; it must be at most 1024"),
         ({"vocab_size": -1}, "vocab_size is -1"),
         ({"hidden_dim": -5}, "hidden_dim is -5"),
         ({"norm_eps": 0.0}, "norm_eps is 0.0"),

@@ -65,7 +65,7 @@ def test_a_gguf_with_a_tokenizer_that_is_no_good_is_refused_by_its_name(director
 def test_a_tokenizer_that_does_not_fit_the_model_is_refused(directory: Path, tmp_path: Path) -> None:
     small = Transformer(ModelConfig(dim=8, n_layers=1, n_heads=2, vocab_size=257))
     save(tmp_path / "small", small, directory / "tokenizer.json")
-    with pytest.raises(InputError, match=r"258 tokens, and the model has 257"):
+    with pytest.raises(InputError, match=r"the tokenizer has 258 tokens, but the model only 257"):
         load(tmp_path / "small")
 
 

@@ -257,11 +257,14 @@ def change(directory: Path, **values: Any) -> None:
         ({"rank_pattern": {"q_proj": 2}}, "rank_pattern is"),
         ({"init_lora_weights": "pissa"}, 'init_lora_weights is "pissa", which is not supported'),
         ({"of_tomorrow": 1}, "of_tomorrow is 1, which is not supported"),
-        ({"r": 0}, "r is 0 and lora_alpha 8; expected positive numbers"),
-        ({"r": 3}, "has not two matrices, lora_A and lora_B, of the rank 3 in adapter_config.json"),
-        ({"base_model_name_or_path": None}, "base_model_name_or_path is None; set it to where the model is"),
-        ({"base_model_name_or_path": "org/model"}, "the base model is not found .*; set base_model_name_or_path to"),
-        ({"base_model_name_or_path": "."}, "is an adapter itself; merge that first"),
+        ({"r": 0}, "r is 0 and lora_alpha is 8; expected positive numbers"),
+        ({"r": 3}, "needs two matrices, lora_A and lora_B, of the rank 3 given in adapter_config.json"),
+        (
+            {"base_model_name_or_path": None},
+            "base_model_name_or_path is None; set it to the path or name of",
+        ),
+        ({"base_model_name_or_path": "org/model"}, "base model not found .*; set base_model_name_or_path to"),
+        ({"base_model_name_or_path": "."}, "is itself an adapter; merge that one first"),
     ],
 )
 def test_what_is_not_computed_is_refused_by_name(
@@ -283,7 +286,7 @@ def tiny_adapter(model: Transformer, tmp_path: Path) -> Path:
     return saved(model, tmp_path / "base", LoraConfig(4))
 
 
-@pytest.mark.filterwarnings("error:.*learned on")
+@pytest.mark.filterwarnings("error:.*trained on")
 def test_other_weights_of_the_same_shape_than_those_that_an_adapter_was_learned_on_are_warned_of(
     model: Transformer, tmp_path: Path
 ) -> None:
@@ -300,7 +303,7 @@ def test_other_weights_of_the_same_shape_than_those_that_an_adapter_was_learned_
     save(tmp_path / "other", other, tmp_path / "tokenizer.json")
     change(directory, base_model_name_or_path=str(tmp_path / "other"))
     for use in (lambda: load(directory), lambda: convert(directory, tmp_path / "merged")):
-        with pytest.warns(UserWarning, match="adapter: learned on other weights than those of .*other.*the right base"):
+        with pytest.warns(UserWarning, match="adapter: trained on other weights than those of .*other.*the right base"):
             use()
 
     # One that does not tell, as PEFT's, is taken as it is.
@@ -308,7 +311,7 @@ def test_other_weights_of_the_same_shape_than_those_that_an_adapter_was_learned_
     load(directory)
 
 
-@pytest.mark.filterwarnings("error:.*learned on")
+@pytest.mark.filterwarnings("error:.*trained on")
 def test_quantized_weights_are_told_from_others_whatever_dtype_they_are_read_in(
     config: ModelConfig, make_model: MakeModel, tmp_path: Path
 ) -> None:
@@ -322,7 +325,7 @@ def test_quantized_weights_are_told_from_others_whatever_dtype_they_are_read_in(
     for dtype in (None, torch.float32, torch.float16):
         load(directory, dtype)
     change(directory, base_model_name_or_path=str(tmp_path / "whole.gguf"))
-    with pytest.warns(UserWarning, match="learned on other weights"):
+    with pytest.warns(UserWarning, match="trained on other weights"):
         load(directory)
 
 
@@ -340,22 +343,22 @@ def test_an_adapter_of_another_model_or_a_damaged_one_is_refused(
             load(directory)
 
     refused("has the shape .*, which does not fit the .*; is it the right base", whole | {first: torch.zeros(4, 31)})
-    refused("numbers that are not finite", whole | {first: torch.full((4, 32), float("nan"))})
-    refused("layers.0.attention.wq has not two matrices", {k: v for k, v in whole.items() if k != first})
+    refused("contains NaN or infinity", whole | {first: torch.full((4, 32), float("nan"))})
+    refused("layers.0.attention.wq needs two matrices", {k: v for k, v in whole.items() if k != first})
     embedding = {"base_model.model.model.embed_tokens.lora_embedding_A": torch.zeros(4, 259)}
-    refused("a tensor .*embed_tokens.lora_embedding_A', for which .* has no place", whole | embedding)
+    refused("the tensor .*embed_tokens.lora_embedding_A' fits no matrix of", whole | embedding)
     save_file(whole, weights)
     weights.write_bytes(weights.read_bytes()[:-1])
-    with pytest.raises(InputError, match="adapter_model.safetensors: not a whole safetensors file"):
+    with pytest.raises(InputError, match="adapter_model.safetensors: not a complete safetensors file"):
         load(directory)
     weights.unlink()
     (directory / "adapter_model.bin").write_bytes(b"pickle")
-    with pytest.raises(InputError, match="pickled weights are not read, so save it again with PEFT"):
+    with pytest.raises(InputError, match="pickled weights are never read, so save the adapter again with PEFT"):
         load(directory)
 
     save_file(whole, weights)
     smaller = make_model(dataclasses.replace(config, n_layers=1))
     shutil.rmtree(tmp_path / "base")
     save(tmp_path / "base", smaller, tmp_path / "tokenizer.json")
-    with pytest.raises(InputError, match=r"a tensor '.*layers\.1\..*', for which .*base.* has no place; is"):
+    with pytest.raises(InputError, match=r"the tensor '.*layers\.1\..*' fits no matrix of .*base.*; is"):
         load(directory)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bpe.errors import InputError
 from bpe.formats.gguf_container import TENSOR_TYPES
-from model.checkpoint import dequantize as quants
+from model.checkpoint import dequantize as dequantize_module
 from model.checkpoint.dequantize import PLAIN, QUANTIZED, dequantize
 
 ALL = [*PLAIN, *QUANTIZED]
@@ -76,10 +76,10 @@ def test_pieces_join_without_a_seam(kind: str, monkeypatch: pytest.MonkeyPatch) 
     data = np.random.default_rng(3).integers(0, 256, (7, BYTES[kind]), np.uint8)
     whole = dequantize(memoryview(bytearray(data)), kind, torch.float32)
     per_block = whole.numel() // 7
-    monkeypatch.setattr(quants, "_PIECE", 2 * per_block)
+    monkeypatch.setattr(dequantize_module, "_PIECE", 2 * per_block)
     done: list[tuple[int, int]] = []
     pieces = dequantize(
-        memoryview(bytearray(data)), kind, torch.float32, quants.scratch(), lambda *place: done.append(place)
+        memoryview(bytearray(data)), kind, torch.float32, dequantize_module.scratch(), lambda *place: done.append(place)
     )
     assert_same(pieces, whole.numpy())
     assert done == [(0, 2 * BYTES[kind]), (2 * BYTES[kind], 2 * BYTES[kind]), (4 * BYTES[kind], 2 * BYTES[kind]),
@@ -94,5 +94,5 @@ def test_numbers_of_a_plain_type_are_not_copied() -> None:
 
 
 def test_a_type_that_is_not_read_is_named() -> None:
-    with pytest.raises(InputError, match=r"IQ2_XXS are not read, only F32, F16, BF16, Q4_0, .*Q6_K"):
+    with pytest.raises(InputError, match=r"IQ2_XXS are not supported; supported are F32, F16, BF16, Q4_0, .*Q6_K"):
         dequantize(memoryview(bytearray(66)), "IQ2_XXS", torch.float32)

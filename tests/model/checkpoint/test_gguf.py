@@ -288,8 +288,8 @@ def test_a_directory_with_one_gguf_is_a_checkpoint(written: Path) -> None:
         ({"llama.rope.dimension_count": 4}, "llama.rope.dimension_count is 4, but a head has 8"),
         ({"llama.attention.value_length": 16}, "llama.attention.value_length is 16, but a head has 8"),
         ({"llama.attention.sliding_window": 32}, "llama.attention.sliding_window is 32, less than the context of 64"),
-        ({"llama.some.novelty": 1}, "llama.some.novelty (which is 1) is not known"),
-        ({"tokenizer.ggml.eos_token_id": 300}, "tokenizer.ggml.eos_token_id is 300, but there are 259 tokens"),
+        ({"llama.some.novelty": 1}, "llama.some.novelty (value 1) is not a known key"),
+        ({"tokenizer.ggml.eos_token_id": 300}, "tokenizer.ggml.eos_token_id is 300; expected an id below 259"),
         ({"tokenizer.ggml.bos_token_id": "<s>"}, "tokenizer.ggml.bos_token_id is '<s>'"),
     ],
 )
@@ -319,24 +319,24 @@ def test_metadata_that_changes_nothing_is_accepted(
 @pytest.mark.parametrize(
     ("tensors", "message"),
     [
-        ({"output_norm.weight": None}, "without output_norm.weight"),
-        ({"token_embd.weight": None}, "without token_embd.weight"),
+        ({"output_norm.weight": None}, "missing output_norm.weight"),
+        ({"token_embd.weight": None}, "missing token_embd.weight"),
         (
             {"blk.1.attn_k.weight": None, "blk.0.ffn_up.weight": None},
-            "without blk.0.ffn_up.weight, blk.1.attn_k.weight",
+            "missing blk.0.ffn_up.weight, blk.1.attn_k.weight",
         ),
-        ({"extra": torch.zeros(3)}, "a tensor 'extra'"),
-        ({"layers.0.attention.wq.weight": torch.zeros(32, 32)}, "a tensor 'layers.0.attention.wq.weight'"),
-        ({"blk.0.ffn_gate_inp.weight": torch.zeros(8, 32)}, "a tensor 'blk.0.ffn_gate_inp.weight'"),
+        ({"extra": torch.zeros(3)}, "unknown tensor 'extra'"),
+        ({"layers.0.attention.wq.weight": torch.zeros(32, 32)}, "unknown tensor 'layers.0.attention.wq.weight'"),
+        ({"blk.0.ffn_gate_inp.weight": torch.zeros(8, 32)}, "unknown tensor 'blk.0.ffn_gate_inp.weight'"),
         ({"output_norm.weight": torch.ones(31)}, "output_norm.weight has the shape [31], expected [32]"),
         ({"blk.0.attn_q.weight": torch.ones(32, 31)}, "blk.0.attn_q.weight has the shape [32, 31]"),
         ({"blk.0.attn_q.weight": torch.ones(1024)}, "blk.0.attn_q.weight has the shape [1024]"),
-        ({"output_norm.weight": torch.full((32,), math.nan)}, "output_norm.weight holds numbers that are not finite"),
-        ({"blk.0.attn_q.bias": torch.zeros(32)}, "without blk.0.attn_k.bias"),
-        ({"rope_freqs.weight": torch.tensor([1.0, 2.0, 3.0])}, "rope_freqs.weight is F32 [3], expected F32 [4]"),
-        ({"rope_freqs.weight": torch.tensor([1.0, 3.0, 2.0, 8.0])}, "otherwise than Llama 3.1"),
-        ({"rope_freqs.weight": torch.tensor([1.0, 1.0, 1.0, math.nan])}, "otherwise than Llama 3.1"),
-        ({"rope_freqs.weight": torch.tensor([1.0, 1.0, 1.0, 0.0])}, "otherwise than Llama 3.1"),
+        ({"output_norm.weight": torch.full((32,), math.nan)}, "output_norm.weight contains NaN or infinity"),
+        ({"blk.0.attn_q.bias": torch.zeros(32)}, "missing blk.0.attn_k.bias"),
+        ({"rope_freqs.weight": torch.tensor([1.0, 2.0, 3.0])}, "rope_freqs.weight is F32 [3]; expected F32 [4]"),
+        ({"rope_freqs.weight": torch.tensor([1.0, 3.0, 2.0, 8.0])}, "does not scale RoPE as Llama 3.1 does"),
+        ({"rope_freqs.weight": torch.tensor([1.0, 1.0, 1.0, math.nan])}, "does not scale RoPE as Llama 3.1 does"),
+        ({"rope_freqs.weight": torch.tensor([1.0, 1.0, 1.0, 0.0])}, "does not scale RoPE as Llama 3.1 does"),
     ],
 )
 def test_a_tensor_that_does_not_fit_is_named_with_its_file(tensors: Any, message: str, written: Path) -> None:
@@ -352,7 +352,7 @@ def test_frequencies_divided_by_one_are_not_scaled(written: Path, config: ModelC
 
 def test_a_type_that_is_not_read_is_named_with_its_tensor(written: Path) -> None:
     change(written, kinds={"blk.0.ffn_down.weight": "IQ4_NL"}, tensors={"blk.0.ffn_down.weight": torch.zeros(32, 64)})
-    with pytest.raises(InputError, match=r"small\.gguf: blk\.0\.ffn_down\.weight is of the type IQ4_NL, which is not"):
+    with pytest.raises(InputError, match=r"small\.gguf: blk\.0\.ffn_down\.weight has the type IQ4_NL, which is not"):
         open_checkpoint(written)
 
 
@@ -360,7 +360,7 @@ def test_a_scale_that_is_not_a_number_is_found_in_quantized_weights(written: Pat
     change(
         written, kinds={"blk.0.attn_q.weight": "Q4_0"}, tensors={"blk.0.attn_q.weight": torch.full((32, 32), math.nan)}
     )
-    with pytest.raises(InputError, match=r"blk\.0\.attn_q\.weight holds numbers that are not finite"):
+    with pytest.raises(InputError, match=r"blk\.0\.attn_q\.weight contains NaN or infinity"):
         read(written)
 
 

@@ -81,12 +81,12 @@ def test_what_cannot_be_quantized_is_refused(kind: str) -> None:
     for wrong in (math.nan, math.inf):
         x = numbers_of(6)
         x[1, 300] = wrong
-        with pytest.raises(InputError, match="not finite"):
+        with pytest.raises(InputError, match="contains NaN or infinity"):
             encode(x, kind)
     x[1, 300] = 3e38
     with pytest.raises(InputError, match=f"beyond the range of {kind}"):
         encode(x, kind)
-    with pytest.raises(InputError, match=f"rows of 40 numbers, which are no whole {kind} blocks"):
+    with pytest.raises(InputError, match=f"rows of 40 numbers, not a multiple of the {kind} block size"):
         encode(torch.zeros(2, 40), kind)
 
 
@@ -100,11 +100,13 @@ def test_each_matrix_gets_a_type_that_fits_its_rows() -> None:
     assert kinds["layers.0.feed_forward.w2.weight"] == "Q4_1"
     assert kinds["norm.weight"] == "F32"
     assert exceptions(CONFIG, "Q4_K") == [
-        "rows of 96 numbers are no whole Q4_K blocks of 256: Q4_1 instead, tensors: 1"
+        "rows of 96 numbers are not a multiple of the Q4_K block size 256: stored as Q4_1, tensors: 1"
     ]
     odd = dataclasses.replace(CONFIG, hidden_dim=90)
     assert plan(odd, "Q8_0")["layers.0.feed_forward.w2.weight"] == "F16"
-    assert exceptions(odd, "Q8_0") == ["rows of 90 numbers are no whole Q8_0 blocks of 32: F16 instead, tensors: 1"]
+    assert exceptions(odd, "Q8_0") == [
+        "rows of 90 numbers are not a multiple of the Q8_0 block size 32: stored as F16, tensors: 1"
+    ]
     assert exceptions(CONFIG, "Q8_0") == []
 
 
@@ -155,7 +157,7 @@ def test_a_quantized_file_is_quantized_anew(directory: Path, tmp_path: Path) -> 
 
 
 def test_what_is_wrong_is_named(directory: Path, tmp_path: Path, make_model: MakeModel) -> None:
-    with pytest.raises(InputError, match=r"no quantization 'q2_k'; there are q8_0, q4_0"):
+    with pytest.raises(InputError, match=r"no quantization type 'q2_k'; choose one of q8_0, q4_0"):
         load(directory, quantize="q2_k")
     with pytest.raises(InputError, match=r"only GGUF holds quantized weights; give a name that ends in \.gguf"):
         convert(directory, tmp_path / "out", quantize="q8_0")
@@ -168,7 +170,7 @@ def test_what_is_wrong_is_named(directory: Path, tmp_path: Path, make_model: Mak
         quantize(model, "q4_1")
     with torch.no_grad():
         model.layers[0].attention.wk.weight[3, 5] = math.nan
-    with pytest.raises(InputError, match=r"layers\.0\.attention\.wk\.weight holds numbers that are not finite"):
+    with pytest.raises(InputError, match=r"layers\.0\.attention\.wk\.weight contains NaN or infinity"):
         quantize(model, "q4_1")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "tokenizer.json"]
 
@@ -182,5 +184,5 @@ def test_nothing_is_quantized_before_it_is_asked_for(directory: Path) -> None:
 def test_the_command_says_what_it_could_not_give_the_type(directory: Path, tmp_path: Path) -> None:
     run = CliRunner().invoke(cli, ["convert", str(directory), str(tmp_path / "out.gguf"), "--quantize", "q6_k"])
     assert run.exit_code == 0, run.output
-    assert "rows of 96 numbers are no whole Q6_K blocks of 256: Q8_0 instead, tensors: 1" in run.output
+    assert "rows of 96 numbers are not a multiple of the Q6_K block size 256: stored as Q8_0, tensors: 1" in run.output
     assert isinstance(load(tmp_path / "out.gguf", backend="native")[0], NativeModel)

@@ -179,7 +179,7 @@ def test_a_layer_or_head_that_is_not_there_is_named_with_those_that_are(model: T
 def test_prompts_that_are_empty_or_too_long_are_refused_and_leave_no_hook(model: Transformer) -> None:
     with pytest.raises(InputError, match="the prompt is empty"):
         explain(model, [])
-    with pytest.raises(InputError, match="65 tokens, but the context of the model holds 64"):
+    with pytest.raises(InputError, match="65 tokens, but the model's context holds 64"):
         explain(model, [1] * 65)
     assert not any(module._forward_hooks for module in model.modules())
     wide = Transformer(dataclasses.replace(model.config, max_seq_len=4096))

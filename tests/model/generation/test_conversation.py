@@ -123,7 +123,7 @@ def test_reset_keeps_the_system_message_and_an_empty_one_removes_it(llm: Transfo
 
 def test_a_dialog_beyond_the_context_is_refused_and_forgotten(llm: Transformer, letters: Tokenizer) -> None:
     chat = conversation(llm, letters)
-    with pytest.raises(InputError, match=r"the dialog has 3\d\d tokens, and the context of the model holds 256"):
+    with pytest.raises(InputError, match=r"the dialog has 3\d\d tokens, but the model's context holds 256"):
         chat.answer("x" * 300)
     assert chat.messages == []
     assert not chat.is_full

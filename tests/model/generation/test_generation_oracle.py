@@ -326,8 +326,8 @@ def test_a_session_goes_on_after_its_generator_was_closed_early(counted: Counted
         ({"logprobs": 260}, "logprobs is 260"),
         ({"n_vocab": 260}, "n_vocab is 260"),
         ({"n_vocab": 0}, "n_vocab is 0"),
-        ({"n_vocab": 100, "sampling": Sampling(logit_bias={100: 1.0})}, "logit_bias names the id 100.*0 to 99"),
-        ({"sampling": Sampling(logit_bias={-1: 1.0})}, "logit_bias names the id -1"),
+        ({"n_vocab": 100, "sampling": Sampling(logit_bias={100: 1.0})}, "logit_bias has the id 100.*0 to 99"),
+        ({"sampling": Sampling(logit_bias={-1: 1.0})}, "logit_bias has the id -1"),
     ],
 )
 def test_arguments_out_of_range_are_refused_before_anything_is_read(
@@ -339,7 +339,7 @@ def test_arguments_out_of_range_are_refused_before_anything_is_read(
 
 def test_a_session_is_for_one_text(model: Transformer) -> None:
     for prompts, samples in (([[1], [2]], 1), ([[1]], 2)):
-        with pytest.raises(InputError, match="a session goes on with one text"):
+        with pytest.raises(InputError, match="a session continues one text; give one prompt"):
             Generation(model, prompts, samples=samples, session=Session(model))
 
 
