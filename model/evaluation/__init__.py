@@ -1,1 +1,1 @@
-"""TODO: model/evaluation."""
+"""Evaluation: perplexity and bits per byte of texts, multiple choice, and lm-evaluation-harness."""

@@ -1,4 +1,4 @@
-"""TODO: choices."""
+"""Evaluate a model on multiple-choice questions: how often the right choice is the likeliest."""
 
 from __future__ import annotations
 
@@ -19,24 +19,30 @@ from model.transformer import Transformer
 
 
 class Question(NamedTuple):
-    """A question with several choices, each behind the question."""
+    """A question with several choices, encoded."""
 
     choices: Sequence[Window]
+    """The question followed by each choice; the tokens of the choice are predicted."""
     bytes: Sequence[int]
-    """Of each choice."""
+    """The size of each choice in bytes."""
     answer: int
-    """Which choice is right, from 0."""
+    """The index of the right choice, from 0."""
 
 
 def read_questions(tokenizer: Tokenizer, source: str, context: int, delimiter: str = " ") -> list[Question]:
-    """The questions in files of JSON lines: {"question": text, "choices": [text, ...], "answer": index from 0}.
+    """Read questions from JSON lines: {"question": text, "choices": [text, ...], "answer": index from 0}.
 
-    A choice is what follows the question and the delimiter: the tokens that the two have together, behind those that
-    they share with the tokens of the question alone. Both are ordinary text.
+    Question, delimiter and choice are encoded together as ordinary text. The tokens of the choice are those after the
+    longest common prefix with the tokens of the question alone.
 
-    context: how many tokens the model can read.
+    Args:
+        tokenizer: The tokenizer of the model.
+        source: The files to read, as `bpe.corpus.records` takes them.
+        context: The model's context in tokens.
+        delimiter: The text between question and choice.
 
-    Raises InputError, with file and line, for what is no such question and for one that the context does not hold.
+    Raises:
+        InputError: When a line is not such a question or does not fit the context; the message names file and line.
     """
     questions = []
     begin = prompt_ids(tokenizer, "")
@@ -46,16 +52,7 @@ def read_questions(tokenizer: Tokenizer, source: str, context: int, delimiter: s
         choice_windows = []
         for number, choice in enumerate(choices):
             ids = begin + tokenizer.encode_ordinary(question + delimiter + choice)
-            shared = next((at for at, (a, b) in enumerate(zip(alone, ids, strict=False)) if a != b), len(alone))
-            if not 0 < shared < len(ids):
-                missing = "token before it" if shared == 0 else "token of its own"
-                raise InputError(f"{place}: choice {number} has no {missing}, so nothing can be predicted")
-            if len(ids) - 1 > context:
-                raise InputError(
-                    f"{place}: the question with choice {number} has {len(ids):,} tokens, and the model's context holds"
-                    f" {context:,}; shorten it"
-                )
-            choice_windows.append(Window(ids, len(ids) - shared))
+            choice_windows.append(_choice_window(alone, ids, context, f"{place}: choice {number}"))
         sizes = [len(as_bytes(choice)) for choice in choices]
         questions.append(Question(choice_windows, sizes, answer))
     if not questions:
@@ -63,17 +60,30 @@ def read_questions(tokenizer: Tokenizer, source: str, context: int, delimiter: s
     return questions
 
 
+def _choice_window(question: Sequence[int], ids: Sequence[int], context: int, name: str) -> Window:
+    """Return the window that predicts a choice, given the ids of the question alone and with the choice."""
+    shared = next((at for at, (a, b) in enumerate(zip(question, ids, strict=False)) if a != b), len(question))
+    if not 0 < shared < len(ids):
+        missing = "token before it" if shared == 0 else "token of its own"
+        raise InputError(f"{name} has no {missing}, so nothing can be predicted")
+    if len(ids) - 1 > context:
+        raise InputError(
+            f"{name} has {len(ids):,} tokens with its question, but the model's context holds {context:,}; shorten it"
+        )
+    return Window(ids, len(ids) - shared)
+
+
 def _question(record: Mapping[str, Any], place: str) -> tuple[str, list[str], int]:
     question, choices, answer = (record.get(key) for key in ("question", "choices", "answer"))
     if not isinstance(question, str):
-        raise InputError(f'{place}: no text under "question"')
+        raise InputError(f'{place}: "question" is missing or not a string')
     if not isinstance(choices, list) or not all(isinstance(choice, str) and choice for choice in choices):
-        raise InputError(f'{place}: "choices" is not a list of texts, none of them empty')
+        raise InputError(f'{place}: "choices" is not a list of non-empty strings')
     if len(choices) < 2:
-        raise InputError(f'{place}: {len(choices)} in "choices"; there is nothing to choose among fewer than two')
+        raise InputError(f'{place}: "choices" has {len(choices)} entries; give at least two')
     if type(answer) is not int or not 0 <= answer < len(choices):
         raise InputError(
-            f'{place}: "answer" is {answer!r}; it is the index of the right choice, 0 to {len(choices) - 1}'
+            f'{place}: "answer" is {answer!r}; it must be the index of the right choice, 0 to {len(choices) - 1}'
         )
     return question, choices, answer
 
@@ -88,15 +98,26 @@ def evaluate_choices(
     seed: int = 0,
     progress: Callable[[float], None] | None = None,
 ) -> dict[str, Any]:
-    """How often the right choice is the likeliest, with 95% intervals by the bootstrap over questions.
+    """Measure how often the right choice is the likeliest, with 95% intervals by a bootstrap over questions.
 
-    Arguments as those of `evaluate_texts`.
+    Args:
+        model: The model.
+        questions: The questions, from `read_questions`.
+        name: The name of the questions in results.
+        batch_tokens: The number of tokens in a batch; see `score`.
+        samples: The number of bootstrap samples; see `bpe.analysis.bootstrap`.
+        seed: The seed of the bootstrap.
+        progress: Called with the finished share of the work, from 0 to 1.
 
     Returns:
-        "name", "questions", "chance" (the accuracy of guessing), and three accuracies with their intervals (None for
-        fewer than 10 questions): "accuracy" by the likelihood of a choice, "accuracy_per_token" by that of its tokens
-        on average, and "accuracy_per_byte" by that over the bytes of the choice. Of equal choices the first counts.
-        "answers": of each question its "log_likelihoods" (nats), "tokens" and "bytes", by choice, and its "answer".
+        A dictionary with "name", "questions", "chance" (the accuracy of guessing), and three accuracies with intervals
+        (None for fewer than 10 questions): "accuracy" compares the log-likelihoods of choices, "accuracy_per_token"
+        divides them by the number of tokens, and "accuracy_per_byte" by the number of bytes. Among equal choices the
+        first wins. "answers" has for each question "log_likelihoods" (nats), "tokens" and "bytes" of its choices, and
+        "answer".
+
+    Raises:
+        InputError: When the loss of a token is not finite.
     """
     everything = [window for question in questions for window in question.choices]
     total = sum(window.size for window in everything)
@@ -116,7 +137,7 @@ def evaluate_choices(
         )
         norms = np.array([[1] * len(tokens), tokens, question.bytes])
         right.append(np.argmax(np.array(likelihoods) / norms, axis=1) == question.answer)
-    counts = np.array(right, np.int64).T  # [raw, per token, per byte; questions]
+    counts = np.array(right, np.int64).T  # [3: plain, per token, per byte; questions]
     drawn = draw(counts, samples, seed)
     found: dict[str, Any] = {
         "name": name,
@@ -133,7 +154,7 @@ ACCURACIES = ("accuracy", "accuracy_per_token", "accuracy_per_byte")
 
 
 def choices_table(found: Sequence[Mapping[str, Any]]) -> Table:
-    """What `evaluate_choices` found for several files, as people read it."""
+    """Return the results of `evaluate_choices` for several files as a table."""
     header = ("choices", "questions", "chance", "accuracy", "95%", "per token", "95%", "per byte", "95%")
     rows = []
     for row in found:

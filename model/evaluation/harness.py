@@ -1,8 +1,10 @@
-"""Our models in EleutherAI's lm-evaluation-harness, under the name "bpe"; needs the extra `eval`.
+"""Our models in EleutherAI's lm-evaluation-harness, registered as "bpe". Needs the extra `eval`.
+
+This runs the harness's own command line with our model registered:
 
     python -m model.evaluation.harness run --model bpe --model_args pretrained=runs/tales --tasks ...
 
-is the harness's own command line with this model known to it. From Python:
+From Python:
 
     lm_eval.simple_evaluate(model=HarnessModel("runs/tales"), tasks=[...])
 """
@@ -12,11 +14,11 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from typing import Any, Union
 
-import lm_eval.models  # noqa: F401, else its own models are unknown once there is one in its registry
+import lm_eval.models  # noqa: F401, registers the harness's own models, which it skips if the registry has any
 import torch
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
@@ -31,8 +33,13 @@ from model.generation.sampling import Sampling
 from model.loading import load
 from model.transformer import Transformer
 
-MAX_NEW_TOKENS = 256  # where a task does not say
-_ALIASES = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")  # as the harness ranks them
+MAX_NEW_TOKENS = 256  # if a task does not set a limit
+_ALIASES = (
+    "max_gen_toks",
+    "max_new_tokens",
+    "max_tokens",
+    "max_completion_tokens",
+)  # in the harness's order of precedence
 _SAMPLING = {field.name for field in fields(Sampling)}
 
 _log = logging.getLogger(__name__)
@@ -41,19 +48,11 @@ Pretrained = Union[str, "os.PathLike[str]", tuple[Transformer, Tokenizer]]
 
 
 class HarnessModel(TemplateLM):  # type: ignore[misc]  # the harness is untyped
-    """A model as the harness asks it: log-likelihoods of continuations and of whole texts, and generated text.
+    """A model with the interface of the harness: log-likelihoods of continuations and of whole texts, generated text.
 
-    pretrained: what `model.load` reads, or what it returned.
-    dtype: float32, bfloat16 or float16; by default that of the weights.
-    batch_size: how many texts are generated at once.
-    batch_tokens: how many tokens are scored at once; see `model.evaluation.windows.score`.
-    max_batch_size: is taken, as the harness passes it, and changes nothing.
-
-    A text begins with the token that begins texts where the tokenizer has one, and special tokens in it are tokens: the
-    harness's tasks are trusted to write chat markup. What the context does not hold loses its beginning, which is said.
-
-    Raises InputError as `load` does, and for a tokenizer without a token that begins or ends texts, which the harness
-    wants before a text that stands alone.
+    A text begins with the token that begins texts if the tokenizer has one. Special tokens in a text are encoded as
+    special tokens: the harness's tasks are trusted to write chat markup. A text that exceeds the context loses its
+    beginning, with a warning.
     """
 
     def __init__(
@@ -65,9 +64,22 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # the harness is untyped
         max_batch_size: int | None = None,
         batch_tokens: int = BATCH_TOKENS,
     ) -> None:
+        """
+        Args:
+            pretrained: A path or name that `model.load` reads, or its result.
+            dtype: "float32", "bfloat16" or "float16". Defaults to the dtype of the weights.
+            device: The device of the weights. Defaults to the CPU.
+            batch_size: The number of texts generated at once.
+            max_batch_size: Accepted because the harness passes it; has no effect.
+            batch_tokens: The number of tokens scored at once; see `model.evaluation.windows.score`.
+
+        Raises:
+            InputError: As `load` does, and when the tokenizer has no token that begins or ends a text, which the
+                harness needs before a text without context.
+        """
         super().__init__()
         if dtype not in (None, "auto", "float32", "bfloat16", "float16"):
-            raise InputError(f"dtype is {dtype!r}; it is float32, bfloat16 or float16")
+            raise InputError(f"dtype is {dtype!r}; it must be float32, bfloat16 or float16")
         if isinstance(pretrained, tuple):
             self.model, self._tokens = pretrained
         else:
@@ -80,7 +92,7 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # the harness is untyped
         specials = self._tokens.special_tokens
         ends = [specials[text] for text in END_TOKENS if text in specials]
         if not (self._begin or ends):
-            raise InputError("the tokenizer has no token that begins or ends a text, and the harness needs one")
+            raise InputError("the tokenizer has no token that begins or ends a text; the harness needs one")
         self._end = ends[0] if ends else self._begin[0]
 
     @property
@@ -90,20 +102,20 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # the harness is untyped
 
     @property
     def prefix_token_id(self) -> int:
-        """What stands before a text that nothing else stands before: the token that begins texts, else that ends them.
+        """The token before a text without context: the token that begins a text, or else the token that ends one.
 
-        The harness's own model takes what a tokenizer_config.json calls bos_token, which for some models, such as
-        SmolLM2, is another one (of chat markup); the first token's likelihood then differs.
+        The harness's own model uses bos_token of tokenizer_config.json. For some models, such as SmolLM2, that is
+        another token (of chat markup), so the likelihood of the first token differs.
         """
         return self._begin[0] if self._begin else self._end
 
     @property
     def max_length(self) -> int:
-        """How many tokens the model can read."""
+        """The model's context in tokens."""
         return self.model.config.max_seq_len
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
-        """The ids of a text, begun unless it is begun already or is not to be."""
+        """Encode a text, after the token that begins a text unless it has one or `add_special_tokens` is False."""
         ids = self._tokens.encode(string, allowed_special="all")
         begun = add_special_tokens is False or ids[: len(self._begin)] == self._begin
         return ids if begun else self._begin + ids
@@ -119,7 +131,7 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # the harness is untyped
             if not ids or len(ids) > self.max_length:
                 raise InputError(
                     f"the continuation {continuation[:40]!r} has {len(ids):,} tokens; it must have 1 to"
-                    f" {self.max_length:,}, which the model's context holds"
+                    f" {self.max_length:,}, the model's context"
                 )
             asked.append(Window(self._cut(context_ids + ids, self.max_length + 1), len(ids)))
         answers = []
@@ -129,7 +141,7 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # the harness is untyped
         return answers
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
-        """The log-likelihood of each whole text, in windows of the whole context, each token predicted once."""
+        """Return the log-likelihood of each whole text, in windows of the whole context that predict each token once."""
         texts = []
         for request in requests:
             text_ids = [self.prefix_token_id, *self.tok_encode(request.args[0], add_special_tokens=False)]
@@ -142,42 +154,38 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # the harness is untyped
         return answers
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
-        """A continuation of each context, up to the first of the strings in `until`, which is not part of it."""
+        """Return a continuation of each context, up to the first of the strings in `until`, which is excluded."""
         answers = [""] * len(requests)
-        # 1. What is asked for in the same way is generated together, texts of about the same length at once.
-        groups: dict[str, list[int]] = {}
+        groups: dict[str, list[int]] = {}  # requests with the same settings are generated together
         for place, request in enumerate(requests):
             groups.setdefault(json.dumps(request.args[1], sort_keys=True, default=str), []).append(place)
         with tqdm(total=len(requests), desc="generating", disable=disable_tqdm) as bar:
             for places in groups.values():
-                stop, max_tokens, sampling = self._generation(requests[places[0]].args[1])
-                room = self.max_length - max_tokens
-                if room < 1:
-                    raise InputError(
-                        f"{max_tokens:,} tokens are to be written, and the model's context holds {self.max_length:,},"
-                        " the prompt included; ask for fewer (max_gen_toks)"
-                    )
-                prompts = {place: self._prompt(requests[place].args[0], room) for place in places}
-                order = sorted(places, key=lambda place: -len(prompts[place]))
-                # 2. Write, a batch at a time.
-                for start in range(0, len(order), self._batch_size):
-                    batch = order[start : start + self._batch_size]
-                    texts = complete(
-                        self.model,
-                        self._tokens,
-                        [prompts[place] for place in batch],
-                        max_tokens,
-                        stop=stop,
-                        **sampling,
-                    )
-                    for place, text in zip(batch, texts, strict=True):
-                        answers[place] = text.text
-                        self.cache_hook.add_partial("generate_until", requests[place].args, text.text)
-                    bar.update(len(batch))
+                for place, text in self._continuations(requests, places):
+                    answers[place] = text
+                    self.cache_hook.add_partial("generate_until", requests[place].args, text)
+                    bar.update()
         return answers
 
+    def _continuations(self, requests: Sequence[Any], places: Sequence[int]) -> Iterator[tuple[int, str]]:
+        """Yield the place and the continuation of requests with the same settings, longest prompts first."""
+        stop, max_tokens, sampling = self._generation(requests[places[0]].args[1])
+        room = self.max_length - max_tokens
+        if room < 1:
+            raise InputError(
+                f"the task generates {max_tokens:,} tokens, but the model's context holds {self.max_length:,} with the"
+                " prompt; set a lower max_gen_toks"
+            )
+        prompts = {place: self._prompt(requests[place].args[0], room) for place in places}
+        order = sorted(places, key=lambda place: -len(prompts[place]))  # batches of about equal length
+        for start in range(0, len(order), self._batch_size):
+            batch = order[start : start + self._batch_size]
+            batch_prompts = [prompts[place] for place in batch]
+            texts = complete(self.model, self._tokens, batch_prompts, max_tokens, stop=stop, **sampling)
+            yield from ((place, text.text) for place, text in zip(batch, texts, strict=True))
+
     def _generation(self, given: dict[str, Any]) -> tuple[list[str], int, dict[str, Any]]:
-        """The strings to stop at, how many tokens to write, and how to choose them."""
+        """Return the stop strings, the largest number of new tokens, and the settings of `Sampling` of a request."""
         given = dict(given)
         until = given.pop("until", None) or []
         limits = [given.pop(name, None) for name in _ALIASES]
@@ -185,7 +193,10 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # the harness is untyped
         if given.pop("do_sample", None) is False or not given.get("temperature"):
             given["temperature"] = 0.0
         if unknown := sorted(given.keys() - _SAMPLING):
-            raise InputError(f"the task wants {', '.join(unknown)} for generation; known are {', '.join(_SAMPLING)}")
+            raise InputError(
+                f"the task sets {', '.join(unknown)} for generation, which is not supported; supported are"
+                f" {', '.join(_SAMPLING)}"
+            )
         stop = [until] if isinstance(until, str) else list(until)
         return [text for text in stop if text], max_tokens, given
 
@@ -194,7 +205,7 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # the harness is untyped
 
     def _cut(self, ids: list[int], room: int) -> list[int]:
         if len(ids) > room:
-            _log.warning("%d tokens, of which the context has room for the last %d", len(ids), room)
+            _log.warning("a text has %d tokens; only its last %d fit the context", len(ids), room)
         return ids[-room:]
 
     def _score(self, asked: Sequence[Window], disable_tqdm: bool) -> list[Scores]:

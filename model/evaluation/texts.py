@@ -1,4 +1,4 @@
-"""TODO: texts."""
+"""Evaluate a model on texts: perplexity and bits per byte, with bootstrap intervals."""
 
 from __future__ import annotations
 
@@ -23,19 +23,25 @@ from model.transformer import Transformer
 
 @dataclass(frozen=True)
 class EvaluationText:
-    """A text to be predicted."""
+    """A text to evaluate, as ids."""
 
     name: str
     documents: Sequence[Ids]
-    """Ids of each, at least two, behind the token that begins a text, if the tokenizer has one."""
+    """The ids of each document, at least two, after the token that begins a text if the tokenizer has one."""
     bytes: int
-    """Of all documents, those that are too short for a prediction included."""
+    """The size of all documents in bytes, including documents that are too short to predict anything."""
 
 
 def read_text(tokenizer: Tokenizer, documents: Iterable[bytes], name: str) -> EvaluationText:
-    """Encode documents, with special tokens as ordinary text.
+    """Encode documents for evaluation. Special tokens in them are ordinary text.
 
-    Raises InputError where there is nothing to predict.
+    Args:
+        tokenizer: The tokenizer of the model.
+        documents: The documents, UTF-8.
+        name: The name of the text in results.
+
+    Raises:
+        InputError: When there is nothing to predict.
     """
     begin = np.array(prompt_ids(tokenizer, ""), np.uint32)
     kept: list[Ids] = []
@@ -64,26 +70,31 @@ def evaluate_texts(
     seed: int = 0,
     progress: Callable[[float], None] | None = None,
 ) -> dict[str, Any]:
-    """Perplexity and bits per byte of each text and of all of them, with 95% intervals by the bootstrap.
+    """Measure perplexity and bits per byte of each text and of all texts, with 95% bootstrap intervals.
 
-    Only what is predicted counts, its nats as its bytes: all text where the tokenizer has a token that begins a text,
-    else all but the first token of each document. The nats of whatever special tokens are not counted.
+    Only predicted tokens count, with their nats and their bytes. These are all tokens of the text if the tokenizer has
+    a token that begins a text, and all but the first token of each document otherwise.
 
     Args:
-        texts: see `read_text`.
-        window, stride: in tokens; see `windows`.
-        batch_tokens: see `score`. The numbers do not depend on it, but for rounding.
-        samples, seed: of the draws of the bootstrap; see `bpe.analysis.bootstrap`.
-        progress: called with the share of the work that is done.
+        model: The model.
+        tokenizer: The tokenizer of the model.
+        texts: The texts, from `read_text`.
+        window: The number of tokens that the model reads at a time; see `windows`.
+        stride: The number of tokens that a window predicts; see `windows`.
+        batch_tokens: The number of tokens in a batch; see `score`. Results depend on it only by rounding.
+        samples: The number of bootstrap samples; see `bpe.analysis.bootstrap`.
+        seed: The seed of the bootstrap.
+        progress: Called with the finished share of the work, from 0 to 1.
 
     Returns:
-        "texts": of each its "name", "documents", "tokens" and "bytes" that were predicted, "bytes_left_out", "nats",
-        "loss" (nats per token), "perplexity" (its exponential), "bits_per_byte", "likeliest" (the share of tokens that
-        the model held likeliest), and "perplexity_interval" and "bits_per_byte_interval", None for a text of fewer than
-        10 units, of which "units" and "unit" tell; "all_texts": the same for all texts together.
+        A dictionary. "texts" has for each text "name", "documents", "tokens" and "bytes" (predicted), "bytes_left_out",
+        "nats", "loss" (nats per token), "perplexity" (the exponential of the loss), "bits_per_byte", "likeliest" (the
+        share of tokens that were the model's likeliest), "perplexity_interval" and "bits_per_byte_interval" (None for
+        fewer than 10 units), and "units" and "unit", the number and kind of the resampled units. "all_texts" has the
+        same for all texts together.
 
     Raises:
-        InputError: the window does not fit the model or the stride the window, or the model's weights are damaged.
+        InputError: When the window exceeds the context or the stride exceeds the window, or a loss is not finite.
     """
     check_window(window, stride, model.config.max_seq_len)
 
@@ -109,8 +120,12 @@ def evaluate_texts(
 
 
 def _blocks(document: int, sizes: npt.NDArray[np.int64], parts: Sequence[Scores]) -> npt.NDArray[np.float64]:
-    """Of each block of a document: the document's number, and of the tokens that begin in it the nats, the bytes, how
-    many there are and how many were likeliest [5, blocks]."""
+    """Sum the scores of a document by block.
+
+    Returns:
+        [5, blocks]: the number of the document, and of the tokens that begin in the block the nats, the bytes, the
+        count, and the count of likeliest tokens.
+    """
     block = (np.cumsum(sizes) - sizes) // BLOCK_BYTES
     nats, likeliest = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     columns = [np.bincount(block, weights) for weights in (nats, sizes, np.ones(len(nats)), likeliest)]
@@ -143,11 +158,11 @@ def _measures(name: str, size: int, blocks: npt.NDArray[np.float64], samples: in
 
 
 def _perplexity(loss: Any) -> Any:
-    return np.exp(np.minimum(loss, 700.0))  # beyond, it is too large for a float
+    return np.exp(np.minimum(loss, 700.0))  # beyond 700, the result overflows a float
 
 
 def texts_table(found: Mapping[str, Any]) -> Table:
-    """What `evaluate_texts` found, as people read it."""
+    """Return the results of `evaluate_texts` as a table."""
     header = ("text", "bytes", "tokens", "bits/byte", "95%", "perplexity", "95%", "likeliest")
     texts = found["texts"]
     rows = [

@@ -1,4 +1,4 @@
-"""How good a model is: how well it predicts texts, and which of several choices it holds likeliest."""
+"""Windows of ids, and the scores that a model gives to the tokens in them: what every evaluation is built on."""
 
 from __future__ import annotations
 
@@ -15,41 +15,46 @@ from bpe.errors import InputError
 from model.training.loss import CHUNK_LOGITS, IGNORED
 from model.transformer import Transformer
 
-BATCH_TOKENS = 4096  # that go through the model at once
-READ_AHEAD = 32  # so many batches are sorted by length, so that little of a batch is padding
+BATCH_TOKENS = 4096  # tokens read by the model at once
+READ_AHEAD = 32  # batches that are sorted by length together, so that batches have little padding
 
 Ids = Union["npt.NDArray[np.uint32]", Sequence[int]]
 
 
 class Window(NamedTuple):
-    """Ids that the model reads at once, of which it is to predict the last ones."""
+    """Ids that the model reads at once, with the number of last ids that it predicts."""
 
     ids: Ids
     predicted: int
-    """How many, at least one; each from all ids before it."""
+    """The number of predicted ids, at least one; each is predicted from all ids before it."""
 
     @property
     def size(self) -> int:
-        """The tokens that the model reads: all but the last."""
+        """The number of tokens that the model reads: all but the last."""
         return len(self.ids) - 1
 
 
 class Scores(NamedTuple):
-    """How well each predicted token of a window was predicted."""
+    """The scores of the predicted tokens of a window."""
 
     nats: npt.NDArray[np.float64]
-    """-log p of the token [predicted]."""
+    """-log p of each token in nats [predicted]."""
     likeliest: npt.NDArray[np.bool_]
-    """Whether the model held no other for likelier [predicted]."""
+    """Whether no other token was likelier [predicted]."""
 
 
 def windows(ids: Ids, window: int, stride: int) -> Iterator[Window]:
-    """A text in windows that predict each of its tokens but the first once.
+    """Yield windows of a text that predict each of its tokens, except the first, exactly once.
 
-    The model reads `window` tokens at a time, or all that there are. The first window predicts all that follow its
-    tokens, each later one the next `stride`, and the last what is left; so each token is predicted from at least
-    window - stride + 1 tokens before it, or from all that there are. A stride of 1 gives each of them the whole window;
-    one of `window` is the cheapest, and then the context of some is short.
+    The first window predicts all tokens that follow its first, each later window the next `stride` tokens, and the last
+    window the rest. Each token is thus predicted from at least window - stride + 1 tokens before it, or from all that
+    exist. A stride of 1 gives every token the whole window as context. A stride of `window` is the cheapest, but gives
+    some tokens little context.
+
+    Args:
+        ids: The ids of the text.
+        window: The number of tokens that the model reads at a time.
+        stride: The number of tokens that each window after the first predicts.
 
     >>> [(window.ids, window.predicted) for window in windows([0, 1, 2, 3, 4, 5, 6], window=4, stride=2)]
     [([0, 1, 2, 3, 4], 4), ([2, 3, 4, 5, 6], 2)]
@@ -63,22 +68,30 @@ def windows(ids: Ids, window: int, stride: int) -> Iterator[Window]:
 
 
 def check_window(window: int, stride: int, context: int) -> None:
-    """Raises InputError where the model cannot read such windows, or would leave tokens out."""
+    """Raise InputError if a window exceeds the context, or the stride exceeds the window and would skip tokens."""
     if not 1 <= window <= context:
-        raise InputError(f"the window is {window:,} tokens; give 1 to {context:,}, which the model's context holds")
+        raise InputError(f"the window is {window:,} tokens; give 1 to {context:,}, the model's context")
     if not 1 <= stride <= window:
-        raise InputError(f"the stride is {stride:,} tokens; give 1 to {window:,}, the window, so that none is left out")
+        raise InputError(
+            f"the stride is {stride:,} tokens; give 1 to {window:,}, the window, so that no token is skipped"
+        )
 
 
 def token_losses(
     model: Transformer, hidden: Tensor, targets: Tensor, chunk_logits: int = CHUNK_LOGITS
 ) -> tuple[Tensor, Tensor]:
-    """-log p(target) at each position, in nats, and whether no other token is likelier: float [n] and bool [n].
+    """Return the loss of each target, and whether no other token is likelier.
 
-    hidden: what `model.hidden` gave, [n, dim]; targets: ids [n].
-    chunk_logits: how many logits exist at a time.
+    The softmax is computed in float32, or in float64 if the logits are float64.
 
-    The softmax is computed in float32, or in float64 where the logits are.
+    Args:
+        model: The model.
+        hidden: Hidden states from `model.hidden`, [n, dim].
+        targets: The ids to predict, [n].
+        chunk_logits: The largest number of logits in memory at a time.
+
+    Returns:
+        -log p(target) in nats, float [n], and bool [n].
     """
     chunk = max(1, chunk_logits // model.config.vocab_size)
     losses, likeliest = [], []
@@ -96,14 +109,18 @@ def score(
     batch_tokens: int = BATCH_TOKENS,
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[Scores]:
-    """What the model makes of each window, in their order.
+    """Yield the scores of each window, in order.
 
-    Windows of about the same length go through the model together, padded behind their ends, where nothing looks.
+    Windows of about equal length form a batch. They are padded after their ends, where no token attends to the padding.
 
-    batch_tokens: how many tokens at once, padding included; but at least one window.
-    progress: called with the tokens and the windows done.
+    Args:
+        model: The model.
+        windows: The windows to score.
+        batch_tokens: The largest number of tokens in a batch, including padding; a batch has at least one window.
+        progress: Called with the number of tokens and of windows done.
 
-    Raises InputError where the model gives a token no probability that is a number above 0.
+    Raises:
+        InputError: When the loss of a token is not finite.
     """
     done = count = 0
     for some in _read_ahead(windows, READ_AHEAD * batch_tokens):
@@ -135,13 +152,13 @@ def _read_ahead(windows: Iterable[Window], size: int) -> Iterator[list[Window]]:
 
 def _score_batch(model: Transformer, batch: Sequence[Window]) -> Iterator[Scores]:
     device = model.tok_embeddings.weight.device
-    # 1. Put the windows side by side; a target stands where the token before it is read.
+    # 1. Put the windows into one batch. A target is at the place of the token before it.
     inputs = np.zeros((len(batch), max(window.size for window in batch)), np.int64)
     targets = np.full_like(inputs, IGNORED)
     for row, window in enumerate(batch):
         inputs[row, : window.size] = window.ids[:-1]
         targets[row, window.size - window.predicted : window.size] = window.ids[-window.predicted :]
-    # 2. Read them all, and make logits only where a token is to be predicted.
+    # 2. Read the batch, and compute logits only at targets.
     with torch.inference_mode():
         hidden = model.hidden(torch.from_numpy(inputs).to(device))  # [b, t, dim]
         wanted = torch.from_numpy(targets).to(device)
@@ -150,10 +167,10 @@ def _score_batch(model: Transformer, batch: Sequence[Window]) -> Iterator[Scores
         nats, first = losses.double().cpu().numpy(), likeliest.cpu().numpy()
     if not np.isfinite(nats).all():
         raise InputError(
-            f"the model gives a token the loss {nats[~np.isfinite(nats)][0]}; its weights are damaged, or too large for"
+            f"the loss of a token is {nats[~np.isfinite(nats)][0]}; the model's weights are damaged, or too large for"
             " the dtype: try float32"
         )
-    # 3. Give each window its own.
+    # 3. Split the scores by window.
     ends = np.cumsum([window.predicted for window in batch]).tolist()
     for start, end in zip([0, *ends], ends, strict=False):
         yield Scores(nats[start:end], first[start:end])

@@ -1,4 +1,4 @@
-"""TODO: pictures."""
+"""Pictures of the steps of a forward pass: lines of text for a terminal, a record for JSON, a PNG of the attention."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from bpe.files import replacing
 from model.explain.steps import ForwardStep
 
 Label = Callable[[int], str]
-"""From the id of a token to how it is shown."""
-COLUMNS = 78  # what fits a terminal of 80, indented by two
-CELLS = 32  # in a row: a divisor of what dimensions usually are
-LABEL = 12  # columns of a label
-ROWS = 24  # of a map; more tokens than these are left out at the front
+"""Returns the text to show for a token id."""
+COLUMNS = 78  # the width of a terminal with 80 columns, minus an indentation of two
+CELLS = 32  # cells in a row; divides most dimensions
+LABEL = 12  # the width of a label in columns
+ROWS = 24  # rows of the attention map; earlier tokens are left out
 WAVE = "▁▂▃▄▅▆▇█"
 SHADES = ((0.6, "█"), (0.3, "▓"), (0.1, "▒"), (0.02, "░"), (0.0, "·"))
 BLUES_TO_REDS = (27, 33, 75, 117, 217, 209, 203, 196)
@@ -28,7 +28,15 @@ DARK_TO_BRIGHT = {"█": 226, "▓": 214, "▒": 168, "░": 62, "·": 240}
 
 
 def picture(step: ForwardStep, ids: Sequence[int], label: Label, *, top: int = 10, colour: bool = False) -> list[str]:
-    """The lines that show a step's numbers, at most COLUMNS wide; with the `top` likeliest tokens."""
+    """Return the lines that show the numbers of a step, each at most COLUMNS wide.
+
+    Args:
+        step: The step.
+        ids: The prompt.
+        label: Returns the text to show for an id.
+        top: The number of likeliest next tokens to show.
+        colour: Whether to colour the lines with ANSI escape sequences.
+    """
     painted = _painted if colour else _plain
     if step.picture == "ids":
         return _ids(ids, label)
@@ -48,7 +56,13 @@ def picture(step: ForwardStep, ids: Sequence[int], label: Label, *, top: int = 1
 
 
 def record(step: ForwardStep, label: Label, *, top: int = 10) -> dict[str, Any]:
-    """A step as JSON takes it: what it is, its extremes and mean, its picture's numbers."""
+    """Return a step as a JSON object: its description, its extremes and mean, and the numbers of its picture.
+
+    Args:
+        step: The step.
+        label: Returns the text to show for an id.
+        top: The number of likeliest next tokens to include.
+    """
     numbers = step.tensor.float()
     finite = numbers[torch.isfinite(numbers)]
     found: dict[str, Any] = {
@@ -95,7 +109,7 @@ def _painted(character: str, colour: int) -> str:
 
 
 def _short(text: str, width: int = LABEL) -> str:
-    """The text in so many columns of a terminal."""
+    """Shorten or pad a text to `width` columns."""
     if display_width(text) > width:
         while display_width(text) >= width:
             text = text[:-1]
@@ -104,18 +118,18 @@ def _short(text: str, width: int = LABEL) -> str:
 
 
 def display_width(text: str) -> int:
-    """How wide a terminal draws it: marks stand on what is before them, and Chinese takes twice the room of Latin."""
+    """Return the width of a text in a terminal, in columns: combining marks take none, wide characters two."""
     wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
     return len(text) + wide - sum(unicodedata.category(character) in ("Mn", "Me") for character in text)
 
 
 def _binned(row: Tensor) -> list[Tensor]:
-    """The row in at most CELLS pieces of about the same length."""
+    """Split a row into at most CELLS pieces of about equal length."""
     return list(row.float().cpu().tensor_split(min(CELLS, len(row))))
 
 
 def _wave(row: Tensor, painted: Callable[[str, int], str]) -> str:
-    """A character for each piece of the row, by the number in it that is farthest from 0; blank for -inf."""
+    """Return a character for each piece of a row, by its number farthest from 0; blank for -inf."""
     farthest = [
         piece[piece.abs().argmax()].item()
         for piece in (piece[torch.isfinite(piece)] for piece in _binned(row))
@@ -130,7 +144,7 @@ def _wave(row: Tensor, painted: Callable[[str, int], str]) -> str:
 
 
 def _numbers(row: Tensor) -> str:
-    """The first two and the last, each in nine columns."""
+    """Return the first two numbers and the last, each in nine columns."""
     shown = [_number(number) for number in (row if len(row) <= 3 else row[[0, 1, -1]]).tolist()]
     return "".join(shown if len(row) <= 3 else [*shown[:2], " ..", shown[2]])
 
@@ -153,7 +167,7 @@ def _shares(shares: Tensor, ids: Sequence[int], label: Label, painted: Callable[
     count = len(ids)
     lines = [f"(the last {ROWS} of {count} rows)"] if count > ROWS else []
     if count > CELLS:
-        lines.append(f"(each column adds up about {count / CELLS:.0f} tokens)")
+        lines.append(f"(each column sums about {count / CELLS:.0f} tokens)")
     for row in range(max(0, count - ROWS), count):
         seen = torch.zeros(count, dtype=torch.bool)
         seen[: row + 1] = True
@@ -189,7 +203,14 @@ def _next(probabilities: Tensor, label: Label, top: int) -> list[str]:
 
 
 def plot_shares(shares: Tensor, names: Sequence[str], title: str, path: Path) -> None:
-    """Draw who looks at whom, [time x time], as a PNG; it needs matplotlib, from the extra ``report``."""
+    """Draw an attention map as a PNG. Needs matplotlib, which the extra ``report`` installs.
+
+    Args:
+        shares: The attention of each token (rows) to each token (columns), [time, time].
+        names: The labels of the tokens.
+        title: The title of the picture.
+        path: The file to write.
+    """
     from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure
 
@@ -198,9 +219,9 @@ def plot_shares(shares: Tensor, names: Sequence[str], title: str, path: Path) ->
     figure = Figure(figsize=(side + 0.8, side), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     drawn = shares.float().cpu().masked_fill(torch.ones(count, count, dtype=torch.bool).triu(1), math.nan)
-    # By the square root, or what many tokens share would be dark all over.
+    # A square-root scale, since on a linear scale shares split among many tokens would all look dark.
     image = axes.imshow(drawn.numpy(), cmap="viridis", norm=PowerNorm(0.5, 0, 1))
-    step = -(-count // 48)  # labels of more tokens would lie upon each other
+    step = -(-count // 48)  # more labels would overlap
     places = range(0, count, step)
     labels = [drawable(names[place], 16) for place in places]
     axes.set_xticks(places, labels, rotation=90)

@@ -1,13 +1,15 @@
-"""The walk through a model, step by step: what becomes of a prompt from its ids to the token that comes next.
+"""The steps of a forward pass, from the ids of a prompt to the probabilities of the next token.
 
-The numbers are those of the model's own forward pass, taken where they arise. Only scores, mask and softmax are
-reckoned here, from the very queries and keys, because the model's attention is one operation that keeps none of them.
+The tensors are recorded during the model's own forward pass. Only scores, mask and softmax are computed here, from the
+recorded queries and keys, because the model's attention is one operation that does not expose them.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, cast
 
 import torch
@@ -18,76 +20,86 @@ from bpe.errors import InputError
 from model.config import ModelConfig
 from model.transformer import Block, Transformer
 
-MOST_TOKENS = 2048  # the map of each token with each grows with their square, and nobody looks at a larger one
+MOST_TOKENS = 2048  # the attention map grows with the square of this number, and a larger map is of no use
 
 
 class ForwardStep(NamedTuple):
-    """One thing that happens, and what comes of it."""
+    """One operation of a forward pass, and its result."""
 
     title: str
     text: str
-    """One sentence on what was done."""
+    """One sentence that says what the operation does."""
     tensor: Tensor
     axes: str
-    """What the axes of the tensor count, such as "time x dim"."""
+    """The axes of the tensor, such as "time x dim"."""
     picture: Literal["ids", "rows", "shares", "layers", "next"] = "rows"
-    """ids: tokens; rows: numbers of any size; shares: [time x time], each row sums to 1; layers: a row for the
-    embeddings and for each layer after them; next: a row of probabilities of ids."""
+    """How to draw the tensor. "ids": tokens; "rows": any numbers; "shares": [time x time], where each row sums to 1;
+    "layers": a row for the embeddings and for each layer; "next": a row of probabilities of ids."""
     guesses: Tensor | None = None
-    """float32 [layers + 1, vocabulary], only of `layers`: the probabilities, were each row the last."""
+    """Only for "layers", float32 [layers + 1, n_vocab]: the next token's probabilities if each row were the last."""
 
     @property
     def shape(self) -> str:
-        """As it is printed: [17 x 4096]."""
+        """The shape as it is printed, such as [17 x 4096]."""
         return f"[{' x '.join(map(str, self.tensor.shape))}]"
 
     @property
     def dtype(self) -> str:
-        """Of the tensor, such as bfloat16."""
+        """The dtype as it is printed, such as bfloat16."""
         return str(self.tensor.dtype).removeprefix("torch.")
 
 
 def explain(
     model: Transformer, ids: Sequence[int], *, layer: int = 0, head: int = 0, n_vocab: int | None = None
 ) -> Iterator[ForwardStep]:
-    """Run the model on a prompt, and give what arises in one layer and one head, in the order in which it does.
+    """Run a model on a prompt and return the steps of one layer and one head, in order.
 
-    ids: the prompt. layer, head: from 0. n_vocab: ids that the tokenizer knows, of which the next one is to be; by
-    default, all of the model's. Logits, and so the last steps, are those of the token that follows the prompt.
-    Raises InputError where the prompt is empty or too long, layer or head do not exist, or numbers are not finite.
+    Args:
+        model: The model.
+        ids: The prompt.
+        layer: The number of the layer, from 0.
+        head: The number of the query head, from 0.
+        n_vocab: The number of ids that the tokenizer has, from which the next token is chosen. Defaults to all ids of
+            the model.
+
+    Returns:
+        The steps. The last steps are about the token that follows the prompt.
+
+    Raises:
+        InputError: When the prompt is empty or too long, the layer or head does not exist, or a logit is not finite.
     """
     config = model.config
     for name, number, count in (("layer", layer, config.n_layers), ("head", head, config.n_heads)):
         if not 0 <= number < count:
             raise InputError(f"{name} {number}: the model has {count}; give a number from 0 to {count - 1}")
     if not ids:
-        raise InputError("the prompt is empty and there is no token that begins a text; give at least one character")
+        raise InputError("the prompt is empty and no token begins a text; give at least one character")
     if MOST_TOKENS < len(ids) <= config.max_seq_len:
-        raise InputError(f"the prompt has {len(ids)} tokens, and a walk takes {MOST_TOKENS:,} or fewer; shorten it")
+        raise InputError(f"the prompt has {len(ids)} tokens, but at most {MOST_TOKENS:,} can be explained; shorten it")
     prompt = torch.tensor([list(ids)], device=model.tok_embeddings.weight.device)
     with torch.inference_mode():
         seen = _record(model, prompt, layer)
         if not bool(torch.isfinite(seen.logits).all()):
-            raise InputError(
-                "the logits are not finite (NaN or infinity); the weights are damaged, or need --dtype float32"
-            )
+            raise InputError("the logits contain NaN or infinity; the weights are damaged, or need --dtype float32")
         stream = torch.stack(seen.stream)  # layers + 1 times [dim] -> [layers + 1, dim]
         logits = torch.cat((model.head(model.norm(stream[:-1])), seen.logits))  # [layers + 1, vocabulary]
         guesses = logits[:, :n_vocab].float().softmax(-1)
-        return iter(_steps(config, prompt[0], seen, layer, head, stream, guesses))
+        walk = _Walk(config, prompt[0], seen, layer, head)
+        parts = (_input_steps, _projection_steps, _attention_steps, _feed_forward_steps)
+        return itertools.chain(*(part(walk) for part in parts), _output_steps(walk, stream, guesses))
 
 
 class _Seen:
-    """What a forward pass leaves behind, without the axis of the batch."""
+    """The tensors recorded in a forward pass, without the batch axis."""
 
     def __init__(self) -> None:
         self.inputs: dict[str, Tensor] = {}
         self.outputs: dict[str, Tensor] = {}
-        """By the names of modules: [time, numbers]."""
+        """Inputs and outputs by module name: [time, numbers]."""
         self.stream: list[Tensor] = []
-        """The residual stream of the last token, after the embeddings and after each layer: [dim] each."""
+        """The residual stream of the last token after the embeddings and after each layer, [dim] each."""
         self.attention: tuple[Tensor, Tensor, Tensor, Tensor] = ()  # type: ignore[assignment]
-        """Rotated queries, rotated keys, values and what attention made of them: [heads, time, head_dim]."""
+        """Rotated queries, rotated keys, values and the output of attention: [heads, time, head_dim] each."""
 
     @property
     def logits(self) -> Tensor:
@@ -95,7 +107,7 @@ class _Seen:
 
 
 def _record(model: Transformer, prompt: Tensor, layer: int) -> _Seen:
-    """One forward pass of `prompt` [1, time], watched from outside."""
+    """Record one forward pass of `prompt` [1, time] by hooks."""
     seen = _Seen()
     block = cast(Block, model.layers[layer])
     attention = block.attention
@@ -131,60 +143,83 @@ def _record(model: Transformer, prompt: Tensor, layer: int) -> _Seen:
     return seen
 
 
-def _steps(
-    config: ModelConfig, prompt: Tensor, seen: _Seen, layer: int, head: int, stream: Tensor, guesses: Tensor
-) -> Iterator[ForwardStep]:
-    inputs, outputs = seen.inputs, seen.outputs
-    d, heads = config.head_dim, config.n_heads
-    shared = heads // config.n_kv_heads  # query heads to each key-value head
-    group = head // shared
-    with_bias = ", plus their bias" if config.qkv_bias else ""
-    users = f"that heads {group * shared} to {group * shared + shared - 1} share" if shared > 1 else "of this head"
+@dataclass(frozen=True)
+class _Walk:
+    """The layer and head to explain, and the tensors of one forward pass."""
 
-    def of_head(name: str, number: int) -> Tensor:
-        return outputs[f"attention.{name}"].reshape(len(prompt), -1, d)[:, number]  # [t, heads * d] -> [t, d]
+    config: ModelConfig
+    prompt: Tensor
+    """The ids of the prompt [time]."""
+    seen: _Seen
+    layer: int
+    head: int
 
+    @property
+    def group(self) -> int:
+        """The key-value head that the head attends to."""
+        return self.head // self.sharing
+
+    @property
+    def sharing(self) -> int:
+        """The number of query heads for each key-value head."""
+        return self.config.n_heads // self.config.n_kv_heads
+
+    def projected(self, name: str, number: int) -> Tensor:
+        """Return the rows of one head in the output of a projection, [time, head_dim]."""
+        output = self.seen.outputs[f"attention.{name}"]
+        return output.reshape(len(self.prompt), -1, self.config.head_dim)[:, number]  # [t, heads * d] -> [t, d]
+
+
+def _input_steps(walk: _Walk) -> Iterator[ForwardStep]:
+    config, seen, layer = walk.config, walk.seen, walk.layer
     yield ForwardStep(
-        "tokens", "The prompt as the tokenizer cuts it; the model sees these numbers only.", prompt, "time", "ids"
+        "tokens", "The prompt, split by the tokenizer; the model sees only these ids.", walk.prompt, "time", "ids"
     )
     yield ForwardStep(
         "embeddings",
-        f"Each id takes its row of a table of {config.vocab_size:,}; where a token stands plays no part yet.",
-        outputs["tok_embeddings"],
+        f"Each id selects its row of a table of {config.vocab_size:,}; positions have no effect yet.",
+        seen.outputs["tok_embeddings"],
         "time x dim",
     )
     if layer:
         yield ForwardStep(
             f"residual stream, before layer {layer}",
-            f"The embeddings, and all that the {layer} layers before have added to them.",
-            inputs["attention_norm"],
+            f"The embeddings, plus everything that the {layer} layers before have added.",
+            seen.inputs["attention_norm"],
             "time x dim",
         )
+
+
+def _projection_steps(walk: _Walk) -> Iterator[ForwardStep]:
+    config, layer, head, group, sharing = walk.config, walk.layer, walk.head, walk.group, walk.sharing
+    d = config.head_dim
+    with_bias = ", plus their bias" if config.qkv_bias else ""
+    users = f"that heads {group * sharing} to {group * sharing + sharing - 1} share" if sharing > 1 else "of this head"
     yield ForwardStep(
         f"layer {layer}: norm",
-        "Each row over its root mean square, times a learned weight for each dimension.",
-        outputs["attention_norm"],
+        "Each row divided by its root mean square, times a learned weight for each dimension.",
+        walk.seen.outputs["attention_norm"],
         "time x dim",
     )
     yield ForwardStep(
         f"queries of head {head}",
-        f"The norm times the {d} rows of wq for head {head} of {heads}{with_bias}: what each token looks for.",
-        of_head("wq", head),
+        f"The norm times the {d} rows of wq for head {head} of {config.n_heads}{with_bias}: what each token looks for.",
+        walk.projected("wq", head),
         "time x head_dim",
     )
     yield ForwardStep(
         f"keys of key-value head {group}",
         f"The same with wk, for the keys {users}: what each token is found by.",
-        of_head("wk", group),
+        walk.projected("wk", group),
         "time x head_dim",
     )
     yield ForwardStep(
         f"values of key-value head {group}",
-        f"The same with wv, for the values {users}: what each token hands over.",
-        of_head("wv", group),
+        f"The same with wv, for the values {users}: what each token passes on.",
+        walk.projected("wv", group),
         "time x head_dim",
     )
-    queries, keys, _, attended = seen.attention
+    queries, keys, _, _ = walk.seen.attention
     scaled = ", slowed for the longer context" if config.use_scaled_rope else ""
     yield ForwardStep(
         "queries, rotated",
@@ -194,19 +229,28 @@ def _steps(
     )
     yield ForwardStep(
         "keys, rotated",
-        "The keys as well, so that a query with a key tells how far apart they stand; values are not turned.",
+        "The same for keys, so that query times key depends on their distance; values are not rotated.",
         keys[group],
         "time x head_dim",
     )
-    scores = queries[head].float() @ keys[group].float().T / math.sqrt(d)  # [t, d], [t, d] -> [t, t]
+
+
+def _attention_steps(walk: _Walk) -> Iterator[ForwardStep]:
+    config, head = walk.config, walk.head
+    queries, keys, _, attended = walk.seen.attention
+    d = config.head_dim
+    scores = queries[head].float() @ keys[walk.group].float().T / math.sqrt(d)  # [t, d], [t, d] -> [t, t]
     yield ForwardStep("scores", f"Each query times each key, over the square root of {d}.", scores, "time x time")
     masked = scores.masked_fill(torch.ones_like(scores, dtype=torch.bool).triu(1), -math.inf)
     yield ForwardStep(
-        "scores, masked", "A token sees itself and those before; all later ones become -inf.", masked, "time x time"
+        "scores, masked",
+        "A token sees itself and the tokens before it; scores of later tokens become -inf.",
+        masked,
+        "time x time",
     )
     yield ForwardStep(
         "attention of each token to each",
-        "Softmax makes every row shares that sum to 1: a row looks, the columns are looked at.",
+        "Softmax turns every row into shares that sum to 1: the row's token attends to the columns' tokens.",
         masked.softmax(-1),
         "time x time",
         "shares",
@@ -214,37 +258,41 @@ def _steps(
     yield ForwardStep(f"output of head {head}", "The values, mixed by these shares.", attended[head], "time x head_dim")
     yield ForwardStep(
         "all heads, joined",
-        f"The outputs of all {heads} heads side by side.",
-        inputs["attention.wo"],
+        f"The outputs of all {config.n_heads} heads side by side.",
+        walk.seen.inputs["attention.wo"],
         "time x heads * head_dim",
     )
     yield ForwardStep(
         "attention's output",
-        f"Times wo{', plus its bias' if config.wo_bias else ''}: what all heads found, as a change to the stream.",
-        outputs["attention.wo"],
+        f"Times wo{', plus its bias' if config.wo_bias else ''}: the change that attention makes to the stream.",
+        walk.seen.outputs["attention.wo"],
         "time x dim",
     )
+
+
+def _feed_forward_steps(walk: _Walk) -> Iterator[ForwardStep]:
+    inputs, outputs = walk.seen.inputs, walk.seen.outputs
     yield ForwardStep(
         "residual stream, after attention",
-        "The sum of what the layer was given and the change.",
+        "The input of the layer plus this change.",
         inputs["ffn_norm"],
         "time x dim",
     )
-    yield ForwardStep("norm", "As before, with weights of its own.", outputs["ffn_norm"], "time x dim")
+    yield ForwardStep("norm", "As before, with its own weights.", outputs["ffn_norm"], "time x dim")
     gate = outputs["feed_forward.w1"]
     yield ForwardStep("feed-forward: w1", "The norm times w1, into a wider space: the gate.", gate, "time x hidden_dim")
     yield ForwardStep(
         "SiLU",
-        "x / (1 + e^-x): large numbers pass, negative ones are all but shut off.",
+        "x / (1 + e^-x): large numbers pass, negative numbers are almost shut off.",
         F.silu(gate),
         "time x hidden_dim",
     )
     yield ForwardStep(
-        "w3", "The norm times w3: what is to pass the gate.", outputs["feed_forward.w3"], "time x hidden_dim"
+        "w3", "The norm times w3: the numbers to be gated.", outputs["feed_forward.w3"], "time x hidden_dim"
     )
     yield ForwardStep(
         "gated",
-        "What passed SiLU times what w3 made, number by number.",
+        "The output of SiLU times the output of w3, number by number.",
         inputs["feed_forward.w2"],
         "time x hidden_dim",
     )
@@ -255,20 +303,24 @@ def _steps(
         "time x dim",
     )
     yield ForwardStep(
-        f"residual stream, after layer {layer}",
-        "The sum again: what the next layer is given.",
+        f"residual stream, after layer {walk.layer}",
+        "The stream plus this change: the input of the next layer.",
         outputs["layer"],
         "time x dim",
     )
+
+
+def _output_steps(walk: _Walk, stream: Tensor, guesses: Tensor) -> Iterator[ForwardStep]:
+    config, seen = walk.config, walk.seen
     yield ForwardStep(
         f"all {config.n_layers} layers",
-        "The last token's stream: its root mean square, and what would be likeliest next if the last norm came here.",
+        "The last token's stream: its root mean square, and the likeliest next token if the last norm came here.",
         stream,
         "layer x dim",
         "layers",
         guesses,
     )
-    yield ForwardStep("last norm", "Once more, after the last layer.", outputs["norm"], "time x dim")
+    yield ForwardStep("last norm", "The same norm again, after the last layer.", seen.outputs["norm"], "time x dim")
     tied = ", which is the table of embeddings again" if config.tied_embeddings else ""
     yield ForwardStep(
         "logits",

@@ -281,7 +281,7 @@ def test_a_text_with_nothing_to_predict_is_refused(letters: Tokenizer) -> None:
 def test_a_model_whose_weights_are_damaged_is_named(model: Transformer) -> None:
     with torch.no_grad():
         model.norm.weight[0] = math.nan
-    with pytest.raises(InputError, match="the loss nan; its weights are damaged"):
+    with pytest.raises(InputError, match="the loss of a token is nan; the model's weights are damaged"):
         list(score(model, [Window([1, 2, 3], 2)]))
 
 
@@ -360,16 +360,16 @@ GOOD = {"question": "Is it", "choices": ["so", "not"], "answer": 1}
         ("{'question'", "line 2 is not JSON"),
         (b"\xff\xfe".decode("latin-1") * 3, "line 2 is not JSON"),
         ("[1, 2]", "line 2 is not a JSON object"),
-        ({**GOOD, "question": 7}, 'line 2: no text under "question"'),
-        ({"question": "Is it", "answer": 0}, 'line 2: "choices" is not a list of texts'),
-        ({**GOOD, "choices": "so"}, 'line 2: "choices" is not a list of texts'),
-        ({**GOOD, "choices": ["so", ""]}, "line 2.*none of them empty"),
-        ({**GOOD, "choices": ["so"], "answer": 0}, "line 2: 1 in .*nothing to choose"),
+        ({**GOOD, "question": 7}, 'line 2: "question" is missing or not a string'),
+        ({"question": "Is it", "answer": 0}, 'line 2: "choices" is not a list of non-empty strings'),
+        ({**GOOD, "choices": "so"}, 'line 2: "choices" is not a list of non-empty strings'),
+        ({**GOOD, "choices": ["so", ""]}, 'line 2: "choices" is not a list of non-empty strings'),
+        ({**GOOD, "choices": ["so"], "answer": 0}, 'line 2: "choices" has 1 entries; give at least two'),
         ({**GOOD, "answer": 2}, 'line 2: "answer" is 2; .*0 to 1'),
         ({**GOOD, "answer": -1}, 'line 2: "answer" is -1'),
         ({**GOOD, "answer": True}, 'line 2: "answer" is True'),
         ({**GOOD, "answer": "B"}, "line 2: \"answer\" is 'B'"),
-        ({**GOOD, "question": "x" * 70}, "line 2: the question with choice 0 has 74 tokens.*64"),
+        ({**GOOD, "question": "x" * 70}, "line 2: choice 0 has 74 tokens with its question.*64"),
     ],
 )
 def test_a_question_that_is_none_is_named_by_file_and_line(

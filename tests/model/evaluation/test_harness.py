@@ -176,7 +176,7 @@ def test_continuations_are_behind_what_the_context_holds(
     ]
     for answer, (likelihood, is_likeliest) in zip(found, expected, strict=True):
         assert answer == (pytest.approx(likelihood, rel=1e-5), is_likeliest)
-    assert "room for the last 65" in caplog.text
+    assert "only its last 65 fit the context" in caplog.text
     ids = model._loglikelihood_tokens([(("the sea", ""), greedy[:-3], list(likeliest))])
     assert ids == [(pytest.approx(cost(theirs, greedy[:-3], list(likeliest))[0], rel=1e-5), True)]
 
@@ -208,9 +208,9 @@ def test_what_a_model_cannot_do_is_said(pair: Pair) -> None:
     model = HarnessModel(pair)
     with pytest.raises(InputError, match="'ssss.*has 65 tokens.*1 to 64"):
         model.loglikelihood(asks("loglikelihood", ("the", "s" * 65)))
-    with pytest.raises(InputError, match="64 tokens are to be written.*holds 64"):
+    with pytest.raises(InputError, match="the task generates 64 tokens.*holds 64.*lower max_gen_toks"):
         model.generate_until(asks("generate_until", ("the", {"max_gen_toks": 64})))
-    with pytest.raises(InputError, match="num_beams for generation"):
+    with pytest.raises(InputError, match="the task sets num_beams for generation"):
         model.generate_until(asks("generate_until", ("the", {"num_beams": 4})))
     with pytest.raises(InputError, match="float8"):
         HarnessModel(pair, dtype="float8")

@@ -183,14 +183,14 @@ def test_prompts_that_are_empty_or_too_long_are_refused_and_leave_no_hook(model:
         explain(model, [1] * 65)
     assert not any(module._forward_hooks for module in model.modules())
     wide = Transformer(dataclasses.replace(model.config, max_seq_len=4096))
-    with pytest.raises(InputError, match="2049 tokens, and a walk takes 2,048"):
+    with pytest.raises(InputError, match="2049 tokens, but at most 2,048 can be explained"):
         explain(wide, [1] * 2049)
 
 
 def test_logits_that_are_not_finite_are_no_walk(model: Transformer) -> None:
     with torch.no_grad():
         model.layers[1].feed_forward.w2.weight[0, 0] = float("nan")
-    with pytest.raises(InputError, match="not finite"):
+    with pytest.raises(InputError, match="logits contain NaN or infinity"):
         explain(model, IDS)
 
 
@@ -235,7 +235,7 @@ def test_shares_are_shaded_and_added_up_where_there_are_more_than_cells() -> Non
     assert [line[LABELLED:].rstrip() for line in lines[:3]] == ["██", "▓▓██", "··░░██"]
     many = torch.ones(64, 64).tril()
     lines = picture(step(many / many.sum(-1, keepdim=True), "shares"), list(range(64)), str)
-    assert lines[:2] == ["(the last 24 of 64 rows)", "(each column adds up about 2 tokens)"]
+    assert lines[:2] == ["(the last 24 of 64 rows)", "(each column sums about 2 tokens)"]
     assert lines[-2][LABELLED:] == "░" * 64  # two of 64 are 3%
 
 
