@@ -141,7 +141,7 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # the harness is untyped
         return answers
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
-        """Return the log-likelihood of each whole text, in windows of the whole context that predict each token once."""
+        """Return the log-likelihood of each text, in windows of the whole context; each token is predicted once."""
         texts = []
         for request in requests:
             text_ids = [self.prefix_token_id, *self.tok_encode(request.args[0], add_special_tokens=False)]

@@ -1,4 +1,4 @@
-"""A byte-level tokenizer and small models that all tests here share."""
+"""A byte-level tokenizer and small models shared by all tests of `model`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import torch
 from bpe.shards import Shards, write_shards
 from model import ModelConfig, Transformer
 
-# The models here are so small that threads only wait for each other; on a busy machine a hundred times as long.
+# The models are so small that threads mostly wait for each other, a hundred times as long on a busy machine.
 torch.set_num_threads(1)
 
 
 class ByteTokenizer:
-    """Ids 0 to 255 are bytes, 256 to 258 special tokens: the least that the interface of a tokenizer can be."""
+    """The smallest tokenizer for generation: ids 0 to 255 are bytes, 256 to 258 are special tokens."""
 
     n_vocab = 259
 
@@ -66,7 +66,7 @@ def config() -> ModelConfig:
 
 @pytest.fixture
 def make_model() -> Callable[[ModelConfig], Transformer]:
-    """Models whose weights are large enough that every part moves the logits."""
+    """Returns models whose weights are large enough that every part changes the logits."""
 
     def make(config: ModelConfig, seed: int = 0) -> Transformer:
         model = Transformer(config)

@@ -10,7 +10,7 @@ from bpe.errors import InputError
 from model import KVCache, ModelConfig, Transformer
 
 
-def test_memory_is_taken_as_needed_and_never_beyond_the_context(model: Transformer) -> None:
+def test_memory_grows_on_demand_and_never_beyond_the_context(model: Transformer) -> None:
     config = model.config
     cache = KVCache(config)
     assert cache.bytes == 0
@@ -20,7 +20,7 @@ def test_memory_is_taken_as_needed_and_never_beyond_the_context(model: Transform
     assert cache.bytes == config.kv_cache_bytes(batch=1, length=64, bytes_per_number=4)
 
 
-def test_growing_keeps_what_was_read() -> None:
+def test_growing_keeps_keys_and_values() -> None:
     config = ModelConfig(dim=8, n_layers=2, n_heads=2, vocab_size=10, max_seq_len=200)
     cache = KVCache(config, capacity=2)
     read = torch.randn(1, 2, 150, 4)
@@ -35,7 +35,7 @@ def test_growing_keeps_what_was_read() -> None:
     assert cache.capacity == 256
 
 
-def test_reading_beyond_the_context_is_refused_with_the_numbers(model: Transformer) -> None:
+def test_reading_beyond_the_context_raises_with_both_lengths(model: Transformer) -> None:
     cache = KVCache(model.config)
     with torch.no_grad():
         model(torch.zeros(1, 60, dtype=torch.long), cache)
@@ -44,7 +44,7 @@ def test_reading_beyond_the_context_is_refused_with_the_numbers(model: Transform
     assert cache.length == 60
 
 
-def test_a_cut_cache_goes_on_as_if_the_rest_had_not_been_read(model: Transformer) -> None:
+def test_a_truncated_cache_continues_as_if_the_removed_tokens_were_never_read(model: Transformer) -> None:
     ids = torch.tensor([[5, 6, 7, 8]])
     cache = KVCache(model.config)
     with torch.no_grad():
@@ -56,7 +56,7 @@ def test_a_cut_cache_goes_on_as_if_the_rest_had_not_been_read(model: Transformer
         cache.truncate(5)
 
 
-def test_an_interrupted_forward_pass_leaves_the_cache_as_it_was(model: Transformer) -> None:
+def test_an_interrupted_forward_pass_leaves_the_cache_unchanged(model: Transformer) -> None:
     ids = torch.tensor([[5, 6, 7]])
     cache = KVCache(model.config)
     with torch.no_grad():
@@ -73,7 +73,7 @@ def test_an_interrupted_forward_pass_leaves_the_cache_as_it_was(model: Transform
         torch.testing.assert_close(model(ids[:, 2:], cache), model(ids)[:, 2:], atol=1e-5, rtol=1e-5)
 
 
-def test_dropping_the_cache_frees_its_memory(model: Transformer) -> None:
+def test_deleting_the_cache_frees_its_memory(model: Transformer) -> None:
     cache = KVCache(model.config)
     with torch.no_grad():
         model(torch.tensor([[1, 2]]), cache)
@@ -84,11 +84,11 @@ def test_dropping_the_cache_frees_its_memory(model: Transformer) -> None:
 
 
 @pytest.mark.parametrize(("batch", "capacity"), [(0, 0), (1, -1)])
-def test_impossible_sizes_are_refused(config: ModelConfig, batch: int, capacity: int) -> None:
+def test_invalid_sizes_raise(config: ModelConfig, batch: int, capacity: int) -> None:
     with pytest.raises(InputError):
         KVCache(config, batch, capacity=capacity)
 
 
-def test_another_number_of_sequences_is_refused(model: Transformer) -> None:
+def test_a_wrong_number_of_sequences_raises(model: Transformer) -> None:
     with pytest.raises(InputError, match="holds 1 sequences, but ids has 2"):
         model(torch.tensor([[1], [2]]), KVCache(model.config))

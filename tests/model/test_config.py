@@ -11,7 +11,7 @@ from model import PRESETS, ModelConfig, Transformer
 SMALL = {"dim": 32, "n_layers": 1, "n_heads": 4, "vocab_size": 100}
 
 
-# The sizes of the published weights; model cards give them rounded.
+# The exact sizes of the published weights; model cards round them.
 PUBLISHED = {
     "llama1-7b": 6_738_415_616,
     "llama1-13b": 13_015_864_320,
@@ -60,7 +60,7 @@ def test_parameters_counted_by_part_are_those_of_the_modules(name: str, biases: 
         assert config.n_parameters == sum(found.values())
 
 
-def test_small_presets_are_as_large_as_they_say() -> None:
+def test_small_presets_have_the_documented_sizes() -> None:
     sizes = {name: ModelConfig.preset(name).n_parameters / 1e6 for name in ("nano", "micro", "mini", "small")}
     assert 0.5 < sizes["nano"] < 1.5
     assert 2 < sizes["micro"] < 3
@@ -74,23 +74,23 @@ def test_a_cache_of_llama3_8b_takes_128_kib_for_each_token_in_16_bits() -> None:
     assert ModelConfig.preset("llama3-8b").kv_cache_bytes(4, 8192, 2) == 4 * 8192 * 131_072
 
 
-def test_prefill_costs_what_its_decode_steps_cost_without_the_logits_that_are_not_needed() -> None:
+def test_prefill_flops_are_the_sum_of_decode_flops_without_unused_logits() -> None:
     config = ModelConfig.preset("llama3-8b")
     logits = 2 * config.vocab_size * config.dim
     steps = sum(config.decode_flops(position) for position in range(100))
     assert config.prefill_flops(100) == steps - 99 * logits
 
 
-def test_a_decode_step_costs_twice_the_matrices_and_what_it_looks_at() -> None:
+def test_decode_flops_are_two_per_weight_plus_attention() -> None:
     config = ModelConfig(dim=8, n_layers=3, n_heads=2, n_kv_heads=1, hidden_dim=20, vocab_size=50)
     # wq, wo 8*8; wk, wv 8*4; w1, w2, w3 8*20; output 8*50
     matrices = 3 * (2 * 64 + 2 * 32 + 3 * 160) + 400
-    # 10 positions, in 3 layers and 2 heads: a dot product of 4 and a sum of 4 each
+    # 10 positions, 3 layers, 2 heads: a dot product of 4 and a weighted sum of 4 each
     assert config.decode_flops(9) == 2 * matrices + 3 * 2 * 10 * 2 * (4 + 4)
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_params_written_and_read_give_the_same_configuration(name: str) -> None:
+def test_params_round_trip(name: str) -> None:
     config = ModelConfig.preset(name)
     assert ModelConfig.from_params(json.loads(json.dumps(config.to_params()))) == config
 
@@ -109,7 +109,7 @@ def test_metas_own_params_are_read() -> None:
     assert ModelConfig.from_params(meta) == ModelConfig.preset("llama3.1-70b")
 
 
-# As the releases have them, but for the vocabulary's size, which they leave to the tokenizer.
+# As published, plus vocab_size, which the releases leave to the tokenizer.
 @pytest.mark.parametrize(
     ("name", "meta"),
     [
@@ -125,11 +125,11 @@ def test_metas_own_params_are_read() -> None:
         ),
     ],
 )  # fmt: skip
-def test_params_of_the_first_llamas_have_neither_a_theta_nor_a_context(name: str, meta: dict[str, Any]) -> None:
+def test_params_of_llama_1_and_2_get_their_rope_theta_and_context(name: str, meta: dict[str, Any]) -> None:
     assert ModelConfig.from_params({"multiple_of": 256, "vocab_size": 32000, **meta}) == ModelConfig.preset(name)
 
 
-def test_what_metas_params_leave_out_of_llama_3_2_is_filled_in() -> None:
+def test_fields_missing_from_metas_llama_3_2_params_come_from_the_preset() -> None:
     meta = {"dim": 2048, "ffn_dim_multiplier": 1.5, "multiple_of": 256, "n_heads": 32, "n_kv_heads": 8, "n_layers": 16,
             "norm_eps": 1e-05, "rope_theta": 500000.0, "use_scaled_rope": True, "vocab_size": 128256}  # fmt: skip
     assert ModelConfig.from_params(meta) == ModelConfig.preset("llama3.2-1b")
@@ -156,7 +156,7 @@ def test_what_metas_params_leave_out_of_llama_3_2_is_filled_in() -> None:
         ({"tied_embeddings": 1}, "tied_embeddings is 1; expected true or false"),
     ],
 )
-def test_numbers_that_do_not_fit_are_refused_by_name(changes: dict[str, Any], message: str) -> None:
+def test_invalid_fields_raise_with_their_name(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         ModelConfig(**{**SMALL, **changes})
 
@@ -175,16 +175,16 @@ def test_numbers_that_do_not_fit_are_refused_by_name(changes: dict[str, Any], me
         ),
     ],
 )
-def test_params_that_are_not_understood_are_refused_by_name(changes: dict[str, Any], message: str) -> None:
+def test_invalid_params_raise_with_the_name_of_the_key(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         ModelConfig.from_params({**SMALL, **changes})
 
 
-def test_an_unknown_preset_is_refused_with_the_known_ones() -> None:
+def test_an_unknown_preset_raises_with_the_known_presets() -> None:
     with pytest.raises(InputError, match=r"'llama9'.*llama3-8b"):
         ModelConfig.preset("llama9")
 
 
-def test_an_unknown_override_is_refused_by_name() -> None:
+def test_an_unknown_override_raises_with_its_name() -> None:
     with pytest.raises(InputError, match="'n_head'"):
         ModelConfig.preset("micro", n_head=4)

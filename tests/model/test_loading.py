@@ -27,10 +27,10 @@ def directory(tmp_path: Path, model: Transformer) -> Path:
     return tmp_path / "model"
 
 
-def test_a_directory_or_a_file_in_it_gives_model_and_tokenizer(directory: Path, model: Transformer) -> None:
+def test_load_accepts_a_directory_or_a_file_in_it(directory: Path, model: Transformer) -> None:
     for path in (directory, str(directory), directory / "model.safetensors"):
         loaded, tokenizer = load(path)
-        # Weights mapped from a file lie at other addresses, and sums are then grouped in another way.
+        # Weights mapped from a file have other alignments, which changes the order of sums.
         torch.testing.assert_close(loaded(torch.tensor([[1]])), model(torch.tensor([[1]])), rtol=1e-5, atol=1e-5)
         assert tokenizer.n_vocab == 258
         assert "".join(generate(loaded, tokenizer, "Once", max_tokens=5, seed=0))
@@ -54,7 +54,7 @@ def test_the_header_of_a_gguf_is_parsed_once(directory: Path, tmp_path: Path, mo
     )
 
 
-def test_a_gguf_with_a_tokenizer_that_is_no_good_is_refused_by_its_name(directory: Path, tmp_path: Path) -> None:
+def test_a_gguf_with_an_unsupported_tokenizer_raises_with_the_file_name(directory: Path, tmp_path: Path) -> None:
     convert(directory, tmp_path / "model.gguf")
     content = (tmp_path / "model.gguf").read_bytes()
     (tmp_path / "model.gguf").write_bytes(content.replace(b"llama-bpe", b"llama-bqe"))
@@ -62,14 +62,14 @@ def test_a_gguf_with_a_tokenizer_that_is_no_good_is_refused_by_its_name(director
         load(tmp_path / "model.gguf")
 
 
-def test_a_tokenizer_that_does_not_fit_the_model_is_refused(directory: Path, tmp_path: Path) -> None:
+def test_a_tokenizer_larger_than_the_model_raises(directory: Path, tmp_path: Path) -> None:
     small = Transformer(ModelConfig(dim=8, n_layers=1, n_heads=2, vocab_size=257))
     save(tmp_path / "small", small, directory / "tokenizer.json")
     with pytest.raises(InputError, match=r"the tokenizer has 258 tokens, but the model only 257"):
         load(tmp_path / "small")
 
 
-def test_where_there_is_no_model_the_known_formats_are_named(tmp_path: Path) -> None:
+def test_a_directory_without_a_model_raises_with_the_known_formats(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"params\.json with model\.safetensors, or params\.json with consolidated"):
         load(tmp_path)
     with pytest.raises(InputError, match="no such file"):

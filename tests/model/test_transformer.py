@@ -21,10 +21,10 @@ Array = npt.NDArray[np.float64]
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize(("n_heads", "n_kv_heads", "head_dim"), [(4, 4, 8), (4, 2, 0), (6, 1, 10)])
-def test_logits_are_those_of_a_float64_computation(
+def test_logits_match_a_float64_computation(
     tied: bool, scaled: bool, n_heads: int, n_kv_heads: int, head_dim: int, make_model: MakeModel
 ) -> None:
-    # An original length of 40 puts some of the wavelengths below, between and above the two borders.
+    # With an original length of 40, some wavelengths are below, between and above the two limits.
     config = ModelConfig(
         dim=32, n_layers=2, n_heads=n_heads, n_kv_heads=n_kv_heads, head_dim=head_dim, hidden_dim=40, vocab_size=50,
         rope_theta=100.0, use_scaled_rope=scaled, rope_original_length=40, tied_embeddings=tied, max_seq_len=64,
@@ -33,12 +33,12 @@ def test_logits_are_those_of_a_float64_computation(
     ids = torch.randint(50, (40,), generator=torch.Generator().manual_seed(1)).tolist()
     logits = model(torch.tensor([ids]))[0].detach().numpy()
     expected = reference_logits(model, ids)
-    # float32 carries 24 bits; two layers of sums over 32 numbers lose some of them. Logits are about 5 in size.
+    # float32 has 24 bits, of which two layers of sums over 32 numbers lose some. Logits are about 5 in size.
     np.testing.assert_allclose(logits, expected, atol=2e-4, rtol=2e-4)
     assert np.abs(expected).max() > 1
 
 
-def test_scaled_rotary_frequencies_are_kept_mixed_and_divided() -> None:
+def test_scaled_rotary_frequencies_are_kept_mixed_or_divided() -> None:
     plain = rope_frequencies(ModelConfig.preset("llama3-8b"))
     scaled = rope_frequencies(ModelConfig.preset("llama3.1-8b"))
     assert scaled[0] == plain[0]
@@ -48,7 +48,7 @@ def test_scaled_rotary_frequencies_are_kept_mixed_and_divided() -> None:
     assert sum(1 < ratio < 8 for ratio in ratios) == 6  # wavelengths between 2,048 and 8,192 positions
 
 
-def test_the_rotations_of_131072_positions_are_those_of_metas_formula() -> None:
+def test_rotations_at_131072_positions_match_metas_formula() -> None:
     config = ModelConfig.preset("llama3.1-8b")
     frequencies = 1.0 / (500000.0 ** (torch.arange(0, 128, 2)[:64].float() / 128))
     scaled = []
@@ -74,7 +74,7 @@ def test_state_dict_has_metas_keys(model: Transformer) -> None:
 
 
 @pytest.mark.parametrize("pieces", [[1] * 30, [30], [7, 1, 1, 20, 1], [29, 1]])
-def test_with_a_cache_the_logits_are_the_same_however_the_text_is_cut(model: Transformer, pieces: list[int]) -> None:
+def test_logits_with_a_cache_do_not_depend_on_how_the_text_is_split(model: Transformer, pieces: list[int]) -> None:
     ids = torch.randint(259, (3, 30), generator=torch.Generator().manual_seed(2))
     expected = model(ids)
     cache = KVCache(model.config, batch=3)
@@ -85,10 +85,10 @@ def test_with_a_cache_the_logits_are_the_same_however_the_text_is_cut(model: Tra
 
 @pytest.mark.parametrize("side", ["left", "right", "both"])
 @pytest.mark.parametrize("chunk", [1, 4, 9])
-def test_a_row_of_a_ragged_batch_has_the_logits_that_it_has_alone(model: Transformer, side: str, chunk: int) -> None:
+def test_a_row_of_a_ragged_batch_has_the_same_logits_as_alone(model: Transformer, side: str, chunk: int) -> None:
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.mul_(0.5 if parameter.dim() > 1 else 1)  # what rounding does stays below 1e-5
+            parameter.mul_(0.5 if parameter.dim() > 1 else 1)  # keeps rounding errors below 1e-5
     lengths, width = [9, 1, 5], 9
     generator = torch.Generator().manual_seed(3)
     texts = [torch.randint(259, (length + 6,), generator=generator) for length in lengths]
@@ -103,7 +103,7 @@ def test_a_row_of_a_ragged_batch_has_the_logits_that_it_has_alone(model: Transfo
         model(some, cache, positions=at)
         for some, at in zip(ids.split(chunk, dim=1), positions.split(chunk, dim=1), strict=True)
     ]
-    for step in range(6):  # and on from there, without positions
+    for step in range(6):  # continue without positions
         read.append(model(torch.stack([text[len(text) - 6 + step] for text in texts])[:, None], cache))
     logits = torch.cat(read, dim=1)
     real = torch.cat([positions >= 0, torch.ones(3, 6, dtype=torch.bool)], dim=1)
@@ -115,10 +115,10 @@ def test_a_row_of_a_ragged_batch_has_the_logits_that_it_has_alone(model: Transfo
         torch.testing.assert_close(without_cache[row][positions[row] >= 0], alone, atol=1e-5, rtol=1e-5)
 
 
-def test_texts_that_share_a_row_have_the_logits_and_the_gradients_that_they_have_alone(model: Transformer) -> None:
+def test_texts_that_share_a_row_have_the_same_logits_and_gradients_as_alone(model: Transformer) -> None:
     model = model.double()
     generator = torch.Generator().manual_seed(2)
-    lengths, row = (20, 1, 33, 30), 100  # more than the context together
+    lengths, row = (20, 1, 33, 30), 100  # together more than the context
     texts = [torch.randint(259, (length,), generator=generator) for length in lengths]
     weights = [torch.randn(length, 259, generator=generator, dtype=torch.float64) for length in lengths]
 
@@ -135,7 +135,7 @@ def test_texts_that_share_a_row_have_the_logits_and_the_gradients_that_they_have
         torch.testing.assert_close(packed, expected, rtol=1e-10, atol=1e-10)
 
 
-def test_the_last_logits_alone_are_the_last_of_all(model: Transformer) -> None:
+def test_last_only_returns_the_last_of_all_logits(model: Transformer) -> None:
     ids = torch.tensor([[1, 2, 3], [4, 5, 6]])
     last = model(ids, last_only=True)
     assert last.shape == (2, 1, 259)
@@ -152,7 +152,7 @@ def test_the_order_of_earlier_tokens_matters(model: Transformer) -> None:
     assert (model(one)[:, -1] - model(other)[:, -1]).abs().max() > 1e-3
 
 
-def test_positions_beyond_the_context_are_refused(model: Transformer) -> None:
+def test_positions_beyond_the_context_raise(model: Transformer) -> None:
     ids = torch.zeros(1, 65, dtype=torch.long)
     with pytest.raises(InputError, match=r"65 tokens.*holds 64"):
         model(ids)
@@ -164,13 +164,13 @@ def test_positions_beyond_the_context_are_refused(model: Transformer) -> None:
 
 
 @pytest.mark.parametrize("shape", [(3,), (1, 0), (1, 2, 3)])
-def test_ids_of_another_shape_are_refused(model: Transformer, shape: tuple[int, ...]) -> None:
+def test_ids_of_a_wrong_shape_raise(model: Transformer, shape: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match=r"expected \[batch, time\]"):
         model(torch.zeros(shape, dtype=torch.long))
 
 
-def test_a_model_made_bfloat16_still_turns_by_float32_angles(config: ModelConfig, make_model: MakeModel) -> None:
-    # In bfloat16, 63 times a frequency would be off by up to a quarter; the logits then differ by far more than this.
+def test_a_bfloat16_model_still_rotates_by_float32_angles(config: ModelConfig, make_model: MakeModel) -> None:
+    # In bfloat16, 63 times a frequency would be off by up to a quarter, and logits would differ by far more than this.
     config = dataclasses.replace(config, rope_theta=4.0)
     model = make_model(config)
     ids = torch.randint(259, (1, 64), generator=torch.Generator().manual_seed(3))
@@ -206,7 +206,7 @@ def test_every_matrix_and_the_attention_can_be_replaced_from_outside(model: Tran
     assert len(linears) == 2 * 7 + 1
 
 
-def test_weights_start_with_the_documented_spread() -> None:
+def test_initial_weights_have_the_documented_standard_deviation() -> None:
     config = ModelConfig.preset("nano", vocab_size=1000, tied_embeddings=False)
     model = Transformer(config)
     for name, parameter in model.named_parameters():
@@ -217,7 +217,7 @@ def test_weights_start_with_the_documented_spread() -> None:
             assert parameter.std().item() == pytest.approx(std, rel=0.05), name
 
 
-def test_the_same_seed_starts_the_same_weights(config: ModelConfig) -> None:
+def test_the_same_seed_gives_the_same_initial_weights(config: ModelConfig) -> None:
     one, other = Transformer(config), Transformer(config)
     one.init_weights(torch.Generator().manual_seed(7))
     other.init_weights(torch.Generator().manual_seed(7))
@@ -230,8 +230,8 @@ def test_tied_embeddings_are_one_tensor(model: Transformer) -> None:
     assert sum(parameter.numel() for parameter in model.parameters()) == model.config.n_parameters
 
 
-def test_a_table_made_while_generating_serves_training(config: ModelConfig) -> None:
-    config = dataclasses.replace(config, rope_theta=12345.0)  # one that no other test has used
+def test_a_rotary_table_made_during_generation_is_usable_in_training(config: ModelConfig) -> None:
+    config = dataclasses.replace(config, rope_theta=12345.0)  # a value that no other test uses
     model = Transformer(config)
     with torch.inference_mode():
         model(torch.tensor([[1, 2]]))

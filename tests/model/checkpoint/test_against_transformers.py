@@ -1,4 +1,4 @@
-"""What is written, against Hugging Face's transformers on the same weights."""
+"""Generated text against Hugging Face's transformers with the same weights."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ CONFIGS = {
 
 
 def half_split(weight: torch.Tensor, head_dim: int) -> torch.Tensor:
-    """Rows of q and k whose pairs are neighbours, in the order that has all first halves before all second ones."""
+    """Reorder rows of queries and keys from neighbouring pairs to all first halves before all second halves."""
     heads = weight.unflatten(0, (-1, head_dim // 2, 2))
     return heads.transpose(1, 2).flatten(0, 2)
 
 
 def counterpart(model: Transformer) -> Any:
-    """The LlamaForCausalLM with this model's weights."""
+    """Return a LlamaForCausalLM with the weights of a model."""
     config, rope = model.config, {"rope_theta": model.config.rope_theta, "rope_type": "default"}
     if config.use_scaled_rope:
         rope |= {
@@ -98,11 +98,11 @@ def test_64_greedy_tokens_are_the_same(ours: Transformer) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("penalty", [1.0, 1.2])
-def test_a_ragged_batch_writes_the_same(ours: Transformer, penalty: float) -> None:
+def test_a_ragged_batch_generates_the_same_text(ours: Transformer, penalty: float) -> None:
     theirs = counterpart(ours)
     generator = torch.Generator().manual_seed(2)
     prompts = [torch.randint(1, 300, (length,), generator=generator).tolist() for length in (17, 3, 9, 1)]
-    # Padding is 0, which has no part in the penalty: neither here nor there may it be told apart from a token said.
+    # Padding has id 0. The penalty must not apply to it, in neither implementation.
     ids = torch.tensor([[0] * (17 - len(prompt)) + prompt for prompt in prompts])
     mask = torch.tensor([[0] * (17 - len(prompt)) + [1] * len(prompt) for prompt in prompts])
     bias = {(0,): -float("inf")}
@@ -118,7 +118,7 @@ def test_a_ragged_batch_writes_the_same(ours: Transformer, penalty: float) -> No
 
 
 @torch.no_grad()
-def test_bfloat16_is_no_further_from_float64_than_transformers_is(ours: Transformer) -> None:
+def test_bfloat16_is_as_close_to_float64_as_transformers(ours: Transformer) -> None:
     ours = ours.to(torch.bfloat16)
     theirs = counterpart(ours).to(torch.bfloat16)
     ids = torch.randint(1, 300, (8, 100), generator=torch.Generator().manual_seed(3))

@@ -25,7 +25,7 @@ def read(path: Path, dtype: torch.dtype | None = None) -> Transformer:
 
 @pytest.fixture
 def saved(tmp_path: Path, model: Transformer) -> Path:
-    """A directory in our own format."""
+    """A directory in the format bpe-llama."""
     (tmp_path / "tokenizer.json").write_text('{"kind": "bytes"}')
     save(tmp_path / "model", model, tmp_path / "tokenizer.json")
     return tmp_path / "model"
@@ -36,7 +36,7 @@ def change(directory: Path, changes: dict[str, torch.Tensor | None]) -> None:
     save_file({name: tensor for name, tensor in weights.items() if tensor is not None}, directory / bpe_llama.WEIGHTS)
 
 
-def test_a_saved_model_comes_back_exactly(saved: Path, model: Transformer) -> None:
+def test_a_saved_model_loads_exactly(saved: Path, model: Transformer) -> None:
     loaded = read(saved)
     assert loaded.config == model.config
     for name, tensor in model.state_dict().items():
@@ -45,7 +45,7 @@ def test_a_saved_model_comes_back_exactly(saved: Path, model: Transformer) -> No
     torch.testing.assert_close(loaded(ids), model(ids), rtol=1e-5, atol=1e-5)
 
 
-def test_tied_embeddings_are_stored_once_and_tied_again(saved: Path) -> None:
+def test_tied_embeddings_are_stored_once_and_tied_on_loading(saved: Path) -> None:
     assert "output.weight" not in load_file(saved / bpe_llama.WEIGHTS)
     loaded = read(saved)
     assert loaded.output.weight is loaded.tok_embeddings.weight
@@ -70,19 +70,19 @@ def test_a_loaded_model_can_be_trained_on_without_touching_the_file(saved: Path)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
-def test_weights_get_the_dtype_that_is_asked_for(dtype: torch.dtype, saved: Path) -> None:
+def test_weights_get_the_requested_dtype(dtype: torch.dtype, saved: Path) -> None:
     loaded = read(saved, dtype)
     assert {parameter.dtype for parameter in loaded.parameters()} == {dtype}
     assert loaded.output.weight is loaded.tok_embeddings.weight
 
 
-def test_without_a_dtype_weights_keep_theirs(tmp_path: Path, saved: Path, model: Transformer) -> None:
+def test_weights_keep_their_dtype_by_default(tmp_path: Path, saved: Path, model: Transformer) -> None:
     save(tmp_path / "half", model.to(torch.bfloat16), saved / "tokenizer.json")
     loaded = read(tmp_path / "half")
     assert {parameter.dtype for parameter in loaded.parameters()} == {torch.bfloat16}
 
 
-def test_saving_again_replaces_and_leaves_nothing_behind(saved: Path, model: Transformer) -> None:
+def test_saving_again_replaces_the_files_and_leaves_no_others(saved: Path, model: Transformer) -> None:
     save(saved, model, saved / "tokenizer.json")
     assert sorted(path.name for path in saved.iterdir()) == ["model.safetensors", "params.json", "tokenizer.json"]
 
@@ -100,14 +100,14 @@ def test_saving_again_replaces_and_leaves_nothing_behind(saved: Path, model: Tra
         ({"output.weight": torch.zeros(259, 32)}, r"output\.weight differs from tok_embeddings\.weight"),
     ],
 )
-def test_a_tensor_that_does_not_fit_is_named_with_its_file(changes: Any, message: str, saved: Path) -> None:
+def test_an_invalid_tensor_raises_with_its_name_and_file(changes: Any, message: str, saved: Path) -> None:
     change(saved, changes)
     with pytest.raises(InputError, match=message):
         read(saved)
 
 
 @pytest.mark.parametrize("kept", [0, 7, 100, 5000, -1])
-def test_truncated_weights_are_named(kept: int, saved: Path) -> None:
+def test_truncated_weights_raise_with_the_file_name(kept: int, saved: Path) -> None:
     path = saved / bpe_llama.WEIGHTS
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(InputError, match=r"model\.safetensors: not a complete safetensors file"):
@@ -123,20 +123,20 @@ def test_truncated_weights_are_named(kept: int, saved: Path) -> None:
         ('{"dim": 32, "n_layers": 2, "n_heads": 3, "vocab_size": 9}', r"params\.json: dim \(32\) is not divisible"),
     ],
 )
-def test_a_configuration_that_is_not_understood_is_named(params: str, message: str, saved: Path) -> None:
+def test_an_invalid_configuration_raises_with_the_file_name(params: str, message: str, saved: Path) -> None:
     (saved / "params.json").write_text(params)
     with pytest.raises(InputError, match=message):
         read(saved)
 
 
-def test_another_vocabulary_size_is_refused(saved: Path) -> None:
+def test_a_wrong_vocabulary_size_raises(saved: Path) -> None:
     params = json.loads((saved / "params.json").read_text())
     (saved / "params.json").write_text(json.dumps({**params, "vocab_size": 300}))
     with pytest.raises(InputError, match=r"tok_embeddings\.weight has the shape \[259, 32\], expected \[300, 32\]"):
         read(saved)
 
 
-def test_the_tokenizer_is_found_by_its_name(tmp_path: Path) -> None:
+def test_the_tokenizer_is_found_by_its_file_name(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="found none"):
         find_tokenizer(tmp_path)
     (tmp_path / "tokenizer.abc").write_text("")
@@ -163,21 +163,28 @@ def test_formats_are_recognised_by_their_files(saved: Path, tmp_path: Path) -> N
         assert format_of(tmp_path / name / needed[1]) == name
 
 
-def test_a_number_beyond_the_range_of_the_dtype_is_refused(saved: Path, tmp_path: Path) -> None:
+def test_a_number_beyond_the_range_of_the_dtype_raises(saved: Path, tmp_path: Path) -> None:
     change(saved, {"norm.weight": torch.full((32,), 1e6)})
     read(saved, torch.bfloat16)
     with pytest.raises(InputError, match=r"norm\.weight holds numbers beyond the range of torch\.float16"):
         read(saved, torch.float16)
 
 
-def test_an_unknown_format_is_refused_with_the_known_ones(model: Transformer, saved: Path, tmp_path: Path) -> None:
+def test_an_unknown_format_raises_with_the_known_formats(model: Transformer, saved: Path, tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match="no checkpoint format 'onnx'; choose one of gguf, bpe-llama, meta, huggingface"
     ):
         save(tmp_path / "out", model, saved, format="onnx")
 
 
-def test_the_weights_of_a_file_are_not_held_twice(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_former_format_name_native_raises_with_the_new_name(
+    model: Transformer, saved: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="no checkpoint format 'native'; .*'native' is a backend, .* 'bpe-llama'"):
+        save(tmp_path / "out", model, saved, format="native")
+
+
+def test_weights_of_a_file_are_not_in_memory_twice(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint = open_checkpoint(saved)
     tensors = list(checkpoint.tensors(checkpoint.dtype))
     model = assemble(dataclasses.replace(checkpoint, tensors=lambda dtype: iter(tensors)), None, torch.device("cpu"))

@@ -35,7 +35,7 @@ def tokenizer_file(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("source", DIRECTORIES)
 @pytest.mark.parametrize("target", DIRECTORIES)
-def test_a_model_comes_back_from_any_format_exactly(
+def test_a_model_survives_conversion_to_any_format_exactly(
     source: str, target: str, original: Transformer, tokenizer_file: Path, tmp_path: Path
 ) -> None:
     save(tmp_path / "in", original, tokenizer_file, format=source)
@@ -54,7 +54,7 @@ def test_a_model_comes_back_from_any_format_exactly(
 
 @pytest.mark.parametrize("format", DIRECTORIES)
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
-def test_a_model_comes_back_from_a_gguf_exactly(
+def test_a_model_survives_conversion_to_gguf_exactly(
     format: str, tied: bool, config: ModelConfig, make_model: MakeModel, tokenizer_file: Path, tmp_path: Path
 ) -> None:
     original = make_model(dataclasses.replace(config, tied_embeddings=tied, head_dim=12))
@@ -71,7 +71,7 @@ def test_a_model_comes_back_from_a_gguf_exactly(
 
 @pytest.mark.parametrize("target", DIRECTORIES)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_weights_get_the_dtype_that_is_asked_for_and_keep_theirs_otherwise(
+def test_weights_get_the_requested_dtype_or_keep_theirs(
     target: str, dtype: torch.dtype, original: Transformer, tokenizer_file: Path, tmp_path: Path
 ) -> None:
     save(tmp_path / "in", original, tokenizer_file)
@@ -84,7 +84,7 @@ def test_weights_get_the_dtype_that_is_asked_for_and_keep_theirs_otherwise(
             assert torch.equal(loaded.state_dict()[key], tensor.to(dtype)), key
 
 
-def test_what_is_there_already_is_never_replaced(model: Transformer, tokenizer_file: Path, tmp_path: Path) -> None:
+def test_an_existing_destination_is_never_replaced(model: Transformer, tokenizer_file: Path, tmp_path: Path) -> None:
     save(tmp_path / "in", model, tokenizer_file)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("years of work")
@@ -100,7 +100,9 @@ def test_what_is_there_already_is_never_replaced(model: Transformer, tokenizer_f
 
 
 @pytest.mark.parametrize("target", DIRECTORIES)
-def test_after_a_failure_nothing_is_left(target: str, model: Transformer, tokenizer_file: Path, tmp_path: Path) -> None:
+def test_a_failed_conversion_leaves_no_files(
+    target: str, model: Transformer, tokenizer_file: Path, tmp_path: Path
+) -> None:
     save(tmp_path / "in", model, tokenizer_file)
     before = sorted(tmp_path.iterdir())
 
@@ -118,7 +120,7 @@ def test_after_a_failure_nothing_is_left(target: str, model: Transformer, tokeni
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_what_has_no_place_in_the_format_is_refused_before_anything_is_written(
+def test_a_model_that_the_format_cannot_hold_raises_before_writing(
     config: ModelConfig, make_model: MakeModel, tokenizer_file: Path, tmp_path: Path
 ) -> None:
     save(tmp_path / "in", make_model(dataclasses.replace(config, wo_bias=True)), tokenizer_file)

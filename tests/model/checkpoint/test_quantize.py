@@ -1,4 +1,4 @@
-"""Quantizers against the `gguf` package, block for block, and the files that hold what they make."""
+"""Quantization against the `gguf` package, block for block, and quantized files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CONFIG = ModelConfig(
 
 
 def numbers_of(rows: int = 40, columns: int = 512) -> Tensor:
-    """Rows of many sizes, zeros, equal numbers, ties, and rows of one sign."""
+    """Return rows of many magnitudes, zeros, equal numbers, ties, and rows of one sign."""
     x = torch.randn(rows, columns, generator=torch.Generator().manual_seed(0)) * torch.logspace(-3, 2, rows)[:, None]
     x[0], x[1], x[2] = 0, 0.25, x[2].abs()
     x[3] = -x[3].abs()
@@ -44,7 +44,7 @@ def by_gguf(data: memoryview, kind: str) -> npt.NDArray[np.float32]:
 
 
 @pytest.mark.parametrize("kind", ["Q8_0", "Q4_0", "Q4_1"])
-def test_blocks_are_those_of_gguf(kind: str) -> None:
+def test_blocks_match_the_gguf_package(kind: str) -> None:
     x = numbers_of()
     expected = gguf.quantize(x.numpy(), gguf.GGMLQuantizationType[kind])
     assert bytes(encode(x, kind)) == expected.tobytes()
@@ -57,7 +57,7 @@ def test_numbers_are_within_half_a_step(kind: str) -> None:
     parts = x.numpy().reshape(-1, 256 // (size := 16 if kind == "Q6_K" else 32), size)
     largest = np.abs(parts).max(-1)
     spread = np.maximum(parts.max(-1), 0) - np.minimum(parts.min(-1), 0)
-    # Half a step; of what is symmetric the other end may lie a whole one beyond; K types round their scales as well.
+    # Half a step. In symmetric types, the far end may be a whole step away; K types also round their scales.
     bound = {
         "Q8_0": largest / 254,
         "Q4_0": largest / 8,
@@ -69,7 +69,7 @@ def test_numbers_are_within_half_a_step(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", QUANTIZERS)
-def test_pieces_join_without_a_seam(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pieces_join_into_the_same_blocks(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     x = numbers_of(6)
     whole = bytes(encode(x, kind))
     monkeypatch.setattr("model.checkpoint.quantize._PIECE", 768)
@@ -77,7 +77,7 @@ def test_pieces_join_without_a_seam(kind: str, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("kind", QUANTIZERS)
-def test_what_cannot_be_quantized_is_refused(kind: str) -> None:
+def test_numbers_that_cannot_be_quantized_raise(kind: str) -> None:
     for wrong in (math.nan, math.inf):
         x = numbers_of(6)
         x[1, 300] = wrong
@@ -116,7 +116,7 @@ def directory(make_model: MakeModel, tmp_path: Path) -> Path:
         tmp_path / "tokenizer.json"
     )
     model = make_model(CONFIG)
-    with torch.no_grad():  # a difference in rounding is not to grow a hundredfold
+    with torch.no_grad():  # keeps rounding differences from growing a hundredfold
         for parameter in model.parameters():
             parameter.mul_(0.4 if parameter.dim() > 1 else 1)
     save(tmp_path / "in", model, tmp_path / "tokenizer.json")
@@ -125,9 +125,7 @@ def directory(make_model: MakeModel, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", [kind.lower() for kind in QUANTIZERS])
 @torch.inference_mode()
-def test_a_quantized_file_holds_the_rows_and_every_way_to_it_gives_the_same_model(
-    name: str, directory: Path, tmp_path: Path
-) -> None:
+def test_every_way_to_quantize_gives_the_same_file_and_model(name: str, directory: Path, tmp_path: Path) -> None:
     file, ids = tmp_path / "out.gguf", torch.arange(20)[None]
     convert(directory, file, quantize=name)
     original, _ = load(directory)
@@ -143,12 +141,12 @@ def test_a_quantized_file_holds_the_rows_and_every_way_to_it_gives_the_same_mode
     float32, _ = load(directory, torch.float32, quantize=name)
     assert torch.equal(float32(ids), load(file, torch.float32)[0](ids))
     assert (float32(ids) - expected).abs().max() < 5e-3 * expected.std()
-    # and the rest of the way to the original is the type's
+    # the remaining distance to the original is the error of the type
     bits = int(name[1])
     assert (expected - original(ids)).std() < 2.0 ** (3 - bits) * expected.std()
 
 
-def test_a_quantized_file_is_quantized_anew(directory: Path, tmp_path: Path) -> None:
+def test_a_quantized_file_can_be_quantized_again(directory: Path, tmp_path: Path) -> None:
     convert(directory, tmp_path / "8.gguf", quantize="q8_0")
     convert(tmp_path / "8.gguf", tmp_path / "4.gguf", quantize="q4_1")
     convert(tmp_path / "8.gguf", tmp_path / "16.gguf")
@@ -156,7 +154,9 @@ def test_a_quantized_file_is_quantized_anew(directory: Path, tmp_path: Path) -> 
     assert open_checkpoint(tmp_path / "16.gguf").kinds["layers.0.attention.wq.weight"] == "BF16"
 
 
-def test_what_is_wrong_is_named(directory: Path, tmp_path: Path, make_model: MakeModel) -> None:
+def test_wrong_arguments_and_weights_raise_with_their_names(
+    directory: Path, tmp_path: Path, make_model: MakeModel
+) -> None:
     with pytest.raises(InputError, match=r"no quantization type 'q2_k'; choose one of q8_0, q4_0"):
         load(directory, quantize="q2_k")
     with pytest.raises(InputError, match=r"only GGUF holds quantized weights; give a name that ends in \.gguf"):
@@ -175,13 +175,13 @@ def test_what_is_wrong_is_named(directory: Path, tmp_path: Path, make_model: Mak
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "tokenizer.json"]
 
 
-def test_nothing_is_quantized_before_it_is_asked_for(directory: Path) -> None:
+def test_tensors_are_quantized_only_when_read(directory: Path) -> None:
     checkpoint = open_checkpoint(directory)
     broken = dataclasses.replace(checkpoint, tensors=lambda dtype: pytest.fail("read"))
     assert quantized(broken, "q8_0").kinds["norm.weight"] == "F32"
 
 
-def test_the_command_says_what_it_could_not_give_the_type(directory: Path, tmp_path: Path) -> None:
+def test_the_command_reports_tensors_of_another_type(directory: Path, tmp_path: Path) -> None:
     run = CliRunner().invoke(cli, ["convert", str(directory), str(tmp_path / "out.gguf"), "--quantize", "q6_k"])
     assert run.exit_code == 0, run.output
     assert "rows of 96 numbers are not a multiple of the Q6_K block size 256: stored as Q8_0, tensors: 1" in run.output

@@ -1,4 +1,4 @@
-"""`convert(..., tokenizer=...)`: a model follows its vocabulary when that grows."""
+"""`convert(..., tokenizer=...)`: resizing a model to a grown vocabulary."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TEMPLATE = "{{ bos_token }}{% for m in messages %}{{ m.content }}<|eot_id|>{% en
 
 @pytest.fixture(params=["tied", "untied"])
 def original(request: Any, config: ModelConfig, make_model: MakeModel) -> Transformer:
-    """A model with three ids more than its tokenizer has."""
+    """A model with three more ids than its tokenizer."""
     return make_model(dataclasses.replace(config, vocab_size=264, tied_embeddings=request.param == "tied"))
 
 
@@ -41,7 +41,7 @@ def old(tmp_path: Path) -> Tokenizer:
 
 @pytest.fixture
 def new(old: Tokenizer, tmp_path: Path) -> Tokenizer:
-    """Twenty tokens more, a special one more between those of before, which have moved, and ids without a token."""
+    """A tokenizer with twenty more tokens, a new special token among the old ones, and ids without a token."""
     grown = train([[TEXT]], 281, base=old)
     special = ["<|begin_of_text|>", "<|tool|>", "<|end_of_text|>", "<|eot_id|>"]
     ranks = grown.mergeable_ranks
@@ -54,7 +54,7 @@ def new(old: Tokenizer, tmp_path: Path) -> Tokenizer:
 
 
 def ids_in_both(old: Tokenizer, new: Tokenizer) -> tuple[Tensor, Tensor]:
-    """The ids of the old tokens, before and now."""
+    """Return the old and the new ids of the old tokens."""
     tokens = [*old.mergeable_ranks, *old.special_tokens]
     return torch.tensor([old.encode_single_token(t) for t in tokens]), torch.tensor(
         [new.encode_single_token(t) for t in tokens]
@@ -74,13 +74,13 @@ def test_old_tokens_keep_their_rows_and_their_logits_exactly(
     before, now = ids_in_both(old, new)
     assert torch.equal(model.tok_embeddings.weight[now], original.tok_embeddings.weight[before])
     assert torch.equal(model.output.weight[now], original.output.weight[before])
-    # Sums are grouped by the number of rows, and differ in the last bits of float32: so the logits in float64.
+    # The order of sums depends on the number of rows, which changes the last bits of float32. So compare in float64.
     chosen = torch.randint(len(before), (2, 30), generator=torch.Generator().manual_seed(0))
     logits = model.double()(now[chosen])[..., now]
     torch.testing.assert_close(logits, original.double()(before[chosen])[..., before], rtol=0, atol=1e-12)
 
 
-def test_the_row_of_a_new_token_is_the_mean_of_those_it_was_written_with(
+def test_the_row_of_a_new_token_is_the_mean_of_the_rows_it_was_encoded_to(
     original: Transformer, old: Tokenizer, new: Tokenizer, tmp_path: Path
 ) -> None:
     save(tmp_path / "in", original, tmp_path / "old.json")
@@ -96,7 +96,7 @@ def test_the_row_of_a_new_token_is_the_mean_of_those_it_was_written_with(
             written = old.encode_ordinary(token)
             assert len(written) > 1
             torch.testing.assert_close(rows[id], before[written].double().mean(0).float(), rtol=0, atol=1e-6)
-        for id in [258, 259, 260, *range(281, 300)]:  # no token has them
+        for id in [258, 259, 260, *range(281, 300)]:  # ids without a token
             torch.testing.assert_close(rows[id], before.double().mean(0).float(), rtol=0, atol=1e-6)
 
 
@@ -115,7 +115,9 @@ def test_weights_of_16_bits_are_averaged_in_32(
     assert torch.equal(rows[id], mean.bfloat16())
 
 
-def test_it_opens_in_transformers(original: Transformer, old: Tokenizer, new: Tokenizer, tmp_path: Path) -> None:
+def test_a_resized_model_opens_in_transformers(
+    original: Transformer, old: Tokenizer, new: Tokenizer, tmp_path: Path
+) -> None:
     transformers = pytest.importorskip("transformers")
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
@@ -135,7 +137,7 @@ def test_it_opens_in_transformers(original: Transformer, old: Tokenizer, new: To
 
 
 @pytest.mark.parametrize("format", ["bpe-llama", "huggingface"])
-def test_template_and_the_ids_that_begin_and_end_a_text_move_along(
+def test_the_template_and_the_ids_that_begin_and_end_a_text_are_kept(
     format: str, original: Transformer, old: Tokenizer, new: Tokenizer, tmp_path: Path
 ) -> None:
     save(tmp_path / "plain", original, tmp_path / "old.json")
@@ -151,7 +153,7 @@ def test_template_and_the_ids_that_begin_and_end_a_text_move_along(
     assert ids == [300, 257, 303]
 
 
-def test_a_tokenizer_that_lacks_a_token_is_refused_with_the_first_one(
+def test_a_tokenizer_that_lacks_tokens_raises_with_the_first_missing_token(
     original: Transformer, old: Tokenizer, tmp_path: Path
 ) -> None:
     save(tmp_path / "in", original, tmp_path / "old.json")

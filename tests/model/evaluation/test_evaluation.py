@@ -1,4 +1,4 @@
-"""What a model is worth: against transformers and float64, token by token, whatever the windows and batches."""
+"""Evaluation against transformers and float64, token by token, for all windows and batches."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def make_tokenizer(special: dict[str, int]) -> Tokenizer:
 
 @pytest.fixture
 def letters() -> Tokenizer:
-    """Bytes and one merge, with a token that begins texts."""
+    """A tokenizer of bytes and one merge, with a token that begins a text."""
     return make_tokenizer(SPECIAL)
 
 
@@ -44,21 +44,21 @@ def documents(count: int, seed: int = 0) -> list[bytes]:
 
 
 def log_probabilities(model: Transformer, ids: list[int]) -> npt.NDArray[np.float64]:
-    """Of what follows each token, in float64 from plain loops [ids, vocabulary]."""
+    """Return the log-probabilities after each token, in float64 from plain loops [ids, vocabulary]."""
     logits = reference_logits(model, ids)
     logits -= logits.max(axis=1, keepdims=True)
     return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
 
 
 def places_before(target: int, window: int, stride: int, length: int) -> int:
-    """How many tokens before a target are looked at, from the definition: it counts on from where its window ends."""
+    """Return the number of tokens of context of each target, by the definition of windows."""
     end = window
     while end < target:
         end += stride
     return target - max(0, min(end, length - 1) - window)
 
 
-def test_each_token_is_predicted_once_from_as_many_as_the_window_leaves() -> None:
+def test_each_token_is_predicted_once_from_the_context_that_its_window_leaves() -> None:
     for length in range(14):
         for window in range(1, 8):
             for stride in range(1, window + 1):
@@ -75,7 +75,7 @@ def test_each_token_is_predicted_once_from_as_many_as_the_window_leaves() -> Non
 
 
 @pytest.mark.parametrize(("window", "stride"), [(64, 64), (16, 16), (16, 5), (16, 1)])
-def test_a_text_costs_what_transformers_says_token_by_token(
+def test_losses_match_transformers_token_by_token(
     window: int, stride: int, model: Transformer, letters: Tokenizer, tmp_path: Path
 ) -> None:
     letters.save(tmp_path / "tokenizer.json")
@@ -105,9 +105,9 @@ def test_a_text_costs_what_transformers_says_token_by_token(
     assert row["likeliest"] == right / tokens
 
 
-def test_each_loss_is_that_of_a_float64_computation(model: Transformer, letters: Tokenizer) -> None:
+def test_losses_match_a_float64_computation(model: Transformer, letters: Tokenizer) -> None:
     ids = prompt_ids(letters, "the thin cloth, the sea")
-    for _ in range(5):  # of these the model holds none for likelier
+    for _ in range(5):  # make the targets the likeliest tokens
         ids.append(int(reference_logits(model, ids)[-1].argmax()))
     (found,) = score(model, windows(ids, 64, 64))
     expected = log_probabilities(model, ids)
@@ -118,7 +118,7 @@ def test_each_loss_is_that_of_a_float64_computation(model: Transformer, letters:
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 40, 200, 100_000])
-def test_losses_do_not_depend_on_what_else_is_in_the_batch(batch_tokens: int, model: Transformer) -> None:
+def test_losses_do_not_depend_on_the_rest_of_the_batch(batch_tokens: int, model: Transformer) -> None:
     generator = np.random.default_rng(3)
     asked = [
         Window(generator.integers(0, 259, int(size)).tolist(), int(predicted))
@@ -134,7 +134,7 @@ def test_losses_do_not_depend_on_what_else_is_in_the_batch(batch_tokens: int, mo
         np.testing.assert_array_equal(found.likeliest, alone.likeliest)
 
 
-def test_no_more_logits_exist_at_a_time_than_asked(model: Transformer) -> None:
+def test_at_most_chunk_logits_are_in_memory_at_a_time(model: Transformer) -> None:
     rows: list[int] = []
     model.output.register_forward_hook(lambda module, inputs, output: rows.append(output.shape[0]))
     hidden = torch.randn(50, 32, generator=torch.Generator().manual_seed(0))
@@ -165,8 +165,8 @@ def test_a_uniform_model_needs_the_logarithm_of_its_vocabulary_for_each_token(le
     assert row["perplexity"] == pytest.approx(512, rel=1e-12)
 
 
-def test_bits_per_byte_compare_vocabularies() -> None:
-    """The same distribution over texts, told by a vocabulary of letters and by one of pairs of letters."""
+def test_bits_per_byte_are_comparable_between_vocabularies() -> None:
+    """The same distribution over texts, with a vocabulary of letters and one of pairs of letters."""
     pairs = {pair: 256 + number for number, pair in enumerate((b"aa", b"ab", b"ba", b"bb"))}
     few, many = (
         Tokenizer("ab", pat_str="[ab]{2}", mergeable_ranks=ranks, special_tokens={"<|begin_of_text|>": 300})
@@ -200,7 +200,9 @@ def test_without_a_token_that_begins_texts_the_first_token_is_neither_predicted_
     assert row["nats"] == pytest.approx(nats, rel=1e-5)
 
 
-def test_special_tokens_in_a_text_are_text_and_any_bytes_are_taken(model: Transformer, letters: Tokenizer) -> None:
+def test_special_tokens_in_a_text_are_ordinary_text_and_any_bytes_are_accepted(
+    model: Transformer, letters: Tokenizer
+) -> None:
     texts = [bytes(range(256)), b"<|end_of_text|>"]
     (row,) = evaluate_texts(model, letters, [read_text(letters, texts, "all")], window=64, stride=32)["texts"]
     assert (row["bytes"], row["bytes_left_out"], row["tokens"]) == (271, 0, 271)
@@ -222,7 +224,7 @@ def test_the_numbers_of_several_texts_add_up(model: Transformer, letters: Tokeni
     assert names == ["text", "one", "two", "all texts"]
 
 
-def test_intervals_are_those_of_drawing_documents_again_one_by_one(model: Transformer, letters: Tokenizer) -> None:
+def test_intervals_match_resampling_documents_one_by_one(model: Transformer, letters: Tokenizer) -> None:
     texts = [text[:40] for text in documents(30) * 4]
     found = evaluate_texts(
         model, letters, [read_text(letters, texts, "words")], window=64, stride=64, samples=200, seed=7
@@ -244,7 +246,7 @@ def test_intervals_are_those_of_drawing_documents_again_one_by_one(model: Transf
     assert row["perplexity_interval"] == pytest.approx(np.percentile(perplexities, (2.5, 97.5)), rel=1e-4)
 
 
-def test_few_documents_are_drawn_in_blocks_and_a_short_text_has_no_intervals(
+def test_few_documents_are_resampled_in_blocks_and_a_short_text_has_no_intervals(
     model: Transformer, letters: Tokenizer
 ) -> None:
     long = read_text(letters, [b"the sea " * 2000, b"cloth " * 100], "long")
@@ -265,20 +267,20 @@ def test_few_documents_are_drawn_in_blocks_and_a_short_text_has_no_intervals(
         (16, 0, "stride is 0"),
     ],
 )
-def test_windows_that_do_not_fit_are_refused(window: int, stride: int, words: str) -> None:
+def test_windows_and_strides_out_of_range_raise(window: int, stride: int, words: str) -> None:
     with pytest.raises(InputError, match=words):
         check_window(window, stride, context=64)
 
 
-def test_a_text_with_nothing_to_predict_is_refused(letters: Tokenizer) -> None:
+def test_a_text_with_nothing_to_predict_raises(letters: Tokenizer) -> None:
     with pytest.raises(InputError, match="nil.txt: no text to measure"):
         read_text(letters, [b"", b""], "nil.txt")
     with pytest.raises(InputError, match="one.txt: nothing to predict.*1 documents, 2 bytes"):
         read_text(make_tokenizer({}), [b"th"], "one.txt")
-    assert len(read_text(letters, [b"th"], "one.txt").documents) == 1  # the begin token is before it
+    assert len(read_text(letters, [b"th"], "one.txt").documents) == 1  # the begin token precedes it
 
 
-def test_a_model_whose_weights_are_damaged_is_named(model: Transformer) -> None:
+def test_damaged_weights_raise(model: Transformer) -> None:
     with torch.no_grad():
         model.norm.weight[0] = math.nan
     with pytest.raises(InputError, match="the loss of a token is nan; the model's weights are damaged"):
@@ -307,7 +309,7 @@ def random_questions(count: int) -> list[dict[str, Any]]:
     ]
 
 
-def test_choices_are_ranked_as_plain_sums_of_log_probabilities_rank_them(
+def test_choices_are_ranked_by_sums_of_log_probabilities(
     model: Transformer, letters: Tokenizer, tmp_path: Path
 ) -> None:
     asked = random_questions(20)
@@ -331,7 +333,7 @@ def test_choices_are_ranked_as_plain_sums_of_log_probabilities_rank_them(
         right.append([int(np.argmax(np.array(likelihoods) / norm)) == each["answer"] for norm in for_each])
     keys = ("accuracy", "accuracy_per_token", "accuracy_per_byte")
     assert [found[key] for key in keys] == pytest.approx(np.mean(right, axis=0).tolist())
-    assert len({found[key] for key in keys}) > 1  # else one would do for another
+    assert len({found[key] for key in keys}) > 1  # otherwise the test could not tell them apart
     assert found["chance"] == pytest.approx(np.mean([1 / len(each["choices"]) for each in asked]))
     draws = np.random.default_rng(3)
     means = [np.mean([right[at] for at in draws.integers(0, 20, 20)], axis=0) for _ in range(200)]
@@ -340,11 +342,11 @@ def test_choices_are_ranked_as_plain_sums_of_log_probabilities_rank_them(
     assert "questions         20" in choices_table([found]).text()
 
 
-def test_what_a_choice_shares_with_the_question_alone_is_not_predicted(letters: Tokenizer, tmp_path: Path) -> None:
+def test_tokens_shared_with_the_question_alone_are_not_predicted(letters: Tokenizer, tmp_path: Path) -> None:
     record = {"question": "eat", "choices": ["hen", "ten"], "answer": 0}
     file = write_questions(tmp_path / "questions.jsonl", [record])
     (question,) = read_questions(letters, str(file), context=64, delimiter="")
-    # "eat" + "hen" is e, a, th, e, n: the t of the question is no token any more.
+    # "eat" + "hen" is e, a, th, e, n: the t of the question is no longer a token.
     assert [(list(window.ids), window.predicted) for window in question.choices] == [
         ([257, *b"ea", 256, *b"en"], 3),
         ([257, *b"eatten"], 3),
@@ -372,7 +374,7 @@ GOOD = {"question": "Is it", "choices": ["so", "not"], "answer": 1}
         ({**GOOD, "question": "x" * 70}, "line 2: choice 0 has 74 tokens with its question.*64"),
     ],
 )
-def test_a_question_that_is_none_is_named_by_file_and_line(
+def test_an_invalid_question_raises_with_file_and_line(
     line: Any, words: str, letters: Tokenizer, tmp_path: Path
 ) -> None:
     file = write_questions(tmp_path / "questions.jsonl", [GOOD, line, GOOD])
@@ -382,7 +384,7 @@ def test_a_question_that_is_none_is_named_by_file_and_line(
     assert "\n" not in str(error.value)
 
 
-def test_questions_that_nothing_can_be_asked_of_are_refused(letters: Tokenizer, tmp_path: Path) -> None:
+def test_empty_files_and_questions_without_context_raise(letters: Tokenizer, tmp_path: Path) -> None:
     empty = write_questions(tmp_path / "empty.jsonl", ["", "  "])
     with pytest.raises(InputError, match="empty.jsonl: no questions"):
         read_questions(letters, str(empty), context=64)
@@ -392,7 +394,7 @@ def test_questions_that_nothing_can_be_asked_of_are_refused(letters: Tokenizer, 
         read_questions(make_tokenizer({}), str(file), context=64, delimiter="")
 
 
-def test_of_choices_that_are_equally_likely_the_first_counts(letters: Tokenizer, tmp_path: Path) -> None:
+def test_the_first_of_equally_likely_choices_wins(letters: Tokenizer, tmp_path: Path) -> None:
     model = Transformer(ModelConfig(dim=8, n_layers=1, n_heads=2, vocab_size=300, max_seq_len=32))
     with torch.no_grad():
         model.output.weight.zero_()
@@ -407,7 +409,7 @@ MakeModel = Callable[[ModelConfig], Transformer]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_losses_are_float32_sums_whatever_the_weights_are_in(
+def test_losses_are_computed_in_float32_for_any_dtype_of_the_weights(
     dtype: torch.dtype, config: ModelConfig, make_model: MakeModel
 ) -> None:
     model = make_model(config).to(dtype)

@@ -1,4 +1,4 @@
-"""lm-evaluation-harness on our models: what it reports is what transformers and `model.evaluation` say."""
+"""lm-evaluation-harness with our models: its results match transformers and `model.evaluation`."""
 
 from __future__ import annotations
 
@@ -72,13 +72,13 @@ Pair = tuple[Transformer, Tokenizer]
 
 @pytest.fixture
 def pair(model: Transformer) -> Pair:
-    """A model and its tokenizer of bytes; the context is 64."""
+    """A model with a context of 64 and its tokenizer of bytes."""
     return model, Tokenizer("bytes", pat_str="llama3", mergeable_ranks=BYTE_RANKS, special_tokens=SPECIAL)
 
 
 @pytest.fixture
 def theirs(pair: Pair, tmp_path: Path) -> Any:
-    """The LlamaForCausalLM of the same weights, in float64."""
+    """A LlamaForCausalLM with the same weights, in float64."""
     pair[1].save(tmp_path / "tokenizer.json")
     save(tmp_path / "hf", pair[0], tmp_path / "tokenizer.json", "huggingface")
     return transformers.LlamaForCausalLM.from_pretrained(tmp_path / "hf", dtype=torch.float64)
@@ -89,7 +89,7 @@ def asks(kind: str, *arguments: tuple[Any, ...]) -> list[Instance]:
 
 
 def cost(theirs: Any, context: list[int], ids: list[int]) -> tuple[float, bool]:
-    """The log-likelihood of ids behind a context, and whether each is the likeliest."""
+    """Return the log-likelihood of ids after a context, and whether each id is the likeliest."""
     with torch.no_grad():
         logits = theirs(torch.tensor([(context + ids)[:-1]])).logits[0, -len(ids) :]
     probabilities = logits.log_softmax(-1)
@@ -148,7 +148,7 @@ def test_the_harness_reports_our_own_numbers_and_those_of_transformers(pair: Pai
     assert found["results"]["writing"]["exact_match,none"] == 1
 
 
-def test_a_whole_text_costs_what_the_harness_own_windows_cost(pair: Pair, theirs: Any) -> None:
+def test_whole_texts_match_the_windows_of_the_harness(pair: Pair, theirs: Any) -> None:
     texts = [LONG, "x", "", "é" * 40]
     found = HarnessModel(pair).loglikelihood_rolling(asks("loglikelihood_rolling", *((text,) for text in texts)))
     for text, likelihood in zip(texts, found, strict=True):
@@ -157,9 +157,7 @@ def test_a_whole_text_costs_what_the_harness_own_windows_cost(pair: Pair, theirs
         assert likelihood == pytest.approx(expected, rel=1e-5)
 
 
-def test_continuations_are_behind_what_the_context_holds(
-    pair: Pair, theirs: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_long_contexts_lose_their_beginning(pair: Pair, theirs: Any, caplog: pytest.LogCaptureFixture) -> None:
     greedy = [256, *b"the sea"]
     for _ in range(3):
         with torch.no_grad():
@@ -170,7 +168,7 @@ def test_continuations_are_behind_what_the_context_holds(
     found = model.loglikelihood(asks("loglikelihood", *pairs))
     expected = [
         cost(theirs, [256], list(b"sea")),
-        cost(theirs, [256, *b"the sea"], list(b" is")),  # white space belongs to what follows
+        cost(theirs, [256, *b"the sea"], list(b" is")),  # white space belongs to the continuation
         cost(theirs, list(LONG.rstrip().encode())[-61:], list(b"  is")),
         cost(theirs, [256, *b"the", 258], list(b"x")),
     ]
@@ -182,7 +180,7 @@ def test_continuations_are_behind_what_the_context_holds(
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, "auto"])
-def test_texts_are_written_to_the_first_string_that_ends_them(batch_size: int | str, pair: Pair, theirs: Any) -> None:
+def test_texts_end_at_the_first_stop_string(batch_size: int | str, pair: Pair, theirs: Any) -> None:
     prompts = ["the sea", "cloth", "a much longer cloth", LONG]
     given = [{"until": [], "max_gen_toks": 9}, {"until": "", "max_new_tokens": 9, "do_sample": False}]
     found = HarnessModel(pair, batch_size=batch_size).generate_until(
@@ -204,7 +202,7 @@ def test_texts_are_written_to_the_first_string_that_ends_them(batch_size: int | 
     assert cut == whole[: whole.index(stop)]
 
 
-def test_what_a_model_cannot_do_is_said(pair: Pair) -> None:
+def test_unsupported_requests_raise(pair: Pair) -> None:
     model = HarnessModel(pair)
     with pytest.raises(InputError, match="'ssss.*has 65 tokens.*1 to 64"):
         model.loglikelihood(asks("loglikelihood", ("the", "s" * 65)))
@@ -219,7 +217,7 @@ def test_what_a_model_cannot_do_is_said(pair: Pair) -> None:
         HarnessModel((pair[0], bare))
 
 
-def test_the_harness_knows_it_by_name_and_makes_it_from_its_arguments(pair: Pair, tmp_path: Path) -> None:
+def test_the_harness_creates_the_model_by_name_and_arguments(pair: Pair, tmp_path: Path) -> None:
     pair[1].save(tmp_path / "tokenizer.json")
     save(tmp_path / "run", pair[0], tmp_path / "tokenizer.json")
     made = get_model("bpe").create_from_arg_string(
@@ -228,10 +226,10 @@ def test_the_harness_knows_it_by_name_and_makes_it_from_its_arguments(pair: Pair
     assert isinstance(made, HarnessModel)
     assert (made.max_length, made.prefix_token_id, made.eot_token_id) == (64, 256, 257)
     assert made.model.tok_embeddings.weight.dtype == torch.bfloat16
-    assert get_model("dummy").__name__ == "DummyLM"  # and it still knows its own
+    assert get_model("dummy").__name__ == "DummyLM"  # the harness's own models are still registered
 
 
-def test_without_a_token_that_begins_texts_the_one_that_ends_them_stands_before(config: ModelConfig) -> None:
+def test_the_token_that_ends_texts_replaces_a_missing_begin_token(config: ModelConfig) -> None:
     tokenizer = Tokenizer("bytes", pat_str="llama3", mergeable_ranks=BYTE_RANKS, special_tokens={"<|endoftext|>": 256})
     model = HarnessModel((Transformer(config), tokenizer))
     assert (model.prefix_token_id, model.eot_token_id) == (256, 256)

@@ -1,4 +1,4 @@
-"""`bpe explain` shows what the model does: each step against the same step in float64 numpy."""
+"""Each explained step against the same step in float64 NumPy, and the pictures of steps."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ IDS = [1, 40, 7, 7, 49, 12, 3, 30, 22]
 
 
 def reference_steps(model: Transformer, ids: list[int], layer: int, head: int) -> Iterator[Array]:
-    """What each step is to show, in the order of the walk."""
+    """Yield the expected tensor of each step, in order."""
     config = model.config
     weights = {name: tensor.detach().double().numpy() for name, tensor in model.state_dict().items()}
     d, time = config.head_dim, len(ids)
@@ -108,7 +108,7 @@ def shape(**numbers: Any) -> ModelConfig:
     ],
     ids=["one key for each query", "grouped and tied", "one key for all", "biases", "scaled rotation"],
 )
-def test_every_step_in_every_layer_and_head_is_that_of_a_float64_computation(
+def test_every_step_in_every_layer_and_head_matches_a_float64_computation(
     config: ModelConfig, make_model: MakeModel
 ) -> None:
     model = make_model(config)
@@ -121,7 +121,7 @@ def test_every_step_in_every_layer_and_head_is_that_of_a_float64_computation(
 
 
 @pytest.mark.parametrize("ids", [IDS, [5]])
-def test_the_logits_are_the_models_own_and_it_is_left_as_it_was(model: Transformer, ids: list[int]) -> None:
+def test_the_logits_are_those_of_the_model_which_is_left_unchanged(model: Transformer, ids: list[int]) -> None:
     before = {name: dict(module.__dict__) for name, module in model.named_modules()}
     expected = model(torch.tensor([ids]), last_only=True)[0]
     steps = {step.title: step for step in explain(model, ids, layer=1)}
@@ -132,7 +132,7 @@ def test_the_logits_are_the_models_own_and_it_is_left_as_it_was(model: Transform
         assert {**module.__dict__} == before[name]
 
 
-def test_in_half_precision_shares_are_still_of_what_the_model_multiplied(model: Transformer) -> None:
+def test_shares_in_half_precision_come_from_the_tensors_of_the_model(model: Transformer) -> None:
     steps = {step.title: step for step in explain(model.to(torch.bfloat16), IDS, head=3)}
     shares, values = steps["attention of each token to each"].tensor, steps["values of key-value head 1"].tensor
     assert shares.dtype == torch.float32
@@ -142,7 +142,7 @@ def test_in_half_precision_shares_are_still_of_what_the_model_multiplied(model: 
     torch.testing.assert_close(shares @ values.float(), steps["output of head 3"].tensor.float(), atol=2e-2, rtol=2e-2)
 
 
-def test_the_last_guess_of_the_layers_is_the_models_and_keeps_to_the_tokenizers_ids(model: Transformer) -> None:
+def test_the_last_guess_is_the_models_and_only_has_ids_of_the_tokenizer(model: Transformer) -> None:
     steps = {step.picture: step for step in explain(model, IDS, n_vocab=100)}
     guesses = steps["layers"].guesses
     assert guesses is not None
@@ -152,7 +152,7 @@ def test_the_last_guess_of_the_layers_is_the_models_and_keeps_to_the_tokenizers_
     torch.testing.assert_close(guesses[-1], logits.softmax(-1), atol=1e-6, rtol=1e-4)
 
 
-def test_the_words_are_those_of_this_configuration(make_model: MakeModel) -> None:
+def test_the_sentences_describe_the_configuration(make_model: MakeModel) -> None:
     def words(**numbers: Any) -> str:
         steps = explain(make_model(shape(**numbers)), IDS, layer=1, head=3)
         return "\n".join(f"{step.title}: {step.text}" for step in steps)
@@ -169,14 +169,14 @@ def test_the_words_are_those_of_this_configuration(make_model: MakeModel) -> Non
     assert "embeddings again" in words(tied_embeddings=True)
 
 
-def test_a_layer_or_head_that_is_not_there_is_named_with_those_that_are(model: Transformer) -> None:
+def test_an_unknown_layer_or_head_raises_with_the_valid_numbers(model: Transformer) -> None:
     with pytest.raises(InputError, match=r"layer 2: the model has 2; give a number from 0 to 1"):
         explain(model, IDS, layer=2)
     with pytest.raises(InputError, match=r"head -1: the model has 4; give a number from 0 to 3"):
         explain(model, IDS, head=-1)
 
 
-def test_prompts_that_are_empty_or_too_long_are_refused_and_leave_no_hook(model: Transformer) -> None:
+def test_empty_or_too_long_prompts_raise_and_leave_no_hook(model: Transformer) -> None:
     with pytest.raises(InputError, match="the prompt is empty"):
         explain(model, [])
     with pytest.raises(InputError, match="65 tokens, but the model's context holds 64"):
@@ -187,14 +187,14 @@ def test_prompts_that_are_empty_or_too_long_are_refused_and_leave_no_hook(model:
         explain(wide, [1] * 2049)
 
 
-def test_logits_that_are_not_finite_are_no_walk(model: Transformer) -> None:
+def test_logits_that_are_not_finite_raise(model: Transformer) -> None:
     with torch.no_grad():
         model.layers[1].feed_forward.w2.weight[0, 0] = float("nan")
     with pytest.raises(InputError, match="logits contain NaN or infinity"):
         explain(model, IDS)
 
 
-def test_a_prompt_is_read_as_generation_reads_it(tokenizer: Any) -> None:
+def test_prompts_are_encoded_as_for_generation(tokenizer: Any) -> None:
     assert prompt_ids(tokenizer, "ab<|eot_id|>")[:3] == [256, 97, 98]
     assert 258 not in prompt_ids(tokenizer, "<|eot_id|>")
     tokenizer.special_tokens_set = set()
@@ -216,20 +216,20 @@ def test_a_row_shows_the_number_farthest_from_zero_in_each_part_and_three_number
     assert picture(step(row[None]), [0], str) == ["0             █▁" + 29 * "▅" + "▇         0        2 ..        0"]
 
 
-def test_of_many_rows_the_first_two_and_the_last_are_shown() -> None:
+def test_the_first_two_and_the_last_of_many_rows_are_shown() -> None:
     lines = picture(step(torch.eye(6)), list("abcdef"), str)  # type: ignore[arg-type]
     assert [line.split()[0] for line in lines] == ["a", "b", "...", "f"]
     assert [line.split()[1] for line in lines if "." not in line[0]] == ["█▅▅▅▅▅", "▅█▅▅▅▅", "▅▅▅▅▅█"]
 
 
-def test_what_is_masked_is_blank_and_no_number_breaks_the_columns() -> None:
+def test_masked_numbers_are_blank_and_no_number_breaks_the_columns() -> None:
     numbers = torch.tensor([[-0.000123456, -123456.0, -0.00123456, float("-inf")]])
     (line,) = picture(step(numbers), [7], str)
     assert line.split()[1:] == ["▄▁▄", "-1.2e-04", "-1.2e+05", "..", "-inf"]
     assert len(line) <= COLUMNS
 
 
-def test_shares_are_shaded_and_added_up_where_there_are_more_than_cells() -> None:
+def test_shares_are_shaded_and_summed_if_there_are_more_tokens_than_cells() -> None:
     shares = torch.tensor([[1.0, 0, 0], [0.3, 0.7, 0], [0.01, 0.04, 0.95]])
     lines = picture(step(shares, "shares"), [0, 1, 2], str)
     assert [line[LABELLED:].rstrip() for line in lines[:3]] == ["██", "▓▓██", "··░░██"]
@@ -268,7 +268,7 @@ def test_a_record_is_json_with_the_numbers_of_its_picture(model: Transformer) ->
 
 
 @pytest.mark.parametrize("count", [1, 9, 200])
-def test_the_map_is_drawn_as_a_png_of_bounded_size(tmp_path: Path, count: int) -> None:
+def test_the_attention_map_is_a_png_of_bounded_size(tmp_path: Path, count: int) -> None:
     shares = torch.ones(count, count).tril()
     names = ["$x_{", "日本", "_", "a\ufffe", "x" * 99, "", " ", "⏎", "<E6>"] * 23
     plot_shares(shares / shares.sum(-1, keepdim=True), names[:count], "layer 0, head 0", tmp_path / "map.png")

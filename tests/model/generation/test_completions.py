@@ -1,4 +1,4 @@
-"""Texts that are written at once: ends, stop strings, log-probabilities, streams, memory."""
+"""Several texts at once: ends, stop strings, log-probabilities, streaming and memory."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ END = 257
 
 
 class Scripts(Transformer):
-    """A model that writes what it is told: each sequence the script whose number is the first token of its prompt.
+    """A model that generates scripts: the first token of a prompt is the number of its script.
 
-    What it has read it finds in the cache, so that the rows of this have to be the right ones.
+    It reads this number from the cache, so a test fails if rows of the cache are mixed up.
     """
 
     def __init__(self, config: ModelConfig, scripts: list[list[int]], lengths: dict[int, int] | None = None) -> None:
         super().__init__(config)
         self.scripts = scripts
-        self.lengths = lengths or {}  # of prompts that have more than one token
+        self.lengths = lengths or {}  # the lengths of prompts with more than one token
 
     def forward(self, ids: torch.Tensor, cache: Any, *, positions: Any = None, last_only: bool = False) -> torch.Tensor:
         start, end = cache.length, cache.length + ids.shape[1]
@@ -48,7 +48,7 @@ CONFIG = ModelConfig(dim=8, n_layers=1, n_heads=1, hidden_dim=8, vocab_size=259,
 
 
 def expected_of(script: list[int], stops: list[str], max_tokens: int) -> tuple[str, str]:
-    """The text and why it ends, by looking for stop strings in all of it after each token."""
+    """Return the text and why it ends, by searching the whole text for stop strings after each token."""
     for count in range(1, min(max_tokens, len(script)) + 1):
         whole_characters = codecs.getincrementaldecoder("utf-8")("replace").decode(bytes(script[:count]))
         if found := up_to_stop(whole_characters, stops):
@@ -76,7 +76,7 @@ scripts = st.lists(
     stops=st.lists(st.text("abé€\ufffd", min_size=1, max_size=4), max_size=3),
     max_tokens=st.integers(0, 12),
 )
-def test_texts_end_where_they_should_and_stop_strings_never_leak(
+def test_texts_end_at_stop_strings_without_any_part_of_them(
     tokenizer: Any, scripts: list[list[int]], stops: list[str], max_tokens: int
 ) -> None:
     model, prompts = Scripts(CONFIG, scripts), [[row] for row in range(len(scripts))]
@@ -85,13 +85,15 @@ def test_texts_end_where_they_should_and_stop_strings_never_leak(
     pieces = [""] * len(prompts)
     for text, piece in completions:
         pieces[text.prompt] += piece
-        assert expected[text.prompt][0].startswith(pieces[text.prompt])  # nothing that has to be taken back
+        assert expected[text.prompt][0].startswith(
+            pieces[text.prompt]
+        )  # nothing is yielded that a stop string removes later
     assert [(text.text, text.finish) for text in completions.texts] == expected
     assert pieces == [text for text, _ in expected]
     assert "".join(generate(model, tokenizer, [0], max_tokens, stop=stops, temperature=0)) == pieces[0]
 
 
-def test_ragged_prompts_end_each_on_its_own(tokenizer: Any) -> None:
+def test_prompts_of_different_lengths_end_independently(tokenizer: Any) -> None:
     model = Scripts(CONFIG, [list(b"one"), list(b"fourteen stop more"), list(b"x" * 100)], {1: 3, 2: 2})
     texts = complete(model, tokenizer, [[0], [1, 9, 9], [2, 9]], 30, stop="stop", temperature=0)
     assert [(text.text, text.finish, text.prompt) for text in texts] == [
@@ -100,7 +102,7 @@ def test_ragged_prompts_end_each_on_its_own(tokenizer: Any) -> None:
     assert texts[0].ids == [*b"one", END]
 
 
-def test_log_probabilities_are_those_of_the_model_alone(model: Transformer, tokenizer: Any) -> None:
+def test_log_probabilities_are_those_of_the_model_before_sampling(model: Transformer, tokenizer: Any) -> None:
     prompts = [[1, 2, 3], [4], [5, 6]]
     texts = complete(
         model, tokenizer, prompts, 10, samples=2, logprobs=3, end_ids=(), temperature=1.2, seed=0,
@@ -118,7 +120,7 @@ def test_log_probabilities_are_those_of_the_model_alone(model: Transformer, toke
         assert len(text.ids) == len(text.logprobs) == len(text.top_logprobs) == 10
 
 
-def test_a_sample_is_the_text_of_its_own_seed(model: Transformer, tokenizer: Any) -> None:
+def test_each_sample_is_the_text_of_its_own_seed(model: Transformer, tokenizer: Any) -> None:
     prompts = ["a", "longer", "bc"]
     together = complete(model, tokenizer, prompts, 12, samples=3, seed=40, temperature=1.5)
     for number, text in enumerate(together):
@@ -126,7 +128,7 @@ def test_a_sample_is_the_text_of_its_own_seed(model: Transformer, tokenizer: Any
         assert alone[0].ids == text.ids
 
 
-def test_ids_without_a_token_are_passed_over(tokenizer: Any) -> None:
+def test_ids_without_a_token_are_skipped(tokenizer: Any) -> None:
     tokenizer.special_tokens_set = {"<|end_of_text|>"}
     tokenizer.special = {"<|end_of_text|>": 257}
     assert complete(Scripts(CONFIG, [[97, 258, 98]]), tokenizer, [[0]], temperature=0)[0].text == "ab"
@@ -137,7 +139,7 @@ def test_no_prompts_and_no_tokens_give_no_text(model: Transformer, tokenizer: An
     assert [(text.text, text.finish) for text in complete(model, tokenizer, ["a", "b"], 0)] == [("", "length")] * 2
 
 
-def test_a_text_in_place_of_a_list_is_refused(model: Transformer, tokenizer: Any) -> None:
+def test_a_single_text_instead_of_a_list_raises(model: Transformer, tokenizer: Any) -> None:
     with pytest.raises(InputError, match="give a list"):
         complete(model, tokenizer, "Once")
 
@@ -162,7 +164,7 @@ def test_closing_the_stream_frees_the_cache(
     assert made[0]() is None
 
 
-def test_many_prompts_are_read_with_memory_for_their_tokens_only(model: Transformer, tokenizer: Any) -> None:
+def test_many_prompts_need_memory_for_their_tokens_only(model: Transformer, tokenizer: Any) -> None:
     widest = 0
 
     def note(_: Any, arguments: Any) -> None:
@@ -186,7 +188,7 @@ def test_many_prompts_are_read_with_memory_for_their_tokens_only(model: Transfor
     st.floats(-2, 2),
     st.dictionaries(st.integers(0, 5), st.floats(-50, 50, width=32) | st.just(-float("inf"))),
 )
-def test_penalties_are_the_defined_ones(
+def test_penalties_match_their_definitions(
     logits: list[float],
     prompt: list[int],
     answer: list[int],
@@ -207,12 +209,12 @@ def test_penalties_are_the_defined_ones(
         assert found[id] == pytest.approx(logit - frequency * answer.count(id), rel=1e-5, abs=1e-4)
 
 
-def test_a_bias_that_no_float32_holds_is_refused() -> None:
+def test_a_bias_beyond_float32_raises() -> None:
     for bias in (float("nan"), float("inf"), 1e39):
         with pytest.raises(InputError, match="logit_bias of 3"):
             Sampling(logit_bias={3: bias})
 
 
-def test_a_ban_of_all_tokens_is_said(model: Transformer, tokenizer: Any) -> None:
+def test_banning_all_tokens_raises(model: Transformer, tokenizer: Any) -> None:
     with pytest.raises(InputError, match="logit_bias bans all"):
         complete(model, tokenizer, ["a"], logit_bias=dict.fromkeys(range(259), -float("inf")))

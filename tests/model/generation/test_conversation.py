@@ -1,4 +1,4 @@
-"""Conversations: what is remembered, what is read again, and what happens when an answer is cut off."""
+"""Conversations: the history, the reuse of the cache, and interrupted answers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def conversation(llm: Transformer, letters: Tokenizer, **settings: Any) -> Conve
 
 
 def read_tokens(llm: Transformer, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many tokens each forward pass reads."""
+    """Record the number of tokens that each forward pass reads."""
     counts: list[int] = []
     forward = llm.forward
 
@@ -48,7 +48,7 @@ def read_tokens(llm: Transformer, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counts
 
 
-def test_an_answer_is_that_to_the_whole_dialog(llm: Transformer, letters: Tokenizer) -> None:
+def test_an_answer_depends_on_the_whole_dialog(llm: Transformer, letters: Tokenizer) -> None:
     chat = conversation(llm, letters)
     chat.system = "S"
     for question in ("one", "two", "three"):
@@ -59,10 +59,12 @@ def test_an_answer_is_that_to_the_whole_dialog(llm: Transformer, letters: Tokeni
         assert chat.messages == [*before, {"role": "assistant", "content": answer}]
 
 
-def test_what_was_read_is_not_read_again(llm: Transformer, letters: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cached_tokens_are_not_read_again(
+    llm: Transformer, letters: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     chat = conversation(
         llm, letters, temperature=0.0, logit_bias={97: 100.0}
-    )  # "aaaa...", whose ids are the same again
+    )  # "aaaa...", which encodes to the same ids again
     "".join(chat.answer("one"))
     counts = read_tokens(llm, monkeypatch)
     "".join(chat.answer("two"))
@@ -71,7 +73,7 @@ def test_what_was_read_is_not_read_again(llm: Transformer, letters: Tokenizer, m
     assert counts[0] < whole - len(Llama3Chat(letters).encode(chat.messages[:1], add_generation_prompt=False)) - 11
 
 
-def test_a_closed_answer_stays_in_the_history_and_the_chat_goes_on(llm: Transformer, letters: Tokenizer) -> None:
+def test_a_closed_answer_stays_in_the_history_and_the_chat_continues(llm: Transformer, letters: Tokenizer) -> None:
     chat = conversation(llm, letters, logit_bias={97: 100.0})
     answer = chat.answer("one")
     assert next(answer) + next(answer) == "aa"
@@ -80,7 +82,7 @@ def test_a_closed_answer_stays_in_the_history_and_the_chat_goes_on(llm: Transfor
     assert "".join(chat.answer("two")) == "a" * 12
 
 
-def test_an_interrupted_forward_pass_leaves_a_chat_that_goes_on_right(
+def test_a_chat_continues_correctly_after_an_interrupted_forward_pass(
     llm: Transformer, letters: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chat = conversation(llm, letters, logit_bias={97: 100.0})
@@ -96,7 +98,7 @@ def test_an_interrupted_forward_pass_leaves_a_chat_that_goes_on_right(
     assert "".join(chat.answer("two")) == "".join(fresh.answer("two"))
 
 
-def test_a_failed_answer_leaves_the_history_as_it_was(
+def test_a_failed_answer_leaves_the_history_unchanged(
     llm: Transformer, letters: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chat = conversation(llm, letters)
@@ -121,7 +123,7 @@ def test_reset_keeps_the_system_message_and_an_empty_one_removes_it(llm: Transfo
     assert chat.messages == []
 
 
-def test_a_dialog_beyond_the_context_is_refused_and_forgotten(llm: Transformer, letters: Tokenizer) -> None:
+def test_a_dialog_beyond_the_context_raises_and_is_not_kept(llm: Transformer, letters: Tokenizer) -> None:
     chat = conversation(llm, letters)
     with pytest.raises(InputError, match=r"the dialog has 3\d\d tokens, but the model's context holds 256"):
         chat.answer("x" * 300)
@@ -129,13 +131,13 @@ def test_a_dialog_beyond_the_context_is_refused_and_forgotten(llm: Transformer, 
     assert not chat.is_full
 
 
-def test_an_answer_that_fills_the_context_is_told(llm: Transformer, letters: Tokenizer) -> None:
+def test_is_full_after_an_answer_that_fills_the_context(llm: Transformer, letters: Tokenizer) -> None:
     chat = conversation(llm, letters, max_tokens=1000, logit_bias={97: 100.0})
     assert set("".join(chat.answer("x" * 200))) == {"a"}
     assert chat.is_full
 
 
-def test_only_a_dialog_can_be_gone_on_with(llm: Transformer, letters: Tokenizer) -> None:
+def test_restoring_messages_that_are_no_dialog_raises(llm: Transformer, letters: Tokenizer) -> None:
     chat = conversation(llm, letters)
     with pytest.raises(InputError, match="message 1"):
         chat.restore([{"role": "nobody", "content": ""}])

@@ -13,7 +13,7 @@ from model.generation.sampling import Sampling, sample
 
 
 class Script(Transformer):
-    """A model that writes what it is told: after n tokens read, the n-th of the script comes next."""
+    """A model that generates a script: after it has read n tokens, the n-th token of the script comes next."""
 
     def __init__(self, config: ModelConfig, script: list[int]) -> None:
         super().__init__(config)
@@ -34,17 +34,17 @@ class Script(Transformer):
 def write(
     text: bytes | list[int], tokenizer: Any, config: ModelConfig, prompt: Any = "", **arguments: Any
 ) -> list[str]:
-    """What is generated when the model writes `text` right after <|begin_of_text|>."""
+    """Generate with a model that writes `text` directly after <|begin_of_text|>."""
     model = Script(config, list(text))
     return list(generate(model, tokenizer, prompt, **{"temperature": 0, "max_tokens": 60, **arguments}))
 
 
 @pytest.mark.parametrize("end", [257, 258])
-def test_an_end_token_ends_the_text_and_is_no_part_of_it(end: int, tokenizer: Any, config: ModelConfig) -> None:
+def test_an_end_token_ends_the_text_and_is_not_part_of_it(end: int, tokenizer: Any, config: ModelConfig) -> None:
     assert "".join(write([*b"done", end, *b"more"], tokenizer, config)) == "done"
 
 
-def test_other_special_tokens_are_passed_over(tokenizer: Any, config: ModelConfig) -> None:
+def test_other_special_tokens_are_skipped(tokenizer: Any, config: ModelConfig) -> None:
     assert "".join(write([*b"ab", 256, *b"cd", 257], tokenizer, config)) == "abcd"
 
 
@@ -53,21 +53,23 @@ def test_pieces_are_whole_characters(tokenizer: Any, config: ModelConfig) -> Non
     assert pieces == ["a", "é", "€", "😀", "z"]
 
 
-def test_bytes_that_are_no_utf_8_become_replacement_characters(tokenizer: Any, config: ModelConfig) -> None:
+def test_bytes_that_are_not_utf_8_become_replacement_characters(tokenizer: Any, config: ModelConfig) -> None:
     assert "".join(write([0x61, 0xFF, 0x62, 0xE2, 0x82, 257], tokenizer, config)) == "a\ufffdb\ufffd"
 
 
 def test_a_stop_string_ends_the_text_and_never_leaks(tokenizer: Any, config: ModelConfig) -> None:
     pieces = write(b"one\nUse two\nUser: three", tokenizer, config, stop=["\nUser:", "zzz"])
     assert "".join(pieces) == "one\nUse two"
-    assert "\n" not in pieces[:4]  # held until it was clear that it began no stop string
+    assert "\n" not in pieces[:4]  # held back until it could not be the beginning of a stop string
 
 
 def test_a_stop_string_may_be_given_alone(tokenizer: Any, config: ModelConfig) -> None:
     assert "".join(write(b"abcdef", tokenizer, config, stop="de")) == "abc"
 
 
-def test_held_text_comes_out_when_the_text_ends_before_the_stop_string(tokenizer: Any, config: ModelConfig) -> None:
+def test_held_back_text_is_yielded_when_the_text_ends_before_the_stop_string(
+    tokenizer: Any, config: ModelConfig
+) -> None:
     assert "".join(write([*b"abcSTO", 257], tokenizer, config, stop=["STOP"])) == "abcSTO"
 
 
@@ -78,7 +80,7 @@ def test_a_text_is_read_once_and_then_token_by_token(tokenizer: Any, config: Mod
 
 
 @pytest.mark.parametrize("count", [0, 1, 5])
-def test_no_more_than_max_tokens_are_written(count: int, model: Transformer) -> None:
+def test_at_most_max_tokens_are_generated(count: int, model: Transformer) -> None:
     assert len(list(generate_ids(model, [1, 2, 3], max_tokens=count, seed=0))) == count
 
 
@@ -87,7 +89,7 @@ def test_generation_stops_at_the_end_of_the_context(model: Transformer) -> None:
 
 
 @pytest.mark.parametrize("arguments", [{"temperature": 0}, {"temperature": 1.0, "top_p": 0.9}, {"top_k": 5}])
-def test_the_ids_are_those_of_reading_the_whole_text_for_each(arguments: Any, model: Transformer) -> None:
+def test_ids_match_generation_without_a_cache(arguments: Any, model: Transformer) -> None:
     ids, generator = [5, 6, 7], torch.Generator().manual_seed(11)
     for _ in range(50):
         draw = torch.rand((), dtype=torch.float64, generator=generator)
@@ -95,7 +97,7 @@ def test_the_ids_are_those_of_reading_the_whole_text_for_each(arguments: Any, mo
     assert list(generate_ids(model, [5, 6, 7], max_tokens=50, seed=11, **arguments)) == ids[3:]
 
 
-def test_the_seed_decides_the_text(model: Transformer) -> None:
+def test_the_seed_determines_the_text(model: Transformer) -> None:
     texts = [list(generate_ids(model, [1], max_tokens=30, temperature=1.5, seed=seed)) for seed in (1, 1, 2)]
     assert texts[0] == texts[1] != texts[2]
 
@@ -110,7 +112,7 @@ def test_ids_without_a_token_are_never_drawn(model: Transformer) -> None:
     assert set(ids) == {0, 1, 2, 3, 4}
 
 
-def test_a_session_goes_on_with_one_text_at_a_time(tokenizer: Any, model: Transformer) -> None:
+def test_a_session_continues_one_text_at_a_time(tokenizer: Any, model: Transformer) -> None:
     session = Session(model)
     first = generate(model, tokenizer, "ab", temperature=0, session=session)
     next(first)
@@ -126,7 +128,7 @@ def test_a_prompt_may_be_given_as_ids(tokenizer: Any, config: ModelConfig) -> No
     assert "".join(write([0, 0, *b"hi", 257], tokenizer, config, prompt=[5, 6, 7])) == "hi"
 
 
-def test_pieces_come_while_the_model_writes(tokenizer: Any, config: ModelConfig) -> None:
+def test_pieces_are_yielded_while_the_model_generates(tokenizer: Any, config: ModelConfig) -> None:
     model = Script(config, list(b"abc"))
     stream: Iterator[str] = generate(model, tokenizer, "", temperature=0)
     assert next(stream) == "a"
@@ -145,20 +147,20 @@ def test_pieces_come_while_the_model_writes(tokenizer: Any, config: ModelConfig)
         ("a", {"stop": ["a", ""]}, "empty stop string"),
     ],
 )
-def test_what_cannot_be_generated_is_refused_before_the_first_token(
+def test_invalid_arguments_raise_before_the_first_token(
     prompt: Any, arguments: Any, message: str, tokenizer: Any, model: Transformer
 ) -> None:
     with pytest.raises(InputError, match=message):
         generate(model, tokenizer, prompt, **arguments)
 
 
-def test_a_tokenizer_larger_than_the_model_is_refused(tokenizer: Any) -> None:
+def test_a_tokenizer_larger_than_the_model_raises(tokenizer: Any) -> None:
     model = Transformer(ModelConfig(dim=8, n_layers=1, n_heads=2, vocab_size=200))
     with pytest.raises(InputError, match="259 tokens, but the model only 200"):
         generate(model, tokenizer, "a")
 
 
-def test_weights_that_are_not_numbers_give_a_clear_error(tokenizer: Any, model: Transformer) -> None:
+def test_weights_that_are_nan_raise(tokenizer: Any, model: Transformer) -> None:
     with torch.no_grad():
         model.norm.weight[0] = float("nan")
     with pytest.raises(InputError, match="the weights are damaged, or"):

@@ -1,4 +1,4 @@
-"""Generation against a plain oracle: one text at a time, the whole of it read anew for each token, without a cache."""
+"""Generation against a simple oracle, which reads one whole text again for each token, without a cache."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MakeModel = Callable[[ModelConfig], Transformer]
 
 
 def penalized(logits: list[float], sampling: Sampling, prompt: list[int], answer: list[int]) -> list[float]:
-    """Bias and penalties by their definitions, in Python's floats (float64)."""
+    """Apply bias and penalties by their definitions, in float64."""
     changed = []
     for id, logit in enumerate(logits):
         logit += sampling.logit_bias.get(id, 0.0)
@@ -41,7 +41,7 @@ def oracle(
     n_vocab: int,
     logprobs: int | None,
 ) -> list[GeneratedToken]:
-    """The tokens of one text, in row 0."""
+    """Return the tokens of one text, in row 0."""
     plain = Sampling(sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p)
     generator = torch.Generator().manual_seed((sampling.seed or 0) + sample_number)
     tokens: list[GeneratedToken] = []
@@ -99,7 +99,7 @@ def random_case(choose: random.Random, config: ModelConfig) -> dict[str, Any]:
 
 
 def check(model: Transformer, case: dict[str, Any]) -> int:
-    """Holds a case against the oracle; returns how many tokens were compared."""
+    """Compare a case with the oracle; return the number of compared tokens."""
     compared = 0
     rows = rows_of(Generation(model, **case))
     rest = {name: case[name] for name in ("sampling", "max_tokens", "end_ids", "n_vocab", "logprobs")}
@@ -119,14 +119,12 @@ def check(model: Transformer, case: dict[str, Any]) -> int:
 TINY = ModelConfig(dim=16, n_layers=2, n_heads=4, n_kv_heads=2, hidden_dim=24, vocab_size=40, max_seq_len=32)
 
 
-def test_each_row_is_what_it_is_alone_and_read_anew(make_model: MakeModel) -> None:
+def test_each_row_matches_the_oracle(make_model: MakeModel) -> None:
     tiny, choose = make_model(TINY), random.Random(5)
     assert sum(check(tiny, random_case(choose, TINY)) for _ in range(60)) > 1000
 
 
-def test_long_prompts_are_read_in_parts_and_the_ids_stay(
-    make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_reading_long_prompts_in_chunks_changes_no_id(make_model: MakeModel, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny, choose = make_model(TINY), random.Random(6)
     for part in (1, 5, 40):
         monkeypatch.setattr(model_generate, "PREFILL", part)
@@ -134,7 +132,7 @@ def test_long_prompts_are_read_in_parts_and_the_ids_stay(
             check(tiny, random_case(choose, TINY))
 
 
-def test_a_cache_that_has_to_grow_changes_no_id(make_model: MakeModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_growing_the_cache_changes_no_id(make_model: MakeModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model_generate, "ROOM", 1)
     config = ModelConfig(dim=16, n_layers=2, n_heads=4, n_kv_heads=2, hidden_dim=24, vocab_size=40, max_seq_len=160)
     prompts = [[3, 1, 4], [1], [5, 9, 2, 6, 5]]
@@ -142,11 +140,11 @@ def test_a_cache_that_has_to_grow_changes_no_id(make_model: MakeModel, monkeypat
     check(make_model(config), {"prompts": prompts, "samples": 1, "max_tokens": 150, **plain})
 
 
-# --- how much is read ---
+# --- number of tokens read ---
 
 
 class Counted(Transformer):
-    """Notes the shape of what it reads, and is interrupted before a layer of the reading that is told."""
+    """A model that records the shapes of its inputs, and can be interrupted before a given layer of a given pass."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
@@ -177,7 +175,7 @@ def test_a_prompt_is_read_once_for_all_its_samples(counted: Counted) -> None:
     assert len(rows) == 3
 
 
-def test_rows_that_have_ended_are_not_read(counted: Counted) -> None:
+def test_finished_rows_are_not_read(counted: Counted) -> None:
     prompts, greedy = [[1, 2, 3], [4], [5, 6]], Sampling(temperature=0)
     alone = [list(generate_ids(counted, prompt, max_tokens=6, temperature=0)) for prompt in prompts]
     counted.read.clear()
@@ -204,9 +202,7 @@ def test_a_generation_may_be_iterated_again(model: Transformer) -> None:
     assert generation.times.decode_tokens == 8
 
 
-def test_prompts_of_a_batch_share_the_tokens_that_are_read_at_a_time(
-    counted: Counted, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_prompts_of_a_batch_share_the_chunk_size(counted: Counted, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model_generate, "PREFILL", 8)
     list(Generation(counted, [[1] * 10] * 4, max_tokens=1))
     assert counted.read == [(4, 2)] * 5
@@ -225,21 +221,21 @@ def tokens_read(counted: Counted) -> int:
     return total
 
 
-def test_a_session_reads_only_what_is_new(counted: Counted) -> None:
+def test_a_session_reads_only_new_tokens(counted: Counted) -> None:
     session, history = Session(counted), [1, 2, 3]
     for turn in range(4):
         expected = greedily(counted, history)
         tokens_read(counted)
         answer = greedily(counted, history, session)
         assert answer == expected
-        # The last token of each answer is not read before the next turn.
+        # The last token of each answer is read in the next turn.
         assert tokens_read(counted) == (3 + 3 if turn == 0 else 1 + 2 + 3)
         assert session.ids == (history + answer)[:-1]
         assert session.cache.length == len(session.ids)
         history = history + answer + [50 + turn, 60]
 
 
-def test_a_session_whose_history_was_edited_reads_from_the_edit_on(counted: Counted) -> None:
+def test_a_session_with_an_edited_history_reads_from_the_edit_on(counted: Counted) -> None:
     session = Session(counted)
     greedily(counted, [1, 2, 3, 4, 5, 6], session)
     for prompt, fresh in (([1, 2, 9, 4, 5, 6], 4), ([1, 2, 9], 1), ([8], 1), ([8], 1), ([8, 7, 6], 2)):
@@ -251,7 +247,7 @@ def test_a_session_whose_history_was_edited_reads_from_the_edit_on(counted: Coun
 
 @pytest.mark.parametrize("reading", range(6))
 @pytest.mark.parametrize("part", [4, 2048])
-def test_a_session_that_was_interrupted_goes_on_correctly(
+def test_an_interrupted_session_continues_correctly(
     counted: Counted, reading: int, part: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(model_generate, "PREFILL", part)
@@ -269,7 +265,7 @@ def test_a_session_that_was_interrupted_goes_on_correctly(
     assert sum(time for _, time in counted.read) == len(prompt) - min(known, len(prompt) - 1) + 7
 
 
-def test_a_session_interrupted_between_the_layers_and_the_head_goes_on_correctly(counted: Counted) -> None:
+def test_a_session_interrupted_between_layers_and_head_continues_correctly(counted: Counted) -> None:
     session, expected = Session(counted), greedily(counted, [1, 2, 3, 4])
 
     def interrupt(*_: Any) -> None:
@@ -282,7 +278,7 @@ def test_a_session_interrupted_between_the_layers_and_the_head_goes_on_correctly
     assert greedily(counted, [1, 2, 3, 4], session) == expected
 
 
-def test_a_cache_interrupted_while_it_grows_goes_on_correctly(
+def test_a_cache_interrupted_while_growing_continues_correctly(
     model: Transformer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = torch.tensor([[1, 2, 3, 4, 5]])
@@ -294,7 +290,7 @@ def test_a_cache_interrupted_while_it_grows_goes_on_correctly(
         allowed.pop()
         return copy(*arguments)
 
-    for before in range(4):  # tensors that have grown, of four
+    for before in range(4):  # the number of tensors that have grown, of four
         cache = KVCache(model.config, capacity=2)
         with torch.no_grad():
             model(ids[:, :2], cache)
@@ -306,7 +302,7 @@ def test_a_cache_interrupted_while_it_grows_goes_on_correctly(
             torch.testing.assert_close(model(ids[:, 2:], cache), model(ids)[:, 2:], atol=1e-5, rtol=1e-5)
 
 
-def test_a_session_goes_on_after_its_generator_was_closed_early(counted: Counted) -> None:
+def test_a_session_continues_after_its_generator_was_closed_early(counted: Counted) -> None:
     session = Session(counted)
     stream = generate_ids(counted, [1, 2, 3], max_tokens=20, temperature=0, session=session)
     answer = [next(stream), next(stream)]
@@ -330,9 +326,7 @@ def test_a_session_goes_on_after_its_generator_was_closed_early(counted: Counted
         ({"sampling": Sampling(logit_bias={-1: 1.0})}, "logit_bias has the id -1"),
     ],
 )
-def test_arguments_out_of_range_are_refused_before_anything_is_read(
-    arguments: Any, message: str, counted: Counted
-) -> None:
+def test_arguments_out_of_range_raise_before_the_prompt_is_read(arguments: Any, message: str, counted: Counted) -> None:
     with pytest.raises(InputError, match=message):
         Generation(counted, [[1]], **arguments)
 

@@ -1,4 +1,4 @@
-"""The native kernels against float64 on the dequantized weights, whole models against the transformer in float64."""
+"""Native kernels against float64 on the dequantized weights, and whole models against `Transformer` in float64."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from model.loading import backend_of
 MakeModel = Callable[[ModelConfig], Transformer]
 KERNELS = kernels()
 PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-HALVES = ("scale", "offset")  # the fields of blocks that are numbers in half precision
+HALVES = ("scale", "offset")  # the float16 fields of blocks
 
 
 def stored(kind: str, rows: int, columns: int, seed: int = 0) -> Tensor:
-    """Random rows of a type, as they are in a file: every pattern of bits where it is an integer."""
+    """Return random stored rows of a type, with all bit patterns of its integers."""
     if kind in PLAIN:
         numbers = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
         return numbers.to(PLAIN[kind]).flatten().view(torch.uint8)
@@ -51,7 +51,7 @@ def dequantized(kind: str, data: Tensor, columns: int) -> Tensor:
 
 @pytest.mark.parametrize("rows", [1, 16, 37])
 @pytest.mark.parametrize("kind", sorted(_core.KINDS))
-def test_packing_loses_nothing(kind: str, rows: int) -> None:
+def test_packing_is_lossless(kind: str, rows: int) -> None:
     data = stored(kind, rows, 512)
     numbers = torch.empty(rows, 512)
     _core.Matrix(kind, rows, 512, data.numpy(), threads=3).read(numbers.numpy())
@@ -61,24 +61,24 @@ def test_packing_loses_nothing(kind: str, rows: int) -> None:
 @pytest.mark.parametrize("count", [1, 2, 4, 8, 16, 32, 64])
 @pytest.mark.parametrize("kind", sorted(_core.KINDS))
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_products_are_those_of_float64(kernel: str, kind: str, count: int) -> None:
+def test_products_match_float64(kernel: str, kind: str, count: int) -> None:
     rows, columns = 37, 512
     if count > 16 and kernel != "amx":
         pytest.skip("not that many at once")
     data = stored(kind, rows, columns)
     vectors = torch.randn(count, columns, generator=torch.Generator().manual_seed(1))
-    vectors[0, 5], vectors[-1, 64:128] = 300.0, 0.0  # one that dwarfs its neighbours, and zeros
+    vectors[0, 5], vectors[-1, 64:128] = 300.0, 0.0  # a number that dwarfs its neighbours, and zeros
     results = torch.empty(count, rows)
     _core.Matrix(kind, rows, columns, data.numpy()).multiply(vectors.numpy(), results.numpy(), kernel)
     weights = dequantized(kind, data, columns).double()
     expected = vectors.double() @ weights.T
-    # Activations have 16 bits beside the largest of their 32 neighbours, sums 24 beside the terms.
+    # Activations have 16 bits relative to the largest of 32 neighbours, sums 24 bits relative to their terms.
     errors = vectors.view(count, -1, 32).abs().amax(-1, keepdim=True).expand(-1, -1, 32).flatten(1).double() / 32639
     bound = errors @ weights.abs().T + 1e-6 * (vectors.abs().double() @ weights.abs().T + 1) * 8
     assert bool(((results - expected).abs() <= bound).all())
 
 
-def test_numbers_that_are_multiplied_may_have_any_number_of_columns() -> None:
+def test_plain_types_may_have_any_number_of_columns() -> None:
     for kind in PLAIN:
         data, vectors, results = stored(kind, 5, 13), torch.randn(2, 13), torch.empty(2, 5)
         for kernel in KERNELS:
@@ -87,7 +87,7 @@ def test_numbers_that_are_multiplied_may_have_any_number_of_columns() -> None:
 
 
 @pytest.mark.parametrize("kind", sorted(_core.KINDS))
-def test_scales_that_are_no_numbers_are_refused(kind: str) -> None:
+def test_scales_that_are_not_finite_raise(kind: str) -> None:
     data = stored(kind, 4, 256)
     block = 256 if kind in PLAIN else QUANTIZED[kind][1]
     if kind in PLAIN:
@@ -98,7 +98,7 @@ def test_scales_that_are_no_numbers_are_refused(kind: str) -> None:
         _core.Matrix(kind, 4, 256, data.numpy())
 
 
-def test_rows_of_no_whole_blocks_and_data_of_another_size_are_refused() -> None:
+def test_partial_blocks_and_data_of_a_wrong_size_raise() -> None:
     with pytest.raises(ValueError, match="rows of 48 numbers, not a multiple of the Q4_1 block size 32"):
         _core.Matrix("Q4_1", 2, 48, np.zeros(60, np.uint8))
     with pytest.raises(ValueError, match="bytes"):
@@ -122,7 +122,7 @@ CONFIGS = {
 
 
 def native(model: Transformer, kernel: str = "", threads: int = 1) -> NativeModel:
-    """The same weights, in float32."""
+    """Return a NativeModel with the same weights, in float32."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     matrices = {name for name, weight in model.state_dict().items() if weight.dim() > 1}
@@ -136,7 +136,7 @@ def native(model: Transformer, kernel: str = "", threads: int = 1) -> NativeMode
 
 @pytest.fixture
 def make_model(make_model: MakeModel) -> MakeModel:
-    """Models whose every part moves the logits, but in which a difference in rounding does not grow a hundredfold."""
+    """Returns models in which every part changes the logits, but rounding differences do not grow a hundredfold."""
 
     def make(config: ModelConfig) -> Transformer:
         model = make_model(config)
@@ -153,7 +153,7 @@ def ids_of(batch: int, count: int, seed: int = 0) -> Tensor:
 
 
 class Rounded(KVCache):
-    """Keys and values are what a native cache of this type makes of them."""
+    """A KVCache that rounds keys and values as a native cache of this type does."""
 
     stored = torch.float16
 
@@ -168,15 +168,17 @@ class Rounded(KVCache):
 
 
 def reference(model: Transformer, ids: Tensor, dtype: torch.dtype = torch.float16) -> Tensor:
-    """The transformer's logits in float64, with keys and values as a native cache keeps them."""
+    """Return the logits of `Transformer` in float64, with keys and values rounded as in a native cache."""
     cache = Rounded(model.config, len(ids), dtype=torch.float64)
     cache.stored = dtype
     return copy.deepcopy(model).double()(ids, cache)
 
 
 def close(found: Tensor, expected: Tensor, coarse: int = 1) -> None:
-    """Nearly all logits are as good as equal. The others follow a key or value that lay between two numbers of the
-    cache, and was rounded to the other of them."""
+    """Assert that nearly all logits are almost equal.
+
+    The others follow from a key or value between two numbers of the cache that was rounded the other way.
+    """
     errors = (found - expected).abs().flatten() / expected.std()
     assert errors.quantile(0.9) < 1e-4 * coarse
     assert errors.max() < 1e-3 * coarse
@@ -186,7 +188,7 @@ def close(found: Tensor, expected: Tensor, coarse: int = 1) -> None:
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("name", CONFIGS)
 @torch.inference_mode()
-def test_logits_are_those_of_the_transformer(name: str, kernel: str, threads: int, make_model: MakeModel) -> None:
+def test_logits_match_the_transformer(name: str, kernel: str, threads: int, make_model: MakeModel) -> None:
     model = make_model(CONFIGS[name])
     ours, ids = native(model, kernel, threads), ids_of(2, 90)
     expected = reference(model, ids)
@@ -198,7 +200,9 @@ def test_logits_are_those_of_the_transformer(name: str, kernel: str, threads: in
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int8])
 @pytest.mark.parametrize("kernel", KERNELS)
 @torch.inference_mode()
-def test_caches_of_all_types_hold_what_they_should(kernel: str, dtype: torch.dtype, make_model: MakeModel) -> None:
+def test_caches_of_all_types_hold_rounded_keys_and_values(
+    kernel: str, dtype: torch.dtype, make_model: MakeModel
+) -> None:
     model = make_model(BASE)
     ours, ids = native(model, kernel), ids_of(3, 50)
     cache = ours.new_cache(3, dtype=dtype)
@@ -212,7 +216,7 @@ def test_caches_of_all_types_hold_what_they_should(kernel: str, dtype: torch.dty
 @pytest.mark.parametrize("head_dim", [32, 64, 160])
 @pytest.mark.parametrize("kernel", KERNELS)
 @torch.inference_mode()
-def test_many_queries_see_all_that_is_before_them(kernel: str, head_dim: int, make_model: MakeModel) -> None:
+def test_many_queries_attend_to_all_tokens_before_them(kernel: str, head_dim: int, make_model: MakeModel) -> None:
     model = make_model(dataclasses.replace(BASE, head_dim=head_dim, n_kv_heads=1, max_seq_len=512))
     ours, ids = native(model, kernel, threads=2), ids_of(1, 331)
     cache = ours.new_cache(1)
@@ -221,7 +225,7 @@ def test_many_queries_see_all_that_is_before_them(kernel: str, head_dim: int, ma
 
 
 @torch.inference_mode()
-def test_a_cache_is_cut_grown_and_selected_from(make_model: MakeModel) -> None:
+def test_a_cache_can_be_truncated_grown_and_selected_from(make_model: MakeModel) -> None:
     model = make_model(BASE)
     ours, ids = native(model), ids_of(2, 60)
     cache = ours.new_cache(2)
@@ -245,7 +249,7 @@ def texts(model: Any, prompts: list[list[int]], samples: int, sampling: Sampling
 
 
 @pytest.mark.parametrize("samples", [1, 2])
-def test_ragged_prompts_give_the_texts_that_they_give_alone(samples: int, make_model: MakeModel) -> None:
+def test_ragged_prompts_give_the_same_texts_as_alone(samples: int, make_model: MakeModel) -> None:
     model = make_model(BASE)
     ours, prompts = native(model), [[1, 2, 3], [*range(70)], [9]]
     greedy, drawn = Sampling(temperature=0), Sampling(seed=3)
@@ -254,7 +258,7 @@ def test_ragged_prompts_give_the_texts_that_they_give_alone(samples: int, make_m
     assert texts(ours, prompts, samples, drawn) == alone
 
 
-def test_a_cache_of_another_model_and_positions_out_of_order_are_refused(make_model: MakeModel) -> None:
+def test_a_cache_of_another_model_and_positions_out_of_order_raise(make_model: MakeModel) -> None:
     ours = native(make_model(BASE))
     other = native(make_model(dataclasses.replace(BASE, n_layers=1)))
     with pytest.raises(ValueError, match="another model"):
@@ -284,7 +288,7 @@ def test_two_models_work_in_turn_and_after_a_fork(make_model: MakeModel) -> None
 
 
 @torch.inference_mode()
-def test_smollm2_writes_what_float32_does_from_the_same_weights(smollm2_file: Path) -> None:
+def test_smollm2_generates_the_same_text_as_in_float32(smollm2_file: Path) -> None:
     reference, tokenizer = load(smollm2_file, torch.float32)
     ours, _ = load(smollm2_file, backend="native")
     prompt = tokenizer.encode("The history of writing begins with marks on clay, and")
@@ -296,7 +300,7 @@ def test_smollm2_writes_what_float32_does_from_the_same_weights(smollm2_file: Pa
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_other_checkpoints_are_taken_as_they_are_stored(
+def test_checkpoints_of_plain_types_are_used_as_stored(
     dtype: torch.dtype, make_model: MakeModel, tmp_path: Path
 ) -> None:
 
@@ -314,7 +318,7 @@ def test_other_checkpoints_are_taken_as_they_are_stored(
         close(ours(ids_of(1, 20)), reference(model, ids_of(1, 20)))
 
 
-def test_types_and_rows_without_kernels_are_refused_by_name(smollm2_file: Path) -> None:
+def test_types_and_rows_without_kernels_raise_with_their_names(smollm2_file: Path) -> None:
     checkpoint = open_checkpoint(smollm2_file)
     name = "layers.0.attention.wq.weight"
     other = dataclasses.replace(checkpoint, kinds={**checkpoint.kinds, name: "Q5_1"})

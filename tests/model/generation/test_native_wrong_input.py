@@ -1,4 +1,4 @@
-"""Files that the native kernels cannot serve: each is refused by name before anything runs. And processes that end."""
+"""Files that the native kernels do not support, which raise before anything runs; interrupts and exits of processes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WQ = "blk.0.attn_q.weight"
 
 @pytest.fixture
 def file(make_model: Callable[[ModelConfig], Transformer], tmp_path: Path) -> Path:
-    """A model in Q8_0, and its output matrix in Q8_0 as well."""
+    """A model in Q8_0, including its output matrix."""
     Tokenizer("bytes", pat_str="llama3", mergeable_ranks=BYTE_RANKS, special_tokens={"<s>": 256}).save(
         tmp_path / "tokenizer.json"
     )
@@ -36,7 +36,7 @@ def file(make_model: Callable[[ModelConfig], Transformer], tmp_path: Path) -> Pa
 
 
 def rewritten(file: Path, **changes: tuple[tuple[int, ...], str]) -> None:
-    """Another shape and type for tensors, whose content is then zeros."""
+    """Rewrite a file with another shape and type for some tensors, filled with zeros."""
     container = Container.open(file)
     tensors = {name: (info.shape, info.type) for name, info in container.tensors.items()} | changes
     header, places = lay_out(container.metadata, tensors)
@@ -59,7 +59,7 @@ def rewritten(file: Path, **changes: tuple[tuple[int, ...], str]) -> None:
         (((4096,), "F32"), rf"{WQ} has the shape \[4096\], expected \[64, 64\]"),
     ],
 )
-def test_types_and_shapes_that_the_kernels_do_not_take(
+def test_unsupported_types_and_shapes_raise_with_the_tensor(
     change: tuple[tuple[int, ...], str], message: str, file: Path
 ) -> None:
     assert isinstance(load(file, backend="native")[0], NativeModel)
@@ -69,7 +69,7 @@ def test_types_and_shapes_that_the_kernels_do_not_take(
     assert file.name in str(caught.value)
 
 
-def test_a_file_that_ends_within_a_tensor(file: Path) -> None:
+def test_a_file_that_ends_within_a_tensor_raises(file: Path) -> None:
     content = file.read_bytes()
     for size in (len(content) - 33, len(content) // 2):
         file.write_bytes(content[:size])
@@ -78,7 +78,7 @@ def test_a_file_that_ends_within_a_tensor(file: Path) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["nan", "inf"])
-def test_a_scale_that_is_no_number_is_named_with_its_tensor(wrong: str, file: Path) -> None:
+def test_a_scale_that_is_nan_raises_with_its_tensor(wrong: str, file: Path) -> None:
     info = Container.open(file).tensors[WQ]
     block = QUANTIZED["Q8_0"][0]
     content = bytearray(file.read_bytes())
@@ -93,7 +93,7 @@ def test_a_scale_that_is_no_number_is_named_with_its_tensor(wrong: str, file: Pa
 
 
 @torch.inference_mode()
-def test_ctrl_c_stops_reading_and_leaves_the_model_as_it_was(
+def test_ctrl_c_stops_reading_and_leaves_the_model_unchanged(
     make_model: Callable[[ModelConfig], Transformer],
 ) -> None:
     ours, ids = quantize(make_model(CONFIG), "q8_0"), torch.arange(256)[None] % 250
@@ -122,7 +122,7 @@ model = quantize(Transformer(ModelConfig.preset("nano", vocab_size=512)), "q8_0"
 ids = torch.arange(100)[None]
 model(ids)
 if sys.argv[1] == "while reading":
-    begun, logits = threading.Event(), []  # kept, since torch cannot free a tensor in a thread when Python has ended
+    begun, logits = threading.Event(), []  # kept: torch cannot free a tensor in a thread after Python has ended
     def read():
         while True:
             begun.set()

@@ -16,7 +16,7 @@ from model.generation.sampling import Sampling, candidates, sample
 def by_definition(
     logits: list[float], temperature: float, top_k: int | None, top_p: float | None, min_p: float | None
 ) -> npt.NDArray[np.float64]:
-    """The distribution to draw from, written as it is defined, in float64."""
+    """Return the sampling distribution by its definition, in float64."""
     scaled = np.array(logits, np.float64) / temperature
     kept = sorted(range(len(logits)), key=lambda token: -scaled[token])[: top_k or len(logits)]
     weight = {token: float(np.exp(scaled[token] - scaled.max())) for token in kept}
@@ -45,21 +45,21 @@ def drawn_from(
 
 @settings(deadline=None, max_examples=200)
 @given(
-    # Eighths that differ, so that no two tokens tie and rounding decides nothing.
+    # Distinct eighths, so that no tokens tie and rounding decides nothing.
     st.lists(st.integers(-60, 60), min_size=1, max_size=40, unique=True).map(lambda n: [x / 8 for x in n]),
     st.sampled_from([0.3, 0.8, 1.0, 2.5]),
     st.none() | st.integers(1, 50),
     st.none() | st.sampled_from([0.0501, 0.5003, 0.9007, 0.9901, 1.0]),
     st.none() | st.sampled_from([0.0, 0.0123, 0.2057, 1.0]),
 )
-def test_the_distribution_is_the_defined_one(
+def test_the_distribution_matches_its_definition(
     logits: list[float], temperature: float, top_k: int | None, top_p: float | None, min_p: float | None
 ) -> None:
     found = drawn_from(torch.tensor(logits), temperature, top_k, top_p, min_p)
     np.testing.assert_allclose(found, by_definition(logits, temperature, top_k, top_p, min_p), atol=2e-6)
 
 
-def test_a_nucleus_wider_than_the_short_sort_is_whole() -> None:
+def test_a_nucleus_wider_than_the_partial_sort_is_complete() -> None:
     logits = torch.linspace(1, 0, 5000)[torch.randperm(5000, generator=torch.Generator().manual_seed(0))]
     found = drawn_from(logits, 1.0, None, 0.9, None)
     np.testing.assert_allclose(found, by_definition(logits.tolist(), 1.0, None, 0.9, None), atol=1e-6)
@@ -80,7 +80,7 @@ def test_draws_follow_the_distribution() -> None:
     assert shares[4] == 0
 
 
-def test_temperature_zero_takes_the_likeliest() -> None:
+def test_temperature_zero_chooses_the_likeliest_token() -> None:
     logits = torch.tensor([[0.0, 3.0, 2.9], [5.0, -1.0, 4.9]])
     assert draw(logits, temperature=0).tolist() == [1, 0]
 
@@ -104,19 +104,19 @@ def test_a_banned_token_is_never_drawn() -> None:
     assert set(draws.tolist()) == {0, 2}
 
 
-def test_logits_in_16_bits_are_drawn_from() -> None:
+def test_logits_in_16_bits_can_be_sampled() -> None:
     logits = torch.tensor([[0.0, 20.0]], dtype=torch.bfloat16)
     assert draw(logits, temperature=1.0, top_p=0.9).tolist() == [1]
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_logits_that_are_no_numbers_are_refused(bad: float, temperature: float) -> None:
+def test_logits_that_are_nan_raise(bad: float, temperature: float) -> None:
     with pytest.raises(InputError, match="no token can be drawn"):
         draw(torch.tensor([[0.0, bad, 1.0]]), temperature=temperature)
 
 
-def test_when_all_tokens_are_banned_it_is_said() -> None:
+def test_banning_all_tokens_raises() -> None:
     with pytest.raises(InputError, match="no token can be drawn"):
         draw(torch.full((1, 4), -torch.inf), temperature=1.0)
 
@@ -133,6 +133,6 @@ def test_when_all_tokens_are_banned_it_is_said() -> None:
         ({"min_p": 2.0}, "min_p"),
     ],
 )
-def test_arguments_out_of_range_are_refused_by_name(arguments: dict[str, Any], name: str) -> None:
+def test_arguments_out_of_range_raise_with_their_name(arguments: dict[str, Any], name: str) -> None:
     with pytest.raises(InputError, match=f"^{name} is"):
         Sampling(**arguments)
