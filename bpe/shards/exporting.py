@@ -1,4 +1,4 @@
-"""Shards in formats of others: NumPy arrays, Parquet, Arrow."""
+"""Export of shards to other formats: NumPy arrays, Parquet, Arrow."""
 
 from __future__ import annotations
 
@@ -19,26 +19,35 @@ from bpe.shards.reading import Shard, Shards
 EXPORT_FORMATS = ("parquet", "arrow", "npy")
 COLUMN = "input_ids"
 
-_TOKENS = 1 << 20  # of a record batch, about: what is in memory at once, and a group of rows in Parquet
+_TOKENS = 1 << 20  # approximate tokens of a record batch, which is in memory at once and a row group in Parquet
 
 
 def export_shards(directory: str | os.PathLike[str], output: str | os.PathLike[str], format: str) -> list[Path]:
-    """Write each shard as files of another format into a new or empty directory; returns them.
+    """Write each shard in another format into a new or empty directory.
 
-    parquet, arrow: ``train-00000.parquet`` with a column "input_ids", a list of uint16 or uint32 for each document.
-        Arrow is the IPC file format, which maps into memory. Both take pyarrow, and are written piece by piece.
-    npy: ``train-00000.npy``, the ids, and ``train-00000.docs.npy``, int64 [documents + 1], where each document begins.
+    - parquet, arrow: ``train-00000.parquet`` has a column "input_ids", a list of uint16 or uint32 per document. "arrow"
+      is the IPC file format, which can be memory-mapped. Both need pyarrow, and are written piece by piece.
+    - npy: ``train-00000.npy`` has the ids. ``train-00000.docs.npy`` has the offset of each document, int64
+      [documents + 1].
+
+    Args:
+        directory: The shards.
+        output: Where to write.
+        format: "parquet", "arrow" or "npy".
+
+    Returns:
+        The paths of the written files.
 
     Raises:
-        InputError: no shards; an unknown format; pyarrow is not installed; there is something in the directory.
-        OSError: no space left.
+        InputError: When there are no shards, the format is unknown, pyarrow is not installed, or `output` is not empty.
+        OSError: When the disk is full.
     """
     if format not in EXPORT_FORMATS:
         raise InputError(f"the format is {format!r}; it must be one of {', '.join(EXPORT_FORMATS)}")
     shards, output = Shards(directory), Path(output)
     shards.check()
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise InputError(f"{output}: there is something already; name a new or an empty directory")
+        raise InputError(f"{output}: the directory is not empty; name a new or an empty directory")
     output.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
     try:
@@ -48,7 +57,7 @@ def export_shards(directory: str | os.PathLike[str], output: str | os.PathLike[s
             else:
                 written.append(_write_table(output / f"{Path(shard.name).stem}.{format}", shard))
     except BaseException:
-        for path in written:  # a part of the shards would pass for all of them
+        for path in written:  # an incomplete export would look like a complete one
             with suppress(OSError):
                 path.unlink()
         raise
@@ -71,7 +80,7 @@ def _write_table(path: Path, shard: Shard) -> Path:
     with replacing(path) as temporary:
         if path.suffix == ".parquet":
             parquet: Any = require(str(path), "parquet", "pyarrow.parquet")
-            # Ids repeat too little for dictionaries.
+            # Ids repeat too rarely for dictionaries.
             writer = parquet.ParquetWriter(temporary, schema, compression="zstd", use_dictionary=False)
         else:
             writer = arrow.ipc.new_file(str(temporary), schema)
@@ -80,7 +89,9 @@ def _write_table(path: Path, shard: Shard) -> Path:
                 offsets = shard.offsets[start : end + 1]
                 values = arrow.array(shard.ids[offsets[0] : offsets[-1]], ids)
                 if len(values) >= 1 << 31:
-                    raise InputError(f"{path}: document {start} has {len(values):,} tokens, too many for a list")
+                    raise InputError(
+                        f"{path}: document {start} has {len(values):,} tokens, too many for a list; use npy"
+                    )
                 lists = arrow.ListArray.from_arrays(
                     arrow.array((offsets - offsets[0]).astype(np.int32)), values, type=schema.field(COLUMN).type
                 )
@@ -89,7 +100,7 @@ def _write_table(path: Path, shard: Shard) -> Path:
 
 
 def _pieces(shard: Shard) -> Iterator[tuple[int, int]]:
-    """Ranges of documents with about as many tokens as are written at once."""
+    """Yield ranges of documents that hold about as many tokens as are written at once."""
     start, count = 0, len(shard.offsets) - 1
     while start < count:
         end = int(np.searchsorted(shard.offsets, shard.offsets[start] + _TOKENS, side="right")) - 1

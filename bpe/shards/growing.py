@@ -1,4 +1,4 @@
-"""TODO: growing."""
+"""Growing shards: the files of a split while they are written, flushed to disk by a thread."""
 
 from __future__ import annotations
 
@@ -17,9 +17,22 @@ from bpe.shards.layout import crc32, shard_files
 
 
 class GrowingShards:
-    """The shards of one split, document after document.
+    """The shards of one split, to which documents are appended.
 
-    A shard holds whole documents and at most `shard_tokens` tokens; a longer document has one of its own.
+    A shard holds whole documents and at most `shard_tokens` tokens. A longer document gets a shard of its own.
+
+    Args:
+        path: The directory of the files.
+        split: The name of the split.
+        dtype: The type of an id on disk.
+        shard_tokens: The most tokens of a shard.
+        state: A state that `save` returned, to resume from.
+
+    Attributes:
+        shards: The entries of the complete shards in the index.
+
+    Raises:
+        InputError: When a file is shorter than the state says, or a complete one is longer.
     """
 
     def __init__(
@@ -27,7 +40,6 @@ class GrowingShards:
     ) -> None:
         self._path, self._split, self._dtype, self._shard_tokens = path, split, dtype, shard_tokens
         self.shards: list[dict[str, Any]] = list(state["shards"]) if state else []
-        """Those that are complete, as the index tells of them."""
         self._last: _GrowingShard | None = None
         for shard in self.shards:
             for kind, count in (("file", shard["tokens"]), ("documents_file", shard["documents"] + 1)):
@@ -35,23 +47,23 @@ class GrowingShards:
         if state and state["last"]:
             self._last = _GrowingShard(path, shard_files(split, len(self.shards)), dtype, state["last"])
 
-    def add(self, block: EncodedDocuments) -> None:
-        """Write documents."""
-        first, count = 0, len(block.bytes)
+    def add(self, documents: EncodedDocuments) -> None:
+        """Append documents."""
+        first, count = 0, len(documents.bytes)
         while first < count:
             if self._last is None:
                 self._last = _GrowingShard(self._path, shard_files(self._split, len(self.shards)), self._dtype)
-            room = self._shard_tokens - self._last.tokens + int(block.offsets[first])
-            end = int(np.searchsorted(block.offsets, room, side="right")) - 1
+            room = self._shard_tokens - self._last.tokens + int(documents.offsets[first])
+            end = int(np.searchsorted(documents.offsets, room, side="right")) - 1
             if end <= first and self._last.documents:
                 self._close_last()
                 continue
             end = min(max(end, first + 1), count)
-            self._last.add(block.cut(first, end))
+            self._last.add(documents.cut(first, end))
             first = end
 
     def store(self) -> None:
-        """Begin to put on disk what is new, which `save` and `finish` wait for."""
+        """Start to flush new data to disk; `save` and `finish` wait for it."""
         if self._last is not None:
             self._last.store()
 
@@ -66,29 +78,29 @@ class GrowingShards:
         self._last = None
 
     def save(self) -> dict[str, Any]:
-        """A state to go on from: all that it tells of is on disk."""
+        """Return a state to resume from, after all data that it describes is on disk."""
         return {"shards": self.shards, "last": self._last.save() if self._last else None}
 
     def abandon(self) -> None:
-        """Close the files as they are."""
+        """Close the files without flushing them to disk."""
         if self._last is not None:
             self._last.abandon()
 
     @property
     def files(self) -> list[str]:
-        """The names of all files."""
+        """The names of all files, complete or not."""
         last = shard_files(self._split, len(self.shards)) if self._last else ()
         return [*(shard[kind] for shard in self.shards for kind in ("file", "documents_file")), *last]
 
     def summary(self) -> dict[str, Any]:
-        """What the index says of the split."""
+        """Return the entry of the split in the index."""
         return {key: sum(shard[key] for shard in self.shards) for key in ("tokens", "documents", "bytes")} | {
             "shards": self.shards
         }
 
 
 class _GrowingShard:
-    """Two files that grow."""
+    """The two files of a shard: ids, and the offsets of documents."""
 
     def __init__(
         self, path: Path, names: tuple[str, str], dtype: np.dtype[Any], state: Mapping[str, int] | None = None
@@ -102,12 +114,12 @@ class _GrowingShard:
         if not state:
             self._offsets.write(np.zeros(1, "<i8"))
 
-    def add(self, block: EncodedDocuments) -> None:
-        self._ids.write(block.ids)
-        self._offsets.write((block.offsets[1:] + self.tokens).astype("<i8", copy=False))
-        self.tokens += len(block.ids)
-        self.documents += len(block.bytes)
-        self._bytes += int(block.bytes.sum())
+    def add(self, documents: EncodedDocuments) -> None:
+        self._ids.write(documents.ids)
+        self._offsets.write((documents.offsets[1:] + self.tokens).astype("<i8", copy=False))
+        self.tokens += len(documents.ids)
+        self.documents += len(documents.bytes)
+        self._bytes += int(documents.bytes.sum())
 
     def store(self) -> None:
         self._ids.store()
@@ -135,13 +147,13 @@ class _GrowingShard:
         self._offsets.close()
 
 
-_STORED = 4 << 20  # bytes of a file that are put on disk at once
+_STORED = 4 << 20  # bytes of a file that are flushed to disk at once
 
 
 class _GrowingFile:
-    """A file that is appended to, with its CRC-32. What is there beyond `size` is cut off.
+    """A file that is appended to, with its CRC-32. An existing file is truncated to `size` bytes first.
 
-    A thread beside puts on disk what is written, so that in the end there is little to wait for.
+    A thread flushes the file to disk while it is written, so that little is left to wait for at the end.
     """
 
     def __init__(self, path: Path, size: int, crc32: int) -> None:
@@ -149,7 +161,7 @@ class _GrowingFile:
         self.crc32 = crc32
         self._thread = ThreadPoolExecutor(1)
         self._storing: list[Future[None]] = []
-        self._new = 0  # bytes that it was not told of
+        self._new = 0  # bytes that the thread has not been told to flush
         if size:
             _check_size(path, size, exactly=False)
         with self._named():
@@ -168,7 +180,7 @@ class _GrowingFile:
             self.store()
 
     def store(self) -> None:
-        """Begin to put on disk what is new."""
+        """Start to flush new data to disk."""
         if self._new:
             with self._named():
                 self._file.flush()
@@ -176,24 +188,24 @@ class _GrowingFile:
             self._new = 0
 
     def flush(self) -> None:
-        """Have all of it on disk."""
+        """Flush all data to disk, and wait for it."""
         self.store()
         self._check()
 
     def _check(self) -> None:
-        """Wait for the thread. An error of it is one here: the system tells of it only once."""
+        """Wait for the thread, and raise its error: the operating system reports an error of fsync only once."""
         with self._named():
             while self._storing:
                 self._storing.pop().result()
 
     def close(self) -> None:
         self._thread.shutdown()
-        with suppress(OSError):  # after an error, there may be bytes left that find no room
+        with suppress(OSError):  # after an error, buffered bytes may not fit on the disk
             self._file.close()
 
     @contextmanager
     def _named(self) -> Iterator[None]:
-        """A full disk is an error that knows no file."""
+        """Add the path to an OSError: that of a full disk names no file."""
         try:
             yield
         except OSError as error:
@@ -203,4 +215,6 @@ class _GrowingFile:
 def _check_size(path: Path, size: int, *, exactly: bool) -> None:
     found = path.stat().st_size if path.exists() else 0
     if found < size or (exactly and found > size):
-        raise InputError(f"{path}: {found:,} bytes, where {size:,} were written; remove {path.parent} to begin anew")
+        raise InputError(
+            f"{path}: the file has {found:,} bytes, but {size:,} were written; remove {path.parent} to start over"
+        )

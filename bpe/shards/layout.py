@@ -1,4 +1,4 @@
-"""Names and numbers that a shard directory is known by; LAYOUT.md tells what is in the files."""
+"""The names, versions and hashes of a shard directory. LAYOUT.md specifies the files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ INDEX_FORMAT = "bpe-llama token shards"
 INDEX_VERSION = 4
 INDEX = "index.json"
 TOKEN_BYTES = "token_bytes.bin"
-WORK = "work"  # within the directory: shards that are being written
+WORK = "work"  # the subdirectory of unfinished shards
 TRAIN, HELD_OUT = "train", "held_out"
 SPLITS = (TRAIN, HELD_OUT)
 BOS_TOKEN, EOS_TOKEN = "<|begin_of_text|>", "<|end_of_text|>"
@@ -27,16 +27,16 @@ Ids = npt.NDArray[np.unsignedinteger[Any]]
 Checksums = npt.NDArray[np.uint32]
 
 crc32: Callable[..., int] = first_module("isal.isal_zlib", "zlib").crc32
-"""Of bytes, and of those before them whose CRC-32 may be given: the same as zlib's, which takes some times as long."""
+"""Return the CRC-32 of bytes, given that of the bytes before them. It equals zlib's, which is several times slower."""
 
 
 def shard_files(split: str, number: int) -> tuple[str, str]:
-    """The names of a shard's ids and of its documents' offsets."""
+    """Return the names of the two files of a shard: ids, and offsets of documents."""
     return f"{split}-{number:05}.bin", f"{split}-{number:05}.docs"
 
 
 def crc32_of(path: Path) -> int:
-    """The CRC-32 of a file."""
+    """Return the CRC-32 of a file."""
     found = 0
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -45,5 +45,5 @@ def crc32_of(path: Path) -> int:
 
 
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
+    """Return the SHA-256 of a file, in hexadecimal."""
     return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""One writer at a time."""
+"""A lock on a directory, so that one process writes shards at a time."""
 
 from __future__ import annotations
 
@@ -28,28 +28,27 @@ LOCK = ".lock"
 
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Nobody else has this lock meanwhile. The directory is made for it, and goes with it if nothing else is in it.
+    """Hold the lock of a directory. Create the directory if necessary, and remove it afterwards if it is empty.
 
-    The system lets go of the lock when the process ends, however it does: a file that a killed one leaves locks
-    nothing.
-    On a file system that knows no locks, there is none.
+    The operating system releases the lock when the process ends, however it ends, so the file that a killed process
+    leaves behind locks nothing. On a file system without locks, nothing is locked.
 
     Raises:
-        InputError: somebody has it; or something else than a directory is there.
-        OSError: it cannot be written to.
+        InputError: When another process holds the lock, or the path is not a directory.
+        OSError: When the directory cannot be written to.
     """
     made = [path for path in (directory, *directory.parents) if not path.exists()]
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        raise InputError(f"{directory}: this is no directory; name a new or an empty one") from None
+        raise InputError(f"{directory}: not a directory; name a new or an empty directory") from None
     path = directory / LOCK
     descriptor = _open(path)
     try:
         yield
     finally:
         try:
-            with suppress(FileNotFoundError, PermissionError):  # Windows lets nobody remove an open file
+            with suppress(FileNotFoundError, PermissionError):  # Windows does not let anyone remove an open file
                 path.unlink()
         finally:
             os.close(descriptor)
@@ -59,7 +58,7 @@ def locked(directory: Path) -> Iterator[None]:
 
 
 def _open(path: Path) -> int:
-    """A descriptor of the file at the path, with the lock."""
+    """Open the lock file and lock it; return its descriptor."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
@@ -70,7 +69,7 @@ def _open(path: Path) -> int:
         except BaseException:
             os.close(descriptor)
             raise
-        os.close(descriptor)  # its last owner has removed it just now
+        os.close(descriptor)  # the last owner has removed the file in the meantime
 
 
 def _try(descriptor: int, directory: Path) -> None:

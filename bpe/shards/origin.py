@@ -1,4 +1,4 @@
-"""What shards are made from."""
+"""The origin of shards: the sources that they are made from, and the counts and hashes of each source."""
 
 from __future__ import annotations
 
@@ -15,10 +15,14 @@ from bpe.shards.layout import Checksums, crc32
 
 @dataclass(frozen=True)
 class ShardSources:
-    """Sources of documents, and how they are read; see `bpe.corpus.read_corpus`.
+    """Sources of documents, and how to read them; see `bpe.corpus.read_corpus`.
 
-    sources: one, or several: a path, a glob, an address, "-" for stdin, or an iterable of str or bytes.
-    errors: what becomes of bytes that are not UTF-8; by default "keep", for a vocabulary has tokens for all bytes.
+    Attributes:
+        sources: One source, or several: a path, a glob, an address, "-" for stdin, or an iterable of str or bytes.
+        field: The key or column of the text.
+        separator: Text that separates the documents of a text file.
+        errors: What to do with bytes that are not UTF-8. Default "keep", because a vocabulary has tokens for all bytes.
+        exclude: Files and directories to skip.
     """
 
     sources: CorpusSource | Iterable[CorpusSource]
@@ -28,14 +32,14 @@ class ShardSources:
     exclude: Sequence[str] = ()
 
     def listed(self) -> list[CorpusSource]:
-        """The sources, one by one."""
+        """Return the sources as a list."""
         sources: Any = self.sources
         return [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
 
     def reader(
         self, sources: Sequence[CorpusSource], start: Position | None = None, batch_bytes: int = 1 << 20
     ) -> CorpusReader:
-        """Reads what `listed` gave."""
+        """Return a reader of the sources that `listed` returned."""
         return read_corpus(
             sources,
             field=self.field,
@@ -48,31 +52,31 @@ class ShardSources:
 
 
 def checksums_of(texts: Sequence[TextBytes]) -> Checksums:
-    """The CRC-32 of each text."""
+    """Return the CRC-32 of each text."""
     return np.fromiter(map(crc32, texts), np.uint32, len(texts))
 
 
 def sizes_of(texts: Sequence[TextBytes]) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """The bytes of each text."""
+    """Return the size of each text in bytes."""
     return np.fromiter(map(len, texts), np.int64, len(texts))
 
 
 @dataclass
 class SourceTally:
-    """Counts the documents of one source, in order."""
+    """The counts and the hash of the documents of one source, added in order."""
 
     documents: int = 0
     size: int = 0
-    """In bytes."""
+    """Size of the documents, in bytes."""
     crc32: int = 0
-    """Of the CRC-32s of all documents, as little-endian uint32."""
+    """CRC-32 of the CRC-32s of all documents, each a little-endian uint32."""
 
     def add(self, checksums: Checksums, size: int) -> None:
-        """More documents: the CRC-32 of each, and their bytes in all."""
+        """Add documents, given the CRC-32 of each and their total size in bytes."""
         self.documents += len(checksums)
         self.size += size
         self.crc32 = crc32(checksums.astype("<u4").tobytes(), self.crc32)
 
     def summary(self) -> dict[str, int]:
-        """What the index says of the source."""
+        """Return the entry of the source in the index."""
         return {"documents": self.documents, "bytes": self.size, "crc32": self.crc32}

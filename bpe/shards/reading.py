@@ -1,4 +1,4 @@
-"""A directory of shards, opened."""
+"""Reading of shards: opens a shard directory and checks it."""
 
 from __future__ import annotations
 
@@ -32,28 +32,41 @@ class Shard(NamedTuple):
     """One shard, memory-mapped."""
 
     name: str
-    """Of the file with the ids."""
+    """The name of the file with the ids."""
     ids: Ids
+    """uint16 or uint32 [tokens]"""
     offsets: npt.NDArray[np.int64]
-    """[documents + 1]; document i is ``ids[offsets[i]:offsets[i + 1]]``."""
+    """Document i is ``ids[offsets[i]:offsets[i + 1]]``. [documents + 1]"""
     crc32: int
-    """Of the file with the ids, as the index has it."""
+    """The CRC-32 of the file with the ids, as recorded in the index."""
     documents_name: str
+    """The name of the file with the offsets."""
     documents_crc32: int
+    """The CRC-32 of the file with the offsets, as recorded in the index."""
 
 
 class Shards:
     """A shard directory, memory-mapped: opening it reads little, whatever its size.
 
-    directory, tokenizer_path: where it lies, and where its copy of the tokenizer lies.
-    n_vocab, bos_id, eos_id, dtype: what the ids are.
-    held_out, seed: what documents were held out by.
-    token_bytes: uint32 [n_vocab], how many bytes of text each id stands for; 0 for special tokens.
-    fingerprint: a hash of the index; other documents, another split or another tokenizer give another one. Where the
-        documents came from makes no difference.
-    corpus: what the index says of that: how sources were read, and of each its counts, its hash and its files.
+    Args:
+        directory: The directory that `write_shards` wrote.
 
-    Raises InputError where a file is missing, or does not fit the index. `check` reads all ids as well.
+    Attributes:
+        directory: The path of the directory.
+        tokenizer_path: The path of its copy of the tokenizer.
+        n_vocab: All ids are below it.
+        bos_id: The token that begins each document, or None.
+        eos_id: The token that ends each document, or None.
+        dtype: The type of the ids on disk.
+        held_out: The share of documents that were held out.
+        seed: The seed that selected them.
+        token_bytes: How many bytes of text each id stands for; 0 for special tokens. uint32 [n_vocab]
+        fingerprint: A hash of the index. It differs for other documents, another split or another tokenizer, but does
+            not depend on where the documents came from.
+        corpus: The entry of the index about the sources: how they were read, and the counts, hash and files of each.
+
+    Raises:
+        InputError: When a file is missing, or does not fit the index. Only `check` reads all ids.
     """
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
@@ -63,7 +76,7 @@ class Shards:
             raw = path.read_bytes()
         except OSError as error:
             unfinished = (self.directory / WORK).is_dir()
-            remedy = "the call that wrote it was interrupted, repeat it" if unfinished else "write the shards anew"
+            remedy = "writing was interrupted, run it again to resume" if unfinished else "write the shards again"
             raise InputError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
         try:
             index = json.loads(raw)
@@ -78,18 +91,20 @@ class Shards:
             if isinstance(error, InputError):
                 raise
             problem = error if type(error) is ValueError else repr(error)
-            raise InputError(f"{path}: not an index of token shards ({problem}); write the shards anew") from None
+            raise InputError(f"{path}: not an index of token shards ({problem}); write the shards again") from None
         self.token_bytes = self._map(TOKEN_BYTES, np.dtype("<u4"), self.n_vocab)
         self._shards = {split: [self._open(shard) for shard in shards] for split, shards in self._listed.items()}
         if not self.tokenizer_path.is_file():
-            raise InputError(f"{self.tokenizer_path}: missing; the shards cannot be decoded without their tokenizer")
+            raise InputError(
+                f"{self.tokenizer_path}: missing; shards cannot be decoded without their tokenizer, write them again"
+            )
         if sha256_of(self.tokenizer_path) != self.tokenizer_sha256:
             raise InputError(
-                f"{self.tokenizer_path}: not the tokenizer that these shards were written with; write them anew"
+                f"{self.tokenizer_path}: not the tokenizer that these shards were written with; write them again"
             )
 
     def _read(self, index: dict[str, Any]) -> None:
-        """Take what the index says, if it can be."""
+        """Check and take the values of the index."""
         self.n_vocab = _count(index["n_vocab"])
         self.dtype = np.dtype({"uint16": "<u2", "uint32": "<u4"}[index["dtype"]])
         self.bos_id, self.eos_id = (
@@ -97,7 +112,7 @@ class Shards:
         )
         self.seed, self.held_out = _count(index["seed"], below=1 << 64), float(index["held_out"])
         self.tokenizer_sha256 = str(index["tokenizer_sha256"])
-        # Only names, so that an index cannot point outside of its directory.
+        # A bare name, so that an index cannot point outside its directory.
         self.tokenizer_path = self.directory / _name(index["tokenizer_file"])
         self.corpus = _corpus(index["corpus"])
         self._splits = {
@@ -108,10 +123,10 @@ class Shards:
         for split, shards in self._listed.items():
             for key, total in self._splits[split].items():
                 if sum(_count(shard[key]) for shard in shards) != total:
-                    raise ValueError(f"the {key} of {split} are not those of its shards")
+                    raise ValueError(f"the {key} of {split} are not the sum over its shards")
             for name in (shard[key] for shard in shards for key in ("file", "documents_file")):
                 if not SHARD_FILE.fullmatch(name):
-                    raise ValueError(f"{name!r} is no name of a shard")
+                    raise ValueError(f"{name!r} is not the name of a shard")
 
     def _open(self, shard: dict[str, Any]) -> Shard:
         ids = self._map(shard["file"], self.dtype, shard["tokens"])
@@ -125,43 +140,47 @@ class Shards:
         try:
             size = path.stat().st_size
         except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror}); write the shards anew") from None
+            raise InputError(f"{path}: cannot be read ({error.strerror}); write the shards again") from None
         if size != expected:
             raise InputError(
-                f"{path}: {size:,} bytes, where the index says {expected:,}; it is truncated or was replaced, "
-                "write the shards anew"
+                f"{path}: {size:,} bytes, but the index says {expected:,}; the file is truncated or was replaced,"
+                " write the shards again"
             )
         return np.memmap(path, dtype, "r") if count else np.empty(0, dtype)
 
     def tokens(self, split: str = TRAIN) -> list[Ids]:
-        """The ids of each shard of "train" or "held_out", as read-only views of the files."""
+        """Return the ids of each shard of "train" or "held_out", as read-only views of the files."""
         return [shard.ids for shard in self.shards(split)]
 
     def shards(self, split: str = TRAIN) -> list[Shard]:
-        """The shards of a split: ids, and where each document begins."""
+        """Return the shards of a split."""
         self._known(split)
         return list(self._shards[split])
 
     def documents(self, split: str = TRAIN) -> Iterator[Ids]:
-        """The ids of each document of a split, with the tokens that begin and end it."""
+        """Yield the ids of each document of a split, with the tokens that begin and end it."""
         for shard in self.shards(split):
             for start, end in itertools.pairwise(shard.offsets.tolist()):
                 yield shard.ids[start:end]
 
     def token_count(self, split: str = TRAIN) -> int:
-        """How many tokens a split has."""
+        """Return how many tokens a split has."""
         return int(self._known(split)["tokens"])
 
     def document_count(self, split: str = TRAIN) -> int:
-        """How many documents a split has."""
+        """Return how many documents a split has."""
         return int(self._known(split)["documents"])
 
     def byte_count(self, split: str = TRAIN) -> int:
-        """How many bytes of text a split was made from."""
+        """Return how many bytes of text a split was made from."""
         return int(self._known(split)["bytes"])
 
     def check(self) -> None:
-        """Read everything once; raises InputError for an id beyond the vocabulary and for documents out of order."""
+        """Read all ids and offsets once.
+
+        Raises:
+            InputError: When an id is beyond the vocabulary, or documents are out of order.
+        """
         for shard in itertools.chain(*self._shards.values()):
             for start in range(0, len(shard.ids), _CHECKED):
                 ids = shard.ids[start : start + _CHECKED]
@@ -170,32 +189,32 @@ class Shards:
                     document = int(np.searchsorted(shard.offsets, start + position, side="right")) - 1
                     raise InputError(
                         f"{self.directory / shard.name}: token {start + position} is {ids[position]}, in document"
-                        f" {document}, beyond the vocabulary of {self.n_vocab}; write the shards anew"
+                        f" {document}, beyond the vocabulary of {self.n_vocab}; write the shards again"
                     )
             offsets = shard.offsets
             if offsets[0] != 0 or offsets[-1] != len(shard.ids) or bool((offsets[1:] < offsets[:-1]).any()):
                 raise InputError(
-                    f"{self.directory / shard.documents_name}: its documents are out of order; write the shards anew"
+                    f"{self.directory / shard.documents_name}: the documents are out of order; write the shards again"
                 )
 
     def _known(self, split: str) -> dict[str, Any]:
         if split not in self._splits:
-            raise InputError(f"there is no split {split!r}; the splits are {', '.join(self._splits)}")
+            raise InputError(f"no split {split!r}; the splits are {', '.join(self._splits)}")
         return self._splits[split]
 
 
-_CHECKED = 1 << 22  # ids at once: what is looked at need not fit in memory
+_CHECKED = 1 << 22  # ids to check at once: a shard need not fit in memory
 
 
 def _count(value: Any, below: int = 1 << 63) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < below:
-        raise ValueError(f"{value!r} is no count below {below}")
+        raise ValueError(f"{value!r} is not a number from 0 to {below - 1}")
     return value
 
 
 def _name(value: Any) -> str:
     if not isinstance(value, str) or value != Path(value).name or value in ("", "..") or "\0" in value:
-        raise ValueError(f"{value!r} is no name of a file")
+        raise ValueError(f"{value!r} is not the name of a file")
     return value
 
 
@@ -209,7 +228,7 @@ def _corpus(value: dict[str, Any]) -> dict[str, Any]:
         strings += [file["path"] for file in source["files"]]
         _count(source["documents"]), _count(source["bytes"]), _count(source["crc32"], below=1 << 32)
     if not all(isinstance(each, list) for each in lists) or not all(isinstance(each, str) for each in strings):
-        raise ValueError("it does not tell where the documents came from")
+        raise ValueError("it does not say where the documents came from")
     return dict(value)
 
 

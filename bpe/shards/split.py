@@ -1,4 +1,4 @@
-"""Which documents are trained on, and which are held out."""
+"""The split of documents into those to train on and those to hold out."""
 
 from __future__ import annotations
 
@@ -15,46 +15,51 @@ Rows = npt.NDArray[np.int64]
 
 
 def places(checksums: Checksums, seed: int) -> Places:
-    """Of each document a number in [0, 1) that follows from its CRC-32 and the seed: below the share, it is held out.
+    """Return the place of each document in [0, 1). A document is held out if its place is below the share.
 
-    They are mixed by the finalizer of SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number
-    generators"), after which texts that differ little have places that differ much.
+    The finalizer of SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators") mixes
+    checksum and seed, so that similar checksums have very different places.
+
+    Args:
+        checksums: The CRC-32 of each document. uint32 [documents]
+        seed: Selects other places. 0 to 2**64 - 1.
     """
     mixed = checksums.astype(np.uint64) + np.uint64(seed * 0x9E3779B97F4A7C15 % 2**64)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
         mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
-    # 53 bits, which a double holds exactly: rounded up, the highest would be 1.
+    # Keep 53 bits, which a double holds exactly. The highest number of more bits would be rounded up to 1.
     result: Places = (mixed >> np.uint64(11)) / np.float64(2**53)
     return result
 
 
 class Sides(NamedTuple):
-    """What becomes of the documents of a batch: their rows, side by side, in the order in which they are written."""
+    """Where the documents of a batch go: the rows of each split, in the order in which they are written."""
 
     rows: dict[str, Rows]
     waiting: int | None
-    """The row of the one that waits from now on."""
+    """The row of the document that waits from now on, or None."""
 
 
 @dataclass
 class Split:
-    """Gives each document to its side.
+    """Assigns each document to its side: trained on, or held out.
 
-    Its place alone decides, so it stays on its side when others come and go. But where a side would be left empty, the
-    document whose place is nearest to it changes over: until both have something, the nearest one so far waits.
+    The place of a document alone decides, so a document stays on its side when others are added or removed. But if a
+    side would remain empty, the document whose place is nearest to it changes over: until both sides have a document,
+    the nearest document so far waits.
     """
 
     share: float
-    """Of documents that are held out, in [0, 1)."""
+    """Share of documents to hold out, in [0, 1)."""
     empty: bool = True
-    """Whether no document has come yet."""
+    """Whether no document has been added."""
     waiting: float | None = None
-    """The place of the document that waits."""
+    """The place of the document that waits, or None."""
 
     def add(self, places: Places) -> Sides:
-        """The sides of a batch. If a document waits, it is row 0, and those of the batch come after it."""
+        """Return the sides of a batch. If a document waits, it is row 0, and the batch begins at row 1."""
         rows: dict[str, list[int]] = {TRAIN: [], HELD_OUT: []}
-        settled = 0  # from this row on, places alone decide
+        settled = 0  # from this row on, the places alone decide
         waits = None
         if self.waiting is not None:
             places = np.concatenate(([self.waiting], places))
@@ -78,7 +83,7 @@ class Split:
         return Sides({side: np.concatenate((np.array(rows[side], np.int64), later[side])) for side in rows}, waits)
 
     def side_of_last(self) -> str:
-        """The side that the document goes to that waits at the end: the empty one."""
+        """Return the side of the document that still waits after the last batch: the empty side."""
         assert self.waiting is not None
         return TRAIN if self._side(self.waiting) == HELD_OUT else HELD_OUT
 

@@ -1,6 +1,6 @@
-"""Shards that are being written: files that grow, and a state from which the work can be taken up again.
+"""Unfinished shards: the directory in which shards are written, and the state from which writing resumes.
 
-All of it stands in a directory within that of the shards, which are left alone until the new ones are complete.
+It is a subdirectory of the shard directory. Existing shards remain unchanged until the new ones are complete.
 """
 
 from __future__ import annotations
@@ -22,24 +22,34 @@ from bpe.state import checksum, shortened
 STATE = "state.json"
 STATE_FORMAT = "bpe-llama unfinished token shards"
 STATE_VERSION = 3
-WAITING = re.compile(r"waiting-\d+\.bin")  # a document whose split is not known yet
+WAITING = re.compile(r"waiting-\d+\.bin")  # a document whose split is not decided yet
 
 
 class UnfinishedShards:
-    """The directory of unfinished shards, and what is known of earlier work in it; only one is at work, see `locked`.
+    """The directory of unfinished shards, and the state of earlier work in it.
 
-    state: what `save` was given last, or None: there is nothing to go on with.
-    is_done: the shards were complete, and are in their place now.
+    The caller must hold the lock of the shard directory; see `bpe.shards.locking.locked`. If earlier work was complete
+    but not published, it is published first.
+
+    Args:
+        directory: The shard directory.
+        settings: The settings of the work; those of earlier work must be equal.
+
+    Attributes:
+        path: The directory of unfinished shards.
+        state: What was last given to `save`, or None if there is nothing to resume.
+        is_done: Whether the shards of these settings were complete, and are published now.
 
     Raises:
-        InputError: there is something else; the work was begun with other settings, or is damaged.
+        InputError: When the directory holds other files, the work was begun with other settings, or the state is
+            damaged.
     """
 
     def __init__(self, directory: Path, settings: Mapping[str, Any]) -> None:
         self.path = directory / WORK
         self._directory = directory
         self._settings = json.loads(json.dumps(settings))
-        _refuse_something_else(directory, settings["tokenizer_file"])
+        _check_no_other_files(directory, settings["tokenizer_file"])
         self.is_done = False
         self.state = self._read()
         if self.state is not None and self._is_published(self.state):
@@ -59,11 +69,11 @@ class UnfinishedShards:
         if not isinstance(state, dict) or state.pop("checksum", None) != checksum(state):
             raise self._damaged()
         if state.get("format") != STATE_FORMAT:
-            raise InputError(f"{self.path}: there is something else in this directory; name a new or an empty one")
+            raise InputError(f"{self.path}: this directory holds other files; name a new or an empty directory")
         if state.get("version") != STATE_VERSION:
             raise InputError(
-                f"{path}: is of version {state.get('version')}, and this program knows version {STATE_VERSION};"
-                f" remove {self.path} to begin anew"
+                f"{path}: version {state.get('version')} of the state is not supported, only version {STATE_VERSION};"
+                f" remove {self.path} to start over"
             )
         return state
 
@@ -73,35 +83,35 @@ class UnfinishedShards:
             if before.get(name) != value:
                 raise InputError(
                     f"{self.path}: these shards were begun with {name} {shortened(before.get(name))}, not"
-                    f" {shortened(value)}; go on with that, or remove this directory to begin anew"
+                    f" {shortened(value)}; use the same value to resume, or remove this directory to start over"
                 )
 
     def _is_published(self, state: Mapping[str, Any]) -> bool:
-        """Whether the shards were complete, and some or all of them moved to their place."""
+        """Return whether the shards are complete, and perhaps published in part."""
         return state["complete"] and ((self.path / INDEX).exists() or os.listdir(self.path) == [STATE])
 
     def _damaged(self) -> InputError:
-        return InputError(f"{self.path / STATE}: is damaged; remove {self.path} to begin anew")
+        return InputError(f"{self.path / STATE}: the saved state is damaged; remove {self.path} to start over")
 
     def save(self, **state: Any) -> None:
-        """Put down the state; what it tells of is on disk already."""
+        """Save the state. All data that it describes must be on disk."""
         state = {"format": STATE_FORMAT, "version": STATE_VERSION, "settings": self._settings, **state}
         write_json(self.path / STATE, {**state, "checksum": checksum(state)})
 
     def remove(self) -> None:
-        """Leave nothing behind, where there is nothing to go on with."""
+        """Remove the directory of unfinished shards."""
         shutil.rmtree(self.path)
 
     def clear(self, but: Collection[str] = ()) -> None:
-        """Remove files that the state does not tell of: they are of work after it."""
+        """Remove all files but those named and the state: they were written after the state was saved."""
         for path in self.path.iterdir():
             if path.name != STATE and path.name not in but:
                 path.unlink()
 
     def publish(self) -> None:
-        """Put the complete shards in the place of what was there. Interrupted, it can be done again.
+        """Replace the shards in the shard directory by the new ones. If interrupted, it can be run again.
 
-        The index goes first and comes last, so that at no time it tells of files that are not there.
+        The old index is removed first and the new one comes last, so that no index ever names missing files.
         """
         new = self.path / INDEX
         if new.exists():
@@ -119,12 +129,12 @@ class UnfinishedShards:
         shutil.rmtree(self.path)
 
 
-def _refuse_something_else(directory: Path, tokenizer_file: str) -> None:
-    """Where there is no index of shards, there has to be nothing else; where there is, nothing else is overwritten."""
+def _check_no_other_files(directory: Path, tokenizer_file: str) -> None:
+    """Raise InputError if a directory without an index holds other files, or writing would overwrite some."""
     found = {name for name in os.listdir(directory) if name[0] != "."}
     known = {WORK}
     work = directory / WORK
-    if (work / INDEX).exists():  # complete, and on the way to its place
+    if (work / INDEX).exists():  # complete, and published in part
         foreign = set()
     elif INDEX in found:
         known |= {INDEX, TOKEN_BYTES, *_names_in(directory / INDEX)}
@@ -135,7 +145,7 @@ def _refuse_something_else(directory: Path, tokenizer_file: str) -> None:
         foreign.add(WORK)
     if foreign:
         raise InputError(
-            f"{directory}: there is something else in this directory ({min(foreign)}); name a new or an empty one"
+            f"{directory}: this directory holds other files ({min(foreign)}); name a new or an empty directory"
         )
 
 
@@ -145,7 +155,7 @@ def _is_ours(work: Path) -> bool:
 
 
 def _names_in(index: Path) -> set[str]:
-    """The files that an index tells of, by their names alone."""
+    """Return the bare names of the files that an index lists."""
     try:
         content = json.loads(index.read_bytes())
         if content["format"] != INDEX_FORMAT:

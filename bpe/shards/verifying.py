@@ -1,4 +1,4 @@
-"""Shards held against their hashes and against the documents that they were made from."""
+"""Verification of shards against their hashes and against the documents that they were made from."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from bpe.shards.layout import SPLITS, crc32_of, sha256_of
 from bpe.shards.origin import ShardSources, SourceTally, checksums_of, sizes_of
 from bpe.shards.reading import Shard, Shards
 from bpe.shards.split import Split, places
+from bpe.tokenizer import Tokenizer
 
 
 class Decoder(Protocol):
-    """What comparing with text needs of a tokenizer."""
+    """The part of a tokenizer that comparing ids with text uses."""
 
     @property
     def unknown_bytes(self) -> bytes: ...
@@ -27,14 +28,14 @@ class Decoder(Protocol):
 
 
 class VerifiedShards(NamedTuple):
-    """What was found to be right."""
+    """How much `verify_shards` found to be correct."""
 
     files: int
-    """Whose hashes are those of the index."""
+    """Files whose hashes match the index."""
     documents: int
-    """That were compared with the sources; 0 where that was not asked for."""
+    """Documents that match the sources; 0 if only hashes were checked."""
     bytes: int
-    """Of these."""
+    """Bytes of text of these documents."""
 
 
 def verify_shards(
@@ -46,51 +47,57 @@ def verify_shards(
     tokenizer_file: str | os.PathLike[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> VerifiedShards:
-    """Check all hashes, ids and offsets of shards; read the sources again, and compare each document with its ids.
+    """Check all hashes, ids and offsets of shards, then read the sources again and compare each document with its ids.
 
     Args:
-        tokenizer: what to decode with. By default it is opened from the shards' own copy.
-        sources: the documents, in place of the sources that the index names; they are read as it says.
-        hashes_only: leave the sources alone.
-        tokenizer_file: a tokenizer that the shards should be of.
-        progress: called with how many documents were compared, and their bytes.
+        directory: The shards.
+        tokenizer: Decodes the ids. Default: the tokenizer that was copied into the directory.
+        sources: The documents, in place of the sources that the index names. They are read with the options that the
+            index records.
+        hashes_only: Whether to skip the comparison with the sources.
+        tokenizer_file: A tokenizer file that must be the one that the shards were written with.
+        progress: Called with the number of compared documents and their size in bytes.
 
     Raises:
-        InputError: the first difference: its shard, document and place; or sources that cannot be read again.
+        InputError: When anything differs, for the first difference: its shard, document and place. Also when sources
+            cannot be read again.
     """
     shards = Shards(directory)
     if tokenizer_file is not None and sha256_of(Path(tokenizer_file)) != shards.tokenizer_sha256:
         raise InputError(
-            f"{shards.directory}: written with another tokenizer than {tokenizer_file}, of which it has the copy"
+            f"{shards.directory}: written with another tokenizer than {tokenizer_file}; use the directory's own copy,"
             f" {shards.tokenizer_path.name}"
         )
+    files = _check_hashes(shards)
+    shards.check()
+    if hashes_only:
+        return VerifiedShards(files, 0, 0)
+    if tokenizer is None:
+        tokenizer = Tokenizer.from_file(shards.tokenizer_path)
+    return VerifiedShards(files, *_compare(shards, tokenizer, _corpus_of(shards, sources), progress))
+
+
+def _check_hashes(shards: Shards) -> int:
+    """Compare the hashes of all files with the index; return how many files there are."""
     listed = [shard for split in SPLITS for shard in shards.shards(split)]
     for shard in listed:
         for name, expected in ((shard.name, shard.crc32), (shard.documents_name, shard.documents_crc32)):
             if crc32_of(shards.directory / name) != expected:
                 raise InputError(
-                    f"{shards.directory / name}: its CRC-32 is not the one in the index; it is damaged or was"
-                    " replaced, write the shards anew"
+                    f"{shards.directory / name}: its CRC-32 differs from that in the index; the file is damaged or was"
+                    " replaced, write the shards again"
                 )
-    shards.check()
-    files = 2 * len(listed)
-    if hashes_only:
-        return VerifiedShards(files, 0, 0)
-    if tokenizer is None:
-        from bpe.tokenizer import Tokenizer
-
-        tokenizer = Tokenizer.from_file(shards.tokenizer_path)
-    return VerifiedShards(files, *_compare(shards, tokenizer, _corpus_of(shards, sources), progress))
+    return 2 * len(listed)
 
 
 def _corpus_of(shards: Shards, sources: Sequence[CorpusSource] | None) -> ShardSources:
-    """The corpus that the index tells of, with other sources if they are given."""
+    """Return the sources that the index names, or the given ones, with the options that the index records."""
     about = shards.corpus
     names = [each["source"] for each in about["sources"]] if sources is None else sources
     if None in names:
         raise InputError(
-            f"{shards.directory}: its documents came from stdin or from a program; give them, or check the hashes"
-            " alone (--hashes-only)"
+            f"{shards.directory}: its documents came from stdin or from a program; give the sources, or check only the"
+            " hashes (--hashes-only)"
         )
     return ShardSources(names, about["field"], about["separator"], about["errors"], about["exclude"])
 
@@ -98,7 +105,7 @@ def _corpus_of(shards: Shards, sources: Sequence[CorpusSource] | None) -> ShardS
 def _compare(
     shards: Shards, tokenizer: Decoder, corpus: ShardSources, progress: Callable[[int, int], None] | None
 ) -> tuple[int, int]:
-    """Count the documents and bytes that are the same in the sources and in the shards."""
+    """Compare all documents; return how many there are, and their size in bytes."""
     written = {split: _Written(shards, split, tokenizer) for split in SPLITS}
     split = Split(shards.held_out)
     waiting: list[TextBytes] = []
@@ -109,7 +116,7 @@ def _compare(
     except (InputError, OSError) as error:
         raise InputError(
             f"{error}; name the sources where they are now (bpe shards SOURCES --verify {shards.directory}), or check"
-            " the hashes alone (--hashes-only)"
+            " only the hashes (--hashes-only)"
         ) from None
     count = size = 0
     for batch in reader:
@@ -136,48 +143,48 @@ def _compare(
 
 
 def _compare_cut(shards: Shards, text: bytes, tokenizer: Decoder) -> None:
-    """A single document has its end held out."""
+    """Compare a single document, whose end is held out."""
     parts = [ids for split in SPLITS for ids in shards.documents(split)]
     ids = np.concatenate(parts)[shards.bos_id is not None : None if shards.eos_id is None else -1]
     if len(parts) != 2 or tokenizer.decode_bytes(ids.astype(np.uint32)) != text:
-        raise InputError(f"{shards.directory}: its only document is not that of the source")
+        raise InputError(f"{shards.directory}: its only document differs from that of the source")
 
 
 def _compare_hashes(shards: Shards, found: Sequence[dict[str, Any]]) -> None:
-    """All documents are the same, so a difference is one of order, or of the index itself."""
+    """Compare the hashes of the sources. All documents match, so a difference is one of order, or in the index."""
     said = [{key: each.get(key) for key in ("documents", "bytes", "crc32")} for each in shards.corpus["sources"]]
-    if len(said) != len(found):  # read by other names, as one folder for several files
+    if len(said) != len(found):  # named in another way, such as one directory in place of several files
         return
     for number, (before, now) in enumerate(zip(said, found, strict=True), 1):
         if before != now:
             raise InputError(
                 f"{shards.directory}: source {number} has {now['documents']:,} documents with the CRC-32"
-                f" {now['crc32']:08x}, and the index tells of {before['documents']:,} with {before['crc32']:08x}"
+                f" {now['crc32']:08x}, but the index says {before['documents']:,} with {before['crc32']:08x}"
             )
 
 
 def _known(text: TextBytes, tokenizer: Decoder) -> bytes:
-    """A text as its ids give it back: some vocabularies have no token for some bytes."""
+    """Return the text that decoding yields: some vocabularies have no token for some bytes, which are lost."""
     return bytes(text).translate(None, tokenizer.unknown_bytes)
 
 
 class _Written:
-    """The documents of a split, which are compared one after the other."""
+    """The documents of a split, in order, which are compared with texts."""
 
     def __init__(self, shards: Shards, split: str, tokenizer: Decoder) -> None:
         self._shards, self._split, self._tokenizer = shards, split, tokenizer
         self._left = shards.shards(split)
-        self._done = 0  # documents of the first of these
+        self._done = 0  # documents of the first of these that have been compared
 
     def compare(self, texts: Sequence[TextBytes]) -> None:
-        """The next documents should have these texts."""
+        """Compare the next documents with texts."""
         start = 0
         while start < len(texts):
             shard = self._next_shard()
             if shard is None:
                 raise InputError(
-                    f"{self._shards.directory}: the sources have more documents than {self._split}; the first that is"
-                    f" missing begins with {_shown(texts[start])}"
+                    f"{self._shards.directory}: the sources have more documents than {self._split}; the first missing"
+                    f" document begins with {_shown(texts[start])}"
                 )
             count = min(len(texts) - start, len(shard.offsets) - 1 - self._done)
             self._compare(shard, [_known(text, self._tokenizer) for text in texts[start : start + count]])
@@ -185,7 +192,7 @@ class _Written:
             start += count
 
     def finish(self) -> None:
-        """All texts were compared."""
+        """Raise InputError if documents are left after all texts."""
         if (shard := self._next_shard()) is not None:
             raise InputError(
                 f"{self._shards.directory / shard.name}: document {self._done} and those after it are not in the"
@@ -199,26 +206,31 @@ class _Written:
         return self._left[0] if self._left else None
 
     def _compare(self, shard: Shard, texts: list[bytes]) -> None:
-        """All at once; where they differ, one after the other."""
+        """Compare texts with documents of one shard: all at once, and one by one only if they differ."""
+        if not self._all_equal(shard, texts):
+            for document, text in enumerate(texts, self._done):
+                self._compare_one(shard, document, text)
+
+    def _all_equal(self, shard: Shard, texts: list[bytes]) -> bool:
         offsets = shard.offsets[self._done : self._done + len(texts) + 1]
         ids = shard.ids[offsets[0] : offsets[-1]].astype(np.uint32)
         offsets = offsets - offsets[0]
         is_text = np.ones(len(ids), bool)
         begin, end = self._shards.bos_id is not None, self._shards.eos_id is not None
         lengths = np.diff(offsets) - begin - end
-        if (lengths >= 0).all():
-            if begin:
-                is_text[offsets[:-1]] = ids[offsets[:-1]] != self._shards.bos_id
-            if end:
-                is_text[offsets[1:] - 1] = ids[offsets[1:] - 1] != self._shards.eos_id
-            ids = ids[is_text]
-            if len(ids) == lengths.sum() and self._tokenizer.decode_bytes(ids) == b"".join(texts):
-                ends = np.concatenate(([0], np.cumsum(self._shards.token_bytes[ids], dtype=np.int64)))
-                sizes = ends[np.cumsum(lengths)] - ends[np.cumsum(lengths) - lengths]
-                if np.array_equal(sizes, sizes_of(texts)):
-                    return
-        for document, text in enumerate(texts, self._done):
-            self._compare_one(shard, document, text)
+        if (lengths < 0).any():
+            return False
+        if begin:
+            is_text[offsets[:-1]] = ids[offsets[:-1]] != self._shards.bos_id
+        if end:
+            is_text[offsets[1:] - 1] = ids[offsets[1:] - 1] != self._shards.eos_id
+        ids = ids[is_text]
+        if len(ids) != lengths.sum() or self._tokenizer.decode_bytes(ids) != b"".join(texts):
+            return False
+        # The joined texts are equal; their boundaries must be, too.
+        ends = np.concatenate(([0], np.cumsum(self._shards.token_bytes[ids], dtype=np.int64)))
+        sizes = ends[np.cumsum(lengths)] - ends[np.cumsum(lengths) - lengths]
+        return np.array_equal(sizes, sizes_of(texts))
 
     def _compare_one(self, shard: Shard, document: int, text: bytes) -> None:
         start, end = (int(offset) for offset in shard.offsets[document : document + 2])

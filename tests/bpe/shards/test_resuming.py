@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from bpe.corpus import documents as documents_of
 from bpe.errors import InputError
-from bpe.shards import Shards, ShardSources, growing, locking, write_shards, writing
+from bpe.shards import Shards, ShardSources, builder, growing, locking, write_shards
 from support.plain_shards import ByteTokenizer, plain_shards
 
 OPTIONS: dict[str, Any] = {"shard_tokens": 60, "held_out": 0.3, "bos": True, "eos": True, "seed": 0}
@@ -65,7 +65,7 @@ def killed(at: int) -> Iterator[Kill]:
         (shutil, "rmtree"),
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(writing, "SAVE_EVERY", 0)
+        patch.setattr(builder, "SAVE_EVERY", 0)
         for owner, name in places:
             patch.setattr(owner, name, kill.dies_at(getattr(owner, name)))
         yield kill
@@ -247,7 +247,7 @@ def test_a_source_that_changed_since_is_named(tmp_path: Path) -> None:
     source.write_text("".join(json.dumps({"text": text.decode()}) + "\n" for text in DOCUMENTS))
     begin(tmp_path, ShardSources(source))
     source.write_text(source.read_text() + '{"text": "more"}\n')
-    with pytest.raises(InputError, match=r"corpus\.jsonl has changed.*data.work holds what was begun"):
+    with pytest.raises(InputError, match=r"corpus\.jsonl has changed.*the unfinished shards are in .*data.work"):
         write(tmp_path, ShardSources(source))
 
 
@@ -256,7 +256,7 @@ def test_a_damaged_state_is_named(damage: bytes | None, tmp_path: Path) -> None:
     begin(tmp_path)
     state = tmp_path / "data" / "work" / "state.json"
     state.write_bytes(state.read_bytes().replace(b"49", b"48") if damage is None else damage)
-    with pytest.raises(InputError, match=r"work.state\.json: is damaged; remove .*work to begin anew"):
+    with pytest.raises(InputError, match=r"work.state\.json: the saved state is damaged; remove .*work to start over"):
         write(tmp_path, DOCUMENTS)
 
 
@@ -265,7 +265,7 @@ def test_unfinished_shards_that_are_too_short_are_named(number: int, tmp_path: P
     begin(tmp_path)
     path = sorted((tmp_path / "data" / "work").glob("train-*.bin"))[number]
     path.write_bytes(path.read_bytes()[:-2])
-    with pytest.raises(InputError, match=rf"{path.name}: .* bytes, where .* were written"):
+    with pytest.raises(InputError, match=rf"{path.name}: .* bytes, but .* were written"):
         write(tmp_path, DOCUMENTS)
 
 
@@ -279,7 +279,7 @@ def test_an_empty_corpus_leaves_nothing_behind(documents: Sequence[Any], tmp_pat
 def test_a_directory_that_holds_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "thesis.tex").write_text("all of it")
-    with pytest.raises(InputError, match=r"data: there is something else in this directory \(thesis\.tex\)"):
+    with pytest.raises(InputError, match=r"data: this directory holds other files \(thesis\.tex\)"):
         write(tmp_path, DOCUMENTS)
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["thesis.tex"]
 
@@ -295,7 +295,7 @@ def test_an_index_of_something_else_is_refused_and_left_alone(tmp_path: Path) ->
 def test_a_work_directory_of_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "data" / "work").mkdir(parents=True)
     (tmp_path / "data" / "work" / "thesis.tex").write_text("all of it")
-    with pytest.raises(InputError, match="there is something else"):
+    with pytest.raises(InputError, match="this directory holds other files"):
         write(tmp_path, DOCUMENTS)
     assert (tmp_path / "data" / "work" / "thesis.tex").read_text() == "all of it"
 
@@ -304,7 +304,7 @@ def test_what_stands_beside_shards_is_not_overwritten_by_a_tokenizer(tmp_path: P
     write(tmp_path, DOCUMENTS)
     (tmp_path / "data" / "my.json").write_text("mine")
     (tmp_path / "my.json").write_text("{}")
-    with pytest.raises(InputError, match=r"something else.*my\.json"):
+    with pytest.raises(InputError, match=r"other files.*my\.json"):
         write_shards(DOCUMENTS, ByteTokenizer(), tmp_path / "data", tokenizer_file=tmp_path / "my.json", **OPTIONS)
     assert (tmp_path / "data" / "my.json").read_text() == "mine"
     write(tmp_path, DOCUMENTS[:50])  # what does not stand in the way stays
@@ -313,7 +313,7 @@ def test_what_stands_beside_shards_is_not_overwritten_by_a_tokenizer(tmp_path: P
 
 def test_a_file_in_place_of_the_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("a file")
-    with pytest.raises(InputError, match="data: this is no directory"):
+    with pytest.raises(InputError, match="data: not a directory"):
         write(tmp_path, DOCUMENTS)
 
 
@@ -379,8 +379,8 @@ import sys
 sys.path[:0] = {paths!r}
 import test_resuming as tests
 from pathlib import Path
-from bpe.shards import writing
-writing.SAVE_EVERY = 0
+from bpe.shards import builder
+builder.SAVE_EVERY = 0
 
 def progress(now):
     if now.documents > 50:
@@ -414,8 +414,8 @@ import resource, sys
 sys.path[:0] = {paths!r}
 import test_resuming as tests
 from pathlib import Path
-from bpe.shards import writing
-writing.SAVE_EVERY = 0
+from bpe.shards import builder
+builder.SAVE_EVERY = 0
 resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, resource.RLIM_INFINITY))
 try:
     tests.write(Path({directory!r}), [b"x" * 200] * 100, shard_tokens=1 << 20, batch_bytes=1000)

@@ -131,7 +131,7 @@ def test_a_file_with_another_checksum_is_named(name: str, write: Write) -> None:
     raw = bytearray((shards.directory / name).read_bytes())
     raw[2] ^= 1
     (shards.directory / name).write_bytes(raw)
-    with pytest.raises(InputError, match=rf"{re.escape(name)}: its CRC-32 is not the one in the index"):
+    with pytest.raises(InputError, match=rf"{re.escape(name)}: its CRC-32 differs from that in the index"):
         verify_shards(shards.directory, ByteTokenizer(), hashes_only=True)
 
 
@@ -139,7 +139,7 @@ def test_sources_with_more_or_fewer_or_other_documents_are_found(write: Write, s
     shards = write(held_out=0)
     lines = source.read_text().splitlines(keepends=True)
     source.write_text("".join([*lines, '{"text": "one more"}\n']))
-    with pytest.raises(InputError, match=r"more documents than train; .* missing begins with 'one more'"):
+    with pytest.raises(InputError, match=r"more documents than train; the first missing .* begins with 'one more'"):
         verify_shards(shards.directory, ByteTokenizer())
     source.write_text("".join(lines[:-1]))
     with pytest.raises(InputError, match=r"train-\d+\.bin: document \d+ and those after it are not in the sources"):
@@ -155,7 +155,7 @@ def test_a_hash_of_the_sources_that_is_not_theirs_is_found(write: Write) -> None
     content = json.loads(index.read_text())
     content["corpus"]["sources"][0]["crc32"] = 0x12AB
     index.write_text(json.dumps(content))
-    with pytest.raises(InputError, match=r"source 1 has 100 documents .* index tells of 100 with 000012ab"):
+    with pytest.raises(InputError, match=r"source 1 has 100 documents .* index says 100 with 000012ab"):
         verify_shards(shards.directory, ByteTokenizer())
 
 
@@ -231,7 +231,7 @@ def test_an_export_takes_a_new_or_empty_directory_and_a_known_format(write: Writ
     shards = write()
     with pytest.raises(InputError, match="the format is 'csv'; it must be one of parquet, arrow, npy"):
         export_shards(shards.directory, tmp_path / "out", "csv")
-    with pytest.raises(InputError, match="data: there is something already"):
+    with pytest.raises(InputError, match="data: the directory is not empty"):
         export_shards(shards.directory, shards.directory, "npy")
     assert verify_shards(shards.directory, ByteTokenizer()).documents == 100
 

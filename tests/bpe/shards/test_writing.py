@@ -194,7 +194,7 @@ def test_a_directory_whose_writing_was_interrupted_counts_as_unfinished(tmp_path
 
     with pytest.raises(KeyboardInterrupt):
         write(interrupted(), batch_bytes=1)
-    with pytest.raises(InputError, match=r"index\.json.*interrupted, repeat it"):
+    with pytest.raises(InputError, match=r"index\.json.*interrupted, run it again"):
         Shards(tmp_path / "data")
 
 
@@ -289,7 +289,7 @@ def test_an_index_cannot_point_outside_of_its_directory(write: Write, tmp_path: 
     index = json.loads(path.read_text())
     index["splits"]["train"]["shards"][0]["file"] = "../secret.bin"
     path.write_text(json.dumps(index))
-    with pytest.raises(InputError, match=r"index\.json: not an index .*'\.\./secret\.bin' is no name of a shard"):
+    with pytest.raises(InputError, match=r"index\.json: not an index .*'\.\./secret\.bin' is not the name of a shard"):
         Shards(path.parent)
 
 
