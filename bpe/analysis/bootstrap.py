@@ -1,8 +1,8 @@
-"""How sure a ratio of sums over a text is: intervals by the percentile bootstrap.
+"""Confidence intervals of ratios of sums over a text, by the percentile bootstrap.
 
-The text is taken for a sample of texts like it. Of its n units, n are drawn again with replacement, many times; the
-interval is what the middle 95% of the results lie in (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993,
-chapter 13). A unit is a document, or, where there are few documents, a block of one.
+The text is regarded as a sample of similar texts. From its n units, n are drawn with replacement, many times. The
+interval is the range of the middle 95% of the results (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993,
+chapter 13). A unit is a document, or a block of a document if there are few documents.
 """
 
 from __future__ import annotations
@@ -14,18 +14,21 @@ import numpy.typing as npt
 
 Interval = tuple[float, float]
 
-BLOCK_BYTES = 1000  # of a document's blocks; the last is shorter
-ENOUGH_DOCUMENTS = 100  # below it a text is drawn from in blocks
-FEWEST_UNITS = 10  # below it there is no interval, which would be too narrow by far
-MOST_UNITS = 10_000  # above it neighbours are drawn together, so that a million documents do not take a minute
+BLOCK_BYTES = 1000  # size of the blocks of a document; the last block is shorter
+ENOUGH_DOCUMENTS = 100  # a text of fewer documents is drawn in blocks
+FEWEST_UNITS = 10  # with fewer units there is no interval, because it would be far too narrow
+MOST_UNITS = 10_000  # of more units, neighbours are drawn together, so that a million documents do not take a minute
 
 
 def units(documents: npt.NDArray[np.int64], blocks: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], str]:
-    """What is drawn from, and what to call it.
+    """Return the units to draw, and what to call them.
 
-    documents: int64 [blocks], the document that each block is of, in order.
-    blocks: [rows, blocks], what is summed of each block.
-    Returns [rows, units], and "documents" or "blocks of 1,000 bytes".
+    Args:
+        documents: The document that each block belongs to, in order. int64 [blocks]
+        blocks: The numbers to sum, for each block. [rows, blocks]
+
+    Returns:
+        The numbers for each unit, [rows, units], and "documents" or "blocks of 1,000 bytes".
     """
     edges = np.flatnonzero(np.diff(documents, prepend=-1))
     if len(edges) >= ENOUGH_DOCUMENTS:
@@ -34,9 +37,15 @@ def units(documents: npt.NDArray[np.int64], blocks: npt.NDArray[Any]) -> tuple[n
 
 
 def draw(sizes: npt.NDArray[Any], samples: int, seed: int) -> npt.NDArray[Any] | None:
-    """The sums over units that are drawn at random, as many as there are: [samples, rows], of sizes [rows, units].
+    """Draw as many units as there are, with replacement, and sum them; repeat for each sample.
 
-    None where there are too few units for an interval.
+    Args:
+        sizes: The numbers to sum. [rows, units]
+        samples: How many times to draw.
+        seed: The seed of the draws.
+
+    Returns:
+        The sums, [samples, rows], or None if there are too few units for an interval.
     """
     count = sizes.shape[1]
     if count < FEWEST_UNITS:
@@ -53,11 +62,11 @@ def draw(sizes: npt.NDArray[Any], samples: int, seed: int) -> npt.NDArray[Any] |
 
 
 def middle(values: npt.NDArray[np.float64]) -> Interval:
-    """What the middle 95% of the values lie in."""
+    """Return the range of the middle 95% of the values."""
     low, high = np.percentile(values, (2.5, 97.5)).tolist()
     return low, high
 
 
 def shown(interval: Interval | None, format: str) -> str:
-    """An interval in a table, each end by the format, such as ".2f"; a dash for what is not known."""
+    """Return an interval for a table, each end in a format such as ".2f", or a dash for None."""
     return "–" if interval is None else f"{interval[0]:{format}} to {interval[1]:{format}}"

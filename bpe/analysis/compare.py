@@ -1,4 +1,4 @@
-"""Tokenizers side by side on one text, and how sure the differences are."""
+"""Comparison of tokenizers on one text, with confidence intervals."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy as np
 from bpe.analysis.bootstrap import draw, middle, shown, units
 from bpe.analysis.report import measures
 from bpe.analysis.tables import Table, decimal, percent
-from bpe.analysis.usage import Vocabulary, usages_of
+from bpe.analysis.token_arrays import TokenArrays
+from bpe.analysis.usage import usages_of
 from bpe.tokenizer import Tokenizer
 
 
@@ -22,27 +23,28 @@ def compare(
     samples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """What each tokenizer makes of the same documents, with 95% intervals by the paired percentile bootstrap.
+    """Encode the same documents with each tokenizer and measure it, with 95% intervals by the paired bootstrap.
 
-    It is that of `bpe.analysis.bootstrap`, with the same units drawn for all tokenizers. A unit is a document, or,
-    where there
-    are fewer than 100 documents, a block of 1,000 bytes of one, whose tokens are those that begin in it.
+    The intervals are those of `bpe.analysis.bootstrap`, with the same units drawn for all tokenizers. A unit is a
+    document, or a block of 1,000 bytes if there are fewer than 100 documents. The tokens of a block are those that
+    begin in it.
 
     Args:
-        tokenizers: each with what to call it; the first is what the others are set against.
-        documents: the text, which is read once.
-        name: of the text, for messages.
-        samples: how many times it is drawn.
-        seed: of the draws; the same seed gives the same intervals.
+        tokenizers: Pairs of a name and a tokenizer. The others are compared with the first.
+        documents: The text, which is read once.
+        name: The name of the text, for messages.
+        samples: How many times to draw.
+        seed: The seed of the draws; the same seed gives the same intervals.
 
     Returns:
-        "documents", "bytes", "units", "unit", "samples", "seed", and "tokenizers": for each its name, its vocabulary
-        and the measures of `bpe.report.measures`, "bytes_per_token_interval", "tokens_relative" to the first (the
-        normalized sequence length of Dagan et al., "Getting the Most out of Your Tokenizer", 2024, over the whole
-        text), and "tokens_relative_interval". Intervals are None for a text of fewer than 10 units.
+        A dict with "documents", "bytes", "units", "unit", "samples", "seed" and "tokenizers". The last has for each
+        tokenizer "name", "vocabulary", the measures of `bpe.analysis.report.measures`, "bytes_per_token_interval",
+        "tokens_relative" to the first tokenizer, and "tokens_relative_interval". "tokens_relative" is the normalized
+        sequence length of Dagan et al., "Getting the Most out of Your Tokenizer", 2024, over the whole text. Intervals
+        are None for a text of fewer than 10 units.
 
     Raises:
-        InputError: the documents hold no text.
+        InputError: When the documents hold no text.
     """
     usages = usages_of([tokenizer for _, tokenizer in tokenizers], documents, name)
     blocks = [usage.blocks for usage in usages if usage.blocks is not None]
@@ -51,10 +53,10 @@ def compare(
     sizes, unit = units(blocks[0][0], sizes)
     sums = draw(sizes, samples, seed)
     if sums is not None:
-        sums = np.maximum(sums, 1)  # units without a token's beginning may be all that is drawn
+        sums = np.maximum(sums, 1)  # a draw may hold only blocks in which no token begins
     rows = []
     for number, ((label, tokenizer), usage) in enumerate(zip(tokenizers, usages, strict=True), 1):
-        measured = measures(Vocabulary(tokenizer), usage)
+        measured = measures(TokenArrays(tokenizer), usage)
         first, tokens = int(sizes[1].sum()), int(sizes[number].sum())
         rows.append(
             measured
@@ -77,8 +79,8 @@ def compare(
     }
 
 
-def table(comparison: Mapping[str, Any]) -> Table:
-    """A comparison as people read it."""
+def comparison_table(comparison: Mapping[str, Any]) -> Table:
+    """Return a comparison as a table."""
     header = (
         *("tokenizer", "vocabulary", "tokens", "bytes/token", "95%", "tokens/word", "split words", "unused"),
         *("relative", "95%"),

@@ -1,17 +1,15 @@
-"""The plots of a report, each made from what stands in report.json. They need matplotlib, from the extra ``report``."""
+"""The plots of a report, drawn from the content of report.json with matplotlib, which the extra ``report`` installs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
-from bpe.analysis.tables import APART
+from bpe.analysis.report_tables import MOST_SEPARATE_TEXTS, VocabularyReport
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-Report = Mapping[str, Any]
 
 MOST_BARS = 40
 
@@ -20,8 +18,8 @@ TEXTS = ("#c2410c", "#15803d", "#7e22ce", "#b8860b", "#0e7490", "#9f1239")
 VOCABULARY = "#8fa8c8"
 
 
-def growth(report: Report) -> Figure | None:
-    """Bytes per token as the vocabulary grows, a curve for each text."""
+def growth(report: VocabularyReport) -> Figure | None:
+    """Plot bytes per token as the vocabulary grows, one curve per text. None if there is no text."""
     if not (report["texts"] or report["training"]):
         return None
     figure, axes = _axes("Bytes per token as the vocabulary grows")
@@ -37,8 +35,8 @@ def growth(report: Report) -> Figure | None:
     return figure
 
 
-def lengths(report: Report) -> Figure:
-    """Token lengths, in the vocabulary and in use."""
+def lengths(report: VocabularyReport) -> Figure:
+    """Plot token lengths, in the vocabulary and in use."""
     figure, axes = _axes("Token lengths")
     longest = 20
     parts = _parts(report)
@@ -58,8 +56,8 @@ def lengths(report: Report) -> Figure:
     return figure
 
 
-def scripts(report: Report) -> Figure:
-    """What scripts the tokens belong to, in the vocabulary and in use."""
+def scripts(report: VocabularyReport) -> Figure:
+    """Plot the scripts that tokens belong to, in the vocabulary and in use."""
     parts = _parts(report)
     sums = [max(1, sum(part["classes"].values())) for part, _, _ in parts]
     shares = {
@@ -82,8 +80,8 @@ def scripts(report: Report) -> Figure:
     return figure
 
 
-def frequencies(report: Report) -> Figure | None:
-    """How often tokens are used, by rank: Zipf's law."""
+def frequencies(report: VocabularyReport) -> Figure | None:
+    """Plot how often tokens are used, by rank (Zipf's law). None if there is no text."""
     if not (report["texts"] or report["training"]):
         return None
     figure, axes = _axes("Use of tokens")
@@ -100,8 +98,8 @@ def frequencies(report: Report) -> Figure | None:
     return figure
 
 
-def fertility(report: Report) -> Figure | None:
-    """Tokens per word and bytes per token of each text."""
+def fertility(report: VocabularyReport) -> Figure | None:
+    """Plot tokens per word and bytes per token of each text. None if there is no text."""
     uses = [use for use in (report["training"], *report["texts"]) if use is not None]
     if not uses:
         return None
@@ -132,7 +130,7 @@ def fertility(report: Report) -> Figure | None:
     return figure
 
 
-PLOTS: dict[str, Callable[[Report], Figure | None]] = {
+PLOTS: dict[str, Callable[[VocabularyReport], Figure | None]] = {
     "growth": growth,
     "lengths": lengths,
     "scripts": scripts,
@@ -162,8 +160,8 @@ def _legend(axes: Axes, place: Literal["best", "lower right"] = "best") -> None:
     axes.legend(frameon=False, loc=place)
 
 
-def _parts(report: Report) -> list[tuple[Any, str, str]]:
-    """The vocabulary, and its uses in sum: what they are, their names and colours."""
+def _parts(report: VocabularyReport) -> list[tuple[Any, str, str]]:
+    """Return the vocabulary and the sums of its uses, each with a name and a colour."""
     parts = [(report["vocabulary"], "vocabulary", VOCABULARY)]
     if report["training"] is not None:
         parts.append((report["training"], "in use: " + report["training"]["name"], TRAINING))
@@ -172,11 +170,11 @@ def _parts(report: Report) -> list[tuple[Any, str, str]]:
     return parts
 
 
-def _curves(report: Report) -> list[tuple[Any, dict[str, Any]]]:
-    """The uses that have a curve each, and how it looks: many texts are thin lines behind their sum."""
+def _curves(report: VocabularyReport) -> list[tuple[Any, dict[str, Any]]]:
+    """Return the uses to draw as curves, each with its style. Many texts are thin lines behind their sum."""
     curves = []
     texts = report["texts"]
-    if len(texts) > APART:
+    if len(texts) > MOST_SEPARATE_TEXTS:
         curves += [(use, {"color": "#d1d5db", "linewidth": 0.8}) for use in texts]
         curves[0][1]["label"] = f"each of {len(texts):,} texts"
         texts = [report["all_texts"]]
@@ -189,7 +187,7 @@ def _curves(report: Report) -> list[tuple[Any, dict[str, Any]]]:
 
 
 def drawable(name: str, width: int = 40) -> str:
-    """A name as it can be drawn: no formula, nothing that the font lacks, and not one that a legend leaves out."""
+    """Return a name that can be drawn: no formula, no character that the font lacks, no name that a legend skips."""
     from matplotlib.font_manager import findfont, get_font
 
     glyphs = get_font(findfont("DejaVu Sans")).get_charmap()

@@ -1,9 +1,9 @@
-"""What a vocabulary has learned, and what it does on texts: as numbers, tables, and a directory with plots."""
+"""Reports on a vocabulary and its use on texts: as numbers, and as a directory with tables and plots."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,27 +11,30 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bpe.analysis.tables import _ratio, markdown
-from bpe.analysis.usage import CLASSES, Counts, Usage, Vocabulary, total, usage_of, without_special_tokens
+from bpe.analysis.plots import PLOTS
+from bpe.analysis.report_tables import VocabularyReport, markdown
+from bpe.analysis.scripts import CLASSES
+from bpe.analysis.tables import ratio
+from bpe.analysis.token_arrays import Counts, TokenArrays
+from bpe.analysis.usage import Usage, total, usage_of, without_special_tokens
 from bpe.files import replacing, write_bytes, write_json
 from bpe.tokenizer import Tokenizer
 
 
 def report_of(tokenizer: Tokenizer, texts: Iterable[Usage], training: Usage | None = None) -> dict[str, Any]:
-    """Everything that is known of a vocabulary and of its use, as it stands in report.json.
+    """Return all measures of a vocabulary and its use, in the form of report.json.
 
     Args:
-        tokenizer: whose vocabulary it is.
-        texts: its use on texts, held out from training where there was one; see `bpe.analysis.usage.usage_of`. They
-        may come
-            one by one, since none is kept.
-        training: its use on the text that it was trained on.
+        tokenizer: The tokenizer with the vocabulary.
+        texts: The usage of texts, held out from training if there was any; see `bpe.analysis.usage.usage_of`. An
+            iterator may compute them one at a time, because none is kept.
+        training: The usage of the training text.
 
     Returns:
-        "tokenizer": what it is; "vocabulary": its tokens; "training": the use on the training text, or None;
-        "texts": the use on each text; "all_texts": that on all of them together, or None if there are none.
+        A dict with "tokenizer", its properties; "vocabulary", its tokens; "training", its use on the training text, or
+        None; "texts", its use on each text; and "all_texts", its use on all texts together, or None if there are none.
     """
-    vocabulary = Vocabulary(tokenizer)
+    vocabulary = TokenArrays(tokenizer)
     special_tokens = len(tokenizer.special_tokens)
     tokens = int(vocabulary.is_token.sum())
     uses = []
@@ -62,8 +65,8 @@ def report_of(tokenizer: Tokenizer, texts: Iterable[Usage], training: Usage | No
     }
 
 
-def measures(vocabulary: Vocabulary, usage: Usage) -> dict[str, Any]:
-    """The single numbers of a vocabulary's use on a text; None where the text has nothing to tell."""
+def measures(vocabulary: TokenArrays, usage: Usage) -> dict[str, Any]:
+    """Return the measures of a vocabulary's use on a text that are single numbers, or None if undefined."""
     counts = usage.counts
     if len(counts) != len(vocabulary.sizes):
         raise ValueError(f"counts has {len(counts)} entries for {len(vocabulary.sizes)} ids")
@@ -77,12 +80,12 @@ def measures(vocabulary: Vocabulary, usage: Usage) -> dict[str, Any]:
         "bytes": size,
         "characters": characters,
         "tokens": tokens,
-        "bytes_per_token": _ratio(size, tokens),
-        "characters_per_token": _ratio(characters, tokens),
+        "bytes_per_token": ratio(size, tokens),
+        "characters_per_token": ratio(characters, tokens),
         "words": words and words.count,
-        "tokens_per_word": words and _ratio(words.tokens, words.count),
-        "continued_words": words and _ratio(words.count - int(words.whole.sum()), words.count),
-        "whole_word_tokens": _ratio(int(words.whole.sum()), tokens) if words and words.count else None,
+        "tokens_per_word": words and ratio(words.tokens, words.count),
+        "continued_words": words and ratio(words.count - int(words.whole.sum()), words.count),
+        "whole_word_tokens": ratio(int(words.whole.sum()), tokens) if words and words.count else None,
         "never_used": in_vocabulary - used,
         "never_used_share": 1 - used / in_vocabulary,
         "renyi_efficiency": renyi_efficiency(counts, in_vocabulary),
@@ -90,10 +93,18 @@ def measures(vocabulary: Vocabulary, usage: Usage) -> dict[str, Any]:
 
 
 def renyi_efficiency(counts: Counts, tokens: int, alpha: float = 2.5) -> float | None:
-    """The Rényi entropy of how tokens are used, over that of all `tokens` used alike: from 0 to 1.
+    """Return the Rényi entropy of the use of tokens, divided by that of uniform use. From 0 to 1.
 
-    Zouhar et al., "Tokenization and the Noiseless Channel" (ACL 2023), who found 2.5 to be the order that goes best
-    with how well models translate.
+    Zouhar et al., "Tokenization and the Noiseless Channel" (ACL 2023), found that the efficiency of order 2.5
+    correlates best with the quality of translation models.
+
+    Args:
+        counts: How often each token is used. [ids]
+        tokens: The number of tokens in the vocabulary.
+        alpha: The order of the entropy.
+
+    Returns:
+        The efficiency, or None if no token is used.
     """
     used = counts[counts > 0]
     if not len(used) or tokens < 2:
@@ -101,7 +112,7 @@ def renyi_efficiency(counts: Counts, tokens: int, alpha: float = 2.5) -> float |
     return float(np.log(np.sum((used / used.sum()) ** alpha)) / (1 - alpha) / np.log(tokens))
 
 
-def _use(vocabulary: Vocabulary, usage: Usage) -> dict[str, Any]:
+def _use(vocabulary: TokenArrays, usage: Usage) -> dict[str, Any]:
     counts = usage.counts
     growth = vocabulary.growth(counts)
     at = _spaced(len(growth), 256)
@@ -115,77 +126,74 @@ def _use(vocabulary: Vocabulary, usage: Usage) -> dict[str, Any]:
         "growth": {
             "vocabulary": (256 + at).tolist(),
             "tokens": growth[at].tolist(),
-            "bytes_per_token": [_ratio(size, tokens) for tokens in growth[at].tolist()],
+            "bytes_per_token": [ratio(size, tokens) for tokens in growth[at].tolist()],
         },
         "frequencies": {"rank": (1 + ranks).tolist(), "count": ranked[ranks].tolist()},
         "longest_used": _longest(vocabulary, counts),
         "first_never_used": [_token(vocabulary, id) for id in np.flatnonzero(unused & (vocabulary.sizes > 1))[:10]],
     }
     if usage.words is not None:
-        # A token may begin a word here and be one there; what it mostly is counts.
+        # A token may begin a word in one place and be a word in another; the more frequent case counts.
         mostly = (2 * usage.words.whole > counts) & (counts > 0)
         result["tokens_mostly_whole_words"] = int(mostly.sum())
     return result
 
 
 def _spaced(count: int, first: int, points: int = 250) -> npt.NDArray[np.int64]:
-    """Places from 0 to count - 1, evenly spaced in the logarithm of first + place, and with both ends."""
+    """Return indices from 0 to count - 1, evenly spaced in the logarithm of first + index, including both ends."""
     if not count:
         return np.zeros(0, np.int64)
     spaced = np.geomspace(first, first + count - 1, points).round().astype(np.int64) - first
-    doublings = first * 2 ** np.arange(64 - first.bit_length()) - first  # what tables show
+    doublings = first * 2 ** np.arange(64 - first.bit_length()) - first  # the rows of tables
     return np.unique(np.concatenate((spaced, doublings[doublings < count])))
 
 
-def _lengths(vocabulary: Vocabulary, weights: npt.NDArray[Any]) -> dict[str, int]:
-    """How many tokens, or uses of tokens, there are of each length in bytes."""
+def _lengths(vocabulary: TokenArrays, weights: npt.NDArray[Any]) -> dict[str, int]:
+    """Return how many tokens, or uses of tokens, there are of each length in bytes."""
     counts = np.zeros(int(vocabulary.sizes.max()) + 1, np.int64)
     np.add.at(counts, vocabulary.sizes, weights)
     return {str(size): int(counts[size]) for size in np.flatnonzero(counts)}
 
 
-def _classes(vocabulary: Vocabulary, weights: npt.NDArray[Any]) -> dict[str, int]:
-    """How many tokens, or uses of tokens, there are of each class; the most first."""
+def _classes(vocabulary: TokenArrays, weights: npt.NDArray[Any]) -> dict[str, int]:
+    """Return how many tokens, or uses of tokens, there are of each class, the most frequent first."""
     counts = np.zeros(len(CLASSES), np.int64)
     np.add.at(counts, vocabulary.classes, weights)
     return {CLASSES[kind]: int(counts[kind]) for kind in np.argsort(-counts, kind="stable") if counts[kind]}
 
 
-def _longest(vocabulary: Vocabulary, weights: npt.NDArray[Any], count: int = 10) -> list[dict[str, Any]]:
+def _longest(vocabulary: TokenArrays, weights: npt.NDArray[Any], count: int = 10) -> list[dict[str, Any]]:
     order = np.argsort(np.where(weights > 0, -vocabulary.sizes, 0), kind="stable")[:count]
     return [_token(vocabulary, id) for id in order if weights[id]]
 
 
-def _token(vocabulary: Vocabulary, id: int) -> dict[str, Any]:
+def _token(vocabulary: TokenArrays, id: int) -> dict[str, Any]:
     token = vocabulary.tokens[id]
     return {"id": int(id), "text": token.decode("utf-8", "backslashreplace"), "bytes": len(token)}
 
 
-# --- tables ---
-
-
-# --- files ---
-
-
 def check_directory(directory: str | os.PathLike[str]) -> None:
-    """Make the directory of a report, and see that plots can be drawn: to be called before the work of an hour.
+    """Create the directory of a report and check that plots can be drawn. Call it before long work.
 
     Raises:
-        OSError: the directory cannot be made.
-        ModuleNotFoundError: matplotlib is not installed (it comes with the extra ``report``).
+        OSError: When the directory cannot be created.
+        ModuleNotFoundError: When matplotlib is not installed; the extra ``report`` installs it.
     """
     import matplotlib  # noqa: F401
 
     Path(directory).mkdir(parents=True, exist_ok=True)
 
 
-def write_report(report: Mapping[str, Any], directory: str | os.PathLike[str]) -> list[Path]:
-    """Write report.json, report.md and the plots into a directory, which is made. Returns the paths.
+def write_report(report: VocabularyReport, directory: str | os.PathLike[str]) -> list[Path]:
+    """Write report.json, report.md and the plots into a directory, and create it if necessary.
 
-    Raises: as `check_directory`.
+    Returns:
+        The paths of the files.
+
+    Raises:
+        OSError: When a file cannot be written.
+        ModuleNotFoundError: When matplotlib is not installed.
     """
-    from bpe.analysis.plots import PLOTS
-
     check_directory(directory)
     folder = Path(directory)
     images = []
@@ -206,14 +214,17 @@ def write_training_report(
     counts: npt.NDArray[Any],
     held_out: Iterable[tuple[str, Iterable[bytes]]] = (),
 ) -> dict[str, Any]:
-    """`write_report` for a vocabulary that was just trained. Returns the report.
+    """Write the report of a newly trained vocabulary; see `write_report`.
 
     Args:
-        directory: where the files go; see `check_directory`, which is to be called before the training.
-        tokenizer: what came of it.
-        counts: how often each token stands in the training text, by id; those of special tokens may be left out.
-        held_out: names and documents of texts that were not trained on. As in training, special tokens in them are
+        directory: Where to write. Call `check_directory` with it before training.
+        tokenizer: The trained tokenizer.
+        counts: How often each token occurs in the training text, by id. Counts of special tokens may be missing.
+        held_out: Names and documents of texts that were not trained on. As in training, special tokens in them are
             boundaries.
+
+    Returns:
+        The report.
     """
     training = Usage("training", np.asarray(counts, np.int64)[: tokenizer._core.id_limit])
     texts = (usage_of(tokenizer, without_special_tokens(tokenizer, documents), name) for name, documents in held_out)

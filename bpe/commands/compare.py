@@ -42,7 +42,7 @@ def compare(
     there are fewer than 100 documents, are drawn again, the same for all tokenizers.
     """
     from bpe.analysis.compare import compare as compare_tokenizers
-    from bpe.analysis.compare import table
+    from bpe.analysis.compare import comparison_table
 
     if not texts:
         *names, text = names
@@ -57,7 +57,7 @@ def compare(
 
         click.echo(json.dumps(found, indent=2))
         return
-    click.echo(table(found).text(), nl=False)
+    click.echo(comparison_table(found).text(), nl=False)
     size = f"{found['documents']:,} documents, {found['bytes']:,} bytes"
     if found["tokenizers"][0]["tokens_relative_interval"] is None:
         click.echo(f"{size}: too little text for intervals", err=True)

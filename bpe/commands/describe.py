@@ -92,7 +92,8 @@ def report_on(
 
 
 def print_report(report: Mapping[str, Any]) -> None:
-    from bpe.analysis.tables import printable, tables
+    from bpe.analysis.report_tables import report_tables
+    from bpe.analysis.tables import printable
 
-    for table in tables(report):
+    for table in report_tables(report):
         click.echo(f"\n{printable(table.title)}\n\n{table.text()}", nl=False)

@@ -12,7 +12,8 @@ import numpy.typing as npt
 from bpe import Tokenizer
 from bpe.analysis.bootstrap import BLOCK_BYTES, draw, middle, shown, units
 from bpe.analysis.tables import Table, percent
-from bpe.analysis.usage import BATCH_BYTES, Vocabulary
+from bpe.analysis.token_arrays import TokenArrays
+from bpe.analysis.usage import BATCH_BYTES
 from bpe.corpus import in_batches
 from bpe.errors import InputError
 from model.evaluation.windows import BATCH_TOKENS, Ids, Scores, Window, check_window, score, windows
@@ -104,7 +105,7 @@ def evaluate_texts(
     total = sum(each.size for each in all_windows())
     told = None if progress is None else lambda done, _: progress(done / total)
     scores = score(model, all_windows(), batch_tokens, told)
-    sizes = Vocabulary(tokenizer).sizes
+    sizes = TokenArrays(tokenizer).sizes
     sums = []
     documents = 0
     for text in texts:

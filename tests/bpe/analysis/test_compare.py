@@ -10,11 +10,11 @@ import pytest
 
 from bpe import InputError, Tokenizer
 from bpe.analysis import bootstrap
-from bpe.analysis.compare import compare, table
+from bpe.analysis.compare import compare, comparison_table
 from support.references import BYTE_RANKS, byte_tokenizer, encoding_of
 
 
-def test_the_numbers_are_those_of_tiktokens_ids(
+def test_measures_equal_those_of_tiktokens_ids(
     llama3: Tokenizer, o200k: Tokenizer, corpus_texts: dict[str, str]
 ) -> None:
     texts = list(corpus_texts.values())
@@ -33,11 +33,11 @@ def test_the_numbers_are_those_of_tiktokens_ids(
 
 
 def gaps(tokenizer: Tokenizer) -> int:
-    """Ids below the highest that no token has."""
+    """Return how many ids below the highest are unused."""
     return tokenizer.n_vocab - len(tokenizer.mergeable_ranks) - len(tokenizer.special_tokens)
 
 
-def test_intervals_are_those_of_drawing_documents_again_one_by_one() -> None:
+def test_intervals_equal_those_of_documents_drawn_one_by_one() -> None:
     few, many = byte_tokenizer(), byte_tokenizer(ab=256, abab=257)
     generator = np.random.default_rng(5)
     documents = [b"ab" * int(n) + b"c" * int(m) for n, m in generator.integers(1, 30, (150, 2))]
@@ -76,16 +76,16 @@ def test_few_documents_are_drawn_in_blocks_and_a_short_text_has_no_intervals(gpt
     short = compare([("a", gpt2), ("b", gpt2)], [b"one tale " * 1000])
     assert short["units"] == 9
     assert short["tokenizers"][1]["tokens_relative_interval"] is None
-    assert "–" in table(short).text()
+    assert "–" in comparison_table(short).text()
 
 
-def test_a_tokenizer_beside_itself_is_alike_for_certain(gpt2: Tokenizer, corpus_texts: dict[str, str]) -> None:
+def test_tokenizer_beside_itself_has_an_interval_of_exactly_1(gpt2: Tokenizer, corpus_texts: dict[str, str]) -> None:
     found = compare([("one", gpt2), ("one", gpt2)], [text.encode() for text in corpus_texts.values()])
     assert len(found["tokenizers"]) == 2
     assert found["tokenizers"][1]["tokens_relative_interval"] == (1.0, 1.0)
 
 
-def test_the_same_seed_gives_the_same_intervals(gpt2: Tokenizer, llama3: Tokenizer) -> None:
+def test_same_seed_gives_the_same_intervals(gpt2: Tokenizer, llama3: Tokenizer) -> None:
     def intervals(seed: int) -> Any:
         found = compare([("a", gpt2), ("b", llama3)], documents, seed=seed)
         return found["tokenizers"][1]["tokens_relative_interval"]
@@ -94,7 +94,7 @@ def test_the_same_seed_gives_the_same_intervals(gpt2: Tokenizer, llama3: Tokeniz
     assert intervals(1) == intervals(1) != intervals(2)
 
 
-def test_very_many_documents_are_drawn_by_neighbours(gpt2: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_neighbours_of_very_many_documents_are_drawn_together(gpt2: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     documents = [f"tale {n} of {'many ' * (n % 7)}".encode() for n in range(1000)]
     apart = compare([("a", byte_tokenizer()), ("b", gpt2)], documents)["tokenizers"][1]
     monkeypatch.setattr(bootstrap, "MOST_UNITS", 300)
@@ -104,7 +104,7 @@ def test_very_many_documents_are_drawn_by_neighbours(gpt2: Tokenizer, monkeypatc
     assert low < together["tokens_relative"] < high
 
 
-def test_any_bytes_are_compared_and_no_text_is_refused() -> None:
+def test_any_bytes_are_compared_and_empty_text_is_rejected() -> None:
     pair = [("a", byte_tokenizer()), ("b", byte_tokenizer(ab=256))]
     found = compare(pair, [bytes(range(256)) * 100])
     assert found["bytes"] == 25600
@@ -113,7 +113,7 @@ def test_any_bytes_are_compared_and_no_text_is_refused() -> None:
         compare(pair, [b""], name="empty.txt")
 
 
-def test_a_token_longer_than_blocks_does_not_break_the_draws() -> None:
+def test_token_longer_than_blocks_is_compared() -> None:
     tokenizer = Tokenizer(
         "long",
         pat_str="gpt2",

@@ -1,4 +1,4 @@
-"""What a report says, and what it leaves in a directory."""
+"""The content of a report, and the files that it is written to."""
 
 from __future__ import annotations
 
@@ -22,27 +22,21 @@ from bpe.analysis.report import (
     write_report,
     write_training_report,
 )
-from bpe.analysis.tables import Table, tables
-from bpe.analysis.usage import Usage, Vocabulary, usage_of
-from support.references import BYTE_RANKS, byte_tokenizer
+from bpe.analysis.token_arrays import TokenArrays
+from bpe.analysis.usage import Usage, usage_of
+from support.references import byte_tokenizer
 
 PNG = b"\x89PNG\r\n\x1a\n"
+
+
 FILES = {"report.json", "report.md", *(f"{name}.png" for name in plots_module.PLOTS)}
 
 
-@pytest.fixture(scope="module")
-def found(gpt2: Tokenizer, corpus_texts: dict[str, str]) -> dict[str, Any]:
-    """A report on a training text and two others."""
-    training = Usage("training", usage_of(gpt2, [text.encode() for text in corpus_texts.values()], "x").counts)
-    names = ["prose.txt", "sentences/th.txt"]
-    return report_of(gpt2, (usage_of(gpt2, [corpus_texts[name].encode()], name) for name in names), training)
-
-
-def test_the_measures_of_a_small_text_are_those_counted_by_hand() -> None:
+def test_measures_of_a_small_text_equal_those_counted_by_hand() -> None:
     tokenizer = byte_tokenizer(ab=256, zz=257)
     #           ab|c| |ab| |é = C3 A9, and the word é is two tokens
     usage = usage_of(tokenizer, ["abc ab é".encode()], "text")
-    assert measures(Vocabulary(tokenizer), usage) == {
+    assert measures(TokenArrays(tokenizer), usage) == {
         "name": "text",
         "documents": 1,
         "bytes": 9,
@@ -62,15 +56,15 @@ def test_the_measures_of_a_small_text_are_those_counted_by_hand() -> None:
     }
 
 
-def test_renyi_efficiency_is_1_where_all_tokens_are_used_alike_and_0_where_one_is() -> None:
+def test_renyi_efficiency_is_1_for_uniform_use_and_0_for_a_single_token() -> None:
     assert renyi_efficiency(np.full(50, 3), 50) == pytest.approx(1)
     assert renyi_efficiency(np.array([0, 9, 0]), 3) == pytest.approx(0)
     assert renyi_efficiency(np.zeros(3, np.int64), 3) is None
 
 
-def test_counts_of_another_vocabulary_are_refused() -> None:
+def test_counts_of_another_vocabulary_are_rejected() -> None:
     with pytest.raises(ValueError, match="3 entries for 256 ids"):
-        measures(Vocabulary(byte_tokenizer()), Usage("text", np.ones(3, np.int64)))
+        measures(TokenArrays(byte_tokenizer()), Usage("text", np.ones(3, np.int64)))
 
 
 def test_the_parts_of_a_report_add_up(found: dict[str, Any], gpt2: Tokenizer) -> None:
@@ -96,7 +90,7 @@ def test_the_parts_of_a_report_add_up(found: dict[str, Any], gpt2: Tokenizer) ->
     assert parts[1]["tokens_per_word"] is None
 
 
-def test_the_longest_and_the_first_unused_tokens_are_named(gpt2: Tokenizer) -> None:
+def test_report_names_the_longest_and_the_first_unused_tokens(gpt2: Tokenizer) -> None:
     use = report_of(gpt2, [usage_of(gpt2, [b"Once upon a time"], "text")])["all_texts"]
     used = set(gpt2.encode("Once upon a time"))
     longest = sorted(used, key=lambda id: (-len(gpt2.decode_single_token_bytes(id)), id))
@@ -106,35 +100,7 @@ def test_the_longest_and_the_first_unused_tokens_are_named(gpt2: Tokenizer) -> N
     assert [token["id"] for token in use["first_never_used"]] == unused
 
 
-def test_tables_show_a_column_for_each_text_or_only_their_sum(found: dict[str, Any], gpt2: Tokenizer) -> None:
-    titles = [table.title for table in tables(found)]
-    assert titles[:4] == ["Texts", "Bytes per token as the vocabulary grows", "Token lengths", "Scripts"]
-    growth = list(tables(found))[1]
-    assert growth.header == ["vocabulary", "training", "prose.txt", "sentences/th.txt", "held out"]
-    assert [row[0] for row in growth.rows] == ["256", "512", "1,024", "2,048", "3,999"]
-    many = report_of(gpt2, [usage_of(gpt2, [b"a tale"], str(n)) for n in range(9)])
-    assert len(next(tables(many)).rows) == 10
-    assert list(tables(many))[1].header == ["vocabulary", "all texts"]
-    assert [table.title for table in tables(report_of(gpt2, []))] == [
-        *("Token lengths", "Scripts", "Longest tokens, in the vocabulary"),
-    ]
-
-
-def test_a_table_is_aligned_as_text_and_valid_as_markdown() -> None:
-    table = Table("Title", ["name", "n"], [["a|b", "1,000"], ["c", "–"]])
-    assert table.text() == "name      n\na|b   1,000\nc         –\n"
-    assert table.markdown() == "## Title\n\n| name | n |\n| :-- | --: |\n| a\\|b | 1,000 |\n| c | – |\n"
-
-
-def test_long_runs_and_broken_characters_are_shown_short() -> None:
-    tokens = {"-" * 60: "'-{60}'", "\u3000" * 32: r"'\u3000{32}'", "\t" * 20 + "x": r"'\t{20}x'", "1" * 9: "'1{9}'"}
-    ranks = BYTE_RANKS | {token.encode(): 256 + number for number, token in enumerate(tokens)} | {b"\xe6\x97": 300}
-    tokenizer = Tokenizer("tiny", pat_str="gpt2", mergeable_ranks=ranks, special_tokens={})
-    shown = list(tables(report_of(tokenizer, [])))[-1].rows
-    assert {row[0] for row in shown} >= {*tokens.values(), r"'\xe6\x97'"}
-
-
-def test_a_directory_gets_numbers_tables_and_plots(found: dict[str, Any], tmp_path: Path) -> None:
+def test_report_directory_holds_numbers_tables_and_plots(found: dict[str, Any], tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         files = write_report(found, tmp_path / "new" / "report")
@@ -148,20 +114,7 @@ def test_a_directory_gets_numbers_tables_and_plots(found: dict[str, Any], tmp_pa
             assert f"]({path.name})" in page
 
 
-@pytest.mark.parametrize("texts", [0, 1, 8, 50])
-def test_plots_are_drawn_for_any_number_of_texts_with_any_names(texts: int, tmp_path: Path) -> None:
-    names = ["日本.txt", "$a$", "_hidden", "long " * 40, "\x00\udcff", "a|b", "", "\n"]
-    tokenizer = byte_tokenizer(ab=256)
-    usages = [usage_of(tokenizer, [b"ab" * (n + 1)], names[n % len(names)]) for n in range(texts)]
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        files = write_report(report_of(tokenizer, usages), tmp_path)
-    assert {path.name for path in files} == (
-        FILES if texts else FILES - {"growth.png", "frequencies.png", "fertility.png"}
-    )
-
-
-def test_a_plot_that_fails_leaves_the_last_report_as_it_was(
+def test_failing_plot_leaves_the_previous_report_unchanged(
     found: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_report(found, tmp_path)
@@ -178,7 +131,7 @@ def test_a_plot_that_fails_leaves_the_last_report_as_it_was(
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_what_cannot_be_written_is_said_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_report_that_cannot_be_written_is_rejected_in_advance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(FileExistsError):
         check_directory(tmp_path / "file")
@@ -188,7 +141,7 @@ def test_what_cannot_be_written_is_said_before_the_work(tmp_path: Path, monkeypa
     assert not (tmp_path / "new").exists()
 
 
-def test_a_training_report_takes_counts_and_held_out_texts_cut_at_special_tokens(tmp_path: Path) -> None:
+def test_training_report_uses_counts_and_cuts_held_out_texts_at_special_tokens(tmp_path: Path) -> None:
     corpus = [b"a tale of two tails<|end|>told in two towns"] * 3
     tokenizer = train([corpus], 270, "gpt2", special_tokens=["<|end|>"])
     counts = usage_of(tokenizer, [part for document in corpus for part in document.split(b"<|end|>")], "x").counts
