@@ -1,4 +1,4 @@
-"""Dialogs -> ids: in Llama 3's chat format, or by the jinja template that a checkpoint brings.
+"""Chat: encodes dialogs in Llama 3's format, or with the Jinja template of a checkpoint.
 
 A dialog is a list of messages in the form of OpenAI's and Hugging Face's interfaces:
 
@@ -7,10 +7,10 @@ A dialog is a list of messages in the form of OpenAI's and Hugging Face's interf
     {"role": "assistant", "content": "", "tool_calls": [{"name": "weather", "arguments": {"city": "Oslo"}}]}
     {"role": "tool", "content": "-3 degrees"}
 
-A tool call may as well stand under "function", and its arguments may be the JSON text of an object. The role of a
-tool's result is "tool" or "ipython", as Llama 3 has it.
+A tool call may also be nested under "function", and its arguments may be an object as JSON text. The role of a tool's
+result is "tool", or "ipython" as in Llama 3.
 
-What stands in a message is text: it never becomes a special token, whatever it says.
+The content of a message is text: it never becomes a special token, even if it spells one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The chat format that a checkpoint has."""
+"""Find the chat format of a checkpoint."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ from bpe.chat.llama3 import Llama3Chat, missing_llama3_tokens
 from bpe.chat.messages import ChatFormat
 from bpe.chat.template import TemplateChat
 from bpe.errors import InputError
+from bpe.formats.gguf_container import Container
 from bpe.tokenizer import Tokenizer
 
 
 def chat_format(path: str | os.PathLike[str], tokenizer: Tokenizer) -> ChatFormat:
-    """The format that a checkpoint is to be talked to in: its own template's, else Llama 3's.
+    """Return the chat format of a checkpoint: that of its template, or Llama 3's if it has none.
 
     Args:
-        path: a directory of Hugging Face's or Meta's files, one of them, or a GGUF file.
-        tokenizer: the checkpoint's.
+        path: A directory with Hugging Face's or Meta's files, one of these files, or a GGUF file.
+        tokenizer: The tokenizer of the checkpoint.
 
     Raises:
-        InputError: there is neither a template nor the special tokens of Llama 3's format; or the template is no good.
+        InputError: When there is neither a template nor the special tokens of Llama 3's format, or the template cannot
+            be used.
     """
     path = Path(path)
     if path.suffix == ".gguf" and path.is_file():
@@ -39,8 +41,8 @@ def chat_format(path: str | os.PathLike[str], tokenizer: Tokenizer) -> ChatForma
     if not missing_llama3_tokens(tokenizer):
         return Llama3Chat(tokenizer)
     raise InputError(
-        f"{path}: no chat template (a chat_template.jinja, or one in tokenizer_config.json), and the tokenizer has not"
-        " Llama 3's special tokens; take a model that was trained to chat, or add its template"
+        f"{path}: no chat template (chat_template.jinja, or an entry in tokenizer_config.json), and the tokenizer lacks"
+        " Llama 3's special tokens; use a model that was trained to chat, or add its template"
     )
 
 
@@ -48,7 +50,7 @@ _Found = tuple[dict[str, str], tuple["str | None", "str | None"]]
 
 
 def _from_directory(directory: Path) -> _Found:
-    """The templates by name, and the texts of the tokens that begin and end a text."""
+    """Return the templates by name, and the texts of the tokens that begin and end a text."""
     config_file = directory / "tokenizer_config.json"
     config: Any = {}
     try:
@@ -63,10 +65,14 @@ def _from_directory(directory: Path) -> _Found:
 
 
 def templates_in(directory: Path, config: Mapping[str, Any]) -> dict[str, str]:
-    """The chat templates of a directory by name, given its tokenizer_config.json; none if there are none.
+    """Return the chat templates of a directory by name.
+
+    Args:
+        directory: The directory.
+        config: The content of its tokenizer_config.json.
 
     Raises:
-        InputError: one is no text; the file is named.
+        InputError: When a template is not text; the message names the file.
     """
     template_file = directory / "chat_template.jinja"
     if not template_file.is_file():
@@ -85,14 +91,14 @@ def templates_in(directory: Path, config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _named(template: Any) -> dict[str, str]:
-    """A template of tokenizer_config.json: none, one, or a list of {"name", "template"}."""
+    """Return the templates of tokenizer_config.json by name: none, one, or a list of {"name", "template"}."""
     entries = [{"name": "default", "template": template}] if isinstance(template, str) else template or []
     try:
         templates = {entry["name"]: entry["template"] for entry in entries}
     except (TypeError, KeyError):
         templates = {"": None}
     if not all(isinstance(text, str) for text in (*templates, *templates.values())):
-        raise InputError('"chat_template" is neither a text nor a list of {"name": ..., "template": ...}')
+        raise InputError('"chat_template" must be text or a list of {"name": ..., "template": ...}')
     return templates
 
 
@@ -100,13 +106,11 @@ def _token_text(config: Mapping[str, Any], key: str) -> str | None:
     token = config.get(key)
     text = token.get("content") if isinstance(token, dict) else token
     if text is not None and not isinstance(text, str):
-        raise InputError(f'"{key}" is not a token')
+        raise InputError(f'"{key}" must be the text of a token, or an object with "content"')
     return text
 
 
 def _from_gguf(path: Path, tokenizer: Tokenizer) -> _Found:
-    from bpe.formats.gguf_container import Container
-
     metadata, key = Container.open(path).metadata, "tokenizer.chat_template"
     templates = {
         name.removeprefix(key).removeprefix(".") or "default": value

@@ -1,4 +1,4 @@
-"""The chat format of Llama 3, 3.1, 3.2 and 3.3, as ids."""
+"""The chat format of Llama 3, 3.1, 3.2 and 3.3."""
 
 from __future__ import annotations
 
@@ -12,23 +12,25 @@ from bpe.tokenizer import Tokenizer
 
 
 class Llama3Chat(ChatFormat):
-    """The ids are those of Meta's own ``ChatFormat`` in ``llama_models``.
+    """Llama 3's chat format. The ids are those of Meta's own ``ChatFormat`` in ``llama_models``.
 
-    Content is taken as it is, white space included. A call of one of Meta's built-in tools is written in their
-    notation, and any other as JSON. An assistant's message with ``"stop_reason": "end_of_message"`` ends in <|eom_id|>:
-    it waits for a tool's result.
+    Content is encoded as it is, including white space. A call of one of Meta's built-in tools is written in Meta's
+    notation, any other call as JSON. An assistant's message with ``"stop_reason": "end_of_message"`` ends with
+    <|eom_id|>, because it waits for the result of a tool.
 
-    The ids of a longer dialog begin with those of a shorter one, so that a KV cache can be gone on with.
+    The ids of a longer dialog begin with those of a shorter one, so a KV cache can be reused.
+
+    Args:
+        tokenizer: A tokenizer with Llama 3's special tokens.
+
+    Raises:
+        InputError: When the tokenizer lacks special tokens of the format.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        """
-        Raises:
-            InputError: the tokenizer lacks special tokens that the format is made of.
-        """
         missing = missing_llama3_tokens(tokenizer)
         if missing:
-            raise InputError(f"the tokenizer has no {', '.join(missing)}, of which Llama 3's chat format is made")
+            raise InputError(f"the tokenizer lacks {', '.join(missing)}, which Llama 3's chat format needs")
         self._tokenizer = tokenizer
         self._special = tokenizer.special_tokens
 
@@ -59,10 +61,10 @@ class Llama3Chat(ChatFormat):
     def _parts(
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None
     ) -> Iterator[tuple[list[int], bool]]:
-        """The ids in pieces, each with whether the assistant wrote it."""
+        """Yield the ids in pieces, each with whether the assistant wrote it."""
         check_messages(messages)
         if tools:
-            raise InputError("Llama 3's chat format has no place for tools; describe them in the system message")
+            raise InputError("Llama 3's chat format cannot list tools; describe them in the system message")
         yield [self._special["<|begin_of_text|>"]], False
         for number, message in enumerate(messages, 1):
             yield self._header(message["role"]), False
@@ -91,12 +93,14 @@ class Llama3Chat(ChatFormat):
 
     def _token(self, name: str) -> int:
         if name not in self._special:
-            raise InputError(f"it needs the special token {name}, which this tokenizer does not have (Llama 3.1's has)")
+            raise InputError(
+                f"it needs the special token {name}, which this tokenizer lacks; use a tokenizer of Llama 3.1 or later"
+            )
         return self._special[name]
 
 
 def missing_llama3_tokens(tokenizer: Tokenizer) -> list[str]:
-    """Those of the special tokens without which there is no dialog in Llama 3's format."""
+    """Return the special tokens that every dialog in Llama 3's format needs and the tokenizer lacks."""
     needed = ("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
     return [name for name in needed if name not in tokenizer.special_tokens_set]
 
@@ -108,9 +112,9 @@ def _name_and_arguments(call: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         try:
             arguments = json.loads(arguments)
         except (ValueError, RecursionError) as error:
-            raise InputError(f"the arguments of the call of {name!r} are not JSON ({error})") from error
+            raise InputError(f"the arguments of the call to {name!r} are not JSON ({error})") from error
     if not isinstance(arguments, Mapping):
-        raise InputError(f"the arguments of the call of {name!r} are no JSON object")
+        raise InputError(f"the arguments of the call to {name!r} are not a JSON object")
     return name, dict(arguments)
 
 
@@ -120,8 +124,8 @@ def _written_call(name: str, arguments: dict[str, Any]) -> str:
         try:
             return json.dumps({"type": "function", "name": name, "parameters": arguments})
         except (TypeError, ValueError, RecursionError) as error:
-            raise InputError(f"the arguments of the call of {name!r} are not JSON ({error})") from error
+            raise InputError(f"the arguments of the call to {name!r} are not JSON ({error})") from error
     if wanted[name] not in arguments:
-        raise InputError(f"the call of {name!r} has no argument {wanted[name]!r}")
+        raise InputError(f"the call to {name!r} lacks the argument {wanted[name]!r}")
     value = arguments[wanted[name]]
     return str(value) if name == "code_interpreter" else f'{name}.call(query="{value}")'

@@ -1,4 +1,4 @@
-"""What a dialog is, and what a way to write one for a model has to offer."""
+"""Messages of a dialog, and the interface of a chat format."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ ROLES = ("system", "user", "assistant", "tool", "ipython")
 
 
 class ChatFormat(ABC):
-    """How a dialog is written for a model."""
+    """A way to encode dialogs for a model."""
 
     @property
     @abstractmethod
     def end_ids(self) -> frozenset[int]:
-        """The tokens that end the assistant's turn."""
+        """The ids of the tokens that end the assistant's turn."""
 
     @abstractmethod
     def encode(
@@ -28,37 +28,49 @@ class ChatFormat(ABC):
         add_generation_prompt: bool = True,
         tools: Sequence[Mapping[str, Any]] | None = None,
     ) -> list[int]:
-        """The ids of a dialog.
+        """Encode a dialog.
 
         Args:
-            messages: the dialog; see the module.
-            add_generation_prompt: end with what introduces the assistant's answer, for the model to go on with.
-            tools: what the model may call, as JSON schemas, where the format has a place for them.
+            messages: The messages; see `bpe.chat`.
+            add_generation_prompt: Whether to end with the tokens that introduce the assistant's answer, for the model
+                to continue.
+            tools: The tools that the model may call, as JSON schemas, if the format can list them.
+
+        Returns:
+            The ids.
 
         Raises:
-            InputError: a message is not of the expected form, or the format has no way to write it.
+            InputError: When a message does not have the expected form, or the format cannot express it.
         """
 
     @abstractmethod
     def encode_with_mask(
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None = None
     ) -> tuple[list[int], list[bool]]:
-        """The ids of a whole dialog, and for each whether the assistant wrote it: what a model is to learn from it.
+        """Encode a whole dialog and mask what the assistant wrote, which a model is trained to predict.
 
-        That is what the assistant says and calls, and the token that ends its turn; not the header that introduces it.
+        The mask covers the assistant's text and calls and the token that ends its turn, but not the header before it.
+
+        Args:
+            messages: The messages; see `bpe.chat`.
+            tools: The tools that the model may call, as JSON schemas.
+
+        Returns:
+            The ids, and for each whether the assistant wrote it.
 
         Raises:
-            InputError: as for `encode`, or it cannot be told what the assistant wrote.
+            InputError: As for `encode`, or when it is ambiguous what the assistant wrote.
         """
 
 
 def check_messages(messages: Sequence[Message]) -> None:
-    """
+    """Check that messages have the form that `bpe.chat` describes.
+
     Raises:
-        InputError: they are not of the form that the module describes; it gives the number of the message.
+        InputError: When a message does not; the error gives its number.
     """
     if not isinstance(messages, (list, tuple)):
-        raise InputError(f"a dialog is a list of messages; this is a {type(messages).__name__}")
+        raise InputError(f"a dialog must be a list of messages, not a {type(messages).__name__}")
     for number, message in enumerate(messages, 1):
         wrong = _what_is_wrong(message)
         if wrong:
@@ -70,15 +82,13 @@ def _what_is_wrong(message: Any) -> str | None:
         return f'expected {{"role": ..., "content": ...}}, not a {type(message).__name__}'
     role, content, calls = message.get("role"), message.get("content"), message.get("tool_calls")
     if role not in ROLES:
-        return f"the role is {role!r}; there are {', '.join(ROLES)}"
+        return f"the role is {role!r}; it must be one of {', '.join(ROLES)}"
     if calls is not None and (role != "assistant" or not isinstance(calls, (list, tuple))):
-        return (
-            f'"tool_calls" is a list in a message of the assistant; here it is a {type(calls).__name__} of the {role}'
-        )
+        return f'"tool_calls" must be a list in a message of the assistant, not a {type(calls).__name__} of the {role}'
     for call in calls or ():
         function = call.get("function", call) if isinstance(call, Mapping) else None
         if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
-            return 'a tool call is {"name": TEXT, "arguments": {...}}, or that under "function"'
+            return 'a tool call must be {"name": TEXT, "arguments": {...}}, or that under "function"'
     if not isinstance(content, str) and not (content is None and calls):
-        return f'"content" must be a text; it is {"missing" if content is None else f"a {type(content).__name__}"}'
+        return f'"content" must be text; it is {"missing" if content is None else f"a {type(content).__name__}"}'
     return None

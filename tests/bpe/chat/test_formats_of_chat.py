@@ -308,7 +308,7 @@ def test_a_call_of_the_code_interpreter_needs_the_python_tag(small: Tokenizer) -
     [
         ({"name": "f", "arguments": "{"}, "not JSON"),
         ({"name": "f", "arguments": "[" * 100_000}, "not JSON"),
-        ({"name": "f", "arguments": "[1]"}, "no JSON object"),
+        ({"name": "f", "arguments": "[1]"}, "not a JSON object"),
         ({"name": "f", "arguments": {"a": {1, 2}}}, "not JSON"),
         ({"name": "brave_search", "arguments": {"q": "x"}}, "'query'"),
     ],
@@ -326,7 +326,7 @@ def test_arguments_that_cannot_be_written_are_named(llama3_chat: Llama3Chat, cal
     [
         ("Hi", "not a str"),
         ({"content": "Hi"}, "the role is None"),
-        ({"role": "narrator", "content": "Hi"}, "'narrator'; there are system, user"),
+        ({"role": "narrator", "content": "Hi"}, "'narrator'; it must be one of system, user"),
         ({"role": ["user"], "content": "Hi"}, "the role is"),
         ({"role": "user"}, "missing"),
         ({"role": "user", "content": None}, "missing"),
@@ -335,9 +335,9 @@ def test_arguments_that_cannot_be_written_are_named(llama3_chat: Llama3Chat, cal
         ({"role": "user", "content": "Hi", "tool_calls": []}, "tool_calls"),
         ({"role": "assistant", "content": None, "tool_calls": []}, "missing"),
         ({"role": "assistant", "content": "", "tool_calls": "f()"}, "tool_calls"),
-        ({"role": "assistant", "content": "", "tool_calls": ["f()"]}, "a tool call is"),
-        ({"role": "assistant", "content": "", "tool_calls": [{"function": "f"}]}, "a tool call is"),
-        ({"role": "assistant", "content": "", "tool_calls": [{"arguments": {}}]}, "a tool call is"),
+        ({"role": "assistant", "content": "", "tool_calls": ["f()"]}, "a tool call must be"),
+        ({"role": "assistant", "content": "", "tool_calls": [{"function": "f"}]}, "a tool call must be"),
+        ({"role": "assistant", "content": "", "tool_calls": [{"arguments": {}}]}, "a tool call must be"),
     ],
 )
 def test_a_wrong_message_is_named_by_its_number(llama3_chat: Llama3Chat, message: Any, words: str) -> None:
@@ -347,7 +347,7 @@ def test_a_wrong_message_is_named_by_its_number(llama3_chat: Llama3Chat, message
 
 @pytest.mark.parametrize("messages", ["Hi", {"role": "user", "content": "Hi"}, None, iter([])])
 def test_a_dialog_is_a_list(messages: Any) -> None:
-    with pytest.raises(InputError, match="a dialog is a list of messages"):
+    with pytest.raises(InputError, match="a dialog must be a list of messages"):
         check_messages(messages)
 
 
@@ -553,7 +553,7 @@ def test_a_template_gets_variables_and_the_date(small: Tokenizer) -> None:
         ("{{ messages.append(1) }}", "unsafe"),
         ("{{ range(10 ** 9) }}", "Range too big"),
         ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "recursion"),
-        ("{% set text = 'spam ' * 1000 %}{% for a in range(99999) %}{{ text }}{% endfor %}", "16777216 characters"),
+        ("{% set text = 'spam ' * 1000 %}{% for a in range(99999) %}{{ text }}{% endfor %}", "16,777,216 characters"),
         ("{{ raise_exception('Only\n two roles!') }}", "Only two roles!"),
         ("{{ messages[0]['content'] + 1 }}", "str"),
         ("{{ 1 / 0 }}", "division by zero"),
@@ -562,7 +562,7 @@ def test_a_template_gets_variables_and_the_date(small: Tokenizer) -> None:
     ],
 )
 def test_a_template_that_does_harm_or_fails_is_one_clear_line(small: Tokenizer, template: str, words: str) -> None:
-    with pytest.raises(InputError, match=f"the chat template refuses the dialog or fails: .*{words}") as error:
+    with pytest.raises(InputError, match=f"the chat template rejects the dialog or fails: .*{words}") as error:
         TemplateChat(small, template).encode([user("Hi")])
     assert "\n" not in str(error.value)
 
@@ -581,7 +581,7 @@ def test_what_is_no_json_is_refused(small: Tokenizer) -> None:
     nested: Any = "x"
     for _ in range(100_000):
         nested = [nested]
-    for extra, words in [({1}, "holds a set"), (Path("x"), "holds a PosixPath"), (nested, "nested too deeply")]:
+    for extra, words in [({1}, "contains a set"), (Path("x"), "contains a PosixPath"), (nested, "nested too deeply")]:
         with pytest.raises(InputError, match=words):
             chat.encode([{**user("Hi"), "extra": extra}])
 
@@ -643,7 +643,7 @@ def test_without_a_template_the_format_is_llama3s(small: Tokenizer, tmp_path: Pa
 
 def test_without_a_template_and_llama3s_tokens_there_is_no_format(small: Tokenizer, tmp_path: Path) -> None:
     bare = Tokenizer("bare", pat_str="llama3", mergeable_ranks=small.mergeable_ranks, special_tokens={})
-    with pytest.raises(InputError, match="no chat template.*take a model that was trained to chat"):
+    with pytest.raises(InputError, match="no chat template.*use a model that was trained to chat"):
         chat_format(tmp_path, bare)
 
 
