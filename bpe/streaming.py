@@ -1,4 +1,4 @@
-"""Text that arrives in pieces: ids as soon as they are certain; ids that arrive one by one: only whole characters."""
+"""Encoding and decoding of a stream: text in pieces to ids, ids one at a time to text, and text up to a stop string."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from bpe import _core
+from bpe.special import raise_disallowed
 from bpe.text import as_bytes
 
 if TYPE_CHECKING:
@@ -15,14 +16,15 @@ if TYPE_CHECKING:
 
 
 class StreamEncoder:
-    """Encodes a text that comes in pieces. The ids of all pieces are those that `Tokenizer.encode` gives the whole.
+    """Encodes a text that arrives in pieces to the ids that `Tokenizer.encode` gives for the whole text.
 
-    An id is given out when no more text can change it. What waits is seldom more than the last word, or the white space
-    at the end: a pretoken that may go on; the beginning of a character; what may become an allowed special token, and
-    the pretoken before it. Of pretokens longer than 64 bytes, some may wait a little longer than they would have to.
-    The work is in proportion to the text, however it is cut into pieces.
+    An id is returned as soon as no further text can change it. The text that is held back is rarely longer than the
+    last word or the white space at the end: a pretoken that may continue, the beginning of a character, or the
+    beginning of an allowed special token together with the pretoken before it. Some pretokens longer than 64 bytes are
+    held back slightly longer than necessary. The time is proportional to the length of the text, however small the
+    pieces are.
 
-    With a pattern that the core has no scanner for, all waits for the end.
+    With a pattern that the core has no scanner for, all of the text is held back until `flush`.
 
     >>> from bpe import Tokenizer
     >>> ranks = {bytes([byte]): byte for byte in range(256)} | {b" w": 256, b"or": 257, b" wor": 258}
@@ -38,22 +40,29 @@ class StreamEncoder:
         allowed_special: Literal["all"] | AbstractSet[str] = frozenset(),
         disallowed_special: Literal["all"] | Collection[str] = "all",
     ) -> None:
-        """The special tokens are treated as `Tokenizer.encode` does."""
-        special, forbidden = tokenizer._matchers_for(allowed_special, disallowed_special)
+        """
+        Args:
+            tokenizer: The tokenizer to encode with.
+            allowed_special: As in `Tokenizer.encode`.
+            disallowed_special: As in `Tokenizer.encode`.
+        """
         self._stream: _core.Stream | _WaitingStream
         if tokenizer.pattern.scanner is None:
-            self._stream = _WaitingStream(tokenizer, special, forbidden)
+            self._stream = _WaitingStream(tokenizer, allowed_special, disallowed_special)
         else:
-            self._stream = _core.Stream(tokenizer._core, special, forbidden)
-        self._raise_disallowed = tokenizer._raise_disallowed
+            special, forbidden = tokenizer.special_matchers.choose(allowed_special, disallowed_special)
+            self._stream = _core.Stream(tokenizer.vocabulary.encoder, special, forbidden)
         self._high = ""  # the first half of a surrogate pair, whose other half may begin the next piece
 
     def feed(self, piece: str | bytes) -> list[int]:
-        """The ids that are certain with this piece. It may end within a character, a surrogate pair or a special token.
+        """Encode the next piece, and return the ids that are now certain.
+
+        Args:
+            piece: The next piece of the text. It may end inside a character, a surrogate pair or a special token.
 
         Raises:
-            ValueError: a disallowed special token is complete with it. It is as if the piece had not been fed. With a
-                pattern that has no scanner, `flush` raises it.
+            ValueError: When a disallowed special token is complete with this piece, which then counts as not fed. With
+                a pattern that has no scanner, `flush` raises instead.
         """
         high = ""
         if isinstance(piece, str):
@@ -67,28 +76,35 @@ class StreamEncoder:
             piece = "\ufffd".encode() + content
         ids = self._stream.feed(piece)
         if isinstance(ids, str):
-            self._raise_disallowed(ids)
+            raise_disallowed(ids)
         self._high = high
         return ids
 
     def flush(self) -> list[int]:
-        """The ids of what is left at the end. After that a new text may begin."""
+        """Return the remaining ids at the end of the text. The encoder can then encode another text.
+
+        Raises:
+            ValueError: When the text contains a disallowed special token, with a pattern that has no scanner.
+        """
         ids = self._stream.feed(self._high)
         if isinstance(ids, str):
-            self._raise_disallowed(ids)
+            raise_disallowed(ids)
         self._high = ""
         return ids + self._stream.flush()
 
 
 class _WaitingStream:
-    """What stands for `_core.Stream` where the pattern may look anywhere, so that nothing is certain before the end."""
+    """The substitute for `_core.Stream` for a pattern that may look anywhere: no id is certain before the end."""
 
     def __init__(
-        self, tokenizer: Tokenizer, special: _core.SpecialTokens | None, forbidden: _core.SpecialTokens | None
+        self,
+        tokenizer: Tokenizer,
+        allowed_special: Literal["all"] | AbstractSet[str],
+        disallowed_special: Literal["all"] | Collection[str],
     ) -> None:
         self._tokenizer = tokenizer
-        self._special = special
-        self._forbidden = forbidden
+        self._allowed = allowed_special
+        self._disallowed = disallowed_special
         self._text = bytearray()
 
     def feed(self, piece: str | bytes) -> list[int]:
@@ -97,9 +113,7 @@ class _WaitingStream:
 
     def flush(self) -> list[int]:
         text, self._text = bytes(self._text), bytearray()
-        if self._forbidden is not None and (found := self._forbidden.first_in(text)) is not None:
-            self._tokenizer._raise_disallowed(found)
-        return self._tokenizer._encode(text, self._special)
+        return self._tokenizer.encode(text, allowed_special=self._allowed, disallowed_special=self._disallowed)
 
 
 class _HasTokenBytes(Protocol):
@@ -107,7 +121,7 @@ class _HasTokenBytes(Protocol):
 
 
 class StreamDecoder:
-    """Decodes ids one at a time. Bytes that begin a character wait until the rest of it has come.
+    """Decodes ids one at a time. The bytes of an incomplete character are held back until the rest arrives.
 
     >>> from bpe import Tokenizer
     >>> ranks = {bytes([byte]): byte for byte in range(256)}
@@ -117,26 +131,31 @@ class StreamDecoder:
     """
 
     def __init__(self, tokenizer: _HasTokenBytes, errors: str = "replace") -> None:
+        """
+        Args:
+            tokenizer: A `Tokenizer`, or any object with its `decode_single_token_bytes`.
+            errors: What to do with bytes that are not UTF-8, as in `bytes.decode`. Default: replace them by U+FFFD.
+        """
         self._bytes_of = tokenizer.decode_single_token_bytes
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors)
 
     def feed(self, id: int) -> str:
-        """The characters that are complete now.
+        """Decode the next id, and return the characters that are now complete.
 
         Raises:
-            KeyError: the vocabulary has no such id.
+            KeyError: When the vocabulary has no token with this id.
         """
         return self._decoder.decode(self._bytes_of(id))
 
     def flush(self) -> str:
-        """What is left at the end: a character that was never finished, as `errors` treats it."""
+        """Return what `errors` makes of an incomplete character at the end; usually an empty string."""
         return self._decoder.decode(b"", True)
 
 
 class StopStrings:
-    """Text in pieces, up to the stop string that is complete first, without it; how the text is cut does not matter.
+    """Passes a text on in pieces, up to the first stop string and without it, however the text is cut.
 
-    What may be the beginning of a stop string waits for the next piece.
+    Text that may be the beginning of a stop string is held back until the next piece.
 
     >>> stops = StopStrings(["END"])
     >>> [stops.feed(piece) for piece in ("one. t", "w", "o. EN", "Dthree")], stops.stopped
@@ -144,13 +163,17 @@ class StopStrings:
     """
 
     def __init__(self, stops: Collection[str]) -> None:
+        """
+        Args:
+            stops: The stop strings. The one that is complete first ends the text.
+        """
         self._stops = stops
         self._held = ""
         self.stopped = False
-        """Whether a stop string has come; nothing comes out after it."""
+        """Whether a stop string was found. After that, `feed` returns empty strings."""
 
     def feed(self, piece: str) -> str:
-        """The text that is certain now."""
+        """Take the next piece, and return the text that is now certain to precede any stop string."""
         if self.stopped:
             return ""
         text = self._held + piece
@@ -164,12 +187,12 @@ class StopStrings:
         return text[:safe]
 
     def flush(self) -> str:
-        """What is left at the end: the beginning of a stop string that was never finished."""
+        """Return the text held back at the end: the beginning of a stop string that never became complete."""
         text, self._held = self._held, ""
         return text
 
     def _unfinished(self, text: str) -> int:
-        """How many characters at the end of `text` begin a stop string."""
+        """The number of characters at the end of `text` that begin a stop string."""
         longest = min(len(text), max((len(stop) - 1 for stop in self._stops), default=0))
         for count in range(longest, 0, -1):
             if any(stop.startswith(text[-count:]) for stop in self._stops):

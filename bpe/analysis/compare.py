@@ -62,7 +62,7 @@ def compare(
             measured
             | {
                 "name": label,
-                "vocabulary": len(tokenizer._mergeable_ranks) + len(tokenizer.special_tokens),
+                "vocabulary": tokenizer.vocabulary.token_count,
                 "bytes_per_token_interval": None if sums is None else middle(sums[:, 0] / sums[:, number]),
                 "tokens_relative": tokens / first,
                 "tokens_relative_interval": None if sums is None else middle(sums[:, number] / sums[:, 1]),

@@ -49,7 +49,7 @@ def report_of(tokenizer: Tokenizer, texts: Iterable[Usage], training: Usage | No
             "name": tokenizer.name,
             "vocabulary": tokens + special_tokens,
             "special_tokens": special_tokens,
-            "merges": tokenizer._core.pair_count,
+            "merges": tokenizer.vocabulary.merge_count,
             "pattern": tokenizer.pattern.text,
         },
         "vocabulary": {
@@ -226,7 +226,7 @@ def write_training_report(
     Returns:
         The report.
     """
-    training = Usage("training", np.asarray(counts, np.int64)[: tokenizer._core.id_limit])
+    training = Usage("training", np.asarray(counts, np.int64)[: tokenizer.vocabulary.id_limit])
     texts = (usage_of(tokenizer, without_special_tokens(tokenizer, documents), name) for name, documents in held_out)
     report = report_of(tokenizer, texts, training)
     write_report(report, directory)

@@ -30,8 +30,8 @@ class TokenArrays:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
-        self.tokens = [b""] * tokenizer._core.id_limit
-        for token, id in tokenizer._mergeable_ranks.items():
+        self.tokens = [b""] * tokenizer.vocabulary.id_limit
+        for token, id in tokenizer.vocabulary.ranks.items():
             self.tokens[id] = token
         self.sizes: Counts = np.fromiter(map(len, self.tokens), np.int64, len(self.tokens))
         self.is_token: npt.NDArray[np.bool_] = self.sizes > 0
@@ -57,13 +57,13 @@ class TokenArrays:
         The parts are the two halves of its last merge. There are more than two parts if merging does not lead to the
         token, so that it is found only as a whole pretoken, or leads to it through a token of higher rank.
         """
-        pairs = self.tokenizer._core.pairs().reshape(-1, 3).astype(np.int64)
+        pairs = self.tokenizer.vocabulary.merges().astype(np.int64)
         halves: dict[int, Sequence[int]] = dict(zip(pairs[:, 2].tolist(), pairs[:, :2].tolist(), strict=True))
         ids = np.flatnonzero(self.sizes > 1)
         plain = pairs[pairs[:, :2].max(axis=1) < pairs[:, 2], 2]
         parts_of = dict(halves)
         for id in np.setdiff1d(ids, plain, assume_unique=True).tolist():
-            parts = halves.get(id) or self.tokenizer._core.merge(self.tokens[id])
+            parts = halves.get(id) or self.tokenizer.vocabulary.encoder.merge(self.tokens[id])
             while any(part >= id and part in halves for part in parts):
                 parts = [p for part in parts for p in (halves[part] if part >= id and part in halves else [part])]
             parts_of[id] = parts

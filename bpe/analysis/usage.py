@@ -103,7 +103,7 @@ def without_special_tokens(tokenizer: Tokenizer, documents: Iterable[bytes]) -> 
     """Yield the documents, cut at special tokens, which are boundaries and not text, as in training."""
     for document in documents:
         begin = 0
-        for start, end, _ in [*tokenizer._all_special.all_in(document), (len(document), 0, 0)]:
+        for start, end, _ in [*tokenizer.vocabulary.special_matcher.all_in(document), (len(document), 0, 0)]:
             if start > begin:
                 yield document[begin:start]
             begin = end

@@ -106,7 +106,7 @@ class TemplateDialog:
     def _ambiguous(self) -> str:
         """Say which messages contain special tokens that the template branches on."""
         texts = [json.dumps(message, ensure_ascii=False).encode() for message in self._messages]
-        found = [self._tokenizer._all_special.first_in(text) for text in texts]
+        found = [self._tokenizer.vocabulary.special_matcher.first_in(text) for text in texts]
         suspects = [f"message {number} has {token}" for number, token in enumerate(found, 1) if token is not None]
         return (
             "the chat template branches on message text that contains a special token or a part of one"
@@ -169,7 +169,7 @@ class Rendering:
         """Yield ordinary texts and special tokens in turn."""
         content = self._text.encode()
         place = done = 0
-        for begin, end, special in self._tokenizer._all_special.all_in(content):
+        for begin, end, special in self._tokenizer.vocabulary.special_matcher.all_in(content):
             text = content[done:begin].decode()
             token = content[begin:end].decode()
             yield RenderedPart(place, text.translate(self._originals), None)

@@ -28,7 +28,7 @@ def tokenizer_rows(tokenizer: Tokenizer) -> list[tuple[str, str]]:
     return [
         ("tokenizer", tokenizer.name),
         ("vocabulary", f"{len(ranks) + len(specials):,} tokens, ids up to {tokenizer.max_token_value:,}"),
-        ("merges", f"{tokenizer._core.pair_count:,}"),
+        ("merges", f"{tokenizer.vocabulary.merge_count:,}"),
         ("pattern", split),
         (
             "special tokens",

@@ -1,50 +1,66 @@
-"""Tokenizer files: one module for each format, told apart by content when read and by suffix when written.
+"""Tokenizer files: one module for each format. Content decides the format to read, the suffix the format to write.
 
-A format is a module with ``matches(content)``, ``read(...)`` and ``render(tokenizer)``, and one line in ``FORMATS``.
-Content is bytes, but for a GGUF, which may be larger than memory and is mapped.
+A format is a module with ``matches(content)``, ``read(content, name, pattern, special_tokens) -> Vocabulary`` and
+``render(vocabulary) -> bytes``, and a line in `TOKENIZER_FORMATS`. Content is bytes; for a GGUF, which may be larger
+than memory, it is the mapped file.
 """
 
 from __future__ import annotations
 
 import gzip
 import mmap
+import os
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
 
 from bpe.errors import InputError
 from bpe.files import write_bytes
 from bpe.formats import gguf, gguf_container, huggingface, tiktoken
+from bpe.vocabulary import Vocabulary
 
-if TYPE_CHECKING:
-    from bpe.tokenizer import Tokenizer
-
-FORMATS: dict[str, ModuleType] = {"huggingface": huggingface, "tiktoken": tiktoken, "gguf": gguf}
+TOKENIZER_FORMATS: dict[str, ModuleType] = {"huggingface": huggingface, "tiktoken": tiktoken, "gguf": gguf}
+"""The formats by name. A file is read by the first that matches its content."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer.tiktoken")
-"""What a directory is searched for, in this order."""
+"""The file names to look for in a directory, in this order."""
 SUFFIXES = {".json": "huggingface", ".model": "tiktoken", ".tiktoken": "tiktoken", ".gguf": "gguf"}
+"""The format to write, by the suffix of the file."""
 
 
-def read_tokenizer(
-    path: Path, pattern: str | None, special_tokens: Mapping[str, int] | Sequence[str] | None
-) -> Tokenizer:
-    """The tokenizer in a file (or in a directory, as its tokenizer.json or tokenizer.model)."""
-    path, format, content = open_tokenizer(path)
+def read_vocabulary(
+    path: str | os.PathLike[str],
+    pattern: str | None = None,
+    special_tokens: Mapping[str, int] | Sequence[str] | None = None,
+) -> Vocabulary:
+    """Read the vocabulary in a tokenizer file, or in the tokenizer file of a directory.
+
+    Args:
+        path: The file or directory.
+        pattern: The split pattern to use instead of the file's; see `Tokenizer.from_file`.
+        special_tokens: The special tokens to use instead of the file's; see `Tokenizer.from_file`.
+
+    Raises:
+        OSError: When the file cannot be read.
+        InputError: When the file is damaged or is not a supported tokenizer; the message names it.
+    """
+    path, format, content = open_tokenizer(Path(path))
     try:
-        tokenizer: Tokenizer = FORMATS[format].read(content, path.name, pattern, special_tokens)
-        return tokenizer
+        vocabulary: Vocabulary = TOKENIZER_FORMATS[format].read(content, path.name, pattern, special_tokens)
+        return vocabulary
     except ValueError as error:
         raise InputError(f"{path}: {error}") from error
 
 
 def open_tokenizer(path: Path) -> tuple[Path, str, bytes | mmap.mmap]:
-    """The tokenizer file at a path, or in the directory there: its path, the name of its format, and its content.
+    """Open the tokenizer file at a path, or in the directory at that path. A gzip archive is decompressed.
+
+    Returns:
+        The path of the file, the name of its format, and its content.
 
     Raises:
-        InputError: no tokenizer file, or a damaged archive.
-        OSError: the file cannot be read.
+        OSError: When the file cannot be read.
+        InputError: When it is not a tokenizer file, or a damaged archive.
     """
     if path.is_dir():
         path = find_tokenizer(path)
@@ -53,11 +69,11 @@ def open_tokenizer(path: Path) -> tuple[Path, str, bytes | mmap.mmap]:
         try:
             content = gzip.decompress(content)
         except (OSError, EOFError, zlib.error) as error:
-            raise InputError(f"{path}: the gzip archive is damaged ({error})") from error
-    for name, format in FORMATS.items():
+            raise InputError(f"{path}: the gzip archive is damaged ({error}); download or copy it again") from error
+    for name, format in TOKENIZER_FORMATS.items():
         if format.matches(content):
             return path, name, content
-    raise InputError(f"{path}: not a tokenizer file; expected a tokenizer.json, a tiktoken vocabulary or a GGUF")
+    raise InputError(f"{path}: not a tokenizer file; expected a tokenizer.json, tiktoken ranks or a GGUF")
 
 
 def _content(path: Path) -> bytes | mmap.mmap:
@@ -67,10 +83,12 @@ def _content(path: Path) -> bytes | mmap.mmap:
 
 
 def find_tokenizer(directory: Path) -> Path:
-    """The tokenizer's file in a directory: one of the usual names, or else the only tokenizer.* or *.gguf
+    """Return the path of the tokenizer file in a directory.
+
+    This is the first of `TOKENIZER_FILES` that exists, or else the only tokenizer.* file, or the only *.gguf file.
 
     Raises:
-        InputError: there is none, or more than one of no usual name.
+        InputError: When there is no such file, or more than one under other names.
     """
     for name in TOKENIZER_FILES:
         if (directory / name).is_file():
@@ -84,12 +102,22 @@ def find_tokenizer(directory: Path) -> Path:
     raise InputError(f"{directory}: expected a tokenizer, one of {', '.join(TOKENIZER_FILES)}; {found}")
 
 
-def write_tokenizer(tokenizer: Tokenizer, path: Path, format: str | None) -> None:
-    """Write a tokenizer in the named format, or the one that the suffix stands for."""
+def write_vocabulary(vocabulary: Vocabulary, path: str | os.PathLike[str], format: str | None = None) -> None:
+    """Write a vocabulary to a file. The file takes its name once it is complete.
+
+    Args:
+        vocabulary: The vocabulary.
+        path: The file to write.
+        format: The name of the format. Default: the format of the suffix.
+
+    Raises:
+        OSError: When the file cannot be written.
+        InputError: When there is no such format or suffix, or the format cannot express the vocabulary.
+    """
+    path = Path(path)
     name = format or SUFFIXES.get(path.suffix)
     if name is None:
-        raise InputError(f"{path}: no format has the suffix {path.suffix!r}; use one of {', '.join(SUFFIXES)}")
-    if name not in FORMATS:
-        raise InputError(f"there is no tokenizer format {name!r}; there are {', '.join(FORMATS)}")
-    content = FORMATS[name].render(tokenizer)
-    write_bytes(path, content)
+        raise InputError(f"{path}: no tokenizer format has the suffix {path.suffix!r}; use {', '.join(SUFFIXES)}")
+    if name not in TOKENIZER_FORMATS:
+        raise InputError(f"there is no tokenizer format {name!r}; use one of {', '.join(TOKENIZER_FORMATS)}")
+    write_bytes(path, TOKENIZER_FORMATS[name].render(vocabulary))

@@ -1,25 +1,23 @@
-"""TODO: byte_level."""
+"""Byte-level BPE as text, which tokenizer.json and GGUF share: a character for each byte, and merges as pairs."""
 
 from __future__ import annotations
 
 import itertools
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bpe.errors import InputError
 from bpe.patterns import Pattern
-
-if TYPE_CHECKING:
-    from bpe.tokenizer import Tokenizer
+from bpe.vocabulary import AddedToken, Vocabulary
 
 
 @lru_cache(maxsize=1)
 def byte_characters() -> str:
-    """The character that stands for each byte in this format, as GPT-2 began it.
+    """Return the character that stands for each byte, as introduced by GPT-2's published code.
 
-    Bytes that print as one visible Latin-1 character stand for themselves; the other 68 follow from U+0100 on.
+    Bytes that are a visible Latin-1 character stand for themselves; the other 68 get the characters from U+0100 on.
 
     >>> byte_characters()[ord("A")], byte_characters()[ord(" ")]
     ('A', 'Ġ')
@@ -29,83 +27,105 @@ def byte_characters() -> str:
     return "".join(chr(byte) if byte in visible else chr(next(others)) for byte in range(256))
 
 
-def from_vocabulary(
-    name: str, pattern: Pattern, vocabulary: Mapping[str, Any], special_tokens: Mapping[str, int], merges_only: bool
-) -> Tokenizer:
-    """A tokenizer from tokens whose bytes are written as `byte_characters`, and their ids.
+def token_text(token: bytes) -> str:
+    """Return the bytes of a token as text, one of `byte_characters` for each.
+
+    >>> token_text(b" caf\\xc3")
+    'ĠcafÃ'
+    """
+    return token.decode("latin-1").translate(byte_characters())  # str.translate indexes a str by code point
+
+
+def vocabulary_from_texts(
+    name: str, pattern: Pattern, ids: Mapping[str, Any], added_tokens: Iterable[AddedToken], merges_only: bool
+) -> Vocabulary:
+    """Create a vocabulary from tokens as `token_text` writes them.
+
+    Args:
+        name: What to call the vocabulary.
+        pattern: How text is split.
+        ids: The id of each token, by its text, as found in a file: the values may be of any type.
+        added_tokens: The added tokens.
+        merges_only: Whether every id comes from merging; see `Vocabulary`.
 
     Raises:
-        ValueError: a token that is not written so, an id that is none or stands twice, or no token.
+        ValueError: When there is no token, a text has a character that stands for no byte, a value is not an id, or as
+            `Vocabulary` does.
     """
-    from bpe.tokenizer import Tokenizer
-
-    # Characters below U+0100 that stand for no byte, such as the space, become one that is not in Latin-1 either.
+    # Characters below U+0100 that stand for no byte, such as the space, become a character outside of Latin-1.
     to_bytes = dict.fromkeys(range(0x100), 0xFFFF)
     to_bytes |= {ord(character): byte for byte, character in enumerate(byte_characters())}
-    if not vocabulary:
+    if not ids:
         raise InputError("the vocabulary is empty")
-    values = vocabulary.values()
+    values = ids.values()
     if {*map(type, values)} != {int} or not 0 <= min(values) <= max(values) < 2**32:
-        text, id = next((text, id) for text, id in vocabulary.items() if not _is_id(id))
-        raise InputError(f"the token {text!r} of the vocabulary has the id {id!r}, which is no id")
+        text, id = next((text, id) for text, id in ids.items() if not is_id(id))
+        raise InputError(f"the token {text!r} has the id {id!r}; an id is an integer from 0 to 2**32 - 1")
     try:
-        tokens = "".join(vocabulary).translate(to_bytes).encode("latin-1")  # a byte for each character
+        tokens = "".join(ids).translate(to_bytes).encode("latin-1")  # a byte for each character
     except UnicodeEncodeError as error:
-        ends = itertools.accumulate(map(len, vocabulary))
-        text = next(text for text, end in zip(vocabulary, ends, strict=True) if end > error.start)
+        ends = itertools.accumulate(map(len, ids))
+        text = next(text for text, end in zip(ids, ends, strict=True) if end > error.start)
         raise InputError(
-            f"the token {text!r} has a character that stands for no byte; not a byte-level vocabulary"
+            f"the token {text!r} has a character that stands for no byte; only byte-level BPE is supported"
         ) from None
-    offsets = array("Q", itertools.accumulate(map(len, vocabulary), initial=0))
-    ids = array("I", values)
-    return Tokenizer._from_arrays(
-        name, pattern, tokens, memoryview(offsets), memoryview(ids), special_tokens, merges_only
-    )
+    offsets = array("Q", itertools.accumulate(map(len, ids), initial=0))
+    arrays = (tokens, memoryview(offsets), memoryview(array("I", values)))
+    return Vocabulary(name, pattern, *arrays, added_tokens, merges_only=merges_only)
 
 
-def _is_id(value: object) -> bool:
+def is_id(value: object) -> bool:
+    """Return whether a value from a file is an integer that an id can be."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**32
 
 
-def _no_pair(merge: object, position: int) -> InputError:
-    return InputError(f"entry {position} of the merges, {merge!r}, is not a pair of tokens")
-
-
-def _spaced(merge: Any, position: int) -> str:
-    """A merge as one text, whichever of the two forms it has in the file."""
-    if isinstance(merge, str):
-        return merge
-    if not isinstance(merge, list) or not all(isinstance(part, str) for part in merge):
-        raise _no_pair(merge, position)
-    return " ".join(merge)
-
-
-def check_merges(tokenizer: Tokenizer, merges: Sequence[Any], vocabulary: Mapping[str, int]) -> None:
+def check_merges(vocabulary: Vocabulary, merges: Sequence[Any], ids: Mapping[str, int]) -> None:
     """Refuse a file whose merges would give other ids than merging by rank.
 
-    Our core merges whatever joins to a token, lowest id first. That is the same as applying the file's merges in their
-    order if the pairs that can ever merge are all among them, in the order of their ids.
+    The core merges the pair whose result has the lowest id. That equals applying the file's merges in their order if
+    the file lists every pair that can merge, in the order of the ids.
+
+    Args:
+        vocabulary: The vocabulary of the file.
+        merges: The merges of the file: pairs, or two texts with a space between them.
+        ids: The id of each token of the file, by its text.
+
+    Raises:
+        InputError: When an entry is not a pair of tokens, or a token is not merged in the order of the ids.
     """
-    text_of = {id: text for text, id in vocabulary.items()}
-    lefts, rights, ids = tokenizer._core.pairs().reshape(-1, 3).T.tolist()
-    # No text of an ordinary token has a space, so an entry is the merge of just these two.
+    text_of = {id: text for text, id in ids.items()}
+    lefts, rights, merged = vocabulary.merges().T.tolist()
+    # No text of an ordinary token contains a space, so two texts with a space between them stand for one pair only.
     expected = [f"{text_of[left]} {text_of[right]}" for left, right in zip(lefts, rights, strict=True)]
     written = [_spaced(merge, position) for position, merge in enumerate(merges)]
     if written == expected:
         return
     position_of = {merge: position for position, merge in enumerate(written)}
     positions = [position_of.pop(merge, -1) for merge in expected]
-    for position in position_of.values():  # those that never merge
+    for position in position_of.values():  # the entries that can never merge
         merge = merges[position]
         parts = merge.split(" ") if isinstance(merge, str) else merge
-        if len(parts) != 2 or not (parts[0] in vocabulary and parts[1] in vocabulary):
-            raise _no_pair(merge, position)
+        if len(parts) != 2 or not (parts[0] in ids and parts[1] in ids):
+            raise _not_a_pair(merge, position)
     previous = -1
-    for position, id in zip(positions, ids, strict=True):
+    for position, id in zip(positions, merged, strict=True):
         if position <= previous:
-            token = tokenizer.decode_single_token_bytes(id)
+            token = vocabulary.encoder.bytes_of(id)
             raise InputError(
                 f"the token {token!r} (id {id}) is not merged in the order of the ids;"
                 " only vocabularies whose ids follow the merges are supported"
             )
         previous = position
+
+
+def _spaced(merge: Any, position: int) -> str:
+    """A merge as two texts with a space between them, in whichever of the two forms the file has it."""
+    if isinstance(merge, str):
+        return merge
+    if not isinstance(merge, list) or not all(isinstance(part, str) for part in merge):
+        raise _not_a_pair(merge, position)
+    return " ".join(merge)
+
+
+def _not_a_pair(merge: object, position: int) -> InputError:
+    return InputError(f"entry {position} of the merges, {merge!r}, is not a pair of tokens")

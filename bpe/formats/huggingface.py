@@ -1,21 +1,18 @@
-"""Hugging Face's tokenizer.json, for byte-level BPE: vocabulary, merges, pattern and special tokens in one file."""
+"""Hugging Face's tokenizer.json, for byte-level BPE: tokens, merges, pattern and special tokens in one file."""
 
 from __future__ import annotations
 
 import itertools
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bpe.errors import InputError
-from bpe.formats.byte_level import _is_id, byte_characters, check_merges, from_vocabulary
+from bpe.formats.byte_level import check_merges, is_id, token_text, vocabulary_from_texts
 from bpe.patterns import CL100K, PATTERNS, SMOLLM, Pattern, find_pattern
+from bpe.vocabulary import AddedToken, Vocabulary, chosen_tokens
 
-if TYPE_CHECKING:
-    from bpe.tokenizer import Tokenizer
-
-
-# tokenizers runs patterns on Oniguruma, which takes "{1,3}+" for a repetition of "{1,3}" and "$" for the end of a line.
+# tokenizers runs patterns on Oniguruma, where "{1,3}+" means a repetition of "{1,3}" and "$" the end of a line.
 _FOR_ONIGURUMA = {CL100K: CL100K.replace("{1,3}+", "{1,3}").replace("$", r"\z")}
 _FROM_ONIGURUMA = {theirs: ours for ours, theirs in _FOR_ONIGURUMA.items()}
 
@@ -23,17 +20,23 @@ _NOT_IN_UTF8 = b"\xc0\xc1" + bytes(range(0xF5, 0x100))
 
 
 def matches(content: bytes) -> bool:
-    """Whether this is a JSON object."""
+    """Return whether the content begins a JSON object."""
     return content[:64].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{")
 
 
 def read(
     content: bytes, name: str, pattern: str | None, special_tokens: Mapping[str, int] | Sequence[str] | None
-) -> Tokenizer:
-    """Parse a tokenizer.json; `pattern` and `special_tokens` take the place of the file's where they are given.
+) -> Vocabulary:
+    """Read a tokenizer.json.
+
+    Args:
+        content: The content of the file.
+        name: The name of the file, which names the vocabulary.
+        pattern: The split pattern to use instead of the file's.
+        special_tokens: The special tokens to use instead of the file's, or the names of some of these.
 
     Raises:
-        ValueError: damaged JSON, a part that is missing, or a kind of tokenizer whose ids we could not give exactly.
+        ValueError: When the JSON is damaged, a part of the file is missing, or `tokenizers` would give other ids.
     """
     try:
         data = json.loads(content)
@@ -42,54 +45,38 @@ def read(
     except RecursionError as error:
         raise InputError("the JSON is nested too deep for a tokenizer.json") from error
     model = _member(data, "model", dict)
-    vocabulary = _member(model, "vocab", dict)
+    ids = _member(model, "vocab", dict)
     _refuse_other_kinds(data, model)
 
-    specials = _added_tokens(data)
-    if isinstance(special_tokens, Mapping):
-        specials = dict(special_tokens)
-    elif special_tokens is not None:
-        specials = {token: specials[token] for token in special_tokens if token in specials}
-
-    ordinary = {text: id for text, id in vocabulary.items() if not (text in specials and specials[text] == id)}
+    added = chosen_tokens(_added_tokens(data), special_tokens)
+    ordinary = {text: id for text, id in ids.items() if not (text in added and added[text].id == id)}
     chosen = find_pattern(pattern) if pattern is not None else _pattern_of(data)
     merges_only = not model.get("ignore_merges")
-    tokenizer = from_vocabulary(name.removesuffix(".json"), chosen, ordinary, specials, merges_only)
+    vocabulary = vocabulary_from_texts(name.removesuffix(".json"), chosen, ordinary, added.values(), merges_only)
     if special_tokens is None:
-        _refuse_renumbered(specials, vocabulary)
-    check_merges(tokenizer, _member(model, "merges", list), vocabulary)
-    unknown = tokenizer.unknown_bytes.translate(None, _NOT_IN_UTF8)
+        _refuse_renumbered(vocabulary.special_tokens, ids)
+    check_merges(vocabulary, _member(model, "merges", list), ids)
+    unknown = vocabulary.unknown_bytes.translate(None, _NOT_IN_UTF8)
     if unknown and model.get("unk_token") is not None:
         raise InputError(
             f"{len(unknown)} bytes, such as {unknown[:1]!r}, have no token and become {model['unk_token']!r}"
             " (unk_token), which is not supported"
         )
-    return tokenizer
+    return vocabulary
 
 
-def render(tokenizer: Tokenizer) -> bytes:
-    """The file's content. Opened in ``tokenizers``, it gives the same ids.
+def render(vocabulary: Vocabulary) -> bytes:
+    """Return the content of a tokenizer.json that gives the same ids in ``tokenizers``.
 
     Raises:
-        InputError: a special token has the text of another token; the format has one id for one text.
+        InputError: When a special token has the text of another token; the format has one id for one text.
     """
-    characters = byte_characters()
-    text_of = {
-        id: token.decode("latin-1").translate(characters)  # str.translate indexes a str by code point
-        for token, id in sorted(tokenizer.mergeable_ranks.items(), key=lambda item: item[1])
-    }
-    vocabulary = {text: id for id, text in text_of.items()}
-    for token in tokenizer.special_tokens.keys() & vocabulary.keys():
-        raise InputError(f"the special token {token!r} is an ordinary token, too, which tokenizer.json cannot express")
-    # tokenizers numbers added tokens anew, without a gap, unless the vocabulary has them.
-    vocabulary |= dict(sorted(tokenizer.special_tokens.items(), key=lambda item: item[1]))
-    pairs = tokenizer._core.pairs().reshape(-1, 3).tolist()
-    is_smollm = tokenizer.pattern.text == SMOLLM
-    if is_smollm:
-        first: dict[str, object] = {"type": "Digits", "individual_digits": True}
-    else:
-        regex = _FOR_ONIGURUMA.get(tokenizer.pattern.text, tokenizer.pattern.text)
-        first = {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}
+    text_of = {id: token_text(token) for token, id in vocabulary.ranks.items()}
+    ids = {text: id for id, text in text_of.items()}
+    for token in vocabulary.special_tokens.keys() & ids.keys():
+        raise InputError(f"the special token {token!r} is also an ordinary token, which tokenizer.json cannot express")
+    special_tokens = sorted(vocabulary.special_tokens.items(), key=lambda item: item[1])
+    ids |= dict(special_tokens)  # tokenizers renumbers added tokens without gaps, unless "vocab" has them
     data = {
         "version": "1.0",
         "truncation": None,
@@ -104,16 +91,10 @@ def render(tokenizer: Tokenizer) -> bytes:
                 "normalized": False,
                 "special": True,
             }
-            for token, id in sorted(tokenizer.special_tokens.items(), key=lambda item: item[1])
+            for token, id in special_tokens
         ],
         "normalizer": None,
-        "pre_tokenizer": {
-            "type": "Sequence",
-            "pretokenizers": [
-                first,
-                {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": is_smollm},
-            ],
-        },
+        "pre_tokenizer": _pre_tokenizer(vocabulary.pattern),
         "post_processor": None,
         "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
         "model": {
@@ -124,12 +105,23 @@ def render(tokenizer: Tokenizer) -> bytes:
             "end_of_word_suffix": None,
             "fuse_unk": False,
             "byte_fallback": False,
-            "ignore_merges": not tokenizer.merges_only,  # a pretoken that is a token is taken whole, as in tiktoken
-            "vocab": vocabulary,
-            "merges": [[text_of[left], text_of[right]] for left, right, _ in pairs],
+            "ignore_merges": not vocabulary.merges_only,  # a pretoken that is a token is taken whole, as in tiktoken
+            "vocab": ids,
+            "merges": [[text_of[left], text_of[right]] for left, right, _ in vocabulary.merges().tolist()],
         },
     }
     return json.dumps(data, ensure_ascii=False, indent=2).encode()
+
+
+def _pre_tokenizer(pattern: Pattern) -> dict[str, object]:
+    is_smollm = pattern.text == SMOLLM
+    if is_smollm:
+        first: dict[str, object] = {"type": "Digits", "individual_digits": True}
+    else:
+        regex = _FOR_ONIGURUMA.get(pattern.text, pattern.text)
+        first = {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": is_smollm}
+    return {"type": "Sequence", "pretokenizers": [first, byte_level]}
 
 
 def _member(data: Any, key: str, kind: type) -> Any:
@@ -138,44 +130,46 @@ def _member(data: Any, key: str, kind: type) -> Any:
     return data[key]
 
 
-def _added_tokens(data: dict[str, Any]) -> dict[str, int]:
+def _added_tokens(data: dict[str, Any]) -> list[AddedToken]:
     entries = data.get("added_tokens") or []
     if not isinstance(entries, list):
         raise InputError('"added_tokens" is not a list')
-    specials: dict[str, int] = {}
-    for added in entries:
-        if not isinstance(added, dict) or not isinstance(added.get("content"), str) or not _is_id(added.get("id")):
+    tokens = []
+    for entry in entries:
+        if not isinstance(entry, dict) or not isinstance(entry.get("content"), str) or not is_id(entry.get("id")):
             raise InputError('an entry of "added_tokens" has no "content" or no "id"')
         for option in ("lstrip", "rstrip", "single_word"):
-            if added.get(option):
-                raise InputError(f"the added token {added['content']!r} has {option} set, which is not supported")
-        specials[added["content"]] = added["id"]
-    # tokenizers looks for those that are not normalized first, in all of the text.
-    late = [added["content"] for added in entries if added.get("normalized")]
-    early = [added["content"] for added in entries if not added.get("normalized")]
+            if entry.get(option):
+                raise InputError(f"the added token {entry['content']!r} has {option} set, which is not supported")
+        special, normalized = bool(entry.get("special")), bool(entry.get("normalized"))
+        tokens.append(AddedToken(entry["content"], entry["id"], special, normalized=normalized))
+    # tokenizers searches all of the text for the tokens that are not normalized, and only then for the others.
+    late = [token.content for token in tokens if token.normalized]
+    early = [token.content for token in tokens if not token.normalized]
     for token, other in itertools.product(late, early):
         if _overlap(token, other):
             raise InputError(
-                f"the added tokens {token!r}, normalized, and {other!r}, not, overlap, which is not supported"
+                f"the added tokens {token!r} (normalized) and {other!r} (not normalized) overlap,"
+                " which is not supported"
             )
-    return specials
+    return tokens
 
 
-def _refuse_renumbered(specials: Mapping[str, int], vocabulary: Mapping[str, Any]) -> None:
-    """``tokenizers`` gives an added token the id that the vocabulary has for it, else the next free one."""
-    following = len(vocabulary)
-    for token, id in specials.items():
-        expected = vocabulary.get(token, following)
-        following = max(following, expected + 1) if _is_id(expected) else following
+def _refuse_renumbered(special_tokens: Mapping[str, int], ids: Mapping[str, Any]) -> None:
+    """``tokenizers`` gives an added token the id that "vocab" has for it, or else the next free id."""
+    following = len(ids)
+    for token, id in special_tokens.items():
+        expected = ids.get(token, following)
+        following = max(following, expected + 1) if is_id(expected) else following
         if id != expected:
             raise InputError(
-                f"the added token {token!r} has the id {id}, but {expected} follows from the rest of the file, and"
-                ' tokenizers goes by that; put the right id into "added_tokens", or the token into "vocab"'
+                f"the added token {token!r} has the id {id}, but tokenizers gives it {expected}, which follows from the"
+                ' rest of the file; put the right id into "added_tokens", or the token into "vocab"'
             )
 
 
 def _overlap(a: str, b: str) -> bool:
-    """Whether the two can share characters of a text.
+    """Return whether two tokens can share characters of a text.
 
     >>> _overlap("ab<", "<x>"), _overlap("<x>", "x"), _overlap("ab", "<x>")
     (True, True, False)
@@ -186,9 +180,9 @@ def _overlap(a: str, b: str) -> bool:
 
 
 def _refuse_other_kinds(data: dict[str, Any], model: dict[str, Any]) -> None:
-    """Whatever would change ids and is not done here is refused by name."""
+    """Refuse a setting that would change ids and that is not supported."""
     if model.get("type", "BPE") != "BPE":
-        raise InputError(f"the model is {model['type']}; only byte-level BPE is read here")
+        raise InputError(f"the model is {model['type']}; only byte-level BPE is supported")
     for option in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
         if model.get(option):
             raise InputError(f"the model has {option} = {model[option]!r}, which is not supported")
@@ -198,9 +192,10 @@ def _refuse_other_kinds(data: dict[str, Any], model: dict[str, Any]) -> None:
 
 
 def _pattern_of(data: dict[str, Any]) -> Pattern:
-    """The split pattern: one Split by a regular expression and ByteLevel, or ByteLevel's own, which is GPT-2's.
+    """The split pattern of a file.
 
-    Digits one by one before ByteLevel's own make SmolLM2's.
+    Supported are one Split by a regular expression and ByteLevel; ByteLevel with its own pattern, which is GPT-2's; and
+    Digits one by one before that, which is SmolLM2's.
     """
     pre_tokenizer = _member(data, "pre_tokenizer", dict)
     steps = pre_tokenizer.get("pretokenizers") if pre_tokenizer.get("type") == "Sequence" else [pre_tokenizer]
@@ -221,6 +216,6 @@ def _pattern_of(data: dict[str, Any]) -> Pattern:
             if isinstance(regex, str) and split.get("behavior") == "Isolated" and not split.get("invert"):
                 return find_pattern(_FROM_ONIGURUMA.get(regex, regex))
     raise InputError(
-        f"the pre-tokenizer is {' + '.join(map(str, kinds))}; supported are ByteLevel, Digits one by one + ByteLevel,"
+        f"the pre-tokenizer is {' + '.join(map(str, kinds))}; supported are ByteLevel, individual Digits + ByteLevel,"
         " and Split by a Regex + ByteLevel"
     )

@@ -1,7 +1,7 @@
-"""tiktoken's vocabulary format: a line for each token, its bytes in base64, a space, and its rank.
+"""tiktoken's format: a line for each token with its bytes in base64, a space, and its rank.
 
-It holds ranks only. The files that OpenAI and Meta published are recognised by their SHA-256, which brings their
-pattern and special tokens; for any other file the caller gives the pattern.
+A file contains the ranks only. The files that OpenAI and Meta published are recognised by their SHA-256, which adds
+their pattern and special tokens. For any other file, the caller gives the pattern.
 """
 
 from __future__ import annotations
@@ -10,19 +10,16 @@ import hashlib
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from bpe import _core
 from bpe.errors import InputError
 from bpe.patterns import LLAMA3_SPECIAL_TOKENS, LLAMA4_SPECIAL_TOKENS, PATTERNS, Pattern, find_pattern
-
-if TYPE_CHECKING:
-    from bpe.tokenizer import Tokenizer
+from bpe.vocabulary import Vocabulary, as_added_tokens
 
 
 @dataclass(frozen=True)
 class Published:
-    """A vocabulary that many models share."""
+    """What a file of ranks does not say about a published vocabulary."""
 
     name: str
     pattern: str
@@ -30,6 +27,7 @@ class Published:
 
 
 _ENDOFTEXT_GPT2 = {"<|endoftext|>": 50256}
+# By the SHA-256 of the file of ranks.
 PUBLISHED = {
     "82e9d31979e92ab929cd544440f129d9ecd797b69e327f80f17e1c50d5551b55": Published(
         "llama3", "llama3", {token: 128_000 + i for i, token in enumerate(LLAMA3_SPECIAL_TOKENS)}
@@ -57,22 +55,27 @@ PUBLISHED = {
 
 
 def matches(content: bytes) -> bool:
-    """Whether the first line looks like one of this format."""
+    """Return whether the first line looks like base64, a space and a rank."""
     first, _, rank = content[:1000].split(b"\n")[0].rstrip(b"\r").partition(b" ")
     return len(first) > 0 and len(first) % 4 == 0 and rank.isdigit()
 
 
 def read(
     content: bytes, name: str, pattern: str | None, special_tokens: Mapping[str, int] | Sequence[str] | None
-) -> Tokenizer:
-    """Parse the ranks; see ``Tokenizer.from_file`` for `pattern` and `special_tokens`.
+) -> Vocabulary:
+    """Read the ranks; see `Tokenizer.from_file` for `pattern` and `special_tokens`.
+
+    Args:
+        content: The content of the file.
+        name: The name of the vocabulary, unless the file is a published one.
+        pattern: The split pattern: a name or a regular expression. Required unless the file is a published one.
+        special_tokens: The special tokens: a mapping from text to id, or names to number from the last rank on.
+            Default: those of the published file, or of the named pattern.
 
     Raises:
-        ValueError: a line that is not base64 and a rank, a rank or token that repeats, a hole in the ranks, a byte
-            without a token, or no pattern.
+        ValueError: When a line is not base64 and a rank, a rank or token occurs twice, a rank is missing, a byte has no
+            token, or there is no pattern.
     """
-    from bpe.tokenizer import Tokenizer
-
     tokens, offsets, ids = _core.parse_ranks(content)
     ranks = memoryview(ids).cast("I")
     published = PUBLISHED.get(hashlib.sha256(content).hexdigest())
@@ -82,28 +85,27 @@ def read(
         special_tokens = published.special_tokens if special_tokens is None else special_tokens
     if pattern is None:
         raise InputError(
-            "the file holds ranks but no split pattern; say which, for example pattern='llama3' (on the command line"
+            "the file contains ranks but no split pattern; name it, for example pattern='llama3' (on the command line"
             f" --pattern llama3; known names: {', '.join(PATTERNS)})"
         )
     chosen = find_pattern(pattern)
     special = _number_special_tokens(special_tokens, chosen, first=max(ranks) + 1)
     _refuse_holes(ranks, special)
-    return Tokenizer._from_arrays(name, chosen, tokens, memoryview(offsets).cast("Q"), ranks, special)
+    return Vocabulary(name, chosen, tokens, memoryview(offsets).cast("Q"), ranks, as_added_tokens(special))
 
 
-def render(tokenizer: Tokenizer) -> bytes:
-    """The file's content.
+def render(vocabulary: Vocabulary) -> bytes:
+    """Return the content of a file with the ranks of a vocabulary.
 
     Raises:
-        InputError: the ranks alone would stand for other ids.
+        InputError: When other ids would result from the ranks alone.
     """
-    if tokenizer.merges_only:
+    if vocabulary.merges_only:
         raise InputError(
-            f"{tokenizer.name} has tokens that merging does not lead to, or bytes without a token, and leaves both out,"
-            " which tiktoken's format cannot say; write a tokenizer.json"
+            f"{vocabulary.name} never uses the tokens that no merge leads to, or drops bytes without a token, which"
+            " tiktoken's format cannot express; write a tokenizer.json"
         )
-    ranks = sorted(tokenizer.mergeable_ranks.items(), key=lambda item: item[1])
-    return b"".join(b"%s %d\n" % (b64encode(token), rank) for token, rank in ranks)
+    return b"".join(b"%s %d\n" % (b64encode(token), rank) for token, rank in vocabulary.ranks.items())
 
 
 def _number_special_tokens(
@@ -118,7 +120,7 @@ def _number_special_tokens(
 def _refuse_holes(ranks: memoryview, special_tokens: Mapping[str, int]) -> None:
     highest = max(ranks)
     if highest < len(ranks):
-        return  # without a hole, unless a rank repeats, which the vocabulary refuses
+        return  # no rank is missing, unless one occurs twice, which the vocabulary refuses
     unused = set(range(min(highest, 2 * len(ranks) + 1))).difference(ranks, special_tokens.values())
     if unused:
-        raise InputError(f"no token has the rank {min(unused)}, though ranks go up to {highest}; is a line missing?")
+        raise InputError(f"no token has the rank {min(unused)}, but ranks go up to {highest}; is a line missing?")

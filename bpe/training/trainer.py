@@ -21,6 +21,7 @@ from bpe.training.counting import Count
 from bpe.training.required import _required, _with_required
 from bpe.training.start import _pattern, _Start
 from bpe.training.work import Merges, WorkDirectory
+from bpe.vocabulary import Vocabulary, as_added_tokens
 
 BATCH_BYTES = 2 << 20
 
@@ -258,7 +259,8 @@ def train(
     ends = np.concatenate((ends, ends[-1] + np.cumsum([len(token) for token in added], dtype=np.uint64)))
     ids = np.concatenate((before[2][: len(start.ranks)], new_ids[: kept + len(added)]))
     specials = start.special_ids(int(ids.max()))
-    tokenizer = Tokenizer._from_arrays(name, chosen, text, ends.data, ids.data, specials)
+    vocabulary = Vocabulary(name, chosen, text, ends.data, ids.data, as_added_tokens(specials))
+    tokenizer = Tokenizer.from_vocabulary(vocabulary)
     if trained is not None:
         final_id = np.concatenate((np.arange(len(start.tokens), dtype=np.uint32), new_ids))
         if required:  # they have changed how the text is encoded, and so have merges that made room for them

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from bpe.errors import InputError
 from bpe.files import replacing
-from bpe.formats.gguf import tokenizer_metadata, tokenizer_of
+from bpe.formats.gguf import vocabulary_metadata, vocabulary_of
 from bpe.formats.gguf_container import MAGIC, Container, TensorInfo, lay_out
+from bpe.tokenizer import Tokenizer
 from model.checkpoint.assemble import checked_tensors, expected_shapes
 from model.checkpoint.companions import begin_and_end, read_tokenizer
 from model.checkpoint.dequantize import PLAIN, QUANTIZED, dequantize, scratch
@@ -249,8 +250,12 @@ def open_checkpoint(path: Path) -> Checkpoint:
             NAMES.to_meta(name) or name: info.type for name, info in container.tensors.items() if name != _ROPE_DIVISORS
         },
         rows=functools.partial(_rows, file, container, config),
-        make_tokenizer=functools.partial(tokenizer_of, container.metadata, file.name),
+        make_tokenizer=functools.partial(_tokenizer, container, file),
     )
+
+
+def _tokenizer(container: Container, file: Path) -> Tokenizer:
+    return Tokenizer.from_vocabulary(vocabulary_of(container.metadata, file.name))
 
 
 def _ids(container: Container, config: ModelConfig, names: tuple[str, ...]) -> tuple[int, ...]:
@@ -398,7 +403,7 @@ def _tokenizer_metadata(checkpoint: Checkpoint) -> dict[str, Any]:
         return {key: value for key, value in metadata.items() if key.startswith("tokenizer.")}
     tokenizer = read_tokenizer(checkpoint)
     bos, eos = begin_and_end(checkpoint, tokenizer)
-    metadata = tokenizer_metadata(tokenizer, checkpoint.config.vocab_size)
+    metadata = vocabulary_metadata(tokenizer.vocabulary, checkpoint.config.vocab_size)
     if bos is not None:
         metadata["tokenizer.ggml.bos_token_id"] = bos
         metadata["tokenizer.ggml.add_bos_token"] = checkpoint.bos is None

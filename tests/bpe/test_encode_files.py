@@ -116,7 +116,7 @@ def test_an_empty_separator_is_refused(tokenizer: Tokenizer, tmp_path: Path) -> 
     with pytest.raises(InputError, match="separator"):
         tokenizer.encode_files(written(tmp_path, b"a"), separator="")
     with pytest.raises(ValueError, match="separator"):
-        TINY._core.encode_all(["a"], None, 1, "")
+        TINY.vocabulary.encoder.encode_all(["a"], None, 1, "")
 
 
 def test_no_files_have_no_ids() -> None:

@@ -68,11 +68,11 @@ def test_pretokens_that_look_alike_are_not_confused(llama3: Tokenizer, data: st.
     pretokens = data.draw(
         st.lists(st.builds(lambda unit, length: (unit * length)[:length], letters, lengths), min_size=1, max_size=600)
     )
-    alone = [llama3._core.encode_pretokens([pretoken]) for pretoken in pretokens]
-    assert llama3._core.encode_pretokens(pretokens) == [id for ids in alone for id in ids]
+    alone = [llama3.vocabulary.encoder.encode_pretokens([pretoken]) for pretoken in pretokens]
+    assert llama3.vocabulary.encoder.encode_pretokens(pretokens) == [id for ids in alone for id in ids]
     for pretoken, ids in zip(pretokens, alone, strict=True):
-        whole = llama3._core.find(pretoken)
-        assert ids == ([whole] if whole is not None else llama3._core.merge(pretoken))
+        whole = llama3.vocabulary.encoder.find(pretoken)
+        assert ids == ([whole] if whole is not None else llama3.vocabulary.encoder.merge(pretoken))
 
 
 @given(text=any_text)

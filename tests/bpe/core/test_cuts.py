@@ -267,7 +267,7 @@ def test_an_array_that_does_not_fit_is_refused(tokenizer: Tokenizer) -> None:
             tokenizer.encode_flat(["ab"], out=out)  # type: ignore[call-overload]
         if tokenizer is SMALL:
             with pytest.raises(TypeError, match="uint32"):
-                tokenizer._core.encode_all(["ab"], None, 1, out=out)  # type: ignore[arg-type]
+                tokenizer.vocabulary.encoder.encode_all(["ab"], None, 1, out=out)  # type: ignore[arg-type]
 
 
 def test_large_arrays_are_the_caller_s_own(llama3: Tokenizer) -> None:

@@ -63,7 +63,7 @@ PEAK_OF_RUNS = """
 import random, resource, sys
 from bpe import Tokenizer
 
-core = Tokenizer.from_name("llama3")._core
+core = Tokenizer.from_name("llama3").vocabulary.encoder
 run, megabytes = sys.argv[1].encode(), int(sys.argv[2])
 letters = bytes(97 + byte % 26 for byte in range(256))
 for size in (1_000_000, megabytes * 1_000_000):

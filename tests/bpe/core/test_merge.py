@@ -22,7 +22,7 @@ def single_piece(encoding: tiktoken.Encoding, piece: bytes) -> list[int]:
 
 
 def assert_merged_alike(tokenizer: Tokenizer, reference: tiktoken.Encoding, piece: bytes) -> None:
-    core = tokenizer._core
+    core = tokenizer.vocabulary.encoder
     assert core.encode_pretokens([piece]) == single_piece(reference, piece)
     assert core.merge(piece) == core.merge_plain(piece)
     if core.find(piece) is None:
@@ -86,12 +86,12 @@ def test_words_of_every_length_merge_as_in_tiktoken(
 
 def test_every_token_of_llama_3_becomes_itself_as_a_whole_pretoken(llama3: Tokenizer) -> None:
     ranks = llama3.mergeable_ranks
-    assert llama3._core.encode_pretokens(ranks) == list(ranks.values())
+    assert llama3.vocabulary.encoder.encode_pretokens(ranks) == list(ranks.values())
 
 
 def test_what_merging_makes_of_a_token_is_what_tiktoken_makes_of_it(llama3: Tokenizer) -> None:
     """588 tokens cannot be reached by merging. tiktoken merges them only in a vocabulary that lacks just them."""
-    core = llama3._core
+    core = llama3.vocabulary.encoder
     ranks = llama3.mergeable_ranks
     unreachable = [token for token, rank in ranks.items() if core.merge(token) != [rank]]
     assert len(unreachable) == 588
@@ -139,8 +139,9 @@ def test_a_long_pretoken_of_random_letters_is_the_plain_routine_s(llama3: Tokeni
     generator = random.Random(1)
     for alphabet in ("abcdefghijklmnopqrstuvwxyz", "аеиоу", "ab"):
         piece = "".join(generator.choices(alphabet, k=1500)).encode()
-        assert llama3._core.merge(piece) == llama3._core.merge_plain(piece)
+        assert llama3.vocabulary.encoder.merge(piece) == llama3.vocabulary.encoder.merge_plain(piece)
 
 
 def test_the_empty_pretoken_gives_nothing(llama3: Tokenizer) -> None:
-    assert llama3._core.merge(b"") == llama3._core.merge_plain(b"") == llama3._core.encode_pretokens([b""]) == []
+    encoder = llama3.vocabulary.encoder
+    assert encoder.merge(b"") == encoder.merge_plain(b"") == encoder.encode_pretokens([b""]) == []

@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 from tokenizers import models, pre_tokenizers
 
 from bpe import InputError, Tokenizer
-from bpe.formats.gguf import render, tokenizer_metadata
+from bpe.formats.gguf import render, vocabulary_metadata
 from bpe.formats.gguf_container import TENSOR_TYPES, Container, lay_out
+from bpe.patterns import find_pattern
+from bpe.vocabulary import Vocabulary
 from support.references import BYTE_RANKS, any_text, byte_tokenizer, is_pinned
 
 
@@ -234,7 +236,7 @@ def test_any_text_has_the_ids_of_tokenizers(
 
 def tokenizer_file(**changes: Any) -> bytes:
     """A vocabulary of bytes and two merges, with some of its metadata replaced; None leaves a key out."""
-    made = tokenizer_metadata(byte_tokenizer("llama3", {"<|end|>": 258}, he=256, hel=257), 259)
+    made = vocabulary_metadata(byte_tokenizer("llama3", {"<|end|>": 258}, he=256, hel=257).vocabulary, 259)
     for key, value in changes.items():
         made[f"tokenizer.ggml.{key}"] = value
     return lay_out({key: value for key, value in made.items() if value is not None}, {})[0]
@@ -258,7 +260,7 @@ def test_a_tokenizer_is_written_and_comes_back(pattern: str, tmp_path: Path) -> 
 
 
 def test_llama_3_goes_through_a_gguf(llama3: Tokenizer, tmp_path: Path, corpus_texts: dict[str, str]) -> None:
-    again = read(render(llama3), tmp_path)
+    again = read(render(llama3.vocabulary), tmp_path)
     assert again.mergeable_ranks == llama3.mergeable_ranks
     assert again.special_tokens == llama3.special_tokens
     for text in corpus_texts.values():
@@ -267,22 +269,25 @@ def test_llama_3_goes_through_a_gguf(llama3: Tokenizer, tmp_path: Path, corpus_t
 
 def test_a_pattern_that_llama_cpp_does_not_have_is_not_written() -> None:
     with pytest.raises(InputError, match=r"no pre-tokenizer for the pattern 'o200k'; it has those of llama3, smollm"):
-        render(byte_tokenizer("o200k"))
+        render(byte_tokenizer("o200k").vocabulary)
 
 
 def test_a_special_token_with_the_text_of_another_is_not_written() -> None:
-    with pytest.raises(InputError, match="'é' is an ordinary token, too"):
-        render(byte_tokenizer("gpt2", {"é": 256}))
+    with pytest.raises(InputError, match="'é' is also an ordinary token, which GGUF"):
+        render(byte_tokenizer("gpt2", {"é": 256}).vocabulary)
 
 
-def test_tokens_that_no_merge_leads_to_are_written_only_where_llama_cpp_takes_them(tmp_path: Path) -> None:
-    ranks = BYTE_RANKS | {b"xyz": 256}
-    whole = Tokenizer("whole", pat_str="llama3", mergeable_ranks=ranks, special_tokens={})
-    assert read(render(whole), tmp_path).encode("xyz") == [256]
-    with pytest.raises(InputError, match="1 of the tokens, which llama.cpp leaves out"):
-        render(Tokenizer("whole", pat_str="gpt2", mergeable_ranks=ranks, special_tokens={}))
-    with pytest.raises(InputError, match="1 of the tokens, which llama.cpp takes"):
-        render(Tokenizer("merged", pat_str="llama3", mergeable_ranks=ranks, special_tokens={}, merges_only=True))
+def test_tokens_that_no_merge_leads_to_are_written_only_where_llama_cpp_uses_them_likewise(tmp_path: Path) -> None:
+    def vocabulary(name: str, pattern: str, merges_only: bool = False) -> Vocabulary:
+        ranks = BYTE_RANKS | {b"xyz": 256}
+        return Vocabulary.from_ranks(name, find_pattern(pattern), ranks, {}, merges_only)
+
+    assert read(render(vocabulary("whole", "llama3")), tmp_path).encode("xyz") == [256]
+    begin = "no merge leads to 1 of the tokens; with the pre-tokenizer"
+    with pytest.raises(InputError, match=f"{begin} gpt-2, llama.cpp never uses them, unlike whole"):
+        render(vocabulary("whole", "gpt2"))
+    with pytest.raises(InputError, match=f"{begin} llama-bpe, llama.cpp uses them, unlike merged"):
+        render(vocabulary("merged", "llama3", merges_only=True))
 
 
 @pytest.mark.parametrize(
@@ -291,13 +296,13 @@ def test_tokens_that_no_merge_leads_to_are_written_only_where_llama_cpp_takes_th
         ({"model": "llama"}, "tokenizer.ggml.model is 'llama'; only 'gpt2'"),
         ({"model": None}, "tokenizer.ggml.model is None"),
         ({"model": ["gpt2"]}, "only 'gpt2'"),
-        ({"pre": "tekken"}, "tokenizer.ggml.pre is 'tekken'; those read are llama-bpe, smollm"),
+        ({"pre": "tekken"}, "tokenizer.ggml.pre is 'tekken'; supported are llama-bpe, smollm"),
         ({"pre": None}, "tokenizer.ggml.pre is None"),
         ({"pre": ["a"]}, "tokenizer.ggml.pre is"),
         ({"tokens": None}, "no array tokenizer.ggml.tokens"),
         ({"tokens": "abc"}, "no array tokenizer.ggml.tokens"),
         ({"tokens": ["a", "b"]}, "2 tokens, but 259"),
-        ({"tokens": memoryview(array("i", range(259)))}, "no array tokenizer.ggml.tokens of texts"),
+        ({"tokens": memoryview(array("i", range(259)))}, "no array tokenizer.ggml.tokens of strings"),
         ({"tokens": ["a"] * 259}, "two tokens"),
         ({"tokens": [chr(0x4E00 + id) for id in range(259)]}, "stands for no byte"),
         ({"merges": None}, "no array tokenizer.ggml.merges"),

@@ -194,4 +194,4 @@ def test_required_tokens_are_added_to_a_base() -> None:
     base = base_of(ranks_of("abc"))  # which merging does not reach, and a required token's own path does not need
     tokenizer = train([["xabcx"]], 262, base=base, required_tokens=["abcd", "abc"], allow_smaller=True)
     assert {b"abc", b"abcd"} <= set(tokenizer.mergeable_ranks)
-    assert tokenizer._core.merge_plain(b"abcd") == [tokenizer.encode_single_token("abcd")]
+    assert tokenizer.vocabulary.encoder.merge_plain(b"abcd") == [tokenizer.encode_single_token("abcd")]

@@ -299,7 +299,7 @@ def test_required_tokens_are_there_and_all_merges_that_fit_beside_them(
     assert uses_of(told[0]) == uses_in(tokenizer, [text])
     for token in required:
         assert tokenizer.encode_single_token(token) in tokenizer.mergeable_ranks.values()
-        assert tokenizer._core.merge_plain(token) == [tokenizer.encode_single_token(token)]
+        assert tokenizer.vocabulary.encoder.merge_plain(token) == [tokenizer.encode_single_token(token)]
 
 
 def test_required_tokens_may_be_cut_characters_and_may_leave_a_vocabulary_unfilled() -> None:

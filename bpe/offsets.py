@@ -1,0 +1,64 @@
+"""Where the tokens of a text begin and end in it, and how to cut a text to a number of tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from typing import Literal
+
+from bpe.text import as_bytes
+from bpe.vocabulary import Vocabulary
+
+CONTINUATION = bytes(range(0x80, 0xC0))
+"""The bytes of UTF-8 that continue a character."""
+
+
+def token_spans(
+    vocabulary: Vocabulary, ids: Sequence[int], text: str, unit: Literal["characters", "bytes"]
+) -> list[tuple[int, int]]:
+    """Return the begin and end of each token in the text that was encoded; see `Tokenizer.encode_with_offsets`."""
+    content = as_bytes(text)
+    places = _places_of_known_bytes(vocabulary, content)
+    spans = []
+    at = 0
+    for id in ids:
+        size = len(vocabulary.encoder.bytes_of(id))
+        spans.append((places[at], places[at + size - 1] + 1))
+        at += size
+    if unit == "characters":
+        begun = list(accumulate(byte not in CONTINUATION for byte in content))  # characters, up to each byte
+        spans = [(begun[begin] - 1, begun[end - 1]) for begin, end in spans]
+    return spans
+
+
+def truncated(
+    vocabulary: Vocabulary,
+    encode: Callable[[str], list[int]],
+    text: str,
+    max_tokens: int,
+    side: Literal["left", "right"],
+) -> str:
+    """Return the beginning or the end of a text that has at most `max_tokens` ids; see `Tokenizer.truncate`."""
+    ids = encode(text)
+    if len(ids) <= max_tokens:
+        return text
+    content = as_bytes(text)
+    places = _places_of_known_bytes(vocabulary, content)
+    decode_bytes = vocabulary.encoder.decode_bytes
+    for keep in range(max_tokens, 0, -1):
+        if side == "right":
+            last = places[len(decode_bytes(ids[:keep])) - 1]
+            kept = content[: last + 1].decode("utf-8", "ignore")
+        else:
+            first = places[-len(decode_bytes(ids[-keep:]))]
+            kept = content[first:].lstrip(CONTINUATION).decode("utf-8")
+        if len(encode(kept)) <= max_tokens:
+            return kept
+    return ""
+
+
+def _places_of_known_bytes(vocabulary: Vocabulary, content: bytes) -> Sequence[int]:
+    """The places in a text of the bytes that its ids decode to."""
+    if not vocabulary.unknown_bytes:
+        return range(len(content))
+    return [place for place, byte in enumerate(content) if byte not in vocabulary.unknown_bytes]

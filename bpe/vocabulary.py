@@ -1,0 +1,263 @@
+"""What a tokenizer is: its tokens and their ids, its split pattern, and its added tokens.
+
+A file format in `bpe.formats` reads a file into a `Vocabulary` and writes a file from one. `bpe.tokenizer.Tokenizer`
+encodes and decodes with it.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from bpe import _core
+from bpe.patterns import Pattern, find_pattern
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import regex
+
+_UNUSED_SCANNER = 0  # given to the core for a pattern without a scanner; the core then gets pretokens, never text
+
+
+class AddedToken(NamedTuple):
+    """A string that is searched for in a text before the text is split, and that becomes one id.
+
+    tiktoken calls all of them special tokens, and so does `Vocabulary.special_tokens`. A tokenizer.json and a GGUF
+    mark some as special and some as merely added; the fields after `id` hold what the file says. Encoding does not
+    use them yet.
+    """
+
+    content: str
+    id: int
+    special: bool = True
+    """Whether the file marks the token as special: a control token instead of text that a user may write."""
+    lstrip: bool = False
+    """Whether the token includes the white space before it. The readers refuse files that set this."""
+    rstrip: bool = False
+    """Whether the token includes the white space after it. The readers refuse files that set this."""
+    single_word: bool = False
+    """Whether the token is found only between word boundaries. The readers refuse files that set this."""
+    normalized: bool = False
+    """Whether the token is searched for in the normalized text instead of the original text."""
+
+
+class Vocabulary:
+    """Tokens with their ids, a split pattern and added tokens: the data of a tokenizer, without a way to encode.
+
+    >>> ranks = {bytes([byte]): byte for byte in range(256)} | {b"he": 256, b"hell": 258, b"ll": 257}
+    >>> vocabulary = Vocabulary.from_ranks("tiny", find_pattern("gpt2"), ranks, {"<|end|>": 259})
+    >>> vocabulary.n_vocab, vocabulary.merge_count
+    (260, 3)
+    >>> vocabulary.merges().tolist()  # left, right, merged
+    [[104, 101, 256], [108, 108, 257], [256, 257, 258]]
+    >>> list(vocabulary.ranks)[256:]
+    [b'he', b'll', b'hell']
+    """
+
+    def __init__(
+        self,
+        name: str,
+        pattern: Pattern,
+        tokens: bytes,
+        offsets: memoryview,
+        ids: memoryview,
+        added_tokens: Iterable[AddedToken] = (),
+        *,
+        merges_only: bool = False,
+        normalizer: Mapping[str, Any] | None = None,
+        bos_id: int | None = None,
+        eos_ids: Iterable[int] = (),
+        add_bos: bool | None = None,
+        add_eos: bool | None = None,
+    ) -> None:
+        """
+        Args:
+            name: What to call the vocabulary.
+            pattern: How text is split into pretokens.
+            tokens: The bytes of all tokens, joined. Without the added tokens, and in any order.
+            offsets: The place of each token: token i is ``tokens[offsets[i]:offsets[i + 1]]``. [tokens + 1], uint64
+            ids: The id of each token, which is also its merge rank. [tokens], uint32
+            added_tokens: The tokens that are searched for before a text is split.
+            merges_only: Whether every id comes from merging, as in ``tokenizers`` by default. Otherwise a pretoken that
+                is a token is taken whole, as in tiktoken, and each of the 256 bytes must be a token.
+            normalizer: How text is normalized before it is split, in the form of a tokenizer.json. `Tokenizer` refuses
+                a vocabulary with a normalizer, and no reader sets it yet.
+            bos_id: The id that begins a text; None if the file does not say. No reader sets it yet.
+            eos_ids: The ids that end a text; empty if the file does not say. No reader sets it yet.
+            add_bos: Whether a text is encoded with `bos_id` in front; None if the file does not say. No reader sets it
+                yet.
+            add_eos: Whether a text is encoded with an end id behind; None if the file does not say. No reader sets it
+                yet.
+
+        Raises:
+            ValueError: When a byte has no token, a token or an id occurs twice, an added token is empty or not valid
+                Unicode, an id is out of range, or the pattern does not compile.
+        """
+        self.name = name
+        self.pattern = pattern
+        self.tokens = tokens
+        self.offsets = offsets
+        self.ids = ids
+        self.added_tokens = tuple(added_tokens)
+        self.normalizer = normalizer
+        self.bos_id = bos_id
+        self.eos_ids = tuple(eos_ids)
+        self.add_bos = add_bos
+        self.add_eos = add_eos
+
+        self.special_tokens = {token.content: token.id for token in self.added_tokens}
+        """The id of each added token, by its text. Do not change it."""
+        _check_special_tokens(self.special_tokens)
+        scanner = _UNUSED_SCANNER if pattern.scanner is None else pattern.scanner
+        self.encoder = _core.Encoder(tokens, offsets, ids, scanner, self.special_tokens, merges_only=merges_only)
+        """The core's encoder of these tokens. Made here because it checks them."""
+        self.special_matcher = _core.SpecialTokens(self.special_tokens)
+        """Finds the added tokens in a text."""
+        all_bytes = bytes(range(256)) if merges_only else b""
+        self.unknown_bytes = bytes(byte for byte in all_bytes if self.encoder.find(bytes([byte])) is None)
+        """The bytes without a token, which are dropped from a text before it is encoded; b"" unless `merges_only`."""
+        self.merges_only = merges_only and (len(self.unknown_bytes) > 0 or self.unreachable_count > 0)
+        """Whether ids may differ from tiktoken's, because a token is unreachable or a byte has no token."""
+        self.max_token_value = max(self.id_limit - 1, max(self.special_tokens.values(), default=0))
+        """The highest id."""
+        if pattern.scanner is None:
+            _ = self.regex  # refuse a pattern that does not compile now, and not when the first text is encoded
+
+    @classmethod
+    def from_ranks(
+        cls,
+        name: str,
+        pattern: Pattern,
+        ranks: Mapping[bytes, int],
+        special_tokens: Mapping[str, int],
+        merges_only: bool = False,
+    ) -> Vocabulary:
+        """Create a vocabulary from tiktoken's parts: the rank of each token, and the id of each special token.
+
+        Raises:
+            ValueError: When a rank is not an integer from 0 to 2**32 - 1, or as the constructor does.
+        """
+        offsets = array("Q", [0])
+        position = 0
+        for token in ranks:
+            position += len(token)
+            offsets.append(position)
+        try:
+            ids = array("I", ranks.values())
+        except (OverflowError, TypeError) as error:
+            raise ValueError(f"ranks must be integers from 0 to 2**32 - 1 ({error})") from error
+        arrays = (b"".join(ranks), memoryview(offsets), memoryview(ids))
+        return cls(name, pattern, *arrays, as_added_tokens(special_tokens), merges_only=merges_only)
+
+    def __repr__(self) -> str:
+        return f"<Vocabulary {self.name!r}, {self.token_count} tokens>"
+
+    @property
+    def n_vocab(self) -> int:
+        """The highest id plus one."""
+        return self.max_token_value + 1
+
+    @property
+    def id_limit(self) -> int:
+        """The highest id plus one, without the added tokens."""
+        return self.encoder.id_limit
+
+    @property
+    def token_count(self) -> int:
+        """The number of tokens, with the added tokens. Less than `n_vocab` if there are unused ids."""
+        return len(self.ids) + len(self.special_tokens)
+
+    @property
+    def merge_count(self) -> int:
+        """The number of pairs of tokens that merge to a token."""
+        return self.encoder.pair_count
+
+    @property
+    def unreachable_count(self) -> int:
+        """The number of tokens that no merge leads to. They are used only where a pretoken is taken whole."""
+        return len(self.ids) - (256 - len(self.unknown_bytes)) - self.merge_count
+
+    def merges(self) -> npt.NDArray[np.uint32]:
+        """Return the left, right and merged id of each pair that merges, in merge order: [merges, 3], uint32."""
+        return self.encoder.pairs().reshape(-1, 3)
+
+    @cached_property
+    def ranks(self) -> dict[bytes, int]:
+        """The rank of each token, in rank order and without the added tokens. Do not change it."""
+        begins, ends = self.offsets.tolist(), self.offsets[1:].tolist()
+        in_order = sorted(zip(self.ids.tolist(), begins, ends, strict=False))
+        return {self.tokens[begin:end]: id for id, begin, end in in_order}
+
+    @cached_property
+    def sorted_tokens(self) -> list[bytes]:
+        """The tokens in the order of their bytes, without the added tokens. Do not change it."""
+        return sorted(self.ranks)
+
+    @cached_property
+    def regex(self) -> regex.Pattern[str]:
+        """The compiled split pattern, for a pattern that the core has no scanner for."""
+        return self.pattern.compile()
+
+    def __getstate__(self) -> dict[str, object]:
+        return {
+            "name": self.name,
+            "pattern": self.pattern.name or self.pattern.text,  # the numbers of scanners may change
+            "tokens": self.tokens,
+            "offsets": bytes(self.offsets),
+            "ids": bytes(self.ids),
+            "added_tokens": self.added_tokens,
+            "merges_only": self.merges_only,
+            "normalizer": self.normalizer,
+            "bos_id": self.bos_id,
+            "eos_ids": self.eos_ids,
+            "add_bos": self.add_bos,
+            "add_eos": self.add_eos,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state["pattern"] = find_pattern(state["pattern"])
+        state["offsets"] = memoryview(state["offsets"]).cast("Q")
+        state["ids"] = memoryview(state["ids"]).cast("I")
+        self.__init__(**state)  # type: ignore[misc]
+
+
+def as_added_tokens(special_tokens: Mapping[str, int]) -> list[AddedToken]:
+    """Return special tokens, given by text and id, as added tokens.
+
+    >>> as_added_tokens({"<|end|>": 256})[0].id
+    256
+    """
+    return [AddedToken(text, id) for text, id in special_tokens.items()]
+
+
+def chosen_tokens(
+    found: Iterable[AddedToken], special_tokens: Mapping[str, int] | Sequence[str] | None
+) -> dict[str, AddedToken]:
+    """Return the added tokens to use, by their text: those of a file, unless the caller chose others.
+
+    Args:
+        found: The added tokens of the file.
+        special_tokens: The caller's choice: None for all that were found, names for some of these, or a mapping from
+            text to id to use instead.
+    """
+    if isinstance(special_tokens, Mapping):
+        found, special_tokens = as_added_tokens(special_tokens), None
+    by_text = {token.content: token for token in found}
+    if special_tokens is None:
+        return by_text
+    return {text: by_text[text] for text in special_tokens if text in by_text}
+
+
+def _check_special_tokens(special_tokens: Mapping[str, int]) -> None:
+    if len(set(special_tokens.values())) < len(special_tokens):
+        raise ValueError("two special tokens have the same id")
+    for token, id in special_tokens.items():
+        if not token:
+            raise ValueError("a special token is empty; give it a text or remove it")
+        if any("\ud800" <= character <= "\udfff" for character in token):
+            raise ValueError(f"the special token {token!r} contains a surrogate, which is not valid Unicode")
+        if not 0 <= id < 2**32:
+            raise ValueError(f"the special token {token!r} has the id {id}; ids are from 0 to 2**32 - 1")
