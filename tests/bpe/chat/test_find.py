@@ -1,0 +1,83 @@
+"""The chat format of a checkpoint."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bpe import InputError, Tokenizer
+from bpe.chat import Llama3Chat, chat_format
+from support.chat_dialogs import MISTRAL, TOOLS, ZEPHYR, template_chat, user
+
+
+def test_directory_uses_its_own_template(small: Tokenizer, tmp_path: Path) -> None:
+    config: dict[str, Any] = {"bos_token": {"content": "<s>"}, "eos_token": "</s>", "chat_template": MISTRAL}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    expected = template_chat(small, "mistral").encode([user("Hi")])
+    assert chat_format(tmp_path, small).encode([user("Hi")]) == expected
+    assert chat_format(tmp_path / "model.safetensors", small).encode([user("Hi")]) == expected
+    config["chat_template"] = [{"name": "tool_use", "template": "T"}, {"name": "default", "template": MISTRAL}]
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    assert chat_format(tmp_path, small).encode([user("Hi")]) == expected
+    assert small.decode(chat_format(tmp_path, small).encode([user("Hi")], tools=TOOLS)) == "T"
+
+
+def test_template_in_a_separate_file_takes_precedence(small: Tokenizer, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": "other", "eos_token": "</s>"}))
+    (tmp_path / "chat_template.jinja").write_text(ZEPHYR)
+    (tmp_path / "additional_chat_templates").mkdir()
+    (tmp_path / "additional_chat_templates" / "tool_use.jinja").write_text("T")
+    chat = chat_format(tmp_path, small)
+    assert chat.encode([user("Hi")]) == template_chat(small, "zephyr").encode([user("Hi")])
+    assert small.decode(chat.encode([user("Hi")], tools=TOOLS)) == "T"
+
+
+def test_gguf_uses_the_template_and_tokens_of_its_metadata(small: Tokenizer, tmp_path: Path) -> None:
+    gguf = pytest.importorskip("bpe.formats.gguf")
+    path = tmp_path / "model.gguf"
+    metadata = {
+        "tokenizer.ggml.bos_token_id": small.special_tokens["<s>"],
+        "tokenizer.ggml.eos_token_id": small.special_tokens["</s>"],
+        "tokenizer.chat_template": MISTRAL,
+        "tokenizer.chat_template.tool_use": "T",
+        "tokenizer.chat_templates": ["tool_use"],
+    }
+    path.write_bytes(gguf.lay_out(metadata, {})[0])
+    chat = chat_format(path, small)
+    assert chat.encode([user("Hi")]) == template_chat(small, "mistral").encode([user("Hi")])
+    assert small.decode(chat.encode([user("Hi")], tools=TOOLS)) == "T"
+    path.write_bytes(gguf.lay_out({}, {})[0])
+    assert isinstance(chat_format(path, small), Llama3Chat)
+
+
+def test_format_without_a_template_is_llama_3s(small: Tokenizer, tmp_path: Path) -> None:
+    assert isinstance(chat_format(tmp_path, small), Llama3Chat)
+
+
+def test_checkpoint_without_template_and_llama_3s_tokens_is_rejected(small: Tokenizer, tmp_path: Path) -> None:
+    bare = Tokenizer("bare", pat_str="llama3", mergeable_ranks=small.mergeable_ranks, special_tokens={})
+    with pytest.raises(InputError, match="no chat template.*use a model that was trained to chat"):
+        chat_format(tmp_path, bare)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"{", b"[]", b"\xff", b'{"chat_template": 5}', b'{"chat_template": [5]}', b'{"chat_template": [{"name": "a"}]}',
+        b'{"chat_template": {"a": "b"}}', b'{"bos_token": 5}', b'{"eos_token": {"content": 5}}', b"[" * 100_000,
+        b'{"chat_template": "{{"}', b'{"chat_template": [{"name": "a", "template": "b"}]}',
+    ],
+)  # fmt: skip
+def test_damaged_configuration_is_rejected_by_name(small: Tokenizer, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "tokenizer_config.json").write_bytes(content)
+    with pytest.raises(InputError, match="^" + str(tmp_path)):
+        chat_format(tmp_path, small)
+
+
+def test_template_that_is_not_utf8_is_rejected_by_name(small: Tokenizer, tmp_path: Path) -> None:
+    (tmp_path / "chat_template.jinja").write_bytes(b"\xff")
+    with pytest.raises(InputError, match="chat_template.jinja: "):
+        chat_format(tmp_path, small)
