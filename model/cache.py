@@ -31,7 +31,8 @@ class KVCache:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
-        """
+        """Create a cache without tokens.
+
         Args:
             config: The configuration of the model.
             batch: The number of sequences.

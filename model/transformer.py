@@ -1,8 +1,8 @@
 """The Llama 3 transformer (Dubey et al. 2024, arXiv:2407.21783), from token ids to logits.
 
-Modules have Meta's names, so `state_dict` has Meta's keys and Meta's checkpoints load unchanged. Shapes stand beside
-the lines that change them: b sequences, t new positions, s attended positions, h query heads, g key-value heads, d
-numbers in a head.
+Modules have Meta's names, so `state_dict` has Meta's keys and Meta's checkpoints load unchanged. Comments give shapes
+beside the lines that change them: b sequences, t new positions, s attended positions, h query heads, g key-value heads,
+d numbers in a head.
 """
 
 from __future__ import annotations

@@ -64,7 +64,8 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # the harness is untyped
         max_batch_size: int | None = None,
         batch_tokens: int = BATCH_TOKENS,
     ) -> None:
-        """
+        """Load the model, or wrap a loaded one.
+
         Args:
             pretrained: A path or name that `model.load` reads, or its result.
             dtype: "float32", "bfloat16" or "float16". Defaults to the dtype of the weights.

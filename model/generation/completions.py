@@ -156,7 +156,8 @@ class Completions:
         session: Session | None = None,
         **sampling: Any,
     ) -> None:
-        """
+        """Check the arguments and encode the prompts. Nothing is generated before iteration.
+
         Args:
             model: The model.
             tokenizer: The tokenizer of the model.

@@ -26,7 +26,8 @@ class Conversation:
         messages: Sequence[Message] = (),
         **settings: Any,
     ) -> None:
-        """
+        """Start or continue a dialog.
+
         Args:
             model: The model.
             tokenizer: The tokenizer of the model.

@@ -106,7 +106,8 @@ class Generation:
         logprobs: int | None = None,
         session: Session | None = None,
     ) -> None:
-        """
+        """Check the arguments. Nothing is generated before iteration.
+
         Args:
             model: The model.
             prompts: The ids of each prompt; lengths may differ.
@@ -194,7 +195,7 @@ class Generation:
             with torch.inference_mode(), one_thread(self._native):
                 draws = [torch.rand(1, dtype=torch.float64, generator=generators[row]) for row in rows]
                 ids = sample(penalties.apply(logits), self.sampling, torch.cat(draws))
-                penalties.say(ids)
+                penalties.update(ids)
                 for row in rows:
                     left[row] -= 1
                 tokens = self._tokens(rows, ids.tolist(), logits, left)

@@ -39,7 +39,8 @@ class NativeCache:
     def __init__(
         self, config: ModelConfig, batch: int = 1, *, capacity: int = 0, dtype: torch.dtype = torch.float16
     ) -> None:
-        """
+        """Create a cache without tokens.
+
         Args:
             config: The configuration of the model.
             batch: The number of texts.

@@ -73,7 +73,8 @@ class Penalties:
     def __init__(
         self, sampling: Sampling, prompts: list[list[int]], vocabulary: int, device: torch.device | str
     ) -> None:
-        """
+        """Start with the prompts of the sequences.
+
         Args:
             sampling: The settings.
             prompts: The ids of the prompt of each sequence; ids without a logit are ignored.
@@ -105,7 +106,7 @@ class Penalties:
             logits = logits.float() - self._sampling.frequency_penalty * self._counts
         return logits
 
-    def say(self, ids: Tensor) -> None:
+    def update(self, ids: Tensor) -> None:
         """Record the next token of each sequence: ids [batch]."""
         if self._said is not None:
             self._said.scatter_(-1, ids[:, None], True)

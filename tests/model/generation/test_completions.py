@@ -199,7 +199,7 @@ def test_penalties_match_their_definitions(
     sampling = Sampling(repetition_penalty=repetition, frequency_penalty=frequency, logit_bias=bias)
     penalties = Penalties(sampling, [[0, 9], prompt], 6, "cpu")  # 9 has no logit
     for id in answer:
-        penalties.say(torch.tensor([0, id]))
+        penalties.update(torch.tensor([0, id]))
     penalties.select(torch.tensor([1]))
     (found,) = penalties.apply(torch.tensor([logits])).double().tolist()
     for id, logit in enumerate(logits):
