@@ -116,6 +116,6 @@ def test_what_is_loaded_packed_writes_the_same_and_is_not_saved(
     prompt = list(range(40))
     written = [list(generate_ids(model, prompt, max_tokens=30, temperature=0)) for model in (plain, packed)]
     assert written[0] == written[1]
-    with pytest.raises(InputError, match="a model that was packed"):
+    with pytest.raises(InputError, match="a model packed for generation cannot be saved"):
         save(tmp_path / "again", packed, tokenizer)
     assert not (tmp_path / "again").exists()
