@@ -9,16 +9,26 @@ from bpe.streaming import StreamDecoder, StreamEncoder
 from bpe.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from bpe.training.trainer import train
+    from bpe.training.trainer import train, train_from_counts, train_from_iterator
 
-__all__ = ["InputError", "StreamDecoder", "StreamEncoder", "Tokenizer", "train"]
+__all__ = [
+    "InputError",
+    "StreamDecoder",
+    "StreamEncoder",
+    "Tokenizer",
+    "train",
+    "train_from_counts",
+    "train_from_iterator",
+]
 __version__ = "0.1.0"
+
+_TRAINING = {"train", "train_from_counts", "train_from_iterator"}
 
 
 def __getattr__(name: str) -> Any:
-    """`train` is imported when it is first asked for: it takes longer than all the rest, and few need it."""
-    if name != "train":
+    """Import training when it is first used: it takes longer to import than all the rest, and few programs need it."""
+    if name not in _TRAINING:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from bpe.training.trainer import train
+    from bpe.training import trainer
 
-    return train
+    return getattr(trainer, name)

@@ -1,1 +1,1 @@
-"""TODO: bpe/training."""
+"""Train a vocabulary: count pretokens, learn merges, resume, and extend another vocabulary."""

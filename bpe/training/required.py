@@ -1,53 +1,79 @@
-"""TODO: required."""
+"""Tokens that a vocabulary must contain, however rare they are."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from bpe import _core
 from bpe.errors import InputError
 from bpe.patterns import Pattern
-from bpe.training.start import _Start
-from bpe.training.work import Merges
+from bpe.training.initial import InitialVocabulary
+from bpe.training.pretokens import is_one_pretoken
+
+if TYPE_CHECKING:
+    from bpe.training.work import Merges
+
+_NEVER = 1 << 62  # the rank of a pair that joins to no token
 
 
-def _required(required_tokens: Sequence[str | bytes], pattern: Pattern) -> list[bytes]:
+def required_bytes(required_tokens: Sequence[str | bytes], pattern: Pattern) -> list[bytes]:
+    """Check the required tokens and return each of them once, as bytes.
+
+    Raises:
+        InputError: A required token is not exactly one pretoken of the split pattern, so that no text would use it.
+    """
     if isinstance(required_tokens, (str, bytes)):
         raise InputError("required_tokens is one string; give a list of strings")
     required = list(dict.fromkeys(t.encode() if isinstance(t, str) else t for t in required_tokens))
     for token in required:
-        if pattern.scanner is not None:
-            is_whole = len(_core.scan(pattern.scanner, token)) == 1
-        else:
-            match = pattern.compile().search(token.decode("utf-8", "surrogateescape"))
-            is_whole = bool(token) and match is not None and match.span() == (0, len(match.string))
-        if not is_whole:
+        if not is_one_pretoken(token, pattern):
             raise InputError(
-                f"the required token {token.decode('utf-8', 'replace')!r} is empty or no pretoken of the split pattern:"
-                " no text would ever become it"
+                f"the required token {token.decode('utf-8', 'replace')!r} is empty or is not one pretoken of the split"
+                " pattern, so that no text would ever be encoded to it"
             )
     return required
 
 
-def _with_required(start: _Start, learned: Merges, required: Sequence[bytes], room: int) -> tuple[int, list[bytes]]:
-    """How many merges stay, as many as fit, and the tokens to add for those that are required."""
+def with_required(
+    initial: InitialVocabulary, learned: Merges, required: Sequence[bytes], room: int
+) -> tuple[int, list[bytes]]:
+    """Fit the required tokens into the vocabulary, beside as many merges as possible.
+
+    Args:
+        initial: The vocabulary before the first merge.
+        learned: The merges in the order in which they were learned.
+        required: The required tokens.
+        room: Number of tokens that merges and required tokens may take together.
+
+    Returns:
+        The number of merges to keep, and the tokens to add after them.
+
+    Raises:
+        InputError: The required tokens alone need more than `room` tokens.
+    """
     kept = min(len(learned), room)
-    added = _to_add(start, learned[:kept], required)
-    while kept + len(added) > room:  # fewer merges, so that more may have to be added
+    added = _missing_tokens(initial, learned[:kept], required)
+    while kept + len(added) > room:  # dropping merges may make more tokens missing
         kept -= kept + len(added) - room
         if kept < 0:
-            raise InputError(f"the required tokens need {len(added)} places, and the vocabulary has {room}")
-        added = _to_add(start, learned[:kept], required)
-    while kept < len(learned) and kept + 1 + len(more := _to_add(start, learned[: kept + 1], required)) <= room:
+            raise InputError(
+                f"the required tokens need {len(added)} tokens, but the vocabulary has room for {room};"
+                " use a larger vocabulary or require fewer tokens"
+            )
+        added = _missing_tokens(initial, learned[:kept], required)
+    while kept < len(learned):
+        more = _missing_tokens(initial, learned[: kept + 1], required)
+        if kept + 1 + len(more) > room:
+            break
         kept, added = kept + 1, more
     return kept, added
 
 
-def _to_add(start: _Start, learned: Merges, required: Sequence[bytes]) -> list[bytes]:
-    """The required tokens that are not there, each after the tokens that lead to it by merging."""
+def _missing_tokens(initial: InitialVocabulary, learned: Merges, required: Sequence[bytes]) -> list[bytes]:
+    """Return the required tokens that the vocabulary lacks, each after the tokens that lead to it by merging."""
     if not required:
         return []
-    ranks = {token: rank for rank, token in enumerate(start.tokens_after(learned)) if token}
+    ranks = {token: rank for rank, token in enumerate(initial.tokens_after(learned)) if token}
     known = len(ranks)
     for token in required:
         if token in ranks:
@@ -55,15 +81,16 @@ def _to_add(start: _Start, learned: Merges, required: Sequence[bytes]) -> list[b
         first, *others = _merge_plain(token, ranks)
         for other in others:
             first += other
-            ranks.setdefault(first, len(start.tokens) + len(learned) + len(ranks))
+            ranks.setdefault(first, len(initial.tokens) + len(learned) + len(ranks))
     return list(ranks)[known:]
 
 
 def _merge_plain(token: bytes, ranks: Mapping[bytes, int]) -> list[bytes]:
+    """Encode a token by the definition of BPE."""
     parts = [bytes([byte]) for byte in token]
     while len(parts) > 1:
-        rank, i = min((ranks.get(parts[i] + parts[i + 1], 1 << 62), i) for i in range(len(parts) - 1))
-        if rank == 1 << 62:
+        rank, i = min((ranks.get(parts[i] + parts[i + 1], _NEVER), i) for i in range(len(parts) - 1))
+        if rank == _NEVER:
             break
         parts[i : i + 2] = [parts[i] + parts[i + 1]]
     return parts

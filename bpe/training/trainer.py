@@ -1,305 +1,444 @@
-"""corpus -> counts -> merges -> Tokenizer."""
+"""Train a vocabulary: corpus -> counts of pretokens -> merges -> Tokenizer.
+
+`train` reads files, `train_from_iterator` takes documents, and `train_from_counts` takes pretokens that are counted
+already. All three end in the same two steps: `_learn_merges` and `_finish`.
+"""
 
 from __future__ import annotations
 
+import glob
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
-from math import lcm
-from typing import Any, Literal, NamedTuple
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any
 
 from bpe import _core
-from bpe.corpus import CorpusSource, Invalid, read_corpus
+from bpe.corpus import read_corpus
 from bpe.errors import InputError
+from bpe.patterns import Pattern
 from bpe.tokenizer import Tokenizer
-from bpe.training.counting import Count
-from bpe.training.required import _required, _with_required
-from bpe.training.start import _pattern, _Start
-from bpe.training.work import Merges, WorkDirectory
+from bpe.training.counting import CorpusCounter, CountedPretokens
+from bpe.training.counts import counted_pretokens
+from bpe.training.initial import InitialVocabulary, split_pattern
+from bpe.training.required import required_bytes, with_required
+from bpe.training.settings import (
+    IteratorOptions,
+    MergeOptions,
+    MergeStep,
+    Trained,
+    TrainingProgress,
+    TrainOptions,
+    TrainSettings,
+)
+from bpe.training.weights import whole_weights
+from bpe.training.work import WorkDirectory
 from bpe.vocabulary import Vocabulary, as_added_tokens
 
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from typing_extensions import Unpack
+
+    from bpe.corpus import CorpusSource
+    from bpe.training.counts import Counts
+    from bpe.training.work import Merges
+
 BATCH_BYTES = 2 << 20
-
-
-class Progress(NamedTuple):
-    """How far training has come."""
-
-    phase: Literal["count", "merge"]
-    documents: int
-    """That were counted."""
-    size: int
-    """Of their text, in bytes."""
-    read: int
-    """Of the files, in bytes as they are on disk."""
-    total: int | None
-    """All there is to read; None if that is not known."""
-    merges: int
-    """That were learned, of `wanted`."""
-    wanted: int
-
-
-class Step(NamedTuple):
-    """One merge, and a word that it shortens."""
-
-    rank: int
-    """The id of the new token."""
-    left: bytes
-    right: bytes
-    times: float
-    """How often the two stand side by side in the text, with the weights of its sources."""
-    word: list[bytes]
-    """The tokens of the most frequent word with the pair, before the merge."""
-    place: int
-    """Where in `word` the pair stands."""
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A vocabulary, and what training tells of it."""
-
-    tokenizer: Tokenizer
-    pairs: npt.NDArray[np.uint32]
-    """[n, 2] the ids that were merged, in order."""
-    counts: npt.NDArray[np.float64]
-    """[n] how often they stood side by side in the text at that time, with the weights of its sources."""
-    uses: npt.NDArray[np.float64]
-    """[highest rank + 1] how often each token stands in the text when it is encoded."""
-    documents: int
-    size: int
-    """Of the text, in bytes, every source as often as it is: without weights."""
-    invalid: list[Invalid]
-    """Where the text was not UTF-8."""
-    seconds: dict[str, float]
-    """How long reading and counting took ("count"), and learning merges ("merge"), in this process."""
+_MOST_UINT64 = (1 << 64) - 1
 
 
 def train(
-    sources: CorpusSource | Iterable[CorpusSource],
+    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     vocab_size: int,
     pattern: str | None = None,
     special_tokens: Sequence[str] | None = None,
-    *,
-    base: Tokenizer | None = None,
-    required_tokens: Sequence[str | bytes] = (),
-    tie_break: Literal["bytes", "huggingface"] = "bytes",
-    min_frequency: int = 1,
-    max_token_length: int | None = None,
-    allow_smaller: bool = False,
-    name: str = "trained",
-    weights: Sequence[float] | None = None,
-    field: str = "text",
-    errors: Literal["replace", "ignore", "strict"] = "replace",
-    exclude: Sequence[str] = (),
-    threads: int | None = None,
-    max_memory: int | None = None,
-    work: str | os.PathLike[str] | None = None,
-    note: Mapping[str, Any] | None = None,
-    progress: Callable[[Progress], None] | None = None,
-    trace: int = 0,
-    traced: Callable[[Step], None] | None = None,
-    trained: Callable[[Trained], None] | None = None,
+    **options: Unpack[TrainOptions],
 ) -> Tokenizer:
-    """Learn a byte-level BPE vocabulary: the pair with the highest count is merged first, again and again.
+    """Train a byte-level BPE vocabulary on files: repeatedly merge the pair of tokens with the highest count.
 
     Args:
-        sources: paths of files or directories, globs, "-" for stdin, iterables of str or bytes, data sets: see
-            ``bpe.corpus``.
-        vocab_size: how many tokens in all: 256 bytes, the merges, and the special tokens, which come last.
-        pattern: how text is split before: a name ("llama3", "o200k", "gpt2") or a regular expression. By default that
-            of the base, or "llama3".
-        special_tokens: strings with ids of their own; by default those of the base, with their ids, or of the named
-            pattern. Where one stands in the text it is a boundary and is not counted.
-        base: a tokenizer to start from: all its ids stay, and new tokens take those that come after, as if training
-            had gone on.
-        required_tokens: are in the vocabulary however rare they are: those that were not learned come at the end, with
-            the tokens that lead to them.
-        tie_break: of pairs with the same count, the one with the lowest pair of ids comes first, where the ids of the
-            single bytes are the byte values ("bytes"), or Hugging Face's order ("huggingface"), or the base's.
-        min_frequency: pairs rarer than this are not merged.
-        max_token_length: no token is longer than this many bytes.
-        allow_smaller: accept a smaller vocabulary where the text has no more pairs, instead of raising.
-        name: of the tokenizer.
-        weights: one for each source: as if its text stood there so many times. Fractions are exact.
-        field: the key of the text in .jsonl files, or the column in .parquet files and data sets.
-        errors: what becomes of bytes that are not UTF-8: "replace" (by U+FFFD), "ignore", "strict".
-        exclude: names or patterns of files and directories to leave out.
-        threads: how many count; all processors by default. The result does not depend on it.
-        max_memory: of this process, in bytes. What does not fit is put on disk, in `work` or in a temporary directory.
-        work: a directory for work that takes longer than half a minute, made when there is something to keep. If this
-            is interrupted, the same call goes on from there. It is removed at the end.
-        note: plain values that are kept in the work directory, for whoever takes the work up; see
-            ``bpe.training.work.read_state``.
-        progress: called now and then.
-        trace: so many of the first merges are told to `traced`.
-        trained: called at the end with what else there is to know, before the work directory is removed.
+        paths: Files, directories, globs, addresses such as s3://..., or "-" for stdin; see ``bpe.corpus``. For texts
+            in memory, see `train_from_iterator`.
+        vocab_size: Number of tokens in all: 256 bytes, the merges, and the special tokens, which come last.
+        pattern: Split pattern: a name ("llama3", "o200k", "gpt2", ...) or a regular expression. Default: the pattern of
+            `base`, or "llama3".
+        special_tokens: Strings with ids of their own. A special token in the text is a boundary and is not counted.
+            Default: those of `base` with their ids, or those of the named pattern.
+        **options: The other fields of `TrainSettings` by name.
+
+    Returns:
+        The tokenizer with the trained vocabulary.
 
     Raises:
-        InputError: no text; a vocabulary size that is too small, or larger than the text can give; a base with another
-            pattern; a work directory of other work; not enough memory.
-        OSError: a file that cannot be read; no space left in the work directory.
+        InputError: There is no text; a path does not exist; the vocabulary size is too small, or larger than the text
+            allows; the base has another pattern; the work directory belongs to another run; an option is out of range.
+        OSError: A file cannot be read, or the disk of the work directory is full.
 
-    >>> tokenizer = train([["ab bc bcd cde"]], vocab_size=259, pattern="gpt2", special_tokens=())
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     path = pathlib.Path(directory) / "corpus.txt"
+    ...     _ = path.write_text("ab bc bcd cde")
+    ...     tokenizer = train(path, vocab_size=259, pattern="gpt2", special_tokens=())
     >>> [tokenizer.decode([id]) for id in (256, 257, 258)]
     [' b', 'cd', ' cd']
     """
-    # 1. What there is before, and what is wanted.
-    chosen = _pattern(pattern, base)
-    start = _Start.of_base(base, special_tokens) if base else _Start.of_bytes(chosen, special_tokens, tie_break)
-    required = _required(required_tokens, chosen)
-    merges = vocab_size - len(start.ranks) - len(start.special_tokens)
-    listed: list[Any] = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
-    whole_weights, scale = _whole(weights, len(listed))
-    if merges < 0:
-        raise InputError(
-            f"a vocabulary of {vocab_size} is too small: {start.what} and {len(start.special_tokens)} special tokens"
-            f" need at least {vocab_size - merges}"
-        )
-    for option, value, least in (
-        ("threads", threads, 1),
-        ("min_frequency", min_frequency, 1),
-        ("max_token_length", max_token_length, 2),
-        ("trace", trace, 0),
-    ):
-        if value is not None and not least <= value < 1 << 32:
-            raise InputError(f"{option} is {value}; it must be at least {least}, and less than {1 << 32:,}")
+    _refuse_unknown("train", options, TrainOptions)
+    listed = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    for path in listed:
+        _refuse_text(path)
+    return train_sources(listed, _settings(vocab_size, pattern, special_tokens, options))
 
-    # 2. Count pretokens.
-    began = time.monotonic()
-    settings = {
-        "pattern": chosen.text,
-        "special tokens": list(start.special_tokens),
-        "base": start.fingerprint(),
-        "weights": None if weights is None else list(map(str, weights)),
-        "min_frequency": min_frequency,
-        "max_token_length": max_token_length,
-    }
-    directory = WorkDirectory(work, settings, note)
-    threads = threads or os.cpu_count() or 1
-    counting = Count(chosen, list(start.special_tokens), threads, max_memory, directory)
+
+def train_from_iterator(
+    texts: Iterable[str] | Iterable[bytes] | Iterable[str | bytes],
+    vocab_size: int,
+    pattern: str | None = None,
+    special_tokens: Sequence[str] | None = None,
+    **options: Unpack[IteratorOptions],
+) -> Tokenizer:
+    """Train a byte-level BPE vocabulary on documents in memory, or as an iterator yields them.
+
+    Args:
+        texts: The documents, or a data set of Hugging Face's `datasets`.
+        vocab_size: See `train`.
+        pattern: See `train`.
+        special_tokens: See `train`.
+        **options: The other fields of `TrainSettings` by name, except those about files (`weights`, `exclude`).
+
+    Returns:
+        The tokenizer with the trained vocabulary.
+
+    Raises:
+        InputError: See `train`.
+
+    >>> tokenizer = train_from_iterator(["ab bc", "bcd cde"], vocab_size=258, pattern="gpt2", special_tokens=())
+    >>> [tokenizer.decode([id]) for id in (256, 257)]
+    ['bc', 'cd']
+    """
+    _refuse_unknown("train_from_iterator", options, IteratorOptions)
+    if isinstance(texts, (str, bytes, os.PathLike)):
+        raise InputError(
+            f"texts is one {type(texts).__name__}; give an iterable of documents, or a path to train() instead"
+        )
+    return train_sources([texts], _settings(vocab_size, pattern, special_tokens, options))
+
+
+def train_from_counts(
+    counts: Counts,
+    vocab_size: int,
+    pattern: str | None = None,
+    special_tokens: Sequence[str] | None = None,
+    **options: Unpack[MergeOptions],
+) -> Tokenizer:
+    """Train a byte-level BPE vocabulary on pretokens that were counted elsewhere, for example on a cluster.
+
+    The result is that of `train` on the text that was counted with the same pattern and special tokens.
+
+    Args:
+        counts: Pretokens with the number of their occurrences: a mapping, an iterable of pairs, or a file. A .parquet
+            file has the columns ``pretoken`` (string or binary) and ``count`` (integer); any other file is JSONL with
+            ``{"pretoken": ..., "count": ...}`` on each line and may be compressed. A pretoken may occur repeatedly.
+        vocab_size: See `train`.
+        pattern: The split pattern that the pretokens were cut by; see `train`.
+        special_tokens: See `train`.
+        **options: The other fields of `TrainSettings` by name, except those about reading a corpus.
+
+    Returns:
+        The tokenizer with the trained vocabulary.
+
+    Raises:
+        InputError: See `train`; also where a pretoken or a count is invalid, with its place.
+
+    >>> counts = {"ab": 1, " bc": 1, " bcd": 1, " cde": 1}
+    >>> tokenizer = train_from_counts(counts, vocab_size=259, pattern="gpt2", special_tokens=())
+    >>> [tokenizer.decode([id]) for id in (256, 257, 258)]
+    [' b', 'cd', ' cd']
+    """
+    _refuse_unknown("train_from_counts", options, MergeOptions)
+    plan = _Plan.of(_settings(vocab_size, pattern, special_tokens, options))
+    started = time.monotonic()
+    counted = counted_pretokens(counts, plan.pattern, plan.initial.special_tokens)
+    return _merge_and_finish(plan, counted, WorkDirectory(None, {}), time.monotonic() - started)
+
+
+def train_sources(sources: Sequence[CorpusSource], settings: TrainSettings) -> Tokenizer:
+    """Train on any sources that ``bpe.corpus`` reads, paths and iterables of documents alike; see `train`."""
+    plan = _Plan.of(settings, len(sources))
+    work = WorkDirectory(settings.work, plan.decisive_settings(), settings.note)
+    started = time.monotonic()
+    counted = _count(sources, plan, work)
+    return _merge_and_finish(plan, counted, work, time.monotonic() - started)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """The settings after they are checked against each other."""
+
+    settings: TrainSettings
+    pattern: Pattern
+    initial: InitialVocabulary
+    required: list[bytes]
+    merges: int
+    """Tokens to make, by merging or because they are required."""
+    weights: list[int] | None
+    scale: int
+    """Counts are `scale` times as large as the weights say, so that they are whole numbers."""
+    threads: int
+
+    @classmethod
+    def of(cls, settings: TrainSettings, sources: int = 0) -> _Plan:
+        pattern = split_pattern(settings.pattern, settings.base)
+        if settings.base is not None:
+            initial = InitialVocabulary.of_base(settings.base, settings.special_tokens)
+        else:
+            initial = InitialVocabulary.of_bytes(pattern, settings.special_tokens, settings.tie_break)
+        required = required_bytes(settings.required_tokens, pattern)
+        merges = settings.vocab_size - len(initial.ranks) - len(initial.special_tokens)
+        weights, scale = whole_weights(settings.weights, sources)
+        if merges < 0:
+            raise InputError(
+                f"a vocabulary of {settings.vocab_size} is too small: {initial.description} and"
+                f" {len(initial.special_tokens)} special tokens need at least {settings.vocab_size - merges}"
+            )
+        threads = settings.threads or os.cpu_count() or 1
+        return cls(settings, pattern, initial, required, merges, weights, scale, threads)
+
+    def decisive_settings(self) -> dict[str, Any]:
+        """Return the settings that decide the merges, as plain values: a run resumes only under the same ones."""
+        weights = self.settings.weights
+        return {
+            "pattern": self.pattern.text,
+            "special tokens": list(self.initial.special_tokens),
+            "base": self.initial.fingerprint(),
+            "weights": None if weights is None else list(map(str, weights)),
+            "min_frequency": self.settings.min_frequency,
+            "max_token_length": self.settings.max_token_length,
+        }
+
+    def report(self, counted: CountedPretokens, done: int) -> None:
+        """Call the progress callback while merges are learned."""
+        if self.settings.progress is not None:
+            self.settings.progress(
+                TrainingProgress(
+                    "merge", counted.documents, counted.size, counted.read, counted.total, done, self.merges
+                )
+            )
+
+
+@dataclass(frozen=True)
+class _Merged:
+    """The merges, and the tokens that they make."""
+
+    merges: Merges
+    """All merges, those of an earlier, interrupted run included. [merges, 3], uint64"""
+    before: tuple[bytes, npt.NDArray[np.uint64], npt.NDArray[np.uint32]]
+    """The tokens before the merges of this process, as `token_arrays` lays them out."""
+    joined: bytes
+    """The bytes of the new tokens, joined."""
+    offsets: npt.NDArray[np.uint64]
+    """The offsets of the new tokens in `joined`. [new + 1], uint64"""
+    uses: npt.NDArray[np.uint64]
+    """How often each token occurs in the encoded text, by the id that merges refer to. uint64"""
+
+
+def _count(sources: Sequence[CorpusSource], plan: _Plan, work: WorkDirectory) -> CountedPretokens:
+    """Count the pretokens of the sources, or take the counts of an earlier, interrupted run."""
+    settings = plan.settings
+    counter = CorpusCounter(plan.pattern, list(plan.initial.special_tokens), plan.threads, settings.max_memory, work)
     reader = read_corpus(
-        listed,
-        field=field,
-        errors=errors,
-        exclude=exclude,
-        cut=None if chosen.scanner is None else counting.counter.certain_part,
-        weights=whole_weights,
-        start=directory.position,
+        sources,
+        field=settings.field,
+        errors=settings.errors,
+        exclude=settings.exclude,
+        cut=None if plan.pattern.scanner is None else counter.counter.certain_part,
+        weights=plan.weights,
+        start=work.position,
         batch_bytes=BATCH_BYTES,
     )
     read = 0
-
-    def tell(phase: Literal["count", "merge"], done: int) -> None:
-        if progress is not None:
-            progress(Progress(phase, counting.documents, counting.size, read, reader.total, done, merges))
-
-    if not directory.counted:
+    if not work.counted:
         for batch in reader:
-            counting.add(batch)
+            counter.add(batch)
             read = batch.read
-            tell("count", 0)
-    counts = directory.counts() if directory.counted else counting.finish()
-    if isinstance(counts, _core.Counter) and not len(counts):
-        raise InputError(f"no text to train on: {counting.documents} documents hold {counting.size} bytes")
-    counted = time.monotonic()
-
-    # 3. Learn merges. Those that an earlier run has learned are a part of what it starts from.
-    earlier = directory.merges[:merges]
-    shown = start.tokens_after(earlier) if trace else []
-    shown_ids = start.new_ids(min(merges, trace))
-    before = start.arrays_after(earlier)
-
-    def learn(done: int) -> bool:
-        if directory.is_due and isinstance(counts, str):
-            return True
-        tell("merge", len(earlier) + done)
-        return False
-
-    def save(fresh: Merges) -> None:
-        directory.save_merges(np.concatenate((earlier, fresh)))
-        tell("merge", len(earlier) + len(fresh))
-
-    def show(left: int, right: int, times: int, word: list[int], place: int) -> None:
-        assert traced is not None
-        id = int(shown_ids[len(shown) - len(start.tokens)])
-        traced(Step(id, shown[left], shown[right], times / scale, [shown[part] for part in word], place))
-        shown.append(shown[left] + shown[right])
-
-    fresh, uses, joined, offsets = _core.train_merges(
-        counts,
-        *before,
-        min(merges - len(earlier), 1 << 32),
-        min(min_frequency * scale, 2**64 - 1),
-        max_token_length or 0,
-        threads,
-        learn,
-        save,
-        0 if traced is None else max(0, trace - len(earlier)),
-        show,
-        keep=bool(required),
-        memory=counting.memory_left(),
+            if settings.progress is not None:
+                settings.progress(
+                    TrainingProgress("count", counter.documents, counter.size, read, reader.total, 0, plan.merges)
+                )
+        counter.finish()
+    on_disk = bool(work.runs)
+    return CountedPretokens(
+        work.counts() if on_disk else counter.counter,
+        on_disk,
+        None if on_disk else len(counter.counter),
+        counter.documents,
+        counter.size,
+        counter.memory_left(),
+        reader.invalid,
+        read,
+        reader.total,
     )
-    learned = np.concatenate((earlier, fresh))
-    tell("merge", len(learned))
-    if len(learned) < merges and not required and not allow_smaller:
-        raise InputError(
-            f"the text gives {vocab_size - merges + len(learned)} tokens, not {vocab_size}: no pair is left to merge"
-            " (use a smaller vocabulary or more text, or accept fewer with allow_smaller / --allow-smaller)"
-        )
 
-    # 4. Name the tokens: what there was, the merges, required tokens, special tokens.
-    kept, added = _with_required(start, learned, required, merges)
-    new_ids = start.new_ids(len(learned) + len(added))
-    ends = np.concatenate((before[1], before[1][-1] + offsets[1:]))[: 1 + len(start.ranks) + kept]
-    text = (before[0] + joined)[: int(ends[-1])] + b"".join(added)
-    ends = np.concatenate((ends, ends[-1] + np.cumsum([len(token) for token in added], dtype=np.uint64)))
-    ids = np.concatenate((before[2][: len(start.ranks)], new_ids[: kept + len(added)]))
-    specials = start.special_ids(int(ids.max()))
-    vocabulary = Vocabulary(name, chosen, text, ends.data, ids.data, as_added_tokens(specials))
-    tokenizer = Tokenizer.from_vocabulary(vocabulary)
-    if trained is not None:
-        final_id = np.concatenate((np.arange(len(start.tokens), dtype=np.uint32), new_ids))
-        if required:  # they have changed how the text is encoded, and so have merges that made room for them
-            never, nothing = (lambda _: False), (lambda _: None)
-            _, final_uses, _, _ = _core.train_merges(counts, text, ends, ids, 0, 1, 0, threads, never, nothing)
-        else:
-            final_uses = np.zeros(int(ids.max()) + 1, np.uint64)
-            final_uses[final_id[: len(uses)]] = uses
-        trained(
-            Trained(
-                tokenizer,
-                final_id[learned[:kept, :2]],
-                learned[:kept, 2] / scale,
-                final_uses / scale,
-                counting.documents,
-                counting.size,
-                reader.invalid,
-                {"count": counted - began, "merge": time.monotonic() - counted},
-            )
-        )
-    directory.remove()
+
+def _merge_and_finish(
+    plan: _Plan, counted: CountedPretokens, work: WorkDirectory, counting_seconds: float
+) -> Tokenizer:
+    """Learn the merges, build the tokenizer, and call the `trained` callback."""
+    if counted.is_empty:
+        raise InputError(f"no text to train on: {counted.documents} documents hold {counted.size} bytes")
+    started = time.monotonic()
+    merged = _learn_merges(plan, counted, work)
+    seconds = {"count": counting_seconds, "merge": time.monotonic() - started}
+    tokenizer = _finish(plan, counted, merged, seconds)
+    work.remove()
     return tokenizer
 
 
-def _whole(weights: Sequence[float] | None, sources: int) -> tuple[list[int] | None, int]:
-    """The weights as whole numbers, and how many times they are larger."""
-    if weights is None:
-        return None, 1
-    if len(weights) != sources:
-        raise InputError(f"there are {len(weights)} weights for {sources} sources; give one for each")
-    try:
-        fractions = [Fraction(str(weight)) for weight in weights]
-    except (ValueError, ZeroDivisionError) as error:
-        raise InputError(f"a weight is no number: {error}") from error
-    for weight, fraction in zip(weights, fractions, strict=True):
-        if fraction <= 0:
-            raise InputError(f"a weight is {weight}; it must be greater than 0, or leave the source out")
-    scale = lcm(*(fraction.denominator for fraction in fractions))
-    whole = [int(fraction * scale) for fraction in fractions]
-    if max([scale, *whole]) >= 1 << 32:
-        raise InputError(f"the weights {', '.join(map(str, weights))} have too many digits; give them fewer")
-    return whole, scale
+def _learn_merges(plan: _Plan, counted: CountedPretokens, work: WorkDirectory) -> _Merged:
+    """Merge pairs until the vocabulary is full or no pair is left, from where an interrupted run stopped."""
+    import numpy as np
+
+    settings, initial = plan.settings, plan.initial
+    earlier = work.merges[: plan.merges]
+    before = initial.arrays_after(earlier)
+
+    def learn(done: int) -> bool:
+        """Report progress; return True to be given the merges to save."""
+        if work.is_due and counted.on_disk:
+            return True
+        plan.report(counted, len(earlier) + done)
+        return False
+
+    def save(fresh: Merges) -> None:
+        work.save_merges(np.concatenate((earlier, fresh)))
+        plan.report(counted, len(earlier) + len(fresh))
+
+    fresh, uses, joined, offsets = _core.train_merges(
+        counted.counts,
+        *before,
+        min(plan.merges - len(earlier), 1 << 32),
+        min(settings.min_frequency * plan.scale, _MOST_UINT64),
+        settings.max_token_length or 0,
+        plan.threads,
+        learn,
+        save,
+        0 if settings.traced is None else max(0, settings.trace - len(earlier)),
+        _tracer(plan, earlier),
+        keep=bool(plan.required),
+        memory=counted.memory,
+    )
+    learned = np.concatenate((earlier, fresh))
+    plan.report(counted, len(learned))
+    if len(learned) < plan.merges and not plan.required and not settings.allow_smaller:
+        possible = settings.vocab_size - plan.merges + len(learned)
+        raise InputError(
+            f"the text gives {possible} tokens, not {settings.vocab_size}: no pair is left to merge"
+            " (use a smaller vocabulary or more text, or accept fewer tokens with allow_smaller / --allow-smaller)"
+        )
+    return _Merged(learned, before, joined, offsets, uses)
+
+
+def _tracer(plan: _Plan, earlier: Merges) -> Any:
+    """Return the core's callback for traced merges, which passes each to `traced` as a `MergeStep`."""
+    settings, initial = plan.settings, plan.initial
+    tokens = initial.tokens_after(earlier) if settings.trace else []
+    ids = initial.new_ids(min(plan.merges, settings.trace))
+
+    def trace(left: int, right: int, times: int, word: list[int], place: int) -> None:
+        assert settings.traced is not None
+        id = int(ids[len(tokens) - len(initial.tokens)])
+        parts = [tokens[part] for part in word]
+        settings.traced(MergeStep(id, tokens[left], tokens[right], times / plan.scale, parts, place))
+        tokens.append(tokens[left] + tokens[right])
+
+    return trace
+
+
+def _finish(plan: _Plan, counted: CountedPretokens, merged: _Merged, seconds: dict[str, float]) -> Tokenizer:
+    """Give ids to all tokens: the initial ones, the merges, the required ones, the special ones."""
+    import numpy as np
+
+    settings, initial, before = plan.settings, plan.initial, merged.before
+    kept, added = with_required(initial, merged.merges, plan.required, plan.merges)
+    new_ids = initial.new_ids(len(merged.merges) + len(added))
+    ends = np.concatenate((before[1], before[1][-1] + merged.offsets[1:]))[: 1 + len(initial.ranks) + kept]
+    text = (before[0] + merged.joined)[: int(ends[-1])] + b"".join(added)
+    ends = np.concatenate((ends, ends[-1] + np.cumsum([len(token) for token in added], dtype=np.uint64)))
+    ids = np.concatenate((before[2][: len(initial.ranks)], new_ids[: kept + len(added)]))
+    specials = initial.special_ids(int(ids.max()))
+    vocabulary = Vocabulary(settings.name, plan.pattern, text, ends.data, ids.data, as_added_tokens(specials))
+    tokenizer = Tokenizer.from_vocabulary(vocabulary)
+    if settings.trained is not None:
+        final_ids = np.concatenate((np.arange(len(initial.tokens), dtype=np.uint32), new_ids))
+        if plan.required:  # they change how the text is encoded, and so do merges that made room for them
+            final_uses = _count_uses(counted, text, ends, ids, plan.threads)
+        else:
+            final_uses = np.zeros(int(ids.max()) + 1, np.uint64)
+            final_uses[final_ids[: len(merged.uses)]] = merged.uses
+        settings.trained(
+            Trained(
+                tokenizer,
+                final_ids[merged.merges[:kept, :2]],
+                merged.merges[:kept, 2] / plan.scale,
+                final_uses / plan.scale,
+                counted.documents,
+                counted.size,
+                list(counted.invalid),
+                seconds,
+            )
+        )
+    return tokenizer
+
+
+def _count_uses(
+    counted: CountedPretokens,
+    text: bytes,
+    ends: npt.NDArray[np.uint64],
+    ids: npt.NDArray[np.uint32],
+    threads: int,
+) -> npt.NDArray[np.uint64]:
+    """Count how often each token of a finished vocabulary occurs in the encoded text: learn no merges on top of it."""
+    _, uses, _, _ = _core.train_merges(
+        counted.counts, text, ends, ids, 0, 1, 0, threads, lambda _: False, lambda _: None
+    )
+    return uses
+
+
+def _settings(
+    vocab_size: int, pattern: str | None, special_tokens: Sequence[str] | None, options: Any
+) -> TrainSettings:
+    return TrainSettings(vocab_size=vocab_size, pattern=pattern, special_tokens=special_tokens, **options)
+
+
+def _refuse_unknown(function: str, options: Any, known: Any) -> None:
+    """Raise what Python raises for a keyword argument that a function does not have."""
+    for name in options:
+        if name not in known.__annotations__:
+            raise TypeError(f"{function}() got an unexpected keyword argument {name!r}")
+
+
+def _refuse_text(path: object) -> None:
+    """Refuse a source of `train` that is not a path.
+
+    Raises:
+        InputError: The source is an iterable or a str that looks like a text.
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        raise InputError(
+            f"train() takes paths, not {type(path).__name__}; for documents in memory use train_from_iterator(texts)"
+        )
+    if isinstance(path, os.PathLike) or not _looks_like_text(path):
+        return
+    shown = path if len(path) <= 60 else path[:57] + "..."
+    raise InputError(
+        f"{shown!r}: no such file, and it looks like a text; to train on texts use train_from_iterator(texts)"
+        " (on the command line, pipe the text into bpe train -)"
+    )
+
+
+def _looks_like_text(path: str) -> bool:
+    if "\n" in path or "\0" in path:
+        return True
+    if " " not in path or "://" in path or os.path.exists(path):
+        return False
+    return not (glob.has_magic(path) and glob.glob(path, recursive=True))

@@ -1,4 +1,4 @@
-"""TODO: work."""
+"""The work directory of a training run: its state on disk, from which an interrupted run resumes."""
 
 from __future__ import annotations
 
@@ -13,33 +13,37 @@ import zlib
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any
 
 from bpe import _core
-from bpe.corpus import Position
 from bpe.errors import InputError
 from bpe.files import replacing, write_atomically, write_json
 from bpe.state import checksum, shortened
 
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from bpe.corpus import Position
+
+    Merges = npt.NDArray[np.uint64]
+    """For each merge the two ids that become a token, and how often the pair occurred. [merges, 3], uint64"""
+
 FORMAT = "bpe-llama training"
 VERSION = 1
 STATE = "state.json"
-SAVE_EVERY = 30.0  # seconds: what an interruption may cost
-MOST_RUNS = 32  # files of counts; when there are more, they are merged into one
+SAVE_EVERY = 30.0  # seconds of work that an interruption may lose
+MOST_RUNS = 32  # files of counts; more are merged into one
 _OURS = re.compile(r"(state\.json|run-\d{6,}\.counts|merges-\d{6,}\.u64)")
 _UNFINISHED = re.compile(rf"\.?{_OURS.pattern}(\.\w+)?\.part")
-Merges = npt.NDArray[np.uint64]  # [n, 3]: the two ids that become a token, and how often they stood side by side
 
 
 class WorkDirectory:
-    """What is kept of the work on disk: runs of counts, the place in the corpus after them, merges.
+    """The state of a run on disk: sorted files of counts ("runs"), the position in the corpus after them, and merges.
 
-    ``state.json`` names the files that belong to it and is replaced as a whole, after these are written, so that what
-    it says holds whenever the work is cut off. Without a path, it is a temporary directory, and only there for counts
-    that do not fit into memory.
+    ``state.json`` names the files that belong to the state. It is replaced atomically after these files are written, so
+    that it is true at any moment at which the process may be killed. Without a path, the directory is temporary and
+    holds only counts that do not fit into memory.
     """
 
     def __init__(
@@ -48,6 +52,16 @@ class WorkDirectory:
         settings: Mapping[str, Any],
         note: Mapping[str, Any] | None = None,
     ) -> None:
+        """Open or plan a work directory; it is created when the first file is written.
+
+        Args:
+            path: The directory, or None for a temporary one.
+            settings: Plain values that decide the result. A directory with other settings is refused.
+            note: Plain values to keep in the state.
+
+        Raises:
+            InputError: The directory holds other work, other files, or a damaged state.
+        """
         self.is_temporary = path is None
         self._path = None if path is None else Path(path)
         self._state: dict[str, Any] = {"format": FORMAT, "version": VERSION, "settings": dict(settings), "runs": []}
@@ -59,29 +73,29 @@ class WorkDirectory:
         self._next = 1 + max((int(file.split("-")[1].split(".")[0]) for file in self._files - {STATE}), default=-1)
 
     def _take_up(self, path: Path, settings: Mapping[str, Any]) -> None:
-        """Go on from what is there, if it is of the same work."""
+        """Resume from the state in the directory, if it has one."""
         if not path.exists():
             if not path.absolute().parent.is_dir():
                 raise InputError(f"{path}: there is no directory {path.parent}")
             return
         if not path.is_dir():
-            raise InputError(f"{path}: this is no directory; name a new or an empty one")
+            raise InputError(f"{path}: not a directory; name a new or an empty directory")
         if (path / STATE).exists():
             state = read_state(path)
             for name, value in settings.items():
                 if state["settings"].get(name) != value:
                     raise InputError(
-                        f"{path}: this work was begun with {name} {shortened(state['settings'].get(name))}, not"
-                        f" {shortened(value)}; begin anew in another directory, or remove this one"
+                        f"{path}: this run was started with {name} {shortened(state['settings'].get(name))}, not"
+                        f" {shortened(value)}; start over in another directory, or remove this one"
                     )
             self._state = state
         elif any(not _is_ours(name) for name in os.listdir(path)):
-            raise InputError(f"{path}: there is something else in this directory; name a new or an empty one")
+            raise InputError(f"{path}: the directory holds other files; name a new or an empty directory")
         self._clear(but=self._files)
 
     @property
     def path(self) -> Path:
-        """Made when it is first needed."""
+        """The directory, which is created when it is first asked for."""
         if self._path is None:
             self._path = Path(tempfile.mkdtemp(prefix="bpe-train-"))
             weakref.finalize(self, shutil.rmtree, self._path, ignore_errors=True)
@@ -90,52 +104,56 @@ class WorkDirectory:
 
     @property
     def position(self) -> Position | None:
-        """Where counting is to go on; None at the beginning."""
+        """The position in the corpus at which counting resumes; None at the beginning."""
         return self._state.get("position")
 
     @property
     def counted(self) -> bool:
-        """Whether all text was."""
+        """Whether all text is counted."""
         return bool(self._state.get("counted"))
 
     @property
     def documents(self) -> int:
+        """Documents counted so far."""
         return int(self._state.get("documents", 0))
 
     @property
     def size(self) -> int:
-        """Of the text so far, in bytes."""
+        """Bytes of text counted so far."""
         return int(self._state.get("size", 0))
 
     @property
     def runs(self) -> list[str]:
+        """The paths of the files of counts."""
         return [str(self.path / run) for run in self._state["runs"]]
 
     def counts(self) -> str:
-        """The file with all counts."""
+        """Return the path of the file with all counts."""
         self._merge_runs()
         return self.runs[0]
 
     @property
     def merges(self) -> Merges:
-        """What was learned so far."""
+        """The merges learned so far."""
+        import numpy as np
+
         if "merges" not in self._state:
             return np.zeros((0, 3), np.uint64)
         file = self.path / self._state["merges"]
         content = file.read_bytes()
         if zlib.crc32(content) != self._state["merges_crc32"]:
-            raise InputError(f"{file}: is damaged; begin anew in another directory")
+            raise InputError(f"{file}: the file is damaged; start over in another directory")
         return np.frombuffer(content, np.uint64).reshape(-1, 3)
 
     @property
     def is_due(self) -> bool:
-        """Whether it is time to save, so that little is lost."""
+        """Whether it is time to save, so that an interruption loses little."""
         return not self.is_temporary and time.monotonic() - self._saved >= SAVE_EVERY
 
     def save_counts(
         self, counter: _core.Counter, position: Position | None, documents: int, size: int, *, counted: bool = False
     ) -> None:
-        """Move the counts to disk, with the place in the corpus that they reach to."""
+        """Move the counts from memory to disk, with the position in the corpus that they reach."""
         runs = list(self._state["runs"])
         paths = [str(self._new_file("run", "counts")) for _ in range(counter.tables())]
         temporary = [path + ".part" for path in paths]
@@ -154,21 +172,22 @@ class WorkDirectory:
             self._merge_runs()
 
     def save_merges(self, merges: Merges) -> None:
+        """Save all merges learned so far."""
         path = self._new_file("merges", "u64")
         with write_atomically(path) as file:
             file.write(merges.tobytes())
         self._save(merges=path.name, merges_crc32=zlib.crc32(merges.tobytes()))
 
     def remove(self) -> None:
-        """The work is done."""
+        """Remove the directory at the end of the run."""
         if self._path is not None and self._path.exists():
             self._clear()
-            with suppress(OSError):  # something else is there now
+            with suppress(OSError):  # other files have appeared in it
                 self._path.rmdir()
 
     @property
     def _files(self) -> set[str]:
-        """The names of the state, and of those that it tells of."""
+        """The names of state.json and of the files that it names."""
         return {STATE, *self._state["runs"], self._state.get("merges", STATE)}
 
     def _new_file(self, kind: str, suffix: str) -> Path:
@@ -177,9 +196,9 @@ class WorkDirectory:
         return self.path / name
 
     def _clear(self, but: Collection[str] = ()) -> None:
-        """Remove files that are ours: those that were not finished, and those that the state does not tell of yet."""
+        """Remove the files of a run that are unfinished or that the state does not name."""
         names = [name for name in os.listdir(self.path) if _is_ours(name) and name not in but]
-        for name in sorted(names, key=lambda name: name != STATE):  # first the one that tells of the others
+        for name in sorted(names, key=lambda name: name != STATE):  # state.json first: it names the others
             (self.path / name).unlink()
 
     def _merge_runs(self) -> None:
@@ -202,27 +221,27 @@ class WorkDirectory:
 
 
 def read_state(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What is in a work directory.
+    """Read the state of a run from its work directory.
 
     Raises:
-        InputError: it is not one.
+        InputError: The directory has no state, or the state is damaged or of another version.
     """
     file = Path(path) / STATE
     try:
         state = json.loads(file.read_text())
     except FileNotFoundError as error:
-        raise InputError(f"{path}: there is no work to go on with in this directory") from error
+        raise InputError(f"{path}: this directory has no run to resume") from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{file}: is damaged ({error}); begin anew in another directory") from error
+        raise InputError(f"{file}: the file is damaged ({error}); start over in another directory") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise InputError(f"{file}: is not the state of a training run")
+        raise InputError(f"{file}: not the state of a training run")
     if state.get("version") != VERSION:
-        raise InputError(f"{file}: is of version {state.get('version')}; this program knows version {VERSION}")
+        raise InputError(f"{file}: version {state.get('version')} of the state; this program reads version {VERSION}")
     if state.pop("checksum", None) != checksum(state):
-        raise InputError(f"{file}: is damaged; begin anew in another directory")
+        raise InputError(f"{file}: the file is damaged; start over in another directory")
     names = [*state["runs"], state.get("merges", STATE)]
     if not all(isinstance(name, str) and _OURS.fullmatch(name) for name in names):
-        raise InputError(f"{file}: names files that are not of a training run")
+        raise InputError(f"{file}: the state names files that do not belong to a training run")
     return state
 
 

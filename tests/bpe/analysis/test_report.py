@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bpe import InputError, Tokenizer, train
+from bpe import InputError, Tokenizer, train_from_iterator
 from bpe.analysis import plots as plots_module
 from bpe.analysis.report import (
     check_directory,
@@ -143,7 +143,7 @@ def test_report_that_cannot_be_written_is_rejected_in_advance(tmp_path: Path, mo
 
 def test_training_report_uses_counts_and_cuts_held_out_texts_at_special_tokens(tmp_path: Path) -> None:
     corpus = [b"a tale of two tails<|end|>told in two towns"] * 3
-    tokenizer = train([corpus], 270, "gpt2", special_tokens=["<|end|>"])
+    tokenizer = train_from_iterator(corpus, 270, "gpt2", special_tokens=["<|end|>"])
     counts = usage_of(tokenizer, [part for document in corpus for part in document.split(b"<|end|>")], "x").counts
     with_special = np.append(counts, 3).astype(np.uint64)
     assert len(with_special) == tokenizer.n_vocab

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import models, pre_tokenizers
 
-from bpe import InputError, StreamEncoder, Tokenizer, _core, train
+from bpe import InputError, StreamEncoder, Tokenizer, _core, train_from_iterator
 from bpe.formats.byte_level import byte_characters
 from bpe.verify import require_identical, tiktoken_reference, verify
 from support.references import BYTE_RANKS, any_text, broken_bytes, without_surrogates
@@ -143,7 +143,7 @@ def test_without_it_a_byte_without_a_token_is_refused() -> None:
 
 def test_it_is_no_base_to_train_on() -> None:
     with pytest.raises(InputError, match="cannot be a base"):
-        train([["a"]], vocab_size=400, base=TOKENIZER)
+        train_from_iterator(["a"], vocab_size=400, base=TOKENIZER)
 
 
 def test_what_is_left_out_is_not_missed_in_verifying() -> None:

@@ -11,10 +11,11 @@ import regex
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bpe import InputError, Tokenizer, train
-from bpe.training.trainer import Step, Trained
+from bpe import InputError, Tokenizer, train, train_from_iterator
+from bpe.training.settings import MergeStep, Trained
 from support.plain_trainer import plain_training
 from support.references import BYTE_RANKS, byte_tokenizer, encoding_of
+from support.training import train_on
 
 WORDS = r"\S+|\s"
 
@@ -51,8 +52,8 @@ def assert_grown_by_the_definition(
         max_token_length=max_token_length,
     )
     told: list[Trained] = []
-    steps: list[Step] = []
-    tokenizer = train(
+    steps: list[MergeStep] = []
+    tokenizer = train_on(
         [[text]],
         len(ranks) + len(base.special_tokens) + merges,
         base=base,
@@ -155,43 +156,46 @@ def test_training_in_two_steps_is_training_in_one(corpora: Path) -> None:
 
 def test_the_base_s_special_tokens_stay_or_give_way_to_others_that_come_last() -> None:
     base = base_of(ranks_of("zz"), {"<|a|>": 258, "<|b|>": 1000})
-    kept = train([["abcd"]], 256 + 1 + 2 + 3, base=base)
+    kept = train_from_iterator(["abcd"], 256 + 1 + 2 + 3, base=base)
     assert kept.special_tokens == {"<|a|>": 258, "<|b|>": 1000}
     assert kept.mergeable_ranks == base.mergeable_ranks | {b"ab": 257, b"cd": 259, b"abcd": 260}
-    given = train([["abcd"]], 256 + 1 + 1 + 3, base=base, special_tokens=["<|c|>"])
+    given = train_from_iterator(["abcd"], 256 + 1 + 1 + 3, base=base, special_tokens=["<|c|>"])
     assert given.mergeable_ranks == base.mergeable_ranks | {b"ab": 257, b"cd": 258, b"abcd": 259}
     assert given.special_tokens == {"<|c|>": 260}
-    none = train([["abcd"]], 256 + 1 + 3, base=base, special_tokens=())
+    none = train_from_iterator(["abcd"], 256 + 1 + 3, base=base, special_tokens=())
     assert none.special_tokens == {}
 
 
 def test_the_base_s_special_tokens_are_boundaries() -> None:
     base = base_of(BYTE_RANKS, {"|": 256})
-    assert b"a|" not in train([["a|a|a|bc"]], 999, base=base, allow_smaller=True).mergeable_ranks
-    assert b"a|" in train([["a|a|a|bc"]], 999, base=base, special_tokens=(), allow_smaller=True).mergeable_ranks
+    assert b"a|" not in train_from_iterator(["a|a|a|bc"], 999, base=base, allow_smaller=True).mergeable_ranks
+    assert (
+        b"a|"
+        in train_from_iterator(["a|a|a|bc"], 999, base=base, special_tokens=(), allow_smaller=True).mergeable_ranks
+    )
 
 
 def test_another_pattern_than_the_base_s_is_refused() -> None:
     base = byte_tokenizer("gpt2")
-    assert train([["ab"]], 257, "gpt2", base=base).pattern.name == "gpt2"
-    assert train([["ab"]], 257, base=base).pattern.name == "gpt2"
+    assert train_from_iterator(["ab"], 257, "gpt2", base=base).pattern.name == "gpt2"
+    assert train_from_iterator(["ab"], 257, base=base).pattern.name == "gpt2"
     for pattern in ("llama3", WORDS):
         with pytest.raises(InputError, match="the base splits text by 'gpt2', not by"):
-            train([["ab"]], 257, pattern, base=base)
+            train_from_iterator(["ab"], 257, pattern, base=base)
     with pytest.raises(InputError, match="the base splits"):
-        train([["ab"]], 257, "gpt2", base=base_of(BYTE_RANKS))
+        train_from_iterator(["ab"], 257, "gpt2", base=base_of(BYTE_RANKS))
 
 
 def test_a_vocabulary_smaller_than_its_base_is_refused() -> None:
     base = base_of(ranks_of("ab"), {"<|a|>": 300})
     with pytest.raises(InputError, match="too small: the base's 257 tokens and 1 special tokens need at least 258"):
-        train([["ab"]], 257, base=base)
-    same = train([["cd"]], 258, base=base)
+        train_from_iterator(["ab"], 257, base=base)
+    same = train_from_iterator(["cd"], 258, base=base)
     assert (same.mergeable_ranks, same.special_tokens) == (base.mergeable_ranks, base.special_tokens)
 
 
 def test_required_tokens_are_added_to_a_base() -> None:
     base = base_of(ranks_of("abc"))  # which merging does not reach, and a required token's own path does not need
-    tokenizer = train([["xabcx"]], 262, base=base, required_tokens=["abcd", "abc"], allow_smaller=True)
+    tokenizer = train_from_iterator(["xabcx"], 262, base=base, required_tokens=["abcd", "abc"], allow_smaller=True)
     assert {b"abc", b"abcd"} <= set(tokenizer.mergeable_ranks)
     assert tokenizer.vocabulary.encoder.merge_plain(b"abcd") == [tokenizer.encode_single_token("abcd")]

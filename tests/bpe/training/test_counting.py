@@ -13,14 +13,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bpe import InputError, _core, train
+from bpe import InputError, _core, train, train_from_iterator
 from bpe.formats.byte_level import byte_characters
 from bpe.patterns import PATTERNS, Pattern
 from bpe.training import counting, trainer
-from bpe.training.trainer import Trained
+from bpe.training import work as training_work
+from bpe.training.initial import token_arrays
+from bpe.training.settings import Trained
 from bpe.training.work import WorkDirectory
 from support.reference_trainers import train_with_tokenizers
 from support.references import BYTE_RANKS, any_text, broken_bytes, peculiar_text, without_surrogates
+from support.training import train_on
 
 each_pattern = pytest.mark.parametrize(
     "pattern", [PATTERNS[name] for name in ("gpt2", "cl100k", "llama3", "qwen2", "o200k", "smollm")]
@@ -201,7 +204,7 @@ def write_run(path: Path, counts: Mapping[bytes, int]) -> Path:
 
 def uses_in_run(path: Path) -> list[int]:
     """How often each byte stands in the words of a run, by the core."""
-    bytes_only = trainer._arrays(BYTE_RANKS)
+    bytes_only = token_arrays(BYTE_RANKS)
     _, uses, _, _ = _core.train_merges(str(path), *bytes_only, 0, 1, 0, 1, lambda _: False, lambda _: None)
     return [int(n) for n in uses]
 
@@ -291,7 +294,7 @@ def test_a_run_that_is_missing_or_cannot_be_written_is_named(tmp_path: Path) -> 
 def result_of(*sources: object, **options: object) -> tuple[object, ...]:
     """All that training tells, but for times."""
     told: list[Trained] = []
-    train(list(sources), 700, "llama3", ("<|x|>",), trained=told.append, **options)  # type: ignore[arg-type]
+    train_on(list(sources), 700, "llama3", ("<|x|>",), trained=told.append, **options)  # type: ignore[arg-type]
     ranks = told[0].tokenizer.mergeable_ranks
     return list(ranks.items()), told[0].pairs.tolist(), told[0].counts.tolist(), told[0].uses.tolist(), told[0].size
 
@@ -345,9 +348,9 @@ def test_the_result_does_not_depend_on_memory(
         saved.append(len(self.runs))
 
     monkeypatch.setattr(WorkDirectory, "save_counts", counted)
-    monkeypatch.setattr(counting, "MOST_RUNS", most_runs)
-    monkeypatch.setattr(counting, "_BESIDE", -(1 << 40))
-    monkeypatch.setattr(counting, "_LEAST", 0)
+    monkeypatch.setattr(training_work, "MOST_RUNS", most_runs)
+    monkeypatch.setattr(counting, "_BESIDE_COUNTS", -(1 << 40))
+    monkeypatch.setattr(counting, "_LEAST_FOR_COUNTS", 0)
     monkeypatch.setattr(trainer, "BATCH_BYTES", 5_000)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     limit = -(1 << 40) + counting.resident_memory() + 1
@@ -360,8 +363,8 @@ def test_the_result_does_not_depend_on_memory(
 def test_a_temporary_directory_goes_after_an_error(
     files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(counting, "_BESIDE", -(1 << 40))
-    monkeypatch.setattr(counting, "_LEAST", 0)
+    monkeypatch.setattr(counting, "_BESIDE_COUNTS", -(1 << 40))
+    monkeypatch.setattr(counting, "_LEAST_FOR_COUNTS", 0)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with pytest.raises(InputError, match="tokens, not 1000000"):
         train(files, 1_000_000, "llama3", (), max_memory=-(1 << 40) + counting.resident_memory() + 1)
@@ -370,7 +373,7 @@ def test_a_temporary_directory_goes_after_an_error(
 
 def test_too_little_memory_is_refused_with_what_is_needed() -> None:
     with pytest.raises(InputError, match=r"max_memory is 1 MB; it must be at least [\d,]+ MB"):
-        train([["text"]], 257, "gpt2", (), max_memory=1_000_000)
+        train_from_iterator(["text"], 257, "gpt2", (), max_memory=1_000_000)
 
 
 def test_words_in_many_parts_of_the_cells_train_as_hugging_face_s(tmp_path: Path) -> None:
@@ -400,7 +403,7 @@ def test_merging_in_little_memory_gives_the_same(threads: int) -> None:
     def learn(memory: int) -> list[list[int]]:
         counter = _core.Counter(0, _core.SpecialTokens({}))
         counter.add_pretokens([word.encode() for word in sorted(words)], 1)
-        start = trainer._arrays(BYTE_RANKS)
+        start = token_arrays(BYTE_RANKS)
         never, nothing = (lambda _: False), (lambda _: None)
         found = _core.train_merges(counter, *start, 400, 1, 0, threads, never, nothing, memory=memory)
         return found[0].tolist()

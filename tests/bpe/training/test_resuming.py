@@ -19,9 +19,10 @@ from bpe import InputError, Tokenizer, train
 from bpe.state import checksum
 from bpe.training import trainer
 from bpe.training import work as training_work
-from bpe.training.trainer import Progress, Trained
+from bpe.training.settings import MergeStep, Trained, TrainingProgress
 from bpe.training.work import STATE, read_state
 from support.references import BYTE_RANKS
+from support.training import train_on
 
 VOCAB_SIZE = 1800
 
@@ -57,7 +58,7 @@ def trained_on(corpus: Path, **options: Any) -> tuple[object, ...]:
     told: list[Trained] = []
     sources = [str(corpus / "a.txt"), str(corpus)]
     options = {"weights": [2, 0.5], "threads": 2, **options}
-    train(sources, VOCAB_SIZE, "llama3", ("<|x|>",), trained=told.append, **options)
+    train_on(sources, VOCAB_SIZE, "llama3", ("<|x|>",), trained=told.append, **options)
     result = told[0]
     return (
         list(result.tokenizer.mergeable_ranks.items()),
@@ -73,11 +74,11 @@ def expected(corpus: Path) -> tuple[object, ...]:
     return trained_on(corpus)
 
 
-def stop_at(number: int) -> Callable[[Progress], None]:
+def stop_at(number: int) -> Callable[[TrainingProgress], None]:
     """What raises when it is called for the `number`th time."""
     calls = iter(range(number))
 
-    def progress(so_far: Progress) -> None:
+    def progress(so_far: TrainingProgress) -> None:
         if next(calls, None) is None:
             raise Interrupted(so_far.phase)
 
@@ -121,12 +122,12 @@ def test_work_that_is_interrupted_again_and_again_goes_on(
 
 def test_work_with_traced_merges_is_traced_where_it_goes_on(corpus: Path, tmp_path: Path) -> None:
     def ranks(**options: Any) -> list[int]:
-        steps: list[trainer.Step] = []
+        steps: list[MergeStep] = []
         with pytest.raises(Interrupted) if "progress" in options else memoryview(b""):
             trained_on(corpus, trace=600, traced=steps.append, **options)
         return [step.rank for step in steps]
 
-    def in_merging(so_far: Progress) -> None:
+    def in_merging(so_far: TrainingProgress) -> None:
         if so_far.merges:
             raise Interrupted
 
@@ -136,7 +137,7 @@ def test_work_with_traced_merges_is_traced_where_it_goes_on(corpus: Path, tmp_pa
 
 
 def test_more_merges_can_be_asked_of_the_same_work(corpus: Path, tmp_path: Path) -> None:
-    def late(so_far: Progress) -> None:
+    def late(so_far: TrainingProgress) -> None:
         if so_far.merges > 1000:
             raise Interrupted
 
@@ -145,8 +146,8 @@ def test_more_merges_can_be_asked_of_the_same_work(corpus: Path, tmp_path: Path)
     shutil.copytree(tmp_path / "work", tmp_path / "other")
     sources, options = [str(corpus / "a.txt"), str(corpus)], {"weights": [2, 0.5]}
     for vocab_size, work in [(600, "work"), (2100, "other")]:
-        grown = train(sources, vocab_size, "llama3", ("<|x|>",), work=tmp_path / work, **options)  # type: ignore[arg-type]
-        at_once = train(sources, vocab_size, "llama3", ("<|x|>",), **options)  # type: ignore[arg-type]
+        grown = train_on(sources, vocab_size, "llama3", ("<|x|>",), work=tmp_path / work, **options)  # type: ignore[arg-type]
+        at_once = train_on(sources, vocab_size, "llama3", ("<|x|>",), **options)  # type: ignore[arg-type]
         assert list(grown.mergeable_ranks.items()) == list(at_once.mergeable_ranks.items())
 
 
@@ -328,7 +329,7 @@ def test_the_command_says_in_a_line_what_struck_it_and_goes_on(
 def begun(corpus: Path, tmp_path: Path) -> tuple[Path, Path]:
     """A corpus, and a directory with work on it that was interrupted in merging."""
 
-    def stop(so_far: Progress) -> None:
+    def stop(so_far: TrainingProgress) -> None:
         if so_far.merges > 600:
             raise Interrupted
 
@@ -363,7 +364,7 @@ def test_other_settings_are_refused_by_name(begun: tuple[Path, Path], expected: 
         ("base", {"tie_break": "huggingface"}),
     ]
     for name, options in others:
-        with pytest.raises(InputError, match=f"^{work}: this work was begun with {name} .*, not .*; begin anew"):
+        with pytest.raises(InputError, match=f"^{work}: this run was started with {name} .*, not .*; start over"):
             trained_on(corpus, work=work, **options)
     sources = [str(corpus / "a.txt"), str(corpus)]
     base = Tokenizer(
@@ -374,8 +375,8 @@ def test_other_settings_are_refused_by_name(begun: tuple[Path, Path], expected: 
         ("special tokens", "llama3", ("<|y|>",), {}),
         ("base", "llama3", ("<|x|>",), {"base": base}),
     ]:
-        with pytest.raises(InputError, match=f"begun with {name} "):
-            train(sources, VOCAB_SIZE, pattern, special_tokens, weights=[2, 0.5], work=work, **options)  # type: ignore[arg-type]
+        with pytest.raises(InputError, match=f"started with {name} "):
+            train_on(sources, VOCAB_SIZE, pattern, special_tokens, weights=[2, 0.5], work=work, **options)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="begun with errors 'replace'"):
         trained_on(corpus, work=work, errors="ignore")
     assert trained_on(begun[0], work=work)[:4] == trained_on(begun[0])[:4] == expected[:4]  # type: ignore[index]
@@ -384,14 +385,14 @@ def test_other_settings_are_refused_by_name(begun: tuple[Path, Path], expected: 
 def test_a_directory_with_something_else_is_refused_and_left_alone(corpus: Path, tmp_path: Path) -> None:
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "letter.txt").write_text("Dear")
-    with pytest.raises(InputError, match=f"^{tmp_path / 'work'}: there is something else"):
+    with pytest.raises(InputError, match=f"^{tmp_path / 'work'}: the directory holds other files"):
         trained_on(corpus, work=tmp_path / "work")
     assert [path.name for path in (tmp_path / "work").iterdir()] == ["letter.txt"]
-    with pytest.raises(InputError, match=r"letter\.txt: this is no directory"):
+    with pytest.raises(InputError, match=r"letter\.txt: not a directory"):
         trained_on(corpus, work=tmp_path / "work" / "letter.txt")
     with pytest.raises(InputError, match="there is no directory"):
         trained_on(corpus, work=tmp_path / "nowhere" / "work")
-    with pytest.raises(InputError, match="no work to go on with"):
+    with pytest.raises(InputError, match="no run to resume"):
         read_state(tmp_path)
 
 
@@ -423,7 +424,8 @@ def test_a_damaged_state_is_refused_by_name(begun: tuple[Path, Path]) -> None:
             try:
                 assert read_state(work) == state  # it was white space
             except InputError as error:
-                assert str(error).startswith(f"{work / STATE}: is ")
+                said = str(error).removeprefix(f"{work / STATE}: ")
+                assert said.startswith(("the file is damaged", "not the state of a training run", "version "))
 
 
 def test_a_state_never_leads_out_of_its_directory(begun: tuple[Path, Path], tmp_path: Path) -> None:
@@ -432,7 +434,7 @@ def test_a_state_never_leads_out_of_its_directory(begun: tuple[Path, Path], tmp_
     for change in ({"runs": ["../precious"]}, {"merges": "../precious"}, {"runs": [1]}, {"merges": "/etc/hostname"}):
         state = {**read_state(work), **change}
         (work / STATE).write_text(json.dumps({**state, "checksum": checksum(state)}))
-        with pytest.raises(InputError, match="names files that are not of a training run"):
+        with pytest.raises(InputError, match="names files that do not belong to a training run"):
             trained_on(corpus, work=work)
         (work / STATE).write_text(json.dumps({**state, "checksum": 0}))
         with pytest.raises(InputError, match="damaged"):
@@ -447,7 +449,9 @@ def test_missing_and_damaged_files_are_refused_by_name(begun: tuple[Path, Path])
     for name in (*read_state(work)["runs"], read_state(work)["merges"]):
         content = (work / name).read_bytes()
         (work / name).write_bytes(content[:100] + b"x" + content[101:])
-        with pytest.raises(InputError, match=f"^{work / name}: .*damaged; begin anew"):
+        with pytest.raises(
+            InputError, match=f"^{work / name}: .*damaged; (begin anew|start over) in another directory"
+        ):
             trained_on(corpus, work=work)
         (work / name).unlink()
         with pytest.raises(FileNotFoundError) as missing:
@@ -467,7 +471,7 @@ def test_resuming_by_name_is_refused_elsewhere_and_where_there_is_nothing(corpus
     assert done.stderr == f"bpe: {tmp_path}/my.json.work: this work was begun in {tmp_path}; go on from there\n"
     done = run(program, "train", "--resume", "nowhere", directory=tmp_path)
     assert done.returncode == 1
-    assert done.stderr == "bpe: nowhere: there is no work to go on with in this directory\n"
+    assert done.stderr == "bpe: nowhere: this directory has no run to resume\n"
     with pytest.raises(Interrupted):
         trained_on(corpus, work=tmp_path / "library", progress=stop_at(3))
     done = run(program, "train", "--resume", "library", directory=tmp_path)

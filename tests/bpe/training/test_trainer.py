@@ -14,13 +14,14 @@ import rustbpe
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bpe import InputError, Tokenizer, train
+from bpe import InputError, Tokenizer, train, train_from_iterator
 from bpe.formats.byte_level import byte_characters
 from bpe.patterns import GPT2, LLAMA3
-from bpe.training.trainer import Progress, Step, Trained
+from bpe.training.settings import MergeStep, Trained, TrainingProgress
 from support.plain_trainer import plain_encode, plain_merges, plain_training
 from support.reference_trainers import train_with_tokenizers
 from support.references import any_text, encoding_of, is_pinned
+from support.training import train_on
 
 TieBreak = Literal["bytes", "huggingface"]
 
@@ -38,7 +39,7 @@ def learned(tokenizer: Tokenizer) -> list[bytes]:
 
 def learn(text: str, merges: int = 1000, pattern: str = r"\S+|\s", **options: object) -> list[bytes]:
     """What training on one document learns, as many merges as there are."""
-    tokenizer = train([[text]], 256 + merges, pattern, (), allow_smaller=True, **options)  # type: ignore[arg-type]
+    tokenizer = train_from_iterator([text], 256 + merges, pattern, (), allow_smaller=True, **options)  # type: ignore[arg-type]
     return learned(tokenizer)
 
 
@@ -108,7 +109,7 @@ def test_300_merges_on_two_sample_texts_are_those_of_the_definition(
 def test_merges_are_told_with_their_counts_and_tokens_with_their_uses(text: str) -> None:
     expected = plain_training(WORDS.findall(text.encode()), 1000)
     told: list[Trained] = []
-    tokenizer = train([[text]], 1256, WORDS.pattern.decode(), (), allow_smaller=True, trained=told.append)
+    tokenizer = train_from_iterator([text], 1256, WORDS.pattern.decode(), (), allow_smaller=True, trained=told.append)
     assert told[0].pairs.tolist() == [[merge.left, merge.right] for merge in expected.merges]
     assert told[0].counts.tolist() == [merge.count for merge in expected.merges]
     assert uses_of(told[0]) == expected.uses == uses_in(tokenizer, [text])
@@ -117,8 +118,8 @@ def test_merges_are_told_with_their_counts_and_tokens_with_their_uses(text: str)
 @given(text=tying_text, trace=st.integers(0, 8))
 def test_traced_merges_are_shown_in_a_most_frequent_word(text: str, trace: int) -> None:
     expected = plain_training(WORDS.findall(text.encode()), 1000)
-    steps: list[Step] = []
-    train([[text]], 1256, WORDS.pattern.decode(), (), allow_smaller=True, trace=trace, traced=steps.append)
+    steps: list[MergeStep] = []
+    train_from_iterator([text], 1256, WORDS.pattern.decode(), (), allow_smaller=True, trace=trace, traced=steps.append)
     assert len(steps) == min(trace, len(expected.merges))
     for rank, (step, merge) in enumerate(zip(steps, expected.merges, strict=False), 256):
         assert (step.rank, step.times) == (rank, merge.count)
@@ -173,7 +174,7 @@ def test_weights_are_exact(texts: list[str], times: list[int], parts: int, min_f
         min_frequency=min_frequency * parts,
     )
     told: list[Trained] = []
-    tokenizer = train(
+    tokenizer = train_on(
         [[text] for text in texts],
         1256,
         WORDS.pattern.decode(),
@@ -191,9 +192,9 @@ def test_weights_are_exact(texts: list[str], times: list[int], parts: int, min_f
 def test_decimal_fractions_are_exact_as_weights() -> None:
     # 0.1 + 0.2 is not 0.3 in binary: there, "ab" would not tie with "cd", or win.
     sources = [["ab"], ["ab"], ["cd"]]
-    tokenizer = train(sources, 257, "gpt2", (), weights=[0.1, "0.2", 0.3], allow_smaller=True)
+    tokenizer = train_on(sources, 257, "gpt2", (), weights=[0.1, "0.2", 0.3], allow_smaller=True)
     assert learned(tokenizer) == []  # each stands 0.3 times
-    tokenizer = train([["ab ab ab ab"], ["cd cd cd"]], 257, r"\S+|\s", (), weights=[0.3, 0.4])
+    tokenizer = train_on([["ab ab ab ab"], ["cd cd cd"]], 257, r"\S+|\s", (), weights=[0.3, 0.4])
     assert learned(tokenizer) == [b"ab"]  # both 1.2 times
 
 
@@ -209,7 +210,7 @@ def test_counts_beyond_32_bits_are_exact(texts: list[str], weights: list[int]) -
     expected = plain_training(words, 1000)
     told: list[Trained] = []
     sources = [[text] for text in texts]
-    train(sources, 1256, WORDS.pattern.decode(), (), weights=weights, allow_smaller=True, trained=told.append)
+    train_on(sources, 1256, WORDS.pattern.decode(), (), weights=weights, allow_smaller=True, trained=told.append)
     assert learned(told[0].tokenizer) == expected.tokens
     assert told[0].counts.tolist() == [merge.count for merge in expected.merges]
 
@@ -219,7 +220,7 @@ def test_counts_beyond_53_bits_are_compared_exactly() -> None:
     count = 2**20 * 4 * (2**32 - 1)
     assert float(count) == float(count + 1)
     sources = [[" ab" * 2**20] * 4, [" cd" * 2**20] * 4, ["cd"]]
-    tokenizer = train(sources, 257, "gpt2", (), weights=[2**32 - 1, 2**32 - 1, 1])
+    tokenizer = train_on(sources, 257, "gpt2", (), weights=[2**32 - 1, 2**32 - 1, 1])
     assert learned(tokenizer) == [b"cd"]
 
 
@@ -227,7 +228,7 @@ def test_many_pairs_with_counts_near_the_32nd_bit_are_learned_at_once() -> None:
     # The sketch of counts holds 32 bits: what it says of these is only that they are many.
     letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
     words = [a + b for a in letters for b in letters]
-    tokenizer = train([[" ".join(words)], ["!!"]], 256 + 300, r"\S+|\s", (), weights=["4.1", "0.000000001"])
+    tokenizer = train_on([[" ".join(words)], ["!!"]], 256 + 300, r"\S+|\s", (), weights=["4.1", "0.000000001"])
     assert learned(tokenizer) == [word.encode() for word in sorted(words)[:300]]
 
 
@@ -237,15 +238,15 @@ def test_unusable_weights_are_refused() -> None:
         ([1], "1 weights for 2 sources"),
         ([1, 0], "a weight is 0;"),
         ([1, "-0.5"], "a weight is -0.5;"),
-        ([1, "x"], "no number"),
-        ([1, "1/0"], "no number"),
-        ([1, float("nan")], "no number"),
-        ([1, float("inf")], "no number"),
+        ([1, "x"], "not a number"),
+        ([1, "1/0"], "not a number"),
+        ([1, float("nan")], "not a number"),
+        ([1, float("inf")], "not a number"),
         ([1, 1e-30], "too many digits"),
         ([1e10, 1], "too many digits"),
     ]:
         with pytest.raises(InputError, match=words):
-            train(sources, 300, "gpt2", (), weights=weights, allow_smaller=True)  # type: ignore[arg-type]
+            train_on(sources, 300, "gpt2", (), weights=weights, allow_smaller=True)  # type: ignore[arg-type]
 
 
 # Required tokens
@@ -278,7 +279,7 @@ def test_required_tokens_are_there_and_all_merges_that_fit_beside_them(
     told: list[Trained] = []
 
     def grown() -> Tokenizer:
-        return train(
+        return train_on(
             [[text]],
             256 + room,
             WORDS.pattern.decode(),
@@ -303,7 +304,7 @@ def test_required_tokens_are_there_and_all_merges_that_fit_beside_them(
 
 
 def test_required_tokens_may_be_cut_characters_and_may_leave_a_vocabulary_unfilled() -> None:
-    tokenizer = train([["日日 日"]], 400, "llama3", (), required_tokens=[b"\xe6\x97", "日本", " ab"])
+    tokenizer = train_from_iterator(["日日 日"], 400, "llama3", (), required_tokens=[b"\xe6\x97", "日本", " ab"])
     assert {b"\xe6\x97", "日本".encode(), b" ab"} <= set(tokenizer.mergeable_ranks)
     assert tokenizer.n_vocab < 400
 
@@ -319,9 +320,9 @@ def test_required_tokens_that_no_text_would_become_are_refused() -> None:
         (r"\w+", [b""]),
     ]:
         with pytest.raises(InputError, match="the required token"):
-            train([["text"]], 300, pattern, (), required_tokens=tokens)  # type: ignore[arg-type]
+            train_from_iterator(["text"], 300, pattern, (), required_tokens=tokens)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="one string"):
-        train([["text"]], 300, "gpt2", (), required_tokens="ab")
+        train_from_iterator(["text"], 300, "gpt2", (), required_tokens="ab")
 
 
 # Special tokens
@@ -330,7 +331,7 @@ def test_required_tokens_that_no_text_would_become_are_refused() -> None:
 def test_special_tokens_are_boundaries_come_last_and_are_not_counted() -> None:
     text = "ab<|x|>ab<|x|>ab<|long|>"
     for pattern in ("llama3", "gpt2", r"\S+|\s"):
-        tokenizer = train([[text]], 256 + 1 + 2, pattern, ["<|x|>", "<|long|>"])
+        tokenizer = train_from_iterator([text], 256 + 1 + 2, pattern, ["<|x|>", "<|long|>"])
         assert learned(tokenizer) == [b"ab"]
         assert tokenizer.special_tokens == {"<|x|>": 257, "<|long|>": 258}
         assert tokenizer.encode(text, allowed_special="all") == [256, 257, 256, 257, 256, 258]
@@ -338,17 +339,19 @@ def test_special_tokens_are_boundaries_come_last_and_are_not_counted() -> None:
 
 def test_no_merge_crosses_a_special_token() -> None:
     for pattern in ("gpt2", r"\S+|\s"):
-        assert learned(train([["a|a|a|a"]], 999, pattern, ["|"], allow_smaller=True)) == []
+        assert learned(train_from_iterator(["a|a|a|a"], 999, pattern, ["|"], allow_smaller=True)) == []
 
 
 def test_of_overlapping_special_tokens_the_longest_is_the_boundary() -> None:
     for pattern in ("gpt2", r"\S+|\s"):
-        assert learned(train([["ab<><>!ab<>!"]], 999, pattern, ["<>", "<><>!"], allow_smaller=True)) == [b"ab"]
+        assert learned(train_from_iterator(["ab<><>!ab<>!"], 999, pattern, ["<>", "<><>!"], allow_smaller=True)) == [
+            b"ab"
+        ]
 
 
 def test_without_a_word_on_them_the_special_tokens_are_the_pattern_s() -> None:
-    assert train([["ab"]], 256 + 1 + 256).special_tokens["<|begin_of_text|>"] == 257
-    assert train([["ab"]], 256 + 1 + 1, "gpt2").special_tokens == {"<|endoftext|>": 257}
+    assert train_from_iterator(["ab"], 256 + 1 + 256).special_tokens["<|begin_of_text|>"] == 257
+    assert train_from_iterator(["ab"], 256 + 1 + 1, "gpt2").special_tokens == {"<|endoftext|>": 257}
 
 
 # How it is asked for
@@ -368,21 +371,21 @@ def test_the_result_does_not_depend_on_threads_or_on_how_documents_are_batched(
 
 def test_more_threads_than_a_machine_can_have_are_no_harm() -> None:
     texts = ["ab"] * 50_000
-    assert learned(train([texts], 257, "gpt2", (), threads=10**6)) == [b"ab"]
+    assert learned(train_from_iterator(texts, 257, "gpt2", (), threads=10**6)) == [b"ab"]
 
 
 @given(text=tying_text)
 def test_str_and_bytes_documents_and_one_or_several_sources_train_alike(text: str) -> None:
     expected = learn(text, pattern="gpt2")
     for sources in ([[text.encode()]], [iter([text])], [[], [text]]):
-        assert learned(train(sources, 1256, "gpt2", (), allow_smaller=True)) == expected
+        assert learned(train_on(sources, 1256, "gpt2", (), allow_smaller=True)) == expected
 
 
 def test_lone_surrogates_and_broken_utf8_are_trained_on() -> None:
     assert learn("\ud800\ud800 \ud83d\ude00", pattern="gpt2")[0] == b"\xbf\xbd"  # of U+FFFD
     for pattern in ("gpt2", r"(?s).+"):
         told: list[Trained] = []
-        tokenizer = train([[b"\xff\xfe\xff\xfe"]], 258, pattern, (), trained=told.append)
+        tokenizer = train_from_iterator([b"\xff\xfe\xff\xfe"], 258, pattern, (), trained=told.append)
         assert learned(tokenizer) == [b"\xbf\xbd", b"\xef\xbf\xbd"]
         assert told[0].invalid[0].sequences == 4
 
@@ -390,32 +393,32 @@ def test_lone_surrogates_and_broken_utf8_are_trained_on() -> None:
 def test_a_vocabulary_too_small_for_bytes_and_special_tokens_is_refused() -> None:
     for size in (-1, 0, 255, 256):
         with pytest.raises(InputError, match="too small: 256 bytes and 1 special tokens need at least 257"):
-            train([["text"]], size, "gpt2")
-    assert train([["text"]], 257, "gpt2").n_vocab == 257
+            train_from_iterator(["text"], size, "gpt2")
+    assert train_from_iterator(["text"], 257, "gpt2").n_vocab == 257
 
 
 def test_a_vocabulary_larger_than_the_text_gives_is_refused_or_smaller() -> None:
     with pytest.raises(InputError, match=r"gives 258 tokens, not 300.*allow_smaller"):
-        train([["abc"]], 300, "gpt2", ())
-    tokenizer = train([["abc"]], 300, "gpt2", ["<|x|>"], allow_smaller=True)
+        train_from_iterator(["abc"], 300, "gpt2", ())
+    tokenizer = train_from_iterator(["abc"], 300, "gpt2", ["<|x|>"], allow_smaller=True)
     assert (tokenizer.n_vocab, tokenizer.special_tokens) == (259, {"<|x|>": 258})
 
 
 def test_a_vocabulary_of_any_size_takes_no_more_memory_than_its_text() -> None:
     for size in (10**12, 10**30):
-        assert learned(train([["abc"]], size, "gpt2", (), allow_smaller=True)) == [b"ab", b"abc"]
+        assert learned(train_from_iterator(["abc"], size, "gpt2", (), allow_smaller=True)) == [b"ab", b"abc"]
 
 
 def test_no_pair_may_be_frequent_enough() -> None:
     for weight in (1, "1/4000000000"):
         options = {"min_frequency": 2**32 - 1, "weights": [weight]}
-        assert learned(train([["abab"]], 300, "gpt2", (), allow_smaller=True, **options)) == []  # type: ignore[arg-type]
+        assert learned(train_on([["abab"]], 300, "gpt2", (), allow_smaller=True, **options)) == []  # type: ignore[arg-type]
 
 
 def test_no_text_is_refused() -> None:
     for sources in ([[]], [[""]], [["", b""]], [["<|endoftext|>"]]):
         with pytest.raises(InputError, match="no text"):
-            train(sources, 300, "gpt2")
+            train_on(sources, 300, "gpt2")
 
 
 def test_options_out_of_range_are_refused_by_name() -> None:
@@ -424,30 +427,30 @@ def test_options_out_of_range_are_refused_by_name() -> None:
         *(("min_frequency", 2**32), ("max_token_length", 2**64), ("threads", 10**30)),
     ]:
         with pytest.raises(InputError, match=option):
-            train([["text"]], 257, "gpt2", (), **{option: value})  # type: ignore[arg-type]
+            train_from_iterator(["text"], 257, "gpt2", (), **{option: value})  # type: ignore[arg-type]
     with pytest.raises(InputError, match="twice"):
-        train([["text"]], 300, "gpt2", ["<|x|>", "<|x|>"])
+        train_from_iterator(["text"], 300, "gpt2", ["<|x|>", "<|x|>"])
     with pytest.raises(InputError, match="special_tokens"):
-        train([["text"]], 300, "gpt2", "<|x|>")
+        train_from_iterator(["text"], 300, "gpt2", "<|x|>")
     with pytest.raises(InputError, match="empty"):
-        train([["text"]], 300, "gpt2", [""])
+        train_from_iterator(["text"], 300, "gpt2", [""])
 
 
 def test_a_pattern_that_does_not_compile_is_refused_before_reading() -> None:
     with pytest.raises(ValueError, match="does not compile"):
-        train([["text"]], 300, "(", ())
+        train_from_iterator(["text"], 300, "(", ())
 
 
 def test_progress_is_told_and_can_stop_training(corpora: Path) -> None:
-    told: list[Progress] = []
+    told: list[TrainingProgress] = []
     train(str(corpora / "prose.txt"), 1300, progress=told.append)
     size = (corpora / "prose.txt").stat().st_size
-    assert told[0] == Progress("count", 1, size, size, size, 0, 1300 - 512)
+    assert told[0] == TrainingProgress("count", 1, size, size, size, 0, 1300 - 512)
     merges = [so_far.merges for so_far in told if so_far.phase == "merge"]
     assert merges == sorted(merges)
     assert 0 < merges[0] <= merges[-1] == 1300 - 512
 
-    def stop(so_far: Progress) -> None:
+    def stop(so_far: TrainingProgress) -> None:
         if so_far.phase == "merge":
             raise KeyboardInterrupt
 
@@ -466,5 +469,5 @@ def test_what_a_callback_raises_comes_through() -> None:
 
     for options in ({"progress": failing}, {"trace": 1, "traced": failing}, {"trained": failing}):
         with pytest.raises(ValueError, match="^mine$") as raised:
-            train([["abab"]], 257, "gpt2", (), **options)  # type: ignore[arg-type]
+            train_from_iterator(["abab"], 257, "gpt2", (), **options)  # type: ignore[arg-type]
         assert not isinstance(raised.value, InputError)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bpe import Tokenizer, train
+from bpe import Tokenizer, train_from_iterator
 from bpe.chat import chat_format
 from bpe.errors import InputError
 from model import ModelConfig, Transformer, convert, load, save
@@ -42,7 +42,7 @@ def old(tmp_path: Path) -> Tokenizer:
 @pytest.fixture
 def new(old: Tokenizer, tmp_path: Path) -> Tokenizer:
     """A tokenizer with twenty more tokens, a new special token among the old ones, and ids without a token."""
-    grown = train([[TEXT]], 281, base=old)
+    grown = train_from_iterator([TEXT], 281, base=old)
     special = ["<|begin_of_text|>", "<|tool|>", "<|end_of_text|>", "<|eot_id|>"]
     ranks = grown.mergeable_ranks
     tokenizer = Tokenizer(

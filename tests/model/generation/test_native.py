@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bpe import InputError, train
+from bpe import InputError, train_from_iterator
 from model import Generation, ModelConfig, NativeModel, Sampling, Transformer, _core, generate_ids, load, save
 from model.cache import KVCache
 from model.checkpoint import open_checkpoint
@@ -304,7 +304,7 @@ def test_checkpoints_of_plain_types_are_used_as_stored(
     dtype: torch.dtype, make_model: MakeModel, tmp_path: Path
 ) -> None:
 
-    train([["a text to learn from, and more of it"]], vocab_size=280, special_tokens=[]).save(
+    train_from_iterator(["a text to learn from, and more of it"], vocab_size=280, special_tokens=[]).save(
         tmp_path / "tokenizer.json"
     )
     model = make_model(BASE).to(dtype)

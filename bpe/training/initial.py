@@ -1,43 +1,66 @@
-"""TODO: start."""
+"""The vocabulary that training starts from: 256 bytes or a base vocabulary, and special tokens."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING
 
 from bpe.errors import InputError
 from bpe.formats.byte_level import byte_characters
 from bpe.patterns import Pattern, find_pattern
-from bpe.tokenizer import Tokenizer
-from bpe.training.work import Merges
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from bpe.tokenizer import Tokenizer
+    from bpe.training.work import Merges
 
 
 @dataclass(frozen=True)
-class _Start:
-    """What a vocabulary begins with."""
+class InitialVocabulary:
+    """The tokens that exist before the first merge."""
 
-    what: str
+    description: str
+    """The vocabulary in words, for error messages."""
     ranks: dict[bytes, int]
     tokens: list[bytes]
-    """By rank; b"" where there is none."""
+    """The tokens by rank; b"" for a rank that no token has."""
     special_tokens: dict[str, int]
-    """The ids of those that keep theirs; -1 for those that come after all others."""
+    """The id of each special token that keeps its id; -1 for a special token whose id follows all others."""
 
     @classmethod
-    def of_bytes(cls, pattern: Pattern, special_tokens: Sequence[str] | None, tie_break: str) -> _Start:
+    def of_bytes(cls, pattern: Pattern, special_tokens: Sequence[str] | None, tie_break: str) -> InitialVocabulary:
+        """Start from the 256 single bytes.
+
+        Args:
+            pattern: The split pattern, whose special tokens are the default.
+            special_tokens: The special tokens, or None for those of the pattern.
+            tie_break: The order of the byte ids: "bytes" or "huggingface".
+
+        Raises:
+            InputError: A special token is empty or given twice, or `tie_break` is unknown.
+        """
         tokens = [bytes([byte]) for byte in _byte_order(tie_break)]
         specials = _checked(pattern.special_tokens if special_tokens is None else special_tokens)
         return cls("256 bytes", {token: id for id, token in enumerate(tokens)}, tokens, dict.fromkeys(specials, -1))
 
     @classmethod
-    def of_base(cls, base: Tokenizer, special_tokens: Sequence[str] | None) -> _Start:
+    def of_base(cls, base: Tokenizer, special_tokens: Sequence[str] | None) -> InitialVocabulary:
+        """Start from the tokens of another tokenizer.
+
+        Args:
+            base: The tokenizer to extend.
+            special_tokens: The special tokens, or None for those of the base with their ids.
+
+        Raises:
+            InputError: The base never uses some of its tokens, or has no token for some bytes.
+        """
         if base.merges_only:
             raise InputError(
-                f"{base.name} has tokens that merging does not lead to, or bytes without a token, and leaves both out;"
+                f"{base.name} has tokens that merging never produces, or bytes without a token;"
                 " such a vocabulary cannot be a base"
             )
         ranks = base.mergeable_ranks
@@ -48,41 +71,54 @@ class _Start:
         return cls(f"the base's {len(ranks)} tokens", ranks, tokens, specials)
 
     def tokens_after(self, merges: Merges) -> list[bytes]:
-        """All tokens after some merges; their places are the ids that merges name."""
+        """Return all tokens after some merges. A token's index is the id by which merges refer to it."""
         tokens = list(self.tokens)
         for left, right, _ in merges.tolist():
             tokens.append(tokens[left] + tokens[right])
         return tokens
 
     def arrays_after(self, merges: Merges) -> tuple[bytes, npt.NDArray[np.uint64], npt.NDArray[np.uint32]]:
-        """The same for the core."""
-        return _arrays({token: id for id, token in enumerate(self.tokens_after(merges)) if token})
+        """Return all tokens after some merges as `token_arrays` does."""
+        return token_arrays({token: id for id, token in enumerate(self.tokens_after(merges)) if token})
 
     def new_ids(self, count: int) -> npt.NDArray[np.uint32]:
-        """The ids of new tokens: the lowest behind those there are that no special token keeps."""
+        """Return the lowest `count` ids behind the initial tokens that no special token keeps. [count], uint32"""
+        import numpy as np
+
         first = len(self.tokens)
         ids = np.arange(first, first + count + len(self.special_tokens), dtype=np.uint32)
         taken = [id for id in self.special_tokens.values() if id >= 0]
         return ids[~np.isin(ids, np.array(taken, np.uint32))][:count]
 
     def special_ids(self, highest: int) -> dict[str, int]:
-        """The ids of special tokens, behind all others if they do not keep theirs."""
+        """Return the id of each special token, where `highest` is the highest id of the other tokens."""
         places = iter(range(highest + 1, highest + 1 + len(self.special_tokens)))
         return {token: next(places) if id < 0 else id for token, id in self.special_tokens.items()}
 
     def fingerprint(self) -> str:
-        """What tells it from other starts: a hash of all tokens and their ranks."""
+        """Return the SHA-256 of all tokens in the order of their ranks."""
         joined = b"".join(len(token).to_bytes(4, "little") + token for token in self.tokens)
         return hashlib.sha256(joined).hexdigest()
 
 
-def _arrays(ranks: Mapping[bytes, int]) -> tuple[bytes, npt.NDArray[np.uint64], npt.NDArray[np.uint32]]:
-    """Tokens for the core: bytes joined, offsets, ids."""
+def token_arrays(ranks: Mapping[bytes, int]) -> tuple[bytes, npt.NDArray[np.uint64], npt.NDArray[np.uint32]]:
+    """Lay tokens out for the core.
+
+    Returns:
+        The joined bytes of all tokens, the offsets of the tokens in them [tokens + 1], and their ids [tokens].
+    """
+    import numpy as np
+
     offsets = np.cumsum([0, *map(len, ranks)], dtype=np.uint64)
     return b"".join(ranks), offsets, np.array(list(ranks.values()), np.uint32)
 
 
-def _pattern(pattern: str | None, base: Tokenizer | None) -> Pattern:
+def split_pattern(pattern: str | None, base: Tokenizer | None) -> Pattern:
+    """Return the split pattern to train with: the named one, that of the base, or llama3's.
+
+    Raises:
+        InputError: The base has another pattern than the named one.
+    """
     if base is None:
         return find_pattern(pattern or "llama3")
     if pattern is not None and find_pattern(pattern).text != base.pattern.text:
@@ -99,15 +135,15 @@ def _checked(special_tokens: Sequence[str]) -> list[str]:
     if "" in special_tokens:
         raise InputError("a special token is empty")
     if len(set(special_tokens)) < len(special_tokens):
-        raise InputError("a special token is named twice")
+        raise InputError("a special token is given twice")
     return list(special_tokens)
 
 
 def _byte_order(tie_break: str) -> bytes:
-    """The byte that each base id stands for."""
+    """Return the byte of each initial id."""
     if tie_break == "bytes":
         return bytes(range(256))
-    if tie_break == "huggingface":  # its base ids follow the code points of the characters that stand for bytes
+    if tie_break == "huggingface":  # its ids follow the code points of the characters that represent bytes
         characters = byte_characters()
         return bytes(sorted(range(256), key=lambda byte: characters[byte]))
     raise InputError(f"tie_break is {tie_break!r}; it must be 'bytes' or 'huggingface'")
