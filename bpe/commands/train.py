@@ -16,7 +16,7 @@ from bpe.commands.options import examples, exclude_option, field_option
 from bpe.commands.terminal import Status, bar, readable, size
 
 if TYPE_CHECKING:
-    from bpe.training.trainer import Progress, Step, Trained
+    from bpe.training.settings import MergeStep, Trained, TrainingProgress
 
 
 @click.command()
@@ -171,7 +171,7 @@ class _TrainingStatus:
         self._start = time.monotonic()
         self._headed = False
 
-    def progress(self, so_far: Progress) -> None:
+    def progress(self, so_far: TrainingProgress) -> None:
         seconds = time.monotonic() - self._start
         if so_far.phase == "merge":
             self._status.show(f"merging   {bar(so_far.merges / (so_far.wanted or 1))} {so_far.merges:,} merges")
@@ -182,7 +182,7 @@ class _TrainingStatus:
             rate = f"{bar(so_far.read / so_far.total)} {rate}, {left:,.0f} s left"
         self._status.show(f"counting  {rate}")
 
-    def step(self, step: Step) -> None:
+    def step(self, step: MergeStep) -> None:
         if not self._headed:
             click.echo(f"{'id':>7}  {'count':>12}  {'pair':<24}  {'token':<16}  shortens")
         self._headed = True

@@ -91,7 +91,7 @@ def train(
 
 
 def train_from_iterator(
-    texts: Iterable[str] | Iterable[bytes] | Iterable[str | bytes],
+    texts: Iterable[str | bytes],
     vocab_size: int,
     pattern: str | None = None,
     special_tokens: Sequence[str] | None = None,
