@@ -23,13 +23,8 @@ from bpe.errors import InputError
 
 _HEAD = 4096  # bytes at the beginning of a file in which text has no NUL
 
-<<<<<<< HEAD
 # A path, a glob, an address or "-" for stdin; or an iterable of the documents themselves.
-CorpusSource = Union[str, "os.PathLike[str]", Iterable[str], Iterable[bytes]]
-=======
-# A path, a glob, an address, "-" for stdin; or the documents themselves.
 CorpusSource = Union[str, "os.PathLike[str]", Iterable[Union[str, bytes]]]
->>>>>>> 938b0c1 (Training: names of its commands' callbacks; a source of documents may mix str and bytes)
 
 
 def feeds_of(source: CorpusSource, exclude: Sequence[str]) -> Iterator[Feed]:
