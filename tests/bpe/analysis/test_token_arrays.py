@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bpe import Tokenizer, train
+from bpe import Tokenizer, train, train_from_iterator
 from bpe.analysis.token_arrays import TokenArrays
 from bpe.analysis.usage import usage_of
 from support.references import BYTE_RANKS, byte_tokenizer
@@ -55,7 +55,7 @@ def test_growth_is_exact_at_every_size_for_any_trained_vocabulary(seed: int) -> 
     """Few letters in long words give merges that overlap and compete."""
     generator = random.Random(seed)
     words = ["".join(generator.choices("ab cé", k=generator.randint(1, 60))) for _ in range(8)]
-    tokenizer = train([words[:5]], 290, "gpt2", special_tokens=(), allow_smaller=True)
+    tokenizer = train_from_iterator(words[:5], 290, "gpt2", special_tokens=(), allow_smaller=True)
     text = " ".join(words).encode()
     grown = growth(tokenizer, text)
     assert grown == [cut(tokenizer, 256 + merges).count(text) for merges in range(len(grown))]
