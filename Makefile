@@ -15,13 +15,14 @@ VOCABULARY_TEXT = corpora "$(STDLIB)/*.py" "$(STDLIB)/*/*.py"
 # The C++ that is written by hand.
 SOURCES := $(shell find bpe/core model/core -name '*.[ch]pp')
 
-.PHONY: help demo test lint format clean
+.PHONY: help demo test lint format docs clean
 
 help:
 	@echo "make demo    train a vocabulary and a small Llama on corpora/, and let it write"
 	@echo "make test    run the tests"
 	@echo "make lint    ruff, mypy, clang-format, and the core with warnings as errors"
 	@echo "make format  rewrite the sources in the project's format"
+	@echo "make docs    build the documentation's site into build/site"
 	@echo "make clean   remove what was built and trained"
 
 # --- set-up ---
@@ -93,6 +94,18 @@ format: .venv/test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(SOURCES)
+
+# --- documentation ---
+
+# The site needs the commands, whose help it shows, but not torch.
+.venv/docs: .venv/tools pyproject.toml CMakeLists.txt $(SOURCES)
+	@echo "installing what builds the documentation"
+	$(PIP) --no-build-isolation --editable '.[docs]'
+	@touch $@
+
+docs: .venv/docs
+	$(BIN)/mkdocs build --strict
+	@echo "open build/site/index.html"
 
 clean:
 	rm -rf build demo .venv
