@@ -1,7 +1,7 @@
-"""Hold a tokenizer against its reference, id for id.
+"""Compare a tokenizer with its reference, id for id.
 
-The reference of a tokenizer.json is Hugging Face's ``tokenizers``, which reads the file itself; that of ranks is
-tiktoken's ``Encoding`` with the same ranks, pattern and special tokens.
+The reference of a tokenizer.json is Hugging Face's ``tokenizers``, which reads the file itself. The reference of ranks
+is tiktoken's ``Encoding`` with the same ranks, pattern and special tokens.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from bpe.tokenizer import Tokenizer
 
 _LONG_WORD = "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft" * 2
 
-# What tokenizers stumble over: contractions in both cases and with the long s, digits in threes, white space that ends
-# a text or stands before a newline, characters of several bytes and code points, capitals within words, pretokens as
-# long as the keys of a table or one byte more, NULs, and pretokens that differ in their NULs only.
+# Text that tokenizers get wrong: contractions in both cases and with the long s, digits in threes, white space at the
+# end of a text or before a newline, characters of several bytes and code points, capitals within words, pretokens as
+# long as the keys of a table or one byte longer, NULs, and pretokens that differ only in their NULs.
 HARD_CASES = (
     "",
     " ",
@@ -63,27 +63,30 @@ Encode = Callable[[str], list[int]]
 
 @dataclass(frozen=True)
 class Reference:
-    """What decides which ids are right."""
+    """A reference implementation, which decides which ids are correct."""
 
     name: str
-    """With the version: "tiktoken 0.14.0"."""
+    """Name and version, such as "tiktoken 0.14.0"."""
     encode_special: Encode
-    """The ids of a text in which `special_tokens` are recognised, and no others."""
+    """Encodes a text and recognises `special_tokens`, but no other special tokens."""
     special_tokens: frozenset[str]
     encode_ordinary: Encode | None
-    """The ids of a text in which special tokens are text like any other; None if it cannot but recognise them."""
+    """Encodes a text and treats special tokens as text; None if the reference always recognises them."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """The place where ids part for the first time in a document. An id is None where that side has no more."""
+    """The first difference between the ids of a document. An id is None on the side that has no more ids."""
 
     document: str
     byte: int
+    """Where in the document the ids differ, in bytes."""
     before: bytes
-    """The end of what stands in front of the place."""
+    """The end of the text before the place."""
     ours: int | None
+    """The id of the tokenizer."""
     theirs: int | None
+    """The id of the reference."""
 
     def __str__(self) -> str:
         text = self.before.decode("utf-8", "replace")[-12:]
@@ -92,27 +95,32 @@ class Difference:
 
 
 @dataclass
-class Report:
-    """What was compared with which reference, and the first document that differs."""
+class Verification:
+    """The result of comparing a tokenizer with its reference."""
 
     reference: str
+    """Name and version of the reference."""
     documents: int = 0
     bytes: int = 0
+    """Size of the documents."""
     tokens: int = 0
     not_utf8: int = 0
+    """Documents that are not UTF-8, for which only the round trip was checked."""
     reference_failed: int = 0
+    """Documents on which the reference itself failed."""
     differing: int = 0
+    """Documents with a difference."""
     first_difference: Difference | str | None = None
 
 
 def tiktoken_reference(tokenizer: Tokenizer) -> Reference:
-    """tiktoken with the tokenizer's ranks, pattern and special tokens.
+    """Return tiktoken with the tokenizer's ranks, pattern and special tokens.
 
-    Of two special tokens that begin at one place, tiktoken takes whichever its hash table has first. That is no rule to
-    hold anything against, so tokens that begin another one are left out.
+    Of two special tokens that begin at the same place, tiktoken takes the one that comes first in its hash table. No
+    rule decides which, so special tokens that begin another special token are left out.
 
     Raises:
-        ModuleNotFoundError: tiktoken is not installed (it comes with the extra ``verify``).
+        ModuleNotFoundError: When tiktoken is not installed; the extra ``verify`` installs it.
     """
     import tiktoken
 
@@ -135,19 +143,23 @@ def tiktoken_reference(tokenizer: Tokenizer) -> Reference:
 
 
 def huggingface_reference(path: Path, content: bytes) -> Reference:
-    """``tokenizers`` on the content of a tokenizer.json. It finds added tokens in any text.
+    """Return ``tokenizers`` with the content of a tokenizer.json. It recognises added tokens in any text.
+
+    Args:
+        path: The path of the file, for messages.
+        content: The content of the file.
 
     Raises:
-        InputError: ``tokenizers`` refuses the file.
-        ModuleNotFoundError: ``tokenizers`` is not installed (it comes with the extra ``verify``).
+        InputError: When ``tokenizers`` rejects the file.
+        ModuleNotFoundError: When ``tokenizers`` is not installed; the extra ``verify`` installs it.
     """
     import tokenizers
 
     try:
         theirs = tokenizers.Tokenizer.from_buffer(content)
     except Exception as error:
-        raise InputError(f"{path}: tokenizers {tokenizers.__version__} does not read this file ({error})") from error
-    theirs.no_truncation()  # a file may carry settings for batches of a model, which cut or fill the ids
+        raise InputError(f"{path}: tokenizers {tokenizers.__version__} cannot read this file ({error})") from error
+    theirs.no_truncation()  # a file may have settings for batches of a model, which truncate or pad the ids
     theirs.no_padding()
 
     def encode(text: str) -> list[int]:
@@ -159,7 +171,7 @@ def huggingface_reference(path: Path, content: bytes) -> Reference:
 
 
 def reference_of(tokenizer: Tokenizer, path: Path) -> Reference:
-    """The reference of a tokenizer that was read from this file, or from the file in this directory."""
+    """Return the reference of a tokenizer that was read from a file, or from the tokenizer file in a directory."""
     path, format, content = open_tokenizer(path)
     return huggingface_reference(path, bytes(content)) if format == "huggingface" else tiktoken_reference(tokenizer)
 
@@ -167,27 +179,29 @@ def reference_of(tokenizer: Tokenizer, path: Path) -> Reference:
 def verify(
     tokenizer: Tokenizer,
     texts: Iterable[bytes],
-    progress: Callable[[Report], None] | None = None,
+    progress: Callable[[Verification], None] | None = None,
     reference: Reference | None = None,
-) -> Report:
-    """Compare ids, and decoded bytes, on built-in hard cases, on the vocabulary's own tokens and on `texts`.
+) -> Verification:
+    """Compare ids and decoded bytes on built-in hard cases, on the vocabulary's own tokens, and on `texts`.
 
-    Bytes that have no token are not expected back.
-    Text that is not UTF-8 cannot be given to the reference; there only the round trip is checked. Where the reference
-    itself breaks down, as tiktoken does on very long runs, the text is counted and passed over likewise.
+    Decoding need not return bytes that have no token. A document that is not UTF-8 cannot be given to the reference, so
+    only its round trip is checked. The same holds if the reference itself fails, as tiktoken does on very long runs.
 
     Args:
-        tokenizer: what is held against the reference.
-        texts: documents.
-        progress: called after each of them.
-        reference: what is right; by default tiktoken.
+        tokenizer: The tokenizer to check.
+        texts: More documents to compare.
+        progress: Called after each of these documents.
+        reference: The reference. Default: tiktoken.
+
+    Returns:
+        The counts, and the first difference.
 
     Raises:
-        ModuleNotFoundError: tiktoken is not installed (it comes with the extra ``verify``).
+        ModuleNotFoundError: When tiktoken is not installed; the extra ``verify`` installs it.
     """
     reference = reference or tiktoken_reference(tokenizer)
     comparison = _Comparison(tokenizer, reference)
-    report = comparison.report
+    result = comparison.result
     for number, text in enumerate(HARD_CASES, 1):
         comparison.compare(f"hard case {number}", text)
     for text in special_cases(sorted(reference.special_tokens & tokenizer.special_tokens_set)):
@@ -202,12 +216,12 @@ def verify(
         else:
             comparison.compare(f"document {number}", text)
         if progress is not None:
-            progress(report)
-    return report
+            progress(result)
+    return result
 
 
 def special_cases(tokens: Sequence[str]) -> Iterator[str]:
-    """Texts in which special tokens stand side by side, lie in each other, overlap, and are cut short at either end."""
+    """Yield texts in which special tokens are adjacent, nested, overlapping, and truncated at either end."""
     chosen = {*tokens[:3], *tokens[-2:], *(token for token in tokens[:100] for other in tokens if token in other[1:])}
     some = sorted(chosen)[:20]
     for token in some:
@@ -220,7 +234,7 @@ def special_cases(tokens: Sequence[str]) -> Iterator[str]:
 
 
 def vocabulary_cases(tokenizer: Tokenizer, size: int = 1000) -> Iterator[tuple[str, str]]:
-    """The tokens that are text, `size` in a case, with its name: each on a line of its own, and run together."""
+    """Yield named cases of `size` tokens that are text: one case with a token per line, one with all tokens joined."""
     texts = []
     for token in sorted(tokenizer.mergeable_ranks, key=tokenizer.mergeable_ranks.__getitem__):
         try:
@@ -233,15 +247,15 @@ def vocabulary_cases(tokenizer: Tokenizer, size: int = 1000) -> Iterator[tuple[s
 
 
 class _Comparison:
-    """A tokenizer beside its reference, and what has come out so far."""
+    """A comparison of a tokenizer with its reference, and the result so far."""
 
     def __init__(self, tokenizer: Tokenizer, reference: Reference) -> None:
         self._tokenizer = tokenizer
         self._reference = reference
-        self.report = Report(reference.name)
+        self.result = Verification(reference.name)
 
     def compare(self, name: str, text: str, *, special: bool = False) -> None:
-        """Count a text, and hold our ids of it against the reference's."""
+        """Count a text, and compare its ids with those of the reference."""
         reference_encode = None if special else self._reference.encode_ordinary
         if reference_encode is not None:
             ours = self._tokenizer.encode_ordinary(text)
@@ -252,10 +266,10 @@ class _Comparison:
         round_trip = self._count(ours, without_surrogates(text).encode())
         try:
             theirs = reference_encode(text)
-        except BaseException as error:  # the Rust panic that its engine's stack overflow makes is no Exception
+        except BaseException as error:  # a Rust panic, such as on stack overflow, is not an Exception
             if type(error).__name__ != "PanicException":
                 raise
-            self.report.reference_failed += 1
+            self.result.reference_failed += 1
             theirs = ours
         if ours != theirs:
             pairs = enumerate(zip_longest(ours, theirs))
@@ -266,28 +280,32 @@ class _Comparison:
             self._differ(f"{name}: decoding does not give the text back")
 
     def check_round_trip(self, name: str, content: bytes) -> None:
-        """Count bytes that are not UTF-8, and check that they come back."""
-        self.report.not_utf8 += 1
+        """Count bytes that are not UTF-8, and check that decoding returns them."""
+        self.result.not_utf8 += 1
         if not self._count(self._tokenizer.encode_ordinary(content), content):
             self._differ(f"{name}: decoding does not give the bytes back")
 
     def _count(self, ids: list[int], content: bytes) -> bool:
-        """Count the document, and say whether its ids decode to it."""
-        self.report.documents += 1
-        self.report.bytes += len(content)
-        self.report.tokens += len(ids)
+        """Count a document, and return whether its ids decode to it."""
+        self.result.documents += 1
+        self.result.bytes += len(content)
+        self.result.tokens += len(ids)
         return self._tokenizer.decode_bytes(ids) == content.translate(None, self._tokenizer.unknown_bytes)
 
     def _differ(self, difference: Difference | str) -> None:
-        self.report.differing += 1
-        if self.report.first_difference is None:
-            self.report.first_difference = difference
+        self.result.differing += 1
+        if self.result.first_difference is None:
+            self.result.first_difference = difference
 
 
-def require_identical(report: Report) -> None:
-    """Raise InputError if anything differed."""
-    if report.differing:
+def require_identical(result: Verification) -> None:
+    """Check the result of `verify`.
+
+    Raises:
+        InputError: When any document differs.
+    """
+    if result.differing:
         raise InputError(
-            f"{report.differing} documents differ from the reference, {report.reference};"
-            f" first {report.first_difference}"
+            f"{result.differing} documents differ from the reference, {result.reference};"
+            f" first {result.first_difference}"
         )

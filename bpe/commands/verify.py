@@ -26,12 +26,12 @@ def verify(name: str, texts: Sequence[str], pattern: str | None, separator: str 
     """
     from bpe.corpus import documents
     from bpe.locate import locate
-    from bpe.verify import Report, reference_of, require_identical, tiktoken_reference
+    from bpe.verify import Verification, reference_of, require_identical, tiktoken_reference
     from bpe.verify import verify as verify_tokenizer
 
     status = Status()
 
-    def progress(report: Report) -> None:
+    def progress(report: Verification) -> None:
         status.show(f"comparing  {report.bytes / 1e6:,.1f} MB in {report.documents:,} documents")
 
     tokenizer = open_tokenizer(name, pattern)

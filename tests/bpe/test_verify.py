@@ -1,4 +1,4 @@
-"""The comparison with the reference that users run: it passes what is exact and finds what is not."""
+"""Comparison of a tokenizer with its reference, as users run it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bpe import InputError, Tokenizer, train
 from bpe.verify import (
     HARD_CASES,
     Difference,
-    Report,
+    Verification,
     huggingface_reference,
     reference_of,
     require_identical,
@@ -30,12 +30,12 @@ TOKENIZERS = f"tokenizers {tokenizers.__version__}"
 
 
 def built_in(tokenizer: Tokenizer) -> int:
-    """How many cases are compared before the first document."""
+    """Return how many cases are compared before the first document."""
     special = list(special_cases(sorted(tokenizer.special_tokens)))
     return len(HARD_CASES) + len(special) + len(list(vocabulary_cases(tokenizer)))
 
 
-def test_an_exact_tokenizer_passes_the_hard_cases_and_the_sample_texts(
+def test_exact_tokenizer_passes_the_hard_cases_and_the_sample_texts(
     pair: tuple[Tokenizer, tiktoken.Encoding], corpus_texts: dict[str, str]
 ) -> None:
     texts = [text.encode() for text in corpus_texts.values()]
@@ -47,7 +47,7 @@ def test_an_exact_tokenizer_passes_the_hard_cases_and_the_sample_texts(
 
 
 @pytest.mark.parametrize("pattern", ["gpt2", "llama3", "o200k", "smollm"])
-def test_a_tokenizer_json_is_held_against_tokenizers_on_the_same_file(
+def test_tokenizer_json_is_compared_with_tokenizers_on_the_same_file(
     corpora: Path, corpus_texts: dict[str, str], tmp_path: Path, pattern: str
 ) -> None:
     special = ["<|end|>", "<|end|>er", "a<|", "|>", "日本"]
@@ -69,12 +69,12 @@ def test_llama_3_as_tokenizer_json_passes(llama3: Tokenizer, tmp_path: Path) -> 
     assert report.documents > 300
 
 
-def test_ranks_are_held_against_tiktoken(llama3: Tokenizer, tmp_path: Path) -> None:
+def test_ranks_are_compared_with_tiktoken(llama3: Tokenizer, tmp_path: Path) -> None:
     llama3.save(tmp_path / "ranks.model")
     assert reference_of(llama3, tmp_path / "ranks.model").name == TIKTOKEN
 
 
-def test_an_id_that_differs_is_found_and_its_place_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_differing_id_is_reported_with_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = byte_tokenizer(ab=256)
     encode = Tokenizer.encode_ordinary
     monkeypatch.setattr(
@@ -88,7 +88,7 @@ def test_an_id_that_differs_is_found_and_its_place_named(monkeypatch: pytest.Mon
         require_identical(report)
 
 
-def test_a_file_that_says_something_else_is_a_difference(tmp_path: Path) -> None:
+def test_file_with_other_settings_is_reported_as_a_difference(tmp_path: Path) -> None:
     """The reference is the file as ``tokenizers`` reads it, not what we made of it."""
     path = tmp_path / "tokenizer.json"
     byte_tokenizer(qz=256, zq=257).save(path)
@@ -104,7 +104,7 @@ def test_a_file_that_says_something_else_is_a_difference(tmp_path: Path) -> None
     assert (difference.ours, difference.theirs) == (256, 257)
 
 
-def test_a_special_token_that_only_the_file_has_is_found(tmp_path: Path) -> None:
+def test_special_token_that_only_the_file_has_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.json"
     byte_tokenizer(special_tokens={"<|x|>": 300}).save(path)
     tokenizer = byte_tokenizer()
@@ -114,7 +114,7 @@ def test_a_special_token_that_only_the_file_has_is_found(tmp_path: Path) -> None
     assert report.differing == 0
 
 
-def test_added_tokens_that_the_file_gives_different_precedence_are_found(tmp_path: Path) -> None:
+def test_added_tokens_of_different_precedence_are_reported(tmp_path: Path) -> None:
     """tokenizers looks for those that are not normalized first, wherever they stand, and then for the others."""
     path = tmp_path / "tokenizer.json"
     tokenizer = byte_tokenizer(special_tokens={"ab<": 300, "<x>": 301})
@@ -127,7 +127,7 @@ def test_added_tokens_that_the_file_gives_different_precedence_are_found(tmp_pat
     assert report.first_difference == Difference("special tokens '<ab<x>'", 1, b"<", 300, ord("a"))
 
 
-def test_where_one_side_ends_first_there_is_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_difference_at_the_end_of_one_side_says_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
     encode = Tokenizer.encode_ordinary
     monkeypatch.setattr(
         Tokenizer, "encode_ordinary", lambda self, text: encode(self, text)[: 2 if text == "abc" else None]
@@ -136,7 +136,7 @@ def test_where_one_side_ends_first_there_is_no_token(monkeypatch: pytest.MonkeyP
     assert str(report.first_difference) == "document 1, byte 2, after 'ab': no token here, 99 in the reference"
 
 
-def test_settings_for_batches_in_the_file_do_not_count(tmp_path: Path) -> None:
+def test_truncation_and_padding_settings_of_the_file_are_ignored(tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.json"
     byte_tokenizer().save(path)
     theirs = tokenizers.Tokenizer.from_file(str(path))
@@ -146,30 +146,30 @@ def test_settings_for_batches_in_the_file_do_not_count(tmp_path: Path) -> None:
     require_identical(verify(byte_tokenizer(), [b"more than five"], reference=reference_of(byte_tokenizer(), path)))
 
 
-def test_special_tokens_that_begin_another_one_are_not_held_against_tiktoken() -> None:
+def test_special_tokens_that_begin_another_one_are_not_compared_with_tiktoken() -> None:
     """It takes whichever of the two its hash table has first."""
     tokenizer = byte_tokenizer(special_tokens={"<a>": 300, "<a>b": 301, "<a>bc": 302, "b<": 303, "<": 304})
     assert tiktoken_reference(tokenizer).special_tokens == {"<a>bc", "b<"}
     require_identical(verify(tokenizer, [b"<a>b<a>bc"]))
 
 
-def test_special_cases_have_tokens_side_by_side_inside_each_other_overlapping_and_cut() -> None:
+def test_special_cases_have_adjacent_nested_overlapping_and_truncated_tokens() -> None:
     cases = set(special_cases(["<ab>", "b><c"]))
     assert cases >= {"<ab>b><c", "b><c<ab>", "<ab<ab>", "<ab><c", "<ab>ab>", "<ab", "ab>"}
     assert list(special_cases([])) == []
 
 
-def test_a_file_that_tokenizers_refuses_is_named(tmp_path: Path) -> None:
+def test_file_that_tokenizers_rejects_is_named(tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.json"
     byte_tokenizer(ab=256).save(path)
     data = json.loads(path.read_bytes())
     data["pre_tokenizer"]["pretokenizers"][1]["type"] = "NoSuch"
-    with pytest.raises(InputError, match=rf"tokenizer\.json: {TOKENIZERS} does not read this file"):
+    with pytest.raises(InputError, match=rf"tokenizer\.json: {TOKENIZERS} cannot read this file"):
         huggingface_reference(path, json.dumps(data).encode())
 
 
 @pytest.mark.parametrize("package", ["tiktoken", "tokenizers"])
-def test_a_missing_package_is_a_module_not_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+def test_missing_package_raises_module_not_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str) -> None:
     path = tmp_path / ("tokenizer.json" if package == "tokenizers" else "ranks.model")
     byte_tokenizer().save(path)
     monkeypatch.setitem(sys.modules, package, None)
@@ -177,7 +177,7 @@ def test_a_missing_package_is_a_module_not_found(tmp_path: Path, monkeypatch: py
         reference_of(byte_tokenizer(), path)
 
 
-def test_text_that_is_no_utf8_is_held_to_the_round_trip(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_text_that_is_not_utf8_is_checked_for_the_round_trip(monkeypatch: pytest.MonkeyPatch) -> None:
     reports: list[int] = []
     tokenizer = byte_tokenizer()
     report = verify(tokenizer, [b"\xff\xfe", b"text"], lambda report: reports.append(report.documents))
@@ -187,10 +187,10 @@ def test_text_that_is_no_utf8_is_held_to_the_round_trip(monkeypatch: pytest.Monk
     assert verify(byte_tokenizer(), [b"\xff"]).first_difference is not None
 
 
-def test_where_the_reference_breaks_down_the_text_is_passed_over() -> None:
+def test_text_on_which_the_reference_fails_is_skipped() -> None:
     report = verify(byte_tokenizer("llama3"), [b" " * 1_000_001 + b"x"])
     assert (report.reference_failed, report.differing) == (1, 0)
 
 
-def test_nothing_compared_is_no_difference() -> None:
-    require_identical(Report(TIKTOKEN))
+def test_empty_verification_has_no_difference() -> None:
+    require_identical(Verification(TIKTOKEN))
