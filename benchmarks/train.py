@@ -102,8 +102,9 @@ def ours(module: Any, job: Job, report: dict[str, Any]) -> Merges:
     def trained(result: Any) -> None:
         report["phases"] = {"reading and counting": result.seconds["count"], "merging": result.seconds["merge"]}
 
-    tokenizer = module.train(
-        [lines(job.paths)] if job.task.lines else job.paths,
+    trained_on, texts = (module.train_from_iterator, lines(job.paths)) if job.task.lines else (module.train, job.paths)
+    tokenizer = trained_on(
+        texts,
         job.vocab_size,
         job.task.pattern,
         (),
