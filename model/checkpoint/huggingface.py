@@ -18,7 +18,7 @@ from bpe.files import write_json
 from model.checkpoint.assemble import checked_tensors, expected_shapes
 from model.checkpoint.companions import complete_for_transformers, read_companions, write_companions
 from model.checkpoint.names import TensorNames, halved, interleaved, is_rotated
-from model.checkpoint.opened import EMBEDDINGS, Checkpoint, named, read_json
+from model.checkpoint.opened import EMBEDDINGS, Checkpoint, config_from, read_json
 from model.checkpoint.tensor_files import read_dtypes, read_tensors, write_tensors
 from model.config import ModelConfig
 
@@ -62,7 +62,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "use_sliding_window": False,
     },
 }  # fmt: skip
-_REQUIRED = {
+REQUIRED = {
     "hidden_size": "dim",
     "intermediate_size": "hidden_dim",
     "num_hidden_layers": "n_layers",
@@ -70,7 +70,7 @@ _REQUIRED = {
     "vocab_size": "vocab_size",
 }
 _READ = {
-    *_LLAMA, *_REQUIRED, "model_type", "architectures", "head_dim", "rope_scaling", "rope_parameters",
+    *_LLAMA, *REQUIRED, "model_type", "architectures", "head_dim", "rope_scaling", "rope_parameters",
     "sliding_window", "use_sliding_window", "layer_types", "max_window_layers",
 }  # fmt: skip
 _NEUTRAL: dict[str, Any] = {
@@ -120,7 +120,7 @@ def config_of(data: Mapping[str, Any]) -> ModelConfig:
     if not isinstance(architectures, list) or not any(str(name).endswith("ForCausalLM") for name in architectures):
         raise InputError(f"architectures is {architectures!r}; expected a name that ends with ForCausalLM")
     _refuse_others(data, {*_READ, *_HARMLESS}, "")
-    missing = [key for key in _REQUIRED if key not in data]
+    missing = [key for key in REQUIRED if key not in data]
     if missing:
         raise InputError(f"missing {', '.join(missing)}")
     values = {**DEFAULTS[kind], **data}
@@ -135,7 +135,7 @@ def config_of(data: Mapping[str, Any]) -> ModelConfig:
         "tied_embeddings": values["tie_word_embeddings"],
         "qkv_bias": kind == "qwen2" or values["attention_bias"],
         "wo_bias": values["attention_bias"],
-        **{field: values[key] for key, field in _REQUIRED.items()},
+        **{field: values[key] for key, field in REQUIRED.items()},
         **_rope_fields(values),
     }
     return ModelConfig(**{field: value for field, value in fields.items() if value is not None})
@@ -207,7 +207,7 @@ def config_json(config: ModelConfig, dtype: torch.dtype) -> dict[str, Any]:
     data = {
         "architectures": ["Qwen2ForCausalLM" if qwen else "LlamaForCausalLM"],
         "model_type": "qwen2" if qwen else "llama",
-        **{key: getattr(config, field) for key, field in _REQUIRED.items()},
+        **{key: getattr(config, field) for key, field in REQUIRED.items()},
         "num_key_value_heads": config.n_kv_heads,
         "head_dim": config.head_dim,
         "hidden_act": "silu",
@@ -250,7 +250,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
     """
     directory = path if path.is_dir() else path.parent
     data = read_json(directory / CONFIG)
-    config = named(directory / CONFIG, config_of, data)
+    config = config_from(directory / CONFIG, config_of, data)
     files = _files(directory)
     dtypes = {NAMES.to_meta(name): dtype for file in files for name, dtype in read_dtypes(file).items()}
     return Checkpoint(

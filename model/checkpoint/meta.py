@@ -18,7 +18,7 @@ from bpe.errors import InputError
 from bpe.files import replacing, write_json
 from model.checkpoint.assemble import checked_tensors, expected_shapes
 from model.checkpoint.companions import read_companions, read_tokenizer, write_companions
-from model.checkpoint.opened import EMBEDDINGS, TIED, Checkpoint, named, read_json
+from model.checkpoint.opened import EMBEDDINGS, TIED, Checkpoint, config_from, read_json
 from model.config import ModelConfig
 
 PARAMS, WEIGHTS = "params.json", "consolidated.00.pth"
@@ -50,7 +50,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
     if params.get("vocab_size") == -1 and embeddings and isinstance(params.get("dim"), int) and params["dim"] > 0:
         # Llama 1 and 2 leave vocab_size to the tokenizer. The quotient is right for either axis of the split.
         params["vocab_size"] = sum(part.numel() for part in embeddings) // params["dim"]
-    config = named(directory / PARAMS, ModelConfig.from_params, params)
+    config = config_from(directory / PARAMS, ModelConfig.from_params, params)
     source = paths[0] if len(paths) == 1 else directory
     if config.tied_embeddings and embeddings and all(TIED in shard for shard in shards):
         shape = torch.Size((config.vocab_size, config.dim))

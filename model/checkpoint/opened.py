@@ -74,7 +74,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def named(path: Path, config_of: Callable[[dict[str, Any]], ModelConfig], values: dict[str, Any]) -> ModelConfig:
+def config_from(path: Path, config_of: Callable[[dict[str, Any]], ModelConfig], values: dict[str, Any]) -> ModelConfig:
     """Return `config_of(values)`; an error names the file that the values were read from."""
     try:
         return config_of(values)
@@ -88,4 +88,4 @@ def read_params(path: Path) -> ModelConfig:
     Raises:
         InputError: When the file cannot be read, or the configuration is invalid; the message names the file.
     """
-    return named(path, ModelConfig.from_params, read_json(path))
+    return config_from(path, ModelConfig.from_params, read_json(path))

@@ -225,7 +225,7 @@ def test_rotary_embeddings_are_read_in_every_spelling(spelling: dict[str, Any]) 
 
 
 def test_missing_keys_have_the_defaults_of_transformers(transformers: Any) -> None:
-    required = {key: DATA[key] for key in ("model_type", *huggingface._REQUIRED)}
+    required = {key: DATA[key] for key in ("model_type", *huggingface.REQUIRED)}
     for kind, defaults in huggingface.DEFAULTS.items():
         full = transformers.AutoConfig.for_model(kind).to_dict()
         for key, value in defaults.items():
