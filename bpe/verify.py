@@ -236,7 +236,7 @@ def special_cases(tokens: Sequence[str]) -> Iterator[str]:
 def vocabulary_cases(tokenizer: Tokenizer, size: int = 1000) -> Iterator[tuple[str, str]]:
     """Yield named cases of `size` tokens that are text: one case with a token per line, one with all tokens joined."""
     texts = []
-    for token in sorted(tokenizer.mergeable_ranks, key=tokenizer.mergeable_ranks.__getitem__):
+    for token in tokenizer.vocabulary.ranks:
         try:
             texts.append(token.decode())
         except UnicodeDecodeError:
@@ -307,5 +307,5 @@ def require_identical(result: Verification) -> None:
     if result.differing:
         raise InputError(
             f"{result.differing} documents differ from the reference, {result.reference};"
-            f" first {result.first_difference}"
+            f" first: {result.first_difference}"
         )

@@ -1,4 +1,8 @@
-"""TODO: gguf_container."""
+"""The container format GGUF of llama.cpp: metadata and tensors in one file, which is mapped instead of read.
+
+The layout is that of the specification in ggml's docs/gguf.md, versions 2 and 3, little endian. All lengths, counts and
+offsets are checked against the size of the file before they are used.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +13,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from bpe import _core
 from bpe.errors import InputError
 
-if TYPE_CHECKING:
-    pass
-
-
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
-# Number -> name, numbers in a block, bytes of a block.
+# By the number of the type: its name, the numbers in a block, and the bytes of a block.
 TENSOR_TYPES = {
     0: ("F32", 1, 4), 1: ("F16", 1, 2), 2: ("Q4_0", 32, 18), 3: ("Q4_1", 32, 20), 6: ("Q5_0", 32, 22),
     7: ("Q5_1", 32, 24), 8: ("Q8_0", 32, 34), 9: ("Q8_1", 32, 40), 10: ("Q2_K", 256, 84), 11: ("Q3_K", 256, 110),
@@ -39,28 +39,31 @@ _NUMBER_OF_SCALAR = {code: number for number, code in _SCALARS.items()}
 
 
 class TensorInfo(NamedTuple):
-    """Where a tensor lies in the file, and as what."""
+    """The place of a tensor in the file, and its type."""
 
     shape: tuple[int, ...]
-    """In the order of other libraries, outermost first; the file has it the other way around."""
+    """The outermost dimension first, as in other libraries; the file has the reverse order."""
     type: str
     """One of `TENSOR_TYPES`."""
     offset: int
-    """From the beginning of the file."""
+    """In bytes, from the beginning of the file."""
     n_bytes: int
 
 
 class Container:
-    """The content of a GGUF, of which the tensors stay where they are.
+    """The content of a GGUF. The data of the tensors is not copied.
 
-    `metadata` has the values by key: numbers, bools, strings; arrays of strings are lists, other arrays are memoryviews
-    of the file. `tensors` has the tensors' places by name.
+    `metadata` holds the values by key: numbers, bools and strings; an array of strings is a list, any other array is a
+    memoryview of the file. `tensors` holds the places of the tensors by name.
     """
 
     def __init__(self, content: bytes | mmap.mmap) -> None:
         """
+        Args:
+            content: The content of the file, read or mapped.
+
         Raises:
-            InputError: not a whole GGUF of a version that we know, or one that contradicts itself.
+            InputError: When the file is not a complete GGUF of a supported version, or contradicts itself.
         """
         self._content = content
         self._at = len(MAGIC)
@@ -68,11 +71,13 @@ class Container:
             raise InputError(f"not a GGUF file: it begins with {content[: len(MAGIC)]!r}")
         self.version: int = self._scalar("I")
         if self.version & 0xFFFF == 0 and self.version:
-            raise InputError("a big-endian GGUF; only little-endian ones are read")
+            raise InputError("a big-endian GGUF; only little-endian files are supported, so convert the model again")
         if self.version not in VERSIONS:
-            raise InputError(f"GGUF version {self.version}; only versions 2 and 3 are read, so convert the model anew")
+            raise InputError(
+                f"GGUF version {self.version}; only versions 2 and 3 are supported; convert the model again"
+            )
         n_tensors, n_values = self._scalar("Q"), self._scalar("Q")
-        self._require(24 * n_tensors + 13 * n_values)  # what the shortest of each take
+        self._require(24 * n_tensors + 13 * n_values)  # the size of the shortest tensor and value
         self.metadata: dict[str, Any] = {}
         for _ in range(n_values):
             key = self._string()
@@ -84,7 +89,14 @@ class Container:
 
     @classmethod
     def open(cls, path: Path) -> Container:
-        """Map a file such that tensors may be written to, which never reaches it; errors name it."""
+        """Map a file. Its tensors can be written to, but the changes never reach the file.
+
+        Args:
+            path: The path of the file.
+
+        Raises:
+            InputError: When the file cannot be read, or as the constructor does; the message names the file.
+        """
         try:
             return cls(mapped(path, mmap.ACCESS_COPY))
         except InputError as error:
@@ -93,14 +105,18 @@ class Container:
             raise InputError(f"{path}: cannot be read ({error.strerror})") from None
 
     def data(self, name: str) -> memoryview:
-        """The bytes of a tensor, in the memory that the file is mapped to."""
+        """Return the bytes of a tensor, without a copy."""
         info = self.tensors[name]
         return memoryview(self._content)[info.offset : info.offset + info.n_bytes]
 
     def release(self, offset: int, n_bytes: int) -> None:
-        """Let the memory of these bytes go; the file is read again if they are asked for again.
+        """Free the memory of a part of the file, which is read again when it is used again.
 
-        What was written there is lost. Pages that the range covers in part are kept.
+        Changes to that part are lost. Pages that are only partly within it are kept.
+
+        Args:
+            offset: The beginning of the part, in bytes.
+            n_bytes: The size of the part.
         """
         first = -(-offset // mmap.PAGESIZE) * mmap.PAGESIZE
         last = (offset + n_bytes) // mmap.PAGESIZE * mmap.PAGESIZE
@@ -109,11 +125,11 @@ class Container:
 
     def _require(self, n_bytes: int) -> None:
         if n_bytes > len(self._content) - self._at:
-            raise self._goes_on()
+            raise self._truncated()
 
-    def _goes_on(self) -> InputError:
+    def _truncated(self) -> InputError:
         return InputError(
-            f"the header goes on beyond the end of the file ({len(self._content)} bytes): truncated or damaged"
+            f"the header continues beyond the end of the file ({len(self._content)} bytes): truncated or damaged"
         )
 
     def _scalar(self, code: str) -> Any:
@@ -135,14 +151,14 @@ class Container:
         if kind == _ARRAY:
             return self._array(key, self._scalar("I"), self._scalar("Q"))
         if kind not in _SCALARS:
-            raise InputError(f"the value of {key!r} is of the type {kind}, which does not exist; the file is damaged")
+            raise InputError(f"the value of {key!r} has the type {kind}, which does not exist; the file is damaged")
         return self._scalar(_SCALARS[kind])
 
     def _array(self, key: str, kind: int, count: int) -> list[str] | memoryview:
         if kind == _STRING:
             return self._strings(count)
         if kind not in _SCALARS:
-            raise InputError(f"{key!r} is an array of values of the type {kind}; only numbers and strings are read")
+            raise InputError(f"{key!r} is an array of the type {kind}; only numbers and strings are supported")
         code = _SCALARS[kind]
         n_bytes = count * struct.calcsize("<" + code)
         self._require(n_bytes)
@@ -153,29 +169,33 @@ class Container:
         self._require(8 * count)
         found = _core.strings(self._content, self._at, count)
         if found is None:
-            raise self._goes_on()
+            raise self._truncated()
         strings, self._at = found
         return strings
 
     def _tensor_info(self) -> tuple[str, TensorInfo]:
         name, n_dimensions = self._string(), self._scalar("I")
         if n_dimensions > _MOST_DIMENSIONS:
-            raise InputError(f"the tensor {name!r} has {n_dimensions} dimensions; there are at most {_MOST_DIMENSIONS}")
+            raise InputError(
+                f"the tensor {name!r} has {n_dimensions} dimensions; at most {_MOST_DIMENSIONS} are allowed"
+            )
         shape = tuple(self._scalar("Q") for _ in range(n_dimensions))[::-1]
         number, offset = self._scalar("I"), self._scalar("Q")
         if number not in TENSOR_TYPES:
-            raise InputError(f"the tensor {name!r} is of the type {number}, which is not known")
+            raise InputError(
+                f"the tensor {name!r} has the unknown type {number}; convert the model to a type that is supported"
+            )
         kind, block, n_bytes = TENSOR_TYPES[number]
         if 0 in shape:
-            raise InputError(f"the tensor {name!r} has the shape {list(shape)}, of no numbers")
+            raise InputError(f"the tensor {name!r} has the shape {list(shape)}, so it is empty")
         if (shape[-1] if shape else 1) % block:
             raise InputError(
-                f"the tensor {name!r} has rows of {(shape or (1,))[-1]} numbers, which are no whole {kind} blocks"
+                f"the tensor {name!r} has rows of {(shape or (1,))[-1]} numbers; {kind} needs a multiple of {block}"
             )
         return name, TensorInfo(shape, kind, offset, prod(shape) // block * n_bytes)
 
     def _placed(self, infos: Iterable[tuple[str, TensorInfo]]) -> dict[str, TensorInfo]:
-        """By name, with offsets from the beginning of the file; refused where tensors overlap or are cut."""
+        """The tensors by name, with offsets from the beginning of the file. Refuses overlapping and truncated ones."""
         alignment = self.metadata.get("general.alignment", 32)
         if not isinstance(alignment, int) or alignment <= 0 or alignment % 8:
             raise InputError(f"general.alignment is {alignment!r}; expected a multiple of 8")
@@ -183,9 +203,9 @@ class Container:
         tensors: dict[str, TensorInfo] = {}
         for name, info in infos:
             if name in tensors:
-                raise InputError(f"two tensors {name!r}")
+                raise InputError(f"two tensors are called {name!r}")
             if info.offset % alignment:
-                raise InputError(f"the tensor {name!r} is at {info.offset}, which is not aligned to {alignment}")
+                raise InputError(f"the tensor {name!r} begins at {info.offset}, which is not aligned to {alignment}")
             tensors[name] = info._replace(offset=begin + info.offset)
         places = sorted((info.offset, info.offset + info.n_bytes, name) for name, info in tensors.items())
         for (_, end, name), (offset, _, other) in pairwise(places):
@@ -193,14 +213,23 @@ class Container:
                 raise InputError(f"the tensors {name!r} and {other!r} overlap; the file is damaged")
         if places and places[-1][1] > len(self._content):
             raise InputError(
-                f"the file ends at {len(self._content)} bytes, but the tensor {places[-1][2]!r} goes up to"
-                f" {places[-1][1]}; is it half a download?"
+                f"the file ends at {len(self._content)} bytes, but the tensor {places[-1][2]!r} ends at"
+                f" {places[-1][1]}; is the download incomplete?"
             )
         return tensors
 
 
 def mapped(path: Path, access: int = mmap.ACCESS_READ) -> mmap.mmap:
-    """A file's content as memory."""
+    """Map the content of a file into memory.
+
+    Args:
+        path: The path of the file.
+        access: `mmap.ACCESS_READ`, or `mmap.ACCESS_COPY` for memory that can be changed without changing the file.
+
+    Raises:
+        OSError: When the file cannot be read.
+        InputError: When the file is empty.
+    """
     with open(path, "rb") as file:
         if os.fstat(file.fileno()).st_size == 0:
             raise InputError("the file is empty")
@@ -210,10 +239,15 @@ def mapped(path: Path, access: int = mmap.ACCESS_READ) -> mmap.mmap:
 def lay_out(
     metadata: Mapping[str, Any], tensors: Mapping[str, tuple[Sequence[int], str]]
 ) -> tuple[bytes, dict[str, TensorInfo]]:
-    """All that precedes the tensors in a file of version 3, and the places of the tensors, given by shape and type.
+    """Lay out a file of version 3.
 
-    Values are written as what they are: bool, int (32 bits, unsigned), float (32 bits), str, lists of str, and
-    memoryviews of numbers.
+    Args:
+        metadata: The values by key: bool, int (written as uint32), float (written as float32), str, lists of str, and
+            memoryviews of numbers.
+        tensors: The shape and type of each tensor, by name.
+
+    Returns:
+        The part of the file that precedes the tensors, and the places of the tensors.
     """
     parts = [MAGIC, struct.pack("<IQQ", 3, len(tensors), len(metadata))]
     for key, value in metadata.items():

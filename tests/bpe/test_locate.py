@@ -114,7 +114,7 @@ def test_a_hub_that_fails_is_one_line_that_says_why_and_what_else_helps(
         raise error
 
     hub(monkeypatch, download)
-    with pytest.raises(InputError, match="openai-community/gpt2 could not be fetched") as caught:
+    with pytest.raises(InputError, match="openai-community/gpt2 could not be downloaded") as caught:
         locate.locate("gpt2")
     message = str(caught.value)
     assert str(cache / "gpt2" / "tokenizer.json") in message

@@ -84,7 +84,7 @@ def test_differing_id_is_reported_with_its_place(monkeypatch: pytest.MonkeyPatch
     assert report.differing == 1
     assert report.first_difference == Difference("document 2", 5, "x é ".encode(), 97, 256)
     assert str(report.first_difference) == "document 2, byte 5, after 'x é ': 97 here, 256 in the reference"
-    with pytest.raises(InputError, match=f"1 documents differ from the reference, {TIKTOKEN}; first document 2"):
+    with pytest.raises(InputError, match=f"1 documents differ from the reference, {TIKTOKEN}; first: document 2"):
         require_identical(report)
 
 
