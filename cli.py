@@ -1,6 +1,6 @@
-"""The command `bpe`: a group whose commands are loaded when they are called.
+"""The command `bpe`: a table of commands, each of which is imported when it is needed.
 
-What a command does is in `bpe` and `model`; how it is called is in `bpe/commands` and `model/commands`, a file each.
+Each command is a file in `bpe/commands` or `model/commands`. In an installed package, this file is `bpe.cli`.
 """
 
 from __future__ import annotations
@@ -41,16 +41,15 @@ COMMANDS = {
         "convert": "model.commands.convert",
     },
 }
-"""Heading in the help -> command -> the module that defines it, under the command's name."""
+"""Heading in the help -> name of the command -> module with a `click.Command` of that name."""
 
 _MODULES = {name: module for commands in COMMANDS.values() for name, module in commands.items()}
 
 
 class LazyGroup(click.Group):
-    """A group that imports the module of a command when the command is needed.
+    """The group of all commands, which imports the module of a command when the command is called.
 
-    The help lists the commands under the headings of `COMMANDS`, in that order. An error is one line on stderr, and the
-    exit status is 2 for wrong usage and 1 for any other failure.
+    The help lists the commands in the order of `COMMANDS`, under its headings.
     """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -65,12 +64,12 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         width = max(map(len, _MODULES))
         for heading, names in COMMANDS.items():
+            commands = [(name, self.get_command(ctx, name)) for name in names]
             with formatter.section(heading):
-                commands = {name: self.get_command(ctx, name) for name in names}
                 formatter.write_dl(
                     [
-                        (name.ljust(width), command.get_short_help_str(limit=100))
-                        for name, command in commands.items()
+                        (name.ljust(width), command.get_short_help_str(limit=formatter.width))
+                        for name, command in commands
                         if command is not None
                     ]
                 )
@@ -87,18 +86,20 @@ def _set_debug(context: click.Context, parameter: click.Parameter, value: bool) 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(package_name="bpe-llama", message="%(version)s")
-@click.option("--debug", is_flag=True, expose_value=False, callback=_set_debug, help="Show the traceback of an error.")
+@click.option("--debug", is_flag=True, expose_value=False, callback=_set_debug, help="Print the traceback of an error.")
 def cli() -> None:
-    """From raw text to a talking Llama: train a vocabulary, encode and decode with it, train a model, let it write.
+    """From raw text to a talking Llama: train a tokenizer, train a model, and generate text with it.
 
-    stdout carries data only, so that commands can be piped; progress and remarks go to stderr.
+    Data goes to stdout, so commands can be combined in pipes; progress and messages go to stderr. The exit status is 0
+    for success, 2 for wrong usage, and 1 for any other failure.
 
-    Shell completion: eval "$(_BPE_COMPLETE=bash_source bpe)", and zsh_source or fish_source likewise.
+    For shell completion, run: eval "$(_BPE_COMPLETE=bash_source bpe)". For zsh and fish, use zsh_source and
+    fish_source.
     """
 
 
 def main() -> None:
-    """The entry point of the command `bpe`."""
+    """Run the command `bpe`."""
     cli(prog_name="bpe")
 
 

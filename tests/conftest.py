@@ -10,6 +10,7 @@ import pytest
 from hypothesis import settings
 
 from bpe import Tokenizer
+from support.command_line import bpe
 
 # Hypothesis' deadline is about time, which no test here depends on. On CI the examples are the same in every run, so
 # that what turns red is what changed; everywhere else they are new each time.
@@ -38,6 +39,15 @@ def llama3() -> Tokenizer:
     if importlib.util.find_spec("llama_models") is None:
         pytest.skip("llama_models, which carries Llama 3's ranks, is not installed (the Makefile does)")
     return Tokenizer.from_name("llama3")
+
+
+@pytest.fixture(scope="session")
+def my_json(corpora: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tokenizer.json with 1,024 tokens, which `bpe train` trained on corpora/."""
+    path = tmp_path_factory.mktemp("tokenizer") / "my.json"
+    result = bpe("train", corpora, "-o", path, "--vocab-size", "1024")
+    assert result.exit_code == 0, result.output
+    return path
 
 
 @pytest.fixture(scope="session")

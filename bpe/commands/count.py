@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-from bpe.commands.inputs import inputs, open_tokenizer
+from bpe.commands.inputs import open_tokenizer, read_inputs
 from bpe.commands.options import examples, files_argument, pattern_option, text_option, tokenizer_option
 
 
@@ -17,9 +17,12 @@ from bpe.commands.options import examples, files_argument, pattern_option, text_
 @pattern_option
 @examples("bpe count README.md LICENSE", "cat *.txt | bpe count", "bpe count -t my.json corpora/prose.txt")
 def count(files: Sequence[str], text: str | None, name: str, pattern: str | None) -> None:
-    """Count tokens: a line for each file with tokens, bytes, bytes per token, and the name."""
+    """Count the tokens of files or stdin.
+
+    Prints a line for each file: tokens, bytes, bytes per token, and the name. Several files get a line with the total.
+    """
     tokenizer = open_tokenizer(name, pattern)
-    rows = [(tokenizer.count(content), len(content), file) for file, content in inputs(files, text)]
+    rows = [(tokenizer.count(content), len(content), file) for file, content in read_inputs(files, text)]
     if len(rows) > 1:
         rows.append((sum(row[0] for row in rows), sum(row[1] for row in rows), "total"))
     for tokens, size, file in rows:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import click
 
 from bpe.commands.ids import ids_format_option, read_ids
-from bpe.commands.inputs import inputs, open_tokenizer
+from bpe.commands.inputs import open_tokenizer, read_inputs
 from bpe.commands.options import examples, files_argument, pattern_option, tokenizer_option
 
 
@@ -23,16 +23,20 @@ from bpe.commands.options import examples, files_argument, pattern_option, token
     "bpe decode --format u32 readme.bin",
 )
 def decode(files: Sequence[str], name: str, pattern: str | None, ids_format: str) -> None:
-    """Turn ids into the bytes they stand for."""
+    """Decode token ids into text.
+
+    The input is files, or stdin. The output is the exact bytes of the tokens.
+    """
     from bpe import InputError
 
     tokenizer = open_tokenizer(name, pattern)
-    for file, content in inputs(files, None):
+    for file, content in read_inputs(files):
         try:
             decoded = tokenizer.decode_bytes(read_ids(content, ids_format))
         except KeyError as error:
             raise InputError(
-                f"{file}: {error.args[0]}; the vocabulary has {tokenizer.n_vocab:,} ids; was it encoded with another?"
+                f"{file}: {error.args[0]}; the vocabulary has {tokenizer.n_vocab:,} ids; was the text encoded with"
+                " another tokenizer?"
             ) from error
         except (ValueError, OverflowError, TypeError) as error:
             raise InputError(f"{file}: {error}") from error

@@ -1,14 +1,15 @@
-"""Tokenizers and shards described in rows, and reports on texts."""
+"""Descriptions of tokenizers and shards as rows, and reports on how a tokenizer encodes texts."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from bpe.commands.inputs import watched
+from bpe.commands.inputs import read_documents
 from bpe.commands.terminal import shortened, visible
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 
 def tokenizer_rows(tokenizer: Tokenizer) -> list[tuple[str, str]]:
+    """Return labels and values that describe a tokenizer."""
     pattern = tokenizer.pattern
     if pattern.scanner is None:
         split = f"{pattern.text}  (warning: no scanner for this pattern; it runs by regex, the slow path)"
@@ -23,6 +25,7 @@ def tokenizer_rows(tokenizer: Tokenizer) -> list[tuple[str, str]]:
         split = f"{pattern.name}  {pattern.text}"
     ranks = tokenizer.mergeable_ranks
     specials = sorted(tokenizer.special_tokens, key=lambda token: tokenizer.special_tokens[token])
+    named = f": {', '.join(specials[:4])}" if specials else ""
     longest = sorted(ranks, key=len, reverse=True)[:5]
     unknown = tokenizer.unknown_bytes.hex(" ")
     return [
@@ -30,22 +33,15 @@ def tokenizer_rows(tokenizer: Tokenizer) -> list[tuple[str, str]]:
         ("vocabulary", f"{len(ranks) + len(specials):,} tokens, ids up to {tokenizer.max_token_value:,}"),
         ("merges", f"{tokenizer.vocabulary.merge_count:,}"),
         ("pattern", split),
-        (
-            "special tokens",
-            f"{len(specials):,}"
-            + (f": {', '.join(specials[:4])}" if specials else "")
-            + (", ..." if len(specials) > 4 else ""),
-        ),
+        ("special tokens", f"{len(specials):,}{named}" + (", ..." if len(specials) > 4 else "")),
         *([("unknown bytes", f"{unknown} (left out)")] if unknown else []),
         ("mean token length", f"{sum(map(len, ranks)) / len(ranks):.2f} bytes"),
-        (
-            "longest tokens",
-            ", ".join(f"{shortened(visible(token, newline='⏎'))!r} ({len(token)})" for token in longest),
-        ),
+        ("longest tokens", ", ".join(f"{shortened(visible(token))!r} ({len(token)})" for token in longest)),
     ]
 
 
 def shards_rows(directory: Path) -> list[tuple[str, str]]:
+    """Return labels and values that describe a directory of shards."""
     from bpe.shards import Shards
 
     shards = Shards(directory)
@@ -73,25 +69,25 @@ def report_on(
     as_json: bool,
     directory: str | None,
 ) -> None:
-    """Print what the tokenizer does on the texts, and write it into the directory."""
+    """Print how the tokenizer encodes the texts, and write the report into the directory if one is given."""
     from bpe.analysis.report import check_directory, report_of, write_report
     from bpe.analysis.usage import usage_of
 
     if directory is not None:
         check_directory(directory)
-    found = report_of(tokenizer, (usage_of(tokenizer, watched([text], separator, exclude), text) for text in texts))
+    uses = (usage_of(tokenizer, read_documents([text], separator, exclude), text) for text in texts)
+    report = report_of(tokenizer, uses)
     if as_json:
-        import json
-
-        click.echo(json.dumps(found, indent=2))
+        click.echo(json.dumps(report, indent=2))
     else:
-        print_report(found)
+        print_report(report)
     if directory is not None:
-        files = write_report(found, directory)
+        files = write_report(report, directory)
         click.echo(f"{directory}: {', '.join(file.name for file in files)}", err=True)
 
 
 def print_report(report: Mapping[str, Any]) -> None:
+    """Print the tables of a report."""
     from bpe.analysis.report_tables import report_tables
     from bpe.analysis.tables import printable
 

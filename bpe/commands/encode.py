@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import click
 
 from bpe.commands.ids import ids_format_option, write_ids
-from bpe.commands.inputs import inputs, open_tokenizer
+from bpe.commands.inputs import open_tokenizer, read_inputs
 from bpe.commands.options import (
     examples,
     files_argument,
@@ -33,10 +33,13 @@ from bpe.commands.options import (
 def encode(
     files: Sequence[str], text: str | None, name: str, pattern: str | None, allow_special: bool, ids_format: str
 ) -> None:
-    """Turn text into ids. Any bytes are taken, and `bpe decode` gives them back."""
+    """Encode text as token ids.
+
+    The input is files, or stdin. It may hold any bytes; `bpe decode` restores them exactly.
+    """
     tokenizer = open_tokenizer(name, pattern)
     if ids_format == "u16" and tokenizer.n_vocab > 1 << 16:
-        raise click.UsageError(f"ids go up to {tokenizer.n_vocab - 1:,}, which 16 bits do not hold; use --format u32")
-    for _, content in inputs(files, text):
+        raise click.UsageError(f"ids go up to {tokenizer.n_vocab - 1:,}, too large for 16 bits; use --format u32")
+    for _, content in read_inputs(files, text):
         ids = tokenizer.encode(content, allowed_special="all" if allow_special else set(), disallowed_special=())
         write_ids(ids, ids_format)

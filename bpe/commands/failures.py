@@ -1,4 +1,4 @@
-"""How a command fails: in one line on stderr, with an exit status."""
+"""How a command fails: with one line on stderr and an exit status."""
 
 from __future__ import annotations
 
@@ -10,9 +10,24 @@ from typing import Any, NoReturn
 
 import click
 
+from bpe.errors import InputError
+
+# Optional package -> the extra of bpe-llama that installs it.
+_EXTRAS = {
+    "matplotlib": "report",
+    "torch": "model",
+    "safetensors": "model",
+    "jinja2": "model",
+    "tiktoken": "verify",
+    "tokenizers": "verify",
+}
+
 
 def run(command: Callable[[], Any]) -> NoReturn:
-    """Call the command and exit: with status 2 for wrong usage, 1 for another failure, 130 for an interruption."""
+    """Call the command and exit with its status.
+
+    The status is 0 for success, 2 for wrong usage, 130 after Ctrl-C, and 1 for any other failure.
+    """
     try:
         result = command()
         sys.stdout.flush()
@@ -22,10 +37,10 @@ def run(command: Callable[[], Any]) -> NoReturn:
         error.show()
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        if os.environ.get("RANK", "0") != "0":  # torchrun interrupts all of its processes, and one tells
+        if os.environ.get("RANK", "0") != "0":  # torchrun interrupts all of its processes; only the first reports it
             sys.exit(130)
         _fail("interrupted", 130)
-    except BrokenPipeError:  # the reader of a pipe went away, as `head` does
+    except BrokenPipeError:  # the reader of a pipe has exited, as `head` does
         _drop_unwritable_output()
         sys.exit(1)
     except Exception as error:
@@ -36,39 +51,34 @@ def run(command: Callable[[], Any]) -> NoReturn:
     sys.exit(result if isinstance(result, int) else 0)
 
 
-def _fail(message: str, status: int) -> NoReturn:
-    click.echo(f"bpe: {message}", err=True)
-    sys.exit(status)
-
-
 def in_one_line(error: Exception) -> str:
-    from bpe.errors import InputError
-
+    """Return the message of an error, for a person, in one line."""
     if isinstance(error, InputError):
         return str(error)
     if isinstance(error, OSError):
-        remedy = "; free some space and run it again" if error.errno == errno.ENOSPC else ""
+        remedy = "; free some space and run the command again" if error.errno == errno.ENOSPC else ""
         return f"{error.filename}: {error.strerror}{remedy}" if error.filename else f"{error.strerror or error}{remedy}"
     if isinstance(error, MemoryError) or _is_torch_out_of_memory(error):
-        return "not enough memory; take less at once (shorter texts, fewer of them), or a model with smaller numbers"
-    if isinstance(error, ModuleNotFoundError) and error.name == "matplotlib":
-        return "plots need matplotlib: pip install 'bpe-llama[report]'"
-    if isinstance(error, ModuleNotFoundError) and error.name in ("torch", "safetensors", "jinja2"):
-        return f"this command needs {error.name}: pip install 'bpe-llama[model]'"
-    if isinstance(error, ModuleNotFoundError) and error.name in ("tiktoken", "tokenizers"):
-        return f"this command needs {error.name}: pip install 'bpe-llama[verify]'"
+        return "not enough memory; use shorter or fewer texts at once, or weights of a smaller dtype"
+    if isinstance(error, ModuleNotFoundError) and error.name in _EXTRAS:
+        return f"this needs the package {error.name}: pip install 'bpe-llama[{_EXTRAS[error.name]}]'"
     return f"{type(error).__name__}: {' '.join(str(error).split())} (run bpe --debug ... for the traceback)"
 
 
 def _is_torch_out_of_memory(error: Exception) -> bool:
-    """PyTorch has an exception for accelerators; on the CPU only the text tells."""
+    """PyTorch has an exception class for accelerators only; on a CPU, the message is the only sign."""
     return type(error).__name__ == "OutOfMemoryError" or (
         isinstance(error, RuntimeError) and ("can't allocate memory" in str(error) or "not enough memory" in str(error))
     )
 
 
+def _fail(message: str, status: int) -> NoReturn:
+    click.echo(f"bpe: {message}", err=True)
+    sys.exit(status)
+
+
 def _drop_unwritable_output() -> None:
-    """What stdout did not take is not tried again when the interpreter ends, which would say so in lines of its own."""
+    """Discard buffered output that stdout rejects; otherwise the interpreter retries at exit and prints an error."""
     try:
         sys.stdout.flush()
     except OSError:

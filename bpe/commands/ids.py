@@ -1,13 +1,15 @@
-"""Ids as text, as JSON, and as binary of 16 or 32 bits."""
+"""Token ids as decimal text, as JSON, and as binary integers of 16 or 32 bits."""
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 import click
 
+# Name of the format -> NumPy's dtype, for binary formats.
 ID_FORMATS = {"text": None, "json": None, "u16": "<u2", "u32": "<u4"}
 
 ids_format_option = click.option(
@@ -15,11 +17,12 @@ ids_format_option = click.option(
     "ids_format",
     type=click.Choice(list(ID_FORMATS)),
     default="text",
-    help="How ids are written: numbers with spaces, a JSON list, or little-endian binary of 16 or 32 bits.",
+    help="Format of the ids: decimal numbers, JSON lists, or little-endian integers of 16 or 32 bits.",
 )
 
 
 def write_ids(ids: Sequence[int], ids_format: str) -> None:
+    """Write ids to stdout in one of `ID_FORMATS`."""
     if ids_format == "text":
         click.echo(" ".join(map(str, ids)))
     elif ids_format == "json":
@@ -31,25 +34,36 @@ def write_ids(ids: Sequence[int], ids_format: str) -> None:
 
 
 def read_ids(content: bytes, ids_format: str) -> Any:
-    if ids_format == "text":
-        try:
-            return [int(word) for word in content.split()]
-        except ValueError as error:
-            word = next(word for word in content.split() if not word.isdigit())
-            raise ValueError(f"{word[:40]!r} is not an id; give --format for JSON or binary") from error
-    if ids_format == "json":
-        import json
+    """Return the ids in a file's content, in one of `ID_FORMATS`.
 
-        ids = []
-        for line in content.splitlines():
-            row = json.loads(line) if line.strip() else []
-            if not isinstance(row, list):
-                raise ValueError("not a JSON list of ids on each line")
-            ids += row
-        return ids
+    Raises:
+        ValueError: When the content is not in that format.
+    """
+    if ids_format == "text":
+        return _read_text(content)
+    if ids_format == "json":
+        return _read_json(content)
     import numpy as np
 
     dtype = np.dtype(ID_FORMATS[ids_format])
     if len(content) % dtype.itemsize:
         raise ValueError(f"{len(content)} bytes are not a whole number of ids of {8 * dtype.itemsize} bits")
     return np.frombuffer(content, dtype=dtype).astype(np.uint32)
+
+
+def _read_text(content: bytes) -> list[int]:
+    try:
+        return [int(word) for word in content.split()]
+    except ValueError as error:
+        word = next(word for word in content.split() if not word.isdigit())
+        raise ValueError(f"{word[:40]!r} is not an id; for JSON or binary input, give --format") from error
+
+
+def _read_json(content: bytes) -> list[int]:
+    ids = []
+    for line in content.splitlines():
+        row = json.loads(line) if line.strip() else []
+        if not isinstance(row, list):
+            raise ValueError("expected a JSON list of ids on each line")
+        ids += row
+    return ids

@@ -1,4 +1,4 @@
-"""What commands read: tokenizers, files, stdin, documents."""
+"""What commands read: tokenizers, files, stdin, and documents."""
 
 from __future__ import annotations
 
@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 
 
 def open_tokenizer(name: str, pattern: str | None = None) -> Tokenizer:
+    """Open the tokenizer with this name or path.
+
+    Args:
+        name: A known name, a tokenizer file, or a model directory.
+        pattern: Split pattern that replaces the file's own.
+    """
     from bpe import Tokenizer
     from bpe.locate import locate
 
@@ -24,7 +30,7 @@ def open_tokenizer(name: str, pattern: str | None = None) -> Tokenizer:
 
 
 def open_tokenizer_or_ranks(name: str, pattern: str | None) -> Tokenizer:
-    """The tokenizer with its own pattern; with the one that is given where it has none."""
+    """Open the tokenizer with its own split pattern, or with `pattern` if the file stores none."""
     from bpe import InputError
 
     try:
@@ -35,8 +41,13 @@ def open_tokenizer_or_ranks(name: str, pattern: str | None) -> Tokenizer:
         return open_tokenizer(name, pattern)
 
 
-def inputs(files: Sequence[str], text: str | None) -> Iterator[tuple[str, bytes]]:
-    """The name and content of each input; stdin if there is none."""
+def read_inputs(files: Sequence[str], text: str | None = None) -> Iterator[tuple[str, bytes]]:
+    """Yield the name and the content of each input.
+
+    Args:
+        files: Paths, where "-" is stdin. Without any, stdin is read.
+        text: A text to read instead of files.
+    """
     if text is not None:
         if files:
             raise click.UsageError("give either files or --text, not both")
@@ -46,26 +57,26 @@ def inputs(files: Sequence[str], text: str | None) -> Iterator[tuple[str, bytes]
         yield ("stdin", sys.stdin.buffer.read()) if file == "-" else (file, Path(file).read_bytes())
 
 
-def lines_of(file: str) -> list[str]:
+def read_lines(file: str) -> list[str]:
+    """Return the lines of a UTF-8 file that are not empty, without their line ends."""
     from bpe import InputError
 
     try:
         lines = Path(file).read_bytes().decode().split("\n")
     except UnicodeDecodeError as error:
-        raise InputError(f"{file}: byte {error.start} is not UTF-8") from error
+        raise InputError(f"{file}: byte {error.start} is not valid UTF-8") from error
     return [line.removesuffix("\r") for line in lines if line.removesuffix("\r")]
 
 
-def watched(
+def read_documents(
     sources: Sequence[str], separator: str | None, exclude: Sequence[str], field: str = "text"
 ) -> Iterator[bytes]:
-    """The documents of the sources; how far they are read is shown meanwhile."""
+    """Yield the documents of the sources, and show on the status line how many have been encoded."""
     from bpe.corpus import documents
 
-    status = Status()
     size = 0
-    for number, document in enumerate(documents(sources, separator=separator, field=field, exclude=exclude), 1):
-        size += len(document)
-        status.show(f"encoding  {size / 1e6:,.1f} MB in {number:,} documents")
-        yield document
-    status.done()
+    with Status() as status:
+        for number, document in enumerate(documents(sources, separator=separator, field=field, exclude=exclude), 1):
+            size += len(document)
+            status.show_documents("encoding", number, size)
+            yield document

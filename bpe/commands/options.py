@@ -1,4 +1,4 @@
-"""The options that several commands share."""
+"""Options that several commands share, options in named groups, and examples in the help."""
 
 from __future__ import annotations
 
@@ -8,8 +8,40 @@ from typing import Any
 import click
 
 
+class Command(click.Command):
+    """A command whose help lists its options in the groups that `group` assigns."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
+            if record is not None:
+                sections.setdefault(getattr(parameter, "group", "Options"), []).append(record)
+        sections["Options"] = sections.pop("Options", [])  # at the end
+        for heading, records in sections.items():
+            with formatter.section(heading):
+                formatter.write_dl(records)
+
+
+def group(heading: str, *options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Add options to a command and list them under a heading of their own in its help.
+
+    Args:
+        heading: The heading, without a colon.
+        options: What `click.option` returns, in the order of the help.
+    """
+
+    def add(function: Any) -> Any:
+        for option in reversed(options):
+            function = option(function)
+            function.__click_params__[-1].group = heading
+        return function
+
+    return add
+
+
 def examples(*lines: str) -> Callable[[Any], Any]:
-    """Adds a block of examples to a command's help, set as written."""
+    """Add a block of examples to the help of a command, with line breaks as written."""
 
     def add(function: Any) -> Any:
         block = "\n".join(f"  {line}" for line in lines)
@@ -17,6 +49,20 @@ def examples(*lines: str) -> Callable[[Any], Any]:
         return function
 
     return add
+
+
+def parse_size(text: str) -> int:
+    """Return the number that a text such as 2G, 500MB or 64M stands for; prefixes are decimal.
+
+    Raises:
+        click.BadParameter: When the text is no size.
+    """
+    number = text.strip().upper().removesuffix("B")
+    power = "KMGT".find(number[-1:]) + 1 if number[-1:].isalpha() else 0
+    try:
+        return int(float(number[:-1] if power else number) * 1000**power)
+    except (ValueError, OverflowError):
+        raise click.BadParameter(f"{text!r} is not a size; write 2G, 500M, or a plain number") from None
 
 
 tokenizer_option = click.option(
@@ -27,31 +73,38 @@ tokenizer_option = click.option(
     envvar="BPE_TOKENIZER",
     show_envvar=True,
     default="llama3",
-    help="A tokenizer file, a model directory, or a known name.",
+    help="Tokenizer: a tokenizer file, a model directory, or a known name.",
 )
-
 pattern_option = click.option(
     "--pattern",
     metavar="NAME|REGEX",
-    help="Split pattern, for a file of ranks that carries none.  [default: the file's]",
+    help="Split pattern, for a file of ranks that stores none.  [default: the file's own]",
 )
-
 exclude_option = click.option(
-    "--exclude", multiple=True, metavar="GLOB", help="Leave out files and directories of this name; repeat."
+    "--exclude", multiple=True, metavar="GLOB", help="Skip files and directories whose name matches; repeatable."
 )
-
 separator_option = click.option(
-    "--separator", metavar="STRING", help="Where this stands in a file, a new document begins."
+    "--separator", metavar="STRING", help="String that separates documents within a file.  [default: none]"
 )
-
 field_option = click.option(
-    "--field", default="text", metavar="NAME", help="Key of the text in .jsonl, column in .parquet."
+    "--field", default="text", metavar="NAME", help="Key of the text in .jsonl files, or its column in .parquet files."
 )
-
-text_option = click.option("-c", "--text", metavar="TEXT", help="Take this text instead of files.")
-
+text_option = click.option("-c", "--text", metavar="TEXT", help="Read this text instead of files.")
 files_argument = click.argument("files", nargs=-1, metavar="[FILE]...")
-
 special_option = click.option(
-    "--allow-special", is_flag=True, help="Let special tokens in the text become their ids; otherwise they are text."
+    "--allow-special",
+    is_flag=True,
+    help="Encode special tokens in the text as their ids.  [default: as ordinary text]",
+)
+color_option = click.option(
+    "--color", type=click.Choice(["auto", "always", "never"]), default="auto", help="When to print colors."
+)
+bootstrap_options = group(
+    "Confidence intervals",
+    click.option(
+        "--samples", type=click.IntRange(min=100), default=1000, metavar="N", help="Number of bootstrap samples."
+    ),
+    click.option(
+        "--seed", type=click.IntRange(min=0), default=0, metavar="N", help="Random seed of the bootstrap samples."
+    ),
 )

@@ -1,4 +1,4 @@
-"""`bpe shards`: write, check and export token shards."""
+"""`bpe shards`: write, verify and export token shards."""
 
 from __future__ import annotations
 
@@ -7,36 +7,63 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bpe.commands.options import examples, exclude_option, field_option, separator_option, tokenizer_option
-from bpe.commands.terminal import Status, size
+from bpe.commands.options import (
+    Command,
+    examples,
+    exclude_option,
+    field_option,
+    group,
+    parse_size,
+    separator_option,
+    tokenizer_option,
+)
+from bpe.commands.terminal import Status
 
 if TYPE_CHECKING:
     from bpe.shards import ShardSources, ShardsProgress
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("corpus", nargs=-1, metavar="CORPUS...")
-@tokenizer_option
-@click.option("-o", "--output", metavar="DIR", help="The directory to write the shards into.")
-@click.option("--verify", metavar="DIR", help="Compare shards with their sources, which may be named anew.")
-@click.option("--hashes-only", is_flag=True, help="With --verify: check hashes, and read no sources.")
-@click.option("--export", metavar="DIR", help="Write shards in another format into OUTPUT.")
-@click.option("--format", "export_format", default="parquet", metavar="NAME", help="Of --export: parquet, arrow, npy.")
-@click.option("--held-out", type=float, default=0.05, metavar="SHARE", help="Share of documents kept from training.")
-@click.option("--shard-tokens", type=size, default="64M", metavar="N", help="Tokens in a shard at most.")
-@click.option("--bos/--no-bos", default=True, help="Begin each document with <|begin_of_text|>.")
-@click.option("--eos/--no-eos", default=True, help="End each document with <|end_of_text|>.")
-@click.option("--seed", type=int, default=0, metavar="N", help="Of the choice of documents that are held out.")
-@separator_option
-@field_option
-@click.option(
-    "--errors",
-    type=click.Choice(["keep", "replace", "ignore", "strict"]),
-    default="keep",
-    help="What to do with bytes that are not UTF-8.",
+@group(
+    "Write",
+    click.option("-o", "--output", metavar="DIR", help="Directory to write to."),
+    tokenizer_option,
+    click.option(
+        "--shard-tokens", type=parse_size, default="64M", metavar="N", help="Largest number of tokens in a shard."
+    ),
+    click.option("--bos/--no-bos", default=True, help="Begin each document with <|begin_of_text|>."),
+    click.option("--eos/--no-eos", default=True, help="End each document with <|end_of_text|>."),
+    click.option("--threads", type=int, metavar="N", help="Number of encoding threads.  [default: all processors]"),
 )
-@exclude_option
-@click.option("--threads", type=int, metavar="N", help="Threads that encode.  [default: all processors]")
+@group(
+    "Held-out documents",
+    click.option(
+        "--held-out", type=float, default=0.05, metavar="SHARE", help="Share of the documents to keep from training."
+    ),
+    click.option("--seed", type=int, default=0, metavar="N", help="Random seed of the choice of these documents."),
+)
+@group(
+    "Corpus",
+    separator_option,
+    field_option,
+    click.option(
+        "--errors",
+        type=click.Choice(["keep", "replace", "ignore", "strict"]),
+        default="keep",
+        help="How to handle bytes that are not valid UTF-8.",
+    ),
+    exclude_option,
+)
+@group(
+    "Verify and export",
+    click.option("--verify", metavar="DIR", help="Compare the shards in DIR with their sources, or with CORPUS."),
+    click.option("--hashes-only", is_flag=True, help="With --verify: check the hashes, but read no sources."),
+    click.option("--export", metavar="DIR", help="Write the shards in DIR to OUTPUT in another format."),
+    click.option(
+        "--format", "export_format", default="parquet", metavar="NAME", help="With --export: parquet, arrow or npy."
+    ),
+)
 @examples(
     "bpe shards corpora --separator '<|end_of_text|>' -t my.json -o data",
     "bpe shards stories.jsonl.gz --field story -t llama3 -o data",
@@ -61,13 +88,15 @@ def shards(
     exclude: Sequence[str],
     **options: Any,
 ) -> None:
-    """Encode documents into token shards, which `bpe pretrain` reads.
+    """Encode documents into token shards for `bpe pretrain`.
 
-    The corpus is files, directories, globs, or - for stdin, as for `bpe train`. Work that was interrupted goes on when
-    the command is given again, and leaves the same files.
+    CORPUS is files, directories, globs, or - for stdin, as for `bpe train`. To resume after an interruption, run the
+    same command again; the files come out identical.
 
-    --verify checks the hashes of all files, reads the sources again where the index says they were, or those that are
-    given, and compares each document with its ids. --export writes each shard as a file of another format.
+    A document is held out depending on a hash of its text and the seed, so adding other documents does not move it.
+
+    --verify checks the hashes of all files, reads the sources again, and compares each document with its ids.
+    --export writes a file in another format for each shard.
     """
     if verify and export:
         raise click.UsageError("give either --verify or --export", context)
@@ -94,33 +123,32 @@ def _write_shards(sources: ShardSources, name: str, output: str, options: Mappin
     from bpe.locate import locate
     from bpe.shards import write_shards
 
-    status = Status()
-
-    def show(progress: ShardsProgress) -> None:
-        status.show(f"encoding  {progress.bytes / 1e6:,.1f} MB in {progress.documents:,} documents")
-
     path = locate(name)
-    written = write_shards(sources, Tokenizer.from_file(path), output, tokenizer_file=path, progress=show, **options)
+    with Status() as status:
+
+        def show(progress: ShardsProgress) -> None:
+            status.show_documents("encoding", progress.documents, progress.bytes)
+
+        written = write_shards(
+            sources, Tokenizer.from_file(path), output, tokenizer_file=path, progress=show, **options
+        )
     parts = [
         f"{written.document_count(split):,} documents, {written.token_count(split):,} tokens, {label}"
         for split, label in (("train", "to train on"), ("held_out", "held out"))
     ]
-    status.done(f"{output}: {'; '.join(parts)}")
+    click.echo(f"{output}: {'; '.join(parts)}", err=True)
 
 
 def _verify_shards(directory: str, sources: Sequence[str] | None, hashes_only: bool, name: str | None) -> None:
     from bpe.locate import locate
     from bpe.shards import verify_shards
 
-    status = Status()
-
-    def show(documents: int, size: int) -> None:
-        status.show(f"comparing  {size / 1e6:,.1f} MB in {documents:,} documents")
-
     file = None if name is None else locate(name)
-    found = verify_shards(directory, sources=sources, hashes_only=hashes_only, tokenizer_file=file, progress=show)
-    compared = (
-        "" if hashes_only else f"; {found.documents:,} documents, {found.bytes:,} bytes, are those of the sources"
-    )
-    status.done()
-    click.echo(f"{directory}: {found.files:,} files have the right hashes{compared}")
+    with Status() as status:
+
+        def show(documents: int, size: int) -> None:
+            status.show_documents("comparing", documents, size)
+
+        found = verify_shards(directory, sources=sources, hashes_only=hashes_only, tokenizer_file=file, progress=show)
+    compared = f"; {found.documents:,} documents, {found.bytes:,} bytes, match the sources"
+    click.echo(f"{directory}: {found.files:,} files have the right hashes{'' if hashes_only else compared}")

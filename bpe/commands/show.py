@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import click
 
-from bpe.commands.inputs import inputs, open_tokenizer
+from bpe.commands.inputs import open_tokenizer, read_inputs
 from bpe.commands.options import (
+    color_option,
     examples,
     files_argument,
     pattern_option,
@@ -15,10 +16,10 @@ from bpe.commands.options import (
     text_option,
     tokenizer_option,
 )
-from bpe.commands.terminal import in_colour, painted, visible
+from bpe.commands.terminal import painted, use_color, visible
 
-# Backgrounds that neighbouring tokens take in turn, from the 256-colour palette, with black text.
-COLOURS = (152, 223, 182, 225, 189)
+# Background colors of successive tokens, from the 256-color palette; the text is black.
+_COLORS = (152, 223, 182, 225, 189)
 
 
 @click.command()
@@ -27,8 +28,8 @@ COLOURS = (152, 223, 182, 225, 189)
 @tokenizer_option
 @pattern_option
 @special_option
-@click.option("--ids", "with_ids", is_flag=True, help="A line for each token: its id and its bytes.")
-@click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", help="Colour, or | between.")
+@click.option("--ids", "with_ids", is_flag=True, help="Print a line for each token, with its id and its bytes.")
+@color_option
 @examples('bpe show -c "It\'s 12345 tokens, naïve café"', "bpe show --ids -c 'Grüße' -t my.json")
 def show(
     files: Sequence[str],
@@ -39,18 +40,22 @@ def show(
     with_ids: bool,
     color: str,
 ) -> None:
-    """Print a text with its tokens marked. Bytes of a character that is cut between tokens are shown as <C3>."""
+    """Print text with its tokens marked.
+
+    Tokens are shown on alternating background colors, or separated by | without colors. Where a character is split
+    between tokens, its bytes are shown as <C3>.
+    """
     tokenizer = open_tokenizer(name, pattern)
-    coloured = in_colour(color)
-    for _, content in inputs(files, text):
+    is_colored = use_color(color)
+    for _, content in read_inputs(files, text):
         ids = tokenizer.encode(content, allowed_special="all" if allow_special else set(), disallowed_special=())
         if with_ids:
             for id in ids:
-                click.echo(f"{id:>7}  {visible(tokenizer.decode_single_token_bytes(id), newline='⏎')}")
+                click.echo(f"{id:>7}  {visible(tokenizer.decode_single_token_bytes(id))}")
             continue
         pieces = [visible(tokenizer.decode_single_token_bytes(id), newline="⏎\n") for id in ids]
-        if coloured:
-            line = "".join(painted(piece, COLOURS[i % len(COLOURS)]) for i, piece in enumerate(pieces))
+        if is_colored:
+            line = "".join(painted(piece, _COLORS[i % len(_COLORS)]) for i, piece in enumerate(pieces))
             click.echo(line, color=True)
         else:
             click.echo("|".join(pieces))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,52 +10,89 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bpe.commands.describe import print_report
-from bpe.commands.inputs import lines_of, open_tokenizer_or_ranks, watched
-from bpe.commands.options import examples, exclude_option, field_option
-from bpe.commands.terminal import Status, bar, readable, size
+from bpe.commands.inputs import open_tokenizer_or_ranks, read_documents, read_lines
+from bpe.commands.options import Command, examples, exclude_option, field_option, group, parse_size
+from bpe.commands.terminal import Status
 
 if TYPE_CHECKING:
     from bpe.training.settings import MergeStep, Trained, TrainingProgress
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("corpus", nargs=-1, metavar="CORPUS...")
-@click.option("-o", "--output", metavar="FILE", help="Where to write: .json, or .model / .tiktoken.")
-@click.option("--vocab-size", type=int, metavar="N", help="Tokens in all, with the special ones.")
-@click.option("--pattern", metavar="NAME|REGEX", help="How text is split: llama3, o200k, ...  [default: llama3]")
-@click.option("--base", metavar="NAME|FILE", help="A tokenizer to start from: its ids stay, new tokens are added.")
-@click.option(
-    "--special", multiple=True, metavar="TOKEN", help="A special token, in place of the pattern's own; repeat."
+@group(
+    "Vocabulary",
+    click.option("-o", "--output", metavar="FILE", help="Tokenizer file to write: .json, or .model / .tiktoken."),
+    click.option("--vocab-size", type=int, metavar="N", help="Number of tokens, including the special tokens."),
+    click.option(
+        "--pattern", metavar="NAME|REGEX", help="Split pattern: llama3, o200k, gpt2, or a regex.  [default: llama3]"
+    ),
+    click.option("--base", metavar="NAME|FILE", help="Tokenizer to extend: its ids stay, and new tokens are added."),
+    click.option(
+        "--special",
+        multiple=True,
+        metavar="TOKEN",
+        help="Special token; repeatable.  [default: those of --base, or of the pattern]",
+    ),
+    click.option("--no-special", is_flag=True, help="Add no special tokens."),
+    click.option("--require", metavar="FILE", help="File of tokens, one per line, to include even if rare or absent."),
 )
-@click.option("--no-special", is_flag=True, help="No special tokens at all.")
-@click.option("--require", metavar="FILE", help="Tokens, one a line, that are to be there however rare they are.")
-@click.option("--tie-break", type=click.Choice(["bytes", "huggingface"]), default="bytes", help="Order of equal pairs.")
-@click.option("--min-frequency", type=int, default=1, metavar="N", help="Merge no pair that is rarer.")
-@click.option(
-    "--max-token-length", type=int, metavar="BYTES", help="Make no token that is longer.  [default: no limit]"
+@group(
+    "Corpus",
+    click.option(
+        "--weight",
+        multiple=True,
+        metavar="CORPUS=X",
+        help="Multiply the counts of one source by X, such as wiki.txt=0.5; repeatable.",
+    ),
+    field_option,
+    click.option(
+        "--errors",
+        type=click.Choice(["replace", "ignore", "strict"]),
+        default="replace",
+        help="How to handle bytes that are not valid UTF-8.",
+    ),
+    exclude_option,
 )
-@click.option("--allow-smaller", is_flag=True, help="Accept fewer tokens where the text has no more pairs.")
-@click.option(
-    "--weight", multiple=True, metavar="CORPUS=X", help="Count this source X times, such as wiki.txt=0.5; repeat."
+@group(
+    "Merges",
+    click.option(
+        "--tie-break",
+        type=click.Choice(["bytes", "huggingface"]),
+        default="bytes",
+        help="Order of pairs with equal counts: lowest ids first (bytes), or as Hugging Face orders them.",
+    ),
+    click.option("--min-frequency", type=int, default=1, metavar="N", help="Smallest count at which a pair is merged."),
+    click.option(
+        "--max-token-length", type=int, metavar="BYTES", help="Longest token to create, in bytes.  [default: no limit]"
+    ),
+    click.option("--allow-smaller", is_flag=True, help="Accept fewer tokens when the corpus has no more pairs."),
+    click.option(
+        "--trace", type=click.IntRange(min=0), default=0, metavar="N", help="Number of merges to print, from the first."
+    ),
 )
-@field_option
-@click.option(
-    "--errors",
-    type=click.Choice(["replace", "ignore", "strict"]),
-    default="replace",
-    help="What to do with bytes that are not UTF-8.",
+@group(
+    "Resources",
+    click.option("--threads", type=int, metavar="N", help="Number of counting threads.  [default: all processors]"),
+    click.option(
+        "--max-memory",
+        type=parse_size,
+        metavar="SIZE",
+        help="Memory limit of the process, such as 2G; counts beyond it go to disk.  [default: no limit]",
+    ),
+    click.option(
+        "--resume",
+        metavar="DIR",
+        help="Work directory to resume from, or to create.  [default: OUTPUT.work]",
+    ),
 )
-@exclude_option
-@click.option("--threads", type=int, metavar="N", help="Threads that count.  [default: all processors]")
-@click.option("--max-memory", type=size, metavar="SIZE", help="Of the process, such as 2G; the rest is put on disk.")
-@click.option(
-    "--resume",
-    metavar="DIR",
-    help="Go on with the work in this directory, or begin it there.  [default: OUTPUT.work]",
+@group(
+    "Report",
+    click.option("--report", metavar="DIR", help="Directory to write tables, JSON and plots about the vocabulary to."),
+    click.option(
+        "--held-out", multiple=True, metavar="TEXT", help="Text to report on but not to train on; repeatable."
+    ),
 )
-@click.option("--trace", type=click.IntRange(min=0), default=0, metavar="N", help="Print the first N merges.")
-@click.option("--report", metavar="DIR", help="Write what was learned: tables, JSON, and plots.")
-@click.option("--held-out", multiple=True, metavar="TEXT", help="Text that is not trained on, for the report; repeat.")
 @examples(
     "bpe train corpora -o my.json --vocab-size 4096",
     "bpe train 'src/**/*.py' -o code.json --vocab-size 8192 --special '<|endoftext|>'",
@@ -66,11 +102,13 @@ if TYPE_CHECKING:
 )
 @click.pass_context
 def train(context: click.Context, /, **options: Any) -> None:
-    """Learn a vocabulary from text: files, directories, globs, or - for stdin.
+    """Train a vocabulary on text.
 
-    .jsonl and .parquet files hold a document in each record, other files are one each; all but .parquet may be
-    compressed: .gz, .xz, .bz2, .zst. Work that takes longer than half a minute is kept in OUTPUT.work until it is done,
-    and goes on there when the command is given again, or with --resume alone.
+    CORPUS is files, directories, globs, or - for stdin. Each record of a .jsonl or .parquet file is a document; any
+    other file is one document. Files may be compressed (.gz, .xz, .bz2, .zst), except .parquet.
+
+    Training that takes longer than half a minute saves its progress in OUTPUT.work. To resume it, run the same command
+    again, or give --resume alone. The directory is removed at the end.
     """
     from bpe.errors import InputError
     from bpe.training.work import read_state
@@ -78,7 +116,9 @@ def train(context: click.Context, /, **options: Any) -> None:
     if options["resume"] and not options["corpus"]:
         note = read_state(options["resume"]).get("note", {})
         if note.get("directory") != os.getcwd():
-            raise InputError(f"{options['resume']}: this work was begun in {note.get('directory')}; go on from there")
+            raise InputError(
+                f"{options['resume']}: this training was started in {note.get('directory')}; resume it from there"
+            )
         options = {**note["options"], "resume": options["resume"]}
     for name, flag in (("corpus", "CORPUS"), ("output", "-o / --output"), ("vocab_size", "--vocab-size")):
         if not options[name]:
@@ -101,33 +141,22 @@ def _train(
     held_out: Sequence[str],
     **options: Any,
 ) -> None:
-    from bpe import InputError
     from bpe import train as train_tokenizer
-    from bpe.formats import SUFFIXES
     from bpe.training.work import STATE
 
-    if Path(output).suffix not in SUFFIXES:
-        raise InputError(f"{output}: unknown suffix; write to one of {', '.join(SUFFIXES)}")
-    if not Path(output).absolute().parent.is_dir():
-        raise InputError(f"{output}: there is no directory {Path(output).parent}")
+    _check_outputs(output, report, held_out)
     work = resume or f"{output}.work"
-    if held_out and not report:
-        raise click.UsageError("--held-out is text for --report DIR")
-    if report:
-        from bpe.analysis.report import check_directory
-
-        check_directory(report)
     if (Path(work) / STATE).exists():
-        click.echo(f"going on with the work in {work}", err=True)
-    show = _TrainingStatus()
+        click.echo(f"resuming from {work}", err=True)
+    status = _TrainingStatus()
 
     def trained(result: Trained) -> None:
         result.tokenizer.save(output)
-        show.done(result, output)
+        status.finish(result, output)
         if report:
             from bpe.analysis.report import write_training_report
 
-            texts = ((text, watched([text], None, options["exclude"])) for text in held_out)
+            texts = ((text, read_documents([text], None, options["exclude"])) for text in held_out)
             print_report(write_training_report(report, result.tokenizer, result.uses, texts))
 
     try:
@@ -135,20 +164,37 @@ def _train(
             corpus,
             base=open_tokenizer_or_ranks(base, options["pattern"]) if base else None,
             special_tokens=() if no_special else special or None,
-            required_tokens=lines_of(require) if require else (),
+            required_tokens=read_lines(require) if require else (),
             weights=_weights(corpus, weight),
             name=Path(output).stem,
             work=work,
             note=note,
-            progress=show.progress,
-            traced=show.step,
+            progress=status.progress,
+            traced=status.step,
             trained=trained,
             **options,
         )
     except BaseException:
         if (Path(work) / STATE).exists():
-            click.echo(f"what was done is kept: bpe train --resume {work}", err=True)
+            click.echo(f"progress is saved; to resume: bpe train --resume {work}", err=True)
         raise
+
+
+def _check_outputs(output: str, report: str | None, held_out: Sequence[str]) -> None:
+    """Refuse outputs that cannot be written, before the training."""
+    from bpe import InputError
+    from bpe.formats import SUFFIXES
+
+    if Path(output).suffix not in SUFFIXES:
+        raise InputError(f"{output}: unknown suffix; use one of {', '.join(SUFFIXES)}")
+    if not Path(output).absolute().parent.is_dir():
+        raise InputError(f"{output}: the directory {Path(output).parent} does not exist")
+    if held_out and not report:
+        raise click.UsageError("--held-out needs --report DIR")
+    if report:
+        from bpe.analysis.report import check_directory
+
+        check_directory(report)
 
 
 def _weights(corpus: Sequence[str], weight: Sequence[str]) -> list[Any] | None:
@@ -164,48 +210,60 @@ def _weights(corpus: Sequence[str], weight: Sequence[str]) -> list[Any] | None:
 
 
 class _TrainingStatus:
-    """What is said while a vocabulary is trained, and after."""
+    """The status line, the trace of merges, and the summary of a training."""
 
     def __init__(self) -> None:
         self._status = Status()
-        self._start = time.monotonic()
-        self._headed = False
+        self._has_header = False
 
-    def progress(self, so_far: TrainingProgress) -> None:
-        seconds = time.monotonic() - self._start
-        if so_far.phase == "merge":
-            self._status.show(f"merging   {bar(so_far.merges / (so_far.wanted or 1))} {so_far.merges:,} merges")
+    def progress(self, progress: TrainingProgress) -> None:
+        """Show the progress of counting or merging."""
+        if progress.phase == "merge":
+            share = progress.merges / (progress.wanted or 1)
+            self._status.show_share("merging ", share, f"{progress.merges:,} merges")
             return
-        rate = f"{so_far.size / 1e6:,.1f} MB in {so_far.documents:,} documents, {so_far.size / 1e6 / seconds:,.0f} MB/s"
-        if so_far.total and so_far.read:
-            left = seconds * (so_far.total - so_far.read) / so_far.read
-            rate = f"{bar(so_far.read / so_far.total)} {rate}, {left:,.0f} s left"
-        self._status.show(f"counting  {rate}")
+        megabytes = progress.size / 1e6
+        rate = f"{megabytes:,.1f} MB in {progress.documents:,} documents, {megabytes / self._status.seconds:,.0f} MB/s"
+        if progress.total and progress.read:
+            share = progress.read / progress.total
+            self._status.show_share("counting", share, f"{rate}, {self._status.seconds_left(share):,.0f} s left")
+        else:
+            self._status.show(f"counting  {rate}")
 
     def step(self, step: MergeStep) -> None:
-        if not self._headed:
+        """Print one merge, and a word that it shortens."""
+        if not self._has_header:
             click.echo(f"{'id':>7}  {'count':>12}  {'pair':<24}  {'token':<16}  shortens")
-        self._headed = True
+        self._has_header = True
         before, after = step.word, [*step.word]
         after[step.place : step.place + 2] = [step.left + step.right]
-        pair = f"{readable(step.left)} + {readable(step.right)}"
+        pair = f"{_quoted(step.left)} + {_quoted(step.right)}"
         click.echo(
-            f"{step.rank:>7}  {step.times:>12,.10g}  {pair:<24}  {readable(step.left + step.right):<16}"
-            f"  {' '.join(map(readable, before))} -> {' '.join(map(readable, after))}"
+            f"{step.rank:>7}  {step.times:>12,.10g}  {pair:<24}  {_quoted(step.left + step.right):<16}"
+            f"  {' '.join(map(_quoted, before))} -> {' '.join(map(_quoted, after))}"
         )
 
-    def done(self, result: Trained, output: str) -> None:
-        self._status.done()
+    def finish(self, result: Trained, output: str) -> None:
+        """Print what was trained, and where the corpus was not valid UTF-8."""
+        self._status.clear()
         if result.invalid:
             places = sum(invalid.sequences for invalid in result.invalid)
             first = result.invalid[0]
             click.echo(
-                f"{places:,} places in {len(result.invalid):,} files are not UTF-8; the first: {first.name},"
+                f"{places:,} invalid UTF-8 sequences in {len(result.invalid):,} files; the first: {first.name},"
                 f" {first.first}",
                 err=True,
             )
         click.echo(
             f"{output}: {result.tokenizer.n_vocab:,} tokens from {result.size / 1e6:,.1f} MB in {result.documents:,}"
-            f" documents, {time.monotonic() - self._start:.1f} s",
+            f" documents, {self._status.seconds:.1f} s",
             err=True,
         )
+
+
+def _quoted(token: bytes) -> str:
+    """Return the token as a Python literal: of text if it is valid UTF-8, else of bytes."""
+    try:
+        return repr(token.decode())
+    except UnicodeDecodeError:
+        return repr(token)

@@ -19,32 +19,33 @@ from bpe.commands.terminal import Status
 @exclude_option
 @examples("bpe verify llama3", "bpe verify my.json corpora", "bpe verify code.json 'src/**/*.py'")
 def verify(name: str, texts: Sequence[str], pattern: str | None, separator: str | None, exclude: Sequence[str]) -> None:
-    """Hold a tokenizer against its reference, on built-in hard cases and on your own text; needs the extra `verify`.
+    """Check that a tokenizer gives the ids of its reference.
 
-    The reference of a tokenizer.json is Hugging Face's tokenizers, which reads the file itself. That of ranks, and of
-    any file under another --pattern, is tiktoken.
+    Compares both on built-in hard cases and on your texts. The reference of a tokenizer.json is Hugging Face's
+    tokenizers, which reads the file itself; the reference of a file of ranks, and of any file under another --pattern,
+    is tiktoken. Needs the extra `verify`.
     """
     from bpe.corpus import documents
     from bpe.locate import locate
     from bpe.verify import Verification, reference_of, require_identical, tiktoken_reference
     from bpe.verify import verify as verify_tokenizer
 
-    status = Status()
-
-    def progress(report: Verification) -> None:
-        status.show(f"comparing  {report.bytes / 1e6:,.1f} MB in {report.documents:,} documents")
-
     tokenizer = open_tokenizer(name, pattern)
     reference = reference_of(tokenizer, locate(name)) if pattern is None else tiktoken_reference(tokenizer)
-    report = verify_tokenizer(tokenizer, documents(texts, separator=separator, exclude=exclude), progress, reference)
-    status.done()
-    apart = []
+    with Status() as status:
+
+        def progress(report: Verification) -> None:
+            status.show_documents("comparing", report.documents, report.bytes)
+
+        read = documents(texts, separator=separator, exclude=exclude)
+        report = verify_tokenizer(tokenizer, read, progress, reference)
+    remarks = []
     if report.not_utf8:
-        apart.append(f"{report.not_utf8:,} were not UTF-8 and were checked for the round trip only")
+        remarks.append(f"{report.not_utf8:,} are not valid UTF-8 and were checked for the round trip only")
     if report.reference_failed:
-        apart.append(f"on {report.reference_failed:,} the reference itself failed")
+        remarks.append(f"the reference itself failed on {report.reference_failed:,}")
     click.echo(
         f"{report.documents:,} documents, {report.bytes:,} bytes, {report.tokens:,} tokens compared with"
-        f" {report.reference}: {report.differing:,} differ" + "".join(f"; {remark}" for remark in apart)
+        f" {report.reference}: {report.differing:,} differ" + "".join(f"; {remark}" for remark in remarks)
     )
     require_identical(report)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -10,28 +11,45 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bpe.commands.failures import in_one_line
-from bpe.commands.options import examples
-from bpe.commands.terminal import print_answer
+from bpe.commands.options import Command, examples, group
+from bpe.commands.terminal import print_pieces
 from model.commands.options import backend_option, device_option, dtype_option, load_model, threads_option
 
 if TYPE_CHECKING:
     from model.generation.conversation import Conversation
 
+_CHAT_COMMANDS = "/system TEXT, /reset, /save FILE, /load FILE, /exit"
 
-@click.command()
+
+@click.command(cls=Command)
 @click.argument("name", metavar="MODEL")
-@click.option("--system", metavar="TEXT", help="What the model is told before the first question.")
-@click.option("--max-tokens", type=int, default=1024, metavar="N", help="Write at most so many tokens an answer.")
-@click.option("--temperature", type=float, default=0.6, metavar="X", help="0 always takes the likeliest token.")
-@click.option("--top-k", type=int, metavar="N", help="Choose among the N likeliest only.  [default: no limit]")
-@click.option("--top-p", type=float, default=0.9, metavar="X", help="Choose among the likeliest that sum to this.")
-@click.option(
-    "--seed", type=int, metavar="N", help="The same seed gives the same chat.  [default: a new one each time]"
+@group(
+    "Answers",
+    click.option("--system", metavar="TEXT", help="System message before the first question.  [default: none]"),
+    click.option("--max-tokens", type=int, default=1024, metavar="N", help="Largest number of tokens in an answer."),
 )
-@dtype_option
-@device_option
-@backend_option
-@threads_option
+@group(
+    "Sampling",
+    click.option(
+        "--temperature",
+        type=float,
+        default=0.6,
+        metavar="X",
+        help="Sampling temperature; 0 always takes the most likely token.",
+    ),
+    click.option("--top-k", type=int, metavar="N", help="Sample from the N most likely tokens.  [default: no limit]"),
+    click.option(
+        "--top-p",
+        type=float,
+        default=0.9,
+        metavar="X",
+        help="Sample from the fewest most likely tokens whose probabilities sum to X.",
+    ),
+    click.option(
+        "--seed", type=int, metavar="N", help="Random seed; the same seed gives the same chat.  [default: random]"
+    ),
+)
+@group("Computation", dtype_option, device_option, backend_option, threads_option)
 @examples(
     "bpe chat smollm2",
     "bpe chat runs/assistant --system 'Answer in one sentence.' --temperature 0",
@@ -46,12 +64,13 @@ def chat(
     threads: int | None,
     **settings: Any,
 ) -> None:
-    """Talk with a model that was trained to chat.
+    """Chat with a model that was trained on dialogs.
 
-    In a terminal, Ctrl-C stops the answer and keeps the chat, and Ctrl-D ends it. There are commands: /system TEXT
-    tells the model what to be, /reset forgets what was said, /save FILE and /load FILE keep it as JSON, /exit ends.
+    In a terminal, Ctrl-C stops an answer and Ctrl-D ends the chat. Lines that begin with / are commands: /system TEXT
+    sets the system message, /reset starts a new dialog, /save FILE and /load FILE save and load the dialog as JSON, and
+    /exit ends the chat.
 
-    In a pipe, each line of stdin is a question, and stdout has the answers, with an empty line between them.
+    In a pipe, each line of stdin is a question. The answers go to stdout, separated by empty lines.
     """
     from bpe.chat import chat_format
     from bpe.locate import locate
@@ -60,7 +79,7 @@ def chat(
 
     path = locate(name)
     model, tokenizer = load_model(path, dtype, device, backend, threads)
-    # The template stands beside the tokenizer, which an adapter may leave to its base.
+    # The chat template is next to the tokenizer, which for an adapter may be that of its base.
     template = open_checkpoint(path).tokenizer
     conversation = Conversation(model, tokenizer, chat_format(template, tokenizer), **settings)
     conversation.system = system
@@ -70,16 +89,16 @@ def chat(
     questions = filter(None, (line.decode(errors="replace").strip() for line in sys.stdin.buffer))
     for number, question in enumerate(questions):
         click.echo("\n" if number else "", nl=False)
-        print_answer(conversation.answer(question))
+        print_pieces(conversation.answer(question))
 
 
 def _talk(conversation: Conversation) -> None:
-    """A chat at a terminal. What goes wrong is said, and the chat goes on."""
+    """Chat at a terminal. An error is printed, and the chat continues."""
     from bpe import InputError
 
-    with suppress(ImportError):  # where it is there, input() has a history and can be edited
+    with suppress(ImportError):  # if available, input() gets a history and line editing
         import readline  # noqa: F401
-    click.echo("Ctrl-C stops an answer, Ctrl-D ends; /system TEXT, /reset, /save FILE, /load FILE, /exit", err=True)
+    click.echo(f"Ctrl-C stops an answer, Ctrl-D ends the chat; commands: {_CHAT_COMMANDS}", err=True)
     while True:
         try:
             line = _ask("> ").strip()
@@ -88,9 +107,9 @@ def _talk(conversation: Conversation) -> None:
             if line.startswith("/"):
                 _obey(conversation, *line.partition(" ")[::2])
             elif line:
-                print_answer(conversation.answer(line))
+                print_pieces(conversation.answer(line))
                 if conversation.is_full:
-                    click.echo("bpe: the context of the model is full; /reset begins a new dialog", err=True)
+                    click.echo("bpe: the model's context is full; start a new dialog with /reset", err=True)
         except EOFError:
             click.echo(err=True)
             return
@@ -101,6 +120,7 @@ def _talk(conversation: Conversation) -> None:
 
 
 def _ask(prompt: str) -> str:
+    """Return a line from the terminal, and print the prompt to stderr when stdout is not a terminal."""
     if sys.stdout.isatty():
         return input(prompt)
     click.echo(prompt, err=True, nl=False)  # input() would write it to stdout
@@ -111,9 +131,7 @@ def _ask(prompt: str) -> str:
 
 
 def _obey(conversation: Conversation, command: str, argument: str) -> None:
-    """A command within a chat."""
-    import json
-
+    """Execute a command within a chat."""
     from bpe import InputError
     from bpe.files import write_json
 
@@ -131,4 +149,4 @@ def _obey(conversation: Conversation, command: str, argument: str) -> None:
             raise InputError(f"{argument}: {error}") from error
         click.echo(f"{len(conversation.messages)} messages", err=True)
     else:
-        raise InputError(f"{command}: not a command; there are /system TEXT, /reset, /save FILE, /load FILE, /exit")
+        raise InputError(f"{command}: not a command; the commands are {_CHAT_COMMANDS}")

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from bpe.commands.options import examples
-from bpe.commands.terminal import Status, amount, bar
+from bpe.commands.terminal import Status, amount
 
 
 @click.command()
@@ -17,21 +17,23 @@ from bpe.commands.terminal import Status, amount, bar
     "--format",
     "format_name",
     metavar="NAME",
-    help="huggingface, bpe-llama, meta, or gguf.  [default: gguf for OUT.gguf, else huggingface]",
+    help="Format to write: huggingface, bpe-llama, meta or gguf.  [default: gguf for OUT.gguf, else huggingface]",
 )
 @click.option(
-    "--dtype", type=click.Choice(["float32", "float16", "bfloat16"]), help="Of the weights.  [default: that of IN]"
+    "--dtype",
+    type=click.Choice(["float32", "float16", "bfloat16"]),
+    help="Data type of the weights.  [default: that of IN]",
 )
 @click.option(
     "--resize-vocab",
     "tokenizer",
     metavar="NAME|FILE",
-    help="A tokenizer that IN's has grown into: embeddings and head get rows for the new tokens.",
+    help="Tokenizer that extends the one of IN; embeddings and output head get rows for its new tokens.",
 )
 @click.option(
     "--quantize",
     type=click.Choice(["q8_0", "q6_k", "q4_k", "q4_1", "q4_0"]),
-    help="Write the matrices in a type of llama.cpp's, with 8.5, 6.6, 4.5, 5 or 4.5 bits a weight; GGUF only.",
+    help="llama.cpp type for the matrices, of 8.5, 6.6, 4.5, 5 or 4.5 bits per weight; GGUF only.",
 )
 @examples(
     "bpe convert Llama-3.2-1B/original llama-hf",
@@ -49,13 +51,14 @@ def convert(
     tokenizer: str | None,
     quantize: str | None,
 ) -> None:
-    """Write a model in another format, with its tokenizer: Meta's, Hugging Face's, GGUF, or this project's.
+    """Convert a model and its tokenizer to another format.
 
-    The weights go through memory tensor by tensor. OUT is a new directory, or a new file for GGUF; it takes its name
-    when it is complete. Quantized weights are written in bfloat16, unless --dtype or --quantize says otherwise.
+    The formats are Meta's, Hugging Face's, GGUF, and this project's. OUT is a new directory, or a new file for GGUF; it
+    appears when it is complete. Weights are converted one tensor at a time. Quantized weights are written in bfloat16
+    unless --dtype or --quantize is given.
 
-    With --resize-vocab each token keeps its row of the embeddings and of the head, whatever its id is now. The row of a
-    new token is the mean of those that it was written with before.
+    With --resize-vocab, each token keeps its rows of the embeddings and of the output head, even if its id changes. The
+    row of a new token is the mean of the rows of the tokens that its text was encoded as before.
     """
     import torch
 
@@ -63,16 +66,13 @@ def convert(
     from model.checkpoint import format_of, open_checkpoint
     from model.checkpoint.quantize import exceptions, kind_named
 
-    status = Status()
+    torch_dtype = getattr(torch, dtype) if dtype else None
+    with Status() as status:
 
-    def progress(done: int, total: int) -> None:
-        status.show(f"converting  {bar(done / total)} {done:,} of {total:,} tensors")
+        def progress(done: int, total: int) -> None:
+            status.show_share("converting", done / total, f"{done:,} of {total:,} tensors")
 
-    try:
-        torch_dtype = getattr(torch, dtype) if dtype else None
         convert_checkpoint(source, output, format_name, torch_dtype, progress, tokenizer, quantize)
-    finally:
-        status.done()
     if quantize:
         for line in exceptions(open_checkpoint(output).config, kind_named(quantize)):
             click.echo(line, err=True)

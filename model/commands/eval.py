@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,36 +10,60 @@ from typing import Any
 
 import click
 
-from bpe.commands.inputs import watched
-from bpe.commands.options import examples, exclude_option, separator_option
-from bpe.commands.terminal import Status, bar, shortened
+from bpe.commands.inputs import read_documents
+from bpe.commands.options import (
+    Command,
+    bootstrap_options,
+    examples,
+    exclude_option,
+    field_option,
+    group,
+    separator_option,
+)
+from bpe.commands.terminal import Status, shortened
 from model.commands.options import device_option, dtype_option, load_model, threads_option
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("model", metavar="MODEL")
 @click.argument("texts", nargs=-1, metavar="[TEXT]...")
-@click.option(
-    "--choices",
-    multiple=True,
-    metavar="FILE",
-    help='Questions, a JSON object a line: "question", "choices", "answer" (index from 0); repeat.',
+@group(
+    "Texts",
+    separator_option,
+    field_option,
+    exclude_option,
+    click.option("--window", type=int, metavar="N", help="Tokens in a window.  [default: the context, at most 2,048]"),
+    click.option(
+        "--stride", type=int, metavar="N", help="Tokens from one window to the next.  [default: half the window]"
+    ),
 )
-@click.option("--delimiter", default=" ", metavar="STRING", help="What stands between a question and a choice.")
-@separator_option
-@click.option("--field", default="text", metavar="KEY", help="The key of the text in .jsonl files.")
-@exclude_option
-@click.option("--window", type=int, metavar="N", help="Tokens read at once.  [default: the context, 2,048 at the most]")
-@click.option("--stride", type=int, metavar="N", help="From one window to the next.  [default: half the window]")
-@click.option(
-    "--batch-tokens", type=click.IntRange(min=1), default=4096, metavar="N", help="Tokens that are computed at once."
+@group(
+    "Questions",
+    click.option(
+        "--choices",
+        multiple=True,
+        metavar="FILE",
+        help='File of JSON lines with "question", "choices" and "answer" (an index from 0); repeatable.',
+    ),
+    click.option(
+        "--delimiter",
+        default=" ",
+        show_default="a space",
+        metavar="STRING",
+        help="String between a question and a choice.",
+    ),
 )
-@click.option("--samples", type=click.IntRange(min=100), default=1000, metavar="N", help="Draws of the bootstrap.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, metavar="N", help="Of the draws.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@dtype_option
-@device_option
-@threads_option
+@bootstrap_options
+@group("Output", click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables."))
+@group(
+    "Computation",
+    click.option(
+        "--batch-tokens", type=click.IntRange(min=1), default=4096, metavar="N", help="Tokens in a forward pass."
+    ),
+    dtype_option,
+    device_option,
+    threads_option,
+)
 @examples(
     "bpe eval runs/tales corpora/prose.txt 'news/*.txt'",
     "bpe eval smollm2 wiki.jsonl.gz --window 1024 --stride 256 --dtype float32",
@@ -55,25 +80,23 @@ def eval(
     exclude: Sequence[str],
     window: int | None,
     stride: int | None,
-    batch_tokens: int,
-    samples: int,
-    seed: int,
     as_json: bool,
     dtype: str | None,
     device: str,
     threads: int | None,
+    **settings: Any,
 ) -> None:
-    """Tell how well a model predicts texts, and how often it chooses the right answer.
+    """Measure a model on texts and multiple-choice questions.
 
-    Of each text (a file, directory, glob, .jsonl, .gz, .xz, or - for stdin): bits per byte, which compare models of any
-    vocabulary, perplexity per token, which does not, and how often the model held the next token likeliest. A text
-    longer than the window is read in windows that overlap, and each token is predicted once, from at least
-    window - stride tokens before it. The smaller the stride, the better and the slower.
+    For each text (a file, directory, glob, or - for stdin): bits per byte, which can be compared between models with
+    different vocabularies; perplexity per token, which cannot; and how often the next token was the most likely one. A
+    text longer than the window is read in overlapping windows. Each token is predicted once, with at least
+    window - stride tokens before it (fewer at the start of a document); a smaller stride is more accurate and slower.
 
-    Of --choices: how often the right choice is the likeliest behind its question; by its likelihood, by that for each
-    of its tokens, and by that for each of its bytes.
+    For --choices: how often the right choice is the most likely one, by its likelihood, by its likelihood per token,
+    and by its likelihood per byte.
 
-    The 95% intervals are of the bootstrap over documents, or blocks of 1,000 bytes where there are fewer than 100
+    The 95% intervals come from a bootstrap over documents, or over blocks of 1,000 bytes if there are fewer than 100
     documents, and over questions.
     """
     if not texts and not choices:
@@ -85,65 +108,56 @@ def eval(
     from model.evaluation.texts import evaluate_texts, read_text, texts_table
     from model.evaluation.windows import check_window
 
-    # 1. Read everything, so that what is wrong is said before the work.
+    # 1. Read everything first, so that wrong input is reported before the work.
     context = transformer.config.max_seq_len
     window = min(context, 2048) if window is None else window
     stride = max(1, window // 2) if stride is None else stride
     check_window(window, stride, context)
-    read = [read_text(tokenizer, watched([text], separator, exclude, field), text) for text in texts]
+    read = [read_text(tokenizer, read_documents([text], separator, exclude, field), text) for text in texts]
     questions = [read_questions(tokenizer, file, context, delimiter) for file in choices]
 
     # 2. Measure.
-    settings: dict[str, Any] = {"batch_tokens": batch_tokens, "samples": samples, "seed": seed}
     found: dict[str, Any] = {
         "model": model,
         "dtype": str(transformer.tok_embeddings.weight.dtype).removeprefix("torch."),
         "window": window,
         "stride": stride,
-        **settings,
+        **dict(sorted(settings.items())),
     }
     begun = time.perf_counter()
     if read:
-        with _share_done(", ".join(texts)) as progress:
-            found |= evaluate_texts(
-                transformer, tokenizer, read, window=window, stride=stride, progress=progress, **settings
-            )
+        windows = {"window": window, "stride": stride}
+        with _progress(", ".join(texts)) as progress:
+            found |= evaluate_texts(transformer, tokenizer, read, progress=progress, **windows, **settings)
     found["choices"] = []
     for file, asked in zip(choices, questions, strict=True):
-        with _share_done(file) as progress:
+        with _progress(file) as progress:
             found["choices"].append(evaluate_choices(transformer, asked, file, progress=progress, **settings))
     found["seconds"] = {"load": begun - start, "evaluate": time.perf_counter() - begun}
 
-    # 3. Tell.
+    # 3. Print.
     if as_json:
-        import json
-
         click.echo(json.dumps(found, indent=2))
     else:
         tables = [texts_table(found)] if read else []
         tables += [choices_table(found["choices"])] if choices else []
         click.echo("\n".join(table.text() for table in tables), nl=False)
-    click.echo(_evaluated(found, bool(read)), err=True)
+    click.echo(_summary(found, bool(read)), err=True)
 
 
 @contextmanager
-def _share_done(name: str) -> Iterator[Callable[[float], None]]:
-    """Something to call with the share of the work that is done; it is shown with the time that is left."""
-    status = Status()
-    start = time.monotonic()
+def _progress(name: str) -> Iterator[Callable[[float], None]]:
+    """Yield a function that shows the share of the work that is done, and the time left."""
+    with Status() as status:
 
-    def show(share: float) -> None:
-        left = (time.monotonic() - start) * (1 - share) / max(share, 1e-9)
-        status.show(f"evaluating  {bar(share)} {share:4.0%}  {left:,.0f} s left  {shortened(name, 40)}")
+        def show(share: float) -> None:
+            left = status.seconds_left(share)
+            status.show_share("evaluating", share, f"{share:4.0%}  {left:,.0f} s left  {shortened(name, 40)}")
 
-    try:
         yield show
-    finally:
-        status.done()
 
 
-def _evaluated(found: Mapping[str, Any], with_texts: bool) -> str:
-    """What was done, in a line for people."""
+def _summary(found: Mapping[str, Any], with_texts: bool) -> str:
     parts = []
     if with_texts:
         everything = found["all_texts"]

@@ -1,28 +1,42 @@
-"""`bpe explain`: walk through a model, step by step."""
+"""`bpe explain`: show each step from a prompt to the next token."""
 
 from __future__ import annotations
 
+import json
 import sys
+import textwrap
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from bpe.commands.options import examples
-from bpe.commands.terminal import in_colour, visible
+from bpe.commands.options import Command, color_option, examples, group
+from bpe.commands.terminal import use_color, visible
 from model.commands.options import device_option, dtype_option
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
-@click.command()
+    from bpe import Tokenizer
+    from model.explain.steps import ForwardStep
+
+
+@click.command(cls=Command)
 @click.argument("prompt", required=False)
-@click.option("-m", "--model", required=True, metavar="NAME|DIRECTORY", help="The model that is watched.")
-@click.option("--layer", type=int, default=0, metavar="N", help="The layer that is shown in full, from 0.")
-@click.option("--head", type=int, default=0, metavar="N", help="The head that is shown in full, from 0.")
-@click.option("--top", type=click.IntRange(min=1), default=10, metavar="N", help="How many next tokens are shown.")
-@click.option("--png", metavar="FILE", help="Draw who looks at whom into this file; needs the extra `report`.")
-@click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON.")
-@click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", help="Colour in the pictures.")
-@dtype_option
-@device_option
+@group(
+    "Steps",
+    click.option("-m", "--model", required=True, metavar="NAME|DIRECTORY", help="Model to explain."),
+    click.option("--layer", type=int, default=0, metavar="N", help="Layer to show in detail, counted from 0."),
+    click.option("--head", type=int, default=0, metavar="N", help="Attention head to show in detail, counted from 0."),
+    click.option("--top", type=click.IntRange(min=1), default=10, metavar="N", help="Number of next tokens to show."),
+)
+@group(
+    "Output",
+    click.option("--png", metavar="FILE", help="File to draw the attention weights to; needs the extra `report`."),
+    click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON."),
+    color_option,
+)
+@group("Computation", dtype_option, device_option)
 @examples(
     "bpe explain 'the answer to the ultimate question of life' -m runs/tales",
     "bpe explain 'One day, a fox' -m runs/tales --layer 2 --head 1 --png attention.png",
@@ -39,48 +53,59 @@ def explain(
     dtype: str | None,
     device: str,
 ) -> None:
-    """Walk through a model with a prompt (or stdin): from its tokens to the one that comes next, step by step.
+    """Explain step by step how a model predicts the next token.
 
-    Each step shows its shape, and for the first two tokens and the last a few numbers and a row of blocks: a block is
-    the number farthest from 0 in its part of the row, low if negative and high if positive.
+    The prompt is an argument, or stdin. Each step shows its tensor's shape, and for the first two tokens and the last
+    one a few numbers and a row of blocks. A block stands for a part of the row, and shows the number in it that is
+    farthest from 0: low if negative, high if positive.
     """
-    import json
-    import textwrap
-
     import torch
 
     from model import load
-    from model.explain.pictures import picture, plot_shares, record
-    from model.explain.steps import explain as walk
+    from model.explain.pictures import plot_shares, record
+    from model.explain.steps import explain as explain_steps
     from model.generation.completions import prompt_ids
 
     if png is not None:
-        import matplotlib  # noqa: F401, what is missing is said before the work
+        import matplotlib  # noqa: F401, to fail before the work if it is missing
     if prompt is None:
         prompt = sys.stdin.read().rstrip("\n")
     transformer, tokenizer = load(model, getattr(torch, dtype) if dtype else None, device)
     ids = prompt_ids(tokenizer, prompt)
-
-    def label(id: int) -> str:
-        try:
-            token = tokenizer.decode_single_token_bytes(id)
-        except KeyError:
-            return f"<{id}>"
-        return visible(token, newline="⏎").replace(" ", "·")
-
-    steps = list(walk(transformer, ids, layer=layer, head=head, n_vocab=tokenizer.n_vocab))
+    label = _labels(tokenizer)
+    steps = list(explain_steps(transformer, ids, layer=layer, head=head, n_vocab=tokenizer.n_vocab))
     if png is not None:
         shares = next(step for step in steps if step.picture == "shares").tensor
         plot_shares(shares, [label(id) for id in ids], f"layer {layer}, head {head}", Path(png))
     if as_json:
         found = {"prompt": prompt, "layer": layer, "head": head}
         click.echo(json.dumps(found | {"steps": [record(step, label, top=top) for step in steps]}, indent=2))
-        return
-    coloured = in_colour(color)
+    else:
+        _print_steps(steps, ids, label, top, use_color(color))
+
+
+def _labels(tokenizer: Tokenizer) -> Callable[[int], str]:
+    """Return a function that names a token by its text; rows of the model without a token are named <ID>."""
+
+    def label(id: int) -> str:
+        try:
+            token = tokenizer.decode_single_token_bytes(id)
+        except KeyError:
+            return f"<{id}>"
+        return visible(token).replace(" ", "·")
+
+    return label
+
+
+def _print_steps(
+    steps: Sequence[ForwardStep], ids: Sequence[int], label: Callable[[int], str], top: int, is_colored: bool
+) -> None:
+    from model.explain.pictures import picture
+
     for number, step in enumerate(steps, 1):
         title = f"{number}. {step.title}"
-        shown = click.style(title, bold=True) if coloured else title
-        click.echo(f"{shown}  {step.shape} {step.axes}, {step.dtype}\n{textwrap.fill(step.text, 80)}", color=coloured)
-        for line in picture(step, ids, label, top=top, colour=coloured):
-            click.echo(f"  {line}", color=coloured)
+        shown = click.style(title, bold=True) if is_colored else title
+        click.echo(f"{shown}  {step.shape} {step.axes}, {step.dtype}\n{textwrap.fill(step.text, 80)}", color=is_colored)
+        for line in picture(step, ids, label, top=top, colour=is_colored):
+            click.echo(f"  {line}", color=is_colored)
         click.echo()

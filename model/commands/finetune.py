@@ -7,65 +7,110 @@ from typing import Any
 
 import click
 
-from bpe.commands.options import examples
-from model.commands.options import device_option, parallel_option, tensor_parallel_option, threads_option
+from bpe.commands.options import Command, examples, group
+from model.commands.options import (
+    device_option,
+    processes_options,
+    restart_option,
+    run_option,
+    threads_option,
+)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("model", metavar="MODEL")
 @click.argument("data", nargs=-1, required=True, metavar="DIALOGS...")
-@click.option("-o", "--output", required=True, metavar="DIR", help="The run's directory; an interrupted run goes on.")
-@click.option("--lora", "rank", type=int, metavar="RANK", help="Train matrices of this rank beside the model's own.")
-@click.option("--lora-alpha", type=float, metavar="X", help="They count X / RANK.  [default: twice the rank]")
-@click.option(
-    "--lora-target",
-    "targets",
-    multiple=True,
-    metavar="NAME",
-    help="Of wq, wk, wv, wo, w1, w2, w3, which matrices; repeat.  [default: all]",
+@group(
+    "Run",
+    run_option,
+    restart_option,
+    click.option(
+        "--held-out",
+        default="0.1",
+        metavar="SHARE|FILE",
+        help="Dialogs to evaluate on: a share of DIALOGS that is not trained on, or a file of others.",
+    ),
+    click.option("--epochs", type=float, default=3.0, metavar="N", help="Number of passes over the dialogs."),
+    click.option("--steps", type=int, metavar="N", help="Number of steps, instead of --epochs."),
+    click.option("--minutes", type=float, metavar="N", help="Training time in minutes, instead of --epochs."),
+    click.option("--eval-every", type=int, default=100, metavar="N", help="Number of steps between evaluations."),
+    click.option(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="Random seed of the held-out share, the data order, and the LoRA matrices.",
+    ),
 )
-@click.option("--lora-dropout", type=float, default=0.0, metavar="X", help="Share of inputs left out in training.")
-@click.option("--merge", is_flag=True, help="Leave a model with what LoRA learned in it, not the adapter alone.")
-@click.option("--preferences", is_flag=True, help="Learn from which of two answers is better (DPO).")
-@click.option("--beta", type=float, default=0.1, metavar="X", help="Of DPO: how dear it is to become another model.")
-@click.option(
-    "--held-out",
-    default="0.1",
-    metavar="SHARE|FILE",
-    help="What is measured on and not trained on: a share of the dialogs, or a file of others.",
+@group(
+    "LoRA",
+    click.option(
+        "--lora", "rank", type=int, metavar="RANK", help="Train LoRA matrices of this rank instead of all weights."
+    ),
+    click.option(
+        "--lora-alpha",
+        type=float,
+        metavar="X",
+        help="LoRA alpha; updates are scaled by X / RANK.  [default: twice the rank]",
+    ),
+    click.option(
+        "--lora-target",
+        "targets",
+        multiple=True,
+        metavar="NAME",
+        help="Matrix to adapt: wq, wk, wv, wo, w1, w2 or w3; repeatable.  [default: all]",
+    ),
+    click.option(
+        "--lora-dropout", type=float, default=0.0, metavar="X", help="Dropout probability of the LoRA inputs."
+    ),
+    click.option("--merge", is_flag=True, help="Write a model with the LoRA matrices merged, instead of an adapter."),
 )
-@click.option("--epochs", type=float, default=3.0, metavar="N", help="Read each dialog so often.")
-@click.option("--steps", type=int, metavar="N", help="Train for so many steps instead.")
-@click.option("--minutes", type=float, metavar="N", help="Train for this long instead.")
-@click.option(
-    "--sequence-length",
-    type=int,
-    metavar="N",
-    help="Tokens of a dialog that are read, and of a row.  [default: the context, 1,024 at the most]",
+@group(
+    "Preferences",
+    click.option("--preferences", is_flag=True, help="Train on pairs of a better and a worse answer (DPO)."),
+    click.option(
+        "--beta", type=float, default=0.1, metavar="X", help="DPO beta: larger keeps the model closer to MODEL."
+    ),
 )
-@click.option("--batch-tokens", type=int, metavar="N", help="Tokens in the rows of a step.  [default: one row]")
-@click.option(
-    "--micro-batch-tokens",
-    type=int,
-    metavar="N",
-    help="Tokens that the model reads at a time.  [default: all of a step]",
+@group(
+    "Batches",
+    click.option(
+        "--sequence-length",
+        type=int,
+        metavar="N",
+        help="Largest number of tokens in a row; longer dialogs are cut.  [default: the context, at most 1,024]",
+    ),
+    click.option("--batch-tokens", type=int, metavar="N", help="Number of tokens in a step.  [default: one row]"),
+    click.option(
+        "--micro-batch-tokens",
+        type=int,
+        metavar="N",
+        help="Number of tokens in a forward pass; gradients are accumulated.  [default: all of a step]",
+    ),
+    click.option("--padded", is_flag=True, help="Give each dialog its own row instead of packing; same result."),
 )
-@click.option(
-    "--learning-rate",
-    type=float,
-    metavar="X",
-    help="The highest.  [default: 2e-5, with --lora 10 times that, with --preferences a tenth]",
+@group(
+    "Optimization",
+    click.option(
+        "--learning-rate",
+        type=float,
+        metavar="X",
+        help="Peak learning rate.  [default: 2e-5; 10 times that with --lora, a tenth with --preferences]",
+    ),
+    click.option("--weight-decay", type=float, default=0.0, metavar="X", help="Weight decay of the weight matrices."),
 )
-@click.option("--weight-decay", type=float, default=0.0, metavar="X", help="Of the matrices.")
-@click.option("--padded", is_flag=True, help="A row for each dialog, not several in one; the result is the same.")
-@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", help="Of the matrix products.")
-@device_option
-@threads_option
-@click.option("--eval-every", type=int, default=100, metavar="N", help="Steps from one evaluation to the next.")
-@click.option("--seed", type=int, default=0, metavar="N", help="Of what is held out, of the order, of LoRA's matrices.")
-@click.option("--restart", is_flag=True, help="Throw an earlier run in this directory away.")
-@parallel_option
-@tensor_parallel_option
+@group(
+    "Computation",
+    click.option(
+        "--dtype",
+        type=click.Choice(["float32", "bfloat16"]),
+        default="float32",
+        help="Data type of matrix products.",
+    ),
+    device_option,
+    threads_option,
+)
+@processes_options
 @examples(
     "bpe finetune smollm2 dialogs.jsonl -o runs/orders --lora 16",
     "bpe finetune runs/tales chats/*.jsonl.gz -o runs/assistant --held-out 0.05 --epochs 2",
@@ -93,17 +138,16 @@ def finetune(
     tensor_parallel: int,
     **settings: Any,
 ) -> None:
-    """Train a model on dialogs, to say what the assistant says in them.
+    """Fine-tune a model on dialogs or preferences.
 
-    Each line of DIALOGS is {"messages": [{"role": "user", "content": "..."}, ...]}; roles are system, user, assistant
-    and tool. They are written in the model's own chat format. Learned is what the assistant says and where its turn
-    ends, no more. A dialog that is longer than --sequence-length is cut at its end, and that is said.
+    Each line of DIALOGS is {"messages": [{"role": "user", "content": "..."}, ...]}; the roles are system, user,
+    assistant and tool. Dialogs are encoded in the model's own chat format, and the loss covers only the assistant's
+    messages and the ends of its turns. Dialogs longer than --sequence-length are cut at the end, with a warning.
 
-    With --preferences, a line is {"prompt": ..., "chosen": ..., "rejected": ...}, messages or texts, or two whole
-    dialogs under the latter two.
+    With --preferences, each line is {"prompt": ..., "chosen": ..., "rejected": ...}, where the values are messages or
+    texts; without "prompt", the other two are whole dialogs.
 
-    DIR is a model directory; with --lora an adapter as PEFT has it, which names MODEL. Both are models for all other
-    commands.
+    DIR becomes a model directory; with --lora, a PEFT adapter that refers to MODEL. All commands accept both as models.
     """
     import torch
 
@@ -113,13 +157,9 @@ def finetune(
     from model.training.parallel import Parallel
 
     if rank is None and (lora_alpha is not None or targets or lora_dropout):
-        raise click.UsageError("--lora-alpha, --lora-target and --lora-dropout are for --lora RANK")
+        raise click.UsageError("--lora-alpha, --lora-target and --lora-dropout need --lora RANK")
     if threads is not None:
         torch.set_num_threads(threads)
-    try:
-        share: float | list[str] = float(held_out)
-    except ValueError:
-        share = [held_out]
     given = {name: value for name, value in settings.items() if value is not None}
     with Parallel(parallel, tensor_parallel, settings["device"]) as processes:
         config = FinetuneConfig(
@@ -127,7 +167,14 @@ def finetune(
             merge=merge,
             beta=beta if preferences else None,
             packed=not padded,
-            held_out=share,
+            held_out=_share_or_files(held_out),
             epochs=epochs,
         )
         run_finetuning(model, data, output, config, restart=restart, parallel=processes, **given)
+
+
+def _share_or_files(held_out: str) -> float | list[str]:
+    try:
+        return float(held_out)
+    except ValueError:
+        return [held_out]

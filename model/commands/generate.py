@@ -1,52 +1,98 @@
-"""`bpe generate`: let a model continue texts."""
+"""`bpe generate`: continue texts with a model."""
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from bpe.commands.inputs import inputs
-from bpe.commands.options import examples
-from bpe.commands.terminal import print_answer
+from bpe.commands.inputs import read_inputs
+from bpe.commands.options import Command, examples, group
+from bpe.commands.terminal import print_pieces
 from model.commands.options import backend_option, device_option, dtype_option, load_model, threads_option
 
+if TYPE_CHECKING:
+    from model import Completions
 
-@click.command()
+
+@click.command(cls=Command)
 @click.argument("model", metavar="MODEL")
-@click.option("-p", "--prompt", "prompts", multiple=True, metavar="TEXT", help="What the text begins with; repeat.")
-@click.option("--file", metavar="FILE", help="The prompt is what this file holds.  [default: stdin]")
-@click.option("--batch", metavar="FILE", help="Each line of this file is a prompt; all are gone on with at once.")
-@click.option("--samples", type=click.IntRange(min=1), default=1, metavar="N", help="Texts for each prompt.")
-@click.option("--max-tokens", type=int, default=256, metavar="N", help="Write at most so many tokens.")
-@click.option("--temperature", type=float, default=0.8, metavar="X", help="0 always takes the likeliest token.")
-@click.option("--top-k", type=int, metavar="N", help="Choose among the N likeliest only.  [default: no limit]")
-@click.option("--top-p", type=float, default=0.95, metavar="X", help="Choose among the likeliest that sum to this.")
-@click.option("--min-p", type=float, metavar="X", help="Leave out what is less likely than X times the likeliest.")
-@click.option(
-    "--repetition-penalty", type=float, default=1.0, metavar="X", help="Above 1: tokens that were there get rarer."
+@group(
+    "Prompts",
+    click.option("-p", "--prompt", "prompts", multiple=True, metavar="TEXT", help="Text to continue; repeatable."),
+    click.option("--file", metavar="FILE", help="File whose content is the prompt.  [default: stdin]"),
+    click.option("--batch", metavar="FILE", help="File with one prompt per line; all are continued at once."),
+    click.option(
+        "--samples", type=click.IntRange(min=1), default=1, metavar="N", help="Number of texts for each prompt."
+    ),
 )
-@click.option(
-    "--frequency-penalty", type=float, default=0.0, metavar="X", help="Taken off a logit for each time it was written."
+@group(
+    "Length",
+    click.option("--max-tokens", type=int, default=256, metavar="N", help="Largest number of tokens to generate."),
+    click.option("--stop", multiple=True, metavar="TEXT", help="Text to stop before; repeatable."),
 )
-@click.option(
-    "--logit-bias", multiple=True, metavar="ID=X", help="Added to the logit of a token; -inf bans it; repeat."
+@group(
+    "Sampling",
+    click.option(
+        "--temperature",
+        type=float,
+        default=0.8,
+        metavar="X",
+        help="Sampling temperature; 0 always takes the most likely token.",
+    ),
+    click.option("--top-k", type=int, metavar="N", help="Sample from the N most likely tokens.  [default: no limit]"),
+    click.option(
+        "--top-p",
+        type=float,
+        default=0.95,
+        metavar="X",
+        help="Sample from the fewest most likely tokens whose probabilities sum to X.",
+    ),
+    click.option(
+        "--min-p",
+        type=float,
+        metavar="X",
+        help="Drop tokens less likely than X times the most likely one.  [default: no limit]",
+    ),
+    click.option(
+        "--repetition-penalty",
+        type=float,
+        default=1.0,
+        metavar="X",
+        help="Penalty on tokens that have occurred; 1 has no effect, above 1 makes them less likely.",
+    ),
+    click.option(
+        "--frequency-penalty",
+        type=float,
+        default=0.0,
+        metavar="X",
+        help="Amount to subtract from a token's logit for each time it was generated.",
+    ),
+    click.option(
+        "--logit-bias",
+        multiple=True,
+        metavar="ID=X",
+        help="Amount to add to the logit of a token; -inf bans it; repeatable.",
+    ),
+    click.option(
+        "--seed", type=int, metavar="N", help="Random seed; the same seed gives the same text.  [default: random]"
+    ),
 )
-@click.option("--stop", multiple=True, metavar="TEXT", help="Stop before this text; repeat.")
-@click.option(
-    "--seed", type=int, metavar="N", help="The same seed gives the same text.  [default: a new one each time]"
+@group(
+    "Output",
+    click.option("--json", "as_json", is_flag=True, help="Print a JSON object for each text: ids, finish, times, ..."),
+    click.option(
+        "--logprobs",
+        type=int,
+        metavar="N",
+        help="With --json: log-probabilities of the tokens, and of the N most likely ones at each place.",
+    ),
 )
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object for each text: ids, finish, times, ...")
-@click.option(
-    "--logprobs", type=int, metavar="N", help="With --json: log-probabilities, also of the N likeliest tokens."
-)
-@dtype_option
-@device_option
-@backend_option
-@threads_option
+@group("Computation", dtype_option, device_option, backend_option, threads_option)
 @examples(
     "bpe generate runs/tales -p 'Once upon a time'",
     "echo 'One day, a fox' | bpe generate runs/tales --temperature 0 --max-tokens 100",
@@ -67,13 +113,13 @@ def generate(
     threads: int | None,
     **settings: Any,
 ) -> None:
-    """Let a model continue a text; it is printed as it is written.
+    """Continue a text with a model.
 
-    Several texts, of several prompts or --samples, are written at once, and printed when all are done: an empty line
-    stands between them.
+    A single text is printed while it is generated. Several texts, from several prompts or --samples, are generated
+    together and printed at the end, separated by empty lines.
     """
     if logprobs is not None and not as_json:
-        raise click.UsageError("--logprobs is for --json")
+        raise click.UsageError("--logprobs needs --json")
     settings |= {"logit_bias": dict(map(_bias, logit_bias)), "logprobs": logprobs}
     texts = _prompts(prompts, file, batch)
     start = time.perf_counter()
@@ -83,33 +129,16 @@ def generate(
     from model import Completions
 
     completions = Completions(transformer, tokenizer, texts, **settings)
-    alone = len(texts) * settings["samples"] == 1 and not as_json
-    if alone:
-        print_answer(piece for pieces in (texts, (piece for _, piece in completions)) for piece in pieces)
+    if len(texts) * settings["samples"] == 1 and not as_json:
+        print_pieces(piece for pieces in (texts, (piece for _, piece in completions)) for piece in pieces)
     else:
         for _ in completions:
             pass
-    times = completions.generation.times
-    rates = {
-        "prefill": times.prefill_tokens / max(times.prefill_seconds, 1e-9),
-        "decode": times.decode_tokens / max(times.decode_seconds, 1e-9),
-    }
-    if as_json:
-        import json
-
-        seconds = {"load": load_seconds, "prefill": times.prefill_seconds, "decode": times.decode_seconds}
-        for text in completions.texts:
-            told: dict[str, Any] = {
-                "prompt": texts[text.prompt],
-                "text": text.text,
-                "ids": text.ids,
-                "finish": text.finish,
-            }
-            if logprobs is not None:
-                told |= {"logprobs": text.logprobs, "top_logprobs": text.top_logprobs}
-            click.echo(json.dumps({**told, "seconds": seconds, "tokens_per_second": rates}))
-    elif not alone:
-        click.echo("\n\n".join(texts[text.prompt] + text.text for text in completions.texts))
+        if as_json:
+            _print_json(completions, texts, load_seconds, with_logprobs=logprobs is not None)
+        else:
+            click.echo("\n\n".join(texts[text.prompt] + text.text for text in completions.texts))
+    times, rates = completions.generation.times, _rates(completions)
     click.echo(
         f"prefill {times.prefill_tokens:,} tokens, {rates['prefill']:,.0f} tokens per second;"
         f" decode {times.decode_tokens:,} tokens, {rates['decode']:,.1f} tokens per second",
@@ -117,13 +146,37 @@ def generate(
     )
 
 
+def _rates(completions: Completions) -> dict[str, float]:
+    """Return tokens per second of prefill and decode."""
+    times = completions.generation.times
+    return {
+        "prefill": times.prefill_tokens / max(times.prefill_seconds, 1e-9),
+        "decode": times.decode_tokens / max(times.decode_seconds, 1e-9),
+    }
+
+
+def _print_json(completions: Completions, prompts: Sequence[str], load_seconds: float, with_logprobs: bool) -> None:
+    times = completions.generation.times
+    seconds = {"load": load_seconds, "prefill": times.prefill_seconds, "decode": times.decode_seconds}
+    for text in completions.texts:
+        record: dict[str, Any] = {
+            "prompt": prompts[text.prompt],
+            "text": text.text,
+            "ids": text.ids,
+            "finish": text.finish,
+        }
+        if with_logprobs:
+            record |= {"logprobs": text.logprobs, "top_logprobs": text.top_logprobs}
+        click.echo(json.dumps({**record, "seconds": seconds, "tokens_per_second": _rates(completions)}))
+
+
 def _prompts(prompts: Sequence[str], file: str | None, batch: str | None) -> list[str]:
-    """What to continue: the arguments, or a file, or the lines of a file, or stdin."""
+    """Return the texts to continue: the arguments, a file's content, a file's lines, or stdin."""
     if sum(map(bool, (prompts, file, batch))) > 1:
-        raise click.UsageError("give one of -p / --prompt, --file and --batch")
+        raise click.UsageError("give only one of -p / --prompt, --file and --batch")
     if prompts:
         return [os.fsencode(prompt).decode(errors="replace") for prompt in prompts]
-    ((_, content),) = inputs([file or batch or "-"], None)
+    ((_, content),) = read_inputs([file or batch or "-"])
     text = content.decode(errors="replace").replace("\r\n", "\n")
     if batch is None:
         return [text.rstrip("\n")]
@@ -131,7 +184,7 @@ def _prompts(prompts: Sequence[str], file: str | None, batch: str | None) -> lis
     if not lines:
         from bpe import InputError
 
-        raise InputError(f"{batch}: no prompts; write one in each line")
+        raise InputError(f"{batch}: no prompts; write one prompt per line")
     return lines
 
 

@@ -4,29 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from bpe.commands.describe import report_on, shards_rows, tokenizer_rows
 from bpe.commands.inputs import open_tokenizer
-from bpe.commands.options import examples, exclude_option, pattern_option, separator_option
+from bpe.commands.options import Command, examples, exclude_option, group, pattern_option, separator_option
 from bpe.commands.terminal import amount, print_rows
 
+if TYPE_CHECKING:
+    from model.config import ModelConfig
 
-@click.command()
+_MODEL_FILES = ("params.json", "config.json", "adapter_config.json")
+_MODEL_SUFFIXES = (".gguf", ".safetensors", ".pth")
+
+
+@click.command(cls=Command)
 @click.argument("name", metavar="NAME|FILE|DIRECTORY")
 @click.argument("texts", nargs=-1, metavar="[TEXT]...")
-@pattern_option
-@separator_option
-@exclude_option
-@click.option("--json", "as_json", is_flag=True, help="Print a tokenizer's numbers as JSON.")
-@click.option("--report", metavar="DIR", help="Write a tokenizer's numbers, tables and plots into this directory.")
-@click.option(
-    "--batch", type=click.IntRange(min=1), default=1, metavar="N", help="Sequences that a model's KV cache is for."
+@group(
+    "Tokenizers",
+    pattern_option,
+    separator_option,
+    exclude_option,
+    click.option("--json", "as_json", is_flag=True, help="Print the statistics of a tokenizer as JSON."),
+    click.option("--report", metavar="DIR", help="Directory to write a tokenizer's statistics, tables and plots to."),
 )
-@click.option(
-    "--length", type=click.IntRange(min=1), metavar="N", help="Tokens in each of them.  [default: the model's context]"
+@group(
+    "Models",
+    click.option(
+        "--batch", type=click.IntRange(min=1), default=1, metavar="N", help="Number of sequences in the KV cache."
+    ),
+    click.option(
+        "--length",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Length of these sequences, in tokens.  [default: the model's context]",
+    ),
 )
 @examples(
     "bpe info llama3",
@@ -47,41 +62,44 @@ def info(
     batch: int,
     length: int | None,
 ) -> None:
-    """Describe a tokenizer, a model in any of its formats, token shards, or a model preset.
+    """Describe a tokenizer, model, preset or shards.
 
-    Of a model it tells, without reading the weights, its parameters by part, what they take in each dtype, what the
-    KV cache takes, and the arithmetic for a token.
+    For a model, in any of its formats, prints the parameters of each part, the size of the weights and of the KV cache,
+    and the arithmetic per token. The weights are not read.
 
-    With texts (files, directories, globs, .jsonl, .gz, .xz, or - for stdin) it tells how a tokenizer does on each: how
-    much of the text a token stands for as the vocabulary grows, tokens per word, which tokens are used. Special tokens
-    in a text are text. What the columns mean stands in the report.md that --report writes; plots need the extra
-    `report`.
+    With texts (files, directories, globs, or - for stdin), measures a tokenizer on each text: bytes per token as the
+    vocabulary grows, tokens per word, and which tokens are used. Special tokens in a text count as ordinary text. The
+    report.md that --report writes explains the columns; plots need the extra `report`.
     """
     from bpe.locate import SOURCES, locate
 
     path = locate(name) if name in SOURCES else Path(name)
     measured = bool(texts or as_json or report)
-    if not measured and (path / "index.json").is_file():
-        print_rows(shards_rows(path))
-    elif not measured and _is_model(path):
-        print_rows(_model_rows(path, batch, length))
-    elif not measured and not path.exists() and (rows := _preset_rows(name, batch, length)):
+    rows = [] if measured else _rows(name, path, batch, length)
+    if rows:
         print_rows(rows)
-    else:
-        tokenizer = open_tokenizer(name, pattern)
-        if not as_json:
-            print_rows(tokenizer_rows(tokenizer))
-        if measured:
-            report_on(tokenizer, texts, separator, exclude, as_json, report)
+        return
+    tokenizer = open_tokenizer(name, pattern)
+    if not as_json:
+        print_rows(tokenizer_rows(tokenizer))
+    if measured:
+        report_on(tokenizer, texts, separator, exclude, as_json, report)
+
+
+def _rows(name: str, path: Path, batch: int, length: int | None) -> list[tuple[str, str]]:
+    """Return the description of shards, a model or a preset; nothing if it is none of these."""
+    if (path / "index.json").is_file():
+        return shards_rows(path)
+    if _is_model(path):
+        return _model_rows(path, batch, length)
+    return [] if path.exists() else _preset_rows(name, batch, length)
 
 
 def _is_model(path: Path) -> bool:
-    """Whether this is a model rather than a tokenizer, as far as names tell."""
+    """Return whether the path is a model rather than a tokenizer, judging by names of files."""
     if path.is_dir():
-        return any((path / name).is_file() for name in ("params.json", "config.json", "adapter_config.json")) or any(
-            path.glob("*.gguf")
-        )
-    return path.suffix in (".gguf", ".safetensors", ".pth") or path.name in ("params.json", "config.json")
+        return any((path / name).is_file() for name in _MODEL_FILES) or any(path.glob("*.gguf"))
+    return path.suffix in _MODEL_SUFFIXES or path.name in ("params.json", "config.json")
 
 
 def _model_rows(path: Path, batch: int, length: int | None) -> list[tuple[str, str]]:
@@ -107,23 +125,20 @@ def _preset_rows(name: str, batch: int, length: int | None) -> list[tuple[str, s
     return [("preset", name), *_config_rows(ModelConfig.preset(name), batch, length)]
 
 
-def _config_rows(config: Any, batch: int, length: int | None) -> list[tuple[str, str]]:
+def _config_rows(config: ModelConfig, batch: int, length: int | None) -> list[tuple[str, str]]:
+    """Return labels and values for the shape of a model and what it costs."""
     from bpe import InputError
 
     length = length or config.max_seq_len
     if length > config.max_seq_len:
-        raise InputError(f"--length {length:,}, but the context of the model holds {config.max_seq_len:,} tokens")
+        raise InputError(f"--length is {length:,}, but the model's context is {config.max_seq_len:,} tokens")
     parts = ", ".join(f"{part.replace('_', '-')} {count:,}" for part, count in config.parameters().items())
     rope = f"RoPE theta {config.rope_theta:,.0f}" + (", scaled" if config.use_scaled_rope else "")
-    biases = [name for name, there in (("wq, wk, wv", config.qkv_bias), ("wo", config.wo_bias)) if there]
     cached = f"{length:,} tokens" if batch == 1 else f"{batch:,} sequences of {length:,} tokens"
+    token_cache, cache = (amount(config.kv_cache_bytes(*size, 2)) for size in ((1, 1), (batch, length)))
+    prefill, first, last = config.prefill_flops(length), config.decode_flops(0), config.decode_flops(length - 1)
     return [
-        (
-            "shape",
-            f"dim {config.dim:,}, {config.n_layers} layers, {config.n_heads} heads, {config.n_kv_heads} key-value heads"
-            f" of {config.head_dim}, feed-forward {config.hidden_dim:,}"
-            + (f", bias on {', '.join(biases)}" if biases else ""),
-        ),
+        ("shape", _shape(config)),
         ("context", f"{config.max_seq_len:,} tokens, {rope}"),
         ("vocabulary", f"{config.vocab_size:,}" + (", embeddings tied" if config.tied_embeddings else "")),
         ("parameters", f"{config.n_parameters:,}: {parts}"),
@@ -134,19 +149,16 @@ def _config_rows(config: Any, batch: int, length: int | None) -> list[tuple[str,
                 for dtype, size in (("float32", 4), ("bfloat16", 2), ("int8", 1))
             ),
         ),
-        (
-            "KV cache",
-            f"{amount(config.kv_cache_bytes(1, 1, 2))}B a token, {amount(config.kv_cache_bytes(batch, length, 2))}B"
-            f" for {cached}, in bfloat16",
-        ),
-        (
-            "prefill",
-            f"{amount(config.prefill_flops(length))}FLOP for {length:,} tokens,"
-            f" {amount(config.prefill_flops(length) / length)}FLOP a token",
-        ),
-        (
-            "decode",
-            f"{amount(config.decode_flops(0))}FLOP for the first token, {amount(config.decode_flops(length - 1))}FLOP"
-            f" for token {length:,}",
-        ),
+        ("KV cache", f"{token_cache}B a token, {cache}B for {cached}, in bfloat16"),
+        ("prefill", f"{amount(prefill)}FLOP for {length:,} tokens, {amount(prefill / length)}FLOP a token"),
+        ("decode", f"{amount(first)}FLOP for the first token, {amount(last)}FLOP for token {length:,}"),
     ]
+
+
+def _shape(config: ModelConfig) -> str:
+    biases = [name for name, has_bias in (("wq, wk, wv", config.qkv_bias), ("wo", config.wo_bias)) if has_bias]
+    with_biases = f", bias on {', '.join(biases)}" if biases else ""
+    return (
+        f"dim {config.dim:,}, {config.n_layers} layers, {config.n_heads} heads, {config.n_kv_heads} key-value heads"
+        f" of {config.head_dim}, feed-forward {config.hidden_dim:,}{with_biases}"
+    )

@@ -1,4 +1,4 @@
-"""The options that several commands about models share, and loading a model by them."""
+"""Options that several commands about models share, and loading a model by them."""
 
 from __future__ import annotations
 
@@ -7,37 +7,57 @@ from typing import Any
 
 import click
 
+from bpe.commands.options import group
+
 dtype_option = click.option(
     "--dtype",
     type=click.Choice(["float32", "bfloat16", "float16"]),
-    help="What to compute in.  [default: what the weights are in]",
+    help="Data type to compute in.  [default: that of the weights]",
 )
-
-device_option = click.option("--device", default="cpu", metavar="NAME", help="cpu, cuda, mps, ...")
-
+device_option = click.option("--device", default="cpu", metavar="NAME", help="Device to run on: cpu, cuda, mps, ...")
 threads_option = click.option(
-    "--threads", type=click.IntRange(min=1), metavar="N", help="How many processors to use.  [default: all]"
+    "--threads", type=click.IntRange(min=1), metavar="N", help="Number of CPU threads.  [default: all processors]"
 )
-
-parallel_option = click.option(
-    "--parallel",
-    type=click.Choice(["ddp", "fsdp"]),
-    help="Under torchrun: whether each process holds the whole model, or a share.  [default: ddp]",
-)
-
-tensor_parallel_option = click.option(
-    "--tensor-parallel", type=int, default=1, metavar="N", help="Under torchrun: N neighbours share each matrix."
-)
-
 backend_option = click.option(
     "--backend",
     type=click.Choice(["auto", "native", "torch"]),
     default="auto",
-    help="native: from the weights as they are stored, on the CPU; auto: where it can.",
+    help="Engine: native (C++ on the CPU, reads quantized weights in place), torch, or auto (native if possible).",
+)
+run_option = click.option(
+    "-o", "--output", required=True, metavar="DIR", help="Run directory to write to, or to resume from."
+)
+restart_option = click.option("--restart", is_flag=True, help="Delete an earlier run in the directory and start anew.")
+processes_options = group(
+    "Several processes (under torchrun)",
+    click.option(
+        "--parallel",
+        type=click.Choice(["ddp", "fsdp"]),
+        help="ddp: each process holds the whole model; fsdp: each holds a share of it.  [default: ddp]",
+    ),
+    click.option(
+        "--tensor-parallel",
+        type=int,
+        default=1,
+        metavar="N",
+        help="Number of neighboring processes that split each weight matrix.",
+    ),
 )
 
 
 def load_model(name: str | Path, dtype: str | None, device: str, backend: Any, threads: int | None) -> tuple[Any, Any]:
+    """Load the model and the tokenizer that these options name.
+
+    Args:
+        name: A known name or a path.
+        dtype: Name of a torch dtype; None for that of the weights.
+        device: Name of a torch device.
+        backend: "auto", "native" or "torch".
+        threads: Number of CPU threads; None for all processors.
+
+    Returns:
+        The model and its tokenizer.
+    """
     import torch
 
     from model import load

@@ -305,7 +305,7 @@ def test_the_command_says_in_a_line_what_struck_it_and_goes_on(
     command = ["train", corpus, "--vocab-size", VOCAB_SIZE, "--no-special", "-o", "my.json"]
     done = run(STRUCK, save, 2, what, *map(str, command), directory=tmp_path)
     kept, said = (line for line in done.stderr.splitlines() if line)
-    assert kept == "what was done is kept: bpe train --resume my.json.work"
+    assert kept == "progress is saved; to resume: bpe train --resume my.json.work"
     if what == "interrupt":
         assert (done.returncode, said) == (130, "bpe: interrupted")
     else:
@@ -316,7 +316,7 @@ def test_the_command_says_in_a_line_what_struck_it_and_goes_on(
     assert before["size"] > 0
     done = run("from bpe.cli import main; main()", "train", "--resume", "my.json.work", directory=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.startswith("going on with the work in my.json.work\n")
+    assert done.stderr.startswith("resuming from my.json.work\n")
     train(str(corpus), VOCAB_SIZE, special_tokens=(), name="my").save(tmp_path / "expected.json")
     assert (tmp_path / "my.json").read_bytes() == (tmp_path / "expected.json").read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["expected.json", "my.json"]
@@ -468,7 +468,8 @@ def test_resuming_by_name_is_refused_elsewhere_and_where_there_is_nothing(corpus
     program = "from bpe.cli import main; main()"
     done = run(program, "train", "--resume", tmp_path / "my.json.work", directory=corpus)
     assert done.returncode == 1
-    assert done.stderr == f"bpe: {tmp_path}/my.json.work: this work was begun in {tmp_path}; go on from there\n"
+    message = f"{tmp_path}/my.json.work: this training was started in {tmp_path}; resume it from there"
+    assert done.stderr == f"bpe: {message}\n"
     done = run(program, "train", "--resume", "nowhere", directory=tmp_path)
     assert done.returncode == 1
     assert done.stderr == "bpe: nowhere: this directory has no run to resume\n"

@@ -1,15 +1,14 @@
-"""`bpe shards`: writing, checking and exporting from the command line."""
+"""`bpe shards`: writing, verifying and exporting."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
 from bpe import Tokenizer
-from bpe.cli import cli
 from bpe.shards import TRAIN, Shards
+from support.command_line import bpe, fails_with
 from support.references import BYTE_RANKS
 
 
@@ -29,42 +28,35 @@ def corpus(tmp_path: Path) -> Path:
     return path
 
 
-def bpe(*arguments: object, input: bytes = b"") -> Result:
-    return CliRunner().invoke(cli, ["shards", *map(str, arguments)], input=input)
-
-
-def test_shards_are_written_described_checked_and_exported(corpus: Path, tokenizer: Path, tmp_path: Path) -> None:
+def test_shards_are_written_described_verified_and_exported(corpus: Path, tokenizer: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
-    written = bpe(corpus, "--separator", "--", "-t", tokenizer, "-o", data, "--no-bos", "--shard-tokens", 100)
+    written = bpe("shards", corpus, "--separator", "--", "-t", tokenizer, "-o", data, "--no-bos", "--shard-tokens", 100)
     assert (written.exit_code, written.stdout) == (0, "")
     assert "documents" in written.stderr
     shards = Shards(data)
     assert (shards.bos_id, shards.eos_id) == (None, 258)
     assert len(shards.shards(TRAIN)) > 3
-    described = CliRunner().invoke(cli, ["info", str(data)]).stdout
+    described = bpe("info", data).stdout
     assert f"{corpus}: 50 documents in 1 files" in described
     assert shards.tokenizer_sha256 in described
 
-    checked = bpe("--verify", data)
+    checked = bpe("shards", "--verify", data)
     assert checked.exit_code == 0, checked.stderr
     assert "50 documents" in checked.stdout
-    assert bpe("--verify", data, "-t", tokenizer).exit_code == 0
-    exported = bpe("--export", data, "-o", tmp_path / "arrays", "--format", "npy")
+    assert bpe("shards", "--verify", data, "-t", tokenizer).exit_code == 0
+    exported = bpe("shards", "--export", data, "-o", tmp_path / "arrays", "--format", "npy")
     assert exported.exit_code == 0, exported.stderr
     assert (tmp_path / "arrays" / "train-00000.npy").exists()
 
     moved = corpus.rename(tmp_path / "moved.txt")
-    gone = bpe("--verify", data)
-    assert (gone.exit_code, len(gone.stderr.splitlines())) == (1, 1)
-    assert "name the sources" in gone.stderr
-    assert bpe(moved, "--verify", data).exit_code == 0  # read as they were: with the separator
-    assert bpe("--verify", data, "--hashes-only").exit_code == 0
+    fails_with(bpe("shards", "--verify", data), 1, "name the sources")
+    assert bpe("shards", moved, "--verify", data).exit_code == 0  # read as before, with the separator
+    assert bpe("shards", "--verify", data, "--hashes-only").exit_code == 0
 
 
-def test_bytes_that_are_not_utf8_may_be_refused(corpus: Path, tokenizer: Path, tmp_path: Path) -> None:
-    refused = bpe(corpus, "-t", tokenizer, "-o", tmp_path / "data", "--errors", "strict")
-    assert refused.exit_code == 1
-    assert "texts.txt: byte 10 is not UTF-8" in refused.stderr
+def test_errors_strict_refuses_invalid_utf8(corpus: Path, tokenizer: Path, tmp_path: Path) -> None:
+    refused = bpe("shards", corpus, "-t", tokenizer, "-o", tmp_path / "data", "--errors", "strict")
+    fails_with(refused, 1, "texts.txt: byte 10 is not UTF-8")
     assert not (tmp_path / "data").exists()
 
 
@@ -79,12 +71,10 @@ def test_bytes_that_are_not_utf8_may_be_refused(corpus: Path, tokenizer: Path, t
         (["nowhere.txt", "-o", "data"], 1, "nowhere.txt: no such file"),
     ],
 )
-def test_what_is_missing_is_named(
+def test_missing_arguments_and_files_are_named(
     arguments: list[str], status: int, message: str, tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    result = bpe(*arguments, "-t", tokenizer)
-    assert result.exit_code == status
-    assert message in result.stderr
-    assert "Traceback" not in result.stderr
+    result = bpe("shards", *arguments, "-t", tokenizer)
+    fails_with(result, status, message)
     assert not (tmp_path / "data").exists()

@@ -1,4 +1,4 @@
-"""`bpe chat`, in a pipe and at a terminal."""
+"""`bpe chat`, in a pipe and in a terminal."""
 
 from __future__ import annotations
 
@@ -7,24 +7,23 @@ import os
 import re
 import select
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from bpe import Tokenizer
-from bpe.cli import cli
 from model import ModelConfig, Transformer, save
+from support.command_line import BPE, bpe, fails_with
 from support.references import BYTE_RANKS
 
 SPECIAL = ("<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
 
 
 def write_model(directory: Path, special: dict[str, int], context: int) -> None:
-    """A model that answers without end: of the rows for "a" and for "b" one is positive, and all others are zero."""
+    """Write a model whose answers never end: its logits are zero, except for "a" and "b", of which one is positive."""
     torch.manual_seed(1)
     tokenizer = Tokenizer("bytes", pat_str="llama3", mergeable_ranks=BYTE_RANKS, special_tokens=special)
     tokenizer.save(directory / "tokenizer.json")
@@ -47,11 +46,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def chat(model: Path, input: str | bytes, *options: str) -> Result:
-    arguments = ["chat", str(model), "--temperature", "0", "--threads", "1", "--max-tokens", "5", *options]
-    return CliRunner().invoke(cli, arguments, input=input)
+    return bpe("chat", model, "--temperature", "0", "--threads", "1", "--max-tokens", "5", *options, input=input)
 
 
-def test_in_a_pipe_each_line_is_a_question_and_stdout_has_answers_only(model: Path) -> None:
+def test_in_a_pipe_each_line_is_a_question_and_only_answers_go_to_stdout(model: Path) -> None:
     result = chat(model, "one\n\n  two \nthree")
     assert result.exit_code == 0, result.output
     answers = result.stdout.split("\n")
@@ -60,12 +58,12 @@ def test_in_a_pipe_each_line_is_a_question_and_stdout_has_answers_only(model: Pa
     assert result.stderr == ""
 
 
-def test_a_pipe_may_be_empty_and_may_hold_any_bytes(model: Path) -> None:
+def test_a_pipe_may_be_empty_or_hold_any_bytes(model: Path) -> None:
     assert chat(model, "").stdout == ""
     assert len(chat(model, b"\xff<|eot_id|>\n").stdout) == 6
 
 
-def test_the_answers_are_those_to_the_whole_dialog(model: Path) -> None:
+def test_each_answer_depends_on_the_whole_dialog(model: Path) -> None:
     from bpe.chat import Llama3Chat
     from model import generate, load
 
@@ -78,32 +76,27 @@ def test_the_answers_are_those_to_the_whole_dialog(model: Path) -> None:
         messages.append({"role": "assistant", "content": answer})
 
 
-def test_the_models_own_template_is_used(model: Path, tmp_path: Path) -> None:
+def test_the_chat_template_of_the_model_is_used(model: Path, tmp_path: Path) -> None:
     for file in model.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     (tmp_path / "chat_template.jinja").write_text("{{ raise_exception('No chats today') }}")
-    result = chat(tmp_path, "Hi")
-    assert result.exit_code == 1
-    assert "No chats today" in result.stderr and len(result.stderr.splitlines()) == 1
+    fails_with(chat(tmp_path, "Hi"), 1, "No chats today")
 
 
-def test_a_model_that_cannot_chat_is_told(tmp_path: Path) -> None:
+def test_a_model_without_a_chat_format_is_refused(tmp_path: Path) -> None:
     write_model(tmp_path, {}, context=100)
-    result = chat(tmp_path, "Hi")
-    assert result.exit_code == 1
-    assert "no chat template" in result.stderr and len(result.stderr.splitlines()) == 1
+    fails_with(chat(tmp_path, "Hi"), 1, "no chat template")
 
 
-def test_a_question_beyond_the_context_is_told(tmp_path: Path) -> None:
+def test_a_question_longer_than_the_context_is_refused(tmp_path: Path) -> None:
     write_model(tmp_path, {name: 256 + number for number, name in enumerate(SPECIAL)}, context=100)
     result = chat(tmp_path, "Hi\n" + "x" * 99)
-    assert result.exit_code == 1
-    assert "the model's context holds 100" in result.stderr and len(result.stderr.splitlines()) == 1
+    fails_with(result, 1, "the model's context holds 100", prints=True)
     assert len(result.stdout.split()[0]) == 5
 
 
 class Terminal:
-    """A process at a pseudo-terminal."""
+    """A process whose stdin, stdout and stderr are a pseudo-terminal."""
 
     def __init__(self, *arguments: str) -> None:
         import fcntl
@@ -112,7 +105,7 @@ class Terminal:
 
         self._master, slave = pty.openpty()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "bpe.cli", *arguments],
+            [*BPE, *arguments],
             stdin=slave,
             stdout=slave,
             stderr=slave,
@@ -127,7 +120,7 @@ class Terminal:
         os.write(self._master, text.encode())
 
     def read_until(self, pattern: str) -> str:
-        """What is shown up to the end of a match of this regular expression."""
+        """Return the output up to the end of a match of this regular expression."""
         while not (match := re.search(pattern, self._unread)):
             ready, _, _ = select.select([self._master], [], [], 60)
             assert ready, f"{pattern!r} is not shown after {self._unread[-500:]!r}"
@@ -139,7 +132,7 @@ class Terminal:
         return shown
 
     def ask(self, line: str, pattern: str) -> str:
-        """Type a line at the prompt; see `read_until`."""
+        """Type a line at the prompt, and return the output up to a match."""
         self.read_until("> ")
         self.type(line + "\n")
         return self.read_until(pattern)
@@ -171,7 +164,7 @@ def test_ctrl_c_stops_the_answer_and_keeps_the_chat(terminal: Terminal, tmp_path
     first = json.loads(path.read_text())
     assert [message["role"] for message in first] == ["system", "user", "assistant"]
     assert re.fullmatch("[ab]{3,}", first[2]["content"])
-    terminal.type("\x03")  # with nothing to stop, the line is given up
+    terminal.type("\x03")  # without an answer to stop, Ctrl-C discards the line
     terminal.ask(f"/save {path}", "\n")
     terminal.read_until("> ")
     assert json.loads(path.read_text())[:4] == [*first, {"role": "user", "content": "one more"}]
@@ -179,14 +172,14 @@ def test_ctrl_c_stops_the_answer_and_keeps_the_chat(terminal: Terminal, tmp_path
     assert terminal.process.wait(60) == 0
 
 
-def test_commands_at_a_terminal(terminal: Terminal, tmp_path: Path) -> None:
+def test_chat_commands_save_load_and_reset_the_dialog(terminal: Terminal, tmp_path: Path) -> None:
     good, bad = tmp_path / "good.json", tmp_path / "bad.json"
     dialog = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]
     good.write_text(json.dumps(dialog))
     bad.write_text(json.dumps([*dialog, {"role": "nobody", "content": ""}]))
     terminal.ask(f"/load {good}", "2 messages")
     terminal.ask(f"/load {bad}", "bpe: .*bad.json: message 3: ")
-    terminal.ask("/load", "bpe: /load: not a command; there are /system")
+    terminal.ask("/load", "bpe: /load: not a command; the commands are /system")
     terminal.ask(f"/load {tmp_path / 'none'}", "bpe: .*none: No such file")
     terminal.ask("/system Be brief.", "\n")
     terminal.ask(f"/save {good}", "\n")

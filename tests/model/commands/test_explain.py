@@ -1,4 +1,4 @@
-"""`bpe explain`, at a terminal and in a pipe."""
+"""`bpe explain`, in a terminal and in a pipe."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from bpe import Tokenizer
-from bpe.cli import cli
 from model import ModelConfig, Transformer, load, save
+from support.command_line import BPE, bpe, fails_with
 from support.references import BYTE_RANKS
 
 
@@ -37,18 +37,10 @@ def write_model(directory: Path, special: dict[str, int]) -> None:
 
 
 def explain(model: Path, *arguments: str, input: str | None = None) -> Result:
-    return CliRunner().invoke(cli, ["explain", *arguments, "--model", str(model)], input=input)
+    return bpe("explain", *arguments, "--model", model, input=input)
 
 
-def fails_with(result: Result, *words: str) -> None:
-    assert result.exit_code == 1, result.output
-    assert result.stdout == ""
-    assert len(result.stderr.splitlines()) == 1, result.stderr
-    for word in words:
-        assert word in result.stderr
-
-
-def test_the_steps_stand_in_their_order_with_shapes_and_dtypes(model: Path) -> None:
+def test_the_steps_are_printed_in_order_with_shapes_and_dtypes(model: Path) -> None:
     result = explain(model, "a fox", "--head", "3", "--top", "4")
     assert result.exit_code == 0, result.output
     assert "\x1b" not in result.stdout
@@ -69,7 +61,7 @@ def test_the_steps_stand_in_their_order_with_shapes_and_dtypes(model: Path) -> N
     assert result.stderr == ""
 
 
-def test_the_next_tokens_are_the_models_and_known_to_the_tokenizer(model: Path) -> None:
+def test_the_next_tokens_are_those_of_the_model_that_the_tokenizer_knows(model: Path) -> None:
     found = json.loads(explain(model, "a fox", "--json", "--top", "1000", "--layer", "1").stdout)
     assert (found["prompt"], found["layer"], found["head"]) == ("a fox", 1, 0)
     transformer, _ = load(model)
@@ -83,17 +75,17 @@ def test_the_next_tokens_are_the_models_and_known_to_the_tokenizer(model: Path) 
     ]  # fmt: skip
 
 
-def test_the_dtype_is_the_one_that_is_asked_for(model: Path) -> None:
+def test_the_model_computes_in_the_requested_dtype(model: Path) -> None:
     shown = explain(model, "a fox", "--dtype", "bfloat16").stdout
     assert "2. embeddings  [6 x 16] time x dim, bfloat16\n" in shown
 
 
-def test_stdin_is_the_prompt_where_none_is_given(model: Path) -> None:
+def test_the_prompt_is_read_from_stdin_without_an_argument(model: Path) -> None:
     assert explain(model, input="a fox\n").stdout == explain(model, "a fox").stdout
 
 
-def test_a_terminal_gets_colour_and_a_pipe_does_not(model: Path) -> None:
-    command = [sys.executable, "-m", "bpe.cli", "explain", "a fox", "-m", str(model)]
+def test_colors_are_printed_to_a_terminal_but_not_to_a_pipe(model: Path) -> None:
+    command = [*BPE, "explain", "a fox", "-m", str(model)]
     environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
     piped = subprocess.run(command, env=environment, capture_output=True, check=True).stdout.decode()
     ours, theirs = pty.openpty()
@@ -103,7 +95,7 @@ def test_a_terminal_gets_colour_and_a_pipe_does_not(model: Path) -> None:
         try:
             while piece := os.read(ours, 65536):
                 drawn += piece
-        except OSError:  # how a pseudo-terminal on Linux says that the other end is closed
+        except OSError:  # a pseudo-terminal on Linux raises this when the other end is closed
             pass
     os.close(ours)
     assert process.returncode == 0
@@ -112,30 +104,30 @@ def test_a_terminal_gets_colour_and_a_pipe_does_not(model: Path) -> None:
     assert re.sub(r"\x1b\[[0-9;]*m", "", drawn.decode()).replace("\r\n", "\n") == piped
 
 
-def test_a_png_is_written(model: Path, tmp_path: Path) -> None:
+def test_png_writes_an_image(model: Path, tmp_path: Path) -> None:
     result = explain(model, "a fox", "--png", str(tmp_path / "map.png"))
     assert result.exit_code == 0, result.output
     assert (tmp_path / "map.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_without_matplotlib_a_png_is_refused_and_the_walk_goes_on_without(
+def test_without_matplotlib_png_is_refused_and_the_rest_works(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    fails_with(explain(model, "a fox", "--png", str(tmp_path / "map.png")), "matplotlib", "bpe-llama[report]")
+    fails_with(explain(model, "a fox", "--png", str(tmp_path / "map.png")), 1, "matplotlib", "bpe-llama[report]")
     assert explain(model, "a fox").exit_code == 0
 
 
-def test_what_cannot_be_shown_is_said_in_one_line(model: Path, tmp_path: Path) -> None:
-    fails_with(explain(model, "a fox", "--layer", "2"), "layer 2", "from 0 to 1")
-    fails_with(explain(model, "a fox", "--head", "4"), "head 4", "from 0 to 3")
-    fails_with(explain(model, "a fox" * 10), "51 tokens", "holds 32")
-    fails_with(explain(model, "a fox", "--png", str(tmp_path / "nowhere" / "map.png")), "map.png")
-    fails_with(explain(tmp_path / "nowhere", "a fox"), "nowhere")
+def test_wrong_input_is_reported_in_one_line(model: Path, tmp_path: Path) -> None:
+    fails_with(explain(model, "a fox", "--layer", "2"), 1, "layer 2", "from 0 to 1")
+    fails_with(explain(model, "a fox", "--head", "4"), 1, "head 4", "from 0 to 3")
+    fails_with(explain(model, "a fox" * 10), 1, "51 tokens", "holds 32")
+    fails_with(explain(model, "a fox", "--png", str(tmp_path / "nowhere" / "map.png")), 1, "map.png")
+    fails_with(explain(tmp_path / "nowhere", "a fox"), 1, "nowhere")
     assert explain(model, "a fox", "--top", "0").exit_code == 2
 
 
-def test_an_empty_prompt_is_the_beginning_of_a_text_where_a_token_says_so(model: Path, tmp_path: Path) -> None:
+def test_an_empty_prompt_needs_a_token_that_begins_a_text(model: Path, tmp_path: Path) -> None:
     assert "1. tokens  [1] time" in explain(model, "").stdout
     write_model(tmp_path, {})
-    fails_with(explain(tmp_path, ""), "the prompt is empty")
+    fails_with(explain(tmp_path, ""), 1, "the prompt is empty")

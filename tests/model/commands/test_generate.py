@@ -6,23 +6,22 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from bpe import Tokenizer
-from bpe.cli import cli
 from model import ModelConfig, Transformer, complete, load, save
+from support.command_line import BPE, bpe, fails_with
 from support.references import BYTE_RANKS
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of random letters, whose context has no end that a test would reach."""
+    """A model that generates random letters, with a context longer than any test needs."""
     directory = tmp_path_factory.mktemp("model")
     torch.manual_seed(1)
     special = {"<|begin_of_text|>": 256, "<|end_of_text|>": 257}
@@ -33,7 +32,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ModelConfig(dim=16, n_layers=1, n_heads=2, n_kv_heads=1, hidden_dim=24, vocab_size=260, max_seq_len=100_000)
     )
     with torch.no_grad():
-        llm.output.weight[:97] = 0.0  # letters alone are ever the likeliest
+        llm.output.weight[:97] = 0.0  # only letters are ever the most likely token
         llm.output.weight[123:] = 0.0
         llm.output.weight[97:123] *= 20
     save(directory, llm, directory / "tokenizer.json")
@@ -41,18 +40,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def generate(model: Path, *options: Any, input: str | bytes = "") -> Result:
-    arguments = [
-        "generate",
-        str(model),
-        "--temperature",
-        "0",
-        "--threads",
-        "1",
-        "--max-tokens",
-        "6",
-        *map(str, options),
-    ]
-    return CliRunner().invoke(cli, arguments, input=input)
+    settings = ("--temperature", "0", "--threads", "1", "--max-tokens", "6")
+    return bpe("generate", model, *settings, *options, input=input)
 
 
 def objects(result: Result) -> list[dict[str, Any]]:
@@ -79,7 +68,7 @@ def test_the_rates_of_prefill_and_decode_go_to_stderr(model: Path) -> None:
     assert said.count("\n") == 1
 
 
-def test_several_prompts_and_samples_are_written_in_order(model: Path, tmp_path: Path) -> None:
+def test_several_prompts_and_samples_are_printed_in_order(model: Path, tmp_path: Path) -> None:
     file = tmp_path / "prompts.txt"
     file.write_text("One\n\nthree long\n")
     alone = [generate(model, "-p", prompt).stdout for prompt in ("One", "three long")]
@@ -96,12 +85,10 @@ def test_several_prompts_and_samples_are_written_in_order(model: Path, tmp_path:
 
 def test_a_file_without_prompts_is_refused(model: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").write_text("\n")
-    runner = generate(model, "--batch", tmp_path / "empty")
-    assert runner.exit_code == 1
-    assert "empty: no prompts" in runner.stderr
+    fails_with(generate(model, "--batch", tmp_path / "empty"), 1, "empty: no prompts")
 
 
-def test_json_tells_ids_log_probabilities_and_times(model: Path) -> None:
+def test_json_contains_ids_log_probabilities_and_times(model: Path) -> None:
     (told,) = objects(generate(model, "-p", "abc", "--json", "--logprobs", "2", "--logit-bias", "97=-inf"))
     llm, tokenizer = load(model)
     (expected,) = complete(llm, tokenizer, ["abc"], 6, temperature=0, logprobs=2, logit_bias={97: -float("inf")})
@@ -118,7 +105,7 @@ def test_json_tells_ids_log_probabilities_and_times(model: Path) -> None:
     assert generate(model, "-p", "abc", "--logprobs", "2").exit_code == 2
 
 
-def test_the_options_of_sampling_reach_it(model: Path) -> None:
+def test_the_sampling_options_take_effect(model: Path) -> None:
     (plain,) = objects(generate(model, "-p", "a", "--json"))
     first = plain["ids"][0]
     (banned,) = objects(generate(model, "-p", "a", "--json", "--logit-bias", f"{first}=-inf", "--logit-bias", "98=50"))
@@ -142,16 +129,17 @@ def test_the_options_of_sampling_reach_it(model: Path) -> None:
         (("--file", "/none/there"), 1, "/none/there"),
     ],
 )
-def test_wrong_options_are_told_in_one_line(model: Path, options: Any, status: int, message: str) -> None:
+def test_wrong_options_are_reported(model: Path, options: Any, status: int, message: str) -> None:
     prompt = () if "--file" in options else ("-p", "a")
-    result = generate(model, *prompt, *options)
-    assert result.exit_code == status
-    assert message in result.stderr
-    assert "Traceback" not in result.output
+    fails_with(generate(model, *prompt, *options), status, message)
+
+
+def test_generate_refuses_a_prompt_longer_than_the_context(run: Path) -> None:
+    fails_with(bpe("generate", run, "-p", "word " * 2000), 1, "256")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-def test_it_computes_in_the_dtype_that_is_asked_for(model: Path, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_model_computes_in_the_requested_dtype(model: Path, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: set[torch.dtype] = set()
     forward = Transformer.forward
 
@@ -173,7 +161,7 @@ def test_it_computes_in_the_dtype_that_is_asked_for(model: Path, dtype: str, mon
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB."),
     ],
 )
-def test_too_little_memory_is_told_with_a_remedy(
+def test_running_out_of_memory_is_reported_with_a_remedy(
     model: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any, **__: Any) -> Any:
@@ -181,20 +169,18 @@ def test_too_little_memory_is_told_with_a_remedy(
 
     monkeypatch.setattr(Transformer, "forward", fail)
     result = generate(model, "-p", "a", "--backend", "torch")
-    assert result.exit_code == 1
-    assert "bpe: not enough memory; take less at once" in result.stderr
-    assert result.stderr.count("\n") == 1
+    fails_with(result, 1, "bpe: not enough memory; use shorter or fewer texts at once", prints=True)
 
 
 def started(model: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "bpe.cli", "generate", str(model), "-p", "begin:", "--max-tokens", "90000"]
+    command = [*BPE, "generate", str(model), "-p", "begin:", "--max-tokens", "90000"]
     return subprocess.Popen(
         [*command, "--temperature", "0", "--threads", "1"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "PYTHONUNBUFFERED": ""},
     )  # fmt: skip
 
 
-def test_ctrl_c_leaves_what_was_written(model: Path) -> None:
+def test_ctrl_c_keeps_the_text_written_so_far(model: Path) -> None:
     with started(model) as process:
         assert process.stdout is not None
         written = process.stdout.read(len("begin:") + 5)
@@ -202,10 +188,10 @@ def test_ctrl_c_leaves_what_was_written(model: Path) -> None:
         _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert written.startswith(b"begin:")
-    assert said == b"\nbpe: interrupted\n"  # after the ^C of the terminal
+    assert said == b"\nbpe: interrupted\n"  # the empty line ends the one where the terminal shows ^C
 
 
-def test_a_reader_that_goes_away_ends_it_quietly(model: Path) -> None:
+def test_generate_exits_silently_when_the_reader_of_its_pipe_exits(model: Path) -> None:
     with started(model) as process:
         assert process.stdout is not None
         assert process.stderr is not None

@@ -1,4 +1,4 @@
-"""`bpe eval`: what it reads, what it prints, what it refuses."""
+"""`bpe eval`: what it reads, prints and refuses."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from bpe import Tokenizer
-from bpe.cli import cli
 from model import ModelConfig, Transformer, load, save
 from model.evaluation.texts import evaluate_texts, read_text
+from support.command_line import bpe, fails_with
 from support.references import BYTE_RANKS
 
 QUESTION = {"question": "The sea is", "choices": ["blue", "a hat"], "answer": 0}
@@ -35,19 +35,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def evaluate(model: Path, *options: Any, input: bytes | None = None) -> Result:
-    arguments = ["eval", str(model), "--threads", "1", "--samples", "100", *map(str, options)]
-    return CliRunner().invoke(cli, arguments, input=input)
+    return bpe("eval", model, "--threads", "1", "--samples", "100", *options, input=input)
 
 
-def fails_with(result: Result, *words: str) -> None:
-    assert result.exit_code == 1, result.output
-    assert result.stdout == ""
-    assert len(result.stderr.splitlines()) == 1, result.stderr
-    for word in words:
-        assert word in result.stderr
-
-
-def test_each_text_has_a_row_and_the_sum_one_too(model: Path, tmp_path: Path) -> None:
+def test_each_text_and_their_sum_have_a_row(model: Path, tmp_path: Path) -> None:
     (tmp_path / "plain.txt").write_bytes(b"the sea\xff\n" * 30)
     records = "".join(json.dumps({"body": f"tale {number}"}) + "\n" for number in range(3))
     (tmp_path / "tales.jsonl.gz").write_bytes(gzip.compress(records.encode()))
@@ -71,7 +62,7 @@ def test_each_text_has_a_row_and_the_sum_one_too(model: Path, tmp_path: Path) ->
     assert found["all_texts"]["bytes"] == 288
 
 
-def test_the_window_is_the_context_and_the_stride_half_of_it(model: Path) -> None:
+def test_the_window_defaults_to_the_context_and_the_stride_to_half_of_it(model: Path) -> None:
     found = json.loads(evaluate(model, "-", "--json", input=b"the sea " * 20).stdout)
     assert (found["window"], found["stride"]) == (32, 16)
     assert found["texts"][0]["name"] == "-"
@@ -80,13 +71,13 @@ def test_the_window_is_the_context_and_the_stride_half_of_it(model: Path) -> Non
     assert same["texts"][0]["nats"] == pytest.approx(found["texts"][0]["nats"], rel=1e-6)
 
 
-def test_a_separator_divides_a_file_into_documents(model: Path, tmp_path: Path) -> None:
+def test_a_separator_splits_a_file_into_documents(model: Path, tmp_path: Path) -> None:
     (tmp_path / "text").write_text("one\n###\ntwo\n###\nthree")
     found = json.loads(evaluate(model, tmp_path / "text", "--separator", "###", "--json").stdout)
     assert (found["texts"][0]["documents"], found["texts"][0]["bytes"]) == (3, 11)
 
 
-def test_questions_are_asked_alone_or_beside_texts(model: Path, tmp_path: Path) -> None:
+def test_questions_are_evaluated_with_and_without_texts(model: Path, tmp_path: Path) -> None:
     file = tmp_path / "questions.jsonl"
     file.write_text((json.dumps(QUESTION) + "\n") * 12)
     alone = evaluate(model, "--choices", file)
@@ -103,18 +94,16 @@ def test_questions_are_asked_alone_or_beside_texts(model: Path, tmp_path: Path) 
     assert "texts" not in found
 
 
-def test_what_cannot_be_measured_is_refused_in_a_line(model: Path, tmp_path: Path) -> None:
+def test_wrong_input_is_reported_in_one_line(model: Path, tmp_path: Path) -> None:
     (tmp_path / "nil.txt").write_bytes(b"")
     (tmp_path / "bad.jsonl").write_text('{"text": "fine"}\n{"text": \n')
     (tmp_path / "bad.json").write_text(json.dumps({**QUESTION, "answer": 2}) + "\n")
-    fails_with(evaluate(model, tmp_path / "nil.txt"), "nil.txt: no text to measure")
-    fails_with(evaluate(model, tmp_path / "bad.jsonl"), "bad.jsonl: line 2 is not JSON")
-    fails_with(evaluate(model, tmp_path / "gone.txt"), "gone.txt: no such file")
-    fails_with(evaluate(model, "--choices", tmp_path / "bad.json"), 'bad.json: line 1: "answer" is 2')
-    fails_with(evaluate(model, "--choices", tmp_path / "gone.jsonl"), "gone.jsonl: no such file")
-    fails_with(evaluate(model, "-", "--window", "33", input=b"sea"), "window is 33", "1 to 32")
-    fails_with(evaluate(model, "-", "--window", "8", "--stride", "9", input=b"sea"), "stride is 9", "1 to 8")
-    fails_with(evaluate(tmp_path / "nowhere", "-", input=b"sea"), "nowhere")
-    nothing = evaluate(model)
-    assert nothing.exit_code == 2
-    assert "give texts, or --choices FILE" in nothing.stderr
+    fails_with(evaluate(model, tmp_path / "nil.txt"), 1, "nil.txt: no text to measure")
+    fails_with(evaluate(model, tmp_path / "bad.jsonl"), 1, "bad.jsonl: line 2 is not JSON")
+    fails_with(evaluate(model, tmp_path / "gone.txt"), 1, "gone.txt: no such file")
+    fails_with(evaluate(model, "--choices", tmp_path / "bad.json"), 1, 'bad.json: line 1: "answer" is 2')
+    fails_with(evaluate(model, "--choices", tmp_path / "gone.jsonl"), 1, "gone.jsonl: no such file")
+    fails_with(evaluate(model, "-", "--window", "33", input=b"sea"), 1, "window is 33", "1 to 32")
+    fails_with(evaluate(model, "-", "--window", "8", "--stride", "9", input=b"sea"), 1, "stride is 9", "1 to 8")
+    fails_with(evaluate(tmp_path / "nowhere", "-", input=b"sea"), 1, "nowhere")
+    fails_with(evaluate(model), 2, "give texts, or --choices FILE")

@@ -1,4 +1,4 @@
-"""`bpe finetune`: what it leaves, and what it says when something is wrong."""
+"""`bpe finetune`: what it writes and what it refuses."""
 
 from __future__ import annotations
 
@@ -7,19 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from click.testing import CliRunner, Result
 
 from bpe import Tokenizer
-from bpe.cli import cli
 from model import ModelConfig, Transformer, save
+from support.command_line import bpe, fails_with
 from support.references import BYTE_RANKS
 
 NAMES = ("<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
 QUICK = ("--steps", "4", "--sequence-length", "64", "--threads", "1", "--eval-every", "2")
-
-
-def bpe(*arguments: str | Path, input: str | None = None) -> Result:
-    return CliRunner().invoke(cli, [str(argument) for argument in arguments], input=input)
 
 
 def dialog(question: str, answer: str) -> dict[str, object]:
@@ -47,20 +42,20 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def test_an_adapter_is_a_model_to_talk_with_and_to_convert(place: Path, tmp_path: Path) -> None:
+def test_an_adapter_can_be_chatted_with_and_converted(place: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    options = (
+    options = [
         "--lora",
         "2",
         "--lora-alpha",
         "3",
+        "--lora-dropout",
+        "0.1",
         "--lora-target",
         "wq",
         "--lora-target",
         "w2",
-        "--lora-dropout",
-        "0.1",
-    )
+    ]
     result = bpe("finetune", place / "base", place / "dialogs.jsonl", "-o", run, *options, *QUICK)
     assert result.exit_code == 0, result.output
     assert result.stdout == ""
@@ -72,7 +67,7 @@ def test_an_adapter_is_a_model_to_talk_with_and_to_convert(place: Path, tmp_path
     assert config["base_model_name_or_path"] == str(place / "base")
     chat = bpe("chat", run, "--max-tokens", "3", "--temperature", "0", "--threads", "1", input="1 egg?\n")
     assert chat.exit_code == 0, chat.output
-    for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):  # as PEFT leaves it
+    for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):  # PEFT does not write these
         (run / name).unlink()
     bare = bpe("chat", run, "--max-tokens", "3", "--temperature", "0", "--threads", "1", input="1 egg?\n")
     assert bare.stdout == chat.stdout
@@ -85,7 +80,7 @@ def test_an_adapter_is_a_model_to_talk_with_and_to_convert(place: Path, tmp_path
     assert "rank 2 -> 4" in other.stderr.splitlines()[-1]
 
 
-def test_all_of_a_model_or_what_is_preferred_is_learned(place: Path, tmp_path: Path) -> None:
+def test_a_whole_model_is_trained_on_dialogs_and_then_on_preferences(place: Path, tmp_path: Path) -> None:
     held_out = ("--held-out", place / "dialogs.jsonl")
     result = bpe("finetune", place / "base", place / "dialogs.jsonl", "-o", tmp_path / "all", *held_out, *QUICK)
     assert result.exit_code == 0, result.output
@@ -115,21 +110,17 @@ def test_all_of_a_model_or_what_is_preferred_is_learned(place: Path, tmp_path: P
         ("", ("--learning-rate", "-1"), ("learning_rate is -1.0; it must be positive",)),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line_and_nothing_is_written(
+def test_wrong_input_is_reported_in_one_line_and_nothing_is_written(
     line: str, options: tuple[str, ...], words: tuple[str, ...], place: Path, tmp_path: Path
 ) -> None:
     data = tmp_path / "data.jsonl"
     data.write_text((place / "dialogs.jsonl").read_text().splitlines()[0] + "\n" + line + "\n")
     result = bpe("finetune", place / "base", data, "-o", tmp_path / "run", "--steps", "1", *options)
-    assert result.exit_code == 1
-    (message,) = result.stderr.splitlines()
-    for word in words:
-        assert word in message
+    fails_with(result, 1, *words)
     assert not (tmp_path / "run").exists()
 
 
 def test_options_of_lora_need_its_rank(place: Path, tmp_path: Path) -> None:
     data = place / "dialogs.jsonl"
     result = bpe("finetune", place / "base", data, "-o", tmp_path / "run", "--lora-alpha", "8")
-    assert result.exit_code == 2
-    assert "are for --lora RANK" in result.stderr
+    fails_with(result, 2, "--lora-alpha", "need --lora RANK")

@@ -1,0 +1,37 @@
+"""Options in groups, and sizes."""
+
+from __future__ import annotations
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from bpe.commands.options import Command, group, parse_size
+
+
+def test_options_are_listed_in_the_groups_of_the_command() -> None:
+    @click.command(cls=Command)
+    @click.argument("file")
+    @group("First", click.option("--one", help="The first."), click.option("--two", help="The second."))
+    @click.option("--alone", help="Ungrouped.")
+    @group("Last", click.option("--three", help="The third."))
+    def command(file: str, one: str, two: str, alone: str, three: str) -> None:
+        """Do something."""
+
+    lines = CliRunner().invoke(command, ["--help"]).stdout.split("\n\n", 2)[2].splitlines()
+    assert [line.split()[0] for line in lines if line] == [
+        "First:", "--one", "--two", "Last:", "--three", "Options:", "--alone", "--help"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("2G", 2_000_000_000), ("500MB", 500_000_000), ("64m", 64_000_000), ("1.5k", 1500), ("7", 7)]
+)
+def test_sizes_have_decimal_prefixes(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "G", "2X", "many", "1e999"])
+def test_other_sizes_are_refused(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="is not a size; write 2G"):
+        parse_size(text)

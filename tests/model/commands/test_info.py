@@ -1,0 +1,85 @@
+"""`bpe info`: tokenizers, reports on texts, presets and models."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.command_line import ROOT, bpe, fails_with
+
+
+def test_info_describes_tokenizers_and_presets_and_warns_of_the_slow_path(my_json: Path, tmp_path: Path) -> None:
+    assert "1,024 tokens" in bpe("info", my_json).stdout
+    assert "8,030,261,248" in bpe("info", "llama3-8b").stdout
+    slow = tmp_path / "slow.json"
+    bpe("train", ROOT / "corpora" / "prose.txt", "-o", slow, "--vocab-size", "600", "--pattern", r"\w+|\W")
+    assert "slow path" in bpe("info", slow).stdout
+
+
+def test_info_measures_a_tokenizer_on_texts(my_json: Path, tmp_path: Path) -> None:
+    prose, thai = ROOT / "corpora" / "prose.txt", ROOT / "corpora" / "sentences" / "th.txt"
+    result = bpe("info", my_json, prose, thai, "--report", tmp_path / "found")
+    assert result.exit_code == 0, result.output
+    counted = [row.split()[:2] for row in bpe("count", "-t", my_json, prose, thai).stdout.splitlines()]
+    for (tokens, size), file in zip(counted, (prose, thai), strict=False):
+        row = next(line for line in result.stdout.splitlines() if line.startswith(str(file)))
+        assert row.split()[1:3] == [f"{int(size):,}", f"{int(tokens):,}"]
+    assert result.stdout.startswith(bpe("info", my_json).stdout)
+    assert "growth.png" in result.stderr
+    as_json = bpe("info", my_json, prose, thai, "--json")
+    assert json.loads(as_json.stdout) == json.loads((tmp_path / "found" / "report.json").read_text())
+    assert json.loads(bpe("info", my_json, "--json").stdout)["texts"] == []
+
+
+def test_info_splits_documents_as_the_other_commands_do(my_json: Path) -> None:
+    text = "one two<|end_of_text|>three"
+    cut = json.loads(bpe("info", my_json, "-", "--json", "--separator", "<|end_of_text|>", input=text).stdout)
+    assert (cut["texts"][0]["documents"], cut["texts"][0]["bytes"]) == (2, 12)
+    whole = json.loads(bpe("info", my_json, "-", "--json", input=text).stdout)
+    assert whole["texts"][0]["tokens"] == len(bpe("encode", "-t", my_json, "-c", text).stdout.split())
+
+
+def test_info_reports_wrong_input_in_one_line(my_json: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "empty.txt").write_bytes(b"")
+    fails_with(bpe("info", my_json, tmp_path / "empty.txt"), 1, "empty.txt", "no text", prints=True)
+    fails_with(bpe("info", my_json, tmp_path / "none.txt"), 1, "none.txt", "no such file", prints=True)
+    fails_with(bpe("info", "llama3.2-1b", tmp_path / "empty.txt"), 1, "llama3.2-1b", "not a known name")
+    fails_with(bpe("info", my_json, "--report", my_json), 1, "my.json", "File exists", prints=True)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    fails_with(bpe("info", my_json, "--report", tmp_path / "found"), 1, "matplotlib", "bpe-llama[report]", prints=True)
+    assert not (tmp_path / "found").exists()
+
+
+def test_info_computes_costs_for_a_batch_and_a_length() -> None:
+    def row(label: str, *options: str) -> str:
+        lines = bpe("info", "llama3-8b", *options).stdout.splitlines()
+        return next(line.removeprefix(label).strip() for line in lines if line.startswith(label))
+
+    # 128 KiB a token: 2 (key, value) * 32 layers * 8 heads * 128 numbers * 2 bytes
+    assert row("KV cache") == "131 kB a token, 1.07 GB for 8,192 tokens, in bfloat16"
+    eight = row("KV cache", "--batch", "8", "--length", "1000")
+    assert eight == "131 kB a token, 1.05 GB for 8 sequences of 1,000 tokens, in bfloat16"
+    assert row("prefill", "--length", "1000").startswith("14.2 TFLOP for 1,000 tokens, 14.2 GFLOP a token")
+    assert row("decode", "--length", "1000") == "15 GFLOP for the first token, 15.5 GFLOP for token 1,000"
+    assert row("parameters").startswith("8,030,261,248: embedding 525,336,576, attention 1,342,177,280, feed-forward")
+    fails_with(bpe("info", "llama3-8b", "--length", "9000"), 1, "--length is 9,000", "8,192")
+
+
+def test_info_needs_no_torch_for_presets_and_unknown_names() -> None:
+    program = "import sys; sys.modules['torch'] = None; from bpe.cli import main; main()"
+
+    def info(name: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", program, "info", name]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    preset = info("llama3.2-1b")
+    assert (preset.returncode, preset.stderr) == (0, "")
+    assert "parameters  1,235,814,400" in preset.stdout
+    unknown = info("typo.json")
+    assert (unknown.returncode, unknown.stdout) == (1, "")
+    assert unknown.stderr.startswith("bpe: typo.json: no such file, and not a known name")
+    assert unknown.stderr.count("\n") == 1

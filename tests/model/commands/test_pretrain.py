@@ -1,0 +1,91 @@
+"""`bpe pretrain`: the run directory, resuming, and wrong input."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from support.command_line import BPE, bpe, fails_with
+
+
+def test_pretrain_writes_a_model_that_generates(run: Path) -> None:
+    assert {"model.safetensors", "params.json", "metrics.jsonl", "loss.png"} <= {path.name for path in run.iterdir()}
+    first = bpe("generate", run, "-p", "Once upon", "--max-tokens", "8", "--seed", "1")
+    assert first.exit_code == 0, first.output
+    assert first.stdout.startswith("Once upon")
+    assert bpe("generate", run, "--max-tokens", "8", "--seed", "1", input="Once upon\n").stdout == first.stdout
+    assert "parameters" in bpe("info", run).stdout
+
+
+def test_pretrain_resumes_a_run_given_only_its_directory(run: Path, tmp_path: Path) -> None:
+    again = bpe("pretrain", "-o", run)
+    assert again.exit_code == 0, again.output
+    assert "finished already" in again.stderr
+    fails_with(bpe("pretrain", "-o", run, "--learning-rate", "0.5"), 1, "learning_rate 0.002 -> 0.5")
+    fails_with(bpe("pretrain", "-o", tmp_path / "none"), 1, "there is no run to go on with; give --data")
+
+
+def test_pretrain_accepts_a_config_json(data: Path, tmp_path: Path) -> None:
+    shape = {"model_type": "llama", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
+             "num_key_value_heads": 1, "intermediate_size": 48, "vocab_size": 9, "max_position_embeddings": 64,
+             "rms_norm_eps": 1e-5, "tie_word_embeddings": True}  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(shape))
+    options = ["--steps", "1", "--sequence-length", "64", "--sample-tokens", "4", "--eval-tokens", "256"]
+    result = bpe("pretrain", "--data", data, "-o", tmp_path / "run", "--config", tmp_path / "config.json", *options)
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "run" / "params.json").read_text())["hidden_dim"] == 48
+
+
+def test_pretrain_refuses_a_run_with_other_settings(run: Path, data: Path) -> None:
+    fails_with(bpe("pretrain", "--data", data, "-o", run, "--config", "nano", "--steps", "5"), 1, "steps")
+
+
+def test_missing_and_inconsistent_models_are_refused(run: Path, data: Path, tmp_path: Path) -> None:
+    fails_with(bpe("generate", tmp_path / "none", "-p", "x"), 1, "none")
+    fails_with(bpe("pretrain", "--data", tmp_path, "-o", tmp_path / "r"), 1, "index.json")
+    unknown = bpe("pretrain", "--data", data, "-o", tmp_path / "r", "--config", "huge")
+    fails_with(unknown, 1, "no model preset 'huge'", "llama3.2-1b")
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    params = json.loads((other / "params.json").read_text())
+    (other / "params.json").write_text(json.dumps({**params, "n_layers": params["n_layers"] + 1}))
+    fails_with(bpe("generate", other, "-p", "x"), 1, "model.safetensors", "layers.3")
+
+
+def test_an_interrupted_pretrain_reports_it_and_leaves_no_model(data: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    process = subprocess.Popen(
+        [*BPE, "pretrain", "--data", str(data), "-o", str(output), "--config", "nano", "--minutes", "30"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    metrics = output / "metrics.jsonl"
+    while process.poll() is None and not (metrics.is_file() and metrics.read_text().count('"step"') > 2):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    assert "interrupted" in said
+    assert not (output / "model.safetensors").exists()
+    assert not [path for path in output.rglob("*") if path.name.startswith(".")]
+
+
+def test_the_options_of_pretrain_have_the_defaults_of_train_config() -> None:
+    from dataclasses import fields
+
+    from model.commands.pretrain import pretrain
+    from model.training.settings import TrainConfig
+
+    options = {option.name: option.default for option in pretrain.params}
+    for field in fields(TrainConfig):
+        if field.default is None or field.default is False:  # for which click has a mark of its own
+            assert options[field.name] is False or not isinstance(options[field.name], int | float), field.name
+        else:
+            assert options[field.name] == field.default, field.name
