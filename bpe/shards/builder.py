@@ -19,7 +19,7 @@ from bpe.shards.encoding import EncodedBatch
 from bpe.shards.growing import GrowingShards
 from bpe.shards.layout import HELD_OUT, INDEX_FORMAT, INDEX_VERSION, SPLITS, TRAIN
 from bpe.shards.origin import ShardSources, SourceTally, checksums_of, sizes_of
-from bpe.shards.settings import ShardsSettings
+from bpe.shards.shards_settings import ShardsSettings
 from bpe.shards.split import Split, places
 from bpe.shards.unfinished import STATE, UnfinishedShards
 

@@ -22,7 +22,7 @@ from bpe.shards.layout import BOS_TOKEN, EOS_TOKEN, INDEX, TOKEN_BYTES, sha256_o
 from bpe.shards.locking import locked
 from bpe.shards.origin import ShardSources
 from bpe.shards.reading import Shards
-from bpe.shards.settings import ShardsSettings, WriteOptions, check_tokenizer_file
+from bpe.shards.shards_settings import ShardsSettings, WriteOptions, check_tokenizer_file
 from bpe.shards.unfinished import UnfinishedShards
 
 # Bytes of text that a thread encodes at once. Half as many took a tenth longer, because threads wait for each other

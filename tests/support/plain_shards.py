@@ -1,4 +1,4 @@
-"""What shards are, written as plainly as can be: the reference of the tests."""
+"""A plain reference implementation of shards."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
+DOCUMENTS: list[bytes | str] = [f"document {number} of many".encode() for number in range(300)]
+TEXTS = [f"document {number}: ünïcödé" for number in range(100)]
+
 
 class ByteTokenizer:
-    """Bytes, two special tokens, and as many unused ids as asked for."""
+    """A tokenizer of bytes with two special tokens, and unused ids up to `n_vocab`."""
 
     unknown_bytes = b""
     special_tokens_set = frozenset(("<|begin_of_text|>", "<|end_of_text|>"))
@@ -38,7 +41,7 @@ class ByteTokenizer:
 
 
 def place_of(document: bytes, seed: int) -> float:
-    """Where a document stands in [0, 1): SplitMix64's finalizer on its CRC-32 and the seed."""
+    """Return the place of a document in [0, 1): SplitMix64's finalizer on its CRC-32 and the seed."""
     state = zlib.crc32(document) + seed * 0x9E3779B97F4A7C15
     state = (state ^ (state % 2**64 >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
     state = (state ^ (state >> 27)) * 0x94D049BB133111EB % 2**64
@@ -46,7 +49,7 @@ def place_of(document: bytes, seed: int) -> float:
 
 
 def plain_split(documents: Iterable[bytes], held_out: float, seed: int) -> tuple[list[bytes], list[bytes]]:
-    """The documents to train on, and those that are held out; there are two documents or more."""
+    """Return the documents to train on and the held-out ones, of at least two documents."""
     sides: tuple[list[bytes], list[bytes]] = ([], [])
     waiting: bytes | None = None
     for document in filter(None, documents):
@@ -70,7 +73,7 @@ def plain_split(documents: Iterable[bytes], held_out: float, seed: int) -> tuple
 def plain_shards(
     documents: Iterable[bytes], *, shard_tokens: int, held_out: float, bos: bool, eos: bool, seed: int
 ) -> dict[str, bytes]:
-    """The files with the ids and the offsets of a ByteTokenizer with 258 tokens, by their names."""
+    """Return the files with ids and offsets that a ByteTokenizer with 258 tokens gives, by name."""
     files: dict[str, bytes] = {}
     for split, side in zip(("train", "held_out"), plain_split(documents, held_out, seed), strict=True):
         shards: list[list[list[int]]] = []

@@ -1,4 +1,4 @@
-"""Shards do not depend on threads, batches and interruptions: the bytes are those of a plain writer."""
+"""Resuming: files do not depend on threads, batches and interruptions. They equal those of a plain writer."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def _no_waiting_for_the_disk() -> Iterator[None]:
 
 
 class Killed(BaseException):
-    """What a killed process does not live to see."""
+    """Raised in place of the operation at which the process is killed."""
 
 
 class Kill:
-    """Stops all that changes files from the operation with this number on, as if the process were gone."""
+    """Stops every operation on files from a given number on, as if the process had been killed."""
 
     def __init__(self, at: int) -> None:
         self.left = at
@@ -103,7 +103,7 @@ some_options = st.fixed_dictionaries(
 @settings(max_examples=50, deadline=None)
 @example([b"a", b"b"], OPTIONS, [1], [], None)
 @example([b"", b"same", b"same", b"same"], OPTIONS, [1], [3, 9], 1)
-def test_the_files_are_those_of_a_plain_writer_at_any_threads_batches_and_kills(
+def test_files_equal_those_of_a_plain_writer_for_any_threads_batches_and_kills(
     documents: list[bytes], options: dict[str, Any], batches: list[int], kills: list[int], threads: int | None
 ) -> None:
     with tempfile.TemporaryDirectory() as name:
@@ -126,7 +126,7 @@ def test_the_files_are_those_of_a_plain_writer_at_any_threads_batches_and_kills(
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> ShardSources:
-    """A file of each kind, with thirty-five documents in all."""
+    """One file of each kind, with 35 documents in total."""
     import pyarrow
     import pyarrow.parquet
 
@@ -146,16 +146,16 @@ def expected_of(corpus: ShardSources) -> dict[str, bytes]:
     return plain_shards(texts, **{**OPTIONS, "shard_tokens": 500})
 
 
-def test_everything_that_the_trainer_reads_becomes_shards(corpus: ShardSources, tmp_path: Path) -> None:
+def test_every_kind_of_source_becomes_shards(corpus: ShardSources, tmp_path: Path) -> None:
     for batch_bytes in (1, 100, 1 << 20):
         files = files_of(write(tmp_path, corpus, batch_bytes=batch_bytes, shard_tokens=500))
         for name, content in expected_of(corpus).items():
             assert files[name] == content
 
 
-def test_killed_at_any_moment_it_goes_on_to_the_same_files(corpus: ShardSources, tmp_path: Path) -> None:
+def test_writer_killed_at_any_moment_resumes_to_the_same_files(corpus: ShardSources, tmp_path: Path) -> None:
     whole = files_of(write(tmp_path, corpus, shard_tokens=500))
-    gone_on = 0
+    resumed = 0
     for at in itertools.count(0, 7):
         directory = tmp_path / str(at % 2)
         shutil.rmtree(directory, ignore_errors=True)
@@ -165,12 +165,12 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_files(corpus: ShardSources,
                 write(directory, corpus, batch_bytes=400, shard_tokens=500)
             break
         except Killed:
-            gone_on += (directory / "data" / "work" / "state.json").exists()
+            resumed += (directory / "data" / "work" / "state.json").exists()
         assert files_of(write(directory, corpus, batch_bytes=300, shard_tokens=500)) == whole
-    assert gone_on > 10
+    assert resumed > 10
 
 
-def test_killed_over_and_over_it_comes_to_an_end(corpus: ShardSources, tmp_path: Path) -> None:
+def test_writer_killed_repeatedly_finishes(corpus: ShardSources, tmp_path: Path) -> None:
     whole = files_of(write(tmp_path, corpus, shard_tokens=500))
     directory = tmp_path / "again"
     directory.mkdir()
@@ -186,7 +186,7 @@ def test_killed_over_and_over_it_comes_to_an_end(corpus: ShardSources, tmp_path:
 
 
 class Encoding(ByteTokenizer):
-    """Counts the documents that it is given, and is interrupted when there were so many."""
+    """A tokenizer that counts its documents and raises KeyboardInterrupt after a given number."""
 
     def __init__(self, interrupted_after: int = 1 << 30, by: type[BaseException] = KeyboardInterrupt) -> None:
         super().__init__()
@@ -203,7 +203,7 @@ DOCUMENTS = [f"document {number}".encode() for number in range(100)]
 
 
 def begin(directory: Path, documents: Any = DOCUMENTS, after: int = 50, **options: Any) -> None:
-    """Work that is interrupted in the middle."""
+    """Start to write and interrupt the work after some documents."""
     file = directory / "tokenizer.json"
     file.write_text("{}")
     with pytest.raises(KeyboardInterrupt):
@@ -211,7 +211,7 @@ def begin(directory: Path, documents: Any = DOCUMENTS, after: int = 50, **option
                      **{**OPTIONS, **options})  # fmt: skip
 
 
-def test_what_was_encoded_before_an_interrupt_is_not_encoded_again(tmp_path: Path) -> None:
+def test_documents_encoded_before_an_interrupt_are_not_encoded_again(tmp_path: Path) -> None:
     begin(tmp_path)
     rest = Encoding()
     write_shards(DOCUMENTS, rest, tmp_path / "data", tokenizer_file=tmp_path / "tokenizer.json", **OPTIONS)
@@ -221,14 +221,14 @@ def test_what_was_encoded_before_an_interrupt_is_not_encoded_again(tmp_path: Pat
 @pytest.mark.parametrize(
     ("option", "value"), [("held_out", 0.5), ("seed", 3), ("shard_tokens", 61), ("bos", False), ("eos", False)]
 )
-def test_work_begun_with_other_options_is_refused(option: str, value: Any, tmp_path: Path) -> None:
+def test_resuming_with_other_options_is_rejected(option: str, value: Any, tmp_path: Path) -> None:
     begin(tmp_path)
     with pytest.raises(InputError, match=f"work: these shards were begun with {option}.*remove this directory"):
         write(tmp_path, DOCUMENTS, **{option: value})
     assert files_of(write(tmp_path, DOCUMENTS))  # nothing was lost
 
 
-def test_work_begun_with_another_tokenizer_is_refused(tmp_path: Path) -> None:
+def test_resuming_with_another_tokenizer_is_rejected(tmp_path: Path) -> None:
     begin(tmp_path)
     (tmp_path / "tokenizer.json").write_text('{"another": "tokenizer"}')
     with pytest.raises(InputError, match="begun with tokenizer_sha256"):
@@ -236,13 +236,13 @@ def test_work_begun_with_another_tokenizer_is_refused(tmp_path: Path) -> None:
                      **OPTIONS)  # fmt: skip
 
 
-def test_other_documents_than_those_begun_with_are_refused(tmp_path: Path) -> None:
+def test_resuming_with_other_documents_is_rejected(tmp_path: Path) -> None:
     begin(tmp_path)
     with pytest.raises(InputError, match=r"list: these are not the documents of the interrupted run"):
         write(tmp_path, [b"first", *DOCUMENTS])
 
 
-def test_a_source_that_changed_since_is_named(tmp_path: Path) -> None:
+def test_changed_source_is_named(tmp_path: Path) -> None:
     source = tmp_path / "corpus.jsonl"
     source.write_text("".join(json.dumps({"text": text.decode()}) + "\n" for text in DOCUMENTS))
     begin(tmp_path, ShardSources(source))
@@ -252,7 +252,7 @@ def test_a_source_that_changed_since_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}", b"[" * 100_000, None])
-def test_a_damaged_state_is_named(damage: bytes | None, tmp_path: Path) -> None:
+def test_damaged_state_is_named(damage: bytes | None, tmp_path: Path) -> None:
     begin(tmp_path)
     state = tmp_path / "data" / "work" / "state.json"
     state.write_bytes(state.read_bytes().replace(b"49", b"48") if damage is None else damage)
@@ -261,7 +261,7 @@ def test_a_damaged_state_is_named(damage: bytes | None, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [0, 2])
-def test_unfinished_shards_that_are_too_short_are_named(number: int, tmp_path: Path) -> None:
+def test_truncated_unfinished_shard_is_named(number: int, tmp_path: Path) -> None:
     begin(tmp_path)
     path = sorted((tmp_path / "data" / "work").glob("train-*.bin"))[number]
     path.write_bytes(path.read_bytes()[:-2])
@@ -270,13 +270,13 @@ def test_unfinished_shards_that_are_too_short_are_named(number: int, tmp_path: P
 
 
 @pytest.mark.parametrize("documents", [[], [b""], [b"", ""]])
-def test_an_empty_corpus_leaves_nothing_behind(documents: Sequence[Any], tmp_path: Path) -> None:
+def test_empty_corpus_leaves_no_files(documents: Sequence[Any], tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no document"):
         write(tmp_path, documents)
     assert not (tmp_path / "data").exists()
 
 
-def test_a_directory_that_holds_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:
+def test_directory_with_other_files_is_rejected_and_unchanged(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "thesis.tex").write_text("all of it")
     with pytest.raises(InputError, match=r"data: this directory holds other files \(thesis\.tex\)"):
@@ -284,7 +284,7 @@ def test_a_directory_that_holds_something_else_is_refused_and_left_alone(tmp_pat
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["thesis.tex"]
 
 
-def test_an_index_of_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:
+def test_foreign_index_is_rejected_and_unchanged(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "index.json").write_text('{"pages": 7}')
     with pytest.raises(InputError, match=r"index\.json: not an index of token shards; name a new"):
@@ -292,7 +292,7 @@ def test_an_index_of_something_else_is_refused_and_left_alone(tmp_path: Path) ->
     assert (tmp_path / "data" / "index.json").read_text() == '{"pages": 7}'
 
 
-def test_a_work_directory_of_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:
+def test_foreign_work_directory_is_rejected_and_unchanged(tmp_path: Path) -> None:
     (tmp_path / "data" / "work").mkdir(parents=True)
     (tmp_path / "data" / "work" / "thesis.tex").write_text("all of it")
     with pytest.raises(InputError, match="this directory holds other files"):
@@ -300,7 +300,7 @@ def test_a_work_directory_of_something_else_is_refused_and_left_alone(tmp_path: 
     assert (tmp_path / "data" / "work" / "thesis.tex").read_text() == "all of it"
 
 
-def test_what_stands_beside_shards_is_not_overwritten_by_a_tokenizer(tmp_path: Path) -> None:
+def test_tokenizer_does_not_overwrite_another_file_beside_shards(tmp_path: Path) -> None:
     write(tmp_path, DOCUMENTS)
     (tmp_path / "data" / "my.json").write_text("mine")
     (tmp_path / "my.json").write_text("{}")
@@ -311,13 +311,13 @@ def test_what_stands_beside_shards_is_not_overwritten_by_a_tokenizer(tmp_path: P
     assert (tmp_path / "data" / "my.json").read_text() == "mine"
 
 
-def test_a_file_in_place_of_the_directory_is_refused(tmp_path: Path) -> None:
+def test_file_in_place_of_the_directory_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("a file")
     with pytest.raises(InputError, match="data: not a directory"):
         write(tmp_path, DOCUMENTS)
 
 
-def test_a_second_writer_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:
+def test_second_writer_is_rejected_and_the_first_continues(tmp_path: Path) -> None:
     refused: list[str] = []
 
     def second(_: object) -> None:
@@ -332,13 +332,13 @@ def test_a_second_writer_is_refused_and_the_first_goes_on(tmp_path: Path) -> Non
     assert files_of(shards) == files_of(write(tmp_path / "whole", DOCUMENTS))
 
 
-def test_a_writer_that_fails_lets_others_write(tmp_path: Path) -> None:
+def test_failed_writer_releases_the_lock(tmp_path: Path) -> None:
     begin(tmp_path)
     assert not (tmp_path / "data" / ".lock").exists()
     assert files_of(write(tmp_path, DOCUMENTS))
 
 
-def test_no_directory_is_left_where_nothing_was_written(tmp_path: Path) -> None:
+def test_no_directory_is_left_if_nothing_was_written(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}")
     for documents in ([], ShardSources(tmp_path / "missing")):
         with pytest.raises(InputError):
@@ -347,7 +347,9 @@ def test_no_directory_is_left_where_nothing_was_written(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["tokenizer.json"]
 
 
-def test_a_lock_that_its_owner_removes_meanwhile_is_taken_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_lock_that_its_owner_removes_in_the_meantime_is_taken_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     take, paths = locking._lock, [tmp_path / ".lock"] * 2
 
     def remove_first(descriptor: int) -> None:
@@ -364,7 +366,7 @@ def test_a_lock_that_its_owner_removes_meanwhile_is_taken_anew(monkeypatch: pyte
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_system_without_locks_is_written_to(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_file_system_without_locks_can_be_written_to(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def no_locks(descriptor: int) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
@@ -391,7 +393,7 @@ tests.write(Path({directory!r}), tests.DOCUMENTS, batch_bytes=1, progress=progre
 """
 
 
-def test_a_writer_in_another_process_locks_until_it_is_killed(tmp_path: Path) -> None:
+def test_writer_in_another_process_holds_the_lock_until_killed(tmp_path: Path) -> None:
     code = KILLED_WHILE_IT_WRITES.format(paths=PATHS, directory=str(tmp_path))
     with subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -404,9 +406,9 @@ def test_a_writer_in_another_process_locks_until_it_is_killed(tmp_path: Path) ->
         other.wait()
     assert (tmp_path / "data" / ".lock").exists()
     assert (tmp_path / "data" / "work" / "state.json").exists()
-    gone_on = files_of(write(tmp_path, DOCUMENTS))
+    resumed = files_of(write(tmp_path, DOCUMENTS))
     (tmp_path / "whole").mkdir()
-    assert gone_on == files_of(write(tmp_path / "whole", DOCUMENTS))
+    assert resumed == files_of(write(tmp_path / "whole", DOCUMENTS))
 
 
 WITH_LITTLE_SPACE = """
@@ -424,14 +426,14 @@ except OSError as error:
 """
 
 
-def test_a_full_disk_is_an_error_with_the_file_and_nothing_is_lost(tmp_path: Path) -> None:
-    # The limit of a process is the nearest to a full disk that a test can have.
+def test_full_disk_raises_an_error_that_names_the_file_and_loses_nothing(tmp_path: Path) -> None:
+    # A limit on the size of files stands in for a full disk.
     code = WITH_LITTLE_SPACE.format(paths=PATHS, directory=str(tmp_path), size=20_000)
     finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert finished.stderr == ""
     assert finished.stdout.startswith(str(tmp_path / "data" / "work" / "train-00000.bin") + ": ")
     state = json.loads((tmp_path / "data" / "work" / "state.json").read_text())
     assert state["splits"]["train"]["last"]["tokens"] > 5000
-    gone_on = files_of(write(tmp_path, [b"x" * 200] * 100, shard_tokens=1 << 20))
+    resumed = files_of(write(tmp_path, [b"x" * 200] * 100, shard_tokens=1 << 20))
     (tmp_path / "whole").mkdir()
-    assert gone_on == files_of(write(tmp_path / "whole", [b"x" * 200] * 100, shard_tokens=1 << 20))
+    assert resumed == files_of(write(tmp_path / "whole", [b"x" * 200] * 100, shard_tokens=1 << 20))
