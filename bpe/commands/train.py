@@ -17,6 +17,9 @@ from bpe.commands.terminal import Status
 if TYPE_CHECKING:
     from bpe.training.settings import MergeStep, Trained, TrainingProgress
 
+# Options about reading a corpus, which `train_from_counts` does not have.
+_READING = ("field", "errors", "exclude", "max_memory")
+
 
 @click.command(cls=Command)
 @click.argument("corpus", nargs=-1, metavar="CORPUS...")
@@ -39,6 +42,11 @@ if TYPE_CHECKING:
 )
 @group(
     "Corpus",
+    click.option(
+        "--counts",
+        metavar="FILE",
+        help="Train on counted pretokens instead of CORPUS: .jsonl or .parquet with `pretoken` and `count`.",
+    ),
     click.option(
         "--weight",
         multiple=True,
@@ -99,6 +107,7 @@ if TYPE_CHECKING:
     "zcat big.txt.gz | bpe train - -o big.model --vocab-size 32000 --pattern gpt2",
     "bpe train web.parquet code/ --weight code/=2 -o mix.json --vocab-size 128000 --max-memory 2G",
     "bpe train --resume mix.json.work",
+    "bpe train --counts words.parquet -o words.json --vocab-size 128000",
 )
 @click.pass_context
 def train(context: click.Context, /, **options: Any) -> None:
@@ -109,21 +118,37 @@ def train(context: click.Context, /, **options: Any) -> None:
 
     Training that takes longer than half a minute saves its progress in OUTPUT.work. To resume it, run the same command
     again, or give --resume alone. The directory is removed at the end.
+
+    With --counts, pretokens that were counted elsewhere, such as on a cluster, take the place of the corpus.
     """
     from bpe.errors import InputError
     from bpe.training.work import read_state
 
-    if options["resume"] and not options["corpus"]:
+    if options["resume"] and not (options["corpus"] or options["counts"]):
         note = read_state(options["resume"]).get("note", {})
         if note.get("directory") != os.getcwd():
             raise InputError(
                 f"{options['resume']}: this training was started in {note.get('directory')}; resume it from there"
             )
         options = {**note["options"], "resume": options["resume"]}
-    for name, flag in (("corpus", "CORPUS"), ("output", "-o / --output"), ("vocab_size", "--vocab-size")):
+    if options["counts"]:
+        _refuse_corpus_options(context)
+    elif not options["corpus"]:
+        raise click.UsageError("missing CORPUS", context)
+    for name, flag in (("output", "-o / --output"), ("vocab_size", "--vocab-size")):
         if not options[name]:
             raise click.UsageError(f"missing {flag}", context)
     _train({"directory": os.getcwd(), "options": options}, **options)
+
+
+def _refuse_corpus_options(context: click.Context) -> None:
+    """Refuse options that have no effect with --counts."""
+    names = ("corpus", "weight", "field", "errors", "max_memory", "resume")
+    for parameter in context.command.params:
+        is_given = context.get_parameter_source(str(parameter.name)) is click.core.ParameterSource.COMMANDLINE
+        if parameter.name in names and is_given:
+            option = "CORPUS" if parameter.name == "corpus" else parameter.opts[0]
+            raise click.UsageError(f"{option} cannot be combined with --counts", context)
 
 
 def _train(
@@ -139,14 +164,16 @@ def _train(
     resume: str | None,
     report: str | None,
     held_out: Sequence[str],
+    counts: str | None = None,
     **options: Any,
 ) -> None:
-    from bpe import train as train_tokenizer
+    from bpe import train as train_from_files
+    from bpe import train_from_counts
     from bpe.training.work import STATE
 
     _check_outputs(output, report, held_out)
     work = resume or f"{output}.work"
-    if (Path(work) / STATE).exists():
+    if not counts and (Path(work) / STATE).exists():
         click.echo(f"resuming from {work}", err=True)
     status = _TrainingStatus()
 
@@ -159,21 +186,21 @@ def _train(
             texts = ((text, read_documents([text], None, options["exclude"])) for text in held_out)
             print_report(write_training_report(report, result.tokenizer, result.uses, texts))
 
+    settings: dict[str, Any] = {
+        "base": open_tokenizer_or_ranks(base, options["pattern"]) if base else None,
+        "special_tokens": () if no_special else special or None,
+        "required_tokens": read_lines(require) if require else (),
+        "name": Path(output).stem,
+        "progress": status.progress,
+        "traced": status.step,
+        "trained": trained,
+    }
+    if counts:
+        merging = {name: value for name, value in options.items() if name not in _READING}
+        train_from_counts(counts, **settings, **merging)
+        return
     try:
-        train_tokenizer(
-            corpus,
-            base=open_tokenizer_or_ranks(base, options["pattern"]) if base else None,
-            special_tokens=() if no_special else special or None,
-            required_tokens=read_lines(require) if require else (),
-            weights=_weights(corpus, weight),
-            name=Path(output).stem,
-            work=work,
-            note=note,
-            progress=status.progress,
-            traced=status.step,
-            trained=trained,
-            **options,
-        )
+        train_from_files(corpus, weights=_weights(corpus, weight), work=work, note=note, **settings, **options)
     except BaseException:
         if (Path(work) / STATE).exists():
             click.echo(f"progress is saved; to resume: bpe train --resume {work}", err=True)
@@ -255,8 +282,8 @@ class _TrainingStatus:
                 err=True,
             )
         click.echo(
-            f"{output}: {result.tokenizer.n_vocab:,} tokens from {result.size / 1e6:,.1f} MB in {result.documents:,}"
-            f" documents, {self._status.seconds:.1f} s",
+            f"{output}: {result.tokenizer.n_vocab:,} tokens from {result.size / 1e6:,.1f} MB"
+            f"{f' in {result.documents:,} documents' if result.documents else ''}, {self._status.seconds:.1f} s",
             err=True,
         )
 

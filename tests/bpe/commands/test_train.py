@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -44,3 +45,37 @@ def test_train_refuses_a_corpus_too_small_for_the_vocabulary(
     output = tmp_path / "out.json"
     fails_with(bpe("train", corpus, "-o", output, "--vocab-size", size), 1, *words)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus.txt"]
+
+
+def test_train_accepts_counted_pretokens(tmp_path: Path) -> None:
+    counts = tmp_path / "counts.jsonl"
+    rows = [("ab", 3), (" bc", 2), (" bcd", 5)]
+    counts.write_text("".join(json.dumps({"pretoken": text, "count": count}) + "\n" for text, count in rows))
+    options = ("--vocab-size", "259", "--no-special", "--pattern", "gpt2")
+    result = bpe("train", "--counts", counts, "-o", tmp_path / "counts.json", *options)
+    assert result.exit_code == 0, result.output
+    assert "259 tokens from 0.0 MB, " in result.stderr
+    assert Tokenizer.from_file(tmp_path / "counts.json").decode([258]) == " bcd"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("corpus.txt",), "CORPUS cannot be combined with --counts"),
+        (("--weight", "a=2"), "--weight cannot be combined with --counts"),
+        (("--resume", "out.work"), "--resume cannot be combined with --counts"),
+        (("--field", "text"), "--field cannot be combined with --counts"),
+    ],
+)
+def test_train_refuses_corpus_options_with_counts(tmp_path: Path, options: tuple[str, ...], message: str) -> None:
+    output = tmp_path / "out.json"
+    fails_with(bpe("train", "--counts", "c.jsonl", "-o", output, "--vocab-size", "300", *options), 2, message)
+    assert not output.exists()
+
+
+def test_train_names_a_missing_argument(tmp_path: Path) -> None:
+    fails_with(bpe("train", "-o", tmp_path / "x.json", "--vocab-size", "300"), 2, "missing CORPUS")
+    fails_with(bpe("train", "corpus.txt", "--vocab-size", "300"), 2, "missing -o / --output")
+    fails_with(bpe("train", "corpus.txt", "-o", tmp_path / "x.json"), 2, "missing --vocab-size")
+    missing = bpe("train", "--counts", tmp_path / "none.jsonl", "-o", tmp_path / "x.json", "--vocab-size", "600")
+    fails_with(missing, 1, "none.jsonl")
