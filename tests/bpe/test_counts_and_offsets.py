@@ -1,4 +1,4 @@
-"""What Tokenizer has beyond tiktoken: counting, truncating, offsets."""
+"""The methods that tiktoken does not have: counting, truncating and offsets."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_a_truncated_text_is_a_beginning_or_an_end_that_fits(llama3: Tokenizer, 
         assert kept == text
 
 
-def test_truncating_keeps_as_many_tokens_as_it_may(llama3: Tokenizer) -> None:
+def test_truncating_keeps_as_many_tokens_as_possible(llama3: Tokenizer) -> None:
     text = "The quick brown fox jumps over the lazy dog."
     assert llama3.truncate(text, 4) == "The quick brown fox"
     assert llama3.truncate(text, 3, side="left") == " lazy dog."
@@ -41,7 +41,7 @@ def test_truncating_keeps_as_many_tokens_as_it_may(llama3: Tokenizer) -> None:
 
 
 @given(text=texts)
-def test_offsets_in_bytes_cut_the_text_into_its_tokens(llama3: Tokenizer, text: str) -> None:
+def test_offsets_in_bytes_split_the_text_into_its_tokens(llama3: Tokenizer, text: str) -> None:
     ids, spans = llama3.encode_with_offsets(text, unit="bytes")
     content = llama3.decode_bytes(ids)
     assert ids == llama3.encode_ordinary(text)
@@ -49,7 +49,7 @@ def test_offsets_in_bytes_cut_the_text_into_its_tokens(llama3: Tokenizer, text: 
 
 
 @given(text=texts)
-def test_offsets_in_characters_hold_each_token_and_no_more_than_they_must(llama3: Tokenizer, text: str) -> None:
+def test_offsets_in_characters_span_each_token_and_no_more_than_necessary(llama3: Tokenizer, text: str) -> None:
     ids, spans = llama3.encode_with_offsets(text)
     characters = llama3.decode(ids)
     starts = [len(characters[:place].encode()) for place in range(len(characters) + 1)]

@@ -1,4 +1,4 @@
-"""Documents straight from files: the ids are those of the documents that bpe.corpus reads from them."""
+"""Encoding files: the ids are those of the documents that bpe.corpus reads from them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SLOW = byte_tokenizer(r"\w+|\W+", {END: 300, "<|x|>": 301}, ab=256)
 
 @pytest.fixture(params=["scanner", "regex"])
 def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
-    """With a native scanner, and without."""
+    """A tokenizer with a scanner in the core, and one without."""
     return TINY if request.param == "scanner" else SLOW
 
 
@@ -51,7 +51,9 @@ CONTENTS = [
 
 
 @pytest.mark.parametrize("separator", [None, END, "\n", "\n\n", "ab", "é"])
-def test_the_documents_are_those_of_the_corpus(tokenizer: Tokenizer, tmp_path: Path, separator: str | None) -> None:
+def test_documents_in_files_are_those_of_the_corpus(
+    tokenizer: Tokenizer, tmp_path: Path, separator: str | None
+) -> None:
     paths = written(tmp_path, *CONTENTS)
     expected = [tokenizer.encode_ordinary(each) for each in documents(paths, separator=separator)]
     for threads in (1, 3):
@@ -59,7 +61,7 @@ def test_the_documents_are_those_of_the_corpus(tokenizer: Tokenizer, tmp_path: P
 
 
 @given(content=st.lists(st.sampled_from([*" \n\t\v\f\ra<", "<|", "end", END, "|>", "\u3000", "\x1c"])).map("".join))
-def test_separators_are_found_as_the_corpus_finds_them(tmp_path_factory: pytest.TempPathFactory, content: str) -> None:
+def test_separators_are_found_as_in_bpe_corpus(tmp_path_factory: pytest.TempPathFactory, content: str) -> None:
     path = tmp_path_factory.getbasetemp() / "separated.txt"
     path.write_bytes(content.encode())
     for separator in (END, "<", "a", " ", "\n"):
@@ -67,7 +69,7 @@ def test_separators_are_found_as_the_corpus_finds_them(tmp_path_factory: pytest.
         assert rows(TINY.encode_files([path], separator=separator)) == expected
 
 
-def test_the_sample_texts_get_the_ids_that_they_have_in_memory(
+def test_sample_files_get_the_ids_of_their_texts_in_memory(
     llama3: Tokenizer, corpora: Path, corpus_texts: dict[str, str]
 ) -> None:
     paths = [corpora / name for name in corpus_texts]
@@ -78,7 +80,7 @@ def test_the_sample_texts_get_the_ids_that_they_have_in_memory(
     assert rows(llama3.encode_files(iter(paths), separator="<|end_of_text|>", num_threads=4)) == joined
 
 
-def test_the_ids_may_be_of_16_bits_and_go_into_an_array(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_ids_can_be_uint16_and_be_written_to_an_array_of_the_caller(tokenizer: Tokenizer, tmp_path: Path) -> None:
     paths = written(tmp_path, *CONTENTS)
     wide, offsets = tokenizer.encode_files(paths, separator=END)
     out = np.full(len(wide) + 3, 9, dtype=np.uint16)
@@ -89,7 +91,7 @@ def test_the_ids_may_be_of_16_bits_and_go_into_an_array(tokenizer: Tokenizer, tm
         tokenizer.encode_files(paths, separator=END, out=np.zeros(5, np.uint32))
 
 
-def test_special_tokens_are_treated_as_encode_does(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_special_tokens_are_treated_as_in_encode(tokenizer: Tokenizer, tmp_path: Path) -> None:
     paths = written(tmp_path, b"a<|end|>b", b"c<|x|>d")
     assert rows(tokenizer.encode_files(paths, separator=END, allowed_special="all")) == [[97], [98], [99, 301, 100]]
     assert rows(tokenizer.encode_files(paths, allowed_special={END}))[0] == [97, 300, 98]
@@ -119,7 +121,7 @@ def test_an_empty_separator_is_refused(tokenizer: Tokenizer, tmp_path: Path) -> 
         TINY.vocabulary.encoder.encode_all(["a"], None, 1, "")
 
 
-def test_no_files_have_no_ids() -> None:
+def test_no_files_give_no_ids() -> None:
     assert rows(TINY.encode_files([])) == []
 
 
@@ -146,7 +148,7 @@ def test_a_pipe_is_read_to_its_end(tmp_path: Path) -> None:
     assert TINY.decode_bytes(ids) == b"ab " * 100_000
 
 
-def test_what_was_read_cannot_be_changed(tmp_path: Path) -> None:
+def test_content_of_a_file_is_read_only(tmp_path: Path) -> None:
     for path in written(tmp_path, b"small", b"large" * 20_000):
         content = memoryview(_core.file_content(path))
         assert content.readonly and content.tobytes() == path.read_bytes()

@@ -1,4 +1,4 @@
-"""Names of tokenizers: where they are looked for, in which order, and what is said when nothing is found."""
+"""Finding tokenizers by name: the places to search, their order, and the error when nothing is found."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bpe import InputError, Tokenizer, locate
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache and a working directory that are empty, and no hub."""
+    """An empty cache and an empty working directory, without access to the hub."""
     directory = tmp_path / "cache"
     monkeypatch.setenv("BPE_CACHE", str(directory))
     (tmp_path / "work").mkdir()
@@ -25,7 +25,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def hide(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
-    """Let these packages seem not to be installed."""
+    """Make these packages look as if they were not installed."""
     find = importlib.util.find_spec
     monkeypatch.setattr(locate, "find_spec", lambda name: None if name in packages else find(name))
 
@@ -36,7 +36,7 @@ def put(path: Path) -> Path:
     return path
 
 
-def test_a_path_comes_first(cache: Path) -> None:
+def test_a_path_is_found_before_anything_else(cache: Path) -> None:
     put(cache / "llama3" / "tokenizer.model")
     assert locate.locate("llama3") == cache / "llama3" / "tokenizer.model"
     Path("llama3").touch()
@@ -44,21 +44,21 @@ def test_a_path_comes_first(cache: Path) -> None:
     assert locate.locate(str(cache)) == cache
 
 
-def test_the_cache_comes_before_an_installed_package(cache: Path) -> None:
+def test_the_cache_is_searched_before_an_installed_package(cache: Path) -> None:
     pytest.importorskip("llama_models")
     assert locate.locate("llama3").parts[-3:] == ("llama_models", "llama3", "tokenizer.model")
     cached = put(cache / "llama3" / "tokenizer.model")
     assert locate.locate("llama3") == cached
 
 
-def test_a_package_is_not_imported_to_look_into_it() -> None:
+def test_a_package_is_searched_without_importing_it() -> None:
     pytest.importorskip("bpe_openai")
     sys.modules.pop("bpe_openai")
     assert locate.locate("cl100k_base").name == "cl100k_base.tiktoken.gz"
     assert "bpe_openai" not in sys.modules
 
 
-def test_a_package_without_the_file_is_passed_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_package_without_the_file_is_skipped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     spec = importlib.machinery.ModuleSpec("llama_models", None, is_package=True)
     spec.submodule_search_locations = [str(tmp_path)]
     monkeypatch.setattr(locate, "find_spec", lambda name: spec if name == "llama_models" else None)
@@ -75,7 +75,7 @@ def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
         Tokenizer.from_name("a\0b")
 
 
-def test_a_name_that_is_not_found_comes_with_every_remedy(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_for_a_name_not_found_lists_every_remedy(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hide(monkeypatch, "huggingface_hub", "llama_models", "bpe_openai")
     with pytest.raises(InputError) as caught:
         locate.locate("llama3")
@@ -94,7 +94,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, download: object) -> None:
     monkeypatch.setattr(locate, "find_spec", lambda name: object() if name == "huggingface_hub" else None)
 
 
-def test_the_hub_comes_last(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_hub_is_searched_last(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked: list[tuple[str, str]] = []
 
     def download(repository: str, file: str) -> str:
@@ -107,7 +107,7 @@ def test_the_hub_comes_last(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("error", [OSError("no network\nat all"), RuntimeError(), ValueError(" ")])
-def test_a_hub_that_fails_is_one_line_that_says_why_and_what_else_helps(
+def test_a_failed_download_is_one_line_with_the_reason_and_another_remedy(
     cache: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def download(repository: str, file: str) -> str:
@@ -122,7 +122,7 @@ def test_a_hub_that_fails_is_one_line_that_says_why_and_what_else_helps(
     assert (str(error).strip() or type(error).__name__).splitlines()[0] in message
 
 
-def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_environment_variables_set_the_cache_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert locate.cache_directory() == tmp_path / "cache"
     monkeypatch.delenv("BPE_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))

@@ -1,4 +1,4 @@
-"""Text and ids that arrive in pieces: whole characters only, ids that stay, and in the end the same as of the whole."""
+"""Streams: decoding to complete characters, encoding to ids that stay, and stop strings, however a text is cut."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BYTES = byte_tokenizer(special_tokens={"<|é|>": 300})
 
 @given(text=any_text.filter(lambda text: text.isprintable()))
 @example(text="aé日👩\U0010ffff")
-def test_only_whole_characters_are_given_out(text: str) -> None:
+def test_only_complete_characters_are_returned(text: str) -> None:
     decoder = StreamDecoder(BYTES)
     pieces = [decoder.feed(id) for id in text.encode()]
     expected = [piece for character in text for piece in ["", "", "", character][-len(character.encode()) :]]
@@ -30,20 +30,20 @@ def test_only_whole_characters_are_given_out(text: str) -> None:
 
 
 @given(content=broken_bytes(), errors=st.sampled_from(["replace", "ignore", "surrogateescape", "backslashreplace"]))
-def test_the_pieces_join_up_to_what_decode_gives(llama3: Tokenizer, content: bytes, errors: str) -> None:
+def test_the_decoded_pieces_join_to_the_result_of_decode(llama3: Tokenizer, content: bytes, errors: str) -> None:
     for tokenizer in (llama3, BYTES):
         ids = tokenizer.encode_ordinary(content)  # type: ignore[arg-type]
         decoder = StreamDecoder(tokenizer, errors)
         assert "".join(map(decoder.feed, ids)) + decoder.flush() == tokenizer.decode(ids, errors)
 
 
-def test_special_tokens_are_given_out_as_text(llama3: Tokenizer) -> None:
+def test_special_tokens_are_decoded_to_their_text(llama3: Tokenizer) -> None:
     decoder = StreamDecoder(llama3)
     assert decoder.feed(llama3.special_tokens["<|eot_id|>"]) == "<|eot_id|>"
     assert StreamDecoder(BYTES).feed(300) == "<|é|>"
 
 
-def test_an_unfinished_character_is_treated_as_errors_says() -> None:
+def test_an_incomplete_character_is_treated_as_errors_says() -> None:
     for errors, expected in {"replace": "\ufffd", "ignore": "", "surrogateescape": "\udce2\udc82"}.items():
         decoder = StreamDecoder(BYTES, errors)
         assert [decoder.feed(0xE2), decoder.feed(0x82)] == ["", ""]
@@ -54,7 +54,7 @@ def test_an_unfinished_character_is_treated_as_errors_says() -> None:
         decoder.flush()
 
 
-def test_a_decoder_begins_anew_after_the_end() -> None:
+def test_a_decoder_can_be_used_again_after_flush() -> None:
     decoder = StreamDecoder(BYTES)
     decoder.feed(0xE2)
     assert decoder.flush() == "\ufffd"
@@ -62,7 +62,7 @@ def test_a_decoder_begins_anew_after_the_end() -> None:
     assert decoder.feed(ord("a")) == "a"
 
 
-def test_an_id_that_no_token_has_is_a_key_error() -> None:
+def test_an_unknown_id_is_a_key_error() -> None:
     with pytest.raises(KeyError, match="299"):
         StreamDecoder(BYTES).feed(299)
 
@@ -89,7 +89,7 @@ pairs_of_texts = st.tuples(any_text | peculiar_text, any_text | peculiar_text)
 @example(texts=(".\n/", "\n/"))
 @example(texts=("\u0301AB", "c"))
 @example(texts=(" 中\u0301", "'\u017f"))
-def test_ids_that_were_given_out_stay_whatever_follows(
+def test_returned_ids_stay_the_same_whatever_follows(
     pair: tuple[Tokenizer, tiktoken.Encoding], texts: tuple[str, str]
 ) -> None:
     tokenizer, reference = pair
@@ -102,7 +102,7 @@ def test_ids_that_were_given_out_stay_whatever_follows(
 
 
 @given(content=broken_bytes() | any_text.map(lambda text: text.encode("utf-8", "replace")), data=st.data())
-def test_bytes_cut_anywhere_get_the_ids_of_the_whole(
+def test_bytes_split_anywhere_get_the_ids_of_the_whole(
     pair: tuple[Tokenizer, tiktoken.Encoding], content: bytes, data: st.DataObject
 ) -> None:
     tokenizer, _ = pair
@@ -128,7 +128,7 @@ def pieces_of_kinds() -> list[bytes]:
 
 
 @pytest.mark.parametrize("name", ["gpt2", "cl100k", "llama3", "qwen2", "o200k", "smollm"])
-def test_exactly_the_pretokens_that_may_change_are_kept_back(name: str) -> None:
+def test_exactly_the_pretokens_that_may_change_are_held_back(name: str) -> None:
     """All texts of up to three characters of each kind, and many longer ones, with all short continuations."""
     pattern = PATTERNS[name]
     assert pattern.scanner is not None
@@ -171,13 +171,13 @@ def test_the_sample_texts_in_pieces_get_the_ids_of_the_whole(
 def test_a_long_run_in_small_pieces_gets_the_ids_of_the_whole(
     pair: tuple[Tokenizer, tiktoken.Encoding], run: str
 ) -> None:
-    """A scan of all that waits at each piece would take minutes."""
+    """Scanning all held-back text for each piece would take minutes."""
     tokenizer, _ = pair
     text = "x" + run * 60_000 + "y 1"
     assert_that_a_stream_is_right(tokenizer, tokenizer.encode_ordinary(text), list(text), disallowed_special=())
 
 
-def test_what_ends_a_long_run_gives_it_out(llama3: Tokenizer) -> None:
+def test_a_long_run_is_returned_once_it_ends(llama3: Tokenizer) -> None:
     for run, end, waits in (("a" * 5000, " ", 1), (" " * 5000, "b", 2), ("." * 5000, "c", 1), ("日" * 5000, "。", 1)):
         encoder = StreamEncoder(llama3)
         ids = encoder.feed(run) + encoder.feed(end)
@@ -194,7 +194,7 @@ OVERLAPPING = {"<|a|>": 300, "<|a|>b": 301, "a": 302, "ab c": 303, "b c": 304, "
     name=st.sampled_from(["gpt2", "cl100k", "llama3", "qwen2", "o200k", "smollm", r"\w+|\W+"]),
     data=st.data(),
 )
-def test_special_tokens_cut_anywhere_are_found(text: str, allowed: set[str], name: str, data: st.DataObject) -> None:
+def test_special_tokens_split_anywhere_are_found(text: str, allowed: set[str], name: str, data: st.DataObject) -> None:
     tokenizer = byte_tokenizer(name, OVERLAPPING)
     whole = tokenizer.encode(text, allowed_special=allowed, disallowed_special=())
     content = text.encode()
@@ -220,7 +220,7 @@ def test_disallowed_special_tokens_raise_as_they_do_in_encode(text: str, allowed
         assert_that_a_stream_is_right(tokenizer, whole, list(text), **specials)
 
 
-def test_a_refused_piece_was_never_fed(llama3: Tokenizer) -> None:
+def test_a_refused_piece_counts_as_not_fed(llama3: Tokenizer) -> None:
     encoder = StreamEncoder(llama3)
     ids = encoder.feed("Hello wor<|eot")
     with pytest.raises(ValueError, match="eot_id"):
@@ -228,7 +228,7 @@ def test_a_refused_piece_was_never_fed(llama3: Tokenizer) -> None:
     assert ids + encoder.feed("ld") + encoder.flush() == llama3.encode("Hello wor<|eotld")
 
 
-def test_words_are_given_out_when_they_end(llama3: Tokenizer) -> None:
+def test_words_are_returned_when_they_end(llama3: Tokenizer) -> None:
     encoder = StreamEncoder(llama3)
     given = [llama3.decode(encoder.feed(piece)) for piece in ("Hel", "lo", " wor", "ld, 123", "4", "\n", "\n", "x")]
     assert given == ["", "", "Hello", " world, 123", "", "4", "", "\n\n"]
@@ -236,7 +236,7 @@ def test_words_are_given_out_when_they_end(llama3: Tokenizer) -> None:
 
 
 @pytest.mark.parametrize("name", ["llama3", r"\w+|\W+"])
-def test_an_encoder_begins_anew_after_the_end(name: str) -> None:
+def test_an_encoder_can_be_used_again_after_flush(name: str) -> None:
     tokenizer = byte_tokenizer(name, he=256)
     encoder = StreamEncoder(tokenizer)
     for _ in range(2):
@@ -244,7 +244,7 @@ def test_an_encoder_begins_anew_after_the_end(name: str) -> None:
         assert encoder.flush() == []
 
 
-def test_without_a_scanner_all_waits_for_the_end() -> None:
+def test_without_a_scanner_all_ids_come_with_flush() -> None:
     encoder = StreamEncoder(byte_tokenizer(r"\w+|\W+", {"<|x|>": 300}))
     assert encoder.feed("one two <|x") == encoder.feed("|>") == []
     with pytest.raises(ValueError, match="<|x|>"):
@@ -252,7 +252,7 @@ def test_without_a_scanner_all_waits_for_the_end() -> None:
 
 
 @pytest.mark.parametrize("piece", [None, 5, 1.5, ["a"]])
-def test_what_is_no_text_cannot_be_fed(llama3: Tokenizer, piece: object) -> None:
+def test_feeding_something_other_than_text_is_a_type_error(llama3: Tokenizer, piece: object) -> None:
     for encoder in (StreamEncoder(llama3), StreamEncoder(byte_tokenizer(r"\w+|\W+"))):
         with pytest.raises(TypeError, match="str or bytes"):
             encoder.feed(piece)  # type: ignore[arg-type]
@@ -262,7 +262,7 @@ def test_what_is_no_text_cannot_be_fed(llama3: Tokenizer, piece: object) -> None
 
 
 @given(st.text("abX", max_size=20), st.lists(st.text("abX", min_size=1, max_size=4), max_size=3), st.data())
-def test_where_the_text_stops_does_not_depend_on_how_it_is_cut(text: str, stops: list[str], data: Any) -> None:
+def test_the_place_of_a_stop_does_not_depend_on_the_pieces(text: str, stops: list[str], data: Any) -> None:
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6)))
     pieces = [text[i:j] for i, j in zip([0, *cuts], [*cuts, len(text)], strict=True)]
     ends = [(end, stop) for end in range(len(text) + 1) for stop in stops if text[:end].endswith(stop)]

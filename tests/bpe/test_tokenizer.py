@@ -1,4 +1,4 @@
-"""The tokenizer as a whole: its ids are tiktoken's, on real text and on peculiar text, through every way of asking."""
+"""The tokenizer: its ids are tiktoken's on real and on peculiar text, with every method."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from support.references import BYTE_RANKS, any_text, broken_bytes, byte_tokenize
 
 BEGIN, END = "<|begin_of_text|>", "<|end_of_text|>"
 
-# Texts on both sides of the size to which the interpreter's lock is kept, and of a batch of the scanner.
+# Texts below and above the size up to which the core holds the interpreter's lock, and that of a scanner's batch.
 MIXED = ["", "a", "Hello, world!", "don't", "x" * 300, " \n" * 400, "日本語" * 200, "word " * 1000, "\0", "tail"]
 
 
@@ -48,10 +48,10 @@ def test_the_standard_library_gets_the_ids_of_tiktoken(pair: tuple[Tokenizer, ti
     assert [module.name for module, a, b in zip(modules, ours, theirs, strict=True) if a != b] == []
 
 
-def test_more_distinct_pretokens_than_are_remembered_get_the_ids_of_tiktoken(
+def test_more_distinct_pretokens_than_the_cache_holds_get_the_ids_of_tiktoken(
     llama3: Tokenizer, llama3_reference: tiktoken.Encoding
 ) -> None:
-    """A second time over, when some are remembered and some are forgotten, as well."""
+    """Twice, because the second time the cache holds some of them and has dropped others."""
     generator = random.Random(0)
     lengths = generator.choices((7, 8, 9, 15, 16, 17, 60), k=90_000)
     text = " ".join("".join(generator.choices("abcdefgh", k=length)) for length in lengths)
@@ -62,7 +62,7 @@ def test_more_distinct_pretokens_than_are_remembered_get_the_ids_of_tiktoken(
 
 @given(data=st.data())
 def test_pretokens_that_look_alike_are_not_confused(llama3: Tokenizer, data: st.DataObject) -> None:
-    """What is remembered of one pretoken must not be given for another: of another length, or with NULs at its end."""
+    """The cache must not return the ids of another pretoken that differs in its length or in the NULs at its end."""
     lengths = st.sampled_from([1, 2, 7, 8, 9, 15, 16, 17, 255, 256, 257])
     letters = st.sampled_from([b"a", b"\0", b"a\0", b"\0a", b"\xff", b"ab"])
     pretokens = data.draw(
@@ -157,7 +157,7 @@ def test_the_message_on_a_disallowed_token_names_it_and_both_ways_out(llama3: To
         llama3.encode("bye<|eot_id|>")
 
 
-def test_of_special_tokens_that_begin_at_one_place_the_longest_is_taken() -> None:
+def test_the_longest_of_the_special_tokens_that_begin_at_one_place_is_used() -> None:
     tokenizer = byte_tokenizer(special_tokens={"<a>": 300, "<a><b>": 301, "<a><b><c>": 302, "b": 303})
     assert tokenizer.encode("<a><b>x<a><b><c>.<a>", allowed_special="all") == [301, 120, 302, 46, 300]
     assert tokenizer.encode("<a><b>", allowed_special={"<a>", "b"}, disallowed_special=()) == [300, 60, 303, 62]
@@ -177,8 +177,8 @@ def test_special_tokens_of_any_characters_are_found() -> None:
     assert tokenizer.encode(text, allowed_special="all") == reference.encode(text, allowed_special="all")
 
 
-def test_text_between_special_tokens_is_cut_as_if_it_stood_alone(llama3: Tokenizer) -> None:
-    """White space before a special token is white space at the end of a text."""
+def test_text_between_special_tokens_is_split_as_a_text_of_its_own(llama3: Tokenizer) -> None:
+    """So white space before a special token counts as white space at the end of a text."""
     ids = llama3.encode(f"a   {END}b", allowed_special="all")
     assert ids == [*llama3.encode("a   "), llama3.special_tokens[END], *llama3.encode("b")]
 
@@ -189,7 +189,7 @@ def test_an_empty_special_token_and_an_id_given_twice_are_refused() -> None:
             byte_tokenizer(special_tokens=tokens)
 
 
-def test_a_special_token_that_is_no_text_is_refused() -> None:
+def test_a_special_token_with_a_surrogate_is_refused() -> None:
     for token in ("\ud800", "a\udfffb"):
         with pytest.raises(ValueError):
             byte_tokenizer(special_tokens={token: 300})
@@ -201,7 +201,7 @@ def test_many_special_tokens_in_a_long_text_take_linear_time_with_and_without_a_
         assert tokenizer.encode("a<|x|>" * 100_000, allowed_special="all") == [97, 300] * 100_000
 
 
-def test_the_ints_of_a_list_are_held_once_each_and_given_back(llama3: Tokenizer) -> None:
+def test_lists_of_ids_hold_and_release_one_reference_for_each_id(llama3: Tokenizer) -> None:
     text = "a tokenizer of its own " * 100
     ids = llama3.encode_ordinary(text)
     last = ids[-2]
@@ -212,7 +212,7 @@ def test_the_ints_of_a_list_are_held_once_each_and_given_back(llama3: Tokenizer)
     assert sys.getrefcount(last) == held
 
 
-def test_the_garbage_collector_is_spared_the_lists(llama3: Tokenizer) -> None:
+def test_the_garbage_collector_does_not_track_lists_of_ids(llama3: Tokenizer) -> None:
     lists = [llama3.encode_ordinary("some text"), *llama3.encode_ordinary_batch(["some", "text"])]
     assert not any(map(gc.is_tracked, lists))
 
@@ -221,7 +221,7 @@ def test_the_garbage_collector_is_spared_the_lists(llama3: Tokenizer) -> None:
 
 
 @given(text=texts_with_specials())
-def test_decoding_gives_the_text_back(llama3: Tokenizer, text: str) -> None:
+def test_decoding_returns_the_text(llama3: Tokenizer, text: str) -> None:
     assert llama3.decode(llama3.encode(text, allowed_special="all")) == text
     assert llama3.decode(llama3.encode_ordinary(text)) == text
 
@@ -236,7 +236,7 @@ def test_any_ids_decode_as_in_tiktoken(llama3: Tokenizer, llama3_reference: tikt
     assert llama3.decode(ids) == llama3_reference.decode(ids)
 
 
-def test_bytes_that_are_no_text_decode_as_errors_says(llama3: Tokenizer) -> None:
+def test_bytes_that_are_not_utf8_decode_as_errors_says(llama3: Tokenizer) -> None:
     ids = llama3.encode_ordinary(b"a\xffb")  # type: ignore[arg-type]
     assert llama3.decode(ids) == "a\ufffdb"
     assert llama3.decode(ids, errors="ignore") == "ab"
@@ -246,7 +246,7 @@ def test_bytes_that_are_no_text_decode_as_errors_says(llama3: Tokenizer) -> None
 
 
 @pytest.mark.parametrize("id", [128_256, 2**24, 2**32 - 1])
-def test_an_id_that_no_token_has_is_a_key_error(llama3: Tokenizer, id: int) -> None:
+def test_an_unknown_id_is_a_key_error(llama3: Tokenizer, id: int) -> None:
     for decode in (llama3.decode, llama3.decode_bytes, llama3.decode_tokens_bytes):
         with pytest.raises(KeyError, match=str(id)):
             decode([0, id])
@@ -257,7 +257,7 @@ def test_an_id_that_no_token_has_is_a_key_error(llama3: Tokenizer, id: int) -> N
 
 
 @pytest.mark.parametrize("id", [-1, -(2**40), 2**32, 2**64, 2**200])
-def test_a_number_that_can_be_no_id_is_an_overflow_error(llama3: Tokenizer, id: int) -> None:
+def test_a_number_out_of_the_range_of_ids_is_an_overflow_error(llama3: Tokenizer, id: int) -> None:
     with pytest.raises(OverflowError):
         llama3.decode([id])
     with pytest.raises(OverflowError):
@@ -265,7 +265,7 @@ def test_a_number_that_can_be_no_id_is_an_overflow_error(llama3: Tokenizer, id: 
 
 
 @pytest.mark.parametrize("ids", ["abc", 5, None, [1.5], ["a"], [None], [b"a"], [[1]], {"a": 1}, np.array([1.5])])
-def test_what_is_no_sequence_of_ids_is_a_type_error(llama3: Tokenizer, ids: object) -> None:
+def test_decoding_something_other_than_ids_is_a_type_error(llama3: Tokenizer, ids: object) -> None:
     with pytest.raises(TypeError):
         llama3.decode(ids)  # type: ignore[arg-type]
 
@@ -278,7 +278,7 @@ def test_an_unused_id_between_tokens_is_a_key_error() -> None:
         tokenizer.decode([299])
 
 
-# The other ways of asking
+# The other methods
 
 
 @pytest.mark.parametrize("threads", [1, 2, 8])
@@ -296,7 +296,7 @@ def test_batches_get_the_ids_of_the_single_texts_on_any_number_of_threads(
 
 
 @pytest.mark.parametrize("texts", [[], [""], ["", ""], ["", "a", ""]])
-def test_batches_of_nothing_are_nothing(llama3: Tokenizer, texts: list[str]) -> None:
+def test_batches_of_empty_texts_have_no_ids(llama3: Tokenizer, texts: list[str]) -> None:
     expected = [llama3.encode(text) for text in texts]
     assert llama3.encode_batch(texts) == expected
     assert llama3.encode_ordinary_batch(iter(texts)) == expected
@@ -305,7 +305,7 @@ def test_batches_of_nothing_are_nothing(llama3: Tokenizer, texts: list[str]) -> 
     assert len(offsets) == len(texts) + 1
 
 
-def test_all_ways_of_asking_agree(llama3: Tokenizer) -> None:
+def test_all_encoding_methods_return_the_same_ids(llama3: Tokenizer) -> None:
     for text in MIXED:
         ids = llama3.encode(text)
         array = llama3.encode_to_numpy(text)
@@ -314,7 +314,7 @@ def test_all_ways_of_asking_agree(llama3: Tokenizer) -> None:
         assert llama3.count(text) == len(ids)
 
 
-def test_an_array_of_ids_is_the_caller_s_own(llama3: Tokenizer) -> None:
+def test_changing_an_array_of_ids_does_not_change_later_results(llama3: Tokenizer) -> None:
     array = llama3.encode_to_numpy("Hello, world!")
     array[:] = 0
     assert llama3.encode("Hello, world!") != array.tolist()
@@ -330,7 +330,7 @@ def test_many_threads_at_once_get_the_ids_of_one(llama3: Tokenizer, corpus_texts
 
 
 @pytest.mark.parametrize("text", [5, None, 1.5, ["a"], {"a"}, object()])
-def test_what_is_no_text_is_a_type_error(llama3: Tokenizer, text: object) -> None:
+def test_encoding_something_other_than_text_is_a_type_error(llama3: Tokenizer, text: object) -> None:
     slow = byte_tokenizer(r"\w+|\W+")
     for encode in (
         llama3.encode,
@@ -347,7 +347,7 @@ def test_what_is_no_text_is_a_type_error(llama3: Tokenizer, text: object) -> Non
             encode(text)  # type: ignore[operator]
 
 
-def test_a_subclass_of_str_is_a_str(llama3: Tokenizer) -> None:
+def test_a_subclass_of_str_is_encoded_as_a_str(llama3: Tokenizer) -> None:
     class Odd(str):
         def encode(self, *_: object) -> bytes:  # type: ignore[override]
             raise RuntimeError("not to be called")
@@ -380,19 +380,19 @@ def test_the_vocabulary_is_described_as_in_tiktoken(llama3: Tokenizer, llama3_re
     assert byte_tokenizer(special_tokens={"<|endoftext|>": 256}).eot_token == 256
 
 
-def test_everything_that_tiktoken_offers_is_there(llama3: Tokenizer, llama3_reference: tiktoken.Encoding) -> None:
+def test_every_public_name_of_tiktoken_exists(llama3: Tokenizer, llama3_reference: tiktoken.Encoding) -> None:
     public = {name for name in dir(llama3_reference) if not name.startswith("_")}
     assert public - set(dir(llama3)) == set()
 
 
-def test_what_is_handed_out_is_a_copy(llama3: Tokenizer) -> None:
+def test_returned_mappings_are_copies(llama3: Tokenizer) -> None:
     llama3.special_tokens.clear()
     llama3.mergeable_ranks.clear()
     assert len(llama3.special_tokens) == 256
     assert len(llama3.mergeable_ranks) == 128_000
 
 
-def test_a_pickled_tokenizer_is_the_same_tokenizer(pair: tuple[Tokenizer, tiktoken.Encoding]) -> None:
+def test_a_pickled_tokenizer_encodes_the_same(pair: tuple[Tokenizer, tiktoken.Encoding]) -> None:
     tokenizer, _ = pair
     copy = pickle.loads(pickle.dumps(tokenizer))
     assert copy.encode("Hello  world, it's 12345") == tokenizer.encode("Hello  world, it's 12345")
@@ -401,7 +401,7 @@ def test_a_pickled_tokenizer_is_the_same_tokenizer(pair: tuple[Tokenizer, tiktok
     assert (copy.name, copy.pattern) == (tokenizer.name, tokenizer.pattern)
 
 
-def test_ranks_that_cannot_be_a_vocabulary_are_refused() -> None:
+def test_invalid_ranks_are_refused() -> None:
     for wrong, message in [
         ({b"ab": 255}, "twice"),
         ({b"": 256}, "empty"),
@@ -440,7 +440,7 @@ SLOW_PATTERNS = [
     r"\p{L}+|\p{N}{1,3}|\s+|.",
     r" ?\w+|[^\s\w]+|\s",
     r"(?i:the)|\p{Lu}?\p{Ll}+|\s+(?!\S)|\s+|[^\s]",
-    r"\p{L}+",  # what it does not match is left out, as in tiktoken
+    r"\p{L}+",  # text that it does not match is dropped, as in tiktoken
     r"[a-z]",
 ]
 
@@ -471,7 +471,7 @@ def test_a_pattern_without_a_scanner_gives_the_ids_of_tiktoken(
 
 @pytest.fixture(scope="module")
 def slow_pairs(gpt2: Tokenizer) -> dict[str, tuple[Tokenizer, tiktoken.Encoding]]:
-    """The trained ranks under patterns that have no scanner."""
+    """The trained ranks with patterns that have no scanner, and tiktoken with the same."""
     pairs = {}
     for pattern in SLOW_PATTERNS:
         tokenizer = Tokenizer(
@@ -510,7 +510,7 @@ def modules_with_examples() -> list[str]:
 
 
 @pytest.mark.parametrize("module", modules_with_examples())
-def test_the_examples_in_the_docstrings_hold(module: str) -> None:
+def test_examples_in_docstrings_give_their_results(module: str) -> None:
     result = doctest.testmod(importlib.import_module(module))
     assert result.failed == 0
     assert result.attempted > 0

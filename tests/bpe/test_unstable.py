@@ -1,4 +1,4 @@
-"""encode_with_unstable against tiktoken."""
+"""encode_with_unstable compared with tiktoken."""
 
 from __future__ import annotations
 

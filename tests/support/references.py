@@ -1,4 +1,4 @@
-"""What the tests of bpe share: the reference encoder, the classes of characters, and texts that try a splitter."""
+"""Shared by the tests: the byte vocabulary, tiktoken as the reference, classes of characters, and difficult texts."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ CLASSES = {
 }
 
 BYTE_RANKS = {bytes([byte]): byte for byte in range(256)}
+"""The vocabulary of the 256 single bytes, each with its own value as its rank."""
 
 CODE_POINTS = [*range(0xD800), *range(0xE000, 0x110000)]  # all but the surrogates
 
@@ -36,7 +37,7 @@ def without_surrogates(text: str) -> str:
 
 
 def encoding_of(tokenizer: Tokenizer) -> tiktoken.Encoding:
-    """tiktoken with the tokenizer's ranks, pattern and special tokens."""
+    """Return tiktoken with the tokenizer's ranks, pattern and special tokens."""
     return tiktoken.Encoding(
         tokenizer.name,
         pat_str=tokenizer.pattern.text,
@@ -46,13 +47,13 @@ def encoding_of(tokenizer: Tokenizer) -> tiktoken.Encoding:
 
 
 def byte_tokenizer(pattern: str = "gpt2", special_tokens: dict[str, int] | None = None, **tokens: int) -> Tokenizer:
-    """A tokenizer of single bytes and of the `tokens` given by name."""
+    """Return a tokenizer of the single bytes and of `tokens`, which are given with their ranks."""
     ranks = BYTE_RANKS | {token.encode(): rank for token, rank in tokens.items()}
     return Tokenizer("tiny", pat_str=pattern, mergeable_ranks=ranks, special_tokens=special_tokens or {})
 
 
 def core_encoder(ranks: Mapping[bytes, int], pattern: str, kernel: str) -> _core.Encoder:
-    """What a tokenizer has within, with a known pattern's scanner and one of `_core.kernels()`."""
+    """Return the core's encoder of some ranks, for a named pattern and one of `_core.kernels()`."""
     offsets = array("Q", [0])
     for token in ranks:
         offsets.append(offsets[-1] + len(token))
@@ -63,14 +64,14 @@ def core_encoder(ranks: Mapping[bytes, int], pattern: str, kernel: str) -> _core
 
 
 def matching_characters(pattern: str) -> set[str]:
-    """The characters that a pattern for one character matches in tiktoken, which skips all that does not match."""
+    """Return the characters that a pattern for one character matches in tiktoken, which skips unmatched text."""
     encoding = tiktoken.Encoding("probe", pat_str=pattern, mergeable_ranks=BYTE_RANKS, special_tokens={})
     return set(bytes(encoding.encode_ordinary("".join(map(chr, CODE_POINTS)))).decode())
 
 
 @cache
 def pinned_characters() -> str:
-    """The characters whose class is the same in the core and in the ``regex`` module, whose Unicode is newer."""
+    """Return the characters with the same class in the core and in the ``regex`` module, whose Unicode is newer."""
     everything = "".join(map(chr, CODE_POINTS))
     differing: set[str] = set()
     for pattern, bit in CLASSES.items():
@@ -80,7 +81,7 @@ def pinned_characters() -> str:
 
 
 def is_pinned(text: str) -> bool:
-    """Whether all characters of the text are pinned. Surrogate escapes are: they are in no class in either."""
+    """Return whether all characters of a text are pinned. Surrogate escapes are: they have no class in either."""
     return _unpinned().isdisjoint(text)
 
 
@@ -89,7 +90,7 @@ def _unpinned() -> frozenset[str]:
     return frozenset(map(chr, CODE_POINTS)).difference(pinned_characters())
 
 
-# Whatever the split patterns treat apart, and what looks like it: white space of many kinds; apostrophes and the
+# The characters that split patterns distinguish, and similar ones: white space of many kinds; apostrophes and the
 # letters of contractions, with the long s and the Kelvin sign, which fold to s and k; letters with and without case,
 # digits and marks of several scripts; emoji with joiner and modifier; the first and the last code point.
 PECULIAR = (
@@ -100,7 +101,7 @@ PECULIAR = (
 
 peculiar_text = st.text(st.sampled_from(PECULIAR), max_size=40)
 
-# Pieces whose neighbourhoods matter more than their letters.
+# Pieces for which the neighbours matter more than the letters.
 _pieces = st.sampled_from(
     [*("  ", "\n\n", " \n", "\r\n", "\t\t x"), *("'s", "'LL", "'ve", "'\u017f", " 'd"), "12345", " Wort", "..."]
 )
@@ -116,9 +117,9 @@ _broken = st.sampled_from(
         b"\xed\xbf\xbf",
         b"\xf0\x80\x80\x80",
         b"\xf0\x8f\xbf\xbf",
-        b"\xf4\x90\x80\x80",  # beyond U+10FFFF
+        b"\xf4\x90\x80\x80",  # above U+10FFFF
         b"\xf5\x80\x80\x80",
-        b"\xc3",  # cut
+        b"\xc3",  # truncated
         b"\xe2\x82",
         b"\xf0\x9f\x98",
         b"\x80",
@@ -130,7 +131,7 @@ _broken = st.sampled_from(
 
 @st.composite
 def broken_bytes(draw: st.DrawFn) -> bytes:
-    """Bytes that are UTF-8 in part, with cut, overlong and forbidden sequences among them."""
+    """Draw bytes that are partly UTF-8, with truncated, overlong and forbidden sequences."""
     parts = draw(st.lists(st.one_of(_broken, peculiar_text.map(str.encode), st.binary(max_size=5)), max_size=10))
     text = b"".join(parts)
     begin = draw(st.integers(0, min(3, len(text))))

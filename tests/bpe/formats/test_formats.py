@@ -1,4 +1,4 @@
-"""Tokenizer files: what is written opens elsewhere with the same ids, and what is damaged is refused with a reason."""
+"""Tokenizer files: other programs give the same ids for what we write, and damaged files are refused with a reason."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_the_ranks_that_were_read_are_written_byte_for_byte(llama3: Tokenizer, t
     assert (tmp_path / "tokenizer.model").read_bytes() == original.read_bytes()
 
 
-def test_llama_3_is_recognised_whatever_the_file_is_called(llama3: Tokenizer, tmp_path: Path) -> None:
+def test_llama_3_is_recognised_under_any_file_name(llama3: Tokenizer, tmp_path: Path) -> None:
     llama3.save(tmp_path / "some.tiktoken")
     again = Tokenizer.from_file(tmp_path / "some.tiktoken")
     assert (again.name, again.pattern.name) == ("llama3", "llama3")
@@ -67,13 +67,13 @@ def test_llama_3_is_recognised_whatever_the_file_is_called(llama3: Tokenizer, tm
     assert again.n_vocab == 128_256
 
 
-def test_cl100k_is_recognised_with_its_hole_and_its_special_tokens(cl100k: Tokenizer) -> None:
+def test_cl100k_is_recognised_with_its_unused_ids_and_special_tokens(cl100k: Tokenizer) -> None:
     assert (cl100k.name, cl100k.pattern.name) == ("cl100k_base", "cl100k")
     assert cl100k.special_tokens["<|endofprompt|>"] == 100_276
     assert cl100k.n_vocab == 100_277
 
 
-def test_what_the_caller_says_takes_the_place_of_what_is_recognised(llama3: Tokenizer, tmp_path: Path) -> None:
+def test_arguments_override_the_recognised_pattern_and_special_tokens(llama3: Tokenizer, tmp_path: Path) -> None:
     llama3.save(tmp_path / "ranks.model")
     read = Tokenizer.from_file(tmp_path / "ranks.model", pattern="gpt2", special_tokens=["<|x|>", "<|y|>"])
     assert read.pattern.name == "gpt2"
@@ -94,7 +94,7 @@ def test_gzipped_files_are_read(gpt2: Tokenizer, tmp_path: Path) -> None:
             Tokenizer.from_file(path)
 
 
-def test_blank_lines_and_windows_line_ends_do_no_harm(tmp_path: Path) -> None:
+def test_blank_lines_and_windows_line_ends_are_accepted(tmp_path: Path) -> None:
     path = tmp_path / "ranks.model"
     path.write_bytes(BYTE_LINES.replace(b"\n", b"\r\n") + b"\r\n\n" + b"YWI= 256")
     assert Tokenizer.from_file(path, pattern="gpt2").encode("ab") == [256]
@@ -148,16 +148,14 @@ def test_damaged_ranks_are_refused_with_the_file_and_the_reason(tmp_path: Path, 
     assert str(caught.value).startswith(str(path))
 
 
-def test_a_hole_that_a_special_token_fills_is_none(tmp_path: Path) -> None:
+def test_a_missing_rank_that_a_special_token_has_is_accepted(tmp_path: Path) -> None:
     (tmp_path / "ranks.model").write_bytes(BYTE_LINES + b"YWI= 257\n")
     tokenizer = Tokenizer.from_file(tmp_path / "ranks.model", pattern="gpt2", special_tokens={"<|endoftext|>": 256})
     assert tokenizer.encode("<|endoftext|>ab", allowed_special="all") == [256, 257]
 
 
 @given(data=st.data())
-def test_any_change_of_a_rank_file_is_read_or_refused(
-    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_a_changed_rank_file_is_read_or_refused(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
     content = bytearray(BYTE_LINES + b"YWI= 256\n")
     for _ in range(data.draw(st.integers(1, 3))):
         place = data.draw(st.integers(0, len(content) - 1))
@@ -210,7 +208,7 @@ def test_a_tokenizer_json_round_trips(request: pytest.FixtureRequest, tmp_path: 
     assert again.pattern == tokenizer.pattern
 
 
-def test_special_tokens_keep_their_ids_in_tokenizers_whatever_these_are(tmp_path: Path) -> None:
+def test_special_tokens_keep_any_ids_in_tokenizers(tmp_path: Path) -> None:
     tokenizer = byte_tokenizer("gpt2", {"<|x|>": 1000, "<|y|>": 300, "日 本": 999}, ab=256, abc=258)
     tokenizer.save(tmp_path / "tokenizer.json")
     text = "<|y|>abc<|x|> 日 本<|x|>"
@@ -218,7 +216,7 @@ def test_special_tokens_keep_their_ids_in_tokenizers_whatever_these_are(tmp_path
     assert Tokenizer.from_file(tmp_path).special_tokens == tokenizer.special_tokens
 
 
-def test_a_special_token_that_is_an_ordinary_token_too_cannot_be_written(tmp_path: Path) -> None:
+def test_a_special_token_that_is_also_an_ordinary_token_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="'ab'"):
         byte_tokenizer("gpt2", {"ab": 300}, ab=256).save(tmp_path / "tokenizer.json")
     assert list(tmp_path.iterdir()) == []
@@ -275,7 +273,7 @@ def test_a_tokenizer_json_trained_by_tokenizers_gives_the_same_ids_here(
 
 
 def test_merges_written_as_one_string_are_read(gpt2: Tokenizer, tmp_path: Path) -> None:
-    """As older versions of the format have them."""
+    """Older versions of the format write them so."""
     path = tmp_path / "tokenizer.json"
     gpt2.save(path)
     data = json.loads(path.read_bytes())
@@ -421,7 +419,7 @@ def test_a_tokenizer_json_whose_ids_could_not_be_exact_is_refused_with_the_reaso
 
 
 @pytest.mark.parametrize(("ignore_merges", "ids"), [(True, [260]), (False, [120, 121, 122])])
-def test_a_token_that_no_merge_reaches_is_used_if_merges_are_ignored_for_it(
+def test_an_unreachable_token_is_used_only_with_ignore_merges(
     small_json: dict[str, Any], tmp_path: Path, ignore_merges: bool, ids: list[int]
 ) -> None:
     def change(data: Any) -> None:
@@ -446,7 +444,7 @@ def without_tokens(*tokens: str, **model: Any) -> Change:
     return change
 
 
-def test_bytes_without_a_token_are_left_out_as_in_tokenizers(small_json: dict[str, Any], tmp_path: Path) -> None:
+def test_bytes_without_a_token_are_dropped_as_in_tokenizers(small_json: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.json"
     path.write_bytes(changed(small_json, without_tokens("!", "Ã", "À", ignore_merges=False)))
     tokenizer = Tokenizer.from_file(path)
@@ -465,7 +463,7 @@ def test_bytes_that_become_another_token_are_refused(small_json: dict[str, Any],
     assert Tokenizer.from_file(path).encode("?") == [63]
 
 
-def test_ranks_do_not_say_that_only_merges_count(small_json: dict[str, Any], tmp_path: Path) -> None:
+def test_a_merges_only_vocabulary_cannot_be_written_as_ranks(small_json: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.json"
     path.write_bytes(changed(small_json, without_tokens("!", ignore_merges=False)))
     with pytest.raises(InputError, match=r"write a tokenizer\.json"):
@@ -524,7 +522,7 @@ def test_any_value_in_any_place_of_a_tokenizer_json_is_read_or_refused(
 # Files and directories
 
 
-def test_the_format_is_told_from_the_content_not_the_name(gpt2: Tokenizer, tmp_path: Path) -> None:
+def test_the_format_is_detected_from_the_content_and_not_the_name(gpt2: Tokenizer, tmp_path: Path) -> None:
     gpt2.save(tmp_path / "json.model", format="huggingface")
     gpt2.save(tmp_path / "ranks.json", format="tiktoken")
     assert (tmp_path / "json.model").read_bytes().startswith(b"{")
@@ -532,7 +530,7 @@ def test_the_format_is_told_from_the_content_not_the_name(gpt2: Tokenizer, tmp_p
         assert Tokenizer.from_file(tmp_path / name, pattern="gpt2").mergeable_ranks == gpt2.mergeable_ranks
 
 
-def test_a_directory_stands_for_the_tokenizer_in_it(gpt2: Tokenizer, tmp_path: Path) -> None:
+def test_a_directory_is_read_as_the_tokenizer_in_it(gpt2: Tokenizer, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"one of tokenizer\.json, tokenizer\.model"):
         Tokenizer.from_file(tmp_path)
     gpt2.save(tmp_path / "tokenizer.model")
@@ -541,7 +539,7 @@ def test_a_directory_stands_for_the_tokenizer_in_it(gpt2: Tokenizer, tmp_path: P
     assert Tokenizer.from_file(tmp_path).mergeable_ranks == gpt2.mergeable_ranks
 
 
-def test_a_file_that_is_not_there_is_an_os_error(tmp_path: Path) -> None:
+def test_a_missing_file_is_an_os_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nothing\.json"):
         Tokenizer.from_file(tmp_path / "nothing.json")
 
@@ -554,7 +552,7 @@ def test_an_unknown_suffix_or_format_is_refused_with_the_known_ones(gpt2: Tokeni
     assert list(tmp_path.iterdir()) == []
 
 
-def test_writing_into_a_directory_that_is_not_there_is_an_error_with_the_name(gpt2: Tokenizer, tmp_path: Path) -> None:
+def test_writing_to_a_missing_directory_is_an_error_with_the_name(gpt2: Tokenizer, tmp_path: Path) -> None:
     target = tmp_path / "missing" / "tokenizer.json"
     with pytest.raises(FileNotFoundError) as caught:
         gpt2.save(target)
@@ -597,8 +595,8 @@ def test_a_written_file_has_the_permissions_of_any_new_file(gpt2: Tokenizer, tmp
     assert (tmp_path / "tokenizer.model").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
-def test_a_device_or_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
-    """As in `-o /dev/stdout`; a link is followed, not replaced."""
+def test_a_device_or_pipe_is_written_to_instead_of_replaced(tmp_path: Path) -> None:
+    """Such as with `-o /dev/stdout`. A link is followed instead of replaced."""
     (tmp_path / "real").touch()
     (tmp_path / "link").symlink_to("real")
     with write_atomically(tmp_path / "link") as file:

@@ -55,7 +55,7 @@ def small_file() -> bytes:
 # The container
 
 
-def test_values_of_all_types_are_those_that_the_gguf_package_wrote(tmp_path: Path) -> None:
+def test_values_of_all_types_are_read_as_the_gguf_package_wrote_them(tmp_path: Path) -> None:
     writer = gguf.GGUFWriter(tmp_path / "all.gguf", "llama")
     numbers = {"uint8": 200, "int8": -100, "uint16": 60000, "int16": -30000, "uint32": 2**32 - 1, "int32": -(2**31),
                "uint64": 2**64 - 1, "int64": -(2**63), "float32": 0.25, "float64": 0.1, "bool": True}  # fmt: skip
@@ -91,7 +91,7 @@ def test_values_of_all_types_are_those_that_the_gguf_package_wrote(tmp_path: Pat
         assert bytes(container.data(name)) == expected.tobytes()
 
 
-def test_what_is_laid_out_is_read_by_the_gguf_package(tmp_path: Path) -> None:
+def test_the_gguf_package_reads_what_lay_out_writes(tmp_path: Path) -> None:
     (tmp_path / "small.gguf").write_bytes(small_file())
     reader = gguf.GGUFReader(tmp_path / "small.gguf")
     for key, value in SMALL.items():
@@ -171,7 +171,7 @@ def test_a_damaged_file_is_refused_with_the_reason(content: bytes, message: str,
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_a_file_that_is_cut_anywhere_is_refused() -> None:
+def test_a_file_truncated_anywhere_is_refused() -> None:
     content = small_file()
     Container(content)
     for size in range(len(content)):
@@ -248,7 +248,7 @@ def read(content: bytes, tmp_path: Path, **options: Any) -> Tokenizer:
 
 
 @pytest.mark.parametrize("pattern", ["llama3", "gpt2", "qwen2", "smollm"])
-def test_a_tokenizer_is_written_and_comes_back(pattern: str, tmp_path: Path) -> None:
+def test_a_tokenizer_in_a_gguf_round_trips(pattern: str, tmp_path: Path) -> None:
     tokenizer = byte_tokenizer(pattern, {"<|end|>": 300, "<é>": 299}, he=256, hel=257)
     tokenizer.save(tmp_path / "again.gguf")
     again = Tokenizer.from_file(tmp_path / "again.gguf")
@@ -259,7 +259,7 @@ def test_a_tokenizer_is_written_and_comes_back(pattern: str, tmp_path: Path) -> 
     assert again.encode(text, allowed_special="all") == tokenizer.encode(text, allowed_special="all")
 
 
-def test_llama_3_goes_through_a_gguf(llama3: Tokenizer, tmp_path: Path, corpus_texts: dict[str, str]) -> None:
+def test_llama_3_round_trips_through_a_gguf(llama3: Tokenizer, tmp_path: Path, corpus_texts: dict[str, str]) -> None:
     again = read(render(llama3.vocabulary), tmp_path)
     assert again.mergeable_ranks == llama3.mergeable_ranks
     assert again.special_tokens == llama3.special_tokens
@@ -319,7 +319,7 @@ def test_a_tokenizer_whose_ids_could_not_be_exact_is_refused(changes: Any, messa
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_unused_tokens_are_none_and_user_defined_ones_are_special(tmp_path: Path) -> None:
+def test_unused_tokens_are_left_out_and_user_defined_ones_are_special(tmp_path: Path) -> None:
     types = array("i", [1] * 256 + [1, 5, 4])
     tokenizer = read(tokenizer_file(token_type=memoryview(types), merges=["h e"]), tmp_path)
     assert b"hel" not in tokenizer.mergeable_ranks

@@ -1,4 +1,4 @@
-"""Vocabularies as `tokenizers` applies them by default: by merges alone, and without the bytes that have no token."""
+"""Vocabularies that encode as `tokenizers` does by default: by merging only, dropping bytes without a token."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from support.references import BYTE_RANKS, any_text, broken_bytes, without_surro
 
 UNKNOWN = b"!\x04c\xc3\xc0\xff"  # "c" and half of some letters among them
 KNOWN = {token: rank for token, rank in BYTE_RANKS.items() if token not in {bytes([byte]) for byte in UNKNOWN}}
-# Merging leads to all but "xyz", "a!b" and "zx?zx"; "ad" and " ?" need neighbours that stand apart in some texts.
+# Merging leads to all but "xyz", "a!b" and "zx?zx". In some texts, the parts of "ad" and " ?" become neighbours only
+# once unknown bytes between them are dropped.
 TOKENS = [b"ab", b"ad", b" ?", b"??", b"abab", b"xyz", b"a!b", "日".encode()[:2], "日".encode(), b"zx?zx", b"\xa9a"]
 RANKS = KNOWN | {token: 256 + i for i, token in enumerate(TOKENS)}
 UNREACHABLE = (b"xyz", b"a!b", b"zx?zx")
@@ -55,8 +56,8 @@ def test_the_ids_are_those_of_tokenizers(text: str) -> None:
 
 
 @pytest.mark.parametrize("length", [*range(1, 20), 63, 64, 65, 130, 255, 256, 257, 2000, 40_000])
-def test_pretokens_of_any_length_are_merged_without_them(length: int) -> None:
-    """In lanes, in windows, and, where windows do not join, by the heap."""
+def test_pretokens_of_any_length_are_merged_without_unknown_bytes(length: int) -> None:
+    """In lanes, in windows and, where windows cannot be joined, with the heap."""
     generator = random.Random(length)
     for characters in ("c", "abc", "ac", "dabx", "?!", "!", "日", "é", "aéc"):
         text = "".join(generator.choices(characters, k=length))
@@ -76,7 +77,7 @@ def test_the_kernels_and_the_definition_agree_on_any_bytes(text: bytes) -> None:
         assert encoder.merge(text) == encoder.encode_pretokens([text]) == expected
 
 
-def test_tokens_that_merging_does_not_lead_to_are_tokens_all_the_same() -> None:
+def test_unreachable_tokens_can_be_looked_up_and_decoded() -> None:
     for token in UNREACHABLE:
         id = RANKS[token]
         assert TOKENIZER.encode_single_token(token) == id
@@ -86,7 +87,7 @@ def test_tokens_that_merging_does_not_lead_to_are_tokens_all_the_same() -> None:
     assert TOKENIZER.unknown_bytes == bytes(sorted(UNKNOWN))
 
 
-def test_special_tokens_may_hold_such_bytes() -> None:
+def test_special_tokens_may_contain_unknown_bytes() -> None:
     assert TOKENIZER.encode("a!<|!|>!b", allowed_special="all") == [97, 300, 98]
     assert TOKENIZER.encode_single_token("<|!|>") == 300
 
@@ -99,7 +100,7 @@ def test_a_stream_gives_the_ids_of_the_whole(text: str, cut: int) -> None:
 
 
 @given(text=texts)
-def test_offsets_are_places_in_the_text_that_was_given(text: str) -> None:
+def test_offsets_are_places_in_the_given_text(text: str) -> None:
     text = without_surrogates(text)
     content = text.encode()
     ids, spans = TOKENIZER.encode_with_offsets(text, unit="bytes")
@@ -123,30 +124,30 @@ def test_a_truncated_text_is_the_beginning_or_the_end_of_the_whole(text: str, mo
     assert max(TOKENIZER.count(left), TOKENIZER.count(right)) <= most
 
 
-def test_a_copy_is_the_same_tokenizer() -> None:
+def test_a_pickled_copy_encodes_the_same() -> None:
     copy = pickle.loads(pickle.dumps(TOKENIZER))
     assert copy.encode("xyz !a!b!") == TOKENIZER.encode("xyz !a!b!")
     assert copy.merges_only
 
 
-def test_where_it_makes_no_difference_nothing_is_said_of_it() -> None:
+def test_merges_only_is_false_where_it_makes_no_difference() -> None:
     ranks = BYTE_RANKS | {b"ab": 256}
     tokenizer = Tokenizer("all", pat_str="gpt2", mergeable_ranks=ranks, special_tokens={}, merges_only=True)
     assert not tokenizer.merges_only
     assert tokenizer.unknown_bytes == b""
 
 
-def test_without_it_a_byte_without_a_token_is_refused() -> None:
+def test_a_byte_without_a_token_is_refused_unless_merges_only() -> None:
     with pytest.raises(ValueError, match="no token for the single byte b.*a byte-level vocabulary must hold all 256"):
         Tokenizer("none", pat_str="gpt2", mergeable_ranks=RANKS, special_tokens={})
 
 
-def test_it_is_no_base_to_train_on() -> None:
+def test_a_merges_only_vocabulary_cannot_be_a_base_for_training() -> None:
     with pytest.raises(InputError, match="cannot be a base"):
         train_from_iterator(["a"], vocab_size=400, base=TOKENIZER)
 
 
-def test_what_is_left_out_is_not_missed_in_verifying() -> None:
+def test_verification_does_not_expect_unknown_bytes_back() -> None:
     tokenizer = Tokenizer("u", pat_str="gpt2", mergeable_ranks=KNOWN, special_tokens={}, merges_only=True)
     report = verify(tokenizer, [b"a!b", b"\xff!"], reference=tiktoken_reference(tokenizer))
     require_identical(report)
