@@ -1,7 +1,7 @@
-"""What makes a model fast on a CPU, put into it from outside: layers and attention that take the place of its own.
+"""Faster layers and attention on a CPU, applied to a model from outside.
 
-Weights of 16 bits on a CPU whose matrix instructions know no such numbers are widened (`widen`). For generation,
-weights are laid out as oneDNN reads them fastest, and prompts are attended to in blocks (`pack`).
+`pack`, for generation: weights in the layout that oneDNN reads fastest, and attention over prompts in blocks.
+`widen`, for 16-bit weights on a CPU without matrix instructions for them: matrix products in float32.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from torch import Tensor, nn
 from model.memory import return_freed_memory
 from model.transformer import Attention, Block, FeedForward, Transformer, attend
 
-# From so many rows on, widening the weights costs less than multiplying without instructions for them. One thread of
-# an AVX2 machine, 576 x 1536 in bfloat16: 1 row 0.26 ms, 8 rows 1.6 ms; widened, 8 rows 0.70 ms.
+# With this many rows or more, widening the weights costs less than multiplying without instructions for them. One
+# thread of an AVX2 machine, 576 x 1536 in bfloat16: 1 row 0.26 ms, 8 rows 1.6 ms; widened, 8 rows 0.70 ms.
 WIDE_ROWS = 4
-_CHUNK = 1 << 20  # weights widened at a time: 4 MiB that stay in the cache
+_CHUNK = 1 << 20  # weights widened at a time: 4 MiB, which stay in the cache
 
-# Queries that are attended to together. 9 heads of 64 on 3 over 1,024 positions, two cores of an AMD EPYC 9005, in
-# bfloat16: 4.9 ms, torch's own attention 10.0 ms; over 64 positions 0.18 and 0.09 ms.
+# Number of queries in a block of attention. 9 query heads of 64 on 3 key heads over 1,024 positions, two cores of an
+# AMD EPYC 9005, bfloat16: 4.9 ms, against 10.0 ms of torch's own attention; over 64 positions 0.18 and 0.09 ms.
 BLOCK = 128
 
 
-def multiplies(dtype: torch.dtype) -> bool:
-    """Whether this CPU has matrix instructions for numbers of this type."""
+def has_matrix_instructions(dtype: torch.dtype) -> bool:
+    """Return whether this CPU has matrix instructions for a dtype."""
     supported = {
         torch.bfloat16: torch.ops.mkldnn._is_mkldnn_bf16_supported,
         torch.float16: torch.ops.mkldnn._is_mkldnn_fp16_supported,
@@ -40,23 +40,23 @@ def multiplies(dtype: torch.dtype) -> bool:
 # --- for generation: oneDNN's layout ---
 
 
-def packs(weight: Tensor) -> bool:
-    """Whether oneDNN is there for weights of this device and type."""
+def can_pack(weight: Tensor) -> bool:
+    """Return whether oneDNN multiplies weights on this device and of this dtype."""
     return (
         weight.device.type == "cpu"
         and weight.dtype in (torch.float32, torch.bfloat16, torch.float16)
         and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-        and multiplies(weight.dtype)
+        and has_matrix_instructions(weight.dtype)
     )
 
 
 def pack(model: Transformer) -> None:
-    """Make a model ready for generation on this CPU, where that helps; it can then not be trained or saved any more.
+    """Lay out the matrices of a model for fast generation on this CPU, in place; do nothing where that does not help.
 
-    Its matrices are laid out anew, one layer after the other. Tied embeddings stay as they are, for they are looked up
-    as well.
+    The model cannot be trained or saved afterwards. Layers are packed one after the other, so that memory holds only
+    one layer twice. Tied embeddings stay plain, because they are also used as a lookup table.
     """
-    if not packs(model.tok_embeddings.weight):
+    if not can_pack(model.tok_embeddings.weight):
         return
     for layer in cast("list[Block]", model.layers):
         layer.add_module("attention", PackedAttention(layer.attention))
@@ -67,23 +67,29 @@ def pack(model: Transformer) -> None:
 
 
 def multiply(x: Tensor, weight: Tensor, bias: Tensor | None = None, then: str = "none") -> Tensor:
-    """`F.linear` by oneDNN, and the function that follows it: x [..., in], weight [out, in], plain or packed.
+    """Compute `F.linear` with oneDNN, and the function that follows it.
 
-    In float32, F.linear asks MKL, which on an AMD EPYC 9005 makes 200 GFLOP/s on two cores, and oneDNN 450.
+    In float32, F.linear uses MKL, which reaches 200 GFLOP/s on two cores of an AMD EPYC 9005; oneDNN reaches 450.
+
+    Args:
+        x: [..., in].
+        weight: [out, in], plain or packed.
+        bias: [out]; None for no bias.
+        then: "none", or the name of a function in oneDNN, such as "swish".
     """
     return cast(Tensor, torch.ops.mkldnn._linear_pointwise.default(x.contiguous(), weight, bias, then, [], ""))
 
 
 class PackedLinear(nn.Module):
-    """One or several `nn.Linear` of the same input, side by side, with their weights in oneDNN's layout.
+    """One or several `nn.Linear` layers of the same input, side by side, with their weights in oneDNN's layout.
 
-    One row of bfloat16 through 1536 x 576 takes 43 us, 68 us without (two cores of an AMD EPYC 9005).
+    One row in bfloat16 through 1536 x 576 takes 43 us, and 68 us in the plain layout (two cores of an AMD EPYC 9005).
     """
 
     def __init__(self, *linears: nn.Linear) -> None:
         super().__init__()
         weight = torch.cat([linear.weight.detach() for linear in linears])  # [out, in]
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, 1)  # the layout that is best for one row
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, 1)  # the best layout for one row
         biases = [linear.bias.detach() for linear in linears if linear.bias is not None]
         self.bias = torch.cat(biases) if biases else None
 
@@ -92,7 +98,7 @@ class PackedLinear(nn.Module):
 
 
 class PackedAttention(Attention):
-    """`Attention` with one product for queries, keys and values."""
+    """`Attention` that computes queries, keys and values in one product."""
 
     def __init__(self, plain: Attention) -> None:
         nn.Module.__init__(self)
@@ -108,7 +114,7 @@ class PackedAttention(Attention):
 
 
 class PackedFeedForward(nn.Module):
-    """`FeedForward` whose products are followed by what is done with them before they are rounded and stored."""
+    """`FeedForward` that applies activation and gate to the products before they are rounded and stored."""
 
     def __init__(self, plain: FeedForward) -> None:
         super().__init__()
@@ -122,9 +128,19 @@ class PackedFeedForward(nn.Module):
 
 
 def attend_in_blocks(queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None = None) -> Tensor:
-    """`attend`, for prompts: the scores of a block of queries with all they see, in float32, then their softmax.
+    """Compute `attend` in blocks of queries: float32 scores with all visible keys, then their softmax.
 
-    torch's own attention multiplies by MKL, four times as slowly as oneDNN on AMD's processors.
+    For prompts; a few queries go to `attend`. torch's own attention multiplies with MKL, which takes four times as long
+    as oneDNN on AMD's processors.
+
+    Args:
+        queries: [batch, heads, time, head_dim].
+        keys: [batch, kv_heads, end, head_dim].
+        values: [batch, kv_heads, end, head_dim].
+        visible: Boolean mask, as `attend` takes it; None for causal attention.
+
+    Returns:
+        [batch, heads, time, head_dim].
     """
     batch, heads, count, width = queries.shape
     groups, end = keys.shape[1:3]
@@ -154,17 +170,17 @@ def attend_in_blocks(queries: Tensor, keys: Tensor, values: Tensor, visible: Ten
     return attended.flatten(1, 2)  # [b, g, h / g, t, d] -> [b, h, t, d]
 
 
-# --- weights of 16 bits that this CPU cannot multiply ---
+# --- 16-bit weights that this CPU has no matrix instructions for ---
 
 
 def widen(model: Transformer) -> None:
-    """Let the linear layers and the attention of a model whose weights this CPU cannot multiply do so in float32.
+    """Make linear layers and attention compute in float32, in place, when this CPU cannot multiply the weights' dtype.
 
-    The weights stay as they are and are widened piece by piece; one token at a time goes the direct way, which is
-    bound by reading them. Results are rounded once, at the end, and so no less exact.
+    The weights stay as they are, and are widened piece by piece. Single tokens are multiplied directly, where reading
+    the weights is the limit. Results are rounded once, at the end, so they are no less exact.
     """
     weight = model.tok_embeddings.weight
-    if weight.device.type != "cpu" or multiplies(weight.dtype):
+    if weight.device.type != "cpu" or has_matrix_instructions(weight.dtype):
         return
     for module in list(model.modules()):
         if isinstance(module, Attention):
@@ -175,11 +191,11 @@ def widen(model: Transformer) -> None:
 
 
 class WideLinear(nn.Linear):
-    """`nn.Linear` with weights of 16 bits and sums of 32: [..., in] -> [..., out], in the dtype of the input."""
+    """`nn.Linear` with 16-bit weights and 32-bit sums: [..., in] -> [..., out], in the dtype of the input."""
 
     @classmethod
     def of(cls, linear: nn.Linear) -> WideLinear:
-        """The same layer, with the same weights."""
+        """Return the same layer, sharing its weights."""
         wide = cls(linear.in_features, linear.out_features, linear.bias is not None, device="meta")
         wide.weight, wide.bias = linear.weight, linear.bias
         return wide
@@ -199,7 +215,7 @@ class WideLinear(nn.Linear):
 
 
 def wide_attend(queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None = None) -> Tensor:
-    """`attend`, in float32 for more than one token."""
+    """Compute `attend`, in float32 for more than one query."""
     if queries.shape[2] == 1 or torch.is_grad_enabled():
         return attend(queries, keys, values, visible)
     return attend(queries.float(), keys.float(), values.float(), visible).type_as(queries)
@@ -207,10 +223,13 @@ def wide_attend(queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor |
 
 @contextlib.contextmanager
 def one_thread(when: bool = True) -> Iterator[None]:
-    """Keep torch's operations to the thread that calls them.
+    """Limit torch's operations to the calling thread, for the duration of the `with` block.
 
-    The threads of OpenMP go on spinning for some milliseconds after they have had work, and take the processor from the
-    threads of a `NativeModel`: with a softmax on two threads between its steps it wrote 128 tokens a second, not 415.
+    OpenMP's threads spin for some milliseconds after their work, and take the processor from the threads of a
+    `NativeModel`: with a softmax on two threads between its steps, it generated 128 tokens a second instead of 415.
+
+    Args:
+        when: Do nothing if False.
     """
     threads = torch.get_num_threads()
     if when:

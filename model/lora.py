@@ -1,7 +1,7 @@
 """Low-rank adaptation (Hu et al. 2021, arXiv:2106.09685), applied to a model from outside.
 
-A matrix W of the model stays as it is, and what is learned is the product of two narrow ones beside it: W x becomes
-W x + scale * B (A x). B begins as zeros, so that the model begins as it was.
+A matrix W of the model is frozen, and the product of two narrow matrices is learned beside it: W x becomes
+W x + scale * B (A x). B starts as zeros, so the model starts unchanged.
 """
 
 from __future__ import annotations
@@ -22,17 +22,21 @@ TARGETS = ("wq", "wk", "wv", "wo", "w1", "w2", "w3")
 """The matrices of a layer, by Meta's names."""
 
 Adapter = dict[str, tuple[Tensor, Tensor]]
-"""A [rank, in] and B [out, rank] by the name of their matrix, such as "layers.0.attention.wq"."""
+"""A [rank, in] and B [out, rank], both float32, by the name of their matrix, such as "layers.0.attention.wq"."""
 
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """Which matrices are adapted, and how.
+    """Settings of LoRA.
 
-    rank: the rows of A and the columns of B.
-    alpha: what is added is multiplied by alpha / rank. None: twice the rank.
-    targets: some of `TARGETS`.
-    dropout: the share of A's inputs that is left out at random in training.
+    Attributes:
+        rank: Number of rows of A and of columns of B.
+        alpha: The product of the two matrices is multiplied by alpha / rank. None: twice the rank.
+        targets: Names of the matrices to adapt, out of `TARGETS`.
+        dropout: Share of A's inputs that training sets to zero at random, from 0 to below 1.
+
+    Raises:
+        InputError: When a setting is out of range.
     """
 
     rank: int
@@ -42,26 +46,28 @@ class LoraConfig:
 
     def __post_init__(self) -> None:
         if self.rank < 1:
-            raise InputError(f"the rank of LoRA is {self.rank}; it must be at least 1")
+            raise InputError(f"the LoRA rank is {self.rank}; it must be at least 1")
         if not (math.isfinite(self.scale) and self.scale > 0):
-            raise InputError(f"the alpha of LoRA is {self.alpha}; it must be positive")
+            raise InputError(f"the LoRA alpha is {self.alpha}; it must be positive")
         unknown = [name for name in self.targets if name not in TARGETS]
-        if unknown or not self.targets:
-            raise InputError(f"LoRA for {', '.join(unknown) or 'no matrix'}; there are {', '.join(TARGETS)}")
+        if unknown:
+            raise InputError(f"LoRA cannot adapt {', '.join(unknown)}; the targets are {', '.join(TARGETS)}")
+        if not self.targets:
+            raise InputError(f"LoRA has no targets; choose from {', '.join(TARGETS)}")
         if not 0 <= self.dropout < 1:
-            raise InputError(f"the dropout of LoRA is {self.dropout}; it is a share, from 0 to below 1")
+            raise InputError(f"the LoRA dropout is {self.dropout}; it must be a share, from 0 to below 1")
 
     @property
     def scale(self) -> float:
-        """What the product of the two matrices is multiplied by."""
+        """Factor of the product of the two matrices."""
         return 2.0 if self.alpha is None else self.alpha / self.rank
 
 
 class LoraLinear(nn.Linear):
-    """A linear layer with its own weight and bias, frozen, and two matrices that are learned beside them."""
+    """A linear layer with its own frozen weight and bias, and two matrices that are learned beside them."""
 
     def __init__(self, base: nn.Linear, rank: int, scale: float, dropout: float = 0.0) -> None:
-        nn.Module.__init__(self)  # nn.Linear's own would make a weight
+        nn.Module.__init__(self)  # that of nn.Linear would allocate a weight
         self.in_features, self.out_features = base.in_features, base.out_features
         self.weight, self.bias = base.weight, base.bias
         device = base.weight.device
@@ -83,18 +89,23 @@ class LoraLinear(nn.Linear):
 
 
 def add_lora(model: Transformer, config: LoraConfig, generator: torch.Generator | None = None) -> None:
-    """Freeze the model and put matrices to be learned beside its own: A drawn, B zero, both float32.
+    """Freeze a model, and add LoRA matrices to it in place: A drawn at random, B zero, both float32.
 
-    The names of the model's own weights stay. A's numbers are uniform within 1 / sqrt(in), as in Microsoft's loralib
-    and in PEFT.
+    The model's own weights keep their names. A is uniform within 1 / sqrt(in), as in Microsoft's loralib and in PEFT.
 
-    Raises InputError for a model that has such matrices already, or whose own are no plain ones.
+    Args:
+        model: The model.
+        config: Settings of LoRA.
+        generator: Draws A; None for torch's global generator.
+
+    Raises:
+        InputError: When a target is not a plain `nn.Linear`, as in a model that has LoRA matrices already.
     """
     model.requires_grad_(False)
     for name, linear in [*model.named_modules()]:
         if name.rpartition(".")[2] in config.targets:
             if type(linear) is not nn.Linear:
-                raise InputError(f"{name} is a {type(linear).__name__}, beside which nothing can be learned")
+                raise InputError(f"{name} is a {type(linear).__name__}; LoRA adapts plain nn.Linear layers only")
             adapted = LoraLinear(linear, config.rank, config.scale, config.dropout)
             bound = linear.in_features**-0.5
             drawn = torch.empty(adapted.lora_a.shape).uniform_(-bound, bound, generator=generator)
@@ -104,12 +115,12 @@ def add_lora(model: Transformer, config: LoraConfig, generator: torch.Generator 
 
 
 def adapter_of(model: Transformer) -> Adapter:
-    """The matrices that were learned."""
+    """Return the LoRA matrices of a model."""
     return {name: (layer.lora_a.detach(), layer.lora_b.detach()) for name, layer in _adapted(model)}
 
 
 def merge_lora(model: Transformer) -> None:
-    """Add what was learned to the model's own weights, which are then all there is; rounded to their dtype."""
+    """Add the LoRA matrices to the model's own weights, rounded to their dtype, and remove them, in place."""
     for name, layer in [*_adapted(model)]:
         linear = nn.Linear(layer.in_features, layer.out_features, bias=False, device="meta")
         linear.weight = nn.Parameter(merged(layer.weight.detach(), layer.lora_a, layer.lora_b, layer.scale))
@@ -119,7 +130,15 @@ def merge_lora(model: Transformer) -> None:
 
 @torch.no_grad()
 def merged(weight: Tensor, a: Tensor, b: Tensor, scale: float, dtype: torch.dtype | None = None) -> Tensor:
-    """weight + scale * B A in dtype, by default the weight's; computed in float32, or float64 if the weight is."""
+    """Return weight + scale * B A, computed in float32, or in float64 for a weight in float64.
+
+    Args:
+        weight: [out, in].
+        a: [rank, in].
+        b: [out, rank].
+        scale: Factor of the product.
+        dtype: Dtype of the result; None for the weight's.
+    """
     wide = torch.promote_types(weight.dtype, torch.float32)
     total: Tensor = weight.to(wide) + scale * (b.to(wide) @ a.to(wide))
     return total.to(dtype or weight.dtype)
@@ -127,7 +146,7 @@ def merged(weight: Tensor, a: Tensor, b: Tensor, scale: float, dtype: torch.dtyp
 
 @contextmanager
 def without_lora(model: Transformer) -> Iterator[None]:
-    """The model as it was before, for as long as the block lasts."""
+    """Switch the LoRA matrices off for the duration of the `with` block."""
     layers = [layer for _, layer in _adapted(model)]
     try:
         for layer in layers:

@@ -152,7 +152,7 @@ def finetune(
     import torch
 
     from model.lora import TARGETS, LoraConfig
-    from model.training.examples import FinetuneConfig
+    from model.training.finetune_settings import FinetuneConfig
     from model.training.finetuning import finetune as run_finetuning
     from model.training.parallel import Parallel
 

@@ -1,12 +1,15 @@
 """The numbered checkpoints of a run: written whole or not at all, read back bit for bit.
 
-`checkpoints/step-000400/` holds what training needs to go on after 400 steps:
+`checkpoints/step-000400/` holds what training needs to resume after 400 steps:
 
-    shard-00001-model-00001-of-00001.safetensors ...  the tensors, of each rank its own
+    shard-00001-model-00001-of-00001.safetensors ...  tensors; each rank writes its own
     state.json      plain numbers, and the size of each file; written last
 
-The tensors go through torch.distributed.checkpoint, so a checkpoint of several ranks is read by any number of them, and
-they lie in safetensors rather than in its own format, whose index is a pickle.
+Three things are called checkpoints in this field, and here, too. This file has those of a run. `model.checkpoint` loads
+and saves model files. The setting `checkpoint_activations` recomputes activations instead of storing them.
+
+The tensors go through torch.distributed.checkpoint, so any number of ranks can read a checkpoint that another number
+of ranks has written. They are stored as safetensors instead of in its own format, whose index is a pickle.
 """
 
 from __future__ import annotations
@@ -35,23 +38,39 @@ from model.training.parallel import Parallel
 STATE = "state.json"
 
 
-class Checkpoints:
+class RunCheckpoints:
     """The checkpoints in a directory, of which the newest few are kept.
 
-    Everything that is wrong with a checkpoint is an InputError that names it; the others are left as they are.
+    Whatever is wrong with a checkpoint raises an InputError that names its path. The other checkpoints stay untouched.
     """
 
     def __init__(self, directory: Path, keep: int, parallel: Parallel) -> None:
+        """Take a directory, which need not exist.
+
+        Args:
+            directory: Directory of the checkpoints.
+            keep: Number of checkpoints to keep.
+            parallel: The processes that save and load together. All of them must call each method that saves or loads.
+        """
         self.directory, self.keep, self.parallel = directory, keep, parallel
 
     def newest(self) -> Path | None:
-        """The one of the highest step; None when there is none."""
+        """Return the checkpoint with the highest step, or None when there is none."""
         return next(reversed(self._all()), None)
 
     def save(self, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> Path:
-        """Write a checkpoint, give it its name, and only then delete the oldest.
+        """Write a checkpoint under a temporary name, rename it, and only then delete the oldest checkpoints.
 
-        Raises OSError when the disk is full, ...; what was there before is still there then.
+        Args:
+            step: Number of steps made, which names the checkpoint.
+            tensors: Tensors by name.
+            state: Plain numbers, to be written as JSON.
+
+        Returns:
+            The path of the checkpoint.
+
+        Raises:
+            OSError: When the disk is full, for instance. The earlier checkpoints are still there then.
         """
         final, part = self.directory / f"step-{step:06}", self.directory / f".step-{step:06}.part"
         if self.parallel.is_main:
@@ -60,7 +79,7 @@ class Checkpoints:
         self.parallel.barrier()
         try:
             writer = HuggingFaceStorageWriter(str(part), save_distributed=True)
-            self._unwrapped(save, dict(tensors), storage_writer=writer)
+            self._call(save, dict(tensors), storage_writer=writer)
             if self.parallel.is_main:
                 files = {path.name: path.stat().st_size for path in sorted(part.iterdir())}
                 write_json(part / STATE, {**state, "files": files})
@@ -76,18 +95,23 @@ class Checkpoints:
         return final
 
     def read_state(self, checkpoint: Path) -> dict[str, Any]:
-        """The plain numbers of a checkpoint whose files are all there, and whole."""
+        """Return the plain numbers of a checkpoint.
+
+        Raises:
+            InputError: When a file of the checkpoint is missing, unreadable or not of the size that was written.
+        """
         try:
             state = json.loads((checkpoint / STATE).read_bytes())
             files = dict(state.pop("files"))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise self._damaged(checkpoint / STATE, f"cannot be read ({error})") from None
         for name, size in files.items():
-            path = checkpoint / Path(name).name  # only names, so that nothing outside is looked at
+            path = checkpoint / Path(name).name  # the name alone, so that no file outside is looked at
             found = path.stat().st_size if path.is_file() else None
+            if found is None:
+                raise self._damaged(path, "is missing")
             if found != size:
-                is_what = "missing" if found is None else f"{found:,} bytes, where {size:,} were written"
-                raise self._damaged(path, is_what)
+                raise self._damaged(path, f"has {found:,} bytes instead of the {size:,} that were written")
         assert isinstance(state, dict)
         return state
 
@@ -99,44 +123,57 @@ class Checkpoints:
         self.parallel.barrier()
 
     def load(self, checkpoint: Path, tensors: Mapping[str, Tensor]) -> None:
-        """Fill tensors with what was saved under their names, whichever ranks hold which part of them now and then."""
+        """Fill tensors with those that were saved under their names.
+
+        Each rank may hold another part of a tensor than the rank that saved it.
+
+        Raises:
+            InputError: When the checkpoint is damaged, or its tensors have other names or shapes.
+        """
         reader = HuggingFaceStorageReader(str(checkpoint))
         try:
             saved = reader.read_metadata().state_dict_metadata
             for name in sorted(tensors.keys() | saved.keys()):
-                before, now = saved.get(name), tensors.get(name)
-                was = list(before.size) if isinstance(before, TensorStorageMetadata) else "nothing"
-                wanted = "nothing" if now is None else list(now.shape)
-                if was != wanted:
-                    raise self._damaged(checkpoint, f"{name} is {was}, and this model wants {wanted}")
-            self._unwrapped(load, dict(tensors), storage_reader=reader)
+                self._check_shape(checkpoint, name, saved.get(name), tensors.get(name))
+            self._call(load, dict(tensors), storage_reader=reader)
         except (OSError, RuntimeError, ValueError, KeyError, AssertionError, SafetensorError) as error:
             if isinstance(error, InputError):
                 raise
             raise self._damaged(checkpoint, f"cannot be read ({error})") from None
 
+    def _check_shape(self, checkpoint: Path, name: str, saved: Any, wanted: Tensor | None) -> None:
+        found = list(saved.size) if isinstance(saved, TensorStorageMetadata) else None
+        if wanted is None:
+            raise self._damaged(checkpoint, f"holds the tensor {name}, which this model does not have")
+        if found is None:
+            raise self._damaged(checkpoint, f"lacks the tensor {name}")
+        if found != list(wanted.shape):
+            raise self._damaged(checkpoint, f"{name} has the shape {found}, but this model needs {list(wanted.shape)}")
+
     def _all(self) -> list[Path]:
-        """By their number."""
+        """Return all checkpoints by rising step."""
         found = [path for path in self.directory.glob("step-*") if re.fullmatch(r"step-\d{6,}", path.name)]
         return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
 
-    def _unwrapped(self, function: Any, *arguments: Any, **options: Any) -> None:
-        """Call a function of torch.distributed.checkpoint; its failure is the exception that made it fail."""
+    def _call(self, function: Any, *arguments: Any, **options: Any) -> None:
+        """Call a function of torch.distributed.checkpoint, and raise the exception that a failure is wrapped around."""
         try:
             with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "torch.distributed is disabled")  # which is said of one alone
+                warnings.filterwarnings("ignore", "torch.distributed is disabled")  # a warning to each single process
                 function(*arguments, no_dist=self.parallel.size == 1, **options)
         except CheckpointException as error:
             cause = next(iter(error.failures.values()))[0]
             raise cause from None
 
-    def _damaged(self, path: Path, what: str) -> InputError:
+    def _damaged(self, path: Path, problem: str) -> InputError:
         checkpoint = path if path.is_dir() else path.parent
-        return InputError(f"{path}: {what}; delete {checkpoint} to go on from the checkpoint before it, or restart")
+        return InputError(
+            f"{path}: {problem}; delete {checkpoint} to resume from the checkpoint before it, or restart the run"
+        )
 
 
 def _sync(directory: Path) -> None:
-    """Make the names in a directory last beyond a loss of power."""
+    """Make renames within a directory survive a loss of power."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)

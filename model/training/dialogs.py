@@ -1,4 +1,4 @@
-"""Dialogs and preferences to learn from: JSON lines to ids, and to batches in which each is read on its own."""
+"""Dialogs and preferences to train on: from JSON lines to ids, and to batches in which texts do not see each other."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from bpe.chat import ChatFormat, Message
 from bpe.corpus import records
 from bpe.errors import InputError
-from model.training.loss import IGNORED, Batch
+from model.training.loss import IGNORED, TokenBatch
 
 PathLike = str | os.PathLike[str]
 
@@ -24,8 +24,11 @@ PathLike = str | os.PathLike[str]
 class Dialog:
     """A dialog as the model reads it.
 
-    place: where it stands, such as "dialogs.jsonl: line 3". ids: of all of it. written: for each id, whether it is
-    learned: the assistant wrote it. whole: whether nothing was cut off.
+    Attributes:
+        place: File and line, such as "dialogs.jsonl: line 3".
+        ids: The token ids.
+        written: For each id, whether it is learned, which is where the assistant wrote it.
+        whole: Whether nothing was cut off.
     """
 
     place: str
@@ -34,28 +37,34 @@ class Dialog:
     whole: bool = True
 
     def __len__(self) -> int:
-        """How many tokens the model reads: all but the last, which nothing follows."""
+        """Return the number of tokens that the model reads: all but the last one, which no token follows."""
         return len(self.ids) - 1
 
     @property
     def texts(self) -> tuple[Dialog, ...]:
-        """What is read: the dialog itself."""
+        """The texts that the model reads: the dialog itself."""
         return (self,)
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two dialogs with the same beginning, of which the first is preferred; learned is only where they differ."""
+    """Two dialogs with the same beginning, of which the first is preferred. Only tokens where they differ are learned.
+
+    Attributes:
+        chosen: The preferred dialog.
+        rejected: The other dialog.
+    """
 
     chosen: Dialog
     rejected: Dialog
 
     def __len__(self) -> int:
+        """Return the number of tokens that the model reads."""
         return len(self.chosen) + len(self.rejected)
 
     @property
     def place(self) -> str:
-        """Where it stands."""
+        """File and line."""
         return self.chosen.place
 
     @property
@@ -65,18 +74,24 @@ class Pair:
 
     @property
     def texts(self) -> tuple[Dialog, ...]:
-        """What is read: both."""
+        """The texts that the model reads: the chosen dialog, then the rejected one."""
         return (self.chosen, self.rejected)
 
 
 def read_dialogs(sources: Iterable[PathLike], chat_format: ChatFormat, length: int) -> list[Dialog]:
-    """The dialogs in the lines of files: {"messages": [{"role": ..., "content": ...}, ...]}, and "tools" if there are.
+    """Read dialogs from JSONL files.
 
-    length: the most tokens that the model reads of a dialog; a longer one is cut at its end, so that what is left
-        follows upon all that it followed upon before.
+    Each line is `{"messages": [{"role": ..., "content": ...}, ...]}`, with an optional "tools".
 
-    Raises InputError for a line that is no JSON object, has no such messages, or nothing that could be learned; file,
-    line and message are named.
+    Args:
+        sources: Paths of the files, which may be compressed.
+        chat_format: Encodes dialogs.
+        length: Highest number of tokens that the model reads of a dialog. A longer dialog is cut off at its end, so
+            each of the remaining tokens still follows the same tokens.
+
+    Raises:
+        InputError: When a line is not a JSON object, or has no valid messages, or has nothing to learn. The error names
+            file, line and message.
     """
     dialogs = []
     for source in sources:
@@ -89,13 +104,19 @@ def read_dialogs(sources: Iterable[PathLike], chat_format: ChatFormat, length: i
 
 
 def read_pairs(sources: Iterable[PathLike], chat_format: ChatFormat, length: int) -> list[Pair]:
-    """The preferences in the lines of files: {"chosen": MESSAGES, "rejected": MESSAGES}, two dialogs with the same
-    beginning; or that beginning as "prompt", and only what follows under the other two. Instead of messages there may
-    be a text: of the user in "prompt", of the assistant elsewhere.
+    """Read preferences from JSONL files.
 
-    length: as for `read_dialogs`, of each of the two.
+    Each line is `{"chosen": MESSAGES, "rejected": MESSAGES}`, two dialogs with the same beginning. The beginning may
+    stand in "prompt" instead, so that the other two hold only what follows. A string in place of messages is a message
+    of the user in "prompt", and of the assistant elsewhere.
 
-    Raises InputError as `read_dialogs` does, and where the two do not differ.
+    Args:
+        sources: Paths of the files, which may be compressed.
+        chat_format: Encodes dialogs.
+        length: Highest number of tokens that the model reads of each of the two dialogs (see `read_dialogs`).
+
+    Raises:
+        InputError: As `read_dialogs` does, and when the two dialogs do not differ.
     """
     pairs = []
     for source in sources:
@@ -108,9 +129,8 @@ def read_pairs(sources: Iterable[PathLike], chat_format: ChatFormat, length: int
             )  # fmt: skip
             shared = len(os.path.commonprefix([chosen.ids, rejected.ids]))
             if shared == max(len(chosen.ids), len(rejected.ids)):
-                raise InputError(
-                    f"{place}: chosen and rejected are the same{'' if chosen.whole else ' as far as read'}"
-                )
+                where = "" if chosen.whole else f" in their first {length} tokens (sequence_length)"
+                raise InputError(f"{place}: chosen and rejected are the same{where}")
             chosen, rejected = (_learned_from(dialog, shared) for dialog in (chosen, rejected))
             for dialog in (chosen, rejected):
                 _require_answer(dialog, length)
@@ -123,7 +143,7 @@ def _messages(place: str, record: dict[str, Any], key: str, role: str | None = N
     if isinstance(value, str) and role is not None:
         return [{"role": role, "content": value}]
     if not isinstance(value, list) or not value:
-        text = "" if role is None else ", or a text"
+        text = "" if role is None else ", or a string"
         raise InputError(f'{place}: "{key}" must be a list of {{"role": ..., "content": ...}}{text}')
     return value
 
@@ -134,7 +154,7 @@ def _encoded(place: str, messages: list[Message], tools: Any, chat_format: ChatF
     except InputError as error:
         raise InputError(f"{place}: {error}") from error
     if not any(message["role"] == "assistant" for message in messages):
-        raise InputError(f"{place}: there is no message of the assistant, so nothing to learn")
+        raise InputError(f"{place}: no assistant message, so there is nothing to learn")
     return Dialog(place, ids[: length + 1], written[: length + 1], len(ids) <= length + 1)
 
 
@@ -147,15 +167,17 @@ def _require_answer(dialog: Dialog, length: int) -> None:
     if any(dialog.written[1:]):
         return
     if dialog.whole:
-        raise InputError(f"{dialog.place}: the chat format leaves nothing of the assistant's that could be learned")
+        raise InputError(
+            f"{dialog.place}: the chat format leaves out the assistant's text, so there is nothing to learn"
+        )
     raise InputError(
-        f"{dialog.place}: its first {length} tokens hold nothing of the assistant's that could be learned;"
-        " read more of it (sequence_length), or leave it out"
+        f"{dialog.place}: the first {length} tokens hold no text by the assistant, so there is nothing to learn; "
+        "increase sequence_length, or remove the dialog"
     )
 
 
-def fingerprint(examples: Iterable[Dialog | Pair]) -> str:
-    """A number that tells what is learned from, in hexadecimal."""
+def examples_fingerprint(examples: Iterable[Dialog | Pair]) -> str:
+    """Return a hash of the ids and of which ids are learned, in hexadecimal."""
     digest = hashlib.sha256()
     for example in examples:
         for dialog in example.texts:
@@ -165,17 +187,27 @@ def fingerprint(examples: Iterable[Dialog | Pair]) -> str:
 
 
 class Rows:
-    """Examples in random order, as many together as a row holds: `rows[number]` is a list of their indices.
+    """Examples in random order, packed into rows: `rows[number]` is a list of their indices.
 
-    In every epoch each is read once. A row follows from its number and the seed alone; rows have no end.
+    Every epoch reads each example once. A row follows from its number and the seed alone, so a resumed run needs no
+    random state. Rows have no end.
     """
 
     def __init__(self, lengths: Sequence[int], row_length: int, seed: int) -> None:
-        """row_length: tokens in a row; an example that is longer has a row to itself."""
+        """Take the sizes.
+
+        Args:
+            lengths: Number of tokens in each example.
+            row_length: Number of tokens in a row. A longer example has a row to itself.
+            seed: Seed of the order.
+
+        Raises:
+            InputError: When there is no example.
+        """
         if not lengths:
-            raise InputError("there is nothing to train on")
+            raise InputError("there are no examples to train on")
         self._lengths, self._row_length, self._seed = lengths, row_length, seed
-        self._first = [0]  # of each epoch's rows, and of those after
+        self._first = [0]  # number of the first row of each epoch
         self._kept: dict[int, list[list[int]]] = {}
 
     def __getitem__(self, number: int) -> list[int]:
@@ -186,7 +218,7 @@ class Rows:
         return self._epoch(epoch)[number - self._first[epoch]]
 
     def count(self, epochs: float) -> int:
-        """How many rows so many epochs have, the last of which need not be whole."""
+        """Return the number of rows in a number of epochs, which need not be whole."""
         whole = int(epochs)
         while len(self._first) <= whole + 1:
             self[self._first[-1]]
@@ -201,7 +233,7 @@ class Rows:
 
 
 def in_rows(order: Iterable[Any], lengths: Sequence[int], row_length: int) -> list[list[int]]:
-    """Indices in the order given, cut into rows of row_length tokens at most, or of one example."""
+    """Cut indices, in the order given, into rows of at most row_length tokens, or of one longer example."""
     rows: list[list[int]] = []
     room = -1
     for index in map(int, order):
@@ -213,31 +245,36 @@ def in_rows(order: Iterable[Any], lengths: Sequence[int], row_length: int) -> li
     return rows
 
 
-def batch_of(rows: Sequence[Sequence[Dialog | Pair]], packed: bool = True) -> Batch:
-    """The texts of examples, each read from its own beginning and without the others.
+def batch_of(rows: Sequence[Sequence[Dialog | Pair]], packed: bool = True) -> TokenBatch:
+    """Build a batch of examples, in which no text sees another.
 
-    packed: the examples of a row stand in one row, and positions begin anew with each text; otherwise each text has a
-        row of its own. Both give the same loss. Rows are filled up with padding.
+    Args:
+        rows: The examples of each row.
+        packed: Put the examples of a row into one row of the batch, where positions start over with each text.
+            Otherwise each text has a row of its own. Both give the same loss. Short rows are padded.
     """
-    texts = [[_read(dialog) for example in row for dialog in example.texts] for row in rows]
+    texts = [[_as_tensor(dialog) for example in row for dialog in example.texts] for row in rows]
     filled = [torch.cat(row, dim=1) for row in texts] if packed else [text for row in texts for text in row]
     longest = max(row.shape[1] for row in filled)
     batch = torch.tensor((0, IGNORED, -1))[:, None, None].repeat(1, len(filled), longest)
     for number, row in enumerate(filled):
         batch[:, number, : row.shape[1]] = row
     inputs, targets, positions = batch
-    return Batch(inputs, targets, positions if packed else None)
+    return TokenBatch(inputs, targets, positions if packed else None)
 
 
-def _read(dialog: Dialog) -> Tensor:
-    """Inputs, targets and positions: [3, tokens]."""
+def _as_tensor(dialog: Dialog) -> Tensor:
+    """Return inputs, targets and positions: int64 [3, tokens]."""
     ids = torch.tensor(dialog.ids)
     written = torch.tensor(dialog.written)
     return torch.stack((ids[:-1], ids[1:].masked_fill(~written[1:], IGNORED), torch.arange(len(dialog))))
 
 
-def texts_of(batch: Batch) -> list[tuple[int, slice]]:
-    """Where the texts of a batch by `batch_of` are, in its order: row and columns, which may have padding behind."""
+def texts_of(batch: TokenBatch) -> list[tuple[int, slice]]:
+    """Return the row and the columns of each text in a batch by `batch_of`, in its order.
+
+    Columns may include padding at their end.
+    """
     rows, columns = batch.inputs.shape
     if batch.positions is None:
         return [(row, slice(0, columns)) for row in range(rows)]

@@ -1,9 +1,9 @@
-"""Layers that train faster on a CPU, put into a model from outside: gradients by hand, of what is read anew each time.
+"""Layers that train faster on a CPU, applied to a model from outside, with hand-written backward passes.
 
-There, what is not a matrix product waits for memory, and a third of a step of the plain layers does. Here a norm's
-weights are multiplied into the matrices that follow it, which are smaller than the hidden states; only what cannot be
-had again from one pass is kept for the gradients; and what stands between two products is done in blocks of rows that
-stay in the processor's cache.
+On a CPU, everything but the matrix products is limited by memory bandwidth, and takes a third of a step of the plain
+layers. Here the weights of a norm are multiplied into the matrices that follow it, which are smaller than the hidden
+states. Only activations that one pass over memory cannot recompute are stored for the backward pass. Operations between
+two matrix products work on blocks of rows that stay in the processor's cache.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from model import _core
 from model.cache import KVCache
 from model.transformer import Attention, Block, FeedForward, Place, RMSNorm, Transformer, attend, rotate
 
-_BLOCK = 1 << 16  # numbers of each matrix that are worked on at a time: 256 KiB
+_BLOCK = 1 << 16  # elements of a matrix in a block of rows: 256 KiB in float32
 
 
 def fuse(model: Transformer) -> None:
-    """Let the layers of a model that is trained on a CPU compute as `FusedBlock` says. Names and weights stay."""
+    """Turn the layers of a model into `FusedBlock`s, in place. Names and weights stay the same."""
     for layer in model.layers:
         if type(layer) is Block:
             layer.__class__ = FusedBlock
 
 
 class FusedBlock(Block):
-    """`Block`, to rounding, while gradients are wanted and all its parts are what they were built as.
+    """A `Block` that computes the same, up to rounding, with hand-written backward passes.
 
-    With adapters, hooks or biases in it, weights cut among processes, in torch.compile or on another device, it is the
-    plain one.
+    It falls back to the plain block without gradients, with a cache, with adapters, hooks or biases, with sharded
+    weights, within torch.compile and on other devices than a CPU.
     """
 
     def forward(self, x: Tensor, place: Place, cache: KVCache | None) -> Tensor:
@@ -70,6 +70,7 @@ class FusedBlock(Block):
 
 
 def _is_plain(block: Block) -> bool:
+    """Return whether a block consists of the modules that it was built with, without hooks."""
     attention, ffn = block.attention, block.feed_forward
     linears = (attention.wq, attention.wk, attention.wv, attention.wo, ffn.w1, ffn.w2, ffn.w3)
     norms = (block.attention_norm, block.ffn_norm)
@@ -83,7 +84,7 @@ def _is_plain(block: Block) -> bool:
 
 
 def is_plain_linear(module: nn.Module) -> bool:
-    """Whether it is its weight and nothing else: no adapter, no bias, no hook, not distributed, not compiled."""
+    """Return whether a module is an `nn.Linear` without adapter, bias or hooks, neither sharded nor compiled."""
     return (
         type(module) is nn.Linear
         and type(module.weight) is nn.Parameter
@@ -99,7 +100,7 @@ def _has_hooks(module: nn.Module) -> bool:
     )
 
 
-# --- in float32: by kernels of our own ---
+# --- in float32: with our own kernels ---
 
 _WEIGHTS = tuple(f"{name}.weight" for name in (
     "attention_norm", "attention.wq", "attention.wk", "attention.wv", "attention.wo", "ffn_norm", "feed_forward.w1",
@@ -107,7 +108,7 @@ _WEIGHTS = tuple(f"{name}.weight" for name in (
 
 
 def trainer() -> _core.LayerTrainer:
-    """Kernels with as many threads as torch has now."""
+    """Return the kernels, with as many threads as torch uses now."""
     return _trainer(torch.get_num_threads())
 
 
@@ -117,21 +118,24 @@ def _trainer(threads: int) -> _core.LayerTrainer:
 
 
 def arrays(tensors: Iterable[Tensor]) -> list[Tensor]:
-    """Of float32 or int64 on the CPU, for the kernels: themselves, or copies of those that have gaps.
+    """Return contiguous tensors for the kernels: the tensors themselves, or copies of those that are not contiguous.
 
-    The kernels take them by DLPack. As NumPy's arrays, their memory could not be freed any more, as FSDP does.
+    The kernels read tensors through DLPack. As NumPy arrays, their memory could not be freed later, as FSDP does.
+
+    Args:
+        tensors: float32 or int64, on the CPU.
     """
     return [tensor.detach().contiguous() for tensor in tensors]
 
 
 class _Layer(torch.autograd.Function):
-    """A whole layer."""
+    """A whole layer: attention and feed-forward network, with their norms and residual additions."""
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, rotation: Tensor, begins: Tensor | None, head_dim: int, eps: float, *weights: Tensor
     ) -> Tensor:
-        """x [b, t, dim] -> [b, t, dim]; begins, integers [(b,) t], is the first token that each looks at."""
+        """x [b, t, dim] -> [b, t, dim]; begins, integers [(b,) t], is the first token that each token attends to."""
         batch, time, dim = x.shape
         queries, keys, hidden = len(weights[1]), len(weights[2]), len(weights[6])
         shape = _core.LayerShape(batch, time, dim, queries // head_dim, keys // head_dim, head_dim, hidden, eps)
@@ -148,14 +152,14 @@ class _Layer(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, rotation, begins, *others = ctx.saved_tensors
         weights, states = others[: len(_WEIGHTS)], others[len(_WEIGHTS) :]
-        x_slope = torch.empty_like(x, memory_format=torch.contiguous_format)
-        slopes = [torch.empty_like(weight) for weight in weights]
-        ends = (arrays(states), *arrays((slope, x_slope)), arrays(slopes))
+        x_grad = torch.empty_like(x, memory_format=torch.contiguous_format)
+        grads = [torch.empty_like(weight) for weight in weights]
+        ends = (arrays(states), *arrays((grad, x_grad)), arrays(grads))
         _run(trainer().backward, ctx.shape, weights, rotation, begins, x, *ends)
-        return x_slope, None, None, None, None, *slopes
+        return x_grad, None, None, None, None, *grads
 
 
 def _run(
@@ -166,18 +170,18 @@ def _run(
     function(shape, arrays(weights), angles, begins, given, *others)
 
 
-# --- in other types: between torch's products ---
+# --- in other dtypes: between torch's matrix products ---
 
 
 class _Project(torch.autograd.Function):
-    """A norm, the projections to queries, keys and values, and the rotation of the first two."""
+    """A norm, the projections to queries, keys and values, and the rotation of queries and keys."""
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, scale: Tensor, wq: Tensor, wk: Tensor, wv: Tensor, rotation: Tensor, eps: float,
         dtype: torch.dtype,
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-        """x [b, t, dim] -> [b, t, h, d], and twice [b, t, g, d], in dtype."""
+        """x [b, t, dim] -> queries [b, t, heads, d], keys and values [b, t, kv_heads, d], in dtype."""
         inverse = _inverse_norm(x, eps)
         unit = (x * inverse).to(dtype).flatten(0, 1)  # [b * t, dim]
         width = 2 * rotation.shape[-1]
@@ -192,20 +196,20 @@ class _Project(torch.autograd.Function):
     def backward(ctx: Any, queries: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor | None, ...]:
         x, inverse, scale, wq, wk, wv, rotation = ctx.saved_tensors
         back = rotation.conj()
-        slopes = [tensor.flatten(2).flatten(0, 1) for tensor in (rotate(queries, back), rotate(keys, back), values)]
+        grads = [tensor.flatten(2).flatten(0, 1) for tensor in (rotate(queries, back), rotate(keys, back), values)]
         unit = x * inverse
-        weights, slope, scale_slope = _product_slopes(unit.to(values.dtype).flatten(0, 1), scale, (wq, wk, wv), slopes)
-        return _norm_slope(slope.view_as(x), unit, inverse), scale_slope, *weights, None, None, None
+        weights, grad, scale_grad = _product_grads(unit.to(values.dtype).flatten(0, 1), scale, (wq, wk, wv), grads)
+        return _norm_grad(grad.view_as(x), unit, inverse), scale_grad, *weights, None, None, None
 
 
 class _FeedForward(torch.autograd.Function):
-    """A norm, the gated feed-forward network, and the addition of its input."""
+    """A norm, the gated feed-forward network, and the residual addition."""
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, scale: Tensor, w1: Tensor, w2: Tensor, w3: Tensor, eps: float, dtype: torch.dtype
     ) -> Tensor:
-        """x [b, t, dim] -> [b, t, dim], in its dtype; products in dtype."""
+        """x [b, t, dim] -> [b, t, dim], in x's dtype; matrix products in dtype."""
         inverse = _inverse_norm(x, eps)
         unit = (x * inverse).to(dtype).flatten(0, 1)  # [b * t, dim]
         gate, up = (unit @ _scaled(w, scale, dtype).t() for w in (w1, w3))  # [b * t, hidden]
@@ -219,58 +223,68 @@ class _FeedForward(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, inverse, scale, w1, w2, w3, gate, up = ctx.saved_tensors
         dtype = gate.dtype
-        given = slope.to(dtype).flatten(0, 1)
-        gated_slope = given @ w2.to(dtype)  # [b * t, hidden], which becomes the slope of up
-        gated, gate_slope = torch.empty_like(gate), torch.empty_like(gate)
-        for some_gate, some_up, some, d_some, d_gate in _blocks(gate, up, gated, gated_slope, gate_slope):
+        given = grad.to(dtype).flatten(0, 1)
+        gated_grad = given @ w2.to(dtype)  # [b * t, hidden]; becomes the gradient of up
+        gated, gate_grad = torch.empty_like(gate), torch.empty_like(gate)
+        for some_gate, some_up, some, d_some, d_gate in _blocks(gate, up, gated, gated_grad, gate_grad):
             activated = F.silu(some_gate)
             torch.mul(activated, some_up, out=some)
             torch.ops.aten.silu_backward.grad_input(d_some * some_up, some_gate, grad_input=d_gate)
             d_some.mul_(activated)
-        w2_slope = (given.t() @ gated).to(w2.dtype)
+        w2_grad = (given.t() @ gated).to(w2.dtype)
         unit = x * inverse
-        weights, unit_slope, scale_slope = _product_slopes(
-            unit.to(dtype).flatten(0, 1), scale, (w1, w3), (gate_slope, gated_slope)
+        weights, unit_grad, scale_grad = _product_grads(
+            unit.to(dtype).flatten(0, 1), scale, (w1, w3), (gate_grad, gated_grad)
         )
-        x_slope = _norm_slope(unit_slope.view_as(x), unit, inverse).add_(slope)
-        return x_slope, scale_slope, weights[0], w2_slope, weights[1], None, None
+        x_grad = _norm_grad(unit_grad.view_as(x), unit, inverse).add_(grad)
+        return x_grad, scale_grad, weights[0], w2_grad, weights[1], None, None
 
 
 def _inverse_norm(x: Tensor, eps: float) -> Tensor:
-    """1 / sqrt(mean of squares + eps) of the rows: [..., 1]."""
+    """Return 1 / sqrt(mean of squares + eps) of each row: [..., 1]."""
     norm: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     return norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
 
 
 def _scaled(weight: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
-    """The matrix [out, in] that does to a row what weight does to scale * row."""
+    """Return the matrix [out, in] whose product with a row is that of weight with scale * row."""
     return (weight * scale).to(dtype)
 
 
-def _product_slopes(
-    unit: Tensor, scale: Tensor, weights: Sequence[Tensor], slopes: Sequence[Tensor]
+def _product_grads(
+    unit: Tensor, scale: Tensor, weights: Sequence[Tensor], grads: Sequence[Tensor]
 ) -> tuple[list[Tensor], Tensor, Tensor]:
-    """Of unit * scale @ weight.t() for each of the weights: the slopes of the weights, of unit, and of scale."""
-    weight_slopes, unit_slope, scale_slope = [], torch.zeros_like(unit), torch.zeros_like(scale)
-    for weight, slope in zip(weights, slopes, strict=True):
-        unit_slope.addmm_(slope, _scaled(weight, scale, unit.dtype))
-        scaled_slope = (slope.t() @ unit).to(weight.dtype)
-        scale_slope += (scaled_slope * weight).sum(0)
-        weight_slopes.append(scaled_slope.mul_(scale))
-    return weight_slopes, unit_slope, scale_slope
+    """Return the gradients of unit * scale @ weight.t(), summed over the weights where they share an input.
+
+    Args:
+        unit: Normalized rows, [rows, in].
+        scale: Weight of the norm, [in].
+        weights: Matrices [out, in].
+        grads: Gradients of the products, [rows, out], one for each matrix.
+
+    Returns:
+        The gradients of the weights, of unit and of scale.
+    """
+    weight_grads, unit_grad, scale_grad = [], torch.zeros_like(unit), torch.zeros_like(scale)
+    for weight, grad in zip(weights, grads, strict=True):
+        unit_grad.addmm_(grad, _scaled(weight, scale, unit.dtype))
+        scaled_grad = (grad.t() @ unit).to(weight.dtype)
+        scale_grad += (scaled_grad * weight).sum(0)
+        weight_grads.append(scaled_grad.mul_(scale))
+    return weight_grads, unit_grad, scale_grad
 
 
-def _norm_slope(slope: Tensor, unit: Tensor, inverse: Tensor) -> Tensor:
-    """The slope of x, given that of unit = x * inverse(x)."""
-    slope = slope.to(unit.dtype)
-    along: Tensor = torch.linalg.vecdot(slope, unit).unsqueeze(-1).div_(-unit.shape[-1])
-    return slope.addcmul_(unit, along).mul_(inverse)
+def _norm_grad(grad: Tensor, unit: Tensor, inverse: Tensor) -> Tensor:
+    """Return the gradient of x, given that of unit = x * inverse(x)."""
+    grad = grad.to(unit.dtype)
+    along: Tensor = torch.linalg.vecdot(grad, unit).unsqueeze(-1).div_(-unit.shape[-1])
+    return grad.addcmul_(unit, along).mul_(inverse)
 
 
 def _blocks(*matrices: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Matrices of equal shape in blocks of some rows."""
+    """Iterate over matrices of equal shape in blocks of rows."""
     rows = max(1, _BLOCK // matrices[0].shape[1])
     return zip(*(torch.split(matrix, rows) for matrix in matrices), strict=True)

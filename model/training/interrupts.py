@@ -1,4 +1,4 @@
-"""Interrupts that wait for a good moment."""
+"""Signals that wait until a training step is whole and saved."""
 
 from __future__ import annotations
 
@@ -9,17 +9,22 @@ from typing import Any
 
 
 class SignalsBetweenSteps:
-    """Holds SIGINT and SIGTERM back until a step is whole and saved; a second one takes effect at once.
+    """Holds SIGINT and SIGTERM back until `take_effect` is called; a second signal takes effect at once.
 
-    patient: a second one waits, too, for torchrun sends again what the terminal has sent to all already.
-
-    Without it, an interrupt in the middle of an update would leave weights that are neither before nor after the step.
-    Only the main thread may handle signals; elsewhere this does nothing, and none arrive there.
+    Without it, an interrupt in the middle of an update would leave weights that are neither those before the step nor
+    those after it. Only the main thread may handle signals. In another thread this class does nothing, and no signal
+    arrives there.
     """
 
     _held = (signal.SIGINT, signal.SIGTERM)
 
     def __init__(self, patient: bool = False) -> None:
+        """Prepare the handlers, which the `with` block installs.
+
+        Args:
+            patient: Hold a second signal back, too. torchrun repeats a signal that the terminal has already sent to
+                all processes.
+        """
         self.patient = patient
         self.received: int | None = None
         self._before: dict[int, Any] = {}
@@ -39,6 +44,6 @@ class SignalsBetweenSteps:
             self.__exit__()
 
     def take_effect(self, number: int) -> None:
-        """Let a signal do what it would have done: the one received here, or by another process."""
+        """Raise a signal with its former handler: the signal that this process received, or another process."""
         self.__exit__()
         signal.raise_signal(number)

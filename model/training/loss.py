@@ -1,4 +1,4 @@
-"""Next-token loss: for training, in bounded memory; for evaluation, in nats and in bits per byte."""
+"""Next-token loss: in bounded memory for training; in nats and in bits per byte for evaluation."""
 
 from __future__ import annotations
 
@@ -17,22 +17,30 @@ from torch.utils.checkpoint import checkpoint
 from model.training.fused import arrays, is_plain_linear, trainer
 from model.transformer import Transformer
 
-IGNORED = -100  # as a target: no loss here
+IGNORED = -100
+"""Target of a position that has no loss."""
 
 CHUNK_LOGITS = 1 << 23
-"""How many logits exist at a time: 32 MiB of float32, about what a processor caches."""
+"""Number of logits that exist at a time: 32 MiB in float32, about the size of a processor's cache."""
 
 _BLOCK_LOGITS = 1 << 18
-"""How many are made probabilities at a time: 1 MiB. A chunk of 512 x 4,096 takes a tenth less time so."""
+"""Number of logits that become probabilities at a time: 1 MiB. A chunk of 512 x 4,096 takes a tenth less time so."""
 
 
 def cross_entropy_sum(model: Transformer, hidden: Tensor, targets: Tensor, chunk_logits: int = CHUNK_LOGITS) -> Tensor:
-    """The sum over all positions of -log p(target), in nats: a float32 scalar, float64 for logits of float64.
+    """Return the sum over all positions of -log p(target), in nats.
 
-    hidden: what `model.hidden` gave, [..., dim]; targets: ids [...], of which those equal to IGNORED count nothing.
-    chunk_logits: how many logits exist at a time, at least those of one position. The gradients of a chunk are computed
-        together with its loss, after which its logits are not needed any more. A head that is no plain `nn.Linear` is
-        asked for its logits a second time instead, when gradients are.
+    The gradients of a chunk of logits are computed together with its loss, after which the logits are not needed any
+    more. A head other than a plain `nn.Linear` computes its logits a second time in the backward pass instead.
+
+    Args:
+        model: The model, whose head computes the logits.
+        hidden: Output of `model.hidden`, [..., dim].
+        targets: Ids [...]. Positions equal to IGNORED have no loss.
+        chunk_logits: Number of logits that exist at a time, but at least those of one position.
+
+    Returns:
+        A scalar, float32, or float64 for logits in float64.
     """
     hidden, targets = hidden.flatten(0, -2), targets.flatten()  # [b, t, dim] -> [b * t, dim]
     chunk = max(1, chunk_logits // model.config.vocab_size)
@@ -62,34 +70,34 @@ def _wide(logits: Tensor) -> torch.dtype:
 
 
 class _HeadLoss(torch.autograd.Function):
-    """A linear head and the loss of its logits: their gradients are made with the loss, and scaled when asked for."""
+    """A linear head and the loss of its logits. Forward computes the gradients, and backward scales them."""
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, chunk: int) -> Tensor:
-        """hidden [n, dim], in whose dtype the products are made; weight [vocabulary, dim]; targets [n]."""
+        """hidden [n, dim], whose dtype is that of the products; weight [vocabulary, dim]; targets [n]."""
         learns = weight.requires_grad
         hidden_grad = torch.empty_like(hidden, memory_format=torch.contiguous_format)
         weight_grad = torch.zeros_like(weight, memory_format=torch.contiguous_format) if learns else None
         if hidden.dtype == weight.dtype == torch.float32 and hidden.device.type == "cpu":
-            given, matrix, ids, made = arrays((hidden, weight, targets, hidden_grad))
-            found = trainer().loss(given, matrix, ids, chunk * len(weight), made, weight_grad)
+            inputs, matrix, ids, input_grad = arrays((hidden, weight, targets, hidden_grad))
+            loss = trainer().loss(inputs, matrix, ids, chunk * len(weight), input_grad, weight_grad)
             ctx.save_for_backward(hidden_grad, weight_grad)
-            return hidden.new_tensor(found)
+            return hidden.new_tensor(loss)
         head = weight.detach().to(hidden.dtype)
         total = hidden.new_zeros((), dtype=_wide(hidden))
         for start in range(0, len(hidden), chunk):
             some = slice(start, start + chunk)
             logits = hidden[some] @ head.t()  # [n, dim] -> [n, vocabulary]
-            slopes = logits.to(_wide(logits))
-            total += _softmax_loss(slopes, targets[some])
-            slopes = slopes.to(hidden.dtype)
-            hidden_grad[some] = slopes @ head
+            grads = logits.to(_wide(logits))
+            total += _softmax_loss(grads, targets[some])
+            grads = grads.to(hidden.dtype)
+            hidden_grad[some] = grads @ head
             if weight_grad is None:
                 continue
             if weight.dtype == hidden.dtype:
-                weight_grad.addmm_(slopes.t(), hidden[some])
+                weight_grad.addmm_(grads.t(), hidden[some])
             else:
-                weight_grad += slopes.t() @ hidden[some]
+                weight_grad += grads.t() @ hidden[some]
         ctx.save_for_backward(hidden_grad, weight_grad)
         return total
 
@@ -101,7 +109,7 @@ class _HeadLoss(torch.autograd.Function):
 
 
 def _softmax_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """The sum of -log p(target), of logits [n, vocabulary], which become its gradients in place."""
+    """Return the sum of -log p(target) for logits [n, vocabulary], and replace the logits by its gradient."""
     total = logits.new_zeros(())
     rows = max(1, _BLOCK_LOGITS // logits.shape[1])
     for block, some in zip(torch.split(logits, rows), torch.split(targets, rows), strict=True):
@@ -116,11 +124,13 @@ def _softmax_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Tokens, and what follows each of them.
+class TokenBatch:
+    """Tokens, and the token to predict at each of them.
 
-    inputs: ids [batch, time]. targets: ids [batch, time], of which those equal to IGNORED are none.
-    positions: integers [batch, time], as `Transformer.forward` takes them; None where each row is one text.
+    Attributes:
+        inputs: Ids, int64 [batch, time].
+        targets: Ids, int64 [batch, time]; IGNORED where nothing is to be predicted.
+        positions: int64 [batch, time], as `Transformer.forward` takes them; None where each row is one text.
     """
 
     inputs: Tensor
@@ -129,16 +139,16 @@ class Batch:
 
     @property
     def n_tokens(self) -> int:
-        """How many tokens the model reads."""
+        """Number of tokens that the model reads."""
         return self.inputs.numel()
 
     @functools.cached_property
     def n_targets(self) -> int:
-        """How many tokens the model predicts."""
+        """Number of tokens that the model predicts."""
         return int((self.targets != IGNORED).sum())
 
-    def part(self, number: int, parts: int) -> Batch:
-        """One of so many parts, of equally many rows each; where rows are missing, there are some without targets."""
+    def part(self, number: int, parts: int) -> TokenBatch:
+        """Return one of `parts` parts, with equally many rows each; rows without targets fill the last ones."""
         if parts == 1:
             return self
         share = -(-len(self.inputs) // parts)
@@ -146,19 +156,32 @@ class Batch:
         missing = rows >= len(self.inputs)
         rows = rows.clamp(max=len(self.inputs) - 1)
         targets = self.targets[rows].masked_fill(missing[:, None], IGNORED)
-        return Batch(self.inputs[rows], targets, None if self.positions is None else self.positions[rows])
+        return TokenBatch(self.inputs[rows], targets, None if self.positions is None else self.positions[rows])
 
 
-def next_token_loss(model: Transformer, batch: Batch) -> Tensor:
-    """The sum over all targets of a batch of -log p(target), in nats: a float32 scalar. The batch may be elsewhere."""
-    inputs, targets = batch.inputs.to(model.device), batch.targets.to(model.device)
+def hidden_states(model: Transformer, batch: TokenBatch) -> Tensor:
+    """Return the output of `model.hidden` for a batch, which may be on another device: [batch, time, dim]."""
     positions = None if batch.positions is None else batch.positions.to(model.device)
-    return cross_entropy_sum(model, model.hidden(inputs, positions=positions), targets)
+    return model.hidden(batch.inputs.to(model.device), positions=positions)
+
+
+def next_token_loss(model: Transformer, batch: TokenBatch) -> Tensor:
+    """Return the sum over all targets of a batch of -log p(target), in nats: a float32 scalar.
+
+    The batch may be on another device than the model.
+    """
+    return cross_entropy_sum(model, hidden_states(model, batch), batch.targets.to(model.device))
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How well a model predicts a text."""
+    """How well a model predicts a text.
+
+    Attributes:
+        nats: Sum of -log p over the predicted tokens.
+        tokens: Number of predicted tokens.
+        bytes: Number of bytes of text that the predicted tokens stand for; 0 when the loss is not that of a text.
+    """
 
     nats: float
     tokens: int
@@ -166,22 +189,25 @@ class Evaluation:
 
     @property
     def loss(self) -> float:
-        """Nats for each predicted token."""
+        """Nats per predicted token."""
         return self.nats / self.tokens
 
     @property
     def bits_per_byte(self) -> float:
-        """Bits for each byte of text: comparable between tokenizers, as the loss is not.
+        """Bits per byte of text. Unlike the loss, they can be compared between tokenizers.
 
         Special tokens have no bytes, but their loss counts: it is the price of saying where documents begin and end.
         """
         return self.nats / math.log(2) / self.bytes if self.bytes else math.inf
 
 
-def evaluate(model: Transformer, batches: Iterable[Batch], token_bytes: Tensor) -> Evaluation:
-    """Predict each target from the inputs up to its place.
+def evaluate(model: Transformer, batches: Iterable[TokenBatch], token_bytes: Tensor) -> Evaluation:
+    """Measure how well a model predicts the targets of batches.
 
-    token_bytes: [vocabulary], how many bytes of text each id stands for.
+    Args:
+        model: The model.
+        batches: The batches.
+        token_bytes: Number of bytes of text that each id stands for: integers [vocabulary].
     """
     nats, tokens, text_bytes = 0.0, 0, 0
     with torch.no_grad():

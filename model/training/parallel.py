@@ -1,20 +1,21 @@
-"""Training on several processes: what is cut, what is exchanged, and who speaks.
+"""Training on several processes: sharding, communication, and which process reports an error.
 
-The processes stand on a mesh of two dimensions, as torchrun starts them one for each device:
+torchrun starts one process for each device. The processes form a mesh of two dimensions:
 
-    data     each takes its share of a step's sequences. With "ddp" each holds the whole model, and gradients are
-             averaged (DistributedDataParallel); with "fsdp" weights, gradients and the optimizer's state are cut, too,
-             and each layer's weights are gathered while they are needed (fully_shard, FSDP2).
-    tensor   neighbours compute one matrix product together: wq, wk, wv, w1, w3 and the output cut by rows, wo and w2 by
-             columns, the embeddings by the vocabulary (Shoeybi et al. 2019, arXiv:1909.08053). Between the products
-             activations are whole on each, norms included.
+    data     Each process takes its share of a step's sequences. With "ddp" each holds the whole model, and gradients
+             are averaged (DistributedDataParallel). With "fsdp" weights, gradients and the optimizer's state are
+             sharded, too, and the weights of a layer are gathered while they are needed (fully_shard, FSDP2).
+    tensor   Neighbours compute each matrix product together: wq, wk, wv, w1, w3 and the output are sharded by rows, wo
+             and w2 by columns, the embeddings by the vocabulary (Shoeybi et al. 2019, arXiv:1909.08053). Between the
+             products, norms included, each process has the whole activations.
 
-All of it is applied to a model from outside, in place; `model/transformer.py` knows nothing of it. Weights, gradients
-and what is exchanged are float32; the matrix products are rounded to bfloat16 by autocast as in one process. FSDP's
+All of this is applied to a model from outside, in place; `model/transformer.py` does not know about it. Weights,
+gradients and communication are float32. Matrix products are rounded to bfloat16 by autocast, as in one process. FSDP's
 own mixed precision, which would gather bfloat16 weights in half the bytes, is not used: it would round the residual
 stream and the norms as well, and the losses would no longer be those of one process.
 
-On a CPU processes talk by gloo, on GPUs by NCCL. The tests run gloo; the GPU side was written without one at hand.
+Processes communicate through gloo on CPUs, and through NCCL on GPUs. The tests run gloo; the GPU side was written
+without a GPU at hand.
 """
 
 from __future__ import annotations
@@ -48,27 +49,38 @@ DATA, TENSOR = "data", "tensor"
 
 
 class Parallel:
-    """The processes that train one model together: those torchrun started, or one alone, which exchanges nothing.
+    """The processes that train one model together: those that torchrun started, or a single process.
 
         with Parallel("fsdp", tensor_parallel=2, device="cuda") as parallel:
             loss = parallel.prepare(model, loss)
             ...
 
-    kind: how the data dimension is used; None takes "fsdp" with tensor parallelism, else "ddp".
-    tensor_parallel: how many neighbours share each matrix; it must divide the number of processes.
-    device: where to compute; with "cuda", each process takes the GPU of its local rank.
-    timeout: seconds to wait for the others before it counts as a failure.
+    Leaving the context after an error ends all processes, and one of them reports the error: rank 0 if it failed, too,
+    as it does with wrong settings, and otherwise the process that failed first. The others exit silently with status 1.
+    A process that waits for one that has ended is woken by the closed connection (gloo), or ended by torchrun.
 
-    Leaving the context after an error ends all processes, of which one tells: rank 0 where it failed, too, as with
-    wrong settings, else the one that failed first. The others end silently with status 1; those that wait for one that
-    is gone are woken by its connection's end (gloo), or ended by torchrun.
-
-    Raises InputError for a number of processes that does not fit.
+    Attributes:
+        rank: Number of this process, from 0 on.
+        size: Number of processes.
+        tensor: Number of processes in the tensor dimension.
+        kind: How the data dimension is used.
+        device: Device of this process.
     """
 
     def __init__(
         self, kind: Kind | None = None, tensor_parallel: int = 1, device: str = "cpu", timeout: float = 600.0
     ) -> None:
+        """Read the environment variables that torchrun sets. The `with` block connects the processes.
+
+        Args:
+            kind: How the data dimension is used; None for "fsdp" with tensor parallelism, and "ddp" without it.
+            tensor_parallel: Number of neighbours that share each matrix; a divisor of the number of processes.
+            device: Device to compute on. With "cuda", each process takes the GPU of its local rank.
+            timeout: Seconds to wait for other processes before this counts as a failure.
+
+        Raises:
+            InputError: Here, when the environment is damaged; on entering, when the number of processes does not fit.
+        """
         self.rank, self.size = _number("RANK", 0), _number("WORLD_SIZE", 1)
         self.tensor = tensor_parallel
         self.kind: Kind = kind or ("fsdp" if tensor_parallel > 1 else "ddp")
@@ -96,42 +108,50 @@ class Parallel:
             return
         if error is None:
             dist.destroy_process_group()
-        elif not self._speaks():
+        elif not self._reports():
             raise SystemExit(1) from None
         elif isinstance(error, dist.DistError) or "gloo" in str(error):
-            # The error tells of a socket; the reader wants to know that it was not this process.
-            raise InputError(f"another of the {self.size} processes has gone, or kept the rest waiting") from error
+            # The error speaks of a socket. The user has to know that it was not this process that failed.
+            raise InputError(
+                f"another of the {self.size} processes ended or stopped responding; its own output may say why"
+            ) from error
 
     @property
     def is_main(self) -> bool:
-        """Whether this process logs, writes and talks."""
+        """Whether this process logs, writes files and prints."""
         return self.rank == 0
 
     @property
     def data(self) -> int:
-        """How many shares a step's sequences are cut into."""
+        """Number of shares that a step's sequences are divided into."""
         return self.size // self.tensor
 
     @property
     def data_rank(self) -> int:
-        """Which of the shares is this process's; neighbours in the tensor dimension have the same."""
+        """Number of this process's share. Neighbours in the tensor dimension have the same share."""
         return self.rank // self.tensor
 
-    # What is cut.
+    # Sharding.
 
     def prepare(self, model: Transformer, loss: Callable[[Any, Any], Tensor]) -> Callable[[Any], Tensor]:
-        """Cut the model, in place; returns the loss as the processes compute it together: a function of a batch.
+        """Shard the model, in place, before the optimizer is built.
 
-        To be called before the optimizer is made. Every process must have built the same model, whole.
-        loss: the sum of the losses of a batch, given the model and the batch.
-        Raises InputError where the model cannot be cut into as many parts.
+        Args:
+            model: The whole model, the same on every process.
+            loss: Returns the summed loss of a batch, given the model and the batch.
+
+        Returns:
+            The loss as a function of this process's part of a batch.
+
+        Raises:
+            InputError: When the model cannot be sharded over this number of processes.
         """
         if self.size > 1:
             self._plain = _empty_copy(model)
         if self.tensor > 1:
-            _cut_matrices(model, self.mesh[TENSOR])
+            shard_matrices(model, self.mesh[TENSOR])
         if self.data > 1 and self.kind == "fsdp":
-            _shard(model, self.mesh[DATA])
+            _shard_layers(model, self.mesh[DATA])
         if self.data > 1 and self.kind == "ddp":
             self._wrapped = nn.parallel.DistributedDataParallel(
                 _Loss(model, loss), process_group=self.mesh[DATA].get_group()
@@ -140,10 +160,14 @@ class Parallel:
         return functools.partial(loss, model)
 
     def rehearse(self, loss: Callable[[Any], Tensor], batch: Callable[[int], Sequence[Any]]) -> None:
-        """Do once, for nothing, what each step does, so that the steps that count are all alike.
+        """Run one forward and backward pass, and discard the gradients, so that all later steps are alike.
 
-        DDP orders the gradients that it exchanges together by the first step, and that order decides in which order
-        processes are summed: without this, the first step after a checkpoint would differ in the last bits.
+        DDP groups the gradients that it exchanges together by the order of the first step, which also decides in which
+        order processes are summed. Without this pass, the first step after a checkpoint would differ in the last bits.
+
+        Args:
+            loss: The function that `prepare` returned.
+            batch: Returns the micro-batches of a batch number.
         """
         if self._wrapped is not None:
             loss(batch(0)[0].part(self.data_rank, self.data)).backward()  # type: ignore[no-untyped-call]
@@ -151,7 +175,10 @@ class Parallel:
 
     @contextlib.contextmanager
     def accumulating(self, model: nn.Module, last: bool) -> Iterator[None]:
-        """Around the loss and the backward pass of each part of a step: gradients are exchanged after the last only."""
+        """Exchange gradients after the last micro-batch of a step only.
+
+        The `with` block holds the loss and the backward pass of one micro-batch.
+        """
         if self._wrapped is not None and not last:
             with self._wrapped.no_sync():
                 yield
@@ -161,20 +188,23 @@ class Parallel:
         yield
 
     def clip(self, parameters: Iterable[Tensor], highest: float) -> float:
-        """Scale all gradients such that their norm, taken together, is at most `highest`; returns what it was."""
+        """Scale all gradients so that their norm, taken together, is at most `highest`; return the norm before."""
         parameters = list(parameters)
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         norm = _whole(torch.nn.utils.get_total_norm(gradients))
-        if self.tensor > 1:  # summed in another order on each row of the mesh, and must not differ by a bit
+        if self.tensor > 1:  # each row of the mesh sums in another order, but the norm must be the same bits
             norm.fill_(self.main(norm.item()))
         torch.nn.utils.clip_grads_with_norm_(parameters, highest, norm)
         return norm.item()
 
     def gather(self, model: Model) -> Model | None:
-        """The whole model on rank 0, in the CPU's memory where it was cut; None elsewhere. All must call it."""
-        if self._plain is None or not any(_is_cut(p) for p in model.parameters()):
+        """Return the whole model on rank 0, and None elsewhere. All processes must call it.
+
+        A model that was sharded is gathered in the CPU's memory.
+        """
+        if self._plain is None or not any(_is_sharded(p) for p in model.parameters()):
             return model if self.is_main else None
-        _close(model)
+        _reshard(model)
         whole: dict[int, nn.Parameter] = {}
         for empty, parameter in zip(self._plain.parameters(), model.parameters(), strict=True):
             tensor = _whole(parameter.detach())
@@ -185,10 +215,10 @@ class Parallel:
         gathered: Model = copy.deepcopy(self._plain, whole)  # type: ignore[assignment]
         return gathered.train(model.training)
 
-    # What is exchanged.
+    # Communication.
 
     def sum(self, number: float) -> float:
-        """The sum over the shares of the data, in float64."""
+        """Return the sum of a number over the data dimension, computed in float64."""
         if self.data == 1:
             return number
         together = torch.tensor(number, dtype=torch.float64)
@@ -196,7 +226,7 @@ class Parallel:
         return together.item()
 
     def any(self, number: int | None) -> int | None:
-        """The highest of all processes' numbers, None where none has one: a signal that any of them has received."""
+        """Return the highest number of all processes, or None when none has one: a signal that any of them received."""
         if self.size == 1:
             return number
         highest = torch.tensor(number or 0)
@@ -204,7 +234,7 @@ class Parallel:
         return int(highest) or None
 
     def main(self, number: float) -> float:
-        """Rank 0's number on all: what follows from its clock."""
+        """Return rank 0's number on all processes, such as a time by its clock."""
         if self.size == 1:
             return number
         said = torch.tensor(number, dtype=torch.float64)
@@ -212,11 +242,11 @@ class Parallel:
         return said.item()
 
     def barrier(self) -> None:
-        """Wait until all are here."""
+        """Wait until all processes are here."""
         if self.size > 1:
             dist.barrier()
 
-    # Who is there, and who speaks.
+    # Start and failure.
 
     def _join(self) -> None:
         backend = "gloo"
@@ -232,37 +262,39 @@ class Parallel:
     def _check(self) -> None:
         started = "WORLD_SIZE" in os.environ
         if self.tensor < 1:
-            raise InputError(f"tensor parallelism over {self.tensor} processes; it must be at least 1")
+            raise InputError(f"tensor parallelism over {self.tensor} processes; it needs at least 1")
         if not started and (self._asked or self.tensor > 1):
             what = f"{self._asked} is" if self._asked else "tensor parallelism is"
             raise InputError(
                 f"{what} for several processes; start them with torchrun --nproc-per-node N -m bpe.cli ..."
             )
         if self.size % self.tensor:
-            raise InputError(f"{self.size} processes cannot stand in rows of {self.tensor} for tensor parallelism")
+            raise InputError(
+                f"{self.size} processes cannot be divided into groups of {self.tensor} for tensor parallelism"
+            )
         if self.kind == "ddp" and self.tensor > 1 and self.data > 1:
-            raise InputError("tensor parallelism goes together with fsdp, not with ddp, which takes matrices as whole")
+            raise InputError("ddp needs whole matrices, so it excludes tensor parallelism; use fsdp")
 
-    def _speaks(self) -> bool:
-        """Whether to tell of a failure; a process that is not to waits until the other has."""
+    def _reports(self) -> bool:
+        """Return whether this process reports a failure. A process that does not waits until another has reported."""
         assert self._store is not None
         try:
             if not self.is_main:
                 self._store.wait(["failed"], timedelta(seconds=2))
-        except dist.DistStoreError:  # rank 0 does not fail by itself
+        except dist.DistStoreError:  # rank 0 has not failed
             pass
         try:
             if self._store.add("failed", 1) == 1:
-                atexit.register(self._store.set, "told", "")
+                atexit.register(self._store.set, "reported", "")
                 return True
-            self._store.wait(["told"], timedelta(seconds=10))
-        except dist.DistError:  # told or not, the one that keeps the store has gone
+            self._store.wait(["reported"], timedelta(seconds=10))
+        except dist.DistError:  # reported or not, the process that keeps the store has ended
             pass
         return False
 
 
 class _Loss(nn.Module):
-    """A loss as a module, for it is a module's forward that DistributedDataParallel wraps."""
+    """A loss as a module, because DistributedDataParallel wraps the forward of a module."""
 
     def __init__(self, model: nn.Module, loss: Callable[[Any, Any], Tensor]) -> None:
         super().__init__()
@@ -273,14 +305,23 @@ class _Loss(nn.Module):
 
 
 def _number(name: str, default: int) -> int:
-    """What torchrun says of a process, in the environment."""
+    """Return the value of an environment variable that torchrun sets."""
     value = os.environ.get(name, str(default))
     if not value.isdecimal():
         raise InputError(f"the environment variable {name} is {value!r}; torchrun sets it to a number")
     return int(value)
 
 
-def _cut_matrices(model: Transformer, mesh: DeviceMesh) -> None:
+def shard_matrices(model: Transformer, mesh: DeviceMesh) -> None:
+    """Shard the matrices of a model over the tensor dimension, in place.
+
+    Args:
+        model: The whole model.
+        mesh: The mesh of the tensor dimension.
+
+    Raises:
+        InputError: When the number of heads or the hidden dimension is not divisible, or a matrix is not plain.
+    """
     from torch.distributed.tensor import DTensor, Replicate, distribute_module
     from torch.distributed.tensor.parallel import (
         ColwiseParallel,
@@ -290,7 +331,7 @@ def _cut_matrices(model: Transformer, mesh: DeviceMesh) -> None:
     )
 
     class Whole(ParallelStyle):
-        """A norm: computed by each as it is, but a DTensor as all are, for the optimizer takes no mixture."""
+        """A norm, which each process computes whole. It is a DTensor all the same: the optimizer takes no mixture."""
 
         def _apply(self, module: nn.Module, device_mesh: DeviceMesh) -> nn.Module:
             return distribute_module(
@@ -305,7 +346,7 @@ def _cut_matrices(model: Transformer, mesh: DeviceMesh) -> None:
     for name in ("n_heads", "n_kv_heads", "hidden_dim"):
         if getattr(config, name) % parts:
             raise InputError(
-                f"{name} ({getattr(config, name)}) is not divisible by {parts}, the processes of tensor parallelism"
+                f"{name} ({getattr(config, name)}) is not divisible by {parts}, the number of tensor parallel processes"
             )
     by_rows, by_columns = ("wq", "wk", "wv", "w1", "w3"), ("wo", "w2")
     plan: dict[str, ParallelStyle] = {
@@ -316,31 +357,34 @@ def _cut_matrices(model: Transformer, mesh: DeviceMesh) -> None:
         name = path.rpartition(".")[2]
         if name in by_rows + by_columns:
             if type(module) is not nn.Linear:
-                raise InputError(f"tensor parallelism cuts plain matrices, and {path} is a {type(module).__name__}")
+                raise InputError(
+                    f"tensor parallelism needs plain nn.Linear layers, but {path} is a {type(module).__name__}"
+                )
             plan[path] = ColwiseParallel() if name in by_rows else RowwiseParallel()
         elif isinstance(module, RMSNorm):
             plan[path] = Whole()
     parallelize_module(model, mesh, plan)
     if config.tied_embeddings:
-        model.output.weight = model.tok_embeddings.weight  # both were cut by the vocabulary, each for itself
-    # PyTorch warns that the norm of all gradients is summed along one dimension of the mesh after the other.
+        model.output.weight = model.tok_embeddings.weight  # both were sharded by the vocabulary, separately
+    # Silence a warning that the norm of all gradients is summed along one mesh dimension after the other.
     logging.getLogger("torch.distributed.tensor._redistribute").setLevel(logging.ERROR)
 
 
-def _shard(model: Transformer, mesh: DeviceMesh) -> None:
+def _shard_layers(model: Transformer, mesh: DeviceMesh) -> None:
+    """Shard all weights over the data dimension with FSDP2, in place."""
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
     for layer in model.layers:
         fully_shard(layer, mesh=mesh)
-    # Embeddings, the last norm and the output: gathered by `hidden`, and kept, so that `head` finds the output whole.
+    # Embeddings, the last norm and the output are gathered by `hidden` and kept, so that `head` has the whole output.
     fully_shard(model, mesh=mesh, reshard_after_forward=False)
     register_fsdp_forward_method(model, "hidden")
-    # With both dimensions `hidden` gives a view of a DTensor; nobody writes into it.
+    # With both dimensions `hidden` returns a view of a DTensor. No code writes into it.
     warnings.filterwarnings("ignore", message=".*returned a view tensor", category=UserWarning)
 
 
-def _close(model: nn.Module) -> None:
-    """Cut again what a forward pass without a backward pass has left gathered."""
+def _reshard(model: nn.Module) -> None:
+    """Shard again the weights that a forward pass without a backward pass has left gathered."""
     from torch.distributed.fsdp import FSDPModule
 
     for module in model.modules():
@@ -348,18 +392,18 @@ def _close(model: nn.Module) -> None:
             module.reshard()
 
 
-def _is_cut(tensor: Tensor) -> bool:
+def _is_sharded(tensor: Tensor) -> bool:
     from torch.distributed.tensor import DTensor
 
     return isinstance(tensor, DTensor)
 
 
 def _whole(tensor: Tensor) -> Tensor:
-    """A tensor's whole, gathered from all if it was cut."""
-    return tensor.full_tensor() if _is_cut(tensor) else tensor  # type: ignore[attr-defined]
+    """Return the whole tensor, gathered from all processes if it is sharded."""
+    return tensor.full_tensor() if _is_sharded(tensor) else tensor  # type: ignore[attr-defined]
 
 
 def _empty_copy(model: Model) -> Model:
-    """The same modules around parameters without memory: what `gather` fills."""
+    """Return the same modules around parameters without memory, for `gather` to fill."""
     empty = {id(p): nn.Parameter(p.to("meta"), requires_grad=p.requires_grad) for p in model.parameters()}
     return copy.deepcopy(model, empty)

@@ -1,4 +1,4 @@
-"""TODO: plot."""
+"""The plot of the loss that a finished run leaves behind."""
 
 from __future__ import annotations
 
@@ -10,8 +10,14 @@ import numpy.typing as npt
 
 
 def plot_loss(records: list[dict[str, Any]], path: Path, title: str) -> None:
-    """Draw training loss, held-out loss and bits per byte over the tokens read, as a PNG."""
-    from matplotlib.figure import Figure  # half a second, needed once a run
+    """Draw training loss, held-out loss and bits per byte over the number of tokens read, as a PNG.
+
+    Args:
+        records: The records of metrics.jsonl (see `read_metrics`).
+        path: Path of the PNG file.
+        title: Title of the plot.
+    """
+    from matplotlib.figure import Figure  # takes half a second, and is needed once in a run
 
     steps = [record for record in records if record["kind"] == "step"]
     evaluations = [record for record in records if record["kind"] == "evaluation"]
@@ -37,7 +43,7 @@ def plot_loss(records: list[dict[str, Any]], path: Path, title: str) -> None:
         last = evaluations[-1]
         shown = f"{last['loss']:.2f} nats"
         if last["bits_per_byte"]:
-            # On the held-out text, nats per token and bits per byte differ by a constant factor: one curve, two scales.
+            # On one text, nats per token and bits per byte differ by a constant factor, so one curve has two scales.
             factor = last["bits_per_byte"] / last["loss"]
             bits = axes.secondary_yaxis("right", functions=(lambda y: y * factor, lambda y: y / factor))
             bits.set_ylabel("held out, bits per byte", color=held_out_colour)
@@ -58,7 +64,7 @@ def plot_loss(records: list[dict[str, Any]], path: Path, title: str) -> None:
 
 
 def _smooth(values: list[float], share: float = 0.02) -> npt.NDArray[np.float64]:
-    """A running mean whose window is a share of the run."""
+    """Return the running mean of values, over a window that is twice `share` of them wide."""
     half = max(1, int(len(values) * share))
     sums = np.concatenate(([0.0], np.cumsum(values)))
     places = np.arange(len(values))

@@ -1,7 +1,7 @@
-"""Pretraining: token shards in, a model directory out.
+"""Pretraining: train a new model on token shards.
 
 A finished run directory holds `model.safetensors`, `params.json` and the tokenizer, which make it a model directory,
-beside what every run leaves (see `model.training.loop`).
+beside what every run leaves (see `model.training.run_directory`).
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from bpe.shards import HELD_OUT, TRAIN, Shard, Shards
 from model.checkpoint import save as save_model
 from model.config import ModelConfig
 from model.generation.completions import generate
-from model.training.loop import RUN, train
-from model.training.loss import IGNORED, Batch, Evaluation, evaluate, next_token_loss
+from model.training.loop import train
+from model.training.loss import IGNORED, Evaluation, TokenBatch, evaluate, next_token_loss
 from model.training.parallel import Parallel
+from model.training.run_directory import RunDirectory
 from model.training.settings import TrainConfig, TrainResult
 from model.transformer import Transformer
 
@@ -40,48 +41,80 @@ def pretrain(
     progress: TextIO | None = None,
     parallel: Parallel | None = None,
 ) -> TrainResult:
-    """Train a new model of the given shape on a shard directory; the model is left in the run directory.
+    """Train a new model on a shard directory, and save it in the run directory.
 
-    See `model.training.loop.train` for how a run is gone on with, and for what is raised.
+    Args:
+        data: Shard directory, as `bpe.shards.write_shards` writes it.
+        run: The run directory. An interrupted run is resumed there (see `model.training.loop.train`).
+        config: Shape of the model.
+        settings: Settings of the run.
+        restart: Delete an earlier run in the directory first.
+        progress: Stream for progress; None for stderr.
+        parallel: The processes that train together (see `model.training.loop.train`).
+
+    Returns:
+        The result of the run.
+
+    Raises:
+        InputError: When data, model and settings do not fit each other; see also `model.training.loop.train`.
     """
     task, notes = Pretraining(Shards(data), config, settings), {"directory": os.path.abspath(data)}
     return train(task, run, settings, restart=restart, progress=progress, parallel=parallel, notes=notes)
 
 
 def settings_of(run: str | os.PathLike[str]) -> tuple[Path, ModelConfig, dict[str, Any]]:
-    """What `pretrain` was called with for a run, so that it can be gone on with: the data, the shape of the model, and
-    fields of TrainConfig."""
-    path = Path(run) / RUN
+    """Return what `pretrain` was called with for a run, to resume it.
+
+    Args:
+        run: The run directory.
+
+    Returns:
+        The shard directory, the shape of the model, and fields of TrainConfig.
+
+    Raises:
+        InputError: When the directory holds no run of pretraining, or its record cannot be read.
+    """
+    path = RunDirectory(Path(run)).record
     try:
         record = json.loads(path.read_bytes())
         settings = record["settings"]
         if settings["kind"] != Pretraining.kind:
-            raise InputError(f"{path}: a run of another kind, {settings['kind']}")
+            raise InputError(f"{path}: this run is {settings['kind']}, not {Pretraining.kind}")
         return Path(record["directory"]), ModelConfig.from_params(settings["model"]), dict(settings["train"])
     except FileNotFoundError:
-        raise InputError(f"{path}: there is no run to go on with; give --data to begin one") from None
+        raise InputError(f"{path}: no such file, so there is no run to resume; start one with --data") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path}: cannot be read ({error!r}); give --data and all settings again") from None
+        raise InputError(f"{path}: cannot be read ({error!r}); repeat --data and all other settings") from None
 
 
 class Pretraining:
-    """A model of the given shape, from random weights, learns to predict each token of shards from those before it."""
+    """Training of a model from random weights to predict each token of shards from the tokens before it."""
 
     kind = "pretraining"
 
     def __init__(self, shards: Shards, config: ModelConfig, settings: TrainConfig) -> None:
+        """Take the data and the shape of the model.
+
+        Args:
+            shards: The data.
+            config: Shape of the model.
+            settings: Settings of the run.
+
+        Raises:
+            InputError: When the data or the settings do not fit the model.
+        """
         self.shards, self.config, self.train = shards, config, settings
         if settings.sequence_length > config.max_seq_len:
             raise InputError(
-                f"sequence_length is {settings.sequence_length}, "
-                f"and the context of the model holds {config.max_seq_len}"
+                f"sequence_length is {settings.sequence_length}, but the context of the model holds "
+                f"{config.max_seq_len} tokens; set it to {config.max_seq_len} or less"
             )
         if shards.n_vocab > config.vocab_size:
             raise InputError(
-                f"{shards.directory}: ids below {shards.n_vocab}, and the model has {config.vocab_size} tokens; "
-                f"set vocab_size to {shards.n_vocab}"
+                f"{shards.directory}: the vocabulary has {shards.n_vocab} tokens, but that of the model only "
+                f"{config.vocab_size}; set vocab_size to {shards.n_vocab}"
             )
         sequences = settings.batch_tokens // settings.sequence_length
         self.windows = Windows(shards.shards(TRAIN), settings.sequence_length, sequences, settings.seed)
@@ -89,6 +122,7 @@ class Pretraining:
         self.token_bytes = torch.from_numpy(shards.token_bytes.astype(np.int64))
 
     def settings(self) -> dict[str, Any]:
+        """Return what must be equal for a run to be resumed: data, tokenizer and shape of the model."""
         return {
             "data": self.shards.fingerprint,
             "tokenizer": self.shards.tokenizer_sha256,
@@ -96,23 +130,28 @@ class Pretraining:
         }
 
     def model(self) -> Transformer:
+        """Build the model, with weights drawn from the seed."""
         self.shards.check()
         model = Transformer(self.config)
         model.init_weights(torch.Generator().manual_seed(self.train.seed))
         return model
 
-    def batch(self, number: int) -> Sequence[Batch]:
+    def batch(self, number: int) -> Sequence[TokenBatch]:
+        """Return the data of a step."""
         return _batches(*self.windows[number], self.train)
 
     def describe(self, number: int) -> str:
+        """Return the shards and tokens that a step reads."""
         windows = [f"{shard.name}[{start}:{end}]" for shard, start, end in self.windows.places(number)]
         shown = ", ".join(windows[:4]) + (f" and {len(windows) - 4} more" if len(windows) > 4 else "")
         return f"batch {number}, tokens {shown} of {self.shards.directory}"
 
-    def loss(self, model: Transformer, batch: Batch) -> Tensor:
+    def loss(self, model: Transformer, batch: TokenBatch) -> Tensor:
+        """Return the summed next-token loss, in nats."""
         return next_token_loss(model, batch)
 
     def evaluate(self, model: Transformer) -> Evaluation | None:
+        """Measure the loss on held-out documents."""
         return evaluate(model, self.held_out, self.token_bytes) if self.held_out else None
 
     @functools.cached_property
@@ -120,26 +159,40 @@ class Pretraining:
         return Tokenizer.from_file(self.shards.tokenizer_path)
 
     def sample(self, model: Transformer) -> str | None:
-        """What the model writes from nothing, always with the same dice."""
+        """Return what the model writes without a prompt, always with the same seed."""
         if not self.train.sample_tokens:
             return None
         begin = next((id for id in (self.shards.bos_id, self.shards.eos_id) if id is not None), 0)
         return "".join(generate(model, self._tokenizer, [begin], self.train.sample_tokens, seed=self.train.seed))
 
     def save(self, directory: Path, model: Transformer) -> None:
+        """Save the model and its tokenizer in the run directory."""
         save_model(directory, model, self.shards.tokenizer_path)
 
 
 class Windows:
-    """Training windows in random order: `windows[number]` is what a step reads, two tensors, int64
-    [sequences, sequence_length + 1]: ids, and their places within their documents.
+    """Training windows in random order: `windows[number]` is the data of a step.
 
-    In every epoch each token is read once, give or take a window: each shard is closed to a ring, cut into windows from
-    a random place on, and all windows are shuffled. A batch follows from `seed` and its number alone, so a resumed run
-    needs no random state. A document that begins before its window counts from the window's beginning.
+    It has two tensors, int64 [sequences, sequence_length + 1]: ids, and their positions within their documents. The
+    positions of a document that begins before its window count from the beginning of the window.
+
+    Every epoch reads each token once, give or take a window: each shard is closed to a ring and cut into windows from a
+    random token on, and all windows are shuffled. The data of a step follows from the seed and its number alone, so a
+    resumed run needs no random state.
     """
 
     def __init__(self, shards: Sequence[Shard], sequence_length: int, sequences: int, seed: int) -> None:
+        """Take the shards.
+
+        Args:
+            shards: The shards.
+            sequence_length: Tokens per window.
+            sequences: Windows per step.
+            seed: Seed of the order.
+
+        Raises:
+            InputError: When there are fewer than two tokens.
+        """
         self._shards = [shard for shard in shards if len(shard.ids)]
         if sum(len(shard.ids) for shard in self._shards) < 2:
             raise InputError("there are fewer than two tokens to train on")
@@ -153,8 +206,10 @@ class Windows:
         return ids, positions
 
     def places(self, number: int) -> list[tuple[Shard, int, int]]:
-        """The shard of each window, the place of its first token and that after its last; they may lie beyond the
-        shard's end, and are then at its beginning."""
+        """Return the windows of a step: the shard of each, its first token and the token after its last.
+
+        Tokens beyond the end of a shard continue at its beginning.
+        """
         total, places = int(self._first[-1]), []
         for which in range(number * self._sequences, (number + 1) * self._sequences):
             order, offsets = self._epoch(which // total)
@@ -168,39 +223,45 @@ class Windows:
         if epoch not in self._epochs:
             random = np.random.default_rng((self._seed, epoch))
             offsets = random.integers([len(shard.ids) for shard in self._shards])
-            self._epochs = {e: drawn for e, drawn in self._epochs.items() if e == epoch - 1}  # a batch may span two
+            self._epochs = {
+                e: drawn for e, drawn in self._epochs.items() if e == epoch - 1
+            }  # a step may span two epochs
             self._epochs[epoch] = (random.permutation(int(self._first[-1])), offsets)
         return self._epochs[epoch]
 
 
 def _window(shard: Shard, start: int, end: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """The ids of a window on the ring of a shard, and their places within their documents."""
+    """Return the ids of a window on the ring of a shard, and their positions within their documents."""
     places = np.arange(start, end) % len(shard.ids)
-    ids, offsets = np.asarray(shard.ids), np.asarray(shard.offsets)  # without what a memory-map does at each look
+    ids, offsets = np.asarray(shard.ids), np.asarray(shard.offsets)  # plain arrays: a memmap is slower to index
     begun = offsets[np.searchsorted(offsets, places, side="right") - 1]
     return ids[places].astype(np.int64), np.minimum(places - begun, np.arange(end - start))
 
 
-def _batches(ids: Tensor, positions: Tensor, settings: TrainConfig) -> list[Batch]:
-    """Windows as so many batches that each has no more than micro_batch_tokens."""
+def _batches(ids: Tensor, positions: Tensor, settings: TrainConfig) -> list[TokenBatch]:
+    """Divide windows into micro-batches of at most micro_batch_tokens."""
     rows = (settings.micro_batch_tokens or settings.batch_tokens) // settings.sequence_length
     parts = zip(torch.split(ids, rows), torch.split(positions, rows), strict=True)
     return [_batch(*part, settings.across_documents) for part in parts]
 
 
-def _batch(ids: Tensor, positions: Tensor, across_documents: bool) -> Batch:
-    """The tokens of windows, and for each the one that follows it: none after the last of a document, unless attention
-    goes across, and none in padding, which is at -1."""
+def _batch(ids: Tensor, positions: Tensor, across_documents: bool) -> TokenBatch:
+    """Return the tokens of windows, each with the following token as its target.
+
+    Padding, at position -1, is no target. Nor is the first token of a document, unless attention crosses documents.
+    """
     inputs, targets = ids[:, :-1], ids[:, 1:]
     targets = targets.where(positions[:, 1:] >= (0 if across_documents else 1), IGNORED)
-    # Without positions no mask is made, and attention computes half as much.
+    # Without positions attention needs no mask, and computes half as much.
     apart = not across_documents and bool((positions[:, 1:-1] == 0).any())
-    return Batch(inputs, targets, positions[:, :-1] if apart else None)
+    return TokenBatch(inputs, targets, positions[:, :-1] if apart else None)
 
 
-def _held_out_batches(shards: Shards, settings: TrainConfig) -> list[Batch]:
-    """The held-out text in windows one after the other, so that each token is predicted once, but for the first of a
-    shard, or of a document where these are kept apart."""
+def _held_out_batches(shards: Shards, settings: TrainConfig) -> list[TokenBatch]:
+    """Return the held-out text in consecutive windows, so that each token is predicted once.
+
+    The first token of a shard is not predicted, nor is that of a document, unless attention crosses documents.
+    """
     left, length, windows = settings.eval_tokens, settings.sequence_length, []
     for shard in shards.shards(HELD_OUT):
         for start in range(0, min(len(shard.ids) - 1, left), length):

@@ -1,4 +1,4 @@
-"""What a training run shows while it goes and leaves behind: a progress line, and a plot of the loss."""
+"""What a training run prints: a progress line on a terminal, a line for each evaluation elsewhere."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import shutil
 from typing import TextIO
 
 
-class Progress:
-    """One line that redraws itself on a terminal, and a line for each evaluation elsewhere."""
+class ProgressLine:
+    """A line that redraws itself on a terminal. On other streams, a line for each evaluation and no progress bar."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
@@ -15,8 +15,15 @@ class Progress:
         self._evaluation = ""
 
     def step(self, share: float, loss: float, tokens_per_second: float, mfu: float, seconds_left: float) -> None:
-        """Show a step: the share of the budget that is used, the loss in nats, the share of the machine's peak that is
-        used, and the time left."""
+        """Show a step.
+
+        Args:
+            share: Share of the budget that is used, from 0 to 1.
+            loss: Training loss, in nats per token.
+            tokens_per_second: Tokens that the step read, per second.
+            mfu: Share of the machine's peak FLOPs that the step used, from 0 to 1.
+            seconds_left: Estimated time until the end of the run.
+        """
         if not self.live:
             return
         tail = f" {share:4.0%}  loss {loss:.3f}{self._evaluation}  {tokens_per_second:,.0f} tokens/s, MFU {mfu:.0%}  "
@@ -26,7 +33,14 @@ class Progress:
         self._draw("━" * filled + "─" * (width - filled) + tail)
 
     def evaluation(self, step: int, loss: float, bits_per_byte: float | None, seconds: float) -> None:
-        """Show the held-out loss: kept in the line on a terminal, on a line of its own elsewhere."""
+        """Show an evaluation: within the progress line on a terminal, on a line of its own elsewhere.
+
+        Args:
+            step: Number of steps made.
+            loss: Held-out loss, in nats per token.
+            bits_per_byte: The same loss in bits per byte; None when it is not that of a text.
+            seconds: Time since the beginning of the run.
+        """
         self._evaluation = f"  held-out {loss:.3f}"
         if bits_per_byte is not None:
             self._evaluation += f" ({bits_per_byte:.3f} bits/byte)"
@@ -34,7 +48,7 @@ class Progress:
             self.say(f"{_clock(seconds)}  step {step}{self._evaluation}")
 
     def sample(self, text: str) -> None:
-        """Show what the model wrote."""
+        """Show a text by the model, on one line."""
         self.say("  " + " ".join(text.split()))
 
     def say(self, text: str) -> None:
@@ -43,12 +57,12 @@ class Progress:
         print(text, file=self.stream, flush=True)
 
     def clear(self) -> None:
-        """Take the progress line away."""
+        """Erase the progress line."""
         if self.live:
             self._draw("")
 
     def _draw(self, text: str) -> None:
-        self.stream.write("\r" + text + "\x1b[K")  # the escape clears what an earlier, longer line left
+        self.stream.write("\r" + text + "\x1b[K")  # the escape erases the rest of an earlier, longer line
         self.stream.flush()
 
 

@@ -1,4 +1,4 @@
-"""TODO: settings."""
+"""The settings and the result of a training run. This file imports no torch."""
 
 from __future__ import annotations
 
@@ -9,40 +9,56 @@ from typing import Any, Literal
 
 from bpe.errors import InputError
 
-# Settings that do not change what is learned.
+# Settings that do not change what is learned. They may differ when a run is resumed.
 _CHANGEABLE = ("checkpoint_every", "keep_checkpoints", "max_skipped", "sample_tokens", "tensorboard", "peak_flops")
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How to train. Exactly one of `steps` and `minutes` is the budget; it also sets the pace of the learning rate.
+    """Settings of a training run.
 
-    steps: so many optimizer steps. Runs of equal settings on one machine are equal bit for bit, interrupted or not.
-    minutes: wall time, evaluations included and pauses between resumed runs left out. The learning rate follows the
-        elapsed share, so how many steps are made, and with it the result, depends on the machine.
-    batch_tokens: tokens in a step; a multiple of sequence_length, the tokens of one sequence.
-    micro_batch_tokens: tokens that go through the model at a time, where memory does not hold a step; the gradients of
-        the parts add up to those of the step. None for all at once.
-    across_documents: whether tokens see those of documents that stand before their own in a sequence.
-    learning_rate: the highest; reached linearly within the first `warmup` share of the budget.
-    schedule: how it falls to a tenth. "cosine": along a cosine from then on. "wsd", for warm-up, stable, decay (Hu et
-        al. 2024, arXiv:2404.06395): it stays, and falls linearly within the last `decay` share of the budget.
-    weight_decay: of matrices (embeddings included); norms are not decayed. The default is ten times the usual, for
-        text that is read many times: fifteen epochs of the demo ended at 1.94 bits per byte, with 0.3 at 1.99.
-    gradient_clip: the highest norm of all gradients taken together.
-    eval_every: steps between two evaluations on the held-out text, of which the first `eval_tokens` tokens are used.
-    checkpoint_every: seconds between two checkpoints, of which the newest `keep_checkpoints` are kept.
-    spike: how far above the last losses a loss may be, in multiples of their spread (see `_check`).
-    max_skipped: how many batches may be skipped for a loss that is a spike, or no number.
-    dtype: of the matrix products; weights, optimizer and loss are float32 throughout. "auto": bfloat16, but float32 on
-        a CPU without instructions for it, where it would take several times as long.
-    checkpoint_activations: keep of each layer its input alone, and compute the rest again for the gradients: a third
-        more arithmetic, and a fraction of the memory (Chen et al. 2016, arXiv:1604.06174).
-    compile: have torch.compile make kernels for the layers.
-    sample_tokens: how many tokens the model writes at each evaluation, for one to see; 0 for none.
-    tensorboard: write the curves for TensorBoard, too, into the directory of that name within the run's.
-    peak_flops: floating-point operations a second that a device could do, of which the use is told (MFU); None to
-        measure it with a few matrix products.
+    Exactly one of `steps` and `minutes` is set. It is the budget of the run, and the learning rate schedule spans it.
+
+    Attributes:
+        steps: Number of optimizer steps. Runs with equal settings on one machine are equal bit for bit, interrupted or
+            not.
+        minutes: Wall time, including evaluations and excluding pauses between resumed runs. The learning rate follows
+            the elapsed share of the time, so the number of steps, and with it the result, depends on the machine.
+        batch_tokens: Tokens per step; a multiple of sequence_length.
+        sequence_length: Tokens per sequence.
+        micro_batch_tokens: Tokens per forward and backward pass, for a step that does not fit into memory; a multiple
+            of sequence_length. The gradients of the passes add up to those of the step. None: the whole step at once.
+        across_documents: Let tokens attend to earlier documents in the same sequence.
+        learning_rate: Highest learning rate, reached linearly within the first `warmup` share of the budget.
+        schedule: How the learning rate falls to a tenth of the highest. "cosine": along a cosine from the end of the
+            warm-up. "wsd" (warm-up, stable, decay; Hu et al. 2024, arXiv:2404.06395): constant at first, then linearly
+            within the last `decay` share of the budget.
+        warmup: Share of the budget during which the learning rate rises, from 0 to 1.
+        decay: Share of the budget during which "wsd" lowers the learning rate, from 0 to 1.
+        weight_decay: Weight decay of the matrices, embeddings included. The weights of norms do not decay. The default
+            is ten times the usual value, for text that is read many times: fifteen epochs of the demo ended at
+            1.94 bits per byte, and at 1.99 with 0.3.
+        gradient_clip: Highest norm of all gradients taken together.
+        seed: Seed of the weights, of the order of the data and of dropout.
+        eval_every: Steps between two evaluations on held-out data.
+        eval_tokens: Number of held-out tokens that an evaluation uses, from the first on.
+        checkpoint_every: Seconds between two checkpoints.
+        keep_checkpoints: Number of checkpoints to keep, the newest ones.
+        spike: How far a loss may exceed the recent losses, in multiples of their spread (see `check_step`).
+        max_skipped: Number of batches that may be skipped because their loss is a spike or not finite.
+        dtype: Dtype of the matrix products. Weights, optimizer and loss are always float32. "auto" is bfloat16, or
+            float32 on a CPU without bfloat16 instructions, where bfloat16 would take several times as long.
+        device: Device to train on.
+        checkpoint_activations: Store only the input of each layer and compute the rest again in the backward pass: a
+            third more arithmetic, a fraction of the memory (Chen et al. 2016, arXiv:1604.06174).
+        compile: Compile the layers with torch.compile.
+        sample_tokens: Number of tokens that the model writes at each evaluation, for a person to read; 0 for none.
+        tensorboard: Write the curves for TensorBoard as well, into `tensorboard/` in the run directory.
+        peak_flops: Floating-point operations per second that a device can do, the reference of the MFU (model FLOPs
+            utilization). None: measure it with a few matrix products.
+
+    Raises:
+        InputError: When a setting is out of range, or settings contradict each other.
     """
 
     steps: int | None = None
@@ -74,7 +90,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.minutes is None):
-            raise InputError("give the budget as either steps or minutes, one of the two")
+            raise InputError("set either steps or minutes as the budget, and only one of them")
         for name in ("batch_tokens", "micro_batch_tokens"):
             if (getattr(self, name) or 0) % max(1, self.sequence_length):
                 raise InputError(
@@ -89,27 +105,41 @@ class TrainConfig:
                 raise InputError(f"{name} is {value}; it must be positive")
         for name in ("warmup", "decay"):
             if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"{name} is {getattr(self, name)}; it is a share of the budget, from 0 to 1")
+                raise InputError(f"{name} is {getattr(self, name)}; it must be a share of the budget, from 0 to 1")
         if self.schedule == "wsd" and self.warmup + self.decay > 1:
-            raise InputError(f"warmup ({self.warmup}) and decay ({self.decay}) are more than the whole budget together")
+            raise InputError(
+                f"warmup ({self.warmup}) and decay ({self.decay}) add up to more than the whole budget; "
+                "their sum must be at most 1"
+            )
         if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
-            raise InputError(f"weight_decay is {self.weight_decay}; it cannot be negative")
+            raise InputError(f"weight_decay is {self.weight_decay}; it must not be negative")
         for name in ("seed", "max_skipped", "sample_tokens"):
             if getattr(self, name) < 0:
-                raise InputError(f"{name} is {getattr(self, name)}; it cannot be negative")
+                raise InputError(f"{name} is {getattr(self, name)}; it must not be negative")
         if self.dtype not in ("auto", "float32", "bfloat16"):
-            raise InputError(f"dtype is {self.dtype!r}; it is float32, bfloat16 or auto")
+            raise InputError(f"dtype is {self.dtype!r}; it must be float32, bfloat16 or auto")
         if self.schedule not in ("cosine", "wsd"):
-            raise InputError(f"schedule is {self.schedule!r}; it is cosine or wsd")
+            raise InputError(f"schedule is {self.schedule!r}; it must be cosine or wsd")
+
+    def decisive(self) -> dict[str, Any]:
+        """Return the settings that decide the result. They must stay the same when a run is resumed."""
+        return {name: value for name, value in asdict(self).items() if name not in _CHANGEABLE}
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What came out of a run.
+    """The result of a training run.
 
-    steps, tokens, seconds: how far it went. held_out_loss (nats per token) and bits_per_byte: how good it became; None
-    when nothing is held out, and the latter when that is no text. already_finished: nothing was done, for an earlier
-    call had finished the run.
+    Attributes:
+        directory: The run directory.
+        steps: Number of optimizer steps.
+        tokens: Number of tokens that the model read.
+        seconds: Wall time, without pauses between resumed runs.
+        train_loss: Training loss of the last step, in nats per token.
+        held_out_loss: Loss on held-out data, in nats per token; None when nothing is held out.
+        bits_per_byte: The same loss in bits per byte of text; None when nothing is held out or the loss is not that of
+            a text.
+        already_finished: Whether an earlier call had finished the run, so this one did nothing.
     """
 
     directory: Path
@@ -121,7 +151,12 @@ class TrainResult:
     bits_per_byte: float | None
     already_finished: bool = False
 
-
-def _decisive(config: TrainConfig) -> dict[str, Any]:
-    """The settings that the result depends on; the others may change when a run is gone on with."""
-    return {name: value for name, value in asdict(config).items() if name not in _CHANGEABLE}
+    def summary(self) -> str:
+        """Return the numbers in words, for a progress line."""
+        text = f"{self.steps} steps, {self.tokens:,} tokens in {self.seconds:.0f} s"
+        text += f", training loss {self.train_loss:.3f}"
+        if self.held_out_loss is not None:
+            text += f", held-out loss {self.held_out_loss:.3f}"
+        if self.bits_per_byte is not None:
+            text += f" ({self.bits_per_byte:.3f} bits per byte)"
+        return text

@@ -1,4 +1,4 @@
-"""TODO: supervised."""
+"""Supervised fine-tuning on dialogs."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.generation.completions import generate_ids
+from model.training.base_model import BaseModel
 from model.training.dialogs import Dialog, PathLike, batch_of, read_dialogs, texts_of
-from model.training.examples import _Base, _Examples, _hidden, _read
-from model.training.loss import CHUNK_LOGITS, IGNORED, Batch, Evaluation, cross_entropy_sum
+from model.training.examples import ExampleTask
+from model.training.loss import CHUNK_LOGITS, IGNORED, Evaluation, TokenBatch, cross_entropy_sum, hidden_states
 from model.training.settings import TrainConfig
 from model.transformer import Transformer
 
 
-class Supervised(_Examples[Dialog]):
-    """The model learns what the assistant says in dialogs, and when it ends its turn."""
+class Supervised(ExampleTask[Dialog]):
+    """Fine-tuning on what the assistant says in dialogs, including the token that ends its turn."""
 
     kind = "fine-tuning"
 
-    def __init__(self, base: _Base, data: Sequence[PathLike], settings: TrainConfig) -> None:
-        train, held_out = _read(read_dialogs, base, data, settings)
-        super().__init__(base, train, held_out, settings)
+    def __init__(self, base: BaseModel, data: Sequence[PathLike], settings: TrainConfig) -> None:
+        """Read dialogs; see `ExampleTask`."""
+        super().__init__(read_dialogs, base, data, settings)
         tokenizer = base.tokenizer
         self._held_out_bytes = sum(
             len(tokenizer.decode_single_token_bytes(id))
@@ -34,34 +35,41 @@ class Supervised(_Examples[Dialog]):
         self._exact = 0
 
     def model(self) -> Transformer:
+        """Load the model to fine-tune."""
         return self.base.model(self.seed)
 
-    def batch(self, number: int) -> list[Batch]:
+    def batch(self, number: int) -> list[TokenBatch]:
+        """Return the data of a step."""
         return [self._batch(self.train, rows) for rows in self.rows(number)]
 
-    def _batch(self, dialogs: list[Dialog], rows: list[list[int]]) -> Batch:
+    def _batch(self, dialogs: list[Dialog], rows: list[list[int]]) -> TokenBatch:
         return batch_of([[dialogs[index] for index in row] for row in rows], self.base.config.packed)
 
-    def loss(self, model: Transformer, batch: Batch) -> Tensor:
+    def loss(self, model: Transformer, batch: TokenBatch) -> Tensor:
+        """Return the summed loss over the targets, in nats. Logits are computed for the learned tokens only."""
         learned = (batch.targets != IGNORED).to(model.device)
-        return cross_entropy_sum(model, _hidden(model, batch)[learned], batch.targets.to(model.device)[learned])
+        return cross_entropy_sum(model, hidden_states(model, batch)[learned], batch.targets.to(model.device)[learned])
 
     def evaluate(self, model: Transformer) -> Evaluation | None:
+        """Measure the loss on held-out dialogs, and count those that greedy decoding would reproduce."""
         if not self.held_out:
             return None
         nats, tokens, self._exact = 0.0, 0, 0
         for rows in self.held_out_rows:
             batch = self._batch(self.held_out, rows)
-            hidden, targets = _hidden(model, batch), batch.targets.to(model.device)
+            hidden, targets = hidden_states(model, batch), batch.targets.to(model.device)
             for text in texts_of(batch):
                 learned = targets[text] != IGNORED
-                loss, exact = _predicted(model, hidden[text][learned], targets[text][learned])
+                loss, exact = _loss_and_match(model, hidden[text][learned], targets[text][learned])
                 nats, self._exact = nats + loss, self._exact + exact
             tokens += batch.n_targets
         return Evaluation(nats, tokens, self._held_out_bytes)
 
     def sample(self, model: Transformer) -> str | None:
-        """How many of the held-out dialogs greedy choice would write, and what it writes at the end of one of them."""
+        """Return how many held-out dialogs greedy decoding reproduces, and its last turn in the first of them.
+
+        The count is that of the last call to `evaluate`.
+        """
         if not self.held_out:
             return None
         dialog, tokenizer = self.held_out[0], self.base.tokenizer
@@ -79,8 +87,8 @@ class Supervised(_Examples[Dialog]):
         return f"{exact}; {said!r} for {tokenizer.decode(wanted)!r}"
 
 
-def _predicted(model: Transformer, hidden: Tensor, targets: Tensor) -> tuple[float, bool]:
-    """The loss of targets [n] in nats, and whether each of them is the likeliest."""
+def _loss_and_match(model: Transformer, hidden: Tensor, targets: Tensor) -> tuple[float, bool]:
+    """Return the loss of targets [n] in nats, and whether each target is the most likely token."""
     nats, exact = 0.0, True
     size = max(1, CHUNK_LOGITS // model.config.vocab_size)
     for some_hidden, some_targets in zip(torch.split(hidden, size), torch.split(targets, size), strict=True):

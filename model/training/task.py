@@ -1,4 +1,4 @@
-"""TODO: task."""
+"""The interface between the training loop and a task, such as pretraining or fine-tuning."""
 
 from __future__ import annotations
 
@@ -12,50 +12,63 @@ from model.training.loss import Evaluation
 from model.transformer import Transformer
 
 
-class Batch(Protocol):
-    """What goes through the model at a time: as much of a step as memory holds."""
+class MicroBatch(Protocol):
+    """The data of one forward and backward pass: as much of a step as memory holds."""
 
     @property
     def n_tokens(self) -> int:
-        """How many tokens the model reads."""
+        """Number of tokens that the model reads."""
 
     @property
     def n_targets(self) -> int:
-        """How many terms `Task.loss` sums, by whose number over the whole step the gradient is divided."""
+        """Number of terms that `Task.loss` sums. The gradient of a step is divided by their total over the step."""
 
-    def part(self, number: int, parts: int) -> Batch:
-        """One of so many parts, of equal shapes, which processes work on at the same time."""
+    def part(self, number: int, parts: int) -> MicroBatch:
+        """Return one of `parts` parts of equal shapes, for the processes that work on a step at the same time."""
 
 
 class Task(Protocol):
-    """What is trained, and on what. Its numbers follow from its settings alone, so that a run can be gone on with."""
+    """A model to train, the data and the loss.
+
+    All numbers follow from the settings of the task alone, so that a run can be resumed.
+    """
 
     kind: str
-    """A word for it: "pretraining"."""
+    """Name of the kind of training, such as "pretraining". `run.json` records it."""
 
     def settings(self) -> dict[str, Any]:
-        """What must be equal for a run to be the same run, as JSON: a text for each part, or a dict of its numbers."""
+        """Return what must be equal for a run to be resumed, as JSON: for each part a string, or a dict of values."""
 
     def model(self) -> Transformer:
-        """The model that training begins with, on the CPU. What requires no gradient is neither trained nor saved.
+        """Build the model that training starts from, on the CPU.
 
-        Raises InputError where data, model and settings do not fit each other."""
+        Parameters that require no gradient are neither trained nor saved in checkpoints.
+
+        Raises:
+            InputError: When data, model and settings do not fit each other.
+        """
 
     def batch(self, number: int) -> Sequence[Any]:
-        """A step's data, as `Batch`es whose gradients add up. It follows from the number alone, whatever was read
-        before; numbers begin at 0 and have no end. It is called from another thread, ahead of its step."""
+        """Return the data of a step, as `MicroBatch`es whose gradients add up to that of the step.
+
+        The data follows from the number alone, whatever was read before. Another thread calls this method ahead of
+        the step.
+
+        Args:
+            number: Number of the batch, from 0 on, without an end.
+        """
 
     def describe(self, number: int) -> str:
-        """Where the data of a step comes from, for a person who wants to look at it."""
+        """Return where the data of a step comes from, for a person who wants to look at it."""
 
     def loss(self, model: Transformer, batch: Any) -> Tensor:
-        """The sum of the losses of a batch's targets, in nats: a float32 scalar that has a gradient."""
+        """Return the summed loss over the targets of a micro-batch, in nats: a float32 scalar that has a gradient."""
 
     def evaluate(self, model: Transformer) -> Evaluation | None:
-        """How good the model is on held-out data; None when nothing is held out."""
+        """Measure the model on held-out data; None when nothing is held out."""
 
     def sample(self, model: Transformer) -> str | None:
-        """A short text by the model, shown with each evaluation; None for none."""
+        """Return a short text that shows what the model does, printed with each evaluation; None for no text."""
 
     def save(self, directory: Path, model: Transformer) -> None:
-        """Leave what was trained in the run directory."""
+        """Save the trained model in the run directory."""

@@ -1,4 +1,4 @@
-"""How much of what a machine can compute is used."""
+"""The matrix product speed of a device, which the MFU (model FLOPs utilization) compares training with."""
 
 from __future__ import annotations
 
@@ -7,22 +7,23 @@ import time
 
 import torch
 
-_SIZE = {"cpu": 512, "cuda": 8192}  # of the square matrices: large enough for the best speed, small enough to be quick
+# Rows of the square matrices: enough for the best speed, few enough to be quick.
+_SIZE = {"cpu": 512, "cuda": 8192}
 _TRIES = 5
 
 
 @functools.lru_cache(maxsize=8)
 def measured_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """Floating-point operations a second of the fastest of a few matrix products, which is what a model could reach.
+    """Measure the floating-point operations per second of the fastest of five matrix products.
 
-    A multiply-add counts as two. On a CPU it takes a few hundredths of a second.
+    A multiply-add counts as two operations. On a CPU the measurement takes a few hundredths of a second.
     """
     size = _SIZE.get(device.type, 2048)
     matrix = torch.ones(size, size, device=device, dtype=dtype)
     seconds = float("inf")
-    for _ in range(_TRIES + 1):  # the first wakes threads and finds kernels
+    for _ in range(_TRIES + 1):  # the first product wakes threads and finds kernels
         began = time.perf_counter()
         product = matrix @ matrix
-        product[0, 0].item()  # waits for it
+        product[0, 0].item()  # waits for the product
         seconds = min(seconds, time.perf_counter() - began)
     return 2 * size**3 / seconds

@@ -1,4 +1,4 @@
-"""LoRA: what is added to a model, what is learned, and adapters on disk, against PEFT."""
+"""LoRA: adapters in a model, and adapters on disk, compared with PEFT."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def base(request: Any, config: ModelConfig, make_model: MakeModel) -> Transforme
 
 @pytest.fixture
 def base_directory(base: Transformer, tmp_path: Path) -> Path:
-    """The base as transformers has it."""
+    """Save the base in the format of transformers."""
     tokenizer = tmp_path / "tokenizer.json"
     Tokenizer("bytes", pat_str="llama3", mergeable_ranks=BYTE_RANKS, special_tokens=SPECIAL).save(tokenizer)
     save(tmp_path / "base", base, tokenizer, format="huggingface")
@@ -53,7 +53,7 @@ def peft() -> Iterator[Any]:
 
 
 def learned(model: Transformer, config: LoraConfig) -> Adapter:
-    """The adapter of a model that has learned something: no B is zero."""
+    """Add an adapter whose B matrices are not zero, and return it."""
     add_lora(model, config, torch.Generator().manual_seed(3))
     generator = torch.Generator().manual_seed(4)
     with torch.no_grad():
@@ -63,7 +63,7 @@ def learned(model: Transformer, config: LoraConfig) -> Adapter:
 
 
 def saved(model: Transformer, base_directory: Path, config: LoraConfig) -> Path:
-    """The directory of an adapter that `model` is given."""
+    """Add an adapter to `model`; return the directory where it is saved."""
     directory = base_directory.parent / "adapter"
     directory.mkdir()
     matrices = learned(model, config)
@@ -78,7 +78,7 @@ def logits(model: Any) -> Tensor:
     return output if isinstance(output, Tensor) else output.logits
 
 
-def test_at_first_the_model_is_what_it_was_and_its_own_weights_keep_their_names(base: Transformer) -> None:
+def test_a_new_adapter_changes_neither_logits_nor_names(base: Transformer) -> None:
     names, before = set(base.state_dict()), logits(base)
     add_lora(base, LoraConfig(4))
     assert torch.equal(logits(base), before)
@@ -90,7 +90,7 @@ def test_at_first_the_model_is_what_it_was_and_its_own_weights_keep_their_names(
     assert trained == added
 
 
-def test_the_output_is_that_of_the_definition_in_float64(base: Transformer) -> None:
+def test_the_output_matches_the_definition_in_float64(base: Transformer) -> None:
     config = LoraConfig(4, alpha=12.0)
     learned(base, config)
     layer = base.layers[1].feed_forward.w2
@@ -107,20 +107,22 @@ def test_only_the_targets_are_adapted(model: Transformer) -> None:
     assert len(adapter_of(model)) == 2 * model.config.n_layers
 
 
-def test_a_model_that_has_an_adapter_or_other_matrices_is_refused(model: Transformer) -> None:
+def test_a_model_with_an_adapter_is_refused(model: Transformer) -> None:
     add_lora(model, LoraConfig(2, targets=("wq",)))
-    with pytest.raises(InputError, match="layers.0.attention.wq is a LoraLinear, beside which nothing can be learned"):
+    with pytest.raises(
+        InputError, match="layers.0.attention.wq is a LoraLinear; LoRA adapts plain nn.Linear layers only"
+    ):
         add_lora(model, LoraConfig(2))
 
 
-def test_gradients_reach_the_added_matrices_and_nothing_else(model: Transformer) -> None:
+def test_gradients_reach_only_the_lora_matrices(model: Transformer) -> None:
     learned(model, LoraConfig(2))
     model(IDS).square().mean().backward()
     for name, parameter in model.named_parameters():
         assert (parameter.grad is not None and bool(parameter.grad.any())) == ("lora_" in name), name
 
 
-def test_merged_weights_give_the_same_logits_and_the_names_of_a_plain_model(base: Transformer) -> None:
+def test_merging_keeps_the_logits_and_the_names_of_a_plain_model(base: Transformer) -> None:
     names = [*base.state_dict()]
     learned(base, LoraConfig(4))
     before = logits(base)
@@ -129,7 +131,7 @@ def test_merged_weights_give_the_same_logits_and_the_names_of_a_plain_model(base
     torch.testing.assert_close(logits(base), before, rtol=1e-4, atol=1e-4)
 
 
-def test_without_the_adapter_the_model_is_its_base_even_after_an_error(base: Transformer) -> None:
+def test_without_lora_the_model_is_its_base_even_after_an_error(base: Transformer) -> None:
     before = logits(base)
     learned(base, LoraConfig(4))
     adapted = logits(base)
@@ -141,7 +143,7 @@ def test_without_the_adapter_the_model_is_its_base_even_after_an_error(base: Tra
     assert not torch.allclose(adapted, before, atol=0.1)
 
 
-def test_dropout_is_of_training_only_and_leaves_out_inputs_of_what_is_added(model: Transformer) -> None:
+def test_dropout_applies_in_training_to_the_inputs_of_the_adapter(model: Transformer) -> None:
     learned(model, LoraConfig(4, dropout=0.5))
     still = logits(model.eval())
     assert torch.equal(logits(model), still)
@@ -157,15 +159,18 @@ def test_dropout_is_of_training_only_and_leaves_out_inputs_of_what_is_added(mode
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"rank": 0}, "the rank of LoRA is 0; it must be at least 1"),
-        ({"rank": 4, "alpha": 0.0}, "the alpha of LoRA is 0.0; it must be positive"),
+        ({"rank": 0}, "the LoRA rank is 0; it must be at least 1"),
+        ({"rank": 4, "alpha": 0.0}, "the LoRA alpha is 0.0; it must be positive"),
         ({"rank": 4, "alpha": float("nan")}, "it must be positive"),
-        ({"rank": 4, "targets": ("wq", "q_proj")}, "LoRA for q_proj; there are wq, wk, wv, wo, w1, w2, w3"),
-        ({"rank": 4, "targets": ()}, "LoRA for no matrix; there are wq"),
-        ({"rank": 4, "dropout": 1.0}, "the dropout of LoRA is 1.0; it is a share, from 0 to below 1"),
+        (
+            {"rank": 4, "targets": ("wq", "q_proj")},
+            "LoRA cannot adapt q_proj; the targets are wq, wk, wv, wo, w1, w2, w3",
+        ),
+        ({"rank": 4, "targets": ()}, "LoRA has no targets; choose from wq"),
+        ({"rank": 4, "dropout": 1.0}, "the LoRA dropout is 1.0; it must be a share, from 0 to below 1"),
     ],
 )
-def test_settings_that_mean_nothing_are_refused(settings: dict[str, Any], message: str) -> None:
+def test_invalid_settings_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         LoraConfig(**settings)
 
@@ -173,7 +178,7 @@ def test_settings_that_mean_nothing_are_refused(settings: dict[str, Any], messag
 # --- on disk ---
 
 
-def test_what_is_written_opens_in_peft_and_here_with_the_same_logits(
+def test_a_saved_adapter_opens_in_peft_and_here_with_the_same_logits(
     base: Transformer, base_directory: Path, peft: Any
 ) -> None:
     import transformers
@@ -192,7 +197,7 @@ def test_what_is_written_opens_in_peft_and_here_with_the_same_logits(
     assert format_of(directory) == format_of(directory / adapter.WEIGHTS) == "adapter"
 
 
-def test_an_adapter_s_own_tokenizer_goes_before_that_of_a_gguf(model: Transformer, tmp_path: Path) -> None:
+def test_the_tokenizer_of_an_adapter_takes_precedence_over_that_of_a_gguf(model: Transformer, tmp_path: Path) -> None:
     Tokenizer("bytes", pat_str="llama3", mergeable_ranks=BYTE_RANKS, special_tokens=SPECIAL).save(tmp_path / "old.json")
     save(tmp_path / "base.gguf", model, tmp_path / "old.json")
     directory = saved(model, tmp_path / "base.gguf", LoraConfig(4))
@@ -206,7 +211,7 @@ def test_an_adapter_s_own_tokenizer_goes_before_that_of_a_gguf(model: Transforme
 
 
 @pytest.mark.parametrize("rank_stabilized", [False, True])
-def test_what_peft_writes_opens_here_with_the_same_logits(
+def test_an_adapter_by_peft_opens_here_with_the_same_logits(
     base: Transformer, base_directory: Path, peft: Any, rank_stabilized: bool
 ) -> None:
     import transformers
@@ -224,7 +229,7 @@ def test_what_peft_writes_opens_here_with_the_same_logits(
     assert not torch.allclose(expected, logits(base), atol=0.01)
 
 
-def test_an_adapter_is_converted_as_the_model_that_it_makes(base: Transformer, base_directory: Path) -> None:
+def test_converting_an_adapter_writes_the_merged_model(base: Transformer, base_directory: Path) -> None:
     directory = saved(base, base_directory, LoraConfig(4))
     for format in ("bpe-llama", "huggingface", "gguf"):
         target = base_directory.parent / f"merged.{format}"
@@ -235,7 +240,7 @@ def test_an_adapter_is_converted_as_the_model_that_it_makes(base: Transformer, b
     assert not (base_directory.parent / "no").exists()
 
 
-def test_the_base_is_found_as_a_path_beside_the_adapter_too(base: Transformer, base_directory: Path) -> None:
+def test_the_base_is_found_relative_to_the_adapter(base: Transformer, base_directory: Path) -> None:
     directory = saved(base, base_directory, LoraConfig(2, targets=("wv",)))
     shutil.move(base_directory, directory / "under")
     change(directory, base_model_name_or_path="under")
@@ -267,7 +272,7 @@ def change(directory: Path, **values: Any) -> None:
         ({"base_model_name_or_path": "."}, "is itself an adapter; merge that one first"),
     ],
 )
-def test_what_is_not_computed_is_refused_by_name(
+def test_unsupported_adapter_settings_are_refused_by_name(
     values: dict[str, Any], message: str, model: Transformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     directory = tiny_adapter(model, tmp_path)
@@ -287,12 +292,10 @@ def tiny_adapter(model: Transformer, tmp_path: Path) -> Path:
 
 
 @pytest.mark.filterwarnings("error:.*trained on")
-def test_other_weights_of_the_same_shape_than_those_that_an_adapter_was_learned_on_are_warned_of(
-    model: Transformer, tmp_path: Path
-) -> None:
+def test_a_base_with_other_weights_of_the_same_shape_raises_a_warning(model: Transformer, tmp_path: Path) -> None:
     directory = tiny_adapter(model, tmp_path)
     expected = logits(load(directory)[0])
-    # The same weights in another format are the same: in another order, by other names, in one file with others.
+    # The same weights in another format, order or naming raise no warning.
     for name in ("huggingface", "meta"):
         convert(tmp_path / "base", tmp_path / name, name)
         change(directory, base_model_name_or_path=str(tmp_path / name))
@@ -306,13 +309,13 @@ def test_other_weights_of_the_same_shape_than_those_that_an_adapter_was_learned_
         with pytest.warns(UserWarning, match="adapter: trained on other weights than those of .*other.*the right base"):
             use()
 
-    # One that does not tell, as PEFT's, is taken as it is.
+    # An adapter without a fingerprint, such as PEFT's, raises no warning.
     save_file(load_file(directory / adapter.WEIGHTS), directory / adapter.WEIGHTS)
     load(directory)
 
 
 @pytest.mark.filterwarnings("error:.*trained on")
-def test_quantized_weights_are_told_from_others_whatever_dtype_they_are_read_in(
+def test_quantized_weights_are_recognized_in_any_dtype(
     config: ModelConfig, make_model: MakeModel, tmp_path: Path
 ) -> None:
     model = make_model(dataclasses.replace(config, dim=64, hidden_dim=96))
@@ -329,7 +332,7 @@ def test_quantized_weights_are_told_from_others_whatever_dtype_they_are_read_in(
         load(directory)
 
 
-def test_an_adapter_of_another_model_or_a_damaged_one_is_refused(
+def test_a_damaged_adapter_and_one_of_another_model_are_refused(
     config: ModelConfig, model: Transformer, make_model: MakeModel, tmp_path: Path
 ) -> None:
     directory = tiny_adapter(model, tmp_path)

@@ -74,7 +74,7 @@ def test_an_adapter_can_be_chatted_with_and_converted(place: Path, tmp_path: Pat
     assert "format      adapter, weights in float32" in bpe("info", run).stdout
     assert bpe("convert", run, tmp_path / "merged").exit_code == 0
     again = bpe("finetune", place / "base", place / "dialogs.jsonl", "-o", run, *options, *QUICK)
-    assert again.exit_code == 0 and "finished already" in again.stderr
+    assert again.exit_code == 0 and "already finished" in again.stderr
     other = bpe("finetune", place / "base", place / "dialogs.jsonl", "-o", run, "--lora", "4", *QUICK)
     assert other.exit_code == 1
     assert "rank 2 -> 4" in other.stderr.splitlines()[-1]
@@ -98,9 +98,9 @@ def test_a_whole_model_is_trained_on_dialogs_and_then_on_preferences(place: Path
     [
         ("{", (), ("line 2 is not JSON",)),
         (json.dumps(dialog("?", "!") | {"messages": [{"role": "owl", "content": ""}]}), (), ("line 2", "'owl'")),
-        (json.dumps({"messages": [{"role": "user", "content": "?"}]}), (), ("line 2", "no message of the assistant")),
+        (json.dumps({"messages": [{"role": "user", "content": "?"}]}), (), ("line 2", "no assistant message")),
         ("", ("--sequence-length", "97"), ("sequence_length is 97", "context of the model holds 96")),
-        ("", ("--lora", "0"), ("rank of LoRA is 0",)),
+        ("", ("--lora", "0"), ("LoRA rank is 0",)),
         ("", ("--lora", "4", "--lora-target", "q_proj"), ("q_proj", "wq, wk, wv, wo, w1, w2, w3")),
         ("", ("--merge",), ("merge", "lora")),
         ("", ("--steps", "0"), ("steps is 0; it must be positive",)),

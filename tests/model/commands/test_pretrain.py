@@ -25,9 +25,9 @@ def test_pretrain_writes_a_model_that_generates(run: Path) -> None:
 def test_pretrain_resumes_a_run_given_only_its_directory(run: Path, tmp_path: Path) -> None:
     again = bpe("pretrain", "-o", run)
     assert again.exit_code == 0, again.output
-    assert "finished already" in again.stderr
+    assert "already finished" in again.stderr
     fails_with(bpe("pretrain", "-o", run, "--learning-rate", "0.5"), 1, "learning_rate 0.002 -> 0.5")
-    fails_with(bpe("pretrain", "-o", tmp_path / "none"), 1, "there is no run to go on with; give --data")
+    fails_with(bpe("pretrain", "-o", tmp_path / "none"), 1, "there is no run to resume; start one with --data")
 
 
 def test_pretrain_accepts_a_config_json(data: Path, tmp_path: Path) -> None:

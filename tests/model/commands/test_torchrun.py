@@ -28,7 +28,7 @@ def test_wrong_settings_are_reported_once(tmp_path: Path) -> None:
     status, said = torchrun("-m", "bpe.cli", "pretrain", "--data", tmp_path, "-o", tmp_path, "--tensor-parallel", "3")
     assert status == 1
     assert [line for line in said if line.startswith("bpe: ")] == [
-        "bpe: 2 processes cannot stand in rows of 3 for tensor parallelism"
+        "bpe: 2 processes cannot be divided into groups of 3 for tensor parallelism"
     ]
     assert not any("Error" in line for line in said if "ChildFailedError" not in line)
 
@@ -93,14 +93,14 @@ def test_a_run_that_is_interrupted_and_then_loses_a_process_resumes_to_identical
     step = int(checkpoints()[-1].removeprefix("step-"))
     assert step in (3, 4)  # both processes have finished step 3; the first may have started step 4
     assert [line for line in said if ": interrupted" in line] == [
-        f"{tmp_path / 'disturbed'}: interrupted, and saved after step {step}; the same call goes on from there",
+        f"{tmp_path / 'disturbed'}: interrupted and saved after step {step}; run it again to resume",
         "bpe: interrupted",
     ]
 
     status, said = pretrain("disturbed", "--checkpoint-every", "1e-9", "--keep-checkpoints", "1", KILLED="6 1")
     assert status == 1
     assert {line for line in said if line.startswith("bpe: ")} <= {  # or none, if torchrun kills it first
-        "bpe: another of the 2 processes has gone, or kept the rest waiting"
+        "bpe: another of the 2 processes ended or stopped responding; its own output may say why"
     }
     assert checkpoints() == ["step-000005"]
 

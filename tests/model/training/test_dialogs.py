@@ -1,4 +1,4 @@
-"""Dialogs and preferences: from JSON lines to what the model learns."""
+"""Dialogs and preferences: from JSON lines to batches."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from model.training.dialogs import (
     Pair,
     Rows,
     batch_of,
-    fingerprint,
+    examples_fingerprint,
     in_rows,
     read_dialogs,
     read_pairs,
@@ -62,14 +62,12 @@ def write(tmp_path: Path) -> Callable[..., Path]:
 
 
 def learned(dialog: Dialog) -> str:
-    """The text of the tokens that are targets."""
+    """Return the text of the tokens that are targets."""
     batch = batch_of([[dialog]])
     return TOKENIZER.decode([id for id in batch.targets[0].tolist() if id != IGNORED])
 
 
-def test_exactly_what_the_assistant_wrote_is_learned_with_the_token_that_ends_its_turn(
-    chat: ChatFormat, write: Callable[..., Path]
-) -> None:
+def test_only_assistant_text_and_the_end_of_its_turn_are_learned(chat: ChatFormat, write: Callable[..., Path]) -> None:
     system = {"role": "system", "content": "assistant <|eot_id|>"}
     path = write({"messages": [system, QUESTION, ANSWER, QUESTION, {**ANSWER, "content": "Two, <|eot_id|>?"}]})
     (dialog,) = read_dialogs([path], chat, LONG)
@@ -84,7 +82,7 @@ def test_exactly_what_the_assistant_wrote_is_learned_with_the_token_that_ends_it
     assert torch.equal(batch.inputs[0][1:][at[:-1]], batch.targets[0][:-1][at[:-1]])
 
 
-def test_files_may_be_several_and_compressed_and_have_empty_lines(write: Callable[..., Path], tmp_path: Path) -> None:
+def test_several_files_compressed_files_and_empty_lines_are_read(write: Callable[..., Path], tmp_path: Path) -> None:
     first = write({"messages": [QUESTION, ANSWER]}, "", {"messages": [QUESTION, ANSWER]})
     packed = tmp_path / "more.jsonl.gz"
     packed.write_bytes(gzip.compress(first.read_bytes()))
@@ -104,11 +102,13 @@ def test_files_may_be_several_and_compressed_and_have_empty_lines(write: Callabl
         ({"messages": []}, 'line 2: "messages" must be a list'),
         ({"messages": [QUESTION, {"role": "robot", "content": ""}]}, "line 2: message 2: the role is 'robot'; there"),
         ({"messages": [QUESTION, {"role": "assistant"}]}, 'line 2: message 2: "content" must be a text'),
-        ({"messages": [QUESTION]}, "line 2: there is no message of the assistant, so nothing to learn"),
+        ({"messages": [QUESTION]}, "line 2: no assistant message, so there is nothing to learn"),
         ({"messages": [QUESTION, ANSWER], "tools": [{}]}, "line 2: .*no place for tools"),
     ],
 )
-def test_what_is_wrong_is_said_with_file_line_and_message(line: Any, message: str, write: Callable[..., Path]) -> None:
+def test_an_invalid_line_is_refused_with_file_line_and_message(
+    line: Any, message: str, write: Callable[..., Path]
+) -> None:
     path = write({"messages": [QUESTION, ANSWER]}, line)
     with pytest.raises(InputError, match=message) as raised:
         read_dialogs([path], FORMATS["llama3"], LONG)
@@ -116,7 +116,7 @@ def test_what_is_wrong_is_said_with_file_line_and_message(line: Any, message: st
     assert "\n" not in str(raised.value)
 
 
-def test_a_long_dialog_is_cut_at_its_end_unless_nothing_to_learn_is_left(write: Callable[..., Path]) -> None:
+def test_a_long_dialog_is_cut_off_unless_nothing_to_learn_is_left(write: Callable[..., Path]) -> None:
     chat = FORMATS["llama3"]
     path = write({"messages": [QUESTION, ANSWER]})
     (dialog,) = read_dialogs([path], chat, LONG)
@@ -127,14 +127,14 @@ def test_a_long_dialog_is_cut_at_its_end_unless_nothing_to_learn_is_left(write: 
             assert len(cut) == length
             assert cut.whole == (length == len(dialog))
         else:
-            with pytest.raises(InputError, match=f"line 1: its first {length} tokens hold nothing of the assistant's"):
+            with pytest.raises(InputError, match=f"line 1: the first {length} tokens hold no text by the assistant"):
                 read_dialogs([path], chat, length)
 
 
 # --- preferences ---
 
 
-def test_a_preference_is_written_in_three_ways(write: Callable[..., Path]) -> None:
+def test_three_spellings_of_a_preference_are_equal(write: Callable[..., Path]) -> None:
     other = {**ANSWER, "content": "Four!"}
     path = write(
         {"chosen": [QUESTION, ANSWER], "rejected": [QUESTION, other]},
@@ -150,7 +150,7 @@ def test_a_preference_is_written_in_three_ways(write: Callable[..., Path]) -> No
         assert len(pair) == len(pair.chosen) + len(pair.rejected)
 
 
-def test_where_two_answers_are_still_the_same_nothing_is_learned(write: Callable[..., Path]) -> None:
+def test_the_common_beginning_of_two_answers_is_not_learned(write: Callable[..., Path]) -> None:
     path = write({"prompt": [QUESTION, ANSWER, QUESTION], "chosen": "Three or four.", "rejected": "Three."})
     (pair,) = read_pairs([path], FORMATS["llama3"], LONG)
     assert (learned(pair.chosen), learned(pair.rejected)) == (" or four.<|eot_id|>", ".<|eot_id|>")
@@ -160,12 +160,12 @@ def test_where_two_answers_are_still_the_same_nothing_is_learned(write: Callable
     ("line", "message"),
     [
         ({"prompt": "Is it?", "chosen": "Yes.", "rejected": "Yes."}, "line 1: chosen and rejected are the same$"),
-        ({"chosen": [QUESTION, ANSWER]}, 'line 1: "rejected" must be a list .*, or a text'),
-        ({"prompt": 3, "chosen": "Yes.", "rejected": "No."}, 'line 1: "prompt" must be a list .*, or a text'),
-        ({"chosen": [QUESTION, ANSWER], "rejected": [QUESTION]}, "line 1: there is no message of the assistant"),
+        ({"chosen": [QUESTION, ANSWER]}, 'line 1: "rejected" must be a list .*, or a string'),
+        ({"prompt": 3, "chosen": "Yes.", "rejected": "No."}, 'line 1: "prompt" must be a list .*, or a string'),
+        ({"chosen": [QUESTION, ANSWER], "rejected": [QUESTION]}, "line 1: no assistant message"),
     ],
 )
-def test_what_is_no_preference_is_refused(line: Any, message: str, write: Callable[..., Path]) -> None:
+def test_an_invalid_preference_is_refused(line: Any, message: str, write: Callable[..., Path]) -> None:
     with pytest.raises(InputError, match=message):
         read_pairs([write(line)], FORMATS["llama3"], LONG)
 
@@ -186,7 +186,7 @@ def random_dialogs(count: int) -> list[Dialog]:
     ]
 
 
-def test_packed_and_padded_give_the_loss_of_each_dialog_alone(model: Transformer) -> None:
+def test_packed_and_padded_batches_have_the_loss_of_each_dialog_alone(model: Transformer) -> None:
     model = model.double()
     dialogs = random_dialogs(7)
     rows = [dialogs[:1], dialogs[1:4], dialogs[4:]]
@@ -207,7 +207,7 @@ def test_packed_and_padded_give_the_loss_of_each_dialog_alone(model: Transformer
     assert batch_of([dialogs]).n_tokens == sum(map(len, dialogs))  # without padding
 
 
-def test_both_texts_of_a_pair_are_in_one_batch_the_chosen_one_first() -> None:
+def test_a_batch_holds_the_chosen_text_before_the_rejected_one() -> None:
     first, second = random_dialogs(2)
     for packed in (True, False):
         batch = batch_of([[Pair(first, second)]], packed)
@@ -218,9 +218,7 @@ def test_both_texts_of_a_pair_are_in_one_batch_the_chosen_one_first() -> None:
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=30), st.integers(1, 50), st.integers(0, 3))
-def test_every_epoch_reads_each_example_once_in_rows_that_are_as_full_as_they_can_be(
-    lengths: list[int], row_length: int, seed: int
-) -> None:
+def test_every_epoch_reads_each_example_once_in_full_rows(lengths: list[int], row_length: int, seed: int) -> None:
     rows, again = Rows(lengths, row_length, seed), Rows(lengths, row_length, seed)
     ends = [rows.count(epochs) for epochs in range(4)]
     for begin, end in itertools.pairwise(ends):
@@ -231,28 +229,28 @@ def test_every_epoch_reads_each_example_once_in_rows_that_are_as_full_as_they_ca
             assert size <= row_length or len(row) == 1
             assert following is None or size + lengths[following[0]] > row_length
     last = ends[-1] - 1
-    assert again[last] == rows[last]  # whatever was read before
+    assert again[last] == rows[last]  # independent of the rows read before
     assert [again[number] for number in range(last)] == [rows[number] for number in range(last)]
     assert ends[1] <= rows.count(1.5) <= ends[2]
 
 
-def test_epochs_differ_and_so_do_seeds() -> None:
+def test_epochs_and_seeds_have_different_orders() -> None:
     lengths = [1] * 20
     orders = {tuple(Rows(lengths, 100, seed)[epoch]) for seed in (0, 1) for epoch in (0, 1)}
     assert len(orders) == 4
     assert in_rows([2, 0, 1], [3, 9, 4], 7) == [[2, 0], [1]]
 
 
-def test_nothing_to_train_on_is_refused() -> None:
-    with pytest.raises(InputError, match="there is nothing to train on"):
+def test_no_examples_are_refused() -> None:
+    with pytest.raises(InputError, match="there are no examples to train on"):
         Rows([], 10, 0)
 
 
-def test_the_fingerprint_tells_dialogs_apart() -> None:
+def test_different_examples_have_different_fingerprints() -> None:
     first, second = random_dialogs(2)
     other = Dialog(first.place, first.ids, [not each for each in first.written])
     kinds: list[list[Dialog | Pair]] = [
         [first, second], [second, first], [first], [other, second], [Pair(first, second), first],
     ]  # fmt: skip
-    assert len({fingerprint(kind) for kind in kinds}) == len(kinds)
-    assert fingerprint([first]) == fingerprint([Dialog("elsewhere", first.ids, first.written)])
+    assert len({examples_fingerprint(kind) for kind in kinds}) == len(kinds)
+    assert examples_fingerprint([first]) == examples_fingerprint([Dialog("elsewhere", first.ids, first.written)])

@@ -1,4 +1,4 @@
-"""Fine-tuning on dialogs and preferences: what is learned, what is left, and what is refused."""
+"""Fine-tuning on dialogs and preferences: losses, results and invalid input."""
 
 from __future__ import annotations
 
@@ -22,15 +22,16 @@ from bpe.errors import InputError
 from model import ModelConfig, Transformer, convert, generate_ids, load, save
 from model.checkpoint import format_of
 from model.lora import LoraConfig, add_lora
+from model.training.base_model import BaseModel
 from model.training.dialogs import batch_of, read_pairs
-from model.training.examples import FinetuneConfig, _Base
+from model.training.finetune_settings import FinetuneConfig
 from model.training.finetuning import finetune
-from model.training.loop import _Training
 from model.training.loss import next_token_loss
 from model.training.metrics import read_metrics
 from model.training.plot import plot_loss
 from model.training.preferences import Preferences, preference
 from model.training.settings import TrainConfig, TrainResult
+from model.training.state import TrainState
 from model.training.supervised import Supervised
 from support.references import BYTE_RANKS
 
@@ -48,15 +49,9 @@ LORA = LoraConfig(4, dropout=0.1)
 QUICK: dict[str, Any] = {"steps": 6, "batch_tokens": 128, "sequence_length": 64, "learning_rate": 1e-3, "eval_every": 4}
 
 
-@pytest.fixture(autouse=True)
-def without_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    """To draw one takes longer than such a run."""
-    monkeypatch.setattr("model.training.loop.plot_loss", lambda records, path, title: None)
-
-
 @pytest.fixture
 def base(config: ModelConfig, make_model: MakeModel, tmp_path: Path) -> Path:
-    """A model that knows nothing, with the special tokens of Llama 3's chat format."""
+    """An untrained model, with the special tokens of Llama 3's chat format."""
     TOKENIZER.save(tmp_path / "tokenizer.json")
     model = make_model(dataclasses.replace(config, vocab_size=264, max_seq_len=96))
     save(tmp_path / "base", model, tmp_path / "tokenizer.json")
@@ -90,7 +85,7 @@ def pairs(tmp_path: Path) -> Path:
 def tune(
     base: Path, data: Path, run: Path, config: FinetuneConfig | None = None, **settings: Any
 ) -> tuple[TrainResult, str]:
-    """The result of a run, and what was said meanwhile."""
+    """Fine-tune; return the result, and what was printed meanwhile."""
     said = io.StringIO()
     result = finetune(base, [data], run, config, progress=said, **{**QUICK, **settings})
     return result, said.getvalue()
@@ -111,7 +106,7 @@ def logits(model: Transformer) -> Tensor:
 
 
 @pytest.mark.parametrize("lora", [None, LoraConfig(16)], ids=["all of the model", "LoRA"])
-def test_a_model_learns_to_answer_exactly(lora: LoraConfig | None, base: Path, dialogs: Path, tmp_path: Path) -> None:
+def test_a_model_learns_exact_answers(lora: LoraConfig | None, base: Path, dialogs: Path, tmp_path: Path) -> None:
     config = FinetuneConfig(lora=lora, held_out=[dialogs])
     quick = {"steps": 40 if lora is None else 60, "learning_rate": 1e-2, "batch_tokens": 256, "eval_every": 100}
     result, said = tune(base, dialogs, tmp_path / "run", config, **quick)
@@ -126,14 +121,14 @@ def test_a_model_learns_to_answer_exactly(lora: LoraConfig | None, base: Path, d
     assert format_of(tmp_path / "run") == ("bpe-llama" if lora is None else "adapter")
 
 
-def test_the_model_that_was_given_stays_as_it_is(base: Path, dialogs: Path, tmp_path: Path) -> None:
+def test_fine_tuning_does_not_change_the_base_model(base: Path, dialogs: Path, tmp_path: Path) -> None:
     before = {path.name: path.read_bytes() for path in base.iterdir()}
     tune(base, dialogs, tmp_path / "run")
     assert {path.name: path.read_bytes() for path in base.iterdir()} == before
     assert not torch.equal(logits(load(tmp_path / "run")[0]), logits(load(base)[0]))
 
 
-def test_only_the_adapter_is_in_checkpoints(base: Path, dialogs: Path, tmp_path: Path) -> None:
+def test_checkpoints_of_lora_hold_only_the_adapter(base: Path, dialogs: Path, tmp_path: Path) -> None:
     from safetensors import safe_open
 
     tune(base, dialogs, tmp_path / "run", FinetuneConfig(lora=LORA))
@@ -142,11 +137,11 @@ def test_only_the_adapter_is_in_checkpoints(base: Path, dialogs: Path, tmp_path:
     for file in newest.glob("*.safetensors"):
         with safe_open(file, framework="pt") as tensors:
             names += tensors.keys()
-    assert len(names) == 4 * 14 * 2  # the weight and three numbers of the optimizer, of 2 x 7 matrices, in 2 layers
+    assert len(names) == 4 * 14 * 2  # weight and three optimizer states of 2 x 7 matrices in 2 layers
     assert all("lora_" in name for name in names)
 
 
-def test_packed_padded_and_in_parts_runs_have_the_same_losses(base: Path, dialogs: Path, tmp_path: Path) -> None:
+def test_packing_padding_and_micro_batches_have_the_same_losses(base: Path, dialogs: Path, tmp_path: Path) -> None:
     tune(base, dialogs, tmp_path / "packed", FinetuneConfig(held_out=[dialogs]))
     tune(base, dialogs, tmp_path / "padded", FinetuneConfig(held_out=[dialogs], packed=False))
     tune(base, dialogs, tmp_path / "parts", FinetuneConfig(held_out=[dialogs]), micro_batch_tokens=64)
@@ -155,8 +150,8 @@ def test_packed_padded_and_in_parts_runs_have_the_same_losses(base: Path, dialog
             assert (step, one) == (same_step, pytest.approx(other, rel=1e-4))
 
 
-def test_the_loss_of_a_step_is_that_of_all_that_the_assistant_says(base: Path, dialogs: Path, tmp_path: Path) -> None:
-    task = Supervised(_Base(base, tmp_path / "run", FinetuneConfig()), [dialogs], TrainConfig(steps=1, **{
+def test_the_loss_of_a_step_is_that_of_all_assistant_text(base: Path, dialogs: Path, tmp_path: Path) -> None:
+    task = Supervised(BaseModel(base, tmp_path / "run", FinetuneConfig()), [dialogs], TrainConfig(steps=1, **{
         name: value for name, value in QUICK.items() if name != "steps"
     }))  # fmt: skip
     model = task.model()
@@ -166,34 +161,34 @@ def test_the_loss_of_a_step_is_that_of_all_that_the_assistant_says(base: Path, d
 
 
 @pytest.mark.parametrize("lora", [None, LORA], ids=["all of the model", "LoRA"])
-def test_an_interrupted_run_goes_on_to_the_same_result_bit_for_bit(
+def test_an_interrupted_run_resumes_bit_for_bit(
     lora: LoraConfig | None, base: Path, dialogs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = FinetuneConfig(lora=lora)
     tune(base, dialogs, tmp_path / "whole", config)
-    make_step = _Training.make_step
+    make_step = TrainState.make_step
 
-    def interrupted(self: _Training, share: float) -> dict[str, float]:
+    def interrupted(self: TrainState, share: float) -> dict[str, float]:
         if self.step == 2:
             os.kill(os.getpid(), signal.SIGINT)
         return make_step(self, share)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(_Training, "make_step", interrupted)
+        patch.setattr(TrainState, "make_step", interrupted)
         tune(base, dialogs, tmp_path / "halves", config)
     _, said = tune(base, dialogs, tmp_path / "halves", config)
-    assert "going on after step 3" in said
+    assert "resuming after step 3" in said
     assert losses(tmp_path / "halves") == losses(tmp_path / "whole")
     name = "model.safetensors" if lora is None else "adapter_model.safetensors"
     assert (tmp_path / "halves" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
-    # The same run is not gone on with from other weights, on other data, or to another end.
+    # A run is not resumed with other weights, data or settings.
     with torch.no_grad():
         model, _ = load(base)
         model.norm.weight[0] += 1
     shutil.move(base, tmp_path / "before")
     save(base, model, tmp_path / "tokenizer.json")
-    with pytest.raises(InputError, match=r"made with other settings \(the weights\)"):
+    with pytest.raises(InputError, match=r"this run has other settings \(the weights\)"):
         tune(base, dialogs, tmp_path / "halves", config)
     shutil.rmtree(base)
     shutil.move(tmp_path / "before", base)
@@ -205,7 +200,7 @@ def test_an_interrupted_run_goes_on_to_the_same_result_bit_for_bit(
 
 
 @pytest.mark.parametrize("format", ["bpe-llama", "gguf"])
-def test_a_merged_model_is_what_base_and_adapter_make(format: str, base: Path, dialogs: Path, tmp_path: Path) -> None:
+def test_a_merged_model_equals_base_and_adapter(format: str, base: Path, dialogs: Path, tmp_path: Path) -> None:
     given = tmp_path / ("given.gguf" if format == "gguf" else "given")
     convert(base, given, format)
     tune(given, dialogs, tmp_path / "apart", FinetuneConfig(lora=LORA))
@@ -216,7 +211,7 @@ def test_a_merged_model_is_what_base_and_adapter_make(format: str, base: Path, d
     assert not torch.equal(logits(one), logits(load(given)[0]))
 
 
-def test_a_run_that_is_begun_anew_leaves_nothing_of_the_one_before(base: Path, dialogs: Path, tmp_path: Path) -> None:
+def test_a_restarted_run_leaves_nothing_of_the_one_before(base: Path, dialogs: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     convert(base, tmp_path / "hf")
     for given, config, format in (
@@ -230,7 +225,7 @@ def test_a_run_that_is_begun_anew_leaves_nothing_of_the_one_before(base: Path, d
         load(run)
 
 
-def test_products_in_bfloat16_learn_about_the_same(base: Path, dialogs: Path, tmp_path: Path) -> None:
+def test_bfloat16_products_have_about_the_same_losses(base: Path, dialogs: Path, tmp_path: Path) -> None:
     for dtype in ("float32", "bfloat16"):
         tune(base, dialogs, tmp_path / dtype, FinetuneConfig(held_out=[dialogs]), dtype=dtype, steps=2)
     for (_, one), (_, other) in zip(losses(tmp_path / "float32"), losses(tmp_path / "bfloat16"), strict=True):
@@ -241,7 +236,7 @@ def test_epochs_are_counted_in_examples(base: Path, dialogs: Path, tmp_path: Pat
     settings = {**QUICK, "batch_tokens": 64, "steps": None}
     result = finetune(base, [dialogs], tmp_path / "run", FinetuneConfig(held_out=0.2, epochs=2), progress=io.StringIO(),
                       **settings)  # fmt: skip
-    assert result.steps == 8  # of 4 dialogs, none of which leaves room for another in 64 tokens
+    assert result.steps == 8  # 2 epochs of 4 dialogs; no two of them fit into 64 tokens
 
 
 # --- preferences ---
@@ -249,13 +244,11 @@ def test_epochs_are_counted_in_examples(base: Path, dialogs: Path, tmp_path: Pat
 
 def preferences_of(base: Path, pairs: Path, tmp_path: Path, **config: Any) -> Preferences:
     settings = TrainConfig(steps=1, batch_tokens=256, sequence_length=64, dtype="float32")
-    return Preferences(_Base(base, tmp_path / "run", FinetuneConfig(beta=0.3, **config)), [pairs], settings)
+    return Preferences(BaseModel(base, tmp_path / "run", FinetuneConfig(beta=0.3, **config)), [pairs], settings)
 
 
 @pytest.mark.parametrize("packed", [True, False])
-def test_the_loss_of_preferences_is_that_of_the_formula_in_float64(
-    packed: bool, base: Path, pairs: Path, tmp_path: Path
-) -> None:
+def test_the_dpo_loss_matches_the_formula_in_float64(packed: bool, base: Path, pairs: Path, tmp_path: Path) -> None:
     task = preferences_of(base, pairs, tmp_path, held_out=0.0, packed=packed)
     model = task.model()
     (batch,) = task.batch(0)
@@ -263,7 +256,7 @@ def test_the_loss_of_preferences_is_that_of_the_formula_in_float64(
     torch.testing.assert_close(task.loss(model, batch), 4 * torch.tensor(2.0).log())
     reference = load(base, torch.float64)[0]
     generator = torch.Generator().manual_seed(2)
-    with torch.no_grad():  # away from the reference
+    with torch.no_grad():  # move away from the reference
         for parameter in model.parameters():
             parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
     loss = task.loss(model, batch).double()
@@ -287,14 +280,14 @@ def test_the_loss_of_preferences_is_that_of_the_formula_in_float64(
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_the_gradient_is_that_of_both_texts(base: Path, pairs: Path, tmp_path: Path) -> None:
+def test_the_dpo_gradient_includes_both_texts(base: Path, pairs: Path, tmp_path: Path) -> None:
     task = preferences_of(base, pairs, tmp_path, held_out=0.0)
     model = task.model().double()
     (batch,) = task.batch(0)
     task.loss(model, batch).backward()
     gradient = model.layers[0].attention.wq.weight.grad
     assert gradient is not None
-    # At the start it is that of -beta / 2 times what is preferred, since the sigmoid is a half there.
+    # At the start the gradient is that of -beta / 2 times the preference, because the sigmoid is 1/2 there.
     rows = [[task.train[index] for index in row] for rows in task.rows(0) for row in rows]
     (expected,) = torch.autograd.grad(
         -0.15 * preference(model, batch_of(rows)).sum(), [model.layers[0].attention.wq.weight]
@@ -303,7 +296,9 @@ def test_the_gradient_is_that_of_both_texts(base: Path, pairs: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("lora", [None, LoraConfig(8)], ids=["all of the model", "LoRA"])
-def test_a_model_moves_to_what_is_preferred(lora: LoraConfig | None, base: Path, pairs: Path, tmp_path: Path) -> None:
+def test_a_model_moves_to_the_preferred_answers(
+    lora: LoraConfig | None, base: Path, pairs: Path, tmp_path: Path
+) -> None:
     config = FinetuneConfig(lora=lora, beta=0.1, held_out=[pairs])
     result, said = tune(base, pairs, tmp_path / "run", config, steps=20, learning_rate=5e-3)
     assert "0 of 5 held-out pairs moved to the chosen one, by 0.000 nats on average" in said
@@ -319,63 +314,61 @@ def test_a_model_moves_to_what_is_preferred(lora: LoraConfig | None, base: Path,
     assert bool((after > before).all())
 
 
-# --- what is refused ---
+# --- invalid input ---
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"merge": True}, "merge adds what LoRA has learned to the model; give lora, too"),
+        ({"merge": True}, "merge needs lora: it merges the LoRA matrices into the model"),
         ({"beta": 0.0}, "beta is 0.0; it must be positive"),
-        ({"held_out": 1.0}, "held_out is 1.0; it is a share"),
+        ({"held_out": 1.0}, "held_out is 1.0; it must be a share"),
         ({"epochs": float("inf")}, "epochs is inf; it must be positive"),
     ],
 )
-def test_settings_that_mean_nothing_are_refused(settings: dict[str, Any], message: str) -> None:
+def test_invalid_settings_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         FinetuneConfig(**settings)
 
 
-def test_what_does_not_fit_is_refused_before_anything_is_written(base: Path, dialogs: Path, tmp_path: Path) -> None:
+def test_invalid_input_is_refused_before_anything_is_written(base: Path, dialogs: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    with pytest.raises(InputError, match="sequence_length is 200, and the context of the model holds 96"):
+    with pytest.raises(
+        InputError, match="sequence_length is 200, but the context of the model holds 96 tokens; set it to 96"
+    ):
         tune(base, dialogs, run, sequence_length=200)
-    with pytest.raises(InputError, match="the model is there that is to be fine-tuned; give the run another"):
+    with pytest.raises(InputError, match="holds the model that is to be fine-tuned; use another directory"):
         tune(base, dialogs, base)
-    with pytest.raises(InputError, match="dialogs.jsonl: line 1: its first 20 tokens hold nothing of the assistant's"):
+    with pytest.raises(InputError, match="dialogs.jsonl: line 1: the first 20 tokens hold no text by the assistant"):
         tune(base, dialogs, run, sequence_length=20, batch_tokens=20)
     with pytest.raises(InputError, match="no such file"):
         tune(base, tmp_path / "nowhere.jsonl", run)
     (tmp_path / "empty.jsonl").touch()
-    with pytest.raises(InputError, match="there is nothing to train on"):
+    with pytest.raises(InputError, match="there are no examples to train on"):
         tune(base, tmp_path / "empty.jsonl", run)
     assert not run.exists()
     tune(base, dialogs, run, FinetuneConfig(lora=LORA))
-    with pytest.raises(InputError, match="an adapter cannot have another on top; merge the new one, or this"):
+    with pytest.raises(InputError, match="an adapter cannot be trained on top of an adapter; set merge, or merge this"):
         tune(run, dialogs, tmp_path / "second", FinetuneConfig(lora=LORA))
     tune(run, dialogs, tmp_path / "second", FinetuneConfig(lora=LORA, merge=True))
     assert format_of(tmp_path / "second") == "huggingface"
 
 
-def test_of_what_is_held_out_whole_dialogs_up_to_eval_tokens_are_used(
-    base: Path, dialogs: Path, tmp_path: Path
-) -> None:
+def test_evaluations_use_whole_dialogs_up_to_eval_tokens(base: Path, dialogs: Path, tmp_path: Path) -> None:
     config = FinetuneConfig(held_out=[dialogs])
     for eval_tokens, count in ((1, 1), (35, 1), (36, 2), (1000, 5)):
         _, said = tune(base, dialogs, tmp_path / str(eval_tokens), config, eval_tokens=eval_tokens, steps=1)
         assert f"; {count} examples, {35 * count} tokens" in said
 
 
-def test_a_dialog_that_is_cut_is_named(base: Path, dialogs: Path, tmp_path: Path) -> None:
+def test_a_dialog_that_is_cut_off_is_named(base: Path, dialogs: Path, tmp_path: Path) -> None:
     _, said = tune(base, dialogs, tmp_path / "run", sequence_length=32, batch_tokens=32)
-    assert f"{dialogs}: line 1 and 4 more: longer than 32 tokens (sequence_length); the rest is not read" in said
+    assert f"{dialogs}: line 1 and 4 more: longer than 32 tokens (sequence_length); the rest is cut off" in said
     _, said = tune(base, dialogs, tmp_path / "other")
     assert "longer" not in said
 
 
-def test_a_learning_rate_that_explodes_is_said_and_the_base_can_be_had_again(
-    base: Path, dialogs: Path, tmp_path: Path
-) -> None:
+def test_after_a_diverged_run_a_restart_begins_from_the_base_model(base: Path, dialogs: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="restart with a learning_rate below 1e.30") as raised:
         tune(base, dialogs, tmp_path / "run", FinetuneConfig(lora=LORA), learning_rate=1e30, steps=20)
     assert "\n" not in str(raised.value)
@@ -384,7 +377,7 @@ def test_a_learning_rate_that_explodes_is_said_and_the_base_can_be_had_again(
     assert torch.isfinite(logits(load(tmp_path / "run")[0])).all()
 
 
-def test_dropout_is_drawn_anew_in_each_step(base: Path) -> None:
+def test_dropout_differs_between_calls(base: Path) -> None:
     model, _ = load(base)
     add_lora(model, LoraConfig(4, dropout=0.5))
     with torch.no_grad():

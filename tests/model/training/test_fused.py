@@ -1,4 +1,4 @@
-"""Layers with gradients by hand: those of the plain layers, and the plain layers wherever something else is in them."""
+"""Layers with hand-written backward passes: they match the plain layers, and fall back to them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def assert_alike(model: Transformer, plain: Transformer, rounding: float, positi
 
 
 @pytest.mark.parametrize(("dtype", "rounding"), [(torch.float32, 1e-5), (torch.float64, 1e-6)])
-def test_the_loss_and_all_gradients_are_those_of_the_plain_model(
+def test_loss_and_gradients_match_the_plain_model(
     dtype: torch.dtype, rounding: float, config: ModelConfig, make_model: Make
 ) -> None:
     plain, fused = make_model(config).to(dtype), make_model(config).to(dtype)
@@ -48,7 +48,7 @@ def test_the_loss_and_all_gradients_are_those_of_the_plain_model(
 
 
 def fused_runs(layer: nn.Module) -> bool:
-    """Whether the layer really is computed by the functions here."""
+    """Return whether the hand-written functions compute the layer."""
     config = ModelConfig(dim=32, n_layers=1, n_heads=4, vocab_size=2)
     place = Transformer(config)._place(torch.zeros(1, 2, dtype=torch.long), None, None)
     weight = next(layer.parameters())
@@ -56,7 +56,7 @@ def fused_runs(layer: nn.Module) -> bool:
     return {"_FeedForwardBackward", "_LayerBackward"} & {type(result.grad_fn).__name__} != set()
 
 
-def test_under_autocast_they_differ_by_the_rounding_of_bfloat16(config: ModelConfig, make_model: Make) -> None:
+def test_under_autocast_gradients_differ_by_the_rounding_of_bfloat16(config: ModelConfig, make_model: Make) -> None:
     plain, fused, exact = (make_model(config) for _ in range(3))
     fuse(fused)
     with torch.autocast("cpu", torch.bfloat16):
@@ -73,16 +73,14 @@ def test_under_autocast_they_differ_by_the_rounding_of_bfloat16(config: ModelCon
         assert error(gradients, name) <= 1.5 * error(plain_gradients, name) + 1e-2, name
 
 
-def test_several_texts_in_a_row_and_padding_are_seen_as_by_the_plain_model(
-    config: ModelConfig, make_model: Make
-) -> None:
+def test_packed_texts_and_padding_match_the_plain_model(config: ModelConfig, make_model: Make) -> None:
     plain, fused = make_model(config), make_model(config)
     fuse(fused)
     positions = torch.tensor([[-1, -1, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9], [0, 1, 2, 3, 4, 0, 1, 2, 0, 1, -1, -1]])
     assert_alike(fused, plain, 1e-5, positions)
 
 
-def test_the_gradients_are_those_of_finite_differences() -> None:
+def test_gradients_match_finite_differences() -> None:
     generator = torch.Generator().manual_seed(0)
 
     def drawn(*shape: int) -> Tensor:
@@ -100,7 +98,7 @@ def test_the_gradients_are_those_of_finite_differences() -> None:
     )
 
 
-def test_activations_may_be_thrown_away_and_computed_again(
+def test_activation_checkpointing_works_with_fused_layers(
     config: ModelConfig, make_model: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain, fused = make_model(config), make_model(config)
@@ -111,7 +109,7 @@ def test_activations_may_be_thrown_away_and_computed_again(
     assert_alike(fused, plain, 1e-5)
 
 
-def test_layers_with_something_else_in_them_are_the_plain_ones(config: ModelConfig, make_model: Make) -> None:
+def test_layers_with_adapters_hooks_or_biases_fall_back_to_plain_layers(config: ModelConfig, make_model: Make) -> None:
     adapted, hooked, biased, plain = (make_model(config) for _ in range(4))
     for model in (adapted, hooked):
         fuse(model)
@@ -128,7 +126,7 @@ def test_layers_with_something_else_in_them_are_the_plain_ones(config: ModelConf
     assert len(seen) == 2
 
 
-def test_names_weights_and_generation_stay(model: Transformer, config: ModelConfig, make_model: Make) -> None:
+def test_fusing_keeps_names_weights_and_generation(model: Transformer, config: ModelConfig, make_model: Make) -> None:
     fuse(model)
     plain = make_model(config)
     assert model.state_dict().keys() == plain.state_dict().keys()

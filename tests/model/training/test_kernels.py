@@ -1,4 +1,4 @@
-"""The kernels that train layers in float32, each held against torch in float64."""
+"""The kernels that train layers in float32, each compared with torch in float64."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def drawn(*shape: int, seed: int = 0) -> Tensor:
 
 
 def assert_near(found: Tensor, expected: Tensor, rounding: float = 2e-6) -> None:
-    """Each within so much of the largest number that is expected, or of one."""
+    """Compare two tensors, with a tolerance relative to the largest expected number, or to 1."""
     assert found.shape == expected.shape
     assert (found - expected).abs().max() <= rounding * max(float(expected.abs().max()), 1)
 
@@ -32,7 +32,7 @@ def assert_near(found: Tensor, expected: Tensor, rounding: float = 2e-6) -> None
 @pytest.mark.parametrize("shape", [(1, 1, 1), (5, 7, 3), (6, 320, 16), (97, 321, 33), (13, 700, 2100), (200, 1, 50)])
 @pytest.mark.parametrize("left_transposed", [False, True])
 @pytest.mark.parametrize("right_transposed", [False, True])
-def test_products_are_those_of_float64(
+def test_matrix_products_match_float64(
     shape: tuple[int, int, int], left_transposed: bool, right_transposed: bool, kernel: str
 ) -> None:
     rows, inner, columns = shape
@@ -44,7 +44,7 @@ def test_products_are_those_of_float64(
     assert_near(results, left.double() @ right.double())
 
 
-def test_matrices_that_do_not_fit_are_refused() -> None:
+def test_matrices_of_mismatched_shapes_are_refused() -> None:
     def multiply(left: tuple[int, int], right: tuple[int, int], results: tuple[int, int], *transposed: bool) -> None:
         given = (np.zeros(left, np.float32), np.zeros(right, np.float32), np.zeros(results, np.float32))
         _core.LayerTrainer().multiply(*given, *transposed)
@@ -66,7 +66,7 @@ SHAPES = {
 
 
 def layers(shape: dict[str, int]) -> tuple[Block, Block, ModelConfig]:
-    """One in float64, and the same to be computed by the kernels."""
+    """Return a layer in float64, and the same layer for the kernels."""
     config = ModelConfig(**shape, n_layers=1, vocab_size=2, max_seq_len=256)
     exact, fused = Transformer(config), Transformer(config)
     for number, parameter in enumerate(exact.layers.parameters()):
@@ -77,11 +77,11 @@ def layers(shape: dict[str, int]) -> tuple[Block, Block, ModelConfig]:
     return exact.double().layers[0], fused.layers[0], config
 
 
-def results_and_slopes(layer: Block, x: Tensor, slope: Tensor, place: Place) -> list[Tensor]:
+def results_and_gradients(layer: Block, x: Tensor, grad: Tensor, place: Place) -> list[Tensor]:
     x = x.clone().requires_grad_()
     layer.zero_grad()
     results = layer(x, place, None)
-    results.backward(slope)
+    results.backward(grad)
     return [results.detach(), x.grad, *(parameter.grad for parameter in layer.parameters())]
 
 
@@ -105,46 +105,46 @@ TEXTS = {
 @pytest.mark.parametrize("time", [1, 5, 49, 130])
 @pytest.mark.parametrize("texts", TEXTS)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_layer_and_its_slopes_are_those_of_float64(
+def test_a_layer_and_its_gradients_match_float64(
     shape: str, texts: str, time: int, kernel: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("model.training.fused.trainer", lambda: _core.LayerTrainer(2, kernel))
     exact, fused, config = layers(SHAPES[shape])
     assert isinstance(fused, FusedBlock)
-    x, slope = drawn(2, time, config.dim), drawn(2, time, config.dim, seed=9)
+    x, grad = drawn(2, time, config.dim), drawn(2, time, config.dim, seed=9)
     place = place_of(config, time, TEXTS[texts](time))
-    expected = results_and_slopes(exact, x.double(), slope.double(), place)
-    for found, reference in zip(results_and_slopes(fused, x, slope, place), expected, strict=True):
+    expected = results_and_gradients(exact, x.double(), grad.double(), place)
+    for found, reference in zip(results_and_gradients(fused, x, grad, place), expected, strict=True):
         assert_near(found, reference, 1e-5)
 
 
 def test_any_number_of_threads_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     _, fused, config = layers(SHAPES["grouped"])
-    x, slope = drawn(3, 130, config.dim), drawn(3, 130, config.dim, seed=9)
+    x, grad = drawn(3, 130, config.dim), drawn(3, 130, config.dim, seed=9)
     targets = torch.arange(390) % 64
     runs = []
     for threads in (1, 2, 5):
         kernels = _core.LayerTrainer(threads)
         monkeypatch.setattr("model.training.fused.trainer", lambda kernels=kernels: kernels)
-        slopes = torch.empty(390, config.dim), torch.empty(64, config.dim)
-        loss = kernels.loss(*arrays((x.flatten(0, 1), drawn(64, config.dim), targets)), 64 * 100, *arrays(slopes))
-        runs.append([*results_and_slopes(fused, x, slope, place_of(config, 130, None)), torch.tensor(loss), *slopes])
+        grads = torch.empty(390, config.dim), torch.empty(64, config.dim)
+        loss = kernels.loss(*arrays((x.flatten(0, 1), drawn(64, config.dim), targets)), 64 * 100, *arrays(grads))
+        runs.append([*results_and_gradients(fused, x, grad, place_of(config, 130, None)), torch.tensor(loss), *grads])
     for other in runs[1:]:
         assert all(torch.equal(one, two) for one, two in zip(runs[0], other, strict=True))
 
 
-def test_a_text_that_is_not_seen_as_a_whole_is_attended_to_by_torch() -> None:
+def test_a_text_with_padding_inside_falls_back_to_torch() -> None:
     exact, fused, config = layers(SHAPES["small"])
-    positions = torch.tensor([[0, -1, 1, 2]])  # padding amid a text
+    positions = torch.tensor([[0, -1, 1, 2]])  # padding within a text
     place = place_of(config, 4, positions)
     assert place.begins is None
-    x, slope = drawn(1, 4, 16), drawn(1, 4, 16, seed=9)
-    expected = results_and_slopes(exact, x.double(), slope.double(), place)
-    for found, reference in zip(results_and_slopes(fused, x, slope, place), expected, strict=True):
+    x, grad = drawn(1, 4, 16), drawn(1, 4, 16, seed=9)
+    expected = results_and_gradients(exact, x.double(), grad.double(), place)
+    for found, reference in zip(results_and_gradients(fused, x, grad, place), expected, strict=True):
         assert_near(found, reference, 1e-5)
 
 
-def test_where_each_token_begins_to_look() -> None:
+def test_the_first_visible_token_follows_from_the_mask() -> None:
     rotation = torch.empty(0)
     assert Place(rotation, None).begins is None
     assert Place(rotation, causal_mask(2, 5, torch.device("cpu"))).begins.tolist() == [0, 0]
@@ -184,7 +184,7 @@ def test_arrays_of_a_wrong_size_are_refused() -> None:
 
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("vocabulary", [1, 15, 16, 259])
-def test_the_loss_and_its_slopes_are_those_of_float64(vocabulary: int, kernel: str) -> None:
+def test_the_loss_and_its_gradients_match_float64(vocabulary: int, kernel: str) -> None:
     hidden, head = drawn(50, 24) * 3, drawn(vocabulary, 24, seed=1)
     targets = torch.arange(50) % vocabulary
     targets[::7] = IGNORED
@@ -192,14 +192,14 @@ def test_the_loss_and_its_slopes_are_those_of_float64(vocabulary: int, kernel: s
     expected = F.cross_entropy(exact[0] @ exact[1].t(), targets, reduction="sum", ignore_index=IGNORED)
     expected.backward()
     for logits in (1, vocabulary * 8, 1 << 20):
-        slopes = torch.full_like(hidden, torch.nan), torch.full_like(head, torch.nan)
-        loss = _core.LayerTrainer(2, kernel).loss(*arrays((hidden, head, targets)), logits, *arrays(slopes))
+        grads = torch.full_like(hidden, torch.nan), torch.full_like(head, torch.nan)
+        loss = _core.LayerTrainer(2, kernel).loss(*arrays((hidden, head, targets)), logits, *arrays(grads))
         assert loss == pytest.approx(expected.item(), rel=1e-6, abs=1e-5)
-        for found, reference in zip(slopes, exact, strict=True):
+        for found, reference in zip(grads, exact, strict=True):
             assert_near(found, reference.grad, 1e-5)
 
 
-def test_only_so_many_logits_are_in_memory() -> None:
+def test_memory_is_bounded_by_the_number_of_logits() -> None:
     hidden, head, targets = drawn(2000, 8), drawn(1000, 8), torch.zeros(2000, dtype=torch.long)
     trainer = _core.LayerTrainer()
     expected = trainer.loss(*arrays((hidden, head, targets)), 1000 * 100, torch.empty(2000, 8).numpy(), None)

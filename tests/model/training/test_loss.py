@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from model import ModelConfig, Transformer
-from model.training.loss import IGNORED, Batch, Evaluation, cross_entropy_sum, evaluate
+from model.training.loss import IGNORED, Evaluation, TokenBatch, cross_entropy_sum, evaluate
 
 
 @pytest.mark.parametrize("chunk_logits", [1, 259 * 3, 259 * 7, 1 << 24])
-def test_the_loss_in_chunks_has_the_gradients_of_plain_cross_entropy(chunk_logits: int, model: Transformer) -> None:
+def test_the_chunked_loss_has_the_gradients_of_plain_cross_entropy(chunk_logits: int, model: Transformer) -> None:
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(259, (2, 10), generator=generator)
     targets = torch.randint(259, (2, 10), generator=generator)
@@ -32,7 +32,7 @@ def test_the_loss_in_chunks_has_the_gradients_of_plain_cross_entropy(chunk_logit
         torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-4, atol=1e-5 * scale, msg=name)
 
 
-def test_the_gradients_of_the_loss_are_those_of_finite_differences() -> None:
+def test_the_gradients_of_the_loss_match_finite_differences() -> None:
     model = Transformer(ModelConfig(dim=4, n_layers=1, n_heads=2, vocab_size=7)).double()
     hidden = torch.randn(5, 4, dtype=torch.float64, requires_grad=True, generator=torch.Generator().manual_seed(0))
     targets = torch.tensor([3, IGNORED, 0, 6, 3])
@@ -45,8 +45,8 @@ def test_the_gradients_of_the_loss_are_those_of_finite_differences() -> None:
 
 
 @pytest.mark.parametrize("autocast", [False, True])
-def test_the_loss_over_many_classes_has_the_gradients_of_float64(autocast: bool) -> None:
-    """128,256 classes, Llama 3's, in chunks of two positions; the logits of the five are never there at once."""
+def test_gradients_over_a_large_vocabulary_match_float64(autocast: bool) -> None:
+    """Llama 3's 128,256 classes, in chunks of two positions; the logits of all five never exist at once."""
     config = ModelConfig(dim=8, n_layers=1, n_heads=2, vocab_size=128_256)
     model = Transformer(config)
     model.init_weights(torch.Generator().manual_seed(1))
@@ -62,7 +62,7 @@ def test_the_loss_over_many_classes_has_the_gradients_of_float64(autocast: bool)
         loss = cross_entropy_sum(model, hidden, targets, chunk_logits=128_256 * 2)
         (loss / 4).backward()
     assert largest.numbers == 128_256 * 8  # the weights and their gradients, not 128,256 * 5 * 2 and more
-    # Sums over so many classes are off by 0.4e-5 to 1.2e-5 in F.cross_entropy in float32, and here by the same.
+    # The error of sums over so many classes is 0.4e-5 to 1.2e-5, as in F.cross_entropy in float32.
     rounding = 2e-2 if autocast else 2e-5
     torch.testing.assert_close(loss.double(), exact, rtol=rounding, atol=0)
     for found, expected in ((hidden.grad, exact_hidden.grad), (model.output.weight.grad, exact_weight.grad)):
@@ -71,7 +71,7 @@ def test_the_loss_over_many_classes_has_the_gradients_of_float64(autocast: bool)
 
 
 class LargestResult(TorchDispatchMode):
-    """The most numbers that a tensor had which an operation gave."""
+    """Counts the elements of the largest tensor that an operation returned."""
 
     numbers = 0
 
@@ -83,7 +83,7 @@ class LargestResult(TorchDispatchMode):
 
 
 @pytest.mark.parametrize(("grad", "dtype"), [(False, torch.float32), (True, torch.float64)])
-def test_no_more_logits_exist_at_a_time_than_asked(grad: bool, dtype: torch.dtype, model: Transformer) -> None:
+def test_no_more_than_chunk_logits_exist_at_a_time(grad: bool, dtype: torch.dtype, model: Transformer) -> None:
     ids = torch.zeros(2, 25, dtype=torch.long)
     model.to(dtype)
     hidden = model.hidden(ids)
@@ -94,7 +94,7 @@ def test_no_more_logits_exist_at_a_time_than_asked(grad: bool, dtype: torch.dtyp
     assert largest.numbers == 259 * 40  # the weights have 259 * 32
 
 
-def test_a_head_that_is_more_than_its_weight_is_asked_twice_for_the_logits_of_a_chunk(model: Transformer) -> None:
+def test_a_head_with_a_hook_computes_the_logits_of_a_chunk_twice(model: Transformer) -> None:
     ids = torch.randint(259, (2, 25), generator=torch.Generator().manual_seed(0))
     cross_entropy_sum(model, model.hidden(ids), ids, chunk_logits=259 * 20).backward()
     expected = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
@@ -110,7 +110,7 @@ def test_a_head_that_is_more_than_its_weight_is_asked_twice_for_the_logits_of_a_
         torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-4, atol=1e-5, msg=name)
 
 
-def test_a_head_that_does_not_learn_costs_no_gradient(model: Transformer) -> None:
+def test_a_frozen_head_gets_no_gradient(model: Transformer) -> None:
     model.requires_grad_(False)
     hidden = torch.randn(6, 32, generator=torch.Generator().manual_seed(0)).requires_grad_()
     cross_entropy_sum(model, hidden, torch.arange(6)).backward()
@@ -120,7 +120,7 @@ def test_a_head_that_does_not_learn_costs_no_gradient(model: Transformer) -> Non
     torch.testing.assert_close(hidden.grad, expected.grad)
 
 
-def test_no_positions_have_a_loss_of_zero(model: Transformer) -> None:
+def test_the_loss_of_no_positions_is_zero(model: Transformer) -> None:
     hidden = torch.randn(0, 32, requires_grad=True)
     loss = cross_entropy_sum(model, hidden, torch.zeros(0, dtype=torch.long))
     assert loss.item() == 0
@@ -141,27 +141,29 @@ def test_an_evaluation_counts_nats_tokens_and_bytes(model: Transformer) -> None:
     targets = torch.cat([ids[:, 1:], torch.tensor([[257]])], dim=1)
     targets[0, 3] = IGNORED
     token_bytes = torch.tensor([2] * 256 + [0] * 3)
-    found = evaluate(model, [Batch(ids[:, :6], targets[:, :6]), Batch(ids[:, 6:], targets[:, 6:])], token_bytes)
+    found = evaluate(
+        model, [TokenBatch(ids[:, :6], targets[:, :6]), TokenBatch(ids[:, 6:], targets[:, 6:])], token_bytes
+    )
 
     logits = torch.cat([model(ids[:, :6]), model(ids[:, 6:])], dim=1)[0].double().log_softmax(-1)
     nats = -sum(logits[i, target].item() for i, target in enumerate(targets[0].tolist()) if target != IGNORED)
     assert found.nats == pytest.approx(nats, rel=1e-5)
     assert found.tokens == 11
-    assert found.bytes == 20  # ten of text; the special token has none, but its loss counts
+    assert found.bytes == 20  # ten tokens of text; the special token has no bytes, but its loss counts
     assert found.loss == pytest.approx(nats / 11, rel=1e-5)
     assert found.bits_per_byte == pytest.approx(nats / math.log(2) / 20, rel=1e-5)
 
 
-def test_a_uniform_model_needs_the_logarithm_of_its_vocabulary() -> None:
+def test_a_uniform_model_needs_log2_of_its_vocabulary_in_bits() -> None:
     model = Transformer(ModelConfig(dim=8, n_layers=1, n_heads=2, vocab_size=256))
     with torch.no_grad():
         model.output.weight.zero_()
     ids = torch.arange(20)[None]
-    found = evaluate(model, [Batch(ids, ids)], torch.ones(256, dtype=torch.long))
+    found = evaluate(model, [TokenBatch(ids, ids)], torch.ones(256, dtype=torch.long))
     assert found.bits_per_byte == pytest.approx(8, rel=1e-6)
 
 
-def test_text_without_bytes_has_no_finite_price() -> None:
+def test_bits_per_byte_of_no_bytes_are_infinite() -> None:
     assert Evaluation(nats=1.0, tokens=1, bytes=0).bits_per_byte == math.inf
 
 

@@ -1,6 +1,6 @@
-"""Training on two and four processes, which talk by gloo, against the same training in one.
+"""Training on two and four processes, which communicate through gloo, compared with training on one process.
 
-The processes are forked once, from a server that has torch loaded, and run every case; the tests look at what came out.
+The processes are forked once, from a server that has torch loaded, and run all cases. The tests compare the results.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from bpe.errors import InputError
 from model import ModelConfig, Transformer
 from model.generation.completions import generate_ids
 from model.training.dialogs import Dialog, Pair, batch_of, texts_of
-from model.training.loop import _Training
 from model.training.loop import train as train_loop
-from model.training.loss import IGNORED, Batch, Evaluation, evaluate, next_token_loss
+from model.training.loss import IGNORED, Evaluation, TokenBatch, evaluate, next_token_loss
 from model.training.metrics import read_metrics
-from model.training.parallel import Kind, Parallel, _cut_matrices
+from model.training.parallel import Kind, Parallel, shard_matrices
 from model.training.preferences import PairBatch
 from model.training.settings import TrainConfig
+from model.training.state import TrainState
 
 CONFIG = ModelConfig(
     dim=32, n_layers=2, n_heads=4, n_kv_heads=2, hidden_dim=48, vocab_size=259, max_seq_len=64, tied_embeddings=True
@@ -41,7 +41,7 @@ STEPS, HIGHEST_NORM = 3, 0.5
 
 @dataclass(frozen=True)
 class Case:
-    """How a model is trained."""
+    """A way to train a model."""
 
     processes: int
     kind: Kind | None
@@ -50,7 +50,7 @@ class Case:
     dtype: torch.dtype = torch.float32
     texts: int = 7
     parts: int = 2
-    """How many texts a step has, and in how many parts they come."""
+    """Number of texts in a step, and of micro-batches."""
 
 
 EXACT = Case(2, "ddp", texts=8, parts=1)
@@ -67,7 +67,7 @@ CASES = [
 
 @dataclass(frozen=True)
 class Run:
-    """A run of the loop, by itself in a directory of its name, or going on from a copy of another."""
+    """A run of the loop in a directory of its name, new or resumed from a copy of another run."""
 
     name: str
     processes: int
@@ -91,27 +91,27 @@ RUNS = [
 
 @dataclass
 class Found:
-    """What training came to, on one process."""
+    """The results of training, on one process."""
 
     losses: list[float] = field(default_factory=list)
     norms: list[float] = field(default_factory=list)
     cut: int = 0
-    """How many numbers of the weights this process held."""
+    """Number of weights that this process held."""
     early: float | None = None
-    """The sum of one weight's gradient after the first part of a step; None where there was none yet."""
+    """Sum of one weight's gradient after the first micro-batch of a step; None where there was none yet."""
     weights: dict[str, Any] | None = None
 
 
-def batches(step: int, texts: int, parts: int) -> list[Batch]:
-    """A step's data: texts, some of whose tokens are no targets."""
+def batches(step: int, texts: int, parts: int) -> list[TokenBatch]:
+    """Return the data of a step: texts, some of whose tokens are no targets."""
     generator = torch.Generator().manual_seed(step)
     ids = torch.randint(CONFIG.vocab_size, (texts, 17), generator=generator)
     targets = ids[:, 1:].masked_fill(torch.rand(texts, 16, generator=generator) < 0.2, IGNORED)
-    return [Batch(ids[rows, :-1], targets[rows]) for rows in torch.arange(texts).tensor_split(parts)]
+    return [TokenBatch(ids[rows, :-1], targets[rows]) for rows in torch.arange(texts).tensor_split(parts)]
 
 
 def train(parallel: Parallel, case: Case) -> Found:
-    """The least that is training: what the loop does, by hand."""
+    """Train as the loop does, in a few lines."""
     found = Found()
     model = Transformer(ModelConfig(**{**vars(CONFIG), "tied_embeddings": case.tied}))
     model.init_weights(torch.Generator().manual_seed(0))
@@ -142,7 +142,7 @@ def train(parallel: Parallel, case: Case) -> Found:
 
 
 class Learning:
-    """The least that is a task."""
+    """A minimal task."""
 
     kind = "learning"
 
@@ -154,13 +154,13 @@ class Learning:
         model.init_weights(torch.Generator().manual_seed(0))
         return model
 
-    def batch(self, number: int) -> list[Batch]:
+    def batch(self, number: int) -> list[TokenBatch]:
         return batches(number, texts=7, parts=2)
 
     def describe(self, number: int) -> str:
         return f"batch {number}"
 
-    def loss(self, model: Transformer, batch: Batch) -> torch.Tensor:
+    def loss(self, model: Transformer, batch: TokenBatch) -> torch.Tensor:
         return next_token_loss(model, batch)
 
     def evaluate(self, model: Transformer) -> Evaluation | None:
@@ -174,17 +174,17 @@ class Learning:
 
 
 def learn(run: Run, directory: Path, parallel: Parallel) -> bool:
-    """Run the loop; whether it was stopped. The signal goes to the last process only."""
-    make_step = _Training.make_step
+    """Run the loop; return whether it was interrupted. Only the last process receives the signal."""
+    make_step = TrainState.make_step
 
-    def stopped(self: _Training, share: float) -> dict[str, float]:
+    def stopped(self: TrainState, share: float) -> dict[str, float]:
         if self.step + 1 == run.stop_after and parallel.rank == parallel.size - 1:
             os.kill(os.getpid(), signal.SIGINT)
         return make_step(self, share)
 
     settings = TrainConfig(steps=4, eval_every=2, learning_rate=1e-2, gradient_clip=0.5, dtype="float32")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_Training, "make_step", stopped)
+        patch.setattr(TrainState, "make_step", stopped)
         try:
             train_loop(Learning(), directory / run.name, settings, progress=io.StringIO(), parallel=parallel)
         except KeyboardInterrupt:
@@ -193,7 +193,7 @@ def learn(run: Run, directory: Path, parallel: Parallel) -> bool:
 
 
 def work(rank: int, ports: list[int], directory: Path, results: Any) -> None:
-    """One of the processes, under the environment that torchrun makes."""
+    """Run all cases in one of the processes, with the environment variables of torchrun."""
     torch.set_num_threads(1)
     found: list[Any] = []
     for case, port in zip([*CASES, *RUNS], ports, strict=True):
@@ -213,7 +213,7 @@ def work(rank: int, ports: list[int], directory: Path, results: Any) -> None:
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the runs are; one is whole, and one stopped, by one process alone."""
+    """Return the directory of the runs, with a whole and an interrupted run by a single process."""
     directory = tmp_path_factory.mktemp("runs")
     torch.set_num_threads(1)
     with Parallel() as parallel:
@@ -224,7 +224,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def found(directory: Path) -> dict[Case | Run, list[Any]]:
-    """What each process found, by the case."""
+    """Return the results of each process, by case."""
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(
         ["torch.distributed.fsdp", "torch.distributed.tensor.parallel", "model.training.parallel"]
@@ -247,7 +247,7 @@ def found(directory: Path) -> dict[Case | Run, list[Any]]:
 
 @pytest.fixture(scope="module")
 def alone() -> dict[Case, Found]:
-    """The same in one process."""
+    """Return the results of a single process."""
     torch.set_num_threads(1)
     found = {}
     for case in CASES:
@@ -261,7 +261,7 @@ def name(case: Case) -> str:
 
 
 @pytest.mark.parametrize("case", CASES, ids=name)
-def test_losses_norms_and_weights_are_those_of_one_process(
+def test_losses_norms_and_weights_match_one_process(
     case: Case, found: dict[Case, list[Found]], alone: dict[Case, Found]
 ) -> None:
     rounding = 2e-6 if case.dtype == torch.float32 else 2e-3
@@ -273,12 +273,12 @@ def test_losses_norms_and_weights_are_those_of_one_process(
     assert expected is not None
     assert weights.keys() == expected.keys()
     for key in expected:
-        # On average: Adam's first steps go by a gradient's sign, which rounding decides where there is next to none.
+        # On average: Adam's first steps follow the sign of a gradient, and rounding decides the sign of tiny ones.
         assert np.abs(weights[key] - expected[key]).mean() < rounding
     assert all(each.weights is None for each in found[case][1:])
 
 
-def test_two_processes_are_bit_for_bit_one_that_takes_the_two_shares_in_turn(found: dict[Case, list[Found]]) -> None:
+def test_two_processes_match_one_process_with_two_micro_batches_bit_for_bit(found: dict[Case, list[Found]]) -> None:
     with Parallel() as parallel:
         alone = train(parallel, dataclasses.replace(EXACT, parts=2))
     for each in found[EXACT]:
@@ -296,26 +296,26 @@ def test_each_process_holds_its_share_of_the_weights(case: Case, found: dict[Cas
     if case.kind == "ddp":
         assert [each.cut for each in found[case]] == [whole] * case.processes
     else:
-        norms = 5 * CONFIG.dim  # whole on each of those in the tensor dimension
+        norms = 5 * CONFIG.dim  # whole on each process of the tensor dimension
         shares = [each.cut for each in found[case]]
         assert sum(shares) == whole + (case.tensor - 1) * norms
         assert max(shares) < 1.2 * whole / case.processes
 
 
-def test_gradients_are_exchanged_after_the_last_part_of_a_step_only(found: dict[Case, list[Found]]) -> None:
+def test_gradients_are_exchanged_after_the_last_micro_batch_only(found: dict[Case, list[Found]]) -> None:
     early = [each.early for each in found[Case(4, "ddp")]]
     assert len(set(early)) == 4
     assert all(each.early is None for each in found[Case(4, "fsdp")])
 
 
 def records(run: Path) -> list[dict[str, Any]]:
-    """What the metrics say, but for times."""
+    """Return the records of the metrics, without times."""
     times = {"seconds", "tokens_per_second", "mfu", "wait"}
     return [{key: record[key] for key in record.keys() - times} for record in read_metrics(run / "metrics.jsonl")]
 
 
 @pytest.mark.parametrize("name", ["ddp", "both"])
-def test_a_run_on_four_processes_goes_on_bit_for_bit_when_one_was_interrupted(
+def test_a_run_on_four_processes_resumes_bit_for_bit_after_an_interrupt_to_one(
     name: str, found: dict[Run, list[bool]], directory: Path
 ) -> None:
     assert [stopped for run in RUNS if run.name == f"{name} stopped" for stopped in found[run]] == [True] * 4
@@ -329,7 +329,7 @@ def test_a_run_on_four_processes_goes_on_bit_for_bit_when_one_was_interrupted(
 @pytest.mark.parametrize(
     "name", ["ddp", "both", "alone, then tensor", "both, then fsdp", "ddp, then alone", "both, then alone"]
 )
-def test_runs_are_those_of_one_process_whoever_goes_on_with_whose_checkpoint(
+def test_any_number_of_processes_resumes_any_checkpoint(
     name: str, found: dict[Run, list[bool]], directory: Path
 ) -> None:
     if name.endswith("then alone"):
@@ -343,8 +343,10 @@ def test_runs_are_those_of_one_process_whoever_goes_on_with_whose_checkpoint(
     assert all(np.abs(weights[key] - wanted[key]).mean() < 1e-5 for key in wanted)
 
 
-def test_parts_of_a_batch_are_all_of_it_and_padding_without_targets() -> None:
-    batch = Batch(torch.arange(10).reshape(5, 2), torch.arange(10).reshape(5, 2), torch.zeros(5, 2, dtype=torch.long))
+def test_parts_of_a_batch_cover_it_and_are_padded_without_targets() -> None:
+    batch = TokenBatch(
+        torch.arange(10).reshape(5, 2), torch.arange(10).reshape(5, 2), torch.zeros(5, 2, dtype=torch.long)
+    )
     parts = [batch.part(number, 3) for number in range(3)]
     assert [part.inputs.shape for part in parts] == [(2, 2)] * 3
     assert [part.n_targets for part in parts] == [4, 4, 2]
@@ -354,7 +356,7 @@ def test_parts_of_a_batch_are_all_of_it_and_padding_without_targets() -> None:
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_parts_of_preferences_hold_whole_pairs_and_are_refused_where_uneven(packed: bool) -> None:
+def test_parts_of_preferences_hold_whole_pairs_and_must_be_even(packed: bool) -> None:
     def dialog(first: int, length: int) -> Dialog:
         return Dialog("", list(range(first, first + length)), [False] + [True] * (length - 1))
 
@@ -376,13 +378,17 @@ def test_parts_of_preferences_hold_whole_pairs_and_are_refused_where_uneven(pack
     [
         (None, {"kind": "fsdp"}, "fsdp is for several processes; start them with torchrun"),
         (None, {"tensor_parallel": 2}, "tensor parallelism is for several processes"),
-        ("4", {"tensor_parallel": 3}, "4 processes cannot stand in rows of 3"),
+        ("4", {"tensor_parallel": 3}, "4 processes cannot be divided into groups of 3"),
         ("4", {"tensor_parallel": 0}, "over 0 processes"),
-        ("4", {"kind": "ddp", "tensor_parallel": 2}, "together with fsdp, not with ddp"),
+        (
+            "4",
+            {"kind": "ddp", "tensor_parallel": 2},
+            "ddp needs whole matrices, so it excludes tensor parallelism; use fsdp",
+        ),
         ("two", {}, "WORLD_SIZE is 'two'"),
     ],
 )
-def test_numbers_of_processes_that_do_not_fit_are_refused(
+def test_an_invalid_number_of_processes_is_refused(
     size: str | None, arguments: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Parallel, "_join", lambda self: None)
@@ -394,11 +400,11 @@ def test_numbers_of_processes_that_do_not_fit_are_refused(
 
 
 @pytest.mark.parametrize("name", ["n_heads", "n_kv_heads", "hidden_dim"])
-def test_a_model_that_cannot_be_cut_is_refused(name: str) -> None:
+def test_a_model_that_cannot_be_sharded_is_refused(name: str) -> None:
     sizes = {"n_heads": 6, "n_kv_heads": 6, "hidden_dim": 48, "head_dim": 8} | {name: 4 if name != "n_kv_heads" else 2}
     if name == "n_heads":
         sizes["n_kv_heads"] = 4
     model = Transformer(dataclasses.replace(CONFIG, **sizes))
     mesh: Any = types.SimpleNamespace(size=lambda: 3)
     with pytest.raises(InputError, match=rf"{name} \(\d+\) is not divisible by 3"):
-        _cut_matrices(model, mesh)
+        shard_matrices(model, mesh)
