@@ -36,7 +36,7 @@ def units(documents: npt.NDArray[np.int64], blocks: npt.NDArray[Any]) -> tuple[n
     return blocks, f"blocks of {BLOCK_BYTES:,} bytes"
 
 
-def draw(sizes: npt.NDArray[Any], samples: int, seed: int) -> npt.NDArray[Any] | None:
+def draw_sums(sizes: npt.NDArray[Any], samples: int, seed: int) -> npt.NDArray[Any] | None:
     """Draw as many units as there are, with replacement, and sum them; repeat for each sample.
 
     Args:
@@ -61,12 +61,12 @@ def draw(sizes: npt.NDArray[Any], samples: int, seed: int) -> npt.NDArray[Any] |
     return drawn
 
 
-def middle(values: npt.NDArray[np.float64]) -> Interval:
+def middle_95(values: npt.NDArray[np.float64]) -> Interval:
     """Return the range of the middle 95% of the values."""
     low, high = np.percentile(values, (2.5, 97.5)).tolist()
     return low, high
 
 
-def shown(interval: Interval | None, format: str) -> str:
+def interval_text(interval: Interval | None, format: str) -> str:
     """Return an interval for a table, each end in a format such as ".2f", or a dash for None."""
     return "–" if interval is None else f"{interval[0]:{format}} to {interval[1]:{format}}"

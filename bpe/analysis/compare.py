@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bpe.analysis.bootstrap import draw, middle, shown, units
+from bpe.analysis.bootstrap import draw_sums, interval_text, middle_95, units
 from bpe.analysis.report import measures
 from bpe.analysis.tables import Table, decimal, percent
 from bpe.analysis.token_arrays import TokenArrays
@@ -51,7 +51,7 @@ def compare(
     # sizes: the bytes of each unit, and its tokens by each tokenizer: [1 + tokenizers, units].
     sizes = np.stack([blocks[0][1], *(block[2] for block in blocks)])
     sizes, unit = units(blocks[0][0], sizes)
-    sums = draw(sizes, samples, seed)
+    sums = draw_sums(sizes, samples, seed)
     if sums is not None:
         sums = np.maximum(sums, 1)  # a draw may hold only blocks in which no token begins
     rows = []
@@ -63,9 +63,9 @@ def compare(
             | {
                 "name": label,
                 "vocabulary": tokenizer.vocabulary.token_count,
-                "bytes_per_token_interval": None if sums is None else middle(sums[:, 0] / sums[:, number]),
+                "bytes_per_token_interval": None if sums is None else middle_95(sums[:, 0] / sums[:, number]),
                 "tokens_relative": tokens / first,
-                "tokens_relative_interval": None if sums is None else middle(sums[:, number] / sums[:, 1]),
+                "tokens_relative_interval": None if sums is None else middle_95(sums[:, number] / sums[:, 1]),
             }
         )
     return {
@@ -93,12 +93,12 @@ def comparison_table(comparison: Mapping[str, Any]) -> Table:
                 f"{row['vocabulary']:,}",
                 f"{row['tokens']:,}",
                 decimal(row["bytes_per_token"]),
-                shown(row["bytes_per_token_interval"], ".2f"),
+                interval_text(row["bytes_per_token_interval"], ".2f"),
                 decimal(row["tokens_per_word"]),
                 percent(row["continued_words"]),
                 percent(row["never_used_share"]),
                 f"{row['tokens_relative']:.3f}",
-                shown(row["tokens_relative_interval"], ".3f"),
+                interval_text(row["tokens_relative_interval"], ".3f"),
             ]
         )
     return Table("Comparison", header, rows)

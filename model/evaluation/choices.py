@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bpe import Tokenizer
-from bpe.analysis.bootstrap import draw, middle, shown
+from bpe.analysis.bootstrap import draw_sums, interval_text, middle_95
 from bpe.analysis.tables import Table, percent
 from bpe.corpus import records
 from bpe.corpus.feed import as_bytes
@@ -138,7 +138,7 @@ def evaluate_choices(
         norms = np.array([[1] * len(tokens), tokens, question.bytes])
         right.append(np.argmax(np.array(likelihoods) / norms, axis=1) == question.answer)
     counts = np.array(right, np.int64).T  # [3: plain, per token, per byte; questions]
-    drawn = draw(counts, samples, seed)
+    drawn = draw_sums(counts, samples, seed)
     found: dict[str, Any] = {
         "name": name,
         "questions": len(questions),
@@ -146,7 +146,7 @@ def evaluate_choices(
     }
     for row, key in enumerate(ACCURACIES):
         found[key] = int(counts[row].sum()) / len(questions)
-        found[f"{key}_interval"] = None if drawn is None else middle(drawn[:, row] / len(questions))
+        found[f"{key}_interval"] = None if drawn is None else middle_95(drawn[:, row] / len(questions))
     return found | {"answers": answers}
 
 
@@ -158,6 +158,6 @@ def choices_table(found: Sequence[Mapping[str, Any]]) -> Table:
     header = ("choices", "questions", "chance", "accuracy", "95%", "per token", "95%", "per byte", "95%")
     rows = []
     for row in found:
-        cells = [[percent(row[key]), shown(row[f"{key}_interval"], ".1%")] for key in ACCURACIES]
+        cells = [[percent(row[key]), interval_text(row[f"{key}_interval"], ".1%")] for key in ACCURACIES]
         rows.append([row["name"], f"{row['questions']:,}", percent(row["chance"]), *cells[0], *cells[1], *cells[2]])
     return Table("Multiple choice", header, rows)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bpe import Tokenizer
-from bpe.analysis.bootstrap import BLOCK_BYTES, draw, middle, shown, units
+from bpe.analysis.bootstrap import BLOCK_BYTES, draw_sums, interval_text, middle_95, units
 from bpe.analysis.tables import Table, percent
 from bpe.analysis.token_arrays import TokenArrays
 from bpe.analysis.usage import BATCH_BYTES
@@ -139,7 +139,7 @@ def _measures(name: str, size: int, blocks: npt.NDArray[np.float64], samples: in
     drawn_from, unit = units(documents, blocks[1:])
     nats, predicted, tokens, likeliest = blocks[1:].sum(axis=1).tolist()
     evaluation = Evaluation(nats, int(tokens), int(predicted))
-    drawn = draw(drawn_from, samples, seed)
+    drawn = draw_sums(drawn_from, samples, seed)
     return {
         "name": name,
         "documents": len(np.unique(documents)),
@@ -149,9 +149,9 @@ def _measures(name: str, size: int, blocks: npt.NDArray[np.float64], samples: in
         "nats": nats,
         "loss": evaluation.loss,
         "perplexity": float(_perplexity(evaluation.loss)),
-        "perplexity_interval": None if drawn is None else middle(_perplexity(drawn[:, 0] / drawn[:, 2])),
+        "perplexity_interval": None if drawn is None else middle_95(_perplexity(drawn[:, 0] / drawn[:, 2])),
         "bits_per_byte": evaluation.bits_per_byte,
-        "bits_per_byte_interval": None if drawn is None else middle(drawn[:, 0] / np.log(2) / drawn[:, 1]),
+        "bits_per_byte_interval": None if drawn is None else middle_95(drawn[:, 0] / np.log(2) / drawn[:, 1]),
         "likeliest": likeliest / tokens,
         "units": drawn_from.shape[1],
         "unit": unit,
@@ -172,9 +172,9 @@ def texts_table(found: Mapping[str, Any]) -> Table:
             f"{row['bytes']:,}",
             f"{row['tokens']:,}",
             f"{row['bits_per_byte']:.3f}",
-            shown(row["bits_per_byte_interval"], ".3f"),
+            interval_text(row["bits_per_byte_interval"], ".3f"),
             f"{row['perplexity']:,.2f}",
-            shown(row["perplexity_interval"], ",.2f"),
+            interval_text(row["perplexity_interval"], ",.2f"),
             percent(row["likeliest"]),
         ]
         for row in (texts if len(texts) == 1 else [*texts, found["all_texts"]])

@@ -96,7 +96,7 @@ def test_file_with_other_settings_is_reported_as_a_difference(tmp_path: Path) ->
     reference = reference_of(right, path)
     require_identical(verify(right, [b"one qzq"], reference=reference))
     report = verify(wrong, [b"one qzq"], reference=reference)
-    # Found in the vocabulary already: 128 characters of one byte, each on a line, and then a token of two.
+    # The cases of the vocabulary find it: 128 characters of one byte, each on a line, then a token of two bytes.
     assert report.differing == 3
     difference = report.first_difference
     assert isinstance(difference, Difference)

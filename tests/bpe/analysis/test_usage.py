@@ -51,7 +51,7 @@ def test_word_usage_equals_counts_made_one_token_at_a_time(
 def test_word_usage_of_any_text_equals_counts_made_one_token_at_a_time(texts: list[str]) -> None:
     tokenizer = byte_tokenizer(ab=256, aZ=257)
     documents = [without_surrogates(text) for text in ["a", *texts]]
-    # A mark that follows no letter of ours makes no word of the letters behind it, here as there.
+    # A mark that follows no letter of the selected scripts makes no word of the letters after it.
     documents = [regex.sub(r"(?V1)(?<![\p{L}\p{M}])\p{M}+", "", document) for document in documents]
     found = usage_of(tokenizer, [document.encode() for document in documents], "text").words
     words, tokens, whole = words_by_hand(tokenizer, documents)

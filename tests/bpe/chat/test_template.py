@@ -75,7 +75,7 @@ def test_mask_of_generation_blocks_equals_that_of_transformers(
 @settings(max_examples=60, deadline=None)
 @given(messages=dialogs)
 def test_mask_without_generation_blocks_equals_that_with_blocks(small: Tokenizer, messages: list[Any]) -> None:
-    if messages[0]["role"] == "system":  # without one, CHATML brings its own
+    if messages[0]["role"] == "system":  # without a system message, CHATML writes its own
         assert template_chat(small, "chatml").encode_with_mask(messages) == template_chat(
             small, "marked"
         ).encode_with_mask(messages)

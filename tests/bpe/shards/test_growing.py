@@ -18,7 +18,7 @@ def test_file_is_flushed_to_disk_while_more_is_written(monkeypatch: pytest.Monke
     file = growing._GrowingFile(tmp_path / "ids", 0, 0)
     for number in range(41):
         file.write(np.full(13, number, np.uint8))
-        file._thread.submit(int).result()  # so that the thread is at rest
+        file._thread.submit(int).result()  # wait until the thread is idle
     file.flush()
     file.close()
     assert sizes == [104, 208, 312, 416, 520, 533]
@@ -27,7 +27,7 @@ def test_file_is_flushed_to_disk_while_more_is_written(monkeypatch: pytest.Monke
 
 def test_failing_flush_raises_an_error_that_names_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def fail(descriptor: int) -> None:
-        monkeypatch.undo()  # the system tells of an error once
+        monkeypatch.undo()  # the operating system reports an error once
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(os, "fsync", fail)

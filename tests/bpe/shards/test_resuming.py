@@ -176,7 +176,7 @@ def test_writer_killed_repeatedly_finishes(corpus: ShardSources, tmp_path: Path)
     directory.mkdir()
     for count in itertools.count(1):
         try:
-            with killed(28 + count % 3):  # not always the same: one that dies after its last step begins anew
+            with killed(28 + count % 3):  # varied: a writer that dies after its last step would start over each time
                 shards = write(directory, corpus, batch_bytes=200, shard_tokens=500)
             break
         except Killed:
@@ -307,7 +307,7 @@ def test_tokenizer_does_not_overwrite_another_file_beside_shards(tmp_path: Path)
     with pytest.raises(InputError, match=r"other files.*my\.json"):
         write_shards(DOCUMENTS, ByteTokenizer(), tmp_path / "data", tokenizer_file=tmp_path / "my.json", **OPTIONS)
     assert (tmp_path / "data" / "my.json").read_text() == "mine"
-    write(tmp_path, DOCUMENTS[:50])  # what does not stand in the way stays
+    write(tmp_path, DOCUMENTS[:50])  # a file that is not in the way remains
     assert (tmp_path / "data" / "my.json").read_text() == "mine"
 
 

@@ -127,7 +127,7 @@ def test_large_corpus_is_encoded_in_batches(tmp_path: Path) -> None:
     file = tmp_path / "tokenizer.json"
     file.write_text("{}")
     tokenizer = ByteTokenizer()
-    stream = (bytes([65 + number]) * (1 << 20) for number in range(10))  # read once, as it comes
+    stream = (bytes([65 + number]) * (1 << 20) for number in range(10))  # can be read only once
     shards = write_shards(stream, tokenizer, tmp_path / "data", tokenizer_file=file, held_out=0, batch_bytes=4 << 20)
     assert tokenizer.batches == 3
     assert shards.byte_count(TRAIN) == 10 << 20
