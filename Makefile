@@ -15,15 +15,16 @@ VOCABULARY_TEXT = corpora "$(STDLIB)/*.py" "$(STDLIB)/*/*.py"
 # The C++ that is written by hand.
 SOURCES := $(shell find bpe/core model/core -name '*.[ch]pp')
 
-.PHONY: help demo test lint format docs clean
+.PHONY: help demo test test-slow lint format docs clean
 
 help:
-	@echo "make demo    train a vocabulary and a small Llama on corpora/, and let it write"
-	@echo "make test    run the tests"
-	@echo "make lint    ruff, mypy, clang-format, and the core with warnings as errors"
-	@echo "make format  rewrite the sources in the project's format"
-	@echo "make docs    build the documentation's site into build/site"
-	@echo "make clean   remove what was built and trained"
+	@echo "make demo       train a vocabulary and a small Llama on corpora/, and let it write"
+	@echo "make test       run the quick tests"
+	@echo "make test-slow  run the slow tests"
+	@echo "make lint       ruff, mypy, clang-format, and the core with warnings as errors"
+	@echo "make format     rewrite the sources in the project's format"
+	@echo "make docs       build the documentation's site into build/site"
+	@echo "make clean      remove what was built and trained"
 
 # --- set-up ---
 
@@ -78,8 +79,14 @@ demo: .venv/demo
 
 # --- development ---
 
+# Two processes share the tests, file by file. Tests marked as slow are left out, unless TESTS names files.
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
 test: .venv/test
-	$(BIN)/python -m pytest $(TESTS)
+	$(PYTEST) $(if $(TESTS),$(TESTS),-m "not slow")
+
+test-slow: .venv/test
+	$(PYTEST) -m slow
 
 lint: .venv/test
 	$(BIN)/ruff check .
