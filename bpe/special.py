@@ -29,16 +29,17 @@ class SpecialMatchers:
             allowed: The tokens that become their ids, or "all".
             disallowed: The tokens that raise, or "all" for all that are not allowed.
         """
-        if isinstance(allowed, str):
-            allowed = self._ids.keys()
+        every = self._all if self._ids else None
         if isinstance(disallowed, str):
+            if isinstance(allowed, str):
+                return every, None
             if not allowed:
-                return None, self._all if self._ids else None
+                return None, every
             disallowed = self._ids.keys() - allowed
-        return (
-            self._matcher(frozenset(allowed & self._ids.keys())) if allowed else None,
-            self._matcher(frozenset(disallowed)) if disallowed else None,
-        )
+        forbidden = self._matcher(frozenset(disallowed)) if disallowed else None
+        if isinstance(allowed, str):
+            return every, forbidden
+        return self._matcher(frozenset(allowed & self._ids.keys())) if allowed else None, forbidden
 
     def allowed_in(
         self,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bpe import _core
@@ -187,9 +188,9 @@ class Vocabulary:
     @cached_property
     def ranks(self) -> dict[bytes, int]:
         """The rank of each token, in rank order and without the added tokens. Do not change it."""
-        begins, ends = self.offsets.tolist(), self.offsets[1:].tolist()
-        in_order = sorted(zip(self.ids.tolist(), begins, ends, strict=False))
-        return {self.tokens[begin:end]: id for id, begin, end in in_order}
+        ids, offsets = self.ids.tolist(), self.offsets.tolist()
+        tokens = [self.tokens[begin:end] for begin, end in pairwise(offsets)]
+        return {tokens[index]: ids[index] for index in sorted(range(len(ids)), key=ids.__getitem__)}
 
     @cached_property
     def sorted_tokens(self) -> list[bytes]:
