@@ -114,7 +114,7 @@ def train_from_iterator(
 
     >>> tokenizer = train_from_iterator(["ab bc", "bcd cde"], vocab_size=258, pattern="gpt2", special_tokens=())
     >>> [tokenizer.decode([id]) for id in (256, 257)]
-    ['bc', 'cd']
+    ['bc', ' c']
     """
     _refuse_unknown("train_from_iterator", options, IteratorOptions)
     if isinstance(texts, (str, bytes, os.PathLike)):
