@@ -1,7 +1,7 @@
 """Token shards: the documents of a corpus as ids on disk, ready to train on.
 
 `write_shards` encodes documents and writes a directory of shards. `Shards` opens it, `verify_shards` compares it
-with its sources, and `export_shards` writes it in other formats. LAYOUT.md, beside this file, specifies the files.
+with its sources, and `export_shards` writes it in other formats. docs/reference/shards.md specifies the files.
 """
 
 from bpe.shards.encoding import ShardTokenizer

@@ -1,4 +1,4 @@
-"""The names, versions and hashes of a shard directory. LAYOUT.md specifies the files."""
+"""The names, versions and hashes of a shard directory. docs/reference/shards.md specifies the files."""
 
 from __future__ import annotations
 

@@ -347,13 +347,20 @@ def main() -> None:
     arguments = sys.argv[1:]
     if not arguments or arguments[0] != "--write":
         sys.exit("usage: python tests/docs/test_examples.py --write [PAGE]...")
+    failed = False
     for path in [Path(name).resolve() for name in arguments[1:]] or pages():
         with tempfile.TemporaryDirectory() as name:
             page = Page(path, Path(name))
-            rewritten = page.rewritten()
+            try:
+                rewritten = page.rewritten()
+            except Exception as error:
+                print(f"{path.relative_to(ROOT)}: not written: {error}")
+                failed = True
+                continue
         if rewritten != page.text:
             path.write_text(rewritten, "utf-8")
             print(f"{path.relative_to(ROOT)}: written")
+    sys.exit(failed)
 
 
 if __name__ == "__main__":

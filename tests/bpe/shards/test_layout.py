@@ -1,4 +1,4 @@
-"""The example of LAYOUT.md."""
+"""The example of docs/reference/shards.md."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from bpe.shards import TRAIN, Shards, unfinished
+from bpe.shards import TRAIN, Shards
 
 Write = Callable[..., Shards]
 
 
-LAYOUT = Path(unfinished.__file__).with_name("LAYOUT.md")
+LAYOUT = Path(__file__).parents[3] / "docs" / "reference" / "shards.md"
 
 
-def test_example_in_layout_md_reads_shards(write_corpus: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_example_of_the_layout_page_reads_shards(write_corpus: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", LAYOUT.read_text(), re.DOTALL)
     assert len(code.splitlines()) <= 6
     shards = write_corpus()
