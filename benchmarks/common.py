@@ -1,4 +1,4 @@
-"""What all comparisons with peers share: processes of their own, memory, peers that are installed, how numbers look."""
+"""Helpers shared by all benchmarks: worker processes, memory, installed peers and number formatting."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ THREADS = ("RAYON_NUM_THREADS", "FASTOKENS_BPE_THREADS", "OMP_NUM_THREADS")
 
 
 def skip_rebuilding() -> None:
-    """Keep a developer's installation from looking for changed sources of the core while an import is measured."""
+    """Stop an editable installation from checking the C++ sources for changes while an import is timed."""
     for finder in sys.meta_path:
         if hasattr(finder, "rebuilt"):
             finder.rebuilt = True
 
 
 def memory(field: str) -> float:
-    """VmRSS, the memory of this process, or VmHWM, the most it ever was, in MB; not a number where Linux is not."""
+    """Return VmRSS (the memory of this process) or VmHWM (its peak) in MB, or NaN on systems other than Linux."""
     try:
         status = Path("/proc/self/status").read_text()
     except OSError:
@@ -37,7 +37,7 @@ def memory(field: str) -> float:
 
 
 def reset_peak_memory() -> None:
-    """From now on VmHWM is the most that this process will have been."""
+    """Reset VmHWM to the current memory of this process."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
@@ -46,7 +46,17 @@ def reset_peak_memory() -> None:
 
 
 def run_worker(script: str, job: Mapping[str, Any], threads: int, **environment: str) -> dict[str, Any]:
-    """The last line that `script --worker JOB` prints, from a process of its own. An error is a key of the result."""
+    """Run `script --worker JOB` in a new process and return the JSON of the last line that it prints.
+
+    Args:
+        script: Path of the benchmark.
+        job: What the worker measures; passed as JSON.
+        threads: Value of the environment variables that limit the threads of peers.
+        environment: More environment variables.
+
+    Returns:
+        The worker's result, or `{"error": last line of its stderr}` when it fails.
+    """
     variables = {
         **os.environ,
         **dict.fromkeys(THREADS, str(threads)),
@@ -62,13 +72,13 @@ def run_worker(script: str, job: Mapping[str, Any], threads: int, **environment:
 
 
 def show(text: str = "") -> None:
-    """Say on stderr what is running, in place of what was said before; nothing where it is no terminal."""
+    """Replace the status line on stderr. Print nothing when stderr is not a terminal."""
     if sys.stderr.isatty():
         print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
 
 def installed(distribution: str) -> str | None:
-    """The version."""
+    """Return the installed version of a distribution, or None."""
     try:
         return version(distribution)
     except PackageNotFoundError:
@@ -76,7 +86,11 @@ def installed(distribution: str) -> str | None:
 
 
 def introduce(distributions: Mapping[str, str]) -> tuple[str, dict[str, str]]:
-    """Print the machine, the peers that are installed and how to get the others; give the first two back."""
+    """Print the machine, the installed peers and how to install the others.
+
+    Returns:
+        The description of the machine, and the version of each installed peer.
+    """
     found = {peer: installed(distribution) for peer, distribution in distributions.items()}
     versions = {peer: number for peer, number in found.items() if number}
     machine = f"Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} processors"
@@ -88,25 +102,25 @@ def introduce(distributions: Mapping[str, str]) -> tuple[str, dict[str, str]]:
 
 
 def choice(known: Sequence[str]) -> Callable[[str], list[str]]:
-    """The type of an option with names separated by commas."""
+    """Return an argparse type for names separated by commas; "all" selects every known name."""
 
     def parse(value: str) -> list[str]:
         names = list(known) if value == "all" else value.split(",")
         for name in names:
             if name not in known:
-                raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(known)}, all")
+                raise argparse.ArgumentTypeError(f"unknown name {name!r}; choose from {', '.join(known)}, all")
         return names
 
     return parse
 
 
 def number(value: float) -> str:
-    """Three digits, or all of a larger number's."""
+    """Format a number with three significant digits, or with all digits before the point from 1,000."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
 def named(sources: Sequence[str]) -> dict[str, str]:
-    """Sources by their names without directory and suffixes, or as they are where that name is taken."""
+    """Map short names to sources: the file name without suffixes, or the whole source when that name is taken."""
     found: dict[str, str] = {}
     for source in sources:
         name = Path(source).name.partition(".")[0]

@@ -1,27 +1,28 @@
-"""Encoding and decoding beside other tokenizers, with Llama 3's vocabulary, in one run, on your own text.
+"""Compare encoding and decoding with other tokenizers, with Llama 3's vocabulary, in one run, on your own text.
 
-    python benchmarks/encode.py                                    # corpora/, in a short form
+    python benchmarks/encode.py                                    # corpora/, a short run
     python benchmarks/encode.py big.txt code.txt.xz --modes all --repeat 3
     python benchmarks/encode.py big.txt --modes documents --peers ours,tiktoken,gigatoken --json results.json
 
-How to read the table: a column is a peer, a row one measure, and its last number says how many times as good ours is as
-the best other peer whose ids are tiktoken's. Rates are MB of UTF-8 a second, more is better; times and memory, less.
-``!`` marks a peer whose ids DIFFER from tiktoken's on that text; it does other work, and does not count as best.
+How to read the table: each column is a peer and each row a measure. The last number is the ratio of ours to the best
+other peer whose ids equal tiktoken's. Rates are in MB of UTF-8 per second, where more is better; for times and memory,
+less is better. ``!`` marks a peer whose ids DIFFER from tiktoken's on that text. Such a peer does different work, so it
+never counts as the best.
 
-What the modes measure, each in a process of its own for each peer, text and kind of output:
+The modes. Each runs in a separate process for each peer, text and kind of output:
 
-    documents  one call for each document of 4,000 characters; cold is the first pass after loading, warm the best of
-               three more; ids as lists, and as numpy arrays from peers that give them
+    documents  one call for each document of 4,000 characters; "cold" is the first pass after loading, "warm" the best
+               of three more; ids as lists, and as numpy arrays from peers that return them
     files      the same with the whole text in one call
     threads    the peer's own call for many documents at once, on all processors
-    short      one call with two characters or a hundred, microseconds, the median over many calls
-    decode     ids of those documents, as lists (or arrays) -> str; best of three after one pass to warm up
-    load       importing the peer's module, numpy being there already; reading the vocabulary; memory that both add, and
-               memory at its highest while the texts are encoded document by document, nothing kept
+    short      one call with 2 or 100 characters, in microseconds, the median of many calls
+    decode     the ids of those documents, as lists (or arrays) -> str; best of three after one warm-up pass
+    load       the time to import the peer's module, with numpy already imported, and to read the vocabulary; the memory
+               that both add; and the peak memory while the texts are encoded document by document, with no ids kept
 
-Ids are compared document by document, after the first pass and outside of the time. Special tokens are taken out of the
-text beforehand, because some peers find them whether asked to or not. Machines are noisy: --repeat runs everything
-again, the peers in turn, and the best of each is shown; look at the ratios.
+Ids are compared document by document after the first pass, outside the timed section. Special tokens are removed from
+the text first, because some peers always recognize them. Timings are noisy: --repeat runs everything again, with the
+peers in turn, and the table shows the best value of each. Compare the ratios rather than the absolute numbers.
 """
 
 from __future__ import annotations
@@ -70,21 +71,22 @@ SHORT_TEXTS = {
 
 @dataclass(frozen=True)
 class Files:
-    """Llama 3's vocabulary in the forms that peers load."""
+    """Llama 3's vocabulary in the formats that peers load."""
 
     ranks: str
-    """tiktoken's format."""
+    """Path of the vocabulary in tiktoken's format."""
     json: str
-    """tokenizer.json with every pair of tokens that joins to a token, as converters from ranks write it."""
+    """Path of a tokenizer.json whose merges are all pairs of tokens that join to a token, as converters write it."""
     pattern: str
     special_tokens: dict[str, int]
 
 
 @dataclass(frozen=True)
 class Peer:
-    """What a library offers once it has loaded the vocabulary, with special tokens as text; None: it has no such call.
+    """The calls of a library with the vocabulary loaded. None marks a call that it does not have.
 
-    A batch as numpy is the ids of all documents and the place where each begins, as in `Tokenizer.encode_flat`.
+    All calls treat special tokens as ordinary text. `batch_numpy` returns the ids of all documents and the offset of
+    each document, as `Tokenizer.encode_flat` does.
     """
 
     decode: Callable[[Any], str]
@@ -164,7 +166,7 @@ def fastokens(module: Any, files: Files, threads: int) -> Peer:
 def quicktok(module: Any, files: Files, threads: int) -> Peer:
     encoding = module.get_encoding(
         "llama3"
-    )  # its own copy of the vocabulary; given ours, it differs on as many documents
+    )  # its own copy of the vocabulary; with ours, it differs on the same number of documents
     return Peer(
         encoding.decode,
         encoding.encode_ordinary,
@@ -190,7 +192,7 @@ def arrays(ids: bytes, offsets: bytes) -> tuple[Any, Any]:
 
 @dataclass(frozen=True)
 class Library:
-    """A peer's distribution on PyPI, the module to import, and what makes it a Peer."""
+    """A peer's distribution on PyPI, its module, and the function that loads the vocabulary into it."""
 
     distribution: str
     module: str
@@ -215,11 +217,11 @@ class Job:
     mode: str
     peer: str
     output: str
-    """ "list" or "numpy"; empty where nothing is cold, so that one process can measure both."""
+    """ "list" or "numpy"; empty for modes without a cold pass, where one process measures both."""
     texts: dict[str, str]
-    """Name of a corpus -> the file with its text."""
+    """The path of each corpus by its name."""
     document: int
-    """Characters in a document; 0 for the whole text."""
+    """Characters per document; 0 for the whole text."""
     threads: int
     files: dict[str, Any]
 
@@ -228,7 +230,12 @@ class Job:
 
 
 def work(job: Job) -> dict[str, Any]:
-    """Load the peer and measure: rows of values, and hashes of the ids; neither if the peer has no such output."""
+    """Load the peer and run the measurement of a job.
+
+    Returns:
+        "load": the measures of loading; "rows": values by row; "digests": hashes of the ids. "rows" and "digests" are
+        missing when the peer does not have the requested output.
+    """
     library = PEERS[job.peer]
     skip_rebuilding()
     empty = memory("VmRSS")
@@ -243,12 +250,12 @@ def work(job: Job) -> dict[str, Any]:
         "memory, MB": memory("VmRSS") - empty,
     }
     if job.mode == "load":
-        return {"load": load | {"memory at its highest, MB": highest_memory(peer, job) - empty}}
+        return {"load": load | {"peak memory, MB": highest_memory(peer, job) - empty}}
     return {"load": load, **MEASURES[job.mode](peer, job)}
 
 
 def highest_memory(peer: Peer, job: Job) -> float:
-    """The most that this process has while the documents are encoded, without what the text itself takes."""
+    """Return the peak memory of this process while it encodes the documents, less the memory of the text, in MB."""
     highest = memory("VmRSS")
     for path in job.texts.values():
         before = memory("VmRSS")
@@ -320,7 +327,7 @@ def measure_decoding(peer: Peer, job: Job) -> dict[str, Any]:
             decoded = [peer.decode(row) for row in each]
             seconds.append(time.perf_counter() - begin)
             if decoded != texts:
-                raise ValueError("decoding does not give the text back")
+                raise ValueError("decoding does not return the original text")
             del decoded
         rows[kind] = megabytes(texts) / min(seconds[1:])
     return {"rows": rows, "digests": digests_of(ids)}
@@ -345,7 +352,7 @@ def megabytes(texts: Iterable[str]) -> float:
 
 
 def rows_of(result: Any) -> Iterable[Any]:
-    """The ids of each document, from a batch in either form."""
+    """Return the ids of each document of a batch, given as lists or as numpy arrays."""
     if isinstance(result, list):
         return result
     ids, offsets = np.asarray(result[0]), np.asarray(result[1])
@@ -353,24 +360,24 @@ def rows_of(result: Any) -> Iterable[Any]:
 
 
 def digests_of(rows: Iterable[Any]) -> list[str]:
-    """A hash of each document's ids, the same for lists and arrays."""
+    """Return a hash of each document's ids. Lists and arrays give the same hash."""
     return [hashlib.blake2b(np.asarray(row, np.uint32).tobytes(), digest_size=8).hexdigest() for row in rows]
 
 
-# --- the run: jobs, and what they gave ---
+# --- the main process: jobs and their results ---
 
 
 @dataclass
 class Cell:
-    """What one peer reached in one row."""
+    """The values of one peer in one row."""
 
     values: list[float]
     differing: int = 0
-    """Documents whose ids are not tiktoken's."""
+    """Number of documents whose ids differ from tiktoken's."""
 
 
 class Results:
-    """Rows of measures in the order in which they came first, what is to be said about them, and what went wrong."""
+    """Rows of measures in the order of their first value, with remarks and errors."""
 
     def __init__(self) -> None:
         self.rows: dict[tuple[str, str], dict[str, Cell]] = {}
@@ -383,12 +390,12 @@ class Results:
         cell.differing = max(cell.differing, differing)
 
     def add_scaling(self, threads: int) -> None:
-        """Rows for how much faster ours is on all threads than on one."""
+        """Add rows with the speed-up of ours on all threads over one thread."""
         for (section, row), cells in list(self.rows.items()):
             single = self.rows.get((section, row.replace(f"{threads} threads", "1 thread")))
             if f" {threads} threads, " in row and single and "ours" in single and "ours" in cells:
                 speed_up = max(cells["ours"].values) / max(single["ours"].values)
-                self.add(f"{threads} threads over 1, times as fast", row, "ours", speed_up, 0)
+                self.add(f"{threads} threads over 1, speed-up", row, "ours", speed_up, 0)
 
     def table(self, peers: Sequence[str]) -> str:
         lines = []
@@ -412,15 +419,15 @@ class Results:
 
 
 def run(job: Job) -> dict[str, Any]:
-    """What `work` gives, from a process of its own. An error is a key of the result."""
-    # Without the variable tiktoken keeps a copy of the ranks outside of our directory.
+    """Run `work` in a new process. The result has the key "error" when it fails."""
+    # Without this variable, tiktoken caches the ranks outside the temporary directory.
     return run_worker(__file__, asdict(job), job.threads, TIKTOKEN_CACHE_DIR="")
 
 
 def jobs_of(
     modes: Sequence[str], peers: Sequence[str], texts: dict[str, str], document: int, threads: int, files: Files
 ) -> list[tuple[str, Job]]:
-    """The name of the text, and the job; the peers in turn within each measure."""
+    """Return the jobs, each with the name of its text. The peers take turns within each measure."""
     found = []
     for mode in modes:
         inputs = {name: {name: path} for name, path in texts.items()}
@@ -437,7 +444,7 @@ def jobs_of(
 
 
 def collect(results: Results, name: str, job: Job, result: dict[str, Any], expected: list[str] | None) -> None:
-    """Put what a job gave into the rows where it belongs."""
+    """Add the result of a job to the rows of its section."""
     if "error" in result:
         results.errors[f"{job.peer}, {job.mode}: {result['error']}"] = None
         return
@@ -445,10 +452,10 @@ def collect(results: Results, name: str, job: Job, result: dict[str, Any], expec
     differing = 0
     if expected:
         differing = sum(a != b for a, b in zip(digests, cycle(expected)))
-        if len(digests) % len(expected):  # a document is missing, or there is one too many
+        if len(digests) % len(expected):  # a document is missing or extra
             differing = len(digests)
     elif digests:
-        results.remarks[f"{job.mode} {name}: tiktoken itself breaks down, ids were not compared"] = None
+        results.remarks[f"{job.mode} {name}: tiktoken crashes on this text; ids were not compared"] = None
     if differing:
         line = f"{job.peer}, {job.mode} {name}: ids DIFFER from tiktoken's in {differing} of {len(digests)} texts"
         results.remarks[line] = None
@@ -464,12 +471,12 @@ def collect(results: Results, name: str, job: Job, result: dict[str, Any], expec
         prefix = f"{name} {one}, " if job.mode == "threads" else f"{name} "
         results.add(section, (prefix + row).strip(), job.peer, value, differing)
     for measure, value in result["load"].items():
-        if value == value:  # memory is not a number where it is not known
+        if value == value:  # memory is NaN on systems where it is unknown
             results.add("load", measure, job.peer, value, 0)
 
 
 def reference_digests(job: Job, files: Files) -> list[str] | None:
-    """Hashes of tiktoken's ids for a job's documents; None if nothing is compared, or tiktoken itself breaks down."""
+    """Return hashes of tiktoken's ids for a job's documents, or None in mode "load" and when tiktoken crashes."""
     import tiktoken as module
 
     if job.mode == "load":
@@ -477,7 +484,7 @@ def reference_digests(job: Job, files: Files) -> list[str] | None:
     encode = tiktoken(module, files, 1).encode_list
     try:
         return digests_of(map(encode, SHORT_TEXTS.values() if job.mode == "short" else job.documents()))
-    except BaseException as error:  # its engine's panic on very long runs is no Exception
+    except BaseException as error:  # its regex engine panics on very long runs; PanicException is not an Exception
         if type(error).__name__ != "PanicException":
             raise
         return None
@@ -497,7 +504,7 @@ def write_files(directory: Path) -> Files:
 
 
 def write_tokenizer_json(tokenizer: Any, path: Path) -> None:
-    """The tokenizer with all pairs that join to a token, by rank."""
+    """Write a tokenizer.json whose merges are all pairs of tokens that join to a token, in order of rank."""
     from bpe.formats.byte_level import byte_characters
 
     tokenizer.save(path)
@@ -518,7 +525,11 @@ def write_tokenizer_json(tokenizer: Any, path: Path) -> None:
 
 
 def write_texts(sources: Sequence[str], directory: Path, special_tokens: Iterable[str]) -> dict[str, str]:
-    """Each source (a file, plain, .xz or .gz, or a directory) as one file of text without special tokens."""
+    """Write each source (a file, plain, .xz or .gz, or a directory) as one text file without special tokens.
+
+    Returns:
+        The path of each text by the name of its source.
+    """
     from bpe.corpus import documents
 
     special = re.compile("|".join(map(re.escape, special_tokens)))
@@ -552,14 +563,29 @@ def measure_all(arguments: argparse.Namespace, peers: Sequence[str]) -> Results:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpora", nargs="*", help="text files, plain, .xz or .gz, or directories (default: corpora/)")
-    parser.add_argument("--peers", type=choice(list(PEERS)), help="separated by commas (default: those installed)")
     parser.add_argument(
-        "--modes", type=choice(MODES), default=SHORT_RUN, help=f"or all (default: {','.join(SHORT_RUN)})"
+        "--peers", type=choice(list(PEERS)), help="peers, separated by commas (default: all that are installed)"
     )
-    parser.add_argument("--document", type=int, default=4000, metavar="N", help="characters (default: 4000)")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, metavar="N", help="default: all processors")
-    parser.add_argument("--repeat", type=int, default=1, metavar="N", help="run everything N times, show the best")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was measured")
+    parser.add_argument(
+        "--modes",
+        type=choice(MODES),
+        default=SHORT_RUN,
+        help=f"modes, separated by commas, or all (default: {','.join(SHORT_RUN)})",
+    )
+    parser.add_argument(
+        "--document", type=int, default=4000, metavar="N", help="characters per document (default: 4000)"
+    )
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=os.cpu_count() or 1,
+        metavar="N",
+        help="threads in mode threads (default: all processors)",
+    )
+    parser.add_argument(
+        "--repeat", type=int, default=1, metavar="N", help="run everything N times and show the best (default: 1)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all results to FILE")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:

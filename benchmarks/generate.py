@@ -1,21 +1,22 @@
-"""Reading and writing text beside transformers and llama.cpp: the same weights, greedy ids compared first, then timed.
+"""Compare prefill and decoding with transformers and llama.cpp: same weights, greedy ids compared first, then timed.
 
-    python benchmarks/generate.py smollm2                     # a name, or a .gguf file, which all peers can be given
+    python benchmarks/generate.py smollm2                     # a name, or a .gguf file, which every peer can read
     python benchmarks/generate.py smollm2 --peers "ours bfloat16,llama.cpp" --repeat 5 --threads 2 --json results.json
-    python benchmarks/generate.py smollm2 --quantize q8_0        # or bf16, q4_1, ...: from a file with these weights
+    python benchmarks/generate.py smollm2 --quantize q8_0        # or bf16, q4_1, ...: convert the weights first
     python benchmarks/generate.py --shape llama3.2-1b --quantize q4_1 --peers "ours native,llama.cpp"  # random weights
 
-How to read the table: a line is a peer with its weights; decode is tokens a second for one text and for eight at once,
-at positions 128 to 128 + --tokens, decode far for one text from position 2,000 on, prefill is tokens a second for a
-prompt of 1,024, load is seconds from the call to a model that can be used, and memory is the most that the process had
-less what it had after the imports. Numbers in brackets are how many times ours with the first weights given is as fast
-(or as small). ``differs`` says at which of the first ids a greedy text leaves that of --reference: rounding to 16 bits,
-or activations of 8 bits, can do that, and soon where weights are random. Ours in float32, which that is by default,
-takes 4 bytes a weight; where that is too much, take a peer that is measured anyway.
+How to read the table: each line is a peer with its weight type. "decode 1" and "decode 8" are tokens per second for one
+text and for eight at once, at positions 128 to 128 + --tokens; "decode far" is for one text from position 2,000.
+"prefill" is tokens per second for a prompt of 1,024 tokens. "load" is the seconds from the call until the model can be
+used. "memory" is the peak memory of the process less its memory after the imports. Numbers in brackets are ratios: how
+many times as fast (or as small) the first peer listed is. ``differs`` gives the position of the first greedy id that
+differs from that of --reference. Rounding to 16 bits or 8-bit activations can change ids, and with random weights they
+soon do. The default reference, ours in float32, takes 4 bytes per weight; if that is too much memory, choose one of the
+measured peers.
 
-Each run is a process of its own on --threads threads; the peers take turns, --repeat times, and medians are shown. A
-GGUF is written for transformers once as a directory in its own format, from the weights that the gguf package and we
-dequantize alike. Machines are noisy; look at the ratios.
+Each run is a separate process on --threads threads. The peers take turns, --repeat times, and the table shows medians.
+For transformers, a GGUF is converted once to a directory in its own format; the gguf package and this project
+dequantize the weights identically. Timings are noisy; compare the ratios rather than the absolute numbers.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from model.checkpoint import Checkpoint
 
 PROMPT, LONG, FAR, EIGHT = 128, 1024, 2000, 8
-FIRST = 64  # greedy ids that are compared
+FIRST = 64  # greedy ids to compare
 TEXT = "The history of writing begins with marks on clay, and "
 
 PEERS = {
@@ -52,14 +53,14 @@ PEERS = {
     "llama.cpp": "llama-cpp-python",
 }
 Read = Callable[[Sequence[Sequence[int]]], list[int]]
-"""Reads so many ids more of each text, and gives the likeliest next id of each."""
+"""A function that processes more ids of each text and returns the most likely next id of each."""
 
 
 # --- the worker: one peer ---
 
 
 class Ours:
-    """A model and its cache."""
+    """This project's model, as PyTorch or native."""
 
     def __init__(self, job: Mapping[str, Any]) -> None:
         import torch
@@ -76,11 +77,14 @@ class Ours:
 
     def open(self) -> None:
         self.model = self.load()
-        if isinstance(self.model, self.native):  # has threads of its own, and torch's would spin in their way
+        if isinstance(self.model, self.native):  # it has its own threads, and torch's would spin and slow them
             self.torch.set_num_threads(1)
 
     def read_weights(self) -> float | None:
-        """Seconds to read all weights and do nothing with them, which no step can be faster than."""
+        """Return the seconds to read all weights without using them, a lower bound for a decoding step.
+
+        Return None for a model that is not native.
+        """
         if not isinstance(self.model, self.native):
             return None
         seconds = []
@@ -102,7 +106,7 @@ class Ours:
 
 
 class Transformers:
-    """The same weights in Hugging Face's format."""
+    """Hugging Face's transformers, with the same weights in its format."""
 
     def __init__(self, job: Mapping[str, Any]) -> None:
         import torch
@@ -129,7 +133,7 @@ class Transformers:
 
 
 class LlamaCpp:
-    """The GGUF as it is, by llama.cpp's own batches."""
+    """llama.cpp, with the unchanged GGUF and llama.cpp's own batches."""
 
     def __init__(self, job: Mapping[str, Any]) -> None:
         import llama_cpp
@@ -172,7 +176,7 @@ class LlamaCpp:
         return read
 
     def logits(self, ids: Sequence[int]) -> Any:
-        """Of what follows each id: float32 [ids, vocabulary]."""
+        """Return the logits of the token after each id, float32 [ids, vocabulary]."""
         api = self.api
         context = self._context(1, len(ids))
         batch = api.llama_batch_init(len(ids), 0, 1)
@@ -197,7 +201,14 @@ class LlamaCpp:
 
 
 def work(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Load, read and write; what it took, and the greedy ids."""
+    """Load a peer's model and measure it.
+
+    Args:
+        job: "peer", "path", "directory" (the model for transformers), "ids", "threads" and "tokens" to time.
+
+    Returns:
+        Rates, load time and memory by column, and the greedy ids.
+    """
     skip_rebuilding()
     peer = {"ours": Ours, "transformers": Transformers, "llama.cpp": LlamaCpp}[job["peer"].split()[0]](job)
     imports = memory("VmRSS")
@@ -205,53 +216,64 @@ def work(job: Mapping[str, Any]) -> dict[str, Any]:
     begin = time.perf_counter()
     peer.open()
     result: dict[str, Any] = {"load": time.perf_counter() - begin}
-    ids = job["ids"]
-    read = peer.begin(1, PROMPT + FIRST)
-    greedy = read([ids[:PROMPT]])
-    while len(greedy) < FIRST:
-        greedy += read([[greedy[-1]]])
-    result["greedy"] = greedy
+    ids, tokens = job["ids"], job["tokens"]
+    result["greedy"] = greedy_ids(peer, ids)
     for texts in (1, EIGHT):
-        read = peer.begin(texts, PROMPT + job["tokens"] + 8)
+        read = peer.begin(texts, PROMPT + tokens + 8)
         last = read([ids[text : PROMPT + text] for text in range(texts)])
-        seconds = []
-        for _ in range(job["tokens"]):
-            begin = time.perf_counter()
-            last = read([[id] for id in last])
-            seconds.append(time.perf_counter() - begin)
-        result[f"decode {texts}"] = texts / median(seconds)
-    seconds = []
-    for _ in range(2):
-        read = peer.begin(1, LONG + 8)
-        begin = time.perf_counter()
-        read([ids[:LONG]])
-        seconds.append(time.perf_counter() - begin)
-    result["prefill"] = LONG / min(seconds)
-    read = peer.begin(1, FAR + job["tokens"] + 8)
+        result[f"decode {texts}"] = texts / seconds_per_step(read, last, tokens)
+    result["prefill"] = LONG / seconds_of_prefill(peer, ids)
+    read = peer.begin(1, FAR + tokens + 8)
     for start in range(0, FAR, LONG):
         last = read([(ids * 2)[start : min(start + LONG, FAR)]])
-    seconds = []
-    for _ in range(job["tokens"]):
-        begin = time.perf_counter()
-        last = read([last])
-        seconds.append(time.perf_counter() - begin)
-    result["decode far"] = 1 / median(seconds)
+    result["decode far"] = 1 / seconds_per_step(read, last, tokens)
     if isinstance(peer, Ours) and (whole := peer.read_weights()):
         result["share of a pure read"] = result["decode 1"] * whole
     result["memory"] = memory("VmHWM") - imports
     return result
 
 
-# --- the file ---
+def greedy_ids(peer: Any, ids: list[int]) -> list[int]:
+    """Return the first `FIRST` ids that the peer generates greedily after the prompt."""
+    read = peer.begin(1, PROMPT + FIRST)
+    greedy: list[int] = read([ids[:PROMPT]])
+    while len(greedy) < FIRST:
+        greedy += read([[greedy[-1]]])
+    return greedy
+
+
+def seconds_per_step(read: Read, last: list[int], steps: int) -> float:
+    """Return the median seconds of a decoding step that adds one token to each text."""
+    seconds = []
+    for _ in range(steps):
+        begin = time.perf_counter()
+        last = read([[id] for id in last])
+        seconds.append(time.perf_counter() - begin)
+    return median(seconds)
+
+
+def seconds_of_prefill(peer: Any, ids: list[int]) -> float:
+    """Return the seconds to process a prompt of `LONG` tokens, the best of two."""
+    seconds = []
+    for _ in range(2):
+        read = peer.begin(1, LONG + 8)
+        begin = time.perf_counter()
+        read([ids[:LONG]])
+        seconds.append(time.perf_counter() - begin)
+    return min(seconds)
+
+
+# --- the model file ---
 
 PLAIN = {"bf16": "bfloat16", "f16": "float16", "f32": "float32"}
 TYPES = (*PLAIN, "q8_0", "q6_k", "q4_k", "q4_1", "q4_0")
 
 
 def random_checkpoint(shape: str, directory: Path) -> Checkpoint:
-    """A preset's shape, for texts that are long enough, with random weights, drawn one by one; the same in each run.
+    """Return a checkpoint in the shape of a preset, with a context of at least `2 * FAR` and random weights.
 
-    The tokenizer is Llama 3's where it fits and is on this machine, else one of bytes, written to `directory`.
+    The weights are drawn one tensor at a time and are the same in each run. The tokenizer is Llama 3's if its size fits
+    and it is installed; otherwise a tokenizer of single bytes is written to `directory`.
     """
     import torch
 
@@ -283,7 +305,7 @@ def random_checkpoint(shape: str, directory: Path) -> Checkpoint:
 
 
 def write_file(checkpoint: Checkpoint, kind: str, path: Path) -> None:
-    """Write a checkpoint as a GGUF whose weights are of one of `TYPES`."""
+    """Write a checkpoint as a GGUF with weights of one of `TYPES`."""
     import torch
 
     from model.checkpoint import gguf
@@ -296,7 +318,7 @@ def write_file(checkpoint: Checkpoint, kind: str, path: Path) -> None:
         gguf.write(quantized(checkpoint, kind), path)
 
 
-# --- the run ---
+# --- the main process ---
 
 COLUMNS = {
     "decode 1": "tokens/s",
@@ -310,18 +332,25 @@ LESS_IS_BETTER = ("load", "memory")
 
 
 def main() -> None:
-    """Take turns with the peers, and print the table."""
+    """Run the peers in turn and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     given = parser.add_mutually_exclusive_group(required=True)
-    given.add_argument("model", nargs="?", help="a name or a .gguf file")
+    given.add_argument("model", nargs="?", help="name of a model, or a .gguf file")
     given.add_argument("--shape", metavar="PRESET", help="random weights in the shape of a preset, such as llama3.2-1b")
-    parser.add_argument("--quantize", choices=TYPES, help="measure from a file whose weights are of this type")
-    parser.add_argument("--peers", type=choice(list(PEERS)), default=list(PEERS))
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--tokens", type=int, default=48, help="that are timed, one after the other")
-    parser.add_argument("--reference", choices=PEERS, default="ours float32", help="whose greedy ids are compared with")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--quantize", choices=TYPES, help="convert the weights to this type first")
+    parser.add_argument(
+        "--peers", type=choice(list(PEERS)), default=list(PEERS), help="peers, separated by commas (default: all)"
+    )
+    parser.add_argument("--threads", type=int, default=2, help="threads of each peer (default: 2)")
+    parser.add_argument("--repeat", type=int, default=3, help="number of runs of each peer (default: 3)")
+    parser.add_argument("--tokens", type=int, default=48, help="number of decoding steps to time (default: 48)")
+    parser.add_argument(
+        "--reference",
+        choices=PEERS,
+        default="ours float32",
+        help="peer whose greedy ids the others are compared with (default: ours float32)",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all results to FILE")
     arguments = parser.parse_args()
     machine, versions = introduce({PEERS[peer]: PEERS[peer] for peer in arguments.peers})
 
@@ -359,7 +388,7 @@ def main() -> None:
 
 
 def table(results: Mapping[str, Sequence[Mapping[str, Any]]], greedy: Sequence[int]) -> None:
-    """Print medians, ratios to the first peer, and where greedy texts part."""
+    """Print medians, ratios to the first peer, and the position of the first differing greedy id."""
     good = {peer: [run for run in runs if "error" not in run] for peer, runs in results.items()}
     for peer, runs in results.items():
         for error in {run["error"] for run in runs if "error" in run}:

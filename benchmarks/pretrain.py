@@ -1,18 +1,19 @@
-"""Training on a CPU beside transformers and a plain PyTorch model: the same weights and tokens, losses compared first.
+"""Compare training on a CPU with transformers and a plain PyTorch model: same weights, losses compared first.
 
-    python benchmarks/pretrain.py                                          # two vocabularies, two types, all peers
+    python benchmarks/pretrain.py                                          # two vocabularies, two dtypes, all peers
     python benchmarks/pretrain.py --vocabularies 4096 --dtypes float32 --repeat 5 --threads 2 --json results.json
 
-How to read the table: a line is a peer with the type of its matrix products (bfloat16 is torch's autocast; weights,
-optimizer and loss are float32 throughout). Speed is tokens a second for whole steps: forward, backward, clipping,
-AdamW. Memory is the most that the process had less what it had after the imports: weights, gradients, optimizer and
-activations. Numbers in brackets are how many times ours with the same vocabulary, in its best type, is as fast (or as
-small). ``loss`` is the largest difference of a loss from that of the plain model in float32, over the first steps; more
-than --tolerance (ten times that in bfloat16) is marked, and such a peer is no measure of ours.
+How to read the table: each line is a peer with the dtype of its matrix products (bfloat16 is torch's autocast; weights,
+optimizer and loss are always float32). Speed is tokens per second for whole steps: forward, backward, clipping, AdamW.
+Memory is the peak memory of the process less its memory after the imports, that is: weights, gradients, optimizer state
+and activations. Numbers in brackets are ratios: how many times as fast (or as small) ours is with the same vocabulary,
+in its faster dtype. ``loss`` is the largest difference between a loss and that of the plain model in float32, over the
+first steps. A difference above --tolerance (ten times that in bfloat16) is marked with ``!``, and ours is not compared
+with such a peer.
 
-The model has 6 layers, 6 heads and dim 288 unless --dim and --layers say otherwise, embeddings tied. Each run is a
-process of its own on --threads threads; the peers take turns, --repeat times, and medians are shown. A step's time is
-the median of --steps. Machines are noisy; look at the ratios.
+The model has 6 layers, 6 heads and dim 288, unless --layers, --heads and --dim change that, and tied embeddings. Each
+run is a separate process on --threads threads. The peers take turns, --repeat times, and the table shows medians. The
+time of a step is the median of --steps steps. Timings are noisy; compare the ratios rather than the absolute numbers.
 """
 
 from __future__ import annotations
@@ -34,15 +35,15 @@ from common import ROOT, choice, introduce, memory, number, reset_peak_memory, r
 
 PEERS = {"ours": "bpe-llama", "plain": "torch", "transformers": "transformers"}
 DTYPES = ("float32", "bfloat16")
-WARMUP = 3  # steps whose losses are compared, and which are not timed
-TOLERANCE = 1e-4  # nats for each token
+WARMUP = 3  # first steps: their losses are compared, their times are not used
+TOLERANCE = 1e-4  # nats per token
 LEARNING_RATE = 1e-3
 
 # --- the worker: one peer ---
 
 
 def ours(config: Any, weights: Mapping[str, Any]) -> tuple[Any, Callable[[Any, Any], Any]]:
-    """The model and the loss of `bpe pretrain`."""
+    """Return the model and the loss that `bpe pretrain` uses."""
     from model import Transformer
     from model.memory import keep_freed_memory
     from model.training.fused import fuse
@@ -60,7 +61,7 @@ def ours(config: Any, weights: Mapping[str, Any]) -> tuple[Any, Callable[[Any, A
 
 
 def plain(config: Any, weights: Mapping[str, Any]) -> tuple[Any, Callable[[Any, Any], Any]]:
-    """What one writes first: modules, scaled_dot_product_attention, and cross_entropy over all logits at once."""
+    """Return a straightforward PyTorch model: modules, scaled_dot_product_attention, cross_entropy over all logits."""
     import torch
     import torch.nn.functional as F
     from torch import Tensor, nn
@@ -132,7 +133,7 @@ LAYER = (*(f"attention.{w}" for w in ("wq", "wk", "wv", "wo")), *(f"feed_forward
 
 
 def transformers(config: Any, weights: Mapping[str, Any]) -> tuple[Any, Callable[[Any, Any], Any]]:
-    """Hugging Face's Llama, with scaled_dot_product_attention."""
+    """Return Hugging Face's Llama with scaled_dot_product_attention."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -154,17 +155,25 @@ def transformers(config: Any, weights: Mapping[str, Any]) -> tuple[Any, Callable
 
 
 def work(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Train some steps; the losses of the first, the seconds of each of the others, and the memory."""
+    """Train a few steps.
+
+    Args:
+        job: "peer", "dtype", "config" (a `ModelConfig` as a dict), "sequences", "length", "steps" and "threads".
+
+    Returns:
+        The losses of the warm-up steps, the rates of the others in tokens per second of wall and processor time, and
+        the memory in MB.
+    """
     skip_rebuilding()
     import torch
 
     from model import ModelConfig, Transformer
 
     if job["peer"] == "transformers":
-        importlib.import_module("transformers.models.llama.modeling_llama")  # no memory of the model's
+        importlib.import_module("transformers.models.llama.modeling_llama")  # not part of the model's memory
     torch.set_num_threads(job["threads"])
     config = ModelConfig(**job["config"])
-    # Few tokens are frequent, as in text: ids are drawn with the density 1 / (id + 1).
+    # As in text, few tokens are frequent: ids are drawn with the density 1 / (id + 1).
     drawn = torch.rand(
         WARMUP + job["steps"], job["sequences"], job["length"] + 1, generator=torch.Generator().manual_seed(0)
     )
@@ -172,7 +181,7 @@ def work(job: Mapping[str, Any]) -> dict[str, Any]:
     imports = memory("VmRSS")
     reset_peak_memory()
     start = Transformer(config)
-    start.init_weights(torch.Generator().manual_seed(1))  # the same for any number of steps
+    start.init_weights(torch.Generator().manual_seed(1))  # the same weights for any number of steps
     model, loss_of = {"ours": ours, "plain": plain, "transformers": transformers}[job["peer"]](
         config, start.state_dict()
     )
@@ -201,7 +210,7 @@ def work(job: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def wait(job: Mapping[str, Any]) -> dict[str, Any]:
-    """A real run of `pretrain` on the texts of corpora/; the share of its steps that is waiting for their data."""
+    """Run `pretrain` on the texts of corpora/ and return the share of the time that its steps wait for data."""
     import torch
 
     from bpe import train
@@ -225,42 +234,52 @@ def wait(job: Mapping[str, Any]) -> dict[str, Any]:
         pretrain(directory / "data", directory / "run", ModelConfig(**job["config"]), settings, progress=io.StringIO())
         records = [json.loads(line) for line in (directory / "run/metrics.jsonl").read_text("utf-8").splitlines()]
     steps = [record for record in records if record["kind"] == "step"][WARMUP:]
-    seconds = [1 / step["tokens_per_second"] for step in steps]  # for each token, and all steps have as many
+    seconds = [1 / step["tokens_per_second"] for step in steps]  # per token; all steps have the same number of tokens
     return {"waiting": sum(step["wait"] * took for step, took in zip(steps, seconds, strict=True)) / sum(seconds)}
 
 
 def work_or_wait(job: Mapping[str, Any]) -> dict[str, Any]:
-    """What the worker does."""
+    """Run the worker's job: `wait` for the peer "waiting", otherwise `work`."""
     return wait(job) if job["peer"] == "waiting" else work(job)
 
 
-# --- the run ---
+# --- the main process ---
 
 
 def sizes(text: str) -> list[int]:
-    """Numbers separated by commas."""
+    """Parse numbers separated by commas."""
     return [int(size) for size in text.split(",")]
 
 
-def main() -> None:
-    """Take turns with the peers, and print the tables."""
+def parse_arguments() -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peers", type=choice(list(PEERS)), default=list(PEERS))
-    parser.add_argument("--dtypes", type=choice(DTYPES), default=list(DTYPES))
+    peers, dtypes = list(PEERS), list(DTYPES)
+    parser.add_argument("--peers", type=choice(peers), default=peers, help="peers, separated by commas (default: all)")
     parser.add_argument(
-        "--vocabularies", type=lambda text: [int(size) for size in text.split(",")], default=[4096, 32000]
+        "--dtypes", type=choice(dtypes), default=dtypes, help="dtypes, separated by commas (default: all)"
     )
-    parser.add_argument("--dim", type=int, default=288)
-    parser.add_argument("--layers", type=int, default=6)
-    parser.add_argument("--heads", type=int, default=6)
-    parser.add_argument("--sequences", type=int, default=8, help="in a batch")
-    parser.add_argument("--length", type=int, default=256, help="tokens of a sequence")
-    parser.add_argument("--steps", type=int, default=8, help="that are timed in a run")
-    parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--tolerance", type=float, default=TOLERANCE, help="nats for each token")
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
+    parser.add_argument(
+        "--vocabularies", type=sizes, default=[4096, 32000], help="vocabulary sizes (default: 4096,32000)"
+    )
+    parser.add_argument("--dim", type=int, default=288, help="dim of the model (default: 288)")
+    parser.add_argument("--layers", type=int, default=6, help="number of layers (default: 6)")
+    parser.add_argument("--heads", type=int, default=6, help="number of attention heads (default: 6)")
+    parser.add_argument("--sequences", type=int, default=8, help="sequences per batch (default: 8)")
+    parser.add_argument("--length", type=int, default=256, help="tokens per sequence (default: 256)")
+    parser.add_argument("--steps", type=int, default=8, help="number of steps to time per run (default: 8)")
+    parser.add_argument("--repeat", type=int, default=3, help="number of runs of each peer (default: 3)")
+    parser.add_argument("--threads", type=int, default=2, help="threads of each peer (default: 2)")
+    parser.add_argument(
+        "--tolerance", type=float, default=TOLERANCE, help=f"largest loss difference, nats per token ({TOLERANCE:g})"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all results to FILE")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run the peers in turn and print the tables."""
+    arguments = parse_arguments()
     machine, versions = introduce({peer: PEERS[peer] for peer in arguments.peers})
 
     results = {}
@@ -285,7 +304,7 @@ def main() -> None:
         table(vocabulary, results[vocabulary])
         if "ours" in arguments.peers:
             waiting = run_worker(__file__, {**job, "peer": "waiting", "dtype": arguments.dtypes[0]}, arguments.threads)
-            print(waiting.get("error") or f"`pretrain` waits for its data {waiting['waiting']:.2%} of the time")
+            print(waiting.get("error") or f"`pretrain` waits for data {waiting['waiting']:.2%} of the time")
             results[vocabulary].append({"peer": "waiting", **waiting})
     if arguments.json:
         found = {"machine": machine, "versions": versions, "results": results}
@@ -295,7 +314,17 @@ def main() -> None:
 def summarize(
     runs: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]], losses: Sequence[float], tolerance: float
 ) -> list[dict[str, Any]]:
-    """For each peer and type the medians, the largest difference from `losses`, and whether that is rounding."""
+    """Summarize the runs of each peer and dtype.
+
+    Args:
+        runs: Results of `work` by peer and dtype.
+        losses: The losses of the plain model in float32.
+        tolerance: The largest difference in nats per token that counts as rounding; ten times this in bfloat16.
+
+    Returns:
+        A row for each peer and dtype: the medians of speed and memory, the largest "difference" of a loss, and "same",
+        whether that is within the tolerance. A row with a failed run has the key "error" instead.
+    """
     rows = []
     for (peer, dtype), measured in runs.items():
         row: dict[str, Any] = {"peer": peer, "dtype": dtype, "runs": measured}
@@ -312,7 +341,7 @@ def summarize(
 
 
 def table(vocabulary: int, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print the rows, with ratios to ours in its best type, and then the ratios to the best of the others."""
+    """Print the rows with their ratios to ours in its faster dtype, then our ratios to the best of the other peers."""
     good = [row for row in rows if "error" not in row]
     own = [row for row in good if row["peer"] == "ours" and row["same"]]
     others = [row for row in good if row["peer"] != "ours" and row["same"]]

@@ -1,17 +1,18 @@
-"""What quantization costs and gains: each type of weights, computed with by our kernels and by llama.cpp.
+"""Measure the accuracy and speed of each quantized weight type, in our kernels and in llama.cpp.
 
-    python benchmarks/quantize.py smollm2                    # a name, or a checkpoint of any format
+    python benchmarks/quantize.py smollm2                    # a name, or a checkpoint in any format
     python benchmarks/quantize.py Llama-3.2-1B --types q8_0,q4_k --texts english.txt --tokens 4096 --json results.json
 
-The model is quantized to each type by `bpe convert`, and a held-out text read by: float32, which is PyTorch with the
-dequantized weights; native, our kernels; the same with keys and values in int8; and llama.cpp, from the same file, if
-it is installed. "as it is" is the given checkpoint, if it is a GGUF.
+The benchmark quantizes the model to each type as `bpe convert` does. Four readers then process a held-out text:
+"float32", PyTorch with the dequantized weights; "native", our kernels; "native int8 cache", our kernels with keys and
+values in int8; and "llama.cpp", from the same file, if it is installed. The type "as it is" stands for the given
+checkpoint, if that is a GGUF.
 
-How to read the table: bits are those of a weight, with scales, norms and embeddings; perplexity and bits per byte are
-of the text. "From float32" is how far logits are from those of float32 on the same dequantized weights, which is what
-the reader adds, and "from the original" from those of the given checkpoint in float32, which is what the type adds:
-the largest and the mean deviation, and at how many positions the likeliest token is the same. Tokens a second are those
-of one text that is written on.
+How to read the table: "bits" is the average number of bits per weight, including scales, norms and embeddings.
+Perplexity and bits per byte are those of the text. Both "from" columns give the largest and the mean deviation of the
+logits, and the share of positions where the most likely token is the same. "From float32" compares with the reader
+float32 on the same dequantized weights, and so shows the error of the reader. "From the original" compares with the
+given checkpoint in float32, and so shows the error of the type. "tokens/s" is the rate of decoding one text.
 """
 
 from __future__ import annotations
@@ -33,16 +34,20 @@ from generate import LlamaCpp
 TYPES = ("as it is", "q8_0", "q6_k", "q4_k", "q4_1", "q4_0")
 READERS = {"float32": "bpe-llama", "native": "bpe-llama", "native int8 cache": "bpe-llama",
            "llama.cpp": "llama-cpp-python"}  # fmt: skip
-PROMPT = 64  # tokens read before writing is timed
+PROMPT = 64  # tokens to prefill before decoding is timed
 Logits = Callable[[Sequence[int]], Any]
-"""Reads ids, and gives the logits of what follows each: float32 [ids, vocabulary]."""
+"""A function that takes ids and returns the logits of the token after each id, float32 [ids, vocabulary]."""
 
 
 # --- the worker: one type ---
 
 
 def readers(job: Mapping[str, Any]) -> dict[str, tuple[Logits, Callable[[], Callable[[int], None]] | None]]:
-    """By name: how logits are had, and how writing is begun, with a function that reads one id more."""
+    """Return the job's readers by name.
+
+    A reader is a function that returns logits and a function that prefills a prompt and returns a function that decodes
+    one more id; the latter is None for a reader whose rate is not measured.
+    """
     import torch
 
     from model import load
@@ -77,7 +82,7 @@ def readers(job: Mapping[str, Any]) -> dict[str, tuple[Logits, Callable[[], Call
 
 
 def work(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Read the text in windows by all readers, and hold their logits against each other; then write."""
+    """Process the text in windows with all readers, compare their logits, then time their decoding."""
     skip_rebuilding()
     import torch
     from torch.nn.functional import cross_entropy
@@ -102,7 +107,7 @@ def work(job: Mapping[str, Any]) -> dict[str, Any]:
                 sums[name].add("from float32", own, logits["float32"])
                 sums[name].add("from the original", own, expected)
         results = {name: own.results(count, job["bytes"]) for name, own in sums.items()}
-        torch.set_num_threads(1)  # or its threads spin in the way of the others
+        torch.set_num_threads(1)  # otherwise torch's threads spin and slow the others
         for name, (_, begin) in all_readers.items():
             if begin is not None:
                 results[name]["tokens/s"] = 1 / median(timed(begin(), job["ids"][: job["steps"]]))
@@ -110,7 +115,7 @@ def work(job: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Sums:
-    """What is added up over the positions of a text."""
+    """Sums over the positions of a text: the loss and the deviations of logits."""
 
     def __init__(self) -> None:
         self.nats = 0.0
@@ -119,14 +124,14 @@ class Sums:
         self.same: dict[str, int] = {}
 
     def add(self, name: str, logits: Any, others: Any) -> None:
-        """Count how far logits are from others: [positions, vocabulary]."""
+        """Add the deviations of logits from others, both [positions, vocabulary]."""
         errors = (logits - others).abs()
         self.largest[name] = max(self.largest.get(name, 0.0), float(errors.max()))
         self.means[name] = self.means.get(name, 0.0) + float(errors.mean(-1).sum())
         self.same[name] = self.same.get(name, 0) + int((logits.argmax(-1) == others.argmax(-1)).sum())
 
     def results(self, count: int, size: int) -> dict[str, Any]:
-        """For so many positions, of a text of so many bytes."""
+        """Return the means over `count` positions of a text of `size` bytes."""
         found: dict[str, Any] = {
             "perplexity": math.exp(self.nats / count), "bits per byte": self.nats / math.log(2) / size
         }  # fmt: skip
@@ -138,7 +143,7 @@ class Sums:
 
 
 def timed(read: Callable[[int], None], ids: Iterable[int]) -> list[float]:
-    """Seconds for each id."""
+    """Return the seconds that decoding each id takes."""
     seconds = []
     for id in ids:
         begin = time.perf_counter()
@@ -147,22 +152,36 @@ def timed(read: Callable[[int], None], ids: Iterable[int]) -> list[float]:
     return seconds
 
 
-# --- the run ---
+# --- the main process ---
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="name of a model, or a checkpoint in any format")
+    parser.add_argument(
+        "--types", type=choice(TYPES), default=list(TYPES), help="weight types, separated by commas (default: all)"
+    )
+    parser.add_argument(
+        "--readers", type=choice(list(READERS)), default=list(READERS), help="readers, separated by commas (all)"
+    )
+    parser.add_argument(
+        "--texts",
+        default=str(ROOT / "corpora" / "prose.txt"),
+        metavar="FILE",
+        help="a text that the model was not trained on (default: corpora/prose.txt)",
+    )
+    parser.add_argument("--tokens", type=int, default=2048, help="number of tokens of the text to use (default: 2048)")
+    parser.add_argument("--window", type=int, default=512, help="tokens per window (default: 512)")
+    parser.add_argument("--steps", type=int, default=32, help="number of decoding steps to time (default: 32)")
+    parser.add_argument("--threads", type=int, default=2, help="threads of each reader (default: 2)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all results to FILE")
+    return parser.parse_args()
 
 
 def main() -> None:
-    """Quantize, read, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="a name or a checkpoint")
-    parser.add_argument("--types", type=choice(TYPES), default=list(TYPES))
-    parser.add_argument("--readers", type=choice(list(READERS)), default=list(READERS))
-    parser.add_argument("--texts", default=str(ROOT / "corpora" / "prose.txt"), help="a text that was not trained on")
-    parser.add_argument("--tokens", type=int, default=2048, help="of it")
-    parser.add_argument("--window", type=int, default=512, help="tokens that are read at once")
-    parser.add_argument("--steps", type=int, default=32, help="tokens that are written to measure the rate")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
+    """Quantize the model to each type, run the readers and print the table."""
+    arguments = parse_arguments()
     machine, versions = introduce({READERS[reader]: READERS[reader] for reader in arguments.readers})
     able = [reader for reader in arguments.readers if READERS[reader] in versions]
     able = able if "float32" in able else ["float32", *able]
@@ -203,7 +222,7 @@ def main() -> None:
 
 
 def sizes(file: Path) -> dict[str, float]:
-    """Megabytes of a GGUF, and the bits of a weight."""
+    """Return the size of a GGUF in MB and its average number of bits per weight."""
     from bpe.formats.gguf_container import Container
 
     tensors = Container.open(file).tensors.values()
@@ -212,7 +231,7 @@ def sizes(file: Path) -> dict[str, float]:
 
 
 def table(results: Mapping[str, Any]) -> None:
-    """A line for each type and reader."""
+    """Print a line for each type and reader."""
     print(f"{'':33}{'MB':>6}{'bits':>6}{'perplexity':>12}{'bits/byte':>11}"
           f"{'from float32':>28}{'from the original':>28}{'tokens/s':>10}")  # fmt: skip
     for kind, found in results.items():

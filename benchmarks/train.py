@@ -1,28 +1,28 @@
-"""Training a vocabulary beside other trainers, on your own text: merges compared first, then time and memory.
+"""Compare vocabulary training with other trainers, on your own text: merges compared first, then time and memory.
 
-    python benchmarks/train.py                                          # corpora/, in a short form
+    python benchmarks/train.py                                          # corpora/, a short run
     python benchmarks/train.py big.txt code.txt.xz --vocab-sizes 32000,128000 --threads 2
     python benchmarks/train.py big.txt --peers ours,rustbpe,gigabpe --json results.json
     python benchmarks/train.py big.txt --mode counting                  # or phases
     python benchmarks/train.py folder --mode growth --json growth.json --plot growth.png
 
-How to read the table: a line is a peer, and its last two numbers say how many times the seconds and the memory it
-takes that ours takes for the same: text split by the same pattern, ties broken by the same rule. The seconds go from a
-file in the page cache to the vocabulary in the trainer's own form: opening, reading and decoding the file are in them,
-importing the package and handing over the merges are not. Memory is the most that the process ever had, less what it
-had after the imports, which stands beside it. ``differs`` marks a peer whose merges are not ours, one by one in their
-order; it learnt something else, and has no ratios.
+How to read the table: each line is a peer. Its last two numbers are the ratios of its seconds and its memory to ours
+for the same task: text split by the same pattern, ties broken by the same rule. The time runs from a file in the page
+cache to the vocabulary in the trainer's own form. It includes opening, reading and decoding the file, but not importing
+the package or converting the merges. Memory is the peak memory of the process less its memory after the imports, which
+the column "imports" shows. ``differs`` marks a peer whose merges do not equal ours, one by one in their order. Such a
+peer learned something else, so it has no ratios.
 
-Each run is a process of its own on --threads processors. The peers take turns, --repeat times; best and median are
-shown, and the ratios are of the best. Machines are noisy; look at the ratios.
+Each run is a separate process on --threads processors. The peers take turns, --repeat times. The table shows the best
+and the median; ratios are of the best. Timings are noisy; compare the ratios rather than the absolute numbers.
 
 The modes:
 
-    peers      the comparison
-    counting   ours on one thread: MB of text counted a second, with and without reading the file
+    peers      compare with other trainers
+    counting   ours on one thread: MB of text counted per second, with and without reading the file
     phases     ours: the shares of reading, counting and merging
-    growth     seconds and memory over the size of the corpus (the beginnings of all that is given, one after the
-               other) with the middle one of --vocab-sizes, and over --vocab-sizes with the middle one of --megabytes
+    growth     seconds and memory by the size of the corpus (the beginnings of all files together, one after the other)
+               with the middle one of --vocab-sizes, and by --vocab-sizes with the middle one of --megabytes
 """
 
 from __future__ import annotations
@@ -70,12 +70,12 @@ BLOCK = 1 << 20
 
 @dataclass(frozen=True)
 class Task:
-    """What a peer can be told to learn, and ours, too."""
+    """A training task that both a peer and ours can do."""
 
     pattern: str
     tie_break: str
     lines: bool = False
-    """Each line is a document. Ours has the merges of the lines compared, and its time taken on whole files."""
+    """Whether each line is a document. Ours then trains on lines for the merges, and on whole files for the time."""
 
     def __str__(self) -> str:
         return f"{self.pattern}, {self.tie_break}{', lines' if self.lines else ''}"
@@ -88,14 +88,14 @@ class Job:
     vocab_size: int
     task: Task
     regex: str
-    """The text of the task's pattern."""
+    """The regular expression of the task's pattern."""
     alphabet: int
-    """How many different bytes the corpus has: some peers' vocabularies have no others."""
+    """Number of distinct bytes in the corpus. The vocabularies of some peers contain only these bytes."""
     threads: int
 
 
 Merges = Callable[[], list[bytes]]
-"""The tokens that were made, in order; called when time and memory have been taken."""
+"""A function that returns the learned tokens in order. It is called after time and memory are measured."""
 
 
 def ours(module: Any, job: Job, report: dict[str, Any]) -> Merges:
@@ -173,7 +173,7 @@ def ffbpe(module: Any, job: Job, report: dict[str, Any]) -> Merges:
 
 
 def joined(merges: Sequence[tuple[str, str]]) -> list[bytes]:
-    """Tokens from pairs of strings in which each character stands for a byte."""
+    """Return the tokens of merges written in the byte-level alphabet, where each character represents a byte."""
     from bpe.formats.byte_level import byte_characters
 
     byte_of = {ord(character): byte for byte, character in enumerate(byte_characters())}
@@ -182,7 +182,7 @@ def joined(merges: Sequence[tuple[str, str]]) -> list[bytes]:
 
 @dataclass(frozen=True)
 class Library:
-    """A peer's distribution on PyPI, the module to import, what it learns, and the call that is measured."""
+    """A peer's distribution on PyPI, its module, its task, and the call that is measured."""
 
     distribution: str
     module: str
@@ -199,20 +199,20 @@ PEERS = {
     "ffbpe": Library("ffbpe", "ffbpe", Task("llama3", "bytes"), ffbpe),
 }
 
-# --- the text, as peers take it ---
+# --- text as input for peers ---
 
-# A character that is no kind of space, for the first bytes of characters that are easily told from spaces.
+# A character that is not a space, chosen by first bytes that no space character has.
 VISIBLE = rb"(?:[!-~]|[\xc3-\xdf].|\xe3(?:[\x81-\xbf].|\x80[\x81-\xbf])|[\xe4-\xed]..)"
 CUT = re.compile(rb"(?s:[A-Za-z](?= [A-Za-z])|" + VISIBLE + rb"\n(?!/)(?=" + VISIBLE + rb"))")
-TAIL = 1 << 12  # bytes at the end of a piece that are searched for a cut
+TAIL = 1 << 12  # bytes at the end of a piece that are searched for a place to cut
 
 
 def pieces(paths: Sequence[str], size: int = 1 << 16) -> Iterator[str]:
-    """The text of files in pieces, which peers split on several threads.
+    """Yield the text of files in pieces, which peers can split on several threads.
 
-    They are cut before a space between two letters, or after a line end between two visible characters. Each pattern
-    here cuts there, too, whatever stands before or after, so that the pieces have the pretokens of the whole. Where
-    there is no such place, a piece is longer.
+    A cut is before a space between two letters, or after a line end between two visible characters. Every pattern used
+    here also splits there, regardless of the surrounding text, so the pieces have the same pretokens as the whole text.
+    A piece without such a place is longer than `size` bytes.
     """
     for path in paths:
         rest = b""
@@ -232,12 +232,12 @@ def lines(paths: Sequence[str]) -> Iterator[bytes]:
             yield from file
 
 
-# --- the worker: one peer, one corpus, one size of the vocabulary ---
+# --- the worker: one peer, one corpus, one vocabulary size ---
 
 
 def work(job: Job) -> dict[str, Any]:
-    """Import the peer, train, and hand over what it took and what it learnt."""
-    if hasattr(os, "sched_setaffinity"):  # peers without an option for threads count the processors
+    """Import the peer, train, and return the seconds, the memory in MB and the merges."""
+    if hasattr(os, "sched_setaffinity"):  # peers without a thread option use all processors that they see
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: job.threads])
     library = PEERS[job.peer]
     skip_rebuilding()
@@ -256,7 +256,7 @@ def work(job: Job) -> dict[str, Any]:
 
 
 def seconds_of_reading(paths: Sequence[str]) -> float:
-    """What reading the files takes that are in the page cache, into the same buffer."""
+    """Return the seconds to read the files from the page cache into one buffer."""
     buffer = bytearray(BLOCK)
     begin = time.perf_counter()
     for path in paths:
@@ -266,12 +266,12 @@ def seconds_of_reading(paths: Sequence[str]) -> float:
     return time.perf_counter() - begin
 
 
-# --- the run: jobs, and what they gave ---
+# --- the main process: jobs and their results ---
 
 
 @dataclass
 class Runs:
-    """What one peer took for one task, in each run, and what is to be said of its merges."""
+    """The measurements of all runs of one peer on one task, and how its merges differ from ours."""
 
     seconds: list[float] = field(default_factory=list)
     memory: list[float] = field(default_factory=list)
@@ -279,7 +279,7 @@ class Runs:
     phases: list[dict[str, float]] = field(default_factory=list)
     merges: list[str] = field(default_factory=list)
     difference: str = ""
-    """Empty: the merges are ours in every run."""
+    """Description of the difference; empty if the merges equal ours in every run."""
 
     def add(self, result: dict[str, Any], expected: Sequence[str]) -> None:
         for name in ("seconds", "memory", "imports"):
@@ -290,15 +290,15 @@ class Runs:
 
 
 def difference(merges: Sequence[str], expected: Sequence[str]) -> str:
-    """How a peer's merges are not ours; empty if they are."""
+    """Describe how a peer's merges differ from the expected ones. Return "" if they are equal."""
     if merges == expected:
         return ""
     pairs = zip(merges, expected, strict=False)
     first = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(merges), len(expected)))
     missing = len(set(expected).difference(merges))
-    count = f"{missing:,} of {len(expected):,} merges" if missing else "the order alone"
-    extra = f", {len(merges):,} made" if len(merges) != len(expected) else ""
-    return f"differs: {count}, from merge {first + 1:,} on{extra}"
+    count = f"{missing:,} of {len(expected):,} merges" if missing else "only the order"
+    extra = f", {len(merges):,} merges in total" if len(merges) != len(expected) else ""
+    return f"differs: {count}, from merge {first + 1:,}{extra}"
 
 
 @dataclass(frozen=True)
@@ -311,7 +311,7 @@ class Corpus:
         return sum(os.path.getsize(path) for path in self.paths) / 1e6
 
     def alphabet(self) -> int:
-        """How many different bytes there are. Reading all of it also brings it into the page cache."""
+        """Return the number of distinct bytes. Reading the whole corpus also brings it into the page cache."""
         seen = b""
         for path in self.paths:
             with open(path, "rb") as file:
@@ -320,7 +320,7 @@ class Corpus:
         return len(seen)
 
     def beginning(self, megabytes: float, directory: Path) -> Corpus:
-        """The first files, and of the last one that is needed a copy of its first part."""
+        """Return a corpus of the first `megabytes`: whole files, and a copy of the first part of the last one."""
         chosen: list[str] = []
         left, name = round(megabytes * 1e6), f"the first {megabytes:,g} MB"
         for path in self.paths:
@@ -335,7 +335,7 @@ class Corpus:
 
 
 def copy_beginning(source: str, target: Path, size: int) -> None:
-    """The first bytes of a file, less a character at their end, which may be only a part."""
+    """Copy the first `size` bytes of a file, without the last character, which may be incomplete."""
     with open(source, "rb") as file, open(target, "wb") as out:
         while size > BLOCK:
             size -= out.write(file.read(BLOCK))
@@ -344,7 +344,7 @@ def copy_beginning(source: str, target: Path, size: int) -> None:
 
 
 class Comparison:
-    """Runs of peers, and of ours for the same tasks, on corpora and vocabularies."""
+    """The runs of all peers, and of ours on the same tasks, by corpus and vocabulary size."""
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
@@ -353,7 +353,7 @@ class Comparison:
         self.errors: dict[str, None] = {}  # an ordered set of lines
 
     def measure(self, corpus: Corpus, vocab_size: int, peers: Sequence[str], repeat: int) -> None:
-        """Ours first, since its merges are the measure of the others', then the peers in turn."""
+        """Run ours first, because its merges are the reference, then the peers in turn."""
         alphabet = corpus.alphabet()
         self.megabytes[corpus.name] = corpus.megabytes
         for turn in range(repeat):
@@ -366,7 +366,7 @@ class Comparison:
     def collect(self, corpus: str, job: Job, result: dict[str, Any]) -> None:
         own = self.runs.get((corpus, job.vocab_size, "ours", job.task))
         if "error" not in result and own is None and job.peer != "ours":
-            result = {"error": "ours failed, there is nothing to compare with"}
+            result = {"error": "ours failed, so there is nothing to compare with"}
         if "error" in result:
             self.errors[f"{job.peer} ({job.task}), {corpus}, {job.vocab_size:,} tokens: {result['error']}"] = None
             return
@@ -374,12 +374,12 @@ class Comparison:
         runs.add(result, own.merges if own else result["merges"])
 
     def table(self) -> str:
-        """A block for each corpus and vocabulary, a line for each peer."""
+        """Return a block for each corpus and vocabulary size, with a line for each peer."""
         text = []
         previous = None
         for (corpus, vocab_size, peer, task), runs in sorted(self.runs.items(), key=lambda run: self.place(run[0])):
             whole = replace(task, lines=False)
-            if peer == "ours" and task != whole:  # was run for its merges alone
+            if peer == "ours" and task != whole:  # it ran only for its merges
                 continue
             if (corpus, vocab_size) != previous:
                 previous = corpus, vocab_size
@@ -417,7 +417,10 @@ def columns(*values: str) -> str:
 
 
 def turns(peers: Sequence[str], first: bool) -> list[tuple[str, Task]]:
-    """Who trains what in one turn: ours for each task, then the peers; ours on lines once, for its merges alone."""
+    """Return who trains on which task in one turn.
+
+    Ours trains on each task, then the peers follow. Only in the first turn, ours also trains on lines, for its merges.
+    """
     tasks = dict.fromkeys(PEERS[peer].task for peer in peers)
     whole = dict.fromkeys(replace(task, lines=False) for task in tasks)
     by_lines = [task for task in tasks if task.lines] if first else []
@@ -430,11 +433,11 @@ def regex_of(task: Task) -> str:
     return find_pattern(task.pattern).text
 
 
-# --- what the modes print ---
+# --- the output of the modes ---
 
 
 def phases(comparison: Comparison) -> str:
-    """The shares of a run of ours, by the best of its runs."""
+    """Return a table of the shares of reading, counting and merging in the best run of ours."""
     text = [f"{'':<24}" + columns("MB", "tokens", "seconds", "reading", "counting", "merging")]
     for (corpus, vocab_size, _, _), runs in comparison.runs.items():
         seconds, found = min(zip(runs.seconds, runs.phases, strict=True), key=lambda run: run[0])
@@ -445,7 +448,7 @@ def phases(comparison: Comparison) -> str:
 
 
 def counting(comparison: Comparison) -> str:
-    """MB of text a second, by the best run."""
+    """Return a table of the MB of text that the best run counts per second."""
     text = [f"{'':<24}" + columns("MB", "MB/s", "no reading")]
     for (corpus, *_), runs in comparison.runs.items():
         size = comparison.megabytes[corpus]
@@ -456,6 +459,7 @@ def counting(comparison: Comparison) -> str:
 
 
 def growth(comparison: Comparison) -> str:
+    """Return a table of time and memory by the size of the corpus and of the vocabulary."""
     text = [f"{'':<36}" + columns("MB", "tokens", "seconds", "MB/s", "memory, MB")]
     for (corpus, vocab_size, peer, task), runs in comparison.runs.items():
         size, seconds = comparison.megabytes[corpus], min(runs.seconds)
@@ -465,7 +469,7 @@ def growth(comparison: Comparison) -> str:
 
 
 def measure_growth(comparison: Comparison, corpus: Corpus, arguments: argparse.Namespace, directory: Path) -> None:
-    """Fill in the runs over the beginnings of the corpus, and over the sizes of the vocabulary."""
+    """Run the peers on beginnings of the corpus, and with all vocabulary sizes."""
     sizes = [size for size in arguments.megabytes if size < corpus.megabytes]
     sizes += [corpus.megabytes] if len(sizes) < len(arguments.megabytes) else []
     vocab_sizes = arguments.vocab_sizes
@@ -479,9 +483,9 @@ def measure_growth(comparison: Comparison, corpus: Corpus, arguments: argparse.N
 
 
 def plot(rows: Sequence[Mapping[str, Any]], output: Path) -> None:
-    """Seconds and MB over the size of the corpus, seconds over that of the vocabulary, with logarithmic axes.
+    """Plot seconds and memory by corpus size, and seconds by vocabulary size, with logarithmic axes.
 
-    From the first point of ours on, a dashed line shows what growing in proportion would be, a dotted one not growing.
+    From the first point of ours, a dashed line shows proportional growth and a dotted line no growth.
     """
     import matplotlib
 
@@ -509,7 +513,7 @@ def plot(rows: Sequence[Mapping[str, Any]], output: Path) -> None:
 
 
 PANELS = [("MB", "seconds", "vocab_size"), ("MB", "memory", "vocab_size"), ("vocab_size", "seconds", "MB")]
-LABELS = {"MB": "MB of text", "seconds": "seconds", "memory": "MB at the highest", "vocab_size": "tokens"}
+LABELS = {"MB": "MB of text", "seconds": "seconds", "memory": "peak memory, MB", "vocab_size": "tokens"}
 
 
 PRINTED = {"peers": Comparison.table, "counting": counting, "phases": phases, "growth": growth}
@@ -520,7 +524,10 @@ def most_frequent(values: Sequence[Any]) -> Any:
 
 
 def find_corpora(sources: Sequence[str], directory: Path) -> list[Corpus]:
-    """Each source as plain files: itself, or all in a directory; what is compressed is written out first."""
+    """Return each source as plain text files: the file itself, or all files in a directory.
+
+    Compressed files and .jsonl files are first written to `directory` as plain text.
+    """
     from bpe.corpus import documents
 
     found: list[Corpus] = []
@@ -538,7 +545,9 @@ def find_corpora(sources: Sequence[str], directory: Path) -> list[Corpus]:
     return found
 
 
-def main() -> None:
+def parse_arguments() -> argparse.Namespace:
+    """Parse the command line."""
+
     def numbers(value: str) -> list[int]:
         return [int(part) for part in value.split(",")]
 
@@ -547,24 +556,38 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpora", nargs="*", help="text files, plain, .xz or .gz, or directories (default: corpora/)")
-    parser.add_argument("--mode", choices=MODES, default="peers", help="default: peers")
-    parser.add_argument("--peers", type=choice(list(PEERS)), help="separated by commas (default: those installed)")
-    parser.add_argument("--vocab-sizes", type=numbers, metavar="N,...", help="256 bytes and the merges")
-    parser.add_argument("--megabytes", type=megabytes, default=MEGABYTES, metavar="N,...", help="growth: of the corpus")
-    parser.add_argument("--threads", type=int, metavar="N", help="default: all processors; counting: 1")
+    parser.add_argument("--mode", choices=MODES, default="peers", help="what to measure (default: peers)")
+    parser.add_argument(
+        "--peers", type=choice(list(PEERS)), help="peers, separated by commas (default: all that are installed)"
+    )
+    parser.add_argument(
+        "--vocab-sizes", type=numbers, metavar="N,...", help="vocabulary sizes: 256 bytes plus the number of merges"
+    )
+    parser.add_argument(
+        "--megabytes", type=megabytes, default=MEGABYTES, metavar="N,...", help="mode growth: corpus sizes in MB"
+    )
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="threads (default: all processors, or 1 in mode counting)"
+    )
     parser.add_argument("--repeat", type=int, default=3, metavar="N", help="run everything N times (default: 3)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was measured")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="growth: draw it")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all results to FILE")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="mode growth: draw the results to FILE")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.plot and arguments.mode != "growth":
+        parser.error("--plot needs --mode growth")
+    return arguments
+
+
+def main() -> None:
+    """Run the chosen mode and print its table."""
+    arguments = parse_arguments()
     if arguments.worker:
         job = json.loads(arguments.worker)
         print("\n" + json.dumps(work(Job(**job | {"task": Task(**job["task"])}))))
         return
 
     mode = arguments.mode
-    if arguments.plot and mode != "growth":
-        parser.error("--plot draws what --mode growth measures")
     chosen = arguments.peers or (list(PEERS) if mode == "peers" else ["ours"])
     machine, versions = introduce({name: PEERS[name].distribution for name in chosen})
     arguments.peers = list(versions)

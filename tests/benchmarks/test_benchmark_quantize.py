@@ -1,4 +1,4 @@
-"""The comparison of quantized types: it runs, its sums are those of the definitions, and files are what they say."""
+"""Test the quantization benchmark: it runs, and its measures equal their definitions."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ CONFIG = ModelConfig(
 
 @pytest.fixture
 def benchmark(load_script: Callable[[str], ModuleType]) -> ModuleType:
-    """The script as a module."""
+    """The benchmark as a module."""
     return load_script("quantize")
 
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    """A tiny model."""
+    """A tiny model in a directory."""
     torch.manual_seed(0)
     Tokenizer("bytes", pat_str="llama3", mergeable_ranks=BYTE_RANKS, special_tokens={"<s>": 256}).save(
         tmp_path / "tokenizer.json"
@@ -38,7 +38,7 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
-def test_each_type_is_read_by_all_readers_and_held_against_the_original(
+def test_each_type_is_measured_with_every_reader_and_compared_with_the_original(
     benchmark: ModuleType,
     directory: Path,
     tmp_path: Path,
@@ -55,7 +55,7 @@ def test_each_type_is_read_by_all_readers_and_held_against_the_original(
     )  # fmt: skip
     benchmark.main()
     results = json.loads(output.read_text())["results"]
-    assert list(results) == ["q8_0", "q4_0"]  # what is no GGUF has no types of its own
+    assert list(results) == ["q8_0", "q4_0"]  # "as it is" needs a GGUF
     printed = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in printed[-6:]] == ["q8_0,"] * 3 + ["q4_0,"] * 3
     for kind, readers in ((kind, found["readers"]) for kind, found in results.items()):
@@ -68,7 +68,7 @@ def test_each_type_is_read_by_all_readers_and_held_against_the_original(
     assert (eight["bits"] > 8.5) & (four["bits"] > 4.5) & (eight["MB"] > four["MB"])
     errors = [found["readers"]["native"]["from the original"]["mean"] for found in (eight, four)]
     assert errors[0] < errors[1]
-    # perplexity, from the definition, for a text that one window holds
+    # Perplexity by its definition, for a text that fits into one window.
     original, tokenizer = load(directory, torch.float32)
     ids = torch.tensor([tokenizer.encode_ordinary(text.read_text())[:40]])
     job = {"original": str(directory), "file": str(directory), "ids": ids[0].tolist(), "bytes": 39, "window": 40,

@@ -1,4 +1,4 @@
-"""The measuring of shards: it runs, and has a row for each text."""
+"""Test the shards benchmark: it runs, and reports a row for each text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from support.references import BYTE_RANKS
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "shards.py"
 
 
-def test_both_rates_and_their_share_are_told_for_each_text(tmp_path: Path) -> None:
+def test_each_text_has_a_row_with_both_rates_and_their_ratio(tmp_path: Path) -> None:
     Tokenizer("tiny", pat_str="gpt2", mergeable_ranks=BYTE_RANKS, special_tokens={}).save(tmp_path / "tiny.json")
     for name in ("a.txt", "b.txt"):
         (tmp_path / name).write_text(f"the lines of {name}\n" * 500)

@@ -1,4 +1,4 @@
-"""The comparison of trainers: it runs, merges are compared, and a peer whose merges are not ours has no ratio."""
+"""Test the training benchmark: it runs, compares merges, and shows no ratios for a peer with different merges."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ TEXT = "A little text: naïve 日本語 12345\r\n  and so on, the other one.\n\n
 
 @pytest.fixture(scope="module")
 def benchmark(load_script: Callable[[str], ModuleType]) -> ModuleType:
-    """The script as a module."""
+    """The benchmark as a module."""
     return load_script("train")
 
 
 def run(tmp_path: Path, *arguments: str) -> tuple[str, list[dict[str, Any]]]:
-    """What it prints, and the results that it writes."""
+    """Run the benchmark and return what it prints and the results that it writes."""
     text = tmp_path / "little.txt"
     text.write_text(TEXT, "utf-8", newline="")
     output = tmp_path / "results.json"
@@ -60,7 +60,9 @@ def test_peers_make_the_same_merges_and_have_ratios(tmp_path: Path) -> None:
         ("phases", ["--vocab-sizes", "280", "--threads", "2"], 2, "MB tokens seconds reading counting merging"),
     ],
 )
-def test_ours_is_measured_alone(tmp_path: Path, mode: str, vocab_sizes: list[str], threads: int, titles: str) -> None:
+def test_modes_counting_and_phases_measure_ours_alone(
+    tmp_path: Path, mode: str, vocab_sizes: list[str], threads: int, titles: str
+) -> None:
     printed, [result] = run(tmp_path, "--mode", mode, *vocab_sizes)
     assert titles.split() == printed.splitlines()[-2].split()
     assert result["threads"] == threads
@@ -69,7 +71,7 @@ def test_ours_is_measured_alone(tmp_path: Path, mode: str, vocab_sizes: list[str
     assert sum(phases.values()) - phases["reading"] <= result["seconds"][0]
 
 
-def test_growth_is_measured_over_both_sizes_and_drawn(tmp_path: Path) -> None:
+def test_growth_is_measured_by_corpus_and_vocabulary_size_and_plotted(tmp_path: Path) -> None:
     picture = tmp_path / "growth.png"
     sizes = ("--megabytes", "0.001,0.002,5", "--vocab-sizes", "260,270,280")
     _, results = run(tmp_path, "--mode", "growth", *sizes, "--plot", str(picture))
@@ -79,7 +81,7 @@ def test_growth_is_measured_over_both_sizes_and_drawn(tmp_path: Path) -> None:
 
 
 def comparison_of(benchmark: ModuleType, results: list[tuple[str, dict[str, Any]]]) -> Any:
-    """What is told of these results of peers, all for one task."""
+    """Return a comparison of these results of peers, all for one task."""
     comparison = benchmark.Comparison(threads=2)
     comparison.megabytes["text"] = 1.0
     task = benchmark.PEERS["rustbpe"].task
@@ -92,29 +94,29 @@ def result_of(seconds: float, *merges: str) -> dict[str, Any]:
     return {"seconds": seconds, "memory": 10 * seconds, "imports": 1.0, "merges": list(merges)}
 
 
-def test_a_peer_with_other_merges_is_marked_and_has_no_ratio(benchmark: ModuleType) -> None:
+def test_a_peer_with_different_merges_is_marked_and_has_no_ratios(benchmark: ModuleType) -> None:
     own = ("ours", result_of(2.0, "ab", "cd", "ef"))
     table = comparison_of(benchmark, [own, ("rustbpe", result_of(5.0, "ab", "cd", "ef"))]).table()
     assert table.splitlines()[-1].split()[-6:] == ["2.50", "2.50", "the", "same", "3", "merges"]
     for merges, words in (
-        (["ab", "xy", "ef"], "differs: 1 of 3 merges, from merge 2 on"),
-        (["ab", "ef", "cd"], "differs: the order alone, from merge 2 on"),
-        (["ab", "cd"], "differs: 1 of 3 merges, from merge 3 on, 2 made"),
-        (["ab", "cd", "ef", "gh"], "differs: the order alone, from merge 4 on, 4 made"),
+        (["ab", "xy", "ef"], "differs: 1 of 3 merges, from merge 2"),
+        (["ab", "ef", "cd"], "differs: only the order, from merge 2"),
+        (["ab", "cd"], "differs: 1 of 3 merges, from merge 3, 2 merges in total"),
+        (["ab", "cd", "ef", "gh"], "differs: only the order, from merge 4, 4 merges in total"),
     ):
         line = comparison_of(benchmark, [own, ("rustbpe", result_of(0.1, *merges))]).table().splitlines()[-1]
         assert line.endswith(f" -            -  {words}"), line
 
 
-def test_every_run_is_compared_those_of_ours_too(benchmark: ModuleType) -> None:
+def test_the_merges_of_every_run_are_compared_including_ours(benchmark: ModuleType) -> None:
     own, other = result_of(2.0, "ab", "cd"), result_of(2.0, "ab", "xy")
     comparison = comparison_of(benchmark, [("ours", own), ("rustbpe", other), ("ours", own), ("rustbpe", own)])
     assert "differs" in comparison.table().splitlines()[-1]
     comparison = comparison_of(benchmark, [("ours", own), ("ours", other)])
-    assert comparison.table().endswith("differs: 1 of 2 merges, from merge 2 on")
+    assert comparison.table().endswith("differs: 1 of 2 merges, from merge 2")
 
 
-def test_a_peer_that_fails_is_an_error_and_not_a_line(benchmark: ModuleType) -> None:
+def test_a_failing_peer_is_reported_as_an_error_without_a_line(benchmark: ModuleType) -> None:
     comparison = comparison_of(benchmark, [("ours", result_of(1.0, "ab")), ("rustbpe", {"error": "ValueError: no"})])
     assert list(comparison.errors) == ["rustbpe (llama3, bytes), text, 259 tokens: ValueError: no"]
     assert "rustbpe" not in comparison.table()
@@ -123,7 +125,7 @@ def test_a_peer_that_fails_is_an_error_and_not_a_line(benchmark: ModuleType) -> 
     assert comparison.runs == {}
 
 
-def test_a_peer_by_lines_is_compared_with_ours_by_lines_and_timed_beside_whole_files(benchmark: ModuleType) -> None:
+def test_a_peer_that_trains_on_lines_compares_merges_on_lines_and_time_on_whole_files(benchmark: ModuleType) -> None:
     tasks = {(peer, task.lines) for peer, task in benchmark.turns(["ours", "gigabpe"], first=True)}
     assert tasks == {("ours", False), ("ours", True), ("gigabpe", True)}
     assert ("ours", True) not in {(peer, task.lines) for peer, task in benchmark.turns(["gigabpe"], first=False)}
@@ -142,7 +144,7 @@ def test_a_peer_by_lines_is_compared_with_ours_by_lines_and_timed_beside_whole_f
 
 
 @pytest.mark.parametrize("name", sorted(PATTERNS))
-def test_pieces_have_the_pretokens_of_the_whole(
+def test_pieces_for_peers_have_the_pretokens_of_the_whole_text(
     benchmark: ModuleType, corpus_texts: dict[str, str], tmp_path: Path, name: str
 ) -> None:
     spaces = "a\u3000\nb x\n/y .\n/z …\n(w)\n\u00a0v\nu  \nt\r\ns\n\nr\n\u3000q\n日本\n語。\nп\nя q ß\nü"
@@ -156,7 +158,9 @@ def test_pieces_have_the_pretokens_of_the_whole(
     assert [m.group() for piece in pieces for m in pattern.finditer(piece)] == pattern.findall(text)
 
 
-def test_the_beginning_of_a_corpus_has_whole_files_and_whole_characters(benchmark: ModuleType, tmp_path: Path) -> None:
+def test_the_beginning_of_a_corpus_contains_whole_files_and_whole_characters(
+    benchmark: ModuleType, tmp_path: Path
+) -> None:
     paths = [tmp_path / "1", tmp_path / "2", tmp_path / "3"]
     for path in paths:
         path.write_text("abc日本", "utf-8")
@@ -167,15 +171,17 @@ def test_the_beginning_of_a_corpus_has_whole_files_and_whole_characters(benchmar
     assert corpus.alphabet() == len(set("abc日本".encode()))
 
 
-def test_a_peer_that_is_not_installed_is_named(benchmark: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_peer_that_is_not_installed_is_named_with_the_command_to_install_it(
+    benchmark: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
     _, versions = benchmark.introduce({"ours": "bpe-llama", "nobody": "no-such-distribution"})
     assert list(versions) == ["ours"]
     assert "not installed: pip install no-such-distribution" in capsys.readouterr().out
 
 
-def test_an_unknown_peer_is_wrong_usage() -> None:
+def test_an_unknown_peer_exits_with_a_usage_error() -> None:
     finished = subprocess.run(
         [sys.executable, SCRIPT, "--peers", "nobody"], capture_output=True, text=True, check=False
     )
     assert finished.returncode == 2
-    assert "'nobody' is none of ours, rustbpe" in finished.stderr
+    assert "unknown name 'nobody'; choose from ours, rustbpe" in finished.stderr

@@ -16,7 +16,7 @@ SPECIAL = (
 )  # fmt: skip
 
 
-# Templates like the published ones.
+# Templates that resemble published ones.
 CHATML = """\
 {% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system
 You are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>
@@ -164,12 +164,12 @@ TOOLS = [
 
 
 def user(content: str) -> dict[str, Any]:
-    """Return a message of the user."""
+    """Return a user message."""
     return {"role": "user", "content": content}
 
 
 def assistant(content: str, **more: Any) -> dict[str, Any]:
-    """Return a message of the assistant."""
+    """Return an assistant message."""
     return {"role": "assistant", "content": content, **more}
 
 
@@ -178,8 +178,8 @@ def template_chat(tokenizer: Tokenizer, name: str) -> TemplateChat:
     return TemplateChat(tokenizer, TEMPLATES[name], "<s>", "</s>", {"date_string": "26 Jul 2024"})
 
 
-# Text without special tokens, and text full of special tokens and their parts. hypothesis also draws the constants that
-# it finds in the code.
+# Text without special tokens, and text full of special tokens and their parts. The filter is needed because hypothesis
+# also draws constants that it finds in the code.
 drawn_texts = st.text(st.characters(exclude_categories=["Cs", "Co"]), max_size=30)
 
 

@@ -51,10 +51,10 @@ def text_of(batches: Iterable[TextBatch]) -> bytes:
 
 
 def last_space(text: bytes | memoryview) -> int:
-    """A cut: the text before the last space can be counted on its own."""
+    """Return where to cut: the text before the last space can be counted on its own."""
     return max(0, bytes(text).rfind(b" "))
 
 
 def resume(before: TextBatch, *arguments: Any, **options: Any) -> list[TextBatch]:
-    """Return the batches after `before`, whose position has been through JSON."""
+    """Return the batches after `before`, resumed from its position after a round trip through JSON."""
     return list(read_corpus(*arguments, **options, start=json.loads(json.dumps(before.position))))

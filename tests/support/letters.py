@@ -1,4 +1,4 @@
-"""A tokenizer of bytes and one merge, and log-probabilities in float64: what the tests of evaluation share."""
+"""A tokenizer of bytes and one merge, and log-probabilities in float64, for tests of evaluation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def letters_tokenizer(special: dict[str, int]) -> Tokenizer:
 
 
 def log_probabilities(model: Transformer, ids: list[int]) -> npt.NDArray[np.float64]:
-    """Return the log-probabilities after each token, in float64 from plain loops [ids, vocabulary]."""
+    """Return the log-probabilities after each token, computed in float64 with plain loops, `[ids, vocabulary]`."""
     logits = reference_logits(model, ids)
     logits -= logits.max(axis=1, keepdims=True)
     return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))

@@ -1,4 +1,4 @@
-"""A plain reference implementation of shards."""
+"""A short implementation of shards: the reference for tests of the fast one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TEXTS = [f"document {number}: ünïcödé" for number in range(100)]
 
 
 class ByteTokenizer:
-    """A tokenizer of bytes with two special tokens, and unused ids up to `n_vocab`."""
+    """A tokenizer of single bytes and two special tokens; all other ids up to `n_vocab` are unused."""
 
     unknown_bytes = b""
     special_tokens_set = frozenset(("<|begin_of_text|>", "<|end_of_text|>"))
@@ -41,7 +41,7 @@ class ByteTokenizer:
 
 
 def place_of(document: bytes, seed: int) -> float:
-    """Return the place of a document in [0, 1): SplitMix64's finalizer on its CRC-32 and the seed."""
+    """Return the place of a document in [0, 1): the finalizer of SplitMix64 applied to its CRC-32 and the seed."""
     state = zlib.crc32(document) + seed * 0x9E3779B97F4A7C15
     state = (state ^ (state % 2**64 >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
     state = (state ^ (state >> 27)) * 0x94D049BB133111EB % 2**64
@@ -49,7 +49,7 @@ def place_of(document: bytes, seed: int) -> float:
 
 
 def plain_split(documents: Iterable[bytes], held_out: float, seed: int) -> tuple[list[bytes], list[bytes]]:
-    """Return the documents to train on and the held-out ones, of at least two documents."""
+    """Return the training documents and the held-out documents. There must be at least two documents."""
     sides: tuple[list[bytes], list[bytes]] = ([], [])
     waiting: bytes | None = None
     for document in filter(None, documents):
@@ -73,7 +73,7 @@ def plain_split(documents: Iterable[bytes], held_out: float, seed: int) -> tuple
 def plain_shards(
     documents: Iterable[bytes], *, shard_tokens: int, held_out: float, bos: bool, eos: bool, seed: int
 ) -> dict[str, bytes]:
-    """Return the files with ids and offsets that a ByteTokenizer with 258 tokens gives, by name."""
+    """Return the .bin and .docs files by name, as a ByteTokenizer with 258 tokens gives them."""
     files: dict[str, bytes] = {}
     for split, side in zip(("train", "held_out"), plain_split(documents, held_out, seed), strict=True):
         shards: list[list[list[int]]] = []

@@ -1,4 +1,4 @@
-"""Training by the definition. Slow, short, and the oracle of the fast one."""
+"""A slow and short trainer that follows the definition of BPE: the reference for tests of the fast trainer."""
 
 from __future__ import annotations
 
@@ -12,20 +12,24 @@ Word = tuple[bytes, ...]  # the tokens that a pretoken is encoded to
 
 @dataclass(frozen=True)
 class PlainMerge:
+    """A learned merge: the ids of its two tokens and the count of the pair."""
+
     left: int
     right: int
     count: int
     words: set[Word]
-    """The most frequent words with the pair, as they were encoded before the merge."""
+    """The most frequent words that contain the pair, encoded as they were before the merge."""
 
 
 @dataclass(frozen=True)
 class PlainTraining:
+    """The result of training."""
+
     tokens: list[bytes]
-    """That were learned, in their order. The first one's id is that behind the base's highest."""
+    """The learned tokens in order. The id of the first token is one above the highest id of the base."""
     merges: list[PlainMerge]
     uses: Counter[bytes]
-    """How often each token stands in the text at the end."""
+    """How often each token occurs in the encoded text at the end."""
 
 
 def plain_training(
@@ -36,14 +40,20 @@ def plain_training(
     min_frequency: int = 1,
     max_token_length: int | None = None,
 ) -> PlainTraining:
-    """Before each merge all words are encoded with the tokens so far, and the pairs of neighbours are counted.
+    """Learn merges by the definition.
 
-    The pair with the highest count is merged, of several the one with the lowest ids.
+    Before each merge, encode all words with the tokens learned so far and count the pairs of neighbours. Merge the pair
+    with the highest count; among equal counts, merge the pair with the lowest ids.
 
     Args:
-        words: the pretokens, each as often as it occurs, or with its count.
-        merges: how many; fewer where no pair is left.
-        base: the ids of the tokens to begin with; without ids, the first has 0.
+        words: The pretokens, repeated as often as they occur, or mapped to their counts.
+        merges: Number of merges to learn; fewer if no pair is left.
+        base: The tokens to start from with their ids, or in order of ids from 0.
+        min_frequency: The lowest count of a pair to merge.
+        max_token_length: The largest number of bytes of a learned token; None for no limit.
+
+    Returns:
+        The learned tokens, their merges, and the uses of all tokens.
     """
     ids = dict(base) if isinstance(base, Mapping) else {token: id for id, token in enumerate(base)}
     first = max(ids.values()) + 1
@@ -67,7 +77,7 @@ def plain_training(
         done.append(PlainMerge(left_id, right_id, -negative, _most_frequent(encoded, counts, ids, left_id, right_id)))
         learned.append(token)
         ids[token] = id
-        # Only in words that hold its bytes can a token be used.
+        # A token can only be used in words that contain its bytes.
         encoded.update((word, plain_encode(word, ids)) for word in encoded if token in word)
     uses: Counter[bytes] = Counter()
     for word, tokens in encoded.items():
@@ -77,13 +87,16 @@ def plain_training(
 
 
 def plain_merges(words: Iterable[bytes] | Mapping[bytes, int], merges: int, **options: object) -> list[bytes]:
-    """The tokens that are learned."""
+    """Return the tokens that `plain_training` learns."""
     return plain_training(words, merges, **options).tokens  # type: ignore[arg-type]
 
 
 def plain_encode(word: bytes, ranks: Mapping[bytes, int]) -> Word:
-    """As tiktoken encodes a pretoken: the whole one if it is a token; else single bytes, of which two neighbours are
-    joined while some are a token, those with the lowest rank first, the leftmost among equals."""
+    """Encode a pretoken as tiktoken does.
+
+    A pretoken that is itself a token stays whole. Otherwise, start from single bytes and repeatedly join the two
+    neighbours that form the token with the lowest rank, the leftmost among equals, until no neighbours form a token.
+    """
     if word in ranks:
         return (word,)
     parts = [word[i : i + 1] for i in range(len(word))]

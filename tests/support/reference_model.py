@@ -1,4 +1,4 @@
-"""The transformer computed again in float64 NumPy."""
+"""The transformer in float64 NumPy: the reference for tests of the model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ Array = npt.NDArray[np.float64]
 
 
 def reference_logits(model: Transformer, ids: list[int]) -> Array:
-    """The same model once more, in float64 numpy, one position and one head at a time."""
+    """Return the logits of a model, computed in float64 NumPy, one position and one head at a time.
+
+    Args:
+        model: The model, whose weights are converted to float64.
+        ids: The ids of one text.
+
+    Returns:
+        Logits `[ids, vocabulary]`, float64.
+    """
     config = model.config
     weights = {name: tensor.detach().double().numpy() for name, tensor in model.state_dict().items()}
     half = config.head_dim // 2
@@ -52,7 +60,7 @@ def reference_logits(model: Transformer, ids: list[int]) -> Array:
                 scores = []
                 for earlier in range(position + 1):
                     key = turned(heads["wk"][earlier][group], earlier)
-                    # The real part of <q, k*> is the dot product of the pairs.
+                    # The real part of q times the conjugate of k is the dot product of the pairs.
                     scores.append(np.real(np.sum(query * np.conj(key))) / np.sqrt(config.head_dim))
                 shares = np.exp(np.array(scores) - max(scores))
                 shares /= shares.sum()

@@ -1,4 +1,4 @@
-"""Vocabularies trained by other libraries."""
+"""Training with other libraries, the reference for tests of training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tokenizers import models, pre_tokenizers, trainers
 def train_with_tokenizers(
     files: list[str], vocab_size: int, pattern: str, min_frequency: int = 0
 ) -> tokenizers.Tokenizer:
-    """What Hugging Face's trainer makes of the same files."""
+    """Train Hugging Face's BPE trainer on files, with a split pattern given as a regular expression."""
     tokenizer = tokenizers.Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [

@@ -1,4 +1,4 @@
-"""Shared by the tests: the byte vocabulary, tiktoken as the reference, classes of characters, and difficult texts."""
+"""Reference encoders, character classes, and strategies for texts that are difficult to split."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bpe.patterns import PATTERNS
 
 LETTER, UPPER_SET, LOWER_SET, NUMBER, SPACE, NEWLINE = 1, 2, 4, 8, 16, 32
 
-# The bit of each set of characters that a split pattern names, by the pattern of one of them.
+# The bit of each character class in a split pattern, by the regular expression of one character of the class.
 CLASSES = {
     r"\p{L}": LETTER,
     r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]": UPPER_SET,
@@ -28,7 +28,7 @@ CLASSES = {
 BYTE_RANKS = {bytes([byte]): byte for byte in range(256)}
 """The vocabulary of the 256 single bytes, each with its own value as its rank."""
 
-CODE_POINTS = [*range(0xD800), *range(0xE000, 0x110000)]  # all but the surrogates
+CODE_POINTS = [*range(0xD800), *range(0xE000, 0x110000)]  # all code points except surrogates
 
 
 def without_surrogates(text: str) -> str:
@@ -47,13 +47,13 @@ def encoding_of(tokenizer: Tokenizer) -> tiktoken.Encoding:
 
 
 def byte_tokenizer(pattern: str = "gpt2", special_tokens: dict[str, int] | None = None, **tokens: int) -> Tokenizer:
-    """Return a tokenizer of the single bytes and of `tokens`, which are given with their ranks."""
+    """Return a tokenizer of single bytes and the `tokens`, given as `token=rank`."""
     ranks = BYTE_RANKS | {token.encode(): rank for token, rank in tokens.items()}
     return Tokenizer("tiny", pat_str=pattern, mergeable_ranks=ranks, special_tokens=special_tokens or {})
 
 
 def core_encoder(ranks: Mapping[bytes, int], pattern: str, kernel: str) -> _core.Encoder:
-    """Return the core's encoder of some ranks, for a named pattern and one of `_core.kernels()`."""
+    """Return a core encoder with the scanner of a named pattern and one of `_core.kernels()`."""
     offsets = array("Q", [0])
     for token in ranks:
         offsets.append(offsets[-1] + len(token))
@@ -64,14 +64,14 @@ def core_encoder(ranks: Mapping[bytes, int], pattern: str, kernel: str) -> _core
 
 
 def matching_characters(pattern: str) -> set[str]:
-    """Return the characters that a pattern for one character matches in tiktoken, which skips unmatched text."""
+    """Return the characters that a one-character pattern matches in tiktoken, which skips text without a match."""
     encoding = tiktoken.Encoding("probe", pat_str=pattern, mergeable_ranks=BYTE_RANKS, special_tokens={})
     return set(bytes(encoding.encode_ordinary("".join(map(chr, CODE_POINTS)))).decode())
 
 
 @cache
 def pinned_characters() -> str:
-    """Return the characters with the same class in the core and in the ``regex`` module, whose Unicode is newer."""
+    """Return the characters with the same class in the core and in the `regex` module, whose Unicode is newer."""
     everything = "".join(map(chr, CODE_POINTS))
     differing: set[str] = set()
     for pattern, bit in CLASSES.items():
@@ -81,7 +81,7 @@ def pinned_characters() -> str:
 
 
 def is_pinned(text: str) -> bool:
-    """Return whether all characters of a text are pinned. Surrogate escapes are: they have no class in either."""
+    """Return whether all characters of the text are pinned. Surrogate escapes are pinned: neither has a class."""
     return _unpinned().isdisjoint(text)
 
 
@@ -90,9 +90,9 @@ def _unpinned() -> frozenset[str]:
     return frozenset(map(chr, CODE_POINTS)).difference(pinned_characters())
 
 
-# The characters that split patterns distinguish, and similar ones: white space of many kinds; apostrophes and the
-# letters of contractions, with the long s and the Kelvin sign, which fold to s and k; letters with and without case,
-# digits and marks of several scripts; emoji with joiner and modifier; the first and the last code point.
+# Characters that the split patterns distinguish, and characters that look similar: many kinds of white space;
+# apostrophes and the letters of contractions, with the long s and the Kelvin sign, which fold to s and k; letters with
+# and without case, digits and marks of several scripts; emoji with joiner and modifier; the first and last code point.
 PECULIAR = (
     " \t\u00a0\u3000\u2028\u0085\u000b\r\n'’sStTmMdDlLvVrReE\u017fkK\u212a"
     "aZéßñЖяمक日本한ǅʰªⅧ½²٣५0123456789"
@@ -101,7 +101,7 @@ PECULIAR = (
 
 peculiar_text = st.text(st.sampled_from(PECULIAR), max_size=40)
 
-# Pieces for which the neighbours matter more than the letters.
+# Pieces that depend more on the text around them than on their letters.
 _pieces = st.sampled_from(
     [*("  ", "\n\n", " \n", "\r\n", "\t\t x"), *("'s", "'LL", "'ve", "'\u017f", " 'd"), "12345", " Wort", "..."]
 )
@@ -109,7 +109,7 @@ any_text = st.lists(st.one_of(peculiar_text, _pieces, st.text(max_size=8)), max_
 
 _broken = st.sampled_from(
     [
-        b"\xc0\x80",  # NUL, overlong
+        b"\xc0\x80",  # overlong NUL
         b"\xc1\xbf",
         b"\xe0\x80\xaf",
         b"\xe0\x9f\xbf",
@@ -131,7 +131,7 @@ _broken = st.sampled_from(
 
 @st.composite
 def broken_bytes(draw: st.DrawFn) -> bytes:
-    """Draw bytes that are partly UTF-8, with truncated, overlong and forbidden sequences."""
+    """Draw bytes that are partly UTF-8, with truncated, overlong and forbidden sequences in between."""
     parts = draw(st.lists(st.one_of(_broken, peculiar_text.map(str.encode), st.binary(max_size=5)), max_size=10))
     text = b"".join(parts)
     begin = draw(st.integers(0, min(3, len(text))))

@@ -1,4 +1,4 @@
-"""Training on sources of any kind, files and documents in memory alike, which no public function mixes."""
+"""Training on a mix of files and documents in memory, which no public function accepts."""
 
 from __future__ import annotations
 
@@ -17,6 +17,6 @@ def train_on(
     special_tokens: Sequence[str] | None = None,
     **options: Any,
 ) -> Tokenizer:
-    """Train on sources that ``bpe.corpus`` reads, each with a weight of its own."""
+    """Train on any sources that `bpe.corpus` reads, each with its own weight, and return the tokenizer."""
     settings = TrainSettings(vocab_size=vocab_size, pattern=pattern, special_tokens=special_tokens, **options)
     return train_sources(sources, settings)
