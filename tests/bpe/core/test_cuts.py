@@ -1,4 +1,4 @@
-"""Cutting a text changes nothing: neither where the core says that it may be cut, nor over how many threads it goes."""
+"""Test that cutting a text, at places that the core allows or for several threads, never changes pretokens or ids."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ each_pattern = pytest.mark.parametrize("pattern", PATTERNS.values(), ids=PATTERN
 
 texts = (any_text | peculiar_text).map(lambda text: text.encode("utf-8", "replace")) | broken_bytes()
 
-# One character of each kind that a pattern may treat apart, and bytes that are none.
+# One character of each kind that the patterns distinguish, and bytes that are not characters.
 KINDS = [
     *(
         "a",
@@ -61,7 +61,7 @@ def parts_of(text: bytes, cuts: list[int]) -> list[bytes]:
 
 
 def assert_that_cuts_change_nothing(pattern: Pattern, text: bytes) -> None:
-    """One cut at a time, and all at once."""
+    """Check each cut alone, then all cuts at once."""
     ends = plain_ends(pattern, text)
     cuts = cuts_of(pattern, text)
     for chosen in [*([cut] for cut in cuts), cuts]:
@@ -78,13 +78,13 @@ def assert_that_cuts_change_nothing(pattern: Pattern, text: bytes) -> None:
 @example(text=b"a\n\n")
 @example(text=b"it's \n\n1 \n.\n/x\n'll")
 @example(text="aſ'ſ1\u0301 日\u3000本.".encode())
-def test_a_text_may_be_cut_wherever_the_core_says(pattern: Pattern, text: bytes) -> None:
+def test_cuts_never_change_the_pretokens_of_a_text(pattern: Pattern, text: bytes) -> None:
     assert_that_cuts_change_nothing(pattern, text)
 
 
 @each_pattern
-def test_short_texts_of_all_kinds_of_characters_may_be_cut(pattern: Pattern) -> None:
-    """All texts of two and three of them, and many of four to twelve."""
+def test_cuts_never_change_the_pretokens_of_short_texts_of_all_kinds_of_characters(pattern: Pattern) -> None:
+    """Check all texts of two and three characters of `KINDS`, and 4,000 random texts of four to twelve."""
     kinds = [kind if isinstance(kind, bytes) else kind.encode() for kind in KINDS]
     generator = random.Random(0)
     short = [a + b + c for a in [b"", *kinds] for b in kinds for c in kinds]
@@ -94,8 +94,8 @@ def test_short_texts_of_all_kinds_of_characters_may_be_cut(pattern: Pattern) -> 
 
 
 @each_pattern
-def test_the_sample_texts_may_be_cut(pattern: Pattern, corpus_texts: dict[str, str]) -> None:
-    """All cuts at once, and one of a few hundred at a time, each with the text around it."""
+def test_cuts_never_change_the_pretokens_of_the_sample_texts(pattern: Pattern, corpus_texts: dict[str, str]) -> None:
+    """Check all cuts at once, and five random cuts of each text one at a time, within the text around them."""
     generator = random.Random(0)
     for text in corpus_texts.values():
         content = text.encode()
@@ -111,21 +111,21 @@ def test_the_sample_texts_may_be_cut(pattern: Pattern, corpus_texts: dict[str, s
 
 
 @each_pattern
-def test_there_are_cuts_in_ordinary_text_and_none_in_runs(pattern: Pattern) -> None:
+def test_ordinary_text_has_cuts_and_runs_have_none(pattern: Pattern) -> None:
     assert cuts_of(pattern, b"one two") == [3]
     assert cuts_of(pattern, "\u6c34,\u706b\u3002".encode()) == [3, 7]
     for run in (" " * 100, "a" * 100, "." * 100, "", "a", " a", "\n a"):
         assert cuts_of(pattern, run.encode()) == []
 
 
-def test_a_number_of_smollm_is_cut_off_on_both_sides() -> None:
+def test_smollm_cuts_before_and_after_each_number() -> None:
     assert cuts_of(PATTERNS["smollm"], "a  1½ '2s".encode()) == [1, 3, 4, 6, 8, 9]
 
 
 @each_pattern
 @given(text=broken_bytes())
-def test_a_cut_never_lies_within_a_character(pattern: Pattern, text: bytes) -> None:
-    """Python's decoder takes the same bytes together."""
+def test_cuts_are_never_within_a_character(pattern: Pattern, text: bytes) -> None:
+    """Compare with the characters that Python's decoder finds."""
     starts = {0}
     for character in text.decode("utf-8", "surrogateescape"):
         starts.add(max(starts) + len(character.encode("utf-8", "surrogateescape")))
@@ -136,12 +136,12 @@ def test_a_cut_never_lies_within_a_character(pattern: Pattern, text: bytes) -> N
 
 
 def long_text(corpus_texts: dict[str, str]) -> str:
-    """More than a megabyte, with runs in it that cannot be cut."""
+    """Return more than a megabyte of text with runs that cannot be cut."""
     return ("".join(corpus_texts.values()) + " " * 50_000 + "日" * 30_000 + "!?" * 20_000 + "\n" * 40_000) * 2
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 8])
-def test_a_long_text_has_the_same_ids_on_any_number_of_threads(
+def test_long_texts_have_the_same_ids_on_any_number_of_threads(
     pair: tuple[Tokenizer, tiktoken.Encoding], corpus_texts: dict[str, str], threads: int
 ) -> None:
     tokenizer, _ = pair
@@ -151,7 +151,7 @@ def test_a_long_text_has_the_same_ids_on_any_number_of_threads(
     assert [ids[a:b].tolist() for a, b in zip(offsets, offsets[1:], strict=False)] == expected
 
 
-def test_a_long_text_of_each_pattern_has_the_ids_of_tiktoken(
+def test_long_texts_on_several_threads_have_the_ids_of_tiktoken(
     pair: tuple[Tokenizer, tiktoken.Encoding], corpus_texts: dict[str, str]
 ) -> None:
     tokenizer, reference = pair
@@ -162,17 +162,17 @@ def test_a_long_text_of_each_pattern_has_the_ids_of_tiktoken(
 @pytest.mark.parametrize(
     "text", [" " * 10**6, "a" * 10**6, "日" * 300_000, "x y " * 10**5, ".\n" * 300_000, "1" * 10**6]
 )
-def test_a_text_of_one_run_has_the_same_ids_on_several_threads(llama3: Tokenizer, text: str) -> None:
+def test_a_single_run_has_the_same_ids_on_several_threads(llama3: Tokenizer, text: str) -> None:
     assert llama3.encode_flat([text], num_threads=4)[0].tolist() == llama3.encode_ordinary(text)
 
 
-# Special tokens that hold places where a text could be cut, that overlap, and that begin like each other.
+# Special tokens that contain possible cuts, that overlap, and that share a beginning.
 SPECIALS = {"a b": 300, "b a": 301, "<|x y|>": 302, "<|x y|>,": 303, "b": 304, " b a b a b ": 305, "1.\n": 306}
 
 
 @pytest.mark.parametrize("pattern", ["gpt2", "cl100k", "o200k", "smollm"])
 @pytest.mark.parametrize("seed", range(6))
-def test_special_tokens_are_never_cut(pattern: str, seed: int) -> None:
+def test_special_tokens_are_never_cut_between_threads(pattern: str, seed: int) -> None:
     tokenizer = byte_tokenizer(pattern, SPECIALS)
     generator = random.Random(seed)
     pieces = generator.sample([*SPECIALS, "a", " ", "<|x", " y|>", ",", "1", ".", "\n", "word "], 8)
@@ -187,16 +187,16 @@ def test_special_tokens_are_never_cut(pattern: str, seed: int) -> None:
     assert found == [tokenizer.encode(each, allowed_special=some, disallowed_special=()) for each in batch]
 
 
-def test_a_text_of_nothing_but_special_tokens_is_encoded() -> None:
+def test_a_text_of_only_special_tokens_is_encoded_on_several_threads() -> None:
     tokenizer = byte_tokenizer("llama3", SPECIALS)
     text = "a b" * 100_000
     assert tokenizer.encode_flat([text], num_threads=4, allowed_special="all")[0].tolist() == [300] * 100_000
 
 
-# What encode_flat takes and gives
+# Arguments and results of encode_flat
 
 
-def test_encode_flat_takes_special_tokens_as_encode_does(llama3: Tokenizer) -> None:
+def test_encode_flat_handles_special_tokens_as_encode_does(llama3: Tokenizer) -> None:
     special = "<|eot_id|>"
     whole = [f"one{special}two", special, "three"]
     ids, _ = llama3.encode_flat(whole)
@@ -215,12 +215,12 @@ SLOW = byte_tokenizer(r"\w+|\W+", {"<|x|>": 0xFFFF}, ab=256)
 
 @pytest.fixture(params=["scanner", "regex"])
 def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
-    """With a native scanner, and without."""
+    """A tokenizer with a native scanner, and one without."""
     return SMALL if request.param == "scanner" else SLOW
 
 
 @pytest.mark.parametrize("size", [0, 1, 5, 1_000_000])
-def test_ids_of_16_bits_are_those_of_32(tokenizer: Tokenizer, size: int) -> None:
+def test_16_bit_ids_equal_32_bit_ids(tokenizer: Tokenizer, size: int) -> None:
     text = ("ab cd<|x|>" * (size // 10 + 1))[:size]
     wide, offsets = tokenizer.encode_flat([text, "ab"], allowed_special="all", num_threads=2)
     narrow, same = tokenizer.encode_flat([text, "ab"], allowed_special="all", num_threads=2, dtype=np.uint16)
@@ -229,7 +229,7 @@ def test_ids_of_16_bits_are_those_of_32(tokenizer: Tokenizer, size: int) -> None
     assert np.array_equal(offsets, same)
 
 
-def test_a_vocabulary_with_ids_of_more_than_16_bits_refuses_16_bits(llama3: Tokenizer) -> None:
+def test_16_bit_ids_are_refused_for_a_vocabulary_with_larger_ids(llama3: Tokenizer) -> None:
     with pytest.raises(ValueError, match="128255"):
         llama3.encode_flat(["a"], dtype=np.uint16)
     with pytest.raises(ValueError, match="int64"):
@@ -237,7 +237,7 @@ def test_a_vocabulary_with_ids_of_more_than_16_bits_refuses_16_bits(llama3: Toke
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.uint32])
-def test_ids_are_put_into_the_array_that_is_given(tokenizer: Tokenizer, dtype: type[np.uint32]) -> None:
+def test_ids_are_written_into_the_given_array(tokenizer: Tokenizer, dtype: type[np.uint32]) -> None:
     out = np.full(10, 7, dtype=dtype)
     ids, offsets = tokenizer.encode_flat(["ab cd", "", "e"], dtype=dtype, out=out)
     assert np.shares_memory(ids, out)
@@ -248,14 +248,14 @@ def test_ids_are_put_into_the_array_that_is_given(tokenizer: Tokenizer, dtype: t
     assert tokenizer.encode_flat(["ab cd", "", "e"], dtype=dtype, out=exact)[0].tolist() == ids.tolist()
 
 
-def test_an_array_that_is_too_small_is_refused_and_left_as_it_was(tokenizer: Tokenizer) -> None:
+def test_a_too_small_array_is_refused_and_left_unchanged(tokenizer: Tokenizer) -> None:
     memory = np.full(10, 7, dtype=np.uint32)
     with pytest.raises(ValueError, match="room for 4 ids, but there are 5"):
         tokenizer.encode_flat(["ab cd", "", "e"], out=memory[:4])
     assert memory.tolist() == [7] * 10
 
 
-def test_an_array_that_does_not_fit_is_refused(tokenizer: Tokenizer) -> None:
+def test_an_array_of_the_wrong_type_or_layout_is_refused(tokenizer: Tokenizer) -> None:
     frozen = np.zeros(10, np.uint32)
     frozen.flags.writeable = False
     wrong: list[object] = [
@@ -270,7 +270,7 @@ def test_an_array_that_does_not_fit_is_refused(tokenizer: Tokenizer) -> None:
                 tokenizer.vocabulary.encoder.encode_all(["ab"], None, 1, out=out)  # type: ignore[arg-type]
 
 
-def test_large_arrays_are_the_caller_s_own(llama3: Tokenizer) -> None:
+def test_writing_to_a_returned_array_never_changes_later_results(llama3: Tokenizer) -> None:
     ids, _ = llama3.encode_flat(["word " * 400_000], num_threads=2)
     first = ids[:10].copy()
     ids[:] = 0

@@ -1,4 +1,4 @@
-"""The texts of JSON lines, held against the json module."""
+"""Test the fast reader of JSON Lines against the json module."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def written(record: dict[str, object], text: str, first: bool, ascii: bool, spac
 
 
 @given(lines=st.lists(st.tuples(records, st.booleans(), st.booleans()), max_size=4), newline=st.booleans())
-def test_the_text_of_each_well_formed_line_is_found(
+def test_the_text_of_every_well_formed_line_is_found(
     lines: list[tuple[tuple[dict[str, object], str, bool], bool, bool]], newline: bool
 ) -> None:
     block = b"\n".join(written(*record, ascii, space) for record, ascii, space in lines)
@@ -39,7 +39,7 @@ def test_the_text_of_each_well_formed_line_is_found(
     ascii=st.booleans(),
     edits=st.lists(st.tuples(st.integers(0, 200), st.binary(max_size=2)), max_size=3),
 )
-def test_what_is_found_in_any_line_is_what_the_json_module_finds(
+def test_every_text_found_equals_the_text_that_the_json_module_finds(
     record: tuple[dict[str, object], str, bool], ascii: bool, edits: list[tuple[int, bytes]]
 ) -> None:
     line = written(*record, ascii, False)
@@ -64,11 +64,11 @@ def test_what_is_found_in_any_line_is_what_the_json_module_finds(
     {"text": "a", "n": "\q"}  {"text": "a", "n": "\u00"}
     """.replace("\n    ", "  ").split("  "),
 )
-def test_what_is_not_json_or_has_no_text_is_left_to_the_full_parser(line: str) -> None:
+def test_invalid_lines_and_lines_without_a_text_are_left_to_the_full_parser(line: str) -> None:
     assert set(_core.json_texts(line, "text")) <= {None}
 
 
-def test_lines_beyond_its_limits_are_left_to_the_full_parser() -> None:
+def test_lines_beyond_the_fast_reader_s_limits_are_left_to_the_full_parser() -> None:
     for line in (
         b'{"text": "a\tb"}',
         b'{"text": "\xff"}',
@@ -80,13 +80,13 @@ def test_lines_beyond_its_limits_are_left_to_the_full_parser() -> None:
         assert _core.json_texts(line + b'\n{"text": "next"}', "text") == [None, b"next"]
 
 
-def test_the_last_of_the_same_keys_counts() -> None:
+def test_the_last_of_repeated_keys_wins() -> None:
     assert _core.json_texts(b'{"text": "first", "text": "last"}\n', "text") == [b"last"]
     assert _core.json_texts(rb'{"text": "first", "te\u0078t": "last"}', "text") == [b"last"]
     assert _core.json_texts(b'{"text": "first", "text": 5}\n', "text") == [None]
 
 
-def test_strings_of_every_length_end_where_they_end() -> None:
+def test_the_end_of_strings_of_every_length_is_found() -> None:
     for before in range(20):
         for text in ("a" * before, "a" * before + '"', "é" * before + "\n\\", "\x1f" + " " * before, "\x7f" * before):
             for line in (json.dumps({"text": text}), json.dumps({"n": text, "text": text}, ensure_ascii=False)):

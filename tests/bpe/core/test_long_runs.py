@@ -1,4 +1,4 @@
-"""Pretokens of a million characters: the ids are the reference's, and the memory stays in proportion to the text."""
+"""Test that pretokens of a million characters have tiktoken's ids and take memory in proportion to the text."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ RUNS = {
 
 
 def is_encoding_of(core: _core.Encoder, ids: Iterable[int], piece: bytes) -> bool:
-    """Whether these are the ids of a single pretoken: they are if those of each two neighbours are (see merge.cpp)."""
+    """Return whether the ids encode a single pretoken.
+
+    They do if each two neighbouring tokens, joined and encoded on their own, give the same two ids (see merge.cpp).
+    """
     ids = list(ids)
     token = {id: core.token_bytes(id) for id in set(ids)}
     if b"".join(map(token.__getitem__, ids)) != piece:
@@ -37,10 +40,10 @@ def is_encoding_of(core: _core.Encoder, ids: Iterable[int], piece: bytes) -> boo
 
 
 @pytest.mark.parametrize("text", RUNS.values(), ids=RUNS.keys())
-def test_a_run_of_a_million_characters_has_the_ids_of_tiktoken_by_every_kernel(
+def test_runs_of_a_million_characters_have_the_ids_of_tiktoken_with_every_kernel(
     llama3: Tokenizer, llama3_reference: tiktoken.Encoding, kernel_encoders: dict[str, _core.Encoder], text: str
 ) -> None:
-    if text.isspace():  # a single pretoken, on which tiktoken's engine of regular expressions may overflow
+    if text.isspace():  # a single pretoken, on which tiktoken's regex engine may overflow
         expected = llama3_reference._encode_single_piece(text.encode())
     else:
         expected = llama3_reference.encode_ordinary(text)
@@ -49,10 +52,10 @@ def test_a_run_of_a_million_characters_has_the_ids_of_tiktoken_by_every_kernel(
 
 
 @pytest.mark.parametrize("name", ["spaces", "letters a", "random letters", "random Chinese characters"])
-def test_what_a_long_pretoken_is_merged_into_is_its_encoding_between_all_neighbours(
+def test_the_ids_of_a_long_pretoken_are_consistent_between_all_neighbours(
     llama3: Tokenizer, kernel_encoders: dict[str, _core.Encoder], name: str
 ) -> None:
-    piece = RUNS[name].encode()[:200_001]  # in the middle of a character
+    piece = RUNS[name].encode()[:200_001]  # may end within a character
     for ours in kernel_encoders.values():
         assert is_encoding_of(ours, ours.merge(piece), piece)
         single_bytes = [llama3.encode_single_token(bytes([byte])) for byte in piece]
@@ -73,22 +76,22 @@ for size in (1_000_000, megabytes * 1_000_000):
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak memory as Linux gives it")
+@pytest.mark.skipif(sys.platform != "linux", reason="the unit of ru_maxrss is that of Linux")
 @pytest.mark.parametrize(
     ("run", "megabytes"),
     [(" ", 5), ("a", 20), ("", 20), ("7", 20), ("中", 20), (FAMILY, 20)],
     ids=["spaces", "letters a", "random letters", "digits", "Chinese", "families"],
 )
-def test_a_long_run_takes_at_most_8_bytes_of_memory_a_byte(llama3: Tokenizer, run: str, megabytes: int) -> None:
-    """1 to 4 were measured, 1 of which is the text."""
+def test_a_long_run_takes_at_most_8_bytes_of_memory_per_byte(llama3: Tokenizer, run: str, megabytes: int) -> None:
+    """Measured: 1 to 4 bytes, including the text itself."""
     command = [sys.executable, "-c", PEAK_OF_RUNS, run, str(megabytes)]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     small, large = map(int, output.split())
     assert (large - small) / ((megabytes - 1) * 1_000_000) <= 8
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads the memory as Linux gives it")
-def test_the_memory_that_a_long_run_took_is_given_back(llama3: Tokenizer) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_memory_of_a_long_run_is_released(llama3: Tokenizer) -> None:
     script = PEAK_OF_RUNS.replace("print(", "del text; print(open('/proc/self/statm').read().split()[1]) #")
     command = [sys.executable, "-c", script, " ", "5"]
     small, large = map(int, subprocess.run(command, check=True, capture_output=True, text=True).stdout.split())

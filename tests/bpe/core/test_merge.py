@@ -1,4 +1,4 @@
-"""Byte-pair encoding of single pretokens: the fast routines, the plain one and tiktoken give the same ids."""
+"""Test that the fast merge routines, the plain routine and tiktoken give the same ids for single pretokens."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from bpe import Tokenizer
 from support.references import BYTE_RANKS, encoding_of
 
-# A short and a long routine of ours meet at 48 bytes, two of tiktoken's at 100.
+# The core switches from its short to its long routine at 48 bytes, tiktoken at 100.
 MEETING = 48
 
 
 def single_piece(encoding: tiktoken.Encoding, piece: bytes) -> list[int]:
-    """What tiktoken makes of one pretoken: the token that it is, else the merges."""
+    """Return tiktoken's ids of one pretoken, which is a whole token or is merged."""
     return list(encoding._encode_single_piece(piece))
 
 
@@ -31,11 +31,11 @@ def assert_merged_alike(tokenizer: Tokenizer, reference: tiktoken.Encoding, piec
 
 @st.composite
 def small_vocabularies(draw: st.DrawFn) -> Tokenizer:
-    """Any tokens over few letters, in any order, beside the single bytes; the halves of a token need not be tokens."""
+    """Draw single bytes and tokens over few letters, in any order; the halves of a token need not be tokens."""
     letters = draw(st.sampled_from([b"a", b"ab", b"abc", b"\0a", b"\xc3\xa9\xff"]))
     token = st.lists(st.sampled_from(list(letters)), min_size=2, max_size=9).map(bytes)
     tokens = draw(st.lists(token, unique=True, max_size=25))
-    singles = draw(st.permutations(list(range(256))[:4]))  # the bytes need not come first, nor in order
+    singles = draw(st.permutations(list(range(256))[:4]))  # bytes may come anywhere and in any order
     order = [*(bytes([byte]) for byte in range(4, 256)), *tokens]
     for byte in singles:
         order.insert(draw(st.integers(0, len(order))), bytes([byte]))
@@ -45,7 +45,7 @@ def small_vocabularies(draw: st.DrawFn) -> Tokenizer:
 
 
 @given(data=st.data(), tokenizer=small_vocabularies())
-def test_any_vocabulary_merges_as_in_tiktoken(data: st.DataObject, tokenizer: Tokenizer) -> None:
+def test_small_vocabularies_in_any_order_merge_as_in_tiktoken(data: st.DataObject, tokenizer: Tokenizer) -> None:
     reference = encoding_of(tokenizer)
     letters = st.sampled_from(list(b"aaab\0c\xc3\xa9\xff"))
     for piece in data.draw(st.lists(st.lists(letters, min_size=1, max_size=130).map(bytes), min_size=1, max_size=8)):
@@ -84,13 +84,13 @@ def test_words_of_every_length_merge_as_in_tiktoken(
         assert_merged_alike(llama3, llama3_reference, text[start : start + length])
 
 
-def test_every_token_of_llama_3_becomes_itself_as_a_whole_pretoken(llama3: Tokenizer) -> None:
+def test_every_token_of_llama_3_is_encoded_to_its_own_id(llama3: Tokenizer) -> None:
     ranks = llama3.mergeable_ranks
     assert llama3.vocabulary.encoder.encode_pretokens(ranks) == list(ranks.values())
 
 
-def test_what_merging_makes_of_a_token_is_what_tiktoken_makes_of_it(llama3: Tokenizer) -> None:
-    """588 tokens cannot be reached by merging. tiktoken merges them only in a vocabulary that lacks just them."""
+def test_the_588_tokens_that_merging_cannot_reach_merge_as_in_tiktoken(llama3: Tokenizer) -> None:
+    """tiktoken looks up whole tokens first, so it merges these only in a vocabulary without them."""
     core = llama3.vocabulary.encoder
     ranks = llama3.mergeable_ranks
     unreachable = [token for token, rank in ranks.items() if core.merge(token) != [rank]]
@@ -101,14 +101,14 @@ def test_what_merging_makes_of_a_token_is_what_tiktoken_makes_of_it(llama3: Toke
     assert core.pair_count == len(ranks) - 256 - 588
 
 
-def test_a_token_whose_halves_are_no_tokens_is_found_only_whole() -> None:
+def test_a_token_whose_halves_are_not_tokens_is_found_only_as_a_whole_pretoken() -> None:
     ranks = BYTE_RANKS | {b"abcd": 256}
     tokenizer = Tokenizer("", pat_str="gpt2", mergeable_ranks=ranks, special_tokens={})
     assert tokenizer.encode("abcd") == [256]
     assert tokenizer.encode("abcde") == list(b"abcde")
 
 
-def test_of_equal_ranks_the_leftmost_merges_first() -> None:
+def test_the_leftmost_of_equal_pairs_merges_first() -> None:
     tokenizer = Tokenizer("", pat_str="gpt2", mergeable_ranks=BYTE_RANKS | {b"aa": 256}, special_tokens={})
     for length in (3, 5, MEETING + 1, MEETING + 3):
         assert tokenizer.encode("a" * length) == [256] * (length // 2) + [97] * (length % 2)
@@ -118,7 +118,7 @@ def test_of_equal_ranks_the_leftmost_merges_first() -> None:
     "text",
     ["a", "1", " ", "é", "日", "日本", "👩", "\0", ".", "ab", "aB1 ", "\n", " \n", "ก็", "e\u0301", "=-"],
 )
-def test_a_pretoken_of_200_000_characters_ends_soon_and_is_the_reference_s(
+def test_texts_of_200_000_characters_have_the_ids_of_tiktoken(
     llama3: Tokenizer, llama3_reference: tiktoken.Encoding, text: str
 ) -> None:
     long = (text * 200_000)[:200_000]
@@ -128,20 +128,18 @@ def test_a_pretoken_of_200_000_characters_ends_soon_and_is_the_reference_s(
 
 
 @pytest.mark.parametrize("text", [" ", "a", "\n", "日", "."])
-def test_a_run_of_a_million_characters_on_which_tiktoken_may_fail_still_round_trips(
-    llama3: Tokenizer, text: str
-) -> None:
+def test_runs_of_a_million_characters_on_which_tiktoken_may_fail_round_trip(llama3: Tokenizer, text: str) -> None:
     long = text * 1_000_001
     assert llama3.decode(llama3.encode(long)) == long
 
 
-def test_a_long_pretoken_of_random_letters_is_the_plain_routine_s(llama3: Tokenizer) -> None:
+def test_long_pretokens_of_random_letters_merge_as_in_the_plain_routine(llama3: Tokenizer) -> None:
     generator = random.Random(1)
     for alphabet in ("abcdefghijklmnopqrstuvwxyz", "аеиоу", "ab"):
         piece = "".join(generator.choices(alphabet, k=1500)).encode()
         assert llama3.vocabulary.encoder.merge(piece) == llama3.vocabulary.encoder.merge_plain(piece)
 
 
-def test_the_empty_pretoken_gives_nothing(llama3: Tokenizer) -> None:
+def test_the_empty_pretoken_has_no_ids(llama3: Tokenizer) -> None:
     encoder = llama3.vocabulary.encoder
     assert encoder.merge(b"") == encoder.merge_plain(b"") == encoder.encode_pretokens([b""]) == []

@@ -1,4 +1,4 @@
-"""The encoder remembers pretokens in tables of fixed size; what it has forgotten or overwritten must never show."""
+"""Test the encoder's cache of pretokens: its size is limited, and evicted or overwritten entries never change ids."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LETTERS = ["etaoinshrdlu", "еаинтосрвл", "的一是不了人我在有�
 
 
 def made_up_text(generator: random.Random, size: int) -> str:
-    """Words that nobody has seen, of all lengths and several scripts; about `size` characters."""
+    """Return about `size` characters of random words of all lengths in several scripts."""
     words = []
     while size > 0:
         letters = generator.choice(LETTERS)
@@ -27,8 +27,8 @@ def made_up_text(generator: random.Random, size: int) -> str:
     return " ".join(words)
 
 
-def test_ids_stay_right_when_the_tables_overflow(llama3: Tokenizer, llama3_reference: tiktoken.Encoding) -> None:
-    """Some 16 MB of ever new words, through tables that hold less; every fortieth text is compared."""
+def test_ids_stay_correct_when_the_cache_overflows(llama3: Tokenizer, llama3_reference: tiktoken.Encoding) -> None:
+    """Encode about 16 MB of new words, more than the cache holds, and compare every fortieth text."""
     generator = random.Random(1)
     first = [made_up_text(generator, 2000) for _ in range(20)]
     expected = [llama3_reference.encode_ordinary(text) for text in first]
@@ -41,9 +41,9 @@ def test_ids_stay_right_when_the_tables_overflow(llama3: Tokenizer, llama3_refer
     assert [llama3.encode_ordinary(text) for text in first] == expected
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak memory as Linux gives it")
-def test_memory_does_not_grow_with_the_words_that_were_seen(llama3: Tokenizer) -> None:
-    """Once the tables are full, 10 MB of new words leave the peak where it was, but for the texts themselves."""
+@pytest.mark.skipif(sys.platform != "linux", reason="the unit of ru_maxrss is that of Linux")
+def test_memory_stops_growing_when_the_cache_is_full(llama3: Tokenizer) -> None:
+    """When the cache is full, 10 MB of new words leave the peak memory unchanged, except for the texts themselves."""
     generator = random.Random(2)
     for _ in range(200):
         llama3.count(made_up_text(generator, 30_000))
@@ -53,7 +53,7 @@ def test_memory_does_not_grow_with_the_words_that_were_seen(llama3: Tokenizer) -
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 8 << 10
 
 
-def test_the_limit_of_what_is_remembered_can_be_changed_and_the_ids_stay(
+def test_changing_the_limit_of_the_cache_never_changes_ids(
     llama3: Tokenizer, llama3_reference: tiktoken.Encoding
 ) -> None:
     generator = random.Random(3)
@@ -70,9 +70,9 @@ def test_the_limit_of_what_is_remembered_can_be_changed_and_the_ids_stay(
         llama3.limit_cache(3)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads the memory as Linux gives it")
-def test_what_is_remembered_stays_within_its_limit_with_eight_threads(llama3: Tokenizer) -> None:
-    """64 MB, 2 MB more for each thread beyond the processors, and some 4 MB a thread for its work."""
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_cache_stays_within_its_limit_with_eight_threads(llama3: Tokenizer) -> None:
+    """Allow 64 MB, 2 MB more for each thread beyond the processors, and about 4 MB per thread for its work."""
     generator = random.Random(4)
     texts = [made_up_text(generator, 60_000).encode() for _ in range(120)]
     llama3.limit_cache(64)

@@ -1,7 +1,7 @@
-"""The scanners, against the patterns that they stand for.
+"""Test the native scanners against the split patterns that they implement.
 
-The ids are compared with tiktoken's; the boundaries themselves with the ``regex`` module, on characters whose class is
-the same in its newer Unicode.
+Ids are compared with tiktoken's. Pretoken boundaries are compared with the `regex` module, on characters that have the
+same class in its newer Unicode version.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ each_pattern = pytest.mark.parametrize("pattern", PATTERNS.values(), ids=PATTERN
 
 
 def ends_by_regex(pattern: Pattern, text: str) -> list[int]:
-    """Where the pretokens end, in bytes, by the pattern's text."""
+    """Return the ends of the pretokens in bytes, by the pattern's regular expression."""
     assert pattern.name is not None
     return _ends(REGEXES[pattern.name], text)
 
@@ -49,14 +49,14 @@ def _ends(compiled: regex.Pattern[str], text: str) -> list[int]:
 
 
 def ends_by_scanner(pattern: Pattern, text: str | bytes) -> list[int]:
-    """Where they end by the scanner, in each of the ways that this processor knows."""
+    """Return the ends of the pretokens by the native scanner, after checking that all kernels agree."""
     assert pattern.scanner is not None
     best, *others = [_core.scan(pattern.scanner, text, kernel).tolist() for kernel in _core.kernels()]
     assert all(ends == best for ends in others)
     return best
 
 
-def test_the_peculiar_characters_are_of_the_same_class_in_both_references() -> None:
+def test_peculiar_characters_have_the_same_class_in_the_core_and_the_regex_module() -> None:
     assert is_pinned(PECULIAR)
 
 
@@ -67,13 +67,13 @@ def test_the_peculiar_characters_are_of_the_same_class_in_both_references() -> N
 @example(text=" \r\n\r \u3000")
 @example(text="it'\u017fit'ſs 'Kk \u212a's'LL'lL've'")
 @example(text=" '' 's's'")
-def test_texts_of_peculiar_characters_are_cut_as_the_pattern_says(pattern: Pattern, text: str) -> None:
+def test_texts_of_peculiar_characters_are_split_by_the_pattern(pattern: Pattern, text: str) -> None:
     assert ends_by_scanner(pattern, text) == ends_by_regex(pattern, text)
 
 
 @each_pattern
 @given(data=st.data())
-def test_texts_of_any_characters_are_cut_as_the_pattern_says(pattern: Pattern, data: st.DataObject) -> None:
+def test_texts_of_any_characters_are_split_by_the_pattern(pattern: Pattern, data: st.DataObject) -> None:
     characters = pinned_characters()
     places = data.draw(st.lists(st.integers(0, len(characters) - 1), max_size=30))
     text = "".join(characters[place] for place in places)
@@ -81,8 +81,8 @@ def test_texts_of_any_characters_are_cut_as_the_pattern_says(pattern: Pattern, d
 
 
 @each_pattern
-def test_all_short_texts_of_one_character_of_each_kind_are_cut_as_the_pattern_says(pattern: Pattern) -> None:
-    """All 37,449 texts of up to five of these eight."""
+def test_all_short_texts_of_eight_kinds_of_characters_are_split_by_the_pattern(pattern: Pattern) -> None:
+    """Check all 37,449 texts of up to five of eight characters, one of each kind."""
     texts = [""]
     newest = texts
     for _ in range(5):
@@ -92,7 +92,7 @@ def test_all_short_texts_of_one_character_of_each_kind_are_cut_as_the_pattern_sa
     assert wrong == []
 
 
-# What a block of 64 bytes may end or begin in.
+# Pieces of text around the seam between two blocks of 64 bytes.
 SEAMS = [
     *("a", "'s", "'ll", "'LL", "'\u017f", "é", "日本", "Жд", "한", "👩", "\u0301", "12", "1234", "٣٤٥", "½"),
     *(" ", "  ", "\n", " \n", "\n ", "\r\n\r\n", "\t", "\u00a0", "\u3000 ", "\u0085", "\u2028"),
@@ -101,14 +101,14 @@ SEAMS = [
     *("жЖ", "aʰ\u0301B", "i's's", "i'ſS", "!\n//.", " !\u0301\n/\u0301", "𐐨𐐀"),
 ]
 
-# One of each kind that the words of o200k tell apart, and what may stand before, in and after one.
+# One character of each kind that o200k distinguishes within words, and characters that may surround or divide a word.
 CASES = "aSЖʰ日\u0301'/! \n1"
 
 
 @each_pattern
 @pytest.mark.parametrize("filler", ["a", " ", ".", "\n", "1", "é", "日", "Ж", "\u3000", "👩"])
-def test_pretokens_at_the_seams_of_blocks_are_cut_as_the_pattern_says(pattern: Pattern, filler: str) -> None:
-    """Every kind of piece, at every place around the first two seams, after and before a run."""
+def test_pretokens_at_the_seams_of_blocks_are_split_by_the_pattern(pattern: Pattern, filler: str) -> None:
+    """Check every piece at every offset around the first two seams, after and before a run."""
     wrong = []
     for piece in SEAMS:
         for length in [*range(54, 68), *range(122, 130)]:
@@ -120,10 +120,10 @@ def test_pretokens_at_the_seams_of_blocks_are_cut_as_the_pattern_says(pattern: P
 
 
 @each_pattern
-def test_all_short_texts_of_characters_of_each_case_are_cut_as_the_pattern_says_within_long_texts(
+def test_all_combinations_of_four_characters_are_split_by_the_pattern_within_long_texts(
     pattern: Pattern,
 ) -> None:
-    """All 20,736 texts of four of them, at places in a block as they come; with each of these between them."""
+    """Check all 20,736 texts of four characters of `CASES`, joined by each separator, at random offsets in a block."""
     generator = random.Random(0)
     pieces = ["".join(piece) for piece in product(CASES, repeat=4)]
     wrong = []
@@ -137,7 +137,7 @@ def test_all_short_texts_of_characters_of_each_case_are_cut_as_the_pattern_says_
 
 
 @each_pattern
-def test_long_texts_of_all_kinds_are_cut_as_the_pattern_says(pattern: Pattern) -> None:
+def test_long_texts_of_all_kinds_are_split_by_the_pattern(pattern: Pattern) -> None:
     generator = random.Random(0)
     for _ in range(60):
         kinds = generator.sample([*SEAMS, *PECULIAR], generator.randint(2, 12))
@@ -152,13 +152,13 @@ def test_long_texts_of_all_kinds_are_cut_as_the_pattern_says(pattern: Pattern) -
 
 
 @given(text=any_text)
-def test_both_wordings_of_the_gpt2_pattern_cut_alike(text: str) -> None:
-    """tiktoken words it with possessive quantifiers; both are recognised as one."""
+def test_both_forms_of_the_gpt2_pattern_split_equally(text: str) -> None:
+    """tiktoken writes the pattern with possessive quantifiers; both forms are recognized as the same pattern."""
     assert _ends(regex.compile(GPT2_POSSESSIVE), text) == ends_by_regex(PATTERNS["gpt2"], text)
 
 
 def numbers_first_then_gpt2(text: str) -> list[int]:
-    """Where the pretokens end when numbers are cut out first, and GPT-2's pattern is run on each piece by itself."""
+    """Return the ends of the pretokens when digits are split off first, then each piece is split by GPT-2's pattern."""
     ends, begin = [], 0
     for piece in regex.split(r"(\p{N})", text):
         ends += [begin + end for end in _ends(REGEXES["gpt2"], piece)]
@@ -166,8 +166,8 @@ def numbers_first_then_gpt2(text: str) -> list[int]:
     return ends
 
 
-def test_smollm_in_one_expression_cuts_all_short_texts_like_its_two_steps() -> None:
-    """All 37,449 texts of up to five of these eight."""
+def test_smollm_as_one_expression_splits_all_short_texts_like_its_two_steps() -> None:
+    """Check all 37,449 texts of up to five of eight characters."""
     pattern = PATTERNS["smollm"]
     texts = ("".join(characters) for length in range(6) for characters in product("as1² \n.'", repeat=length))
     wrong = [text for text in texts if ends_by_regex(pattern, text) != numbers_first_then_gpt2(text)]
@@ -176,11 +176,11 @@ def test_smollm_in_one_expression_cuts_all_short_texts_like_its_two_steps() -> N
 
 @given(text=any_text.filter(is_pinned) | peculiar_text)
 @example(text="a  1 \n2\t\t３　　½ ' 's1's \n")
-def test_smollm_cuts_like_its_two_steps(text: str) -> None:
+def test_the_smollm_scanner_splits_like_its_two_steps(text: str) -> None:
     assert ends_by_scanner(PATTERNS["smollm"], text) == numbers_first_then_gpt2(text)
 
 
-# Numbers that Unicode 17 has added: `tokenizers` knows them, tiktoken does not yet.
+# Numbers added in Unicode 17: `tokenizers` recognizes them, tiktoken does not yet.
 NEW_NUMBERS = {*map(chr, range(0x11DE0, 0x11DEA)), *map(chr, range(0x16FF4, 0x16FF7))}
 
 SMOLLM_STEPS = pre_tokenizers.Sequence(
@@ -198,13 +198,13 @@ def pieces_by_tokenizers(text: str) -> list[int]:
 
 @given(text=any_text | peculiar_text)
 @example(text="a  1 \n2\t\t３　　½ ' 's1's \n")
-def test_smollm_cuts_like_the_steps_of_tokenizers(text: str) -> None:
+def test_the_smollm_scanner_splits_like_tokenizers(text: str) -> None:
     assume(NEW_NUMBERS.isdisjoint(text) and "\ud800" not in text)
     text = text.encode("utf-8", "replace").decode()
     assert ends_by_scanner(PATTERNS["smollm"], text) == pieces_by_tokenizers(text)
 
 
-def test_tokenizers_knows_no_other_numbers_than_smollm_but_those_of_a_newer_unicode() -> None:
+def test_tokenizers_recognizes_the_same_numbers_except_those_of_a_newer_unicode() -> None:
     digits = pre_tokenizers.Digits(individual_digits=True)
     numbers: set[str] = set()
     for start in range(0, len(CODE_POINTS), 4096):
@@ -222,22 +222,25 @@ def test_tokenizers_knows_no_other_numbers_than_smollm_but_those_of_a_newer_unic
 @example(text=b"'\xc5")
 @example(text=b"\xe3\x80\xe3\x80\x80")
 @example(text=b"\xed\xa0\x80\xed\xb0\x80")
-def test_a_byte_that_is_no_utf8_is_cut_like_a_surrogate_escape(pattern: Pattern, text: bytes) -> None:
+def test_a_byte_that_is_not_utf8_is_split_like_a_surrogate_escape(pattern: Pattern, text: bytes) -> None:
     decoded = text.decode("utf-8", "surrogateescape")
     assume(is_pinned(decoded))
     assert ends_by_scanner(pattern, text) == ends_by_regex(pattern, decoded)
 
 
 @given(text=any_text)
-def test_each_tokenizer_gives_the_ids_of_tiktoken(pair: tuple[Tokenizer, tiktoken.Encoding], text: str) -> None:
+def test_any_text_has_the_ids_of_tiktoken_with_every_pattern(
+    pair: tuple[Tokenizer, tiktoken.Encoding], text: str
+) -> None:
     tokenizer, reference = pair
     assert tokenizer.encode_ordinary(text) == reference.encode_ordinary(text)
 
 
-def test_code_points_in_every_context_give_the_ids_of_tiktoken(pair: tuple[Tokenizer, tiktoken.Encoding]) -> None:
-    """After a letter, a digit, a space, a newline, a mark; before a contraction and before white space.
+def test_code_points_in_every_context_have_the_ids_of_tiktoken(pair: tuple[Tokenizer, tiktoken.Encoding]) -> None:
+    """Check after a letter, a space, a newline and a mark, and before a contraction and white space.
 
-    All of planes 0 and 1; of the others, whose classes test_unicode.py checks one by one, where the class changes.
+    Check all code points of planes 0 and 1. In the other planes, whose classes test_unicode.py checks one by one, check
+    the code points around each change of the class.
     """
     tokenizer, reference = pair
     points = [
@@ -253,19 +256,19 @@ def test_code_points_in_every_context_give_the_ids_of_tiktoken(pair: tuple[Token
     ours = tokenizer.encode_ordinary_batch(texts)
     theirs = reference.encode_ordinary_batch(texts, num_threads=2)
     wrong = [hex(points[i * size]) for i in range(len(texts)) if ours[i] != theirs[i]]
-    assert wrong == [], "the first code points of the batches that differ"
+    assert wrong == [], "these are the first code points of the batches that differ"
 
 
 @each_pattern
 @pytest.mark.parametrize("run", [" ", "\n", "\u3000", "a", "1", ".", "'", " \n", "'s", " a", "\r\n\t", "\xa0."])
-def test_pretokens_of_a_long_run_join_up_to_it(pattern: Pattern, run: str) -> None:
+def test_the_pretokens_of_a_long_run_cover_it_without_gaps(pattern: Pattern, run: str) -> None:
     text = run * 300_000
     ends = ends_by_scanner(pattern, text)
     assert ends[-1] == len(text.encode())
     assert all(begin < end for begin, end in zip(ends, ends[1:], strict=False))
 
 
-def test_an_unknown_pattern_is_refused() -> None:
+def test_an_unknown_pattern_or_kernel_is_refused() -> None:
     for number in (6, 99, 256, -1):
         with pytest.raises((ValueError, RuntimeError)):
             _core.scan(number, "text")
@@ -273,5 +276,5 @@ def test_an_unknown_pattern_is_refused() -> None:
         _core.scan(0, "text", "abacus")
 
 
-def test_there_is_always_a_plain_kernel() -> None:
+def test_the_plain_kernel_is_always_available() -> None:
     assert _core.kernels()[-1] == "plain"

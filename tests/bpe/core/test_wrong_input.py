@@ -1,4 +1,4 @@
-"""The compiled core, given what it should not be given: an exception, never a crash and never a wrong answer."""
+"""Test that wrong input to the C++ core raises an exception, and never crashes or gives a wrong result."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ NOT_TEXT = [None, 5, 1.5, [], {}, object(), memoryview(b"abcdef")[::2]]
 
 
 @pytest.mark.parametrize("value", NOT_TEXT, ids=lambda value: type(value).__name__)
-def test_what_is_no_text_is_a_type_error_everywhere(value: object) -> None:
+def test_values_that_are_not_text_raise_a_type_error_in_every_call(value: object) -> None:
     calls: list[Callable[[object], object]] = [
         lambda value: ENCODER.encode(value, None),  # type: ignore[arg-type]
         lambda value: ENCODER.encode_all([value], None, 2),  # type: ignore[list-item]
@@ -70,7 +70,7 @@ def test_what_is_no_text_is_a_type_error_everywhere(value: object) -> None:
             call(value)
 
 
-def test_strings_behind_their_lengths_are_read_up_to_the_end_and_no_further() -> None:
+def test_length_prefixed_strings_are_never_read_beyond_the_end() -> None:
     texts = ["", "é" * 3, "x" * 100]
     content = b"_" + b"".join(struct.pack("<Q", len(text.encode())) + text.encode() for text in texts)
     assert _core.strings(content, 1, 3) == (texts, len(content))
@@ -89,21 +89,21 @@ def test_strings_behind_their_lengths_are_read_up_to_the_end_and_no_further() ->
 
 
 @pytest.mark.parametrize("id", [None, "a", 1.5, -1, 2**32])
-def test_a_special_token_s_id_that_is_none_is_refused(id: object) -> None:
+def test_a_special_token_with_an_invalid_id_is_refused(id: object) -> None:
     for make in (_core.SpecialTokens, lambda specials: encoder(specials=specials)):
         with pytest.raises((TypeError, ValueError, OverflowError)):
             make({"<|x|>": id})  # type: ignore[dict-item, operator]
 
 
 @pytest.mark.parametrize("pattern", [6, 99, 256, -1])
-def test_an_encoder_or_counter_of_an_unknown_pattern_does_nothing(pattern: int) -> None:
+def test_an_encoder_or_counter_with_an_unknown_pattern_is_refused(pattern: int) -> None:
     with pytest.raises((ValueError, RuntimeError)):
         encoder(pattern=pattern).encode("text", None)
     with pytest.raises((ValueError, RuntimeError)):
         _core.Counter(pattern, NO_SPECIALS).add(["text"], 1, 2)
 
 
-def test_what_was_never_built_cannot_be_used() -> None:
+def test_an_object_whose_constructor_never_ran_cannot_be_used() -> None:
     class Careless(_core.Encoder):
         def __init__(self) -> None:
             pass
@@ -117,7 +117,7 @@ def test_what_was_never_built_cannot_be_used() -> None:
             use()
 
 
-def test_texts_that_change_while_they_are_read_do_no_harm() -> None:
+def test_texts_that_change_while_they_are_read_are_encoded_safely() -> None:
     texts = ["abc" * 100] * 10
     buffer = bytearray(b"abc " * 1000)
 
@@ -125,7 +125,7 @@ def test_texts_that_change_while_they_are_read_do_no_harm() -> None:
         yield "abc" * 100
         texts.clear()
         yield buffer
-        with pytest.raises(BufferError):  # it is held, so it cannot move
+        with pytest.raises(BufferError):  # the core holds the buffer, so it cannot be resized
             buffer.extend(bytes(10**6))
         yield buffer
 
@@ -134,7 +134,7 @@ def test_texts_that_change_while_they_are_read_do_no_harm() -> None:
     assert ids[:3].tolist() == [97, 98, 99]
 
 
-def test_what_an_iterable_raises_is_passed_on() -> None:
+def test_an_exception_from_an_iterable_propagates() -> None:
     def failing() -> Iterator[str]:
         yield "a"
         raise LookupError("gone")
@@ -148,7 +148,7 @@ def test_what_an_iterable_raises_is_passed_on() -> None:
             call()
 
 
-def test_a_counter_that_grows_during_training_does_no_harm() -> None:
+def test_a_counter_can_grow_during_training() -> None:
     counter = _core.Counter(0, NO_SPECIALS)
     counter.add_pretokens([f"{i:x}" for i in range(5000)], 1)
     offsets, ids = np.arange(257, dtype=np.uint64), np.arange(256, dtype=np.uint32)

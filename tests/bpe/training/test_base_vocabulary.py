@@ -1,4 +1,4 @@
-"""Vocabularies that grow out of others: new tokens come as if training had gone on, whatever the base is like."""
+"""Test that a base vocabulary, of any kind, is extended by the tokens that continued training would learn."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WORDS = r"\S+|\s"
 
 
 def ranks_of(*tokens: str, gap: int = 1) -> dict[bytes, int]:
-    """Single bytes and these tokens, whose ranks are so far apart."""
+    """Return single bytes and these tokens, with ranks that are `gap` apart."""
     return BYTE_RANKS | {token.encode(): 256 + i * gap for i, token in enumerate(tokens)}
 
 
@@ -51,7 +51,7 @@ def assert_grown_by_the_definition(
         min_frequency=min_frequency,
         max_token_length=max_token_length,
     )
-    told: list[Trained] = []
+    results: list[Trained] = []
     steps: list[MergeStep] = []
     tokenizer = train_on(
         [[text]],
@@ -60,7 +60,7 @@ def assert_grown_by_the_definition(
         min_frequency=min_frequency,
         max_token_length=max_token_length,
         allow_smaller=True,
-        trained=told.append,
+        trained=results.append,
         trace=merges,
         traced=steps.append,
     )
@@ -68,16 +68,16 @@ def assert_grown_by_the_definition(
     free = (id for id in range(max(ranks.values()) + 1, 1 << 31) if id not in kept)
     assert tokenizer.mergeable_ranks == {**ranks, **dict(zip(expected.tokens, free, strict=False))}
     assert tokenizer.special_tokens == base.special_tokens
-    assert told[0].counts.tolist() == [merge.count for merge in expected.merges]
+    assert results[0].counts.tolist() == [merge.count for merge in expected.merges]
     final = tokenizer.mergeable_ranks
     for step, merge, (left, right), token in zip(
-        steps, expected.merges, told[0].pairs.tolist(), expected.tokens, strict=True
+        steps, expected.merges, results[0].pairs.tolist(), expected.tokens, strict=True
     ):
         assert step.left + step.right == token
         assert (step.rank, left, right) == (final[token], final[step.left], final[step.right])
         assert tuple(step.word) in merge.words
         assert step.word[step.place : step.place + 2] == [step.left, step.right]
-    uses = {id: n for id, n in enumerate(told[0].uses.tolist()) if n}
+    uses = {id: n for id, n in enumerate(results[0].uses.tolist()) if n}
     assert uses == {final[token]: n for token, n in expected.uses.items()}
     assert uses == uses_by_encoding(tokenizer, text)
 
@@ -87,13 +87,16 @@ def assert_grown_by_the_definition(
 
 @st.composite
 def bases_and_texts(draw: st.DrawFn) -> tuple[dict[bytes, int], dict[str, int], str]:
-    """Any tokens over few letters in any order, with holes among the ids and special tokens behind them; many of the
-    tokens cannot be reached by merging. And a text in which they stand, in longer words and alone."""
+    """Draw a base vocabulary, its special tokens, and a text that contains its tokens, alone and in longer words.
+
+    The tokens are over few letters and in any order, with gaps between the ids. Merging cannot reach many of them. The
+    ids of special tokens come after those of the other tokens.
+    """
     letters = draw(st.sampled_from(["a", "ab", "abc", "abcd"]))
     word = st.text(letters, min_size=1, max_size=10)
     tokens = draw(st.lists(st.text(letters, min_size=2, max_size=7), unique=True, max_size=12))
     order = [*BYTE_RANKS, *(token.encode() for token in tokens)]
-    if draw(st.booleans()):  # the bytes need not come first
+    if draw(st.booleans()):  # bytes need not come first
         order.reverse()
     holes = draw(st.lists(st.integers(0, len(order) - 1), max_size=4))
     ranks = {token: i + sum(hole <= i for hole in holes) for i, token in enumerate(order)}
@@ -114,16 +117,22 @@ def bases_and_texts(draw: st.DrawFn) -> tuple[dict[bytes, int], dict[str, int], 
     min_frequency=st.integers(1, 3),
     max_token_length=st.none() | st.integers(2, 6),
 )
-@example((ranks_of("abc"), {}, "abc xabc xab abcx"), 200, 1, None)  # "abc" comes into reach with "ab" or "bc"
-@example((ranks_of("abc", "abcd", "abcde"), {}, "xabcdey xabcdey abx"), 200, 1, None)  # one after the other
-@example((ranks_of("abc", "bcd", "cde"), {}, "xabcdex xbcde xabcd"), 200, 1, None)  # several at once
-@example((ranks_of("bcd", "abc"), {}, "xabcdx xabcdx"), 200, 1, None)  # the lower rank, not the first
+@example((ranks_of("abc"), {}, "abc xabc xab abcx"), 200, 1, None)  # merging reaches "abc" once "ab" or "bc" exists
+@example(
+    (ranks_of("abc", "abcd", "abcde"), {}, "xabcdey xabcdey abx"), 200, 1, None
+)  # tokens become reachable one after the other
+@example(
+    (ranks_of("abc", "bcd", "cde"), {}, "xabcdex xbcde xabcd"), 200, 1, None
+)  # several tokens become reachable at once
+@example((ranks_of("bcd", "abc"), {}, "xabcdx xabcdx"), 200, 1, None)  # the lower rank wins over the first place
 @example((ranks_of("aaaa"), {}, "baaaaaaaaab aaaaaaab"), 200, 1, None)
 @example((ranks_of("aaa", "aaaaaa"), {}, "baaaaaaaaaab aab"), 200, 1, None)
 @example((ranks_of("aba", "baba"), {}, "cabababac cababac"), 200, 1, None)
 @example((ranks_of("abcab", "cab"), {}, "xabcabcabcabx xabcabx"), 200, 1, None)
-@example((ranks_of("abab", "ab", gap=4), {}, "abababab ababab"), 200, 1, None)  # a half of higher rank
-def test_new_tokens_are_those_of_the_definition(
+@example(
+    (ranks_of("abab", "ab", gap=4), {}, "abababab ababab"), 200, 1, None
+)  # a half has a higher rank than the token
+def test_a_base_is_extended_by_the_tokens_of_the_definition(
     case: tuple[dict[bytes, int], dict[str, int], str],
     merges: int,
     min_frequency: int,
@@ -139,12 +148,12 @@ def test_new_tokens_are_those_of_the_definition(
     )
 
 
-def test_cl100k_grows_by_tokens_of_other_scripts(cl100k: Tokenizer, corpus_texts: dict[str, str]) -> None:
+def test_cl100k_is_extended_by_tokens_of_other_scripts(cl100k: Tokenizer, corpus_texts: dict[str, str]) -> None:
     text = "".join(corpus_texts[f"sentences/{name}.txt"] for name in ("am", "hi", "ja", "ka", "th"))
     assert_grown_by_the_definition(cl100k, text, 300)
 
 
-def test_training_in_two_steps_is_training_in_one(corpora: Path) -> None:
+def test_training_in_two_steps_equals_training_in_one(corpora: Path) -> None:
     files = [str(corpora / "prose.txt"), str(corpora / "sentences")]
     half = train(files, 1000, "gpt2", ())
     whole = train(files, 2000, base=half)
@@ -154,7 +163,7 @@ def test_training_in_two_steps_is_training_in_one(corpora: Path) -> None:
 # Patterns and special tokens
 
 
-def test_the_base_s_special_tokens_stay_or_give_way_to_others_that_come_last() -> None:
+def test_special_tokens_of_the_base_are_kept_or_replaced_by_given_ones() -> None:
     base = base_of(ranks_of("zz"), {"<|a|>": 258, "<|b|>": 1000})
     kept = train_from_iterator(["abcd"], 256 + 1 + 2 + 3, base=base)
     assert kept.special_tokens == {"<|a|>": 258, "<|b|>": 1000}
@@ -166,7 +175,7 @@ def test_the_base_s_special_tokens_stay_or_give_way_to_others_that_come_last() -
     assert none.special_tokens == {}
 
 
-def test_the_base_s_special_tokens_are_boundaries() -> None:
+def test_no_merge_crosses_a_special_token_of_the_base() -> None:
     base = base_of(BYTE_RANKS, {"|": 256})
     assert b"a|" not in train_from_iterator(["a|a|a|bc"], 999, base=base, allow_smaller=True).mergeable_ranks
     assert (
@@ -175,7 +184,7 @@ def test_the_base_s_special_tokens_are_boundaries() -> None:
     )
 
 
-def test_another_pattern_than_the_base_s_is_refused() -> None:
+def test_a_pattern_other_than_the_base_s_is_refused() -> None:
     base = byte_tokenizer("gpt2")
     assert train_from_iterator(["ab"], 257, "gpt2", base=base).pattern.name == "gpt2"
     assert train_from_iterator(["ab"], 257, base=base).pattern.name == "gpt2"
@@ -195,7 +204,7 @@ def test_a_vocabulary_smaller_than_its_base_is_refused() -> None:
 
 
 def test_required_tokens_are_added_to_a_base() -> None:
-    base = base_of(ranks_of("abc"))  # which merging does not reach, and a required token's own path does not need
+    base = base_of(ranks_of("abc"))  # merging does not reach "abc", and the merges of "abcd" do not need it
     tokenizer = train_from_iterator(["xabcx"], 262, base=base, required_tokens=["abcd", "abc"], allow_smaller=True)
     assert {b"abc", b"abcd"} <= set(tokenizer.mergeable_ranks)
     assert tokenizer.vocabulary.encoder.merge_plain(b"abcd") == [tokenizer.encode_single_token("abcd")]

@@ -1,4 +1,4 @@
-"""Counts of pretokens: the same on any number of threads, for any cutting of the text, in memory and on disk."""
+"""Test that counts of pretokens are the same for any number of threads, any cuts of the text, in memory and on disk."""
 
 from __future__ import annotations
 
@@ -43,13 +43,14 @@ def counts_of(counter: _core.Counter) -> dict[bytes, int]:
     ends = offsets.tolist()
     assert len(counter) == len(counts)
     found = {words[a:b]: count for a, b, count in zip(ends, ends[1:], counts.tolist(), strict=False)}
-    assert len(found) == len(counts)  # no word stands there twice
+    assert len(found) == len(counts)  # no word occurs twice
     return found
 
 
 # Words
 
-# Up to 7 bytes stand in a word's entry, up to 15 have a key of two words; the lengths up to 255 take one byte.
+# A table entry holds words of up to 7 bytes; words of up to 15 bytes have a key of two machine words; lengths up to 255
+# take one byte.
 LENGTHS = [*range(1, 21), 31, 32, 33, 254, 255, 256, 257, 300, 70_000]
 words = st.one_of(
     st.binary(min_size=1, max_size=20),
@@ -67,7 +68,7 @@ def counter_with(counts: Mapping[bytes, int]) -> _core.Counter:
 
 
 @given(pretokens=st.lists(words | st.just(b""), max_size=40), weight=st.integers(1, 3))
-def test_words_of_any_length_and_any_bytes_are_told_apart(pretokens: list[bytes], weight: int) -> None:
+def test_words_of_any_length_and_any_bytes_are_counted_separately(pretokens: list[bytes], weight: int) -> None:
     counter = counter_of()
     counter.add_pretokens(pretokens, weight)
     expected = Counter(pretokens)
@@ -75,7 +76,7 @@ def test_words_of_any_length_and_any_bytes_are_told_apart(pretokens: list[bytes]
     assert counts_of(counter) == {word: count * weight for word, count in expected.items()}
 
 
-def test_words_that_differ_in_length_or_in_one_byte_are_told_apart() -> None:
+def test_words_that_differ_in_length_or_one_byte_are_counted_separately() -> None:
     counter = counter_of()
     expected: Counter[bytes] = Counter()
     for length in LENGTHS:
@@ -85,7 +86,7 @@ def test_words_that_differ_in_length_or_in_one_byte_are_told_apart() -> None:
     assert counts_of(counter) == expected
 
 
-def test_a_hundred_thousand_words_are_told_apart() -> None:
+def test_a_hundred_thousand_words_are_counted_separately() -> None:
     generator = random.Random(0)
     expected = Counter(generator.randbytes(generator.choice([3, 5, 7, 8, 9, 15, 16, 17, 40])) for _ in range(100_000))
     counter = counter_of()
@@ -98,7 +99,7 @@ def test_a_hundred_thousand_words_are_told_apart() -> None:
 
 
 @given(texts=st.lists(any_text, max_size=6), threads=st.integers(1, 8), weight=st.integers(1, 5))
-def test_pretokens_are_counted_alike_on_any_number_of_threads(texts: list[str], threads: int, weight: int) -> None:
+def test_counts_are_the_same_on_any_number_of_threads(texts: list[str], threads: int, weight: int) -> None:
     expected: Counter[bytes] = Counter()
     for text in texts:
         content = without_surrogates(text).encode()
@@ -112,7 +113,7 @@ def test_pretokens_are_counted_alike_on_any_number_of_threads(texts: list[str], 
 
 
 @pytest.mark.parametrize("threads", [1, 2, 4])
-def test_long_texts_are_spread_over_threads(threads: int, corpus_texts: dict[str, str]) -> None:
+def test_counts_of_a_long_text_split_over_threads_are_correct(threads: int, corpus_texts: dict[str, str]) -> None:
     text = "".join(corpus_texts.values()) * 4
     content = text.encode()
     for pattern in ("gpt2", "llama3"):
@@ -121,11 +122,11 @@ def test_long_texts_are_spread_over_threads(threads: int, corpus_texts: dict[str
         ends = _core.scan(PATTERNS[pattern].scanner or 0, content, "plain").tolist()
         expected = Counter(content[a:b] for a, b in zip([0, *ends], ends, strict=False))
         assert counts_of(counter) == expected
-        assert counter.tables() == 1  # reading them has folded those of the threads
+        assert counter.tables() == 1  # reading the counts merged the tables of the threads
 
 
 @each_pattern
-def test_a_text_is_counted_alike_in_any_pieces_that_are_certain(pattern: Pattern) -> None:
+def test_counts_are_the_same_when_a_text_is_cut_after_its_certain_part(pattern: Pattern) -> None:
     @given(
         pieces=st.lists(
             peculiar_text.map(str.encode)
@@ -146,7 +147,7 @@ def test_a_text_is_counted_alike_in_any_pieces_that_are_certain(pattern: Pattern
             assert 0 <= part <= end
             counter.add([text[:part], text[part:]], 1, 1)
             assert counts_of(counter) == expected
-        # As it is read: what is certain is counted, and what is left is put before what follows.
+        # As when reading a file: count the certain part and put the rest before the next piece.
         counter, rest = counter_of(pattern, *special_tokens), b""
         for piece in pieces:
             rest += piece
@@ -160,14 +161,16 @@ def test_a_text_is_counted_alike_in_any_pieces_that_are_certain(pattern: Pattern
 
 
 @each_pattern
-def test_long_texts_have_certain_parts_near_their_end(pattern: Pattern, corpus_texts: dict[str, str]) -> None:
+def test_the_certain_part_of_a_long_text_ends_near_the_end_of_the_text(
+    pattern: Pattern, corpus_texts: dict[str, str]
+) -> None:
     counter = counter_of(pattern, "<|endoftext|>")
     for text in corpus_texts.values():
         content = text.encode() * 3
         assert counter.certain_part(content) > len(content) - 300
 
 
-# Runs: counts on disk
+# Runs: files of sorted words with counts
 
 
 def number(data: bytes, at: int) -> tuple[int, int]:
@@ -181,7 +184,7 @@ def number(data: bytes, at: int) -> tuple[int, int]:
 
 
 def read_run(path: Path) -> Iterator[tuple[bytes, int]]:
-    """The words of a run, read by the description of the format."""
+    """Yield the words of a run and their counts, read by the description of the format."""
     data = path.read_bytes()
     assert data[:8] == b"bpe-run1"
     at = 8
@@ -203,21 +206,21 @@ def write_run(path: Path, counts: Mapping[bytes, int]) -> Path:
 
 
 def uses_in_run(path: Path) -> list[int]:
-    """How often each byte stands in the words of a run, by the core."""
+    """Return how often each byte occurs in the words of a run, according to the core."""
     bytes_only = token_arrays(BYTE_RANKS)
     _, uses, _, _ = _core.train_merges(str(path), *bytes_only, 0, 1, 0, 1, lambda _: False, lambda _: None)
     return [int(n) for n in uses]
 
 
 @given(counts=word_counts)
-def test_a_run_has_all_words_in_order(counts: dict[bytes, int], tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_run_contains_all_words_in_order(counts: dict[bytes, int], tmp_path_factory: pytest.TempPathFactory) -> None:
     path = write_run(tmp_path_factory.getbasetemp() / "run", counts)
     found = list(read_run(path))
     assert found == sorted(counts.items())
 
 
 @given(parts=st.lists(word_counts, max_size=5))
-def test_merging_runs_adds_up_their_counts(
+def test_merging_runs_adds_their_counts(
     parts: list[dict[bytes, int]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     directory = tmp_path_factory.getbasetemp()
@@ -239,13 +242,13 @@ def test_runs_of_many_blocks_are_merged(tmp_path: Path) -> None:
     assert sum(uses_in_run(tmp_path / "merged")) == sum(len(word) * n for part in parts for word, n in part.items())
 
 
-def test_an_empty_table_is_an_empty_run(tmp_path: Path) -> None:
+def test_an_empty_table_is_written_as_an_empty_run(tmp_path: Path) -> None:
     assert list(read_run(write_run(tmp_path / "run", {}))) == []
     _core.merge_runs([], str(tmp_path / "merged"))
     assert list(read_run(tmp_path / "merged")) == []
 
 
-def test_the_tables_of_all_threads_are_written_and_forgotten(tmp_path: Path, corpus_texts: dict[str, str]) -> None:
+def test_the_tables_of_all_threads_are_written_and_emptied(tmp_path: Path, corpus_texts: dict[str, str]) -> None:
     texts = [*corpus_texts.values()] * 8
     counter = counter_of(PATTERNS["gpt2"])
     counter.add(texts, 1, 3)
@@ -273,7 +276,7 @@ def test_a_damaged_run_is_refused_with_its_name(tmp_path: Path) -> None:
             uses_in_run(path)
 
 
-def test_a_run_that_is_missing_or_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_the_error_for_a_run_that_is_missing_or_unwritable_names_the_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as missing:
         uses_in_run(tmp_path / "missing")
     assert missing.value.filename == str(tmp_path / "missing")
@@ -288,15 +291,21 @@ def test_a_run_that_is_missing_or_cannot_be_written_is_named(tmp_path: Path) -> 
         counter.write_runs([])
 
 
-# Training on them
+# Training on runs
 
 
 def result_of(*sources: object, **options: object) -> tuple[object, ...]:
-    """All that training tells, but for times."""
-    told: list[Trained] = []
-    train_on(list(sources), 700, "llama3", ("<|x|>",), trained=told.append, **options)  # type: ignore[arg-type]
-    ranks = told[0].tokenizer.mergeable_ranks
-    return list(ranks.items()), told[0].pairs.tolist(), told[0].counts.tolist(), told[0].uses.tolist(), told[0].size
+    """Return everything that training reports, except times."""
+    results: list[Trained] = []
+    train_on(list(sources), 700, "llama3", ("<|x|>",), trained=results.append, **options)  # type: ignore[arg-type]
+    ranks = results[0].tokenizer.mergeable_ranks
+    return (
+        list(ranks.items()),
+        results[0].pairs.tolist(),
+        results[0].counts.tolist(),
+        results[0].uses.tolist(),
+        results[0].size,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -314,14 +323,14 @@ def expected(files: list[str]) -> tuple[object, ...]:
 def test_the_result_does_not_depend_on_threads_or_batches(
     threads: int, batch_bytes: int, files: list[str], expected: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if batch_bytes < 100:  # documents in pieces of a character or a few
+    if batch_bytes < 100:  # pieces of one or a few characters
         files = files[:1]
         expected = result_of(*files, threads=1)
     monkeypatch.setattr(trainer, "BATCH_BYTES", batch_bytes)
     assert result_of(*files, threads=threads) == expected
 
 
-def test_the_result_does_not_depend_on_order_or_on_where_texts_come_from(files: list[str], expected: object) -> None:
+def test_the_result_does_not_depend_on_the_order_or_origin_of_texts(files: list[str], expected: object) -> None:
     paths = [path for file in files for path in ([file] if os.path.isfile(file) else map(str, Path(file).iterdir()))]
     random.Random(0).shuffle(paths)
     texts = [Path(path).read_bytes().decode() for path in paths]
@@ -332,7 +341,7 @@ def test_the_result_does_not_depend_on_order_or_on_where_texts_come_from(files: 
 
 
 @pytest.mark.parametrize(("most_runs", "threads"), [(1, 1), (2, 3), (32, 2)])
-def test_the_result_does_not_depend_on_memory(
+def test_the_result_does_not_depend_on_the_memory_limit(
     most_runs: int,
     threads: int,
     files: list[str],
@@ -357,10 +366,10 @@ def test_the_result_does_not_depend_on_memory(
     assert result_of(*files, threads=threads, max_memory=limit) == expected
     assert len(saved) > 10
     assert max(saved) <= most_runs
-    assert list(tmp_path.iterdir()) == []  # the temporary directory is gone
+    assert list(tmp_path.iterdir()) == []  # the temporary directory was removed
 
 
-def test_a_temporary_directory_goes_after_an_error(
+def test_the_temporary_directory_is_removed_after_an_error(
     files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(counting, "_BESIDE_COUNTS", -(1 << 40))
@@ -371,13 +380,13 @@ def test_a_temporary_directory_goes_after_an_error(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_too_little_memory_is_refused_with_what_is_needed() -> None:
+def test_too_low_a_memory_limit_is_refused_with_the_lowest_possible_one() -> None:
     with pytest.raises(InputError, match=r"max_memory is 1 MB; it must be at least [\d,]+ MB"):
         train_from_iterator(["text"], 257, "gpt2", (), max_memory=1_000_000)
 
 
-def test_words_in_many_parts_of_the_cells_train_as_hugging_face_s(tmp_path: Path) -> None:
-    # So many distinct words that the threads have a part each, and pairs of which many stand in more than one.
+def test_merging_on_several_threads_equals_hugging_face_s_trainer(tmp_path: Path) -> None:
+    # Enough distinct words that each thread gets a part of them, and many pairs occur in several parts.
     generator = random.Random(1)
     syllables = ["".join(generator.choices("abcdefghij", k=generator.randint(1, 4))) for _ in range(400)]
     lines = (" ".join("".join(generator.choices(syllables, k=3)) for _ in range(8)) for _ in range(12_000))
@@ -385,18 +394,20 @@ def test_words_in_many_parts_of_the_cells_train_as_hugging_face_s(tmp_path: Path
     file.write_text("\n".join(lines))
     theirs = train_with_tokenizers([str(file)], 2500, r"\S+|\s+")
     characters = byte_characters()
-    told: list[Trained] = []
+    results: list[Trained] = []
     for threads in (1, 2, 5):
-        ours = train([str(file)], 2500, r"\S+|\s+", (), tie_break="huggingface", threads=threads, trained=told.append)
+        ours = train(
+            [str(file)], 2500, r"\S+|\s+", (), tie_break="huggingface", threads=threads, trained=results.append
+        )
         tokens = {token.decode("latin-1").translate(characters): rank for token, rank in ours.mergeable_ranks.items()}
         assert tokens == theirs.get_vocab()
-    assert told[0].uses.tolist() == told[1].uses.tolist() == told[2].uses.tolist()
-    assert told[0].counts.tolist() == told[1].counts.tolist() == told[2].counts.tolist()
+    assert results[0].uses.tolist() == results[1].uses.tolist() == results[2].uses.tolist()
+    assert results[0].counts.tolist() == results[1].counts.tolist() == results[2].counts.tolist()
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_merging_in_little_memory_gives_the_same(threads: int) -> None:
-    # More places than are kept at once where memory is short, and pairs that stand in a good part of all cells.
+def test_merging_in_little_memory_gives_the_same_result(threads: int) -> None:
+    # More places of pairs than fit at once into little memory, and pairs that occur in a large share of all cells.
     random = Random(1)
     words = {"".join(random.choices("aaab", k=14)) + f"{i:x}" for i in range(60_000)}
 

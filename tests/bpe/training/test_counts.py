@@ -1,4 +1,4 @@
-"""Vocabularies from texts in memory and from counted pretokens are those of training on the same text in files."""
+"""Test that training on documents in memory or on counted pretokens equals training on the same text in files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def merges_of(tokenizer: Tokenizer) -> list[tuple[bytes, int]]:
 
 
 def counted(texts: Iterable[str]) -> Counter[str]:
-    """Count pretokens by the `regex` module, which is not part of what is tested."""
+    """Count pretokens with the `regex` module, independently of the tested code."""
     return Counter(pretoken for text in texts for pretoken in regex.findall(LLAMA3, text))
 
 
@@ -42,14 +42,14 @@ def expected(corpora: Path) -> Tokenizer:
     return train([str(corpora / name) for name in ("prose.txt", "tales-1.txt")], 1200, "llama3", SPECIAL)
 
 
-def test_documents_in_memory_train_as_files_do(texts: list[str], expected: Tokenizer) -> None:
+def test_training_on_documents_in_memory_equals_training_on_files(texts: list[str], expected: Tokenizer) -> None:
     for documents in (texts, iter(texts), [text.encode() for text in texts]):
         trained = train_from_iterator(documents, 1200, "llama3", SPECIAL)
         assert merges_of(trained) == merges_of(expected)
         assert trained.special_tokens == expected.special_tokens
 
 
-def test_counts_train_as_the_text_does(texts: list[str], expected: Tokenizer) -> None:
+def test_training_on_counts_equals_training_on_the_text(texts: list[str], expected: Tokenizer) -> None:
     counts = counted(texts)
     pairs = [(word, 1) for word, times in counts.items() for _ in range(times)]  # repeated pairs add up
     encoded = {word.encode(): times for word, times in counts.items()}
@@ -58,20 +58,20 @@ def test_counts_train_as_the_text_does(texts: list[str], expected: Tokenizer) ->
 
 
 @given(st.lists(any_text, max_size=3))
-def test_counts_of_any_text_train_as_the_text_does(texts: list[str]) -> None:
-    told: list[Trained] = []
+def test_training_on_counts_of_any_text_equals_training_on_the_text(texts: list[str]) -> None:
+    results: list[Trained] = []
     pattern = r"\S+|\s+"
     counts = Counter(word for text in texts for word in regex.findall(pattern, text) if "<|x|>" not in word)
     if not counts:
         with pytest.raises(InputError, match="no text"):
             train_from_counts(counts, 300, pattern, ())
         return
-    ours = train_from_counts(counts, 1200, pattern, (), allow_smaller=True, trained=told.append)
+    ours = train_from_counts(counts, 1200, pattern, (), allow_smaller=True, trained=results.append)
     documents = [word for word, times in counts.items() for _ in range(times)]
-    theirs = train_from_iterator(documents, 1200, pattern, (), allow_smaller=True, trained=told.append)
+    theirs = train_from_iterator(documents, 1200, pattern, (), allow_smaller=True, trained=results.append)
     assert merges_of(ours) == merges_of(theirs)
-    assert told[0].counts.tolist() == told[1].counts.tolist()
-    assert told[0].size == told[1].size
+    assert results[0].counts.tolist() == results[1].counts.tolist()
+    assert results[0].size == results[1].size
 
 
 def test_counts_are_read_from_parquet_and_jsonl(texts: list[str], expected: Tokenizer, tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_counts_are_read_from_parquet_and_jsonl(texts: list[str], expected: Toke
         assert merges_of(train_from_counts(str(tmp_path / name), 1200, "llama3", SPECIAL)) == merges_of(expected)
 
 
-def test_counts_extend_a_base_and_contain_required_tokens(texts: list[str], expected: Tokenizer) -> None:
+def test_training_on_counts_accepts_a_base_and_required_tokens(texts: list[str], expected: Tokenizer) -> None:
     half = train_from_iterator(texts, 700, "llama3", SPECIAL)
     counts = counted(texts)
     assert merges_of(train_from_counts(counts, 1200, base=half)) == merges_of(
@@ -128,13 +128,13 @@ def test_counts_near_the_limit_are_exact() -> None:
         ({}, "no text to train on"),
     ],
 )
-def test_unusable_counts_are_refused_by_place(counts: object, words: str) -> None:
+def test_unusable_counts_are_refused_with_their_place(counts: object, words: str) -> None:
     with pytest.raises(InputError) as raised:
         train_from_counts(counts, 300, "llama3", SPECIAL, allow_smaller=True)  # type: ignore[arg-type]
     assert words in str(raised.value)
 
 
-def test_unusable_files_of_counts_are_refused_by_name_and_place(tmp_path: Path) -> None:
+def test_unusable_files_of_counts_are_refused_with_name_and_place(tmp_path: Path) -> None:
     def refused(path: Path, words: str) -> None:
         with pytest.raises(InputError) as raised:
             train_from_counts(path, 300, "llama3", ())
@@ -168,7 +168,7 @@ def test_unusable_files_of_counts_are_refused_by_name_and_place(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("text", ["some text", "a line\n", "what? is [this]", "a tale of two tails " * 500, "nul\0"])
-def test_a_text_given_to_train_is_refused_with_the_function_for_texts(text: str) -> None:
+def test_train_refuses_a_text_and_names_the_function_for_texts(text: str) -> None:
     for paths in (text, [text], ["corpora", text]):
         with pytest.raises(InputError, match=r"looks like a text; .* use train_from_iterator\(texts\)"):
             train(paths, 300)
@@ -183,7 +183,7 @@ def test_paths_with_spaces_are_read(tmp_path: Path) -> None:
         train(tmp_path / "no notes.txt", 300, "gpt2")
 
 
-def test_sources_of_another_kind_are_refused() -> None:
+def test_sources_of_the_wrong_kind_are_refused_with_the_right_function() -> None:
     for paths in ([["text"]], [b"text"], [3]):
         with pytest.raises(InputError, match=r"train\(\) takes paths, not .*; .* use train_from_iterator\(texts\)"):
             train(paths, 300)  # type: ignore[arg-type]
@@ -192,7 +192,7 @@ def test_sources_of_another_kind_are_refused() -> None:
             train_from_iterator(texts, 300)  # type: ignore[arg-type]
 
 
-def test_an_option_that_a_function_does_not_have_is_a_type_error() -> None:
+def test_an_unknown_option_raises_a_type_error() -> None:
     with pytest.raises(TypeError, match=r"train\(\) got an unexpected keyword argument 'vocabulary'"):
         train("corpora", 300, vocabulary=3)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match=r"train_from_iterator\(\) got an unexpected keyword argument 'weights'"):

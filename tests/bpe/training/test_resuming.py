@@ -1,4 +1,4 @@
-"""Training that is cut off, wherever that may be, goes on to the result that it would have had."""
+"""Test that training interrupted at any point resumes to the same result as uninterrupted training."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Interrupted(Exception):
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory, corpora: Path) -> Path:
-    """Files of several kinds, one with bytes that are not UTF-8."""
+    """A directory with files of several kinds, one of them with bytes that are not UTF-8."""
     directory = tmp_path_factory.mktemp("corpus")
     prose = (corpora / "prose.txt").read_bytes()
     (directory / "a.txt").write_bytes(prose[:30_000])
@@ -45,21 +45,21 @@ def corpus(tmp_path_factory: pytest.TempPathFactory, corpora: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def saving_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After each batch, of which there are many, and at each word of progress."""
+def save_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Save after each of many small batches and at each report of progress."""
     monkeypatch.setattr(training_work, "SAVE_EVERY", 0)
     monkeypatch.setattr(training_work, "MOST_RUNS", 4)
     monkeypatch.setattr(trainer, "BATCH_BYTES", 10_000)
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # the system does not fail here, and disks may be slow
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # no test here needs it, and disks may be slow
 
 
 def trained_on(corpus: Path, **options: Any) -> tuple[object, ...]:
-    """All that training tells, but for times."""
-    told: list[Trained] = []
+    """Return everything that training reports, except times."""
+    results: list[Trained] = []
     sources = [str(corpus / "a.txt"), str(corpus)]
     options = {"weights": [2, 0.5], "threads": 2, **options}
-    train_on(sources, VOCAB_SIZE, "llama3", ("<|x|>",), trained=told.append, **options)
-    result = told[0]
+    train_on(sources, VOCAB_SIZE, "llama3", ("<|x|>",), trained=results.append, **options)
+    result = results[0]
     return (
         list(result.tokenizer.mergeable_ranks.items()),
         result.pairs.tolist(),
@@ -75,7 +75,7 @@ def expected(corpus: Path) -> tuple[object, ...]:
 
 
 def stop_at(number: int) -> Callable[[TrainingProgress], None]:
-    """What raises when it is called for the `number`th time."""
+    """Return a progress callback that raises after `number` calls."""
     calls = iter(range(number))
 
     def progress(so_far: TrainingProgress) -> None:
@@ -88,13 +88,13 @@ def stop_at(number: int) -> Callable[[TrainingProgress], None]:
 # Interruptions
 
 
-def test_work_that_is_interrupted_anywhere_goes_on(corpus: Path, expected: object, tmp_path: Path) -> None:
+def test_interrupted_training_resumes_to_the_same_result(corpus: Path, expected: object, tmp_path: Path) -> None:
     phases = []
     for number in range(1000):
         work = tmp_path / f"work-{number}"
         try:
             assert trained_on(corpus, work=work, progress=stop_at(number)) == expected
-            break  # it was not interrupted any more
+            break  # training ended before the interruption
         except Interrupted as interrupted:
             phases.append(str(interrupted))
         assert (work / STATE).exists()
@@ -105,7 +105,7 @@ def test_work_that_is_interrupted_anywhere_goes_on(corpus: Path, expected: objec
 
 
 @pytest.mark.parametrize("each", [1, 2, 5])
-def test_work_that_is_interrupted_again_and_again_goes_on(
+def test_training_interrupted_many_times_resumes_to_the_same_result(
     each: int, corpus: Path, expected: object, tmp_path: Path
 ) -> None:
     times = 0
@@ -120,7 +120,7 @@ def test_work_that_is_interrupted_again_and_again_goes_on(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_work_with_traced_merges_is_traced_where_it_goes_on(corpus: Path, tmp_path: Path) -> None:
+def test_resumed_training_continues_the_trace_of_merges(corpus: Path, tmp_path: Path) -> None:
     def ranks(**options: Any) -> list[int]:
         steps: list[MergeStep] = []
         with pytest.raises(Interrupted) if "progress" in options else memoryview(b""):
@@ -136,7 +136,7 @@ def test_work_with_traced_merges_is_traced_where_it_goes_on(corpus: Path, tmp_pa
     assert ranks(work=tmp_path / "work") == list(range(512, 856))
 
 
-def test_more_merges_can_be_asked_of_the_same_work(corpus: Path, tmp_path: Path) -> None:
+def test_training_can_resume_with_another_vocabulary_size(corpus: Path, tmp_path: Path) -> None:
     def late(so_far: TrainingProgress) -> None:
         if so_far.merges > 1000:
             raise Interrupted
@@ -151,7 +151,7 @@ def test_more_merges_can_be_asked_of_the_same_work(corpus: Path, tmp_path: Path)
         assert list(grown.mergeable_ranks.items()) == list(at_once.mergeable_ranks.items())
 
 
-def test_a_base_and_required_tokens_are_no_hindrance(corpus: Path, tmp_path: Path) -> None:
+def test_training_with_a_base_and_required_tokens_resumes_to_the_same_result(corpus: Path, tmp_path: Path) -> None:
     base = Tokenizer(
         "base",
         pat_str="gpt2",
@@ -171,7 +171,7 @@ def test_a_base_and_required_tokens_are_no_hindrance(corpus: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", ["_keep", "write_json", "write_atomically", "replacing"])
-def test_a_full_disk_costs_nothing_that_was_saved(
+def test_training_resumes_to_the_same_result_after_the_disk_was_full(
     name: str, corpus: Path, expected: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = getattr(training_work, name)
@@ -201,9 +201,9 @@ def test_a_full_disk_costs_nothing_that_was_saved(
 # Kills
 
 
-# Runs `bpe train` in one child process after the other, until one ends by itself. Each is killed: at a certain one of
-# its looks at files (audit events of the interpreter that name one in the directory), or at any time, also within the
-# core. Says how many were.
+# Runs `bpe train` in one child process after another until one ends by itself. Each child is killed, either at a random
+# access to a file in the directory (an audit event of the interpreter), or at a random time, also within the core.
+# Prints the number of killed processes.
 KILLER = """
 import os, random, signal, sys
 import bpe.training.trainer, bpe.training.work
@@ -231,7 +231,7 @@ for killed in range(1000):
         if kind == "files":
             sys.addaudithook(hook)
         else:
-            signal.setitimer(signal.ITIMER_REAL, seconds)  # nothing catches it
+            signal.setitimer(signal.ITIMER_REAL, seconds)  # SIGALRM has no handler, so it ends the process
         resumed = killed % 2 and os.path.exists(os.path.join(work, "state.json"))
         sys.argv = ["bpe", "train", *(["--resume", work] if resumed else arguments)]
         main()
@@ -244,7 +244,7 @@ for killed in range(1000):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.parametrize("kind", ["files", "times"])
-def test_training_that_is_killed_again_and_again_comes_to_the_same_end(kind: str, corpus: Path, tmp_path: Path) -> None:
+def test_training_killed_many_times_writes_the_same_file(kind: str, corpus: Path, tmp_path: Path) -> None:
     train(str(corpus), VOCAB_SIZE, special_tokens=(), name="my").save(tmp_path / "expected.json")
     killed = 0
     for seed in range(2):
@@ -265,8 +265,8 @@ def test_training_that_is_killed_again_and_again_comes_to_the_same_end(kind: str
     assert killed > 4
 
 
-# Runs `bpe train` in a process to which something happens at a certain save of its counts or merges.
-STRUCK = """
+# Runs `bpe train`, and at a given save of its counts or merges interrupts the process or limits the size of files.
+FAILING_TRAIN = """
 import os, resource, signal, sys
 import bpe.training.trainer, bpe.training.work
 from bpe.cli import main
@@ -277,7 +277,7 @@ name, number, what, *arguments = sys.argv[1:]
 calls = iter(range(int(number)))
 save = getattr(bpe.training.work.WorkDirectory, name)
 
-def struck(*arguments, **options):
+def failing(*arguments, **options):
     if next(calls, None) is None:
         if what == "interrupt":
             os.kill(os.getpid(), signal.SIGINT)
@@ -285,7 +285,7 @@ def struck(*arguments, **options):
             resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))  # bytes, of any file
     save(*arguments, **options)
 
-setattr(bpe.training.work.WorkDirectory, name, struck)
+setattr(bpe.training.work.WorkDirectory, name, failing)
 sys.argv = ["bpe", *arguments]
 main()
 """
@@ -299,11 +299,11 @@ def run(program: str, *arguments: str | Path, directory: Path) -> subprocess.Com
 @pytest.mark.skipif(sys.platform == "win32", reason="signals and limits of POSIX")
 @pytest.mark.parametrize("save", ["save_counts", "save_merges"])
 @pytest.mark.parametrize("what", ["interrupt", "full"])
-def test_the_command_says_in_a_line_what_struck_it_and_goes_on(
+def test_the_command_reports_an_interruption_in_one_line_and_resumes(
     save: str, what: str, corpus: Path, tmp_path: Path
 ) -> None:
     command = ["train", corpus, "--vocab-size", VOCAB_SIZE, "--no-special", "-o", "my.json"]
-    done = run(STRUCK, save, 2, what, *map(str, command), directory=tmp_path)
+    done = run(FAILING_TRAIN, save, 2, what, *map(str, command), directory=tmp_path)
     kept, said = (line for line in done.stderr.splitlines() if line)
     assert kept == "progress is saved; to resume: bpe train --resume my.json.work"
     if what == "interrupt":
@@ -322,12 +322,12 @@ def test_the_command_says_in_a_line_what_struck_it_and_goes_on(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["expected.json", "my.json"]
 
 
-# What is refused
+# Refused input
 
 
 @pytest.fixture
 def begun(corpus: Path, tmp_path: Path) -> tuple[Path, Path]:
-    """A corpus, and a directory with work on it that was interrupted in merging."""
+    """A corpus, and a work directory of training on it that was interrupted while merging."""
 
     def stop(so_far: TrainingProgress) -> None:
         if so_far.merges > 600:
@@ -339,7 +339,7 @@ def begun(corpus: Path, tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path / "corpus", tmp_path / "work"
 
 
-def test_another_corpus_is_refused_by_name(begun: tuple[Path, Path]) -> None:
+def test_resuming_with_a_changed_corpus_is_refused_and_names_the_file(begun: tuple[Path, Path]) -> None:
     corpus, work = begun
     (corpus / "new.txt").write_text("new")
     with pytest.raises(InputError, match=r"new\.txt is new"):
@@ -354,7 +354,9 @@ def test_another_corpus_is_refused_by_name(begun: tuple[Path, Path]) -> None:
         trained_on(corpus, work=work)
 
 
-def test_other_settings_are_refused_by_name(begun: tuple[Path, Path], expected: object) -> None:
+def test_resuming_with_other_settings_is_refused_and_names_the_setting(
+    begun: tuple[Path, Path], expected: object
+) -> None:
     corpus, work = begun
     others: list[tuple[str, dict[str, Any]]] = [
         ("weights", {"weights": [2, 1]}),
@@ -382,7 +384,7 @@ def test_other_settings_are_refused_by_name(begun: tuple[Path, Path], expected: 
     assert trained_on(begun[0], work=work)[:4] == trained_on(begun[0])[:4] == expected[:4]  # type: ignore[index]
 
 
-def test_a_directory_with_something_else_is_refused_and_left_alone(corpus: Path, tmp_path: Path) -> None:
+def test_a_work_directory_with_other_files_is_refused_and_left_unchanged(corpus: Path, tmp_path: Path) -> None:
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "letter.txt").write_text("Dear")
     with pytest.raises(InputError, match=f"^{tmp_path / 'work'}: the directory holds other files"):
@@ -396,7 +398,7 @@ def test_a_directory_with_something_else_is_refused_and_left_alone(corpus: Path,
         read_state(tmp_path)
 
 
-def test_what_a_kill_left_before_the_first_state_is_no_hindrance(
+def test_files_left_by_a_run_killed_before_its_first_save_are_replaced(
     corpus: Path, expected: object, tmp_path: Path
 ) -> None:
     work = tmp_path / "work"
@@ -407,14 +409,14 @@ def test_what_a_kill_left_before_the_first_state_is_no_hindrance(
     assert not work.exists()
 
 
-def test_a_file_that_came_into_the_directory_stays(begun: tuple[Path, Path]) -> None:
+def test_another_file_in_the_work_directory_is_kept(begun: tuple[Path, Path]) -> None:
     corpus, work = begun
     (work / "notes.txt").write_text("mine")
     trained_on(corpus, work=work)
     assert [path.name for path in work.iterdir()] == ["notes.txt"]
 
 
-def test_a_damaged_state_is_refused_by_name(begun: tuple[Path, Path]) -> None:
+def test_a_damaged_state_is_refused_and_names_the_file(begun: tuple[Path, Path]) -> None:
     _, work = begun
     content = (work / STATE).read_bytes()
     state = read_state(work)
@@ -422,13 +424,13 @@ def test_a_damaged_state_is_refused_by_name(begun: tuple[Path, Path]) -> None:
         for damaged in (content[:at], content[:at] + bytes([content[at] ^ 4]) + content[at + 1 :]):
             (work / STATE).write_bytes(damaged)
             try:
-                assert read_state(work) == state  # it was white space
+                assert read_state(work) == state  # the changed byte was white space
             except InputError as error:
                 said = str(error).removeprefix(f"{work / STATE}: ")
                 assert said.startswith(("the file is damaged", "not the state of a training run", "version "))
 
 
-def test_a_state_never_leads_out_of_its_directory(begun: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_state_that_names_files_outside_its_directory_is_refused(begun: tuple[Path, Path], tmp_path: Path) -> None:
     corpus, work = begun
     (tmp_path / "precious").write_text("text")
     for change in ({"runs": ["../precious"]}, {"merges": "../precious"}, {"runs": [1]}, {"merges": "/etc/hostname"}):
@@ -444,7 +446,7 @@ def test_a_state_never_leads_out_of_its_directory(begun: tuple[Path, Path], tmp_
     assert (tmp_path / "precious").exists()
 
 
-def test_missing_and_damaged_files_are_refused_by_name(begun: tuple[Path, Path]) -> None:
+def test_missing_and_damaged_work_files_are_refused_and_named(begun: tuple[Path, Path]) -> None:
     corpus, work = begun
     for name in (*read_state(work)["runs"], read_state(work)["merges"]):
         content = (work / name).read_bytes()
@@ -462,9 +464,9 @@ def test_missing_and_damaged_files_are_refused_by_name(begun: tuple[Path, Path])
     assert not work.exists()
 
 
-def test_resuming_by_name_is_refused_elsewhere_and_where_there_is_nothing(corpus: Path, tmp_path: Path) -> None:
+def test_resume_is_refused_from_another_directory_and_without_a_run(corpus: Path, tmp_path: Path) -> None:
     command = ["train", corpus, "--vocab-size", VOCAB_SIZE, "--no-special", "-o", "my.json"]
-    run(STRUCK, "save_counts", 2, "interrupt", *map(str, command), directory=tmp_path)
+    run(FAILING_TRAIN, "save_counts", 2, "interrupt", *map(str, command), directory=tmp_path)
     program = "from bpe.cli import main; main()"
     done = run(program, "train", "--resume", tmp_path / "my.json.work", directory=corpus)
     assert done.returncode == 1

@@ -1,4 +1,4 @@
-"""Training: the merges are those of the definition, of Hugging Face's trainer and of rustbpe, ties included."""
+"""Test that merges equal those of the definition, of Hugging Face's trainer and of rustbpe, ties included."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ ORDERS: dict[TieBreak, list[bytes]] = {
 
 
 def learned(tokenizer: Tokenizer) -> list[bytes]:
-    """The tokens beyond the single bytes, in the order in which they were learned."""
+    """Return the tokens after the single bytes, in the order in which they were learned."""
     return list(tokenizer.mergeable_ranks)[256:]
 
 
 def learn(text: str, merges: int = 1000, pattern: str = r"\S+|\s", **options: object) -> list[bytes]:
-    """What training on one document learns, as many merges as there are."""
+    """Return the tokens that training on one document learns, at most `merges`."""
     tokenizer = train_from_iterator([text], 256 + merges, pattern, (), allow_smaller=True, **options)  # type: ignore[arg-type]
     return learned(tokenizer)
 
 
-# Few letters, so that counts tie and tokens overlap with themselves; no two classes, so that all splits are at spaces.
+# Few letters, so that counts tie and tokens overlap with themselves. Only letters, so that all splits are at spaces.
 tying_text = st.lists(
     st.one_of(
         st.text("ab", min_size=1, max_size=12),
@@ -59,12 +59,12 @@ WORDS = regex.compile(rb"\S+|\s")
 
 
 def uses_of(trained: Trained) -> Counter[bytes]:
-    """How often each token is used, by its bytes."""
+    """Return how often each token is used, as training reports it."""
     return Counter({trained.tokenizer.decode_single_token_bytes(id): n for id, n in enumerate(trained.uses) if n})
 
 
 def uses_in(tokenizer: Tokenizer, texts: Sequence[str]) -> Counter[bytes]:
-    """The same, where the texts are encoded. Ours and tiktoken's ids are the same."""
+    """Return how often each token is used in the encoded texts, after checking that tiktoken gives the same ids."""
     ids = [tokenizer.encode_ordinary(text) for text in texts]
     assert ids == encoding_of(tokenizer).encode_ordinary_batch(list(texts))
     return Counter(tokenizer.decode_single_token_bytes(id) for each in ids for id in each)
@@ -78,7 +78,7 @@ def uses_in(tokenizer: Tokenizer, texts: Sequence[str]) -> Counter[bytes]:
 )
 @example(text="aaaa aaaaa aaa", tie_break="bytes", min_frequency=1, max_token_length=None)
 @example(text="ababab babab", tie_break="bytes", min_frequency=1, max_token_length=3)
-def test_merges_are_those_of_the_definition(
+def test_merges_equal_those_of_the_definition(
     text: str, tie_break: TieBreak, min_frequency: int, max_token_length: int | None
 ) -> None:
     words = [word.encode() for word in regex.findall(r"\S+|\s", text)]
@@ -90,33 +90,35 @@ def test_merges_are_those_of_the_definition(
 
 
 @given(text=any_text.filter(lambda text: text != "" and is_pinned(text)), merges=st.integers(0, 60))
-def test_any_text_is_trained_on_as_the_pattern_cuts_it(text: str, merges: int) -> None:
+def test_merges_on_any_text_split_by_the_pattern_equal_those_of_the_definition(text: str, merges: int) -> None:
     words = [word.encode() for word in regex.findall(LLAMA3, text)]
     assert learn(text, merges, "llama3") == plain_merges(words, merges)
 
 
-def test_300_merges_on_two_sample_texts_are_those_of_the_definition(
+def test_300_merges_on_two_sample_texts_equal_those_of_the_definition(
     corpora: Path, corpus_texts: dict[str, str]
 ) -> None:
     text = corpus_texts["sentences/de.txt"] + corpus_texts["sentences/ja.txt"]
     words = [word.encode() for word in regex.findall(GPT2, text)]
     tokenizer = train([str(corpora / "sentences" / f"{name}.txt") for name in ("de", "ja")], 256 + 300, "gpt2", ())
-    # Two documents, but no pretoken stands across their seam.
+    # The definition trains on the joined texts: no pretoken crosses the boundary of the two documents.
     assert learned(tokenizer) == plain_merges(words, 300)
 
 
 @given(text=tying_text)
-def test_merges_are_told_with_their_counts_and_tokens_with_their_uses(text: str) -> None:
+def test_training_reports_the_counts_of_merges_and_the_uses_of_tokens(text: str) -> None:
     expected = plain_training(WORDS.findall(text.encode()), 1000)
-    told: list[Trained] = []
-    tokenizer = train_from_iterator([text], 1256, WORDS.pattern.decode(), (), allow_smaller=True, trained=told.append)
-    assert told[0].pairs.tolist() == [[merge.left, merge.right] for merge in expected.merges]
-    assert told[0].counts.tolist() == [merge.count for merge in expected.merges]
-    assert uses_of(told[0]) == expected.uses == uses_in(tokenizer, [text])
+    results: list[Trained] = []
+    tokenizer = train_from_iterator(
+        [text], 1256, WORDS.pattern.decode(), (), allow_smaller=True, trained=results.append
+    )
+    assert results[0].pairs.tolist() == [[merge.left, merge.right] for merge in expected.merges]
+    assert results[0].counts.tolist() == [merge.count for merge in expected.merges]
+    assert uses_of(results[0]) == expected.uses == uses_in(tokenizer, [text])
 
 
 @given(text=tying_text, trace=st.integers(0, 8))
-def test_traced_merges_are_shown_in_a_most_frequent_word(text: str, trace: int) -> None:
+def test_each_traced_merge_shows_a_most_frequent_word(text: str, trace: int) -> None:
     expected = plain_training(WORDS.findall(text.encode()), 1000)
     steps: list[MergeStep] = []
     train_from_iterator([text], 1256, WORDS.pattern.decode(), (), allow_smaller=True, trace=trace, traced=steps.append)
@@ -131,7 +133,7 @@ def test_traced_merges_are_shown_in_a_most_frequent_word(text: str, trace: int) 
 # Other trainers
 
 
-def test_all_ranks_are_those_of_rustbpe(corpora: Path) -> None:
+def test_all_ranks_equal_those_of_rustbpe(corpora: Path) -> None:
     files = [str(file) for file in sorted(corpora.rglob("*.*"))]
     theirs = rustbpe.Tokenizer()
     theirs.train_from_iterator([Path(file).read_bytes().decode() for file in files], 8192, pattern=LLAMA3)
@@ -140,8 +142,8 @@ def test_all_ranks_are_those_of_rustbpe(corpora: Path) -> None:
 
 
 @pytest.mark.parametrize(("pattern", "text"), [("gpt2", GPT2), ("llama3", LLAMA3)])
-def test_all_ranks_are_those_of_hugging_face_s_trainer(corpora: Path, pattern: str, text: str) -> None:
-    # unicode.txt holds characters on whose class the Unicode versions of the two differ.
+def test_all_ranks_equal_those_of_hugging_face_s_trainer(corpora: Path, pattern: str, text: str) -> None:
+    # unicode.txt contains characters whose class differs between the Unicode versions of the two.
     files = [str(file) for file in sorted(corpora.rglob("*.*")) if file.name != "unicode.txt"]
     theirs = train_with_tokenizers(files, 6000, text)
     ours = train(files, 6000, pattern, (), tie_break="huggingface")
@@ -150,7 +152,7 @@ def test_all_ranks_are_those_of_hugging_face_s_trainer(corpora: Path, pattern: s
     assert tokens == theirs.get_vocab()
 
 
-def test_min_frequency_ends_training_where_hugging_face_s_ends(corpora: Path) -> None:
+def test_min_frequency_ends_training_where_hugging_face_s_trainer_ends(corpora: Path) -> None:
     files = [str(corpora / "sentences" / "en.txt"), str(corpora / "sentences" / "fi.txt")]
     theirs = train_with_tokenizers(files, 6000, GPT2, min_frequency=3)
     ours = train(files, 6000, "gpt2", (), tie_break="huggingface", min_frequency=3, allow_smaller=True)
@@ -166,14 +168,14 @@ def test_min_frequency_ends_training_where_hugging_face_s_ends(corpora: Path) ->
     parts=st.sampled_from([1, 2, 3, 7, 8, 100]),
     min_frequency=st.integers(1, 3),
 )
-def test_weights_are_exact(texts: list[str], times: list[int], parts: int, min_frequency: int) -> None:
+def test_weighted_counts_are_exact(texts: list[str], times: list[int], parts: int, min_frequency: int) -> None:
     repeated = [[text] * n for text, n in zip(texts, times, strict=False)]
     expected = plain_training(
         [word for each in repeated for text in each for word in WORDS.findall(text.encode())],
         1000,
         min_frequency=min_frequency * parts,
     )
-    told: list[Trained] = []
+    results: list[Trained] = []
     tokenizer = train_on(
         [[text] for text in texts],
         1256,
@@ -182,20 +184,20 @@ def test_weights_are_exact(texts: list[str], times: list[int], parts: int, min_f
         weights=[Fraction(n, parts) for n, _ in zip(times, texts, strict=False)],
         min_frequency=min_frequency,
         allow_smaller=True,
-        trained=told.append,
+        trained=results.append,
     )
     assert learned(tokenizer) == expected.tokens
-    assert told[0].counts.tolist() == [merge.count / parts for merge in expected.merges]
-    assert uses_of(told[0]) == {token: n / parts for token, n in expected.uses.items()}
+    assert results[0].counts.tolist() == [merge.count / parts for merge in expected.merges]
+    assert uses_of(results[0]) == {token: n / parts for token, n in expected.uses.items()}
 
 
-def test_decimal_fractions_are_exact_as_weights() -> None:
-    # 0.1 + 0.2 is not 0.3 in binary: there, "ab" would not tie with "cd", or win.
+def test_decimal_weights_are_exact() -> None:
+    # In binary floating point, 0.1 + 0.2 is not 0.3, so "ab" and "cd" would not tie.
     sources = [["ab"], ["ab"], ["cd"]]
     tokenizer = train_on(sources, 257, "gpt2", (), weights=[0.1, "0.2", 0.3], allow_smaller=True)
-    assert learned(tokenizer) == []  # each stands 0.3 times
+    assert learned(tokenizer) == []  # the count of each is 0.3
     tokenizer = train_on([["ab ab ab ab"], ["cd cd cd"]], 257, r"\S+|\s", (), weights=[0.3, 0.4])
-    assert learned(tokenizer) == [b"ab"]  # both 1.2 times
+    assert learned(tokenizer) == [b"ab"]  # the count of both is 1.2
 
 
 @given(
@@ -208,15 +210,15 @@ def test_counts_beyond_32_bits_are_exact(texts: list[str], weights: list[int]) -
         for word in WORDS.findall(text.encode()):
             words[word] += weight
     expected = plain_training(words, 1000)
-    told: list[Trained] = []
+    results: list[Trained] = []
     sources = [[text] for text in texts]
-    train_on(sources, 1256, WORDS.pattern.decode(), (), weights=weights, allow_smaller=True, trained=told.append)
-    assert learned(told[0].tokenizer) == expected.tokens
-    assert told[0].counts.tolist() == [merge.count for merge in expected.merges]
+    train_on(sources, 1256, WORDS.pattern.decode(), (), weights=weights, allow_smaller=True, trained=results.append)
+    assert learned(results[0].tokenizer) == expected.tokens
+    assert results[0].counts.tolist() == [merge.count for merge in expected.merges]
 
 
 def test_counts_beyond_53_bits_are_compared_exactly() -> None:
-    # As floating-point numbers, these two counts are the same.
+    # As floating-point numbers, these two counts are equal.
     count = 2**20 * 4 * (2**32 - 1)
     assert float(count) == float(count + 1)
     sources = [[" ab" * 2**20] * 4, [" cd" * 2**20] * 4, ["cd"]]
@@ -224,8 +226,8 @@ def test_counts_beyond_53_bits_are_compared_exactly() -> None:
     assert learned(tokenizer) == [b"cd"]
 
 
-def test_many_pairs_with_counts_near_the_32nd_bit_are_learned_at_once() -> None:
-    # The sketch of counts holds 32 bits: what it says of these is only that they are many.
+def test_many_pairs_with_counts_of_32_bits_are_learned_in_order() -> None:
+    # The sketch of counts saturates at 32 bits: for these pairs, it only shows that the counts are large.
     letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
     words = [a + b for a in letters for b in letters]
     tokenizer = train_on([[" ".join(words)], ["!!"]], 256 + 300, r"\S+|\s", (), weights=["4.1", "0.000000001"])
@@ -253,7 +255,7 @@ def test_unusable_weights_are_refused() -> None:
 
 
 def required_after(learned: list[bytes], required: list[bytes], room: int) -> tuple[list[bytes], list[bytes]] | None:
-    """The merges that stay, as many as can, and what has to be added to them; None where there is no room."""
+    """Return the merges to keep, as many as possible, and the tokens to add; None if the required tokens do not fit."""
     for kept in range(min(len(learned), room), -1, -1):
         ranks = {token: rank for rank, token in enumerate(BYTES + learned[:kept])}
         known = len(ranks)
@@ -272,11 +274,11 @@ def required_after(learned: list[bytes], required: list[bytes], room: int) -> tu
     room=st.integers(0, 30),
 )
 @example(text="aaaa aaaa bb", required=[b"xy"], room=2)  # the pair (aa, aa) makes room
-def test_required_tokens_are_there_and_all_merges_that_fit_beside_them(
+def test_the_vocabulary_has_the_required_tokens_and_all_merges_that_fit_beside_them(
     text: str, required: list[bytes], room: int
 ) -> None:
     expected = required_after(plain_merges(WORDS.findall(text.encode()), room), required, room)
-    told: list[Trained] = []
+    results: list[Trained] = []
 
     def grown() -> Tokenizer:
         return train_on(
@@ -286,7 +288,7 @@ def test_required_tokens_are_there_and_all_merges_that_fit_beside_them(
             (),
             required_tokens=required,
             allow_smaller=True,
-            trained=told.append,
+            trained=results.append,
         )
 
     if expected is None:
@@ -296,20 +298,20 @@ def test_required_tokens_are_there_and_all_merges_that_fit_beside_them(
     tokenizer = grown()
     kept, added = expected
     assert learned(tokenizer) == kept + added
-    assert told[0].pairs.shape == (len(kept), 2)
-    assert uses_of(told[0]) == uses_in(tokenizer, [text])
+    assert results[0].pairs.shape == (len(kept), 2)
+    assert uses_of(results[0]) == uses_in(tokenizer, [text])
     for token in required:
         assert tokenizer.encode_single_token(token) in tokenizer.mergeable_ranks.values()
         assert tokenizer.vocabulary.encoder.merge_plain(token) == [tokenizer.encode_single_token(token)]
 
 
-def test_required_tokens_may_be_cut_characters_and_may_leave_a_vocabulary_unfilled() -> None:
+def test_required_tokens_may_be_partial_characters_and_may_leave_a_vocabulary_unfilled() -> None:
     tokenizer = train_from_iterator(["日日 日"], 400, "llama3", (), required_tokens=[b"\xe6\x97", "日本", " ab"])
     assert {b"\xe6\x97", "日本".encode(), b" ab"} <= set(tokenizer.mergeable_ranks)
     assert tokenizer.n_vocab < 400
 
 
-def test_required_tokens_that_no_text_would_become_are_refused() -> None:
+def test_required_tokens_that_are_not_one_pretoken_are_refused() -> None:
     for pattern, tokens in [
         ("gpt2", ["a b"]),
         ("gpt2", [""]),
@@ -328,7 +330,7 @@ def test_required_tokens_that_no_text_would_become_are_refused() -> None:
 # Special tokens
 
 
-def test_special_tokens_are_boundaries_come_last_and_are_not_counted() -> None:
+def test_special_tokens_split_the_text_come_last_and_are_not_counted() -> None:
     text = "ab<|x|>ab<|x|>ab<|long|>"
     for pattern in ("llama3", "gpt2", r"\S+|\s"):
         tokenizer = train_from_iterator([text], 256 + 1 + 2, pattern, ["<|x|>", "<|long|>"])
@@ -342,22 +344,22 @@ def test_no_merge_crosses_a_special_token() -> None:
         assert learned(train_from_iterator(["a|a|a|a"], 999, pattern, ["|"], allow_smaller=True)) == []
 
 
-def test_of_overlapping_special_tokens_the_longest_is_the_boundary() -> None:
+def test_the_longest_of_overlapping_special_tokens_splits_the_text() -> None:
     for pattern in ("gpt2", r"\S+|\s"):
         assert learned(train_from_iterator(["ab<><>!ab<>!"], 999, pattern, ["<>", "<><>!"], allow_smaller=True)) == [
             b"ab"
         ]
 
 
-def test_without_a_word_on_them_the_special_tokens_are_the_pattern_s() -> None:
+def test_special_tokens_default_to_those_of_the_pattern() -> None:
     assert train_from_iterator(["ab"], 256 + 1 + 256).special_tokens["<|begin_of_text|>"] == 257
     assert train_from_iterator(["ab"], 256 + 1 + 1, "gpt2").special_tokens == {"<|endoftext|>": 257}
 
 
-# How it is asked for
+# Arguments
 
 
-def test_the_result_does_not_depend_on_threads_or_on_how_documents_are_batched(
+def test_the_result_does_not_depend_on_threads_or_batches_of_documents(
     corpora: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def ranks(threads: int) -> dict[bytes, int]:
@@ -369,25 +371,25 @@ def test_the_result_does_not_depend_on_threads_or_on_how_documents_are_batched(
     assert list(ranks(3)) == list(expected)
 
 
-def test_more_threads_than_a_machine_can_have_are_no_harm() -> None:
+def test_a_million_threads_may_be_requested() -> None:
     texts = ["ab"] * 50_000
     assert learned(train_from_iterator(texts, 257, "gpt2", (), threads=10**6)) == [b"ab"]
 
 
 @given(text=tying_text)
-def test_str_and_bytes_documents_and_one_or_several_sources_train_alike(text: str) -> None:
+def test_str_and_bytes_documents_and_one_or_several_sources_give_the_same_merges(text: str) -> None:
     expected = learn(text, pattern="gpt2")
     for sources in ([[text.encode()]], [iter([text])], [[], [text]]):
         assert learned(train_on(sources, 1256, "gpt2", (), allow_smaller=True)) == expected
 
 
 def test_lone_surrogates_and_broken_utf8_are_trained_on() -> None:
-    assert learn("\ud800\ud800 \ud83d\ude00", pattern="gpt2")[0] == b"\xbf\xbd"  # of U+FFFD
+    assert learn("\ud800\ud800 \ud83d\ude00", pattern="gpt2")[0] == b"\xbf\xbd"  # the end of U+FFFD
     for pattern in ("gpt2", r"(?s).+"):
-        told: list[Trained] = []
-        tokenizer = train_from_iterator([b"\xff\xfe\xff\xfe"], 258, pattern, (), trained=told.append)
+        results: list[Trained] = []
+        tokenizer = train_from_iterator([b"\xff\xfe\xff\xfe"], 258, pattern, (), trained=results.append)
         assert learned(tokenizer) == [b"\xbf\xbd", b"\xef\xbf\xbd"]
-        assert told[0].invalid[0].sequences == 4
+        assert results[0].invalid[0].sequences == 4
 
 
 def test_a_vocabulary_too_small_for_bytes_and_special_tokens_is_refused() -> None:
@@ -397,31 +399,31 @@ def test_a_vocabulary_too_small_for_bytes_and_special_tokens_is_refused() -> Non
     assert train_from_iterator(["text"], 257, "gpt2").n_vocab == 257
 
 
-def test_a_vocabulary_larger_than_the_text_gives_is_refused_or_smaller() -> None:
+def test_a_vocabulary_size_beyond_what_the_text_gives_is_refused_unless_smaller_is_allowed() -> None:
     with pytest.raises(InputError, match=r"gives 258 tokens, not 300.*allow_smaller"):
         train_from_iterator(["abc"], 300, "gpt2", ())
     tokenizer = train_from_iterator(["abc"], 300, "gpt2", ["<|x|>"], allow_smaller=True)
     assert (tokenizer.n_vocab, tokenizer.special_tokens) == (259, {"<|x|>": 258})
 
 
-def test_a_vocabulary_of_any_size_takes_no_more_memory_than_its_text() -> None:
+def test_a_huge_vocabulary_size_takes_no_more_memory_than_the_text() -> None:
     for size in (10**12, 10**30):
         assert learned(train_from_iterator(["abc"], size, "gpt2", (), allow_smaller=True)) == [b"ab", b"abc"]
 
 
-def test_no_pair_may_be_frequent_enough() -> None:
+def test_no_merge_is_learned_when_no_pair_reaches_min_frequency() -> None:
     for weight in (1, "1/4000000000"):
         options = {"min_frequency": 2**32 - 1, "weights": [weight]}
         assert learned(train_on([["abab"]], 300, "gpt2", (), allow_smaller=True, **options)) == []  # type: ignore[arg-type]
 
 
-def test_no_text_is_refused() -> None:
+def test_training_on_empty_text_is_refused() -> None:
     for sources in ([[]], [[""]], [["", b""]], [["<|endoftext|>"]]):
         with pytest.raises(InputError, match="no text"):
             train_on(sources, 300, "gpt2")
 
 
-def test_options_out_of_range_are_refused_by_name() -> None:
+def test_options_out_of_range_are_refused_and_named() -> None:
     for option, value in [
         *(("min_frequency", 0), ("max_token_length", 1), ("tie_break", "random"), ("threads", -1), ("trace", -1)),
         *(("min_frequency", 2**32), ("max_token_length", 2**64), ("threads", 10**30)),
@@ -441,12 +443,12 @@ def test_a_pattern_that_does_not_compile_is_refused_before_reading() -> None:
         train_from_iterator(["text"], 300, "(", ())
 
 
-def test_progress_is_told_and_can_stop_training(corpora: Path) -> None:
-    told: list[TrainingProgress] = []
-    train(str(corpora / "prose.txt"), 1300, progress=told.append)
+def test_progress_is_reported_and_can_stop_training(corpora: Path) -> None:
+    reports: list[TrainingProgress] = []
+    train(str(corpora / "prose.txt"), 1300, progress=reports.append)
     size = (corpora / "prose.txt").stat().st_size
-    assert told[0] == TrainingProgress("count", 1, size, size, size, 0, 1300 - 512)
-    merges = [so_far.merges for so_far in told if so_far.phase == "merge"]
+    assert reports[0] == TrainingProgress("count", 1, size, size, size, 0, 1300 - 512)
+    merges = [so_far.merges for so_far in reports if so_far.phase == "merge"]
     assert merges == sorted(merges)
     assert 0 < merges[0] <= merges[-1] == 1300 - 512
 
@@ -458,12 +460,12 @@ def test_progress_is_told_and_can_stop_training(corpora: Path) -> None:
         train(str(corpora / "prose.txt"), 1300, progress=stop)
 
 
-def test_a_million_equal_letters_are_trained_on_in_linear_time() -> None:
+def test_a_run_of_a_million_equal_letters_is_trained_on() -> None:
     tokens = learn("a" * 1_000_000, merges=30, pattern="gpt2")
     assert tokens[:4] == [b"a" * 2, b"a" * 4, b"a" * 8, b"a" * 16]
 
 
-def test_what_a_callback_raises_comes_through() -> None:
+def test_an_exception_from_a_callback_propagates() -> None:
     def failing(_: object) -> None:
         raise ValueError("mine")
 
