@@ -16,8 +16,6 @@ from bpe import _core
 from bpe.patterns import Pattern, find_pattern
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
     import regex
 
 _UNUSED_SCANNER = 0  # given to the core for a pattern without a scanner; the core then gets pretokens, never text
@@ -52,8 +50,8 @@ class Vocabulary:
     >>> vocabulary = Vocabulary.from_ranks("tiny", find_pattern("gpt2"), ranks, {"<|end|>": 259})
     >>> vocabulary.n_vocab, vocabulary.merge_count
     (260, 3)
-    >>> vocabulary.merges().tolist()  # left, right, merged
-    [[104, 101, 256], [108, 108, 257], [256, 257, 258]]
+    >>> vocabulary.merges()  # left, right, merged
+    [(104, 101, 256), (108, 108, 257), (256, 257, 258)]
     >>> list(vocabulary.ranks)[256:]
     [b'he', b'll', b'hell']
     """
@@ -181,9 +179,10 @@ class Vocabulary:
         """The number of tokens that no merge leads to. They are used only where a pretoken is taken whole."""
         return len(self.ids) - (256 - len(self.unknown_bytes)) - self.merge_count
 
-    def merges(self) -> npt.NDArray[np.uint32]:
-        """Return the left, right and merged id of each pair that merges, in merge order: [merges, 3], uint32."""
-        return self.encoder.pairs().reshape(-1, 3)
+    def merges(self) -> list[tuple[int, int, int]]:
+        """Return the left, right and merged id of each pair that merges, in merge order."""
+        ids = memoryview(self.encoder.pairs()).cast("I")
+        return list(zip(ids[0::3], ids[1::3], ids[2::3], strict=True))
 
     @cached_property
     def ranks(self) -> dict[bytes, int]:

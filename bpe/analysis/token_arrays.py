@@ -57,7 +57,7 @@ class TokenArrays:
         The parts are the two halves of its last merge. There are more than two parts if merging does not lead to the
         token, so that it is found only as a whole pretoken, or leads to it through a token of higher rank.
         """
-        pairs = self.tokenizer.vocabulary.merges().astype(np.int64)
+        pairs = np.array(self.tokenizer.vocabulary.merges(), np.int64).reshape(-1, 3)
         halves: dict[int, Sequence[int]] = dict(zip(pairs[:, 2].tolist(), pairs[:, :2].tolist(), strict=True))
         ids = np.flatnonzero(self.sizes > 1)
         plain = pairs[pairs[:, :2].max(axis=1) < pairs[:, 2], 2]

@@ -130,9 +130,9 @@ def train(context: click.Context, /, **options: Any) -> None:
             raise InputError(
                 f"{options['resume']}: this training was started in {note.get('directory')}; resume it from there"
             )
-        options = {**note["options"], "resume": options["resume"]}
+        options = {"counts": None, **note["options"], "resume": options["resume"]}
     if options["counts"]:
-        _refuse_corpus_options(context)
+        _refuse_corpus_options(context, has_held_out=bool(options["held_out"]))
     elif not options["corpus"]:
         raise click.UsageError("missing CORPUS", context)
     for name, flag in (("output", "-o / --output"), ("vocab_size", "--vocab-size")):
@@ -141,9 +141,9 @@ def train(context: click.Context, /, **options: Any) -> None:
     _train({"directory": os.getcwd(), "options": options}, **options)
 
 
-def _refuse_corpus_options(context: click.Context) -> None:
-    """Refuse options that have no effect with --counts."""
-    names = ("corpus", "weight", "field", "errors", "max_memory", "resume")
+def _refuse_corpus_options(context: click.Context, has_held_out: bool) -> None:
+    """Refuse options that have no effect with --counts; --exclude has one on held-out texts."""
+    names = {"corpus", "weight", "field", "errors", "max_memory", "resume"} | (set() if has_held_out else {"exclude"})
     for parameter in context.command.params:
         is_given = context.get_parameter_source(str(parameter.name)) is click.core.ParameterSource.COMMANDLINE
         if parameter.name in names and is_given:

@@ -94,9 +94,9 @@ def check_merges(vocabulary: Vocabulary, merges: Sequence[Any], ids: Mapping[str
         InputError: When an entry is not a pair of tokens, or a token is not merged in the order of the ids.
     """
     text_of = {id: text for text, id in ids.items()}
-    lefts, rights, merged = vocabulary.merges().T.tolist()
+    pairs = vocabulary.merges()
     # No text of an ordinary token contains a space, so two texts with a space between them stand for one pair only.
-    expected = [f"{text_of[left]} {text_of[right]}" for left, right in zip(lefts, rights, strict=True)]
+    expected = [f"{text_of[left]} {text_of[right]}" for left, right, _ in pairs]
     written = [_spaced(merge, position) for position, merge in enumerate(merges)]
     if written == expected:
         return
@@ -108,7 +108,7 @@ def check_merges(vocabulary: Vocabulary, merges: Sequence[Any], ids: Mapping[str
         if len(parts) != 2 or not (parts[0] in ids and parts[1] in ids):
             raise _not_a_pair(merge, position)
     previous = -1
-    for position, id in zip(positions, merged, strict=True):
+    for position, (_, _, id) in zip(positions, pairs, strict=True):
         if position <= previous:
             token = vocabulary.encoder.bytes_of(id)
             raise InputError(

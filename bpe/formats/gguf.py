@@ -135,7 +135,7 @@ def vocabulary_metadata(vocabulary: Vocabulary, size: int) -> dict[str, Any]:
         if text in ordinary:
             raise InputError(f"the special token {text!r} is also an ordinary token, which GGUF cannot express")
         texts[id], types[id] = text, _CONTROL
-    pairs = vocabulary.merges().tolist()
+    pairs = vocabulary.merges()
     return {
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": pre_tokenizer,

@@ -107,7 +107,7 @@ def render(vocabulary: Vocabulary) -> bytes:
             "byte_fallback": False,
             "ignore_merges": not vocabulary.merges_only,  # a pretoken that is a token is taken whole, as in tiktoken
             "vocab": ids,
-            "merges": [[text_of[left], text_of[right]] for left, right, _ in vocabulary.merges().tolist()],
+            "merges": [[text_of[left], text_of[right]] for left, right, _ in vocabulary.merges()],
         },
     }
     return json.dumps(data, ensure_ascii=False, indent=2).encode()

@@ -28,7 +28,7 @@ def test_counts_and_limits_of_ids_with_and_without_added_tokens() -> None:
     vocabulary = Vocabulary.from_ranks("tiny", GPT2, RANKS, {"<|end|>": 300})
     assert (vocabulary.token_count, vocabulary.n_vocab, vocabulary.max_token_value) == (261, 301, 300)
     assert (vocabulary.id_limit, vocabulary.merge_count, vocabulary.unreachable_count) == (261, 3, 1)
-    assert vocabulary.merges().tolist() == [[104, 101, 256], [108, 108, 257], [256, 257, 258]]
+    assert vocabulary.merges() == [(104, 101, 256), (108, 108, 257), (256, 257, 258)]
 
 
 def test_a_pattern_without_a_scanner_is_compiled_at_once() -> None:

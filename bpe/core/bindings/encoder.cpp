@@ -277,8 +277,8 @@ void register_encoder(nb::module_& module) {
         .def("limit_cache", &PythonEncoder::limit_cache, nb::arg("bytes"),
              "Limit the memory of the pretoken caches of all threads, and clear the caches.")
         .def("pairs", &PythonEncoder::pairs,
-             "Return the left, right and merged id of each pair that can merge, ordered by merged id: [3 * pairs], "
-             "uint32.")
+             "Return the left, right and merged id of each pair that can merge, ordered by merged id, as the bytes of "
+             "uint32 numbers.")
         .def_prop_ro("longest_token", &PythonEncoder::longest_token, "The length of the longest token, in bytes.")
         .def_prop_ro("pair_count", &PythonEncoder::pair_count, "The number of pairs that can merge.");
 }

@@ -40,7 +40,11 @@ class PythonEncoder {
     nb::bytes bytes_of(nb::handle id) const;
     nb::bytes token_bytes(Id id) const;
     Array<std::uint32_t> token_sizes(std::size_t count) const;
-    Array<Id> pairs() const { return copied_array(vocabulary().pairs()); }
+    // Bytes instead of an array: opening a tokenizer.json reads them, and importing NumPy takes longer than that.
+    nb::bytes pairs() const {
+        const std::span<const Id> ids = vocabulary().pairs();
+        return nb::bytes(reinterpret_cast<const char*>(ids.data()), ids.size_bytes());
+    }
     std::size_t id_limit() const { return vocabulary().id_limit(); }
     std::size_t longest_token() const { return vocabulary().longest_token(); }
     std::size_t pair_count() const { return vocabulary().pair_count(); }

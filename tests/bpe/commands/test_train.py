@@ -65,6 +65,7 @@ def test_train_accepts_counted_pretokens(tmp_path: Path) -> None:
         (("--weight", "a=2"), "--weight cannot be combined with --counts"),
         (("--resume", "out.work"), "--resume cannot be combined with --counts"),
         (("--field", "text"), "--field cannot be combined with --counts"),
+        (("--exclude", "x"), "--exclude cannot be combined with --counts"),
     ],
 )
 def test_train_refuses_corpus_options_with_counts(tmp_path: Path, options: tuple[str, ...], message: str) -> None:

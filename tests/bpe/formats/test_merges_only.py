@@ -35,7 +35,7 @@ texts = st.text(st.sampled_from("abcdxyz?! \x04é日1\n"), max_size=40) | any_te
 def reference_of(ranks: Mapping[bytes, int]) -> tokenizers.Tokenizer:
     characters = byte_characters()
     names = {rank: "".join(characters[byte] for byte in token) for token, rank in ranks.items()}
-    pairs = TOKENIZER.vocabulary.merges().tolist()
+    pairs = TOKENIZER.vocabulary.merges()
     model = models.BPE({name: rank for rank, name in names.items()}, [(names[a], names[b]) for a, b, _ in pairs])
     reference = tokenizers.Tokenizer(model)
     reference.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
