@@ -42,8 +42,8 @@ class PythonEncoder {
     Array<std::uint32_t> token_sizes(std::size_t count) const;
     // Bytes instead of an array: opening a tokenizer.json reads them, and importing NumPy takes longer than that.
     nb::bytes pairs() const {
-        const std::span<const Id> ids = vocabulary().pairs();
-        return nb::bytes(reinterpret_cast<const char*>(ids.data()), ids.size_bytes());
+        const std::vector<Id> ids = vocabulary().pairs();
+        return nb::bytes(reinterpret_cast<const char*>(ids.data()), ids.size() * sizeof(Id));
     }
     std::size_t id_limit() const { return vocabulary().id_limit(); }
     std::size_t longest_token() const { return vocabulary().longest_token(); }
