@@ -98,6 +98,7 @@ class Peer:
 
 
 def ours(module: Any, files: Files, threads: int) -> Peer:
+    """Load this project's tokenizer."""
     tokenizer = module.Tokenizer.from_file(files.ranks)
     return Peer(
         tokenizer.decode,
@@ -110,6 +111,7 @@ def ours(module: Any, files: Files, threads: int) -> Peer:
 
 
 def tiktoken(module: Any, files: Files, threads: int) -> Peer:
+    """Load tiktoken."""
     from tiktoken.load import load_tiktoken_bpe
 
     ranks = load_tiktoken_bpe(files.ranks)
@@ -125,6 +127,7 @@ def tiktoken(module: Any, files: Files, threads: int) -> Peer:
 
 
 def tokenizers(module: Any, files: Files, threads: int) -> Peer:
+    """Load Hugging Face's tokenizers."""
     tokenizer = module.Tokenizer.from_file(files.json)
     return Peer(
         lambda ids: tokenizer.decode(ids, skip_special_tokens=False),
@@ -136,6 +139,7 @@ def tokenizers(module: Any, files: Files, threads: int) -> Peer:
 
 
 def gigatoken(module: Any, files: Files, threads: int) -> Peer:
+    """Load gigatoken."""
     tokenizer = module.Tokenizer(files.json)
 
     def batch_numpy(texts: list[str]) -> tuple[Any, Any]:
@@ -153,6 +157,7 @@ def gigatoken(module: Any, files: Files, threads: int) -> Peer:
 
 
 def fastokens(module: Any, files: Files, threads: int) -> Peer:
+    """Load fastokens."""
     tokenizer = module.Tokenizer.from_file(files.json)  # its from_tiktoken refuses Llama 3's ranks
     return Peer(
         tokenizer.decode,
@@ -164,6 +169,7 @@ def fastokens(module: Any, files: Files, threads: int) -> Peer:
 
 
 def quicktok(module: Any, files: Files, threads: int) -> Peer:
+    """Load quicktok."""
     encoding = module.get_encoding(
         "llama3"
     )  # its own copy of the vocabulary; with ours, it differs on the same number of documents
@@ -176,6 +182,7 @@ def quicktok(module: Any, files: Files, threads: int) -> Peer:
 
 
 def splintr(module: Any, files: Files, threads: int) -> Peer:
+    """Load splintr."""
     tokenizer = module.Tokenizer(files.ranks, files.pattern, files.special_tokens)
     return Peer(
         tokenizer.decode,
@@ -187,6 +194,7 @@ def splintr(module: Any, files: Files, threads: int) -> Peer:
 
 
 def arrays(ids: bytes, offsets: bytes) -> tuple[Any, Any]:
+    """Return the ids and offsets of a batch that is given as bytes."""
     return np.frombuffer(ids, np.uint32), np.frombuffer(offsets, np.uint64)
 
 
@@ -214,6 +222,8 @@ PEERS = {
 
 @dataclass(frozen=True)
 class Job:
+    """One measurement: a mode and a peer, with its texts and settings."""
+
     mode: str
     peer: str
     output: str
@@ -226,6 +236,7 @@ class Job:
     files: dict[str, Any]
 
     def documents(self) -> list[str]:
+        """Read the documents of all texts."""
         return [text for path in self.texts.values() for text in read_documents(path, self.document)]
 
 
@@ -270,6 +281,7 @@ def highest_memory(peer: Peer, job: Job) -> float:
 
 
 def measure_documents(peer: Peer, job: Job) -> dict[str, Any]:
+    """Measure one call for each document."""
     encode = peer.encode_list if job.output == "list" else peer.encode_numpy
     if encode is None:
         return {}
@@ -278,6 +290,7 @@ def measure_documents(peer: Peer, job: Job) -> dict[str, Any]:
 
 
 def measure_batch(peer: Peer, job: Job) -> dict[str, Any]:
+    """Measure the peer's call for many documents."""
     encode = peer.batch_list if job.output == "list" else peer.batch_numpy
     if encode is None:
         return {}
@@ -286,6 +299,7 @@ def measure_batch(peer: Peer, job: Job) -> dict[str, Any]:
 
 
 def measure_passes(job: Job, texts: list[str], one_pass: Callable[[], Any]) -> dict[str, Any]:
+    """Time one cold and several warm passes, in MB/s, and hash the ids of the first pass."""
     begin = time.perf_counter()
     result = one_pass()
     seconds = [time.perf_counter() - begin]
@@ -302,6 +316,7 @@ def measure_passes(job: Job, texts: list[str], one_pass: Callable[[], Any]) -> d
 
 
 def measure_short(peer: Peer, job: Job) -> dict[str, Any]:
+    """Measure calls with short texts, in microseconds."""
     rows = {}
     digests = []
     for output, encode in (("list", peer.encode_list), ("numpy", peer.encode_numpy)):
@@ -314,6 +329,7 @@ def measure_short(peer: Peer, job: Job) -> dict[str, Any]:
 
 
 def measure_decoding(peer: Peer, job: Job) -> dict[str, Any]:
+    """Measure decoding in MB/s, and check that it returns the original texts."""
     texts = job.documents()
     ids = [peer.encode_list(text) for text in texts]
     inputs: dict[str, list[Any]] = {"list": list(ids)}
@@ -343,11 +359,13 @@ MEASURES = {
 
 
 def read_documents(path: str, size: int) -> list[str]:
+    """Read a text in documents of `size` characters, or as a whole if `size` is 0."""
     text = Path(path).read_bytes().decode()
     return [text[start : start + size] for start in range(0, len(text), size)] if size else [text]
 
 
 def megabytes(texts: Iterable[str]) -> float:
+    """Return the size of texts in UTF-8, in MB."""
     return sum(len(text.encode()) for text in texts) / 1e6
 
 
@@ -385,6 +403,7 @@ class Results:
         self.errors: dict[str, None] = {}
 
     def add(self, section: str, row: str, peer: str, value: float, differing: int) -> None:
+        """Add a value of a peer to a row."""
         cell = self.rows.setdefault((section, row), {}).setdefault(peer, Cell([]))
         cell.values.append(value)
         cell.differing = max(cell.differing, differing)
@@ -398,6 +417,7 @@ class Results:
                 self.add(f"{threads} threads over 1, speed-up", row, "ours", speed_up, 0)
 
     def table(self, peers: Sequence[str]) -> str:
+        """Return the rows as a table with a column for each peer."""
         lines = []
         previous = ""
         for (section, row), cells in sorted(self.rows.items(), key=lambda item: item[0][0] == "load"):
@@ -494,6 +514,7 @@ def reference_digests(job: Job, files: Files) -> list[str] | None:
 
 
 def write_files(directory: Path) -> Files:
+    """Write Llama 3's vocabulary in the formats that peers load."""
     from bpe import Tokenizer
 
     tokenizer = Tokenizer.from_name("llama3")
@@ -543,6 +564,7 @@ def write_texts(sources: Sequence[str], directory: Path, special_tokens: Iterabl
 
 
 def measure_all(arguments: argparse.Namespace, peers: Sequence[str]) -> Results:
+    """Write the inputs, run all jobs, and collect their results."""
     results = Results()
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
@@ -561,6 +583,7 @@ def measure_all(arguments: argparse.Namespace, peers: Sequence[str]) -> Results:
 
 
 def main() -> None:
+    """Run the benchmark and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpora", nargs="*", help="text files, plain, .xz or .gz, or directories (default: corpora/)")
     parser.add_argument(

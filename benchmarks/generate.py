@@ -76,6 +76,7 @@ class Ours:
         self.load = lambda: load(job["path"], dtype=getattr(torch, weights), packed=True)[0]
 
     def open(self) -> None:
+        """Load the model."""
         self.model = self.load()
         if isinstance(self.model, self.native):  # it has its own threads, and torch's would spin and slow them
             self.torch.set_num_threads(1)
@@ -95,6 +96,7 @@ class Ours:
         return median(seconds)
 
     def begin(self, texts: int, capacity: int) -> Read:
+        """Start texts with an empty cache for `capacity` ids each."""
         cache = self.model.new_cache(texts, capacity)
 
         def read(ids: Sequence[Sequence[int]]) -> list[int]:
@@ -118,9 +120,11 @@ class Transformers:
         self.load = lambda: AutoModelForCausalLM.from_pretrained(job["directory"], dtype=dtype).eval()
 
     def open(self) -> None:
+        """Load the model."""
         self.model = self.load()
 
     def begin(self, texts: int, capacity: int) -> Read:
+        """Start texts with an empty cache."""
         cache = self.new_cache(config=self.model.config)
 
         def read(ids: Sequence[Sequence[int]]) -> list[int]:
@@ -145,11 +149,13 @@ class LlamaCpp:
         llama_cpp.llama_backend_init()
 
     def open(self) -> None:
+        """Load the model."""
         parameters = self.api.llama_model_default_params()
         self.model = self.api.llama_model_load_from_file(self.job["path"].encode(), parameters)
         self.vocabulary = self.api.llama_vocab_n_tokens(self.api.llama_model_get_vocab(self.model))
 
     def begin(self, texts: int, capacity: int) -> Read:
+        """Start texts with an empty context for `capacity` ids each."""
         api = self.api
         context = self._context(texts, capacity)
         batch = api.llama_batch_init(texts * LONG, 0, texts)

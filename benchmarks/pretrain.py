@@ -60,8 +60,11 @@ def ours(config: Any, weights: Mapping[str, Any]) -> tuple[Any, Callable[[Any, A
     return model, loss
 
 
-def plain(config: Any, weights: Mapping[str, Any]) -> tuple[Any, Callable[[Any, Any], Any]]:
-    """Return a straightforward PyTorch model: modules, scaled_dot_product_attention, cross_entropy over all logits."""
+def plain_model(config: Any) -> Any:
+    """Return a straightforward PyTorch model, called with inputs and targets, both `[batch, time]`, for its mean loss.
+
+    It consists of modules, scaled_dot_product_attention, and cross_entropy over all logits at once.
+    """
     import torch
     import torch.nn.functional as F
     from torch import Tensor, nn
@@ -112,16 +115,24 @@ def plain(config: Any, weights: Mapping[str, Any]) -> tuple[Any, Callable[[Any, 
                 x = block(x)
             return F.cross_entropy(self.head(self.norm(x)).flatten(0, 1).float(), targets.flatten())
 
+    return Model()
+
+
+def plain(config: Any, weights: Mapping[str, Any]) -> tuple[Any, Callable[[Any, Any], Any]]:
+    """Return the plain PyTorch model with the given weights; it is also its own loss function."""
+    import torch
+    from torch import Tensor
+
     from model.checkpoint.names import halved
 
     def of_layer(layer: int) -> dict[str, Tensor]:
         w = {name: weights[f"layers.{layer}.{name}.weight"] for name in LAYER}
-        rotated = [halved(w[f"attention.{name}"], width) for name in ("wq", "wk")]
+        rotated = [halved(w[f"attention.{name}"], config.head_dim) for name in ("wq", "wk")]
         named = {"qkv": torch.cat([*rotated, w["attention.wv"]]), "out": w["attention.wo"]}
         named |= {"gate": w["feed_forward.w1"], "up": w["feed_forward.w3"], "down": w["feed_forward.w2"]}
         return named | {"norm1": w["attention_norm"], "norm2": w["ffn_norm"]}
 
-    model = Model()
+    model = plain_model(config)
     state = {f"blocks.{i}.{name}.weight": w for i in range(config.n_layers) for name, w in of_layer(i).items()}
     state |= {"embedding.weight": weights["tok_embeddings.weight"], "norm.weight": weights["norm.weight"]}
     model.load_state_dict(state | {"head.weight": weights["output.weight"]})

@@ -83,6 +83,8 @@ class Task:
 
 @dataclass(frozen=True)
 class Job:
+    """One training run of a peer on a corpus."""
+
     peer: str
     paths: list[str]
     vocab_size: int
@@ -99,6 +101,8 @@ Merges = Callable[[], list[bytes]]
 
 
 def ours(module: Any, job: Job, report: dict[str, Any]) -> Merges:
+    """Train with this project's trainer, and report the seconds of its phases."""
+
     def trained(result: Any) -> None:
         report["phases"] = {"reading and counting": result.seconds["count"], "merging": result.seconds["merge"]}
 
@@ -116,12 +120,14 @@ def ours(module: Any, job: Job, report: dict[str, Any]) -> Merges:
 
 
 def rustbpe(module: Any, job: Job, report: dict[str, Any]) -> Merges:
+    """Train with rustbpe."""
     tokenizer = module.Tokenizer()
     tokenizer.train_from_iterator(pieces(job.paths), job.vocab_size, buffer_size=256, pattern=job.regex)
     return lambda: [bytes(token) for token, _ in tokenizer.get_mergeable_ranks()][256:]
 
 
 def tokenizers(module: Any, job: Job, report: dict[str, Any]) -> Merges:
+    """Train with Hugging Face's tokenizers."""
     from tokenizers import Regex, models, pre_tokenizers, trainers
 
     tokenizer = module.Tokenizer(models.BPE())
@@ -142,6 +148,7 @@ def tokenizers(module: Any, job: Job, report: dict[str, Any]) -> Merges:
 
 
 def gigabpe(module: Any, job: Job, report: dict[str, Any]) -> Merges:
+    """Train with gigabpe."""
     _, merges = module.train_bpe(
         job.paths,
         job.vocab_size - 256 + job.alphabet,
@@ -153,12 +160,14 @@ def gigabpe(module: Any, job: Job, report: dict[str, Any]) -> Merges:
 
 
 def gigatoken(module: Any, job: Job, report: dict[str, Any]) -> Merges:
+    """Train with gigatoken."""
     source = job.paths[0] if len(job.paths) == 1 else module.TextFileSource(job.paths)
     _, merges = module.train_bpe(source, job.vocab_size, [], "huggingface")
     return lambda: [left + right for left, right in merges]
 
 
 def ffbpe(module: Any, job: Job, report: dict[str, Any]) -> Merges:
+    """Train with ffbpe."""
     counter = module.PreTokenizer([], pat_str=job.regex).word_counter()
     counter.add_source(pieces(job.paths))
     trainer = module.BpeTrainer([], initial_alphabet="raw", tie_break="smallest_pair_id")
@@ -227,6 +236,7 @@ def pieces(paths: Sequence[str], size: int = 1 << 16) -> Iterator[str]:
 
 
 def lines(paths: Sequence[str]) -> Iterator[bytes]:
+    """Yield the lines of files."""
     for path in paths:
         with open(path, "rb") as file:
             yield from file
@@ -282,6 +292,7 @@ class Runs:
     """Description of the difference; empty if the merges equal ours in every run."""
 
     def add(self, result: dict[str, Any], expected: Sequence[str]) -> None:
+        """Add the result of a run and compare its merges with the expected ones."""
         for name in ("seconds", "memory", "imports"):
             getattr(self, name).append(result[name])
         self.phases += [result["phases"]] if "phases" in result else []
@@ -303,11 +314,14 @@ def difference(merges: Sequence[str], expected: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Corpus:
+    """A named list of plain text files."""
+
     name: str
     paths: list[str]
 
     @property
     def megabytes(self) -> float:
+        """The size of all files in MB."""
         return sum(os.path.getsize(path) for path in self.paths) / 1e6
 
     def alphabet(self) -> int:
@@ -364,6 +378,7 @@ class Comparison:
         show()
 
     def collect(self, corpus: str, job: Job, result: dict[str, Any]) -> None:
+        """Add the result of a job, or its error."""
         own = self.runs.get((corpus, job.vocab_size, "ours", job.task))
         if "error" not in result and own is None and job.peer != "ours":
             result = {"error": "ours failed, so there is nothing to compare with"}
@@ -401,10 +416,12 @@ class Comparison:
         return "\n".join(text[1:])
 
     def place(self, key: tuple[str, int, str, Task]) -> tuple[int, int, int]:
+        """Return the sort key of a line of the table: corpus, vocabulary size, peer."""
         corpus, vocab_size, peer, _ = key
         return list(self.megabytes).index(corpus), vocab_size, list(PEERS).index(peer)
 
     def rows(self) -> list[dict[str, Any]]:
+        """Return all runs as rows for JSON."""
         return [
             {"corpus": corpus, "MB": self.megabytes[corpus], "vocab_size": vocab_size, "peer": peer}
             | {"threads": self.threads, **asdict(runs), "task": asdict(task), "merges": len(runs.merges)}
@@ -413,6 +430,7 @@ class Comparison:
 
 
 def columns(*values: str) -> str:
+    """Return values as columns of a table."""
     return "".join(f"{value:>13}" for value in values)
 
 
@@ -428,6 +446,7 @@ def turns(peers: Sequence[str], first: bool) -> list[tuple[str, Task]]:
 
 
 def regex_of(task: Task) -> str:
+    """Return the regular expression of a task's pattern."""
     from bpe.patterns import find_pattern
 
     return find_pattern(task.pattern).text
@@ -520,6 +539,7 @@ PRINTED = {"peers": Comparison.table, "counting": counting, "phases": phases, "g
 
 
 def most_frequent(values: Sequence[Any]) -> Any:
+    """Return the most frequent value."""
     return max(values, key=values.count)
 
 

@@ -5,9 +5,27 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from model import Transformer
+from model import ModelConfig, Transformer
 
 Array = npt.NDArray[np.float64]
+
+
+def _rope_frequencies(config: ModelConfig) -> Array:
+    """Return the rotation of each pair of dimensions, in radians per position, `[head_dim / 2]`."""
+    angular = np.array([config.rope_theta ** (-2.0 * i / config.head_dim) for i in range(config.head_dim // 2)])
+    if config.use_scaled_rope:
+        for i, frequency in enumerate(angular):
+            wavelength = 2 * np.pi / frequency
+            longest = config.rope_original_length / config.rope_low_freq_factor
+            shortest = config.rope_original_length / config.rope_high_freq_factor
+            if wavelength > longest:
+                angular[i] = frequency / config.rope_scaling_factor
+            elif wavelength >= shortest:
+                mix = (config.rope_original_length / wavelength - config.rope_low_freq_factor) / (
+                    config.rope_high_freq_factor - config.rope_low_freq_factor
+                )
+                angular[i] = (1 - mix) * frequency / config.rope_scaling_factor + mix * frequency
+    return angular
 
 
 def reference_logits(model: Transformer, ids: list[int]) -> Array:
@@ -22,20 +40,7 @@ def reference_logits(model: Transformer, ids: list[int]) -> Array:
     """
     config = model.config
     weights = {name: tensor.detach().double().numpy() for name, tensor in model.state_dict().items()}
-    half = config.head_dim // 2
-    angular = np.array([config.rope_theta ** (-2.0 * i / config.head_dim) for i in range(half)])
-    if config.use_scaled_rope:
-        for i, frequency in enumerate(angular):
-            wavelength = 2 * np.pi / frequency
-            longest = config.rope_original_length / config.rope_low_freq_factor
-            shortest = config.rope_original_length / config.rope_high_freq_factor
-            if wavelength > longest:
-                angular[i] = frequency / config.rope_scaling_factor
-            elif wavelength >= shortest:
-                mix = (config.rope_original_length / wavelength - config.rope_low_freq_factor) / (
-                    config.rope_high_freq_factor - config.rope_low_freq_factor
-                )
-                angular[i] = (1 - mix) * frequency / config.rope_scaling_factor + mix * frequency
+    angular = _rope_frequencies(config)
 
     def norm(x: Array, weight: Array) -> Array:
         return x / np.sqrt(np.mean(x * x) + config.norm_eps) * weight

@@ -26,10 +26,12 @@ SETTINGS = TrainConfig(
 def train(
     data: Path, run: Path, config: ModelConfig, settings: TrainConfig = SETTINGS, **arguments: Any
 ) -> TrainResult:
+    """Run pretraining without printing progress, and return its result."""
     return pretrain(data, run, config, settings, **{"progress": io.StringIO(), **arguments})
 
 
 def losses(run: Path) -> list[tuple[str, int, float]]:
+    """Return the kind, step and loss of each record in a run's metrics."""
     records = read_metrics(run / "metrics.jsonl")
     return [(record["kind"], record["step"], record.get("loss", 0.0)) for record in records]
 

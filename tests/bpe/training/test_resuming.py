@@ -326,7 +326,7 @@ def test_the_command_reports_an_interruption_in_one_line_and_resumes(
 
 
 @pytest.fixture
-def begun(corpus: Path, tmp_path: Path) -> tuple[Path, Path]:
+def interrupted_run(corpus: Path, tmp_path: Path) -> tuple[Path, Path]:
     """A corpus, and a work directory of training on it that was interrupted while merging."""
 
     def stop(so_far: TrainingProgress) -> None:
@@ -339,8 +339,8 @@ def begun(corpus: Path, tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path / "corpus", tmp_path / "work"
 
 
-def test_resuming_with_a_changed_corpus_is_refused_and_names_the_file(begun: tuple[Path, Path]) -> None:
-    corpus, work = begun
+def test_resuming_with_a_changed_corpus_is_refused_and_names_the_file(interrupted_run: tuple[Path, Path]) -> None:
+    corpus, work = interrupted_run
     (corpus / "new.txt").write_text("new")
     with pytest.raises(InputError, match=r"new\.txt is new"):
         trained_on(corpus, work=work)
@@ -355,9 +355,9 @@ def test_resuming_with_a_changed_corpus_is_refused_and_names_the_file(begun: tup
 
 
 def test_resuming_with_other_settings_is_refused_and_names_the_setting(
-    begun: tuple[Path, Path], expected: object
+    interrupted_run: tuple[Path, Path], expected: object
 ) -> None:
-    corpus, work = begun
+    corpus, work = interrupted_run
     others: list[tuple[str, dict[str, Any]]] = [
         ("weights", {"weights": [2, 1]}),
         ("weights", {"weights": None}),
@@ -381,7 +381,7 @@ def test_resuming_with_other_settings_is_refused_and_names_the_setting(
             train_on(sources, VOCAB_SIZE, pattern, special_tokens, weights=[2, 0.5], work=work, **options)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="begun with errors 'replace'"):
         trained_on(corpus, work=work, errors="ignore")
-    assert trained_on(begun[0], work=work)[:4] == trained_on(begun[0])[:4] == expected[:4]  # type: ignore[index]
+    assert trained_on(interrupted_run[0], work=work)[:4] == trained_on(interrupted_run[0])[:4] == expected[:4]  # type: ignore[index]
 
 
 def test_a_work_directory_with_other_files_is_refused_and_left_unchanged(corpus: Path, tmp_path: Path) -> None:
@@ -409,15 +409,15 @@ def test_files_left_by_a_run_killed_before_its_first_save_are_replaced(
     assert not work.exists()
 
 
-def test_another_file_in_the_work_directory_is_kept(begun: tuple[Path, Path]) -> None:
-    corpus, work = begun
+def test_another_file_in_the_work_directory_is_kept(interrupted_run: tuple[Path, Path]) -> None:
+    corpus, work = interrupted_run
     (work / "notes.txt").write_text("mine")
     trained_on(corpus, work=work)
     assert [path.name for path in work.iterdir()] == ["notes.txt"]
 
 
-def test_a_damaged_state_is_refused_and_names_the_file(begun: tuple[Path, Path]) -> None:
-    _, work = begun
+def test_a_damaged_state_is_refused_and_names_the_file(interrupted_run: tuple[Path, Path]) -> None:
+    _, work = interrupted_run
     content = (work / STATE).read_bytes()
     state = read_state(work)
     for at in range(0, len(content), 5):
@@ -430,8 +430,10 @@ def test_a_damaged_state_is_refused_and_names_the_file(begun: tuple[Path, Path])
                 assert said.startswith(("the file is damaged", "not the state of a training run", "version "))
 
 
-def test_a_state_that_names_files_outside_its_directory_is_refused(begun: tuple[Path, Path], tmp_path: Path) -> None:
-    corpus, work = begun
+def test_a_state_that_names_files_outside_its_directory_is_refused(
+    interrupted_run: tuple[Path, Path], tmp_path: Path
+) -> None:
+    corpus, work = interrupted_run
     (tmp_path / "precious").write_text("text")
     for change in ({"runs": ["../precious"]}, {"merges": "../precious"}, {"runs": [1]}, {"merges": "/etc/hostname"}):
         state = {**read_state(work), **change}
@@ -446,8 +448,8 @@ def test_a_state_that_names_files_outside_its_directory_is_refused(begun: tuple[
     assert (tmp_path / "precious").exists()
 
 
-def test_missing_and_damaged_work_files_are_refused_and_named(begun: tuple[Path, Path]) -> None:
-    corpus, work = begun
+def test_missing_and_damaged_work_files_are_refused_and_named(interrupted_run: tuple[Path, Path]) -> None:
+    corpus, work = interrupted_run
     for name in (*read_state(work)["runs"], read_state(work)["merges"]):
         content = (work / name).read_bytes()
         (work / name).write_bytes(content[:100] + b"x" + content[101:])
