@@ -17,7 +17,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 THREADS = ("RAYON_NUM_THREADS", "FASTOKENS_BPE_THREADS", "OMP_NUM_THREADS")
 
-# --- in the worker ---
+# --- for workers ---
 
 
 def skip_rebuilding() -> None:
@@ -42,7 +42,7 @@ def reset_peak_memory() -> None:
         Path("/proc/self/clear_refs").write_text("5")
 
 
-# --- in the run ---
+# --- for the main process ---
 
 
 def run_worker(script: str, job: Mapping[str, Any], threads: int, **environment: str) -> dict[str, Any]:

@@ -121,6 +121,7 @@ def test_the_leftmost_of_equal_pairs_merges_first() -> None:
 def test_texts_of_200_000_characters_have_the_ids_of_tiktoken(
     llama3: Tokenizer, llama3_reference: tiktoken.Encoding, text: str
 ) -> None:
+    """Merging in quadratic time would not finish."""
     long = (text * 200_000)[:200_000]
     ids = llama3.encode(long)
     assert llama3.decode(ids) == long

@@ -50,7 +50,9 @@ def save_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training_work, "SAVE_EVERY", 0)
     monkeypatch.setattr(training_work, "MOST_RUNS", 4)
     monkeypatch.setattr(trainer, "BATCH_BYTES", 10_000)
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # no test here needs it, and disks may be slow
+    monkeypatch.setattr(
+        os, "fsync", lambda descriptor: None
+    )  # only a crash of the whole system needs it, and disks may be slow
 
 
 def trained_on(corpus: Path, **options: Any) -> tuple[object, ...]:

@@ -461,6 +461,7 @@ def test_progress_is_reported_and_can_stop_training(corpora: Path) -> None:
 
 
 def test_a_run_of_a_million_equal_letters_is_trained_on() -> None:
+    """Training in quadratic time would not finish."""
     tokens = learn("a" * 1_000_000, merges=30, pattern="gpt2")
     assert tokens[:4] == [b"a" * 2, b"a" * 4, b"a" * 8, b"a" * 16]
 
