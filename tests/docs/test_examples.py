@@ -93,7 +93,7 @@ class Failure:
 
 
 _BLOCK = re.compile(
-    r"(?:^<!-- (?P<marker>[a-z ]+)(?:: (?P<regex>.*))? -->\n)?^```(?P<kind>console|python)\n(?P<body>.*?)^```$"
+    r"(?:^<!-- (?P<marker>[a-z ]+)(?:: (?P<regex>[^\n]*))? -->\n)?^```(?P<kind>console|python)\n(?P<body>.*?)^```$"
     r"|^<!-- setup\n(?P<setup>.*?)^-->$",
     re.MULTILINE | re.DOTALL,
 )
