@@ -290,7 +290,7 @@ def published(printed: str) -> str:
 
 def pages() -> list[Path]:
     """Return the pages whose examples run."""
-    return [*sorted((ROOT / "docs").rglob("*.md"))]
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 CASES = [
