@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 ROOT = Path(__file__).parents[1]
-WIDTH = 96  # characters in a line of help: the widest that fits the site's column
+WIDTH = 84  # characters in a line of help: what fits into the column of the site
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:

@@ -5,8 +5,8 @@ A page is read block by block:
 - In a ```console block, a line that begins with `$ ` is a command, and lines that begin with `> ` continue it, as does
   a backslash at a line's end. The lines below are its whole output, stdout and stderr together. bash runs each command
   by itself, and it must exit with status 0.
-- A ```python block with `>>>` is a doctest. One without is run, and only has to succeed. The Python blocks of a page
-  share their variables.
+- A ```python block that begins with `>>>` is a doctest. One without is run, and only has to succeed. The Python blocks
+  of a page share their variables.
 - The blocks of a page run in order in a directory of their own that holds corpora/, as a fresh clone does. Blocks of
   other languages (sh, json, text) are not run.
 - Commands in a comment `<!-- setup`, one a line, run before the blocks below them. Pages with the same set-up share it.
@@ -18,6 +18,8 @@ the line before a block says what else may differ in it:
   the weights of a model that the page has just trained.
 - `<!-- lines vary: REGEX -->`: lines that match REGEX are left out on both sides. For text that such a model writes.
 - `<!-- compare only: REGEX -->`: only lines that match REGEX are compared. For long outputs of such a model.
+
+The pages that train a model are slow tests.
 
 `python tests/docs/test_examples.py --write [PAGE]...` runs the pages and writes the outputs of now into them. Where an
 output counts as equal, the page keeps what it shows.
@@ -111,7 +113,7 @@ def read_blocks(text: str) -> list[Block]:
         body, start = match["body"], match.start("body")
         if match["kind"] == "console":
             block = Block("console", line, _commands(body, start))
-        elif ">>>" in body:
+        elif body.startswith(">>> "):
             block = Block("doctest", line, _doctests(body, start))
         else:
             block = Block("python", line, [Step(body, "", start + len(body))])
@@ -293,12 +295,17 @@ def pages() -> list[Path]:
     return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-CASES = [
-    pytest.param(path, number, id=f"{path.relative_to(ROOT)}:{number + 1}")
-    for path in pages()
-    for number, block in enumerate(read_blocks(path.read_text("utf-8")))
-    if block.kind != "setup"
-]
+def _cases() -> list[Any]:
+    cases = []
+    for path in pages():
+        blocks = read_blocks(path.read_text("utf-8"))
+        commands = [step.source for block in blocks for step in block.steps]
+        trains = any(re.match(r"bpe (pretrain|finetune) |torchrun ", command) for command in commands)
+        for number, block in enumerate(blocks):
+            if block.kind != "setup":
+                name = f"{path.relative_to(ROOT)}:{number + 1}"
+                cases.append(pytest.param(path, number, id=name, marks=[pytest.mark.slow] if trains else []))
+    return cases
 
 
 @pytest.fixture(scope="module")
@@ -316,7 +323,7 @@ class _Opened(dict[Path, Page]):
         return self[path]
 
 
-@pytest.mark.parametrize(("path", "number"), CASES)
+@pytest.mark.parametrize(("path", "number"), _cases())
 def test_an_example_prints_what_the_page_shows(opened: dict[Path, Page], path: Path, number: int) -> None:
     failures = opened[path].failures(number)
     if failures:
