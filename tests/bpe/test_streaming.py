@@ -19,6 +19,7 @@ from support.references import any_text, broken_bytes, byte_tokenizer, peculiar_
 BYTES = byte_tokenizer(special_tokens={"<|é|>": 300})
 
 
+@pytest.mark.slow
 @given(text=any_text.filter(lambda text: text.isprintable()))
 @example(text="aé日👩\U0010ffff")
 def test_only_complete_characters_are_returned(text: str) -> None:
@@ -80,6 +81,7 @@ def assert_that_a_stream_is_right(
 pairs_of_texts = st.tuples(any_text | peculiar_text, any_text | peculiar_text)
 
 
+@pytest.mark.slow
 @given(texts=pairs_of_texts)
 @example(texts=("中AB", "c"))
 @example(texts=("a'", "ll"))
@@ -101,6 +103,7 @@ def test_returned_ids_stay_the_same_whatever_follows(
     assert given + encoder.feed(end) + encoder.flush() == whole
 
 
+@pytest.mark.slow
 @given(content=broken_bytes() | any_text.map(lambda text: text.encode("utf-8", "replace")), data=st.data())
 def test_bytes_split_anywhere_get_the_ids_of_the_whole(
     pair: tuple[Tokenizer, tiktoken.Encoding], content: bytes, data: st.DataObject

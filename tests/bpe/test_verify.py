@@ -35,6 +35,7 @@ def built_in(tokenizer: Tokenizer) -> int:
     return len(HARD_CASES) + len(special) + len(list(vocabulary_cases(tokenizer)))
 
 
+@pytest.mark.slow
 def test_exact_tokenizer_passes_the_hard_cases_and_the_sample_texts(
     pair: tuple[Tokenizer, tiktoken.Encoding], corpus_texts: dict[str, str]
 ) -> None:
@@ -60,6 +61,7 @@ def test_tokenizer_json_is_compared_with_tokenizers_on_the_same_file(
     assert report.documents == built_in(tokenizer) + len(texts)
 
 
+@pytest.mark.slow
 def test_llama_3_as_tokenizer_json_passes(llama3: Tokenizer, tmp_path: Path) -> None:
     llama3.save(tmp_path / "tokenizer.json")
     tokenizer = Tokenizer.from_file(tmp_path / "tokenizer.json")

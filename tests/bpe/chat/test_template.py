@@ -30,6 +30,7 @@ dialogs = st.tuples(plain_texts | st.none(), alternating).map(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TEMPLATES)
 @settings(max_examples=60, deadline=None)
 @given(messages=dialogs, add_generation_prompt=st.booleans())

@@ -44,6 +44,7 @@ def small_vocabularies(draw: st.DrawFn) -> Tokenizer:
     return Tokenizer("small", pat_str="gpt2", mergeable_ranks=ranks, special_tokens={})
 
 
+@pytest.mark.slow
 @given(data=st.data(), tokenizer=small_vocabularies())
 def test_small_vocabularies_in_any_order_merge_as_in_tiktoken(data: st.DataObject, tokenizer: Tokenizer) -> None:
     reference = encoding_of(tokenizer)

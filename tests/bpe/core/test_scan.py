@@ -56,6 +56,7 @@ def ends_by_scanner(pattern: Pattern, text: str | bytes) -> list[int]:
     return best
 
 
+@pytest.mark.slow
 def test_peculiar_characters_have_the_same_class_in_the_core_and_the_regex_module() -> None:
     assert is_pinned(PECULIAR)
 
@@ -151,6 +152,7 @@ def test_long_texts_of_all_kinds_are_split_by_the_pattern(pattern: Pattern) -> N
             assert ends_by_scanner(pattern, bytes(content)) == ends_by_regex(pattern, decoded)
 
 
+@pytest.mark.slow
 @given(text=any_text)
 def test_both_forms_of_the_gpt2_pattern_split_equally(text: str) -> None:
     """tiktoken writes the pattern with possessive quantifiers; both forms are recognized as the same pattern."""
@@ -236,6 +238,7 @@ def test_any_text_has_the_ids_of_tiktoken_with_every_pattern(
     assert tokenizer.encode_ordinary(text) == reference.encode_ordinary(text)
 
 
+@pytest.mark.slow
 def test_code_points_in_every_context_have_the_ids_of_tiktoken(pair: tuple[Tokenizer, tiktoken.Encoding]) -> None:
     """Check after a letter, a space, a newline and a mark, and before a contraction and white space.
 

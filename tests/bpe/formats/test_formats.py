@@ -182,6 +182,7 @@ def ids_by_tokenizers(path: Path, text: str) -> list[int]:
     return list(tokenizers.Tokenizer.from_file(str(path)).encode(text, add_special_tokens=False).ids)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gpt2", "llama3", "cl100k"])
 def test_a_written_tokenizer_json_gives_the_same_ids_in_tokenizers(
     request: pytest.FixtureRequest, tmp_path: Path, corpus_texts: dict[str, str], name: str
@@ -197,6 +198,7 @@ def test_a_written_tokenizer_json_gives_the_same_ids_in_tokenizers(
     assert theirs.decode(expected[0], skip_special_tokens=False) == texts[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gpt2", "llama3", "cl100k", "smollm"])
 def test_a_tokenizer_json_round_trips(request: pytest.FixtureRequest, tmp_path: Path, name: str) -> None:
     tokenizer: Tokenizer = request.getfixturevalue(name)
@@ -257,6 +259,7 @@ def train_with_tokenizers(texts: list[str], pattern: str) -> tokenizers.Tokenize
     return tokenizer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pattern", STEPS)
 def test_a_tokenizer_json_trained_by_tokenizers_gives_the_same_ids_here(
     tmp_path: Path, corpus_texts: dict[str, str], pattern: str
@@ -506,6 +509,7 @@ json_values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(data=st.data(), value=json_values)
 def test_any_value_in_any_place_of_a_tokenizer_json_is_read_or_refused(
     small_json: dict[str, Any], tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, value: object

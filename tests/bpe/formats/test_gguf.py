@@ -102,6 +102,7 @@ def test_the_gguf_package_reads_what_lay_out_writes(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_the_tensors_of_smollm2_lie_where_the_gguf_package_finds_them(smollm2_file: Path) -> None:
     container = Container.open(smollm2_file)
     reader = gguf.GGUFReader(smollm2_file)

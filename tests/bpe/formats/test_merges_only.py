@@ -64,6 +64,7 @@ def test_pretokens_of_any_length_are_merged_without_unknown_bytes(length: int) -
         assert TOKENIZER.encode_ordinary(text) == REFERENCE.encode(text, add_special_tokens=False).ids
 
 
+@pytest.mark.slow
 @given(text=broken_bytes())
 def test_the_kernels_and_the_definition_agree_on_any_bytes(text: bytes) -> None:
     offsets = array("Q", [0])

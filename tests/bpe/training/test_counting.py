@@ -125,6 +125,7 @@ def test_counts_of_a_long_text_split_over_threads_are_correct(threads: int, corp
         assert counter.tables() == 1  # reading the counts merged the tables of the threads
 
 
+@pytest.mark.slow
 @each_pattern
 def test_counts_are_the_same_when_a_text_is_cut_after_its_certain_part(pattern: Pattern) -> None:
     @given(
@@ -385,6 +386,7 @@ def test_too_low_a_memory_limit_is_refused_with_the_lowest_possible_one() -> Non
         train_from_iterator(["text"], 257, "gpt2", (), max_memory=1_000_000)
 
 
+@pytest.mark.slow
 def test_merging_on_several_threads_equals_hugging_face_s_trainer(tmp_path: Path) -> None:
     # Enough distinct words that each thread gets a part of them, and many pairs occur in several parts.
     generator = random.Random(1)

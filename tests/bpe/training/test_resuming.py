@@ -244,6 +244,7 @@ for killed in range(1000):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.parametrize("kind", ["files", "times"])
 def test_training_killed_many_times_writes_the_same_file(kind: str, corpus: Path, tmp_path: Path) -> None:

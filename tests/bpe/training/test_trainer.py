@@ -89,6 +89,7 @@ def test_merges_equal_those_of_the_definition(
     assert learn(text, **options) == expected
 
 
+@pytest.mark.slow
 @given(text=any_text.filter(lambda text: text != "" and is_pinned(text)), merges=st.integers(0, 60))
 def test_merges_on_any_text_split_by_the_pattern_equal_those_of_the_definition(text: str, merges: int) -> None:
     words = [word.encode() for word in regex.findall(LLAMA3, text)]
@@ -105,6 +106,7 @@ def test_300_merges_on_two_sample_texts_equal_those_of_the_definition(
     assert learned(tokenizer) == plain_merges(words, 300)
 
 
+@pytest.mark.slow
 @given(text=tying_text)
 def test_training_reports_the_counts_of_merges_and_the_uses_of_tokens(text: str) -> None:
     expected = plain_training(WORDS.findall(text.encode()), 1000)
@@ -117,6 +119,7 @@ def test_training_reports_the_counts_of_merges_and_the_uses_of_tokens(text: str)
     assert uses_of(results[0]) == expected.uses == uses_in(tokenizer, [text])
 
 
+@pytest.mark.slow
 @given(text=tying_text, trace=st.integers(0, 8))
 def test_each_traced_merge_shows_a_most_frequent_word(text: str, trace: int) -> None:
     expected = plain_training(WORDS.findall(text.encode()), 1000)
@@ -162,6 +165,7 @@ def test_min_frequency_ends_training_where_hugging_face_s_trainer_ends(corpora: 
 # Weights
 
 
+@pytest.mark.slow
 @given(
     texts=st.lists(tying_text, min_size=1, max_size=3),
     times=st.lists(st.integers(1, 9), min_size=3, max_size=3),
@@ -200,6 +204,7 @@ def test_decimal_weights_are_exact() -> None:
     assert learned(tokenizer) == [b"ab"]  # the count of both is 1.2
 
 
+@pytest.mark.slow
 @given(
     texts=st.lists(tying_text, min_size=2, max_size=2),
     weights=st.lists(st.sampled_from([1, 2, 3, 2**31, 2**32 - 2, 2**32 - 1]), min_size=2, max_size=2),

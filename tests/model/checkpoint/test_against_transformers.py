@@ -85,6 +85,7 @@ def ours(request: pytest.FixtureRequest, make_model: MakeModel) -> Transformer:
     return make_model(CONFIGS[request.param])
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_64_greedy_tokens_are_the_same(ours: Transformer) -> None:
     theirs = counterpart(ours)

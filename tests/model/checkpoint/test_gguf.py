@@ -92,6 +92,7 @@ def test_the_configuration_of_smollm2_is_its_preset(smollm2_file: Path) -> None:
     assert "<|im_start|>" in checkpoint.chat_template
 
 
+@pytest.mark.slow
 def test_the_weights_of_smollm2_match_the_gguf_package(smollm2_file: Path) -> None:
     expected = {tensor.name: tensor for tensor in gguf.GGUFReader(smollm2_file).tensors}
     seen = 0
@@ -117,6 +118,7 @@ def test_smollm2_loads_by_name_and_generates(monkeypatch: pytest.MonkeyPatch, tm
     assert "Paris" in tokenizer.decode(ids)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_loading_takes_little_more_memory_than_the_weights(smollm2_file: Path) -> None:
     program = """

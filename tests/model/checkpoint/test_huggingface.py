@@ -95,6 +95,7 @@ def assert_same_logits(ours: Transformer, theirs: Any, length: int = 200, tolera
         torch.testing.assert_close(ours(ids), theirs(ids).logits, rtol=0, atol=tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_models_saved_by_transformers_give_the_same_logits_and_greedy_text(
     family: str, transformers: Any, tmp_path: Path

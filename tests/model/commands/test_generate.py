@@ -180,6 +180,7 @@ def started(model: Path) -> subprocess.Popen[bytes]:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_the_text_written_so_far(model: Path) -> None:
     with started(model) as process:
         assert process.stdout is not None

@@ -10,6 +10,8 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
+
 from support.command_line import BPE, bpe, fails_with
 
 
@@ -57,6 +59,7 @@ def test_missing_and_inconsistent_models_are_refused(run: Path, data: Path, tmp_
     fails_with(bpe("generate", other, "-p", "x"), 1, "model.safetensors", "layers.3")
 
 
+@pytest.mark.slow
 def test_an_interrupted_pretrain_reports_it_and_leaves_no_model(data: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"
     process = subprocess.Popen(

@@ -7,10 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from bpe import Tokenizer
 from bpe.shards import write_shards
 from model.training.metrics import read_metrics
 from support.references import BYTE_RANKS
+
+pytestmark = pytest.mark.slow  # processes are started for each test
 
 
 def torchrun(*arguments: str | Path, **variables: str) -> tuple[int, list[str]]:

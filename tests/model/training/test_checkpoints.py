@@ -110,6 +110,7 @@ pretrain(data, run, config, settings)
 """
 
 
+@pytest.mark.slow
 def test_a_run_killed_during_a_step_and_during_a_save_resumes_bit_for_bit(
     data: Path, tmp_path: Path, config: ModelConfig
 ) -> None:
@@ -126,6 +127,7 @@ def test_a_run_killed_during_a_step_and_during_a_save_resumes_bit_for_bit(
     assert (killed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_the_run_and_keeps_the_last_checkpoint(
     data: Path, tmp_path: Path, config: ModelConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

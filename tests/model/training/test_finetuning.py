@@ -141,6 +141,7 @@ def test_checkpoints_of_lora_hold_only_the_adapter(base: Path, dialogs: Path, tm
     assert all("lora_" in name for name in names)
 
 
+@pytest.mark.slow
 def test_packing_padding_and_micro_batches_have_the_same_losses(base: Path, dialogs: Path, tmp_path: Path) -> None:
     tune(base, dialogs, tmp_path / "packed", FinetuneConfig(held_out=[dialogs]))
     tune(base, dialogs, tmp_path / "padded", FinetuneConfig(held_out=[dialogs], packed=False))

@@ -33,6 +33,8 @@ from model.training.preferences import PairBatch
 from model.training.settings import TrainConfig
 from model.training.state import TrainState
 
+pytestmark = pytest.mark.slow  # processes are started for each test
+
 CONFIG = ModelConfig(
     dim=32, n_layers=2, n_heads=4, n_kv_heads=2, hidden_dim=48, vocab_size=259, max_seq_len=64, tied_embeddings=True
 )
