@@ -100,10 +100,16 @@ def test_several_files_compressed_files_and_empty_lines_are_read(write: Callable
         ({"dialog": []}, r'line 2: "messages" must be a list of {"role": ..., "content": ...}$'),
         ({"messages": "Hello"}, 'line 2: "messages" must be a list'),
         ({"messages": []}, 'line 2: "messages" must be a list'),
-        ({"messages": [QUESTION, {"role": "robot", "content": ""}]}, "line 2: message 2: the role is 'robot'; it must be one of system, user"),
+        (
+            {"messages": [QUESTION, {"role": "robot", "content": ""}]},
+            "line 2: message 2: the role is 'robot'; it must be one of system, user",
+        ),
         ({"messages": [QUESTION, {"role": "assistant"}]}, 'line 2: message 2: "content" must be text; it is missing'),
         ({"messages": [QUESTION]}, "line 2: no assistant message, so there is nothing to learn"),
-        ({"messages": [QUESTION, ANSWER], "tools": [{}]}, "line 2: .*cannot list tools; describe them in the system message"),
+        (
+            {"messages": [QUESTION, ANSWER], "tools": [{}]},
+            "line 2: .*cannot list tools; describe them in the system message",
+        ),
     ],
 )
 def test_an_invalid_line_is_refused_with_file_line_and_message(
