@@ -51,8 +51,8 @@ NUMBER = r"\d[\d,]*(?:\.\d+)?"
 RULES = [
     (r"\d+:\d\d:\d\d|\d+:\d\d\b", "TIME"),
     (rf"\b{NUMBER} (?:s|ms|min|h)\b", "TIME"),
-    (rf"\b{NUMBER} (?=[kMG]?B/s|tokens (?:per|a) second|tokens/s)", "RATE "),
-    (rf"(?i)(?<=\bloss ){NUMBER}", "LOSS"),
+    (rf"\b{NUMBER} (?=[kMG]?B/s|[kMGT]?FLOP/s|tokens (?:per|a) second|tokens/s)", "RATE "),
+    (rf"(?i)(?<=\bloss ){NUMBER}|(?<=\bheld-out ){NUMBER}", "LOSS"),
     (rf"{NUMBER}(?= bits(?:/| per | a )byte)", "BITS"),
     (r"(?<=kernels for ).*", "PROCESSOR"),
     (r"\b(tiktoken|tokenizers|torch|transformers) \d+(?:\.\d+)+", r"\1 VERSION"),
