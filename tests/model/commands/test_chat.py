@@ -164,6 +164,8 @@ def test_ctrl_c_stops_the_answer_and_keeps_the_chat(terminal: Terminal, tmp_path
     first = json.loads(path.read_text())
     assert [message["role"] for message in first] == ["system", "user", "assistant"]
     assert re.fullmatch("[ab]{3,}", first[2]["content"])
+    terminal.type("not sent")
+    terminal.read_until("not sent")  # its echo: readline waits for input, where it notices Ctrl-C
     terminal.type("\x03")  # without an answer to stop, Ctrl-C discards the line
     terminal.ask(f"/save {path}", "\n")
     terminal.read_until("> ")
