@@ -213,8 +213,10 @@ class Page:
 
 def run_command(command: str, directory: Path) -> str:
     """Return what bash prints for a command, stdout and stderr in the order they come."""
-    modules = {"bpe": "bpe.cli", "torchrun": "torch.distributed.run"}
-    ours = "".join(f'{name}() {{ {shlex.quote(sys.executable)} -m {of} "$@"; }}\n' for name, of in modules.items())
+    run_module = shlex.quote(sys.executable) + " -m"
+    # torchrun sets OMP_NUM_THREADS where it is not set, and prints five lines about it.
+    ours = f'bpe() {{ {run_module} bpe.cli "$@"; }}\n'
+    ours += f'torchrun() {{ OMP_NUM_THREADS="${{OMP_NUM_THREADS:-1}}" {run_module} torch.distributed.run "$@"; }}\n'
     left_out = ("COLUMNS", "BPE_TOKENIZER", "BPE_DEBUG", "FORCE_COLOR")
     environment = {name: value for name, value in os.environ.items() if name not in left_out}
     finished = subprocess.run(
