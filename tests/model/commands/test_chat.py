@@ -131,6 +131,14 @@ class Terminal:
         shown, self._unread = self._unread[: match.end()], self._unread[match.end() :]
         return shown
 
+    def interrupt(self) -> None:
+        """Press Ctrl-C until a new prompt appears. One that arrives before readline waits for input may be lost."""
+        for _ in range(60):
+            self.type("\x03")
+            if select.select([self._master], [], [], 1)[0]:
+                break
+        self.read_until("> ")
+
     def ask(self, line: str, pattern: str) -> str:
         """Type a line at the prompt, and return the output up to a match."""
         self.read_until("> ")
@@ -166,8 +174,9 @@ def test_ctrl_c_stops_the_answer_and_keeps_the_chat(terminal: Terminal, tmp_path
     assert re.fullmatch("[ab]{3,}", first[2]["content"])
     terminal.type("not sent")
     terminal.read_until("not sent")  # its echo: readline waits for input, where it notices Ctrl-C
-    terminal.type("\x03")  # without an answer to stop, Ctrl-C discards the line
-    terminal.ask(f"/save {path}", "\n")
+    terminal.interrupt()  # without an answer to stop, Ctrl-C discards the line
+    terminal.type(f"/save {path}\n")
+    terminal.read_until("\n")
     terminal.read_until("> ")
     assert json.loads(path.read_text())[:4] == [*first, {"role": "user", "content": "one more"}]
     terminal.type("\x04")
