@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from bpe.commands.failures import run
+from bpe.commands.streams import open_closed_streams
 
 COMMANDS = {
     "Train and inspect a vocabulary": {
@@ -100,6 +101,7 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command `bpe`."""
+    open_closed_streams()
     cli(prog_name="bpe")
 
 

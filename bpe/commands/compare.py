@@ -16,6 +16,7 @@ from bpe.commands.options import (
     exclude_option,
     group,
     pattern_option,
+    refuse_given,
     separator_option,
 )
 
@@ -59,6 +60,7 @@ def compare(
     """
     from bpe.analysis.compare import compare as compare_tokenizers
     from bpe.analysis.compare import comparison_table
+    from bpe.patterns import find_pattern
 
     if not texts:
         *names, text = names
@@ -66,6 +68,8 @@ def compare(
     if len(names) < 2:
         raise click.UsageError("give two tokenizers or more, followed by a text (or --on TEXT)")
     tokenizers = [(name, open_tokenizer_or_ranks(name, pattern)) for name in names]
+    if pattern is not None and find_pattern(pattern) not in [tokenizer.pattern for _, tokenizer in tokenizers]:
+        refuse_given("on tokenizers that store their split pattern", "pattern")
     documents = read_documents(texts, separator, exclude)
     found = compare_tokenizers(tokenizers, documents, name=", ".join(texts), samples=samples, seed=seed)
     if as_json:

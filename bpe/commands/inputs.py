@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -58,11 +59,11 @@ def read_inputs(files: Sequence[str], text: str | None = None) -> Iterator[tuple
 
 
 def read_lines(file: str) -> list[str]:
-    """Return the lines of a UTF-8 file that are not empty, without their line ends."""
+    """Return the lines of a UTF-8 file that are not empty, without their line ends and without a byte order mark."""
     from bpe import InputError
 
     try:
-        lines = Path(file).read_bytes().decode().split("\n")
+        lines = Path(file).read_bytes().removeprefix(codecs.BOM_UTF8).decode().split("\n")
     except UnicodeDecodeError as error:
         raise InputError(f"{file}: byte {error.start} is not valid UTF-8") from error
     return [line.removesuffix("\r") for line in lines if line.removesuffix("\r")]

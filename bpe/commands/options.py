@@ -51,6 +51,35 @@ def examples(*lines: str) -> Callable[[Any], Any]:
     return add
 
 
+def given(*names: str) -> list[str]:
+    """Return those of these parameters that are on the command line of the current command, as they are written there.
+
+    Args:
+        names: The names of parameters; those of an option are without dashes, such as "vocab_size".
+    """
+    context = click.get_current_context()
+    return [
+        parameter.opts[-1] if isinstance(parameter, click.Option) else parameter.make_metavar(context)
+        for parameter in context.command.params
+        if parameter.name in names
+        and context.get_parameter_source(parameter.name) is click.core.ParameterSource.COMMANDLINE
+    ]
+
+
+def refuse_given(why: str, *names: str) -> None:
+    """Refuse options that would have no effect.
+
+    Args:
+        why: What takes their effect away, such as "without --report".
+        names: The names of the parameters, without dashes.
+
+    Raises:
+        click.UsageError: When one of them is on the command line.
+    """
+    for option in given(*names):
+        raise click.UsageError(f"{option} has no effect {why}")
+
+
 def parse_size(text: str) -> int:
     """Return the number that a text such as 2G, 500MB or 64M stands for; prefixes are decimal.
 

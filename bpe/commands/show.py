@@ -12,6 +12,7 @@ from bpe.commands.options import (
     examples,
     files_argument,
     pattern_option,
+    refuse_given,
     special_option,
     text_option,
     tokenizer_option,
@@ -45,6 +46,8 @@ def show(
     Tokens are shown on alternating background colors, or separated by | without colors. Where a character is split
     between tokens, its bytes are shown as <C3>.
     """
+    if with_ids:
+        refuse_given("with --ids", "color")
     tokenizer = open_tokenizer(name, pattern)
     is_colored = use_color(color)
     for _, content in read_inputs(files, text):

@@ -11,7 +11,7 @@ import click
 
 from bpe.commands.describe import print_report
 from bpe.commands.inputs import open_tokenizer_or_ranks, read_documents, read_lines
-from bpe.commands.options import Command, examples, exclude_option, field_option, group, parse_size
+from bpe.commands.options import Command, examples, exclude_option, field_option, group, parse_size, refuse_given
 from bpe.commands.terminal import Status
 
 if TYPE_CHECKING:
@@ -125,6 +125,8 @@ def train(context: click.Context, /, **options: Any) -> None:
     from bpe.training.work import read_state
 
     if options["resume"] and not (options["corpus"] or options["counts"]):
+        others = [str(parameter.name) for parameter in context.command.params if parameter.name != "resume"]
+        refuse_given("with --resume alone, which repeats the options of the interrupted run", *others)
         note = read_state(options["resume"]).get("note", {})
         if note.get("directory") != os.getcwd():
             raise InputError(
@@ -132,23 +134,19 @@ def train(context: click.Context, /, **options: Any) -> None:
             )
         options = {"counts": None, **note["options"], "resume": options["resume"]}
     if options["counts"]:
-        _refuse_corpus_options(context, has_held_out=bool(options["held_out"]))
+        refuse_given("with --counts", "corpus", "weight", "field", "errors", "max_memory", "resume")
+        if not options["held_out"]:
+            refuse_given("with --counts and without --held-out", "exclude")
     elif not options["corpus"]:
         raise click.UsageError("missing CORPUS", context)
+    if not options["report"]:
+        refuse_given("without --report DIR", "held_out")
+    if options["no_special"]:
+        refuse_given("with --no-special", "special")
     for name, flag in (("output", "-o / --output"), ("vocab_size", "--vocab-size")):
         if not options[name]:
             raise click.UsageError(f"missing {flag}", context)
     _train({"directory": os.getcwd(), "options": options}, **options)
-
-
-def _refuse_corpus_options(context: click.Context, has_held_out: bool) -> None:
-    """Refuse options that have no effect with --counts; --exclude has one on held-out texts."""
-    names = {"corpus", "weight", "field", "errors", "max_memory", "resume"} | (set() if has_held_out else {"exclude"})
-    for parameter in context.command.params:
-        is_given = context.get_parameter_source(str(parameter.name)) is click.core.ParameterSource.COMMANDLINE
-        if parameter.name in names and is_given:
-            option = "CORPUS" if parameter.name == "corpus" else parameter.opts[0]
-            raise click.UsageError(f"{option} cannot be combined with --counts", context)
 
 
 def _train(
@@ -171,7 +169,7 @@ def _train(
     from bpe import train_from_counts
     from bpe.training.work import STATE
 
-    _check_outputs(output, report, held_out)
+    _check_outputs(output, report)
     work = resume or f"{output}.work"
     if not counts and (Path(work) / STATE).exists():
         click.echo(f"resuming from {work}", err=True)
@@ -207,7 +205,7 @@ def _train(
         raise
 
 
-def _check_outputs(output: str, report: str | None, held_out: Sequence[str]) -> None:
+def _check_outputs(output: str, report: str | None) -> None:
     """Refuse outputs that cannot be written, before the training."""
     from bpe import InputError
     from bpe.formats import SUFFIXES
@@ -216,8 +214,6 @@ def _check_outputs(output: str, report: str | None, held_out: Sequence[str]) -> 
         raise InputError(f"{output}: unknown suffix; use one of {', '.join(SUFFIXES)}")
     if not Path(output).absolute().parent.is_dir():
         raise InputError(f"{output}: the directory {Path(output).parent} does not exist")
-    if held_out and not report:
-        raise click.UsageError("--held-out needs --report DIR")
     if report:
         from bpe.analysis.report import check_directory
 

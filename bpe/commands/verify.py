@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import click
 
 from bpe.commands.inputs import open_tokenizer
-from bpe.commands.options import examples, exclude_option, pattern_option, separator_option
+from bpe.commands.options import examples, exclude_option, pattern_option, refuse_given, separator_option
 from bpe.commands.terminal import Status
 
 
@@ -30,6 +30,8 @@ def verify(name: str, texts: Sequence[str], pattern: str | None, separator: str 
     from bpe.verify import Verification, reference_of, require_identical, tiktoken_reference
     from bpe.verify import verify as verify_tokenizer
 
+    if not texts:
+        refuse_given("without a text", "separator", "exclude")
     tokenizer = open_tokenizer(name, pattern)
     reference = reference_of(tokenizer, locate(name)) if pattern is None else tiktoken_reference(tokenizer)
     with Status() as status:

@@ -10,6 +10,7 @@ import stat
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any, BinaryIO, Union
 
@@ -167,14 +168,47 @@ def _files(source: str, exclude: Sequence[str]) -> Iterator[Feed]:
     elif "://" in source:
         yield from _remote(source, exclude)
     elif glob.has_magic(source):
-        paths = [
-            p for p in sorted(glob.glob(source, recursive=True)) if os.path.isfile(p) and not _excluded(p, exclude)
-        ]
+        paths = [p for p in sorted({*_matches(source)}) if os.path.isfile(p) and not _excluded(p, exclude)]
         if not paths:
             raise InputError(f"{source}: no file matches this pattern")
         yield from map(_file, paths)
     else:
         raise InputError(f"{source}: no such file or directory")
+
+
+def _matches(pattern: str, root: str = "") -> Iterator[str]:
+    """Yield the paths that match a glob below a directory, some more than once.
+
+    ``glob.glob`` follows symbolic links under ``**`` in circles, as deep as the system allows. Here ``**`` follows them
+    too, but enters each directory once.
+    """
+    parts = pattern.split(os.sep)
+    if "**" not in parts:
+        yield from (os.path.join(root, path) for path in glob.glob(pattern, root_dir=root or None))
+        return
+    place = parts.index("**")
+    rest = [*dropwhile("**".__eq__, parts[place:])] or ["*"]  # a second "**" in a row adds nothing
+    start = os.sep.join(parts[:place]) or (os.sep if pattern.startswith(os.sep) else "")
+    entered: set[str] = set()
+    for directory in sorted(_matches(start, root)) if start else [root]:
+        for below in _directories(directory, entered):
+            yield from _matches(os.sep.join(rest), below)
+
+
+def _directories(directory: str, entered: set[str]) -> Iterator[str]:
+    """Yield a directory and all directories below it, without hidden ones and without those entered before."""
+    real = os.path.realpath(directory or os.curdir)
+    if real in entered:
+        return
+    entered.add(real)
+    yield directory
+    try:
+        with os.scandir(directory or os.curdir) as entries:
+            names = sorted(entry.name for entry in entries if entry.name[0] != "." and entry.is_dir())
+    except OSError:  # not a directory, or one that may not be read, which a glob passes over
+        return
+    for name in names:
+        yield from _directories(os.path.join(directory, name), entered)
 
 
 def _directory_files(source: str, exclude: Sequence[str]) -> Iterator[Feed]:

@@ -18,6 +18,7 @@ from bpe.commands.options import (
     exclude_option,
     field_option,
     group,
+    refuse_given,
     separator_option,
 )
 from bpe.commands.terminal import Status, shortened
@@ -101,6 +102,10 @@ def eval(
     """
     if not texts and not choices:
         raise click.UsageError("give texts, or --choices FILE")
+    if not texts:
+        refuse_given("without a text", "separator", "field", "exclude", "window", "stride")
+    if not choices:
+        refuse_given("without --choices", "delimiter")
     start = time.perf_counter()
     transformer, tokenizer = load_model(model, dtype, device, "torch", threads)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bpe.commands.options import Command, color_option, examples, group
+from bpe.commands.options import Command, color_option, examples, group, refuse_given
 from bpe.commands.terminal import use_color, visible
 from model.commands.options import device_option, dtype_option
 
@@ -66,6 +66,8 @@ def explain(
     from model.explain.steps import explain as explain_steps
     from model.generation.completions import prompt_ids
 
+    if as_json:
+        refuse_given("with --json", "color")
     if png is not None:
         import matplotlib  # noqa: F401, to fail before the work if it is missing
     if prompt is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import time
@@ -177,7 +178,7 @@ def _prompts(prompts: Sequence[str], file: str | None, batch: str | None) -> lis
     if prompts:
         return [os.fsencode(prompt).decode(errors="replace") for prompt in prompts]
     ((_, content),) = read_inputs([file or batch or "-"])
-    text = content.decode(errors="replace").replace("\r\n", "\n")
+    text = content.removeprefix(codecs.BOM_UTF8).decode(errors="replace").replace("\r\n", "\n")
     if batch is None:
         return [text.rstrip("\n")]
     lines = [line for line in text.split("\n") if line]

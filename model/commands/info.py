@@ -10,7 +10,15 @@ import click
 
 from bpe.commands.describe import report_on, shards_rows, tokenizer_rows
 from bpe.commands.inputs import open_tokenizer
-from bpe.commands.options import Command, examples, exclude_option, group, pattern_option, separator_option
+from bpe.commands.options import (
+    Command,
+    examples,
+    exclude_option,
+    group,
+    pattern_option,
+    refuse_given,
+    separator_option,
+)
 from bpe.commands.terminal import amount, print_rows
 
 if TYPE_CHECKING:
@@ -74,11 +82,15 @@ def info(
     from bpe.locate import SOURCES, locate
 
     path = locate(name) if name in SOURCES else Path(name)
+    if not texts:
+        refuse_given("without a text", "separator", "exclude")
     measured = bool(texts or as_json or report)
     rows = [] if measured else _rows(name, path, batch, length)
     if rows:
+        refuse_given("on a model or on shards", "pattern")
         print_rows(rows)
         return
+    refuse_given("on a tokenizer", "batch", "length")
     tokenizer = open_tokenizer(name, pattern)
     if not as_json:
         print_rows(tokenizer_rows(tokenizer))
@@ -89,6 +101,7 @@ def info(
 def _rows(name: str, path: Path, batch: int, length: int | None) -> list[tuple[str, str]]:
     """Return the description of shards, a model or a preset; nothing if it is none of these."""
     if (path / "index.json").is_file():
+        refuse_given("on shards", "batch", "length")
         return shards_rows(path)
     if _is_model(path):
         return _model_rows(path, batch, length)

@@ -165,7 +165,7 @@ def _model_config(name: str, vocab_size: int) -> ModelConfig:
     if path.suffix != ".json":
         return ModelConfig.preset(name, vocab_size=vocab_size)
     try:
-        params = json.loads(path.read_text("utf-8"))
+        params = json.loads(path.read_bytes())
         if not isinstance(params, dict):
             raise ValueError("not a JSON object")
         if "hidden_size" in params:

@@ -40,3 +40,10 @@ def test_compare_reads_the_last_argument_as_the_text_unless_on_is_given(my_json:
     fails_with(bpe("compare", my_json, "nothing", text), 1, "nothing", "not a known name")
     fails_with(bpe("compare", my_json, my_json, empty), 1, "empty.txt", "no text")
     fails_with(bpe("compare", my_json, my_json, tmp_path / "none"), 1, "none", "no such file")
+
+
+def test_compare_refuses_a_pattern_that_no_tokenizer_needs(my_json: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("some text")
+    result = bpe("compare", my_json, my_json, text, "--pattern", "gpt2")
+    fails_with(result, 2, "--pattern has no effect on tokenizers that store their split pattern")

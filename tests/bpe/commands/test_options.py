@@ -6,7 +6,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from bpe.commands.options import Command, group, parse_size
+from bpe.commands.options import Command, group, parse_size, refuse_given
 
 
 def test_options_are_listed_in_the_groups_of_the_command() -> None:
@@ -22,6 +22,27 @@ def test_options_are_listed_in_the_groups_of_the_command() -> None:
     assert [line.split()[0] for line in lines if line] == [
         "First:", "--one", "--two", "Last:", "--three", "Options:", "--alone", "--help"
     ]  # fmt: skip
+
+
+def test_options_without_effect_are_refused_only_on_the_command_line() -> None:
+    @click.command(cls=Command)
+    @click.argument("texts", nargs=-1)
+    @click.option("-s", "--seed", default=1)
+    @click.option("--color/--no-color", default=True)
+    @click.option("--quiet", is_flag=True)
+    def command(quiet: bool, **options: object) -> None:
+        if quiet:
+            refuse_given("with --quiet", "texts", "seed", "color")
+
+    def said(*arguments: str) -> str:
+        result = CliRunner().invoke(command, arguments)
+        assert result.exit_code == (2 if result.stderr else 0)
+        return result.stderr
+
+    assert said("text", "-s", "2", "--no-color") == said("--quiet") == ""
+    assert "--seed has no effect with --quiet\n" in said("--quiet", "-s", "1")  # the default, but given
+    assert "--color has no effect with --quiet\n" in said("--quiet", "--no-color")
+    assert "[TEXTS]... has no effect with --quiet\n" in said("--quiet", "text")
 
 
 @pytest.mark.parametrize(

@@ -61,17 +61,40 @@ def test_train_accepts_counted_pretokens(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("corpus.txt",), "CORPUS cannot be combined with --counts"),
-        (("--weight", "a=2"), "--weight cannot be combined with --counts"),
-        (("--resume", "out.work"), "--resume cannot be combined with --counts"),
-        (("--field", "text"), "--field cannot be combined with --counts"),
-        (("--exclude", "x"), "--exclude cannot be combined with --counts"),
+        (("corpus.txt",), "CORPUS... has no effect with --counts"),
+        (("--weight", "a=2"), "--weight has no effect with --counts"),
+        (("--resume", "out.work"), "--resume has no effect with --counts"),
+        (("--field", "text"), "--field has no effect with --counts"),
+        (("--exclude", "x"), "--exclude has no effect with --counts"),
     ],
 )
 def test_train_refuses_corpus_options_with_counts(tmp_path: Path, options: tuple[str, ...], message: str) -> None:
     output = tmp_path / "out.json"
     fails_with(bpe("train", "--counts", "c.jsonl", "-o", output, "--vocab-size", "300", *options), 2, message)
     assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--resume", "x.work", "--vocab-size", "300"), "--vocab-size has no effect with --resume alone"),
+        (("--resume", "x.work", "-o", "x.json"), "--output has no effect with --resume alone"),
+        (("c.txt", "-o", "x.json", "--held-out", "h"), "--held-out has no effect without --report DIR"),
+        (("c.txt", "-o", "x.json", "--no-special", "--special", "<x>"), "--special has no effect with --no-special"),
+    ],
+)
+def test_train_refuses_options_without_effect(options: tuple[str, ...], message: str) -> None:
+    fails_with(bpe("train", *options), 2, message)
+
+
+def test_required_tokens_are_read_without_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("a text without it")
+    (tmp_path / "required.txt").write_bytes("\ufeffzebra\r\nwolf\r\n".encode())
+    output = tmp_path / "my.json"
+    options = ("--vocab-size", 300, "--no-special", "--allow-smaller", "--require", tmp_path / "required.txt")
+    result = bpe("train", tmp_path / "text.txt", "-o", output, *options)
+    assert result.exit_code == 0, result.output
+    assert {b"zebra", b"wolf"} <= Tokenizer.from_file(output).mergeable_ranks.keys()
 
 
 def test_train_names_a_missing_argument(tmp_path: Path) -> None:

@@ -30,3 +30,8 @@ def test_verify_reports_wrong_input_in_one_line(my_json: Path, tmp_path: Path, m
     fails_with(bpe("verify", my_json, tmp_path / "none.txt"), 1, "none.txt", "no such file")
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     fails_with(bpe("verify", my_json), 1, "tokenizers", "bpe-llama[verify]")
+
+
+@pytest.mark.parametrize("option", ["--separator", "--exclude"])
+def test_verify_refuses_options_about_texts_without_a_text(my_json: Path, option: str) -> None:
+    fails_with(bpe("verify", my_json, option, "x"), 2, f"{option} has no effect without a text")

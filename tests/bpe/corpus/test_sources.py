@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import io
 import os
 import sys
@@ -46,6 +47,46 @@ def test_glob_yields_its_files_in_sorted_order_and_two_stars_match_any_depth(tre
     assert list(documents(str(tree / "**" / "*.txt"))) == [b"a", b"b", b"\xff\xfe", b"", b"c"]
     with pytest.raises(InputError, match="no file matches"):
         list(documents(str(tree / "*.nothing")))
+
+
+def test_two_stars_enter_each_directory_once_though_links_form_circles(tree: Path) -> None:
+    """With two links to itself in a directory, following links as deep as possible would take 2 ** 40 steps."""
+    for name in ("circle", "again"):
+        (tree / "m" / name).symlink_to(tree)
+    (tree / "itself").symlink_to(".")
+    expected = [b"a", b"b", b"\xff\xfe", b"", b"c"]
+    assert list(documents(str(tree / "**" / "*.txt"))) == expected
+    assert list(documents(str(tree / "**" / "**" / "*.txt"))) == expected
+    assert sorted(documents(str(tree / "m" / "**" / "*.txt"))) == sorted(expected)
+
+
+def test_two_stars_follow_links_to_other_directories(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "x.txt").write_bytes(b"x")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "linked").symlink_to(tmp_path / "elsewhere")
+    assert list(documents(str(tmp_path / "data" / "**" / "*.txt"))) == [b"x"]
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "**", "**/*.txt", "*/**/*.txt", "**/m/**/*.txt", "**/**/*", "./**/a.txt", "m/../**/*.txt", "**/.hidden",
+        "{tree}/**/*.txt", "*/**", "nothing/**/x", "a.txt/**/x", "**x", ".*/**/*", "[[]z]/**/*.txt",
+    ],
+)  # fmt: skip
+def test_two_stars_match_what_glob_matches(tree: Path, pattern: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for directory in ("[z]/m", ".h/x"):
+        (tree / directory).mkdir(parents=True)
+        (tree / directory / "f.txt").write_bytes(directory.encode())
+    monkeypatch.chdir(tree)
+    pattern = pattern.format(tree=tree)
+    paths = [path for path in sorted({*glob.glob(pattern, recursive=True)}) if os.path.isfile(path)]
+    if not paths:
+        with pytest.raises(InputError, match="no file"):
+            list(documents(pattern))
+        return
+    assert list(documents(pattern)) == [document for path in paths for document in documents(path)]
 
 
 def test_existing_file_whose_name_looks_like_a_glob_is_read_as_a_file(tmp_path: Path) -> None:

@@ -107,3 +107,11 @@ def test_wrong_input_is_reported_in_one_line(model: Path, tmp_path: Path) -> Non
     fails_with(evaluate(model, "-", "--window", "8", "--stride", "9", input=b"sea"), 1, "stride is 9", "1 to 8")
     fails_with(evaluate(tmp_path / "nowhere", "-", input=b"sea"), 1, "nowhere")
     fails_with(evaluate(model), 2, "give texts, or --choices FILE")
+
+
+def test_options_without_effect_are_refused(model: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("some text")
+    for option in ("--separator", "--field", "--exclude", "--window", "--stride"):
+        fails_with(evaluate(model, "--choices", "q.jsonl", option, "3"), 2, f"{option} has no effect without a text")
+    fails_with(evaluate(model, str(text), "--delimiter", ":"), 2, "--delimiter has no effect without --choices")

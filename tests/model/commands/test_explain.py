@@ -131,3 +131,7 @@ def test_an_empty_prompt_needs_a_token_that_begins_a_text(model: Path, tmp_path:
     assert "1. tokens  [1] time" in explain(model, "").stdout
     write_model(tmp_path, {})
     fails_with(explain(tmp_path, ""), 1, "the prompt is empty")
+
+
+def test_colors_of_json_are_refused(model: Path) -> None:
+    fails_with(explain(model, "a", "--json", "--color", "always"), 2, "--color has no effect with --json")

@@ -201,3 +201,12 @@ def test_generate_exits_silently_when_the_reader_of_its_pipe_exits(model: Path) 
         said = process.stderr.read()
         assert process.wait(timeout=60) == 1
     assert said == b""
+
+
+@pytest.mark.parametrize("option", ["--file", "--batch"])
+def test_a_byte_order_mark_is_not_part_of_a_prompt(model: Path, tmp_path: Path, option: str) -> None:
+    for name, mark in (("plain.txt", ""), ("marked.txt", "\ufeff")):
+        (tmp_path / name).write_bytes(f"{mark}One\r\ntwo\r\n".encode())
+    marked = generate(model, option, tmp_path / "marked.txt").stdout
+    assert marked == generate(model, option, tmp_path / "plain.txt").stdout
+    assert marked.startswith("One")

@@ -83,3 +83,16 @@ def test_info_needs_no_torch_for_presets_and_unknown_names() -> None:
     assert (unknown.returncode, unknown.stdout) == (1, "")
     assert unknown.stderr.startswith("bpe: typo.json: no such file, and not a known name")
     assert unknown.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("llama3.2-1b", "--pattern", "gpt2"), "--pattern has no effect on a model or on shards"),
+        (("llama3.2-1b", "--separator", "x"), "--separator has no effect without a text"),
+        (("{tokenizer}", "--length", "3"), "--length has no effect on a tokenizer"),
+        (("{tokenizer}", "--exclude", "x", "--json"), "--exclude has no effect without a text"),
+    ],
+)
+def test_info_refuses_options_without_effect(my_json: Path, arguments: tuple[str, ...], message: str) -> None:
+    fails_with(bpe("info", *(argument.format(tokenizer=my_json) for argument in arguments)), 2, message)
