@@ -77,10 +77,6 @@ SMOLLM_SPECIAL_TOKENS = (
 )
 CL100K_SPECIAL_TOKENS = ("<|endoftext|>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|endofprompt|>")
 
-# The names of the tokens that begin a text, and that end a model's output, in published vocabularies.
-BEGIN_TOKEN = "<|begin_of_text|>"
-END_TOKENS = ("<|end_of_text|>", "<|eot_id|>", "<|eom_id|>", "<|endoftext|>", "<|im_end|>", "<|eot|>", "<|eom|>")
-
 
 class Pattern(NamedTuple):
     """How text is split: a regular expression, and the number of the core's scanner for it, if there is one."""

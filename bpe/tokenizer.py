@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from bpe import _core
+from bpe.boundaries import overruled
 from bpe.errors import InputError
 from bpe.offsets import CONTINUATION, token_spans, truncated
 from bpe.patterns import Pattern, find_pattern
@@ -664,6 +665,71 @@ class Tokenizer(_core.TokenizerBase):
     @cached_property
     def _special_ids(self) -> frozenset[int]:
         return frozenset(self.vocabulary.special_tokens.values())
+
+    @property
+    def bos_id(self) -> int | None:
+        """The id of the token that begins a text, which need not be put in front; None if there is none."""
+        return self.vocabulary.boundaries.bos_id
+
+    @property
+    def eos_ids(self) -> tuple[int, ...]:
+        """The ids that end a generated text. Training data has the first of them after each document."""
+        return self.vocabulary.boundaries.eos_ids
+
+    @property
+    def add_bos(self) -> bool:
+        """Whether a text gets `prefix_ids` in front, usually `bos_id`."""
+        return self.vocabulary.boundaries.add_bos
+
+    @property
+    def add_eos(self) -> bool:
+        """Whether a complete text gets an end token behind. A prompt, which is to be continued, never does."""
+        return self.vocabulary.boundaries.add_eos
+
+    @property
+    def prefix_ids(self) -> list[int]:
+        """The ids that are put in front of a text. The methods that encode do not add them."""
+        return list(self.vocabulary.boundaries.prefix_ids)
+
+    def with_boundaries(self, *, bos: bool | None = None, end_tokens: Iterable[str | int] | None = None) -> Tokenizer:
+        """Return a tokenizer that begins or ends texts differently and shares everything else with this one.
+
+        Args:
+            bos: Whether the token that begins a text is put in front. None leaves it as it is.
+            end_tokens: The tokens that end a text, by text or id, instead of `eos_ids`. None leaves them.
+
+        Raises:
+            InputError: When no token is known to begin a text, or there is no such end token.
+
+        >>> ranks = {bytes([byte]): byte for byte in range(256)}
+        >>> special = {"<s>": 256, "<|turn_end|>": 257}
+        >>> tokenizer = Tokenizer("tiny", pat_str="gpt2", mergeable_ranks=ranks, special_tokens=special)
+        >>> tokenizer.prefix_ids, tokenizer.eos_ids
+        ([256], ())
+        >>> changed = tokenizer.with_boundaries(bos=False, end_tokens=["<|turn_end|>"])
+        >>> changed.prefix_ids, changed.eos_ids
+        ([], (257,))
+        """
+        ends = None if end_tokens is None else [self._end_id(token) for token in end_tokens]
+        boundaries = overruled(self.vocabulary.boundaries, bos=bos, eos_ids=ends)
+        return type(self).from_vocabulary(self.vocabulary.with_boundaries(boundaries))
+
+    def _end_id(self, token: str | int) -> int:
+        """The id of an end token that a caller gives by text or id."""
+        if isinstance(token, int) and not isinstance(token, bool):
+            if 0 <= token < self.n_vocab:
+                return token
+            raise InputError(f"the end token {token} is not an id of {self.name}, whose ids are below {self.n_vocab}")
+        added = {added.content: added.id for added in self.vocabulary.added_tokens}
+        if isinstance(token, str) and token in added:
+            return added[token]
+        try:
+            return self.encode_single_token(token)  # type: ignore[arg-type]
+        except (KeyError, TypeError):
+            raise InputError(
+                f"{self.name} has no token {token!r} that could end a text; give the text or the id of one of its"
+                f" tokens, for example one of {', '.join([*added][:4]) or 'those that `bpe show` lists'}"
+            ) from None
 
     @property
     def mergeable_ranks(self) -> dict[bytes, int]:

@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bpe import _core
+from bpe.boundaries import Boundaries, known_boundaries
 from bpe.patterns import Pattern, find_pattern
 
 if TYPE_CHECKING:
@@ -67,10 +68,7 @@ class Vocabulary:
         *,
         merges_only: bool = False,
         normalizer: Mapping[str, Any] | None = None,
-        bos_id: int | None = None,
-        eos_ids: Iterable[int] = (),
-        add_bos: bool | None = None,
-        add_eos: bool | None = None,
+        boundaries: Boundaries | None = None,
     ) -> None:
         """
         Args:
@@ -84,12 +82,8 @@ class Vocabulary:
                 is a token is taken whole, as in tiktoken, and each of the 256 bytes must be a token.
             normalizer: How text is normalized before it is split, in the form of a tokenizer.json. `Tokenizer` refuses
                 a vocabulary with a normalizer, and no reader sets it yet.
-            bos_id: The id that begins a text; None if the file does not say. No reader sets it yet.
-            eos_ids: The ids that end a text; empty if the file does not say. No reader sets it yet.
-            add_bos: Whether a text is encoded with `bos_id` in front; None if the file does not say. No reader sets it
-                yet.
-            add_eos: Whether a text is encoded with an end id behind; None if the file does not say. No reader sets it
-                yet.
+            boundaries: What begins and ends a text. Default: the added tokens of known names; see
+                `bpe.boundaries.known_boundaries`.
 
         Raises:
             ValueError: When a byte has no token, a token or an id occurs twice, an added token is empty or not valid
@@ -102,14 +96,13 @@ class Vocabulary:
         self.ids = ids
         self.added_tokens = tuple(added_tokens)
         self.normalizer = normalizer
-        self.bos_id = bos_id
-        self.eos_ids = tuple(eos_ids)
-        self.add_bos = add_bos
-        self.add_eos = add_eos
 
         self.special_tokens = {token.content: token.id for token in self.added_tokens}
         """The id of each added token, by its text. Do not change it."""
         _check_special_tokens(self.special_tokens)
+        ids_of_added = {token.content: token.id for token in self.added_tokens}
+        self.boundaries = known_boundaries(ids_of_added) if boundaries is None else boundaries
+        """What begins and ends a text, and where each of it comes from."""
         scanner = _UNUSED_SCANNER if pattern.scanner is None else pattern.scanner
         self.encoder = _core.Encoder(tokens, offsets, ids, scanner, self.special_tokens, merges_only=merges_only)
         """The core's encoder of these tokens. Made here because it checks them."""
@@ -150,6 +143,12 @@ class Vocabulary:
             raise ValueError(f"ranks must be integers from 0 to 2**32 - 1 ({error})") from error
         arrays = (b"".join(ranks), memoryview(offsets), memoryview(ids))
         return cls(name, pattern, *arrays, as_added_tokens(special_tokens), merges_only=merges_only)
+
+    def with_boundaries(self, boundaries: Boundaries) -> Vocabulary:
+        """Return a copy that begins and ends texts differently and shares everything else, such as the encoder."""
+        copy = object.__new__(type(self))
+        copy.__dict__.update(self.__dict__, boundaries=boundaries)
+        return copy
 
     def __repr__(self) -> str:
         return f"<Vocabulary {self.name!r}, {self.token_count} tokens>"
@@ -211,10 +210,7 @@ class Vocabulary:
             "added_tokens": self.added_tokens,
             "merges_only": self.merges_only,
             "normalizer": self.normalizer,
-            "bos_id": self.bos_id,
-            "eos_ids": self.eos_ids,
-            "add_bos": self.add_bos,
-            "add_eos": self.add_eos,
+            "boundaries": self.boundaries,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -11,7 +11,6 @@ from bpe.chat.jinja_template import JinjaTemplate
 from bpe.chat.messages import ChatFormat, Message, check_messages
 from bpe.chat.rendering import TemplateDialog, map_strings
 from bpe.errors import InputError
-from bpe.patterns import END_TOKENS
 from bpe.text import without_surrogates
 from bpe.tokenizer import Tokenizer
 
@@ -63,7 +62,7 @@ class TemplateChat(ChatFormat):
     @cached_property
     def end_ids(self) -> frozenset[int]:
         special = self._tokenizer.special_tokens
-        ends = {special[name] for name in (*END_TOKENS, self._eos_token) if name in special}
+        ends = {*self._tokenizer.eos_ids, *(special[name] for name in [self._eos_token] if name in special)}
         try:  # find the token that the template writes after an answer
             ids, mask = self.encode_with_mask([{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}])
         except InputError:

@@ -11,7 +11,6 @@ from bpe.chat.find import templates_in
 from bpe.errors import InputError
 from bpe.files import write_bytes, write_json
 from bpe.formats import TOKENIZER_FILES, open_tokenizer
-from bpe.patterns import BEGIN_TOKEN, END_TOKENS
 from model.checkpoint.opened import Checkpoint, read_json
 
 GENERATION, TOKENIZER, TEMPLATE = "generation_config.json", "tokenizer_config.json", "chat_template.jinja"
@@ -99,9 +98,8 @@ def _tokenizer_config(checkpoint: Checkpoint) -> dict[str, Any]:
 
 def begin_and_end(checkpoint: Checkpoint, tokenizer: Tokenizer) -> tuple[int | None, tuple[int, ...]]:
     """Return the ids that begin and end a text, from the checkpoint or else from the tokens of usual names."""
-    specials = tokenizer.special_tokens
-    bos = specials.get(BEGIN_TOKEN) if checkpoint.bos is None else checkpoint.bos
-    return bos, checkpoint.eos or tuple(specials[text] for text in END_TOKENS if text in specials)
+    bos = tokenizer.bos_id if checkpoint.bos is None else checkpoint.bos
+    return bos, checkpoint.eos or tokenizer.eos_ids
 
 
 def read_tokenizer(checkpoint: Checkpoint) -> Tokenizer:

@@ -26,7 +26,6 @@ from tqdm import tqdm
 
 from bpe import Tokenizer
 from bpe.errors import InputError
-from bpe.patterns import END_TOKENS
 from model.evaluation.windows import BATCH_TOKENS, Scores, Window, score, windows
 from model.generation.completions import complete, prompt_ids
 from model.generation.sampling import Sampling
@@ -90,8 +89,7 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # the harness is untyped
         self._batch_size = int(batch_size) if batch_size is not None and str(batch_size).isdigit() else 1
         self._batch_tokens = int(batch_tokens)
         self._begin = prompt_ids(self._tokens, "")
-        specials = self._tokens.special_tokens
-        ends = [specials[text] for text in END_TOKENS if text in specials]
+        ends = self._tokens.eos_ids
         if not (self._begin or ends):
             raise InputError("the tokenizer has no token that begins or ends a text; the harness needs one")
         self._end = ends[0] if ends else self._begin[0]

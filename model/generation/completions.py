@@ -9,8 +9,9 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from bpe import Tokenizer
+from bpe.boundaries import Boundaries, known_boundaries
 from bpe.errors import InputError
-from bpe.patterns import BEGIN_TOKEN, END_TOKENS
 from bpe.streaming import StopStrings, StreamDecoder
 from model.generation.decoding import Finish, Generation, Model, Session
 from model.generation.sampling import Sampling
@@ -28,10 +29,16 @@ class GenerationTokenizer(Protocol):
     def decode_single_token_bytes(self, token: int, /) -> bytes: ...
 
 
+def boundaries_of(tokenizer: GenerationTokenizer) -> Boundaries:
+    """Return what begins and ends a text: what the tokenizer's files say, or the known names of a tiktoken.Encoding."""
+    if isinstance(tokenizer, Tokenizer):
+        return tokenizer.vocabulary.boundaries
+    return known_boundaries({text: tokenizer.encode_single_token(text) for text in tokenizer.special_tokens_set})
+
+
 def prompt_ids(tokenizer: GenerationTokenizer, prompt: str) -> list[int]:
-    """Return the ids of a prompt: ordinary text, after the token that begins a text if the tokenizer has one."""
-    begin = [tokenizer.encode_single_token(BEGIN_TOKEN)] if BEGIN_TOKEN in tokenizer.special_tokens_set else []
-    return begin + tokenizer.encode_ordinary(prompt)
+    """Return the ids of a prompt: ordinary text, after what the tokenizer puts in front of a text."""
+    return [*boundaries_of(tokenizer).prefix_ids, *tokenizer.encode_ordinary(prompt)]
 
 
 def generate(
@@ -55,11 +62,11 @@ def generate(
     Args:
         model: The model.
         tokenizer: The tokenizer of the model.
-        prompt: A text, encoded as ordinary text after <|begin_of_text|> if the tokenizer has that token; or ids, used
+        prompt: A text, encoded as ordinary text after what the tokenizer puts in front of a text; or ids, used
             unchanged.
         max_tokens: The largest number of tokens to generate. The end of the model's context may come first.
         stop: Strings that end the text where they first occur; they are not part of it.
-        end_ids: Tokens that end the text. Defaults to the tokenizer's tokens of the usual names.
+        end_ids: Tokens that end the text. Defaults to the tokenizer's `eos_ids`.
         session: Keeps the cache between calls; see `Session`.
         sampling: temperature, top_k, top_p, min_p, repetition_penalty, frequency_penalty, logit_bias and seed: the
             fields of `Sampling`.
@@ -193,7 +200,7 @@ class Completions:
             samples=samples,
             max_tokens=max_tokens,
             sampling=Sampling(**sampling),
-            end_ids=[specials[text] for text in END_TOKENS if text in specials] if end_ids is None else end_ids,
+            end_ids=boundaries_of(tokenizer).eos_ids if end_ids is None else end_ids,
             n_vocab=tokenizer.n_vocab,
             logprobs=logprobs,
             session=session,

@@ -10,6 +10,7 @@ from array import array
 import pytest
 
 from bpe import InputError, Tokenizer
+from bpe.boundaries import Boundaries
 from bpe.patterns import find_pattern
 from bpe.vocabulary import AddedToken, Vocabulary, chosen_tokens
 from support.references import BYTE_RANKS
@@ -48,21 +49,26 @@ def test_a_pickled_vocabulary_keeps_every_field(pattern: str) -> None:
         ids,
         added,
         normalizer={"type": "NFC"},
-        bos_id=300,
-        eos_ids=[301],
-        add_bos=True,
-        add_eos=False,
+        boundaries=Boundaries(bos_id=300, eos_ids=(301,), prefix_ids=(300,), bos_from="tokenizer_config.json"),
     )
     copy = pickle.loads(pickle.dumps(vocabulary))
     assert (copy.name, copy.pattern, copy.added_tokens) == ("tiny", find_pattern(pattern), tuple(added))
     assert (copy.tokens, copy.offsets.tolist(), copy.ids.tolist()) == (bytes(range(256)), [*range(257)], [*range(256)])
-    assert (copy.normalizer, copy.bos_id, copy.eos_ids) == ({"type": "NFC"}, 300, (301,))
-    assert (copy.add_bos, copy.add_eos, copy.merges_only) == (True, False, False)
+    assert (copy.normalizer, copy.boundaries, copy.merges_only) == ({"type": "NFC"}, vocabulary.boundaries, False)
+    assert isinstance(copy.boundaries, Boundaries)
 
 
-def test_a_vocabulary_says_nothing_about_the_ends_of_a_text_by_default() -> None:
-    vocabulary = Vocabulary.from_ranks("tiny", GPT2, BYTE_RANKS, {})
-    assert (vocabulary.bos_id, vocabulary.eos_ids, vocabulary.add_bos, vocabulary.add_eos) == (None, (), None, None)
+def test_a_vocabulary_without_known_names_has_no_begin_and_no_end() -> None:
+    vocabulary = Vocabulary.from_ranks("tiny", GPT2, BYTE_RANKS, {"<|turn_end|>": 300})
+    assert vocabulary.boundaries == Boundaries()
+
+
+def test_a_copy_with_other_boundaries_shares_the_encoder() -> None:
+    vocabulary = Vocabulary.from_ranks("tiny", GPT2, RANKS, {"<s>": 300})
+    changed = vocabulary.with_boundaries(Boundaries(eos_ids=(300,)))
+    assert changed.encoder is vocabulary.encoder and changed.ranks == vocabulary.ranks
+    assert (changed.boundaries.eos_ids, vocabulary.boundaries.eos_ids) == ((300,), ())
+    assert pickle.loads(pickle.dumps(changed)).boundaries == changed.boundaries
 
 
 def test_a_tokenizer_of_a_vocabulary_encodes_like_one_of_its_parts() -> None:
