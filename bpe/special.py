@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Literal, NoReturn
 
@@ -18,28 +18,7 @@ class SpecialMatchers:
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._ids = vocabulary.special_tokens
         self._all = vocabulary.special_matcher
-        self._kept: dict[frozenset[str], _core.SpecialTokens] = {}
-
-    def choose(
-        self, allowed: Literal["all"] | AbstractSet[str], disallowed: Literal["all"] | Collection[str]
-    ) -> tuple[_core.SpecialTokens | None, _core.SpecialTokens | None]:
-        """Return the matchers of the allowed and of the disallowed tokens; None where there are none to search for.
-
-        Args:
-            allowed: The tokens that become their ids, or "all".
-            disallowed: The tokens that raise, or "all" for all that are not allowed.
-        """
-        every = self._all if self._ids else None
-        if isinstance(disallowed, str):
-            if isinstance(allowed, str):
-                return every, None
-            if not allowed:
-                return None, every
-            disallowed = self._ids.keys() - allowed
-        forbidden = self._matcher(frozenset(disallowed)) if disallowed else None
-        if isinstance(allowed, str):
-            return every, forbidden
-        return self._matcher(frozenset(allowed & self._ids.keys())) if allowed else None, forbidden
+        self._kept: dict[tuple[str, frozenset[str]], _core.SpecialTokens] = {}
 
     def allowed_in(
         self,
@@ -47,26 +26,99 @@ class SpecialMatchers:
         allowed: Literal["all"] | AbstractSet[str],
         disallowed: Literal["all"] | Collection[str],
     ) -> _core.SpecialTokens | None:
-        """Return the matcher of the allowed tokens, after a search for the disallowed ones; see `choose`.
+        """Return the matcher of the allowed tokens, after a search for the disallowed ones.
+
+        Args:
+            text: The text.
+            allowed: See `allowed`.
+            disallowed: See `disallowed`.
 
         Raises:
+            TypeError: As in `allowed` and `disallowed`.
             ValueError: When the text contains a disallowed token.
         """
-        special, forbidden = self.choose(allowed, disallowed)
+        forbidden = self.disallowed(allowed, disallowed)
         if forbidden is not None:
             found = forbidden.first_in(text)
             if found is not None:
                 raise_disallowed(found)
-        return special
+        return self.allowed(allowed)
 
-    def _matcher(self, tokens: frozenset[str]) -> _core.SpecialTokens:
-        matcher = self._kept.get(tokens)
+    def disallowed(
+        self, allowed: Literal["all"] | AbstractSet[str], disallowed: Literal["all"] | Collection[str]
+    ) -> _core.SpecialTokens | None:
+        """Return the matcher of the disallowed tokens; None where there are none to search for.
+
+        Args:
+            allowed: As in `allowed`.
+            disallowed: The tokens that raise, or "all" for all that are not allowed.
+
+        Raises:
+            TypeError: When `disallowed` is not a collection of str, or is "all" and `allowed` is not a set.
+            ValueError: When `disallowed` contains the empty string.
+        """
+        if disallowed == "all":
+            if allowed == "all":
+                return None
+            if not isinstance(allowed, AbstractSet):
+                _refuse_allowed(allowed)
+            if not allowed:
+                return self._all if self._ids else None
+            disallowed = self._ids.keys() - allowed
+        if not disallowed:
+            return None
+        tokens = frozenset(disallowed)
+        if not tokens or "" in tokens:  # tiktoken's regular expression then matches any text, so it raises for any
+            raise ValueError("disallowed_special contains no token, or an empty one; to disallow none, pass ()")
+        return self._matcher(tokens, "disallowed_special", dict.fromkeys(tokens, 0))
+
+    def allowed(self, allowed: Literal["all"] | AbstractSet[str]) -> _core.SpecialTokens | None:
+        """Return the matcher of the allowed tokens; None where there are none to search for.
+
+        As in tiktoken, a wrong `allowed` is reported only after a disallowed token in the text, so a caller searches
+        for the disallowed tokens first.
+
+        Args:
+            allowed: The tokens that become their ids, or "all".
+
+        Raises:
+            TypeError: When `allowed` is neither "all" nor a set of str.
+        """
+        if allowed == "all":
+            return self._all if self._ids else None
+        if not isinstance(allowed, (set, frozenset)):
+            _refuse_allowed(allowed)
+        if not allowed:
+            return None
+        return self._matcher(frozenset(allowed), "allowed_special", self._ids)
+
+    def _matcher(self, tokens: frozenset[str], argument: str, ids: Mapping[str, int]) -> _core.SpecialTokens:
+        """The matcher of those tokens that have an id in `ids`."""
+        matcher = self._kept.get((argument, tokens))
         if matcher is None:
+            for token in tokens:
+                if not isinstance(token, str):
+                    raise TypeError(f"{argument} contains {token!r}, which is not a str")
+                if argument == "allowed_special":
+                    token.encode()  # raises UnicodeEncodeError for a surrogate, as tiktoken does
             if len(self._kept) >= _MOST_MATCHERS:
                 self._kept.clear()
-            matcher = _core.SpecialTokens({token: self._ids.get(token, 0) for token in tokens})
-            self._kept[tokens] = matcher
+            matcher = _core.SpecialTokens({token: ids[token] for token in tokens if token in ids})
+            self._kept[argument, tokens] = matcher
         return matcher
+
+
+def as_set(disallowed: Literal["all"] | Collection[str]) -> Literal["all"] | frozenset[str]:
+    """Return the disallowed tokens of a batch, which are read once for all of its texts.
+
+    Raises:
+        TypeError: When `disallowed` is not a collection of str.
+    """
+    return "all" if disallowed == "all" else frozenset(disallowed)
+
+
+def _refuse_allowed(allowed: object) -> NoReturn:
+    raise TypeError(f'allowed_special is {allowed!r}; expected "all", or a set of special tokens such as {{"<|end|>"}}')
 
 
 def raise_disallowed(token: str, where: str = "") -> NoReturn:

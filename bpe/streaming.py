@@ -8,7 +8,7 @@ from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from bpe import _core
-from bpe.special import raise_disallowed
+from bpe.special import as_set, raise_disallowed
 from bpe.text import as_bytes
 
 if TYPE_CHECKING:
@@ -45,12 +45,17 @@ class StreamEncoder:
             tokenizer: The tokenizer to encode with.
             allowed_special: As in `Tokenizer.encode`.
             disallowed_special: As in `Tokenizer.encode`.
+
+        Raises:
+            TypeError: As in `Tokenizer.encode`.
         """
+        disallowed_special = as_set(disallowed_special)
+        forbidden = tokenizer.special_matchers.disallowed(allowed_special, disallowed_special)
+        special = tokenizer.special_matchers.allowed(allowed_special)
         self._stream: _core.Stream | _WaitingStream
         if tokenizer.pattern.scanner is None:
             self._stream = _WaitingStream(tokenizer, allowed_special, disallowed_special)
         else:
-            special, forbidden = tokenizer.special_matchers.choose(allowed_special, disallowed_special)
             self._stream = _core.Stream(tokenizer.vocabulary.encoder, special, forbidden)
         self._high = ""  # the first half of a surrogate pair, whose other half may begin the next piece
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -14,9 +15,9 @@ from bpe.errors import InputError
 from bpe.offsets import CONTINUATION, token_spans, truncated
 from bpe.patterns import Pattern, find_pattern
 from bpe.regex_encoder import RegexEncoder
-from bpe.special import SpecialMatchers, raise_disallowed
+from bpe.special import SpecialMatchers, as_set, raise_disallowed
 from bpe.text import as_bytes
-from bpe.unstable import split_unstable
+from bpe.unstable import encode_truncated, split_unstable
 from bpe.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -196,9 +197,11 @@ class Tokenizer(_core.TokenizerBase):
             The ids.
 
         Raises:
+            TypeError: When `allowed_special` is neither "all" nor a set of str, or `disallowed_special` is not a
+                collection of str. A str other than "all" counts as the collection of its characters, as in tiktoken.
             ValueError: When the text contains a disallowed special token.
         """
-        if not allowed_special and disallowed_special == "all":
+        if disallowed_special == "all" and isinstance(allowed_special, (set, frozenset)) and not allowed_special:
             return self._encode_without_special(text)
         return self._encoder.encode(text, self.special_matchers.allowed_in(text, allowed_special, disallowed_special))
 
@@ -310,8 +313,9 @@ class Tokenizer(_core.TokenizerBase):
             offsets: Where the ids of each text begin: text i has ``ids[offsets[i]:offsets[i + 1]]``. [texts + 1], int64
 
         Raises:
-            ValueError: When a text contains a disallowed special token, uint16 is too small for the vocabulary's ids,
-                or `out` is too small or not such an array. `out` is not changed then.
+            TypeError: As in `encode`.
+            ValueError: When a text contains a disallowed special token, `num_threads` is less than 1, uint16 is too
+                small for the vocabulary's ids, or `out` is too small or not such an array. `out` is not changed then.
 
         >>> ranks = {bytes([byte]): byte for byte in range(256)} | {b"he": 256, b"ll": 257, b"hell": 258}
         >>> tokenizer = Tokenizer("tiny", pat_str="gpt2", mergeable_ranks=ranks, special_tokens={})
@@ -319,12 +323,13 @@ class Tokenizer(_core.TokenizerBase):
         >>> ids.tolist(), offsets.tolist()
         ([258, 111, 256], [0, 2, 3])
         """
-        special, forbidden = self.special_matchers.choose(allowed_special, disallowed_special)
+        forbidden = self.special_matchers.disallowed(allowed_special, as_set(disallowed_special))
         if forbidden is not None:
             texts = list(texts)
             found = forbidden.first_of(texts, None)
             if found is not None:
                 raise_disallowed(found[1])
+        special = self.special_matchers.allowed(allowed_special)
         return self._encode_all(texts, special, num_threads, None, dtype, out)
 
     @overload
@@ -392,12 +397,13 @@ class Tokenizer(_core.TokenizerBase):
         if separator == "":
             raise InputError("the separator of documents is empty")
         names = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
-        special, forbidden = self.special_matchers.choose(allowed_special, disallowed_special)
+        forbidden = self.special_matchers.disallowed(allowed_special, as_set(disallowed_special))
         contents = [_core.file_content(name) for name in names]
         if forbidden is not None:
             found = forbidden.first_of(contents, separator)
             if found is not None:
                 raise_disallowed(found[1], where=f"{os.fspath(names[found[0]])}: ")
+        special = self.special_matchers.allowed(allowed_special)
         return self._encode_all(contents, special, num_threads, separator, dtype, out)
 
     def limit_cache(self, megabytes: int) -> None:
@@ -486,8 +492,9 @@ class Tokenizer(_core.TokenizerBase):
 
         Raises:
             KeyError: When there is no such token.
+            UnicodeEncodeError: When a str contains a surrogate.
         """
-        token = as_bytes(text_or_bytes)
+        token = _strict_bytes(text_or_bytes)
         id = self._core.find(token) if token else None
         if id is None:
             try:
@@ -506,7 +513,7 @@ class Tokenizer(_core.TokenizerBase):
         out: npt.NDArray[Any] | None,
     ) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
         """The ids of the texts, or of the documents in them if there is a separator."""
-        threads = num_threads or os.cpu_count() or 1
+        threads = _thread_count(num_threads)
         short = False
         if dtype is not None or out is not None:
             short = self._is_short(dtype, out)
@@ -600,11 +607,17 @@ class Tokenizer(_core.TokenizerBase):
 
         `num_threads` is accepted as in tiktoken and ignored: decoding holds the interpreter's lock, so more threads
         would not be faster.
+
+        Raises:
+            KeyError: When the vocabulary has no token with one of the ids.
+            ValueError: When `num_threads` is less than 1.
         """
+        _thread_count(num_threads)
         return [self.decode(tokens, errors) for tokens in batch]
 
     def decode_bytes_batch(self, batch: Sequence[Sequence[int]], *, num_threads: int = 8) -> list[bytes]:
         """Decode each sequence of ids to bytes. `num_threads` is ignored, as in `decode_batch`."""
+        _thread_count(num_threads)
         return [self._core.decode_bytes(tokens) for tokens in batch]
 
     # The vocabulary
@@ -659,12 +672,15 @@ class Tokenizer(_core.TokenizerBase):
         return self.vocabulary.special_tokens["<|endoftext|>"]
 
     def is_special_token(self, token: int) -> bool:
-        """Return whether an id is that of a special token."""
-        return token in self._special_ids
+        """Return whether an id is that of a special token.
 
-    @cached_property
-    def _special_ids(self) -> frozenset[int]:
-        return frozenset(self.vocabulary.special_tokens.values())
+        Raises:
+            AssertionError: When `token` is not an integer, as in tiktoken.
+        """
+        try:
+            return operator.index(token) in self._special_token_values
+        except TypeError:
+            raise AssertionError(f"expected the id of a token, not {token!r}") from None
 
     @property
     def bos_id(self) -> int | None:
@@ -740,7 +756,34 @@ class Tokenizer(_core.TokenizerBase):
         """Return the bytes of all tokens except the special tokens, sorted."""
         return list(self.vocabulary.sorted_tokens)
 
-    # tiktoken's private names, which its documentation uses to extend an encoding.
+    # tiktoken's private names, which its documentation uses to extend an encoding, and programs to encode bytes.
+
+    def _encode_bytes(self, text: bytes) -> list[int]:
+        """Encode bytes that may be a truncated text; see `bpe.unstable.encode_truncated`.
+
+        Raises:
+            TypeError: When `text` is not bytes.
+        """
+        if isinstance(text, str):
+            raise TypeError("expected bytes, not str")
+        return encode_truncated(self.vocabulary, self._encoder.encode, as_bytes(text))
+
+    def _encode_single_piece(self, text_or_bytes: str | bytes) -> list[int]:
+        """Encode a text as one pretoken, without splitting it.
+
+        Raises:
+            UnicodeEncodeError: When a str contains a surrogate.
+        """
+        return self._core.encode_pretokens([_strict_bytes(text_or_bytes)])
+
+    def _encode_only_native_bpe(self, text: str) -> list[int]:
+        """Encode a text as `encode_ordinary` does, but split it with the ``regex`` module instead of a scanner.
+
+        Raises:
+            UnicodeEncodeError: When the text contains a surrogate.
+        """
+        pretokens = (match.group().encode() for match in self.vocabulary.regex.finditer(text))
+        return self._core.encode_pretokens(pretokens)
 
     @property
     def _pat_str(self) -> str:
@@ -748,11 +791,29 @@ class Tokenizer(_core.TokenizerBase):
 
     @property
     def _mergeable_ranks(self) -> dict[bytes, int]:
-        return self.mergeable_ranks
+        return self.vocabulary.ranks
 
     @property
     def _special_tokens(self) -> dict[str, int]:
-        return self.special_tokens
+        return self.vocabulary.special_tokens
+
+    @cached_property
+    def _special_token_values(self) -> set[int]:
+        return set(self.vocabulary.special_tokens.values())
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self).from_vocabulary, (self.vocabulary,)
+
+
+def _strict_bytes(text: str | bytes) -> bytes:
+    """The UTF-8 of a str without surrogates, or the bytes."""
+    return text.encode("utf-8") if isinstance(text, str) else as_bytes(text)
+
+
+def _thread_count(num_threads: int | None) -> int:
+    """The number of threads to use; by default, the number of processors."""
+    if num_threads is None:
+        return os.cpu_count() or 1
+    if operator.index(num_threads) < 1:
+        raise ValueError(f"num_threads is {num_threads}; at least 1 is needed")
+    return num_threads

@@ -29,19 +29,9 @@ def split_unstable(
         special: The matcher of the allowed special tokens, or None.
     """
     encoder = vocabulary.encoder
-    ids = encode(text, special)
-    last_special = special.all_in(text)[-1:] if special else []
-    rest = text[last_special[0][1] :] if last_special else text
-    unstable = len(encoder.encode_pretokens([_last_pretoken(vocabulary, rest)])) if rest else 0
-    if not unstable:
+    ids, rest = _settled(vocabulary, encode, text, special)
+    if not rest:
         return ids, []
-
-    # 1. White space may join the white space before it if, for example, a newline follows.
-    if _is_blank(encoder, ids[-unstable]):
-        while unstable < len(ids) and _is_blank(encoder, ids[-unstable - 1]):
-            unstable += 1
-    ids, tail = ids[:-unstable], ids[-unstable:]
-    rest = encoder.decode_bytes(tail)
 
     # 2. One token may begin with all of the rest.
     whole = _beginning_with(vocabulary.sorted_tokens, rest)
@@ -56,6 +46,50 @@ def split_unstable(
         if is_whole and len(rest) > size and _core.classes_of(ord(last)) & _SPACE:
             completions.add((*encoder.merge(rest[:-size]), *encoder.merge(rest[-size:])))
     return ids, [list(completion) for completion in completions]
+
+
+def encode_truncated(
+    vocabulary: Vocabulary, encode: Callable[[bytes, _core.SpecialTokens | None], list[int]], content: bytes
+) -> list[int]:
+    """Return the ids of bytes that may be a truncated text. The rules are those of tiktoken's ``_encode_bytes``.
+
+    Everything from the last pretoken before the first byte that is not UTF-8 is merged as one pretoken.
+
+    Args:
+        vocabulary: The vocabulary to encode with.
+        encode: As in `split_unstable`.
+        content: The bytes.
+    """
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        ids, rest = _settled(vocabulary, encode, content[: error.start], None)
+        return ids + vocabulary.encoder.encode_pretokens([rest + content[error.start :]])
+    return encode(content, None)
+
+
+def _settled(
+    vocabulary: Vocabulary,
+    encode: Callable[[bytes, _core.SpecialTokens | None], list[int]],
+    text: bytes,
+    special: _core.SpecialTokens | None,
+) -> tuple[list[int], bytes]:
+    """Step 1: the ids before the last pretoken, and the bytes of the pretoken.
+
+    White space may join the white space before it if, for example, a newline follows. Then both count as the last
+    pretoken.
+    """
+    encoder = vocabulary.encoder
+    ids = encode(text, special)
+    last_special = special.all_in(text)[-1:] if special else []
+    rest = text[last_special[0][1] :] if last_special else text
+    unstable = len(encoder.encode_pretokens([_last_pretoken(vocabulary, rest)])) if rest else 0
+    if not unstable:
+        return ids, b""
+    if _is_blank(encoder, ids[-unstable]):
+        while unstable < len(ids) and _is_blank(encoder, ids[-unstable - 1]):
+            unstable += 1
+    return ids[:-unstable], encoder.decode_bytes(ids[-unstable:])
 
 
 def _across_the_end(

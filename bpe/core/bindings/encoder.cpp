@@ -113,6 +113,10 @@ nb::object PythonEncoder::decode_bytes(nb::handle sequence) const {
 
 PythonEncoder::DecodedText PythonEncoder::decoded(nb::handle sequence) const {
     if (InputArray<Id> array; nb::try_cast(sequence, array, false)) return decoded(span_of(array));
+    // tiktoken refuses these, too: sets and iterators have no order or can be read only once.
+    if (PyUnicode_Check(sequence.ptr()) || !PySequence_Check(sequence.ptr())) {
+        throw nb::type_error("expected a sequence of ints");
+    }
     const nb::object items = nb::steal(PySequence_Fast(sequence.ptr(), "expected a sequence of ints"));
     if (!items.is_valid()) nb::raise_python_error();
     const std::vector<Id> ids = ids_from(items);

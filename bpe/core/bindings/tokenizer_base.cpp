@@ -42,13 +42,16 @@ class TokenizerBase {
     static nb::object encode_to_numpy(nb::handle_t<TokenizerBase> self, nb::handle text, nb::handle allowed,
                                       nb::handle disallowed) {
         const TokenizerBase& base = of(self);
-        if (!base.encoder_ || is_true(allowed) || is_true(disallowed)) {
+        if (!base.encoder_ || !is_empty_set(allowed) || is_true(disallowed)) {
             return self.attr("_encode_to_numpy")(text, allowed, disallowed);
         }
         return base.encoder_->encode_to_numpy(text, nullptr);
     }
 
  private:
+    static bool is_empty_set(nb::handle object) {
+        return PyAnySet_Check(object.ptr()) && PySet_GET_SIZE(object.ptr()) == 0;
+    }
     static bool is_true(nb::handle object) {
         const int result = PyObject_IsTrue(object.ptr());
         if (result < 0) nb::raise_python_error();
@@ -91,6 +94,7 @@ Returns:
     The ids: [tokens], uint32.
 
 Raises:
+    TypeError: As in `encode`.
     ValueError: When the text contains a disallowed special token.)")
         .def("_encode_without_special", &TokenizerBase::encode_without_special, nb::arg("text").none());
 }
