@@ -6,9 +6,11 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from bpe.chat.messages import ChatFormat, Message, check_messages
+from bpe.chat.messages import ChatFormat, Message, check_messages, is_part, prompts_for_answer
 from bpe.errors import InputError
 from bpe.tokenizer import Tokenizer
+
+ROLES = ("system", "user", "assistant", "tool", "ipython")
 
 
 class Llama3Chat(ChatFormat):
@@ -42,11 +44,23 @@ class Llama3Chat(ChatFormat):
     def encode(
         self,
         messages: Sequence[Message],
-        add_generation_prompt: bool = True,
+        add_generation_prompt: bool | None = None,
         tools: Sequence[Mapping[str, Any]] | None = None,
+        documents: Sequence[Mapping[str, Any]] | None = None,
+        continue_final_message: bool | str = False,
     ) -> list[int]:
+        if documents:
+            raise InputError("Llama 3's chat format cannot list documents; write them in a message")
+        prompted = prompts_for_answer(add_generation_prompt, continue_final_message, messages)
+        if continue_final_message not in (True, False, "content"):
+            raise InputError(f"Llama 3's chat format cannot continue {continue_final_message!r}; only the content")
         ids = [id for part, _ in self._parts(messages, tools) for id in part]
-        return ids + self._header("assistant") if add_generation_prompt else ids
+        if continue_final_message:
+            last = messages[-1]
+            if last.get("tool_calls") or last.get("content") is None:
+                raise InputError(f"message {len(messages)}: only a message with nothing but content can be continued")
+            return ids[:-1]
+        return ids + self._header("assistant") if prompted else ids
 
     def encode_with_mask(
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None = None
@@ -65,6 +79,10 @@ class Llama3Chat(ChatFormat):
         check_messages(messages)
         if tools:
             raise InputError("Llama 3's chat format cannot list tools; describe them in the system message")
+        for number, message in enumerate(messages, 1):
+            wrong = _what_is_wrong(message)
+            if wrong:
+                raise InputError(f"message {number}: {wrong}")
         yield [self._special["<|begin_of_text|>"]], False
         for number, message in enumerate(messages, 1):
             yield self._header(message["role"]), False
@@ -86,7 +104,7 @@ class Llama3Chat(ChatFormat):
     def _body(self, message: Message) -> list[int]:
         calls = [_name_and_arguments(call) for call in message.get("tool_calls") or ()]
         ids = [self._token("<|python_tag|>")] if calls and calls[0][0] == "code_interpreter" else []
-        for text in (message.get("content") or "", *(_written_call(*call) for call in calls)):
+        for text in (*_texts(message.get("content")), *(_written_call(*call) for call in calls)):
             ids += self._tokenizer.encode_ordinary(text)
         waits = message["role"] == "assistant" and message.get("stop_reason") == "end_of_message"
         return [*ids, self._token("<|eom_id|>" if waits else "<|eot_id|>")]
@@ -103,6 +121,31 @@ def missing_llama3_tokens(tokenizer: Tokenizer) -> list[str]:
     """Return the special tokens that every dialog in Llama 3's format needs and the tokenizer lacks."""
     needed = ("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
     return [name for name in needed if name not in tokenizer.special_tokens_set]
+
+
+def _what_is_wrong(message: Message) -> str | None:
+    role, content = message["role"], message.get("content")
+    if role not in ROLES:
+        return f"the role is {role!r}; it must be one of {', '.join(ROLES)}"
+    if content is None and not message.get("tool_calls"):
+        return '"content" must be text; it is missing'
+    parts = content if isinstance(content, (list, tuple)) and all(map(is_part, content)) else ()
+    other = next((part["type"] for part in parts if part["type"] != "text"), None)
+    if other is not None:
+        return f"its content has a part of type {other!r}, which Llama 3's chat format cannot write; use text"
+    return None
+
+
+def _texts(content: Any) -> list[str]:
+    """Return the texts of content: one of each part if it has any, or JSON if it is another value."""
+    if content is None or isinstance(content, str):
+        return [content or ""]
+    if isinstance(content, (list, tuple)) and all(map(is_part, content)):
+        return [part["text"] for part in content]  # each is encoded by itself, as Meta's code does
+    try:
+        return [json.dumps(content, ensure_ascii=False)]
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(f'"content" is not JSON ({error})') from error
 
 
 def _name_and_arguments(call: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

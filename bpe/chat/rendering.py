@@ -5,12 +5,20 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import chain, islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from bpe.chat.jinja_template import GENERATION_BEGIN, GENERATION_END, JinjaTemplate
+from bpe.chat.tracing import DATA, TEMPLATE, UNKNOWN, Traced, joined, origin_of, traced, without_surrogates_traced
 from bpe.errors import InputError
 from bpe.tokenizer import Tokenizer
+
+# Names of the field with a message's reasoning. The first is the standard one.
+REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")
+
+_Text = TypeVar("_Text", bound=str)
 
 
 class RenderedPart(NamedTuple):
@@ -23,49 +31,95 @@ class RenderedPart(NamedTuple):
     """The id of the special token; None for ordinary text."""
 
 
+@dataclass(frozen=True)
 class TemplateDialog:
     """A dialog to render with a template.
 
-    Args:
+    Attributes:
         tokenizer: The tokenizer, whose special tokens the template writes.
         template: The template.
         messages: The messages, as plain JSON values.
         tools: The tools, as plain JSON values, or None.
-        variables: Other variables of the template.
+        documents: The documents, as plain JSON values, or None.
+        variables: Other variables of the template, as plain JSON values.
+        tokens: Variables that are texts of special tokens, such as bos_token.
+        functions: Functions of the template.
+        continued: The field of the last message that the model continues, such as "content"; None if there is none.
     """
 
-    def __init__(
-        self, tokenizer: Tokenizer, template: JinjaTemplate, messages: Any, tools: Any, variables: Mapping[str, Any]
-    ) -> None:
-        self._tokenizer = tokenizer
-        self.template = template
-        self._messages = messages
-        self._tools = tools
-        self._variables = variables
+    tokenizer: Tokenizer
+    template: JinjaTemplate
+    messages: list[dict[str, Any]]
+    tools: Any
+    documents: Any
+    variables: Mapping[str, Any]
+    tokens: Mapping[str, str]
+    functions: Mapping[str, Any]
+    continued: str | None = None
+
+    def with_messages(self, messages: list[dict[str, Any]]) -> TemplateDialog:
+        """Return the same dialog with other messages."""
+        return replace(self, messages=messages)
 
     def render(self, add_generation_prompt: bool = False, until: int | None = None) -> str:
         """Return the text of the dialog, or only of the messages before index `until`."""
-        return self._render(self._messages[:until], self._tools, add_generation_prompt)
-
-    def _render(self, messages: Any, tools: Any, add_generation_prompt: bool, **more: str) -> str:
-        return self.template.render(
-            {
-                **self._variables,
-                "messages": messages,
-                "tools": tools,
-                "documents": None,
-                "add_generation_prompt": add_generation_prompt,
-                **more,
-            }
+        return self._cut(
+            self.template.render(
+                {
+                    **self.functions,
+                    **self.tokens,
+                    **self.variables,
+                    **self._dialog(self._tagged[:until]),
+                    "add_generation_prompt": add_generation_prompt,
+                }
+            )
         )
+
+    def _dialog(self, messages: list[dict[str, Any]]) -> dict[str, Any]:
+        return {"messages": messages, "tools": self.tools, "documents": self.documents}
+
+    @cached_property
+    def _tag(self) -> str:
+        """What marks the end of the message that the model continues. Its space shows whether the template trims."""
+        return _unused(1, self.template.source, str(self.messages))[0] + " "
+
+    @cached_property
+    def _tagged(self) -> list[dict[str, Any]]:
+        """The messages, with a tag at the end of the one that the model continues."""
+        if self.continued is None:
+            return self.messages
+        last = dict(self.messages[-1]) if self.messages else {}
+        fields = REASONING_FIELDS if self.continued in REASONING_FIELDS else (self.continued,)
+        text = last.get(self.continued)
+        for field in [name for name in fields if last.get(name) == text]:
+            last[field] = _with_tag(text, self._tag)
+            if last[field] is None:
+                raise InputError(f'message {len(self.messages)}: it has no text in "{self.continued}" to continue')
+        return [*self.messages[:-1], last]
+
+    def _cut(self, text: _Text) -> _Text:
+        """Return the text up to the end of the message that the model continues, as transformers finds it."""
+        if self.continued is None:
+            return text
+        end = str.rfind(text, self._tag[0])
+        if end < 0:
+            raise InputError(
+                f'message {len(self.messages)}: the chat template does not write its "{self.continued}" as it is, so'
+                " it cannot be continued"
+            )
+        cut = text[:end] if text[end : end + 2] == self._tag else text[:end].rstrip()
+        return cut  # type: ignore[return-value]  # a slice of a Traced is a Traced
 
     def rendering(self, text: str, add_generation_prompt: bool = False, marked: bool = False) -> Rendering:
         """Find out what in `text`, the rendered dialog, is a special token and what only looks like one.
 
-        The dialog is rendered once more with disguised messages: in their strings, each character that occurs in a
-        special token in `text` is replaced by a stand-in, which occurs in no special token. So all special tokens that
-        are still there were written by the template. Since one character replaces one, the template can trim and slice
-        as before.
+        The dialog is rendered once more with strings that know where each of their characters comes from
+        (`bpe.chat.tracing`). A special token was written by the template if all its characters come from the template.
+        It was not if one of them comes from the dialog. This holds for whatever the template does with the text: it
+        sees the same text as without tracing, and what tracing cannot follow has an unknown origin.
+
+        If the special tokens are the same whether text of unknown origin counts as the template's or as the dialog's,
+        that settles it. Otherwise the dialog is disguised (see `_disguised`).
 
         Args:
             text: What `render` returned.
@@ -73,14 +127,46 @@ class TemplateDialog:
             marked: Whether to mark the beginning and the end of ``{% generation %}`` blocks.
 
         Raises:
+            InputError: When it is unclear what is a special token.
+        """
+        marks = Marks(*_unused(3, text, self._tag, *self.tokenizer.special_tokens_set))
+        given = {
+            **self.functions,
+            **traced(self.tokens, TEMPLATE),
+            **traced(self.variables, DATA),
+            **traced(self._dialog(self.messages), DATA),
+            "messages": [
+                {
+                    traced(key, DATA): traced(value, TEMPLATE if key == "role" else DATA)
+                    for key, value in message.items()
+                }
+                for message in self._tagged
+            ],
+            "add_generation_prompt": add_generation_prompt,
+            **(traced(marks.variables, TEMPLATE) if marked else {}),
+        }
+        without, written = marks.removed(without_surrogates_traced(self.template.render_traced(given)))
+        without = self._cut(without)
+        if without == text:
+            shadows = (_masked(text, origin_of(without), hidden, marks.hidden) for hidden in (DATA, DATA + UNKNOWN))
+            candidates = [Rendering(self.tokenizer, text, shadow, written) for shadow in shadows]
+            if candidates[0].specials == candidates[1].specials:
+                return candidates[1]
+        return self._disguised(text, add_generation_prompt, marks, marked)
+
+    def _disguised(self, text: str, add_generation_prompt: bool, marks: Marks, marked: bool) -> Rendering:
+        """Find out the same from a rendering with disguised messages.
+
+        In their strings, each character that occurs in a special token in `text` is replaced by a stand-in, which
+        occurs in no special token. So all special tokens that are still there were written by the template. Since one
+        character replaces one, the template can trim and slice as before. It must not look at these characters.
+
+        Raises:
             InputError: When the disguised dialog is not rendered as the same text.
         """
-        found = [token for token in self._tokenizer.special_tokens_set if token in text]
+        found = [token for token in self.tokenizer.special_tokens_set if token in text]
         characters = sorted({*"".join(found)})
-        unused = list(islice(_absent_characters(text), len(characters) + 2))
-        if len(unused) < len(characters) + 2:
-            raise InputError("the dialog uses every private-use character, and the chat template needs some of them")
-        begin, end, *stand_ins = unused
+        stand_ins = _unused(len(characters), text, self._tag, *self.tokenizer.special_tokens_set, *marks)
         table = str.maketrans(dict(zip(characters, stand_ins, strict=True)))
         # The template may compare with words of its own, so a word that is in no special token stays as it is.
         kept = {word for word in self.template.words if not any(word in token for token in found)}
@@ -88,29 +174,41 @@ class TemplateDialog:
         def disguise(value: str) -> str:
             return value if value in kept else value.translate(table)
 
-        disguised = self._render(
-            [
-                {key: value if key == "role" else map_strings(value, disguise) for key, value in message.items()}
-                for message in self._messages
-            ],
-            map_strings(self._tools, disguise),
-            add_generation_prompt,
-            **({GENERATION_BEGIN: begin, GENERATION_END: end} if marked else {}),
+        messages = [
+            {key: value if key == "role" else map_strings(value, disguise) for key, value in message.items()}
+            for message in self._tagged
+        ]
+        disguised = self.template.render(
+            {
+                **self.functions,
+                **self.tokens,
+                **map_strings(dict(self.variables), disguise),
+                **map_strings(self._dialog([]), disguise),
+                "messages": messages,
+                "add_generation_prompt": add_generation_prompt,
+                **(marks.variables if marked else {}),
+            }
         )
+        without, written = marks.removed(Traced(disguised))
+        shadow = str.translate(self._cut(without), {})  # a plain string
         originals = str.maketrans(dict(zip(stand_ins, characters, strict=True)))
-        rendering = Rendering(self._tokenizer, disguised, (begin, end), originals)
-        if rendering.plain != text:
-            raise InputError(self._ambiguous())
-        return rendering
+        if shadow.translate(originals) != text:
+            raise InputError(self._unclear(text))
+        return Rendering(self.tokenizer, text, shadow, written)
 
-    def _ambiguous(self) -> str:
+    def _unclear(self, text: str) -> str:
         """Say which messages contain special tokens that the template branches on."""
-        texts = [json.dumps(message, ensure_ascii=False).encode() for message in self._messages]
-        found = [self._tokenizer.vocabulary.special_matcher.first_in(text) for text in texts]
+        matcher = self.tokenizer.vocabulary.special_matcher
+        found = [matcher.first_in(json.dumps(message, ensure_ascii=False).encode()) for message in self.messages]
         suspects = [f"message {number} has {token}" for number, token in enumerate(found, 1) if token is not None]
+        if suspects:
+            return (
+                "the chat template branches on message text that contains a special token or a part of one"
+                f" ({', '.join(suspects)}); remove that text from the messages"
+            )
         return (
-            "the chat template branches on message text that contains a special token or a part of one"
-            f" ({', '.join(suspects) or 'no message has a whole one'}); remove that text from the messages"
+            f"it is unclear whether {matcher.first_in(text)} in the rendered dialog comes from the chat template or"
+            " from a message; the template builds it in a way that cannot be followed"
         )
 
     def answers(self, rendering: Rendering) -> Iterator[tuple[int, int]]:
@@ -120,10 +218,10 @@ class TemplateDialog:
             InputError: When an answer does not follow its prompt.
         """
         ends = {part.begin + len(part.text) for part in rendering.parts() if part.special is not None}
-        for index, message in enumerate(self._messages):
+        for index, message in enumerate(self.messages):
             if message["role"] == "assistant":
                 asked, answered = self.render(True, until=index), self.render(until=index + 1)
-                if not (answered.startswith(asked) and rendering.plain.startswith(answered)):
+                if not (answered.startswith(asked) and rendering.text.startswith(answered)):
                     raise InputError(
                         f"message {index + 1}: the chat template writes this answer differently after its prompt, or"
                         " when the dialog continues, so no mask can be made; end the dialog with this answer, or add"
@@ -133,50 +231,91 @@ class TemplateDialog:
                 yield len(asked), end if end in ends else len(answered)
 
 
+class Marks(NamedTuple):
+    """Characters that do not occur in a dialog, for marks in its rendering."""
+
+    begin: str
+    """Marks the beginning of an answer."""
+    end: str
+    """Marks the end of an answer."""
+    hidden: str
+    """Stands for characters that cannot be a part of a special token."""
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The variables of a template that write the marks."""
+        return {GENERATION_BEGIN: self.begin, GENERATION_END: self.end}
+
+    def removed(self, text: Traced) -> tuple[Traced, list[tuple[int, int]]]:
+        """Return the text without marks, and where in it the text between marks begins and ends."""
+        pieces: list[str] = []
+        written: list[tuple[int, int]] = []
+        size = begun = done = 0
+        for mark in re.finditer(f"[{self.begin}{self.end}]", text):
+            pieces.append(text[done : mark.start()])
+            size += mark.start() - done
+            done = mark.end()
+            if mark[0] == self.begin:
+                begun = size
+            else:
+                written.append((begun, size))
+        return joined([*pieces, text[done:]]), written
+
+
 class Rendering:
-    """A rendered dialog in which stand-ins replace some characters of the messages.
+    """A rendered dialog in which the special tokens of the template are known.
 
     Args:
         tokenizer: The tokenizer.
-        text: The rendered text, with stand-ins and marks.
-        marks: The characters that mark the beginning and the end of an answer.
-        originals: The character that each stand-in replaces, as `str.translate` takes it.
-
-    Attributes:
-        plain: The text without marks and with the original characters.
-        written: Where the text between marks begins and ends, in characters of `plain`.
+        text: The rendered text.
+        shadow: The text with other characters where text of the dialog must not become a part of a special token.
+        written: Where ``{% generation %}`` blocks begin and end, in characters of the text.
     """
 
-    def __init__(self, tokenizer: Tokenizer, text: str, marks: tuple[str, str], originals: Mapping[int, str]) -> None:
+    def __init__(self, tokenizer: Tokenizer, text: str, shadow: str, written: list[tuple[int, int]]) -> None:
         self._tokenizer = tokenizer
-        self._originals = originals
-        self.written: list[tuple[int, int]] = []
-        begin, end = marks
-        text_parts: list[str] = []
-        size = begun = 0
-        for part in re.split(f"([{begin}{end}])", text):
-            if part == begin:
-                begun = size
-            elif part == end:
-                self.written.append((begun, size))
-            else:
-                size += len(part)
-                text_parts.append(part)
-        self._text = "".join(text_parts)
-        self.plain = self._text.translate(self._originals)
+        self.text = text
+        self.written = written
+        self._shadow = shadow
+
+    @cached_property
+    def specials(self) -> list[tuple[int, int, int]]:
+        """Where each special token of the template begins and ends, in characters, and its id."""
+        return _special_tokens(self._tokenizer, self._shadow)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether these are all special tokens in the text, so that it can be encoded as a whole."""
+        return self._shadow == self.text or self.specials == _special_tokens(self._tokenizer, self.text)
 
     def parts(self) -> Iterator[RenderedPart]:
         """Yield ordinary texts and special tokens in turn."""
-        content = self._text.encode()
-        place = done = 0
-        for begin, end, special in self._tokenizer.vocabulary.special_matcher.all_in(content):
-            text = content[done:begin].decode()
-            token = content[begin:end].decode()
-            yield RenderedPart(place, text.translate(self._originals), None)
-            yield RenderedPart(place + len(text), token, special)
-            place += len(text) + len(token)
+        done = 0
+        for begin, end, special in self.specials:
+            yield RenderedPart(done, self.text[done:begin], None)
+            yield RenderedPart(begin, self.text[begin:end], special)
             done = end
-        yield RenderedPart(place, content[done:].decode().translate(self._originals), None)
+        yield RenderedPart(done, self.text[done:], None)
+
+
+def _special_tokens(tokenizer: Tokenizer, text: str) -> list[tuple[int, int, int]]:
+    content = text.encode()
+    found, place, done = [], 0, 0
+    for begin, end, special in tokenizer.vocabulary.special_matcher.all_in(content):
+        start = place + len(content[done:begin].decode())
+        place = start + len(content[begin:end].decode())
+        found.append((start, place, special))
+        done = end
+    return found
+
+
+def _masked(text: str, origin: str, hidden: str, stand_in: str) -> str:
+    """Return the text with a stand-in for each character whose origin is hidden."""
+    pieces, done = [], 0
+    for run in re.finditer(f"[{hidden}]+", origin):
+        pieces += [text[done : run.start()], stand_in * (run.end() - run.start())]
+        done = run.end()
+    return "".join([*pieces, text[done:]])
 
 
 def map_strings(value: Any, change: Callable[[str], str]) -> Any:
@@ -198,7 +337,30 @@ def map_strings(value: Any, change: Callable[[str], str]) -> Any:
     raise InputError(f"the dialog contains a {type(value).__name__}, which is not a JSON value")
 
 
-def _absent_characters(text: str) -> Iterator[str]:
-    """Yield private-use characters that do not occur in a text."""
+def _with_tag(value: Any, tag: str) -> Any:
+    """Return text with a tag at its end, or parts with a tag in the last one of text; None if there is no text."""
+    if isinstance(value, str):
+        return value + tag
+    parts = value if isinstance(value, list) else []
+    last = next((index for index in range(len(parts) - 1, -1, -1) if _has_text(parts[index])), None)
+    if last is None:
+        return None
+    return [*parts[:last], {**parts[last], "text": parts[last]["text"] + tag}, *parts[last + 1 :]]
+
+
+def _has_text(part: Any) -> bool:
+    return isinstance(part, dict) and isinstance(part.get("text"), str)
+
+
+def _unused(count: int, *texts: str) -> list[str]:
+    """Return private-use characters that do not occur in the texts.
+
+    Raises:
+        InputError: When there are not as many.
+    """
+    text = "".join(texts)
     private = chain(range(0x10FFFD, 0xFFFFF, -1), range(0xFFFFD, 0xEFFFF, -1), range(0xF8FF, 0xDFFF, -1))
-    return (character for character in map(chr, private) if character not in text)
+    unused = list(islice((character for character in map(chr, private) if character not in text), count))
+    if len(unused) < count:
+        raise InputError("the dialog uses every private-use character, and the chat template needs some of them")
+    return unused

@@ -175,7 +175,8 @@ def assistant(content: str, **more: Any) -> dict[str, Any]:
 
 def template_chat(tokenizer: Tokenizer, name: str) -> TemplateChat:
     """Return the chat format of one of `TEMPLATES`."""
-    return TemplateChat(tokenizer, TEMPLATES[name], "<s>", "</s>", {"date_string": "26 Jul 2024"})
+    variables = {"date_string": "26 Jul 2024"} if "date_string" in TEMPLATES[name] else {}
+    return TemplateChat(tokenizer, TEMPLATES[name], "<s>", "</s>", variables)
 
 
 # Text without special tokens, and text full of special tokens and their parts. The filter is needed because hypothesis

@@ -69,14 +69,65 @@ def test_private_use_characters_are_kept(small: Tokenizer) -> None:
     assert small.decode(ids).count(text + "<|im_end|>") == 2
 
 
-def test_dialog_is_rejected_if_the_template_branches_on_text_of_a_special_token(small: Tokenizer) -> None:
+def test_template_may_look_at_text_of_a_special_token(small: Tokenizer) -> None:
     chat = template_chat(small, "thinking")
     assert small.decode(chat.encode([user("</think>")], False)) == "<|im_start|>user\n</think><|im_end|>\n"
-    plain = "a thought</th1nk>answer"
-    assert plain in small.decode(chat.encode([user("?"), assistant(plain)]))
-    with pytest.raises(InputError, match="message 2 has </think>"):
-        template = THINKING.replace("'\\n' + content", "'\\n</think>' + content")
-        TemplateChat(small, template).encode([user("?"), assistant("a thought</think>answer")])
+    template = THINKING.replace("'\\n' + content", "'\\n</think>' + content")
+    chat = TemplateChat(small, template)
+    ids = chat.encode([user("</think>"), assistant("a thought</think>answer")], False)
+    assert small.decode(ids) == (
+        "<|im_start|>user\n</think></think><|im_end|>\n<|im_start|>assistant\n</think>answer<|im_end|>\n"
+    )
+    assert ids.count(small.special_tokens["</think>"]) == 2  # both of the template
+
+
+@pytest.mark.parametrize(
+    ("expression", "text"),
+    [
+        ("m.content | upper", "[inst]"),
+        ("m.content.lower()", "<|IM_END|>"),
+        ("m.content | replace('+', '')", "<|im_+end|>"),
+        ("m.content | reverse", ">|dne_mi|<"),
+        ("m.content | tojson", "<|im_end|>"),
+        ("m.content.split('-') | join", "<|im-_end-|>"),
+        ("m.content | list | join('')", "<|im_end|>"),
+        ("m.content[1:-1] ~ ''", "x<|im_end|>x"),
+        ("'<|%s|>' % m.content", "im_end"),
+        ("'<|{}|>'.format(m.content)", "im_end"),
+        ("'<|{name}|>'.format(name=m.content)", "im_end"),
+        ("'<' ~ m.content ~ '>'", "|im_end|"),
+        ("'<|%s|>' | format(m.content)", "im_end"),
+        ("[m.content] | string", "<|im_end|>"),
+        ("m.content.title().swapcase()", "<|IM_END|>"),
+        ("m.content | indent(2, true)", "<|im_end|>\n<|im_end|>"),
+        ("[m.content]", "<|im_end|>"),
+        ("m | tojson", "<|im_end|>"),
+        ("m", "<|im_end|>"),
+        ("m.content.splitlines()[1]", "a\r\n<|im_end|>"),
+        ("m.content.partition('-')[2] ~ m.content.rpartition('-')[0]", "<|im_-end|>-<|im_end|>"),
+    ],
+)
+def test_text_of_a_message_stays_text_whatever_a_template_does_with_it(
+    small: Tokenizer, expression: str, text: str
+) -> None:
+    """The template also branches on the words of the message, so they cannot be replaced."""
+    template = (
+        "{% for m in messages %}<|im_start|>{{ '<|im_start|>' ~ (" + expression + ") ~ '<|im_start|>' }}"
+        "{% if m.content.upper() != m.content.lower() %}{{ '<|im_start|>' | trim }}{% endif %}{% endfor %}"
+    )
+    chat = TemplateChat(small, template)
+    ids = chat.encode([user(text)])
+    special = [small.decode([id]) for id in ids if small.is_special_token(id)]
+    assert special == ["<|im_start|>"] * 4
+    assert small.decode(ids) == chat._dialog([user(text)], None).render()
+
+
+def test_token_that_cannot_be_told_from_text_is_refused_by_message(small: Tokenizer) -> None:
+    template = "{% for m in messages %}{{ '%-1s<|im_end|>' % m.content }}{{ m.content | length if 'a' in m.content }}"
+    chat = TemplateChat(small, template + "{% endfor %}")
+    assert small.decode(chat.encode([user("b")])) == "b<|im_end|>"
+    with pytest.raises(InputError, match=r"message 2 has <\|im_start\|>"):
+        chat.encode([user("b"), user("a<|im_start|>")])
 
 
 def test_values_that_are_not_json_are_rejected(small: Tokenizer) -> None:
