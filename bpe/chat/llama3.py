@@ -41,6 +41,13 @@ class Llama3Chat(ChatFormat):
         names = ("<|end_of_text|>", "<|eot_id|>", "<|eom_id|>")
         return frozenset(self._special[name] for name in names if name in self._special)
 
+    def check(self, messages: Sequence[Message]) -> None:
+        check_messages(messages)
+        for number, message in enumerate(messages, 1):
+            wrong = _what_is_wrong(message)
+            if wrong:
+                raise InputError(f"message {number}: {wrong}")
+
     def encode(
         self,
         messages: Sequence[Message],
@@ -76,13 +83,9 @@ class Llama3Chat(ChatFormat):
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None
     ) -> Iterator[tuple[list[int], bool]]:
         """Yield the ids in pieces, each with whether the assistant wrote it."""
-        check_messages(messages)
+        self.check(messages)
         if tools:
             raise InputError("Llama 3's chat format cannot list tools; describe them in the system message")
-        for number, message in enumerate(messages, 1):
-            wrong = _what_is_wrong(message)
-            if wrong:
-                raise InputError(f"message {number}: {wrong}")
         yield [self._special["<|begin_of_text|>"]], False
         for number, message in enumerate(messages, 1):
             yield self._header(message["role"]), False

@@ -25,6 +25,14 @@ class ChatFormat(ABC):
     def end_ids(self) -> frozenset[int]:
         """The ids of the tokens that end the assistant's turn."""
 
+    def check(self, messages: Sequence[Message]) -> None:
+        """Check that messages have a form that this format can express, as far as that shows without encoding them.
+
+        Raises:
+            InputError: When a message does not; the error gives its number.
+        """
+        check_messages(messages)
+
     @abstractmethod
     def encode(
         self,

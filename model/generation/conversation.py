@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 from bpe import Tokenizer
-from bpe.chat import ChatFormat, Message, check_messages
+from bpe.chat import ChatFormat, Message
 from bpe.errors import InputError
 from model.generation.completions import generate
 from model.generation.decoding import Model, Session
@@ -67,7 +67,7 @@ class Conversation:
         Raises:
             InputError: When the messages are not a dialog.
         """
-        check_messages(messages)
+        self._format.check(messages)
         self.messages = list(messages)
 
     @property
