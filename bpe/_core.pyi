@@ -5,9 +5,8 @@ surrogate becomes U+FFFD.
 """
 
 import os
-from collections.abc import Callable, Collection, Iterable, Sequence
-from collections.abc import Set as AbstractSet
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -42,13 +41,6 @@ class SpecialTokens:
 class TokenizerBase:
     def __init__(self, core: Encoder | None, all_special: SpecialTokens) -> None: ...
     def encode_ordinary(self, text: str | Buffer) -> list[int]: ...
-    def encode_to_numpy(
-        self,
-        text: str | Buffer,
-        *,
-        allowed_special: Literal["all"] | AbstractSet[str] = ...,
-        disallowed_special: Literal["all"] | Collection[str] = ...,
-    ) -> npt.NDArray[np.uint32]: ...
     def _encode_without_special(self, text: str | Buffer) -> list[int]: ...
 
 class Encoder:
@@ -96,6 +88,7 @@ class Encoder:
 class Stream:
     def __init__(self, encoder: Encoder, special: SpecialTokens | None, forbidden: SpecialTokens | None) -> None: ...
     def feed(self, text: str | Buffer) -> list[int] | str: ...
+    def copy(self) -> Stream: ...
     def flush(self) -> list[int]: ...
 
 class Counter:

@@ -97,6 +97,16 @@ class StreamEncoder:
         self._high = ""
         return ids + self._stream.flush()
 
+    def __copy__(self) -> StreamEncoder:
+        """Return an independent encoder with the same text so far and the same tokenizer."""
+        twin = type(self).__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        twin._stream = self._stream.copy()
+        return twin
+
+    def __deepcopy__(self, memo: object) -> StreamEncoder:
+        return self.__copy__()
+
 
 class _WaitingStream:
     """The substitute for `_core.Stream` for a pattern that may look anywhere: no id is certain before the end."""
@@ -115,6 +125,11 @@ class _WaitingStream:
     def feed(self, piece: str | bytes) -> list[int]:
         self._text += as_bytes(piece)
         return []
+
+    def copy(self) -> _WaitingStream:
+        twin = _WaitingStream(self._tokenizer, self._allowed, self._disallowed)
+        twin._text += self._text
+        return twin
 
     def flush(self) -> list[int]:
         text, self._text = bytes(self._text), bytearray()
@@ -141,6 +156,7 @@ class StreamDecoder:
             tokenizer: A `Tokenizer`, or any object with its `decode_single_token_bytes`.
             errors: What to do with bytes that are not UTF-8, as in `bytes.decode`. Default: replace them by U+FFFD.
         """
+        self._errors = errors
         self._bytes_of = tokenizer.decode_single_token_bytes
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors)
 
@@ -155,6 +171,17 @@ class StreamDecoder:
     def flush(self) -> str:
         """Return what `errors` makes of an incomplete character at the end; usually an empty string."""
         return self._decoder.decode(b"", True)
+
+    def __copy__(self) -> StreamDecoder:
+        """Return an independent decoder with the same ids so far and the same tokenizer."""
+        twin = type(self).__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        twin._decoder = codecs.getincrementaldecoder("utf-8")(self._errors)
+        twin._decoder.setstate(self._decoder.getstate())
+        return twin
+
+    def __deepcopy__(self, memo: object) -> StreamDecoder:
+        return self.__copy__()
 
 
 class StopStrings:
@@ -172,7 +199,7 @@ class StopStrings:
         Args:
             stops: The stop strings. The one that is complete first ends the text.
         """
-        self._stops = stops
+        self._stops = tuple(stops)
         self._held = ""
         self.stopped = False
         """Whether a stop string was found. After that, `feed` returns empty strings."""

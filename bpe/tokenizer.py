@@ -174,8 +174,7 @@ class Tokenizer(_core.TokenizerBase):
 
     # Encoding
 
-    # The core defines encode_ordinary and encode_to_numpy: for a single word, a Python function around them would take
-    # as long again.
+    # The core defines encode_ordinary: for a single word, a Python function around it would take as long again.
 
     def encode(
         self,
@@ -205,14 +204,30 @@ class Tokenizer(_core.TokenizerBase):
             return self._encode_without_special(text)
         return self._encoder.encode(text, self.special_matchers.allowed_in(text, allowed_special, disallowed_special))
 
-    def _encode_to_numpy(
+    def encode_to_numpy(
         self,
         text: str | bytes,
-        allowed_special: Literal["all"] | AbstractSet[str],
-        disallowed_special: Literal["all"] | Collection[str],
+        *,
+        allowed_special: Literal["all"] | AbstractSet[str] = frozenset(),
+        disallowed_special: Literal["all"] | Collection[str] = "all",
     ) -> npt.NDArray[np.uint32]:
-        """Called by the core's `encode_to_numpy` for special tokens, and for a pattern without a scanner."""
-        special = self.special_matchers.allowed_in(text, allowed_special, disallowed_special)
+        """Encode a text as `encode` does, into an array.
+
+        Args:
+            text: Any str, or bytes.
+            allowed_special: As in `encode`.
+            disallowed_special: As in `encode`.
+
+        Returns:
+            The ids. [tokens], uint32
+
+        Raises:
+            TypeError: As in `encode`.
+            ValueError: When the text contains a disallowed special token.
+        """
+        special = None
+        if disallowed_special or allowed_special or not isinstance(allowed_special, (set, frozenset)):
+            special = self.special_matchers.allowed_in(text, allowed_special, disallowed_special)
         return self._encoder.encode_to_numpy(text, special)
 
     def encode_with_unstable(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -275,3 +277,44 @@ def test_the_place_of_a_stop_does_not_depend_on_the_pieces(text: str, stops: lis
     found = StopStrings(stops)
     assert "".join([*map(found.feed, pieces), found.flush()]) == expected
     assert found.stopped == (first is not None)
+
+
+# Copies
+
+
+@pytest.mark.parametrize("make", [copy.copy, copy.deepcopy])
+@pytest.mark.parametrize("pattern", ["llama3", r"\w+|\W"])
+@given(text=any_text, data=st.data())
+def test_a_copy_of_an_encoder_and_the_original_encode_different_texts(
+    make: Callable[[Any], Any], pattern: str, text: str, data: st.DataObject
+) -> None:
+    tokenizer = byte_tokenizer(pattern, ab=256, th=257, the=258)
+    other = data.draw(any_text)
+    cut = data.draw(st.integers(0, len(text)))
+    encoder = StreamEncoder(tokenizer, disallowed_special=())
+    ids = encoder.feed(text[:cut])
+    twin = make(encoder)
+    theirs = twin.feed(other)
+    ours = encoder.feed(text[cut:])
+    assert ids + theirs + twin.flush() == tokenizer.encode_ordinary(text[:cut] + other)
+    assert ids + ours + encoder.flush() == tokenizer.encode_ordinary(text)
+
+
+@pytest.mark.parametrize("make", [copy.copy, copy.deepcopy, lambda each: pickle.loads(pickle.dumps(each))])
+def test_a_copy_of_a_decoder_and_the_original_decode_different_ids(make: Callable[[Any], Any]) -> None:
+    decoder = StreamDecoder(BYTES)
+    first, second, third = "日".encode()
+    assert decoder.feed(first) + decoder.feed(second) == ""
+    twin = make(decoder)
+    assert twin.feed(third) == "日"
+    assert decoder.feed(ord("a")) == "\ufffda"
+    assert decoder.feed(third) + decoder.flush() == twin.feed(third) + twin.flush() == "\ufffd"
+
+
+@pytest.mark.parametrize("make", [copy.copy, copy.deepcopy, lambda each: pickle.loads(pickle.dumps(each))])
+def test_a_copy_of_stop_strings_and_the_original_see_different_texts(make: Callable[[Any], Any]) -> None:
+    stops = StopStrings(["END"])
+    assert stops.feed("one EN") == "one "
+    twin = make(stops)
+    assert (twin.feed("D two"), twin.stopped) == ("", True)
+    assert (stops.feed("tire"), stops.stopped) == ("ENtire", False)

@@ -6,7 +6,9 @@ These tests cover what tiktoken's own tests cover, on the vocabularies that inst
 from __future__ import annotations
 
 import copy
+import inspect
 import itertools
+import multiprocessing
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Set
 from typing import Any
@@ -17,7 +19,7 @@ import tiktoken
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bpe import StreamEncoder, Tokenizer
+from bpe import StreamDecoder, StreamEncoder, Tokenizer
 from support.references import any_text, broken_bytes, byte_tokenizer, encoding_of
 
 Pair = tuple[Tokenizer, tiktoken.Encoding]
@@ -430,3 +432,69 @@ def test_tiktokens_recipe_to_add_a_special_token_works(cl100k: Tokenizer) -> Non
     )
     for twin in (extended, pickle.loads(pickle.dumps(extended))):
         assert twin.encode("hello <|pickle|>", allowed_special="all") == [15339, 220, 100_300]
+
+
+# Names and signatures
+
+
+def test_every_method_of_tiktoken_takes_the_same_arguments() -> None:
+    for name, function in inspect.getmembers(tiktoken.Encoding, inspect.isfunction):
+        if name.startswith("__"):
+            continue
+        theirs = dict(inspect.signature(function).parameters)
+        ours = dict(inspect.signature(getattr(Tokenizer, name)).parameters)
+        del theirs["self"], ours["self"]
+        assert [*ours][: len(theirs)] == [*theirs], name
+        for parameter in theirs:
+            assert ours[parameter].kind == theirs[parameter].kind, (name, parameter)
+            if parameter != "allowed_special":  # a set there, a frozenset here
+                assert ours[parameter].default == theirs[parameter].default, (name, parameter)
+
+
+@pytest.mark.parametrize("kind", [Tokenizer, StreamEncoder, StreamDecoder])
+def test_every_public_method_shows_its_signature(kind: type) -> None:
+    assert inspect.signature(kind).parameters
+    for name, method in inspect.getmembers(kind, callable):
+        if not name.startswith("__"):
+            assert inspect.signature(method).parameters or name.startswith("from_"), name
+            assert inspect.getdoc(method) or name.startswith("_"), name
+    assert str(inspect.signature(Tokenizer.encode_ordinary)) == "(self, /, text)"
+    assert str(inspect.signature(byte_tokenizer().encode_ordinary)) == "(text)"
+
+
+def test_encode_ordinary_takes_its_text_by_position_or_name_and_nothing_else(cl100k: Tokenizer) -> None:
+    encode: Any = cl100k.encode_ordinary
+    assert encode("hello") == encode(text="hello") == [15339]
+    for arguments, options in [((), {}), (("a", "b"), {}), (("a",), {"text": "b"}), ((), {"texts": "a"})]:
+        with pytest.raises(TypeError, match="text"):
+            encode(*arguments, **options)
+    with pytest.raises(TypeError, match="not initialized"):
+        Tokenizer.__new__(Tokenizer).encode_ordinary("a")
+
+
+# Other processes
+
+
+def test_bound_methods_can_be_pickled(llama3: Tokenizer) -> None:
+    text, ids = "Hello world", [9906, 1917]
+    for method, argument in [
+        (llama3.encode_ordinary, text),
+        (llama3.encode, text),
+        (llama3.encode_with_offsets, text),
+        (llama3.count, text),
+        (llama3.encode_single_token, "Hello"),
+        (llama3.encode_batch, [text]),
+        (llama3.decode, ids),
+        (llama3.decode_bytes, ids),
+        (llama3.decode_with_offsets, ids),
+        (StreamDecoder(llama3).feed, 9906),
+    ]:
+        twin: Callable[[Any], Any] = pickle.loads(pickle.dumps(method))
+        assert twin(argument) == method(argument)  # type: ignore[operator]
+    assert pickle.loads(pickle.dumps(llama3.encode_to_numpy))(text).tolist() == ids
+
+
+def test_a_pool_of_processes_maps_a_method_over_texts(cl100k: Tokenizer) -> None:
+    texts = ["hello world", "", "a b c"] * 3
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        assert pool.map(cl100k.encode_ordinary, texts) == [cl100k.encode_ordinary(text) for text in texts]

@@ -56,9 +56,10 @@ nb::tuple PythonEncoder::encode_all(nb::handle objects, const SpecialTokens* spe
                                     const std::optional<std::string>& separator, bool short_ids, nb::handle out) {
     const TextArguments texts(objects);
     std::optional<EncodedTexts> encoded;
+    Interrupt interrupt(check_signals);
     {
         const nb::gil_scoped_release release;
-        encoded.emplace(encoder_.encode_all(texts.documents(separator), special, threads));
+        encoded.emplace(encoder_.encode_all(texts.documents(separator), special, threads, &interrupt));
     }
     const auto offsets = copied_array(encoded->offsets());
     if (short_ids) return nb::make_tuple(copy_ids<std::uint16_t>(*encoded, out), offsets);
@@ -68,7 +69,15 @@ nb::tuple PythonEncoder::encode_all(nb::handle objects, const SpecialTokens* spe
 nb::object PythonEncoder::encode_pretokens(nb::handle objects) {
     const TextArguments pretokens(objects);
     IdBuffer ids;
-    encoder_.encode_pretokens(pretokens.spans, ids);
+    std::size_t size = 0;
+    for (const Bytes pretoken : pretokens.spans) size += pretoken.size();
+    if (size < kLongWork) {
+        encoder_.encode_pretokens(pretokens.spans, ids);
+    } else {
+        Interrupt interrupt(check_signals);
+        const nb::gil_scoped_release release;
+        encoder_.encode_pretokens(pretokens.spans, ids, &interrupt);
+    }
     return objects_.list_of(ids);
 }
 

@@ -79,9 +79,10 @@ std::invoke_result_t<Use, std::span<const Id>> PythonEncoder::with_ids(nb::handl
     const Encoder::Loan loan(encoder_);
     if (text.bytes().size() <= kMostBytesWithGil) return use(loan.encode(text.bytes(), special));
     std::span<const Id> ids;
+    Interrupt interrupt(check_signals);
     {
         const nb::gil_scoped_release release;
-        ids = loan.encode(text.bytes(), special);
+        ids = loan.encode(text.bytes(), special, text.bytes().size() < kLongWork ? nullptr : &interrupt);
     }
     return use(ids);
 }

@@ -6,6 +6,11 @@
 
 namespace bpe {
 
+void check_signals() {
+    const nb::gil_scoped_acquire acquire;
+    if (PyErr_CheckSignals() != 0) nb::raise_python_error();
+}
+
 void TextArgument::replace_surrogates() {
     PyErr_Clear();
     const nb::object utf16 = nb::steal(PyUnicode_AsEncodedString(owner_.ptr(), "utf-16", "surrogatepass"));

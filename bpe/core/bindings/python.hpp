@@ -14,9 +14,11 @@
 #include <new>
 #include <optional>
 #include <span>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "base/interrupt.hpp"
 #include "base/memory.hpp"
 #include "base/types.hpp"
 #include "kernels/kernels.hpp"
@@ -38,6 +40,12 @@ void register_training(nb::module_& module);
 // Encoding this many bytes takes about a microsecond, and releasing the GIL costs a good part of that. Shorter texts
 // are processed with the GIL held.
 inline constexpr std::size_t kMostBytesWithGil = 256;
+
+// Texts of this many bytes or more take so long that the user may press Ctrl-C meanwhile.
+inline constexpr std::size_t kLongWork = std::size_t{1} << 20;
+
+// Raises KeyboardInterrupt after Ctrl-C: the check of an Interrupt. May be called without the GIL.
+void check_signals();
 
 // --- arrays ---
 
@@ -161,6 +169,27 @@ struct TextArguments {
     std::vector<TextArgument> texts;
     std::vector<Bytes> spans;
 };
+
+// --- methods without nanobind ---
+
+// Calls `call`, which returns an object, and returns a new reference to it, or null with the Python error set.
+template <class Call>
+PyObject* object_or_error(const Call& call) noexcept {
+    try {
+        return call().release().ptr();
+    } catch (nb::python_error& error) {
+        error.restore();
+    } catch (const nb::builtin_exception& error) {  // of these, only type errors are thrown by arguments
+        PyErr_SetString(PyExc_TypeError, error.what());
+    } catch (const std::bad_alloc&) {
+        PyErr_NoMemory();
+    } catch (const std::logic_error& error) {
+        PyErr_SetString(PyExc_ValueError, error.what());
+    } catch (const std::exception& error) {
+        PyErr_SetString(PyExc_RuntimeError, error.what());
+    }
+    return nullptr;
+}
 
 // --- settings ---
 

@@ -3,6 +3,7 @@
 #include "encode/stream.hpp"
 
 #include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/unique_ptr.h>
 
 #include <mutex>
 #include <type_traits>
@@ -23,21 +24,32 @@ class PythonStream {
           forbidden_(std::move(forbidden)),
           stream_(encoder.encoder(), special_.get(), forbidden_.get()) {}
 
+    // Returns a stream with the same text so far. It uses the same encoder.
+    std::unique_ptr<PythonStream> copy() {
+        return locked(0, [&] { return std::unique_ptr<PythonStream>(new PythonStream(*this)); });
+    }
+
     nb::object feed(nb::handle object) {
         const TextArgument text(object);
         IdBuffer ids;
-        const auto forbidden = locked(text.bytes().size(), [&] { return stream_.feed(text.bytes(), ids); });
+        Interrupt interrupt(check_signals);
+        Interrupt* const polled = text.bytes().size() < kLongWork ? nullptr : &interrupt;
+        const auto forbidden = locked(text.bytes().size(), [&] { return stream_.feed(text.bytes(), ids, polled); });
         if (forbidden) return nb::str(forbidden->data(), forbidden->size());
         return list_of(ids);
     }
 
     nb::list flush() {
         IdBuffer ids;
-        locked(kMostBytesWithGil + 1, [&] { stream_.flush(ids); });
+        Interrupt interrupt(check_signals);
+        locked(kMostBytesWithGil + 1, [&] { stream_.flush(ids, &interrupt); });
         return list_of(ids);
     }
 
  private:
+    PythonStream(const PythonStream& other)
+        : special_(other.special_), forbidden_(other.forbidden_), stream_(other.stream_) {}
+
     // Calls `use` with the mutex locked, and without the GIL if there are many bytes to process.
     template <class Use>
     std::invoke_result_t<Use> locked(std::size_t size, const Use& use) {
@@ -73,6 +85,8 @@ void register_stream(nb::module_& module) {
         .def("feed", &PythonStream::feed, nb::arg("text").none(),
              "Add a piece of the text, and return the ids that no more text can change. If the piece completes a "
              "forbidden special token, return that token instead and ignore the piece.")
+        .def("copy", &PythonStream::copy, nb::keep_alive<0, 1>(),
+             "Return an independent stream with the same text so far.")
         .def("flush", &PythonStream::flush, "End the text, and return its last ids. After that, a new text may begin.");
 }
 

@@ -19,19 +19,17 @@ class TokenizerBase {
           encoder_(core_.is_none() ? nullptr : nb::cast<PythonEncoder*>(core_)),
           special_(nb::cast<const SpecialTokens*>(all_special_)) {}
 
-    static nb::object encode_ordinary(nb::handle_t<TokenizerBase> self, nb::handle text) {
-        const TokenizerBase& base = of(self);
-        if (!base.encoder_) return self.attr("_encode_slowly")(text, nb::none());
-        return base.encoder_->encode(text, nullptr);
+    nb::object encode_ordinary(nb::handle self, nb::handle text) const {
+        if (!encoder_) return self.attr("_encode_slowly")(text, nb::none());
+        return encoder_->encode(text, nullptr);
     }
 
     // Tokenizer.encode with its defaults: no special token is allowed, and any in the text is an error.
-    static nb::object encode_without_special(nb::handle_t<TokenizerBase> self, nb::handle text) {
-        const TokenizerBase& base = of(self);
+    nb::object encode_without_special(nb::handle self, nb::handle text) const {
         {
             const TextArgument content(text);
             const Bytes bytes = content.bytes();
-            if (const auto match = base.special_->find(bytes, 0); match.begin < bytes.size()) {
+            if (const auto match = special_->find(bytes, 0); match.begin < bytes.size()) {
                 const Bytes token = bytes.subspan(match.begin, match.end - match.begin);
                 self.attr("_raise_disallowed")(nb::str(reinterpret_cast<const char*>(token.data()), token.size()));
             }
@@ -39,64 +37,75 @@ class TokenizerBase {
         return encode_ordinary(self, text);
     }
 
-    static nb::object encode_to_numpy(nb::handle_t<TokenizerBase> self, nb::handle text, nb::handle allowed,
-                                      nb::handle disallowed) {
-        const TokenizerBase& base = of(self);
-        if (!base.encoder_ || !is_empty_set(allowed) || is_true(disallowed)) {
-            return self.attr("_encode_to_numpy")(text, allowed, disallowed);
-        }
-        return base.encoder_->encode_to_numpy(text, nullptr);
-    }
-
  private:
-    static bool is_empty_set(nb::handle object) {
-        return PyAnySet_Check(object.ptr()) && PySet_GET_SIZE(object.ptr()) == 0;
-    }
-    static bool is_true(nb::handle object) {
-        const int result = PyObject_IsTrue(object.ptr());
-        if (result < 0) nb::raise_python_error();
-        return result;
-    }
-    static const TokenizerBase& of(nb::handle_t<TokenizerBase> self) { return *nb::inst_ptr<TokenizerBase>(self); }
-
     nb::object core_;
     nb::object all_special_;
     PythonEncoder* encoder_;
     const SpecialTokens* special_;
 };
 
+// Returns the only argument of a method, given by position or by the name "text".
+PyObject* text_argument(PyObject* const* arguments, Py_ssize_t count, PyObject* names) {
+    const Py_ssize_t named = names ? PyTuple_GET_SIZE(names) : 0;
+    if (count + named == 1 &&
+        (named == 0 || PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(names, 0), "text") == 0)) {
+        return arguments[0];
+    }
+    PyErr_SetString(PyExc_TypeError, "expected one argument: text");
+    return nullptr;
+}
+
+// A method of TokenizerBase as the interpreter calls it. The interpreter's own methods can be pickled when bound, and
+// inspected; nanobind's cannot.
+template <nb::object (TokenizerBase::*method)(nb::handle, nb::handle) const>
+PyObject* call(PyObject* self, PyObject* const* arguments, Py_ssize_t count, PyObject* names) {
+    PyObject* const text = text_argument(arguments, count, names);
+    if (!text) return nullptr;
+    if (!nb::inst_ready(self)) {
+        PyErr_SetString(PyExc_TypeError, "the tokenizer is not initialized");
+        return nullptr;
+    }
+    return object_or_error([&] { return (nb::inst_ptr<TokenizerBase>(self)->*method)(self, text); });
+}
+
+template <nb::object (TokenizerBase::*method)(nb::handle, nb::handle) const>
+PyMethodDef method_def(const char* name, const char* doc) {
+    const auto function = reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&call<method>));
+    return {name, function, METH_FASTCALL | METH_KEYWORDS, doc};
+}
+
+// The first line is the signature that inspect.signature returns.
+constexpr const char* kEncodeOrdinaryDoc = R"(encode_ordinary($self, text)
+--
+
+Encode a text, treating special tokens in it as ordinary text.
+
+Args:
+    text (str | bytes): A str, bytes or any buffer. Lone surrogates in a str become U+FFFD, as in tiktoken. In bytes,
+        each byte that is not part of well-formed UTF-8 counts as one character that is neither letter, number nor white
+        space; it is kept.
+
+Returns:
+    list[int]: The ids.)";
+
+constexpr const char* kEncodeWithoutSpecialDoc = R"(_encode_without_special($self, text)
+--
+
+Encode a text as `Tokenizer.encode` does by default: any special token in it is an error.)";
+
+// Must outlive the type.
+PyMethodDef methods[] = {
+    method_def<&TokenizerBase::encode_ordinary>("encode_ordinary", kEncodeOrdinaryDoc),
+    method_def<&TokenizerBase::encode_without_special>("_encode_without_special", kEncodeWithoutSpecialDoc),
+    {nullptr, nullptr, 0, nullptr},
+};
+PyType_Slot slots[] = {{Py_tp_methods, methods}, {0, nullptr}};
+
 }  // namespace
 
 void register_tokenizer_base(nb::module_& module) {
-    nb::class_<TokenizerBase>(module, "TokenizerBase")
-        .def(nb::init<nb::object, nb::object>(), nb::arg("core").none(), nb::arg("all_special"))
-        .def("encode_ordinary", &TokenizerBase::encode_ordinary, nb::arg("text").none(),
-             R"(Encode a text, treating special tokens in it as ordinary text.
-
-Args:
-    text: A str, bytes or any buffer. Lone surrogates in a str become U+FFFD, as in tiktoken. In bytes, each byte that is
-        not part of well-formed UTF-8 counts as one character that is neither letter, number nor white space; it is kept.
-
-Returns:
-    The ids.)")
-        .def("encode_to_numpy", &TokenizerBase::encode_to_numpy, nb::arg("text").none(), nb::kw_only(),
-             nb::arg("allowed_special").none() = nb::steal(PyFrozenSet_New(nullptr)),
-             nb::arg("disallowed_special").none() = "all",
-             R"(Encode a text as `encode` does, into an array.
-
-Args:
-    text: A str, bytes or any buffer.
-    allowed_special: The special tokens to encode as themselves, or "all".
-    disallowed_special: The special tokens that raise an error if they occur in the text; "all" means all that are not
-        allowed.
-
-Returns:
-    The ids: [tokens], uint32.
-
-Raises:
-    TypeError: As in `encode`.
-    ValueError: When the text contains a disallowed special token.)")
-        .def("_encode_without_special", &TokenizerBase::encode_without_special, nb::arg("text").none());
+    nb::class_<TokenizerBase>(module, "TokenizerBase", nb::type_slots(slots))
+        .def(nb::init<nb::object, nb::object>(), nb::arg("core").none(), nb::arg("all_special"));
 }
 
 }  // namespace bpe

@@ -180,8 +180,9 @@ Args:
             "add",
             [](PretokenCounter& self, nb::handle objects, std::uint64_t weight, std::size_t threads) {
                 const TextArguments texts(objects);
+                Interrupt interrupt(check_signals);
                 const nb::gil_scoped_release release;
-                self.add(texts.spans, weight, threads);
+                self.add(texts.spans, weight, threads, &interrupt);
             },
             nb::arg("texts"), nb::arg("weight"), nb::arg("threads"),
             "Count each pretoken of the texts `weight` times, on several threads.")

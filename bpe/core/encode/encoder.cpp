@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <exception>
 #include <iterator>
 #include <thread>
 #include <type_traits>
@@ -16,6 +17,7 @@ struct Encoder::Workspace {
     Workspace(const Vocabulary& vocabulary, const Kernel& kernel, std::size_t cache_bytes, std::size_t limit)
         : merger(vocabulary, kernel), cache(cache_bytes), cache_limit(limit) {}
 
+    Interrupt* interrupt = nullptr;
     Merger merger;
     PretokenCache cache;
     std::size_t cache_limit;  // the encoder's limit when this workspace was made
@@ -39,7 +41,8 @@ struct Encoder::Workspace {
     ZeroedArray<Id> fresh{kBatch * LongTable::kLongest};  // the ids that merging gives
 };
 
-Encoder::Loan::Loan(const Encoder& encoder) : encoder_(encoder), workspace_(encoder.first_idle_.exchange(nullptr)) {
+Encoder::Loan::Loan(const Encoder& encoder)
+    : encoder_(encoder), workspace_(encoder.first_idle_.exchange(nullptr)), exceptions_(std::uncaught_exceptions()) {
     if (workspace_) return;
     std::size_t cache_bytes, limit;
     {
@@ -57,6 +60,12 @@ Encoder::Loan::Loan(const Encoder& encoder) : encoder_(encoder), workspace_(enco
 
 Encoder::Loan::~Loan() {
     if (workspace_->cache_limit != encoder_.cache_limit_) return;
+    if (std::uncaught_exceptions() > exceptions_) {  // its buffers may be in any state, and large
+        const std::lock_guard lock(encoder_.mutex_);
+        if (encoder_.workspaces_ > 0) --encoder_.workspaces_;
+        return;
+    }
+    watch(nullptr);
     workspace_->ids.trim(std::size_t{1} << 18);
     Workspace* none = nullptr;
     if (encoder_.first_idle_.compare_exchange_strong(none, workspace_.get())) {
@@ -67,7 +76,13 @@ Encoder::Loan::~Loan() {
     encoder_.idle_.push_back(std::move(workspace_));
 }
 
-std::span<const Id> Encoder::Loan::encode(Bytes text, const SpecialTokens* special) const {
+void Encoder::Loan::watch(Interrupt* interrupt) const {
+    workspace_->interrupt = interrupt;
+    workspace_->merger.watch(interrupt);
+}
+
+std::span<const Id> Encoder::Loan::encode(Bytes text, const SpecialTokens* special, Interrupt* interrupt) const {
+    watch(interrupt);
     IdBuffer& ids = workspace_->ids;
     ids.clear();
     encoder_.encode_with(*workspace_, text, special, ids);
@@ -97,8 +112,10 @@ std::size_t Encoder::share_of(std::size_t number) const {
     return std::clamp(share / 128 * 128, PretokenCache::kLeastBytes, PretokenCache::kMostBytes);
 }
 
-void Encoder::encode(Bytes text, const SpecialTokens* special, IdBuffer& ids) const {
-    encode_with(*Loan(*this), text, special, ids);
+void Encoder::encode(Bytes text, const SpecialTokens* special, IdBuffer& ids, Interrupt* interrupt) const {
+    const Loan workspace(*this);
+    workspace.watch(interrupt);
+    encode_with(*workspace, text, special, ids);
 }
 
 void Encoder::encode_with(Workspace& workspace, Bytes text, const SpecialTokens* special, IdBuffer& ids) const {
@@ -117,12 +134,14 @@ void Encoder::encode_part(Bytes text, Workspace& workspace, IdBuffer& ids) const
         const std::size_t count = kernel_.scan(pattern_, text.data(), 0, text.size(), workspace.ends, kBatch);
         encode_pieces(text, {workspace.ends, count}, workspace, ids);
         text = text.subspan(workspace.ends[count - 1]);
+        if (workspace.interrupt) workspace.interrupt->poll();
     }
 }
 
 // Lays the pretokens side by side, which makes them a text with known ends.
-void Encoder::encode_pretokens(std::span<const Bytes> pretokens, IdBuffer& ids) const {
+void Encoder::encode_pretokens(std::span<const Bytes> pretokens, IdBuffer& ids, Interrupt* interrupt) const {
     const Loan workspace(*this);
+    workspace.watch(interrupt);
     std::vector<std::uint8_t> text;
     std::vector<std::uint64_t> ends;
     for (const Bytes pretoken : pretokens) {
@@ -291,8 +310,8 @@ std::size_t Encoder::encode_afresh(Bytes pretoken, Merger& merger, Id* ids) cons
 
 // The ids do not depend on which thread takes which block: a piece has the same ids by itself as within its text (see
 // cuts.hpp).
-EncodedTexts Encoder::encode_all(std::span<const Bytes> texts, const SpecialTokens* special,
-                                 std::size_t threads) const {
+EncodedTexts Encoder::encode_all(std::span<const Bytes> texts, const SpecialTokens* special, std::size_t threads,
+                                 Interrupt* interrupt) const {
     if (special && special->empty()) special = nullptr;
     Plan plan(pattern_, texts, special, threads);
     const std::span<Block> blocks = plan.blocks();
@@ -300,8 +319,9 @@ EncodedTexts Encoder::encode_all(std::span<const Bytes> texts, const SpecialToke
     std::vector<std::int64_t> offsets(texts.size() + 1);
     std::vector<IdStore> stores(threads);
     std::atomic<std::size_t> next = 0;
-    on_threads(threads, [&](std::size_t thread) {
+    const auto work = [&](std::size_t thread) {
         const Loan workspace(*this);
+        workspace.watch(interrupt);
         IdBuffer ids;  // reused for each block, so that it stays in the cache
         for (std::size_t i; (i = next++) < blocks.size();) {
             Block& block = blocks[i];
@@ -314,7 +334,8 @@ EncodedTexts Encoder::encode_all(std::span<const Bytes> texts, const SpecialToke
             block.ids = stores[thread].keep(ids.data(), ids.size());
             block.count = ids.size();
         }
-    });
+    };
+    on_threads(threads, work, interrupt);
     return EncodedTexts(std::move(plan), std::move(stores), std::move(offsets), threads);
 }
 

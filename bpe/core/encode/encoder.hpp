@@ -9,6 +9,7 @@
 #include <span>
 #include <vector>
 
+#include "base/interrupt.hpp"
 #include "base/memory.hpp"
 #include "base/types.hpp"
 #include "encode/cache.hpp"
@@ -49,24 +50,30 @@ class Encoder {
         ~Loan();
         Workspace& operator*() const { return *workspace_; }
 
-        // Returns the ids of `text`, which are valid until the next call.
-        std::span<const Id> encode(Bytes text, const SpecialTokens* special) const;
+        // Returns the ids of `text`, which are valid until the next call. Polls `interrupt`, which may be null.
+        std::span<const Id> encode(Bytes text, const SpecialTokens* special, Interrupt* interrupt = nullptr) const;
+        // Makes work in this workspace poll `interrupt`, which may be null.
+        void watch(Interrupt* interrupt) const;
 
      private:
         const Encoder& encoder_;
         std::unique_ptr<Workspace> workspace_;
+        int exceptions_;  // in flight when the loan began
     };
     Pattern pattern() const { return pattern_; }
 
     // Appends the ids of `text` to `ids`. `special`, which may be null, cuts the text at its tokens. Each part between
     // two special tokens is encoded as if it were the whole text.
-    void encode(Bytes text, const SpecialTokens* special, IdBuffer& ids) const;
+    // Polls `interrupt`, which may be null.
+    void encode(Bytes text, const SpecialTokens* special, IdBuffer& ids, Interrupt* interrupt = nullptr) const;
 
     // Encodes several texts on `threads` threads. Long texts are cut and spread over the threads as well.
-    EncodedTexts encode_all(std::span<const Bytes> texts, const SpecialTokens* special, std::size_t threads) const;
+    // Polls `interrupt`, which may be null.
+    EncodedTexts encode_all(std::span<const Bytes> texts, const SpecialTokens* special, std::size_t threads,
+                            Interrupt* interrupt = nullptr) const;
 
-    // Appends the ids of each of `pretokens`, which the caller has cut.
-    void encode_pretokens(std::span<const Bytes> pretokens, IdBuffer& ids) const;
+    // Appends the ids of each of `pretokens`, which the caller has cut. Polls `interrupt`, which may be null.
+    void encode_pretokens(std::span<const Bytes> pretokens, IdBuffer& ids, Interrupt* interrupt = nullptr) const;
 
  private:
     std::size_t share_of(std::size_t number) const;

@@ -220,6 +220,7 @@ std::size_t Merger::merge_windows(const std::uint8_t* bytes, std::size_t size, I
     MergeJob windows[kTogether];
     JoinedWindows joined(vocabulary_, ids);
     for (std::size_t begin = 0; begin == 0 || begin + kWindow - kStride < size;) {
+        poll();
         std::size_t count = 0;
         for (; count < kTogether && (begin == 0 || begin + kWindow - kStride < size); begin += kStride) {
             windows[count] = {bytes + begin, std::min(kWindow, size - begin), &window_ids_[count * kWindow], 0};
@@ -240,6 +241,7 @@ std::size_t Merger::merge_large_windows(const std::uint8_t* bytes, std::size_t s
     window_ids_.resize(std::max(window_ids_.size(), kWindow));
     JoinedWindows joined(vocabulary_, ids);
     for (std::size_t begin = 0;;) {
+        poll();
         const std::size_t length = std::min(kWindow, size - begin);
         const std::size_t count = merge_by_heap(bytes + begin, length, window_ids_.data());
         if (!joined.append(begin, {window_ids_.data(), count})) return 0;
@@ -278,7 +280,9 @@ std::size_t Merger::merge_by_heap(const std::uint8_t* bytes, std::size_t size, I
             std::push_heap(candidates_.begin(), candidates_.end(), std::greater<>{});
         }
     };
-    while (!candidates_.empty()) {
+    constexpr std::size_t kBetweenPolls = std::size_t{1} << 16;
+    for (std::size_t step = 1; !candidates_.empty(); ++step) {
+        if (step % kBetweenPolls == 0) poll();
         const std::uint64_t top = candidates_.front();
         std::pop_heap(candidates_.begin(), candidates_.end(), std::greater<>{});
         candidates_.pop_back();

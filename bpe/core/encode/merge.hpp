@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "base/interrupt.hpp"
 #include "base/types.hpp"
 #include "encode/vocab.hpp"
 #include "kernels/kernels.hpp"
@@ -34,6 +35,9 @@ class Merger {
     explicit Merger(const Vocabulary& vocabulary, const Kernel& kernel = kernels().front())
         : vocabulary_(vocabulary), merge_round_(kernel.merge_round), look_up_all_(kernel.look_up_all) {}
 
+    // Polls `interrupt`, which may be null, while it merges a long pretoken.
+    void watch(Interrupt* interrupt) { interrupt_ = interrupt; }
+
     // Writes the ids of bytes[0, size) to `ids`, which has room for `size`, and returns how many there are.
     std::size_t merge(const std::uint8_t* bytes, std::size_t size, Id* ids) {
         MergeJob job{bytes, size, ids, 0};
@@ -57,7 +61,12 @@ class Merger {
     std::size_t merge_large_windows(const std::uint8_t* bytes, std::size_t size, Id* ids);
     std::size_t merge_by_heap(const std::uint8_t* bytes, std::size_t size, Id* ids);
 
+    void poll() const {
+        if (interrupt_) interrupt_->poll();
+    }
+
     const Vocabulary& vocabulary_;
+    Interrupt* interrupt_ = nullptr;
     MergeRound merge_round_;
     LookUpAll look_up_all_;
     std::array<Lane, kLanes> lanes_{};

@@ -16,8 +16,21 @@ constexpr std::size_t kScanned = 256;  // pretokens that are scanned at once
 
 }  // namespace
 
-std::optional<std::string> Stream::feed(Bytes piece, IdBuffer& ids) {
+std::optional<std::string> Stream::feed(Bytes piece, IdBuffer& ids, Interrupt* interrupt) {
     drop_what_is_done();
+    const std::size_t size = text_.size();
+    const Progress before = at_;
+    interrupt_ = interrupt;
+    try {
+        return add(piece, ids);
+    } catch (...) {
+        text_.resize(size);
+        at_ = before;
+        throw;
+    }
+}
+
+std::optional<std::string> Stream::add(Bytes piece, IdBuffer& ids) {
     const std::size_t before = text_.size();
     text_.insert(text_.end(), piece.begin(), piece.end());
     if (forbidden_ && !forbidden_->empty()) {
@@ -31,27 +44,27 @@ std::optional<std::string> Stream::feed(Bytes piece, IdBuffer& ids) {
         }
     }
     const std::size_t end = give_parts(ids);
-    const Bytes part = Bytes(text_).subspan(begin_, end - begin_);
+    const Bytes part = Bytes(text_).subspan(at_.begin, end - at_.begin);
     const Bytes whole = part.first(part.size() - unfinished_character(part));
     if (worth_scanning(whole)) give_certain(whole, ids);
     return std::nullopt;
 }
 
-void Stream::flush(IdBuffer& ids) {
-    encoder_.encode(Bytes(text_).subspan(begin_), special_, ids);
+void Stream::flush(IdBuffer& ids, Interrupt* interrupt) {
+    encoder_.encode(Bytes(text_).subspan(at_.begin), special_, ids, interrupt);
     text_.clear();
-    begin_ = searched_ = scanned_ = seen_ = 0;
+    at_ = {};
 }
 
 // Drops the encoded part of the text once it is the larger part, so that each byte is moved at most once on average.
 // Keeps the end of it, where a forbidden token may begin.
 void Stream::drop_what_is_done() {
-    const std::size_t kept = forbidden_ ? std::min(begin_, forbidden_->longest()) : 0;
-    const std::size_t done = begin_ - kept;
+    const std::size_t kept = forbidden_ ? std::min(at_.begin, forbidden_->longest()) : 0;
+    const std::size_t done = at_.begin - kept;
     if (done <= text_.size() / 2) return;
     text_.erase(text_.begin(), text_.begin() + static_cast<std::ptrdiff_t>(done));
-    begin_ -= done;
-    searched_ -= done;
+    at_.begin -= done;
+    at_.searched -= done;
 }
 
 // Encodes everything up to the last complete special token, each part before a special token as if it were the whole
@@ -59,15 +72,15 @@ void Stream::drop_what_is_done() {
 // the end of the text.
 std::size_t Stream::give_parts(IdBuffer& ids) {
     const Bytes text = text_;
-    if (!special_ || special_->empty()) return searched_ = text.size();
+    if (!special_ || special_->empty()) return at_.searched = text.size();
     for (;;) {
-        const std::size_t unfinished = special_->unfinished(text, searched_);
-        const SpecialTokens::Match match = special_->find(text, searched_);
-        if (match.begin >= unfinished) return searched_ = unfinished;
-        encoder_.encode(text.subspan(begin_, match.begin - begin_), nullptr, ids);
+        const std::size_t unfinished = special_->unfinished(text, at_.searched);
+        const SpecialTokens::Match match = special_->find(text, at_.searched);
+        if (match.begin >= unfinished) return at_.searched = unfinished;
+        encoder_.encode(text.subspan(at_.begin, match.begin - at_.begin), nullptr, ids, interrupt_);
         ids.push(match.id);
-        begin_ = searched_ = match.end;
-        scanned_ = seen_ = 0;
+        at_.begin = at_.searched = match.end;
+        at_.scanned = at_.seen = 0;
     }
 }
 
@@ -76,27 +89,27 @@ std::size_t Stream::give_parts(IdBuffer& ids) {
 // linear in the text. In some runs a change of kind does not show, as in o200k's words, which have letters of two
 // kinds. There, scanning whenever the text has doubled is linear too.
 bool Stream::worth_scanning(Bytes part) {
-    if (part.size() <= seen_) return false;
-    if (part.size() <= kShort || part.size() >= 2 * scanned_) return true;
-    for (; seen_ < part.size(); ++seen_) {
-        if (is_continuation(part[seen_])) continue;
-        const Kind kind = kind_of(part, seen_);
+    if (part.size() <= at_.seen) return false;
+    if (part.size() <= kShort || part.size() >= 2 * at_.scanned) return true;
+    for (; at_.seen < part.size(); ++at_.seen) {
+        if (is_continuation(part[at_.seen])) continue;
+        const Kind kind = kind_of(part, at_.seen);
         if (kind == Kind::kAny) continue;
-        if (kind_ != Kind::kAny && kind != kind_) return true;
-        kind_ = kind;
+        if (at_.kind != Kind::kAny && kind != at_.kind) return true;
+        at_.kind = kind;
     }
     return false;
 }
 
-// Encodes the certain pretokens of `part`, which begins at begin_.
+// Encodes the certain pretokens of `part`, which begins at at_.begin.
 void Stream::give_certain(Bytes part, IdBuffer& ids) {
     const Pattern pattern = encoder_.pattern();
     if (part.size() >= kLong) {
         const std::size_t cut = next_cut(pattern, part, part.size() - kLong / 4);
         if (cut < part.size()) {
-            encoder_.encode(part.first(cut), nullptr, ids);
+            encoder_.encode(part.first(cut), nullptr, ids, interrupt_);
             part = part.subspan(cut);
-            begin_ += cut;
+            at_.begin += cut;
         }
     }
     std::size_t count = 0;  // of pretokens
@@ -110,10 +123,10 @@ void Stream::give_certain(Bytes part, IdBuffer& ids) {
     for (std::size_t i = 0; i < certain; ++i) {
         pretokens_.push_back(part.subspan(edges_[i], edges_[i + 1] - edges_[i]));
     }
-    if (certain) encoder_.encode_pretokens(pretokens_, ids);
-    begin_ += edges_[certain];
-    scanned_ = seen_ = part.size() - edges_[certain];
-    kind_ = scanned_ ? kind_of(part, character_start(part, part.size() - 1)) : Kind::kAny;
+    if (certain) encoder_.encode_pretokens(pretokens_, ids, interrupt_);
+    at_.begin += edges_[certain];
+    at_.scanned = at_.seen = part.size() - edges_[certain];
+    at_.kind = at_.scanned ? kind_of(part, character_start(part, part.size() - 1)) : Kind::kAny;
 }
 
 }  // namespace bpe

@@ -22,13 +22,23 @@ class Stream {
 
     // Adds a piece of the text and appends the ids that are certain now. A piece may end anywhere, even within a
     // character or a special token. If the piece completes a forbidden token, returns that token and does not add the
-    // piece.
-    std::optional<std::string> feed(Bytes piece, IdBuffer& ids);
+    // piece. Polls `interrupt`, which may be null; after an exception, the piece is not added either.
+    std::optional<std::string> feed(Bytes piece, IdBuffer& ids, Interrupt* interrupt = nullptr);
 
-    // Ends the text and appends the remaining ids. A new text may begin after that.
-    void flush(IdBuffer& ids);
+    // Ends the text and appends the remaining ids. A new text may begin after that. Polls `interrupt`, as `feed` does.
+    void flush(IdBuffer& ids, Interrupt* interrupt = nullptr);
 
  private:
+    // What `feed` changes besides appending to the text.
+    struct Progress {
+        std::size_t begin = 0;     // in text_: the start of the first pretoken that is not encoded yet
+        std::size_t searched = 0;  // in text_: all special tokens that begin before it have been encoded
+        std::size_t scanned = 0;   // bytes from `begin` on that have been scanned without a certain pretoken
+        std::size_t seen = 0;      // bytes from `begin` on whose kinds are known
+        Kind kind = Kind::kAny;    // the kind of the last of them
+    };
+
+    std::optional<std::string> add(Bytes piece, IdBuffer& ids);
     void drop_what_is_done();
     std::size_t give_parts(IdBuffer& ids);
     void give_certain(Bytes part, IdBuffer& ids);
@@ -38,11 +48,8 @@ class Stream {
     const SpecialTokens* special_;
     const SpecialTokens* forbidden_;
     std::vector<std::uint8_t> text_;
-    std::size_t begin_ = 0;     // in text_: the start of the first pretoken that is not encoded yet
-    std::size_t searched_ = 0;  // in text_: all special tokens that begin before it have been encoded
-    std::size_t scanned_ = 0;   // bytes from begin_ on that have been scanned without a certain pretoken
-    std::size_t seen_ = 0;      // bytes from begin_ on whose kinds are known
-    Kind kind_ = Kind::kAny;    // the kind of the last of them
+    Progress at_;
+    Interrupt* interrupt_ = nullptr;
     std::vector<std::uint64_t> edges_;
     std::vector<Bytes> pretokens_;
 };

@@ -80,7 +80,7 @@ void PretokenCounter::Worker::count_missing(const Batch& batch, std::span<const 
     }
 }
 
-void PretokenCounter::count_text(Bytes text, std::uint64_t weight, Worker& worker) const {
+void PretokenCounter::count_text(Bytes text, std::uint64_t weight, Worker& worker, Interrupt* interrupt) const {
     constexpr std::uint64_t kLongestBatch = std::uint64_t{1} << 31;
     for (std::size_t part = 0; part < text.size();) {
         const SpecialTokens::Match match = special_->find(text, part);
@@ -96,6 +96,7 @@ void PretokenCounter::count_text(Bytes text, std::uint64_t weight, Worker& worke
             for (std::size_t i = 0; i < count; ++i) {
                 worker.edges[i + 1] = static_cast<std::uint32_t>(worker.ends[i] - part);
             }
+            if (interrupt) interrupt->poll();
             worker.count({text.data() + part, text.size() - part, worker.edges, count}, weight, kernel_);
             part = worker.ends[count - 1];
         }
@@ -103,17 +104,19 @@ void PretokenCounter::count_text(Bytes text, std::uint64_t weight, Worker& worke
     }
 }
 
-void PretokenCounter::add(std::span<const Bytes> texts, std::uint64_t weight, std::size_t threads) {
+void PretokenCounter::add(std::span<const Bytes> texts, std::uint64_t weight, std::size_t threads,
+                          Interrupt* interrupt) {
     Plan plan(pattern_, texts, special_->empty() ? nullptr : special_.get(), threads);
     const std::span<Block> blocks = plan.blocks();
     threads = std::clamp<std::size_t>(threads, 1, std::min(kMostThreads, std::max<std::size_t>(1, blocks.size())));
     while (workers_.size() < threads) workers_.push_back(std::make_unique<Worker>());
     std::atomic<std::size_t> next = 0;
-    on_threads(threads, [&](std::size_t thread) {
+    const auto work = [&](std::size_t thread) {
         for (std::size_t i; (i = next++) < blocks.size();) {
-            for (const Piece& piece : blocks[i].pieces) count_text(piece.bytes, weight, *workers_[thread]);
+            for (const Piece& piece : blocks[i].pieces) count_text(piece.bytes, weight, *workers_[thread], interrupt);
         }
-    });
+    };
+    on_threads(threads, work, interrupt);
 }
 
 void PretokenCounter::add_pretokens(std::span<const Bytes> pretokens, std::uint64_t weight) {

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "base/interrupt.hpp"
 #include "encode/special.hpp"
 #include "kernels/kernels.hpp"
 #include "kernels/pattern.hpp"
@@ -27,7 +28,7 @@ class PretokenCounter {
 
     // Counts each pretoken of the texts `weight` times. Several threads share long texts, too. The sums do not depend
     // on the number of threads.
-    void add(std::span<const Bytes> texts, std::uint64_t weight, std::size_t threads);
+    void add(std::span<const Bytes> texts, std::uint64_t weight, std::size_t threads, Interrupt* interrupt = nullptr);
 
     // Counts pretokens that were split elsewhere.
     void add_pretokens(std::span<const Bytes> pretokens, std::uint64_t weight);
@@ -51,7 +52,7 @@ class PretokenCounter {
 
  private:
     struct Worker;
-    void count_text(Bytes text, std::uint64_t weight, Worker& worker) const;
+    void count_text(Bytes text, std::uint64_t weight, Worker& worker, Interrupt* interrupt) const;
 
     Pattern pattern_;
     std::shared_ptr<const SpecialTokens> special_;
