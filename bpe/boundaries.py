@@ -106,6 +106,27 @@ def known_ends(tokens: Mapping[str, int]) -> tuple[int, ...]:
     return tuple(dict.fromkeys(tokens[name] for name in names if name in tokens))
 
 
+def completed(boundaries: Boundaries, tokens: Mapping[str, int]) -> Boundaries:
+    """Return boundaries in which the tokens of known names stand in for what no file says.
+
+    Args:
+        boundaries: What the files say; the source of what they do not say is "".
+        tokens: The id of each added token, by its text.
+    """
+    known = known_boundaries(tokens)
+    if not boundaries.bos_from and len(boundaries.prefix_ids) == 1:
+        boundaries = boundaries._replace(bos_id=boundaries.prefix_ids[0], bos_from=boundaries.prefix_from)
+    if not boundaries.bos_from:
+        boundaries = boundaries._replace(bos_id=known.bos_id, bos_from=known.bos_from)
+    if not boundaries.eos_from:
+        boundaries = boundaries._replace(eos_ids=known.eos_ids, eos_from=known.eos_from)
+    if boundaries.eos_id is None:
+        boundaries = boundaries._replace(eos_id=next(iter(boundaries.eos_ids), None))
+    if not boundaries.prefix_from and boundaries.bos_from == KNOWN_NAME:
+        boundaries = boundaries._replace(prefix_ids=known.prefix_ids, prefix_from=known.prefix_from)
+    return boundaries
+
+
 def known_boundaries(tokens: Mapping[str, int]) -> Boundaries:
     """Return what begins and ends a text where no file says anything: the tokens of known names.
 

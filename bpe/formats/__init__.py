@@ -15,9 +15,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
+from bpe.boundaries import completed
 from bpe.errors import InputError
 from bpe.files import write_bytes
 from bpe.formats import gguf, gguf_container, huggingface, tiktoken
+from bpe.formats.companion_files import boundaries_beside
 from bpe.vocabulary import Vocabulary
 
 TOKENIZER_FORMATS: dict[str, ModuleType] = {"huggingface": huggingface, "tiktoken": tiktoken, "gguf": gguf}
@@ -35,6 +37,9 @@ def read_vocabulary(
 ) -> Vocabulary:
     """Read the vocabulary in a tokenizer file, or in the tokenizer file of a directory.
 
+    What begins and ends a text is read from the file and, for a directory or a file with one of the usual names, from
+    the files beside it; see `bpe.formats.companion_files`.
+
     Args:
         path: The file or directory.
         pattern: The split pattern to use instead of the file's; see `Tokenizer.from_file`.
@@ -44,12 +49,17 @@ def read_vocabulary(
         OSError: When the file cannot be read.
         InputError: When the file is damaged or is not a supported tokenizer; the message names it.
     """
-    path, format, content = open_tokenizer(Path(path))
+    given = Path(path)
+    path, format, content = open_tokenizer(given)
     try:
         vocabulary: Vocabulary = TOKENIZER_FORMATS[format].read(content, path.name, pattern, special_tokens)
-        return vocabulary
     except ValueError as error:
         raise InputError(f"{path}: {error}") from error
+    boundaries = vocabulary.boundaries
+    if format != "gguf" and (given.is_dir() or path.name in TOKENIZER_FILES):
+        boundaries = boundaries_beside(vocabulary, path.parent)
+    added = {token.content: token.id for token in vocabulary.added_tokens}
+    return vocabulary.with_boundaries(completed(boundaries, added))
 
 
 def open_tokenizer(path: Path) -> tuple[Path, str, bytes | mmap.mmap]:

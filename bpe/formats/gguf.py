@@ -9,6 +9,7 @@ from typing import Any
 
 from bpe.errors import InputError
 from bpe.formats.byte_level import check_merges, token_text, vocabulary_from_texts
+from bpe.formats.gguf_boundaries import boundaries_in, boundary_metadata
 from bpe.formats.gguf_container import MAGIC, Container, lay_out
 from bpe.patterns import find_pattern
 from bpe.vocabulary import AddedToken, Vocabulary, chosen_tokens
@@ -82,7 +83,9 @@ def vocabulary_of(
     chosen = find_pattern(pattern or own_pattern)
     vocabulary = vocabulary_from_texts(name.removesuffix(".gguf"), chosen, ordinary, added, merges_only)
     check_merges(vocabulary, merges, ids)
-    return vocabulary
+    if isinstance(special_tokens, Mapping):
+        return vocabulary  # the ids in the file are those of other tokens
+    return vocabulary.with_boundaries(boundaries_in(metadata, tokens, ids, vocabulary))
 
 
 def _array_of(metadata: Mapping[str, Any], name: str, kind: type) -> Any:
@@ -142,4 +145,5 @@ def vocabulary_metadata(vocabulary: Vocabulary, size: int) -> dict[str, Any]:
         "tokenizer.ggml.tokens": texts,
         "tokenizer.ggml.token_type": memoryview(types),
         "tokenizer.ggml.merges": [f"{texts[left]} {texts[right]}" for left, right, _ in pairs],
+        **boundary_metadata(vocabulary, texts),
     }

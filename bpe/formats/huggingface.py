@@ -9,6 +9,7 @@ from typing import Any
 
 from bpe.errors import InputError
 from bpe.formats.byte_level import check_merges, is_id, token_text, vocabulary_from_texts
+from bpe.formats.post_processor import boundaries_of, post_processor
 from bpe.patterns import CL100K, PATTERNS, SMOLLM, Pattern, find_pattern
 from bpe.vocabulary import AddedToken, Vocabulary, chosen_tokens
 
@@ -62,7 +63,9 @@ def read(
             f"{len(unknown)} bytes, such as {unknown[:1]!r}, have no token and become {model['unk_token']!r}"
             " (unk_token), which is not supported"
         )
-    return vocabulary
+    if isinstance(special_tokens, Mapping):
+        return vocabulary  # the ids of the post-processor are those of other tokens
+    return vocabulary.with_boundaries(boundaries_of(data.get("post_processor"), vocabulary, special_tokens is None))
 
 
 def render(vocabulary: Vocabulary) -> bytes:
@@ -95,7 +98,7 @@ def render(vocabulary: Vocabulary) -> bytes:
         ],
         "normalizer": None,
         "pre_tokenizer": _pre_tokenizer(vocabulary.pattern),
-        "post_processor": None,
+        "post_processor": post_processor(vocabulary),
         "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
         "model": {
             "type": "BPE",

@@ -18,12 +18,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bpe import Tokenizer
 from bpe.errors import InputError
 from bpe.files import write_json
 from bpe.formats import TOKENIZER_FILES
 from bpe.locate import locate
 from model.checkpoint.assemble import Fingerprint, expected_shapes
-from model.checkpoint.companions import complete_for_transformers, read_companions, write_companions
+from model.checkpoint.companions import complete_for_transformers, read_companions, read_tokenizer, write_companions
 from model.checkpoint.huggingface import NAMES
 from model.checkpoint.names import halved, interleaved, is_rotated
 from model.checkpoint.opened import DTYPES, Checkpoint, read_json
@@ -35,6 +36,8 @@ DESCRIPTION = f"{CONFIG} with {WEIGHTS}"
 BASE = "base_model_name_or_path"
 _LEARNED_ON = "base_weights_sha256"
 _PREFIX = "base_model.model."
+_OF_MODELS = ("generation_config.json", "config.json")
+"""The files that say what ends a text that a model generates."""
 
 # Keys that do not change the result: the names of the tensors in the file say which matrices are adapted.
 _HARMLESS = {
@@ -92,9 +95,34 @@ def open_checkpoint(path: Path, open_base: Callable[[Path], Checkpoint]) -> Chec
     # The stored rows are those of the base without the adapter, so no reader may use them.
     own: dict[str, Any] = {"rows": None, "kinds": {}, "stored": "", "tensors": tensors}
     if any((directory / name).is_file() for name in TOKENIZER_FILES):
-        own |= {"tokenizer": directory, "make_tokenizer": None}
+        own |= {"tokenizer": directory, "make_tokenizer": lambda: _tokenizer(directory, base)}
         own |= {key: value for key, value in read_companions(directory).items() if value}
     return dataclasses.replace(base, **own)
+
+
+def _tokenizer(directory: Path, base: Checkpoint) -> Tokenizer:
+    """The tokenizer of the adapter, with the ends that the base names if the adapter's own files name none.
+
+    PEFT and transformers write the files of the tokenizer beside an adapter, but not generation_config.json, and
+    generate with the generation_config.json of the base.
+    """
+    own = Tokenizer.from_file(directory)
+    said = own.vocabulary.boundaries
+    of_base = read_tokenizer(base)
+    ends = of_base.vocabulary.boundaries
+    if said.eos_from in _OF_MODELS or ends.eos_from not in _OF_MODELS:
+        return own
+    if any(_token(own, id) != _token(of_base, id) for id in ends.eos_ids):
+        return own  # the adapter has other tokens
+    ends_of_base = said._replace(eos_ids=ends.eos_ids, eos_from=f"{ends.eos_from} of the base")
+    return Tokenizer.from_vocabulary(own.vocabulary.with_boundaries(ends_of_base))
+
+
+def _token(tokenizer: Tokenizer, id: int) -> bytes | None:
+    try:
+        return tokenizer.decode_single_token_bytes(id)
+    except KeyError:
+        return None
 
 
 def write_adapter(

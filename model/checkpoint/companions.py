@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
 from pathlib import Path
 from typing import Any
 
 from bpe import Tokenizer
+from bpe.boundaries import Boundaries
 from bpe.chat.find import templates_in
 from bpe.errors import InputError
 from bpe.files import write_bytes, write_json
@@ -17,30 +18,19 @@ GENERATION, TOKENIZER, TEMPLATE = "generation_config.json", "tokenizer_config.js
 COMPANIONS = (GENERATION, TOKENIZER, TEMPLATE, "special_tokens_map.json")
 
 
-def read_companions(directory: Path, config: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Read the fields `chat_template`, `bos` and `eos` of a Checkpoint from the files of a directory.
+def read_companions(directory: Path) -> dict[str, Any]:
+    """Read the field `chat_template` of a Checkpoint from the files of a directory.
 
-    Args:
-        directory: The directory of the model.
-        config: The content of config.json, used for ids that generation_config.json leaves out.
+    What begins and ends a text is read with the tokenizer; see `bpe.formats.companion_files`.
 
     Raises:
         InputError: When a file is damaged; the message names it.
     """
-    generation = {**(config or {}), **_optional(directory / GENERATION)}
-    bos, eos = (_ids(generation.get(f"{name}_token_id"), name, directory) for name in ("bos", "eos"))
-    return {"chat_template": _chat_template(directory), "bos": bos[0] if bos else None, "eos": eos}
+    return {"chat_template": _chat_template(directory)}
 
 
 def _optional(path: Path) -> dict[str, Any]:
     return read_json(path) if path.is_file() else {}
-
-
-def _ids(value: Any, name: str, directory: Path) -> tuple[int, ...]:
-    ids = value if isinstance(value, list) else [] if value is None else [value]
-    if not all(type(each) is int and each >= 0 for each in ids):
-        raise InputError(f"{directory / GENERATION}: {name}_token_id is {value!r}; expected an id or a list of ids")
-    return tuple(ids)
 
 
 def _chat_template(directory: Path) -> str | None:
@@ -60,46 +50,63 @@ def write_companions(checkpoint: Checkpoint, directory: Path) -> None:
         for name in COMPANIONS:
             if (source / name).is_file():
                 write_bytes(directory / name, (source / name).read_bytes())
-    if not (directory / GENERATION).is_file() and (checkpoint.bos is not None or checkpoint.eos):
-        write_json(directory / GENERATION, _generation(checkpoint.bos, checkpoint.eos))
     if checkpoint.chat_template is not None and _chat_template(directory) != checkpoint.chat_template:
         write_bytes(directory / TEMPLATE, checkpoint.chat_template.encode())
     if checkpoint.chat_template is not None and not (directory / TOKENIZER).is_file():
-        write_json(
-            directory / TOKENIZER, _tokenizer_config(checkpoint)
-        )  # which names the tokens that the template uses to begin and end a text
+        # It names the tokens that the template uses to begin and end a text.
+        write_json(directory / TOKENIZER, _tokenizer_config(checkpoint))
+    _write_boundaries(checkpoint, directory)
+
+
+def _write_boundaries(checkpoint: Checkpoint, directory: Path) -> None:
+    """Make the files of a directory say the same about the beginning and the end of a text as the checkpoint does.
+
+    They do not where the checkpoint is of another format, or its tokenizer comes from elsewhere.
+    """
+    try:
+        tokenizer = read_tokenizer(checkpoint)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the same warnings again
+            written = Tokenizer.from_file(directory).vocabulary.boundaries
+    except InputError:  # a tokenizer that is only copied, such as ranks whose split pattern the caller names
+        return
+    said = tokenizer.vocabulary.boundaries
+    if (written.prefix_ids, written.suffix_ids) != (said.prefix_ids, said.suffix_ids):
+        if (directory / "tokenizer.json").is_file():
+            tokenizer.save(directory / "tokenizer.json")
+        else:
+            added = {"add_bos_token": said.add_bos, "add_eos_token": said.add_eos}
+            write_json(directory / TOKENIZER, {**_optional(directory / TOKENIZER), **added})
+    if (written.bos_id, written.eos_ids) != (said.bos_id, said.eos_ids):
+        write_json(directory / GENERATION, {**_optional(directory / GENERATION), **_generation(said)})
 
 
 def complete_for_transformers(checkpoint: Checkpoint, directory: Path) -> None:
     """Write the files that transformers' AutoTokenizer and generate() need beyond those of `write_companions`."""
+    tokenizer = read_tokenizer(checkpoint)
     if not (directory / "tokenizer.json").is_file():
-        read_tokenizer(checkpoint).save(directory / "tokenizer.json")
-    if all((directory / name).is_file() for name in (TOKENIZER, GENERATION)):
-        return
+        tokenizer.save(directory / "tokenizer.json")
     if not (directory / TOKENIZER).is_file():
         write_json(directory / TOKENIZER, _tokenizer_config(checkpoint))
-    if not (directory / GENERATION).is_file():
-        write_json(directory / GENERATION, _generation(*begin_and_end(checkpoint, read_tokenizer(checkpoint))))
+    given, ids = _optional(directory / GENERATION), _generation(tokenizer.vocabulary.boundaries)
+    if ids.keys() - given.keys() or not (directory / GENERATION).is_file():
+        write_json(directory / GENERATION, {**ids, **given})
 
 
 def _tokenizer_config(checkpoint: Checkpoint) -> dict[str, Any]:
     tokenizer = read_tokenizer(checkpoint)
-    bos, eos = begin_and_end(checkpoint, tokenizer)
-    texts = {id: text for text, id in tokenizer.special_tokens.items()}
-    first = {"bos_token": [] if bos is None else [bos], "eos_token": eos[:1]}
+    said = tokenizer.vocabulary.boundaries
+    texts = {token.id: token.content for token in tokenizer.vocabulary.added_tokens}
+    named = {"bos_token": said.bos_id, "eos_token": said.eos_id}
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        **{name: texts[id] for name, ids in first.items() for id in ids if id in texts},
+        **{name: texts[id] for name, id in named.items() if id in texts},
+        "add_bos_token": said.add_bos,
+        "add_eos_token": said.add_eos,
         "clean_up_tokenization_spaces": False,
         "model_input_names": ["input_ids", "attention_mask"],
         "model_max_length": checkpoint.config.max_seq_len,
     }
-
-
-def begin_and_end(checkpoint: Checkpoint, tokenizer: Tokenizer) -> tuple[int | None, tuple[int, ...]]:
-    """Return the ids that begin and end a text, from the checkpoint or else from the tokens of usual names."""
-    bos = tokenizer.bos_id if checkpoint.bos is None else checkpoint.bos
-    return bos, checkpoint.eos or tokenizer.eos_ids
 
 
 def read_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
@@ -116,6 +123,11 @@ def read_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
         raise InputError(f"{checkpoint.tokenizer}: {error}") from error
 
 
-def _generation(bos: int | None, eos: tuple[int, ...]) -> dict[str, Any]:
-    ids = {"bos_token_id": bos, "eos_token_id": eos[0] if len(eos) == 1 else [*eos] or None}
-    return {name: id for name, id in ids.items() if id is not None}
+def _generation(boundaries: Boundaries) -> dict[str, Any]:
+    """Return the ids for generation_config.json."""
+    ids: dict[str, Any] = {}
+    if boundaries.bos_id is not None:
+        ids["bos_token_id"] = boundaries.bos_id
+    if boundaries.eos_ids:
+        ids["eos_token_id"] = boundaries.eos_ids[0] if len(boundaries.eos_ids) == 1 else [*boundaries.eos_ids]
+    return ids

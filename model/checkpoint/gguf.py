@@ -17,10 +17,11 @@ from torch import Tensor
 from bpe.errors import InputError
 from bpe.files import replacing
 from bpe.formats.gguf import vocabulary_metadata, vocabulary_of
+from bpe.formats.gguf_boundaries import special_ids
 from bpe.formats.gguf_container import MAGIC, Container, TensorInfo, lay_out
 from bpe.tokenizer import Tokenizer
 from model.checkpoint.assemble import checked_tensors, expected_shapes
-from model.checkpoint.companions import begin_and_end, read_tokenizer
+from model.checkpoint.companions import read_tokenizer
 from model.checkpoint.dequantize import PLAIN, QUANTIZED, dequantize, scratch
 from model.checkpoint.names import TensorNames, interleaved, is_rotated
 from model.checkpoint.opened import EMBEDDINGS, Checkpoint
@@ -227,7 +228,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
     container = Container.open(file)
     try:
         config = config_of(container)
-        bos, eos = (_ids(container, config, names) for names in (("bos",), ("eos", "eot", "eom")))
+        special_ids(container.metadata, config.vocab_size)
         for name, info in container.tensors.items():
             if info.type not in PLAIN and info.type not in QUANTIZED:
                 known = ", ".join((*PLAIN, *QUANTIZED))
@@ -242,8 +243,6 @@ def open_checkpoint(path: Path) -> Checkpoint:
         tokenizer=file,
         tensors=functools.partial(_tensors, file, container, config),
         chat_template=template if isinstance(template, str) else None,
-        bos=bos[0] if bos else None,
-        eos=eos,
         name_of=NAMES.from_meta,
         stored=_stored(container),
         kinds={
@@ -256,14 +255,6 @@ def open_checkpoint(path: Path) -> Checkpoint:
 
 def _tokenizer(container: Container, file: Path) -> Tokenizer:
     return Tokenizer.from_vocabulary(vocabulary_of(container.metadata, file.name))
-
-
-def _ids(container: Container, config: ModelConfig, names: tuple[str, ...]) -> tuple[int, ...]:
-    ids = [container.metadata.get(f"tokenizer.ggml.{name}_token_id") for name in names]
-    for name, id in zip(names, ids, strict=True):
-        if id is not None and not (isinstance(id, int) and 0 <= id < config.vocab_size):
-            raise InputError(f"tokenizer.ggml.{name}_token_id is {id!r}; expected an id below {config.vocab_size}")
-    return tuple(dict.fromkeys(id for id in ids if id is not None))
 
 
 def _dtype(container: Container) -> torch.dtype:
@@ -402,13 +393,7 @@ def _tokenizer_metadata(checkpoint: Checkpoint) -> dict[str, Any]:
         metadata = Container.open(cast(Path, _file(source))).metadata
         return {key: value for key, value in metadata.items() if key.startswith("tokenizer.")}
     tokenizer = read_tokenizer(checkpoint)
-    bos, eos = begin_and_end(checkpoint, tokenizer)
     metadata = vocabulary_metadata(tokenizer.vocabulary, checkpoint.config.vocab_size)
-    if bos is not None:
-        metadata["tokenizer.ggml.bos_token_id"] = bos
-        metadata["tokenizer.ggml.add_bos_token"] = checkpoint.bos is None
-    if eos:
-        metadata["tokenizer.ggml.eos_token_id"] = eos[0]
     if checkpoint.chat_template is not None:
         metadata["tokenizer.chat_template"] = checkpoint.chat_template
     return metadata

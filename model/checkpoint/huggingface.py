@@ -260,7 +260,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
         tokenizer=directory,
         tensors=lambda dtype: _tensors(files, config),
         name_of=NAMES.from_meta,
-        **read_companions(directory, data),
+        **read_companions(directory),
     )
 
 

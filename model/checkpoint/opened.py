@@ -41,10 +41,6 @@ class Checkpoint:
     when its turn comes and not kept."""
     chat_template: str | None = None
     """The jinja template for dialogs, if the checkpoint has one."""
-    bos: int | None = None
-    """The id of the token that begins a text, if the checkpoint names one; some checkpoints do not use theirs."""
-    eos: tuple[int, ...] = ()
-    """The ids that end generated text, if the checkpoint names them."""
     name_of: Callable[[str], str] = str
     """Translates Meta's name of a tensor to the name in the file, for error messages."""
     stored: str = ""
@@ -54,7 +50,8 @@ class Checkpoint:
     rows: Callable[[], Iterable[tuple[str, tuple[int, ...], memoryview]]] | None = None
     """Yields Meta's name, shape and stored bytes of each tensor in `kinds`; None if `kinds` is empty."""
     make_tokenizer: Callable[[], Tokenizer] | None = None
-    """Makes the tokenizer from metadata that is already read, if `tokenizer` is the file of the weights itself."""
+    """Makes the tokenizer, if that takes more than reading the file `tokenizer`: from metadata that is already read, or
+    with what begins and ends a text taken from elsewhere."""
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from bpe import Tokenizer
+from bpe.boundaries import Boundaries
 from bpe.errors import InputError
 from model.checkpoint.companions import read_tokenizer
 from model.checkpoint.opened import EMBEDDINGS, TIED, Checkpoint
@@ -31,6 +32,7 @@ def resized(checkpoint: Checkpoint, tokenizer_file: Path) -> Checkpoint:
     """
     old, new = read_tokenizer(checkpoint), Tokenizer.from_file(tokenizer_file)
     moved = _moved(old, new, f"{tokenizer_file}: does not extend the vocabulary of {checkpoint.tokenizer}")
+    boundaries = _moved_boundaries(old.vocabulary.boundaries, moved)
     known = {now: before for before, now in moved.items()}
 
     def sources_of(id: int) -> list[int]:
@@ -51,12 +53,10 @@ def resized(checkpoint: Checkpoint, tokenizer_file: Path) -> Checkpoint:
         config=dataclasses.replace(checkpoint.config, vocab_size=new.n_vocab),
         tokenizer=tokenizer_file,
         tensors=tensors,
-        bos=None if checkpoint.bos is None else moved.get(checkpoint.bos),
-        eos=tuple(moved[id] for id in checkpoint.eos if id in moved),
         stored="",
         kinds={},
         rows=None,
-        make_tokenizer=None,
+        make_tokenizer=lambda: Tokenizer.from_vocabulary(new.vocabulary.with_boundaries(boundaries)),
     )
 
 
@@ -71,6 +71,21 @@ def _moved(old: Tokenizer, new: Tokenizer, refusal: str) -> dict[int, int]:
             shown = old.decode_single_token_bytes(id).decode("utf-8", "backslashreplace")
             raise InputError(f"{refusal}: no {kind} {shown!r} (id {id}); use a tokenizer trained with --base from it")
     return {before: now for before, now in moved.items() if now is not None}
+
+
+def _moved_boundaries(old: Boundaries, moved: Mapping[int, int]) -> Boundaries:
+    """Return what begins and ends a text with the new ids of the tokens."""
+
+    def after(ids: Iterable[int]) -> tuple[int, ...]:
+        return tuple(moved[id] for id in ids if id in moved)
+
+    return old._replace(
+        bos_id=None if old.bos_id is None else moved.get(old.bos_id),
+        eos_id=None if old.eos_id is None else moved.get(old.eos_id),
+        eos_ids=after(old.eos_ids),
+        prefix_ids=after(old.prefix_ids),
+        suffix_ids=after(old.suffix_ids),
+    )
 
 
 def _rows(old: Tensor, sources: Sequence[list[int]]) -> Tensor:

@@ -25,6 +25,7 @@ from bpe.formats.gguf_container import Container, lay_out
 from model import ModelConfig, Transformer, load
 from model.checkpoint import convert, open_checkpoint, save
 from model.checkpoint.assemble import assemble, checked_tensors
+from model.checkpoint.companions import read_tokenizer
 from model.checkpoint.gguf import NAMES, recognises, write
 from model.checkpoint.names import halved
 from model.checkpoint.opened import Checkpoint
@@ -87,7 +88,8 @@ def test_the_configuration_of_smollm2_is_its_preset(smollm2_file: Path) -> None:
     checkpoint = open_checkpoint(smollm2_file)
     assert checkpoint.config == ModelConfig.preset("smollm2-135m")
     assert (checkpoint.dtype, checkpoint.stored) == (torch.bfloat16, "Q4_1, Q8_0, F32")
-    assert (checkpoint.bos, checkpoint.eos) == (1, (2,))
+    tokenizer = read_tokenizer(checkpoint)
+    assert (tokenizer.bos_id, tokenizer.eos_ids) == (1, (2,))
     assert checkpoint.chat_template is not None
     assert "<|im_start|>" in checkpoint.chat_template
 
@@ -171,9 +173,12 @@ def test_the_ids_that_begin_and_end_a_text_are_written(written: Path) -> None:
     fields = gguf.GGUFReader(written).fields
     assert fields["tokenizer.ggml.bos_token_id"].contents() == 256
     assert fields["tokenizer.ggml.eos_token_id"].contents() == 257
+    assert fields["tokenizer.ggml.eot_token_id"].contents() == 258
+    assert fields["tokenizer.ggml.add_eos_token"].contents() is False
     assert fields["tokenizer.ggml.add_bos_token"].contents() is True
     checkpoint = open_checkpoint(written)
-    assert (checkpoint.bos, checkpoint.eos) == (256, (257,))
+    tokenizer = read_tokenizer(checkpoint)
+    assert (tokenizer.bos_id, tokenizer.eos_ids, tokenizer.prefix_ids) == (256, (257, 258), [256])
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from bpe.errors import InputError
 from model import ModelConfig, Transformer, generate_ids, save
 from model.checkpoint import huggingface, open_checkpoint
 from model.checkpoint.assemble import assemble
+from model.checkpoint.companions import read_tokenizer
 from model.checkpoint.huggingface import NAMES, config_of
 from model.checkpoint.names import halved, interleaved
 from support.references import BYTE_RANKS
@@ -172,18 +173,20 @@ def test_the_chat_template_and_companion_files_are_copied_with_the_model(
     settings = json.loads((tmp_path / "one" / "tokenizer_config.json").read_text())
     (tmp_path / "one" / "tokenizer_config.json").write_text(json.dumps({**settings, "chat_template": template}))
     checkpoint = open_checkpoint(tmp_path / "one")
-    assert (checkpoint.chat_template, checkpoint.eos) == (template, (258,))
+    assert (checkpoint.chat_template, read_tokenizer(checkpoint).eos_ids) == (template, (258,))
 
     for format in ("bpe-llama", "huggingface"):
         save(tmp_path / format, read(tmp_path / "one"), tmp_path / "one", format=format)
         again = open_checkpoint(tmp_path / format)
-        assert (again.chat_template, again.eos) == (template, (258,))
+        assert (again.chat_template, read_tokenizer(again).eos_ids) == (template, (258,))
         assert json.loads((tmp_path / format / "generation_config.json").read_text())["temperature"] == 0.6
     # A template from another source, such as GGUF metadata, is written beside the weights.
-    told = dataclasses.replace(checkpoint, tokenizer=tokenizer_file, bos=256)
+    tokenizer = read_tokenizer(checkpoint)
+    told = dataclasses.replace(checkpoint, tokenizer=tokenizer_file, make_tokenizer=lambda: tokenizer)
     huggingface.write(told, tmp_path / "told")
     again = open_checkpoint(tmp_path / "told")
-    assert (again.chat_template, again.bos, again.eos) == (template, 256, (258,))
+    read_again = read_tokenizer(again)
+    assert (again.chat_template, read_again.bos_id, read_again.eos_ids) == (template, 256, (258,))
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "told")
     assert tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False) == "user: Hi\n"
 

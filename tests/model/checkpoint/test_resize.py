@@ -17,6 +17,7 @@ from bpe.chat import chat_format
 from bpe.errors import InputError
 from model import ModelConfig, Transformer, convert, load, save
 from model.checkpoint import open_checkpoint
+from model.checkpoint.companions import read_tokenizer
 from support.references import BYTE_RANKS
 
 MakeModel = Callable[[ModelConfig], Transformer]
@@ -148,7 +149,8 @@ def test_the_template_and_the_ids_that_begin_and_end_a_text_are_kept(
     )
     convert(tmp_path / "in", tmp_path / "out", format, tokenizer=tmp_path / "new.json")
     checkpoint = open_checkpoint(tmp_path / "out")
-    assert (checkpoint.chat_template, checkpoint.bos, checkpoint.eos) == (TEMPLATE, 300, (302, 303))
+    tokenizer = read_tokenizer(checkpoint)
+    assert (checkpoint.chat_template, tokenizer.bos_id, tokenizer.eos_ids) == (TEMPLATE, 300, (302, 303))
     ids = chat_format(tmp_path / "out", new).encode([{"role": "user", "content": "the"}], add_generation_prompt=False)
     assert ids == [300, 257, 303]
 
