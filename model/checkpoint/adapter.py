@@ -11,7 +11,7 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +23,19 @@ from bpe.errors import InputError
 from bpe.files import write_json
 from bpe.formats import TOKENIZER_FILES
 from bpe.locate import locate
-from model.checkpoint.assemble import Fingerprint, expected_shapes
+from model.checkpoint.adapter_tensors import PREFIX, Change, Changes, read_changes
+from model.checkpoint.assemble import Fingerprint
 from model.checkpoint.companions import complete_for_transformers, read_companions, read_tokenizer, write_companions
 from model.checkpoint.huggingface import NAMES
-from model.checkpoint.names import halved, interleaved, is_rotated
-from model.checkpoint.opened import DTYPES, Checkpoint, read_json
-from model.checkpoint.tensor_files import read_dtypes, read_notes, read_tensors, write_tensors
-from model.lora import TARGETS, Adapter, LoraConfig, merged
+from model.checkpoint.names import halved, is_rotated
+from model.checkpoint.opened import EMBEDDINGS, TIED, Checkpoint, read_json
+from model.checkpoint.tensor_files import read_notes, write_tensors
+from model.lora import Adapter, LoraConfig
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 DESCRIPTION = f"{CONFIG} with {WEIGHTS}"
 BASE = "base_model_name_or_path"
 _LEARNED_ON = "base_weights_sha256"
-_PREFIX = "base_model.model."
 _OF_MODELS = ("generation_config.json", "config.json")
 """The files that say what ends a text that a model generates."""
 
@@ -43,10 +43,13 @@ _OF_MODELS = ("generation_config.json", "config.json")
 _HARMLESS = {
     "peft_type", "task_type", "auto_mapping", "peft_version", "revision", "inference_mode", "target_modules",
     "exclude_modules", "lora_dropout", "layers_to_transform", "layers_pattern", "megatron_core", "qalora_group_size",
-    "ensure_weight_tying", "use_rslora", "lora_alpha", "r", BASE,
+    "ensure_weight_tying", BASE,
+    # read with the tensors
+    "use_rslora", "use_dora", "lora_alpha", "r", "rank_pattern", "alpha_pattern", "modules_to_save",
+    "trainable_token_indices",
 }  # fmt: skip
-_NEUTRAL = {"bias": ("none",), "init_lora_weights": (True, "gaussian", "orthogonal", "eva")}
-"""Supported values besides null, false and empty: they leave the weights of the base unchanged."""
+_NEUTRAL = {"bias": ("none", "all", "lora_only"), "init_lora_weights": (True, "gaussian", "orthogonal", "eva")}
+"""Supported values besides null, false and empty: they leave the weights of the base unchanged, or are in the file."""
 
 
 def recognises(path: Path) -> bool:
@@ -74,9 +77,13 @@ def open_checkpoint(path: Path, open_base: Callable[[Path], Checkpoint]) -> Chec
             configuration is not supported.
     """
     directory = path if path.is_dir() else path.parent
-    rank, scale = _rank_and_scale(directory / CONFIG)
+    values = _checked_config(directory / CONFIG)
     base = _base(directory, open_base)
-    matrices = _read(directory / WEIGHTS, base, rank)
+    changes, size = read_changes(directory / WEIGHTS, base, values)
+    if size != base.config.vocab_size:
+        _require_both(directory / WEIGHTS, changes, base)
+    unties = base.config.tied_embeddings and not _is_tied_after(changes)
+    unchanged = Change()
     learned_on = read_notes(directory / WEIGHTS).get(_LEARNED_ON)
 
     def tensors(dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
@@ -84,8 +91,12 @@ def open_checkpoint(path: Path, open_base: Callable[[Path], Checkpoint]) -> Chec
         for name, tensor in base.tensors(torch.float32 if learned_on else dtype):
             if learned_on:
                 found.add(name, tensor)
-            pair = matrices.get(name.removesuffix(".weight"))
-            yield name, tensor if pair is None else merged(tensor, *pair, scale, dtype)
+            if not base.config.tied_embeddings or name not in (EMBEDDINGS, TIED):
+                yield name, changes.get(name, unchanged).applied(tensor, dtype)
+            elif name == EMBEDDINGS:
+                for twin, change in zip((EMBEDDINGS, TIED), _twins(changes), strict=True):
+                    if twin == EMBEDDINGS or unties:
+                        yield twin, change.applied(tensor, dtype)
         if learned_on and found.hexdigest() != learned_on:
             warnings.warn(
                 f"{directory}: trained on other weights than those of {base.source}; is it the right base?",
@@ -94,6 +105,9 @@ def open_checkpoint(path: Path, open_base: Callable[[Path], Checkpoint]) -> Chec
 
     # The stored rows are those of the base without the adapter, so no reader may use them.
     own: dict[str, Any] = {"rows": None, "kinds": {}, "stored": "", "tensors": tensors}
+    if unties or size != base.config.vocab_size:
+        tied = base.config.tied_embeddings and not unties
+        own["config"] = dataclasses.replace(base.config, vocab_size=size, tied_embeddings=tied)
     if any((directory / name).is_file() for name in TOKENIZER_FILES):
         own |= {"tokenizer": directory, "make_tokenizer": lambda: _tokenizer(directory, base)}
         own |= {key: value for key, value in read_companions(directory).items() if value}
@@ -125,6 +139,38 @@ def _token(tokenizer: Tokenizer, id: int) -> bytes | None:
         return None
 
 
+def _twins(changes: Changes) -> tuple[Change, Change]:
+    """Return the changes of embeddings and output head that are one matrix in the base.
+
+    A new matrix for the base, and new rows for tokens, change both. LoRA matrices, and the copies that PEFT makes of
+    modules_to_save, change one.
+    """
+    pair = [dataclasses.replace(changes.get(name, Change())) for name in (EMBEDDINGS, TIED)]
+    for change, other in zip(pair, pair[::-1], strict=True):
+        change.base = other.base if change.base is None else change.base
+        if change.rows is None:
+            change.rows, change.places = other.rows, other.places
+    return pair[0], pair[1]
+
+
+def _is_tied_after(changes: Changes) -> bool:
+    """Return whether embeddings and output head, one matrix in the base, are still one after the changes."""
+    embeddings, output = (change.parts() for change in _twins(changes))
+    return embeddings.keys() == output.keys() and all(torch.equal(embeddings[name], output[name]) for name in output)
+
+
+def _require_both(path: Path, changes: Changes, base: Checkpoint) -> None:
+    """Raise InputError unless embeddings and output head are both whole in an adapter that changes their size."""
+    pair = (
+        _twins(changes) if base.config.tied_embeddings else [changes.get(name, Change()) for name in (EMBEDDINGS, TIED)]
+    )
+    if any(change.base is None and change.whole is None for change in pair):
+        raise InputError(
+            f"{path}: embeddings and output head have another number of rows than those of {base.source}, but only one"
+            " of the two is in the file; resize the vocabulary of the base first (bpe convert --resize-vocab)"
+        )
+
+
 def write_adapter(
     directory: Path, base: Checkpoint, base_name: str, config: LoraConfig, adapter: Adapter, learned_on: str
 ) -> None:
@@ -144,7 +190,7 @@ def write_adapter(
     head_dim = base.config.head_dim
     tensors = {}
     for name, (a, b) in adapter.items():
-        theirs = _PREFIX + NAMES.from_meta(f"{name}.weight").removesuffix(".weight")
+        theirs = PREFIX + NAMES.from_meta(f"{name}.weight").removesuffix(".weight")
         tensors[f"{theirs}.lora_A.weight"] = a
         tensors[f"{theirs}.lora_B.weight"] = halved(b, head_dim) if is_rotated(f"{name}.weight") else b
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
@@ -169,8 +215,8 @@ def write_adapter(
     )
 
 
-def _rank_and_scale(path: Path) -> tuple[int, float]:
-    """Return the rank of the matrices and the scale of their products; raise InputError unless it is plain LoRA."""
+def _checked_config(path: Path) -> dict[str, Any]:
+    """Return the content of an adapter_config.json; raise InputError if a key has a value that is not supported."""
     values = read_json(path)
     if values.get("peft_type") != "LORA":
         raise InputError(f"{path}: peft_type is {values.get('peft_type')!r}; only 'LORA' is supported")
@@ -178,9 +224,29 @@ def _rank_and_scale(path: Path) -> tuple[int, float]:
         if value and key not in _HARMLESS and value not in _NEUTRAL.get(key, ()):
             raise InputError(f"{path}: {key} is {json.dumps(value)}, which is not supported")
     rank, alpha = values.get("r"), values.get("lora_alpha")
-    if not (type(rank) is int and rank > 0 and isinstance(alpha, (int, float)) and 0 < alpha < math.inf):
+    if not (_is_rank(rank) and _is_alpha(alpha)):
         raise InputError(f"{path}: r is {rank!r} and lora_alpha is {alpha!r}; expected positive numbers")
-    return rank, alpha / (math.sqrt(rank) if values.get("use_rslora") else rank)
+    for key, fits in (("rank_pattern", _is_rank), ("alpha_pattern", _is_alpha)):
+        patterns = values.get(key) or {}
+        if not isinstance(patterns, dict) or not all(map(fits, patterns.values())):
+            raise InputError(f"{path}: {key} is {json.dumps(patterns)}; expected positive numbers by patterns of names")
+        for pattern in patterns:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise InputError(f"{path}: {key}: {pattern!r} is not a regular expression ({error})") from None
+    modules = values.get("modules_to_save") or []
+    if not isinstance(modules, list) or not all(isinstance(name, str) for name in modules):
+        raise InputError(f"{path}: modules_to_save is {json.dumps(modules)}; expected a list of names")
+    return values
+
+
+def _is_rank(value: object) -> bool:
+    return type(value) is int and value > 0
+
+
+def _is_alpha(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf
 
 
 def _base(directory: Path, open_base: Callable[[Path], Checkpoint]) -> Checkpoint:
@@ -196,38 +262,3 @@ def _base(directory: Path, open_base: Callable[[Path], Checkpoint]) -> Checkpoin
     if recognises(place):
         raise InputError(f"{config}: the base {place} is itself an adapter; merge that one first (bpe convert)")
     return open_base(place)
-
-
-def _read(path: Path, base: Checkpoint, rank: int) -> Adapter:
-    """Return the matrices in a file under Meta's names and in Meta's row order; each must fit a matrix of the base."""
-    if not path.is_file():
-        pickled = (path.parent / "adapter_model.bin").is_file()
-        remedy = "; pickled weights are never read, so save the adapter again with PEFT" if pickled else ""
-        raise InputError(f"{path}: no such file{remedy}")
-    shapes = expected_shapes(base.config)
-    read_dtypes(path)
-    found: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in read_tensors(path):
-        match = re.fullmatch(rf"{re.escape(_PREFIX)}(.+)\.lora_([AB])\.weight", name)
-        metas = NAMES.to_meta(f"{match[1]}.weight") if match else None
-        target = (metas or "").removesuffix(".weight")
-        if match is None or metas is None or target.rpartition(".")[2] not in TARGETS or metas not in shapes:
-            raise InputError(f"{path}: the tensor {name!r} fits no matrix of {base.source}; is it the right base?")
-        if tensor.dtype not in DTYPES or not torch.isfinite(tensor).all():
-            raise InputError(f"{path}: {name} holds {tensor.dtype}, or contains NaN or infinity; the file is damaged")
-        (out, into), part = shapes[metas], match[2]
-        fits = tensor.dim() == 2 and tensor.shape["AB".index(part) ^ 1] == (into if part == "A" else out)
-        if not fits:
-            raise InputError(
-                f"{path}: {name} has the shape {list(tensor.shape)}, which does not fit the matrix [{out}, {into}] of"
-                f" {base.source}; is it the right base?"
-            )
-        rotated = part == "B" and is_rotated(metas)
-        found.setdefault(target, {})[part] = interleaved(tensor, base.config.head_dim) if rotated else tensor
-    return {name: _pair(path, name, parts, rank) for name, parts in found.items()}
-
-
-def _pair(path: Path, name: str, parts: Mapping[str, Tensor], rank: int) -> tuple[Tensor, Tensor]:
-    if parts.keys() != {"A", "B"} or {parts["A"].shape[0], parts["B"].shape[1]} != {rank}:
-        raise InputError(f"{path}: {name} needs two matrices, lora_A and lora_B, of the rank {rank} given in {CONFIG}")
-    return parts["A"], parts["B"]

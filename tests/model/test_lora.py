@@ -256,10 +256,10 @@ def change(directory: Path, **values: Any) -> None:
     ("values", "message"),
     [
         ({"peft_type": "LOHA"}, "peft_type is 'LOHA'; only 'LORA' is supported"),
-        ({"use_dora": True}, "use_dora is true, which is not supported"),
-        ({"bias": "all"}, 'bias is "all", which is not supported'),
-        ({"modules_to_save": ["lm_head"]}, r'modules_to_save is \["lm_head"\], which is not supported'),
-        ({"rank_pattern": {"q_proj": 2}}, "rank_pattern is"),
+        ({"use_dora": True}, "use_dora is True, but the tensors of .* say otherwise"),
+        ({"lora_bias": True}, "lora_bias is true, which is not supported"),
+        ({"modules_to_save": ["lm_head"]}, "no tensor of lm_head, which modules_to_save of adapter_config.json lists"),
+        ({"rank_pattern": {"q_proj": 2}}, "q_proj needs two matrices, lora_A and lora_B, of the rank 2 given in"),
         ({"init_lora_weights": "pissa"}, 'init_lora_weights is "pissa", which is not supported'),
         ({"of_tomorrow": 1}, "of_tomorrow is 1, which is not supported"),
         ({"r": 0}, "r is 0 and lora_alpha is 8; expected positive numbers"),
@@ -345,11 +345,16 @@ def test_a_damaged_adapter_and_one_of_another_model_are_refused(
         with pytest.raises(InputError, match=message):
             load(directory)
 
-    refused("has the shape .*, which does not fit the .*; is it the right base", whole | {first: torch.zeros(4, 31)})
+    fits_not = (
+        r"q_proj.lora_A.weight has the shape \[4, 31\], which does not fit layers.0.attention.wq.weight \[32, 32\]"
+    )
+    refused(f"{fits_not} of .*; is it the right base", whole | {first: torch.zeros(4, 31)})
     refused("contains NaN or infinity", whole | {first: torch.full((4, 32), float("nan"))})
-    refused("layers.0.attention.wq needs two matrices", {k: v for k, v in whole.items() if k != first})
+    refused("model.layers.0.self_attn.q_proj needs two matrices", {k: v for k, v in whole.items() if k != first})
     embedding = {"base_model.model.model.embed_tokens.lora_embedding_A": torch.zeros(4, 259)}
-    refused("the tensor .*embed_tokens.lora_embedding_A' fits no matrix of", whole | embedding)
+    refused("model.embed_tokens needs two matrices, lora_A and lora_B", whole | embedding)
+    other = {"base_model.model.model.embed_tokens.lora_A.weight": torch.zeros(4, 32)}
+    refused("the tensor .*embed_tokens.lora_A.weight' fits no matrix of", whole | other)
     save_file(whole, weights)
     weights.write_bytes(weights.read_bytes()[:-1])
     with pytest.raises(InputError, match="adapter_model.safetensors: not a complete safetensors file"):

@@ -1,0 +1,218 @@
+"""The tensors of a PEFT adapter: what each changes in which tensor of the base."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import regex
+import torch
+from torch import Tensor
+
+from bpe.errors import InputError
+from model.checkpoint.assemble import expected_shapes
+from model.checkpoint.huggingface import NAMES
+from model.checkpoint.names import interleaved, is_rotated
+from model.checkpoint.opened import DTYPES, EMBEDDINGS, TIED, Checkpoint
+from model.checkpoint.tensor_files import read_dtypes, read_tensors
+from model.lora import merged
+
+PREFIX = "base_model.model."
+
+_KINDS = {
+    "lora_A.weight": "a",
+    "lora_B.weight": "b",
+    "lora_embedding_A": "embedding_a",
+    "lora_embedding_B": "embedding_b",
+    "lora_magnitude_vector": "magnitude",
+    "lora_magnitude_vector.weight": "magnitude",
+    "token_adapter.trainable_tokens_delta": "rows",
+    "base_layer.weight": "base",
+    "base_layer.bias": "base",
+    "original_module.weight": "base",
+    "modules_to_save.weight": "whole",
+    "modules_to_save.bias": "whole",
+    "weight": "whole",
+    "bias": "whole",
+}
+"""The ends of PEFT's names, and what their tensors are; see `Change`."""
+_NAME = re.compile(rf"{re.escape(PREFIX)}(.+?)\.({'|'.join(map(re.escape, _KINDS))})")
+
+
+@dataclass
+class Change:
+    """What an adapter changes in one tensor of its base. The parts apply in the order in which they are listed."""
+
+    base: Tensor | None = None
+    """A tensor that takes the place of the base's, also where the base uses it twice."""
+    whole: Tensor | None = None
+    """A tensor that takes the place of the base's, of a module that was trained as a whole (modules_to_save)."""
+    rows: Tensor | None = None
+    """Rows that take the places `places` (trainable_token_indices). [tokens, dim]"""
+    places: list[int] | None = None
+    a: Tensor | None = None
+    """LoRA's A. [rank, in]"""
+    b: Tensor | None = None
+    """LoRA's B. [out, rank]"""
+    scale: float = 1.0
+    """The factor of the product B A."""
+    magnitude: Tensor | None = None
+    """The norm of each row of the result (DoRA; Liu et al. 2024, arXiv:2402.09353), [out]; for embeddings, of each
+    column, [dim]."""
+    columns: bool = False
+    """Whether `magnitude` has the norms of columns."""
+
+    def applied(self, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return the tensor of the base with the change, in this dtype if it is computed."""
+        for other in (self.base, self.whole):
+            tensor = tensor if other is None else other
+        if self.rows is not None:
+            tensor = tensor.to(dtype, copy=True)
+            tensor[self.places] = self.rows.to(dtype)
+        if self.a is not None and self.b is not None:
+            wide = torch.promote_types(tensor.dtype, torch.float32)
+            result = merged(tensor, self.a, self.b, self.scale, wide)
+            if self.magnitude is not None:
+                along = 0 if self.columns else 1
+                norm = torch.linalg.vector_norm(result, dim=along, keepdim=True)
+                result = result * self.magnitude.to(wide).unsqueeze(along) / norm
+            tensor = result.to(dtype)
+        return tensor
+
+    def parts(self) -> dict[str, Tensor]:
+        """Return the tensors of the change by field."""
+        return {name: part for name, part in vars(self).items() if isinstance(part, Tensor)}
+
+
+Changes = dict[str, Change]
+"""The changes by Meta's name of the changed tensor, such as "layers.0.attention.wq.weight"."""
+
+
+def read_changes(path: Path, base: Checkpoint, values: Mapping[str, Any]) -> tuple[Changes, int]:
+    """Read what an adapter changes in its base.
+
+    An adapter may hold whole embeddings of another number of rows, because tokens were added before the training.
+
+    Args:
+        path: The file of the adapter's tensors.
+        base: The base model.
+        values: The content of adapter_config.json.
+
+    Returns:
+        The changes, and the number of rows of the embeddings with them.
+
+    Raises:
+        InputError: When the file is missing or damaged, or a tensor does not fit the base or the configuration.
+    """
+    if not path.is_file():
+        pickled = (path.parent / "adapter_model.bin").is_file()
+        remedy = "; pickled weights are never read, so save the adapter again with PEFT" if pickled else ""
+        raise InputError(f"{path}: no such file{remedy}")
+    read_dtypes(path)
+    tensors = [(name, *_meaning(name), tensor) for name, tensor in read_tensors(path)]
+    sizes = {
+        len(tensor)
+        for _, kind, meta, tensor in tensors
+        if kind in ("base", "whole") and meta in (EMBEDDINGS, TIED) and tensor.dim() == 2
+    }
+    size = sizes.pop() if len(sizes) == 1 else base.config.vocab_size
+    shapes = expected_shapes(dataclasses.replace(base.config, vocab_size=size))
+    shapes.setdefault(TIED, shapes[EMBEDDINGS])
+    changes: Changes = {}
+    for name, kind, meta, tensor in tensors:
+        if meta not in shapes or (kind in ("a", "b") and meta == EMBEDDINGS):
+            raise InputError(f"{path}: the tensor {name!r} fits no matrix of {base.source}; is it the right base?")
+        if tensor.dtype not in DTYPES or not torch.isfinite(tensor).all():
+            raise InputError(f"{path}: {name} holds {tensor.dtype}, or contains NaN or infinity; the file is damaged")
+        if kind.startswith("embedding"):  # W + (B A)^T = W + A^T B^T
+            kind, tensor = {"embedding_a": "b", "embedding_b": "a"}[kind], tensor.mT
+        change = changes.setdefault(meta, Change(columns=meta == EMBEDDINGS))
+        if not _fits(kind, tensor, shapes[meta], change):
+            raise InputError(
+                f"{path}: {name} has the shape {list(tensor.shape)}, which does not fit {base.name_of(meta)}"
+                f" {list(shapes[meta])} of {base.source}; is it the right base?"
+            )
+        rotated = is_rotated(meta) and kind != "a"
+        setattr(change, kind, interleaved(tensor, base.config.head_dim) if rotated else tensor)
+    for meta, change in changes.items():
+        _complete(path, NAMES.from_meta(meta).rpartition(".")[0], change, values, size)
+    _check_modules(path, changes, values)
+    return changes, size
+
+
+def _meaning(name: str) -> tuple[str, str]:
+    """Return the field of a `Change` that a tensor is, and Meta's name of the tensor that it changes; or "" twice."""
+    match = _NAME.fullmatch(name)
+    if match is None:
+        return "", ""
+    suffix = "bias" if match[2].endswith("bias") else "weight"
+    return _KINDS[match[2]], NAMES.to_meta(f"{match[1]}.{suffix}") or ""
+
+
+def _fits(kind: str, tensor: Tensor, shape: torch.Size, change: Change) -> bool:
+    """Return whether a tensor, as a part of a `Change`, has the right shape for a tensor of the base."""
+    if kind in ("base", "whole"):
+        return tensor.shape == shape
+    if kind == "magnitude":
+        return tensor.shape == (shape[1:] if change.columns else shape[:1])
+    if kind == "b":
+        return tensor.dim() == 2 and tensor.shape[0] == shape[0]
+    return len(shape) == tensor.dim() == 2 and tensor.shape[1] == shape[1]  # of A, and of rows
+
+
+def _complete(path: Path, module: str, change: Change, values: Mapping[str, Any], size: int) -> None:
+    """Set the scale and the places of a change from the configuration; raise InputError if a part is missing."""
+    a, b = change.a, change.b
+    if a is not None or b is not None or change.magnitude is not None:
+        rank = _of_pattern(path, values.get("rank_pattern"), module, values["r"])
+        if a is None or b is None or {a.shape[0], b.shape[1]} != {rank}:
+            raise InputError(
+                f"{path}: {module} needs two matrices, lora_A and lora_B, of the rank {rank} given in"
+                " adapter_config.json"
+            )
+        alpha = _of_pattern(path, values.get("alpha_pattern"), module, values["lora_alpha"])
+        change.scale = alpha / (math.sqrt(rank) if values.get("use_rslora") else rank)
+        if (change.magnitude is not None) != bool(values.get("use_dora")):
+            raise InputError(f"{path}: use_dora is {values.get('use_dora')}, but the tensors of {module} say otherwise")
+    if change.rows is not None:
+        change.places = _places(path, module, values.get("trainable_token_indices"), change.rows, size)
+
+
+def _of_pattern(path: Path, patterns: Any, module: str, default: Any) -> Any:
+    """Return the value of the first pattern that matches a module, as PEFT does, or else the default."""
+    for pattern, value in (patterns or {}).items():
+        try:
+            if regex.match(rf"(.*\.)?({pattern})$", module, timeout=1.0):
+                return value
+        except TimeoutError:
+            raise InputError(f"{path}: matching the pattern {pattern!r} with {module} takes too long") from None
+    return default
+
+
+def _places(path: Path, module: str, given: Any, rows: Tensor, size: int) -> list[int]:
+    """Return the ids whose rows an adapter holds: a list for the embeddings, or a list by the name of the module."""
+    if isinstance(given, Mapping):
+        given = next((ids for name, ids in given.items() if f".{module}".endswith(f".{name}")), None)
+    count = len(rows)
+    if not isinstance(given, list) or len(given) != count or not all(type(id) is int and id >= 0 for id in given):
+        raise InputError(f"{path}: {count} rows for {module}, but trainable_token_indices does not list {count} ids")
+    if max(given, default=0) >= size:
+        raise InputError(f"{path}: trainable_token_indices has the id {max(given)}, but {module} has {size} rows")
+    return given
+
+
+def _check_modules(path: Path, changes: Changes, values: Mapping[str, Any]) -> None:
+    """Check that each module of modules_to_save is there. A whole tensor of another module is one of the base."""
+    modules = values.get("modules_to_save") or []
+    names = {meta: NAMES.from_meta(meta).rpartition(".")[0] for meta, change in changes.items()}
+    for module in modules:
+        if not any(change.whole is not None and names[meta].endswith(module) for meta, change in changes.items()):
+            raise InputError(f"{path}: no tensor of {module}, which modules_to_save of adapter_config.json lists")
+    for meta, change in changes.items():
+        if change.whole is not None and not any(names[meta].endswith(module) for module in modules):
+            change.base, change.whole = change.whole, None
