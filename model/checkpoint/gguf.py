@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bpe.chat.template_files import templates_in_metadata, templates_metadata
 from bpe.errors import InputError
 from bpe.files import replacing
 from bpe.formats.gguf import vocabulary_metadata, vocabulary_of
@@ -235,14 +236,13 @@ def open_checkpoint(path: Path) -> Checkpoint:
                 raise InputError(f"{name} has the type {info.type}, which is not supported; supported are {known}")
     except InputError as error:
         raise InputError(f"{file}: {error}") from None
-    template = container.metadata.get("tokenizer.chat_template")
     return Checkpoint(
         config=config,
         dtype=_dtype(container),
         source=file,
         tokenizer=file,
         tensors=functools.partial(_tensors, file, container, config),
-        chat_template=template if isinstance(template, str) else None,
+        chat_templates=templates_in_metadata(container.metadata),
         name_of=NAMES.from_meta,
         stored=_stored(container),
         kinds={
@@ -394,6 +394,4 @@ def _tokenizer_metadata(checkpoint: Checkpoint) -> dict[str, Any]:
         return {key: value for key, value in metadata.items() if key.startswith("tokenizer.")}
     tokenizer = read_tokenizer(checkpoint)
     metadata = vocabulary_metadata(tokenizer.vocabulary, checkpoint.config.vocab_size)
-    if checkpoint.chat_template is not None:
-        metadata["tokenizer.chat_template"] = checkpoint.chat_template
-    return metadata
+    return metadata | templates_metadata(checkpoint.chat_templates)
