@@ -73,7 +73,8 @@ class TemplateChat(ChatFormat):
         if name is not None and name not in sources:
             raise InputError(f"no chat template {name!r}; there are {', '.join(sorted(sources))}")
         self._tokenizer = tokenizer
-        used = {"default": sources[name]} if name is not None else sources
+        names = {"default": "default", "tool_use": "tool_use"} if name is None else {"default": name}
+        used = {use: sources[name] for use, name in names.items() if name in sources}
         self._templates = {key: JinjaTemplate(source) for key, source in used.items()}
         self._eos_token = eos_token
         given = {"bos_token": bos_token, "eos_token": eos_token, **(tokens or {}), **(variables or {})}
