@@ -88,6 +88,11 @@ class TemplateChat(ChatFormat):
             if not self.reads(name):
                 warnings.warn(f"the chat template does not read the variable {name!r}; it has no effect", stacklevel=2)
 
+    @property
+    def source(self) -> str:
+        """The source of the template for dialogs without tools."""
+        return self._templates["default"].source
+
     def reads(self, name: str) -> bool:
         """Return whether a template reads a variable."""
         return any(name in template.variables for template in self._templates.values())
@@ -126,6 +131,17 @@ class TemplateChat(ChatFormat):
         for _, text, special in rendering.parts():
             ids += self._tokenizer.encode_ordinary(text) if special is None else [special]
         return ids
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        add_generation_prompt: bool | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        documents: Sequence[Mapping[str, Any]] | None = None,
+        continue_final_message: bool | str = False,
+    ) -> str:
+        prompted = prompts_for_answer(add_generation_prompt, continue_final_message, messages)
+        return self._dialog(messages, tools, documents, continue_final_message).render(prompted)
 
     def encode_with_mask(
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None = None
