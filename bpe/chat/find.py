@@ -4,41 +4,52 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from bpe.chat.llama3 import Llama3Chat, missing_llama3_tokens
 from bpe.chat.messages import ChatFormat
-from bpe.chat.template import TemplateChat
+from bpe.chat.template import TOKEN_NAMES, TemplateChat
+from bpe.chat.template_files import templates_in, templates_in_metadata
 from bpe.errors import InputError
 from bpe.formats.gguf_container import Container
 from bpe.tokenizer import Tokenizer
 
 
-def chat_format(path: str | os.PathLike[str], tokenizer: Tokenizer) -> ChatFormat:
+def chat_format(
+    path: str | os.PathLike[str],
+    tokenizer: Tokenizer,
+    template: str | None = None,
+    variables: Mapping[str, Any] | None = None,
+) -> ChatFormat:
     """Return the chat format of a checkpoint: that of its template, or Llama 3's if it has none.
 
     Args:
         path: A directory with Hugging Face's or Meta's files, one of these files, or a GGUF file.
         tokenizer: The tokenizer of the checkpoint.
+        template: The name of the template, if the checkpoint has several. Default: as `TemplateChat` chooses.
+        variables: Variables for the template, such as ``{"enable_thinking": False}``.
 
     Raises:
         InputError: When there is neither a template nor the special tokens of Llama 3's format, or the template cannot
-            be used.
+            be used or does not read a variable.
     """
     path = Path(path)
-    if path.suffix == ".gguf" and path.is_file():
-        source, templates, tokens = path, *_from_gguf(path, tokenizer)
-    else:
-        source = path if path.is_dir() else path.parent
-        templates, tokens = _from_directory(source)
+    is_gguf = path.suffix == ".gguf" and path.is_file()
+    source = path if is_gguf or path.is_dir() else path.parent
+    templates, tokens = _from_gguf(path, tokenizer) if is_gguf else _from_directory(source, tokenizer)
     if templates:
         try:
-            return TemplateChat(tokenizer, templates, *tokens)
+            return _template_chat(tokenizer, templates, tokens, template, variables or {})
         except InputError as error:
             raise InputError(f"{source}: {error}") from error
     if not missing_llama3_tokens(tokenizer):
+        if template is not None or variables:
+            raise InputError(
+                f"{path}: no chat template, so Llama 3's format is used, which has no named templates and no variables"
+            )
         return Llama3Chat(tokenizer)
     raise InputError(
         f"{path}: no chat template (chat_template.jinja, or an entry in tokenizer_config.json), and the tokenizer lacks"
@@ -46,60 +57,56 @@ def chat_format(path: str | os.PathLike[str], tokenizer: Tokenizer) -> ChatForma
     )
 
 
-_Found = tuple[dict[str, str], tuple["str | None", "str | None"]]
+def _template_chat(
+    tokenizer: Tokenizer,
+    templates: Mapping[str, str],
+    tokens: Mapping[str, str],
+    name: str | None,
+    variables: Mapping[str, Any],
+) -> TemplateChat:
+    with warnings.catch_warnings():  # about variables, which are errors here
+        warnings.simplefilter("ignore", UserWarning)
+        chat = TemplateChat(tokenizer, templates, variables=variables, name=name, tokens=tokens)
+    for variable in variables:
+        if not chat.reads(variable):
+            known = ", ".join(chat.variable_names) or "no variables"
+            raise InputError(f"the chat template does not read the variable {variable!r}; it reads {known}")
+    return chat
 
 
-def _from_directory(directory: Path) -> _Found:
-    """Return the templates by name, and the texts of the tokens that begin and end a text."""
-    config_file = directory / "tokenizer_config.json"
-    config: Any = {}
-    try:
-        if config_file.is_file():
-            config = json.loads(config_file.read_bytes())
-        if not isinstance(config, dict):
-            raise ValueError("not a JSON object")
-        tokens = _token_text(config, "bos_token"), _token_text(config, "eos_token")
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{config_file}: {error}") from error
+_Found = tuple[dict[str, str], dict[str, str]]  # the templates by name, and the texts of special tokens by theirs
+
+
+def _from_directory(directory: Path, tokenizer: Tokenizer) -> _Found:
+    tokens: dict[str, str] = {}
+    config: dict[str, Any] = {}
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):  # the later one takes precedence
+        file = directory / name
+        try:
+            if file.is_file():
+                config = json.loads(file.read_bytes())
+                if not isinstance(config, dict):
+                    raise ValueError("not a JSON object")
+                tokens |= {key: text for key in TOKEN_NAMES if (text := _token_text(config, key)) is not None}
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{file}: {error}") from error
+        if name == "special_tokens_map.json":
+            config = {}
+    if not (directory / "tokenizer_config.json").is_file():
+        tokens = _known_tokens(tokenizer) | tokens
     return templates_in(directory, config), tokens
 
 
-def templates_in(directory: Path, config: Mapping[str, Any]) -> dict[str, str]:
-    """Return the chat templates of a directory by name.
-
-    Args:
-        directory: The directory.
-        config: The content of its tokenizer_config.json.
-
-    Raises:
-        InputError: When a template is not text; the message names the file.
-    """
-    template_file = directory / "chat_template.jinja"
-    if not template_file.is_file():
-        try:
-            return _named(config.get("chat_template"))
-        except InputError as error:
-            raise InputError(f"{directory / 'tokenizer_config.json'}: {error}") from error
-    more = sorted((directory / "additional_chat_templates").glob("*.jinja"))
-    templates = {}
-    for name, file in [*((file.stem, file) for file in more), ("default", template_file)]:
-        try:
-            templates[name] = file.read_text("utf-8")
-        except UnicodeDecodeError as error:
-            raise InputError(f"{file}: {error}") from error
-    return templates
+def _known_tokens(tokenizer: Tokenizer) -> dict[str, str]:
+    """Return the texts of the tokens that begin and end a text, as the tokenizer knows them."""
+    boundaries = tokenizer.vocabulary.boundaries
+    return _texts(tokenizer, {"bos_token": boundaries.bos_id, "eos_token": boundaries.eos_id})
 
 
-def _named(template: Any) -> dict[str, str]:
-    """Return the templates of tokenizer_config.json by name: none, one, or a list of {"name", "template"}."""
-    entries = [{"name": "default", "template": template}] if isinstance(template, str) else template or []
-    try:
-        templates = {entry["name"]: entry["template"] for entry in entries}
-    except (TypeError, KeyError):
-        templates = {"": None}
-    if not all(isinstance(text, str) for text in (*templates, *templates.values())):
-        raise InputError('"chat_template" must be text or a list of {"name": ..., "template": ...}')
-    return templates
+def _texts(tokenizer: Tokenizer, ids: Mapping[str, Any]) -> dict[str, str]:
+    """Return the texts of tokens, given by id."""
+    texts = {id: text for text, id in tokenizer.special_tokens.items()}
+    return {name: texts[id] for name, id in ids.items() if id in texts}
 
 
 def _token_text(config: Mapping[str, Any], key: str) -> str | None:
@@ -111,12 +118,8 @@ def _token_text(config: Mapping[str, Any], key: str) -> str | None:
 
 
 def _from_gguf(path: Path, tokenizer: Tokenizer) -> _Found:
-    metadata, key = Container.open(path).metadata, "tokenizer.chat_template"
-    templates = {
-        name.removeprefix(key).removeprefix(".") or "default": value
-        for name, value in metadata.items()
-        if (name == key or name.startswith(f"{key}.")) and isinstance(value, str)
-    }
-    ids = [metadata.get(f"tokenizer.ggml.{kind}_token_id") for kind in ("bos", "eos")]
-    bos, eos = (next((text for text, own in tokenizer.special_tokens.items() if own == id), None) for id in ids)
-    return templates, (bos, eos)
+    metadata = Container.open(path).metadata
+    kinds = {"bos": "bos", "eos": "eos", "unk": "unknown", "sep": "seperator", "pad": "padding", "mask": "mask"}
+    ids = {f"{kind}_token": metadata.get(f"tokenizer.ggml.{name}_token_id") for kind, name in kinds.items()}
+    known = {name: text for name, text in _known_tokens(tokenizer).items() if ids[name] is None}
+    return templates_in_metadata(metadata), known | _texts(tokenizer, ids)

@@ -69,6 +69,17 @@ class Llama3Chat(ChatFormat):
             return ids[:-1]
         return ids + self._header("assistant") if prompted else ids
 
+    def render(
+        self,
+        messages: Sequence[Message],
+        add_generation_prompt: bool | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        documents: Sequence[Mapping[str, Any]] | None = None,
+        continue_final_message: bool | str = False,
+    ) -> str:
+        ids = self.encode(messages, add_generation_prompt, tools, documents, continue_final_message)
+        return self._tokenizer.decode(ids)
+
     def encode_with_mask(
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None = None
     ) -> tuple[list[int], list[bool]]:

@@ -63,6 +63,20 @@ class ChatFormat(ABC):
         """
 
     @abstractmethod
+    def render(
+        self,
+        messages: Sequence[Message],
+        add_generation_prompt: bool | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        documents: Sequence[Mapping[str, Any]] | None = None,
+        continue_final_message: bool | str = False,
+    ) -> str:
+        """Return a dialog as text. It no longer shows which special tokens are text of a message.
+
+        The arguments and the errors are those of `encode`.
+        """
+
+    @abstractmethod
     def encode_with_mask(
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None = None
     ) -> tuple[list[int], list[bool]]:

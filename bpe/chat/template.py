@@ -73,7 +73,8 @@ class TemplateChat(ChatFormat):
         if name is not None and name not in sources:
             raise InputError(f"no chat template {name!r}; there are {', '.join(sorted(sources))}")
         self._tokenizer = tokenizer
-        used = {"default": sources[name]} if name is not None else sources
+        names = {"default": "default", "tool_use": "tool_use"} if name is None else {"default": name}
+        used = {use: sources[name] for use, name in names.items() if name in sources}
         self._templates = {key: JinjaTemplate(source) for key, source in used.items()}
         self._eos_token = eos_token
         given = {"bos_token": bos_token, "eos_token": eos_token, **(tokens or {}), **(variables or {})}
@@ -86,6 +87,11 @@ class TemplateChat(ChatFormat):
                 raise InputError(f"the variable {name!r} holds a part of the dialog; it cannot be set")
             if not self.reads(name):
                 warnings.warn(f"the chat template does not read the variable {name!r}; it has no effect", stacklevel=2)
+
+    @property
+    def source(self) -> str:
+        """The source of the template for dialogs without tools."""
+        return self._templates["default"].source
 
     def reads(self, name: str) -> bool:
         """Return whether a template reads a variable."""
@@ -125,6 +131,17 @@ class TemplateChat(ChatFormat):
         for _, text, special in rendering.parts():
             ids += self._tokenizer.encode_ordinary(text) if special is None else [special]
         return ids
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        add_generation_prompt: bool | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        documents: Sequence[Mapping[str, Any]] | None = None,
+        continue_final_message: bool | str = False,
+    ) -> str:
+        prompted = prompts_for_answer(add_generation_prompt, continue_final_message, messages)
+        return self._dialog(messages, tools, documents, continue_final_message).render(prompted)
 
     def encode_with_mask(
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None = None

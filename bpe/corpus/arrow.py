@@ -22,7 +22,7 @@ def parquet_parts(
         name: The name of the file, for messages.
         file: The open file; it must be seekable.
         size: Bytes of the file; None if unknown.
-        options: How to read; `field` names the column.
+        options: How to read; `field` names the column, or a field of a column of structs, such as "answer.text".
         cleaner: Makes the texts well-formed.
         state: Where to resume.
 
@@ -35,13 +35,14 @@ def parquet_parts(
     try:
         # Buffered, so that a row group is never in memory as a whole.
         table = parquet.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False)
-        _check_column(name, options.field, table.schema_arrow.names)
+        path = _path(name, options.field, table.schema_arrow.names)
+        _nested(name, path, arrow.array([], table.schema_arrow.field(path[0]).type))  # refuse a path to nowhere
         total = max(1, table.metadata.num_rows)
         before = sum(table.metadata.row_group(group).num_rows for group in range(first_group))
         for group in range(first_group, table.num_row_groups):
             end = 0
             for batch in _record_batches(table, group, options):
-                array = batch.column(0)[max(0, first_row - end) :]
+                array = _nested(name, path, batch.column(0)[max(0, first_row - end) :])
                 end += len(batch)
                 texts = _cleaned(name, options.field, array, cleaner, before + end - len(array))
                 after = {"row_group": group, "row": end, **cleaner.state}
@@ -91,24 +92,41 @@ def dataset_texts(dataset: Any, column: str) -> Iterator[memoryview]:
     """
     name = type(dataset).__name__
     if dataset.column_names is not None:  # an IterableDataset may know its columns only from its rows
-        _check_column(name, column, dataset.column_names)
-        dataset = dataset.select_columns([column])
+        dataset = dataset.select_columns([_path(name, column, dataset.column_names)[0]])
     for table in dataset.with_format("arrow").iter(batch_size=_DATASET_ROWS):
-        _check_column(name, column, table.column_names)
-        for array in table.column(column).chunks:
-            for _, text in _texts(name, column, array):
+        path = _path(name, column, table.column_names)
+        for array in table.column(path[0]).chunks:
+            for _, text in _texts(name, column, _nested(name, path, array)):
                 yield text
 
 
-def _check_column(name: str, column: str, columns: Iterable[str]) -> None:
-    if column not in columns:
-        raise InputError(f"{name}: no column {column!r}; set field (--field) to one of {', '.join(map(repr, columns))}")
+def _path(name: str, field: str, columns: Iterable[str]) -> list[str]:
+    """Return the name of a column, and below it those of the fields of structs that lead to the text."""
+    path = [field] if field in columns else field.split(".")
+    if path[0] not in columns:
+        raise InputError(f"{name}: no column {field!r}; set field (--field) to one of {', '.join(map(repr, columns))}")
+    return path
+
+
+def _nested(name: str, path: list[str], array: Any) -> Any:
+    """Return the field of an array of structs to which a path leads; a field of a null struct is null."""
+    types = require(name, "parquet", "pyarrow").types
+    for key in path[1:]:
+        if types.is_null(array.type):
+            break
+        fields = [field.name for field in array.type] if types.is_struct(array.type) else []
+        if key not in fields:
+            raise InputError(f"{name}: no column {'.'.join(path)!r}; {path[0]!r} holds {array.type}")
+        array = require(name, "parquet", "pyarrow.compute").struct_field(array, key)
+    return array
 
 
 def _texts(name: str, column: str, array: Any) -> Iterator[tuple[int, memoryview]]:
     """Yield (row, text) for each row of an Arrow array that is not null."""
     types = require(name, "parquet", "pyarrow").types
     kind = array.type
+    if types.is_null(kind):
+        return
     if types.is_dictionary(kind):
         array = array.dictionary_decode()
         kind = array.type

@@ -14,12 +14,13 @@ from bpe.errors import InputError
 # Bytes of lines that are parsed at once. At this size the intermediate results stay in the processor's cache; with
 # twice as many bytes, parsing takes half as long again.
 _BLOCK = 1 << 18
+_MISSING = object()  # the value of a key that is not in a record
 
 
 def json_parts(
     stream: ByteStream, options: ReadOptions, cleaner: Cleaner, state: FeedState | None
 ) -> Iterator[TextPart]:
-    """Yield the documents of a JSON Lines file, a block of lines at a time.
+    """Yield the documents of a JSON Lines file, a block of lines at a time. A line whose text is null is no document.
 
     Raises:
         InputError: When a line is not JSON, or has no text under the field. The documents before it come first.
@@ -53,7 +54,8 @@ def json_parts(
 def _parsed_one_by_one(
     lines: bytes, found: Sequence[TextBytes | None], first: int, field: str, cleaner: Cleaner
 ) -> tuple[list[TextBytes], InputError | None]:
-    """Parse the lines whose text the fast parser did not find: blank ones, wrong ones, and unusual but valid JSON.
+    """Parse the lines whose text the fast parser did not find: blank ones, those whose text is null, wrong ones, and
+    unusual but valid JSON.
 
     Returns:
         The texts up to the first wrong line, and the error for that line, or None.
@@ -64,13 +66,16 @@ def _parsed_one_by_one(
             texts.append(text)
         elif line and not line.isspace():
             try:
-                texts.append(_text_of(line, field, cleaner, number))
+                parsed = _text_of(line, field, cleaner, number)
             except InputError as error:
                 return texts, error
+            if parsed is not None:
+                texts.append(parsed)
     return texts, None
 
 
-def _text_of(line: bytes, field: str, cleaner: Cleaner, number: int) -> TextBytes:
+def _text_of(line: bytes, field: str, cleaner: Cleaner, number: int) -> TextBytes | None:
+    """Return the text of a line; None if it is null."""
     try:
         try:
             record = json.loads(line)
@@ -80,11 +85,13 @@ def _text_of(line: bytes, field: str, cleaner: Cleaner, number: int) -> TextByte
         raise
     except (ValueError, RecursionError) as error:
         raise InputError(f"{cleaner.name}: line {number} is not JSON ({error})") from error
-    text = record.get(field) if isinstance(record, dict) else None
-    if text is None and "." in field:
-        text = record
-        for key in field.split("."):
-            text = text.get(key) if isinstance(text, dict) else None
+    text = record
+    for key in [field] if isinstance(record, dict) and field in record else field.split("."):
+        if text is None:
+            break  # within a null object, as in a Parquet file
+        text = text.get(key, _MISSING) if isinstance(text, dict) else _MISSING
+    if text is None and record is not None:
+        return None
     if not isinstance(text, str):
         raise InputError(
             f"{cleaner.name}: line {number} has no text under {field!r}; set field (--field) to the key of the text"

@@ -8,33 +8,35 @@ from typing import Any
 
 from bpe import Tokenizer
 from bpe.boundaries import Boundaries
-from bpe.chat.find import templates_in
+from bpe.chat.template_files import TEMPLATE, templates_in, write_templates
 from bpe.errors import InputError
 from bpe.files import write_bytes, write_json
 from bpe.formats import TOKENIZER_FILES, open_tokenizer
 from model.checkpoint.opened import Checkpoint, read_json
+from model.checkpoint.sampling_settings import GENERATION, generation_config, read_sampling
 
-GENERATION, TOKENIZER, TEMPLATE = "generation_config.json", "tokenizer_config.json", "chat_template.jinja"
+TOKENIZER = "tokenizer_config.json"
 COMPANIONS = (GENERATION, TOKENIZER, TEMPLATE, "special_tokens_map.json")
 
 
 def read_companions(directory: Path) -> dict[str, Any]:
-    """Read the field `chat_template` of a Checkpoint from the files of a directory.
+    """Read the fields of a Checkpoint about chat templates and sampling from the files of a directory.
 
     What begins and ends a text is read with the tokenizer; see `bpe.formats.companion_files`.
 
     Raises:
         InputError: When a file is damaged; the message names it.
     """
-    return {"chat_template": _chat_template(directory)}
+    sampling, unused = read_sampling(directory)
+    return {"chat_templates": _chat_templates(directory), "sampling": sampling, "unused_settings": unused}
 
 
 def _optional(path: Path) -> dict[str, Any]:
     return read_json(path) if path.is_file() else {}
 
 
-def _chat_template(directory: Path) -> str | None:
-    return templates_in(directory, _optional(directory / TOKENIZER)).get("default")
+def _chat_templates(directory: Path) -> dict[str, str]:
+    return templates_in(directory, _optional(directory / TOKENIZER))
 
 
 def write_companions(checkpoint: Checkpoint, directory: Path) -> None:
@@ -50,12 +52,16 @@ def write_companions(checkpoint: Checkpoint, directory: Path) -> None:
         for name in COMPANIONS:
             if (source / name).is_file():
                 write_bytes(directory / name, (source / name).read_bytes())
-    if checkpoint.chat_template is not None and _chat_template(directory) != checkpoint.chat_template:
-        write_bytes(directory / TEMPLATE, checkpoint.chat_template.encode())
-    if checkpoint.chat_template is not None and not (directory / TOKENIZER).is_file():
+    if checkpoint.chat_templates and _chat_templates(directory) != checkpoint.chat_templates:
+        write_templates(directory, checkpoint.chat_templates)
+    if checkpoint.chat_templates and not (directory / TOKENIZER).is_file():
         # It names the tokens that the template uses to begin and end a text.
         write_json(directory / TOKENIZER, _tokenizer_config(checkpoint))
     _write_boundaries(checkpoint, directory)
+    if read_sampling(directory)[0] != checkpoint.sampling:
+        write_json(
+            directory / GENERATION, {**_optional(directory / GENERATION), **generation_config(checkpoint.sampling)}
+        )
 
 
 def _write_boundaries(checkpoint: Checkpoint, directory: Path) -> None:

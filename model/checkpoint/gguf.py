@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bpe.chat.template_files import templates_in_metadata, templates_metadata
 from bpe.errors import InputError
 from bpe.files import replacing
 from bpe.formats.gguf import vocabulary_metadata, vocabulary_of
@@ -25,6 +26,7 @@ from model.checkpoint.companions import read_tokenizer
 from model.checkpoint.dequantize import PLAIN, QUANTIZED, dequantize, scratch
 from model.checkpoint.names import TensorNames, interleaved, is_rotated
 from model.checkpoint.opened import EMBEDDINGS, Checkpoint
+from model.checkpoint.sampling_settings import sampling_in_metadata, sampling_metadata
 from model.config import ModelConfig
 from model.transformer import rope_frequencies
 
@@ -229,20 +231,21 @@ def open_checkpoint(path: Path) -> Checkpoint:
     try:
         config = config_of(container)
         special_ids(container.metadata, config.vocab_size)
+        sampling = sampling_in_metadata(container.metadata)
         for name, info in container.tensors.items():
             if info.type not in PLAIN and info.type not in QUANTIZED:
                 known = ", ".join((*PLAIN, *QUANTIZED))
                 raise InputError(f"{name} has the type {info.type}, which is not supported; supported are {known}")
     except InputError as error:
         raise InputError(f"{file}: {error}") from None
-    template = container.metadata.get("tokenizer.chat_template")
     return Checkpoint(
         config=config,
         dtype=_dtype(container),
         source=file,
         tokenizer=file,
         tensors=functools.partial(_tensors, file, container, config),
-        chat_template=template if isinstance(template, str) else None,
+        chat_templates=templates_in_metadata(container.metadata),
+        sampling=sampling,
         name_of=NAMES.from_meta,
         stored=_stored(container),
         kinds={
@@ -341,6 +344,7 @@ def write(checkpoint: Checkpoint, path: Path) -> None:
         "general.file_type": _FILE_TYPES[sizes.most_common(1)[0][0]],
         **({"general.quantization_version": _QUANTIZATION_VERSION} if checkpoint.rows is not None else {}),
         **_config_metadata(config),
+        **sampling_metadata(checkpoint.sampling),
         **_tokenizer_metadata(checkpoint),
     }
     header, places = lay_out(metadata, tensors)
@@ -394,6 +398,4 @@ def _tokenizer_metadata(checkpoint: Checkpoint) -> dict[str, Any]:
         return {key: value for key, value in metadata.items() if key.startswith("tokenizer.")}
     tokenizer = read_tokenizer(checkpoint)
     metadata = vocabulary_metadata(tokenizer.vocabulary, checkpoint.config.vocab_size)
-    if checkpoint.chat_template is not None:
-        metadata["tokenizer.chat_template"] = checkpoint.chat_template
-    return metadata
+    return metadata | templates_metadata(checkpoint.chat_templates)

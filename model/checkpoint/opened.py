@@ -39,8 +39,12 @@ class Checkpoint:
     """Yields each tensor with Meta's name and in Meta's row order of queries and keys, given the wanted dtype. Only
     computed (dequantized or merged) tensors need to have that dtype. A tensor is either mapped from the file, or made
     when its turn comes and not kept."""
-    chat_template: str | None = None
-    """The jinja template for dialogs, if the checkpoint has one."""
+    chat_templates: Mapping[str, str] = field(default_factory=dict)
+    """The jinja templates for dialogs by name, as `bpe.chat.TemplateChat` takes them."""
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    """The settings of sampling that the checkpoint asks for; see `model.checkpoint.sampling_settings`."""
+    unused_settings: tuple[str, ...] = ()
+    """The names of settings of generation in the checkpoint that are not implemented."""
     name_of: Callable[[str], str] = str
     """Translates Meta's name of a tensor to the name in the file, for error messages."""
     stored: str = ""
@@ -52,6 +56,11 @@ class Checkpoint:
     make_tokenizer: Callable[[], Tokenizer] | None = None
     """Makes the tokenizer, if that takes more than reading the file `tokenizer`: from metadata that is already read, or
     with what begins and ends a text taken from elsewhere."""
+
+    @property
+    def chat_template(self) -> str | None:
+        """The jinja template for all dialogs, if the checkpoint has one."""
+        return self.chat_templates.get("default")
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,14 @@ import click
 from bpe.commands.failures import in_one_line
 from bpe.commands.options import Command, examples, group
 from bpe.commands.terminal import print_pieces
-from model.commands.options import backend_option, device_option, dtype_option, load_model, threads_option
+from model.commands.options import (
+    backend_option,
+    device_option,
+    dtype_option,
+    load_model,
+    sampling_options,
+    threads_option,
+)
 
 if TYPE_CHECKING:
     from model.generation.conversation import Conversation
@@ -27,37 +35,37 @@ _CHAT_COMMANDS = "/system TEXT, /reset, /save FILE, /load FILE, /exit"
     "Answers",
     click.option("--system", metavar="TEXT", help="System message before the first question.  [default: none]"),
     click.option("--max-tokens", type=int, default=1024, metavar="N", help="Largest number of tokens in an answer."),
+    click.option("--prefill", metavar="TEXT", help="Text that each answer begins with.  [default: none]"),
 )
 @group(
-    "Sampling",
+    "Chat template",
     click.option(
-        "--temperature",
-        type=float,
-        default=0.6,
-        metavar="X",
-        help="Sampling temperature; 0 always takes the most likely token.",
-    ),
-    click.option("--top-k", type=int, metavar="N", help="Sample from the N most likely tokens.  [default: no limit]"),
-    click.option(
-        "--top-p",
-        type=float,
-        default=0.9,
-        metavar="X",
-        help="Sample from the fewest most likely tokens whose probabilities sum to X.",
+        "--template",
+        metavar="NAME",
+        help="Name of the model's chat template, if it has several.  [default: the one named default]",
     ),
     click.option(
-        "--seed", type=int, metavar="N", help="Random seed; the same seed gives the same chat.  [default: random]"
+        "--template-arg",
+        "template_args",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="Variable for the chat template: JSON, else text; repeatable.",
     ),
 )
+@sampling_options(0.6, 0.9)
 @group("Computation", dtype_option, device_option, backend_option, threads_option)
 @examples(
     "bpe chat smollm2",
     "bpe chat runs/assistant --system 'Answer in one sentence.' --temperature 0",
+    "bpe chat runs/assistant --template-arg enable_thinking=false --prefill 'Sure: '",
     "echo 'How many legs has a spider?' | bpe chat smollm2",
 )
 def chat(
     name: str,
     system: str | None,
+    prefill: str | None,
+    template: str | None,
+    template_args: Sequence[str],
     dtype: str | None,
     device: str,
     backend: str,
@@ -72,6 +80,8 @@ def chat(
 
     In a pipe, each line of stdin is a question. The answers go to stdout, separated by empty lines.
     """
+    variables = dict(map(_variable, template_args))
+
     from bpe.chat import chat_format
     from bpe.locate import locate
     from model.checkpoint import open_checkpoint
@@ -80,8 +90,8 @@ def chat(
     path = locate(name, "model")
     model, tokenizer = load_model(path, dtype, device, backend, threads)
     # The chat template is next to the tokenizer, which for an adapter may be that of its base.
-    template = open_checkpoint(path).tokenizer
-    conversation = Conversation(model, tokenizer, chat_format(template, tokenizer), **settings)
+    format = chat_format(open_checkpoint(path).tokenizer, tokenizer, template, variables)
+    conversation = Conversation(model, tokenizer, format, prefill=prefill or "", **settings)
     conversation.system = system
     if sys.stdin.isatty():
         _talk(conversation)
@@ -90,6 +100,17 @@ def chat(
     for number, question in enumerate(questions):
         click.echo("\n" if number else "", nl=False)
         print_pieces(conversation.answer(question))
+
+
+def _variable(text: str) -> tuple[str, Any]:
+    """Return the name and the value of a variable for the chat template."""
+    name, equals, value = text.partition("=")
+    if not (equals and name.isidentifier()):
+        raise click.UsageError(f"--template-arg {text}: write NAME=VALUE, such as enable_thinking=false")
+    try:
+        return name, json.loads(value)
+    except (ValueError, RecursionError):
+        return name, value
 
 
 def _talk(conversation: Conversation) -> None:

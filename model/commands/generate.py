@@ -12,9 +12,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bpe.commands.inputs import read_inputs
-from bpe.commands.options import Command, examples, group
+from bpe.commands.options import Command, examples, group, special_option
 from bpe.commands.terminal import print_pieces
-from model.commands.options import backend_option, device_option, dtype_option, load_model, threads_option
+from model.commands.options import (
+    backend_option,
+    device_option,
+    dtype_option,
+    load_model,
+    sampling_options,
+    threads_option,
+)
 
 if TYPE_CHECKING:
     from model import Completions
@@ -30,29 +37,16 @@ if TYPE_CHECKING:
     click.option(
         "--samples", type=click.IntRange(min=1), default=1, metavar="N", help="Number of texts for each prompt."
     ),
+    special_option,
 )
 @group(
     "Length",
     click.option("--max-tokens", type=int, default=256, metavar="N", help="Largest number of tokens to generate."),
     click.option("--stop", multiple=True, metavar="TEXT", help="Text to stop before; repeatable."),
 )
-@group(
-    "Sampling",
-    click.option(
-        "--temperature",
-        type=float,
-        default=0.8,
-        metavar="X",
-        help="Sampling temperature; 0 always takes the most likely token.",
-    ),
-    click.option("--top-k", type=int, metavar="N", help="Sample from the N most likely tokens.  [default: no limit]"),
-    click.option(
-        "--top-p",
-        type=float,
-        default=0.95,
-        metavar="X",
-        help="Sample from the fewest most likely tokens whose probabilities sum to X.",
-    ),
+@sampling_options(
+    0.8,
+    0.95,
     click.option(
         "--min-p",
         type=float,
@@ -79,9 +73,6 @@ if TYPE_CHECKING:
         metavar="ID=X",
         help="Amount to add to the logit of a token; -inf bans it; repeatable.",
     ),
-    click.option(
-        "--seed", type=int, metavar="N", help="Random seed; the same seed gives the same text.  [default: random]"
-    ),
 )
 @group(
     "Output",
@@ -105,6 +96,7 @@ def generate(
     prompts: Sequence[str],
     file: str | None,
     batch: str | None,
+    allow_special: bool,
     logit_bias: Sequence[str],
     as_json: bool,
     logprobs: int | None,
@@ -122,6 +114,7 @@ def generate(
     if logprobs is not None and not as_json:
         raise click.UsageError("--logprobs needs --json")
     settings |= {"logit_bias": dict(map(_bias, logit_bias)), "logprobs": logprobs}
+    settings["allowed_special"] = "all" if allow_special else frozenset()
     texts = _prompts(prompts, file, batch)
     start = time.perf_counter()
     transformer, tokenizer = load_model(model, dtype, device, backend, threads)

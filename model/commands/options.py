@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,34 @@ processes_options = group(
         help="Number of neighboring processes that split each weight matrix.",
     ),
 )
+
+
+def sampling_options(temperature: float, top_p: float, *others: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return the options of sampling, with the defaults of a command and its other options."""
+    return group(
+        "Sampling",
+        click.option(
+            "--temperature",
+            type=float,
+            default=temperature,
+            metavar="X",
+            help="Sampling temperature; 0 always takes the most likely token.",
+        ),
+        click.option(
+            "--top-k", type=int, metavar="N", help="Sample from the N most likely tokens.  [default: no limit]"
+        ),
+        click.option(
+            "--top-p",
+            type=float,
+            default=top_p,
+            metavar="X",
+            help="Sample from the fewest most likely tokens whose probabilities sum to X.",
+        ),
+        *others,
+        click.option(
+            "--seed", type=int, metavar="N", help="Random seed; the same seed gives the same text.  [default: random]"
+        ),
+    )
 
 
 def load_model(name: str | Path, dtype: str | None, device: str, backend: Any, threads: int | None) -> tuple[Any, Any]:

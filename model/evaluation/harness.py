@@ -14,8 +14,9 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, Union
 
 import lm_eval.models  # noqa: F401, registers the harness's own models, which it skips if the registry has any
@@ -25,7 +26,11 @@ from lm_eval.api.registry import register_model
 from tqdm import tqdm
 
 from bpe import Tokenizer
+from bpe.chat import ChatFormat, Llama3Chat, TemplateChat, chat_format
 from bpe.errors import InputError
+from bpe.locate import locate
+from model.checkpoint import open_checkpoint
+from model.checkpoint.opened import read_json
 from model.evaluation.windows import BATCH_TOKENS, Scores, Window, score, windows
 from model.generation.completions import complete, prompt_ids
 from model.generation.sampling import Sampling
@@ -45,6 +50,21 @@ _log = logging.getLogger(__name__)
 
 Pretrained = Union[str, "os.PathLike[str]", tuple[Transformer, Tokenizer]]
 
+# Settings that transformers uses only to sample, and its own default of one of them.
+_ONLY_SAMPLED = ("temperature", "top_k", "top_p", "min_p")
+_TOP_K = 50
+# Values that change nothing, which tasks write out.
+_WITHOUT_EFFECT = {"num_beams": 1, "num_return_sequences": 1, "use_cache": True}
+_MISSING = object()
+
+
+def _generation_config(path: Path) -> dict[str, Any]:
+    """Return the settings of `Sampling` in the generation_config.json of a model."""
+    file = (path if path.is_dir() else path.parent) / "generation_config.json"
+    config = read_json(file) if file.is_file() else {}
+    wanted = (*_ONLY_SAMPLED, "repetition_penalty")
+    return {name: config[name] for name in wanted if config.get(name) is not None}
+
 
 class HarnessModel(TemplateLM):  # type: ignore[misc]  # the harness is untyped
     """A model with the interface of the harness: log-likelihoods of continuations and of whole texts, generated text.
@@ -62,6 +82,9 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # the harness is untyped
         batch_size: int | str | None = None,
         max_batch_size: int | None = None,
         batch_tokens: int = BATCH_TOKENS,
+        chat_format: ChatFormat | None = None,
+        chat_template_args: Mapping[str, Any] | None = None,
+        enable_thinking: bool | None = None,
     ) -> None:
         """Load the model, or wrap a loaded one.
 
@@ -72,6 +95,9 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # the harness is untyped
             batch_size: The number of texts generated at once.
             max_batch_size: Accepted because the harness passes it; has no effect.
             batch_tokens: The number of tokens scored at once; see `model.evaluation.windows.score`.
+            chat_format: Encodes dialogs, where the harness applies a chat template. Default: that of the model's files.
+            chat_template_args: Variables for the chat template.
+            enable_thinking: The variable of this name for the chat template.
 
         Raises:
             InputError: As `load` does, and when the tokenizer has no token that begins or ends a text, which the
@@ -85,6 +111,12 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # the harness is untyped
         else:
             kept = dtype in (None, "auto")
             self.model, self._tokens = load(pretrained, None if kept else getattr(torch, str(dtype)), device or "cpu")
+        self._pretrained = pretrained
+        self._chat_format = chat_format
+        self._chat_name: str | None = None
+        thinking = {} if enable_thinking is None else {"enable_thinking": enable_thinking}
+        self._chat_variables = {**(chat_template_args or {}), **thinking}
+        self._defaults = {} if isinstance(pretrained, tuple) else _generation_config(locate(os.fspath(pretrained)))
         self._device = self.model.tok_embeddings.weight.device
         self._batch_size = int(batch_size) if batch_size is not None and str(batch_size).isdigit() else 1
         self._batch_tokens = int(batch_tokens)
@@ -118,6 +150,56 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # the harness is untyped
         ids = self._tokens.encode(string, allowed_special="all")
         begun = add_special_tokens is False or ids[: len(self._begin)] == self._begin
         return ids if begun else self._begin + ids
+
+    @property
+    def tokenizer_name(self) -> str:
+        """A name for the harness's cache of requests: the path of the model, or the name of its tokenizer."""
+        name = self._tokens.name if isinstance(self._pretrained, tuple) else os.fspath(self._pretrained)
+        return name.replace("/", "__")
+
+    def chat_template(self, chat_template: bool | str = False) -> str | None:
+        """Choose the chat template for dialogs, and return its source.
+
+        Args:
+            chat_template: Its name, or True for the one that the model's files use by default.
+
+        Returns:
+            The source; "" if the model has none, but Llama 3's format; None for False.
+
+        Raises:
+            InputError: When the model has no template of this name, or no chat format.
+        """
+        if chat_template is False or chat_template is None:
+            return None
+        if isinstance(chat_template, str) and chat_template != self._chat_name:
+            self._chat_name, self._chat_format = chat_template, None
+        format = self._format()
+        return format.source if isinstance(format, TemplateChat) else ""
+
+    def apply_chat_template(self, chat_history: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True) -> str:
+        """Return a dialog as text. Without a generation prompt, the last message is left open to be continued."""
+        options: dict[str, Any] = {"add_generation_prompt": True} if add_generation_prompt else {
+            "continue_final_message": True
+        }  # fmt: skip
+        try:
+            return self._format().render(list(chat_history), **options)
+        except InputError as error:
+            others = [message for message in chat_history if message["role"] != "system"]
+            if len(others) == len(chat_history):
+                raise
+            _log.warning("%s; the dialog is rendered without its system message", error)
+            return self._format().render(others, **options)
+
+    def _format(self) -> ChatFormat:
+        if self._chat_format is None:
+            if isinstance(self._pretrained, tuple):
+                if self._chat_name is not None or self._chat_variables:
+                    raise InputError("a loaded model has no chat templates; give its path, or a chat_format")
+                self._chat_format = Llama3Chat(self._tokens)
+            else:
+                source = open_checkpoint(locate(os.fspath(self._pretrained))).tokenizer
+                self._chat_format = chat_format(source, self._tokens, self._chat_name, self._chat_variables)
+        return self._chat_format
 
     def _loglikelihood_tokens(
         self,
@@ -189,15 +271,28 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # the harness is untyped
         until = given.pop("until", None) or []
         limits = [given.pop(name, None) for name in _ALIASES]
         max_tokens = next((int(limit) for limit in limits if limit is not None), MAX_NEW_TOKENS)
-        if given.pop("do_sample", None) is False or not given.get("temperature"):
-            given["temperature"] = 0.0
+        samples = given.pop("do_sample", None)
+        if samples is None:
+            samples = bool(given.get("temperature"))
+        given = {name: value for name, value in given.items() if _WITHOUT_EFFECT.get(name, _MISSING) != value}
         if unknown := sorted(given.keys() - _SAMPLING):
             raise InputError(
                 f"the task sets {', '.join(unknown)} for generation, which is not supported; supported are"
                 f" {', '.join(_SAMPLING)}"
             )
         stop = [until] if isinstance(until, str) else list(until)
-        return [text for text in stop if text], max_tokens, given
+        end = self._tokens.decode([self._end])
+        return [text for text in (*stop, end) if text], max_tokens, self._sampling(given, samples)
+
+    def _sampling(self, given: dict[str, Any], samples: bool) -> dict[str, Any]:
+        """Return the settings of `Sampling` that transformers' ``generate`` would use."""
+        if not samples:
+            kept = {name: value for name, value in {**self._defaults, **given}.items() if name not in _ONLY_SAMPLED}
+            return {**kept, "temperature": 0.0}
+        settings = {"temperature": 1.0, "top_k": _TOP_K, **self._defaults, **given}
+        if not settings["temperature"]:
+            raise InputError("the task sets do_sample and a temperature of 0; set do_sample to false, or a temperature")
+        return {name: value for name, value in settings.items() if not (name == "top_k" and value == 0)}
 
     def _prompt(self, context: str, room: int) -> list[int]:
         return self._cut(self.tok_encode(context) or [self.prefix_token_id], room)

@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, Union
 
 from bpe import Tokenizer
 from bpe.boundaries import Boundaries, known_boundaries
@@ -15,6 +16,8 @@ from bpe.errors import InputError
 from bpe.streaming import StopStrings, StreamDecoder
 from model.generation.decoding import Finish, Generation, Model, Session
 from model.generation.sampling import Sampling
+
+AllowedSpecial = Union[Literal["all"], AbstractSet[str]]
 
 
 class GenerationTokenizer(Protocol):
@@ -24,6 +27,9 @@ class GenerationTokenizer(Protocol):
     def n_vocab(self) -> int: ...
     @property
     def special_tokens_set(self) -> set[str]: ...
+    def encode(
+        self, text: str, /, *, allowed_special: AllowedSpecial, disallowed_special: Collection[str]
+    ) -> list[int]: ...
     def encode_ordinary(self, text: str, /) -> list[int]: ...
     def encode_single_token(self, text_or_bytes: str | bytes, /) -> int: ...
     def decode_single_token_bytes(self, token: int, /) -> bytes: ...
@@ -36,9 +42,20 @@ def boundaries_of(tokenizer: GenerationTokenizer) -> Boundaries:
     return known_boundaries({text: tokenizer.encode_single_token(text) for text in tokenizer.special_tokens_set})
 
 
-def prompt_ids(tokenizer: GenerationTokenizer, prompt: str) -> list[int]:
-    """Return the ids of a prompt: ordinary text, after what the tokenizer puts in front of a text."""
-    return [*boundaries_of(tokenizer).prefix_ids, *tokenizer.encode_ordinary(prompt)]
+def prompt_ids(tokenizer: GenerationTokenizer, prompt: str, allowed_special: AllowedSpecial = frozenset()) -> list[int]:
+    """Return the ids of a prompt, after what the tokenizer puts in front of a text.
+
+    Args:
+        tokenizer: The tokenizer.
+        prompt: The text.
+        allowed_special: The special tokens that become their ids, or "all"; others are ordinary text. If the text
+            itself begins with what is put in front, nothing is put in front.
+    """
+    prefix = list(boundaries_of(tokenizer).prefix_ids)
+    if not allowed_special:
+        return prefix + tokenizer.encode_ordinary(prompt)
+    ids = tokenizer.encode(prompt, allowed_special=allowed_special, disallowed_special=())
+    return ids if ids[: len(prefix)] == prefix else prefix + ids
 
 
 def generate(
@@ -50,6 +67,7 @@ def generate(
     stop: str | Sequence[str] = (),
     end_ids: Collection[int] | None = None,
     session: Session | None = None,
+    allowed_special: AllowedSpecial = frozenset(),
     **sampling: Any,
 ) -> Iterator[str]:
     """Continue a prompt and yield the new text, piece by piece, as the model generates it.
@@ -68,6 +86,7 @@ def generate(
         stop: Strings that end the text where they first occur; they are not part of it.
         end_ids: Tokens that end the text. Defaults to the tokenizer's `eos_ids`.
         session: Keeps the cache between calls; see `Session`.
+        allowed_special: The special tokens in a prompt's text that become their ids, or "all"; see `prompt_ids`.
         sampling: temperature, top_k, top_p, min_p, repetition_penalty, frequency_penalty, logit_bias and seed: the
             fields of `Sampling`.
 
@@ -77,7 +96,9 @@ def generate(
     >>> "".join(generate(model, tokenizer, "Once upon a time", max_tokens=20, seed=1))  # doctest: +SKIP
     ' there was a little fox who lived at the edge of a wood.'
     """
-    arguments = {"stop": stop, "end_ids": end_ids, "session": session, **sampling}
+    arguments = {
+        "stop": stop, "end_ids": end_ids, "session": session, "allowed_special": allowed_special, **sampling
+    }  # fmt: skip
     return (piece for _, piece in Completions(model, tokenizer, [prompt], max_tokens, **arguments) if piece)
 
 
@@ -161,6 +182,7 @@ class Completions:
         end_ids: Collection[int] | None = None,
         logprobs: int | None = None,
         session: Session | None = None,
+        allowed_special: AllowedSpecial = frozenset(),
         **sampling: Any,
     ) -> None:
         """Check the arguments and encode the prompts. Nothing is generated before iteration.
@@ -176,6 +198,7 @@ class Completions:
             logprobs: The number of likeliest tokens whose log-probabilities are recorded, in addition to that of the
                 chosen token; None for no log-probabilities.
             session: As for `generate`; for one prompt and one sample.
+            allowed_special: As for `generate`.
             sampling: The fields of `Sampling`.
 
         Raises:
@@ -196,7 +219,7 @@ class Completions:
         self._unprinted = frozenset(specials.values())
         self.generation = Generation(
             model,
-            [prompt_ids(tokenizer, text) if isinstance(text, str) else text for text in prompts],
+            [prompt_ids(tokenizer, text, allowed_special) if isinstance(text, str) else text for text in prompts],
             samples=samples,
             max_tokens=max_tokens,
             sampling=Sampling(**sampling),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 from bpe import Tokenizer
@@ -24,6 +25,8 @@ class Conversation:
         tokenizer: Tokenizer,
         chat_format: ChatFormat,
         messages: Sequence[Message] = (),
+        *,
+        prefill: str = "",
         **settings: Any,
     ) -> None:
         """Start or continue a dialog.
@@ -33,6 +36,7 @@ class Conversation:
             tokenizer: The tokenizer of the model.
             chat_format: How dialogs are encoded.
             messages: Previous messages; see `bpe.chat`.
+            prefill: Text that each answer begins with.
             settings: Settings of `generate`, such as max_tokens and temperature.
 
         Raises:
@@ -42,6 +46,7 @@ class Conversation:
         self._model = model
         self._tokenizer = tokenizer
         self._format = chat_format
+        self._prefill = prefill
         self._settings = settings
         self._session = Session(model)
         self.restore(messages)
@@ -79,7 +84,7 @@ class Conversation:
         """Send a user message and yield the answer, piece by piece, as the model generates it.
 
         Both messages are then part of the history. If the generator is closed or interrupted, the history has the
-        answer so far. After an error the history is unchanged.
+        answer so far. After an error the history is unchanged. A prefilled answer is yielded from its beginning.
 
         Args:
             text: The user message.
@@ -89,7 +94,11 @@ class Conversation:
                 anything is generated.
         """
         messages = [*self.messages, {"role": "user", "content": text}]
-        prompt = self._format.encode(messages)
+        if self._prefill:
+            answer = {"role": "assistant", "content": self._prefill}
+            prompt = self._format.encode([*messages, answer], continue_final_message=True)
+        else:
+            prompt = self._format.encode(messages)
         context = self._model.config.max_seq_len
         if len(prompt) >= context:
             raise InputError(
@@ -109,7 +118,7 @@ class Conversation:
     def _written(self, messages: list[Message], pieces: Iterator[str]) -> Generator[str, None, None]:
         text = ""
         try:
-            for piece in pieces:
+            for piece in chain(filter(None, [self._prefill]), pieces):
                 text += piece
                 yield piece
         except Exception:

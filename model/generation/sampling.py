@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from bpe.errors import InputError
 
 _LARGEST = torch.finfo(torch.float32).max
+_ROUNDING = 1e-5  # sums of probabilities in float32 that differ by less may be equal
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Sampling:
             no effect.
         temperature: 0 always chooses the likeliest token, and the settings below have no effect; 1 draws from the
             model's own distribution.
-        top_k: Keep the k likeliest tokens; None keeps all.
+        top_k: Keep the k likeliest tokens, and those that tie with the last of them; None keeps all.
         top_p: Of these, keep the smallest set of likeliest tokens whose probabilities sum to at least p (Holtzman et
             al. 2019, arXiv:1904.09751); None keeps all.
         min_p: Keep the tokens at least p times as likely as the likeliest (Nguyen et al. 2024, arXiv:2407.01082).
@@ -164,6 +166,8 @@ def sample(logits: Tensor, sampling: Sampling, draws: Tensor) -> Tensor:
 def candidates(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
     """Return the candidates for the next token and their probabilities after temperature, top_k, top_p and min_p.
 
+    The candidates are those of transformers' logits warpers, also where tokens tie or rounding decides.
+
     Args:
         logits: [batch, vocabulary].
         sampling: The settings; the temperature is above 0.
@@ -172,35 +176,100 @@ def candidates(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
         Probabilities, float32 [batch, n], and ids, [batch, n], with n at most vocabulary. Tokens that were not kept
         are missing or have probability 0. Each row sums to 1.
     """
-    vocabulary = logits.shape[-1]
-    few = sampling.top_k if sampling.top_k is not None and sampling.top_k < vocabulary else None
-    nucleus = sampling.top_p if sampling.top_p is not None and sampling.top_p < 1 else None
-    logits, ids = logits.float(), torch.arange(vocabulary, device=logits.device).expand(logits.shape)
-    if few is not None:
-        logits, ids = logits.topk(few)
-    # Subtract the maximum before dividing, so that a temperature of 1e-30 does not overflow.
-    scaled = (logits - logits.amax(-1, keepdim=True)) / sampling.temperature
-    if nucleus is None or few is not None:
-        probabilities = scaled.softmax(-1)
-    else:
-        probabilities, ids = _likeliest_first(scaled, nucleus)
-    if nucleus is not None:
-        sum_before = probabilities.cumsum(-1) - probabilities
-        probabilities = probabilities.masked_fill(sum_before >= nucleus, 0)
-    if sampling.min_p is not None:
-        least = sampling.min_p * probabilities.amax(-1, keepdim=True)
-        probabilities = probabilities.masked_fill(probabilities < least, 0)
+    scaled = _scaled(logits.float(), sampling.temperature)
+    probabilities, ids, doubtful = _quick_candidates(scaled, sampling)
+    if bool(doubtful.any()):
+        exact = _warped(scaled[doubtful], sampling).softmax(-1)
+        if ids.shape[-1] < exact.shape[-1]:
+            count = max(ids.shape[-1], int((exact > 0).sum(-1).max()))
+            missing = (0, count - ids.shape[-1])
+            probabilities, ids = functional.pad(probabilities, missing), functional.pad(ids, missing)
+            exact, ids[doubtful] = exact.topk(count)
+        else:
+            exact = exact.gather(-1, ids[doubtful])
+        probabilities[doubtful] = exact
     return probabilities / probabilities.sum(-1, keepdim=True), ids
 
 
-def _likeliest_first(scaled: Tensor, enough: float) -> tuple[Tensor, Tensor]:
-    """Return probabilities and ids of the likeliest tokens, as many as sum to `enough` in every row."""
-    total = scaled.exp().sum(-1, keepdim=True)
+def _scaled(logits: Tensor, temperature: float) -> Tensor:
+    """Logits divided by the temperature, less their maximum where a temperature such as 1e-30 would overflow."""
+    scaled = logits / temperature
+    if bool(scaled.amax(-1).isfinite().all()):
+        return scaled
+    return (logits - logits.amax(-1, keepdim=True)) / temperature
+
+
+def _quick_candidates(scaled: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor, Tensor]:
+    """Candidates without a sort of all tokens: probabilities and ids [batch, n], and where rounding might decide.
+
+    The probabilities are not normalized.
+    """
+    vocabulary = scaled.shape[-1]
+    few = sampling.top_k if sampling.top_k is not None and sampling.top_k < vocabulary else None
+    nucleus = sampling.top_p if sampling.top_p is not None and sampling.top_p < 1 else None
+    ids = torch.arange(vocabulary, device=scaled.device).expand(scaled.shape)
+    doubtful = torch.zeros(len(scaled), dtype=torch.bool, device=scaled.device)
+    if few is not None:
+        scaled, ids = _top_k(scaled, few)
+    if nucleus is None or few is not None:
+        probabilities = scaled.softmax(-1)
+    else:
+        probabilities, scaled, ids = _likeliest_first(scaled, nucleus)
+    if nucleus is not None:
+        sum_before = probabilities.cumsum(-1) - probabilities
+        dropped = sum_before >= nucleus
+        near = ((sum_before - nucleus).abs() <= _ROUNDING) & (probabilities > 0)
+        tied = dropped[:, 1:] & ~dropped[:, :-1] & (scaled[:, 1:] == scaled[:, :-1])
+        doubtful = near.any(-1) | tied.any(-1)
+        probabilities = probabilities.masked_fill(dropped, 0)
+    if sampling.min_p is not None:
+        least = sampling.min_p * probabilities.amax(-1, keepdim=True)
+        near = ((probabilities - least).abs() <= _ROUNDING * least) & (probabilities > 0)
+        doubtful = doubtful | near.any(-1)
+        probabilities = probabilities.masked_fill(probabilities < least, 0)
+    return probabilities, ids, doubtful
+
+
+def _top_k(scaled: Tensor, few: int) -> tuple[Tensor, Tensor]:
+    """The `few` highest of each row in falling order, and all that tie with the last of them; the others are -inf."""
+    highest, ids = scaled.topk(few)
+    last = highest[:, -1:]
+    count = int((scaled >= last).sum(-1).max())
+    if count > few:
+        highest, ids = scaled.topk(count)
+        highest = highest.masked_fill(highest < last, -torch.inf)
+    return highest, ids
+
+
+def _likeliest_first(scaled: Tensor, enough: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Probabilities, scaled logits and ids of the likeliest tokens: in every row, more than sum to `enough`."""
+    shifted = scaled - scaled.amax(-1, keepdim=True)
+    total = shifted.exp().sum(-1, keepdim=True)
     # A few tokens are nearly always enough. Finding the likeliest 64 of 49,152 takes 0.13 ms and 1,024 takes 0.6 ms
     # (two CPU cores); sorting all 128,256 takes 11 ms.
     for count in (64, 1024, scaled.shape[-1]):
-        likeliest, ids = scaled.topk(min(count, scaled.shape[-1]))
+        likeliest, ids = shifted.topk(min(count, scaled.shape[-1]))
         probabilities = likeliest.exp() / total
-        if bool((probabilities.sum(-1) >= enough).all()):
+        if bool((probabilities[:, :-1].sum(-1) > enough + _ROUNDING).all()):
             break
-    return probabilities, ids
+    return probabilities, scaled.gather(-1, ids), ids
+
+
+def _warped(scaled: Tensor, sampling: Sampling) -> Tensor:
+    """Set the scaled logits [rows, vocabulary] of tokens that are not kept to -inf, by transformers' steps in float32.
+
+    The steps are those of TopKLogitsWarper, TopPLogitsWarper and MinPLogitsWarper. Which of several tied tokens top_p
+    keeps depends on the order in which torch sorts them, as in transformers.
+    """
+    if sampling.top_k is not None and sampling.top_k < scaled.shape[-1]:
+        scaled = scaled.masked_fill(scaled < scaled.topk(sampling.top_k).values[:, -1:], -torch.inf)
+    if sampling.top_p is not None and sampling.top_p < 1:
+        ascending, order = scaled.sort()
+        dropped = ascending.softmax(-1).cumsum(-1) <= 1 - sampling.top_p
+        dropped[:, -1] = False
+        scaled = scaled.masked_fill(dropped.scatter(-1, order, dropped), -torch.inf)
+    if sampling.min_p is not None:
+        probabilities = scaled.softmax(-1)
+        highest = probabilities.amax(-1, keepdim=True)
+        scaled = scaled.masked_fill(probabilities < sampling.min_p * highest, -torch.inf)
+    return scaled

@@ -81,3 +81,46 @@ def test_template_that_is_not_utf8_is_rejected_by_name(small: Tokenizer, tmp_pat
     (tmp_path / "chat_template.jinja").write_bytes(b"\xff")
     with pytest.raises(InputError, match="chat_template.jinja: "):
         chat_format(tmp_path, small)
+
+
+def test_template_is_chosen_by_name_and_gets_variables(small: Tokenizer, tmp_path: Path) -> None:
+    config = {"chat_template": [
+        {"name": "default", "template": "d{{ think }}"}, {"name": "rag", "template": "{{ documents[0].text }}"}
+    ]}  # fmt: skip
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    assert small.decode(chat_format(tmp_path, small, variables={"think": 0}).encode([user("")])) == "d0"
+    rag = chat_format(tmp_path, small, "rag")
+    assert small.decode(rag.encode([user("")], documents=[{"text": "<s>x"}])) == "<s>x"
+    with pytest.raises(InputError, match=f"^{tmp_path}: no chat template 'tool_use'; there are default, rag"):
+        chat_format(tmp_path, small, "tool_use")
+    with pytest.raises(InputError, match=f"^{tmp_path}: .*does not read the variable 'thinking'; it reads think$"):
+        chat_format(tmp_path, small, variables={"thinking": 0})
+    with pytest.raises(InputError, match="holds a part of the dialog"):
+        chat_format(tmp_path, small, variables={"messages": []})
+
+
+def test_llama_3s_format_has_no_names_and_no_variables(small: Tokenizer, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"^{tmp_path}: no chat template, so Llama 3's format"):
+        chat_format(tmp_path, small, variables={"enable_thinking": False})
+    with pytest.raises(InputError, match=f"^{tmp_path}: no chat template, so Llama 3's format"):
+        chat_format(tmp_path, small, "tool_use")
+
+
+def test_template_of_the_processor_is_used_if_there_is_no_other(small: Tokenizer, tmp_path: Path) -> None:
+    (tmp_path / "chat_template.json").write_text(json.dumps({"chat_template": "processor"}))
+    assert small.decode(chat_format(tmp_path, small).encode([user("Hi")])) == "processor"
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": "tokenizer"}))
+    assert small.decode(chat_format(tmp_path, small).encode([user("Hi")])) == "tokenizer"
+    (tmp_path / "tokenizer_config.json").unlink()
+    for content in ("{", "[]", '{"chat_template": 5}'):
+        (tmp_path / "chat_template.json").write_text(content)
+        with pytest.raises(InputError, match=f"^{tmp_path / 'chat_template.json'}: "):
+            chat_format(tmp_path, small)
+
+
+def test_templates_read_the_special_tokens_of_all_kinds(small: Tokenizer, tmp_path: Path) -> None:
+    (tmp_path / "special_tokens_map.json").write_text(json.dumps({"pad_token": "<|eom_id|>", "unk_token": "[INST]"}))
+    config = {"unk_token": {"content": "</s>"}, "chat_template": "{{ pad_token ~ unk_token ~ (bos_token or '-') }}"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    ids = chat_format(tmp_path, small).encode([user("Hi")])
+    assert ids == small.encode("<|eom_id|></s>-", allowed_special="all")

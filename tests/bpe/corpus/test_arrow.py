@@ -41,3 +41,18 @@ def test_damaged_parquet_file_is_rejected_by_name(tmp_path: Path, damage: Callab
         list(read_corpus(path))
     with pytest.raises(InputError, match="a.parquet.gz: decompress it first"):
         list(read_corpus(write_file(tmp_path / "a.parquet.gz", b"")))
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ("a.c", "no column 'a.c'; 'a' holds struct<b: string>"),
+        ("a", "struct"),
+        ("a.b.c", "no column 'a.b.c'"),
+        ("b.a", "no column 'b.a'"),
+    ],
+)
+def test_a_path_that_leads_to_no_text_is_refused(field: str, message: str, tmp_path: Path) -> None:
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([{"a": {"b": "x"}}]), tmp_path / "a.parquet")
+    with pytest.raises(InputError, match=f"a.parquet: .*{message}"):
+        list(documents(tmp_path / "a.parquet", field=field))

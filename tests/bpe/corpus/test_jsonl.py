@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,7 +39,7 @@ def test_field_selects_the_key_of_a_jsonl_file(tmp_path: Path) -> None:
         (b"[]", "line 2 has no text under 'text'"),
         (b"5", "line 2 has no text"),
         (b"{}", "line 2 has no text"),
-        (b'{"text": null}', "line 2 has no text"),
+        (b"null", "line 2 has no text"),
         (b'{"text": 5}', "line 2 has no text"),
         (b'{"text": ["a"]}', "line 2 has no text"),
     ],
@@ -65,6 +67,23 @@ def test_lines_that_the_fast_parser_leaves_to_the_full_one_are_read(tmp_path: Pa
     path = write_file(tmp_path / "a.jsonl", b"\n".join(lines))
     texts = ["a😀 \ufffd".encode(), b"last", b"big", "two \0 €".encode(), b"mark"]
     assert list(documents(path)) == list(read_corpus(path))[0].texts == texts
+
+
+@pytest.mark.parametrize(
+    ("field", "rows"),
+    [
+        ("text", [{"text": "one"}, {"text": None}, {"text": ""}, {"text": None}, {"text": "two"}]),
+        ("a.b", [{"a": {"b": "one"}}, {"a": None}, {"a": {"b": None}}, {"a": {"b": "two"}}]),
+        ("text", [{"text": None}]),
+    ],
+)
+def test_null_is_no_document_in_json_lines_as_in_parquet(field: str, rows: list[object], tmp_path: Path) -> None:
+    path = write_file(tmp_path / "a.jsonl", b"\n".join(json.dumps(row).encode() for row in rows))
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet")
+    assert list(documents(path, field=field)) == list(documents(tmp_path / "a.parquet", field=field))
+    assert [part.documents for part in read_corpus(path, field=field)] == [
+        part.documents for part in read_corpus(tmp_path / "a.parquet", field=field)
+    ]
 
 
 def test_dotted_field_selects_a_key_of_nested_objects(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from bpe import Tokenizer
 from bpe.errors import InputError
 from model import ModelConfig, Transformer, generate_ids, save
-from model.checkpoint import huggingface, open_checkpoint
+from model.checkpoint import convert, huggingface, open_checkpoint
 from model.checkpoint.assemble import assemble
 from model.checkpoint.companions import read_tokenizer
 from model.checkpoint.huggingface import NAMES, config_of
@@ -189,6 +189,37 @@ def test_the_chat_template_and_companion_files_are_copied_with_the_model(
     assert (again.chat_template, read_again.bos_id, read_again.eos_ids) == (template, 256, (258,))
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "told")
     assert tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False) == "user: Hi\n"
+
+
+def test_named_chat_templates_survive_every_conversion(
+    transformers: Any, tmp_path: Path, tokenizer_file: Path, model: Transformer
+) -> None:
+    templates = {"default": "plain", "tool_use": "with tools", "rag": "with documents"}
+    save(tmp_path / "one", model, tokenizer_file, format="huggingface")
+    settings = json.loads((tmp_path / "one" / "tokenizer_config.json").read_text())
+    named = [{"name": name, "template": text} for name, text in templates.items()]
+    (tmp_path / "one" / "tokenizer_config.json").write_text(json.dumps({**settings, "chat_template": named}))
+    convert(tmp_path / "one", tmp_path / "two.gguf")
+    convert(tmp_path / "two.gguf", tmp_path / "three", "huggingface")
+    convert(tmp_path / "three", tmp_path / "four", "bpe-llama")
+    convert(tmp_path / "four", tmp_path / "five.gguf")
+    for name in ("one", "two.gguf", "three", "four", "five.gguf"):
+        assert dict(open_checkpoint(tmp_path / name).chat_templates) == templates, name
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "three")
+    assert tokenizer.chat_template == templates
+    from gguf import GGUFReader
+
+    names = GGUFReader(tmp_path / "two.gguf").get_field("tokenizer.chat_templates").contents()
+    assert sorted(names) == ["rag", "tool_use"]
+
+
+def test_a_chat_template_whose_name_is_a_path_is_not_written(
+    tmp_path: Path, tokenizer_file: Path, model: Transformer
+) -> None:
+    save(tmp_path / "one", model, tokenizer_file, format="huggingface")
+    told = dataclasses.replace(open_checkpoint(tmp_path / "one"), chat_templates={"../../default": "x"})
+    with pytest.raises(InputError, match="cannot be the name of a file"):
+        huggingface.write(told, tmp_path / "told")
 
 
 # --- without transformers ---

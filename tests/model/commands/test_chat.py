@@ -83,6 +83,44 @@ def test_the_chat_template_of_the_model_is_used(model: Path, tmp_path: Path) -> 
     fails_with(chat(tmp_path, "Hi"), 1, "No chats today")
 
 
+def write_templates(model: Path, directory: Path, templates: dict[str, str]) -> None:
+    """Copy a model and give it chat templates."""
+    for file in model.iterdir():
+        (directory / file.name).write_bytes(file.read_bytes())
+    config = {"chat_template": [{"name": name, "template": text} for name, text in templates.items()]}
+    (directory / "tokenizer_config.json").write_text(json.dumps(config))
+
+
+def test_a_chat_template_is_chosen_by_name_and_gets_variables(model: Path, tmp_path: Path) -> None:
+    write_templates(
+        model, tmp_path, {"default": "{{ raise_exception('A') }}", "b": "{{ raise_exception(x | string) }}"}
+    )
+    fails_with(chat(tmp_path, "Hi"), 1, "or fails: A")
+    fails_with(chat(tmp_path, "Hi", "--template", "b", "--template-arg", "x=[1, true]"), 1, "or fails: [1, True]")
+    fails_with(chat(tmp_path, "Hi", "--template", "b", "--template-arg", "x=26 Jul"), 1, "or fails: 26 Jul")
+    fails_with(chat(tmp_path, "Hi", "--template", "c"), 1, "no chat template 'c'; there are b, default")
+    fails_with(chat(tmp_path, "Hi", "--template-arg", "x=1"), 1, "not read the variable 'x'; it reads no variables")
+    fails_with(chat(tmp_path, "Hi", "--template-arg", "x"), 2, "--template-arg x: write NAME=VALUE")
+    fails_with(chat(model, "Hi", "--template", "b"), 1, "no named templates and no variables")
+
+
+def test_an_answer_continues_the_prefilled_text(model: Path) -> None:
+    from bpe.chat import Llama3Chat
+    from model import generate, load
+
+    llm, tokenizer = load(model)
+    prompt = Llama3Chat(tokenizer).encode([{"role": "user", "content": "one"}]) + tokenizer.encode_ordinary("Well, ")
+    answer = "Well, " + "".join(generate(llm, tokenizer, prompt, 5, temperature=0.0))
+    result = chat(model, "one\ntwo\n", "--prefill", "Well, ")
+    answers = result.stdout.split("\n\n")
+    assert answers[0] == answer
+    messages = [
+        {"role": "user", "content": "one"}, {"role": "assistant", "content": answer}, {"role": "user", "content": "two"}
+    ]  # fmt: skip
+    prompt = Llama3Chat(tokenizer).encode(messages) + tokenizer.encode_ordinary("Well, ")
+    assert answers[1] == "Well, " + "".join(generate(llm, tokenizer, prompt, 5, temperature=0.0)) + "\n"
+
+
 def test_a_model_without_a_chat_format_is_refused(tmp_path: Path) -> None:
     write_model(tmp_path, {}, context=100)
     fails_with(chat(tmp_path, "Hi"), 1, "no chat template")

@@ -210,3 +210,23 @@ def test_a_byte_order_mark_is_not_part_of_a_prompt(model: Path, tmp_path: Path, 
     marked = generate(model, option, tmp_path / "marked.txt").stdout
     assert marked == generate(model, option, tmp_path / "plain.txt").stdout
     assert marked.startswith("One")
+
+
+def test_special_tokens_in_a_prompt_are_text_unless_they_are_allowed(model: Path) -> None:
+    prompt = "<|begin_of_text|>a<|end_of_text|>b"
+    llm, tokenizer = load(model)
+    for options, ids in [
+        ((), [256, *tokenizer.encode_ordinary(prompt)]),
+        (("--allow-special",), [256, ord("a"), 257, ord("b")]),  # which already begins with what begins a text
+    ]:
+        (found,) = objects(generate(model, "-p", prompt, "--json", *options))
+        (expected,) = complete(llm, tokenizer, [ids], 6, temperature=0.0)
+        assert found["ids"] == expected.ids
+        allowed = "all" if options else frozenset()
+        (again,) = complete(llm, tokenizer, [prompt], 6, temperature=0.0, allowed_special=allowed)
+        assert again.ids == expected.ids
+    (some,) = complete(llm, tokenizer, [prompt], 6, temperature=0.0, allowed_special={"<|end_of_text|>"})
+    (expected,) = complete(
+        llm, tokenizer, [[256, *tokenizer.encode_ordinary("<|begin_of_text|>a"), 257, ord("b")]], 6, temperature=0.0
+    )
+    assert some.ids == expected.ids

@@ -234,3 +234,103 @@ def test_the_token_that_ends_texts_replaces_a_missing_begin_token(config: ModelC
     model = HarnessModel((Transformer(config), tokenizer))
     assert (model.prefix_token_id, model.eot_token_id) == (256, 256)
     assert model.tok_encode("x") == [120]
+
+
+CHAT = """{% for m in messages %}{% if m.role == 'system' and strict %}{{ raise_exception('No system') }}{% endif %}
+<|begin_of_text|>{{ m.role }}: {{ m.content }}<|eot_id|>{% endfor %}
+{% if add_generation_prompt %}assistant: {% endif %}"""
+
+
+@pytest.fixture
+def chatting(pair: Pair, tmp_path: Path) -> Path:
+    """The directory of a model with two chat templates and settings of generation."""
+    pair[1].save(tmp_path / "tokenizer.json")
+    save(tmp_path / "chat", pair[0], tmp_path / "tokenizer.json", "huggingface")
+    config = json.loads((tmp_path / "chat" / "tokenizer_config.json").read_text())
+    named = [{"name": "default", "template": CHAT}, {"name": "brief", "template": "{{ messages[0].content }}!"}]
+    (tmp_path / "chat" / "tokenizer_config.json").write_text(json.dumps({**config, "chat_template": named}))
+    return tmp_path / "chat"
+
+
+HISTORY = [
+    {"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "A"}
+]  # fmt: skip
+
+
+def test_dialogs_are_rendered_as_by_transformers(chatting: Path) -> None:
+    model = HarnessModel(chatting)
+    theirs = transformers.AutoTokenizer.from_pretrained(chatting)
+    assert model.chat_template(False) is None
+    assert model.chat_template(True) == CHAT
+    assert model.tokenizer_name == str(chatting).replace("/", "__")
+    for prompted in (True, False):
+        assert model.apply_chat_template(HISTORY, add_generation_prompt=prompted) == theirs.apply_chat_template(
+            HISTORY, tokenize=False, add_generation_prompt=prompted, continue_final_message=not prompted
+        )
+    text = model.apply_chat_template(HISTORY)
+    assert model.tok_encode(text) == theirs.encode(text, add_special_tokens=False)
+    assert model.chat_template("brief") == "{{ messages[0].content }}!"
+    assert model.apply_chat_template(HISTORY) == "Be brief.!"
+    with pytest.raises(InputError, match="no chat template 'long'; there are brief, default"):
+        model.chat_template("long")
+
+
+def test_a_template_without_system_messages_gets_the_other_messages(
+    chatting: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = HarnessModel(chatting, chat_template_args={"strict": True})
+    assert model.apply_chat_template(HISTORY) == HarnessModel(chatting).apply_chat_template(HISTORY[1:])
+    assert "No system; the dialog is rendered without its system message" in caplog.text
+
+
+def test_a_task_runs_with_the_chat_template(chatting: Path, pair: Pair, tmp_path: Path) -> None:
+    model = HarnessModel(chatting)
+    prompt = model.apply_chat_template(HISTORY[:2])
+    (written,) = complete(*pair, [model.tok_encode(prompt)], 8, stop=["\n"], temperature=0)
+    texts = write_lines(tmp_path / "texts.jsonl", [{"text": "Hi", "continuation": written.text}])
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "writing.yaml").write_text(WRITING.format(texts=texts, cache=tmp_path / "cache"))
+    found = simple_evaluate(
+        model=model,
+        tasks=["writing"],
+        task_manager=TaskManager(include_path=str(tmp_path / "tasks"), include_defaults=False),
+        apply_chat_template=True,
+        fewshot_as_multiturn=True,
+        system_instruction="Be brief.",
+        bootstrap_iters=0,
+    )
+    assert found["samples"]["writing"][0]["arguments"][0][0] == prompt
+    assert found["results"]["writing"]["exact_match,none"] == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, {"temperature": 0.0}),
+        ({"temperature": 0.7, "do_sample": False}, {"temperature": 0.0}),
+        ({"do_sample": True}, {"temperature": 1.0, "top_k": 50}),
+        ({"temperature": 0.7, "top_k": 0}, {"temperature": 0.7}),
+        ({"do_sample": True, "temperature": 0.7, "top_p": 0.5, "num_beams": 1},
+         {"temperature": 0.7, "top_k": 50, "top_p": 0.5}),
+    ],
+)  # fmt: skip
+def test_settings_of_generation_mean_what_they_do_in_transformers(
+    pair: Pair, chatting: Path, given: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    stop, _, sampling = HarnessModel(pair)._generation({**given, "until": "x"})
+    assert stop == ["x", "<|end_of_text|>"]
+    assert sampling == expected
+    file = chatting / "generation_config.json"
+    defaults = {"temperature": 0.6, "top_p": 0.9, "top_k": 20, "repetition_penalty": 1.1}
+    file.write_text(json.dumps({**json.loads(file.read_text()), **defaults, "do_sample": True}))
+    _, _, sampling = HarnessModel(chatting)._generation(given)
+    if expected["temperature"] == 0.0:
+        assert sampling == {"temperature": 0.0, "repetition_penalty": 1.1}
+    else:
+        chosen = {name: value for name, value in {**defaults, **given}.items() if name in {*defaults}}
+        assert sampling == {name: value for name, value in chosen.items() if value != 0}
+
+
+def test_sampling_at_temperature_0_is_refused(pair: Pair) -> None:
+    with pytest.raises(InputError, match="do_sample and a temperature of 0"):
+        HarnessModel(pair)._generation({"do_sample": True, "temperature": 0.0})

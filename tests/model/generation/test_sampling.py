@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers.generation.logits_process import (
+    MinPLogitsWarper,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 
 from bpe.errors import InputError
 from model.generation.sampling import Sampling, candidates, sample
@@ -64,6 +71,66 @@ def test_a_nucleus_wider_than_the_partial_sort_is_complete() -> None:
     found = drawn_from(logits, 1.0, None, 0.9, None)
     np.testing.assert_allclose(found, by_definition(logits.tolist(), 1.0, None, 0.9, None), atol=1e-6)
     assert (found > 0).sum() > 1024
+
+
+# Ties and rounding, as in transformers
+
+
+def by_transformers(
+    logits: torch.Tensor, temperature: float, top_k: int | None, top_p: float | None, min_p: float | None
+) -> torch.Tensor:
+    """Return the sampling distributions of transformers' warpers, in the order in which `generate` applies them."""
+    ids = torch.zeros(0, dtype=torch.long)
+    scores = TemperatureLogitsWarper(temperature)(ids, logits.float())
+    if top_k is not None:
+        scores = TopKLogitsWarper(top_k)(ids, scores)
+    if top_p is not None and top_p < 1:
+        scores = TopPLogitsWarper(top_p)(ids, scores)
+    if min_p is not None:
+        scores = MinPLogitsWarper(min_p)(ids, scores)
+    return scores.softmax(-1)
+
+
+def test_a_nucleus_that_is_complete_exactly_at_p_keeps_no_further_token() -> None:
+    logits = torch.tensor([0.3, 0.1, 0.1, 0.5]).log()
+    assert drawn_from(logits, 1.0, None, 0.8, None).nonzero()[0].tolist() == [0, 3]
+    assert drawn_from(logits, 1.0, None, 0.9, None).nonzero()[0].tolist() == [0, 2, 3]
+
+
+def test_top_k_keeps_all_tokens_that_tie_with_the_last_kept() -> None:
+    logits = torch.tensor([1.0, 2.0, 1.0, 0.0, 1.0])
+    assert drawn_from(logits, 1.0, 2, None, None).nonzero()[0].tolist() == [0, 1, 2, 4]
+
+
+def tied_logits(kind: str, shape: tuple[int, int], generator: torch.Generator) -> torch.Tensor:
+    if kind == "few values":
+        return torch.randint(-4, 4, shape, generator=generator) * 0.25
+    if kind == "round probabilities":
+        counts = torch.randint(1, 11, shape, generator=generator).float()
+        return (counts / counts.sum(-1, keepdim=True)).log()
+    if kind == "banned tokens":
+        logits = (torch.randint(0, 3, shape, generator=generator) == 0).float().log()
+        logits[:, 0] = 0
+        return logits
+    return torch.randn(shape, generator=generator).bfloat16()
+
+
+@pytest.mark.parametrize("vocabulary", [1, 4, 10, 50, 300, 3000])
+@pytest.mark.parametrize("kind", ["few values", "round probabilities", "banned tokens", "bfloat16"])
+def test_tied_tokens_are_kept_as_transformers_keeps_them(kind: str, vocabulary: int) -> None:
+    generator = torch.Generator().manual_seed(vocabulary)
+    chance = random.Random(vocabulary)
+    for _ in range(60):
+        logits = tied_logits(kind, (min(100, 30_000 // vocabulary), vocabulary), generator)
+        temperature = chance.choice([1.0, 1.0, 0.7, 2.0, 0.3])
+        top_k = chance.choice([None, None, 1, 2, 5, 40])
+        top_p = chance.choice([None, 0.1, 0.2, 0.25, 0.3, 0.5, 0.6, 0.75, 0.8, 0.9, 0.95, 0.9999, 1.0])
+        min_p = chance.choice([None, None, 0.0, 0.05, 0.1, 0.25, 0.5, 1.0])
+        expected = by_transformers(logits, temperature, top_k, top_p, min_p)
+        probabilities, ids = candidates(logits, Sampling(temperature, top_k, top_p, min_p))
+        found = torch.zeros(logits.shape).scatter_add(-1, ids, probabilities)
+        assert torch.equal(found > 0, expected > 0), (temperature, top_k, top_p, min_p)
+        torch.testing.assert_close(found, expected, atol=2e-6, rtol=1e-5)
 
 
 def draw(logits: torch.Tensor, seed: int = 0, **arguments: Any) -> torch.Tensor:
