@@ -35,6 +35,7 @@ class JinjaTemplate:
         source: The text of the template.
         words: The words that the template may compare with as a whole: names of fields, and values such as "object".
         variables: The names of the variables that the template reads and does not set everywhere.
+        writes_all: Whether the template may write fields of messages that it does not name.
         marks_answers: Whether the template marks the assistant's text by ``{% generation %}``.
 
     Raises:
@@ -56,6 +57,12 @@ class JinjaTemplate:
         self.source = source
         constants = {node.value for node in tree.find_all(nodes.Const) if isinstance(node.value, str)}
         self.words = {*filter(str.isidentifier, constants), *(node.attr for node in tree.find_all(nodes.Getattr))}
+        iterated = {node.attr for node in tree.find_all(nodes.Getattr)} & {"items", "values"}
+        dumped = any(
+            isinstance(node.node, nodes.Name) and node.name == "tojson" and node.node.name != "tools"
+            for node in tree.find_all(nodes.Filter)
+        )
+        self.writes_all = bool(iterated) or dumped
         self.marks_answers = re.search(r"\{%[-+]?\s*generation\s*[-+]?%\}", source) is not None
 
     def render(self, variables: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from bpe.chat.messages import ChatFormat, Message, check_messages, is_part, prompts_for_answer
@@ -80,20 +80,29 @@ class Llama3Chat(ChatFormat):
         ids = self.encode(messages, add_generation_prompt, tools, documents, continue_final_message)
         return self._tokenizer.decode(ids)
 
+    def writes(self, field: str) -> bool:
+        return field in ("role", "content", "tool_calls", "stop_reason", "tools")
+
     def encode_with_mask(
-        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None = None
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        learned: Collection[int] | None = None,
     ) -> tuple[list[int], list[bool]]:
         ids: list[int] = []
         mask: list[bool] = []
-        for part, written in self._parts(messages, tools):
+        for part, written in self._parts(messages, tools, learned):
             ids += part
             mask += [written] * len(part)
         return ids, mask
 
     def _parts(
-        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]] | None,
+        learned: Collection[int] | None = None,
     ) -> Iterator[tuple[list[int], bool]]:
-        """Yield the ids in pieces, each with whether the assistant wrote it."""
+        """Yield the ids in pieces, each with whether the assistant wrote it and it is in `learned`."""
         self.check(messages)
         if tools:
             raise InputError("Llama 3's chat format cannot list tools; describe them in the system message")
@@ -101,7 +110,8 @@ class Llama3Chat(ChatFormat):
         for number, message in enumerate(messages, 1):
             yield self._header(message["role"]), False
             try:
-                yield self._body(message), message["role"] == "assistant"
+                is_learned = learned is None or number - 1 in learned
+                yield self._body(message), message["role"] == "assistant" and is_learned
             except InputError as error:
                 raise InputError(f"message {number}: {error}") from error
 

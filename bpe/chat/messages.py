@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from bpe.errors import InputError
@@ -32,6 +32,10 @@ class ChatFormat(ABC):
             InputError: When a message does not; the error gives its number.
         """
         check_messages(messages)
+
+    def writes(self, field: str) -> bool:
+        """Return whether the format looks at a field of messages, such as "tool_calls", or at "tools"."""
+        return field in ("role", "content")
 
     @abstractmethod
     def encode(
@@ -78,7 +82,10 @@ class ChatFormat(ABC):
 
     @abstractmethod
     def encode_with_mask(
-        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None = None
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        learned: Collection[int] | None = None,
     ) -> tuple[list[int], list[bool]]:
         """Encode a whole dialog and mask what the assistant wrote, which a model is trained to predict.
 
@@ -87,6 +94,7 @@ class ChatFormat(ABC):
         Args:
             messages: The messages; see `bpe.chat`.
             tools: The tools that the model may call, as JSON schemas.
+            learned: Indices of the messages to mask; default: all. Other messages of the assistant are only read.
 
         Returns:
             The ids, and for each whether the assistant wrote it.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain, islice
+from itertools import chain, islice, pairwise
 from typing import Any, NamedTuple, TypeVar
 
 from bpe.chat.jinja_template import GENERATION_BEGIN, GENERATION_END, JinjaTemplate
@@ -211,15 +211,45 @@ class TemplateDialog:
             " from a message; the template builds it in a way that cannot be followed"
         )
 
-    def answers(self, rendering: Rendering) -> Iterator[tuple[int, int]]:
+    def written_by(self, rendering: Rendering, learned: Collection[int]) -> list[tuple[int, int]]:
+        """Return where in the text the ``{% generation %}`` blocks of some messages begin and end.
+
+        A message wrote the blocks that it adds to the dialog before it.
+
+        Args:
+            rendering: The whole dialog, with its blocks.
+            learned: Indices of the messages.
+
+        Raises:
+            InputError: When the blocks cannot be assigned to messages.
+        """
+        counts = [0]
+        for number, message in enumerate(self.messages, 1):
+            part = self.with_messages(self.messages[:number])
+            try:
+                counts.append(len(part.rendering(part.render(), marked=True).written))
+            except InputError:  # many templates reject a dialog that does not end with an answer
+                counts.append(-1 if message["role"] == "assistant" else counts[-1])
+        if counts[-1] != len(rendering.written) or any(after < before for before, after in pairwise(counts)):
+            raise InputError(
+                "an answer is not to be learned, but the chat template does not show which {% generation %} block is"
+                " its own; remove the weights, or end the dialog with the last answer to learn"
+            )
+        return [span for index in sorted(learned) for span in rendering.written[counts[index] : counts[index + 1]]]
+
+    def answers(self, rendering: Rendering, learned: Collection[int] | None = None) -> Iterator[tuple[int, int]]:
         """Yield where in the text each of the assistant's answers begins and ends: all text after its prompt.
+
+        Args:
+            rendering: The whole dialog.
+            learned: Indices of the answers; default: all.
 
         Raises:
             InputError: When an answer does not follow its prompt.
         """
         ends = {part.begin + len(part.text) for part in rendering.parts() if part.special is not None}
         for index, message in enumerate(self.messages):
-            if message["role"] == "assistant":
+            if message["role"] == "assistant" and (learned is None or index in learned):
                 asked, answered = self.render(True, until=index), self.render(until=index + 1)
                 if not (answered.startswith(asked) and rendering.text.startswith(answered)):
                     raise InputError(

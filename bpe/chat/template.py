@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
@@ -97,6 +97,12 @@ class TemplateChat(ChatFormat):
         """Return whether a template reads a variable."""
         return any(name in template.variables for template in self._templates.values())
 
+    def writes(self, field: str) -> bool:
+        if field == "tools":
+            return self.reads("tools")
+        names = REASONING_FIELDS if field in REASONING_FIELDS else (field,)
+        return any(template.writes_all or not template.words.isdisjoint(names) for template in self._templates.values())
+
     @property
     def variable_names(self) -> list[str]:
         """The names of the variables that the templates read, other than the dialog and special tokens."""
@@ -111,8 +117,10 @@ class TemplateChat(ChatFormat):
             ids, mask = self.encode_with_mask([{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}])
         except InputError:
             return frozenset(ends)
-        last = [id for id, written in zip(ids, mask, strict=True) if written][-1:]
-        return frozenset(ends.union(id for id in last if self._tokenizer.is_special_token(id)))
+        # {% generation %} blocks may leave out the token that ends the answer.
+        last = max((place for place, written in enumerate(mask) if written), default=len(ids))
+        following = [id for id in ids[last : last + 4] if self._tokenizer.is_special_token(id)]
+        return frozenset(ends.union(following[:1]))
 
     def encode(
         self,
@@ -144,7 +152,10 @@ class TemplateChat(ChatFormat):
         return self._dialog(messages, tools, documents, continue_final_message).render(prompted)
 
     def encode_with_mask(
-        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None = None
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        learned: Collection[int] | None = None,
     ) -> tuple[list[int], list[bool]]:
         """Encode a dialog and mask what the assistant wrote; see `ChatFormat.encode_with_mask`.
 
@@ -155,7 +166,10 @@ class TemplateChat(ChatFormat):
         """
         dialog = self._dialog(messages, tools)
         rendering = dialog.rendering(dialog.render(), marked=True)
-        spans = rendering.written if dialog.template.marks_answers else list(dialog.answers(rendering))
+        if dialog.template.marks_answers:
+            spans = rendering.written if learned is None else dialog.written_by(rendering, learned)
+        else:
+            spans = list(dialog.answers(rendering, learned))
         ids: list[int] = []
         mask: list[bool] = []
         for begin, text, special in rendering.parts():

@@ -139,8 +139,8 @@ def records(source: str | os.PathLike[str]) -> Iterator[tuple[str, dict[str, Any
     """
     for feed in feeds_of(source, ()):
         assert isinstance(feed, FileFeed)  # a path leads to no other feed
-        for number, record in json_records(feed.name, feed.content()):
-            yield f"{feed.name}: line {number}", record
+        for place, record in json_records(feed.name, feed.content()):
+            yield f"{feed.name}: {place}", record
 
 
 _Document = TypeVar("_Document", bytes, str, Union[bytes, str])

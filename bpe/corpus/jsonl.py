@@ -99,8 +99,10 @@ def _text_of(line: bytes, field: str, cleaner: Cleaner, number: int) -> TextByte
     return as_bytes(text)
 
 
-def json_records(name: str, content: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the objects in the lines of a file, each with the number of its line. Blank lines are skipped.
+def json_records(name: str, content: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the objects in the lines of a file, each with its place, such as "line 3". Blank lines are skipped.
+
+    A file that holds a JSON list yields the items of the list, with places such as "item 3".
 
     Args:
         name: The name of the file, for messages.
@@ -109,6 +111,12 @@ def json_records(name: str, content: bytes) -> Iterator[tuple[int, dict[str, Any
     Raises:
         InputError: When a line is not a JSON object; the message names the file and the line.
     """
+    if (items := _json_list(content)) is not None:
+        for number, item in enumerate(items, 1):
+            if not isinstance(item, dict):
+                raise InputError(f"{name}: item {number} is not a JSON object")
+            yield f"item {number}", item
+        return
     for number, line in enumerate(content.split(b"\n"), 1):
         if not line.strip():
             continue
@@ -118,4 +126,15 @@ def json_records(name: str, content: bytes) -> Iterator[tuple[int, dict[str, Any
             raise InputError(f"{name}: line {number} is not JSON ({error})") from error
         if not isinstance(record, dict):
             raise InputError(f"{name}: line {number} is not a JSON object")
-        yield number, record
+        yield f"line {number}", record
+
+
+def _json_list(content: bytes) -> list[Any] | None:
+    """Return the list that a file holds, or None if it holds lines."""
+    if not content[:4096].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
+        return None
+    try:
+        items = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    return items if isinstance(items, list) and items else None

@@ -30,6 +30,11 @@ from model.commands.options import (
         metavar="SHARE|FILE",
         help="Dialogs to evaluate on: a share of DIALOGS that is not trained on, or a file of others.",
     ),
+    click.option(
+        "--learn-end/--no-learn-end",
+        default=None,
+        help="Learn the token that ends an answer.  [default: where the chat template writes one]",
+    ),
     click.option("--epochs", type=float, default=3.0, metavar="N", help="Number of passes over the dialogs."),
     click.option("--steps", type=int, metavar="N", help="Number of steps, instead of --epochs."),
     click.option("--minutes", type=float, metavar="N", help="Training time in minutes, instead of --epochs."),
@@ -130,6 +135,7 @@ def finetune(
     preferences: bool,
     beta: float,
     held_out: str,
+    learn_end: bool | None,
     epochs: float,
     padded: bool,
     threads: int | None,
@@ -140,9 +146,10 @@ def finetune(
 ) -> None:
     """Fine-tune a model on dialogs or preferences.
 
-    Each line of DIALOGS is {"messages": [{"role": "user", "content": "..."}, ...]}; the roles are system, user,
-    assistant and tool. Dialogs are encoded in the model's own chat format, and the loss covers only the assistant's
-    messages and the ends of its turns. Dialogs longer than --sequence-length are cut at the end, with a warning.
+    Each line of DIALOGS is {"messages": [{"role": "user", "content": "..."}, ...]}, or a record with "conversations"
+    (ShareGPT), "prompt" and "completion", or "instruction" and "output" (Alpaca). Dialogs are encoded in the model's
+    own chat format, and the loss covers only the assistant's messages and the ends of its turns. A message with
+    "weight": 0 is not learned. Dialogs longer than --sequence-length are cut at the end, with a warning.
 
     With --preferences, each line is {"prompt": ..., "chosen": ..., "rejected": ...}, where the values are messages or
     texts; without "prompt", the other two are whole dialogs.
@@ -169,6 +176,7 @@ def finetune(
             packed=not padded,
             held_out=_share_or_files(held_out),
             epochs=epochs,
+            learn_end=learn_end,
         )
         run_finetuning(model, data, output, config, restart=restart, parallel=processes, **given)
 

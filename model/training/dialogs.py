@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from bpe.chat import ChatFormat, Message
+from bpe.chat import ChatFormat
 from bpe.corpus import records
 from bpe.errors import InputError
 from model.training.loss import IGNORED, TokenBatch
+from model.training.records import Notes, Reader, Record
 
 PathLike = str | os.PathLike[str]
 
@@ -78,55 +79,78 @@ class Pair:
         return (self.chosen, self.rejected)
 
 
-def read_dialogs(sources: Iterable[PathLike], chat_format: ChatFormat, length: int) -> list[Dialog]:
-    """Read dialogs from JSONL files.
+@dataclass(frozen=True)
+class Reading:
+    """How to read examples.
 
-    Each line is `{"messages": [{"role": ..., "content": ...}, ...]}`, with an optional "tools".
+    Attributes:
+        length: Highest number of tokens that the model reads of a dialog. A longer dialog is cut off at its end, so
+            each of the remaining tokens still follows the same tokens.
+        learn_end: Whether the token that ends an answer is learned. None: where the chat format writes one. True: also
+            after the last answer of a dialog without one.
+        end_id: The token that `learn_end` puts after an answer.
+        notes: Where to count what was noticed.
+    """
+
+    length: int
+    learn_end: bool | None = None
+    end_id: int | None = None
+    notes: Notes = field(default_factory=Notes)
+
+
+def read_dialogs(sources: Iterable[PathLike], chat_format: ChatFormat, how: Reading | int) -> list[Dialog]:
+    """Read dialogs from JSONL files, or from JSON files that hold a list.
+
+    Each line is a record in one of these forms, each with an optional "tools":
+
+    - `{"messages": [{"role": ..., "content": ...}, ...]}`; an answer with `"weight": 0` is read, but not learned;
+    - `{"conversations": [{"from": "human", "value": ...}, {"from": "gpt", "value": ...}]}` (ShareGPT);
+    - `{"prompt": TEXT or MESSAGES, "completion": TEXT or MESSAGES}`, of which only the completion is learned;
+    - `{"instruction": TEXT, "input": TEXT, "output": TEXT}` (Alpaca), where the input may be missing.
 
     Args:
         sources: Paths of the files, which may be compressed.
         chat_format: Encodes dialogs.
-        length: Highest number of tokens that the model reads of a dialog. A longer dialog is cut off at its end, so
-            each of the remaining tokens still follows the same tokens.
+        how: How to read them; a number stands for `Reading(number)`.
 
     Raises:
-        InputError: When a line is not a JSON object, or has no valid messages, or has nothing to learn. The error names
-            file, line and message.
+        InputError: When a line is not a JSON object, or has no valid messages, or has nothing to learn, or a key that
+            would change what is learned and is not supported. The error names file, line and message.
     """
+    how = how if isinstance(how, Reading) else Reading(how)
+    reader = Reader(chat_format, how.notes)
     dialogs = []
     for source in sources:
         for place, record in records(source):
-            messages = _messages(place, record, "messages")
-            dialog = _encoded(place, messages, record.get("tools"), chat_format, length)
-            _require_answer(dialog, length)
+            dialog = _encoded(place, reader.dialog(place, record), chat_format, how)
+            _require_answer(dialog, how.length)
             dialogs.append(dialog)
     return dialogs
 
 
-def read_pairs(sources: Iterable[PathLike], chat_format: ChatFormat, length: int) -> list[Pair]:
-    """Read preferences from JSONL files.
+def read_pairs(sources: Iterable[PathLike], chat_format: ChatFormat, how: Reading | int) -> list[Pair]:
+    """Read preferences from JSONL files, or from JSON files that hold a list.
 
     Each line is `{"chosen": MESSAGES, "rejected": MESSAGES}`, two dialogs with the same beginning. The beginning may
-    stand in "prompt" instead, so that the other two hold only what follows. A string in place of messages is a message
-    of the user in "prompt", and of the assistant elsewhere.
+    stand in "prompt" instead, or as well. A string in place of messages is a message of the user in "prompt", and of
+    the assistant elsewhere. Strings such as "Human: ... Assistant: ..." of Anthropic's HH data are whole dialogs.
 
     Args:
         sources: Paths of the files, which may be compressed.
         chat_format: Encodes dialogs.
-        length: Highest number of tokens that the model reads of each of the two dialogs (see `read_dialogs`).
+        how: How to read them (see `read_dialogs`).
 
     Raises:
         InputError: As `read_dialogs` does, and when the two dialogs do not differ.
     """
+    how = how if isinstance(how, Reading) else Reading(how)
+    length, reader = how.length, Reader(chat_format, how.notes)
     pairs = []
     for source in sources:
         for place, record in records(source):
-            prompt = _messages(place, record, "prompt", "user") if "prompt" in record else []
             chosen, rejected = (
-                _encoded(place, prompt + _messages(place, record, key, "assistant"), record.get("tools"), chat_format,
-                         length)
-                for key in ("chosen", "rejected")
-            )  # fmt: skip
+                _encoded(place, dialog, chat_format, how) for dialog in reader.preference(place, record)
+            )
             shared = len(os.path.commonprefix([chosen.ids, rejected.ids]))
             if shared == max(len(chosen.ids), len(rejected.ids)):
                 where = "" if chosen.whole else f" in their first {length} tokens (sequence_length)"
@@ -138,24 +162,53 @@ def read_pairs(sources: Iterable[PathLike], chat_format: ChatFormat, length: int
     return pairs
 
 
-def _messages(place: str, record: dict[str, Any], key: str, role: str | None = None) -> list[Message]:
-    value = record.get(key)
-    if isinstance(value, str) and role is not None:
-        return [{"role": role, "content": value}]
-    if not isinstance(value, list) or not value:
-        text = "" if role is None else ", or a string"
-        raise InputError(f'{place}: "{key}" must be a list of {{"role": ..., "content": ...}}{text}')
-    return value
-
-
-def _encoded(place: str, messages: list[Message], tools: Any, chat_format: ChatFormat, length: int) -> Dialog:
+def _encoded(place: str, record: Record, chat_format: ChatFormat, how: Reading) -> Dialog:
+    messages = record.messages
     try:
-        ids, written = chat_format.encode_with_mask(messages, tools)
+        chat_format.check(messages)
+        answers = {index for index, message in enumerate(messages) if message["role"] == "assistant"}
+        learned = None if record.learned == answers else record.learned
+        ids, written = chat_format.encode_with_mask(messages, record.tools, learned)
     except InputError as error:
         raise InputError(f"{place}: {error}") from error
-    if not any(message["role"] == "assistant" for message in messages):
+    if not answers:
         raise InputError(f"{place}: no assistant message, so there is nothing to learn")
-    return Dialog(place, ids[: length + 1], written[: length + 1], len(ids) <= length + 1)
+    if not record.learned:
+        raise InputError(f"{place}: no answer is to be learned (their weight is 0); remove the record")
+    _mark_ends(place, ids, written, chat_format.end_ids, how)
+    return Dialog(place, ids[: how.length + 1], written[: how.length + 1], len(ids) <= how.length + 1)
+
+
+_GAP = 2  # tokens, such as white space, that a template may write between an answer and the token that ends it
+
+
+def _mark_ends(place: str, ids: list[int], written: list[bool], ends: frozenset[int], how: Reading) -> None:
+    """Decide, in place, whether the tokens that end the answers are learned, and count dialogs without such tokens."""
+    how.notes.dialogs += 1
+    stops = [n for n in range(1, len(ids) + 1) if written[n - 1] and (n == len(ids) or not written[n])]
+    no_end = left_out = False
+    for stop in stops:
+        if ids[stop - 1] in ends:
+            written[stop - 1] = how.learn_end is not False
+            continue
+        end = next((n for n in range(stop, min(stop + _GAP + 1, len(ids))) if ids[n] in ends), None)
+        if end is None:
+            no_end = True
+        else:
+            left_out = True
+            if how.learn_end is not False:
+                written[stop : end + 1] = [True] * (end + 1 - stop)
+    if no_end and how.learn_end and stops[-1] >= len(ids) - _GAP and not any(id in ends for id in ids[stops[-1] - 1 :]):
+        if how.end_id is None:
+            raise InputError(
+                f"{place}: the chat template writes no token that ends an answer, and the tokenizer has none; add one"
+                " to the tokenizer, or leave out learn_end (--learn-end)"
+            )
+        del ids[stops[-1] :], written[stops[-1] :]
+        ids.append(how.end_id)
+        written.append(True)
+    how.notes.no_end += no_end
+    how.notes.left_out += left_out
 
 
 def _learned_from(dialog: Dialog, begin: int) -> Dialog:

@@ -12,13 +12,13 @@ import numpy as np
 
 from bpe.chat import ChatFormat
 from model.training.base_model import BaseModel
-from model.training.dialogs import Dialog, Pair, PathLike, Rows, examples_fingerprint, in_rows
+from model.training.dialogs import Dialog, Pair, PathLike, Reading, Rows, examples_fingerprint, in_rows
 from model.training.settings import TrainConfig
 from model.transformer import Transformer
 
 Example = TypeVar("Example", bound=Dialog | Pair)
 
-ReadExamples = Callable[[Iterable[PathLike], ChatFormat, int], list[Example]]
+ReadExamples = Callable[[Iterable[PathLike], ChatFormat, Reading], list[Example]]
 """`read_dialogs` or `read_pairs`."""
 
 
@@ -49,7 +49,9 @@ class ExampleTask(Generic[Example]):
         """
         self.base, self.seed = base, settings.seed
         length = settings.sequence_length
-        self.train, held_out = _read_examples(read, base, data, settings)
+        end_id = next(iter(base.tokenizer.eos_ids), None)
+        how = Reading(length, base.config.learn_end, end_id)
+        self.train, held_out = _read_examples(read, base, data, settings, how)
         ends = np.cumsum([len(example) for example in held_out])
         self.held_out = held_out[: 1 + int(np.searchsorted(ends, settings.eval_tokens))]
         self._rows = Rows([len(example) for example in self.train], length, settings.seed)
@@ -62,6 +64,7 @@ class ExampleTask(Generic[Example]):
         if cut := [example.place for example in (*self.train, *self.held_out) if not example.whole]:
             more = f" and {len(cut) - 1} more" if len(cut) > 1 else ""
             self.summary.append(f"{cut[0]}{more}: longer than {length} tokens (sequence_length); the rest is cut off")
+        self.summary += how.notes.lines(base.config.learn_end)
 
     def steps(self, epochs: float) -> int:
         """Return the number of steps that read every example this many times."""
@@ -97,13 +100,17 @@ class ExampleTask(Generic[Example]):
 
 
 def _read_examples(
-    read: ReadExamples[Example], base: BaseModel, data: Sequence[PathLike], settings: TrainConfig
+    read: ReadExamples[Example],
+    base: BaseModel,
+    data: Sequence[PathLike],
+    settings: TrainConfig,
+    how: Reading,
 ) -> tuple[list[Example], list[Example]]:
     """Return the examples to train on, and those held out, from other files or drawn at random."""
     held_out = base.config.held_out
-    examples = read(data, base.chat_format, settings.sequence_length)
+    examples = read(data, base.chat_format, how)
     if not isinstance(held_out, (int, float)):
-        return examples, read(held_out, base.chat_format, settings.sequence_length)
+        return examples, read(held_out, base.chat_format, how)
     count = min(len(examples) - 1, max(1, round(held_out * len(examples)))) if held_out > 0 and examples else 0
     drawn = {*np.random.default_rng((settings.seed, 1)).permutation(len(examples))[:count].tolist()}
     kept = [example for index, example in enumerate(examples) if index not in drawn]

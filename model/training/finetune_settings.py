@@ -24,6 +24,8 @@ class FinetuneConfig:
             same.
         held_out: Share of the examples to hold out, from 0 to below 1; or paths of files with other examples.
         epochs: Number of times that each example is read, when TrainConfig sets neither steps nor minutes.
+        learn_end: Whether to learn the token that ends an answer. None: where the chat format writes one. True: also
+            after the last answer of a dialog where it writes none.
 
     Raises:
         InputError: When a setting is out of range, or settings contradict each other.
@@ -35,6 +37,7 @@ class FinetuneConfig:
     packed: bool = True
     held_out: float | Sequence[PathLike] = 0.1
     epochs: float = 3.0
+    learn_end: bool | None = None
 
     def __post_init__(self) -> None:
         if self.merge and self.lora is None:

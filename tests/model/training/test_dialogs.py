@@ -97,7 +97,7 @@ def test_several_files_compressed_files_and_empty_lines_are_read(write: Callable
     [
         ("{", "line 2 is not JSON"),
         ("[]", "line 2 is not a JSON object"),
-        ({"dialog": []}, r'line 2: "messages" must be a list of {"role": ..., "content": ...}$'),
+        ({"dialog": []}, r"line 2: no dialog: the keys are 'dialog'; a record has \"messages\"; \"conv"),
         ({"messages": "Hello"}, 'line 2: "messages" must be a list'),
         ({"messages": []}, 'line 2: "messages" must be a list'),
         (
