@@ -39,7 +39,8 @@ class Llama3Chat(ChatFormat):
     @property
     def end_ids(self) -> frozenset[int]:
         names = ("<|end_of_text|>", "<|eot_id|>", "<|eom_id|>")
-        return frozenset(self._special[name] for name in names if name in self._special)
+        ends = (self._special[name] for name in names if name in self._special)
+        return frozenset(self._tokenizer.eos_ids).union(ends)
 
     def check(self, messages: Sequence[Message]) -> None:
         check_messages(messages)

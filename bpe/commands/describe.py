@@ -34,9 +34,32 @@ def tokenizer_rows(tokenizer: Tokenizer) -> list[tuple[str, str]]:
         ("merges", f"{tokenizer.vocabulary.merge_count:,}"),
         ("pattern", split),
         ("special tokens", f"{len(specials):,}{named}" + (", ..." if len(specials) > 4 else "")),
+        *boundary_rows(tokenizer),
         *([("unknown bytes", f"{unknown} (left out)")] if unknown else []),
         ("mean token length", f"{sum(map(len, ranks)) / len(ranks):.2f} bytes"),
         ("longest tokens", ", ".join(f"{shortened(visible(token))!r} ({len(token)})" for token in longest)),
+    ]
+
+
+def boundary_rows(tokenizer: Tokenizer) -> list[tuple[str, str]]:
+    """Return labels and values that describe what begins and ends a text, and where each comes from."""
+    said = tokenizer.vocabulary.boundaries
+
+    def named(id: int) -> str:
+        try:
+            return f"{visible(tokenizer.decode_single_token_bytes(id))} ({id})"
+        except KeyError:
+            return f"{id}, which is the id of no token"
+
+    def listed(ids: Sequence[int], source: str, none: str) -> str:
+        return (", ".join(map(named, ids)) or none) + (f", from {source}" if source else "")
+
+    begin = () if said.bos_id is None else (said.bos_id,)
+    return [
+        ("begin", listed(begin, said.bos_from, "no token")),
+        ("in front", listed(said.prefix_ids, said.prefix_from, "nothing")),
+        ("end", listed(said.eos_ids, said.eos_from, "no token")),
+        *([("behind", listed(said.suffix_ids, said.suffix_from, "nothing"))] if said.suffix_ids else []),
     ]
 
 

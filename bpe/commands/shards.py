@@ -32,8 +32,16 @@ if TYPE_CHECKING:
     click.option(
         "--shard-tokens", type=parse_size, default="64M", metavar="N", help="Largest number of tokens in a shard."
     ),
-    click.option("--bos/--no-bos", default=True, help="Begin each document with <|begin_of_text|>."),
-    click.option("--eos/--no-eos", default=True, help="End each document with <|end_of_text|>."),
+    click.option(
+        "--bos/--no-bos",
+        default=None,
+        help="Begin each document with the token that begins a text.  [default: if the tokenizer puts it in front]",
+    ),
+    click.option(
+        "--eos/--no-eos",
+        default=None,
+        help="End each document with the token that ends a text.  [default: if the tokenizer has one]",
+    ),
     click.option("--threads", type=int, metavar="N", help="Number of encoding threads.  [default: all processors]"),
 )
 @group(
@@ -137,6 +145,12 @@ def _write_shards(sources: ShardSources, name: str, output: str, options: Mappin
         for split, label in (("train", "to train on"), ("held_out", "held out"))
     ]
     click.echo(f"{output}: {'; '.join(parts)}", err=True)
+    if written.bos_id is None and written.eos_id is None and options["eos"] is None:
+        click.echo(
+            f"{output}: no token separates the documents, because {path} has no token that ends a text; train the"
+            " tokenizer with --special '<|end_of_text|>' to separate them",
+            err=True,
+        )
 
 
 def _verify_shards(directory: str, sources: Sequence[str] | None, hashes_only: bool, name: str | None) -> None:

@@ -20,7 +20,6 @@ TOKEN_BYTES = "token_bytes.bin"
 WORK = "work"  # the subdirectory of unfinished shards
 TRAIN, HELD_OUT = "train", "held_out"
 SPLITS = (TRAIN, HELD_OUT)
-BOS_TOKEN, EOS_TOKEN = "<|begin_of_text|>", "<|end_of_text|>"
 SHARD_FILE = re.compile(r"(train|held_out)-\d{5,}\.(bin|docs)")
 
 Ids = npt.NDArray[np.unsignedinteger[Any]]

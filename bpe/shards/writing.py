@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -13,17 +13,19 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import numpy.typing as npt
 
+from bpe.boundaries import known_boundaries
 from bpe.corpus import CorpusReader, CorpusSource
 from bpe.errors import InputError
 from bpe.files import write_bytes
 from bpe.shards.builder import ShardsBuilder
 from bpe.shards.encoding import EncodedBatch, ShardTokenizer, encode_batches
-from bpe.shards.layout import BOS_TOKEN, EOS_TOKEN, INDEX, TOKEN_BYTES, sha256_of
+from bpe.shards.layout import INDEX, TOKEN_BYTES, sha256_of
 from bpe.shards.locking import locked
 from bpe.shards.origin import ShardSources
 from bpe.shards.reading import Shards
 from bpe.shards.shards_settings import ShardsSettings, WriteOptions, check_tokenizer_file
 from bpe.shards.unfinished import UnfinishedShards
+from bpe.tokenizer import Tokenizer
 
 # Bytes of text that a thread encodes at once. Half as many took a tenth longer, because threads wait for each other
 # more often. Four times as many took longer, too, because what is copied no longer fits in the processor's cache.
@@ -52,8 +54,8 @@ def write_shards(
     tokenizer_file: StrPath,
     shard_tokens: int = 64_000_000,
     held_out: float = 0.05,
-    bos: bool = True,
-    eos: bool = True,
+    bos: bool | None = None,
+    eos: bool | None = None,
     seed: int = 0,
     threads: int | None = None,
     batch_bytes: int | None = None,
@@ -61,8 +63,8 @@ def write_shards(
 ) -> Shards:
     """Encode documents and write them as shards.
 
-    Each document becomes <|begin_of_text|>, its ids as ordinary text, and <|end_of_text|>, if the tokenizer has these
-    tokens and `bos` and `eos` ask for them. Empty documents are skipped.
+    Each document becomes the token that begins a text, if the tokenizer puts one in front, then its ids as ordinary
+    text, and the token that ends a text, if there is one. Empty documents are skipped.
 
     If a call is interrupted, the same call resumes from the last saved state, which is a few seconds old at most, and
     writes the same files. Until all shards are written, they are in `directory` / "work", and existing shards remain
@@ -81,8 +83,8 @@ def write_shards(
         held_out: The share of documents to hold out from training, in [0, 1). A document is held out depending on a
             hash of its text and `seed`, so adding or removing other documents does not move it. If this leaves a split
             empty, the document whose hash is nearest to it changes over; a single document is cut near its end.
-        bos: Whether documents begin with <|begin_of_text|>.
-        eos: Whether documents end with <|end_of_text|>.
+        bos: Whether documents begin with the token that begins a text. Default: if the tokenizer puts one in front.
+        eos: Whether documents end with the first of the tokens that end a text. Default: if there is one.
         seed: Selects other held-out documents. 0 to 2**64 - 1.
         threads: How many threads encode. Default: one per processor.
         batch_bytes: Approximate bytes of text that a thread encodes at once.
@@ -92,7 +94,8 @@ def write_shards(
         The shards, opened.
 
     Raises:
-        InputError: When an option is out of range, there are no documents, the corpus cannot be read, the corpus or an
+        InputError: When an option is out of range, the tokenizer lacks the token that `bos` or `eos` asks for, or puts
+            several tokens in front of a text, there are no documents, the corpus cannot be read, the corpus or an
             option differs from that of the interrupted call, the directory holds other files, or another process is
             writing there.
         OSError: When a file cannot be read or the disk is full. The saved state remains to resume from.
@@ -116,14 +119,51 @@ def write_shards(
         return Shards(directory)
 
 
+def document_boundaries(tokenizer: ShardTokenizer, bos: bool | None, eos: bool | None) -> tuple[int | None, int | None]:
+    """Return the tokens that begin and end each document; None for no token. See `write_shards`."""
+    if isinstance(tokenizer, Tokenizer):
+        said, name = tokenizer.vocabulary.boundaries, tokenizer.name
+    else:
+        tokens = {text: tokenizer.encode_single_token(text) for text in tokenizer.special_tokens_set}
+        said, name = known_boundaries(tokens), "the tokenizer"
+    begin = None if bos is False else _only(said.prefix_ids, name, "in front of", "bos")
+    if bos and begin is None:
+        if said.bos_id is None:
+            raise _no_token(name, "begins", "bos")
+        begin = said.bos_id
+    end = None if eos is False else _only(said.suffix_ids, name, "behind", "eos")
+    if eos is not False and end is None:
+        end = next((id for id in said.eos_ids if id < tokenizer.n_vocab), None)
+        if eos and end is None:
+            raise _no_token(name, "ends", "eos")
+    return begin, end
+
+
+def _only(ids: Sequence[int], name: str, place: str, option: str) -> int | None:
+    if len(ids) > 1:
+        raise InputError(
+            f"{name} puts {len(ids)} tokens {place} each text, but shards hold at most one; give {option}=False (on the"
+            f" command line --no-{option})"
+        )
+    return ids[0] if ids else None
+
+
+def _no_token(name: str, verb: str, option: str) -> InputError:
+    return InputError(
+        f"{name}: no token {verb} a text, so {option}=True (--{option}) cannot be followed; leave it out, name"
+        f' the token as "{option}_token" in a tokenizer_config.json beside the tokenizer.json, or train the'
+        f" tokenizer with --special {'<|begin_of_text|>' if option == 'bos' else '<|end_of_text|>'}"
+    )
+
+
 def _settings_of(
-    tokenizer: ShardTokenizer, tokenizer_file: Path, options: WriteOptions, bos: bool, eos: bool
+    tokenizer: ShardTokenizer, tokenizer_file: Path, options: WriteOptions, bos: bool | None, eos: bool | None
 ) -> ShardsSettings:
-    specials = tokenizer.special_tokens_set
+    begin, end = document_boundaries(tokenizer, bos, eos)
     return ShardsSettings(
         n_vocab=tokenizer.n_vocab,
-        bos_id=tokenizer.encode_single_token(BOS_TOKEN) if bos and BOS_TOKEN in specials else None,
-        eos_id=tokenizer.encode_single_token(EOS_TOKEN) if eos and EOS_TOKEN in specials else None,
+        bos_id=begin,
+        eos_id=end,
         tokenizer_file=tokenizer_file.name,
         tokenizer_sha256=sha256_of(tokenizer_file),
         shard_tokens=options.shard_tokens,

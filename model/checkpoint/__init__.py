@@ -18,6 +18,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from bpe import Tokenizer
 from bpe.errors import InputError
 from bpe.locate import locate
 from model.checkpoint import adapter, bpe_llama, gguf, huggingface, meta
@@ -75,6 +76,7 @@ def save(
     model: Transformer,
     tokenizer_file: str | os.PathLike[str],
     format: str | None = None,
+    make_tokenizer: Callable[[], Tokenizer] | None = None,
 ) -> None:
     """Write a model that `load` reads.
 
@@ -84,11 +86,14 @@ def save(
         tokenizer_file: A tokenizer file, or the directory of a model whose tokenizer and chat template are copied.
         format: "bpe-llama", "huggingface", "meta" or "gguf". Defaults to gguf for a path that ends in .gguf, otherwise
             to bpe-llama.
+        make_tokenizer: Makes the tokenizer in the file, if it begins or ends texts differently than the file says.
 
     Raises:
         InputError: When the format is unknown, the model is packed, or the format cannot hold the model.
     """
     checkpoint = checkpoint_of(model, Path(path), Path(tokenizer_file))
+    if make_tokenizer is not None:
+        checkpoint = dataclasses.replace(checkpoint, make_tokenizer=make_tokenizer)
     _writer(path, format, "bpe-llama").write(checkpoint, Path(path))
 
 

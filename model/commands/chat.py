@@ -18,6 +18,7 @@ from model.commands.options import (
     backend_option,
     device_option,
     dtype_option,
+    eos_token_option,
     load_model,
     sampling_options,
     threads_option,
@@ -36,6 +37,7 @@ _CHAT_COMMANDS = "/system TEXT, /reset, /save FILE, /load FILE, /exit"
     click.option("--system", metavar="TEXT", help="System message before the first question.  [default: none]"),
     click.option("--max-tokens", type=int, default=1024, metavar="N", help="Largest number of tokens in an answer."),
     click.option("--prefill", metavar="TEXT", help="Text that each answer begins with.  [default: none]"),
+    eos_token_option,
 )
 @group(
     "Chat template",
@@ -70,6 +72,7 @@ def chat(
     device: str,
     backend: str,
     threads: int | None,
+    eos_tokens: Sequence[str],
     **settings: Any,
 ) -> None:
     """Chat with a model that was trained on dialogs.
@@ -88,7 +91,7 @@ def chat(
     from model.generation.conversation import Conversation
 
     path = locate(name)
-    model, tokenizer = load_model(path, dtype, device, backend, threads)
+    model, tokenizer = load_model(path, dtype, device, backend, threads, eos_tokens=eos_tokens)
     # The chat template is next to the tokenizer, which for an adapter may be that of its base.
     format = chat_format(open_checkpoint(path).tokenizer, tokenizer, template, variables)
     conversation = Conversation(model, tokenizer, format, prefill=prefill or "", **settings)

@@ -22,7 +22,7 @@ from bpe.commands.options import (
     separator_option,
 )
 from bpe.commands.terminal import Status, shortened
-from model.commands.options import device_option, dtype_option, load_model, threads_option
+from model.commands.options import bos_option, device_option, dtype_option, load_model, threads_option
 
 
 @click.command(cls=Command)
@@ -33,6 +33,7 @@ from model.commands.options import device_option, dtype_option, load_model, thre
     separator_option,
     field_option,
     exclude_option,
+    bos_option,
     click.option("--window", type=int, metavar="N", help="Tokens in a window.  [default: the context, at most 2,048]"),
     click.option(
         "--stride", type=int, metavar="N", help="Tokens from one window to the next.  [default: half the window]"
@@ -82,6 +83,7 @@ def eval(
     window: int | None,
     stride: int | None,
     as_json: bool,
+    bos: bool | None,
     dtype: str | None,
     device: str,
     threads: int | None,
@@ -107,7 +109,7 @@ def eval(
     if not choices:
         refuse_given("without --choices", "delimiter")
     start = time.perf_counter()
-    transformer, tokenizer = load_model(model, dtype, device, "torch", threads)
+    transformer, tokenizer = load_model(model, dtype, device, "torch", threads, bos)
 
     from model.evaluation.choices import choices_table, evaluate_choices, read_questions
     from model.evaluation.texts import evaluate_texts, read_text, texts_table

@@ -12,7 +12,7 @@ import click
 
 from bpe.commands.options import Command, color_option, examples, group, refuse_given
 from bpe.commands.terminal import use_color, visible
-from model.commands.options import device_option, dtype_option
+from model.commands.options import bos_option, device_option, dtype_option, overruled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 @group(
     "Steps",
     click.option("-m", "--model", required=True, metavar="NAME|DIRECTORY", help="Model to explain."),
+    bos_option,
     click.option("--layer", type=int, default=0, metavar="N", help="Layer to show in detail, counted from 0."),
     click.option("--head", type=int, default=0, metavar="N", help="Attention head to show in detail, counted from 0."),
     click.option("--top", type=click.IntRange(min=1), default=10, metavar="N", help="Number of next tokens to show."),
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 def explain(
     prompt: str | None,
     model: str,
+    bos: bool | None,
     layer: int,
     head: int,
     top: int,
@@ -73,6 +75,7 @@ def explain(
     if prompt is None:
         prompt = sys.stdin.read().rstrip("\n")
     transformer, tokenizer = load(model, getattr(torch, dtype) if dtype else None, device)
+    tokenizer = overruled(tokenizer, model, bos)
     ids = prompt_ids(tokenizer, prompt)
     label = _labels(tokenizer)
     steps = list(explain_steps(transformer, ids, layer=layer, head=head, n_vocab=tokenizer.n_vocab))

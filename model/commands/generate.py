@@ -16,8 +16,10 @@ from bpe.commands.options import Command, examples, group, special_option
 from bpe.commands.terminal import print_pieces
 from model.commands.options import (
     backend_option,
+    bos_option,
     device_option,
     dtype_option,
+    eos_token_option,
     load_model,
     sampling_options,
     threads_option,
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     click.option("-p", "--prompt", "prompts", multiple=True, metavar="TEXT", help="Text to continue; repeatable."),
     click.option("--file", metavar="FILE", help="File whose content is the prompt.  [default: stdin]"),
     click.option("--batch", metavar="FILE", help="File with one prompt per line; all are continued at once."),
+    bos_option,
     click.option(
         "--samples", type=click.IntRange(min=1), default=1, metavar="N", help="Number of texts for each prompt."
     ),
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
     "Length",
     click.option("--max-tokens", type=int, default=256, metavar="N", help="Largest number of tokens to generate."),
     click.option("--stop", multiple=True, metavar="TEXT", help="Text to stop before; repeatable."),
+    eos_token_option,
 )
 @sampling_options(
     0.8,
@@ -100,6 +104,8 @@ def generate(
     logit_bias: Sequence[str],
     as_json: bool,
     logprobs: int | None,
+    bos: bool | None,
+    eos_tokens: Sequence[str],
     dtype: str | None,
     device: str,
     backend: str,
@@ -117,7 +123,7 @@ def generate(
     settings["allowed_special"] = "all" if allow_special else frozenset()
     texts = _prompts(prompts, file, batch)
     start = time.perf_counter()
-    transformer, tokenizer = load_model(model, dtype, device, backend, threads)
+    transformer, tokenizer = load_model(model, dtype, device, backend, threads, bos, eos_tokens)
     load_seconds = time.perf_counter() - start
 
     from model import Completions
@@ -159,6 +165,8 @@ def _print_json(completions: Completions, prompts: Sequence[str], load_seconds: 
             "ids": text.ids,
             "finish": text.finish,
         }
+        if text.finish == "end":
+            record["end"] = {"id": text.ids[-1], "text": completions.text_of(text.ids[-1])}
         if with_logprobs:
             record |= {"logprobs": text.logprobs, "top_logprobs": text.top_logprobs}
         click.echo(json.dumps({**record, "seconds": seconds, "tokens_per_second": _rates(completions)}))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bpe.commands.describe import report_on, shards_rows, tokenizer_rows
+from bpe.commands.describe import boundary_rows, report_on, shards_rows, tokenizer_rows
 from bpe.commands.inputs import open_tokenizer
 from bpe.commands.options import (
     Command,
@@ -22,6 +22,7 @@ from bpe.commands.options import (
 from bpe.commands.terminal import amount, print_rows
 
 if TYPE_CHECKING:
+    from model.checkpoint import Checkpoint
     from model.config import ModelConfig
 
 _MODEL_FILES = ("params.json", "config.json", "adapter_config.json")
@@ -126,8 +127,20 @@ def _model_rows(path: Path, batch: int, length: int | None) -> list[tuple[str, s
         ("model", str(path)),
         ("format", f"{format_of(path)}, weights in {stored}"),
         ("backend", f"{backend}: {reason}"),
+        *_boundary_rows(checkpoint),
         *_config_rows(checkpoint.config, batch, length),
     ]
+
+
+def _boundary_rows(checkpoint: Checkpoint) -> list[tuple[str, str]]:
+    """What begins and ends a text; nothing for a model whose tokenizer is missing or needs a split pattern."""
+    from bpe import InputError
+    from model.checkpoint.companions import read_tokenizer
+
+    try:
+        return boundary_rows(read_tokenizer(checkpoint))
+    except InputError as error:
+        return [("tokenizer", f"cannot be read: {error}")]
 
 
 def _preset_rows(name: str, batch: int, length: int | None) -> list[tuple[str, str]]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from bpe.commands.options import group
+
+if TYPE_CHECKING:
+    from bpe import Tokenizer
 
 dtype_option = click.option(
     "--dtype",
@@ -24,6 +27,18 @@ backend_option = click.option(
     type=click.Choice(["auto", "native", "torch"]),
     default="auto",
     help="Engine: native (C++ on the CPU, reads quantized weights in place), torch, or auto (native if possible).",
+)
+bos_option = click.option(
+    "--bos/--no-bos",
+    default=None,
+    help="Put the token that begins a text in front of each text, or do not.  [default: as the tokenizer's files say]",
+)
+eos_token_option = click.option(
+    "--eos-token",
+    "eos_tokens",
+    multiple=True,
+    metavar="TEXT|ID",
+    help="Token that ends a text, instead of those that the model's files name; repeatable.",
 )
 run_option = click.option(
     "-o", "--output", required=True, metavar="DIR", help="Run directory to write to, or to resume from."
@@ -74,7 +89,36 @@ def sampling_options(temperature: float, top_p: float, *others: Callable[[Any], 
     )
 
 
-def load_model(name: str | Path, dtype: str | None, device: str, backend: Any, threads: int | None) -> tuple[Any, Any]:
+def overruled(tokenizer: Tokenizer, name: str | Path, bos: bool | None, eos_tokens: Sequence[str] = ()) -> Tokenizer:
+    """Return a tokenizer that begins and ends texts as --bos, --no-bos and --eos-token say.
+
+    Args:
+        tokenizer: The tokenizer.
+        name: The model or the file that error messages name.
+        bos: Whether the token that begins a text is put in front; None if neither option is given.
+        eos_tokens: The texts or ids of the tokens that end a text; empty if the option is not given.
+    """
+    from bpe import InputError
+
+    if bos is None and not eos_tokens:
+        return tokenizer
+    known = {token.content for token in tokenizer.vocabulary.added_tokens}
+    ends = [int(token) if token not in known and token.isdecimal() else token for token in eos_tokens]
+    try:
+        return tokenizer.with_boundaries(bos=bos, end_tokens=ends or None)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
+
+
+def load_model(
+    name: str | Path,
+    dtype: str | None,
+    device: str,
+    backend: Any,
+    threads: int | None,
+    bos: bool | None = None,
+    eos_tokens: Sequence[str] = (),
+) -> tuple[Any, Any]:
     """Load the model and the tokenizer that these options name.
 
     Args:
@@ -83,6 +127,8 @@ def load_model(name: str | Path, dtype: str | None, device: str, backend: Any, t
         device: Name of a torch device.
         backend: "auto", "native" or "torch".
         threads: Number of CPU threads; None for all processors.
+        bos: As for `overruled`.
+        eos_tokens: As for `overruled`.
 
     Returns:
         The model and its tokenizer.
@@ -93,4 +139,5 @@ def load_model(name: str | Path, dtype: str | None, device: str, backend: Any, t
 
     if threads is not None:
         torch.set_num_threads(threads)
-    return load(name, None if dtype is None else getattr(torch, dtype), device, backend, packed=True)
+    model, tokenizer = load(name, None if dtype is None else getattr(torch, dtype), device, backend, packed=True)
+    return model, overruled(tokenizer, name, bos, eos_tokens)

@@ -26,6 +26,7 @@ from lm_eval.api.registry import register_model
 from tqdm import tqdm
 
 from bpe import Tokenizer
+from bpe.boundaries import KNOWN_NAME
 from bpe.chat import ChatFormat, Llama3Chat, TemplateChat, chat_format
 from bpe.errors import InputError
 from bpe.locate import locate
@@ -121,10 +122,13 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # the harness is untyped
         self._batch_size = int(batch_size) if batch_size is not None and str(batch_size).isdigit() else 1
         self._batch_tokens = int(batch_tokens)
         self._begin = prompt_ids(self._tokens, "")
-        ends = self._tokens.eos_ids
-        if not (self._begin or ends):
+        said = self._tokens.vocabulary.boundaries
+        if not (self._begin or said.eos_ids):
             raise InputError("the tokenizer has no token that begins or ends a text; the harness needs one")
-        self._end = ends[0] if ends else self._begin[0]
+        end = said.eos_id if said.eos_id is not None else next(iter(said.eos_ids), None)
+        self._end = self._begin[0] if end is None else end
+        named = None if said.bos_from == KNOWN_NAME else said.bos_id
+        self._prefix = self._begin[0] if self._begin else self._end if named is None else named
 
     @property
     def eot_token_id(self) -> int:
@@ -135,10 +139,10 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # the harness is untyped
     def prefix_token_id(self) -> int:
         """The token before a text without context: the token that begins a text, or else the token that ends one.
 
-        The harness's own model uses bos_token of tokenizer_config.json. For some models, such as SmolLM2, that is
-        another token (of chat markup), so the likelihood of the first token differs.
+        As in the harness's own model, this is the bos_token of the tokenizer's files even if no text gets it in front,
+        such as that of SmolLM2.
         """
-        return self._begin[0] if self._begin else self._end
+        return self._prefix
 
     @property
     def max_length(self) -> int:

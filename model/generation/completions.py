@@ -74,7 +74,7 @@ def generate(
 
     A piece is one or more whole characters. Bytes of a character that spans tokens are held back until it is complete,
     and bytes that are not UTF-8 become U+FFFD. Text that may be the beginning of a stop string is held back too.
-    Special tokens are not text: an end token ends the text; other special tokens, and ids without a token, are skipped.
+    An end token ends the text and is never part of it. Other special tokens, and ids without a token, are skipped.
     Closing the generator frees the cache.
 
     Args:
@@ -83,7 +83,8 @@ def generate(
         prompt: A text, encoded as ordinary text after what the tokenizer puts in front of a text; or ids, used
             unchanged.
         max_tokens: The largest number of tokens to generate. The end of the model's context may come first.
-        stop: Strings that end the text where they first occur; they are not part of it.
+        stop: Strings that end the text where they first occur; they are not part of it. The text of a special token
+            ends it at that token, too.
         end_ids: Tokens that end the text. Defaults to the tokenizer's `eos_ids`.
         session: Keeps the cache between calls; see `Session`.
         allowed_special: The special tokens in a prompt's text that become their ids, or "all"; see `prompt_ids`.
@@ -216,15 +217,18 @@ class Completions:
             raise InputError("an empty stop string would end every text before it begins")
         self._tokenizer = tokenizer
         specials = {text: tokenizer.encode_single_token(text) for text in tokenizer.special_tokens_set}
-        self._unprinted = frozenset(specials.values())
+        ends = boundaries_of(tokenizer).eos_ids if end_ids is None else end_ids
+        self._unprinted = frozenset(specials.values()).union(ends)
+        self._stop_ids = frozenset(specials[text] for text in self._stops if text in specials)
+        ends_with_rows = [id for id in ends if id < model.config.vocab_size]  # perhaps without a token
         self.generation = Generation(
             model,
             [prompt_ids(tokenizer, text, allowed_special) if isinstance(text, str) else text for text in prompts],
             samples=samples,
             max_tokens=max_tokens,
             sampling=Sampling(**sampling),
-            end_ids=boundaries_of(tokenizer).eos_ids if end_ids is None else end_ids,
-            n_vocab=tokenizer.n_vocab,
+            end_ids=ends,
+            n_vocab=max(tokenizer.n_vocab, *(id + 1 for id in ends_with_rows), 0),
             logprobs=logprobs,
             session=session,
         )
@@ -240,19 +244,28 @@ class Completions:
             for token in tokens:
                 text, (decoder, stops) = self.texts[token.row], decoders[token.row]
                 piece = stops.feed(self._characters(decoder, token.id))
-                if token.finish:
+                stopped = token.id in self._stop_ids
+                if token.finish or stopped:
                     piece += stops.feed(decoder.flush()) + stops.flush()
-                if stops.stopped:
+                stopped = stopped or stops.stopped
+                if stopped:
                     generation.drop(token.row)
                 text.text += piece
                 text.ids.append(token.id)
-                text.finish = "stop" if stops.stopped else token.finish
+                text.finish = "stop" if stopped else token.finish
                 if token.logprob is not None:
                     text.logprobs.append(token.logprob)
                     text.top_logprobs.append(token.top)
                 yield text, piece
         for text in self.texts:
             text.finish = text.finish or "length"  # for max_tokens of 0
+
+    def text_of(self, id: int) -> str | None:
+        """Return the text of a token; None for an id without a token."""
+        try:
+            return self._tokenizer.decode_single_token_bytes(id).decode(errors="replace")
+        except KeyError:
+            return None
 
     def _characters(self, decoder: StreamDecoder, id: int) -> str:
         if id in self._unprinted:

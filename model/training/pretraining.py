@@ -156,7 +156,7 @@ class Pretraining:
 
     @functools.cached_property
     def _tokenizer(self) -> Tokenizer:
-        return Tokenizer.from_file(self.shards.tokenizer_path)
+        return _as_in_shards(Tokenizer.from_file(self.shards.tokenizer_path), self.shards)
 
     def sample(self, model: Transformer) -> str | None:
         """Return what the model writes without a prompt, always with the same seed."""
@@ -167,7 +167,20 @@ class Pretraining:
 
     def save(self, directory: Path, model: Transformer) -> None:
         """Save the model and its tokenizer in the run directory."""
-        save_model(directory, model, self.shards.tokenizer_path)
+        save_model(directory, model, self.shards.tokenizer_path, make_tokenizer=lambda: self._tokenizer)
+
+
+def _as_in_shards(tokenizer: Tokenizer, shards: Shards) -> Tokenizer:
+    """Return the tokenizer so that it begins and ends texts as the documents in the shards do."""
+    said = tokenizer.vocabulary.boundaries
+    begin, end, source = shards.bos_id, shards.eos_id, "index.json of the shards"
+    said = said._replace(prefix_ids=() if begin is None else (begin,), prefix_from=source)
+    if begin is not None and said.bos_id != begin:
+        said = said._replace(bos_id=begin, bos_from=source)
+    if end is not None and said.eos_ids[:1] != (end,):
+        ends = tuple(dict.fromkeys((end, *said.eos_ids)))
+        said = said._replace(eos_ids=ends, eos_id=end, eos_from=source)
+    return Tokenizer.from_vocabulary(tokenizer.vocabulary.with_boundaries(said))
 
 
 class Windows:

@@ -19,12 +19,14 @@ from model import ModelConfig, Transformer
 from model.training.loss import TokenBatch, next_token_loss
 from model.training.metrics import read_metrics
 from model.training.pretraining import Windows, _batches, _held_out_batches, _window, settings_of
+from support.references import byte_tokenizer
 from support.training_runs import SETTINGS, interrupted, losses, train
 
 
 def test_each_evaluation_writes_a_sample(
-    data: Path, tmp_path: Path, config: ModelConfig, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+    data: Path, tmp_path: Path, config: ModelConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    tokenizer = byte_tokenizer(special_tokens={"<|begin_of_text|>": 256, "<|end_of_text|>": 257})
     monkeypatch.setattr("model.training.pretraining.Tokenizer.from_file", lambda path: tokenizer)
     said = io.StringIO()
     train(data, tmp_path / "run", config, dataclasses.replace(SETTINGS, sample_tokens=5), progress=said)
