@@ -34,6 +34,10 @@ COMMANDS = {
         "pretrain": "model.commands.pretrain",
         "finetune": "model.commands.finetune",
     },
+    "Get models": {
+        "pull": "bpe.commands.pull",
+        "models": "bpe.commands.models",
+    },
     "Use a model": {
         "generate": "model.commands.generate",
         "chat": "model.commands.chat",

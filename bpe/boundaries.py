@@ -127,6 +127,22 @@ def completed(boundaries: Boundaries, tokens: Mapping[str, int]) -> Boundaries:
     return boundaries
 
 
+def extended(boundaries: Boundaries, tokens: Mapping[str, int]) -> Boundaries:
+    """Return the boundaries of a vocabulary that has more added tokens now: known names are looked up again.
+
+    Args:
+        boundaries: The boundaries of the vocabulary before.
+        tokens: The id of each added token now, by its text.
+    """
+    if boundaries.bos_from == KNOWN_NAME:
+        boundaries = boundaries._replace(bos_id=None, bos_from="")
+        if boundaries.prefix_from == KNOWN_NAME:
+            boundaries = boundaries._replace(prefix_ids=(), prefix_from="")
+    if boundaries.eos_from == KNOWN_NAME:
+        boundaries = boundaries._replace(eos_ids=(), eos_id=None, eos_from="")
+    return completed(boundaries, tokens)
+
+
 def known_boundaries(tokens: Mapping[str, int]) -> Boundaries:
     """Return what begins and ends a text where no file says anything: the tokens of known names.
 

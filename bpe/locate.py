@@ -1,19 +1,25 @@
-"""Finding the file of a tokenizer or model by name, such as "llama3".
+"""Finding the files of a tokenizer or model by name, such as "llama3".
 
 The search order is: a path with that name; NAME/FILE in the cache directory ($BPE_CACHE, or ~/.cache/bpe-llama); an
 installed Python package that contains the file; the Hugging Face hub, if ``huggingface_hub`` is installed (the extra
-``hub``); see `bpe.hub`.
+``hub``). A name such as "org/name" is a repository on the hub; see `bpe.hub`.
 """
 
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from bpe import hub
 from bpe.errors import InputError
+from bpe.hub import names as hub
+
+if TYPE_CHECKING:
+    from bpe.hub.repository import Kind
 
 
 @dataclass(frozen=True)
@@ -66,8 +72,12 @@ def cache_directory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bpe-llama"
 
 
-def locate(name: str) -> Path:
+def locate(name: str, kind: Kind = "tokenizer") -> Path:
     """Return the path of the file of a named tokenizer or model, or the name itself if it is a path.
+
+    Args:
+        name: A path, a known name, or the name of a repository on the hub; see `bpe.hub.names`.
+        kind: What is needed of a repository on the hub.
 
     Raises:
         InputError: When the name is unknown, or its file is not on this machine and cannot be downloaded; the message
@@ -77,18 +87,43 @@ def locate(name: str) -> Path:
     if path.exists():
         return path
     source = SOURCES.get(name)
-    if source is None:
-        raise InputError(f"{name}: no such file, and not a known name ({', '.join(SOURCES)})")
-    found = find(name)
-    if found is not None:
-        return found
+    if source is not None:
+        return find(name) or _from_hub(name, source)
+    repository = hub.parse(name)
+    if repository is not None and not hub.is_in_folder(repository):
+        from bpe.hub.repository import fetch
+
+        try:
+            return fetch(repository, kind)
+        except InputError as error:
+            raise InputError(f"{error}; there is no path of this name either") from error
+    raise InputError(f"{name}: {_unknown(name)}")
+
+
+def _from_hub(name: str, source: Source) -> Path:
+    """Return the file of a known name that is neither in the cache directory nor in a package."""
     reason = ""
     if source.repository is not None and hub.is_installed():
+        from bpe.hub.repository import fetch_file
+
         try:
-            return hub.fetch(*source.repository)
+            return fetch_file(*source.repository)
         except InputError as error:
             reason = f"; from the hub: {error}"
-    raise InputError(f"{name}: not found on this machine; {'; or '.join(_remedies(name, source))}{reason}")
+    raise InputError(f"{name}: not found on this machine; {'; or '.join(remedies(name, source))}{reason}")
+
+
+def _unknown(name: str) -> str:
+    """Return what is wrong with a name, and the likeliest right one."""
+    folder = os.path.dirname(name)
+    names = [*SOURCES] if not folder else []
+    with suppress(OSError, ValueError):
+        names += [os.path.join(folder, entry) for entry in os.listdir(folder or ".")]
+    likely = get_close_matches(name, names, 1, 0.7)
+    meant = f"; did you mean {likely[0]}?" if likely else ""
+    if folder:
+        return f"no such file or directory{meant}"
+    return f"no such file, and not a known name ({', '.join(SOURCES)}) or ORG/NAME on the hub{meant}"
 
 
 def find(name: str) -> Path | None:
@@ -106,7 +141,7 @@ def find(name: str) -> Path | None:
     return None
 
 
-def _remedies(name: str, source: Source) -> list[str]:
+def remedies(name: str, source: Source) -> list[str]:
     """Return what brings the file to this machine, the simplest first."""
     remedies = []
     if source.package is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from typing import Literal
 
@@ -18,13 +18,7 @@ def token_spans(
 ) -> list[tuple[int, int]]:
     """Return the begin and end of each token in the text that was encoded; see `Tokenizer.encode_with_offsets`."""
     content = as_bytes(text)
-    places = _places_of_known_bytes(vocabulary, content)
-    spans = []
-    at = 0
-    for id in ids:
-        size = len(vocabulary.encoder.bytes_of(id))
-        spans.append((places[at], places[at + size - 1] + 1))
-        at += size
+    spans = list(_byte_spans(vocabulary, ids, content))
     if unit == "characters":
         begun = list(accumulate(byte not in CONTINUATION for byte in content))  # characters, up to each byte
         spans = [(begun[begin] - 1, begun[end - 1]) for begin, end in spans]
@@ -44,17 +38,36 @@ def truncated(
         return text
     content = as_bytes(text)
     places = _places_of_known_bytes(vocabulary, content)
+    spans = [] if vocabulary.always_added is None else list(_byte_spans(vocabulary, ids, content))
     decode_bytes = vocabulary.encoder.decode_bytes
     for keep in range(max_tokens, 0, -1):
         if side == "right":
-            last = places[len(decode_bytes(ids[:keep])) - 1]
-            kept = content[: last + 1].decode("utf-8", "ignore")
+            end = spans[keep - 1][1] if spans else places[len(decode_bytes(ids[:keep])) - 1] + 1
+            kept = content[:end].decode("utf-8", "ignore")
         else:
-            first = places[-len(decode_bytes(ids[-keep:]))]
+            first = spans[-keep][0] if spans else places[-len(decode_bytes(ids[-keep:]))]
             kept = content[first:].lstrip(CONTINUATION).decode("utf-8")
         if len(encode(kept)) <= max_tokens:
             return kept
     return ""
+
+
+def _byte_spans(vocabulary: Vocabulary, ids: Sequence[int], content: bytes) -> Iterator[tuple[int, int]]:
+    """The begin and end of each token in UTF-8. White space that an added token takes belongs to it."""
+    matches = [] if vocabulary.always_added is None else vocabulary.always_added.all_in(content)
+    rest = iter(ids)
+    done = 0
+    for begin, end, added in [*matches, (len(content), len(content), None)]:
+        places = _places_of_known_bytes(vocabulary, content[done:begin])
+        at = 0
+        while at < len(places):
+            size = len(vocabulary.encoder.bytes_of(next(rest)))
+            yield done + places[at], done + places[at + size - 1] + 1
+            at += size
+        if added is not None:
+            next(rest)
+            yield begin, end
+        done = end
 
 
 def _places_of_known_bytes(vocabulary: Vocabulary, content: bytes) -> Sequence[int]:

@@ -22,12 +22,12 @@ class RegexEncoder:
         self._core = vocabulary.encoder
         self._regex = vocabulary.regex
 
-    def encode(self, text: str | Buffer, special: _core.SpecialTokens | None) -> list[int]:
-        """Return the ids of a text, with the ids of the special tokens that `special` finds in it."""
+    def encode(self, text: str | Buffer, added: _core.AddedTokens | None) -> list[int]:
+        """Return the ids of a text, with the ids of the added tokens that `added` finds in it."""
         content = as_bytes(text)
         ids: list[int] = []
         begin = 0
-        for start, end, id in [*(special.all_in(content) if special else ()), (len(content), len(content), None)]:
+        for start, end, id in [*(added.all_in(content) if added else ()), (len(content), len(content), None)]:
             part = content[begin:start].decode("utf-8", "surrogateescape")
             pretokens = (match.group().encode("utf-8", "surrogateescape") for match in self._regex.finditer(part))
             ids += self._core.encode_pretokens(pretokens)
@@ -36,20 +36,20 @@ class RegexEncoder:
             begin = end
         return ids
 
-    def encode_to_numpy(self, text: str | Buffer, special: _core.SpecialTokens | None) -> npt.NDArray[np.uint32]:
+    def encode_to_numpy(self, text: str | Buffer, added: _core.AddedTokens | None) -> npt.NDArray[np.uint32]:
         """Return the same ids as `encode`, as an array: [tokens], uint32."""
         import numpy as np
 
-        return np.array(self.encode(text, special), dtype=np.uint32)
+        return np.array(self.encode(text, added), dtype=np.uint32)
 
-    def count(self, text: str | Buffer, special: _core.SpecialTokens | None) -> int:
+    def count(self, text: str | Buffer, added: _core.AddedTokens | None) -> int:
         """Return the number of ids that `encode` would return."""
-        return len(self.encode(text, special))
+        return len(self.encode(text, added))
 
     def encode_all(
         self,
         texts: Iterable[str | Buffer],
-        special: _core.SpecialTokens | None,
+        added: _core.AddedTokens | None,
         threads: int,
         separator: str | None = None,
         short_ids: bool = False,
@@ -61,7 +61,7 @@ class RegexEncoder:
         if separator is not None:
             parts = (part.strip() for text in texts for part in as_bytes(text).split(separator.encode()))
             texts = [part for part in parts if part]
-        rows = [self.encode(text, special) for text in texts]
+        rows = [self.encode(text, added) for text in texts]
         offsets = np.zeros(len(rows) + 1, dtype=np.int64)
         np.cumsum([len(row) for row in rows], out=offsets[1:])
         size = int(offsets[-1])

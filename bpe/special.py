@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from collections.abc import Set as AbstractSet
 from typing import Literal, NoReturn
 
@@ -16,17 +16,19 @@ class SpecialMatchers:
     """The matchers for the sets of special tokens that callers allow or disallow. Each set's matcher is kept."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
         self._ids = vocabulary.special_tokens
-        self._all = vocabulary.special_matcher
-        self._kept: dict[tuple[str, frozenset[str]], _core.SpecialTokens] = {}
+        self._all_allowed = vocabulary.added_matcher(self._ids.keys()) if vocabulary.added_tokens else None
+        self._kept_allowed: dict[frozenset[str], _core.AddedTokens] = {}
+        self._kept_disallowed: dict[frozenset[str], _core.SpecialTokens] = {}
 
     def allowed_in(
         self,
         text: str | bytes,
         allowed: Literal["all"] | AbstractSet[str],
         disallowed: Literal["all"] | Collection[str],
-    ) -> _core.SpecialTokens | None:
-        """Return the matcher of the allowed tokens, after a search for the disallowed ones.
+    ) -> _core.AddedTokens | None:
+        """Return the matcher of the added tokens, after a search for the disallowed ones.
 
         Args:
             text: The text.
@@ -63,49 +65,56 @@ class SpecialMatchers:
             if not isinstance(allowed, AbstractSet):
                 _refuse_allowed(allowed)
             if not allowed:
-                return self._all if self._ids else None
+                return self._vocabulary.special_matcher if self._ids else None
             disallowed = self._ids.keys() - allowed
         if not disallowed:
             return None
         tokens = frozenset(disallowed)
         if not tokens or "" in tokens:  # tiktoken's regular expression then matches any text, so it raises for any
             raise ValueError("disallowed_special contains no token, or an empty one; to disallow none, pass ()")
-        return self._matcher(tokens, "disallowed_special", dict.fromkeys(tokens, 0))
+        if tokens not in self._kept_disallowed:
+            _check_names(tokens, "disallowed_special")
+            if len(self._kept_disallowed) >= _MOST_MATCHERS:
+                self._kept_disallowed.clear()
+            self._kept_disallowed[tokens] = _core.SpecialTokens(dict.fromkeys(tokens, 0))
+        return self._kept_disallowed[tokens]
 
-    def allowed(self, allowed: Literal["all"] | AbstractSet[str]) -> _core.SpecialTokens | None:
-        """Return the matcher of the allowed tokens; None where there are none to search for.
+    def allowed(self, allowed: Literal["all"] | AbstractSet[str]) -> _core.AddedTokens | None:
+        """Return the matcher of the added tokens: the allowed special ones, and all others.
 
         As in tiktoken, a wrong `allowed` is reported only after a disallowed token in the text, so a caller searches
         for the disallowed tokens first.
 
         Args:
-            allowed: The tokens that become their ids, or "all".
+            allowed: The special tokens that become their ids, or "all". Added tokens that are not special always do.
+
+        Returns:
+            The matcher, or None if there is nothing to search for.
 
         Raises:
             TypeError: When `allowed` is neither "all" nor a set of str.
         """
         if allowed == "all":
-            return self._all if self._ids else None
+            return self._all_allowed
         if not isinstance(allowed, (set, frozenset)):
             _refuse_allowed(allowed)
         if not allowed:
-            return None
-        return self._matcher(frozenset(allowed), "allowed_special", self._ids)
-
-    def _matcher(self, tokens: frozenset[str], argument: str, ids: Mapping[str, int]) -> _core.SpecialTokens:
-        """The matcher of those tokens that have an id in `ids`."""
-        matcher = self._kept.get((argument, tokens))
-        if matcher is None:
+            return self._vocabulary.always_added
+        tokens = frozenset(allowed)
+        if tokens not in self._kept_allowed:
+            _check_names(tokens, "allowed_special")
             for token in tokens:
-                if not isinstance(token, str):
-                    raise TypeError(f"{argument} contains {token!r}, which is not a str")
-                if argument == "allowed_special":
-                    token.encode()  # raises UnicodeEncodeError for a surrogate, as tiktoken does
-            if len(self._kept) >= _MOST_MATCHERS:
-                self._kept.clear()
-            matcher = _core.SpecialTokens({token: ids[token] for token in tokens if token in ids})
-            self._kept[argument, tokens] = matcher
-        return matcher
+                token.encode()  # raises UnicodeEncodeError for a surrogate, as tiktoken does
+            if len(self._kept_allowed) >= _MOST_MATCHERS:
+                self._kept_allowed.clear()
+            self._kept_allowed[tokens] = self._vocabulary.added_matcher(tokens)
+        return self._kept_allowed[tokens]
+
+
+def _check_names(tokens: Collection[object], argument: str) -> None:
+    for token in tokens:
+        if not isinstance(token, str):
+            raise TypeError(f"{argument} contains {token!r}, which is not a str")
 
 
 def as_set(disallowed: Literal["all"] | Collection[str]) -> Literal["all"] | frozenset[str]:

@@ -20,9 +20,11 @@ class StreamEncoder:
 
     An id is returned as soon as no further text can change it. The text that is held back is rarely longer than the
     last word or the white space at the end: a pretoken that may continue, the beginning of a character, or the
-    beginning of an allowed special token together with the pretoken before it. Some pretokens longer than 64 bytes are
-    held back slightly longer than necessary. The time is proportional to the length of the text, however small the
-    pieces are.
+    beginning of an added token together with the pretoken before it. Some pretokens longer than 64 bytes are held back
+    slightly longer than necessary. The time is proportional to the length of the text, however small the pieces are.
+
+    Where added tokens take the white space beside them or depend on the characters there, the text after the last word,
+    number or line that ends beside no such token is held back.
 
     With a pattern that the core has no scanner for, all of the text is held back until `flush`.
 
@@ -51,12 +53,12 @@ class StreamEncoder:
         """
         disallowed_special = as_set(disallowed_special)
         forbidden = tokenizer.special_matchers.disallowed(allowed_special, disallowed_special)
-        special = tokenizer.special_matchers.allowed(allowed_special)
+        added = tokenizer.special_matchers.allowed(allowed_special)
         self._stream: _core.Stream | _WaitingStream
         if tokenizer.pattern.scanner is None:
             self._stream = _WaitingStream(tokenizer, allowed_special, disallowed_special)
         else:
-            self._stream = _core.Stream(tokenizer.vocabulary.encoder, special, forbidden)
+            self._stream = _core.Stream(tokenizer.vocabulary.encoder, added, forbidden)
         self._high = ""  # the first half of a surrogate pair, whose other half may begin the next piece
 
     def feed(self, piece: str | bytes) -> list[int]:

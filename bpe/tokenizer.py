@@ -107,7 +107,7 @@ class Tokenizer(_core.TokenizerBase):
         self._core = vocabulary.encoder
         has_scanner = vocabulary.pattern.scanner is not None
         self._encoder = self._core if has_scanner else RegexEncoder(vocabulary)
-        super().__init__(self._core if has_scanner else None, vocabulary.special_matcher)
+        super().__init__(self._core if has_scanner else None, vocabulary.special_matcher, vocabulary.always_added)
 
     # bpe.formats and bpe.locate are imported when they are first used: json, gzip, hashlib and dataclasses, which they
     # need, take longer to import than all of this package.
@@ -225,10 +225,10 @@ class Tokenizer(_core.TokenizerBase):
             TypeError: As in `encode`.
             ValueError: When the text contains a disallowed special token.
         """
-        special = None
+        added = self.vocabulary.always_added
         if disallowed_special or allowed_special or not isinstance(allowed_special, (set, frozenset)):
-            special = self.special_matchers.allowed_in(text, allowed_special, disallowed_special)
-        return self._encoder.encode_to_numpy(text, special)
+            added = self.special_matchers.allowed_in(text, allowed_special, disallowed_special)
+        return self._encoder.encode_to_numpy(text, added)
 
     def encode_with_unstable(
         self,
@@ -253,8 +253,8 @@ class Tokenizer(_core.TokenizerBase):
         Raises:
             ValueError: When the text contains a disallowed special token.
         """
-        special = self.special_matchers.allowed_in(text, allowed_special, disallowed_special)
-        return split_unstable(self.vocabulary, self._encoder.encode, as_bytes(text), special)
+        added = self.special_matchers.allowed_in(text, allowed_special, disallowed_special)
+        return split_unstable(self.vocabulary, self._encoder.encode, as_bytes(text), added)
 
     def encode_ordinary_batch(self, text: Iterable[str | bytes], *, num_threads: int = 8) -> list[list[int]]:
         """Encode each text as `encode_ordinary` does, on several threads."""
@@ -344,8 +344,8 @@ class Tokenizer(_core.TokenizerBase):
             found = forbidden.first_of(texts, None)
             if found is not None:
                 raise_disallowed(found[1])
-        special = self.special_matchers.allowed(allowed_special)
-        return self._encode_all(texts, special, num_threads, None, dtype, out)
+        added = self.special_matchers.allowed(allowed_special)
+        return self._encode_all(texts, added, num_threads, None, dtype, out)
 
     @overload
     def encode_files(
@@ -418,8 +418,8 @@ class Tokenizer(_core.TokenizerBase):
             found = forbidden.first_of(contents, separator)
             if found is not None:
                 raise_disallowed(found[1], where=f"{os.fspath(names[found[0]])}: ")
-        special = self.special_matchers.allowed(allowed_special)
-        return self._encode_all(contents, special, num_threads, separator, dtype, out)
+        added = self.special_matchers.allowed(allowed_special)
+        return self._encode_all(contents, added, num_threads, separator, dtype, out)
 
     def limit_cache(self, megabytes: int) -> None:
         """Limit the memory of the pretoken caches, and clear them. The ids do not depend on it.
@@ -438,7 +438,7 @@ class Tokenizer(_core.TokenizerBase):
 
     def count(self, text: str | bytes) -> int:
         """Return the number of ids that `encode_ordinary` would return."""
-        return self._encoder.count(text, None)
+        return self._encoder.count(text, self.vocabulary.always_added)
 
     def count_batch(self, texts: Iterable[str | bytes], *, num_threads: int | None = None) -> list[int]:
         """Return the `count` of each text, on several threads."""
@@ -503,7 +503,7 @@ class Tokenizer(_core.TokenizerBase):
         return ids, token_spans(self.vocabulary, ids, text, unit)
 
     def encode_single_token(self, text_or_bytes: str | bytes) -> int:
-        """Return the id of the token, ordinary or special, with exactly this text.
+        """Return the id of the token, ordinary or added, with exactly this text.
 
         Raises:
             KeyError: When there is no such token.
@@ -513,7 +513,7 @@ class Tokenizer(_core.TokenizerBase):
         id = self._core.find(token) if token else None
         if id is None:
             try:
-                id = self.vocabulary.special_tokens[token.decode("utf-8")]
+                id = self.vocabulary.added_ids[token.decode("utf-8")]
             except (KeyError, UnicodeDecodeError):
                 raise KeyError(token) from None
         return id
@@ -521,7 +521,7 @@ class Tokenizer(_core.TokenizerBase):
     def _encode_all(
         self,
         texts: Iterable[str | Buffer],
-        special: _core.SpecialTokens | None,
+        added: _core.AddedTokens | None,
         num_threads: int | None,
         separator: str | None,
         dtype: type[np.uint32] | type[np.uint16] | None,
@@ -532,7 +532,7 @@ class Tokenizer(_core.TokenizerBase):
         short = False
         if dtype is not None or out is not None:
             short = self._is_short(dtype, out)
-        ids, offsets = self._encoder.encode_all(texts, special, threads, separator, short, out)
+        ids, offsets = self._encoder.encode_all(texts, added, threads, separator, short, out)
         return (ids if out is None else out[:ids]), offsets
 
     def _is_short(self, dtype: type[np.uint32] | type[np.uint16] | None, out: npt.NDArray[Any] | None) -> bool:
@@ -550,9 +550,9 @@ class Tokenizer(_core.TokenizerBase):
             raise ValueError(f"out must be a writable, contiguous array of {wanted} with one dimension")
         return bool(wanted == np.uint16)
 
-    def _encode_slowly(self, text: str | Buffer, special: None) -> list[int]:
+    def _encode_slowly(self, text: str | Buffer) -> list[int]:
         """Called by the core's `encode_ordinary` for a pattern that it has no scanner for."""
-        return self._encoder.encode(text, special)
+        return self._encoder.encode(text, self.vocabulary.always_added)
 
     _raise_disallowed = staticmethod(raise_disallowed)  # called by the core as well
 

@@ -16,27 +16,35 @@ _SPACE = 16  # the bit of \s in the core's character classes
 
 def split_unstable(
     vocabulary: Vocabulary,
-    encode: Callable[[bytes, _core.SpecialTokens | None], list[int]],
+    encode: Callable[[bytes, _core.AddedTokens | None], list[int]],
     text: bytes,
-    special: _core.SpecialTokens | None,
+    added: _core.AddedTokens | None,
 ) -> tuple[list[int], list[list[int]]]:
     """Return the stable ids of a text and the completions of the rest; see `Tokenizer.encode_with_unstable`.
 
     Args:
         vocabulary: The vocabulary to encode with.
-        encode: Encodes UTF-8, with the special tokens that a matcher finds.
+        encode: Encodes UTF-8, with the added tokens that a matcher finds.
         text: The text, in UTF-8.
-        special: The matcher of the allowed special tokens, or None.
+        added: The matcher of the added tokens to recognise, or None.
     """
+    ids, rest = _settled(vocabulary, encode, text, added)
+    completions = set(_completions(vocabulary, encode, rest)) if rest else set()
+    if vocabulary.always_added is not None:
+        ids, completions = _before_added_tokens(vocabulary, encode, text, added, (ids, completions))
+    return ids, [list(completion) for completion in completions]
+
+
+def _completions(
+    vocabulary: Vocabulary, encode: Callable[[bytes, _core.AddedTokens | None], list[int]], rest: bytes
+) -> Iterator[tuple[int, ...]]:
+    """How the rest of a text may begin once more text follows; steps 2 to 4 of tiktoken's rules."""
     encoder = vocabulary.encoder
-    ids, rest = _settled(vocabulary, encode, text, special)
-    if not rest:
-        return ids, []
 
     # 2. One token may begin with all of the rest.
-    whole = _beginning_with(vocabulary.sorted_tokens, rest)
-    completions: set[tuple[int, ...]] = {(vocabulary.ranks[token],) for token in whole}
-    completions |= set(_across_the_end(vocabulary, encode, rest))
+    for token in _beginning_with(vocabulary.sorted_tokens, rest):
+        yield (vocabulary.ranks[token],)
+    yield from _across_the_end(vocabulary, encode, rest)
 
     # 4. The last character, if it is white space, may become a pretoken of its own.
     if len(rest) > 1:
@@ -44,12 +52,38 @@ def split_unstable(
         size = len(last.encode())
         is_whole = rest.endswith(last.encode())
         if is_whole and len(rest) > size and _core.classes_of(ord(last)) & _SPACE:
-            completions.add((*encoder.merge(rest[:-size]), *encoder.merge(rest[-size:])))
-    return ids, [list(completion) for completion in completions]
+            yield (*encoder.merge(rest[:-size]), *encoder.merge(rest[-size:]))
+
+
+def _before_added_tokens(
+    vocabulary: Vocabulary,
+    encode: Callable[[bytes, _core.AddedTokens | None], list[int]],
+    text: bytes,
+    added: _core.AddedTokens | None,
+    found: tuple[list[int], set[tuple[int, ...]]],
+) -> tuple[list[int], set[tuple[int, ...]]]:
+    """Return stable ids and completions that hold if an added token may begin in the text and end after it."""
+    stable, completions = found
+    ids = encode(text, added)
+    certain = 0
+    if vocabulary.pattern.scanner is not None:
+        feed = _core.Stream(vocabulary.encoder, added, None).feed(text)
+        certain = min(len(feed), len(stable))
+    between = stable[certain:]
+    completions = {(*between, *completion) for completion in completions}
+    if certain < len(ids):
+        completions.add(tuple(ids[certain:]))
+    for token in vocabulary.added_tokens:
+        content = token.content.encode()
+        for size in range(1, 0 if token.special else min(len(content), len(text) + 1)):
+            before = encode(text[:-size], added) if text.endswith(content[:size]) else []
+            if text.endswith(content[:size]) and before[:certain] == ids[:certain]:
+                completions.add((*before[certain:], token.id))
+    return ids[:certain], completions
 
 
 def encode_truncated(
-    vocabulary: Vocabulary, encode: Callable[[bytes, _core.SpecialTokens | None], list[int]], content: bytes
+    vocabulary: Vocabulary, encode: Callable[[bytes, _core.AddedTokens | None], list[int]], content: bytes
 ) -> list[int]:
     """Return the ids of bytes that may be a truncated text. The rules are those of tiktoken's ``_encode_bytes``.
 
@@ -63,16 +97,16 @@ def encode_truncated(
     try:
         content.decode("utf-8")
     except UnicodeDecodeError as error:
-        ids, rest = _settled(vocabulary, encode, content[: error.start], None)
+        ids, rest = _settled(vocabulary, encode, content[: error.start], vocabulary.always_added)
         return ids + vocabulary.encoder.encode_pretokens([rest + content[error.start :]])
-    return encode(content, None)
+    return encode(content, vocabulary.always_added)
 
 
 def _settled(
     vocabulary: Vocabulary,
-    encode: Callable[[bytes, _core.SpecialTokens | None], list[int]],
+    encode: Callable[[bytes, _core.AddedTokens | None], list[int]],
     text: bytes,
-    special: _core.SpecialTokens | None,
+    added: _core.AddedTokens | None,
 ) -> tuple[list[int], bytes]:
     """Step 1: the ids before the last pretoken, and the bytes of the pretoken.
 
@@ -80,9 +114,9 @@ def _settled(
     pretoken.
     """
     encoder = vocabulary.encoder
-    ids = encode(text, special)
-    last_special = special.all_in(text)[-1:] if special else []
-    rest = text[last_special[0][1] :] if last_special else text
+    ids = encode(text, added)
+    last_added = added.all_in(text)[-1:] if added else []
+    rest = text[last_added[0][1] :] if last_added else text
     unstable = len(encoder.encode_pretokens([_last_pretoken(vocabulary, rest)])) if rest else 0
     if not unstable:
         return ids, b""
@@ -93,7 +127,7 @@ def _settled(
 
 
 def _across_the_end(
-    vocabulary: Vocabulary, encode: Callable[[bytes, _core.SpecialTokens | None], list[int]], rest: bytes
+    vocabulary: Vocabulary, encode: Callable[[bytes, _core.AddedTokens | None], list[int]], rest: bytes
 ) -> Iterator[tuple[int, ...]]:
     """Step 3: a token may begin anywhere within the rest and continue beyond its end. Encode each such text."""
     for cut in range(1, len(rest)):
@@ -101,7 +135,7 @@ def _across_the_end(
             possible = rest[:cut] + token
             try:
                 possible.decode("utf-8")
-                encoded = encode(possible, None)
+                encoded = encode(possible, vocabulary.always_added)
             except UnicodeDecodeError:
                 encoded = vocabulary.encoder.merge(possible)
             yield tuple(_covering(vocabulary.encoder, encoded, len(rest)))
@@ -125,7 +159,7 @@ def _covering(encoder: _core.Encoder, ids: list[int], size: int) -> Iterator[int
     covered = 0
     for id in ids:
         yield id
-        covered += len(encoder.token_bytes(id))
+        covered += len(encoder.bytes_of(id))
         if covered >= size:
             return
 

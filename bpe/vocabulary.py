@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,23 +26,28 @@ _UNUSED_SCANNER = 0  # given to the core for a pattern without a scanner; the co
 class AddedToken(NamedTuple):
     """A string that is searched for in a text before the text is split, and that becomes one id.
 
-    tiktoken calls all of them special tokens, and so does `Vocabulary.special_tokens`. A tokenizer.json and a GGUF
-    mark some as special and some as merely added; the fields after `id` hold what the file says. Encoding does not
-    use them yet.
+    The fields are those of a tokenizer.json and mean what they mean to ``tokenizers``. All of tiktoken's added tokens
+    are special and have none of the other fields set.
     """
 
     content: str
     id: int
     special: bool = True
-    """Whether the file marks the token as special: a control token instead of text that a user may write."""
+    """Whether the token is a control token. It is recognised only with permission; see `Tokenizer.encode`. Any other
+    added token is part of the text, such as ``<think>``, and is always recognised."""
     lstrip: bool = False
-    """Whether the token includes the white space before it. The readers refuse files that set this."""
+    """Whether the white space before the token belongs to it."""
     rstrip: bool = False
-    """Whether the token includes the white space after it. The readers refuse files that set this."""
+    """Whether the white space after the token belongs to it."""
     single_word: bool = False
-    """Whether the token is found only between word boundaries. The readers refuse files that set this."""
+    """Whether the token is recognised only where no word character is beside it."""
     normalized: bool = False
-    """Whether the token is searched for in the normalized text instead of the original text."""
+    """Whether the token is searched for in the normalized text, which is split at the other tokens before that."""
+
+    @property
+    def kind(self) -> str:
+        """What messages call the token: "special" or "added"."""
+        return "special" if self.special else "added"
 
 
 class Vocabulary:
@@ -77,7 +83,8 @@ class Vocabulary:
             tokens: The bytes of all tokens, joined. Without the added tokens, and in any order.
             offsets: The place of each token: token i is ``tokens[offsets[i]:offsets[i + 1]]``. [tokens + 1], uint64
             ids: The id of each token, which is also its merge rank. [tokens], uint32
-            added_tokens: The tokens that are searched for before a text is split.
+            added_tokens: The tokens that are searched for before a text is split. Several may have the same id, also
+                that of an ordinary token. The id decodes to the ordinary token, or else to the first of them.
             merges_only: Whether every id comes from merging, as in ``tokenizers`` by default. Otherwise a pretoken that
                 is a token is taken whole, as in tiktoken, and each of the 256 bytes must be a token.
             normalizer: How text is normalized before it is split, in the form of a tokenizer.json. `Tokenizer` refuses
@@ -86,8 +93,8 @@ class Vocabulary:
                 `bpe.boundaries.known_boundaries`.
 
         Raises:
-            ValueError: When a byte has no token, a token or an id occurs twice, an added token is empty or not valid
-                Unicode, an id is out of range, or the pattern does not compile.
+            ValueError: When a byte has no token, a token or the id of an ordinary token occurs twice, an added token is
+                empty or not valid Unicode, an id is out of range, or the pattern does not compile.
         """
         self.name = name
         self.pattern = pattern
@@ -97,23 +104,26 @@ class Vocabulary:
         self.added_tokens = tuple(added_tokens)
         self.normalizer = normalizer
 
-        self.special_tokens = {token.content: token.id for token in self.added_tokens}
+        _check_added_tokens(self.added_tokens)
+        self.added_ids = {token.content: token.id for token in self.added_tokens}
         """The id of each added token, by its text. Do not change it."""
-        _check_special_tokens(self.special_tokens)
-        ids_of_added = {token.content: token.id for token in self.added_tokens}
-        self.boundaries = known_boundaries(ids_of_added) if boundaries is None else boundaries
+        self.special_tokens = {token.content: token.id for token in self.added_tokens if token.special}
+        """The id of each added token that is special, by its text. Do not change it."""
+        self.boundaries = known_boundaries(self.added_ids) if boundaries is None else boundaries
         """What begins and ends a text, and where each of it comes from."""
         scanner = _UNUSED_SCANNER if pattern.scanner is None else pattern.scanner
-        self.encoder = _core.Encoder(tokens, offsets, ids, scanner, self.special_tokens, merges_only=merges_only)
+        self.encoder = _core.Encoder(tokens, offsets, ids, scanner, self.added_ids, merges_only=merges_only)
         """The core's encoder of these tokens. Made here because it checks them."""
         self.special_matcher = _core.SpecialTokens(self.special_tokens)
-        """Finds the added tokens in a text."""
+        """Finds the texts of the special tokens in a text, whatever is beside them."""
+        self.always_added = self.added_matcher(frozenset()) if len(self.special_tokens) < len(self.added_ids) else None
+        """Splits a text at the added tokens that need no permission; None if all are special."""
         all_bytes = bytes(range(256)) if merges_only else b""
         self.unknown_bytes = bytes(byte for byte in all_bytes if self.encoder.find(bytes([byte])) is None)
         """The bytes without a token, which are dropped from a text before it is encoded; b"" unless `merges_only`."""
         self.merges_only = merges_only and (len(self.unknown_bytes) > 0 or self.unreachable_count > 0)
         """Whether ids may differ from tiktoken's, because a token is unreachable or a byte has no token."""
-        self.max_token_value = max(self.id_limit - 1, max(self.special_tokens.values(), default=0))
+        self.max_token_value = max(self.id_limit - 1, max(self.added_ids.values(), default=0))
         """The highest id."""
         if pattern.scanner is None:
             _ = self.regex  # refuse a pattern that does not compile now, and not when the first text is encoded
@@ -165,8 +175,9 @@ class Vocabulary:
 
     @property
     def token_count(self) -> int:
-        """The number of tokens, with the added tokens. Less than `n_vocab` if there are unused ids."""
-        return len(self.ids) + len(self.special_tokens)
+        """The number of tokens, with the added tokens. Less than `n_vocab` if there are unused ids, unless tokens share
+        an id."""
+        return len(self.ids) + len(self.added_tokens)
 
     @property
     def merge_count(self) -> int:
@@ -177,6 +188,23 @@ class Vocabulary:
     def unreachable_count(self) -> int:
         """The number of tokens that no merge leads to. They are used only where a pretoken is taken whole."""
         return len(self.ids) - (256 - len(self.unknown_bytes)) - self.merge_count
+
+    def added_matcher(self, allowed: AbstractSet[str]) -> _core.AddedTokens:
+        """Return what splits a text at its added tokens as ``tokenizers`` does.
+
+        Special tokens that are not allowed stay text. Where there are other added tokens, they still hide tokens that
+        overlap them, as with ``encode_special_tokens`` in ``tokenizers``. Otherwise they are not searched for, as in
+        tiktoken.
+
+        Args:
+            allowed: The texts of the special tokens that become their ids.
+        """
+        skip_others = len(self.special_tokens) < len(self.added_tokens)
+        return _core.AddedTokens(
+            (token.content, token.id, token.lstrip, token.rstrip, token.single_word, token.normalized, is_skipped)
+            for token in self.added_tokens
+            if not (is_skipped := token.special and token.content not in allowed) or skip_others
+        )
 
     def merges(self) -> list[tuple[int, int, int]]:
         """Return the left, right and merged id of each pair that merges, in merge order."""
@@ -247,13 +275,16 @@ def chosen_tokens(
     return {text: by_text[text] for text in special_tokens if text in by_text}
 
 
-def _check_special_tokens(special_tokens: Mapping[str, int]) -> None:
-    if len(set(special_tokens.values())) < len(special_tokens):
-        raise ValueError("two special tokens have the same id")
-    for token, id in special_tokens.items():
-        if not token:
-            raise ValueError("a special token is empty; give it a text or remove it")
-        if any("\ud800" <= character <= "\udfff" for character in token):
-            raise ValueError(f"the special token {token!r} contains a surrogate, which is not valid Unicode")
-        if not 0 <= id < 2**32:
-            raise ValueError(f"the special token {token!r} has the id {id}; ids are from 0 to 2**32 - 1")
+def _check_added_tokens(added_tokens: Iterable[AddedToken]) -> None:
+    seen = set()
+    for token in added_tokens:
+        name = f"the {token.kind} token {token.content!r}"
+        if not token.content:
+            raise ValueError(f"{name} is empty; give it a text or remove it")
+        if any("\ud800" <= character <= "\udfff" for character in token.content):
+            raise ValueError(f"{name} contains a surrogate, which is not valid Unicode")
+        if not 0 <= token.id < 2**32:
+            raise ValueError(f"{name} has the id {token.id}; ids are from 0 to 2**32 - 1")
+        if token.content in seen:
+            raise ValueError(f"{name} is listed twice")
+        seen.add(token.content)

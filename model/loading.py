@@ -89,7 +89,8 @@ def load(
     tensor by tensor.
 
     Args:
-        path: A file, a directory or a known name. The format is detected.
+        path: A file, a directory, a known name or the name of a repository on the hub ("org/name",
+            "org/name:file.gguf"). The format is detected.
         dtype: The dtype of the weights. Defaults to the dtype of the file, or bfloat16 for quantized weights.
         device: The device of the weights.
         backend: "torch" returns a `Transformer`. "native" returns a `NativeModel`, which generates on the CPU from the
@@ -106,7 +107,7 @@ def load(
         InputError: When a file is missing, damaged or does not fit the others, or the backend does not support the
             checkpoint. The message names the file.
     """
-    checkpoint = open_checkpoint(locate(os.fspath(path)))
+    checkpoint = open_checkpoint(locate(os.fspath(path), "model"))
     if quantize is not None:
         checkpoint = quantized(checkpoint, quantize)
     tokenizer = read_tokenizer(checkpoint)

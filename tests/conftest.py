@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 from hypothesis import settings
 
 from bpe import Tokenizer
@@ -19,6 +20,10 @@ from support.loopback_hub import Hub, serve, use
 # failure is caused by a change. Elsewhere, it draws new examples each time.
 settings.register_profile("tests", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("tests")
+
+# No test reaches for a hub on the network. The fixture `hub` makes huggingface_hub use one on the loopback.
+os.environ["HF_HUB_OFFLINE"] = "1"
+constants.HF_HUB_OFFLINE = True
 
 # A shell starts background jobs with Ctrl-C ignored, and processes inherit that; the tests of Ctrl-C need the default.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -18,7 +18,7 @@ PYTHON = [
     ["bpe.files", "bpe.text", "bpe.state", "bpe.patterns", "bpe.boundaries"],
     ["bpe.vocabulary"],
     ["bpe.formats", "bpe.unstable", "bpe.offsets", "bpe.regex_encoder", "bpe.special"],
-    ["bpe.tokenizer", "bpe.streaming", "bpe.hub", "bpe.locate"],
+    ["bpe.tokenizer", "bpe.streaming", "bpe.hub", "bpe.locate", "bpe.inventory"],
     ["bpe.corpus", "bpe.chat"],
     ["bpe.training", "bpe.shards", "bpe.verify"],
     ["bpe"],

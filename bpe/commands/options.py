@@ -102,7 +102,7 @@ tokenizer_option = click.option(
     envvar="BPE_TOKENIZER",
     show_envvar=True,
     default="llama3",
-    help="Tokenizer: a tokenizer file, a model directory, or a known name.",
+    help="Tokenizer: a tokenizer file, a model directory, a known name, or ORG/NAME on the hub.",
 )
 pattern_option = click.option(
     "--pattern",

@@ -35,9 +35,9 @@ _READING = ("field", "errors", "exclude", "max_memory")
         "--special",
         multiple=True,
         metavar="TOKEN",
-        help="Special token; repeatable.  [default: those of --base, or of the pattern]",
+        help="Special token, besides those of --base; repeatable.  [default: those of --base, or of the pattern]",
     ),
-    click.option("--no-special", is_flag=True, help="Add no special tokens."),
+    click.option("--no-special", is_flag=True, help="Have no special tokens, not even those of --base."),
     click.option("--require", metavar="FILE", help="File of tokens, one per line, to include even if rare or absent."),
 )
 @group(

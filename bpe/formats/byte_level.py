@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+from bpe import _core
 from bpe.errors import InputError
 from bpe.patterns import Pattern
 from bpe.vocabulary import AddedToken, Vocabulary
@@ -34,6 +35,48 @@ def token_text(token: bytes) -> str:
     'ĠcafÃ'
     """
     return token.decode("latin-1").translate(byte_characters())  # str.translate indexes a str by code point
+
+
+def token_bytes(text: str) -> bytes | None:
+    """Return the bytes that `token_text` writes as `text`, or None if it has a character that stands for no byte.
+
+    >>> token_bytes("ĠcafÃ"), token_bytes("two words")
+    (b' caf\\xc3', None)
+    """
+    byte_of = {character: byte for byte, character in enumerate(byte_characters())}
+    return bytes(map(byte_of.__getitem__, text)) if byte_of.keys() >= set(text) else None
+
+
+def unused_as_ordinary(added_texts: Iterable[str], merges: Sequence[Any], whole_in: Pattern | None) -> set[str]:
+    """Return which of the tokens that are also added tokens are found only where a text is split at added tokens.
+
+    No merge leads to them, and none is a whole pretoken. Some have characters that stand for no byte.
+
+    Args:
+        added_texts: The texts of the added tokens that the file lists as tokens with the same id.
+        merges: The merges of the file; see `check_merges`.
+        whole_in: The split pattern, if a pretoken that is a token is taken whole.
+
+    Raises:
+        InputError: When an entry of the merges is not a pair.
+    """
+    pairs = {f"{text[:cut]} {text[cut:]}": text for text in added_texts for cut in range(1, len(text))}
+    written = (_spaced(merge, position) for position, merge in enumerate(merges)) if pairs else ()
+    merged = {pairs[merge] for merge in written if merge in pairs}
+    unused = {text for text in added_texts if text not in merged and text not in byte_characters()}
+    return unused if whole_in is None else {text for text in unused if not is_pretoken(text, whole_in)}
+
+
+def is_pretoken(text: str, pattern: Pattern) -> bool:
+    """Return whether the token that a file lists with this text may be a whole pretoken."""
+    content = token_bytes(text) or b""
+    try:
+        pretoken = content.decode("utf-8")
+    except UnicodeDecodeError:
+        return False  # a pretoken consists of whole characters
+    if pattern.scanner is not None:
+        return len(_core.scan(pattern.scanner, content)) == 1
+    return len(pattern.compile().findall(pretoken)) == 1
 
 
 def vocabulary_from_texts(

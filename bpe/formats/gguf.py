@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import mmap
 from array import array
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bpe.errors import InputError
-from bpe.formats.byte_level import check_merges, token_text, vocabulary_from_texts
+from bpe.formats.byte_level import (
+    check_merges,
+    is_pretoken,
+    token_text,
+    unused_as_ordinary,
+    vocabulary_from_texts,
+)
 from bpe.formats.gguf_boundaries import boundaries_in, boundary_metadata
 from bpe.formats.gguf_container import MAGIC, Container, lay_out
 from bpe.patterns import find_pattern
@@ -23,6 +30,7 @@ PRE_TOKENIZERS = {
     "qwen2": ("qwen2", True),
 }
 _NORMAL, _CONTROL, _USER_DEFINED, _UNUSED = 1, 3, 4, 5  # the types of tokens
+_ADDED = (_CONTROL, _USER_DEFINED)
 
 
 def matches(content: bytes | mmap.mmap) -> bool:
@@ -77,10 +85,14 @@ def vocabulary_of(
     ids = {text: id for id, (text, kind) in enumerate(zip(tokens, types, strict=True)) if kind != _UNUSED}
     if len(ids) < len(types) - types.count(_UNUSED):
         raise InputError("two tokens of tokenizer.ggml.tokens are the same")
-    ordinary = {text: id for text, id in ids.items() if types[id] not in (_CONTROL, _USER_DEFINED)}
-    found = (AddedToken(text, id, types[id] == _CONTROL) for text, id in ids.items() if text not in ordinary)
+    found = [AddedToken(text, id, types[id] == _CONTROL) for text, id in ids.items() if types[id] in _ADDED]
     added = chosen_tokens(found, special_tokens).values()
     chosen = find_pattern(pattern or own_pattern)
+    # Only a control token can stand in a text that is not split at it.
+    unused = unused_as_ordinary([token.content for token in found if not token.special], merges, None)
+    controls = [token.content for token in found if token.special]
+    unused |= unused_as_ordinary(controls, merges, None if merges_only else chosen)
+    ordinary = {text: id for text, id in ids.items() if text not in unused}
     vocabulary = vocabulary_from_texts(name.removesuffix(".gguf"), chosen, ordinary, added, merges_only)
     check_merges(vocabulary, merges, ids)
     if isinstance(special_tokens, Mapping):
@@ -115,7 +127,8 @@ def vocabulary_metadata(vocabulary: Vocabulary, size: int) -> dict[str, Any]:
 
     Raises:
         InputError: When llama.cpp would give other ids: it has no pre-tokenizer with this split pattern, or one that
-            treats tokens that no merge leads to differently; or a special token has the text of another token.
+            treats tokens that no merge leads to differently; or an added token has the text of another token, or would
+            be found in other places.
     """
     names = {find_pattern(pattern): name for name, (pattern, _) in PRE_TOKENIZERS.items()}
     pre_tokenizer = names.get(vocabulary.pattern)
@@ -133,11 +146,21 @@ def vocabulary_metadata(vocabulary: Vocabulary, size: int) -> dict[str, Any]:
     types = array("i", [_UNUSED]) * size
     for token, id in vocabulary.ranks.items():
         texts[id], types[id] = token_text(token), _NORMAL
-    ordinary = set(texts)
-    for text, id in vocabulary.special_tokens.items():
-        if text in ordinary:
-            raise InputError(f"the special token {text!r} is also an ordinary token, which GGUF cannot express")
-        texts[id], types[id] = text, _CONTROL
+    ids = {text: id for id, text in enumerate(texts)}
+    _refuse_other_matches(vocabulary.added_tokens)
+    whole_in = None if PRE_TOKENIZERS[pre_tokenizer][1] else vocabulary.pattern
+    for added in vocabulary.added_tokens:
+        text, id = added.content, added.id
+        if ids.get(text, id) != id:
+            raise InputError(f"the {added.kind} token {text!r} is also an ordinary token, which GGUF cannot express")
+        if types[id] != _UNUSED and texts[id] != text:
+            raise InputError(f"the {added.kind} token {text!r} and {texts[id]!r} have the same id, {id}; GGUF has one")
+        if added.special and whole_in is not None and text not in ids and is_pretoken(text, whole_in):
+            raise InputError(
+                f"the special token {text!r} is a word, which llama.cpp would always read as the special token; give"
+                " it a text that is not a word"
+            )
+        texts[id], types[id] = text, _CONTROL if added.special else _USER_DEFINED
     pairs = vocabulary.merges()
     return {
         "tokenizer.ggml.model": "gpt2",
@@ -147,3 +170,36 @@ def vocabulary_metadata(vocabulary: Vocabulary, size: int) -> dict[str, Any]:
         "tokenizer.ggml.merges": [f"{texts[left]} {texts[right]}" for left, right, _ in pairs],
         **boundary_metadata(vocabulary, texts),
     }
+
+
+def _refuse_other_matches(added_tokens: Sequence[AddedToken]) -> None:
+    """Refuse added tokens that llama.cpp would find in other places of a text.
+
+    It searches all of the text for the longest token, then what is left for the next, and knows no flags. That gives
+    the tokens that a search from left to right gives, if no token ends with the beginning of another.
+    """
+    contents = sorted(token.content for token in added_tokens)
+    firsts = {content[0] for content in contents}
+    for token in added_tokens:
+        for flag in ("lstrip", "rstrip", "single_word"):
+            if getattr(token, flag):
+                raise InputError(f"the {token.kind} token {token.content!r} has {flag} set, which GGUF cannot express")
+        text = token.content
+        for cut in range(1, len(text)):
+            if text[cut] not in firsts or set(text) == {text[0]}:  # of runs of a character, both find the longest
+                continue
+            place = bisect_left(contents, text[cut:])
+            if place < len(contents) and contents[place].startswith(text[cut:]) and contents[place] != text[cut:]:
+                raise InputError(
+                    f"the {token.kind} token {text!r} ends as {contents[place]!r} begins; llama.cpp would find them in"
+                    " other places of a text"
+                )
+    inner = [token for token in added_tokens if not (token.special and token.normalized)]
+    for outer in (token for token in added_tokens if token.special or token.normalized):
+        for token in inner:
+            is_first = token.normalized < outer.normalized or token.special < outer.special
+            if is_first and token.content in outer.content:
+                raise InputError(
+                    f"the {token.kind} token {token.content!r} is a part of {outer.content!r}; llama.cpp would find"
+                    " them in other places of a text"
+                )

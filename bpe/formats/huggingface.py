@@ -1,14 +1,20 @@
-"""Hugging Face's tokenizer.json, for byte-level BPE: tokens, merges, pattern and special tokens in one file."""
+"""Hugging Face's tokenizer.json, for byte-level BPE: tokens, merges, pattern and added tokens in one file."""
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bpe.errors import InputError
-from bpe.formats.byte_level import check_merges, is_id, token_text, vocabulary_from_texts
+from bpe.formats.byte_level import (
+    check_merges,
+    is_id,
+    is_pretoken,
+    token_text,
+    unused_as_ordinary,
+    vocabulary_from_texts,
+)
 from bpe.formats.post_processor import boundaries_of, post_processor
 from bpe.patterns import CL100K, PATTERNS, SMOLLM, Pattern, find_pattern
 from bpe.vocabulary import AddedToken, Vocabulary, chosen_tokens
@@ -16,6 +22,8 @@ from bpe.vocabulary import AddedToken, Vocabulary, chosen_tokens
 # tokenizers runs patterns on Oniguruma, where "{1,3}+" means a repetition of "{1,3}" and "$" the end of a line.
 _FOR_ONIGURUMA = {CL100K: CL100K.replace("{1,3}+", "{1,3}").replace("$", r"\z")}
 _FROM_ONIGURUMA = {theirs: ours for ours, theirs in _FOR_ONIGURUMA.items()}
+
+_FLAGS = ("special", "lstrip", "rstrip", "single_word", "normalized")
 
 _NOT_IN_UTF8 = b"\xc0\xc1" + bytes(range(0xF5, 0x100))
 
@@ -49,14 +57,17 @@ def read(
     ids = _member(model, "vocab", dict)
     _refuse_other_kinds(data, model)
 
+    merges = _member(model, "merges", list)
     added = chosen_tokens(_added_tokens(data), special_tokens)
-    ordinary = {text: id for text, id in ids.items() if not (text in added and added[text].id == id)}
     chosen = find_pattern(pattern) if pattern is not None else _pattern_of(data)
     merges_only = not model.get("ignore_merges")
+    both = [text for text, id in ids.items() if text in added and added[text].id == id]
+    unused = unused_as_ordinary(both, merges, None if merges_only else chosen)
+    ordinary = {text: id for text, id in ids.items() if text not in unused}
     vocabulary = vocabulary_from_texts(name.removesuffix(".json"), chosen, ordinary, added.values(), merges_only)
     if special_tokens is None:
-        _refuse_renumbered(vocabulary.special_tokens, ids)
-    check_merges(vocabulary, _member(model, "merges", list), ids)
+        _refuse_renumbered(vocabulary.added_ids, ids)
+    check_merges(vocabulary, merges, ids)
     unknown = vocabulary.unknown_bytes.translate(None, _NOT_IN_UTF8)
     if unknown and model.get("unk_token") is not None:
         raise InputError(
@@ -72,29 +83,34 @@ def render(vocabulary: Vocabulary) -> bytes:
     """Return the content of a tokenizer.json that gives the same ids in ``tokenizers``.
 
     Raises:
-        InputError: When a special token has the text of another token; the format has one id for one text.
+        InputError: When an added token has the text of a token with another id; the format has one id for one text.
     """
     text_of = {id: token_text(token) for token, id in vocabulary.ranks.items()}
     ids = {text: id for id, text in text_of.items()}
-    for token in vocabulary.special_tokens.keys() & ids.keys():
-        raise InputError(f"the special token {token!r} is also an ordinary token, which tokenizer.json cannot express")
-    special_tokens = sorted(vocabulary.special_tokens.items(), key=lambda item: item[1])
-    ids |= dict(special_tokens)  # tokenizers renumbers added tokens without gaps, unless "vocab" has them
+    # Of several added tokens with one id, tokenizers decodes the last, and `Vocabulary` the first.
+    added_tokens = sorted(reversed(vocabulary.added_tokens), key=lambda token: token.id)
+    for token in added_tokens:
+        if ids.get(token.content, token.id) != token.id:
+            raise InputError(
+                f"the {token.kind} token {token.content!r} is also an ordinary token, with the id {ids[token.content]}"
+                f" instead of {token.id}; tokenizer.json has one id for one text"
+            )
+    ids |= _needed_in_vocab(vocabulary, added_tokens, ids)
     data = {
         "version": "1.0",
         "truncation": None,
         "padding": None,
         "added_tokens": [
             {
-                "id": id,
-                "content": token,
-                "single_word": False,
-                "lstrip": False,
-                "rstrip": False,
-                "normalized": False,
-                "special": True,
+                "id": token.id,
+                "content": token.content,
+                "single_word": token.single_word,
+                "lstrip": token.lstrip,
+                "rstrip": token.rstrip,
+                "normalized": token.normalized,
+                "special": token.special,
             }
-            for token, id in special_tokens
+            for token in added_tokens
         ],
         "normalizer": None,
         "pre_tokenizer": _pre_tokenizer(vocabulary.pattern),
@@ -114,6 +130,27 @@ def render(vocabulary: Vocabulary) -> bytes:
         },
     }
     return json.dumps(data, ensure_ascii=False, indent=2).encode()
+
+
+def _needed_in_vocab(
+    vocabulary: Vocabulary, added_tokens: Sequence[AddedToken], ids: Mapping[str, int]
+) -> dict[str, int]:
+    """The ids of the added tokens, if "vocab" must list them because ``tokenizers`` would number them differently."""
+    following = len(ids)
+    for token in added_tokens:
+        expected = ids.get(token.content, following)
+        following = max(following, expected + 1)
+        if expected != token.id:
+            break
+    else:
+        return {}
+    for token in added_tokens:
+        if not vocabulary.merges_only and token.content not in ids and is_pretoken(token.content, vocabulary.pattern):
+            raise InputError(
+                f"the {token.kind} token {token.content!r} would become an ordinary token as well, since the ids of the"
+                " added tokens do not follow the others without a gap; give it a text that is not a word"
+            )
+    return {token.content: token.id for token in added_tokens}
 
 
 def _pre_tokenizer(pattern: Pattern) -> dict[str, object]:
@@ -137,31 +174,23 @@ def _added_tokens(data: dict[str, Any]) -> list[AddedToken]:
     entries = data.get("added_tokens") or []
     if not isinstance(entries, list):
         raise InputError('"added_tokens" is not a list')
-    tokens = []
+    tokens: dict[str, AddedToken] = {}
     for entry in entries:
         if not isinstance(entry, dict) or not isinstance(entry.get("content"), str) or not is_id(entry.get("id")):
             raise InputError('an entry of "added_tokens" has no "content" or no "id"')
-        for option in ("lstrip", "rstrip", "single_word"):
-            if entry.get(option):
-                raise InputError(f"the added token {entry['content']!r} has {option} set, which is not supported")
-        special, normalized = bool(entry.get("special")), bool(entry.get("normalized"))
-        tokens.append(AddedToken(entry["content"], entry["id"], special, normalized=normalized))
-    # tokenizers searches all of the text for the tokens that are not normalized, and only then for the others.
-    late = [token.content for token in tokens if token.normalized]
-    early = [token.content for token in tokens if not token.normalized]
-    for token, other in itertools.product(late, early):
-        if _overlap(token, other):
-            raise InputError(
-                f"the added tokens {token!r} (normalized) and {other!r} (not normalized) overlap,"
-                " which is not supported"
-            )
-    return tokens
+        token = AddedToken(entry["content"], entry["id"], **{flag: bool(entry.get(flag)) for flag in _FLAGS})
+        earlier = tokens.get(token.content)
+        if earlier is not None and earlier.id != token.id:
+            raise InputError(f"the added token {token.content!r} has the ids {earlier.id} and {token.id}")
+        is_special = token.special or (earlier is not None and earlier.special)
+        tokens[token.content] = token._replace(special=is_special)  # tokenizers takes the last
+    return list(reversed(tokens.values()))  # of several with one id, it decodes the last, and `Vocabulary` the first
 
 
-def _refuse_renumbered(special_tokens: Mapping[str, int], ids: Mapping[str, Any]) -> None:
+def _refuse_renumbered(added_ids: Mapping[str, int], ids: Mapping[str, Any]) -> None:
     """``tokenizers`` gives an added token the id that "vocab" has for it, or else the next free id."""
     following = len(ids)
-    for token, id in special_tokens.items():
+    for token, id in reversed(list(added_ids.items())):  # in the order of the file
         expected = ids.get(token, following)
         following = max(following, expected + 1) if is_id(expected) else following
         if id != expected:
@@ -169,17 +198,6 @@ def _refuse_renumbered(special_tokens: Mapping[str, int], ids: Mapping[str, Any]
                 f"the added token {token!r} has the id {id}, but tokenizers gives it {expected}, which follows from the"
                 ' rest of the file; put the right id into "added_tokens", or the token into "vocab"'
             )
-
-
-def _overlap(a: str, b: str) -> bool:
-    """Return whether two tokens can share characters of a text.
-
-    >>> _overlap("ab<", "<x>"), _overlap("<x>", "x"), _overlap("ab", "<x>")
-    (True, True, False)
-    """
-    if a in b or b in a:
-        return True
-    return any(a.endswith(b[:size]) or b.endswith(a[:size]) for size in range(1, min(len(a), len(b))))
 
 
 def _refuse_other_kinds(data: dict[str, Any], model: dict[str, Any]) -> None:

@@ -105,6 +105,14 @@ def render(vocabulary: Vocabulary) -> bytes:
             f"{vocabulary.name} never uses the tokens that no merge leads to, or drops bytes without a token, which"
             " tiktoken's format cannot express; write a tokenizer.json"
         )
+    for token in vocabulary.added_tokens:
+        unlike = [flag for flag in ("lstrip", "rstrip", "single_word", "normalized") if getattr(token, flag)]
+        if not token.special or unlike:
+            what = "is not special" if not token.special else f"has {unlike[0]} set"
+            raise InputError(
+                f"the {token.kind} token {token.content!r} {what}, which tiktoken cannot"
+                " express; write a tokenizer.json"
+            )
     return b"".join(b"%s %d\n" % (b64encode(token), rank) for token, rank in vocabulary.ranks.items())
 
 

@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bpe.boundaries import Boundaries
 from bpe.errors import InputError
 from bpe.formats.byte_level import byte_characters
 from bpe.patterns import Pattern, find_pattern
+from bpe.vocabulary import AddedToken, as_added_tokens
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,6 +32,10 @@ class InitialVocabulary:
     """The tokens by rank; b"" for a rank that no token has."""
     special_tokens: dict[str, int]
     """The id of each special token that keeps its id; -1 for a special token whose id follows all others."""
+    kept: tuple[AddedToken, ...] = ()
+    """The added tokens of the base, all of which keep their ids."""
+    boundaries: Boundaries | None = None
+    """What begins and ends a text, if the base says it."""
 
     @classmethod
     def of_bytes(cls, pattern: Pattern, special_tokens: Sequence[str] | None, tie_break: str) -> InitialVocabulary:
@@ -53,7 +59,8 @@ class InitialVocabulary:
 
         Args:
             base: The tokenizer to extend.
-            special_tokens: The special tokens, or None for those of the base with their ids.
+            special_tokens: Special tokens to add to those of the base, which keep their ids. None adds none; an empty
+                sequence drops those of the base, too.
 
         Raises:
             InputError: The base never uses some of its tokens, or has no token for some bytes.
@@ -67,8 +74,19 @@ class InitialVocabulary:
         tokens = [b""] * (max(ranks.values()) + 1)
         for token, rank in ranks.items():
             tokens[rank] = token
-        specials = base.special_tokens if special_tokens is None else dict.fromkeys(_checked(special_tokens), -1)
-        return cls(f"the base's {len(ranks)} tokens", ranks, tokens, specials)
+        description = f"the base's {len(ranks)} tokens"
+        added = _checked(special_tokens or ())
+        if special_tokens is not None and not added:
+            return cls(description, ranks, tokens, {})
+        kept = base.vocabulary.added_tokens
+        ids = dict.fromkeys(added, -1) | {token.content: token.id for token in kept}
+        return cls(description, ranks, tokens, ids, kept, base.vocabulary.boundaries)
+
+    @property
+    def special_count(self) -> int:
+        """The number of ids that only special tokens have."""
+        ids = self.special_tokens.values()
+        return len({*ids}.difference(self.ranks.values(), [-1])) + sum(id < 0 for id in ids)
 
     def tokens_after(self, merges: Merges) -> list[bytes]:
         """Return all tokens after some merges. A token's index is the id by which merges refer to it."""
@@ -90,10 +108,11 @@ class InitialVocabulary:
         taken = [id for id in self.special_tokens.values() if id >= 0]
         return ids[~np.isin(ids, np.array(taken, np.uint32))][:count]
 
-    def special_ids(self, highest: int) -> dict[str, int]:
-        """Return the id of each special token, where `highest` is the highest id of the other tokens."""
-        places = iter(range(highest + 1, highest + 1 + len(self.special_tokens)))
-        return {token: next(places) if id < 0 else id for token, id in self.special_tokens.items()}
+    def added_tokens(self, highest: int) -> list[AddedToken]:
+        """Return the special tokens with their ids, where `highest` is the highest id of the other tokens."""
+        new = [token for token, id in self.special_tokens.items() if id < 0]
+        following = max([highest, *self.special_tokens.values()]) + 1
+        return [*self.kept, *as_added_tokens({token: following + i for i, token in enumerate(new)})]
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of all tokens in the order of their ranks."""

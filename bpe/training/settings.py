@@ -114,7 +114,8 @@ class TrainSettings:
         pattern: Split pattern: a name ("llama3", "o200k", "gpt2", ...) or a regular expression. Default: the pattern of
             `base`, or "llama3".
         special_tokens: Strings with ids of their own, which follow all other ids. A special token in the text is a
-            boundary and is not counted. Default: those of `base` with their ids, or those of the named pattern.
+            boundary and is not counted. With `base`, they are added to its special tokens, which keep their ids; an
+            empty sequence drops these. Default: those of `base`, or those of the named pattern.
         base: Tokenizer to extend. All its ids stay, and new tokens take the ids that follow, as if its training had
             continued on this text.
         required_tokens: Tokens that the vocabulary contains however rare they are. Those that merging does not produce

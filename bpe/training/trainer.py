@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bpe import _core
+from bpe.boundaries import extended
 from bpe.corpus import read_corpus
 from bpe.errors import InputError
 from bpe.patterns import Pattern
@@ -33,7 +34,7 @@ from bpe.training.settings import (
 )
 from bpe.training.weights import whole_weights
 from bpe.training.work import WorkDirectory
-from bpe.vocabulary import Vocabulary, as_added_tokens
+from bpe.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     import numpy as np
@@ -194,12 +195,12 @@ class _Plan:
         else:
             initial = InitialVocabulary.of_bytes(pattern, settings.special_tokens, settings.tie_break)
         required = required_bytes(settings.required_tokens, pattern)
-        merges = settings.vocab_size - len(initial.ranks) - len(initial.special_tokens)
+        merges = settings.vocab_size - len(initial.ranks) - initial.special_count
         weights, scale = whole_weights(settings.weights, sources)
         if merges < 0:
             raise InputError(
                 f"a vocabulary of {settings.vocab_size} is too small: {initial.description} and"
-                f" {len(initial.special_tokens)} special tokens need at least {settings.vocab_size - merges}"
+                f" {initial.special_count} special tokens need at least {settings.vocab_size - merges}"
             )
         threads = settings.threads or os.cpu_count() or 1
         return cls(settings, pattern, initial, required, merges, weights, scale, threads)
@@ -365,8 +366,11 @@ def _finish(plan: _Plan, counted: CountedPretokens, merged: _Merged, seconds: di
     text = (before[0] + merged.joined)[: int(ends[-1])] + b"".join(added)
     ends = np.concatenate((ends, ends[-1] + np.cumsum([len(token) for token in added], dtype=np.uint64)))
     ids = np.concatenate((before[2][: len(initial.ranks)], new_ids[: kept + len(added)]))
-    specials = initial.special_ids(int(ids.max()))
-    vocabulary = Vocabulary(settings.name, plan.pattern, text, ends.data, ids.data, as_added_tokens(specials))
+    added_tokens = initial.added_tokens(int(ids.max()))
+    boundaries = initial.boundaries
+    if boundaries is not None:
+        boundaries = extended(boundaries, {token.content: token.id for token in added_tokens})
+    vocabulary = Vocabulary(settings.name, plan.pattern, text, ends.data, ids.data, added_tokens, boundaries=boundaries)
     tokenizer = Tokenizer.from_vocabulary(vocabulary)
     if settings.trained is not None:
         final_ids = np.concatenate((np.arange(len(initial.tokens), dtype=np.uint32), new_ids))

@@ -151,7 +151,7 @@ def convert(
     target = Path(os.path.abspath(destination))
     writer = _writer(target, format, "huggingface")
     _check_destination(destination, target, writer, dtype, quantize)
-    checkpoint = open_checkpoint(locate(os.fspath(source)))
+    checkpoint = open_checkpoint(locate(os.fspath(source), "model"))
     if tokenizer is not None:
         checkpoint = resized(checkpoint, locate(os.fspath(tokenizer)))
     changed = dataclasses.replace(

@@ -256,7 +256,7 @@ def _base(directory: Path, open_base: Callable[[Path], Checkpoint]) -> Checkpoin
         raise InputError(f"{config}: {BASE} is {name!r}; set it to the path or name of the base model")
     found = [path for path in (Path(name), directory / name) if path.exists()]
     try:
-        place = found[0] if found else locate(name)
+        place = found[0] if found else locate(name, "model")
     except InputError as error:
         raise InputError(f"{config}: base model not found ({error}); set {BASE} to its path or name") from None
     if recognises(place):

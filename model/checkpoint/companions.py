@@ -13,20 +13,22 @@ from bpe.errors import InputError
 from bpe.files import write_bytes, write_json
 from bpe.formats import TOKENIZER_FILES, open_tokenizer
 from model.checkpoint.opened import Checkpoint, read_json
+from model.checkpoint.sampling_settings import GENERATION, generation_config, read_sampling
 
-GENERATION, TOKENIZER = "generation_config.json", "tokenizer_config.json"
+TOKENIZER = "tokenizer_config.json"
 COMPANIONS = (GENERATION, TOKENIZER, TEMPLATE, "special_tokens_map.json")
 
 
 def read_companions(directory: Path) -> dict[str, Any]:
-    """Read the field `chat_templates` of a Checkpoint from the files of a directory.
+    """Read the fields of a Checkpoint about chat templates and sampling from the files of a directory.
 
     What begins and ends a text is read with the tokenizer; see `bpe.formats.companion_files`.
 
     Raises:
         InputError: When a file is damaged; the message names it.
     """
-    return {"chat_templates": _chat_templates(directory)}
+    sampling, unused = read_sampling(directory)
+    return {"chat_templates": _chat_templates(directory), "sampling": sampling, "unused_settings": unused}
 
 
 def _optional(path: Path) -> dict[str, Any]:
@@ -56,6 +58,10 @@ def write_companions(checkpoint: Checkpoint, directory: Path) -> None:
         # It names the tokens that the template uses to begin and end a text.
         write_json(directory / TOKENIZER, _tokenizer_config(checkpoint))
     _write_boundaries(checkpoint, directory)
+    if read_sampling(directory)[0] != checkpoint.sampling:
+        write_json(
+            directory / GENERATION, {**_optional(directory / GENERATION), **generation_config(checkpoint.sampling)}
+        )
 
 
 def _write_boundaries(checkpoint: Checkpoint, directory: Path) -> None:

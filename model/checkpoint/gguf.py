@@ -26,6 +26,7 @@ from model.checkpoint.companions import read_tokenizer
 from model.checkpoint.dequantize import PLAIN, QUANTIZED, dequantize, scratch
 from model.checkpoint.names import TensorNames, interleaved, is_rotated
 from model.checkpoint.opened import EMBEDDINGS, Checkpoint
+from model.checkpoint.sampling_settings import sampling_in_metadata, sampling_metadata
 from model.config import ModelConfig
 from model.transformer import rope_frequencies
 
@@ -230,6 +231,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
     try:
         config = config_of(container)
         special_ids(container.metadata, config.vocab_size)
+        sampling = sampling_in_metadata(container.metadata)
         for name, info in container.tensors.items():
             if info.type not in PLAIN and info.type not in QUANTIZED:
                 known = ", ".join((*PLAIN, *QUANTIZED))
@@ -243,6 +245,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
         tokenizer=file,
         tensors=functools.partial(_tensors, file, container, config),
         chat_templates=templates_in_metadata(container.metadata),
+        sampling=sampling,
         name_of=NAMES.from_meta,
         stored=_stored(container),
         kinds={
@@ -341,6 +344,7 @@ def write(checkpoint: Checkpoint, path: Path) -> None:
         "general.file_type": _FILE_TYPES[sizes.most_common(1)[0][0]],
         **({"general.quantization_version": _QUANTIZATION_VERSION} if checkpoint.rows is not None else {}),
         **_config_metadata(config),
+        **sampling_metadata(checkpoint.sampling),
         **_tokenizer_metadata(checkpoint),
     }
     header, places = lay_out(metadata, tensors)

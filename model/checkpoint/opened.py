@@ -41,6 +41,10 @@ class Checkpoint:
     when its turn comes and not kept."""
     chat_templates: Mapping[str, str] = field(default_factory=dict)
     """The jinja templates for dialogs by name, as `bpe.chat.TemplateChat` takes them."""
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    """The settings of sampling that the checkpoint asks for; see `model.checkpoint.sampling_settings`."""
+    unused_settings: tuple[str, ...] = ()
+    """The names of settings of generation in the checkpoint that are not implemented."""
     name_of: Callable[[str], str] = str
     """Translates Meta's name of a tensor to the name in the file, for error messages."""
     stored: str = ""

@@ -90,7 +90,7 @@ def chat(
     from model.checkpoint import open_checkpoint
     from model.generation.conversation import Conversation
 
-    path = locate(name)
+    path = locate(name, "model")
     model, tokenizer = load_model(path, dtype, device, backend, threads, eos_tokens=eos_tokens)
     # The chat template is next to the tokenizer, which for an adapter may be that of its base.
     format = chat_format(open_checkpoint(path).tokenizer, tokenizer, template, variables)

@@ -80,12 +80,14 @@ def info(
     vocabulary grows, tokens per word, and which tokens are used. Special tokens in a text count as ordinary text. The
     report.md that --report writes explains the columns; plots need the extra `report`.
     """
+    from bpe.hub.names import parse
     from bpe.locate import SOURCES, locate
 
-    path = locate(name) if name in SOURCES else Path(name)
     if not texts:
         refuse_given("without a text", "separator", "exclude")
     measured = bool(texts or as_json or report)
+    is_path = Path(name).exists() or (name not in SOURCES and parse(name) is None)
+    path = Path(name) if is_path else locate(name, "tokenizer" if measured else "any")
     rows = [] if measured else _rows(name, path, batch, length)
     if rows:
         refuse_given("on a model or on shards", "pattern")

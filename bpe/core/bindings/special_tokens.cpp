@@ -1,4 +1,4 @@
-// The SpecialTokens class of the Python module.
+// The classes SpecialTokens and AddedTokens of the Python module.
 
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
@@ -9,6 +9,7 @@
 
 #include "bindings/ids.hpp"
 #include "bindings/python.hpp"
+#include "encode/added.hpp"
 #include "encode/special.hpp"
 #include "text/documents.hpp"
 
@@ -43,6 +44,27 @@ nb::list all_in(const SpecialTokens& special, nb::handle object) {
     }
 }
 
+// Each token is (content, id, lstrip, rstrip, single_word, late, skipped).
+std::shared_ptr<AddedTokens> make_added_tokens(nb::iterable tokens) {
+    std::vector<AddedToken> made;
+    for (nb::handle object : tokens) {
+        const nb::tuple token = nb::cast<nb::tuple>(object);
+        made.push_back({to_string(TextArgument(token[0]).bytes()), id_from(nb::object(token[1]).ptr()),
+                        nb::cast<bool>(token[2]), nb::cast<bool>(token[3]), nb::cast<bool>(token[4]),
+                        nb::cast<bool>(token[5]), nb::cast<bool>(token[6])});
+    }
+    return std::make_shared<AddedTokens>(std::move(made));
+}
+
+nb::list all_added_in(const AddedTokens& added, nb::handle object) {
+    const TextArgument text(object);
+    nb::list found;
+    added.split(
+        text.bytes(), [](std::size_t, std::size_t) {},
+        [&](AddedTokens::Match match) { found.append(nb::make_tuple(match.begin, match.end, match.id)); });
+    return found;
+}
+
 std::optional<std::pair<std::size_t, std::string>> first_of(const SpecialTokens& special, nb::handle objects,
                                                             const std::optional<std::string>& separator) {
     const TextArguments texts(objects);
@@ -75,6 +97,15 @@ void register_special_tokens(nb::module_& module) {
         .def("first_of", &first_of, nb::arg("texts"), nb::arg("separator").none(),
              "Return the index of the first text with a special token in one of its documents, and the token; or None. "
              "The separator splits texts into documents and is not searched.");
+
+    nb::class_<AddedTokens>(module, "AddedTokens",
+                            "Splits texts at added tokens; made from the content, the id, lstrip, rstrip, single_word, "
+                            "late and skipped of each token. Late tokens are searched for in what the others leave. "
+                            "Skipped tokens stay text, but hide the tokens that overlap them.")
+        .def(nb::new_(&make_added_tokens), nb::arg("tokens"))
+        .def("all_in", &all_added_in, nb::arg("text").none(),
+             "Return the place of each added token in a text, with the white space that belongs to it, in bytes: "
+             "(begin, end, id).");
 }
 
 }  // namespace bpe

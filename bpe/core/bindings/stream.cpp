@@ -18,11 +18,11 @@ namespace {
 // A Stream that several threads may share: a mutex lets in one at a time. nanobind keeps the encoder alive.
 class PythonStream {
  public:
-    PythonStream(const PythonEncoder& encoder, std::shared_ptr<const SpecialTokens> special,
+    PythonStream(const PythonEncoder& encoder, std::shared_ptr<const AddedTokens> added,
                  std::shared_ptr<const SpecialTokens> forbidden)
-        : special_(std::move(special)),
+        : added_(std::move(added)),
           forbidden_(std::move(forbidden)),
-          stream_(encoder.encoder(), special_.get(), forbidden_.get()) {}
+          stream_(encoder.encoder(), added_.get(), forbidden_.get()) {}
 
     // Returns a stream with the same text so far. It uses the same encoder.
     std::unique_ptr<PythonStream> copy() {
@@ -48,7 +48,7 @@ class PythonStream {
 
  private:
     PythonStream(const PythonStream& other)
-        : special_(other.special_), forbidden_(other.forbidden_), stream_(other.stream_) {}
+        : added_(other.added_), forbidden_(other.forbidden_), stream_(other.stream_) {}
 
     // Calls `use` with the mutex locked, and without the GIL if there are many bytes to process.
     template <class Use>
@@ -69,7 +69,7 @@ class PythonStream {
         return list;
     }
 
-    std::shared_ptr<const SpecialTokens> special_;
+    std::shared_ptr<const AddedTokens> added_;
     std::shared_ptr<const SpecialTokens> forbidden_;
     std::mutex mutex_;
     Stream stream_;
@@ -79,9 +79,8 @@ class PythonStream {
 
 void register_stream(nb::module_& module) {
     nb::class_<PythonStream>(module, "Stream", "Encodes a text that arrives in pieces.")
-        .def(nb::init<const PythonEncoder&, std::shared_ptr<const SpecialTokens>,
-                      std::shared_ptr<const SpecialTokens>>(),
-             nb::arg("encoder"), nb::arg("special").none(), nb::arg("forbidden").none(), nb::keep_alive<1, 2>())
+        .def(nb::init<const PythonEncoder&, std::shared_ptr<const AddedTokens>, std::shared_ptr<const SpecialTokens>>(),
+             nb::arg("encoder"), nb::arg("added").none(), nb::arg("forbidden").none(), nb::keep_alive<1, 2>())
         .def("feed", &PythonStream::feed, nb::arg("text").none(),
              "Add a piece of the text, and return the ids that no more text can change. If the piece completes a "
              "forbidden special token, return that token instead and ignore the piece.")

@@ -2,6 +2,7 @@
 
 #include "bindings/encoder.hpp"
 #include "bindings/python.hpp"
+#include "encode/added.hpp"
 #include "encode/special.hpp"
 
 namespace bpe {
@@ -12,16 +13,19 @@ namespace {
 // them would take longer than they do.
 class TokenizerBase {
  public:
-    // `core` is None if the pattern has no scanner.
-    TokenizerBase(nb::object core, nb::object all_special)
+    // `core` is None if the pattern has no scanner. `always` holds the added tokens that need no permission, and is
+    // None if there are none.
+    TokenizerBase(nb::object core, nb::object all_special, nb::object always)
         : core_(std::move(core)),
           all_special_(std::move(all_special)),
+          always_object_(std::move(always)),
           encoder_(core_.is_none() ? nullptr : nb::cast<PythonEncoder*>(core_)),
-          special_(nb::cast<const SpecialTokens*>(all_special_)) {}
+          special_(nb::cast<const SpecialTokens*>(all_special_)),
+          always_(always_object_.is_none() ? nullptr : nb::cast<const AddedTokens*>(always_object_)) {}
 
     nb::object encode_ordinary(nb::handle self, nb::handle text) const {
-        if (!encoder_) return self.attr("_encode_slowly")(text, nb::none());
-        return encoder_->encode(text, nullptr);
+        if (!encoder_) return self.attr("_encode_slowly")(text);
+        return encoder_->encode(text, always_);
     }
 
     // Tokenizer.encode with its defaults: no special token is allowed, and any in the text is an error.
@@ -40,8 +44,10 @@ class TokenizerBase {
  private:
     nb::object core_;
     nb::object all_special_;
+    nb::object always_object_;
     PythonEncoder* encoder_;
     const SpecialTokens* special_;
+    const AddedTokens* always_;
 };
 
 // Returns the only argument of a method, given by position or by the name "text".
@@ -78,7 +84,7 @@ PyMethodDef method_def(const char* name, const char* doc) {
 constexpr const char* kEncodeOrdinaryDoc = R"(encode_ordinary($self, text)
 --
 
-Encode a text, treating special tokens in it as ordinary text.
+Encode a text, treating special tokens in it as ordinary text. Other added tokens become their ids.
 
 Args:
     text (str | bytes): A str, bytes or any buffer. Lone surrogates in a str become U+FFFD, as in tiktoken. In bytes,
@@ -105,7 +111,8 @@ PyType_Slot slots[] = {{Py_tp_methods, methods}, {0, nullptr}};
 
 void register_tokenizer_base(nb::module_& module) {
     nb::class_<TokenizerBase>(module, "TokenizerBase", nb::type_slots(slots))
-        .def(nb::init<nb::object, nb::object>(), nb::arg("core").none(), nb::arg("all_special"));
+        .def(nb::init<nb::object, nb::object, nb::object>(), nb::arg("core").none(), nb::arg("all_special"),
+             nb::arg("always").none());
 }
 
 }  // namespace bpe

@@ -81,11 +81,11 @@ void Encoder::Loan::watch(Interrupt* interrupt) const {
     workspace_->merger.watch(interrupt);
 }
 
-std::span<const Id> Encoder::Loan::encode(Bytes text, const SpecialTokens* special, Interrupt* interrupt) const {
+std::span<const Id> Encoder::Loan::encode(Bytes text, const AddedTokens* added, Interrupt* interrupt) const {
     watch(interrupt);
     IdBuffer& ids = workspace_->ids;
     ids.clear();
-    encoder_.encode_with(*workspace_, text, special, ids);
+    encoder_.encode_with(*workspace_, text, added, ids);
     return {ids.data(), ids.size()};
 }
 
@@ -112,21 +112,18 @@ std::size_t Encoder::share_of(std::size_t number) const {
     return std::clamp(share / 128 * 128, PretokenCache::kLeastBytes, PretokenCache::kMostBytes);
 }
 
-void Encoder::encode(Bytes text, const SpecialTokens* special, IdBuffer& ids, Interrupt* interrupt) const {
+void Encoder::encode(Bytes text, const AddedTokens* added, IdBuffer& ids, Interrupt* interrupt) const {
     const Loan workspace(*this);
     workspace.watch(interrupt);
-    encode_with(*workspace, text, special, ids);
+    encode_with(*workspace, text, added, ids);
 }
 
-void Encoder::encode_with(Workspace& workspace, Bytes text, const SpecialTokens* special, IdBuffer& ids) const {
-    if (!special || special->empty()) return encode_part(text, workspace, ids);
-    for (std::size_t begin = 0;;) {
-        const SpecialTokens::Match match = special->find(text, begin);
-        encode_part(text.subspan(begin, match.begin - begin), workspace, ids);
-        if (match.begin == text.size()) return;
-        ids.push(match.id);
-        begin = match.end;
-    }
+void Encoder::encode_with(Workspace& workspace, Bytes text, const AddedTokens* added, IdBuffer& ids) const {
+    if (!added || added->empty()) return encode_part(text, workspace, ids);
+    added->split(
+        text,
+        [&](std::size_t begin, std::size_t end) { encode_part(text.subspan(begin, end - begin), workspace, ids); },
+        [&](AddedTokens::Match match) { ids.push(match.id); });
 }
 
 void Encoder::encode_part(Bytes text, Workspace& workspace, IdBuffer& ids) const {
@@ -310,10 +307,11 @@ std::size_t Encoder::encode_afresh(Bytes pretoken, Merger& merger, Id* ids) cons
 
 // The ids do not depend on which thread takes which block: a piece has the same ids by itself as within its text (see
 // cuts.hpp).
-EncodedTexts Encoder::encode_all(std::span<const Bytes> texts, const SpecialTokens* special, std::size_t threads,
+EncodedTexts Encoder::encode_all(std::span<const Bytes> texts, const AddedTokens* added, std::size_t threads,
                                  Interrupt* interrupt) const {
-    if (special && special->empty()) special = nullptr;
-    Plan plan(pattern_, texts, special, threads);
+    if (added && added->empty()) added = nullptr;
+    const auto may_cut = [&](Bytes text, std::size_t position) { return !added || added->may_cut(text, position); };
+    Plan plan(pattern_, texts, may_cut, threads);
     const std::span<Block> blocks = plan.blocks();
     threads = std::clamp<std::size_t>(threads, 1, std::min(kMostThreads, std::max<std::size_t>(1, blocks.size())));
     std::vector<std::int64_t> offsets(texts.size() + 1);
@@ -327,7 +325,7 @@ EncodedTexts Encoder::encode_all(std::span<const Bytes> texts, const SpecialToke
             Block& block = blocks[i];
             ids.clear();
             for (const Piece& piece : block.pieces) {
-                encode_with(*workspace, piece.bytes, special, ids);
+                encode_with(*workspace, piece.bytes, added, ids);
                 if (piece.last)
                     offsets[piece.text + 1] = static_cast<std::int64_t>(ids.size());  // so far within the block
             }

@@ -12,10 +12,10 @@
 #include "base/interrupt.hpp"
 #include "base/memory.hpp"
 #include "base/types.hpp"
+#include "encode/added.hpp"
 #include "encode/cache.hpp"
 #include "encode/merge.hpp"
 #include "encode/parallel.hpp"
-#include "encode/special.hpp"
 #include "encode/vocab.hpp"
 #include "kernels/kernels.hpp"
 
@@ -51,7 +51,7 @@ class Encoder {
         Workspace& operator*() const { return *workspace_; }
 
         // Returns the ids of `text`, which are valid until the next call. Polls `interrupt`, which may be null.
-        std::span<const Id> encode(Bytes text, const SpecialTokens* special, Interrupt* interrupt = nullptr) const;
+        std::span<const Id> encode(Bytes text, const AddedTokens* added, Interrupt* interrupt = nullptr) const;
         // Makes work in this workspace poll `interrupt`, which may be null.
         void watch(Interrupt* interrupt) const;
 
@@ -65,11 +65,11 @@ class Encoder {
     // Appends the ids of `text` to `ids`. `special`, which may be null, cuts the text at its tokens. Each part between
     // two special tokens is encoded as if it were the whole text.
     // Polls `interrupt`, which may be null.
-    void encode(Bytes text, const SpecialTokens* special, IdBuffer& ids, Interrupt* interrupt = nullptr) const;
+    void encode(Bytes text, const AddedTokens* added, IdBuffer& ids, Interrupt* interrupt = nullptr) const;
 
     // Encodes several texts on `threads` threads. Long texts are cut and spread over the threads as well.
     // Polls `interrupt`, which may be null.
-    EncodedTexts encode_all(std::span<const Bytes> texts, const SpecialTokens* special, std::size_t threads,
+    EncodedTexts encode_all(std::span<const Bytes> texts, const AddedTokens* added, std::size_t threads,
                             Interrupt* interrupt = nullptr) const;
 
     // Appends the ids of each of `pretokens`, which the caller has cut. Polls `interrupt`, which may be null.
@@ -77,7 +77,7 @@ class Encoder {
 
  private:
     std::size_t share_of(std::size_t number) const;
-    void encode_with(Workspace& workspace, Bytes text, const SpecialTokens* special, IdBuffer& ids) const;
+    void encode_with(Workspace& workspace, Bytes text, const AddedTokens* added, IdBuffer& ids) const;
     void encode_part(Bytes text, Workspace& workspace, IdBuffer& ids) const;
     void encode_pieces(Bytes text, std::span<const std::uint64_t> ends, Workspace& workspace, IdBuffer& ids) const;
     void encode_batch(const Batch& batch, Workspace& workspace, IdBuffer& ids) const;

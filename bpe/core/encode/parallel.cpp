@@ -8,19 +8,17 @@ namespace bpe {
 
 namespace {
 
-// Returns the first place at or after `position` where the text may be cut without cutting a special token. The search
-// for special tokens, from left to right, then finds the same ones on the two sides as in the whole, since none begins
-// on one side and ends on the other. A special token that ends or begins at the cut separates the ids there anyway.
-std::size_t next_cut_outside(const SpecialTokens* special, Pattern pattern, Bytes text, std::size_t position) {
+// Returns the first place at or after `position` where the text may be cut.
+std::size_t next_place(const Plan::MayCut& may_cut, Pattern pattern, Bytes text, std::size_t position) {
     for (;; ++position) {
         position = next_cut(pattern, text, position);
-        if (position == text.size() || !special || !special->cross(text, position)) return position;
+        if (position == text.size() || may_cut(text, position)) return position;
     }
 }
 
 }  // namespace
 
-Plan::Plan(Pattern pattern, std::span<const Bytes> texts, const SpecialTokens* special, std::size_t threads) {
+Plan::Plan(Pattern pattern, std::span<const Bytes> texts, const MayCut& may_cut, std::size_t threads) {
     // Blocks are so large that taking the next one costs nothing compared with encoding it. Each thread gets several,
     // since not all blocks take the same time.
     constexpr std::size_t kLargest = std::size_t{1} << 18;
@@ -33,7 +31,7 @@ Plan::Plan(Pattern pattern, std::span<const Bytes> texts, const SpecialTokens* s
     for (std::size_t number = 0; number < texts.size(); ++number) {
         Bytes rest = texts[number];
         while (threads > 1 && rest.size() >= 2 * wanted) {
-            const std::size_t cut = next_cut_outside(special, pattern, rest, wanted);
+            const std::size_t cut = next_place(may_cut, pattern, rest, wanted);
             if (cut == rest.size()) break;
             pieces_.push_back({rest.first(cut), number, false});
             rest = rest.subspan(cut);

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <span>
 #include <type_traits>
 #include <vector>
@@ -13,7 +14,6 @@
 #include "base/memory.hpp"
 #include "base/threads.hpp"
 #include "base/types.hpp"
-#include "encode/special.hpp"
 #include "kernels/pattern.hpp"
 
 namespace bpe {
@@ -36,7 +36,12 @@ struct Block {
 // How texts are distributed over threads.
 class Plan {
  public:
-    Plan(Pattern pattern, std::span<const Bytes> texts, const SpecialTokens* special, std::size_t threads);
+    // `may_cut` tells whether a text may be cut at a place that next_cut gives. Special tokens, for example, are
+    // searched for from left to right. The same ones are found on the two sides as in the whole if none begins on one
+    // side and ends on the other. One that ends or begins at the cut separates the ids there anyway.
+    using MayCut = std::function<bool(Bytes text, std::size_t position)>;
+
+    Plan(Pattern pattern, std::span<const Bytes> texts, const MayCut& may_cut, std::size_t threads);
 
     std::span<Block> blocks() { return blocks_; }
 

@@ -43,7 +43,11 @@ std::optional<std::string> Stream::add(Bytes piece, IdBuffer& ids) {
             return token;
         }
     }
-    const std::size_t end = give_parts(ids);
+    if (added_ && !added_->is_plain()) {
+        give_before_a_cut(ids);
+        return std::nullopt;
+    }
+    const std::size_t end = give_parts(false, ids);
     const Bytes part = Bytes(text_).subspan(at_.begin, end - at_.begin);
     const Bytes whole = part.first(part.size() - unfinished_character(part));
     if (worth_scanning(whole)) give_certain(whole, ids);
@@ -51,7 +55,16 @@ std::optional<std::string> Stream::add(Bytes piece, IdBuffer& ids) {
 }
 
 void Stream::flush(IdBuffer& ids, Interrupt* interrupt) {
-    encoder_.encode(Bytes(text_).subspan(at_.begin), special_, ids, interrupt);
+    const Progress before = at_;
+    const bool is_plain = !added_ || added_->is_plain();
+    interrupt_ = interrupt;
+    try {
+        if (is_plain) give_parts(true, ids);  // some of the text that is left has been searched already
+        encoder_.encode(Bytes(text_).subspan(at_.begin), is_plain ? nullptr : added_, ids, interrupt);
+    } catch (...) {
+        at_ = before;
+        throw;
+    }
     text_.clear();
     at_ = {};
 }
@@ -67,19 +80,41 @@ void Stream::drop_what_is_done() {
     at_.searched -= done;
 }
 
-// Encodes everything up to the last complete special token, each part before a special token as if it were the whole
-// text. A complete token waits if it may become a longer one. Returns where the next special token may have begun, or
-// the end of the text.
-std::size_t Stream::give_parts(IdBuffer& ids) {
+// Encodes everything up to the last place where the text may be cut. Used for tokens that depend on the text around
+// them. A text without such a place is searched again whenever it has doubled.
+void Stream::give_before_a_cut(IdBuffer& ids) {
+    const Bytes rest = Bytes(text_).subspan(at_.begin);
+    const Bytes text = rest.first(rest.size() - unfinished_character(rest));
+    if (text.size() > kShort && text.size() < 2 * at_.scanned) return;
+    const std::size_t unfinished = added_->unfinished(text, 0);
+    edges_.clear();
+    for (std::size_t at = next_cut(encoder_.pattern(), text, 1); at < unfinished;
+         at = next_cut(encoder_.pattern(), text, at + 1)) {
+        edges_.push_back(at);
+    }
+    while (!edges_.empty() && !added_->may_cut(text, edges_.back())) edges_.pop_back();
+    const std::size_t cut = edges_.empty() ? 0 : edges_.back();
+    encoder_.encode(text.first(cut), added_, ids, interrupt_);
+    at_.begin += cut;
+    at_.searched = at_.begin;
+    at_.scanned = text.size() - cut;
+}
+
+// Encodes everything up to the last complete token of added_, each part before a token as if it were the whole text. A
+// complete token waits if it may become a longer one, unless this is the end of the text. Returns where the next token
+// may have begun, or the end of the text.
+std::size_t Stream::give_parts(bool is_end, IdBuffer& ids) {
     const Bytes text = text_;
-    if (!special_ || special_->empty()) return at_.searched = text.size();
+    if (!added_) return at_.searched = text.size();
     for (;;) {
-        const std::size_t unfinished = special_->unfinished(text, at_.searched);
-        const SpecialTokens::Match match = special_->find(text, at_.searched);
+        const std::size_t unfinished = is_end ? text.size() : added_->unfinished(text, at_.searched);
+        const AddedTokens::Match match = added_->find(text, at_.searched);
         if (match.begin >= unfinished) return at_.searched = unfinished;
+        at_.searched = match.end;
+        if (match.id == kNoId) continue;  // it stays text
         encoder_.encode(text.subspan(at_.begin, match.begin - at_.begin), nullptr, ids, interrupt_);
         ids.push(match.id);
-        at_.begin = at_.searched = match.end;
+        at_.begin = match.end;
         at_.scanned = at_.seen = 0;
     }
 }

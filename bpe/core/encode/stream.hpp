@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "encode/added.hpp"
 #include "encode/cuts.hpp"
 #include "encode/encoder.hpp"
 #include "encode/special.hpp"
@@ -15,10 +16,10 @@ namespace bpe {
 
 class Stream {
  public:
-    // Encodes the tokens in `special` as themselves and refuses those in `forbidden`. Both may be null. All three
+    // Encodes the tokens in `added` as themselves and refuses those in `forbidden`. Both may be null. All three
     // arguments must outlive the stream.
-    Stream(const Encoder& encoder, const SpecialTokens* special, const SpecialTokens* forbidden)
-        : encoder_(encoder), special_(special), forbidden_(forbidden) {}
+    Stream(const Encoder& encoder, const AddedTokens* added, const SpecialTokens* forbidden)
+        : encoder_(encoder), added_(added && !added->empty() ? added : nullptr), forbidden_(forbidden) {}
 
     // Adds a piece of the text and appends the ids that are certain now. A piece may end anywhere, even within a
     // character or a special token. If the piece completes a forbidden token, returns that token and does not add the
@@ -32,7 +33,7 @@ class Stream {
     // What `feed` changes besides appending to the text.
     struct Progress {
         std::size_t begin = 0;     // in text_: the start of the first pretoken that is not encoded yet
-        std::size_t searched = 0;  // in text_: all special tokens that begin before it have been encoded
+        std::size_t searched = 0;  // in text_: all plain tokens that begin before it have been encoded
         std::size_t scanned = 0;   // bytes from `begin` on that have been scanned without a certain pretoken
         std::size_t seen = 0;      // bytes from `begin` on whose kinds are known
         Kind kind = Kind::kAny;    // the kind of the last of them
@@ -40,12 +41,13 @@ class Stream {
 
     std::optional<std::string> add(Bytes piece, IdBuffer& ids);
     void drop_what_is_done();
-    std::size_t give_parts(IdBuffer& ids);
+    void give_before_a_cut(IdBuffer& ids);
+    std::size_t give_parts(bool is_end, IdBuffer& ids);
     void give_certain(Bytes part, IdBuffer& ids);
     bool worth_scanning(Bytes part);
 
     const Encoder& encoder_;
-    const SpecialTokens* special_;
+    const AddedTokens* added_;
     const SpecialTokens* forbidden_;
     std::vector<std::uint8_t> text_;
     Progress at_;

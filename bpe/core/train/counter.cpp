@@ -106,7 +106,8 @@ void PretokenCounter::count_text(Bytes text, std::uint64_t weight, Worker& worke
 
 void PretokenCounter::add(std::span<const Bytes> texts, std::uint64_t weight, std::size_t threads,
                           Interrupt* interrupt) {
-    Plan plan(pattern_, texts, special_->empty() ? nullptr : special_.get(), threads);
+    const auto may_cut = [&](Bytes text, std::size_t position) { return !special_->cross(text, position); };
+    Plan plan(pattern_, texts, may_cut, threads);
     const std::span<Block> blocks = plan.blocks();
     threads = std::clamp<std::size_t>(threads, 1, std::min(kMostThreads, std::max<std::size_t>(1, blocks.size())));
     while (workers_.size() < threads) workers_.push_back(std::make_unique<Worker>());

@@ -19,7 +19,7 @@ from bpe import InputError, Tokenizer
 from bpe.formats.gguf import render, vocabulary_metadata
 from bpe.formats.gguf_container import TENSOR_TYPES, Container, lay_out
 from bpe.patterns import find_pattern
-from bpe.vocabulary import Vocabulary
+from bpe.vocabulary import AddedToken, Vocabulary
 from support.references import BYTE_RANKS, any_text, byte_tokenizer, is_pinned
 
 
@@ -320,11 +320,13 @@ def test_a_tokenizer_whose_ids_could_not_be_exact_is_refused(changes: Any, messa
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_unused_tokens_are_left_out_and_user_defined_ones_are_special(tmp_path: Path) -> None:
+def test_unused_tokens_are_left_out_and_user_defined_ones_are_added_without_being_special(tmp_path: Path) -> None:
     types = array("i", [1] * 256 + [1, 5, 4])
     tokenizer = read(tokenizer_file(token_type=memoryview(types), merges=["h e"]), tmp_path)
     assert b"hel" not in tokenizer.mergeable_ranks
-    assert tokenizer.special_tokens == {"<|end|>": 258}
+    assert tokenizer.special_tokens == {}
+    assert tokenizer.vocabulary.added_tokens == (AddedToken("<|end|>", 258, special=False),)
+    assert tokenizer.encode_ordinary("he<|end|>") == [256, 258]
 
 
 def test_pattern_and_special_tokens_may_be_given(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import regex
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from bpe import InputError, Tokenizer, train, train_from_iterator
 from bpe.training.settings import MergeStep, Trained
+from bpe.vocabulary import AddedToken, Vocabulary
 from support.plain_trainer import plain_training
 from support.references import BYTE_RANKS, byte_tokenizer, encoding_of
 from support.training import train_on
@@ -163,16 +165,48 @@ def test_training_in_two_steps_equals_training_in_one(corpora: Path) -> None:
 # Patterns and special tokens
 
 
-def test_special_tokens_of_the_base_are_kept_or_replaced_by_given_ones() -> None:
+def test_special_tokens_of_the_base_are_kept_and_given_ones_follow_all_ids() -> None:
     base = base_of(ranks_of("zz"), {"<|a|>": 258, "<|b|>": 1000})
     kept = train_from_iterator(["abcd"], 256 + 1 + 2 + 3, base=base)
     assert kept.special_tokens == {"<|a|>": 258, "<|b|>": 1000}
     assert kept.mergeable_ranks == base.mergeable_ranks | {b"ab": 257, b"cd": 259, b"abcd": 260}
-    given = train_from_iterator(["abcd"], 256 + 1 + 1 + 3, base=base, special_tokens=["<|c|>"])
-    assert given.mergeable_ranks == base.mergeable_ranks | {b"ab": 257, b"cd": 258, b"abcd": 259}
-    assert given.special_tokens == {"<|c|>": 260}
+    given = train_from_iterator(["abcd"], 256 + 1 + 4 + 3, base=base, special_tokens=["<|c|>", "<|b|>", "<|d|>"])
+    assert given.mergeable_ranks == kept.mergeable_ranks
+    assert given.special_tokens == {"<|a|>": 258, "<|b|>": 1000, "<|c|>": 1001, "<|d|>": 1002}
+    dense = train_from_iterator(
+        ["abcd"], 256 + 1 + 2 + 3, base=base_of(ranks_of("zz"), {"<|a|>": 257}), special_tokens=["<|c|>"]
+    )
+    assert dense.mergeable_ranks == base.mergeable_ranks | {b"ab": 258, b"cd": 259, b"abcd": 260}
+    assert dense.special_tokens == {"<|a|>": 257, "<|c|>": 261}
     none = train_from_iterator(["abcd"], 256 + 1 + 3, base=base, special_tokens=())
     assert none.special_tokens == {}
+
+
+def test_no_merge_crosses_a_special_token_of_the_base_or_an_added_one() -> None:
+    base = base_of(BYTE_RANKS, {"|": 256})
+    grown = train_from_iterator(["a|a|a+a+abcd"], 999, base=base, special_tokens=["+"], allow_smaller=True)
+    assert not {b"a|", b"a+"} & grown.mergeable_ranks.keys()
+
+
+def test_what_the_base_says_of_its_added_tokens_and_of_the_ends_of_a_text_stays() -> None:
+    ranks = ranks_of("zz")
+    added = [AddedToken("<think>", 257, special=False), AddedToken("<|a|>", 258), AddedToken("<|end|>", 300)]
+    plain = base_of(ranks).vocabulary
+    vocabulary = Vocabulary("base", plain.pattern, plain.tokens, plain.offsets, plain.ids, added)
+    base = Tokenizer.from_vocabulary(vocabulary).with_boundaries(end_tokens=["<|end|>"])
+    for special_tokens in (None, ["<|x|>"]):
+        grown = train_from_iterator(["abcd"], 266, base=base, special_tokens=special_tokens, allow_smaller=True)
+        assert grown.vocabulary.added_tokens[:3] == tuple(added)
+        assert grown.eos_ids == (300,)
+
+
+def test_an_added_end_token_of_a_known_name_ends_a_text_unless_the_base_says_otherwise() -> None:
+    base = base_of(ranks_of("zz"), {"<|a|>": 257, "<|endoftext|>": 258})
+    options: dict[str, Any] = {"special_tokens": ["<|im_end|>"], "allow_smaller": True}
+    grown = train_from_iterator(["abcd"], 266, base=base, **options)
+    assert set(grown.eos_ids) == {258, grown.special_tokens["<|im_end|>"]}
+    told = train_from_iterator(["abcd"], 266, base=base.with_boundaries(end_tokens=["<|a|>"]), **options)
+    assert told.eos_ids == (257,)
 
 
 def test_no_merge_crosses_a_special_token_of_the_base() -> None:

@@ -1,8 +1,7 @@
-"""Files from the Hugging Face hub, through ``huggingface_hub``: its cache, its access token, its settings.
+"""Downloading one file of a repository into the hub's cache.
 
-A file that is in the hub's cache is used without a request. Otherwise the first request has to be answered within two
-seconds (`METADATA_SECONDS`), so that a command without a network fails at once. `huggingface_hub` is imported only when
-it is used, because that takes a third of a second.
+The first request has to be answered within two seconds (`FIRST_SECONDS`), so that a command without a network fails at
+once.
 
 The bytes are downloaded here rather than by `hf_hub_download`, which begins an interrupted file anew and compares only
 its size: here, a download resumes where it was interrupted, and the content is compared with the hub's hash of it.
@@ -19,47 +18,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from bpe.errors import InputError
+from bpe.hub.reasons import explained, is_network_error
 
-METADATA_SECONDS = 2.0
+FIRST_SECONDS = 2.0
 """Seconds to wait for the answer to the first request; the environment variable HF_HUB_ETAG_TIMEOUT overrides it."""
-INSTALL = "pip install 'bpe-llama[hub]'"
+_LATER_SECONDS = 10.0
+_has_answered = threading.Event()
 _CHUNK = 1 << 20
 _ATTEMPTS = 5
 _HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _Result = TypeVar("_Result")
-
-
-def is_installed() -> bool:
-    """Return whether ``huggingface_hub`` is installed."""
-    return find_spec("huggingface_hub") is not None
-
-
-def cached_file(repository: str, file: str, revision: str | None = None) -> Path | None:
-    """Return the path of a file in the hub's cache, or None if it is not there. Makes no request."""
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(repository, file, revision=revision)
-    return Path(found) if isinstance(found, str) else None
-
-
-def fetch(repository: str, file: str, revision: str | None = None) -> Path:
-    """Return the path of a file of a repository, and download the file if it is not in the hub's cache.
-
-    Args:
-        repository: The name of the repository, such as "org/name".
-        file: The path of the file in the repository.
-        revision: A branch, tag or commit. Default: the main branch.
-
-    Raises:
-        InputError: When the file cannot be downloaded; the message names the reason and its remedy.
-    """
-    with _quiet():
-        return cached_file(repository, file, revision) or download(repository, file, revision)
 
 
 def download(repository: str, file: str, revision: str | None = None) -> Path:
@@ -80,10 +52,12 @@ def download(repository: str, file: str, revision: str | None = None) -> Path:
     from huggingface_hub.file_download import get_hf_file_metadata, repo_folder_name
     from huggingface_hub.utils import WeakFileLock, build_hf_headers
 
-    with _quiet(), _explained(repository, file, revision):
+    with quiet(), explained(repository, file, revision):
         url = hf_hub_url(repository, file, revision=revision)
         metadata = within_deadline(lambda seconds: get_hf_file_metadata(url, timeout=seconds))
         hash = metadata.etag or ""
+        if not re.fullmatch(r"[\w.-]*", hash):  # it becomes the name of a file
+            raise InputError(f"{repository}: the hub gives {file} the ETag {hash!r}, which cannot name a file")
         if _HASH.fullmatch(hash) and metadata.commit_hash:
             folder = repo_folder_name(repo_id=repository, repo_type="model")
             cache = Path(constants.HF_HUB_CACHE)
@@ -109,11 +83,11 @@ def _download_blob(url: str, headers: dict[str, str], file: str, size: int | Non
                 break
             except Exception as error:
                 stuck = partial.stat().st_size <= before if partial.exists() else True
-                if not _is_network_error(error) or (stuck and attempt > 0) or attempt == _ATTEMPTS - 1:
+                if not is_network_error(error) or (stuck and attempt > 0) or attempt == _ATTEMPTS - 1:
                     raise
     if size is not None and partial.stat().st_size != size or _hash_of(partial, len(blob.name)) != blob.name:
         partial.unlink()
-        raise InputError(f"{file}: the downloaded content does not match the hub's hash of it; download it again")
+        raise InputError(f"{file}: the downloaded content does not have the hash that the hub gives; download it again")
     os.replace(partial, blob)
 
 
@@ -185,7 +159,7 @@ class Meter:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep the messages and progress bars of ``huggingface_hub`` from the terminal."""
     from huggingface_hub import constants
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
@@ -205,11 +179,16 @@ def _quiet() -> Iterator[None]:
 
 
 def within_deadline(request: Callable[[float], _Result]) -> _Result:
-    """Return the result of a request, and raise TimeoutError if it does not come within `METADATA_SECONDS`.
+    """Return the result of a request, and raise TimeoutError if it does not come in time.
 
     The request runs in a thread, because an HTTP client's time-out does not cover the look-up of the host's name.
+
+    Args:
+        request: Makes the request, given the number of seconds that a part of it may take.
     """
-    seconds = float(os.environ.get("HF_HUB_ETAG_TIMEOUT") or METADATA_SECONDS)
+    seconds = float(
+        os.environ.get("HF_HUB_ETAG_TIMEOUT") or (_LATER_SECONDS if _has_answered.is_set() else FIRST_SECONDS)
+    )
     results: list[_Result] = []
     errors: list[BaseException] = []
 
@@ -226,67 +205,5 @@ def within_deadline(request: Callable[[float], _Result]) -> _Result:
         raise errors[0]
     if not results:
         raise TimeoutError(f"no answer within {seconds:g} s")
+    _has_answered.set()
     return results[0]
-
-
-@contextmanager
-def _explained(repository: str, file: str | None, revision: str | None) -> Iterator[None]:
-    """Turn the errors of the hub and of the network into an InputError of one line, with the remedy."""
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:
-        reason = _reason(error, repository, file, revision)
-        if reason is None:
-            raise
-        raise InputError(reason) from error
-
-
-def _reason(error: Exception, repository: str, file: str | None, revision: str | None) -> str | None:
-    """Return what an error means and what to do, in one line; None for an error of the file system."""
-    from huggingface_hub import constants, errors
-
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    page = f"{constants.ENDPOINT}/{repository}"
-    if isinstance(error, errors.OfflineModeIsEnabled):
-        name = "HF_HUB_OFFLINE" if os.environ.get("HF_HUB_OFFLINE") else "TRANSFORMERS_OFFLINE"
-        return f"{repository} is not in the hub's cache, and {name} forbids downloads; unset it"
-    if isinstance(error, errors.GatedRepoError):
-        if _token() is None:
-            return f"{repository} is gated: request access at {page}, then set HF_TOKEN or run hf auth login"
-        return f"{repository} is gated, and the access token has no access to it: request access at {page}"
-    if status == 401 and _token() is not None and not isinstance(error, errors.RepositoryNotFoundError):
-        return f"the hub rejects the access token: set HF_TOKEN to a valid one, or run hf auth login (for {repository})"
-    if isinstance(error, errors.RevisionNotFoundError):
-        return f"{repository} has no revision {revision!r} on the hub; give a branch, a tag or a whole commit hash"
-    if isinstance(error, errors.RepositoryNotFoundError) or status == 401:
-        token = "set HF_TOKEN or run hf auth login" if _token() is None else "use a token that has access to it"
-        return f"the hub has no repository {repository}; check its spelling, or, if it is private, {token}"
-    if isinstance(error, errors.EntryNotFoundError) and not isinstance(error, errors.LocalEntryNotFoundError):
-        return f"{repository} has no file {file} on the hub; see {page}/tree/{revision or 'main'}"
-    if status is not None:
-        later = "; try again later" if status == 429 or status >= 500 else ""
-        return f"the hub answers {status} for {repository}{later}"
-    if isinstance(error, errors.HFValidationError):
-        return f"{repository} is not a name of a repository; expected ORG/NAME"
-    if isinstance(error, TimeoutError) or "Timeout" in type(error).__name__:
-        return f"the hub does not answer; check the network, or set HF_HUB_ETAG_TIMEOUT=10 if it is slow ({repository})"
-    if _is_network_error(error) or isinstance(error, errors.LocalEntryNotFoundError):
-        return f"the hub cannot be reached; check the network ({repository}: {_first_line(error)})"
-    return None if isinstance(error, OSError) else f"{repository}: {_first_line(error)}"
-
-
-def _is_network_error(error: BaseException) -> bool:
-    """Return whether the error is of the HTTP client, whose package depends on the version of ``huggingface_hub``."""
-    return type(error).__module__.split(".")[0] in ("httpx", "httpx2", "httpcore", "httpcore2", "ssl")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def _token() -> Any:
-    from huggingface_hub import get_token
-
-    return get_token()
