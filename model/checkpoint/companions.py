@@ -83,6 +83,10 @@ def _write_boundaries(checkpoint: Checkpoint, directory: Path) -> None:
         else:
             added = {"add_bos_token": said.add_bos, "add_eos_token": said.add_eos}
             write_json(directory / TOKENIZER, {**_optional(directory / TOKENIZER), **added})
+    named = {token.id: token.content for token in tokenizer.vocabulary.added_tokens}
+    if written.eos_id != said.eos_id and said.eos_id in named:
+        config = _optional(directory / TOKENIZER) or _tokenizer_config(checkpoint)
+        write_json(directory / TOKENIZER, {**config, "eos_token": named[said.eos_id]})
     if (written.bos_id, written.eos_ids) != (said.bos_id, said.eos_ids):
         write_json(directory / GENERATION, {**_optional(directory / GENERATION), **_generation(said)})
 

@@ -1,8 +1,8 @@
 """What a GGUF says about the beginning and the end of a text, by the rules of llama.cpp's llama-vocab.cpp.
 
-llama.cpp's rules, as stated there: eos, eot and eom end a text; eot and eom are searched for by name if the file lacks
-them; "add_bos_token" defaults to true for the pre-tokenizers of Llama 3 and to false for others; "add_eos_token" defaults
-to false; an end token that is missing becomes the id 11.
+llama.cpp ends a text at eos, eot and eom, and searches for eot and eom by name if the file lacks them. By default,
+"add_bos_token" is true for the pre-tokenizers of Llama 3 and false for others, "add_eos_token" is false, and a missing
+end token is the id 11.
 """
 
 from __future__ import annotations
