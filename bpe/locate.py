@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -91,11 +90,12 @@ def locate(name: str, kind: Kind = "tokenizer") -> Path:
         return find(name) or _from_hub(name, source)
     repository = hub.parse(name)
     if repository is not None and not hub.is_in_folder(repository):
+        from bpe.hub.reasons import NotAvailableError
         from bpe.hub.repository import fetch
 
         try:
             return fetch(repository, kind)
-        except InputError as error:
+        except NotAvailableError as error:
             raise InputError(f"{error}; there is no path of this name either") from error
     raise InputError(f"{name}: {_unknown(name)}")
 
@@ -115,6 +115,8 @@ def _from_hub(name: str, source: Source) -> Path:
 
 def _unknown(name: str) -> str:
     """Return what is wrong with a name, and the likeliest right one."""
+    from difflib import get_close_matches  # here, because it would add to the start-up time of every command
+
     folder = os.path.dirname(name)
     names = [*SOURCES] if not folder else []
     with suppress(OSError, ValueError):

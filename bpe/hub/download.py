@@ -1,7 +1,7 @@
 """Downloading one file of a repository into the hub's cache.
 
-The first request has to be answered within two seconds (`FIRST_SECONDS`), so that a command without a network fails at
-once.
+The first request has to be answered within `FIRST_SECONDS`, so that a command without an answer from the hub fails
+within two seconds, its start included.
 
 The bytes are downloaded here rather than by `hf_hub_download`, which begins an interrupted file anew and compares only
 its size: here, a download resumes where it was interrupted, and the content is compared with the hub's hash of it.
@@ -24,7 +24,7 @@ from typing import TypeVar
 from bpe.errors import InputError
 from bpe.hub.reasons import explained, is_network_error
 
-FIRST_SECONDS = 2.0
+FIRST_SECONDS = 1.5
 """Seconds to wait for the answer to the first request; the environment variable HF_HUB_ETAG_TIMEOUT overrides it."""
 _LATER_SECONDS = 10.0
 _has_answered = threading.Event()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -41,7 +42,15 @@ class HubName:
 
 
 def is_installed() -> bool:
-    """Return whether ``huggingface_hub`` is installed."""
+    """Return whether ``huggingface_hub`` is installed.
+
+    Raises:
+        InputError: When it could not be imported, because an environment variable has a value that it does not read.
+    """
+    for name in ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"):
+        value = os.environ.get(name) or "1"
+        if not value.isdecimal() or int(value) == 0:
+            raise InputError(f"{name} is {value!r}; set it to a whole number of seconds, or unset it")
     return find_spec("huggingface_hub") is not None
 
 

@@ -9,9 +9,15 @@ from contextlib import contextmanager
 from bpe.errors import InputError
 
 
+class NotAvailableError(InputError):
+    """The hub does not have a repository, or cannot be asked."""
+
+
 @contextmanager
 def explained(repository: str, file: str | None, revision: str | None) -> Iterator[None]:
     """Turn the errors of the hub and of the network into an InputError of one line, with the remedy."""
+    from huggingface_hub import errors
+
     try:
         yield
     except InputError:
@@ -20,7 +26,9 @@ def explained(repository: str, file: str | None, revision: str | None) -> Iterat
         reason = _reason(error, repository, file, revision)
         if reason is None:
             raise
-        raise InputError(f"{repository}: {reason}") from error
+        known = (errors.GatedRepoError, errors.RevisionNotFoundError, errors.RemoteEntryNotFoundError)
+        kind = InputError if isinstance(error, known) else NotAvailableError
+        raise kind(f"{repository}: {reason}") from error
 
 
 def _reason(error: Exception, repository: str, file: str | None, revision: str | None) -> str | None:
@@ -40,7 +48,7 @@ def _reason(error: Exception, repository: str, file: str | None, revision: str |
         return f"gated, and there is no access token; request access at {page}, then {log_in}"
     if isinstance(error, errors.RevisionNotFoundError):
         return f"no revision {revision!r} on the hub; give a branch, a tag or a commit hash of 40 digits"
-    if isinstance(error, errors.EntryNotFoundError) and not isinstance(error, errors.LocalEntryNotFoundError):
+    if isinstance(error, errors.RemoteEntryNotFoundError):
         return f"no file {file} in this repository of the hub; see {page}/tree/{revision or 'main'}"
     if status == 401 and has_token:
         return "the hub rejects the access token; set HF_TOKEN to a valid one, or run: hf auth login"

@@ -13,7 +13,7 @@ from bpe.errors import InputError
 from bpe.formats import TOKENIZER_FILES
 from bpe.hub.download import download, quiet, within_deadline
 from bpe.hub.names import FORM, INSTALL, HubName, is_installed
-from bpe.hub.reasons import explained
+from bpe.hub.reasons import NotAvailableError, explained
 
 Kind = Literal["tokenizer", "model", "any"]
 """What to look for in a repository; "any" is a model where there is one, or else a tokenizer."""
@@ -68,7 +68,7 @@ def fetch(name: HubName, kind: Kind) -> Path:
         return found
     try:
         return pull(name, kind)
-    except InputError:
+    except NotAvailableError:
         incomplete = at_hand(name, "model" if kind == "model" else "tokenizer", with_settings=False)
         if incomplete is not None:
             return incomplete

@@ -85,12 +85,13 @@ def chat(
     """
     variables = dict(map(_variable, template_args))
 
-    from bpe.chat import chat_format
     from bpe.locate import locate
+
+    path = locate(name, "model")  # before torch is imported, so that a wrong name fails at once
+    from bpe.chat import chat_format
     from model.checkpoint import open_checkpoint
     from model.generation.conversation import Conversation
 
-    path = locate(name, "model")
     model, tokenizer = load_model(path, dtype, device, backend, threads, eos_tokens=eos_tokens)
     # The chat template is next to the tokenizer, which for an adapter may be that of its base.
     format = chat_format(open_checkpoint(path).tokenizer, tokenizer, template, variables)

@@ -133,11 +133,14 @@ def load_model(
     Returns:
         The model and its tokenizer.
     """
+    from bpe.locate import locate
+
+    path = locate(str(name), "model")  # before torch is imported, so that a wrong name fails at once
     import torch
 
     from model import load
 
     if threads is not None:
         torch.set_num_threads(threads)
-    model, tokenizer = load(name, None if dtype is None else getattr(torch, dtype), device, backend, packed=True)
+    model, tokenizer = load(path, None if dtype is None else getattr(torch, dtype), device, backend, packed=True)
     return model, overruled(tokenizer, name, bos, eos_tokens)

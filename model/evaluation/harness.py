@@ -117,7 +117,9 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # the harness is untyped
         self._chat_name: str | None = None
         thinking = {} if enable_thinking is None else {"enable_thinking": enable_thinking}
         self._chat_variables = {**(chat_template_args or {}), **thinking}
-        self._defaults = {} if isinstance(pretrained, tuple) else _generation_config(locate(os.fspath(pretrained)))
+        self._defaults = (
+            {} if isinstance(pretrained, tuple) else _generation_config(locate(os.fspath(pretrained), "model"))
+        )
         self._device = self.model.tok_embeddings.weight.device
         self._batch_size = int(batch_size) if batch_size is not None and str(batch_size).isdigit() else 1
         self._batch_tokens = int(batch_tokens)
@@ -201,7 +203,7 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # the harness is untyped
                     raise InputError("a loaded model has no chat templates; give its path, or a chat_format")
                 self._chat_format = Llama3Chat(self._tokens)
             else:
-                source = open_checkpoint(locate(os.fspath(self._pretrained))).tokenizer
+                source = open_checkpoint(locate(os.fspath(self._pretrained), "model")).tokenizer
                 self._chat_format = chat_format(source, self._tokens, self._chat_name, self._chat_variables)
         return self._chat_format
 

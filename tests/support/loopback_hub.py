@@ -54,10 +54,14 @@ class Hub:
     """The valid tokens without access to gated repositories."""
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)
     """Method, path and Range of each request."""
+    authorizations: list[tuple[str, str | None]] = field(default_factory=list)
+    """Host and Authorization of each request."""
     cut_after: int | None = None
     """Bytes of a response after which the connection is closed, for the next GET of a file only."""
     is_silent: bool = False
     """Whether requests are accepted and never answered, until the hub ends."""
+    other_host: str = ""
+    """The address of a server of contents that downloads are redirected to, as for large files of the real hub."""
     has_ranges: bool = True
     """Whether requests for a part of a file get only this part."""
     status: int | None = None
@@ -88,6 +92,7 @@ def serve() -> Iterator[Hub]:
         def _answer(self, with_body: bool) -> None:
             path = unquote(urlsplit(self.path).path)
             hub.requests.append((self.command, path, self.headers.get("Range")))
+            hub.authorizations.append((self.headers["Host"], self.headers.get("Authorization")))
             if hub.is_silent:
                 closing.wait()
                 self.close_connection = True
@@ -120,6 +125,10 @@ def serve() -> Iterator[Hub]:
         def _send_file(self, repository: Repository, name: str, with_body: bool, headers: dict[str, str]) -> None:
             content = repository.files[name]
             headers = {**headers, "ETag": f'"{repository.etag(name)}"', "Accept-Ranges": "bytes"}
+            if hub.other_host and self.headers["Host"] not in hub.other_host:
+                linked = {"X-Linked-Etag": headers.pop("ETag"), "X-Linked-Size": str(len(content))}
+                headers |= {"Location": hub.other_host + self.path, **linked}
+                return self._send(302, b"", with_body, headers)
             begin = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
             if begin and with_body and hub.has_ranges:
                 start = int(begin[1])
@@ -134,7 +143,7 @@ def serve() -> Iterator[Hub]:
             self.end_headers()
             if not with_body:
                 return
-            if hub.cut_after is not None and "/resolve/" in self.path:
+            if hub.cut_after is not None and "/resolve/" in self.path and body:
                 self.wfile.write(body[: hub.cut_after])
                 hub.cut_after = None
                 self.close_connection = True

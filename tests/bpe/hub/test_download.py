@@ -70,6 +70,31 @@ def test_a_download_that_was_interrupted_is_resumed_by_the_next_one(
     assert [range for method, _, range in hub.requests if method == "GET"] == [f"bytes={3 << 20}-"]
 
 
+def test_a_redirect_to_a_server_of_contents_takes_the_range_along_but_not_the_token(
+    hub: Hub, model: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_mine")
+    hub.tokens = {"hf_mine"}
+    hub.other_host = hub.url.replace("127.0.0.1", "localhost")
+    hub.cut_after = 3 << 20
+    assert download("org/name", "model.gguf").read_bytes() == CONTENT
+    requests = zip(hub.requests, hub.authorizations, strict=True)
+    contents = [request for request, (host, _) in requests if "localhost" in host]
+    assert [range for _, _, range in contents] == [None, f"bytes={3 << 20}-"]
+    tokens = {(host.split(":")[0], token) for host, token in hub.authorizations}
+    assert tokens == {("127.0.0.1", "Bearer hf_mine"), ("localhost", None)}
+
+
+@pytest.mark.parametrize("variable", ["HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"])
+def test_a_time_out_that_is_no_number_is_named(tmp_path: Path, variable: str) -> None:
+    for value in ("soon", "0.5", "-1", "0"):
+        command = [*BPE, "encode", "-t", "org/name", "-c", "hi"]
+        environment = {**os.environ, variable: value}
+        finished = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+        expected = f"bpe: {variable} is '{value}'; set it to a whole number of seconds, or unset it\n"
+        assert (finished.returncode, finished.stderr) == (1, expected)
+
+
 def test_a_hub_that_cannot_resume_sends_the_file_anew(
     hub: Hub, model: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,11 +221,11 @@ def test_a_command_gives_up_when_the_hub_does_not_answer(hub: Hub, tmp_path: Pat
     assert line.startswith(f"bpe: org/name: the hub {'does not answer' if accepts else 'cannot be reached'}")
 
 
-def test_the_first_request_is_given_two_seconds_and_later_ones_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_request_is_given_less_time_than_later_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_HUB_ETAG_TIMEOUT", raising=False)
     downloads._has_answered.clear()
-    assert downloads.within_deadline(lambda seconds: seconds) == 2
-    assert downloads.within_deadline(lambda seconds: seconds) > 2
+    assert downloads.within_deadline(lambda seconds: seconds) == 1.5
+    assert downloads.within_deadline(lambda seconds: seconds) > 1.5
     monkeypatch.setenv("HF_HUB_ETAG_TIMEOUT", "0.01")
     with pytest.raises(TimeoutError, match=r"no answer within 0\.01 s"):
         downloads.within_deadline(lambda seconds: time.sleep(1))
