@@ -18,7 +18,7 @@ def token_spans(
 ) -> list[tuple[int, int]]:
     """Return the begin and end of each token in the text that was encoded; see `Tokenizer.encode_with_offsets`."""
     content = as_bytes(text)
-    spans = list(_byte_spans(vocabulary, ids, content))
+    spans = list(byte_spans(vocabulary, ids, content))
     if unit == "characters":
         begun = list(accumulate(byte not in CONTINUATION for byte in content))  # characters, up to each byte
         spans = [(begun[begin] - 1, begun[end - 1]) for begin, end in spans]
@@ -38,7 +38,7 @@ def truncated(
         return text
     content = as_bytes(text)
     places = _places_of_known_bytes(vocabulary, content)
-    spans = [] if vocabulary.always_added is None else list(_byte_spans(vocabulary, ids, content))
+    spans = [] if vocabulary.always_added is None else list(byte_spans(vocabulary, ids, content))
     decode_bytes = vocabulary.encoder.decode_bytes
     for keep in range(max_tokens, 0, -1):
         if side == "right":
@@ -52,7 +52,7 @@ def truncated(
     return ""
 
 
-def _byte_spans(vocabulary: Vocabulary, ids: Sequence[int], content: bytes) -> Iterator[tuple[int, int]]:
+def byte_spans(vocabulary: Vocabulary, ids: Sequence[int], content: bytes) -> Iterator[tuple[int, int]]:
     """The begin and end of each token in UTF-8. White space that an added token takes belongs to it."""
     matches = [] if vocabulary.always_added is None else vocabulary.always_added.all_in(content)
     rest = iter(ids)

@@ -590,7 +590,11 @@ class Tokenizer(_core.TokenizerBase):
 
     def token_sizes(self) -> npt.NDArray[np.uint32]:
         """Return the length of each token in bytes, by id; 0 for special tokens and unused ids. [n_vocab], uint32"""
-        return self._core.token_sizes(self.n_vocab)
+        sizes = self._core.token_sizes(self.n_vocab)
+        for token in self.vocabulary.added_tokens:
+            if not token.special:
+                sizes[token.id] = len(self._core.bytes_of(token.id))
+        return sizes
 
     def decode_tokens_bytes(self, tokens: Iterable[int]) -> list[bytes]:
         """Return the bytes of each token.

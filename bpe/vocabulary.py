@@ -189,6 +189,11 @@ class Vocabulary:
         """The number of tokens that no merge leads to. They are used only where a pretoken is taken whole."""
         return len(self.ids) - (256 - len(self.unknown_bytes)) - self.merge_count
 
+    @property
+    def takes_white_space(self) -> bool:
+        """Whether an added token that is always recognised takes the white space beside it, which decoding loses."""
+        return any((token.lstrip or token.rstrip) and not token.special for token in self.added_tokens)
+
     def added_matcher(self, allowed: AbstractSet[str]) -> _core.AddedTokens:
         """Return what splits a text at its added tokens as ``tokenizers`` does.
 

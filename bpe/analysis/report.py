@@ -47,7 +47,7 @@ def report_of(tokenizer: Tokenizer, texts: Iterable[Usage], training: Usage | No
     return {
         "tokenizer": {
             "name": tokenizer.name,
-            "vocabulary": tokens + special_tokens,
+            "vocabulary": tokenizer.vocabulary.token_count,
             "special_tokens": special_tokens,
             "merges": tokenizer.vocabulary.merge_count,
             "pattern": tokenizer.pattern.text,

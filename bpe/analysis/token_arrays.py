@@ -30,8 +30,12 @@ class TokenArrays:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
-        self.tokens = [b""] * tokenizer.vocabulary.id_limit
-        for token, id in tokenizer.vocabulary.ranks.items():
+        vocabulary = tokenizer.vocabulary
+        added = {token.id: token.content.encode() for token in vocabulary.added_tokens if not token.special}
+        self.tokens = [b""] * max(vocabulary.id_limit, *(id + 1 for id in added), 0)
+        for id, token in added.items():
+            self.tokens[id] = token
+        for token, id in vocabulary.ranks.items():
             self.tokens[id] = token
         self.sizes: Counts = np.fromiter(map(len, self.tokens), np.int64, len(self.tokens))
         self.is_token: npt.NDArray[np.bool_] = self.sizes > 0

@@ -13,6 +13,7 @@ from bpe.analysis.token_arrays import Counts, TokenArrays
 from bpe.analysis.words import word_spans
 from bpe.corpus import in_batches
 from bpe.errors import InputError
+from bpe.offsets import byte_spans
 from bpe.tokenizer import Tokenizer
 
 BATCH_BYTES = 4 << 20  # bytes of documents to encode together, and of text in which to find words at once
@@ -169,10 +170,24 @@ class _UsageCounter:
         ids, offsets = self._tokenizer.encode_flat(text.documents)
         sizes = self._sizes[ids]
         starts = np.cumsum(sizes) - sizes + np.repeat(np.arange(len(text.documents)), np.diff(offsets))
+        if self._tokenizer.vocabulary.takes_white_space:  # the ids do not decode to the text
+            starts = self._starts(text.documents, ids, offsets)
         self._counts += np.bincount(ids, minlength=len(self._counts))
         tokens = np.searchsorted(starts, text.block_ends) - np.searchsorted(starts, text.block_begins)
         self._blocks.append(np.stack([text.block_documents, text.block_ends - text.block_begins, tokens]))
         return ids, starts
+
+    def _starts(
+        self, documents: Sequence[bytes], ids: npt.NDArray[np.uint32], offsets: npt.NDArray[np.int64]
+    ) -> Counts:
+        """Where in the joined documents each token begins; white space that an added token takes belongs to it."""
+        starts: list[int] = []
+        begin = 0
+        for document, first, last in zip(documents, offsets, offsets[1:], strict=False):
+            spans = byte_spans(self._tokenizer.vocabulary, ids[first:last].tolist(), document)
+            starts += (begin + span[0] for span in spans)
+            begin += len(document) + 1
+        return np.maximum.accumulate(np.array(starts, np.int64))
 
     def add_words(
         self,

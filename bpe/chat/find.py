@@ -105,7 +105,7 @@ def _known_tokens(tokenizer: Tokenizer) -> dict[str, str]:
 
 def _texts(tokenizer: Tokenizer, ids: Mapping[str, Any]) -> dict[str, str]:
     """Return the texts of tokens, given by id."""
-    texts = {id: text for text, id in tokenizer.special_tokens.items()}
+    texts = {id: text for text, id in tokenizer.vocabulary.added_ids.items()}
     return {name: texts[id] for name, id in ids.items() if id in texts}
 
 

@@ -34,7 +34,7 @@ class Llama3Chat(ChatFormat):
         if missing:
             raise InputError(f"the tokenizer lacks {', '.join(missing)}, which Llama 3's chat format needs")
         self._tokenizer = tokenizer
-        self._special = tokenizer.special_tokens
+        self._special = tokenizer.vocabulary.added_ids
 
     @property
     def end_ids(self) -> frozenset[int]:
@@ -145,7 +145,7 @@ class Llama3Chat(ChatFormat):
 def missing_llama3_tokens(tokenizer: Tokenizer) -> list[str]:
     """Return the special tokens that every dialog in Llama 3's format needs and the tokenizer lacks."""
     needed = ("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
-    return [name for name in needed if name not in tokenizer.special_tokens_set]
+    return [name for name in needed if name not in tokenizer.vocabulary.added_ids]
 
 
 def _what_is_wrong(message: Message) -> str | None:

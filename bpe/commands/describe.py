@@ -25,15 +25,16 @@ def tokenizer_rows(tokenizer: Tokenizer) -> list[tuple[str, str]]:
         split = f"{pattern.name}  {pattern.text}"
     ranks = tokenizer.mergeable_ranks
     specials = sorted(tokenizer.special_tokens, key=lambda token: tokenizer.special_tokens[token])
-    named = f": {', '.join(specials[:4])}" if specials else ""
+    others = [token.content for token in tokenizer.vocabulary.added_tokens if not token.special]
     longest = sorted(ranks, key=len, reverse=True)[:5]
     unknown = tokenizer.unknown_bytes.hex(" ")
     return [
         ("tokenizer", tokenizer.name),
-        ("vocabulary", f"{len(ranks) + len(specials):,} tokens, ids up to {tokenizer.max_token_value:,}"),
+        ("vocabulary", f"{tokenizer.vocabulary.token_count:,} tokens, ids up to {tokenizer.max_token_value:,}"),
         ("merges", f"{tokenizer.vocabulary.merge_count:,}"),
         ("pattern", split),
-        ("special tokens", f"{len(specials):,}{named}" + (", ..." if len(specials) > 4 else "")),
+        ("special tokens", _named(specials)),
+        *([("added tokens", f"{_named(others)} (always recognised)")] if others else []),
         *boundary_rows(tokenizer),
         *([("unknown bytes", f"{unknown} (left out)")] if unknown else []),
         ("mean token length", f"{sum(map(len, ranks)) / len(ranks):.2f} bytes"),
@@ -61,6 +62,12 @@ def boundary_rows(tokenizer: Tokenizer) -> list[tuple[str, str]]:
         ("end", listed(said.eos_ids, said.eos_from, "no token")),
         *([("behind", listed(said.suffix_ids, said.suffix_from, "nothing"))] if said.suffix_ids else []),
     ]
+
+
+def _named(tokens: Sequence[str]) -> str:
+    """The number of tokens, and the first of them."""
+    named = ", ".join(visible(token.encode()) for token in tokens[:4])
+    return f"{len(tokens):,}" + (f": {named}" if tokens else "") + (", ..." if len(tokens) > 4 else "")
 
 
 def shards_rows(directory: Path) -> list[tuple[str, str]]:

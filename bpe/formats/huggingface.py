@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,7 +24,8 @@ from bpe.vocabulary import AddedToken, Vocabulary, chosen_tokens
 _FOR_ONIGURUMA = {CL100K: CL100K.replace("{1,3}+", "{1,3}").replace("$", r"\z")}
 _FROM_ONIGURUMA = {theirs: ours for ours, theirs in _FOR_ONIGURUMA.items()}
 
-_FLAGS = ("special", "lstrip", "rstrip", "single_word", "normalized")
+_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
+_ALIASES = "aliases"  # our own key: more tokens with the id of an added token
 
 _NOT_IN_UTF8 = b"\xc0\xc1" + bytes(range(0xF5, 0x100))
 
@@ -87,9 +89,9 @@ def render(vocabulary: Vocabulary) -> bytes:
     """
     text_of = {id: token_text(token) for token, id in vocabulary.ranks.items()}
     ids = {text: id for id, text in text_of.items()}
-    # Of several added tokens with one id, tokenizers decodes the last, and `Vocabulary` the first.
-    added_tokens = sorted(reversed(vocabulary.added_tokens), key=lambda token: token.id)
-    for token in added_tokens:
+    first_of = {token.id: token for token in reversed(vocabulary.added_tokens)}
+    added_tokens = [first_of[id] for id in sorted(first_of)]
+    for token in vocabulary.added_tokens:
         if ids.get(token.content, token.id) != token.id:
             raise InputError(
                 f"the {token.kind} token {token.content!r} is also an ordinary token, with the id {ids[token.content]}"
@@ -100,18 +102,7 @@ def render(vocabulary: Vocabulary) -> bytes:
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [
-            {
-                "id": token.id,
-                "content": token.content,
-                "single_word": token.single_word,
-                "lstrip": token.lstrip,
-                "rstrip": token.rstrip,
-                "normalized": token.normalized,
-                "special": token.special,
-            }
-            for token in added_tokens
-        ],
+        "added_tokens": [_entry(token) | _aliases(token, vocabulary.added_tokens) for token in added_tokens],
         "normalizer": None,
         "pre_tokenizer": _pre_tokenizer(vocabulary.pattern),
         "post_processor": post_processor(vocabulary),
@@ -130,6 +121,22 @@ def render(vocabulary: Vocabulary) -> bytes:
         },
     }
     return json.dumps(data, ensure_ascii=False, indent=2).encode()
+
+
+def _entry(token: AddedToken) -> dict[str, object]:
+    return {"id": token.id, "content": token.content} | {flag: getattr(token, flag) for flag in _FLAGS}
+
+
+def _aliases(token: AddedToken, added_tokens: Sequence[AddedToken]) -> dict[str, object]:
+    """The other tokens with the same id, under a key that ``tokenizers`` ignores; it has one token for one id."""
+    others = [other for other in added_tokens if other.id == token.id and other != token]
+    for other in others:
+        warnings.warn(
+            f"tokenizers has one added token for one id: it reads {token.content!r} as {token.id}, and"
+            f" {other.content!r} as text",
+            stacklevel=2,
+        )
+    return {_ALIASES: [_entry(other) for other in others]} if others else {}
 
 
 def _needed_in_vocab(
@@ -175,22 +182,33 @@ def _added_tokens(data: dict[str, Any]) -> list[AddedToken]:
     if not isinstance(entries, list):
         raise InputError('"added_tokens" is not a list')
     tokens: dict[str, AddedToken] = {}
+    by_id: dict[int, list[AddedToken]] = {}
     for entry in entries:
-        if not isinstance(entry, dict) or not isinstance(entry.get("content"), str) or not is_id(entry.get("id")):
-            raise InputError('an entry of "added_tokens" has no "content" or no "id"')
-        token = AddedToken(entry["content"], entry["id"], **{flag: bool(entry.get(flag)) for flag in _FLAGS})
+        token = _token_of(entry)
         earlier = tokens.get(token.content)
         if earlier is not None and earlier.id != token.id:
             raise InputError(f"the added token {token.content!r} has the ids {earlier.id} and {token.id}")
-        is_special = token.special or (earlier is not None and earlier.special)
-        tokens[token.content] = token._replace(special=is_special)  # tokenizers takes the last
-    return list(reversed(tokens.values()))  # of several with one id, it decodes the last, and `Vocabulary` the first
+        # Of two entries tokenizers takes the last, but a token stays special.
+        token = token._replace(special=token.special or (earlier is not None and earlier.special))
+        tokens[token.content] = token
+        aliases = entry.get(_ALIASES, [])
+        if not isinstance(aliases, list):
+            raise InputError(f'"{_ALIASES}" of the added token {token.content!r} is not a list')
+        by_id[token.id] = [token, *map(_token_of, aliases)]  # of several with one id, too
+    return [token for tokens_of_id in by_id.values() for token in tokens_of_id]
 
 
-def _refuse_renumbered(added_ids: Mapping[str, int], ids: Mapping[str, Any]) -> None:
+def _token_of(entry: Any) -> AddedToken:
+    if not isinstance(entry, dict) or not isinstance(entry.get("content"), str) or not is_id(entry.get("id")):
+        raise InputError('an entry of "added_tokens" has no "content" or no "id"')
+    return AddedToken(entry["content"], entry["id"], **{flag: bool(entry.get(flag)) for flag in _FLAGS})
+
+
+def _refuse_renumbered(added_ids: dict[str, int], ids: Mapping[str, Any]) -> None:
     """``tokenizers`` gives an added token the id that "vocab" has for it, or else the next free id."""
     following = len(ids)
-    for token, id in reversed(list(added_ids.items())):  # in the order of the file
+    by_id = {id: token for token, id in reversed(added_ids.items())}  # without aliases
+    for id, token in reversed(by_id.items()):
         expected = ids.get(token, following)
         following = max(following, expected + 1) if is_id(expected) else following
         if id != expected:

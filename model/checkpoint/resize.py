@@ -61,10 +61,10 @@ def resized(checkpoint: Checkpoint, tokenizer_file: Path) -> Checkpoint:
 
 
 def _moved(old: Tokenizer, new: Tokenizer, refusal: str) -> dict[int, int]:
-    """Return the new id of each old id; ordinary tokens are matched by bytes, special tokens by text."""
-    ranks, specials = new.mergeable_ranks, new.special_tokens
+    """Return the new id of each old id; ordinary tokens are matched by bytes, added tokens by text."""
+    ranks, added = new.mergeable_ranks, new.vocabulary.added_ids
     moved = {id: ranks.get(token) for token, id in old.mergeable_ranks.items()}
-    moved |= {id: specials.get(text) for text, id in old.special_tokens.items()}
+    moved |= {id: added.get(text) for text, id in old.vocabulary.added_ids.items()}
     for id in sorted(moved):
         if moved[id] is None:
             kind = "special token" if old.is_special_token(id) else "token"

@@ -1,0 +1,255 @@
+"""Test that added tokens are found where tokenizers finds them, by every method that encodes."""
+
+from __future__ import annotations
+
+import pickle
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import tiktoken
+import tokenizers
+
+from bpe import StreamEncoder, Tokenizer, _core
+from bpe.errors import InputError
+from bpe.formats.gguf import render as gguf_of
+from bpe.patterns import find_pattern
+from bpe.regex_encoder import RegexEncoder
+from bpe.vocabulary import AddedToken, Vocabulary
+from support.plain_added_tokens import random_text, random_tokenizer, split
+
+RANKS = {bytes([byte]): byte for byte in range(256)}
+THINK = AddedToken("<think>", 300, special=False)
+END = AddedToken("<|end|>", 301)
+
+
+def with_added(*added: AddedToken, ranks: dict[bytes, int] = RANKS, pattern: str = "gpt2") -> Tokenizer:
+    plain = Vocabulary.from_ranks("added", find_pattern(pattern), ranks, {})
+    arrays = (plain.tokens, plain.offsets, plain.ids)
+    return Tokenizer.from_vocabulary(Vocabulary("added", plain.pattern, *arrays, added))
+
+
+def their_ids(theirs: tokenizers.Tokenizer, text: str) -> list[int] | None:
+    try:
+        return list(theirs.encode(text, add_special_tokens=False).ids)
+    except BaseException as error:  # a Rust panic is not an Exception
+        if type(error).__name__ != "PanicException":
+            raise
+        return None
+
+
+@pytest.fixture(params=range(20))
+def random_case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[random.Random, Path, list[str]]]:
+    rng = random.Random(request.param)
+    path = tmp_path / "tokenizer.json"
+    yield rng, path, [token.content for token in random_tokenizer(rng, path)]
+
+
+@pytest.mark.parametrize("permitted", [True, False])
+def test_random_added_tokens_are_encoded_as_in_tokenizers(
+    random_case: tuple[random.Random, Path, list[str]], permitted: bool
+) -> None:
+    rng, path, names = random_case
+    ours, theirs = Tokenizer.from_file(path), tokenizers.Tokenizer.from_file(str(path))
+    theirs.encode_special_tokens = not permitted
+    assert set(ours.vocabulary.added_ids) == set(names)
+    skipped = frozenset() if permitted else ours.special_tokens_set
+    for _ in range(60):
+        text = random_text(rng, names)
+        expected = their_ids(theirs, text)
+        plain: list[int] = []
+        bare = with_ranks_of(ours)
+        for part in split(text, ours.vocabulary.added_tokens, skipped):
+            plain += [part] if isinstance(part, int) else bare.encode_ordinary(part)
+        assert expected is None or plain == expected
+        for ids in every_encoding(ours, text, permitted, rng):
+            assert ids == plain, (text, ours.vocabulary.added_tokens)
+
+
+def with_ranks_of(tokenizer: Tokenizer) -> Tokenizer:
+    vocabulary = tokenizer.vocabulary
+    arrays = (vocabulary.tokens, vocabulary.offsets, vocabulary.ids)
+    return Tokenizer.from_vocabulary(
+        Vocabulary("bare", vocabulary.pattern, *arrays, merges_only=vocabulary.merges_only)
+    )
+
+
+def every_encoding(tokenizer: Tokenizer, text: str, permitted: bool, rng: random.Random) -> Iterator[list[int]]:
+    allowed: object = "all" if permitted else frozenset()
+    choice = {"allowed_special": allowed, "disallowed_special": ()}
+    yield tokenizer.encode(text, **choice)  # type: ignore[arg-type]
+    yield tokenizer.encode_to_numpy(text, **choice).tolist()  # type: ignore[arg-type]
+    yield tokenizer.encode_flat([text], **choice)[0].tolist()  # type: ignore[call-overload]
+    yield tokenizer.encode_batch([text], **choice)[0]  # type: ignore[arg-type]
+    matcher = tokenizer.special_matchers.allowed(allowed)  # type: ignore[arg-type]
+    slow = Vocabulary.__new__(Vocabulary)
+    slow.__dict__.update(tokenizer.vocabulary.__dict__, regex=find_pattern("gpt2").compile())
+    yield RegexEncoder(slow).encode(text, matcher)
+    stream = StreamEncoder(tokenizer, **choice)  # type: ignore[arg-type]
+    content, ids, at = text.encode(), [], 0
+    while at < len(content):
+        size = rng.randrange(1, 6)
+        ids += stream.feed(content[at : at + size])
+        at += size
+    yield ids + stream.flush()
+    if not permitted:
+        yield tokenizer.encode_ordinary(text)
+        ids, spans = tokenizer.encode_with_offsets(text)
+        assert len(spans) == len(ids) == tokenizer.count(text)
+        yield ids
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_long_texts_are_cut_between_threads_beside_no_token_that_looks_around(seed: int, tmp_path: Path) -> None:
+    rng = random.Random(seed)
+    path = tmp_path / "tokenizer.json"
+    names = [token.content for token in random_tokenizer(rng, path)]
+    tokenizer = Tokenizer.from_file(path)
+    text = "".join(random_text(rng, names) + rng.choice(["word ", "12", "\n"]) for _ in range(12_000))
+    for allowed in ("all", frozenset()):
+        choice = {"allowed_special": allowed, "disallowed_special": ()}
+        expected = tokenizer.encode(text, **choice)  # type: ignore[arg-type]
+        for threads in (2, 7):
+            ids, _ = tokenizer.encode_flat([text], num_threads=threads, **choice)  # type: ignore[call-overload]
+            assert ids.tolist() == expected
+
+
+def test_word_and_white_space_characters_are_those_of_tokenizers() -> None:
+    """Every code point beside a token with single_word, lstrip or rstrip; in one text for each of the three."""
+    points = [chr(point) for point in range(0x110000) if not 0xD800 <= point < 0xE000]
+    theirs = tokenizers.Tokenizer(tokenizers.models.BPE({"@": 0}, []))
+    flags = ({"single_word": True}, {"lstrip": True}, {"rstrip": True})
+    names = ("@w", "@l", "@r")
+    theirs.add_tokens(
+        [
+            tokenizers.AddedToken(name, normalized=False, **flag)  # type: ignore[arg-type]
+            for name, flag in zip(names, flags, strict=True)
+        ]
+    )
+    matcher = _core.AddedTokens(
+        (name, 1 + index, index == 1, index == 2, index == 0, False, False) for index, name in enumerate(names)
+    )
+    for begin in range(0, len(points), 10_000):
+        text = "".join(f"@l{point}@w@r{point}@w{point}@l" for point in points[begin : begin + 10_000])
+        encoding = theirs.encode(text)
+        places = [0]
+        for character in text:
+            places.append(places[-1] + len(character.encode()))
+        expected = [
+            (places[first], places[last], id)
+            for id, (first, last) in zip(encoding.ids, encoding.offsets, strict=True)
+            if id > 0
+        ]
+        assert matcher.all_in(text) == expected
+
+
+def test_a_token_that_is_not_special_needs_no_permission_and_is_never_disallowed() -> None:
+    tokenizer = with_added(THINK, END)
+    assert tokenizer.encode("a<think>") == tokenizer.encode_ordinary("a<think>") == [97, 300]
+    assert tokenizer.encode("<think>", allowed_special=set(), disallowed_special="all") == [300]
+    assert tokenizer.special_tokens == {"<|end|>": 301}
+    assert tokenizer.special_tokens_set == {"<|end|>"}
+    assert not tokenizer.is_special_token(300)
+    assert tokenizer.decode([300, 301]) == "<think><|end|>"
+    assert tokenizer.encode_single_token("<think>") == 300
+    with pytest.raises(ValueError, match="<|end|>"):
+        tokenizer.encode("<think><|end|>")
+
+
+def test_offsets_and_truncation_count_white_space_to_the_token_that_takes_it() -> None:
+    tokenizer = with_added(THINK._replace(lstrip=True, rstrip=True))
+    ids, spans = tokenizer.encode_with_offsets("a  <think> \n b")
+    assert (ids, spans) == ([97, 300, 98], [(0, 1), (1, 13), (13, 14)])
+    assert tokenizer.truncate("a  <think> \n b", 2) == "a  <think> \n "
+    assert tokenizer.truncate("a  <think> \n b", 2, side="left") == "  <think> \n b"
+
+
+def test_settled_ids_stay_the_same_where_an_added_token_may_begin() -> None:
+    tokenizer = with_added(THINK)
+    text = "a <think> b <thi"
+    stable, completions = tokenizer.encode_with_unstable(text)
+    for rest in ("nk>", "s", " x", ""):
+        whole = tokenizer.encode(text + rest)
+        assert whole[: len(stable)] == stable
+    whole = tokenizer.encode(text + "nk>")
+    assert whole[len(stable) :] in completions
+
+
+def test_two_names_with_one_id_as_in_o200k_harmony(tmp_path: Path) -> None:
+    special = {"<|endofprompt|>": 300, "<|x|>": 299, "<|reserved_300|>": 300}
+    ours = Tokenizer("harmony", pat_str="gpt2", mergeable_ranks=RANKS, special_tokens=special)
+    theirs = tiktoken.Encoding("harmony", pat_str=ours.pattern.text, mergeable_ranks=RANKS, special_tokens=special)
+    text = "a<|reserved_300|>b<|endofprompt|><|x|>"
+    assert ours.encode(text, allowed_special="all") == theirs.encode(text, allowed_special="all")
+    assert ours.n_vocab == theirs.n_vocab == 301
+    assert ours.decode([300]) == "<|endofprompt|>"
+    with pytest.warns(UserWarning, match="reads '<|endofprompt|>' as 300, and '<|reserved_300|>' as text"):
+        ours.save(tmp_path / "tokenizer.json")
+    hub = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    assert hub.encode("a<|endofprompt|><|x|>").ids == [97, 300, 299]
+    assert hub.id_to_token(300) == "<|endofprompt|>"
+    for again in (Tokenizer.from_file(tmp_path / "tokenizer.json"), pickle.loads(pickle.dumps(ours))):
+        assert again.special_tokens == special
+        assert again.decode([300]) == "<|endofprompt|>"
+        assert again.vocabulary.token_count == ours.vocabulary.token_count == 259
+    with pytest.raises(InputError, match="reserved_300.*same id, 300"):
+        gguf_of(with_added(*ours.vocabulary.added_tokens, pattern="llama3").vocabulary)
+
+
+def test_a_special_token_may_have_the_id_of_an_ordinary_token_as_in_tiktoken() -> None:
+    special = {"<x>": 97}
+    ours = Tokenizer("same", pat_str="gpt2", mergeable_ranks=RANKS, special_tokens=special)
+    theirs = tiktoken.Encoding("same", pat_str=ours.pattern.text, mergeable_ranks=RANKS, special_tokens=special)
+    assert ours.encode("a<x>", allowed_special="all") == theirs.encode("a<x>", allowed_special="all") == [97, 97]
+    assert ours.decode([97]) == theirs.decode([97]) == "a"
+    assert ours.is_special_token(97) == theirs.is_special_token(97)
+
+
+def test_every_flag_survives_a_tokenizer_json_and_a_pickle(tmp_path: Path) -> None:
+    added = [
+        AddedToken(f"<{number}>", 256 + number, *(bool(number >> bit & 1) for bit in range(5))) for number in range(32)
+    ]
+    tokenizer = with_added(*added)
+    tokenizer.save(tmp_path / "tokenizer.json")
+    assert Tokenizer.from_file(tmp_path / "tokenizer.json").vocabulary.added_tokens == tuple(added)
+    assert pickle.loads(pickle.dumps(tokenizer)).vocabulary.added_tokens == tuple(added)
+
+
+def test_special_or_not_survives_a_gguf_and_other_flags_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.gguf"
+    path.write_bytes(gguf_of(with_added(THINK, END, pattern="llama3").vocabulary))
+    assert Tokenizer.from_file(path).vocabulary.added_tokens == (THINK, END)
+    for flag in ("lstrip", "rstrip", "single_word"):
+        with pytest.raises(InputError, match=f"'<think>' has {flag} set"):
+            gguf_of(with_added(THINK._replace(**{flag: True}), pattern="llama3").vocabulary)
+    for other, message in [
+        (AddedToken("k>b", 302), "'<think>' ends as 'k>b' begins"),
+        (AddedToken("a<think>", 302), "'<think>' is a part of 'a<think>'"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            gguf_of(with_added(THINK, other, pattern="llama3").vocabulary)
+
+
+def test_tiktoken_ranks_refuse_what_they_cannot_hold(tmp_path: Path) -> None:
+    for token, message in [(THINK, "is not special"), (END._replace(rstrip=True), "has rstrip set")]:
+        with pytest.raises(InputError, match=message):
+            with_added(token).save(tmp_path / "x.tiktoken")
+    assert not list(tmp_path.iterdir())
+
+
+def test_white_space_that_many_tokens_take_is_read_once() -> None:
+    """Otherwise a million spaces would take hours."""
+    tokenizer = with_added(AddedToken(" ", 300, special=False, rstrip=True, lstrip=True))
+    assert len(tokenizer.encode_ordinary(" " * 1_000_000 + "x")) <= 1_000_001
+
+
+def test_runs_of_spaces_are_added_tokens_as_in_phi_2(tmp_path: Path) -> None:
+    runs = [AddedToken(" " * size, 300 + size, special=False, normalized=True) for size in range(2, 32)]
+    tokenizer = with_added(*runs, ranks=RANKS)
+    text = "def f():\n" + "".join(" " * size + "x\n" for size in range(70))
+    expected: list[int] = []
+    for part in split(text, runs):
+        expected += [part] if isinstance(part, int) else with_added().encode_ordinary(part)
+    assert tokenizer.encode_ordinary(text) == expected
+    assert tokenizer.decode(expected) == text
