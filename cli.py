@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import warnings
 from typing import Any
 
 import click
@@ -103,9 +104,15 @@ def cli() -> None:
     """
 
 
+def _warning_line(message: Warning | str, *_: object, **__: object) -> str:
+    """Format a warning for a person: one line without a place in the code."""
+    return f"warning: {' '.join(str(message).split())}\n"
+
+
 def main() -> None:
     """Run the command `bpe`."""
     open_closed_streams()
+    warnings.formatwarning = _warning_line
     cli(prog_name="bpe")
 
 

@@ -44,6 +44,8 @@ def tokenizer_rows(tokenizer: Tokenizer) -> list[tuple[str, str]]:
 
 def boundary_rows(tokenizer: Tokenizer) -> list[tuple[str, str]]:
     """Return labels and values that describe what begins and ends a text, and where each comes from."""
+    from bpe.boundaries import KNOWN_NAME
+
     said = tokenizer.vocabulary.boundaries
 
     def named(id: int) -> str:
@@ -53,7 +55,8 @@ def boundary_rows(tokenizer: Tokenizer) -> list[tuple[str, str]]:
             return f"{id}, which is the id of no token"
 
     def listed(ids: Sequence[int], source: str, none: str) -> str:
-        return (", ".join(map(named, ids)) or none) + (f", from {source}" if source else "")
+        reason = "by name" if source == KNOWN_NAME else f"from {source}"
+        return (", ".join(map(named, ids)) or none) + (f", {reason}" if source else "")
 
     begin = () if said.bos_id is None else (said.bos_id,)
     return [
