@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bpe.formats import TOKENIZER_FILES
 from bpe.hub.names import is_installed
-from bpe.hub.repository import ADAPTER, has_weights
+from bpe.hub.repository import ADAPTER, cached_repositories, has_weights
 from bpe.locate import SOURCES, cache_directory, find, remedies
 
 
@@ -71,10 +71,7 @@ def hub_entries() -> Iterator[Entry]:
     """Yield an entry for each tokenizer or model in the hub's cache."""
     if not is_installed():
         return
-    from huggingface_hub import constants
-
-    for folder in sorted(Path(constants.HF_HUB_CACHE).glob("models--*")):
-        repository = folder.name.removeprefix("models--").replace("--", "/")
+    for repository, folder in cached_repositories().items():
         found = False
         for reference in sorted((folder / "refs").rglob("*")):
             directory = folder / "snapshots" / reference.read_text().strip() if reference.is_file() else None

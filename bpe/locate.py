@@ -8,6 +8,7 @@ installed Python package that contains the file; the Hugging Face hub, if ``hugg
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -91,12 +92,14 @@ def locate(name: str, kind: Kind = "tokenizer") -> Path:
     repository = hub.parse(name)
     if repository is not None and not hub.is_in_folder(repository):
         from bpe.hub.reasons import NotAvailableError
-        from bpe.hub.repository import fetch
+        from bpe.hub.repository import cached_repositories, fetch
 
         try:
             return fetch(repository, kind)
         except NotAvailableError as error:
-            raise InputError(f"{error}; there is no path of this name either") from error
+            cached = cached_repositories() if hub.is_installed() else ()
+            likely = _likely(repository.repository, cached)
+            raise InputError(f"{error}; there is no path of this name either{likely}") from error
     raise InputError(f"{name}: {_unknown(name)}")
 
 
@@ -115,17 +118,22 @@ def _from_hub(name: str, source: Source) -> Path:
 
 def _unknown(name: str) -> str:
     """Return what is wrong with a name, and the likeliest right one."""
-    from difflib import get_close_matches  # here, because it would add to the start-up time of every command
-
     folder = os.path.dirname(name)
     names = [*SOURCES] if not folder else []
     with suppress(OSError, ValueError):
         names += [os.path.join(folder, entry) for entry in os.listdir(folder or ".")]
-    likely = get_close_matches(name, names, 1, 0.7)
-    meant = f"; did you mean {likely[0]}?" if likely else ""
+    meant = _likely(name, names)
     if folder:
         return f"no such file or directory{meant}"
     return f"no such file, and not a known name ({', '.join(SOURCES)}) or ORG/NAME on the hub{meant}"
+
+
+def _likely(name: str, names: Iterable[str]) -> str:
+    """Return the end of a message that asks for the likeliest of some names, or nothing if none is similar."""
+    from difflib import get_close_matches  # here, because it would add to the start-up time of every command
+
+    likely = get_close_matches(name, [other for other in names if other != name], 1, 0.7)
+    return f"; did you mean {likely[0]}?" if likely else ""
 
 
 def find(name: str) -> Path | None:

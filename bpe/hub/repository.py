@@ -132,6 +132,14 @@ def at_hand(name: HubName, kind: Kind, with_settings: bool = True) -> Path | Non
     return directory / _only(name, ggufs, {file: (directory / file).stat().st_size for file in ggufs})
 
 
+def cached_repositories() -> dict[str, Path]:
+    """Return the repositories of models in the hub's cache, with their directories."""
+    from huggingface_hub import constants
+
+    directories = sorted(Path(constants.HF_HUB_CACHE).glob("models--*"))
+    return {path.name.removeprefix("models--").replace("--", "/"): path for path in directories}
+
+
 def snapshot(repository: str) -> Path | None:
     """Return the directory of the main branch's files in the hub's cache, or None."""
     from huggingface_hub import constants

@@ -165,6 +165,18 @@ def test_a_name_in_a_folder_that_is_here_is_not_asked_for(hub: Hub, monkeypatch:
     assert hub.requests == []
 
 
+def test_a_misspelt_repository_is_told_with_the_likeliest_of_the_cache(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    show(monkeypatch, "huggingface_hub")
+    hub.repositories["org/small-llama"] = Repository({"tokenizer.json": b"{}"})
+    locate.locate("org/small-llama")
+    with pytest.raises(InputError, match=r"^org/smal-llama: no such repository .*; did you mean org/small-llama\?$"):
+        locate.locate("org/smal-llama")
+    with pytest.raises(InputError, match=r"no path of this name either$"):
+        locate.locate("else/where")
+
+
 def test_a_repository_needs_the_library_of_the_hub() -> None:
     with pytest.raises(InputError, match=r"org/name: .*pip install 'bpe-llama\[hub\]'"):
         locate.locate("org/name")
