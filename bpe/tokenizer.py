@@ -128,9 +128,10 @@ class Tokenizer(_core.TokenizerBase):
         Args:
             path: The file or directory.
             pattern: The split pattern to use instead of the file's: a name or a regular expression.
-            special_tokens: The special tokens to use instead of the file's: a mapping from text to id, or names. Names
-                select from the file's special tokens; for a file of ranks, they are numbered from the last rank on.
-                Default for a file of ranks: the special tokens of the named pattern.
+            special_tokens: A mapping from text to id: the special tokens to use instead of the file's. Or names to add
+                to the special tokens of the file: a name that the file has keeps its id, and the others take the ids
+                after the last; an empty sequence means no special tokens. A file of ranks has no special tokens of its
+                own; their default is those of the named pattern.
 
         Raises:
             OSError: When the file cannot be read.

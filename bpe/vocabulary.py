@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bpe import _core
 from bpe.boundaries import Boundaries, known_boundaries
+from bpe.errors import InputError
 from bpe.patterns import Pattern, find_pattern
 
 if TYPE_CHECKING:
@@ -263,21 +264,54 @@ def as_added_tokens(special_tokens: Mapping[str, int]) -> list[AddedToken]:
 
 
 def chosen_tokens(
-    found: Iterable[AddedToken], special_tokens: Mapping[str, int] | Sequence[str] | None
+    found: Iterable[AddedToken],
+    special_tokens: Mapping[str, int] | Sequence[str] | None,
+    ids: Mapping[str, int],
+    following: int,
 ) -> dict[str, AddedToken]:
-    """Return the added tokens to use, by their text: those of a file, unless the caller chose others.
+    """Return the added tokens to use, by their text: those of a file, and those that the caller adds.
 
     Args:
         found: The added tokens of the file.
-        special_tokens: The caller's choice: None for all that were found, names for some of these, or a mapping from
-            text to id to use instead.
+        special_tokens: The caller's choice: None for all that were found; names to add to these as special tokens, or
+            an empty sequence for no added tokens; or a mapping from text to id to use instead.
+        ids: The ids of the file's tokens by text. A name among them keeps its id.
+        following: The first id of new names.
+
+    Raises:
+        InputError: When `special_tokens` is a str, or a name is given twice.
     """
     if isinstance(special_tokens, Mapping):
-        found, special_tokens = as_added_tokens(special_tokens), None
+        return {token.content: token for token in as_added_tokens(special_tokens)}
     by_text = {token.content: token for token in found}
     if special_tokens is None:
         return by_text
-    return {text: by_text[text] for text in special_tokens if text in by_text}
+    names = checked_names(special_tokens)
+    new = [name for name in names if name not in by_text and name not in ids]
+    numbered = {name: following + i for i, name in enumerate(new)}
+    chosen = {
+        name: by_text[name]._replace(special=True)
+        if name in by_text
+        else AddedToken(name, ids[name] if name in ids else numbered[name])
+        for name in names
+    }
+    return by_text | chosen if chosen else {}
+
+
+def checked_names(special_tokens: Sequence[str]) -> list[str]:
+    """Return the names of special tokens as a list.
+
+    Raises:
+        InputError: When they are a str, which would be read as its letters, or a name is empty or given twice.
+    """
+    if isinstance(special_tokens, str):
+        raise InputError("special_tokens is a str; give a list of strings")
+    names = list(special_tokens)
+    if "" in names:
+        raise InputError("a special token is empty")
+    if len(set(names)) < len(names):
+        raise InputError("a special token is given twice")
+    return names
 
 
 def _check_added_tokens(added_tokens: Iterable[AddedToken]) -> None:

@@ -50,7 +50,7 @@ def read(
         content: The content of the file.
         name: The name of the file, which names the vocabulary.
         pattern: The split pattern to use instead of the file's.
-        special_tokens: The special tokens to use instead of the file's, or the names of some of these.
+        special_tokens: The special tokens to use instead of the file's, or names to add to them.
 
     Raises:
         InputError: When the file is damaged, or as `vocabulary_of` does.
@@ -86,11 +86,11 @@ def vocabulary_of(
     if len(ids) < len(types) - types.count(_UNUSED):
         raise InputError("two tokens of tokenizer.ggml.tokens are the same")
     found = [AddedToken(text, id, types[id] == _CONTROL) for text, id in ids.items() if types[id] in _ADDED]
-    added = chosen_tokens(found, special_tokens).values()
+    added = chosen_tokens(found, special_tokens, ids, len(tokens)).values()
     chosen = find_pattern(pattern or own_pattern)
     # Only a control token can stand in a text that is not split at it.
     unused = unused_as_ordinary([token.content for token in found if not token.special], merges, None)
-    controls = [token.content for token in found if token.special]
+    controls = [token.content for token in {*found, *added} if token.special]
     unused |= unused_as_ordinary(controls, merges, None if merges_only else chosen)
     ordinary = {text: id for text, id in ids.items() if text not in unused}
     vocabulary = vocabulary_from_texts(name.removesuffix(".gguf"), chosen, ordinary, added, merges_only)

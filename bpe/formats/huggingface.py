@@ -44,7 +44,7 @@ def read(
         content: The content of the file.
         name: The name of the file, which names the vocabulary.
         pattern: The split pattern to use instead of the file's.
-        special_tokens: The special tokens to use instead of the file's, or the names of some of these.
+        special_tokens: The special tokens to use instead of the file's, or names to add to them.
 
     Raises:
         ValueError: When the JSON is damaged, a part of the file is missing, or `tokenizers` would give other ids.
@@ -60,15 +60,17 @@ def read(
     _refuse_other_kinds(data, model)
 
     merges = _member(model, "merges", list)
-    added = chosen_tokens(_added_tokens(data), special_tokens)
+    found = _added_tokens(data)
+    following = max([*filter(is_id, ids.values()), *(token.id for token in found)], default=-1) + 1
+    added = chosen_tokens(found, special_tokens, ids, following)
     chosen = find_pattern(pattern) if pattern is not None else _pattern_of(data)
     merges_only = not model.get("ignore_merges")
     both = [text for text, id in ids.items() if text in added and added[text].id == id]
     unused = unused_as_ordinary(both, merges, None if merges_only else chosen)
     ordinary = {text: id for text, id in ids.items() if text not in unused}
     vocabulary = vocabulary_from_texts(name.removesuffix(".json"), chosen, ordinary, added.values(), merges_only)
-    if special_tokens is None:
-        _refuse_renumbered(vocabulary.added_ids, ids)
+    if added and not isinstance(special_tokens, Mapping):
+        _refuse_renumbered({token.content: token.id for token in found}, ids)
     check_merges(vocabulary, merges, ids)
     unknown = vocabulary.unknown_bytes.translate(None, _NOT_IN_UTF8)
     if unknown and model.get("unk_token") is not None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from bpe import _core
 from bpe.errors import InputError
 from bpe.patterns import LLAMA3_SPECIAL_TOKENS, LLAMA4_SPECIAL_TOKENS, PATTERNS, Pattern, find_pattern
-from bpe.vocabulary import Vocabulary, as_added_tokens
+from bpe.vocabulary import Vocabulary, as_added_tokens, checked_names
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,9 @@ def read(
         content: The content of the file.
         name: The name of the vocabulary, unless the file is a published one.
         pattern: The split pattern: a name or a regular expression. Required unless the file is a published one.
-        special_tokens: The special tokens: a mapping from text to id, or names to number from the last rank on.
-            Default: those of the published file, or of the named pattern.
+        special_tokens: The special tokens: a mapping from text to id, or names to number from the last rank on; names
+            of a published file's special tokens keep their ids. Default: those of the published file, or of the named
+            pattern.
 
     Raises:
         ValueError: When a line is not base64 and a rank, a rank or token occurs twice, a rank is missing, a byte has no
@@ -89,7 +90,8 @@ def read(
             f" --pattern llama3; known names: {', '.join(PATTERNS)})"
         )
     chosen = find_pattern(pattern)
-    special = _number_special_tokens(special_tokens, chosen, first=max(ranks) + 1)
+    known = {} if published is None else published.special_tokens
+    special = _number_special_tokens(special_tokens, chosen, known, first=max(ranks) + 1)
     _refuse_holes(ranks, special)
     return Vocabulary(name, chosen, tokens, memoryview(offsets).cast("Q"), ranks, as_added_tokens(special))
 
@@ -117,12 +119,16 @@ def render(vocabulary: Vocabulary) -> bytes:
 
 
 def _number_special_tokens(
-    special_tokens: Mapping[str, int] | Sequence[str] | None, pattern: Pattern, first: int
+    special_tokens: Mapping[str, int] | Sequence[str] | None, pattern: Pattern, known: Mapping[str, int], first: int
 ) -> dict[str, int]:
+    """Return the id of each special token; names in `known` keep their ids, and the others follow all ids."""
     if isinstance(special_tokens, Mapping):
         return dict(special_tokens)
-    names = pattern.special_tokens if special_tokens is None else special_tokens
-    return {token: first + i for i, token in enumerate(names)}
+    names = checked_names(pattern.special_tokens if special_tokens is None else special_tokens)
+    kept = {name: known[name] for name in names if name in known}
+    following = max([first - 1, *kept.values()]) + 1
+    new = [name for name in names if name not in known]
+    return kept | {name: following + i for i, name in enumerate(new)}
 
 
 def _refuse_holes(ranks: memoryview, special_tokens: Mapping[str, int]) -> None:

@@ -11,7 +11,7 @@ from bpe.boundaries import Boundaries
 from bpe.errors import InputError
 from bpe.formats.byte_level import byte_characters
 from bpe.patterns import Pattern, find_pattern
-from bpe.vocabulary import AddedToken, as_added_tokens
+from bpe.vocabulary import AddedToken, as_added_tokens, checked_names
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,7 +50,7 @@ class InitialVocabulary:
             InputError: A special token is empty or given twice, or `tie_break` is unknown.
         """
         tokens = [bytes([byte]) for byte in _byte_order(tie_break)]
-        specials = _checked(pattern.special_tokens if special_tokens is None else special_tokens)
+        specials = checked_names(pattern.special_tokens if special_tokens is None else special_tokens)
         return cls("256 bytes", {token: id for id, token in enumerate(tokens)}, tokens, dict.fromkeys(specials, -1))
 
     @classmethod
@@ -75,7 +75,7 @@ class InitialVocabulary:
         for token, rank in ranks.items():
             tokens[rank] = token
         description = f"the base's {len(ranks)} tokens"
-        added = _checked(special_tokens or ())
+        added = checked_names(special_tokens or ())
         if special_tokens is not None and not added:
             return cls(description, ranks, tokens, {})
         kept = base.vocabulary.added_tokens
@@ -146,16 +146,6 @@ def split_pattern(pattern: str | None, base: Tokenizer | None) -> Pattern:
             " out, or train without a base"
         )
     return base.pattern
-
-
-def _checked(special_tokens: Sequence[str]) -> list[str]:
-    if isinstance(special_tokens, str):
-        raise InputError("special_tokens is a str; give a list of strings")
-    if "" in special_tokens:
-        raise InputError("a special token is empty")
-    if len(set(special_tokens)) < len(special_tokens):
-        raise InputError("a special token is given twice")
-    return list(special_tokens)
 
 
 def _byte_order(tie_break: str) -> bytes:
