@@ -13,6 +13,7 @@ import hashlib
 import logging
 import os
 import re
+import shutil
 import sys
 import threading
 import time
@@ -75,6 +76,13 @@ def download(repository: str, file: str, revision: str | None = None) -> Path:
 def _download_blob(url: str, headers: dict[str, str], file: str, size: int | None, blob: Path) -> None:
     """Download content to the path that ends in its hash."""
     partial = blob.with_name(f"{blob.name}.incomplete")
+    missing = (size or 0) - (partial.stat().st_size if partial.exists() else 0)
+    free = shutil.disk_usage(blob.parent).free
+    if missing > free:
+        raise InputError(
+            f"{file}: needs {missing / 1e9:,.1f} GB, but {blob.parents[2]} has {free / 1e9:,.1f} GB left;"
+            " free some space, or set HF_HOME to a directory on another disk"
+        )
     with Meter(file, size) as meter:
         for attempt in range(_ATTEMPTS):
             before = partial.stat().st_size if partial.exists() else 0
@@ -85,7 +93,8 @@ def _download_blob(url: str, headers: dict[str, str], file: str, size: int | Non
                 stuck = partial.stat().st_size <= before if partial.exists() else True
                 if not is_network_error(error) or (stuck and attempt > 0) or attempt == _ATTEMPTS - 1:
                     raise
-    if size is not None and partial.stat().st_size != size or _hash_of(partial, len(blob.name)) != blob.name:
+        is_right = _hash_of(partial, len(blob.name), meter) == blob.name
+    if not is_right:
         partial.unlink()
         raise InputError(f"{file}: the downloaded content does not have the hash that the hub gives; download it again")
     os.replace(partial, blob)
@@ -113,22 +122,27 @@ def _download_rest(url: str, headers: dict[str, str], partial: Path, size: int |
                 meter.add(len(chunk))
 
 
-def _hash_of(path: Path, digits: int) -> str:
+def _hash_of(path: Path, digits: int, meter: Meter) -> str:
     """Return the hash that the hub uses as the name of a content: SHA-256, or Git's SHA-1 for a file outside of LFS."""
     hash = hashlib.sha256() if digits == 64 else hashlib.sha1(b"blob %d\0" % path.stat().st_size)
+    meter.begin(0, "verifying")
     with open(path, "rb") as file:
         while chunk := file.read(_CHUNK):
             hash.update(chunk)
+            meter.add(len(chunk))
     return hash.hexdigest()
 
 
 class Meter:
-    """A line on stderr that shows how much of a file is downloaded. Nothing is drawn if stderr is not a terminal."""
+    """A line on stderr that shows how much of a file is downloaded or verified.
+
+    Nothing is drawn if stderr is not a terminal.
+    """
 
     def __init__(self, file: str, size: int | None) -> None:
         self._file, self._size, self._done = file, size, 0
         self._is_drawn = sys.stderr is not None and sys.stderr.isatty()
-        self._start, self._next, self._begin = time.monotonic(), 0.0, 0
+        self._verb, self._start, self._next, self._begin = "downloading", time.monotonic(), 0.0, 0
 
     def __enter__(self) -> Meter:
         return self
@@ -138,13 +152,14 @@ class Meter:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
 
-    def begin(self, done: int) -> None:
-        """Begin at a number of bytes that are there already."""
+    def begin(self, done: int, verb: str = "downloading") -> None:
+        """Begin to show what is done with the file, at a number of bytes for which it is already done."""
         self._done = self._begin = done
+        self._verb, self._start, self._next = verb, time.monotonic(), 0.0
         self.add(0)
 
     def add(self, count: int) -> None:
-        """Add downloaded bytes, and redraw the line at most ten times a second."""
+        """Add bytes, and redraw the line at most ten times a second."""
         self._done += count
         now = time.monotonic()
         if not self._is_drawn or now < self._next:
@@ -152,7 +167,7 @@ class Meter:
         self._next = now + 0.1
         rate = (self._done - self._begin) / max(now - self._start, 1e-3)
         share = f" ({self._done / self._size:.0%} of {self._size / 1e6:,.1f} MB)" if self._size else ""
-        line = f"downloading {self._file}  {self._done / 1e6:,.1f} MB{share}, {rate / 1e6:,.1f} MB/s"
+        line = f"{self._verb} {self._file}  {self._done / 1e6:,.1f} MB{share}, {rate / 1e6:,.1f} MB/s"
         width = os.get_terminal_size(sys.stderr.fileno()).columns or 80
         sys.stderr.write(f"\r\x1b[K{line[: width - 1]}")
         sys.stderr.flush()

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
@@ -184,6 +185,17 @@ def test_offline_only_the_cache_is_used(
     assert hub.requests == []
 
 
+def test_a_file_that_does_not_fit_the_disk_is_not_begun(
+    hub: Hub, model: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(downloads.shutil, "disk_usage", lambda path: SimpleNamespace(free=1))
+    with pytest.raises(
+        InputError, match=r"^model\.gguf: needs 0\.0 GB, but .*hub has 0\.0 GB left; free some .*HF_HOME"
+    ):
+        download("org/name", "model.gguf")
+    assert hub.downloads() == []
+
+
 def test_a_full_disk_is_reported_as_such(hub: Hub, model: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*arguments: object) -> None:
         raise OSError(28, "No space left on device")
@@ -237,7 +249,9 @@ def test_the_meter_fits_the_terminal(monkeypatch: pytest.MonkeyPatch, capsys: py
     monkeypatch.setattr(sys.stderr, "fileno", lambda: 2)
     with downloads.Meter("model-00001-of-00002.safetensors", 2_000_000) as meter:
         meter.begin(0)
+        meter.begin(0, "verifying")
     lines = capsys.readouterr().err.split("\r\x1b[K")
     assert lines[1].startswith("downloading model-00001-of-00002")
+    assert lines[2].startswith("verifying model-00001-of-00002")
     assert max(map(len, lines)) == 39
     assert lines[-1] == ""
