@@ -101,6 +101,12 @@ class JinjaTemplate:
         return pieces
 
 
+@lru_cache(maxsize=64)
+def compiled(source: str) -> JinjaTemplate:
+    """Return the compiled template; see `JinjaTemplate`. Those used last are kept."""
+    return JinjaTemplate(source)
+
+
 @lru_cache(maxsize=1)
 def _environment() -> jinja2.Environment:
     from jinja2.sandbox import ImmutableSandboxedEnvironment

@@ -18,6 +18,7 @@ from bpe.tokenizer import Tokenizer
 # Names of the field with a message's reasoning. The first is the standard one.
 REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")
 
+_CONTINUED = "CONTINUE_FINAL_MESSAGE_TAG"
 _Text = TypeVar("_Text", bound=str)
 
 
@@ -69,7 +70,7 @@ class TemplateDialog:
                     **self.functions,
                     **self.tokens,
                     **self.variables,
-                    **self._dialog(self._tagged[:until]),
+                    **self._dialog(self._tagged(self.messages[:until])),
                     "add_generation_prompt": add_generation_prompt,
                 }
             )
@@ -80,34 +81,39 @@ class TemplateDialog:
 
     @cached_property
     def _tag(self) -> str:
-        """What marks the end of the message that the model continues. Its space shows whether the template trims."""
-        return _unused(1, self.template.source, str(self.messages))[0] + " "
+        """What marks the end of the message that the model continues. Its space shows whether the template trims.
 
-    @cached_property
-    def _tagged(self) -> list[dict[str, Any]]:
-        """The messages, with a tag at the end of the one that the model continues."""
+        It is transformers' own, so that a template that measures the message measures the same.
+        """
+        taken = _CONTINUED in json.dumps(self.messages)
+        return (_unused(1, self.template.source, str(self.messages))[0] if taken else _CONTINUED) + " "
+
+    def _tagged(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return messages with a tag at the end of the one that the model continues."""
         if self.continued is None:
-            return self.messages
-        last = dict(self.messages[-1]) if self.messages else {}
+            return messages
+        last = dict(messages[-1]) if messages else {}
         fields = REASONING_FIELDS if self.continued in REASONING_FIELDS else (self.continued,)
         text = last.get(self.continued)
         for field in [name for name in fields if last.get(name) == text]:
             last[field] = _with_tag(text, self._tag)
             if last[field] is None:
-                raise InputError(f'message {len(self.messages)}: it has no text in "{self.continued}" to continue')
-        return [*self.messages[:-1], last]
+                raise InputError(f'message {len(messages)}: it has no text in "{self.continued}" to continue')
+        return [*messages[:-1], last]
 
-    def _cut(self, text: _Text) -> _Text:
+    def _cut(self, text: _Text, disguised: bool = False) -> _Text:
         """Return the text up to the end of the message that the model continues, as transformers finds it."""
         if self.continued is None:
             return text
-        end = str.rfind(text, self._tag[0])
-        if end < 0:
+        tag = self._tag
+        end = str.rfind(text, tag.rstrip())
+        whole = "" if disguised else _last_text(self.messages[-1][self.continued]).strip()
+        if end < 0 or whole not in text:
             raise InputError(
                 f'message {len(self.messages)}: the chat template does not write its "{self.continued}" as it is, so'
                 " it cannot be continued"
             )
-        cut = text[:end] if text[end : end + 2] == self._tag else text[:end].rstrip()
+        cut = text[:end] if text[end : end + len(tag)] == tag else text[:end].rstrip()
         return cut  # type: ignore[return-value]  # a slice of a Traced is a Traced
 
     def rendering(self, text: str, add_generation_prompt: bool = False, marked: bool = False) -> Rendering:
@@ -140,7 +146,7 @@ class TemplateDialog:
                     traced(key, DATA): traced(value, TEMPLATE if key == "role" else DATA)
                     for key, value in message.items()
                 }
-                for message in self._tagged
+                for message in self._tagged(self.messages)
             ],
             "add_generation_prompt": add_generation_prompt,
             **(traced(marks.variables, TEMPLATE) if marked else {}),
@@ -176,7 +182,7 @@ class TemplateDialog:
 
         messages = [
             {key: value if key == "role" else map_strings(value, disguise) for key, value in message.items()}
-            for message in self._tagged
+            for message in self.messages
         ]
         disguised = self.template.render(
             {
@@ -184,13 +190,13 @@ class TemplateDialog:
                 **self.tokens,
                 **map_strings(dict(self.variables), disguise),
                 **map_strings(self._dialog([]), disguise),
-                "messages": messages,
+                "messages": self._tagged(messages),
                 "add_generation_prompt": add_generation_prompt,
                 **(marks.variables if marked else {}),
             }
         )
         without, written = marks.removed(Traced(disguised))
-        shadow = str.translate(self._cut(without), {})  # a plain string
+        shadow = str.translate(self._cut(without, disguised=True), {})  # a plain string
         originals = str.maketrans(dict(zip(stand_ins, characters, strict=True)))
         if shadow.translate(originals) != text:
             raise InputError(self._unclear(text))
@@ -376,6 +382,13 @@ def _with_tag(value: Any, tag: str) -> Any:
     if last is None:
         return None
     return [*parts[:last], {**parts[last], "text": parts[last]["text"] + tag}, *parts[last + 1 :]]
+
+
+def _last_text(value: Any) -> str:
+    """Return text, or that of the last part with text."""
+    if isinstance(value, str):
+        return value
+    return next((part["text"] for part in reversed(value) if _has_text(part)), "")
 
 
 def _has_text(part: Any) -> bool:

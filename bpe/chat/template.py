@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from bpe.chat.fitting import fitted
-from bpe.chat.jinja_template import JinjaTemplate
+from bpe.chat.jinja_template import compiled
 from bpe.chat.llama3 import ROLES
 from bpe.chat.messages import ChatFormat, Message, check_messages, documents_from, prompts_for_answer, tools_from
 from bpe.chat.rendering import REASONING_FIELDS, TemplateDialog, map_strings
@@ -75,7 +75,7 @@ class TemplateChat(ChatFormat):
         self._tokenizer = tokenizer
         names = {"default": "default", "tool_use": "tool_use"} if name is None else {"default": name}
         used = {use: sources[name] for use, name in names.items() if name in sources}
-        self._templates = {key: JinjaTemplate(source) for key, source in used.items()}
+        self._templates = {key: compiled(source) for key, source in used.items()}
         self._eos_token = eos_token
         given = {"bos_token": bos_token, "eos_token": eos_token, **(tokens or {}), **(variables or {})}
         self._tokens = {name: text for name, text in given.items() if name in TOKEN_NAMES and text is not None}

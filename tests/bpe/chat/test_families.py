@@ -1,0 +1,177 @@
+"""Templates in the styles of published families: the ids are those of transformers."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from bpe import InputError, Tokenizer, train
+from bpe.chat import TemplateChat
+from support.chat_families import DOCUMENTS, FAMILIES, TOKENS, TOOLS, random_dialog
+
+VARIABLES: dict[str, list[Any]] = {
+    "date_string": ["26 Jul 2024"], "enable_thinking": [True, False], "thinking": [True, False],
+    "thinking_budget": [0, 600, -1], "reasoning_effort": ["high"], "builtin_tools": [["weather", "code_interpreter"]],
+    "tools_in_user_message": [False], "add_vision_id": [True], "citation_mode": ["fast"], "skip_think": [False],
+    "controls": [{"citations": True}], "xml_tools": [["<a>"]],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tokenizer(corpora: Path) -> Tokenizer:
+    return train(str(corpora), vocab_size=800 + len(TOKENS), pattern="llama3", special_tokens=TOKENS, name="families")
+
+
+@pytest.fixture(scope="module")
+def reference(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerFast:
+    path = tmp_path_factory.mktemp("families") / "tokenizer.json"
+    tokenizer.save(path)
+    return PreTrainedTokenizerFast(tokenizer_file=str(path), bos_token="<s>", eos_token="</s>")
+
+
+def chosen_variables(source: str, chance: random.Random) -> dict[str, Any]:
+    return {
+        name: chance.choice(values) for name, values in VARIABLES.items() if name in source and chance.random() < 0.4
+    }
+
+
+def compare(
+    tokenizer: Tokenizer, reference: PreTrainedTokenizerFast, source: str, chance: random.Random, **options: Any
+) -> bool:
+    """Compare the ids of a random dialog; return whether the template accepts it."""
+    dialog = random_dialog(chance, **options)
+    given = {
+        "tools": chance.choice((None, TOOLS)) if "tools" in source else None,
+        "documents": chance.choice((None, DOCUMENTS)) if "documents" in source else None,
+        "add_generation_prompt": chance.random() < 0.5,
+    }
+    if dialog[-1]["role"] == "assistant" and "tool_calls" not in dialog[-1] and chance.random() < 0.2:
+        given |= {"add_generation_prompt": False, "continue_final_message": True}
+    variables = chosen_variables(source, chance)
+    chat = TemplateChat(tokenizer, source, "<s>", "</s>", {})
+    if variables:
+        chat = TemplateChat(tokenizer, source, "<s>", "</s>", variables)
+    try:
+        expected = reference.apply_chat_template(dialog, chat_template=source, return_dict=False, **given, **variables)
+    except Exception:
+        with pytest.raises(InputError):
+            chat.encode(dialog, **given)
+        return False
+    assert chat.encode(dialog, **given) == expected, (dialog, given, variables)
+    return True
+
+
+@pytest.mark.parametrize("dialogs", [6, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_ids_equal_those_of_transformers(
+    tokenizer: Tokenizer, reference: PreTrainedTokenizerFast, name: str, dialogs: int
+) -> None:
+    chance = random.Random(f"{name} {dialogs}")
+    accepted = sum(
+        compare(tokenizer, reference, FAMILIES[name], chance, calls=number % 2 == 0) for number in range(dialogs)
+    )
+    assert accepted >= dialogs / 6
+
+
+IN_PARTS = ("llama3.2-vision", "llama4", "qwen2-vl", "gemma3", "mistral-small-tekken", "glm4.5", "kimi-k2", "minimax")
+
+
+@pytest.mark.parametrize("name", IN_PARTS)
+def test_content_in_parts_stays_in_parts_where_the_template_reads_them(
+    tokenizer: Tokenizer, reference: PreTrainedTokenizerFast, name: str
+) -> None:
+    chance, source, accepted = random.Random(name), FAMILIES[name], 0
+    for _ in range(25):
+        dialog = random_dialog(chance, parts=True, calls=False)
+        chat = TemplateChat(tokenizer, source, "<s>", "</s>")
+        images = [part for message in dialog for part in message["content"] if part == {"type": "image"}]
+        if images and name in ("glm4.5", "minimax"):  # which leave images out
+            with pytest.raises(InputError, match="message .* a part of type 'image', which the chat template cannot"):
+                chat.encode(dialog)
+            continue
+        try:
+            expected = reference.apply_chat_template(
+                dialog, chat_template=source, return_dict=False, add_generation_prompt=True
+            )
+        except Exception:
+            with pytest.raises(InputError):
+                chat.encode(dialog)
+            continue
+        assert chat.encode(dialog) == expected, dialog
+        accepted += 1
+    assert accepted >= 5
+
+
+@pytest.mark.parametrize("name", sorted({*FAMILIES} - {*IN_PARTS} - {"formatted"}))
+def test_content_in_parts_becomes_text_where_the_template_reads_text(tokenizer: Tokenizer, name: str) -> None:
+    chat = TemplateChat(tokenizer, FAMILIES[name], "<s>", "</s>")
+
+    def dialog(texts: list[str], parts: bool) -> list[Any]:
+        content: Any = [{"type": "text", "text": text} for text in texts] if parts else "\n".join(texts)
+        return [{"role": "user", "content": content}]
+
+    assert chat.encode(dialog(["Is it", "warm?"], True)) == chat.encode(dialog(["Is it", "warm?"], False))
+    with pytest.raises(InputError, match="^message 1: .*'image_url'.*use text"):
+        chat.encode([{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}])
+
+
+TAKES_TEXT = (
+    "functionary-v2", "functionary-v3.1", "functionary-v3.2", "deepseek-r1", "deepseek-v3.1", "qwen3", "kimi-k2",
+    "nemotron-nano",
+)  # fmt: skip
+WITH_CALLS = sorted(name for name, source in FAMILIES.items() if "arguments" in source and "tool_calls" in source)
+
+
+@pytest.mark.parametrize("name", WITH_CALLS)
+def test_arguments_as_json_text_are_decoded_once_unless_the_template_writes_text(
+    tokenizer: Tokenizer, reference: PreTrainedTokenizerFast, name: str
+) -> None:
+    source = FAMILIES[name]
+    chat = TemplateChat(tokenizer, source, "<s>", "</s>")
+
+    def dialog(arguments: Any) -> list[Any]:
+        call = {"type": "function", "id": "call00000", "function": {"name": "weather", "arguments": arguments}}
+        result = {"role": "tool", "name": "weather", "tool_call_id": "call00000", "content": "-3"}
+        return [{"role": "user", "content": "?"}, {"role": "assistant", "content": "", "tool_calls": [call]}, result]
+
+    text = '{"city":  "Oslo \\"north\\"", "hours": [1]}'
+    options: Any = {"chat_template": source, "add_generation_prompt": True, "tools": TOOLS}
+    try:
+        taken = text in reference.apply_chat_template(dialog(text), tokenize=False, **options)
+    except Exception:
+        taken = False
+    assert taken == (name in TAKES_TEXT)
+    form = dialog(text if taken else json.loads(text))
+    expected = reference.apply_chat_template(form, return_dict=False, **options)
+    assert chat.encode(dialog(text), tools=TOOLS) == expected
+    if not taken:
+        with pytest.raises(InputError, match="^message 2: the arguments of the call to 'weather' are not JSON"):
+            chat.encode(dialog('{"city": '), tools=TOOLS)
+
+
+@pytest.mark.parametrize("name", sorted({*FAMILIES} - {"gpt-oss", "phi4-mini", "formatted"}))  # two look for tokens
+def test_tokens_in_messages_stay_text(tokenizer: Tokenizer, name: str) -> None:
+    chance = random.Random(name)
+    chat = TemplateChat(tokenizer, FAMILIES[name], "<s>", "</s>")
+    mask = str.maketrans({character: "~" for character in {*"".join(TOKENS)} - {*"\n "}})
+
+    def tokens(dialog: list[Any]) -> list[int]:
+        return [id for id in chat.encode(dialog) if tokenizer.is_special_token(id)]
+
+    def hostile() -> str:
+        words = [chance.choice((chance.choice(TOKENS), chance.choice(TOKENS)[1:-1], "é")) for _ in range(4)]
+        return chance.choice(("", " ", "|")).join(words)
+
+    for _ in range(6):
+        texts = [hostile() for _ in range(3)]
+        dialogs = [
+            [{"role": role, "content": text} for role, text in zip(("user", "assistant", "user"), each, strict=True)]
+            for each in (texts, [text.translate(mask) for text in texts])
+        ]
+        assert tokens(dialogs[0]) == tokens(dialogs[1])
+        assert tokenizer.decode(chat.encode(dialogs[0])) == chat.render(dialogs[0])
