@@ -12,9 +12,11 @@ from itertools import zip_longest
 from pathlib import Path
 
 from bpe.errors import InputError
-from bpe.formats import open_tokenizer
+from bpe.formats import TOKENIZER_FILES, open_tokenizer
+from bpe.formats.companion_files import added_tokens_beside
 from bpe.text import without_surrogates
 from bpe.tokenizer import Tokenizer
+from bpe.vocabulary import AddedToken
 
 _LONG_WORD = "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft" * 2
 
@@ -148,12 +150,13 @@ def tiktoken_reference(tokenizer: Tokenizer) -> Reference:
     )
 
 
-def huggingface_reference(path: Path, content: bytes) -> Reference:
+def huggingface_reference(path: Path, content: bytes, added_tokens: Iterable[AddedToken] = ()) -> Reference:
     """Return ``tokenizers`` with the content of a tokenizer.json. It recognises added tokens in any text.
 
     Args:
         path: The path of the file, for messages.
         content: The content of the file.
+        added_tokens: Tokens to add, as transformers does with those of tokenizer_config.json.
 
     Raises:
         InputError: When ``tokenizers`` rejects the file.
@@ -165,6 +168,8 @@ def huggingface_reference(path: Path, content: bytes) -> Reference:
         theirs = tokenizers.Tokenizer.from_buffer(content)
     except Exception as error:
         raise InputError(f"{path}: tokenizers {tokenizers.__version__} cannot read this file ({error})") from error
+    flags = [{key: value for key, value in token._asdict().items() if key != "id"} for token in added_tokens]
+    theirs.add_tokens([tokenizers.AddedToken(**each) for each in flags])
     theirs.no_truncation()  # a file may have settings for batches of a model, which truncate or pad the ids
     theirs.no_padding()
 
@@ -178,8 +183,12 @@ def huggingface_reference(path: Path, content: bytes) -> Reference:
 
 def reference_of(tokenizer: Tokenizer, path: Path) -> Reference:
     """Return the reference of a tokenizer that was read from a file, or from the tokenizer file in a directory."""
-    path, format, content = open_tokenizer(path)
-    return huggingface_reference(path, bytes(content)) if format == "huggingface" else tiktoken_reference(tokenizer)
+    given = path
+    path, format, content = open_tokenizer(given)
+    if format != "huggingface":
+        return tiktoken_reference(tokenizer)
+    has_companions = given.is_dir() or path.name in TOKENIZER_FILES
+    return huggingface_reference(path, bytes(content), added_tokens_beside(path.parent) if has_companions else ())
 
 
 def verify(

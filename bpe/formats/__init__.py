@@ -19,7 +19,7 @@ from bpe.boundaries import completed
 from bpe.errors import InputError
 from bpe.files import write_bytes
 from bpe.formats import gguf, gguf_container, huggingface, tiktoken
-from bpe.formats.companion_files import boundaries_beside
+from bpe.formats.companion_files import added_tokens_beside, boundaries_beside
 from bpe.vocabulary import Vocabulary
 
 TOKENIZER_FORMATS: dict[str, ModuleType] = {"huggingface": huggingface, "tiktoken": tiktoken, "gguf": gguf}
@@ -37,8 +37,8 @@ def read_vocabulary(
 ) -> Vocabulary:
     """Read the vocabulary in a tokenizer file, or in the tokenizer file of a directory.
 
-    What begins and ends a text is read from the file and, for a directory or a file with one of the usual names, from
-    the files beside it; see `bpe.formats.companion_files`.
+    What begins and ends a text, and the added tokens of a tokenizer.json, are read from the file and, for a directory
+    or a file with one of the usual names, from the files beside it; see `bpe.formats.companion_files`.
 
     Args:
         path: The file or directory.
@@ -51,12 +51,18 @@ def read_vocabulary(
     """
     given = Path(path)
     path, format, content = open_tokenizer(given)
+    has_companions = format != "gguf" and (given.is_dir() or path.name in TOKENIZER_FILES)
+    added_tokens = added_tokens_beside(path.parent) if has_companions and format == "huggingface" else []
     try:
-        vocabulary: Vocabulary = TOKENIZER_FORMATS[format].read(content, path.name, pattern, special_tokens)
+        vocabulary: Vocabulary
+        if added_tokens and not isinstance(content, mmap.mmap):
+            vocabulary = huggingface.read(content, path.name, pattern, special_tokens, added_tokens)
+        else:
+            vocabulary = TOKENIZER_FORMATS[format].read(content, path.name, pattern, special_tokens)
     except ValueError as error:
         raise InputError(f"{path}: {error}") from error
     boundaries = vocabulary.boundaries
-    if format != "gguf" and (given.is_dir() or path.name in TOKENIZER_FILES):
+    if has_companions:
         boundaries = boundaries_beside(vocabulary, path.parent)
     added = {token.content: token.id for token in vocabulary.added_tokens}
     return vocabulary.with_boundaries(completed(boundaries, added))

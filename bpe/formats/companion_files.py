@@ -14,10 +14,14 @@ from typing import Any
 from bpe.boundaries import KNOWN_NAME, Boundaries
 from bpe.errors import InputError
 from bpe.formats.byte_level import is_id
-from bpe.vocabulary import Vocabulary
+from bpe.vocabulary import AddedToken, Vocabulary
 
 GENERATION, CONFIG = "generation_config.json", "config.json"
 TOKENIZER_CONFIG, SPECIAL_TOKENS = "tokenizer_config.json", "special_tokens_map.json"
+
+
+# The tokens that tokenizer_config.json may name, which transformers makes special.
+_NAMED_TOKENS = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 
 
 def boundaries_beside(vocabulary: Vocabulary, directory: Path) -> Boundaries:
@@ -51,6 +55,48 @@ def boundaries_beside(vocabulary: Vocabulary, directory: Path) -> Boundaries:
         changes |= {"eos_ids": ends, "eos_from": ends_from, "eos_id": end if end_from else next(iter(ends), None)}
     changes |= _added(directory, files[TOKENIZER_CONFIG], found, begin if begin_from else found.bos_id, end)
     return found._replace(**changes)
+
+
+def added_tokens_beside(directory: Path) -> list[AddedToken]:
+    """Return the added tokens of tokenizer_config.json, in the order in which transformers adds them to a tokenizer.
+
+    A tokenizer decides about their ids itself; the ids here are only what the file says.
+
+    Args:
+        directory: The directory of the file.
+
+    Raises:
+        InputError: When the file is damaged, or an entry is not a token; the message names the file and the entry.
+    """
+    path = directory / TOKENIZER_CONFIG
+    config = _read(path)
+    entries = config.get("added_tokens_decoder") or {}
+    if not isinstance(entries, dict):
+        raise InputError(f'{path}: "added_tokens_decoder" is not an object')
+    named = {_content(config.get(key)) for key in _NAMED_TOKENS} - {None}
+    tokens = []
+    for number, entry in entries.items():
+        content = _content(entry) if isinstance(entry, dict) else None
+        if content is None or not number.isdecimal() or not is_id(int(number)):
+            raise InputError(f'{path}: the entry {number!r} of "added_tokens_decoder" is not an id and a token')
+        special = bool(entry.get("special", False))
+        tokens.append(
+            AddedToken(
+                content,
+                int(number),
+                special=special or content in named,
+                lstrip=bool(entry.get("lstrip", False)),
+                rstrip=bool(entry.get("rstrip", False)),
+                single_word=bool(entry.get("single_word", False)),
+                normalized=bool(entry.get("normalized", not special)),
+            )
+        )
+    return sorted(tokens, key=lambda token: token.id)
+
+
+def _content(token: Any) -> str | None:
+    content = token.get("content") if isinstance(token, dict) else token
+    return content if isinstance(content, str) else None
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bpe.errors import InputError
@@ -36,7 +36,11 @@ def matches(content: bytes) -> bool:
 
 
 def read(
-    content: bytes, name: str, pattern: str | None, special_tokens: Mapping[str, int] | Sequence[str] | None
+    content: bytes,
+    name: str,
+    pattern: str | None,
+    special_tokens: Mapping[str, int] | Sequence[str] | None,
+    more_added_tokens: Iterable[AddedToken] = (),
 ) -> Vocabulary:
     """Read a tokenizer.json.
 
@@ -45,6 +49,7 @@ def read(
         name: The name of the file, which names the vocabulary.
         pattern: The split pattern to use instead of the file's.
         special_tokens: The special tokens to use instead of the file's, or names to add to them.
+        more_added_tokens: The tokens that are added to those of the file; see `added_tokens_beside`.
 
     Raises:
         ValueError: When the JSON is damaged, a part of the file is missing, or `tokenizers` would give other ids.
@@ -60,7 +65,7 @@ def read(
     _refuse_other_kinds(data, model)
 
     merges = _member(model, "merges", list)
-    found = _added_tokens(data)
+    found = _with_more(_added_tokens(data), more_added_tokens, ids)
     following = max([*filter(is_id, ids.values()), *(token.id for token in found)], default=-1) + 1
     added = chosen_tokens(found, special_tokens, ids, following)
     chosen = find_pattern(pattern) if pattern is not None else _pattern_of(data)
@@ -190,14 +195,32 @@ def _added_tokens(data: dict[str, Any]) -> list[AddedToken]:
         earlier = tokens.get(token.content)
         if earlier is not None and earlier.id != token.id:
             raise InputError(f"the added token {token.content!r} has the ids {earlier.id} and {token.id}")
-        # Of two entries tokenizers takes the last, but a token stays special.
-        token = token._replace(special=token.special or (earlier is not None and earlier.special))
-        tokens[token.content] = token
+        token = tokens[token.content] = token if earlier is None else _added_again(earlier, token)
         aliases = entry.get(_ALIASES, [])
         if not isinstance(aliases, list):
             raise InputError(f'"{_ALIASES}" of the added token {token.content!r} is not a list')
         by_id[token.id] = [token, *map(_token_of, aliases)]  # of several with one id, too
     return [token for tokens_of_id in by_id.values() for token in tokens_of_id]
+
+
+def _added_again(earlier: AddedToken, token: AddedToken) -> AddedToken:
+    """Return what ``tokenizers`` makes of a token that is added a second time: the last counts, but stays special."""
+    return token._replace(id=earlier.id, special=earlier.special or token.special)
+
+
+def _with_more(
+    added_tokens: Iterable[AddedToken], more: Iterable[AddedToken], ids: Mapping[str, Any]
+) -> list[AddedToken]:
+    """Return the added tokens of a file and those that are added to them, with the ids that ``tokenizers`` gives."""
+    tokens = {token.content: token for token in added_tokens}
+    for token in more:
+        earlier = tokens.get(token.content)
+        if earlier is not None:
+            tokens[token.content] = _added_again(earlier, token)
+        elif token.content:
+            following = max(len(ids), *(other.id + 1 for other in tokens.values()), 0)
+            tokens[token.content] = token._replace(id=ids.get(token.content, following))
+    return list(tokens.values())
 
 
 def _token_of(entry: Any) -> AddedToken:

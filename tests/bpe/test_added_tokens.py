@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import random
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import tiktoken
 import tokenizers
+import transformers
 
 from bpe import StreamEncoder, Tokenizer, _core
 from bpe.errors import InputError
@@ -253,3 +255,86 @@ def test_runs_of_spaces_are_added_tokens_as_in_phi_2(tmp_path: Path) -> None:
         expected += [part] if isinstance(part, int) else with_added().encode_ordinary(part)
     assert tokenizer.encode_ordinary(text) == expected
     assert tokenizer.decode(expected) == text
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_added_tokens_of_tokenizer_config_are_added_as_in_transformers(seed: int, tmp_path: Path) -> None:
+    rng = random.Random(seed)
+    added = random_tokenizer(rng, tmp_path / "tokenizer.json")
+    flags = ("special", "lstrip", "rstrip", "single_word", "normalized")
+    changed = [token._replace(**{flag: rng.random() < 0.3 for flag in flags}) for token in added if rng.random() < 0.5]
+    new = AddedToken("<new>", max(259 + 20, *(token.id for token in added)), special=False, normalized=True)
+    entries = {
+        str(token.id): {key: value for key, value in token._asdict().items() if key != "id"}
+        for token in [*changed, new]
+    }
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "added_tokens_decoder": entries}
+    config |= {"eos_token": changed[0].content} if changed else {}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    theirs = transformers.AutoTokenizer.from_pretrained(str(tmp_path)).backend_tokenizer
+    ours = Tokenizer.from_file(tmp_path)
+    names = [*ours.vocabulary.added_ids]
+    assert "<new>" in names
+    for permitted in (True, False):
+        theirs.encode_special_tokens = not permitted
+        for _ in range(60):
+            text = random_text(rng, names)
+            ids = ours.encode(text, allowed_special="all" if permitted else set(), disallowed_special=())
+            assert their_ids(theirs, text) in (None, ids)
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ([], None),
+        ("x", '"added_tokens_decoder" is not an object'),
+        ({"x": {"content": "a"}}, "'x'"),
+        ({"300": "a"}, "'300'"),
+        ({"300": {"content": 5}}, "'300'"),
+        ({"-1": {"content": "a"}}, "'-1'"),
+    ],
+)
+def test_a_damaged_list_of_added_tokens_is_refused_with_its_place(
+    entries: object, message: str | None, tmp_path: Path
+) -> None:
+    with_added(THINK._replace(id=256)).save(tmp_path / "tokenizer.json")
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": entries}))
+    if message is None:
+        assert Tokenizer.from_file(tmp_path).encode_ordinary("<think>") == [256]
+        return
+    with pytest.raises(InputError, match=message) as caught:
+        Tokenizer.from_file(tmp_path)
+    assert str(tmp_path / "tokenizer_config.json") in str(caught.value)
+
+
+@pytest.mark.parametrize("ignore_merges", [True, False])
+def test_added_tokens_that_are_also_in_the_vocabulary(ignore_merges: bool, tmp_path: Path) -> None:
+    """A token that merges lead to, one that is only found whole, and one that is no text of the pretokens."""
+    path = tmp_path / "tokenizer.json"
+    ranks = RANKS | {b"he": 256, b"hel": 257}
+    with_added(AddedToken("he", 256), AddedToken("whole", 258), AddedToken("<|x y|>", 259), ranks=ranks).save(path)
+    data = json.loads(path.read_text())
+    data["model"]["ignore_merges"] = ignore_merges
+    data["model"]["vocab"] |= {"whole": 258, "<|x y|>": 259}
+    path.write_text(json.dumps(data))
+    ours, theirs = Tokenizer.from_file(path), tokenizers.Tokenizer.from_file(str(path))
+    for text in ("he", "hel hell", "whole", "a whole", "<|x y|>", "x", "whole whole1"):
+        assert ours.encode(text, allowed_special="all") == their_ids(theirs, text)
+        theirs.encode_special_tokens = True
+        assert ours.encode_ordinary(text) == their_ids(theirs, text)
+        theirs.encode_special_tokens = False
+    ours.save(tmp_path / "again.json")
+    again = Tokenizer.from_file(tmp_path / "again.json")
+    assert again.encode_ordinary("whole he") == ours.encode_ordinary("whole he")
+
+
+def test_a_special_token_with_the_text_of_an_ordinary_token_can_be_written_only_with_its_id(tmp_path: Path) -> None:
+    ranks = RANKS | {b"he": 256}
+    for suffix in ("json", "gguf"):
+        with pytest.raises(InputError, match="'he' is also an ordinary token"):
+            with_added(AddedToken("he", 300), ranks=ranks, pattern="llama3").save(tmp_path / f"x.{suffix}")
+        with_added(AddedToken("he", 256), ranks=ranks, pattern="llama3").save(tmp_path / f"x.{suffix}")
+        again = Tokenizer.from_file(tmp_path / f"x.{suffix}")
+        assert again.encode("he", allowed_special="all") == again.encode_ordinary("he") == [256]
+        assert again.special_tokens == {"he": 256}
+        assert again.mergeable_ranks == ranks
