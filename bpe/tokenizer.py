@@ -727,6 +727,24 @@ class Tokenizer(_core.TokenizerBase):
         """The ids that are put in front of a text. The methods that encode do not add them."""
         return list(self.vocabulary.boundaries.prefix_ids)
 
+    def with_special_tokens(self, names: Sequence[str]) -> Tokenizer:
+        """Return a tokenizer with more special tokens. All ids stay; new names take the ids after the last.
+
+        As in ``tokenizers``, a name that is the text of a token keeps the token's id.
+
+        Args:
+            names: The texts of the special tokens.
+
+        Raises:
+            InputError: When `names` is a str, or a name is empty or given twice.
+
+        >>> ranks = {bytes([byte]): byte for byte in range(256)}
+        >>> tokenizer = Tokenizer("tiny", pat_str="gpt2", mergeable_ranks=ranks, special_tokens={"<|a|>": 300})
+        >>> tokenizer.with_special_tokens(["<|b|>"]).special_tokens
+        {'<|a|>': 300, '<|b|>': 301}
+        """
+        return type(self).from_vocabulary(self.vocabulary.with_special_tokens(names))
+
     def with_boundaries(self, *, bos: bool | None = None, end_tokens: Iterable[str | int] | None = None) -> Tokenizer:
         """Return a tokenizer that begins or ends texts differently and shares everything else with this one.
 

@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bpe import _core
-from bpe.boundaries import Boundaries, known_boundaries
+from bpe.boundaries import Boundaries, extended, known_boundaries
 from bpe.errors import InputError
 from bpe.patterns import Pattern, find_pattern
 
@@ -163,6 +163,30 @@ class Vocabulary:
 
     def __repr__(self) -> str:
         return f"<Vocabulary {self.name!r}, {self.token_count} tokens>"
+
+    def with_special_tokens(self, names: Sequence[str]) -> Vocabulary:
+        """Return a vocabulary with more special tokens. All ids stay; new names take the ids after the last.
+
+        As in ``tokenizers``, a name that is the text of a token keeps the token's id.
+
+        Args:
+            names: The texts of the special tokens.
+
+        Raises:
+            InputError: When `names` is a str, or a name is empty or given twice.
+        """
+        ids: dict[str, int] = {}
+        for name in checked_names(names):
+            # In a tokenizer.json, other characters stand for the bytes of a token.
+            plain = all("!" <= character <= "~" for character in name)
+            id = self.encoder.find(name.encode()) if plain else None
+            if id is not None:
+                ids[name] = id
+        added = chosen_tokens(self.added_tokens, names, ids, self.n_vocab).values() if names else self.added_tokens
+        state = {**self.__getstate__(), "pattern": self.pattern, "offsets": self.offsets, "ids": self.ids}
+        boundaries = extended(self.boundaries, {token.content: token.id for token in added})
+        state |= {"added_tokens": added, "boundaries": boundaries}
+        return type(self)(**state)  # type: ignore[arg-type]
 
     @property
     def n_vocab(self) -> int:

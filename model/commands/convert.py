@@ -8,6 +8,9 @@ import click
 
 from bpe.commands.options import examples
 from bpe.commands.terminal import Status, amount
+from bpe.errors import InputError
+
+_OF_MODELS = ("*.safetensors", "*.pth", "*.bin", "*.gguf", "config.json", "params.json", "adapter_config.json")
 
 
 @click.command()
@@ -31,6 +34,12 @@ from bpe.commands.terminal import Status, amount
     help="Tokenizer that extends the one of IN; embeddings and output head get rows for its new tokens.",
 )
 @click.option(
+    "--special",
+    multiple=True,
+    metavar="TOKEN",
+    help="Special token to add to a tokenizer, which is IN without a model; repeatable. All ids stay.",
+)
+@click.option(
     "--quantize",
     type=click.Choice(["q8_0", "q6_k", "q4_k", "q4_1", "q4_0"]),
     help="llama.cpp type for the matrices, of 8.5, 6.6, 4.5, 5 or 4.5 bits per weight; GGUF only.",
@@ -42,6 +51,7 @@ from bpe.commands.terminal import Status, amount
     "bpe train recipes -o cook.json --base runs/tales --vocab-size 6000",
     "bpe convert runs/tales runs/cook --resize-vocab cook.json",
     "bpe convert Llama-3.2-1B llama.gguf --quantize q8_0",
+    "bpe convert runs/tales/tokenizer.json turns.json --special '<|turn|>'",
 )
 def convert(
     source: str,
@@ -49,6 +59,7 @@ def convert(
     format_name: str | None,
     dtype: str | None,
     tokenizer: str | None,
+    special: tuple[str, ...],
     quantize: str | None,
 ) -> None:
     """Convert a model and its tokenizer to another format.
@@ -59,13 +70,33 @@ def convert(
 
     With --resize-vocab, each token keeps its rows of the embeddings and of the output head, even if its id changes. The
     row of a new token is the mean of the rows of the tokens that its text was encoded as before.
+
+    A tokenizer file without a model is converted to a tokenizer.json, tiktoken ranks or a GGUF, by the suffix of OUT;
+    --special adds special tokens to it. A model follows with --resize-vocab.
     """
+    from bpe.formats import SUFFIXES
+
+    path = _tokenizer_alone(source)
+    if path is not None and (special or Path(output).suffix in SUFFIXES):
+        given = {"--format": format_name, "--dtype": dtype, "--resize-vocab": tokenizer, "--quantize": quantize}
+        for option, value in given.items():
+            if value is not None:
+                raise InputError(f"{source}: a tokenizer without a model; {option} has no effect on it")
+        _convert_tokenizer(path, output, special)
+        return
     import torch
 
+    from bpe.locate import locate
     from model.checkpoint import convert as convert_checkpoint
     from model.checkpoint import format_of, open_checkpoint
     from model.checkpoint.quantize import exceptions, kind_named
 
+    if special:
+        open_checkpoint(locate(source))  # if there is no model either, say so
+        raise InputError(
+            f"{source}: a model, whose embeddings have no row for a new token; add --special to its tokenizer alone"
+            f" (bpe convert TOKENIZER new.json --special '{special[0]}'), and then give --resize-vocab new.json"
+        )
     torch_dtype = getattr(torch, dtype) if dtype else None
     with Status() as status:
 
@@ -78,3 +109,35 @@ def convert(
             click.echo(line, err=True)
     size = sum(file.stat().st_size for file in [Path(output), *Path(output).glob("*")] if file.is_file())
     click.echo(f"{output}: {format_of(output)}, {amount(size)}B", err=True)
+
+
+def _tokenizer_alone(source: str) -> Path | None:
+    """The tokenizer file that IN is or contains, unless there is a model."""
+    from bpe.formats import find_tokenizer, open_tokenizer
+    from bpe.formats.gguf_container import Container
+    from bpe.locate import locate
+
+    try:
+        path = Path(locate(source))
+        if path.is_dir():
+            if any(file for pattern in _OF_MODELS for file in path.glob(pattern)):
+                return None
+            path = find_tokenizer(path)
+        _, format, content = open_tokenizer(path)
+        return None if format == "gguf" and Container(content).tensors else path
+    except (InputError, OSError):
+        return None  # no tokenizer; opening the model says what is wrong
+
+
+def _convert_tokenizer(path: Path, output: str, special: tuple[str, ...]) -> None:
+    from bpe import Tokenizer
+    from bpe.formats import SUFFIXES
+
+    if Path(output).exists():
+        raise InputError(f"{output}: already exists; remove it, or give another name")
+    tokenizer = Tokenizer.from_file(path).with_special_tokens(special)
+    if special and SUFFIXES.get(Path(output).suffix) == "tiktoken":
+        raise InputError(f"{output}: ranks contain no special tokens; give a name that ends in .json")
+    tokenizer.save(output)
+    added = "".join(f", {token!r} is {tokenizer.special_tokens[token]}" for token in special)
+    click.echo(f"{output}: {tokenizer.n_vocab:,} tokens{added}", err=True)

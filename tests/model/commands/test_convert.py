@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import tokenizers
+import torch
+
+from bpe import Tokenizer
+from model import load
 from support.command_line import ROOT, bpe, fails_with
 
 
@@ -41,3 +46,61 @@ def test_convert_resizes_a_model_for_an_extended_vocabulary(run: Path, my_json: 
     assert bpe("generate", tmp_path / "out", "-p", "Once upon", "--max-tokens", "4").exit_code == 0
     back = bpe("convert", tmp_path / "out", tmp_path / "no", "--resize-vocab", my_json)
     fails_with(back, 1, f"{my_json}: does not extend the vocabulary", "no token", "trained with --base")
+
+
+def test_convert_adds_special_tokens_to_a_tokenizer_and_a_model_follows(
+    run: Path, my_json: Path, tmp_path: Path
+) -> None:
+    before = Tokenizer.from_file(my_json)
+    grown = tmp_path / "grown.json"
+    result = bpe("convert", my_json, grown, "--special", "<|turn|>", "--special", "a", "--special", "<|x|>")
+    assert result.exit_code == 0, result.output
+    after = Tokenizer.from_file(grown)
+    reference = tokenizers.Tokenizer.from_file(str(my_json))
+    reference.add_special_tokens(["<|turn|>", "a", "<|x|>"])
+    text = "over<|turn|> the top of the<|x|>other"
+    assert after.encode(text, allowed_special="all") == reference.encode(text, add_special_tokens=False).ids
+    assert after.n_vocab == before.n_vocab + 2
+    assert after.mergeable_ranks == before.mergeable_ranks
+    assert after.special_tokens.items() >= before.special_tokens.items()
+    assert f"'<|turn|>' is {before.n_vocab}, 'a' is 97, '<|x|>' is {before.n_vocab + 1}\n" in result.stderr
+
+    assert bpe("convert", run, tmp_path / "out", "--resize-vocab", grown).exit_code == 0
+    old, new = (load(path)[0].tok_embeddings.weight for path in (run, tmp_path / "out"))
+    assert new.shape[0] == after.n_vocab
+    assert torch.equal(new[: before.n_vocab], old[: before.n_vocab])
+    torch.testing.assert_close(new[before.n_vocab], old[before.encode_ordinary("<|turn|>")].mean(0))
+    assert load(tmp_path / "out")[1].special_tokens == after.special_tokens
+
+
+def test_convert_writes_a_tokenizer_alone_in_each_format(my_json: Path, tmp_path: Path) -> None:
+    before = Tokenizer.from_file(my_json)
+    for name in ("a.gguf", "a.json", "a.model"):
+        assert bpe("convert", my_json, tmp_path / name).exit_code == 0
+        assert (
+            Tokenizer.from_file(tmp_path / name, pattern=before.pattern.text).mergeable_ranks == before.mergeable_ranks
+        )
+    assert bpe("convert", tmp_path / "a.gguf", tmp_path / "b.json", "--special", "<|x|>").exit_code == 0
+    assert Tokenizer.from_file(tmp_path / "b.json").special_tokens["<|x|>"] == before.n_vocab
+
+
+def test_convert_refuses_special_tokens_that_cannot_be_added(run: Path, my_json: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    no_room = bpe("convert", run, tmp_path / "out", "--special", "<|x|>")
+    fails_with(no_room, 1, str(run), "a model", "--special '<|x|>'", "--resize-vocab")
+    fails_with(bpe("convert", tmp_path / "none", out, "--special", "<|x|>"), 1, "none")
+    fails_with(bpe("convert", my_json, tmp_path / "x.model", "--special", "<|x|>"), 1, "x.model", "no special", ".json")
+    fails_with(bpe("convert", my_json, out, "--special", "<|x|>", "--special", "<|x|>"), 1, "given twice")
+    fails_with(bpe("convert", my_json, out, "--special", ""), 1, "empty")
+    fails_with(bpe("convert", my_json, tmp_path / "x.txt", "--special", "<|x|>"), 1, "x.txt", "'.txt'")
+    for option, value in (
+        ("--dtype", "float16"),
+        ("--quantize", "q8_0"),
+        ("--resize-vocab", my_json),
+        ("--format", "meta"),
+    ):
+        fails_with(bpe("convert", my_json, out, option, value), 1, "without a model", option)
+    out.write_text("mine")
+    fails_with(bpe("convert", my_json, out), 1, "out.json", "already exists")
+    assert out.read_text() == "mine"
+    assert [*tmp_path.iterdir()] == [out]
