@@ -119,6 +119,15 @@ def adapter_of(model: Transformer) -> Adapter:
     return {name: (layer.lora_a.detach(), layer.lora_b.detach()) for name, layer in _adapted(model)}
 
 
+@torch.no_grad()
+def set_adapter(model: Transformer, adapter: Adapter) -> None:
+    """Set the LoRA matrices of a model, in place, to those of an adapter that `adapter_of` returned or a file holds."""
+    for name, layer in _adapted(model):
+        a, b = adapter[name]
+        layer.lora_a.copy_(a)
+        layer.lora_b.copy_(b)
+
+
 def merge_lora(model: Transformer) -> None:
     """Add the LoRA matrices to the model's own weights, rounded to their dtype, and remove them, in place."""
     for name, layer in [*_adapted(model)]:

@@ -71,6 +71,11 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     return checkpoint
 
 
+def open_adapter(path: str | os.PathLike[str]) -> adapter.Parts:
+    """Open a LoRA adapter and its base as two; see `model.checkpoint.adapter.open_parts`."""
+    return adapter.open_parts(Path(path), open_base=open_checkpoint)
+
+
 def save(
     path: str | os.PathLike[str],
     model: Transformer,

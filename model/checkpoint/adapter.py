@@ -30,7 +30,7 @@ from model.checkpoint.huggingface import NAMES
 from model.checkpoint.names import halved, is_rotated
 from model.checkpoint.opened import EMBEDDINGS, TIED, Checkpoint, read_json
 from model.checkpoint.tensor_files import read_notes, write_tensors
-from model.lora import Adapter, LoraConfig
+from model.lora import TARGETS, Adapter, LoraConfig
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 DESCRIPTION = f"{CONFIG} with {WEIGHTS}"
@@ -112,6 +112,69 @@ def open_checkpoint(path: Path, open_base: Callable[[Path], Checkpoint]) -> Chec
         own |= {"tokenizer": directory, "make_tokenizer": lambda: _tokenizer(directory, base)}
         own |= {key: value for key, value in read_companions(directory).items() if value}
     return dataclasses.replace(base, **own)
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """A LoRA adapter beside its base, to train it further.
+
+    Attributes:
+        base: The base, with the tokenizer and the companions of the adapter.
+        base_name: The path or name of the base.
+        lora: The settings of the adapter.
+        adapter: Its matrices, under Meta's names.
+    """
+
+    base: Checkpoint
+    base_name: str
+    lora: LoraConfig
+    adapter: Adapter
+
+
+def open_parts(path: Path, open_base: Callable[[Path], Checkpoint]) -> Parts:
+    """Open an adapter and its base as two.
+
+    Args:
+        path: The directory of the adapter, or a file in it.
+        open_base: Opens the base.
+
+    Raises:
+        InputError: As `open_checkpoint` does, and when the adapter is not LoRA of one rank and scale on the same
+            matrices of all layers, as `write_adapter` writes.
+    """
+    directory = path if path.is_dir() else path.parent
+    config = directory / CONFIG
+    values = _checked_config(config)
+    whole, base = open_checkpoint(path, open_base), _base(directory, open_base)
+    changes, _ = read_changes(directory / WEIGHTS, base, values)
+    adapter: Adapter = {}
+    for name, change in changes.items():
+        target = name.removesuffix(".weight")
+        if change.parts().keys() != {"a", "b"} or target.rpartition(".")[2] not in TARGETS:
+            raise InputError(
+                f"{config}: it changes {base.name_of(name)} by more than LoRA matrices of a layer; {_MERGE}"
+            )
+        assert change.a is not None and change.b is not None
+        adapter[target] = change.a.float(), change.b.float()
+    targets = tuple(name for name in TARGETS if any(key.endswith(f".{name}") for key in adapter))
+    shapes = {(len(a), changes[f"{name}.weight"].scale) for name, (a, _) in adapter.items()}
+    if len(shapes) != 1 or len(adapter) != len(targets) * base.config.n_layers:
+        raise InputError(f"{config}: the layers do not all have LoRA matrices of the same rank and scale; {_MERGE}")
+    ((rank, scale),) = shapes
+    lora = LoraConfig(rank, scale * rank, targets, float(values.get("lora_dropout") or 0))
+    name = values[BASE]
+    inner = directory / name
+    # The tensors are those of the base, everything else is as the adapter is opened.
+    own = {field: getattr(base, field) for field in ("rows", "kinds", "stored", "tensors", "config")}
+    return Parts(
+        dataclasses.replace(whole, **own),
+        str(inner) if inner.exists() and not Path(name).exists() else name,
+        lora,
+        adapter,
+    )
+
+
+_MERGE = "merge it into its base first (bpe convert), and fine-tune that model"
 
 
 def _tokenizer(directory: Path, base: Checkpoint) -> Tokenizer:

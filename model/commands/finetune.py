@@ -71,6 +71,10 @@ from model.commands.options import (
     click.option("--merge", is_flag=True, help="Write a model with the LoRA matrices merged, instead of an adapter."),
 )
 @group(
+    "Plain texts",
+    click.option("--text", is_flag=True, help="Train on each token of plain texts (continued pretraining)."),
+)
+@group(
     "Preferences",
     click.option("--preferences", is_flag=True, help="Train on pairs of a better and a worse answer (DPO)."),
     click.option(
@@ -132,6 +136,7 @@ def finetune(
     targets: Sequence[str],
     lora_dropout: float,
     merge: bool,
+    text: bool,
     preferences: bool,
     beta: float,
     held_out: str,
@@ -154,6 +159,11 @@ def finetune(
     With --preferences, each line is {"prompt": ..., "chosen": ..., "rejected": ...}, where the values are messages or
     texts; without "prompt", the other two are whole dialogs.
 
+    With --text, DIALOGS are plain texts: text files, directories, and .jsonl or Parquet files with a text in each
+    record.
+
+    If MODEL is a LoRA adapter, it is trained further, with its own rank, and DIR becomes an adapter of the same base.
+
     DIR becomes a model directory; with --lora, a PEFT adapter that refers to MODEL. All commands accept both as models.
     """
     import torch
@@ -165,6 +175,8 @@ def finetune(
 
     if rank is None and (lora_alpha is not None or targets or lora_dropout):
         raise click.UsageError("--lora-alpha, --lora-target and --lora-dropout need --lora RANK")
+    if text and preferences:
+        raise click.UsageError("--text and --preferences exclude each other: plain texts have no preferences")
     if threads is not None:
         torch.set_num_threads(threads)
     given = {name: value for name, value in settings.items() if value is not None}
@@ -177,6 +189,7 @@ def finetune(
             held_out=_share_or_files(held_out),
             epochs=epochs,
             learn_end=learn_end,
+            text=text,
         )
         run_finetuning(model, data, output, config, restart=restart, parallel=processes, **given)
 

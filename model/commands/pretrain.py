@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from model.config import ModelConfig
 
 
+_LEARNING_RATE_OF_INIT = 2e-4
+
+
 @click.command(cls=Command)
 @group(
     "Run",
@@ -23,6 +26,11 @@ if TYPE_CHECKING:
     restart_option,
     click.option(
         "--config", default="micro", metavar="NAME|FILE", help="Model: a preset, a params.json, or a config.json."
+    ),
+    click.option(
+        "--init",
+        metavar="MODEL",
+        help="Start from the weights of a model with the same tokenizer, not from random ones.",
     ),
     click.option(
         "--minutes", type=float, metavar="N", help="Training time in minutes.  [default: 3, unless --steps is given]"
@@ -44,7 +52,13 @@ if TYPE_CHECKING:
 )
 @group(
     "Optimization",
-    click.option("--learning-rate", type=float, default=2e-3, metavar="X", help="Peak learning rate."),
+    click.option(
+        "--learning-rate",
+        type=float,
+        default=2e-3,
+        metavar="X",
+        help="Peak learning rate; 2e-4 by default with --init.",
+    ),
     click.option(
         "--schedule",
         type=click.Choice(["cosine", "wsd"]),
@@ -110,6 +124,7 @@ if TYPE_CHECKING:
 @processes_options
 @examples(
     "bpe pretrain --data data -o runs/tales --minutes 3",
+    "bpe pretrain --data data -o runs/more --init runs/tales --steps 1000",
     "bpe pretrain -o runs/tales                # resumes an interrupted run",
     "bpe pretrain --data data -o runs/big --config mini --steps 20000 --schedule wsd --device cuda --compile",
     "bpe pretrain --data data -o runs/large --batch-tokens 65536 --micro-batch-tokens 4096 --checkpoint-activations",
@@ -119,6 +134,7 @@ def pretrain(
     data: str | None,
     output: str,
     config: str,
+    init: str | None,
     restart: bool,
     parallel: Any,
     tensor_parallel: int,
@@ -132,14 +148,22 @@ def pretrain(
     from bpe.shards import Shards
     from model.training.parallel import Parallel
     from model.training.pretraining import pretrain as run_training
-    from model.training.pretraining import settings_of
+    from model.training.pretraining import settings_of, shape_of
     from model.training.settings import TrainConfig
 
     shape = None
     source = click.get_current_context().get_parameter_source
     given = {name for name in ("config", *settings) if source(name) is click.core.ParameterSource.COMMANDLINE}
+    if init is not None:
+        if "config" in given:
+            raise click.UsageError("--init and --config exclude each other: the model has the shape of MODEL")
+        if data is None:
+            raise click.UsageError("--init needs --data; to resume a run, give -o alone")
+        shape = shape_of(init)
+        if "learning_rate" not in given:
+            settings["learning_rate"] = _LEARNING_RATE_OF_INIT
     if data is None:
-        directory, shape, kept = settings_of(output)
+        directory, shape, kept, init = settings_of(output)
         data, settings = str(directory), {**settings, **kept, **{name: settings[name] for name in given - {"config"}}}
     elif settings["steps"] is None and settings["minutes"] is None:
         settings["minutes"] = 3
@@ -147,7 +171,7 @@ def pretrain(
         if "config" in given or shape is None:
             shape = _model_config(config, Shards(data).n_vocab)
         train = TrainConfig(**settings)
-        result = run_training(data, output, shape, train, restart=restart, parallel=processes)
+        result = run_training(data, output, shape, train, restart=restart, parallel=processes, init=init)
     if not processes.is_main:
         return
     held_out = f", {result.bits_per_byte:.3f} bits per byte held out" if result.bits_per_byte is not None else ""

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bpe import Tokenizer
 from bpe.chat import ChatFormat
-from bpe.corpus import records
+from bpe.corpus import documents, records
 from bpe.errors import InputError
 from model.training.loss import IGNORED, TokenBatch
 from model.training.records import Notes, Reader, Record
@@ -126,6 +127,34 @@ def read_dialogs(sources: Iterable[PathLike], chat_format: ChatFormat, how: Read
             _require_answer(dialog, how.length)
             dialogs.append(dialog)
     return dialogs
+
+
+def read_texts(sources: Iterable[PathLike], tokenizer: Tokenizer, how: Reading) -> list[Dialog]:
+    """Read plain texts to learn each token of, as `bpe.corpus.documents` reads them.
+
+    A text begins with what its tokenizer puts in front of texts, and ends with its end token unless `how.learn_end` is
+    False. A text longer than `how.length` is read in parts, so that each token is learned once.
+
+    Args:
+        sources: Paths of text files, .jsonl or Parquet files, or directories.
+        tokenizer: Encodes the texts.
+        how: How to read them.
+
+    Raises:
+        InputError: When a file cannot be read, or an end token is wanted that the tokenizer does not have.
+    """
+    if how.learn_end and how.end_id is None:
+        raise InputError("the tokenizer has no token that ends a text; leave out learn_end (--learn-end)")
+    after = [] if how.learn_end is False or how.end_id is None else [how.end_id]
+    texts = []
+    for source in sources:
+        for number, document in enumerate(documents([source]), 1):
+            body = tokenizer.encode_ordinary(bytes(document).decode("utf-8", "replace"))
+            ids = [*tokenizer.prefix_ids, *body, *after] if body else []
+            for begin in range(0, len(ids) - 1, how.length):
+                part = ids[begin : begin + how.length + 1]
+                texts.append(Dialog(f"{source}: text {number}", part, [False] + [True] * (len(part) - 1)))
+    return texts
 
 
 def read_pairs(sources: Iterable[PathLike], chat_format: ChatFormat, how: Reading | int) -> list[Pair]:

@@ -10,7 +10,6 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from bpe.chat import ChatFormat
 from model.training.base_model import BaseModel
 from model.training.dialogs import Dialog, Pair, PathLike, Reading, Rows, examples_fingerprint, in_rows
 from model.training.settings import TrainConfig
@@ -18,8 +17,8 @@ from model.transformer import Transformer
 
 Example = TypeVar("Example", bound=Dialog | Pair)
 
-ReadExamples = Callable[[Iterable[PathLike], ChatFormat, Reading], list[Example]]
-"""`read_dialogs` or `read_pairs`."""
+ReadExamples = Callable[[Iterable[PathLike], BaseModel, Reading], list[Example]]
+"""Reads examples with the tokenizer or the chat format of a model."""
 
 
 class ExampleTask(Generic[Example]):
@@ -59,7 +58,7 @@ class ExampleTask(Generic[Example]):
         self._rows_per_micro_batch = (settings.micro_batch_tokens or settings.batch_tokens) // length
         rows = in_rows(range(len(self.held_out)), [len(example) for example in self.held_out], length)
         self.held_out_rows = self._micro_batches(rows)
-        self._weights = base.fingerprint[:16]
+        self._weights = base.start[:16]
         self.summary = [f"{_counted(self.train)} to train on; {_counted(self.held_out)} held out"]
         if cut := [example.place for example in (*self.train, *self.held_out) if not example.whole]:
             more = f" and {len(cut) - 1} more" if len(cut) > 1 else ""
@@ -108,9 +107,9 @@ def _read_examples(
 ) -> tuple[list[Example], list[Example]]:
     """Return the examples to train on, and those held out, from other files or drawn at random."""
     held_out = base.config.held_out
-    examples = read(data, base.chat_format, how)
+    examples = read(data, base, how)
     if not isinstance(held_out, (int, float)):
-        return examples, read(held_out, base.chat_format, how)
+        return examples, read(held_out, base, how)
     count = min(len(examples) - 1, max(1, round(held_out * len(examples)))) if held_out > 0 and examples else 0
     drawn = {*np.random.default_rng((settings.seed, 1)).permutation(len(examples))[:count].tolist()}
     kept = [example for index, example in enumerate(examples) if index not in drawn]

@@ -26,6 +26,7 @@ class FinetuneConfig:
         epochs: Number of times that each example is read, when TrainConfig sets neither steps nor minutes.
         learn_end: Whether to learn the token that ends an answer. None: where the chat format writes one. True: also
             after the last answer of a dialog where it writes none.
+        text: Train on plain texts instead of dialogs: continued pretraining.
 
     Raises:
         InputError: When a setting is out of range, or settings contradict each other.
@@ -38,12 +39,15 @@ class FinetuneConfig:
     held_out: float | Sequence[PathLike] = 0.1
     epochs: float = 3.0
     learn_end: bool | None = None
+    text: bool = False
 
     def __post_init__(self) -> None:
         if self.merge and self.lora is None:
             raise InputError("merge needs lora: it merges the LoRA matrices into the model")
         if self.beta is not None and not (math.isfinite(self.beta) and self.beta > 0):
             raise InputError(f"beta is {self.beta}; it must be positive")
+        if self.text and self.beta is not None:
+            raise InputError("text and beta exclude each other: plain texts have no preferences")
         if isinstance(self.held_out, (int, float)) and not 0 <= self.held_out < 1:
             raise InputError(f"held_out is {self.held_out}; it must be a share, from 0 to below 1")
         if not (math.isfinite(self.epochs) and self.epochs > 0):

@@ -21,7 +21,7 @@ from model.training.parallel import Parallel
 from model.training.preferences import Preferences
 from model.training.progress import ProgressLine
 from model.training.settings import TrainConfig, TrainResult
-from model.training.supervised import Supervised
+from model.training.supervised import Supervised, Texts
 
 LEARNING_RATE = 2e-5
 
@@ -44,8 +44,9 @@ def finetune(
     """Train a model on files of dialogs (see `read_dialogs`), or with config.beta on preferences (see `read_pairs`).
 
     Args:
-        model: Path or name of the model, as `model.load` takes it. It is not changed.
-        data: Files of dialogs or preferences.
+        model: Path or name of the model, as `model.load` takes it. It is not changed. A LoRA adapter is trained
+            further: the result is another adapter of the same base.
+        data: Files of dialogs or preferences, or of plain texts (config.text).
         run: The run directory. An interrupted run is resumed there (see `model.training.loop.train`).
         config: Settings of fine-tuning.
         restart: Delete an earlier run in the directory first.
@@ -66,9 +67,10 @@ def finetune(
     config = config or FinetuneConfig()
     # 1. Open the model, and complete the settings.
     base = BaseModel(model, Path(run), config)
+    config = base.config  # with the settings of an adapter that is trained further
     train_config = _train_config(base, config, settings)
     # 2. Read the data.
-    kind = Supervised if config.beta is None else Preferences
+    kind = Texts if config.text else Supervised if config.beta is None else Preferences
     task: Supervised | Preferences = kind(base, data, train_config)
     if parallel is None or parallel.is_main:
         show = ProgressLine(sys.stderr if progress is None else progress)

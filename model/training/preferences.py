@@ -71,7 +71,7 @@ class Preferences(ExampleTask[Pair]):
 
     def __init__(self, base: BaseModel, data: Sequence[PathLike], settings: TrainConfig) -> None:
         """Read pairs; see `ExampleTask`."""
-        super().__init__(read_pairs, base, data, settings)
+        super().__init__(lambda data, base, how: read_pairs(data, base.chat_format, how), base, data, settings)
         self.beta, self._run = base.config.beta or 0.0, settings
         self._reference = self._held_out_reference = torch.empty(0)
         self._preferred, self._mean = 0, 0.0

@@ -19,10 +19,16 @@ from torch import Tensor
 
 from bpe import Tokenizer
 from bpe.errors import InputError
+from bpe.locate import locate
 from bpe.shards import HELD_OUT, TRAIN, Shard, Shards
+from model.checkpoint import WRITABLE_FORMATS, open_checkpoint
 from model.checkpoint import save as save_model
+from model.checkpoint.assemble import assemble, fingerprint
+from model.checkpoint.companions import read_tokenizer
+from model.checkpoint.opened import Checkpoint
 from model.config import ModelConfig
 from model.generation.completions import generate
+from model.training.base_model import trained
 from model.training.loop import train
 from model.training.loss import IGNORED, Evaluation, TokenBatch, evaluate, next_token_loss
 from model.training.parallel import Parallel
@@ -40,8 +46,9 @@ def pretrain(
     restart: bool = False,
     progress: TextIO | None = None,
     parallel: Parallel | None = None,
+    init: str | os.PathLike[str] | None = None,
 ) -> TrainResult:
-    """Train a new model on a shard directory, and save it in the run directory.
+    """Train a new model, or a given one, on a shard directory, and save it in the run directory.
 
     Args:
         data: Shard directory, as `bpe.shards.write_shards` writes it.
@@ -51,6 +58,8 @@ def pretrain(
         restart: Delete an earlier run in the directory first.
         progress: Stream for progress; None for stderr.
         parallel: The processes that train together (see `model.training.loop.train`).
+        init: Path or name of a model whose weights to start from. `config` must be its shape (`shape_of`). Default: the
+            weights are drawn from the seed.
 
     Returns:
         The result of the run.
@@ -58,18 +67,57 @@ def pretrain(
     Raises:
         InputError: When data, model and settings do not fit each other; see also `model.training.loop.train`.
     """
-    task, notes = Pretraining(Shards(data), config, settings), {"directory": os.path.abspath(data)}
+    shards, notes = Shards(data), {"directory": os.path.abspath(data)}
+    start = None
+    if init is not None:
+        start = _start(init, shards, Path(run))
+        notes["init"] = os.path.abspath(init) if os.path.exists(init) else os.fspath(init)
+    task = Pretraining(shards, config, settings, start)
     return train(task, run, settings, restart=restart, progress=progress, parallel=parallel, notes=notes)
 
 
-def settings_of(run: str | os.PathLike[str]) -> tuple[Path, ModelConfig, dict[str, Any]]:
+def shape_of(model: str | os.PathLike[str]) -> ModelConfig:
+    """Return the shape of a model, by path or name, to start from its weights."""
+    return open_checkpoint(locate(os.fspath(model), "model")).config
+
+
+def _start(model: str | os.PathLike[str], shards: Shards, run: Path) -> Checkpoint:
+    """Open the model to start from.
+
+    Raises:
+        InputError: When the model cannot be read, is in the run directory, or has other tokens than the shards.
+    """
+    path = locate(os.fspath(model), "model")
+    directory = path if path.is_dir() else path.parent
+    if run.exists() and run.resolve() == directory.resolve():
+        raise InputError(f"{run}: holds the model to start from; use another directory for the run")
+    checkpoint = open_checkpoint(path)
+    own, theirs = read_tokenizer(checkpoint), Tokenizer.from_file(shards.tokenizer_path)
+    differ = next((id for id in range(max(own.n_vocab, theirs.n_vocab)) if _token(own, id) != _token(theirs, id)), None)
+    if differ is not None or own.encode_ordinary(_SAMPLE) != theirs.encode_ordinary(_SAMPLE):
+        where = "" if differ is None else f" (the first token that differs has the id {differ})"
+        raise InputError(
+            f"{shards.directory}: was written with another tokenizer than that of {path}{where}; write the shards with"
+            f" the tokenizer of the model (bpe shards -t {os.fspath(model)})"
+        )
+    return checkpoint
+
+
+def _token(tokenizer: Tokenizer, id: int) -> bytes | None:
+    try:
+        return tokenizer.decode_single_token_bytes(id)
+    except KeyError:
+        return None
+
+
+def settings_of(run: str | os.PathLike[str]) -> tuple[Path, ModelConfig, dict[str, Any], str | None]:
     """Return what `pretrain` was called with for a run, to resume it.
 
     Args:
         run: The run directory.
 
     Returns:
-        The shard directory, the shape of the model, and fields of TrainConfig.
+        The shard directory, the shape of the model, fields of TrainConfig, and the model whose weights it started from.
 
     Raises:
         InputError: When the directory holds no run of pretraining, or its record cannot be read.
@@ -80,7 +128,12 @@ def settings_of(run: str | os.PathLike[str]) -> tuple[Path, ModelConfig, dict[st
         settings = record["settings"]
         if settings["kind"] != Pretraining.kind:
             raise InputError(f"{path}: this run is {settings['kind']}, not {Pretraining.kind}")
-        return Path(record["directory"]), ModelConfig.from_params(settings["model"]), dict(settings["train"])
+        return (
+            Path(record["directory"]),
+            ModelConfig.from_params(settings["model"]),
+            dict(settings["train"]),
+            record.get("init"),
+        )
     except FileNotFoundError:
         raise InputError(f"{path}: no such file, so there is no run to resume; start one with --data") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -89,23 +142,31 @@ def settings_of(run: str | os.PathLike[str]) -> tuple[Path, ModelConfig, dict[st
         raise InputError(f"{path}: cannot be read ({error!r}); repeat --data and all other settings") from None
 
 
+_SAMPLE = "  It's 1234567, cafe\u0301 \u4f60\u597d!\n\n\tdef HTTPServer(x):\r\n  return x+1  "
+"""Text that tokenizers with the same tokens split differently if their patterns differ."""
+
+
 class Pretraining:
-    """Training of a model from random weights to predict each token of shards from the tokens before it."""
+    """Training of a model, from random or given weights, to predict each token of shards from the tokens before it."""
 
     kind = "pretraining"
 
-    def __init__(self, shards: Shards, config: ModelConfig, settings: TrainConfig) -> None:
+    def __init__(
+        self, shards: Shards, config: ModelConfig, settings: TrainConfig, start: Checkpoint | None = None
+    ) -> None:
         """Take the data and the shape of the model.
 
         Args:
             shards: The data.
             config: Shape of the model.
             settings: Settings of the run.
+            start: The model whose weights to start from; None to draw them from the seed.
 
         Raises:
             InputError: When the data or the settings do not fit the model.
         """
-        self.shards, self.config, self.train = shards, config, settings
+        self.shards, self.config, self.train, self._start = shards, config, settings, start
+        self._weights = {} if start is None else {"weights": fingerprint(start)[:16]}
         if settings.sequence_length > config.max_seq_len:
             raise InputError(
                 f"sequence_length is {settings.sequence_length}, but the context of the model holds "
@@ -127,11 +188,14 @@ class Pretraining:
             "data": self.shards.fingerprint,
             "tokenizer": self.shards.tokenizer_sha256,
             "model": self.config.to_params(),
+            **self._weights,
         }
 
     def model(self) -> Transformer:
-        """Build the model, with weights drawn from the seed."""
+        """Build the model, with the weights of another one, or drawn from the seed."""
         self.shards.check()
+        if self._start is not None:
+            return assemble(self._start, torch.float32, torch.device("cpu"))
         model = Transformer(self.config)
         model.init_weights(torch.Generator().manual_seed(self.train.seed))
         return model
@@ -167,6 +231,9 @@ class Pretraining:
 
     def save(self, directory: Path, model: Transformer) -> None:
         """Save the model and its tokenizer in the run directory."""
+        if self._start is not None:
+            WRITABLE_FORMATS["bpe-llama"].write(trained(self._start, directory, model), directory)
+            return
         save_model(directory, model, self.shards.tokenizer_path, make_tokenizer=lambda: self._tokenizer)
 
 

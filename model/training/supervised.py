@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from model.generation.completions import generate_ids
 from model.training.base_model import BaseModel
-from model.training.dialogs import Dialog, PathLike, batch_of, read_dialogs, texts_of
+from model.training.dialogs import Dialog, PathLike, Reading, batch_of, read_dialogs, read_texts, texts_of
 from model.training.examples import ExampleTask
 from model.training.loss import CHUNK_LOGITS, IGNORED, Evaluation, TokenBatch, cross_entropy_sum, hidden_states
 from model.training.settings import TrainConfig
@@ -24,7 +24,7 @@ class Supervised(ExampleTask[Dialog]):
 
     def __init__(self, base: BaseModel, data: Sequence[PathLike], settings: TrainConfig) -> None:
         """Read dialogs; see `ExampleTask`."""
-        super().__init__(read_dialogs, base, data, settings)
+        super().__init__(self._read, base, data, settings)
         tokenizer = base.tokenizer
         self._held_out_bytes = sum(
             len(tokenizer.decode_single_token_bytes(id))
@@ -33,6 +33,9 @@ class Supervised(ExampleTask[Dialog]):
             if written and not tokenizer.is_special_token(id)
         )
         self._exact = 0
+
+    def _read(self, data: Iterable[PathLike], base: BaseModel, how: Reading) -> list[Dialog]:
+        return read_dialogs(data, base.chat_format, how)
 
     def model(self) -> Transformer:
         """Load the model to fine-tune."""
@@ -85,6 +88,33 @@ class Supervised(ExampleTask[Dialog]):
             said = tokenizer.decode([*written])
         exact = f"{self._exact} of {len(self.held_out)} held-out dialogs exactly"
         return f"{exact}; {said!r} for {tokenizer.decode(wanted)!r}"
+
+
+class Texts(Supervised):
+    """Continued pretraining on plain texts: each token is learned, and the one that ends a text."""
+
+    kind = "continued pretraining"
+
+    def _read(self, data: Iterable[PathLike], base: BaseModel, how: Reading) -> list[Dialog]:
+        return read_texts(data, base.tokenizer, how)
+
+    def sample(self, model: Transformer) -> str | None:
+        """Return how greedy decoding continues the first held-out text after its first tokens."""
+        if not self.held_out:
+            return None
+        ids, tokenizer = self.held_out[0].ids, self.base.tokenizer
+        shown = min(_SHOWN, len(ids) // 2)
+        room = max(0, min(_SHOWN, model.config.max_seq_len - shown))
+        with torch.autocast(model.device.type, enabled=False):
+            written = generate_ids(
+                model, ids[:shown], max_tokens=room, temperature=0, end_ids=frozenset(tokenizer.eos_ids),
+                n_vocab=tokenizer.n_vocab,
+            )  # fmt: skip
+            said = tokenizer.decode([*written])
+        return f"{said!r} after {tokenizer.decode(ids[:shown])!r}"
+
+
+_SHOWN = 24  # tokens that a sample begins with and adds
 
 
 def _loss_and_match(model: Transformer, hidden: Tensor, targets: Tensor) -> tuple[float, bool]:

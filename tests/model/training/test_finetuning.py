@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import math
 import os
 import shutil
 import signal
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from model import ModelConfig, Transformer, convert, generate_ids, load, save
 from model.checkpoint import format_of
 from model.lora import LoraConfig, add_lora
 from model.training.base_model import BaseModel
-from model.training.dialogs import batch_of, read_pairs
+from model.training.dialogs import Reading, batch_of, read_pairs, read_texts
 from model.training.finetune_settings import FinetuneConfig
 from model.training.finetuning import finetune
 from model.training.loss import next_token_loss
@@ -349,8 +351,10 @@ def test_invalid_input_is_refused_before_anything_is_written(base: Path, dialogs
         tune(base, tmp_path / "empty.jsonl", run)
     assert not run.exists()
     tune(base, dialogs, run, FinetuneConfig(lora=LORA))
-    with pytest.raises(InputError, match="an adapter cannot be trained on top of an adapter; set merge, or merge this"):
-        tune(run, dialogs, tmp_path / "second", FinetuneConfig(lora=LORA))
+    for other, what in ((LoraConfig(8), "rank is 8, but that of this adapter is 4"), (LoraConfig(4, 3.0), "alpha is 3"),
+                        (LoraConfig(4, targets=["wq"]), "targets is wq, but")):  # fmt: skip
+        with pytest.raises(InputError, match=f"{what}.*; leave it out .* or merge"):
+            tune(run, dialogs, tmp_path / "second", FinetuneConfig(lora=other))
     tune(run, dialogs, tmp_path / "second", FinetuneConfig(lora=LORA, merge=True))
     assert format_of(tmp_path / "second") == "huggingface"
 
@@ -385,3 +389,57 @@ def test_dropout_differs_between_calls(base: Path) -> None:
         model.layers[0].attention.wq.lora_b.normal_()
     x = torch.tensor([[1, 2, 3]])
     assert not torch.equal(model(x), model(x))
+
+
+# --- adapters that are trained further, and plain texts ---
+
+
+def test_an_adapter_is_trained_further_from_its_own_matrices(base: Path, dialogs: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    config = FinetuneConfig(lora=LoraConfig(4, 12.0, ["wq", "w2"]), held_out=[dialogs])
+    tune(base, dialogs, first, config, steps=30, learning_rate=1e-2)
+    tune(first, dialogs, second, FinetuneConfig(held_out=[dialogs]))
+    settings = [json.loads((run / "adapter_config.json").read_bytes()) for run in (first, second)]
+    assert settings[0] == settings[1]
+    held_out = [[record["loss"] for record in read_metrics(run / "metrics.jsonl") if record["kind"] == "evaluation"]
+                for run in (first, second)]  # fmt: skip
+    assert held_out[1][0] == pytest.approx(held_out[0][-1], rel=1e-6)  # starts where the first run ended
+    assert held_out[1][-1] < held_out[1][0] < held_out[0][0]
+    assert not torch.equal(logits(load(first)[0]), logits(load(second)[0]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # the second adapter knows its base, too
+        load(second)
+
+
+def test_preferences_continue_an_adapter_that_is_their_reference(
+    base: Path, dialogs: Path, pairs: Path, tmp_path: Path
+) -> None:
+    tune(base, dialogs, tmp_path / "first", FinetuneConfig(lora=LoraConfig(4)), steps=10, learning_rate=1e-2)
+    tune(tmp_path / "first", pairs, tmp_path / "second", FinetuneConfig(beta=0.1, held_out=[pairs]))
+    records = read_metrics(tmp_path / "second" / "metrics.jsonl")
+    first = next(record["loss"] for record in records if record["kind"] == "evaluation")
+    assert first == pytest.approx(math.log(2), rel=1e-5)  # no preference relative to the model as it started
+
+
+def test_plain_texts_are_learned_whole(base: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("The hen has five eggs. " * 8)
+    for name, lora in (("all", None), ("lora", LoraConfig(4))):
+        config = FinetuneConfig(lora=lora, text=True, held_out=[text])
+        tune(base, text, tmp_path / name, config, steps=30, learning_rate=1e-2)
+        found = [r["loss"] for r in read_metrics(tmp_path / name / "metrics.jsonl") if r["kind"] == "evaluation"]
+        assert found[-1] < found[0] - 1
+        assert (tmp_path / name / "adapter_config.json").exists() == (lora is not None)
+
+
+def test_each_token_of_a_text_is_learned_once(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("abcdefghij")
+    (tmp_path / "b.jsonl").write_text('{"text": "xy"}\n{"text": null}\n{"text": ""}\n')
+    whole = [*TOKENIZER.prefix_ids, *b"abcdefghij", 257]
+    texts = read_texts([tmp_path / "a.txt", tmp_path / "b.jsonl"], TOKENIZER, Reading(4, end_id=257))
+    assert [id for text in texts for id in text.ids[1:]] == [*whole[1:], *[*TOKENIZER.prefix_ids, *b"xy", 257][1:]]
+    assert all(len(text) <= 4 and text.written == [False] + [True] * len(text) for text in texts)
+    (short,) = read_texts([tmp_path / "b.jsonl"], TOKENIZER, Reading(9, learn_end=False, end_id=257))
+    assert short.ids == [*TOKENIZER.prefix_ids, *b"xy"]
+    with pytest.raises(InputError, match="no token that ends a text"):
+        read_texts([tmp_path / "a.txt"], TOKENIZER, Reading(9, learn_end=True))

@@ -15,12 +15,21 @@ import torch
 
 from bpe.errors import InputError
 from bpe.shards import HELD_OUT, TRAIN, Shard, Shards, write_shards
-from model import ModelConfig, Transformer
+from model import ModelConfig, Transformer, load, save
 from model.training.loss import TokenBatch, next_token_loss
 from model.training.metrics import read_metrics
-from model.training.pretraining import Windows, _batches, _held_out_batches, _window, settings_of
+from model.training.pretraining import (
+    Windows,
+    _batches,
+    _held_out_batches,
+    _window,
+    pretrain,
+    settings_of,
+    shape_of,
+)
+from model.training.settings import TrainConfig
 from support.references import byte_tokenizer
-from support.training_runs import SETTINGS, interrupted, losses, train
+from support.training_runs import SETTINGS, interrupt_after, interrupted, losses, train
 
 
 def test_each_evaluation_writes_a_sample(
@@ -41,8 +50,8 @@ def test_a_run_resumes_from_its_directory_alone(
 ) -> None:
     run = tmp_path / "run"
     interrupted(data, run, config, monkeypatch)
-    directory, shape, kept = settings_of(run)
-    assert (directory, shape) == (data, config)
+    directory, shape, kept, init = settings_of(run)
+    assert (directory, shape, init) == (data, config, None)
     assert train(directory, run, shape, dataclasses.replace(SETTINGS, **kept)).steps == 12
     with pytest.raises(InputError, match="no run to resume; start one with --data"):
         settings_of(tmp_path / "none")
@@ -163,3 +172,70 @@ def test_with_across_documents_a_window_is_one_text(model: Transformer) -> None:
     (batch,) = _batches(ids, ids % 5, dataclasses.replace(SETTINGS, across_documents=True))
     assert batch.positions is None
     assert batch.targets.tolist() == ids[:, 1:].tolist()
+
+
+# --- given weights ---
+
+ENDS = {"<|begin_of_text|>": 256, "<|end_of_text|>": 257}
+
+
+@pytest.fixture
+def given(tmp_path: Path, config: ModelConfig, make_model: Any) -> tuple[Path, Path]:
+    """A model, and shards that its tokenizer wrote."""
+    tokenizer, file = byte_tokenizer(special_tokens=ENDS), tmp_path / "bytes" / "tokenizer.json"
+    file.parent.mkdir()
+    tokenizer.save(file)
+    save(tmp_path / "base", make_model(dataclasses.replace(config, vocab_size=264)), file)
+    texts = [f"The {animal} has {count} eggs." for animal in ("cat", "dog", "hen") for count in range(9)]
+    write_shards(texts, tokenizer, tmp_path / "text", tokenizer_file=file, held_out=0.2)
+    return tmp_path / "base", tmp_path / "text"
+
+
+def continued(given: tuple[Path, Path], run: Path, settings: TrainConfig = SETTINGS) -> Any:
+    model, data = given
+    return pretrain(data, run, shape_of(model), settings, progress=io.StringIO(), init=model)
+
+
+def test_training_starts_from_given_weights(given: tuple[Path, Path], tmp_path: Path) -> None:
+    result = continued(given, tmp_path / "run")
+    before, data = load(given[0])[0], Shards(given[1])
+    batches = _held_out_batches(data, SETTINGS)
+    nats = sum(next_token_loss(before, batch).item() for batch in batches)
+    records = [r for r in read_metrics(tmp_path / "run" / "metrics.jsonl") if r["kind"] == "evaluation"]
+    assert records[0]["loss"] == pytest.approx(nats / sum(batch.n_targets for batch in batches), rel=1e-5)
+    assert result.held_out_loss < records[0]["loss"]
+    assert settings_of(tmp_path / "run")[3] == str(given[0])
+    assert load(tmp_path / "run")[1].special_tokens == ENDS
+
+
+def test_an_interrupted_run_from_given_weights_resumes_bit_for_bit(
+    given: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    continued(given, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        interrupt_after(3, patch)
+        with pytest.raises(KeyboardInterrupt):
+            continued(given, tmp_path / "run", dataclasses.replace(SETTINGS, checkpoint_every=1e-9))
+    directory, shape, kept, init = settings_of(tmp_path / "run")
+    pretrain(directory, tmp_path / "run", shape, TrainConfig(**kept), progress=io.StringIO(), init=init)
+    models = [load(tmp_path / name)[0].state_dict() for name in ("whole", "run")]
+    assert all(torch.equal(models[0][name], models[1][name]) for name in models[0])
+
+
+def test_shards_of_another_tokenizer_or_another_model_are_refused(
+    given: tuple[Path, Path], config: ModelConfig, make_model: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / "other" / "tokenizer.json"
+    file.parent.mkdir()
+    tokenizer = byte_tokenizer(special_tokens={"<|begin_of_text|>": 256, "<|end|>": 257})
+    tokenizer.save(file)
+    write_shards(["One.", "Two."], tokenizer, tmp_path / "others", tokenizer_file=file, held_out=0)
+    with pytest.raises(InputError, match="another tokenizer than that of .* has the id 257.*bpe shards -t"):
+        continued((given[0], tmp_path / "others"), tmp_path / "run")
+    with pytest.raises(InputError, match="holds the model to start from"):
+        continued(given, given[0])
+    assert not (tmp_path / "run").exists()
+    continued(given, tmp_path / "run")
+    save(given[0], make_model(dataclasses.replace(config, vocab_size=264), seed=5), tmp_path / "bytes/tokenizer.json")
+    with pytest.raises(InputError, match="weights"):
+        continued(given, tmp_path / "run")
