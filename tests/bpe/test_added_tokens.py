@@ -14,10 +14,12 @@ import tokenizers
 import transformers
 
 from bpe import StreamEncoder, Tokenizer, _core
+from bpe.analysis.usage import usage_of
 from bpe.errors import InputError
 from bpe.formats.gguf import render as gguf_of
 from bpe.patterns import find_pattern
 from bpe.regex_encoder import RegexEncoder
+from bpe.verify import reference_of, verify
 from bpe.vocabulary import AddedToken, Vocabulary
 from support.plain_added_tokens import random_text, random_tokenizer, split
 
@@ -338,3 +340,24 @@ def test_a_special_token_with_the_text_of_an_ordinary_token_can_be_written_only_
         assert again.encode("he", allowed_special="all") == again.encode_ordinary("he") == [256]
         assert again.special_tokens == {"he": 256}
         assert again.mergeable_ranks == ranks
+
+
+def test_reports_and_shards_count_an_added_token_as_the_text_that_it_is() -> None:
+    tokenizer = with_added(THINK._replace(rstrip=True), END)
+    usage = usage_of(tokenizer, [b"ab <think>   cd", b"<think>x"], "text")
+    assert usage.counts[300] == 2
+    assert usage.words is not None
+    assert (usage.words.count, usage.words.tokens) == (5, 7)
+    sizes = tokenizer.token_sizes()
+    assert (sizes[300], sizes[301]) == (len("<think>"), 0)
+
+
+def test_verify_compares_added_tokens_with_tokenizers_and_with_tiktoken(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    with_added(THINK._replace(id=256, lstrip=True), END._replace(id=257)).save(path)
+    gguf_path = tmp_path / "tokenizer.gguf"
+    gguf_path.write_bytes(gguf_of(with_added(THINK, END, pattern="llama3").vocabulary))
+    for file in (path, gguf_path):
+        tokenizer = Tokenizer.from_file(file)
+        result = verify(tokenizer, [b"a  <think> b", b"<|end|>"], reference=reference_of(tokenizer, file))
+        assert (result.differing, result.first_difference) == (0, None)
