@@ -78,20 +78,20 @@ _Found = tuple[dict[str, str], dict[str, str]]  # the templates by name, and the
 
 
 def _from_directory(directory: Path, tokenizer: Tokenizer) -> _Found:
-    tokens: dict[str, str] = {}
     config: dict[str, Any] = {}
-    for name in ("special_tokens_map.json", "tokenizer_config.json"):  # the later one takes precedence
+    found: dict[str, dict[str, str]] = {}
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
         file = directory / name
         try:
-            if file.is_file():
-                config = json.loads(file.read_bytes())
-                if not isinstance(config, dict):
-                    raise ValueError("not a JSON object")
-                tokens |= {key: text for key in TOKEN_NAMES if (text := _token_text(config, key)) is not None}
+            config = json.loads(file.read_bytes()) if file.is_file() else {}
+            if not isinstance(config, dict):
+                raise ValueError("not a JSON object")
+            found[name] = {key: text for key in TOKEN_NAMES if (text := _token_text(config, key)) is not None}
         except (ValueError, RecursionError) as error:
             raise InputError(f"{file}: {error}") from error
-        if name == "special_tokens_map.json":
-            config = {}
+    of_map, of_config = found.values()
+    # As in transformers, the map takes precedence unless tokenizer_config.json lists the added tokens.
+    tokens = of_map | of_config if "added_tokens_decoder" in config else of_config | of_map
     if not (directory / "tokenizer_config.json").is_file():
         tokens = _known_tokens(tokenizer) | tokens
     return templates_in(directory, config), tokens

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import mmap
 import os
+import warnings
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -63,7 +64,12 @@ def read_vocabulary(
         raise InputError(f"{path}: {error}") from error
     boundaries = vocabulary.boundaries
     if has_companions:
-        boundaries = boundaries_beside(vocabulary, path.parent)
+        if special_tokens is None:
+            boundaries = boundaries_beside(vocabulary, path.parent)
+        else:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the files may name tokens that the caller left out
+                boundaries = boundaries_beside(vocabulary, path.parent)
     added = {token.content: token.id for token in vocabulary.added_tokens}
     return vocabulary.with_boundaries(completed(boundaries, added))
 

@@ -14,6 +14,7 @@ from typing import Any
 from bpe.boundaries import KNOWN_NAME, Boundaries
 from bpe.errors import InputError
 from bpe.formats.byte_level import is_id
+from bpe.formats.post_processor import has_token
 from bpe.vocabulary import AddedToken, Vocabulary
 
 GENERATION, CONFIG = "generation_config.json", "config.json"
@@ -49,6 +50,13 @@ def boundaries_beside(vocabulary: Vocabulary, directory: Path) -> Boundaries:
         if found.prefix_from == KNOWN_NAME and found.bos_id != begin:
             changes |= {"prefix_ids": (), "prefix_from": begin_from}  # not the token that only its name recommends
     ends, ends_from = _generated(directory, files, "eos_token_id")
+    for id in ends:
+        if not has_token(vocabulary, id):
+            warnings.warn(
+                f"{directory / ends_from}: eos_token_id is {id}, but the tokenizer has no token with this id; correct"
+                " the id, or add the token to the tokenizer",
+                stacklevel=2,
+            )
     if not ends_from and end_from:
         ends, ends_from = (() if end is None else (end,)), end_from
     if ends_from:

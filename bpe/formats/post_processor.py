@@ -28,14 +28,15 @@ def boundaries_of(processor: Any, vocabulary: Vocabulary, strict: bool = True) -
     """
     sides = []
     for side in _sides(processor):
-        missing = [id for id in side if not _has(vocabulary, id)]
+        missing = [id for id in side if not has_token(vocabulary, id)]
         if missing and strict:
             raise InputError(f'"post_processor" adds the id {missing[0]} to each text, which is the id of no token')
         sides.append(tuple(id for id in side if id not in missing))
     return Boundaries(prefix_ids=sides[0], suffix_ids=sides[1], prefix_from=SOURCE, suffix_from=SOURCE)
 
 
-def _has(vocabulary: Vocabulary, id: int) -> bool:
+def has_token(vocabulary: Vocabulary, id: int) -> bool:
+    """Return whether an id is that of a token."""
     if any(token.id == id for token in vocabulary.added_tokens):
         return True
     try:

@@ -121,6 +121,25 @@ def test_template_of_the_processor_is_used_if_there_is_no_other(small: Tokenizer
 def test_templates_read_the_special_tokens_of_all_kinds(small: Tokenizer, tmp_path: Path) -> None:
     (tmp_path / "special_tokens_map.json").write_text(json.dumps({"pad_token": "<|eom_id|>", "unk_token": "[INST]"}))
     config = {"unk_token": {"content": "</s>"}, "chat_template": "{{ pad_token ~ unk_token ~ (bos_token or '-') }}"}
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**config, "added_tokens_decoder": {}}))
     ids = chat_format(tmp_path, small).encode([user("Hi")])
     assert ids == small.encode("<|eom_id|></s>-", allowed_special="all")
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_the_map_of_special_tokens_takes_precedence_as_in_transformers(
+    listed: bool, tmp_path: Path, small: Tokenizer
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    small.save(tmp_path / "tokenizer.json")
+    ids = {token.content: token.id for token in small.vocabulary.added_tokens}
+    first, second, *_ = ids
+    decoder = {"added_tokens_decoder": {str(id): {"content": text, "special": True} for text, id in ids.items()}}
+    template = "{{ eos_token }}{% for message in messages %}{{ message.content }}{% endfor %}"
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": first, "chat_template": template}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**config, **(decoder if listed else {})}))
+    (tmp_path / "special_tokens_map.json").write_text(json.dumps({"eos_token": second}))
+    dialog = [{"role": "user", "content": "Hi"}]
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path).apply_chat_template(dialog, return_dict=False)
+    assert chat_format(tmp_path, small).encode(dialog, add_generation_prompt=False) == theirs
+    assert theirs[0] == (ids[first] if listed else ids[second])

@@ -333,6 +333,24 @@ def test_the_name_of_a_token_that_does_not_exist_is_a_warning(
     assert KNOWN_NAME in (said.bos_from, said.eos_from)
 
 
+def test_an_end_id_without_a_token_is_a_warning_and_kept(tmp_path: Path) -> None:
+    write(tmp_path, generation_config={"eos_token_id": [257, 999]})
+    with pytest.warns(
+        UserWarning, match=r"generation_config.json: eos_token_id is 999, but the tokenizer has no token"
+    ):
+        assert Tokenizer.from_file(tmp_path).eos_ids == (257, 999)
+
+
+def test_the_caller_who_leaves_out_special_tokens_gets_no_warning(tmp_path: Path) -> None:
+    write(
+        tmp_path, template("<s>", "$A"), generation_config={"eos_token_id": 257}, tokenizer_config={"bos_token": "<s>"}
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        said = Tokenizer.from_file(tmp_path, special_tokens=["<|im_end|>"]).vocabulary.boundaries
+    assert said.prefix_ids == ()
+
+
 def test_add_bos_token_without_bos_token_is_a_warning(tmp_path: Path) -> None:
     tokenizer = Tokenizer("x", pat_str="gpt2", mergeable_ranks=BYTE_RANKS, special_tokens={})
     tokenizer.save(tmp_path / "tokenizer.model")
