@@ -348,7 +348,7 @@ def test_the_caller_who_leaves_out_special_tokens_gets_no_warning(tmp_path: Path
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         said = Tokenizer.from_file(tmp_path, special_tokens=["<|im_end|>"]).vocabulary.boundaries
-    assert said.prefix_ids == ()
+    assert said.eos_ids == (257,)
 
 
 def test_add_bos_token_without_bos_token_is_a_warning(tmp_path: Path) -> None:
