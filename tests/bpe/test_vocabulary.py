@@ -88,11 +88,35 @@ def test_a_vocabulary_with_a_normalizer_is_refused_instead_of_encoded_without_it
         Tokenizer.from_vocabulary(Vocabulary("tiny", GPT2, *arrays, normalizer={"type": "NFC"}))
 
 
-def test_the_caller_chooses_all_some_or_other_added_tokens() -> None:
+def test_the_caller_chooses_all_none_more_or_other_added_tokens() -> None:
     found = [AddedToken("<a>", 300, special=False), AddedToken("<b>", 301)]
-    assert [*chosen_tokens(found, None).values()] == found
-    assert [*chosen_tokens(found, ["<b>", "<c>"]).values()] == found[1:]
-    assert [*chosen_tokens(found, {"<a>": 400}).values()] == [AddedToken("<a>", 400)]
+    ids = {"x": 120, "<a>": 300}
+
+    def chosen(special_tokens: dict[str, int] | list[str] | None) -> list[AddedToken]:
+        return [*chosen_tokens(found, special_tokens, ids, 400).values()]
+
+    assert chosen(None) == found
+    assert chosen([]) == []
+    assert chosen(["<b>", "<c>", "x", "<d>"]) == [
+        *found,
+        AddedToken("<c>", 400),
+        AddedToken("x", 120),
+        AddedToken("<d>", 401),
+    ]
+    assert chosen(["<a>"]) == [AddedToken("<a>", 300), found[1]]
+    assert chosen({"<a>": 400}) == [AddedToken("<a>", 400)]
+
+
+def test_special_tokens_are_added_behind_all_ids_and_boundaries_follow() -> None:
+    vocabulary = Vocabulary.from_ranks("tiny", GPT2, BYTE_RANKS, {"<a>": 300, "<|endoftext|>": 301})
+    more = vocabulary.with_special_tokens(["<b>", "<a>", "x", "<|im_end|>"])
+    assert more.special_tokens == {"<a>": 300, "<|endoftext|>": 301, "<b>": 302, "x": 120, "<|im_end|>": 303}
+    assert set(more.boundaries.eos_ids) == {301, 303}
+    said = vocabulary.with_boundaries(Boundaries(eos_ids=(300,), eos_from="a file"))
+    assert said.with_special_tokens(["<|im_end|>"]).boundaries.eos_ids == (300,)
+    assert vocabulary.with_special_tokens([]).special_tokens == vocabulary.special_tokens
+    with pytest.raises(InputError, match="is a str"):
+        vocabulary.with_special_tokens("<b>")
 
 
 def test_importing_a_tokenizer_imports_neither_numpy_nor_other_heavy_modules() -> None:
