@@ -10,7 +10,7 @@ namespace bpe {
 
 namespace {
 
-constexpr std::size_t kMostComparisons = 1'000'000;
+constexpr std::size_t kMostComparisons = 100'000;
 
 // Whether two tokens can share bytes of a text.
 bool overlap(std::string_view a, std::string_view b) {
