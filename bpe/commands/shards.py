@@ -14,6 +14,7 @@ from bpe.commands.options import (
     field_option,
     group,
     parse_size,
+    refuse_given,
     separator_option,
     tokenizer_option,
 )
@@ -112,6 +113,18 @@ def shards(
         raise click.UsageError("missing -o / --output", context)
     if not corpus and not verify and not export:
         raise click.UsageError("missing CORPUS", context)
+    if not verify:
+        refuse_given("without --verify DIR", "hashes_only")
+    if not export:
+        refuse_given("without --export DIR", "export_format")
+    writing = ("shard_tokens", "bos", "eos", "threads", "held_out", "seed")
+    reading = ("separator", "field", "errors", "exclude")
+    if verify:
+        refuse_given("with --verify, which reads them from the shards", "output", *writing, *reading)
+    if hashes_only:
+        refuse_given("with --hashes-only", "corpus", "name")
+    if export:
+        refuse_given("with --export", "corpus", "name", *writing, *reading)
     if verify:
         is_given = context.get_parameter_source("name") is click.core.ParameterSource.COMMANDLINE
         _verify_shards(verify, corpus or None, hashes_only, name if is_given else None)

@@ -21,6 +21,7 @@ from model.commands.options import (
     eos_token_option,
     load_model,
     sampling_options,
+    sampling_settings,
     threads_option,
 )
 
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from model.generation.conversation import Conversation
 
 _CHAT_COMMANDS = "/system TEXT, /reset, /save FILE, /load FILE, /exit"
+
+
+TEMPERATURE, TOP_P = 0.6, 0.9
 
 
 @click.command(cls=Command)
@@ -54,7 +58,7 @@ _CHAT_COMMANDS = "/system TEXT, /reset, /save FILE, /load FILE, /exit"
         help="Variable for the chat template: JSON, else text; repeatable.",
     ),
 )
-@sampling_options(0.6, 0.9)
+@sampling_options(TEMPERATURE, TOP_P)
 @group("Computation", dtype_option, device_option, backend_option, threads_option)
 @examples(
     "bpe chat smollm2",
@@ -88,6 +92,7 @@ def chat(
     from bpe.locate import locate
 
     path = locate(name, "model")  # before torch is imported, so that a wrong name fails at once
+    settings = sampling_settings(path, settings, TEMPERATURE, TOP_P)
     from bpe.chat import chat_format
     from model.checkpoint import open_checkpoint
     from model.generation.conversation import Conversation

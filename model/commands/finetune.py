@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from bpe.commands.options import Command, examples, group
+from bpe.commands.options import Command, examples, group, refuse_given
 from model.commands.options import (
     device_option,
     processes_options,
@@ -175,6 +175,12 @@ def finetune(
 
     if rank is None and (lora_alpha is not None or targets or lora_dropout):
         raise click.UsageError("--lora-alpha, --lora-target and --lora-dropout need --lora RANK")
+    if not preferences:
+        refuse_given("without --preferences", "beta")
+    if settings["steps"] is not None or settings["minutes"] is not None:
+        refuse_given("with --steps or --minutes", "epochs")
+    if text:
+        refuse_given("with --text, which learns every token", "learn_end")
     if text and preferences:
         raise click.UsageError("--text and --preferences exclude each other: plain texts have no preferences")
     if threads is not None:

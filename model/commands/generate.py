@@ -22,11 +22,15 @@ from model.commands.options import (
     eos_token_option,
     load_model,
     sampling_options,
+    sampling_settings,
     threads_option,
 )
 
 if TYPE_CHECKING:
     from model import Completions
+
+
+TEMPERATURE, TOP_P = 0.8, 0.95
 
 
 @click.command(cls=Command)
@@ -49,20 +53,19 @@ if TYPE_CHECKING:
     eos_token_option,
 )
 @sampling_options(
-    0.8,
-    0.95,
+    TEMPERATURE,
+    TOP_P,
     click.option(
         "--min-p",
         type=float,
         metavar="X",
-        help="Drop tokens less likely than X times the most likely one.  [default: no limit]",
+        help="Drop tokens less likely than X times the most likely one.  [default: the model's, or no limit]",
     ),
     click.option(
         "--repetition-penalty",
         type=float,
-        default=1.0,
         metavar="X",
-        help="Penalty on tokens that have occurred; 1 has no effect, above 1 makes them less likely.",
+        help="Penalty on tokens that have occurred; above 1 makes them less likely.  [default: the model's, or 1]",
     ),
     click.option(
         "--frequency-penalty",
@@ -119,11 +122,15 @@ def generate(
     """
     if logprobs is not None and not as_json:
         raise click.UsageError("--logprobs needs --json")
+    from bpe.locate import locate
+
     settings |= {"logit_bias": dict(map(_bias, logit_bias)), "logprobs": logprobs}
     settings["allowed_special"] = "all" if allow_special else frozenset()
     texts = _prompts(prompts, file, batch)
+    path = locate(model, "model")  # before torch is imported, so that a wrong name fails at once
+    settings = sampling_settings(path, settings, TEMPERATURE, TOP_P)
     start = time.perf_counter()
-    transformer, tokenizer = load_model(model, dtype, device, backend, threads, bos, eos_tokens)
+    transformer, tokenizer = load_model(path, dtype, device, backend, threads, bos, eos_tokens)
     load_seconds = time.perf_counter() - start
 
     from model import Completions

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from bpe.commands.options import group
+from bpe.commands.options import group, refuse_given
 
 if TYPE_CHECKING:
     from bpe import Tokenizer
@@ -62,31 +62,68 @@ processes_options = group(
 
 
 def sampling_options(temperature: float, top_p: float, *others: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Return the options of sampling, with the defaults of a command and its other options."""
+    """Return the options of sampling; `sampling_settings` gives them their defaults.
+
+    Args:
+        temperature: The temperature where neither the caller nor the model chooses one, for the help.
+        top_p: The same for top-p.
+        others: Further options of the command.
+    """
     return group(
         "Sampling",
         click.option(
             "--temperature",
             type=float,
-            default=temperature,
             metavar="X",
-            help="Sampling temperature; 0 always takes the most likely token.",
+            help=f"Temperature; 0 always takes the most likely token.  [default: the model's, or {temperature}]",
         ),
         click.option(
-            "--top-k", type=int, metavar="N", help="Sample from the N most likely tokens.  [default: no limit]"
+            "--top-k",
+            type=int,
+            metavar="N",
+            help="Sample from the N most likely tokens.  [default: the model's, or no limit]",
         ),
         click.option(
             "--top-p",
             type=float,
-            default=top_p,
             metavar="X",
-            help="Sample from the fewest most likely tokens whose probabilities sum to X.",
+            help="Sample from the fewest most likely tokens whose probabilities sum to X."
+            f"  [default: the model's, or {top_p}]",
         ),
         *others,
         click.option(
             "--seed", type=int, metavar="N", help="Random seed; the same seed gives the same text.  [default: random]"
         ),
     )
+
+
+def sampling_settings(path: Path, given: Mapping[str, Any], temperature: float, top_p: float) -> dict[str, Any]:
+    """Return the settings of sampling: those on the command line, else those that the model asks for, else defaults.
+
+    Prints which settings of the model have no effect.
+
+    Args:
+        path: The model.
+        given: The values of the options; None where an option is not given.
+        temperature: The default temperature.
+        top_p: The default of top-p.
+
+    Raises:
+        click.UsageError: When an option has no effect, because the temperature is 0.
+    """
+    from model.checkpoint import open_checkpoint
+
+    if given["temperature"] == 0:
+        refuse_given("with --temperature 0", "top_k", "top_p", "min_p")
+    checkpoint = open_checkpoint(path)
+    asked = {"temperature": temperature, "top_p": top_p, **checkpoint.sampling}
+    settings: dict[str, Any] = asked | {name: value for name, value in given.items() if value is not None}
+    if settings["temperature"] == 0:
+        refuse_given("on this model, which asks for temperature 0; give --temperature", "top_k", "top_p", "min_p")
+    if checkpoint.unused_settings:
+        names = ", ".join(checkpoint.unused_settings)
+        click.echo(f"bpe: {path}: its generation_config.json sets {names}, which has no effect here", err=True)
+    return settings
 
 
 def overruled(tokenizer: Tokenizer, name: str | Path, bos: bool | None, eos_tokens: Sequence[str] = ()) -> Tokenizer:

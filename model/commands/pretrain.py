@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bpe.commands.options import Command, examples, group
+from bpe.commands.options import Command, examples, group, refuse_given
 from model.commands.options import device_option, processes_options, restart_option, run_option
 
 if TYPE_CHECKING:
@@ -162,6 +162,8 @@ def pretrain(
         shape = shape_of(init)
         if "learning_rate" not in given:
             settings["learning_rate"] = _LEARNING_RATE_OF_INIT
+    if settings["schedule"] != "wsd" and data is not None:
+        refuse_given("without --schedule wsd", "decay")
     if data is None:
         directory, shape, kept, init = settings_of(output)
         data, settings = str(directory), {**settings, **kept, **{name: settings[name] for name in given - {"config"}}}

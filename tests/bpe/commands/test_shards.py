@@ -78,3 +78,20 @@ def test_missing_arguments_and_files_are_named(
     result = bpe("shards", *arguments, "-t", tokenizer)
     fails_with(result, status, message)
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("c.txt", "-o", "d", "--hashes-only"), "--hashes-only has no effect without --verify DIR"),
+        (("c.txt", "-o", "d", "--format", "npy"), "--format has no effect without --export DIR"),
+        (("--verify", "d", "-o", "e"), "--output has no effect with --verify"),
+        (("--verify", "d", "--no-bos"), "--bos has no effect with --verify"),
+        (("--verify", "d", "--field", "x"), "--field has no effect with --verify"),
+        (("--verify", "d", "--hashes-only", "c.txt"), "CORPUS... has no effect with --hashes-only"),
+        (("--export", "d", "-o", "e", "--seed", "3"), "--seed has no effect with --export"),
+        (("--export", "d", "-o", "e", "c.txt"), "CORPUS... has no effect with --export"),
+    ],
+)
+def test_options_without_effect_are_refused(arguments: tuple[str, ...], message: str) -> None:
+    fails_with(bpe("shards", *arguments), 2, message)

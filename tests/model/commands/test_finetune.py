@@ -124,3 +124,16 @@ def test_options_of_lora_need_its_rank(place: Path, tmp_path: Path) -> None:
     data = place / "dialogs.jsonl"
     result = bpe("finetune", place / "base", data, "-o", tmp_path / "run", "--lora-alpha", "8")
     fails_with(result, 2, "--lora-alpha", "need --lora RANK")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--beta", "0.2"), "--beta has no effect without --preferences"),
+        (("--epochs", "2", "--steps", "5"), "--epochs has no effect with --steps or --minutes"),
+        (("--epochs", "2", "--minutes", "5"), "--epochs has no effect with --steps or --minutes"),
+        (("--text", "--learn-end"), "--learn-end has no effect with --text"),
+    ],
+)
+def test_options_without_effect_are_refused(options: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    fails_with(bpe("finetune", "nowhere", "data.jsonl", "-o", tmp_path / "run", *options), 2, message)

@@ -15,6 +15,7 @@ from click.testing import Result
 
 from bpe import Tokenizer
 from model import ModelConfig, Transformer, complete, load, save
+from model.checkpoint import convert
 from support.command_line import BPE, bpe, fails_with
 from support.references import BYTE_RANKS
 
@@ -230,3 +231,38 @@ def test_special_tokens_in_a_prompt_are_text_unless_they_are_allowed(model: Path
         llm, tokenizer, [[256, *tokenizer.encode_ordinary("<|begin_of_text|>a"), 257, ord("b")]], 6, temperature=0.0
     )
     assert some.ids == expected.ids
+
+
+def asking(model: Path, directory: Path, **generation: Any) -> Path:
+    """Return a copy of the model with these entries in its generation_config.json."""
+    convert(model, directory)
+    path = directory / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | generation))
+    return directory
+
+
+def test_a_model_is_sampled_as_its_generation_config_asks(model: Path, tmp_path: Path) -> None:
+    copied = asking(model, tmp_path / "greedy", do_sample=False)
+    greedy = bpe("generate", copied, "-p", "One", "--max-tokens", 5, "--temperature", 0).stdout
+    assert {bpe("generate", copied, "-p", "One", "--max-tokens", 5).stdout for _ in range(3)} == {greedy}
+    warm = asking(model, tmp_path / "warm", do_sample=True, temperature=3.0, top_k=3, repetition_penalty=1.5)
+    options = ["-p", "One", "--max-tokens", 5, "--seed", 1]
+    spelt = ["--temperature", 3, "--top-k", 3, "--top-p", 1, "--repetition-penalty", 1.5]
+    expected = bpe("generate", copied, *options, *spelt).stdout
+    assert bpe("generate", warm, *options).stdout == expected != greedy
+    overruled = bpe("generate", warm, *options, "--temperature", 0, "--repetition-penalty", 1)
+    assert overruled.stdout == greedy
+
+
+def test_settings_of_the_model_without_effect_are_named(model: Path, tmp_path: Path) -> None:
+    said = bpe("generate", asking(model, tmp_path / "m", num_beams=4), "-p", "One", "--max-tokens", 2).stderr
+    assert "its generation_config.json sets num_beams, which has no effect here\n" in said
+
+
+def test_options_without_effect_at_temperature_0_are_refused(model: Path, tmp_path: Path) -> None:
+    for option in ("--top-k", "--top-p", "--min-p"):
+        given = bpe("generate", model, "-p", "One", "--temperature", 0, option, 1)
+        fails_with(given, 2, f"{option} has no effect with --temperature 0")
+    greedy = asking(model, tmp_path / "greedy", do_sample=False)
+    given = bpe("generate", greedy, "-p", "One", "--top-k", 3)
+    fails_with(given, 2, "--top-k has no effect on this model, which asks for temperature 0; give --temperature")

@@ -92,3 +92,8 @@ def test_the_options_of_pretrain_have_the_defaults_of_train_config() -> None:
             assert options[field.name] is False or not isinstance(options[field.name], int | float), field.name
         else:
             assert options[field.name] == field.default, field.name
+
+
+def test_the_share_of_the_decay_is_refused_where_it_has_no_effect(data: Path, tmp_path: Path) -> None:
+    given = bpe("pretrain", "--data", data, "-o", tmp_path / "run", "--decay", "0.1")
+    fails_with(given, 2, "--decay has no effect without --schedule wsd")
