@@ -155,7 +155,8 @@ class Tokenizer(_core.TokenizerBase):
     def save(self, path: str | os.PathLike[str], format: Literal["huggingface", "tiktoken"] | None = None) -> None:
         """Save the tokenizer to a file.
 
-        A tokenizer.json contains everything; tiktoken's format contains the ranks only.
+        A tokenizer.json contains everything except the tokens that end a generated text, which are in the
+        generation_config.json beside it. tiktoken's format contains the ranks only.
 
         Args:
             path: The file to write. An existing file is replaced once the new one is complete.
