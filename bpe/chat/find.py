@@ -105,8 +105,8 @@ def _known_tokens(tokenizer: Tokenizer) -> dict[str, str]:
 
 def _texts(tokenizer: Tokenizer, ids: Mapping[str, Any]) -> dict[str, str]:
     """Return the texts of tokens, given by id."""
-    texts = {id: text for text, id in tokenizer.vocabulary.added_ids.items()}
-    return {name: texts[id] for name, id in ids.items() if id in texts}
+    known = {name: id for name, id in ids.items() if type(id) is int and 0 <= id <= tokenizer.max_token_value}
+    return {name: text for name, id in known.items() if (text := tokenizer.decode([id]))}
 
 
 def _token_text(config: Mapping[str, Any], key: str) -> str | None:

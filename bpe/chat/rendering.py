@@ -154,7 +154,11 @@ class TemplateDialog:
         without, written = marks.removed(without_surrogates_traced(self.template.render_traced(given)))
         without = self._cut(without)
         if without == text:
-            shadows = (_masked(text, origin_of(without), hidden, marks.hidden) for hidden in (DATA, DATA + UNKNOWN))
+            # Tokens may strip the white space around them, which is not hidden if no token has any.
+            spaced = any(character.isspace() for token in self.tokenizer.special_tokens_set for character in token)
+            hidden = re.compile(r"(?s)." if spaced else r"\S")
+            origin = origin_of(without)
+            shadows = (_masked(text, origin, which, hidden, marks.hidden) for which in (DATA, DATA + UNKNOWN))
             candidates = [Rendering(self.tokenizer, text, shadow, written) for shadow in shadows]
             if candidates[0].specials == candidates[1].specials:
                 return candidates[1]
@@ -345,11 +349,11 @@ def _special_tokens(tokenizer: Tokenizer, text: str) -> list[tuple[int, int, int
     return found
 
 
-def _masked(text: str, origin: str, hidden: str, stand_in: str) -> str:
-    """Return the text with a stand-in for each character whose origin is hidden."""
+def _masked(text: str, origin: str, which: str, hidden: re.Pattern[str], stand_in: str) -> str:
+    """Return the text with a stand-in for each hidden character of certain origins."""
     pieces, done = [], 0
-    for run in re.finditer(f"[{hidden}]+", origin):
-        pieces += [text[done : run.start()], stand_in * (run.end() - run.start())]
+    for run in re.finditer(f"[{which}]+", origin):
+        pieces += [text[done : run.start()], hidden.sub(stand_in, text[run.start() : run.end()])]
         done = run.end()
     return "".join([*pieces, text[done:]])
 

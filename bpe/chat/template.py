@@ -111,15 +111,15 @@ class TemplateChat(ChatFormat):
 
     @cached_property
     def end_ids(self) -> frozenset[int]:
-        special = self._tokenizer.special_tokens
-        ends = {*self._tokenizer.eos_ids, *(special[name] for name in [self._eos_token] if name in special)}
+        added = self._tokenizer.vocabulary.added_ids
+        ends = {*self._tokenizer.eos_ids, *(added[name] for name in [self._eos_token] if name in added)}
         try:  # find the token that the template writes after an answer
             ids, mask = self.encode_with_mask([{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}])
         except InputError:
             return frozenset(ends)
         # {% generation %} blocks may leave out the token that ends the answer.
         last = max((place for place, written in enumerate(mask) if written), default=len(ids))
-        following = [id for id in ids[last : last + 4] if self._tokenizer.is_special_token(id)]
+        following = [id for id in ids[last : last + 4] if id in added.values()]
         return frozenset(ends.union(following[:1]))
 
     def encode(
