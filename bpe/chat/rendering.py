@@ -23,13 +23,13 @@ _Text = TypeVar("_Text", bound=str)
 
 
 class RenderedPart(NamedTuple):
-    """A part of a rendered dialog: ordinary text, or a special token."""
+    """A part of a rendered dialog: text, or an added token that the template wrote."""
 
     begin: int
     """Where the part begins in the text, in characters."""
     text: str
     special: int | None
-    """The id of the special token; None for ordinary text."""
+    """The id of the added token; None for text."""
 
 
 @dataclass(frozen=True)
@@ -319,29 +319,40 @@ class Rendering:
         self._shadow = shadow
 
     @cached_property
+    def _added(self) -> list[tuple[int, int, int]]:
+        """Where each added token of the template begins and ends, in characters, and its id."""
+        return _added_tokens(self._tokenizer, self._shadow)
+
+    @cached_property
     def specials(self) -> list[tuple[int, int, int]]:
-        """Where each special token of the template begins and ends, in characters, and its id."""
-        return _special_tokens(self._tokenizer, self._shadow)
+        """The special ones among them."""
+        return self._special(self._added)
 
     @property
     def is_plain(self) -> bool:
         """Whether these are all special tokens in the text, so that it can be encoded as a whole."""
-        return self._shadow == self.text or self.specials == _special_tokens(self._tokenizer, self.text)
+        return self._shadow == self.text or self.specials == self._special(_added_tokens(self._tokenizer, self.text))
+
+    def _special(self, added: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+        return [token for token in added if self._tokenizer.is_special_token(token[2])]
 
     def parts(self) -> Iterator[RenderedPart]:
         """Yield ordinary texts and special tokens in turn."""
         done = 0
-        for begin, end, special in self.specials:
+        for begin, end, special in self._added:
             yield RenderedPart(done, self.text[done:begin], None)
             yield RenderedPart(begin, self.text[begin:end], special)
             done = end
         yield RenderedPart(done, self.text[done:], None)
 
 
-def _special_tokens(tokenizer: Tokenizer, text: str) -> list[tuple[int, int, int]]:
+def _added_tokens(tokenizer: Tokenizer, text: str) -> list[tuple[int, int, int]]:
+    matcher = tokenizer.special_matchers.allowed("all")
+    if matcher is None:
+        return []
     content = text.encode()
     found, place, done = [], 0, 0
-    for begin, end, special in tokenizer.vocabulary.special_matcher.all_in(content):
+    for begin, end, special in matcher.all_in(content):
         start = place + len(content[done:begin].decode())
         place = start + len(content[begin:end].decode())
         found.append((start, place, special))
