@@ -498,3 +498,18 @@ def test_a_pool_of_processes_maps_a_method_over_texts(cl100k: Tokenizer) -> None
     texts = ["hello world", "", "a b c"] * 3
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         assert pool.map(cl100k.encode_ordinary, texts) == [cl100k.encode_ordinary(text) for text in texts]
+
+
+def test_two_names_with_one_id_are_encoded_as_in_tiktoken() -> None:
+    """As in o200k_harmony, where a reserved name has the id of another special token."""
+    tokenizer = byte_tokenizer(special_tokens={"<|a|>": 300, "<|reserved|>": 300, "<|end|>": 301})
+    reference = encoding_of(tokenizer)
+    text = "x<|a|><|reserved|>y<|end|>"
+    for allowed in ("all", {"<|reserved|>"}, {"<|a|>", "<|end|>"}):
+        options: dict[str, Any] = {"allowed_special": allowed, "disallowed_special": ()}
+        assert tokenizer.encode(text, **options) == reference.encode(text, **options)
+    assert tokenizer.special_tokens_set == reference.special_tokens_set
+    assert tokenizer.n_vocab == reference.n_vocab
+    assert tokenizer.encode_single_token("<|reserved|>") == reference.encode_single_token("<|reserved|>") == 300
+    assert tokenizer.is_special_token(300)
+    assert tokenizer.decode([300]) in ("<|a|>", "<|reserved|>")
