@@ -13,7 +13,9 @@ from torch import Tensor
 
 from bpe import InputError, Tokenizer
 from model import load
-from model.checkpoint import convert, open_checkpoint
+from model.checkpoint import convert, open_adapter, open_checkpoint
+from model.checkpoint.assemble import assemble
+from model.lora import add_lora, set_adapter
 from support.references import BYTE_RANKS
 
 IDS = torch.tensor([[1, 5, 7, 2, 258]])
@@ -158,3 +160,25 @@ def test_a_configuration_that_does_not_fit_is_refused(
     change(tmp_path / "a", **values)
     with pytest.raises(InputError, match=message):
         load(tmp_path / "a")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("stabilized", [False, True])
+def test_an_adapter_of_peft_beside_its_base_gives_its_logits(stabilized: bool, tmp_path: Path) -> None:
+    own = {"target_modules": ["q_proj", "down_proj"], "use_rslora": stabilized, "lora_dropout": 0.25, "lora_alpha": 5}
+    expected = adapter(tmp_path / "a", tmp_path / "base", base(tmp_path / "base", True), **own)
+    parts = open_adapter(tmp_path / "a")
+    assert (parts.lora.rank, parts.lora.targets, parts.lora.dropout) == (3, ("wq", "w2"), 0.25)
+    model = assemble(parts.base, torch.float32, torch.device("cpu"))
+    add_lora(model, parts.lora)
+    set_adapter(model, parts.adapter)
+    with torch.no_grad():
+        torch.testing.assert_close(model.eval()(IDS), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("form", ["DoRA", "rows", "patterns", "some layers", "biases"])
+def test_an_adapter_of_more_than_plain_lora_is_not_trained_further(form: str, tmp_path: Path) -> None:
+    adapter(tmp_path / "a", tmp_path / "base", base(tmp_path / "base", True), **SETTINGS[form])
+    with pytest.raises(InputError, match="adapter_config.json: .*; merge it into its base first .bpe convert"):
+        open_adapter(tmp_path / "a")

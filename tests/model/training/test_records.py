@@ -277,3 +277,18 @@ def test_a_template_that_writes_no_end_is_reported_and_an_end_can_be_added(tmp_p
     assert learned(dialog) == "Yes.No.<|end_of_text|>"
     with pytest.raises(InputError, match="line 1: the chat template writes no token .* tokenizer has none"):
         dialogs(tmp_path, chat, record, learn_end=True)
+
+
+def test_weights_find_their_answers_where_these_have_several_generation_blocks_or_none(tmp_path: Path) -> None:
+    source = (
+        "{% for m in messages %}<|start_header_id|>{% if m.role == 'assistant' and m.content != 'Skip.' %}"
+        "{% generation %}a:{% endgeneration %}-{% generation %}{{ m.content }}<|eot_id|>{% endgeneration %}"
+        "{% else %}{{ m.content }}<|eot_id|>{% endif %}{% endfor %}"
+    )
+    skipped = {"role": "assistant", "content": "Skip."}
+    messages = [Q1, A1, Q2, skipped, Q1, A2]
+    chat = TemplateChat(TOKENIZER, source)
+    for zero, expected in ((1, f"a:No.{END}"), (5, f"a:Yes.{END}"), (3, f"a:Yes.{END}a:No.{END}")):
+        record = {"messages": [{**m, "weight": 0} if n == zero else m for n, m in enumerate(messages)]}
+        (dialog,) = dialogs(tmp_path, chat, record)
+        assert learned(dialog) == expected
