@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from typing_extensions import Buffer
 
+_NO_TOKENS: frozenset[str] = frozenset()
+
 
 class Tokenizer(_core.TokenizerBase):
     """A vocabulary that encodes text to ids and decodes ids to text.
@@ -182,7 +184,7 @@ class Tokenizer(_core.TokenizerBase):
         self,
         text: str | bytes,
         *,
-        allowed_special: Literal["all"] | AbstractSet[str] = frozenset(),
+        allowed_special: Literal["all"] | AbstractSet[str] = _NO_TOKENS,
         disallowed_special: Literal["all"] | Collection[str] = "all",
     ) -> list[int]:
         """Encode a text to ids. A special token in the text raises, unless it is allowed or not disallowed.
@@ -202,7 +204,7 @@ class Tokenizer(_core.TokenizerBase):
                 collection of str. A str other than "all" counts as the collection of its characters, as in tiktoken.
             ValueError: When the text contains a disallowed special token.
         """
-        if disallowed_special == "all" and isinstance(allowed_special, (set, frozenset)) and not allowed_special:
+        if allowed_special is _NO_TOKENS and disallowed_special == "all":  # as by default, and fast
             return self._encode_without_special(text)
         return self._encoder.encode(text, self.special_matchers.allowed_in(text, allowed_special, disallowed_special))
 
@@ -210,7 +212,7 @@ class Tokenizer(_core.TokenizerBase):
         self,
         text: str | bytes,
         *,
-        allowed_special: Literal["all"] | AbstractSet[str] = frozenset(),
+        allowed_special: Literal["all"] | AbstractSet[str] = _NO_TOKENS,
         disallowed_special: Literal["all"] | Collection[str] = "all",
     ) -> npt.NDArray[np.uint32]:
         """Encode a text as `encode` does, into an array.
@@ -236,7 +238,7 @@ class Tokenizer(_core.TokenizerBase):
         self,
         text: str,
         *,
-        allowed_special: Literal["all"] | AbstractSet[str] = frozenset(),
+        allowed_special: Literal["all"] | AbstractSet[str] = _NO_TOKENS,
         disallowed_special: Literal["all"] | Collection[str] = "all",
     ) -> tuple[list[int], list[list[int]]]:
         """Encode a text that may continue: the ids that are settled, and the possible beginnings of the others.
@@ -267,7 +269,7 @@ class Tokenizer(_core.TokenizerBase):
         text: Iterable[str | bytes],
         *,
         num_threads: int = 8,
-        allowed_special: Literal["all"] | AbstractSet[str] = frozenset(),
+        allowed_special: Literal["all"] | AbstractSet[str] = _NO_TOKENS,
         disallowed_special: Literal["all"] | Collection[str] = "all",
     ) -> list[list[int]]:
         """Encode each text as `encode` does, on several threads."""
@@ -307,7 +309,7 @@ class Tokenizer(_core.TokenizerBase):
         texts: Iterable[str | bytes],
         *,
         num_threads: int | None = None,
-        allowed_special: Literal["all"] | AbstractSet[str] = frozenset(),
+        allowed_special: Literal["all"] | AbstractSet[str] = _NO_TOKENS,
         disallowed_special: Literal["all"] | Collection[str] = (),
         dtype: type[np.uint32] | type[np.uint16] | None = None,
         out: npt.NDArray[Any] | None = None,
@@ -379,7 +381,7 @@ class Tokenizer(_core.TokenizerBase):
         *,
         separator: str | None = None,
         num_threads: int | None = None,
-        allowed_special: Literal["all"] | AbstractSet[str] = frozenset(),
+        allowed_special: Literal["all"] | AbstractSet[str] = _NO_TOKENS,
         disallowed_special: Literal["all"] | Collection[str] = (),
         dtype: type[np.uint32] | type[np.uint16] | None = None,
         out: npt.NDArray[Any] | None = None,

@@ -342,7 +342,7 @@ def test_single_tokens_are_found_or_refused_as_in_tiktoken(
     assert outcome(cl100k.encode_single_token, token) == outcome(cl100k_reference.encode_single_token, token)
 
 
-@pytest.mark.parametrize("text", [5, None, ["a"], 1.5, {"a"}, object()], ids=repr)
+@pytest.mark.parametrize("text", [5, None, ["a"], 1.5, {"a"}, 1j], ids=repr)
 def test_anything_but_text_is_refused_as_in_tiktoken(
     cl100k: Tokenizer, cl100k_reference: tiktoken.Encoding, text: Any
 ) -> None:
