@@ -130,11 +130,11 @@ def json_records(name: str, content: bytes) -> Iterator[tuple[str, dict[str, Any
 
 
 def _json_list(content: bytes) -> list[Any] | None:
-    """Return the list that a file holds, or None if it holds lines."""
+    """Return the list that a file holds, or None if it holds lines. A list of objects begins with an object."""
     if not content[:4096].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
         return None
     try:
         items = json.loads(content)
     except (ValueError, RecursionError):
         return None
-    return items if isinstance(items, list) and items else None
+    return items if isinstance(items, list) and items and isinstance(items[0], dict) else None
