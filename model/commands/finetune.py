@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from bpe.commands.options import Command, examples, group, refuse_given
+from bpe.commands.options import Command, examples, field_option, group, refuse_given, separator_option
 from model.commands.options import (
     device_option,
     processes_options,
@@ -73,6 +73,8 @@ from model.commands.options import (
 @group(
     "Plain texts",
     click.option("--text", is_flag=True, help="Train on each token of plain texts (continued pretraining)."),
+    field_option,
+    separator_option,
 )
 @group(
     "Preferences",
@@ -140,6 +142,8 @@ def finetune(
     preferences: bool,
     beta: float,
     held_out: str,
+    field: str,
+    separator: str | None,
     learn_end: bool | None,
     epochs: float,
     padded: bool,
@@ -179,8 +183,8 @@ def finetune(
         refuse_given("without --preferences", "beta")
     if settings["steps"] is not None or settings["minutes"] is not None:
         refuse_given("with --steps or --minutes", "epochs")
-    if text:
-        refuse_given("with --text, which learns every token", "learn_end")
+    if not text:
+        refuse_given("without --text", "field", "separator")
     if text and preferences:
         raise click.UsageError("--text and --preferences exclude each other: plain texts have no preferences")
     if threads is not None:
@@ -196,6 +200,8 @@ def finetune(
             epochs=epochs,
             learn_end=learn_end,
             text=text,
+            field=field,
+            separator=separator,
         )
         run_finetuning(model, data, output, config, restart=restart, parallel=processes, **given)
 

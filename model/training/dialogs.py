@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from typing import Any
 
 import numpy as np
@@ -90,13 +91,17 @@ class Reading:
         learn_end: Whether the token that ends an answer is learned. None: where the chat format writes one. True: also
             after the last answer of a dialog without one.
         end_id: The token that `learn_end` puts after an answer.
+        field: Key or column of plain texts in .jsonl and Parquet files.
+        separator: String between plain texts within a file; None if each file is one text.
         notes: Where to count what was noticed.
     """
 
     length: int
     learn_end: bool | None = None
     end_id: int | None = None
-    notes: Notes = field(default_factory=Notes)
+    field: str = "text"
+    separator: str | None = None
+    notes: Notes = dataclass_field(default_factory=Notes)
 
 
 def read_dialogs(sources: Iterable[PathLike], chat_format: ChatFormat, how: Reading | int) -> list[Dialog]:
@@ -148,7 +153,7 @@ def read_texts(sources: Iterable[PathLike], tokenizer: Tokenizer, how: Reading) 
     after = [] if how.learn_end is False or how.end_id is None else [how.end_id]
     texts = []
     for source in sources:
-        for number, document in enumerate(documents([source]), 1):
+        for number, document in enumerate(documents([source], separator=how.separator, field=how.field), 1):
             body = tokenizer.encode_ordinary(bytes(document).decode("utf-8", "replace"))
             ids = [*tokenizer.prefix_ids, *body, *after] if body else []
             for begin in range(0, len(ids) - 1, how.length):

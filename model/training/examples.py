@@ -49,7 +49,8 @@ class ExampleTask(Generic[Example]):
         self.base, self.seed = base, settings.seed
         length = settings.sequence_length
         end_id = next(iter(base.tokenizer.eos_ids), None)
-        how = Reading(length, base.config.learn_end, end_id)
+        config = base.config
+        how = Reading(length, config.learn_end, end_id, config.field, config.separator)
         self.train, held_out = _read_examples(read, base, data, settings, how)
         ends = np.cumsum([len(example) for example in held_out])
         self.held_out = held_out[: 1 + int(np.searchsorted(ends, settings.eval_tokens))]

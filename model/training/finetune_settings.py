@@ -27,6 +27,8 @@ class FinetuneConfig:
         learn_end: Whether to learn the token that ends an answer. None: where the chat format writes one. True: also
             after the last answer of a dialog where it writes none.
         text: Train on plain texts instead of dialogs: continued pretraining.
+        field: Key or column of plain texts in .jsonl and Parquet files.
+        separator: String between plain texts within a file; None if each file is one text.
 
     Raises:
         InputError: When a setting is out of range, or settings contradict each other.
@@ -40,12 +42,16 @@ class FinetuneConfig:
     epochs: float = 3.0
     learn_end: bool | None = None
     text: bool = False
+    field: str = "text"
+    separator: str | None = None
 
     def __post_init__(self) -> None:
         if self.merge and self.lora is None:
             raise InputError("merge needs lora: it merges the LoRA matrices into the model")
         if self.beta is not None and not (math.isfinite(self.beta) and self.beta > 0):
             raise InputError(f"beta is {self.beta}; it must be positive")
+        if not self.text and (self.field != "text" or self.separator is not None):
+            raise InputError("field and separator need text: they are about plain texts")
         if self.text and self.beta is not None:
             raise InputError("text and beta exclude each other: plain texts have no preferences")
         if isinstance(self.held_out, (int, float)) and not 0 <= self.held_out < 1:

@@ -132,7 +132,8 @@ def test_options_of_lora_need_its_rank(place: Path, tmp_path: Path) -> None:
         (("--beta", "0.2"), "--beta has no effect without --preferences"),
         (("--epochs", "2", "--steps", "5"), "--epochs has no effect with --steps or --minutes"),
         (("--epochs", "2", "--minutes", "5"), "--epochs has no effect with --steps or --minutes"),
-        (("--text", "--learn-end"), "--learn-end has no effect with --text"),
+        (("--field", "story"), "--field has no effect without --text"),
+        (("--separator", "x"), "--separator has no effect without --text"),
     ],
 )
 def test_options_without_effect_are_refused(options: tuple[str, ...], message: str, tmp_path: Path) -> None:

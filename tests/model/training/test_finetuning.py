@@ -441,5 +441,10 @@ def test_each_token_of_a_text_is_learned_once(tmp_path: Path) -> None:
     assert all(len(text) <= 4 and text.written == [False] + [True] * len(text) for text in texts)
     (short,) = read_texts([tmp_path / "b.jsonl"], TOKENIZER, Reading(9, learn_end=False, end_id=257))
     assert short.ids == [*TOKENIZER.prefix_ids, *b"xy"]
+    (tmp_path / "c.jsonl").write_text('{"story": "x--y"}\n')
+    how = Reading(9, end_id=257, field="story", separator="--")
+    assert len(read_texts([tmp_path / "c.jsonl"], TOKENIZER, how)) == 1  # a record is a text
+    (tmp_path / "c.txt").write_text("x--y")
+    assert [text.ids[-2:] for text in read_texts([tmp_path / "c.txt"], TOKENIZER, how)] == [[120, 257], [121, 257]]
     with pytest.raises(InputError, match="no token that ends a text"):
         read_texts([tmp_path / "a.txt"], TOKENIZER, Reading(9, learn_end=True))
