@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -96,3 +98,20 @@ def test_an_encoding_of_tiktoken_has_the_known_names() -> None:
     encoding = tiktoken.Encoding("tiny", pat_str=r"[\s\S]", mergeable_ranks=BYTE_RANKS, special_tokens=IDS)
     assert prompt_ids(encoding, "A") == [256, 65]
     assert "".join(generate(Writes(72, 257, 72), encoding, [65], 9)) == "H"
+
+
+def test_added_tokens_are_printed_unless_they_are_special(tmp_path: Path) -> None:
+    """A reasoning model writes <think>, which its file marks as text, between special tokens."""
+    made = tokenizer()
+    made.save(tmp_path / "tokenizer.json")
+    data = json.loads((tmp_path / "tokenizer.json").read_bytes())
+    for token in data["added_tokens"]:
+        token["special"] = token["content"] == "</s>"
+    (tmp_path / "tokenizer.json").write_text(json.dumps(data))
+    mixed = Tokenizer.from_file(tmp_path / "tokenizer.json").with_boundaries(end_tokens=["</s>"])
+    model = Writes(258, 72, 256, 257, 72)
+    (text,) = complete(model, mixed, [[65]], 8)
+    assert (text.text, text.finish) == ("<|turn_end|>H<s>", "end")
+    assert mixed.encode_ordinary(text.text) == [258, 72, 256]
+    (text,) = complete(model, mixed, [[65]], 8, stop="<s>")
+    assert (text.text, text.finish) == ("<|turn_end|>H", "stop")
