@@ -94,10 +94,13 @@ class Pattern(NamedTuple):
         added since then may be split differently.
 
         Raises:
+            TypeError: When the text is not a str, such as a compiled pattern.
             ValueError: When the text is not a valid regular expression.
         """
         import regex
 
+        if not isinstance(self.text, str):
+            raise TypeError(f"a split pattern is a str, not {type(self.text).__name__}")
         try:
             return regex.compile(self.text)
         except regex.error as error:

@@ -20,7 +20,7 @@ def without_surrogates(text: str) -> str:
 
 
 def as_bytes(text: str | Buffer) -> bytes:
-    """Return the UTF-8 of a str, encoded as by `without_surrogates`, or a copy of the bytes of a buffer.
+    """Return the UTF-8 of a str, encoded as by `without_surrogates`, or a copy of a buffer of bytes.
 
     Raises:
         TypeError: When `text` is neither.
@@ -28,6 +28,9 @@ def as_bytes(text: str | Buffer) -> bytes:
     if isinstance(text, str):
         return without_surrogates(text).encode()
     try:
-        return bytes(memoryview(text))
+        view = memoryview(text)
     except TypeError:
-        raise TypeError(f"expected str or bytes, not {type(text).__name__}") from None
+        view = None
+    if view is None or view.ndim != 1 or view.format not in ("B", "b", "c"):  # numbers are no text
+        raise TypeError(f"expected str or bytes, not {type(text).__name__}")
+    return bytes(view)

@@ -225,6 +225,8 @@ class Reader:
                     ' dialogs as lists of {"role": ..., "content": ...}'
                 )
             return _from_hh(place, key, value)
+        if _is_whole_hh(value):  # the question stands in the prompt and here
+            return _from_hh(place, key, value)
         return [{"role": "assistant", "content": value}]
 
     def _messages(self, place: str, value: Any, key: str, other: str = "") -> list[Any]:
@@ -354,6 +356,10 @@ def _is_hh(text: str) -> bool:
     return text.startswith(("\n\nHuman:", "Human:"))
 
 
+def _is_whole_hh(text: str) -> bool:
+    return _is_hh(text) and "\n\nAssistant:" in text
+
+
 def _from_hh(place: str, key: str, text: str) -> list[dict[str, str]]:
     """Return the messages of a dialog of Anthropic's HH data. An empty turn of the assistant at its end is left out."""
     parts = _HUMAN.split(text)
@@ -424,6 +430,8 @@ def _without_prompt(place: str, key: str, prompt: Sequence[Any], answer: list[An
 def _refuse_repeated_text(place: str, values: Mapping[str, Any]) -> None:
     prompt, chosen, rejected = (values.get(key) for key in ("prompt", "chosen", "rejected"))
     if not (isinstance(prompt, str) and isinstance(chosen, str) and isinstance(rejected, str)):
+        return
+    if _is_whole_hh(chosen) and _is_whole_hh(rejected):
         return
     # An answer may begin with a short prompt by chance.
     if len(prompt.split()) > 3 and chosen.startswith(prompt) and rejected.startswith(prompt):

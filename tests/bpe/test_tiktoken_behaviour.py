@@ -10,6 +10,7 @@ import inspect
 import itertools
 import multiprocessing
 import pickle
+import re
 from collections.abc import Callable, Iterable, Iterator, Set
 from typing import Any
 
@@ -513,3 +514,30 @@ def test_two_names_with_one_id_are_encoded_as_in_tiktoken() -> None:
     assert tokenizer.encode_single_token("<|reserved|>") == reference.encode_single_token("<|reserved|>") == 300
     assert tokenizer.is_special_token(300)
     assert tokenizer.decode([300]) in ("<|a|>", "<|reserved|>")
+
+
+@pytest.mark.parametrize(
+    "array", [np.array([1, 2]), np.int64(3), np.array(["a", 1], object), np.array("a"), np.zeros((2, 2), np.uint8)]
+)
+def test_arrays_of_numbers_are_no_text(array: Any) -> None:
+    """Their memory could be read as bytes, which for objects are addresses."""
+    tokenizer = byte_tokenizer()
+    reference = encoding_of(tokenizer)
+    for name in ("encode", "encode_ordinary", "encode_to_numpy", "encode_with_unstable", "encode_single_token",
+                 "_encode_bytes", "_encode_single_piece"):  # fmt: skip
+        for each in (tokenizer, reference):
+            with pytest.raises(TypeError):
+                getattr(each, name)(array)
+    for batch in (tokenizer.encode_batch, tokenizer.encode_ordinary_batch, tokenizer.count_batch):
+        with pytest.raises(TypeError):
+            batch([array])
+    for text in (b"ab", bytearray(b"ab"), memoryview(b"ab"), np.frombuffer(b"ab", np.uint8)):
+        assert tokenizer.encode_ordinary(text) == tokenizer.encode("ab")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("pattern", [5, None, b".+", re.compile(".+")])
+def test_a_split_pattern_that_is_no_str_is_refused(pattern: Any) -> None:
+    ranks = {bytes([byte]): byte for byte in range(256)}
+    for kind in (Tokenizer, tiktoken.Encoding):
+        with pytest.raises(TypeError):
+            kind("x", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})

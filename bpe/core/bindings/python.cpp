@@ -1,10 +1,21 @@
 #include "bindings/python.hpp"
 
 #include <stdexcept>
+#include <string_view>
 
 #include "text/documents.hpp"
 
 namespace bpe {
+
+namespace {
+
+// Whether the elements of a buffer are single bytes, by their format in the notation of Python's module struct.
+bool holds_bytes(const char* format) {
+    const std::string_view name = format ? format : "B";
+    return name == "B" || name == "b" || name == "c";
+}
+
+}  // namespace
 
 void check_signals() {
     const nb::gil_scoped_acquire acquire;
@@ -21,7 +32,10 @@ void TextArgument::replace_surrogates() {
 }
 
 void TextArgument::view_buffer(nb::handle object) {
-    if (PyObject_GetBuffer(object.ptr(), &buffer_, PyBUF_SIMPLE) != 0) {
+    // The numbers of an array are no text, even if their memory can be read as bytes.
+    const bool readable = PyObject_GetBuffer(object.ptr(), &buffer_, PyBUF_ND | PyBUF_FORMAT) == 0;
+    if (!readable || buffer_.ndim != 1 || !holds_bytes(buffer_.format)) {
+        if (readable) PyBuffer_Release(&buffer_);
         PyErr_Clear();
         throw nb::type_error((std::string("expected str or bytes, not ") + Py_TYPE(object.ptr())->tp_name).c_str());
     }

@@ -202,6 +202,8 @@ PREFERENCES = {
         "messages": [Q1, A1, Q2, A2], "score_chosen": 8.0, "score_rejected": 7.0,
     },
     "hh": {"chosen": HH + "No.", "rejected": HH + "Maybe."},
+    "hh and its prompt": {"prompt": HH.strip(" "), "chosen": HH + "No.", "rejected": HH + "Maybe."},
+    "hh and the last question": {"prompt": "Two?", "chosen": HH + "No.", "rejected": HH + "Maybe."},
     "openai": {
         "input": {"messages": [Q1, A1, Q2], "tools": [], "parallel_tool_calls": True},
         "preferred_output": [A2], "non_preferred_output": [B2],
