@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bpe.errors import InputError
 from bpe.formats import TOKENIZER_FILES, open_tokenizer
-from bpe.formats.companion_files import added_tokens_beside
+from bpe.formats.companion_files import added_tokens_beside, special_names_beside
 from bpe.text import without_surrogates
 from bpe.tokenizer import Tokenizer
 from bpe.vocabulary import AddedToken
@@ -150,13 +150,16 @@ def tiktoken_reference(tokenizer: Tokenizer) -> Reference:
     )
 
 
-def huggingface_reference(path: Path, content: bytes, added_tokens: Iterable[AddedToken] = ()) -> Reference:
+def huggingface_reference(
+    path: Path, content: bytes, added_tokens: Iterable[AddedToken] = (), special_names: Iterable[str] = ()
+) -> Reference:
     """Return ``tokenizers`` with the content of a tokenizer.json. It recognises added tokens in any text.
 
     Args:
         path: The path of the file, for messages.
         content: The content of the file.
         added_tokens: Tokens to add, as transformers does with those of tokenizer_config.json.
+        special_names: The texts of tokens of the file that are special as well, as for transformers.
 
     Raises:
         InputError: When ``tokenizers`` rejects the file.
@@ -170,6 +173,9 @@ def huggingface_reference(path: Path, content: bytes, added_tokens: Iterable[Add
         raise InputError(f"{path}: tokenizers {tokenizers.__version__} cannot read this file ({error})") from error
     flags = [{key: value for key, value in token._asdict().items() if key != "id"} for token in added_tokens]
     theirs.add_tokens([tokenizers.AddedToken(**each) for each in flags])
+    known = {token.content for token in theirs.get_added_tokens_decoder().values()}
+    names = [name for name in special_names if name not in known and theirs.token_to_id(name) is not None]
+    theirs.add_special_tokens(names)
     theirs.no_truncation()  # a file may have settings for batches of a model, which truncate or pad the ids
     theirs.no_padding()
 
@@ -188,7 +194,10 @@ def reference_of(tokenizer: Tokenizer, path: Path) -> Reference:
     if format != "huggingface":
         return tiktoken_reference(tokenizer)
     has_companions = given.is_dir() or path.name in TOKENIZER_FILES
-    return huggingface_reference(path, bytes(content), added_tokens_beside(path.parent) if has_companions else ())
+    if not has_companions:
+        return huggingface_reference(path, bytes(content))
+    beside = path.parent
+    return huggingface_reference(path, bytes(content), added_tokens_beside(beside), special_names_beside(beside))
 
 
 def verify(

@@ -77,7 +77,11 @@ class TemplateChat(ChatFormat):
         used = {use: sources[name] for use, name in names.items() if name in sources}
         self._templates = {key: compiled(source) for key, source in used.items()}
         self._eos_token = eos_token
-        given = {"bos_token": bos_token, "eos_token": eos_token, **(tokens or {}), **(variables or {})}
+        named = {"bos_token": bos_token, "eos_token": eos_token}  # undefined if there is none: None would be written
+        given = {name: text for name, text in named.items() if text is not None} | {
+            **(tokens or {}),
+            **(variables or {}),
+        }
         self._tokens = {name: text for name, text in given.items() if name in TOKEN_NAMES and text is not None}
         self._variables = _plain(
             {name: value for name, value in given.items() if name not in self._tokens}, "variables"

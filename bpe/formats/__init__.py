@@ -20,7 +20,7 @@ from bpe.boundaries import completed
 from bpe.errors import InputError
 from bpe.files import write_bytes
 from bpe.formats import gguf, gguf_container, huggingface, tiktoken
-from bpe.formats.companion_files import added_tokens_beside, boundaries_beside
+from bpe.formats.companion_files import added_tokens_beside, boundaries_beside, special_names_beside
 from bpe.vocabulary import Vocabulary
 
 TOKENIZER_FORMATS: dict[str, ModuleType] = {"huggingface": huggingface, "tiktoken": tiktoken, "gguf": gguf}
@@ -53,11 +53,13 @@ def read_vocabulary(
     given = Path(path)
     path, format, content = open_tokenizer(given)
     has_companions = format != "gguf" and (given.is_dir() or path.name in TOKENIZER_FILES)
-    added_tokens = added_tokens_beside(path.parent) if has_companions and format == "huggingface" else []
+    beside = has_companions and format == "huggingface"
+    added_tokens = added_tokens_beside(path.parent) if beside else []
+    special_names = special_names_beside(path.parent) if beside else []
     try:
         vocabulary: Vocabulary
-        if added_tokens and not isinstance(content, mmap.mmap):
-            vocabulary = huggingface.read(content, path.name, pattern, special_tokens, added_tokens)
+        if (added_tokens or special_names) and not isinstance(content, mmap.mmap):
+            vocabulary = huggingface.read(content, path.name, pattern, special_tokens, added_tokens, special_names)
         else:
             vocabulary = TOKENIZER_FORMATS[format].read(content, path.name, pattern, special_tokens)
     except ValueError as error:

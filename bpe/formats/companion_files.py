@@ -87,12 +87,12 @@ def added_tokens_beside(directory: Path) -> list[AddedToken]:
         content = _content(entry) if isinstance(entry, dict) else None
         if content is None or not number.isdecimal() or not is_id(int(number)):
             raise InputError(f'{path}: the entry {number!r} of "added_tokens_decoder" is not an id and a token')
-        special = bool(entry.get("special", False))
+        special = bool(entry.get("special", False)) or content in named
         tokens.append(
             AddedToken(
                 content,
                 int(number),
-                special=special or content in named,
+                special=special,
                 lstrip=bool(entry.get("lstrip", False)),
                 rstrip=bool(entry.get("rstrip", False)),
                 single_word=bool(entry.get("single_word", False)),
@@ -100,6 +100,26 @@ def added_tokens_beside(directory: Path) -> list[AddedToken]:
             )
         )
     return sorted(tokens, key=lambda token: token.id)
+
+
+def special_names_beside(directory: Path) -> list[str]:
+    """Return the texts that tokenizer_config.json and special_tokens_map.json name as some token, such as "eos_token".
+
+    transformers makes each of these tokens special. If tokenizer_config.json has "added_tokens_decoder", then only that
+    list says what is special.
+
+    Args:
+        directory: The directory of the file.
+
+    Raises:
+        InputError: When a file is damaged; the message names it.
+    """
+    config = _read(directory / TOKENIZER_CONFIG)
+    if "added_tokens_decoder" in config:
+        return []
+    files = (config, _read(directory / SPECIAL_TOKENS))
+    texts = [_content(value) for file in files for key, value in file.items() if key.endswith("_token")]
+    return list(dict.fromkeys(text for text in texts if text))
 
 
 def _content(token: Any) -> str | None:

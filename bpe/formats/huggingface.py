@@ -41,6 +41,7 @@ def read(
     pattern: str | None,
     special_tokens: Mapping[str, int] | Sequence[str] | None,
     more_added_tokens: Iterable[AddedToken] = (),
+    special_names: Iterable[str] = (),
 ) -> Vocabulary:
     """Read a tokenizer.json.
 
@@ -50,6 +51,7 @@ def read(
         pattern: The split pattern to use instead of the file's.
         special_tokens: The special tokens to use instead of the file's, or names to add to them.
         more_added_tokens: The tokens that are added to those of the file; see `added_tokens_beside`.
+        special_names: The texts of tokens of the file that are special as well; see `special_names_beside`.
 
     Raises:
         ValueError: When the JSON is damaged, a part of the file is missing, or `tokenizers` would give other ids.
@@ -65,7 +67,7 @@ def read(
     _refuse_other_kinds(data, model)
 
     merges = _member(model, "merges", list)
-    found = _with_more(_added_tokens(data), more_added_tokens, ids)
+    found = _with_special(_with_more(_added_tokens(data), more_added_tokens, ids), special_names, ids)
     following = max([*filter(is_id, ids.values()), *(token.id for token in found)], default=-1) + 1
     added = chosen_tokens(found, special_tokens, ids, following)
     chosen = find_pattern(pattern) if pattern is not None else _pattern_of(data)
@@ -220,6 +222,17 @@ def _with_more(
         elif token.content:
             following = max(len(ids), *(other.id + 1 for other in tokens.values()), 0)
             tokens[token.content] = token._replace(id=ids.get(token.content, following))
+    return list(tokens.values())
+
+
+def _with_special(added_tokens: list[AddedToken], names: Iterable[str], ids: Mapping[str, Any]) -> list[AddedToken]:
+    """Return the added tokens, of which those of these names are special, and those that were only in "vocab"."""
+    tokens = {token.content: token for token in added_tokens}
+    for name in names:
+        if name in tokens:
+            tokens[name] = tokens[name]._replace(special=True)
+        elif is_id(ids.get(name)):
+            tokens[name] = AddedToken(name, ids[name])
     return list(tokens.values())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import random
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -283,6 +284,37 @@ def test_the_added_tokens_of_tokenizer_config_are_added_as_in_transformers(seed:
             text = random_text(rng, names)
             ids = ours.encode(text, allowed_special="all" if permitted else set(), disallowed_special=())
             assert their_ids(theirs, text) in (None, ids)
+
+
+@pytest.mark.parametrize("file", ["tokenizer_config.json", "special_tokens_map.json"])
+@pytest.mark.parametrize("key", ["eos_token", "pad_token", "image_token"])
+@pytest.mark.parametrize(
+    ("name", "listed"),
+    [("<turn>", False), ("<turn>", True), ("he", False), ("<none>", False)],  # "he" is a token of the merges
+)
+def test_a_token_that_the_files_name_is_special_as_in_transformers(
+    file: str, key: str, name: str, listed: bool, tmp_path: Path
+) -> None:
+    turn = AddedToken("<turn>", 257, special=False, rstrip=True)
+    with_added(turn, AddedToken("<s>", 258), ranks=RANKS | {b"he": 256}).save(tmp_path / "tokenizer.json")
+    files: dict[str, dict[str, object]] = {"tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast"}}
+    files.setdefault(file, {})[key] = name
+    if listed:
+        files["tokenizer_config.json"]["added_tokens_decoder"] = {"258": {"content": "<s>", "special": True}}
+    for each, data in files.items():
+        (tmp_path / each).write_text(json.dumps(data))
+    theirs = transformers.AutoTokenizer.from_pretrained(str(tmp_path)).backend_tokenizer
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # an end token that the tokenizer does not have
+        ours = Tokenizer.from_file(tmp_path)
+    special = {token.content for token in theirs.get_added_tokens_decoder().values() if token.special}
+    assert set(ours.special_tokens) == special - {"<none>"}
+    for permitted in (True, False):
+        theirs.encode_special_tokens = not permitted
+        ids = ours.encode("a<turn> he", allowed_special="all" if permitted else set(), disallowed_special=())
+        assert ids == theirs.encode("a<turn> he", add_special_tokens=False).ids
+    report = verify(ours, [b"a<turn> he, he<s>"], reference=reference_of(ours, tmp_path))
+    assert report.differing == 0, report
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bpe import InputError, Tokenizer
-from bpe.chat import Llama3Chat, chat_format
+from bpe.chat import Llama3Chat, TemplateChat, chat_format
 from support.chat_dialogs import MISTRAL, TOOLS, ZEPHYR, template_chat, user
 
 
@@ -124,6 +124,16 @@ def test_templates_read_the_special_tokens_of_all_kinds(small: Tokenizer, tmp_pa
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({**config, "added_tokens_decoder": {}}))
     ids = chat_format(tmp_path, small).encode([user("Hi")])
     assert ids == small.encode("<|eom_id|></s>-", allowed_special="all")
+
+
+def test_a_template_reads_nothing_for_a_special_token_that_there_is_not(small: Tokenizer, tmp_path: Path) -> None:
+    """As in transformers, which leaves the variable undefined; None would be written as that word."""
+    template = (
+        "{{ bos_token }}{{ 'defined' if eos_token is defined }}{% for m in messages %}{{ m.content }}{% endfor %}"
+    )
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"bos_token": None, "chat_template": template}))
+    assert small.decode(chat_format(tmp_path, small).encode([user("Hi")])) == "Hi"
+    assert small.decode(TemplateChat(small, template).encode([user("Hi")])) == "Hi"
 
 
 @pytest.mark.parametrize("listed", [True, False])
