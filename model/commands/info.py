@@ -130,7 +130,18 @@ def _model_rows(path: Path, batch: int, length: int | None) -> list[tuple[str, s
         ("format", f"{format_of(path)}, weights in {stored}"),
         ("backend", f"{backend}: {reason}"),
         *_boundary_rows(checkpoint),
+        *_sampling_rows(checkpoint),
         *_config_rows(checkpoint.config, batch, length),
+    ]
+
+
+def _sampling_rows(checkpoint: Checkpoint) -> list[tuple[str, str]]:
+    """How `bpe generate` and `bpe chat` sample by default; nothing for a model that does not ask for anything."""
+    asked = ", ".join(f"{name} {'none' if value is None else value}" for name, value in checkpoint.sampling.items())
+    unused = ", ".join(checkpoint.unused_settings)
+    return [
+        *([("sampling", f"{asked}, as the model asks")] if asked else []),
+        *([("not used", f"{unused}, which the model asks for")] if unused else []),
     ]
 
 

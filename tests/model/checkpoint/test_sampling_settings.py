@@ -11,6 +11,7 @@ import pytest
 from bpe import InputError, Tokenizer
 from model import ModelConfig, Transformer
 from model.checkpoint import convert, open_checkpoint, save
+from support.command_line import bpe
 from support.references import BYTE_RANKS
 
 
@@ -79,6 +80,14 @@ def test_settings_survive_conversions(generation: dict[str, Any], plain: Path, t
         convert(place, tmp_path / f"{number}.{format}", format)
         place = tmp_path / f"{number}.{format}"
         assert open_checkpoint(place).sampling == expected, format
+
+
+def test_info_prints_the_settings(plain: Path, tmp_path: Path) -> None:
+    directory = asking(plain, tmp_path, do_sample=True, temperature=0.7, top_k=0, num_beams=4)
+    lines = bpe("info", directory).stdout.splitlines()
+    assert "sampling    temperature 0.7, top_k none, top_p 1.0, as the model asks" in lines
+    assert "not used    num_beams, which the model asks for" in lines
+    assert not any(line.startswith(("sampling", "not used")) for line in bpe("info", plain).stdout.splitlines())
 
 
 def test_settings_that_are_not_implemented_are_named(plain: Path, tmp_path: Path) -> None:
