@@ -200,8 +200,13 @@ class StopStrings:
         """
         Args:
             stops: The stop strings. The one that is complete first ends the text.
+
+        Raises:
+            TypeError: When `stops` is a str, whose characters would be the stop strings, or holds anything but str.
         """
         self._stops = tuple(stops)
+        if isinstance(stops, str) or not all(isinstance(stop, str) for stop in self._stops):
+            raise TypeError("stop strings must be a list of str, also if there is only one")
         self._held = ""
         self.stopped = False
         """Whether a stop string was found. After that, `feed` returns empty strings."""

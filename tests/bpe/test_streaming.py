@@ -318,3 +318,9 @@ def test_a_copy_of_stop_strings_and_the_original_see_different_texts(make: Calla
     twin = make(stops)
     assert (twin.feed("D two"), twin.stopped) == ("", True)
     assert (stops.feed("tire"), stops.stopped) == ("ENtire", False)
+
+
+@pytest.mark.parametrize("stops", ["END", [5], [b"END"]])
+def test_stop_strings_that_are_no_list_of_texts_are_refused(stops: Any) -> None:
+    with pytest.raises(TypeError, match="list of str"):
+        StopStrings(stops)
