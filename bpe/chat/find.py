@@ -86,7 +86,7 @@ def _from_directory(directory: Path, tokenizer: Tokenizer) -> _Found:
             config = json.loads(file.read_bytes()) if file.is_file() else {}
             if not isinstance(config, dict):
                 raise ValueError("not a JSON object")
-            found[name] = {key: text for key in TOKEN_NAMES if (text := _token_text(config, key)) is not None}
+            found[name] = _named_tokens(config)
         except (ValueError, RecursionError) as error:
             raise InputError(f"{file}: {error}") from error
     of_map, of_config = found.values()
@@ -95,6 +95,14 @@ def _from_directory(directory: Path, tokenizer: Tokenizer) -> _Found:
     if not (directory / "tokenizer_config.json").is_file():
         tokens = _known_tokens(tokenizer) | tokens
     return templates_in(directory, config), tokens
+
+
+def _named_tokens(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return the texts of the tokens that a file names: the usual ones, and those of a model, such as "image_token"."""
+    extra = config.get("extra_special_tokens")
+    named = {**(extra if isinstance(extra, dict) else {}), **config}
+    others = [key for key, value in named.items() if key.endswith("_token") and isinstance(value, (str, dict))]
+    return {key: text for key in (*TOKEN_NAMES, *others) if (text := _token_text(named, key)) is not None}
 
 
 def _known_tokens(tokenizer: Tokenizer) -> dict[str, str]:
@@ -122,4 +130,7 @@ def _from_gguf(path: Path, tokenizer: Tokenizer) -> _Found:
     kinds = {"bos": "bos", "eos": "eos", "unk": "unknown", "sep": "seperator", "pad": "padding", "mask": "mask"}
     ids = {f"{kind}_token": metadata.get(f"tokenizer.ggml.{name}_token_id") for kind, name in kinds.items()}
     known = {name: text for name, text in _known_tokens(tokenizer).items() if ids[name] is None}
-    return templates_in_metadata(metadata), known | _texts(tokenizer, ids)
+    try:
+        return templates_in_metadata(metadata), known | _texts(tokenizer, ids)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error

@@ -82,7 +82,8 @@ class TemplateChat(ChatFormat):
             **(tokens or {}),
             **(variables or {}),
         }
-        self._tokens = {name: text for name, text in given.items() if name in TOKEN_NAMES and text is not None}
+        token_names = {*TOKEN_NAMES, *(tokens or {})}
+        self._tokens = {name: text for name, text in given.items() if name in token_names and text is not None}
         self._variables = _plain(
             {name: value for name, value in given.items() if name not in self._tokens}, "variables"
         )

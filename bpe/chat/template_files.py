@@ -84,12 +84,16 @@ def write_templates(directory: Path, templates: Mapping[str, str]) -> None:
 
 
 def templates_in_metadata(metadata: Mapping[str, Any]) -> dict[str, str]:
-    """Return the chat templates in the metadata of a GGUF file by name."""
-    return {
-        name.removeprefix(_KEY).removeprefix(".") or "default": value
-        for name, value in metadata.items()
-        if (name == _KEY or name.startswith(f"{_KEY}.")) and isinstance(value, str)
-    }
+    """Return the chat templates in the metadata of a GGUF file by name.
+
+    Raises:
+        InputError: When one is not text; the message names its key.
+    """
+    found = {name: value for name, value in metadata.items() if name == _KEY or name.startswith(f"{_KEY}.")}
+    for name, value in found.items():
+        if not isinstance(value, str):
+            raise InputError(f"{name} is {value!r}; expected the text of a template")
+    return {name.removeprefix(_KEY).removeprefix(".") or "default": value for name, value in found.items()}
 
 
 def templates_metadata(templates: Mapping[str, str]) -> dict[str, Any]:

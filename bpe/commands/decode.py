@@ -38,6 +38,8 @@ def decode(files: Sequence[str], name: str, pattern: str | None, ids_format: str
                 f"{file}: {error.args[0]}; the vocabulary has {tokenizer.n_vocab:,} ids; was the text encoded with"
                 " another tokenizer?"
             ) from error
-        except (ValueError, OverflowError, TypeError) as error:
+        except OverflowError as error:
+            raise InputError(f"{file}: an id is negative or has more than 32 bits; is the --format right?") from error
+        except (ValueError, TypeError) as error:
             raise InputError(f"{file}: {error}") from error
         sys.stdout.buffer.write(decoded)

@@ -123,6 +123,8 @@ def shards(
         refuse_given("with --verify, which reads them from the shards", "output", *writing, *reading)
     if hashes_only:
         refuse_given("with --hashes-only", "corpus", "name")
+    if options["held_out"] == 0:
+        refuse_given("with --held-out 0", "seed")
     if export:
         refuse_given("with --export", "corpus", "name", *writing, *reading)
     if verify:

@@ -232,6 +232,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
         config = config_of(container)
         special_ids(container.metadata, config.vocab_size)
         sampling = sampling_in_metadata(container.metadata)
+        templates = templates_in_metadata(container.metadata)
         for name, info in container.tensors.items():
             if info.type not in PLAIN and info.type not in QUANTIZED:
                 known = ", ".join((*PLAIN, *QUANTIZED))
@@ -244,7 +245,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
         source=file,
         tokenizer=file,
         tensors=functools.partial(_tensors, file, container, config),
-        chat_templates=templates_in_metadata(container.metadata),
+        chat_templates=templates,
         sampling=sampling,
         name_of=NAMES.from_meta,
         stored=_stored(container),

@@ -97,6 +97,9 @@ def sampling_options(temperature: float, top_p: float, *others: Callable[[Any], 
     )
 
 
+_OF_DRAWING = ("top_k", "top_p", "min_p", "seed")  # options without effect where the most likely token is always taken
+
+
 def sampling_settings(path: Path, given: Mapping[str, Any], temperature: float, top_p: float) -> dict[str, Any]:
     """Return the settings of sampling: those on the command line, else those that the model asks for, else defaults.
 
@@ -114,12 +117,12 @@ def sampling_settings(path: Path, given: Mapping[str, Any], temperature: float, 
     from model.checkpoint import open_checkpoint
 
     if given["temperature"] == 0:
-        refuse_given("with --temperature 0", "top_k", "top_p", "min_p")
+        refuse_given("with --temperature 0", *_OF_DRAWING)
     checkpoint = open_checkpoint(path)
     asked = {"temperature": temperature, "top_p": top_p, **checkpoint.sampling}
     settings: dict[str, Any] = asked | {name: value for name, value in given.items() if value is not None}
     if settings["temperature"] == 0:
-        refuse_given("on this model, which asks for temperature 0; give --temperature", "top_k", "top_p", "min_p")
+        refuse_given("on this model, which asks for temperature 0; give --temperature", *_OF_DRAWING)
     if checkpoint.unused_settings:
         names = ", ".join(checkpoint.unused_settings)
         click.echo(f"bpe: {path}: its generation_config.json sets {names}, which has no effect here", err=True)

@@ -49,6 +49,9 @@ def test_gguf_uses_the_template_and_tokens_of_its_metadata(small: Tokenizer, tmp
     chat = chat_format(path, small)
     assert chat.encode([user("Hi")]) == template_chat(small, "mistral").encode([user("Hi")])
     assert small.decode(chat.encode([user("Hi")], tools=TOOLS)) == "T"
+    path.write_bytes(gguf.lay_out({**metadata, "tokenizer.chat_template": 5}, {})[0])
+    with pytest.raises(InputError, match="model.gguf: tokenizer.chat_template is 5; expected the text"):
+        chat_format(path, small)
     path.write_bytes(gguf.lay_out({}, {})[0])
     assert isinstance(chat_format(path, small), Llama3Chat)
 
@@ -134,6 +137,23 @@ def test_a_template_reads_nothing_for_a_special_token_that_there_is_not(small: T
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"bos_token": None, "chat_template": template}))
     assert small.decode(chat_format(tmp_path, small).encode([user("Hi")])) == "Hi"
     assert small.decode(TemplateChat(small, template).encode([user("Hi")])) == "Hi"
+
+
+def test_templates_read_the_tokens_that_only_a_model_has(small: Tokenizer, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    small.save(tmp_path / "tokenizer.json")
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "image_token": "[INST]",
+        "extra_special_tokens": {"img_token": "</s>"},
+        "add_bos_token": False,
+        "chat_template": "{{ image_token ~ img_token }}{% for m in messages %}{{ m.content }}{% endfor %}",
+    }
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    ids = chat_format(tmp_path, small).encode([user("Hi")], add_generation_prompt=False)
+    assert ids == theirs.apply_chat_template([user("Hi")], return_dict=False)
+    assert ids[:2] == [small.special_tokens["[INST]"], small.special_tokens["</s>"]]
 
 
 @pytest.mark.parametrize("listed", [True, False])

@@ -85,6 +85,7 @@ def test_missing_arguments_and_files_are_named(
     [
         (("c.txt", "-o", "d", "--hashes-only"), "--hashes-only has no effect without --verify DIR"),
         (("c.txt", "-o", "d", "--format", "npy"), "--format has no effect without --export DIR"),
+        (("c.txt", "-o", "d", "--held-out", "0", "--seed", "1"), "--seed has no effect with --held-out 0"),
         (("--verify", "d", "-o", "e"), "--output has no effect with --verify"),
         (("--verify", "d", "--no-bos"), "--bos has no effect with --verify"),
         (("--verify", "d", "--field", "x"), "--field has no effect with --verify"),
