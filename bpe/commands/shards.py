@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -153,7 +154,7 @@ def _write_shards(sources: ShardSources, name: str, output: str, options: Mappin
             status.show_documents("encoding", progress.documents, progress.bytes)
 
         written = write_shards(
-            sources, Tokenizer.from_file(path), output, tokenizer_file=path, progress=show, **options
+            sources, Tokenizer.from_file(path), output, tokenizer_file=_tokenizer_file(path), progress=show, **options
         )
     parts = [
         f"{written.document_count(split):,} documents, {written.token_count(split):,} tokens, {label}"
@@ -168,11 +169,18 @@ def _write_shards(sources: ShardSources, name: str, output: str, options: Mappin
         )
 
 
+def _tokenizer_file(path: Path) -> Path:
+    """Return the tokenizer file at a path, or in the model directory at that path."""
+    from bpe.formats import find_tokenizer
+
+    return find_tokenizer(path) if path.is_dir() else path
+
+
 def _verify_shards(directory: str, sources: Sequence[str] | None, hashes_only: bool, name: str | None) -> None:
     from bpe.locate import locate
     from bpe.shards import verify_shards
 
-    file = None if name is None else locate(name)
+    file = None if name is None else _tokenizer_file(locate(name))
     with Status() as status:
 
         def show(documents: int, size: int) -> None:

@@ -28,6 +28,18 @@ def corpus(tmp_path: Path) -> Path:
     return path
 
 
+def test_the_tokenizer_may_be_that_of_a_model_directory(corpus: Path, tokenizer: Path, tmp_path: Path) -> None:
+    """What the files beside the tokenizer say counts, too."""
+    directory = tmp_path / "model"
+    directory.mkdir()
+    (directory / "tokenizer.json").write_bytes(tokenizer.read_bytes())
+    (directory / "generation_config.json").write_text('{"eos_token_id": 257}')
+    written = bpe("shards", corpus, "-t", directory, "-o", tmp_path / "data")
+    assert written.exit_code == 0, written.output
+    assert Shards(tmp_path / "data").eos_id == 257
+    assert bpe("shards", "--verify", tmp_path / "data", "-t", directory).exit_code == 0
+
+
 def test_shards_are_written_described_verified_and_exported(corpus: Path, tokenizer: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     written = bpe("shards", corpus, "--separator", "--", "-t", tokenizer, "-o", data, "--no-bos", "--shard-tokens", 100)
