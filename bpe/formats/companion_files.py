@@ -6,13 +6,13 @@ tokenizer_config.json and special_tokens_map.json name the tokens of the tokeniz
 
 from __future__ import annotations
 
-import json
 import warnings
 from pathlib import Path
 from typing import Any
 
 from bpe.boundaries import KNOWN_NAME, Boundaries
 from bpe.errors import InputError
+from bpe.files import read_json
 from bpe.formats.byte_level import is_id
 from bpe.formats.post_processor import has_token
 from bpe.vocabulary import AddedToken, Vocabulary
@@ -129,15 +129,7 @@ def _content(token: Any) -> str | None:
 
 def _read(path: Path) -> dict[str, Any]:
     """Return the JSON object in a file; {} if there is no such file."""
-    if not path.is_file():
-        return {}
-    try:
-        data = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not JSON ({error}); the file may be truncated") from None
-    if not isinstance(data, dict):
-        raise InputError(f"{path}: expected a JSON object, found {type(data).__name__}")
-    return data
+    return read_json(path) if path.is_file() else {}
 
 
 def _token(

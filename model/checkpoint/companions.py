@@ -12,7 +12,7 @@ from bpe.chat.template_files import TEMPLATE, templates_in, write_templates
 from bpe.errors import InputError
 from bpe.files import write_bytes, write_json
 from bpe.formats import TOKENIZER_FILES, open_tokenizer
-from model.checkpoint.opened import Checkpoint, read_json
+from model.checkpoint.opened import Checkpoint, read_optional_json
 from model.checkpoint.sampling_settings import GENERATION, generation_config, read_sampling
 
 TOKENIZER = "tokenizer_config.json"
@@ -31,12 +31,8 @@ def read_companions(directory: Path) -> dict[str, Any]:
     return {"chat_templates": _chat_templates(directory), "sampling": sampling, "unused_settings": unused}
 
 
-def _optional(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.is_file() else {}
-
-
 def _chat_templates(directory: Path) -> dict[str, str]:
-    return templates_in(directory, _optional(directory / TOKENIZER))
+    return templates_in(directory, read_optional_json(directory / TOKENIZER))
 
 
 def write_companions(checkpoint: Checkpoint, directory: Path) -> None:
@@ -60,7 +56,8 @@ def write_companions(checkpoint: Checkpoint, directory: Path) -> None:
     _write_boundaries(checkpoint, directory)
     if read_sampling(directory)[0] != checkpoint.sampling:
         write_json(
-            directory / GENERATION, {**_optional(directory / GENERATION), **generation_config(checkpoint.sampling)}
+            directory / GENERATION,
+            {**read_optional_json(directory / GENERATION), **generation_config(checkpoint.sampling)},
         )
 
 
@@ -82,13 +79,13 @@ def _write_boundaries(checkpoint: Checkpoint, directory: Path) -> None:
             tokenizer.save(directory / "tokenizer.json")
         else:
             added = {"add_bos_token": said.add_bos, "add_eos_token": said.add_eos}
-            write_json(directory / TOKENIZER, {**_optional(directory / TOKENIZER), **added})
+            write_json(directory / TOKENIZER, {**read_optional_json(directory / TOKENIZER), **added})
     named = {token.id: token.content for token in tokenizer.vocabulary.added_tokens}
     if written.eos_id != said.eos_id and said.eos_id in named:
-        config = _optional(directory / TOKENIZER) or _tokenizer_config(checkpoint)
+        config = read_optional_json(directory / TOKENIZER) or _tokenizer_config(checkpoint)
         write_json(directory / TOKENIZER, {**config, "eos_token": named[said.eos_id]})
     if (written.bos_id, written.eos_ids) != (said.bos_id, said.eos_ids):
-        write_json(directory / GENERATION, {**_optional(directory / GENERATION), **_generation(said)})
+        write_json(directory / GENERATION, {**read_optional_json(directory / GENERATION), **_generation(said)})
 
 
 def complete_for_transformers(checkpoint: Checkpoint, directory: Path) -> None:
@@ -98,7 +95,7 @@ def complete_for_transformers(checkpoint: Checkpoint, directory: Path) -> None:
         tokenizer.save(directory / "tokenizer.json")
     if not (directory / TOKENIZER).is_file():
         write_json(directory / TOKENIZER, _tokenizer_config(checkpoint))
-    given, ids = _optional(directory / GENERATION), _generation(tokenizer.vocabulary.boundaries)
+    given, ids = read_optional_json(directory / GENERATION), _generation(tokenizer.vocabulary.boundaries)
     if ids.keys() - given.keys() or not (directory / GENERATION).is_file():
         write_json(directory / GENERATION, {**ids, **given})
 

@@ -6,7 +6,6 @@ asked for. Everything above the formats works on this class and knows no format.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bpe import Tokenizer
+from bpe import Tokenizer, files
 from bpe.errors import InputError
 from model.config import ModelConfig
 
@@ -70,14 +69,14 @@ def read_json(path: Path) -> dict[str, Any]:
         InputError: When the file cannot be read or does not hold a JSON object.
     """
     try:
-        values = json.loads(path.read_bytes())
+        return files.read_json(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not JSON ({error}); the file may be truncated") from None
-    if not isinstance(values, dict):
-        raise InputError(f"{path}: expected a JSON object, found {type(values).__name__}")
-    return values
+
+
+def read_optional_json(path: Path) -> dict[str, Any]:
+    """Read the JSON object in a file as `read_json` does; {} if there is no such file."""
+    return read_json(path) if path.is_file() else {}
 
 
 def config_from(path: Path, config_of: Callable[[dict[str, Any]], ModelConfig], values: dict[str, Any]) -> ModelConfig:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bpe.errors import InputError
-from model.checkpoint.opened import read_json
+from model.checkpoint.opened import read_optional_json
 
 GENERATION = "generation_config.json"
 _NAMES = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
@@ -40,7 +40,7 @@ def read_sampling(directory: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
         InputError: When the file is damaged, or a setting is not a number; the message names it.
     """
     path = directory / GENERATION
-    given = {key: value for key, value in read_json(path).items() if value is not None} if path.is_file() else {}
+    given = {key: value for key, value in read_optional_json(path).items() if value is not None}
     sampled = given.get("do_sample")
     if sampled not in (None, True, False):
         raise InputError(f"{path}: do_sample is {sampled!r}; expected true or false")

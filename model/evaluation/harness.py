@@ -31,7 +31,7 @@ from bpe.chat import ChatFormat, Llama3Chat, TemplateChat, chat_format
 from bpe.errors import InputError
 from bpe.locate import locate
 from model.checkpoint import open_checkpoint
-from model.checkpoint.opened import read_json
+from model.checkpoint.opened import read_optional_json
 from model.evaluation.windows import BATCH_TOKENS, Scores, Window, score, windows
 from model.generation.completions import complete, prompt_ids
 from model.generation.sampling import Sampling
@@ -62,7 +62,7 @@ _MISSING = object()
 def _generation_config(path: Path) -> dict[str, Any]:
     """Return the settings of `Sampling` in the generation_config.json of a model."""
     file = (path if path.is_dir() else path.parent) / "generation_config.json"
-    config = read_json(file) if file.is_file() else {}
+    config = read_optional_json(file)
     wanted = (*_ONLY_SAMPLED, "repetition_penalty")
     return {name: config[name] for name in wanted if config.get(name) is not None}
 
