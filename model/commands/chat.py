@@ -92,14 +92,15 @@ def chat(
     from bpe.locate import locate
 
     path = locate(name, "model")  # before torch is imported, so that a wrong name fails at once
-    settings = sampling_settings(path, settings, TEMPERATURE, TOP_P)
     from bpe.chat import chat_format
     from model.checkpoint import open_checkpoint
     from model.generation.conversation import Conversation
 
+    checkpoint = open_checkpoint(path)
+    settings = sampling_settings(checkpoint, settings, TEMPERATURE, TOP_P)
     model, tokenizer = load_model(path, dtype, device, backend, threads, eos_tokens=eos_tokens)
     # The chat template is next to the tokenizer, which for an adapter may be that of its base.
-    format = chat_format(open_checkpoint(path).tokenizer, tokenizer, template, variables)
+    format = chat_format(checkpoint.tokenizer, tokenizer, template, variables)
     conversation = Conversation(model, tokenizer, format, prefill=prefill or "", **settings)
     conversation.system = system
     if sys.stdin.isatty():

@@ -128,7 +128,9 @@ def generate(
     settings["allowed_special"] = "all" if allow_special else frozenset()
     texts = _prompts(prompts, file, batch)
     path = locate(model, "model")  # before torch is imported, so that a wrong name fails at once
-    settings = sampling_settings(path, settings, TEMPERATURE, TOP_P)
+    from model.checkpoint import open_checkpoint
+
+    settings = sampling_settings(open_checkpoint(path), settings, TEMPERATURE, TOP_P)
     start = time.perf_counter()
     transformer, tokenizer = load_model(path, dtype, device, backend, threads, bos, eos_tokens)
     load_seconds = time.perf_counter() - start

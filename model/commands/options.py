@@ -12,6 +12,7 @@ from bpe.commands.options import group, refuse_given
 
 if TYPE_CHECKING:
     from bpe import Tokenizer
+    from model.checkpoint.opened import Checkpoint
 
 dtype_option = click.option(
     "--dtype",
@@ -100,13 +101,15 @@ def sampling_options(temperature: float, top_p: float, *others: Callable[[Any], 
 _OF_DRAWING = ("top_k", "top_p", "min_p", "seed")  # options without effect where the most likely token is always taken
 
 
-def sampling_settings(path: Path, given: Mapping[str, Any], temperature: float, top_p: float) -> dict[str, Any]:
+def sampling_settings(
+    checkpoint: Checkpoint, given: Mapping[str, Any], temperature: float, top_p: float
+) -> dict[str, Any]:
     """Return the settings of sampling: those on the command line, else those that the model asks for, else defaults.
 
     Prints which settings of the model have no effect.
 
     Args:
-        path: The model.
+        checkpoint: The opened model.
         given: The values of the options; None where an option is not given.
         temperature: The default temperature.
         top_p: The default of top-p.
@@ -114,18 +117,17 @@ def sampling_settings(path: Path, given: Mapping[str, Any], temperature: float, 
     Raises:
         click.UsageError: When an option has no effect, because the temperature is 0.
     """
-    from model.checkpoint import open_checkpoint
-
     if given["temperature"] == 0:
         refuse_given("with --temperature 0", *_OF_DRAWING)
-    checkpoint = open_checkpoint(path)
     asked = {"temperature": temperature, "top_p": top_p, **checkpoint.sampling}
     settings: dict[str, Any] = asked | {name: value for name, value in given.items() if value is not None}
     if settings["temperature"] == 0:
         refuse_given("on this model, which asks for temperature 0; give --temperature", *_OF_DRAWING)
     if checkpoint.unused_settings:
         names = ", ".join(checkpoint.unused_settings)
-        click.echo(f"bpe: {path}: its generation_config.json sets {names}, which has no effect here", err=True)
+        click.echo(
+            f"bpe: {checkpoint.tokenizer}: its generation_config.json sets {names}, which has no effect here", err=True
+        )
     return settings
 
 
