@@ -40,7 +40,6 @@ class JinjaTemplate:
 
     Raises:
         InputError: When the template cannot be compiled.
-        ModuleNotFoundError: When jinja2 is not installed.
     """
 
     def __init__(self, source: str) -> None:

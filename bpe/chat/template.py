@@ -50,7 +50,6 @@ class TemplateChat(ChatFormat):
 
     Raises:
         InputError: When a template cannot be compiled, or there is no template of this name.
-        ModuleNotFoundError: When jinja2 is not installed.
     """
 
     def __init__(

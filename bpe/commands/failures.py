@@ -19,7 +19,6 @@ _EXTRAS = {
     "matplotlib": "report",
     "torch": "model",
     "safetensors": "model",
-    "jinja2": "model",
     "tiktoken": "verify",
     "tokenizers": "verify",
 }
