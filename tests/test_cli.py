@@ -118,7 +118,7 @@ def test_wrong_usage_exits_with_status_2(my_json: Path, tmp_path: Path) -> None:
 
 
 def test_errors_name_missing_files(my_json: Path, tmp_path: Path) -> None:
-    fails_with(bpe("encode", "-t", my_json, "nowhere.txt"), 1, "nowhere.txt", "No such file")
+    fails_with(bpe("encode", "-t", my_json, "nowhere.txt"), 1, "nowhere.txt", "no such file")
     fails_with(bpe("train", "nowhere", "-o", tmp_path / "x.json", "--vocab-size", "512"), 1, "nowhere", "no such file")
     fails_with(bpe("encode", "-t", "nowhere.json", "-c", "x"), 1, "nowhere.json", "no such file")
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import click
 
-from bpe.commands.inputs import open_tokenizer_or_ranks, read_documents
+from bpe.commands.inputs import named_sources, open_tokenizer_or_ranks, read_documents
 from bpe.commands.options import (
     Command,
     bootstrap_options,
+    corpus_text_option,
     examples,
     exclude_option,
     group,
@@ -22,12 +23,11 @@ from bpe.commands.options import (
 
 
 @click.command(cls=Command)
-@click.argument("names", nargs=-1, required=True, metavar="TOKENIZER TOKENIZER... TEXT")
+@click.argument("names", nargs=-1, required=True, metavar="TOKENIZER TOKENIZER... FILE")
 @group(
     "Input",
-    click.option(
-        "--on", "texts", multiple=True, metavar="TEXT", help="Text, instead of the last argument; repeatable."
-    ),
+    click.option("--on", "files", multiple=True, metavar="FILE", help="File, not the last argument; repeatable."),
+    corpus_text_option,
     pattern_option,
     separator_option,
     exclude_option,
@@ -36,11 +36,13 @@ from bpe.commands.options import (
 @group("Output", click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table."))
 @examples(
     "bpe compare llama3 my.json corpora",
+    "bpe compare llama3 my.json -c 'Hello world'",
     "bpe compare llama3 o200k_base my.json --on a.txt --on b.txt",
     "cat *.txt | bpe compare llama3 my.json -",
 )
 def compare(
     names: Sequence[str],
+    files: Sequence[str],
     texts: Sequence[str],
     pattern: str | None,
     separator: str | None,
@@ -51,8 +53,8 @@ def compare(
 ) -> None:
     """Compare tokenizers side by side on your text.
 
-    The last argument is the text: a file, directory, glob, or - for stdin. All arguments before it are tokenizers, by
-    name or file. With --on, all arguments are tokenizers.
+    The last argument is a file, directory, glob, or - for stdin, whose text is encoded. All arguments before it are
+    tokenizers, by name or file. With --on or -c, all arguments are tokenizers.
 
     The table shows tokens, bytes per token, tokens per word, and the share of the vocabulary that the text never uses.
     `relative` is the number of tokens divided by that of the first tokenizer. The 95% intervals come from a paired
@@ -62,16 +64,19 @@ def compare(
     from bpe.analysis.compare import comparison_table
     from bpe.patterns import find_pattern
 
-    if not texts:
-        *names, text = names
-        texts = [text]
+    if not files and not texts:
+        *names, file = names
+        files = [file]
     if len(names) < 2:
-        raise click.UsageError("give two tokenizers or more, followed by a text (or --on TEXT)")
+        raise click.UsageError("give two tokenizers or more, followed by a file (or --on FILE, or -c TEXT)")
+    sources = named_sources(files, texts)
     tokenizers = [(name, open_tokenizer_or_ranks(name, pattern)) for name in names]
     if pattern is not None and find_pattern(pattern) not in [tokenizer.pattern for _, tokenizer in tokenizers]:
         refuse_given("on tokenizers that store their split pattern", "pattern")
-    documents = read_documents(texts, separator, exclude)
-    found = compare_tokenizers(tokenizers, documents, name=", ".join(texts), samples=samples, seed=seed)
+    documents = read_documents([source for _, source in sources], separator, exclude)
+    found = compare_tokenizers(
+        tokenizers, documents, name=", ".join(name for name, _ in sources), samples=samples, seed=seed
+    )
     if as_json:
         click.echo(json.dumps(found, indent=2))
     else:

@@ -7,22 +7,23 @@ from collections.abc import Sequence
 import click
 
 from bpe.commands.inputs import open_tokenizer, read_inputs
-from bpe.commands.options import examples, files_argument, pattern_option, text_option, tokenizer_option
+from bpe.commands.options import Command, examples, files_argument, pattern_option, text_option, tokenizer_option
 
 
-@click.command()
+@click.command(cls=Command)
 @files_argument
 @text_option
 @tokenizer_option
 @pattern_option
 @examples("bpe count README.md LICENSE", "cat *.txt | bpe count", "bpe count -t my.json corpora/prose.txt")
-def count(files: Sequence[str], text: str | None, name: str, pattern: str | None) -> None:
+def count(files: Sequence[str], texts: Sequence[str], name: str, pattern: str | None) -> None:
     """Count the tokens of files or stdin.
 
     Prints a line for each file: tokens, bytes, bytes per token, and the name. Several files get a line with the total.
     """
+    inputs = read_inputs(files, texts)
     tokenizer = open_tokenizer(name, pattern)
-    rows = [(tokenizer.count(content), len(content), file) for file, content in read_inputs(files, text)]
+    rows = [(tokenizer.count(content), len(content), file) for file, content in inputs]
     if len(rows) > 1:
         rows.append((sum(row[0] for row in rows), sum(row[1] for row in rows), "total"))
     for tokens, size, file in rows:

@@ -14,6 +14,7 @@ from bpe.commands.terminal import shortened, visible
 
 if TYPE_CHECKING:
     from bpe import Tokenizer
+    from bpe.corpus import CorpusSource
 
 
 def tokenizer_rows(tokenizer: Tokenizer) -> list[tuple[str, str]]:
@@ -96,7 +97,7 @@ def shards_rows(directory: Path) -> list[tuple[str, str]]:
 
 def report_on(
     tokenizer: Tokenizer,
-    texts: Sequence[str],
+    sources: Sequence[tuple[str, CorpusSource]],
     separator: str | None,
     exclude: Sequence[str],
     as_json: bool,
@@ -108,7 +109,7 @@ def report_on(
 
     if directory is not None:
         check_directory(directory)
-    uses = (usage_of(tokenizer, read_documents([text], separator, exclude), text) for text in texts)
+    uses = (usage_of(tokenizer, read_documents([source], separator, exclude), name) for name, source in sources)
     report = report_of(tokenizer, uses)
     if as_json:
         click.echo(json.dumps(report, indent=2))

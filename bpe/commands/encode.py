@@ -9,6 +9,7 @@ import click
 from bpe.commands.ids import ids_format_option, write_ids
 from bpe.commands.inputs import open_tokenizer, read_inputs
 from bpe.commands.options import (
+    Command,
     examples,
     files_argument,
     pattern_option,
@@ -18,7 +19,7 @@ from bpe.commands.options import (
 )
 
 
-@click.command()
+@click.command(cls=Command)
 @files_argument
 @text_option
 @tokenizer_option
@@ -31,15 +32,16 @@ from bpe.commands.options import (
     "bpe encode photo.jpg | bpe decode | cmp - photo.jpg",
 )
 def encode(
-    files: Sequence[str], text: str | None, name: str, pattern: str | None, allow_special: bool, ids_format: str
+    files: Sequence[str], texts: Sequence[str], name: str, pattern: str | None, allow_special: bool, ids_format: str
 ) -> None:
     """Encode text as token ids.
 
     The input is files, or stdin. It may hold any bytes; `bpe decode` restores them exactly.
     """
+    inputs = read_inputs(files, texts)
     tokenizer = open_tokenizer(name, pattern)
     if ids_format == "u16" and tokenizer.n_vocab > 1 << 16:
         raise click.UsageError(f"ids go up to {tokenizer.n_vocab - 1:,}, too large for 16 bits; use --format u32")
-    for _, content in read_inputs(files, text):
+    for _, content in inputs:
         ids = tokenizer.encode(content, allowed_special="all" if allow_special else set(), disallowed_special=())
         write_ids(ids, ids_format)

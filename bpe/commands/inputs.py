@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import codecs
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
+from glob import glob, has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from bpe.commands.terminal import Status
+from bpe.commands.terminal import Status, shortened
 
 if TYPE_CHECKING:
     from bpe import Tokenizer
+    from bpe.corpus import CorpusSource
 
 
 def open_tokenizer(name: str, pattern: str | None = None) -> Tokenizer:
@@ -42,20 +45,166 @@ def open_tokenizer_or_ranks(name: str, pattern: str | None) -> Tokenizer:
         return open_tokenizer(name, pattern)
 
 
-def read_inputs(files: Sequence[str], text: str | None = None) -> Iterator[tuple[str, bytes]]:
-    """Yield the name and the content of each input.
+def read_inputs(files: Sequence[str], texts: Sequence[str] = (), awaited: str = "text") -> Iterator[tuple[str, bytes]]:
+    """Return an iterator over the name and the content of each input. Wrong arguments raise here, not in the iterator.
 
     Args:
-        files: Paths, where "-" is stdin. Without any, stdin is read.
-        text: A text to read instead of files.
+        files: Paths, where "-" is stdin. Without files and texts, stdin is read.
+        texts: Texts of the command line to read instead of files.
+        awaited: What the person types if stdin is a terminal.
+
+    Raises:
+        click.UsageError: When both files and texts are given, or stdin twice.
+        InputError: When a file does not exist.
     """
-    if text is not None:
-        if files:
-            raise click.UsageError("give either files or --text, not both")
-        yield "text", os.fsencode(text)
+    if texts and files:
+        raise click.UsageError(
+            f"-c / --text and the argument {files[0]} exclude each other; give files or texts, not both"
+        )
+    if files.count("-") > 1:
+        raise click.UsageError("stdin (-) can be read only once")
+    check_files(files)
+    return _read(files, texts, awaited)
+
+
+def _read(files: Sequence[str], texts: Sequence[str], awaited: str) -> Iterator[tuple[str, bytes]]:
+    if texts:
+        yield from (("text", os.fsencode(text)) for text in texts)
         return
     for file in files or ["-"]:
-        yield ("stdin", sys.stdin.buffer.read()) if file == "-" else (file, Path(file).read_bytes())
+        yield ("stdin", read_stdin(awaited)) if file == "-" else (file, Path(file).read_bytes())
+
+
+def read_prompts(files: Sequence[str], texts: Sequence[str]) -> Iterator[str]:
+    """Return an iterator over prompts: the texts as they are, or the contents of files or stdin; see `read_inputs`.
+
+    Of a file, a byte order mark and the line breaks at the end are left out. Invalid UTF-8 is replaced.
+    """
+    inputs = read_inputs(files, texts, "the prompt")
+    if texts:
+        return (content.decode(errors="replace") for _, content in inputs)
+    return (_text_of(content).rstrip("\n") for _, content in inputs)
+
+
+def read_prompt_lines(file: str) -> Iterator[str]:
+    """Return an iterator over the lines of a file or stdin that are not empty, each of which is a prompt."""
+    inputs = read_inputs([file], awaited="prompts, one on each line,")
+
+    def lines() -> Iterator[str]:
+        for _, content in inputs:
+            found = [line for line in _text_of(content).split("\n") if line]
+            if not found:
+                from bpe import InputError
+
+                raise InputError(f"{file}: no prompts; write one prompt per line")
+            yield from found
+
+    return lines()
+
+
+def _text_of(content: bytes) -> str:
+    return content.removeprefix(codecs.BOM_UTF8).decode(errors="replace").replace("\r\n", "\n")
+
+
+def read_stdin(awaited: str) -> bytes:
+    """Return the content of stdin, and tell a person at the keyboard what is awaited."""
+    announce_keyboard(awaited)
+    return sys.stdin.buffer.read()
+
+
+def announce_keyboard(awaited: str, sources: Sequence[str] = ("-",)) -> None:
+    """Print what is read from the keyboard and how to end it, if stdin is a terminal and among the sources."""
+    if "-" in sources and sys.stdin.isatty():
+        end = "Ctrl-Z and Enter" if os.name == "nt" else "Ctrl-D"
+        click.echo(f"bpe: reading {awaited} from the keyboard; {end} on an empty line ends it", err=True)
+
+
+def check_files(files: Sequence[str]) -> None:
+    """Refuse arguments that are not files, and ask whether they are texts or misspelt names.
+
+    Raises:
+        InputError: When a file does not exist, or is a directory.
+    """
+    from bpe import InputError
+
+    _refuse_missing([file for file in files if file != "-" and not exists(file)], "file", is_text=True)
+    for file in files:
+        if file != "-" and os.path.isdir(file):
+            raise InputError(f"{file}: a directory; give its files, such as {os.path.join(file, '*')}")
+
+
+def check_sources(sources: Sequence[str], is_text: bool = False, awaited: str = "text") -> None:
+    """Refuse sources of a corpus that do not exist, and announce the reading from the keyboard.
+
+    Args:
+        sources: Files, directories, globs, addresses, or "-" for stdin.
+        is_text: Whether the command takes text as -c TEXT, too.
+        awaited: What the person types if stdin is a terminal.
+
+    Raises:
+        InputError: When a source does not exist.
+    """
+    missing = [source for source in sources if not _is_source(source, is_text)]
+    _refuse_missing(missing, "file or directory", is_text)
+    announce_keyboard(awaited, sources)
+
+
+def _is_source(source: str, is_text: bool) -> bool:
+    """Return whether a source exists, or is of a kind for which reading it tells whether it exists."""
+    if source == "-" or "://" in source or exists(source):
+        return True
+    is_sentence = is_text and " " in source  # such as "What is this?", in which ? is no wildcard
+    return has_magic(source) and (not is_sentence or bool(glob(source, recursive=True)))
+
+
+def _refuse_missing(missing: Sequence[str], kind: str, is_text: bool) -> None:
+    """Raise an error that asks whether arguments that are no files are a text or misspelt names, if there are any."""
+    from bpe import InputError
+
+    if not missing:
+        return
+    similar = _similar(missing[0]) if len(missing) == 1 else None
+    meant = [quoted(similar)] if similar else []
+    may_be_text = is_text and not all(map(os.path.isabs, missing))
+    meant += [f"-c {quoted(_brief(' '.join(missing)))}"] if may_be_text else []
+    question = f"; did you mean {', or '.join(meant)}?" if meant else ""
+    names = ", ".join(map(_brief, missing))
+    raise InputError(f"{names}: no such {kind}{question}")
+
+
+def exists(file: str) -> bool:
+    """Return whether an argument is the path of a file or a directory."""
+    try:
+        return file != "" and Path(file).exists()
+    except OSError:  # the "file" is a text that is too long for a name
+        return False
+
+
+def _similar(file: str) -> str | None:
+    """Return the path next to a missing file whose name is similar, or None."""
+    from difflib import get_close_matches
+
+    folder, name = os.path.split(file)
+    try:
+        found = get_close_matches(name, os.listdir(folder or "."), 1, 0.7)
+    except OSError:
+        return None
+    return os.path.join(folder, found[0]) if found else None
+
+
+def _brief(text: str) -> str:
+    """Return a text or the path of a file in one line; a text is cut, a path is not."""
+    line = " ".join(text.split())
+    return shortened(line, 60 if " " in line else 400)
+
+
+def quoted(text: str) -> str:
+    """Return a text as one word of a command line of this machine's shell."""
+    if os.name == "nt":
+        from subprocess import list2cmdline
+
+        return list2cmdline([text]) if text else '""'
+    return shlex.quote(text)
 
 
 def read_lines(file: str) -> list[str]:
@@ -69,8 +218,18 @@ def read_lines(file: str) -> list[str]:
     return [line.removesuffix("\r") for line in lines if line.removesuffix("\r")]
 
 
+def named_sources(files: Sequence[str], texts: Sequence[str]) -> list[tuple[str, CorpusSource]]:
+    """Return names and sources of documents: files, directories, globs or "-", and texts of the command line.
+
+    Raises:
+        InputError: When a file does not exist.
+    """
+    check_sources(files, is_text=True)
+    return [*((file, file) for file in files), *((f"text {shortened(text)!r}", [os.fsencode(text)]) for text in texts)]
+
+
 def read_documents(
-    sources: Sequence[str], separator: str | None, exclude: Sequence[str], field: str = "text"
+    sources: Sequence[CorpusSource], separator: str | None, exclude: Sequence[str], field: str = "text"
 ) -> Iterator[bytes]:
     """Yield the documents of the sources, and show on the status line how many have been encoded."""
     from bpe.corpus import documents

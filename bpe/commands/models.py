@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bpe.commands.options import examples
+from bpe.commands.options import Command, examples
 from bpe.commands.terminal import amount
 
 if TYPE_CHECKING:
     from bpe.inventory import Entry
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list of objects with paths and sizes in bytes.")
 @examples("bpe models", "bpe models --json")
 def models(as_json: bool) -> None:

@@ -2,14 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import click
 
 
 class Command(click.Command):
-    """A command whose help lists its options in the groups that `group` assigns."""
+    """A command that lists its options in the groups that `group` assigns, and names all that is missing at once.
+
+    Args:
+        arguments: As for `click.Command`.
+        needed: What an error calls an input that is missing -> the parameters of which the command line must have one.
+        settings: As for `click.Command`.
+    """
+
+    def __init__(
+        self, *arguments: Any, needed: Mapping[str, Sequence[str]] = MappingProxyType({}), **settings: Any
+    ) -> None:
+        super().__init__(*arguments, **settings)
+        self._needed = needed
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        given = [*args]
+        try:
+            rest = super().parse_args(ctx, args)
+        except click.MissingParameter as error:
+            raise click.UsageError(self._missing(ctx, given), ctx) from error
+        if missing := self._missing(ctx, given):
+            raise click.UsageError(missing, ctx)
+        return rest
+
+    def _missing(self, ctx: click.Context, args: list[str]) -> str:
+        """Return a message that names all arguments and options that are missing, or nothing."""
+        if ctx.resilient_parsing:
+            return ""
+        values, _, _ = self.make_parser(ctx).parse_args(args)
+        given = {name for name, value in values.items() if _is_given(value)}
+        required = [parameter for parameter in self.get_params(ctx) if parameter.required]
+        missing = [_label(parameter, ctx) for parameter in required if parameter.name not in given]
+        missing += [label for label, names in self._needed.items() if given.isdisjoint(names)]
+        return f"missing {', '.join(missing)}" if missing else ""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         sections: dict[str, list[tuple[str, str]]] = {}
@@ -21,6 +55,18 @@ class Command(click.Command):
         for heading, records in sections.items():
             with formatter.section(heading):
                 formatter.write_dl(records)
+
+
+def _is_given(value: object) -> bool:
+    """Return whether a value of click's parser is from the command line; what stands for no value depends on click."""
+    return bool(value) if isinstance(value, (list, tuple)) else isinstance(value, (str, int))
+
+
+def _label(parameter: click.Parameter, context: click.Context) -> str:
+    """Return a parameter as an error names it: `MODEL`, `-o / --output DIR`."""
+    if isinstance(parameter, click.Option):
+        return f"{' / '.join(parameter.opts)} {parameter.make_metavar(context)}"
+    return parameter.make_metavar(context).strip("[]")
 
 
 def group(heading: str, *options: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -94,6 +140,15 @@ def parse_size(text: str) -> int:
         raise click.BadParameter(f"{text!r} is not a size; write 2G, 500M, or a plain number") from None
 
 
+def texts_option(help: str) -> Callable[[Any], Any]:
+    """Return the option that gives text on the command line, which has the same names in every command.
+
+    Args:
+        help: The description of the option in the help of the command.
+    """
+    return click.option("-c", "-p", "--text", "--prompt", "texts", multiple=True, metavar="TEXT", help=help)
+
+
 tokenizer_option = click.option(
     "-t",
     "--tokenizer",
@@ -118,7 +173,8 @@ separator_option = click.option(
 field_option = click.option(
     "--field", default="text", metavar="NAME", help="Key of the text in .jsonl files, or its column in .parquet files."
 )
-text_option = click.option("-c", "--text", metavar="TEXT", help="Read this text instead of files.")
+text_option = texts_option("Text to read instead of files; repeatable.")
+corpus_text_option = texts_option("Text to read as one document, besides files; repeatable.")
 files_argument = click.argument("files", nargs=-1, metavar="[FILE]...")
 special_option = click.option(
     "--allow-special",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from bpe.commands.options import examples, refuse_given
+from bpe.commands.options import Command, examples, refuse_given
 from bpe.commands.terminal import amount
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("name", metavar="NAME")
 @click.option("--revision", metavar="REVISION", help="Branch, tag or commit to download.  [default: the main branch]")
 @click.option("--tokenizer", "only_tokenizer", is_flag=True, help="Download the tokenizer only.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bpe.commands.inputs import check_sources
 from bpe.commands.options import (
     Command,
     examples,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from bpe.shards import ShardSources, ShardsProgress
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, needed={"CORPUS": ("corpus", "verify", "export")})
 @click.argument("corpus", nargs=-1, metavar="CORPUS...")
 @group(
     "Write",
@@ -112,8 +113,6 @@ def shards(
         raise click.UsageError("give either --verify or --export", context)
     if not output and not verify:
         raise click.UsageError("missing -o / --output", context)
-    if not corpus and not verify and not export:
-        raise click.UsageError("missing CORPUS", context)
     if not verify:
         refuse_given("without --verify DIR", "hashes_only")
     if not export:
@@ -139,6 +138,7 @@ def shards(
     else:
         from bpe.shards import ShardSources
 
+        check_sources(corpus, awaited="the corpus")
         _write_shards(ShardSources(corpus, field, separator, errors, exclude), name, str(output), options)
 
 

@@ -8,6 +8,7 @@ import click
 
 from bpe.commands.inputs import open_tokenizer, read_inputs
 from bpe.commands.options import (
+    Command,
     color_option,
     examples,
     files_argument,
@@ -23,7 +24,7 @@ from bpe.commands.terminal import painted, use_color, visible
 _COLORS = (152, 223, 182, 225, 189)
 
 
-@click.command()
+@click.command(cls=Command)
 @files_argument
 @text_option
 @tokenizer_option
@@ -34,7 +35,7 @@ _COLORS = (152, 223, 182, 225, 189)
 @examples('bpe show -c "It\'s 12345 tokens, naïve café"', "bpe show --ids -c 'Grüße' -t my.json")
 def show(
     files: Sequence[str],
-    text: str | None,
+    texts: Sequence[str],
     name: str,
     pattern: str | None,
     allow_special: bool,
@@ -48,9 +49,10 @@ def show(
     """
     if with_ids:
         refuse_given("with --ids", "color")
+    inputs = read_inputs(files, texts)
     tokenizer = open_tokenizer(name, pattern)
     is_colored = use_color(color)
-    for _, content in read_inputs(files, text):
+    for _, content in inputs:
         ids = tokenizer.encode(content, allowed_special="all" if allow_special else set(), disallowed_special=())
         if with_ids:
             for id in ids:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bpe.commands.describe import print_report
-from bpe.commands.inputs import open_tokenizer_or_ranks, read_documents, read_lines
+from bpe.commands.inputs import check_sources, open_tokenizer_or_ranks, read_documents, read_lines
 from bpe.commands.options import Command, examples, exclude_option, field_option, group, parse_size, refuse_given
 from bpe.commands.terminal import Status
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _READING = ("field", "errors", "exclude", "max_memory")
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, needed={"CORPUS (or --counts FILE)": ("corpus", "counts", "resume")})
 @click.argument("corpus", nargs=-1, metavar="CORPUS...")
 @group(
     "Vocabulary",
@@ -137,8 +137,6 @@ def train(context: click.Context, /, **options: Any) -> None:
         refuse_given("with --counts", "corpus", "weight", "field", "errors", "max_memory", "resume")
         if not options["held_out"]:
             refuse_given("with --counts and without --held-out", "exclude")
-    elif not options["corpus"]:
-        raise click.UsageError("missing CORPUS", context)
     if not options["report"]:
         refuse_given("without --report DIR", "held_out")
     if options["no_special"]:
@@ -146,6 +144,7 @@ def train(context: click.Context, /, **options: Any) -> None:
     for name, flag in (("output", "-o / --output"), ("vocab_size", "--vocab-size")):
         if not options[name]:
             raise click.UsageError(f"missing {flag}", context)
+    check_sources(options["corpus"], awaited="the corpus")
     _train({"directory": os.getcwd(), "options": options}, **options)
 
 

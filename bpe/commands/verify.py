@@ -6,31 +6,49 @@ from collections.abc import Sequence
 
 import click
 
-from bpe.commands.inputs import open_tokenizer
-from bpe.commands.options import examples, exclude_option, pattern_option, refuse_given, separator_option
+from bpe.commands.inputs import named_sources, open_tokenizer
+from bpe.commands.options import (
+    Command,
+    corpus_text_option,
+    examples,
+    exclude_option,
+    files_argument,
+    pattern_option,
+    refuse_given,
+    separator_option,
+)
 from bpe.commands.terminal import Status
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("name", metavar="NAME|FILE")
-@click.argument("texts", nargs=-1, metavar="[TEXT]...")
+@files_argument
+@corpus_text_option
 @pattern_option
 @separator_option
 @exclude_option
 @examples("bpe verify llama3", "bpe verify my.json corpora", "bpe verify code.json 'src/**/*.py'")
-def verify(name: str, texts: Sequence[str], pattern: str | None, separator: str | None, exclude: Sequence[str]) -> None:
+def verify(
+    name: str,
+    files: Sequence[str],
+    texts: Sequence[str],
+    pattern: str | None,
+    separator: str | None,
+    exclude: Sequence[str],
+) -> None:
     """Check that a tokenizer gives the ids of its reference.
 
-    Compares both on built-in hard cases and on your texts. The reference of a tokenizer.json is Hugging Face's
-    tokenizers, which reads the file itself; the reference of a file of ranks, and of any file under another --pattern,
-    is tiktoken. Needs the extra `verify`.
+    Compares both on built-in hard cases and on your texts: files, directories, globs, - for stdin, or -c TEXT. The
+    reference of a tokenizer.json is Hugging Face's tokenizers, which reads the file itself; the reference of a file of
+    ranks, and of any file under another --pattern, is tiktoken. Needs the extra `verify`.
     """
     from bpe.corpus import documents
     from bpe.locate import locate
     from bpe.verify import Verification, reference_of, require_identical, tiktoken_reference
     from bpe.verify import verify as verify_tokenizer
 
-    if not texts:
+    sources = named_sources(files, texts)
+    if not sources:
         refuse_given("without a text", "separator", "exclude")
     tokenizer = open_tokenizer(name, pattern)
     reference = reference_of(tokenizer, locate(name)) if pattern is None else tiktoken_reference(tokenizer)
@@ -39,7 +57,7 @@ def verify(name: str, texts: Sequence[str], pattern: str | None, separator: str 
         def progress(report: Verification) -> None:
             status.show_documents("comparing", report.documents, report.bytes)
 
-        read = documents(texts, separator=separator, exclude=exclude)
+        read = documents([source for _, source in sources], separator=separator, exclude=exclude)
         report = verify_tokenizer(tokenizer, read, progress, reference)
     remarks = []
     if report.not_utf8:

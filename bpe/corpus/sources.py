@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import dropwhile
 from pathlib import Path
-from typing import Any, BinaryIO, Union
+from typing import Any, BinaryIO, Union, cast
 
 from bpe.corpus.arrow import dataset_texts, is_dataset, parquet_parts
 from bpe.corpus.feed import Cleaner, Feed, FeedState, ReadOptions, TextBytes, TextPart, as_bytes
@@ -268,12 +268,34 @@ def _text_file(path: str) -> FileFeed | None:
     return _file(path, found)
 
 
+class _Keyboard(io.RawIOBase):
+    """A terminal that ends for good at Ctrl-D; the terminal itself would wait for more keys at the next read."""
+
+    def __init__(self, terminal: BinaryIO) -> None:
+        self._terminal = terminal
+        self._has_ended = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        piece = b"" if self._has_ended else self._terminal.read(len(buffer))
+        self._has_ended = not piece
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+    def close(self) -> None:
+        self._terminal.close()
+        super().close()
+
+
 def _stdin() -> BinaryIO:
     if sys.stdin is None:
         raise InputError("stdin is closed; name a file, or pipe text into the command")
     try:
         # Bypass the buffer, whose lock a thread that waits for input would hold until the interpreter exits.
-        return open(os.dup(sys.stdin.fileno()), "rb", buffering=0)
+        file = open(os.dup(sys.stdin.fileno()), "rb", buffering=0)  # noqa: SIM115, the feed closes it
+        return cast("BinaryIO", _Keyboard(file)) if file.isatty() else file
     except io.UnsupportedOperation:  # stdin was replaced by an object without a descriptor
         return io.BytesIO(sys.stdin.buffer.read())
 

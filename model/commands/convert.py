@@ -6,14 +6,14 @@ from pathlib import Path
 
 import click
 
-from bpe.commands.options import examples
+from bpe.commands.options import Command, examples
 from bpe.commands.terminal import Status, amount
 from bpe.errors import InputError
 
 _OF_MODELS = ("*.safetensors", "*.pth", "*.bin", "*.gguf", "config.json", "params.json", "adapter_config.json")
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("source", metavar="IN")
 @click.argument("output", metavar="OUT")
 @click.option(

@@ -10,13 +10,15 @@ from typing import Any
 
 import click
 
-from bpe.commands.inputs import read_documents
+from bpe.commands.inputs import named_sources, read_documents
 from bpe.commands.options import (
     Command,
     bootstrap_options,
+    corpus_text_option,
     examples,
     exclude_option,
     field_option,
+    files_argument,
     group,
     refuse_given,
     separator_option,
@@ -25,11 +27,12 @@ from bpe.commands.terminal import Status, shortened
 from model.commands.options import bos_option, device_option, dtype_option, load_model, threads_option
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, needed={"FILE, -c / --text TEXT or --choices FILE": ("files", "texts", "choices")})
 @click.argument("model", metavar="MODEL")
-@click.argument("texts", nargs=-1, metavar="[TEXT]...")
+@files_argument
 @group(
     "Texts",
+    corpus_text_option,
     separator_option,
     field_option,
     exclude_option,
@@ -74,6 +77,7 @@ from model.commands.options import bos_option, device_option, dtype_option, load
 )
 def eval(
     model: str,
+    files: Sequence[str],
     texts: Sequence[str],
     choices: Sequence[str],
     delimiter: str,
@@ -91,10 +95,11 @@ def eval(
 ) -> None:
     """Measure a model on texts and multiple-choice questions.
 
-    For each text (a file, directory, glob, or - for stdin): bits per byte, which can be compared between models with
-    different vocabularies; perplexity per token, which cannot; and how often the next token was the most likely one. A
-    text longer than the window is read in overlapping windows. Each token is predicted once, with at least
-    window - stride tokens before it (fewer at the start of a document); a smaller stride is more accurate and slower.
+    For each text (a file, directory, glob, - for stdin, or -c TEXT): bits per byte, which can be compared between
+    models with different vocabularies; perplexity per token, which cannot; and how often the next token was the most
+    likely one. A text longer than the window is read in overlapping windows. Each token is predicted once, with at
+    least window - stride tokens before it (fewer at the start of a document); a smaller stride is more accurate and
+    slower.
 
     For --choices: how often the right choice is the most likely one, by its likelihood, by its likelihood per token,
     and by its likelihood per byte.
@@ -102,9 +107,8 @@ def eval(
     The 95% intervals come from a bootstrap over documents, or over blocks of 1,000 bytes if there are fewer than 100
     documents, and over questions.
     """
-    if not texts and not choices:
-        raise click.UsageError("give texts, or --choices FILE")
-    if not texts:
+    sources = named_sources(files, texts)
+    if not sources:
         refuse_given("without a text", "separator", "field", "exclude", "window", "stride")
     if not choices:
         refuse_given("without --choices", "delimiter")
@@ -120,7 +124,7 @@ def eval(
     window = min(context, 2048) if window is None else window
     stride = max(1, window // 2) if stride is None else stride
     check_window(window, stride, context)
-    read = [read_text(tokenizer, read_documents([text], separator, exclude, field), text) for text in texts]
+    read = [read_text(tokenizer, read_documents([source], separator, exclude, field), name) for name, source in sources]
     questions = [read_questions(tokenizer, file, context, delimiter) for file in choices]
 
     # 2. Measure.
@@ -134,7 +138,7 @@ def eval(
     begun = time.perf_counter()
     if read:
         windows = {"window": window, "stride": stride}
-        with _progress(", ".join(texts)) as progress:
+        with _progress(", ".join(name for name, _ in sources)) as progress:
             found |= evaluate_texts(transformer, tokenizer, read, progress=progress, **windows, **settings)
     found["choices"] = []
     for file, asked in zip(choices, questions, strict=True):

@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 import json
-import sys
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from bpe.commands.options import Command, color_option, examples, group, refuse_given
+from bpe.commands.inputs import exists, read_prompts
+from bpe.commands.options import Command, color_option, examples, group, refuse_given, texts_option
 from bpe.commands.terminal import use_color, visible
 from model.commands.options import bos_option, device_option, dtype_option, overruled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from bpe import Tokenizer
     from model.explain.steps import ForwardStep
 
 
-@click.command(cls=Command)
-@click.argument("prompt", required=False)
+@click.command(cls=Command, needed={"MODEL": ("arguments", "model")})
+@click.argument("arguments", nargs=-1, metavar="MODEL [FILE]")
 @group(
     "Steps",
-    click.option("-m", "--model", required=True, metavar="NAME|DIRECTORY", help="Model to explain."),
+    texts_option("Text to explain.  [default: the file, or stdin]"),
+    click.option(
+        "-m",
+        "--model",
+        metavar="MODEL",
+        help="Model, instead of the first argument. An argument that is no file is then the text itself.",
+    ),
     bos_option,
     click.option("--layer", type=int, default=0, metavar="N", help="Layer to show in detail, counted from 0."),
     click.option("--head", type=int, default=0, metavar="N", help="Attention head to show in detail, counted from 0."),
@@ -39,12 +45,13 @@ if TYPE_CHECKING:
 )
 @group("Computation", dtype_option, device_option)
 @examples(
-    "bpe explain 'the answer to the ultimate question of life' -m runs/tales",
-    "bpe explain 'One day, a fox' -m runs/tales --layer 2 --head 1 --png attention.png",
+    "bpe explain runs/tales -p 'the answer to the ultimate question of life'",
+    "bpe explain runs/tales -p 'One day, a fox' --layer 2 --head 1 --png attention.png",
 )
 def explain(
-    prompt: str | None,
-    model: str,
+    arguments: Sequence[str],
+    texts: Sequence[str],
+    model: str | None,
     bos: bool | None,
     layer: int,
     head: int,
@@ -57,10 +64,18 @@ def explain(
 ) -> None:
     """Explain step by step how a model predicts the next token.
 
-    The prompt is an argument, or stdin. Each step shows its tensor's shape, and for the first two tokens and the last
-    one a few numbers and a row of blocks. A block stands for a part of the row, and shows the number in it that is
-    farthest from 0: low if negative, high if positive.
+    The text is -p TEXT, the content of FILE, or stdin. Each step shows its tensor's shape, and for the first two tokens
+    and the last one a few numbers and a row of blocks. A block stands for a part of the row, and shows the number in it
+    that is farthest from 0: low if negative, high if positive.
     """
+    if as_json:
+        refuse_given("with --json", "color")
+    model, prompts = _model_and_prompts(model, arguments, texts)
+
+    from bpe.locate import locate
+
+    path = locate(model, "model")  # before torch is imported, so that a wrong name fails at once
+    (prompt,) = prompts
     import torch
 
     from model import load
@@ -68,13 +83,9 @@ def explain(
     from model.explain.steps import explain as explain_steps
     from model.generation.completions import prompt_ids
 
-    if as_json:
-        refuse_given("with --json", "color")
     if png is not None:
         import matplotlib  # noqa: F401, to fail before the work if it is missing
-    if prompt is None:
-        prompt = sys.stdin.read().rstrip("\n")
-    transformer, tokenizer = load(model, getattr(torch, dtype) if dtype else None, device)
+    transformer, tokenizer = load(path, getattr(torch, dtype) if dtype else None, device)
     tokenizer = overruled(tokenizer, model, bos)
     ids = prompt_ids(tokenizer, prompt)
     label = _labels(tokenizer)
@@ -87,6 +98,25 @@ def explain(
         click.echo(json.dumps(found | {"steps": [record(step, label, top=top) for step in steps]}, indent=2))
     else:
         _print_steps(steps, ids, label, top, use_color(color))
+
+
+def _model_and_prompts(model: str | None, arguments: Sequence[str], texts: Sequence[str]) -> tuple[str, Iterator[str]]:
+    """Return the name of the model, and an iterator over the prompt.
+
+    Args:
+        model: The value of --model.
+        arguments: The model if --model is not given, and a file. With --model, a text that names no file is the prompt.
+        texts: The values of --text.
+    """
+    if model is None:
+        model, *files = arguments
+    else:
+        files = [argument for argument in arguments if argument == "-" or exists(argument)]
+        texts = [*texts, *(argument for argument in arguments if argument not in files)]
+    prompts = read_prompts(files, texts)
+    if len(files) + len(texts) > 1:
+        raise click.UsageError("only one text can be explained; give one file, or -p / --prompt once")
+    return model, prompts
 
 
 def _labels(tokenizer: Tokenizer) -> Callable[[int], str]:

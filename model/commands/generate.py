@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import codecs
 import json
-import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from bpe.commands.inputs import read_inputs
-from bpe.commands.options import Command, examples, group, special_option
+from bpe.commands.inputs import read_prompt_lines, read_prompts
+from bpe.commands.options import Command, examples, files_argument, group, special_option, texts_option
 from bpe.commands.terminal import print_pieces
 from model.commands.options import (
     backend_option,
@@ -35,10 +33,13 @@ TEMPERATURE, TOP_P = 0.8, 0.95
 
 @click.command(cls=Command)
 @click.argument("model", metavar="MODEL")
+@files_argument
 @group(
     "Prompts",
-    click.option("-p", "--prompt", "prompts", multiple=True, metavar="TEXT", help="Text to continue; repeatable."),
-    click.option("--file", metavar="FILE", help="File whose content is the prompt.  [default: stdin]"),
+    texts_option("Text to continue; repeatable.  [default: the files, or stdin]"),
+    click.option(
+        "--file", metavar="FILE", hidden=True, help="File whose content is the prompt, like the argument FILE."
+    ),
     click.option("--batch", metavar="FILE", help="File with one prompt per line; all are continued at once."),
     bos_option,
     click.option(
@@ -100,7 +101,8 @@ TEMPERATURE, TOP_P = 0.8, 0.95
 )
 def generate(
     model: str,
-    prompts: Sequence[str],
+    files: Sequence[str],
+    texts: Sequence[str],
     file: str | None,
     batch: str | None,
     allow_special: bool,
@@ -117,8 +119,8 @@ def generate(
 ) -> None:
     """Continue a text with a model.
 
-    A single text is printed while it is generated. Several texts, from several prompts or --samples, are generated
-    together and printed at the end, separated by empty lines.
+    The text is -p TEXT, the content of a FILE, or stdin. A single text is printed while it is generated. Several texts,
+    from several prompts or --samples, are generated together and printed at the end, separated by empty lines.
     """
     if logprobs is not None and not as_json:
         raise click.UsageError("--logprobs needs --json")
@@ -126,8 +128,9 @@ def generate(
 
     settings |= {"logit_bias": dict(map(_bias, logit_bias)), "logprobs": logprobs}
     settings["allowed_special"] = "all" if allow_special else frozenset()
-    texts = _prompts(prompts, file, batch)
+    inputs = _prompts(texts, [*files, *([file] if file else [])], batch)
     path = locate(model, "model")  # before torch is imported, so that a wrong name fails at once
+    prompts = list(inputs)
     from model.checkpoint import open_checkpoint
 
     settings = sampling_settings(open_checkpoint(path), settings, TEMPERATURE, TOP_P)
@@ -137,16 +140,16 @@ def generate(
 
     from model import Completions
 
-    completions = Completions(transformer, tokenizer, texts, **settings)
-    if len(texts) * settings["samples"] == 1 and not as_json:
-        print_pieces(piece for pieces in (texts, (piece for _, piece in completions)) for piece in pieces)
+    completions = Completions(transformer, tokenizer, prompts, **settings)
+    if len(prompts) * settings["samples"] == 1 and not as_json:
+        print_pieces(piece for pieces in (prompts, (piece for _, piece in completions)) for piece in pieces)
     else:
         for _ in completions:
             pass
         if as_json:
-            _print_json(completions, texts, load_seconds, with_logprobs=logprobs is not None)
+            _print_json(completions, prompts, load_seconds, with_logprobs=logprobs is not None)
         else:
-            click.echo("\n\n".join(texts[text.prompt] + text.text for text in completions.texts))
+            click.echo("\n\n".join(prompts[text.prompt] + text.text for text in completions.texts))
     times, rates = completions.generation.times, _rates(completions)
     click.echo(
         f"prefill {times.prefill_tokens:,} tokens, {rates['prefill']:,.0f} tokens per second;"
@@ -181,22 +184,14 @@ def _print_json(completions: Completions, prompts: Sequence[str], load_seconds: 
         click.echo(json.dumps({**record, "seconds": seconds, "tokens_per_second": _rates(completions)}))
 
 
-def _prompts(prompts: Sequence[str], file: str | None, batch: str | None) -> list[str]:
-    """Return the texts to continue: the arguments, a file's content, a file's lines, or stdin."""
-    if sum(map(bool, (prompts, file, batch))) > 1:
-        raise click.UsageError("give only one of -p / --prompt, --file and --batch")
-    if prompts:
-        return [os.fsencode(prompt).decode(errors="replace") for prompt in prompts]
-    ((_, content),) = read_inputs([file or batch or "-"])
-    text = content.removeprefix(codecs.BOM_UTF8).decode(errors="replace").replace("\r\n", "\n")
+def _prompts(texts: Sequence[str], files: Sequence[str], batch: str | None) -> Iterator[str]:
+    """Return an iterator over the texts to continue, which has refused wrong arguments, but has not read stdin."""
     if batch is None:
-        return [text.rstrip("\n")]
-    lines = [line for line in text.split("\n") if line]
-    if not lines:
-        from bpe import InputError
-
-        raise InputError(f"{batch}: no prompts; write one prompt per line")
-    return lines
+        return read_prompts(files, texts)
+    if texts or files:
+        other = "-p / --prompt" if texts else files[0]
+        raise click.UsageError(f"--batch and {other} exclude each other; give only one of them")
+    return read_prompt_lines(batch)
 
 
 def _bias(text: str) -> tuple[int, float]:

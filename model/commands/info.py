@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 import click
 
 from bpe.commands.describe import boundary_rows, report_on, shards_rows, tokenizer_rows
-from bpe.commands.inputs import open_tokenizer
+from bpe.commands.inputs import named_sources, open_tokenizer
 from bpe.commands.options import (
     Command,
+    corpus_text_option,
     examples,
     exclude_option,
+    files_argument,
     group,
     pattern_option,
     refuse_given,
@@ -31,9 +33,10 @@ _MODEL_SUFFIXES = (".gguf", ".safetensors", ".pth")
 
 @click.command(cls=Command)
 @click.argument("name", metavar="NAME|FILE|DIRECTORY")
-@click.argument("texts", nargs=-1, metavar="[TEXT]...")
+@files_argument
 @group(
     "Tokenizers",
+    corpus_text_option,
     pattern_option,
     separator_option,
     exclude_option,
@@ -62,6 +65,7 @@ _MODEL_SUFFIXES = (".gguf", ".safetensors", ".pth")
 )
 def info(
     name: str,
+    files: Sequence[str],
     texts: Sequence[str],
     pattern: str | None,
     separator: str | None,
@@ -76,16 +80,17 @@ def info(
     For a model, in any of its formats, prints the parameters of each part, the size of the weights and of the KV cache,
     and the arithmetic per token. The weights are not read.
 
-    With texts (files, directories, globs, or - for stdin), measures a tokenizer on each text: bytes per token as the
+    With files, directories, globs, - for stdin, or -c TEXT, measures a tokenizer on each text: bytes per token as the
     vocabulary grows, tokens per word, and which tokens are used. Special tokens in a text count as ordinary text. The
     report.md that --report writes explains the columns; plots need the extra `report`.
     """
     from bpe.hub.names import parse
     from bpe.locate import SOURCES, locate
 
-    if not texts:
+    sources = named_sources(files, texts)
+    if not sources:
         refuse_given("without a text", "separator", "exclude")
-    measured = bool(texts or as_json or report)
+    measured = bool(sources or as_json or report)
     is_path = Path(name).exists() or (name not in SOURCES and parse(name) is None)
     path = Path(name) if is_path else locate(name, "tokenizer" if measured else "any")
     rows = [] if measured else _rows(name, path, batch, length)
@@ -98,7 +103,7 @@ def info(
     if not as_json:
         print_rows(tokenizer_rows(tokenizer))
     if measured:
-        report_on(tokenizer, texts, separator, exclude, as_json, report)
+        report_on(tokenizer, sources, separator, exclude, as_json, report)
 
 
 def _rows(name: str, path: Path, batch: int, length: int | None) -> list[tuple[str, str]]:

@@ -106,7 +106,7 @@ def test_wrong_input_is_reported_in_one_line(model: Path, tmp_path: Path) -> Non
     fails_with(evaluate(model, "-", "--window", "33", input=b"sea"), 1, "window is 33", "1 to 32")
     fails_with(evaluate(model, "-", "--window", "8", "--stride", "9", input=b"sea"), 1, "stride is 9", "1 to 8")
     fails_with(evaluate(tmp_path / "nowhere", "-", input=b"sea"), 1, "nowhere")
-    fails_with(evaluate(model), 2, "give texts, or --choices FILE")
+    fails_with(evaluate(model), 2, "missing FILE, -c / --text TEXT or --choices FILE")
 
 
 def test_options_without_effect_are_refused(model: Path, tmp_path: Path) -> None:

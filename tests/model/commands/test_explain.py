@@ -17,6 +17,7 @@ from click.testing import Result
 from bpe import Tokenizer
 from model import ModelConfig, Transformer, load, save
 from support.command_line import BPE, bpe, fails_with
+from support.keyboard import END, at_keyboard
 from support.references import BYTE_RANKS
 
 
@@ -135,3 +136,25 @@ def test_an_empty_prompt_needs_a_token_that_begins_a_text(model: Path, tmp_path:
 
 def test_colors_of_json_are_refused(model: Path) -> None:
     fails_with(explain(model, "a", "--json", "--color", "always"), 2, "--color has no effect with --json")
+
+
+def test_the_model_is_the_first_argument_and_the_text_an_option_or_a_file(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("a fox\n")
+    expected = explain(model, "a fox").stdout
+    for arguments in (("-p", "a fox"), ("-c", "a fox"), (tmp_path / "text",)):
+        assert bpe("explain", model, *arguments).stdout == expected
+    assert bpe("explain", model, "-", input="a fox\n").stdout == expected
+    assert explain(model, str(tmp_path / "text")).stdout == expected
+
+
+def test_more_than_one_text_or_no_model_is_refused(model: Path, tmp_path: Path) -> None:
+    fails_with(bpe("explain"), 2, "missing MODEL")
+    fails_with(bpe("explain", model, "-p", "a", "-p", "b"), 2, "only one text can be explained")
+    fails_with(explain(model, "a", "b"), 2, "only one text can be explained")
+
+
+def test_the_text_is_awaited_from_the_keyboard(model: Path) -> None:
+    result = at_keyboard("explain", model, typed=b"a fox\n" + END)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == b"bpe: reading the prompt from the keyboard; Ctrl-D on an empty line ends it\n"
+    assert b"1. tokens  [6] time" in result.stdout

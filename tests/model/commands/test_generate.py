@@ -17,6 +17,7 @@ from bpe import Tokenizer
 from model import ModelConfig, Transformer, complete, load, save
 from model.checkpoint import convert
 from support.command_line import BPE, bpe, fails_with
+from support.keyboard import END, at_keyboard
 from support.references import BYTE_RANKS
 
 
@@ -266,3 +267,24 @@ def test_options_without_effect_at_temperature_0_are_refused(model: Path, tmp_pa
     greedy = asking(model, tmp_path / "greedy", do_sample=False)
     given = bpe("generate", greedy, "-p", "One", "--top-k", 3)
     fails_with(given, 2, "--top-k has no effect on this model, which asks for temperature 0; give --temperature")
+
+
+def test_prompts_are_files_or_texts_by_each_name(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "one").write_text("One\n")
+    (tmp_path / "two").write_text("two\n")
+    greedy = ("--temperature", "0", "--max-tokens", "4")
+    both = generate(model, tmp_path / "one", tmp_path / "two", *greedy).stdout
+    assert both == generate(model, "-p", "One", "--text", "two", *greedy).stdout
+    assert both.startswith("One")
+    assert "\n\ntwo" in both
+    one = generate(model, tmp_path / "one", *greedy).stdout
+    for option in ("-c", "-p", "--text", "--prompt"):
+        assert generate(model, option, "One", *greedy).stdout == one
+    fails_with(generate(model, tmp_path / "one", "--batch", tmp_path / "two"), 2, "--batch", "one", "only one of them")
+
+
+def test_the_prompt_is_awaited_from_the_keyboard(model: Path) -> None:
+    result = at_keyboard("generate", model, "--max-tokens", "2", typed=b"One\n" + END)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.startswith(b"bpe: reading the prompt from the keyboard; Ctrl-D on an empty line ends it\n")
+    assert result.stdout.startswith(b"One")
