@@ -8,14 +8,13 @@ installed Python package that contains the file; the Hugging Face hub, if ``hugg
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bpe.errors import InputError
+from bpe.errors import InputError, did_you_mean
 from bpe.hub import names as hub
 
 if TYPE_CHECKING:
@@ -98,7 +97,7 @@ def locate(name: str, kind: Kind = "tokenizer") -> Path:
             return fetch(repository, kind)
         except NotAvailableError as error:
             cached = cached_repositories() if hub.is_installed() else ()
-            likely = _likely(repository.repository, cached)
+            likely = did_you_mean(repository.repository, cached)
             raise InputError(f"{error}; there is no path of this name either{likely}") from error
     raise InputError(f"{name}: {_unknown(name)}")
 
@@ -122,18 +121,10 @@ def _unknown(name: str) -> str:
     names = [*SOURCES] if not folder else []
     with suppress(OSError, ValueError):
         names += [os.path.join(folder, entry) for entry in os.listdir(folder or ".")]
-    meant = _likely(name, names)
+    meant = did_you_mean(name, names)
     if folder:
         return f"no such file or directory{meant}"
     return f"no such file, and not a known name ({', '.join(SOURCES)}) or ORG/NAME on the hub{meant}"
-
-
-def _likely(name: str, names: Iterable[str]) -> str:
-    """Return the end of a message that asks for the likeliest of some names, or nothing if none is similar."""
-    from difflib import get_close_matches  # here, because it would add to the start-up time of every command
-
-    likely = get_close_matches(name, [other for other in names if other != name], 1, 0.7)
-    return f"; did you mean {likely[0]}?" if likely else ""
 
 
 def find(name: str) -> Path | None:

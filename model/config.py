@@ -8,9 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
-from bpe.errors import InputError
+from bpe.arguments import checked
+from bpe.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 _LLAMA_1_7B: dict[str, Any] = {
     "dim": 4096, "n_layers": 32, "n_heads": 32, "n_kv_heads": 32, "hidden_dim": 11008,
@@ -90,6 +94,30 @@ _HARMLESS_KEYS = ("max_batch_size",)
 _MAX_LAYERS = 1024  # eight times the deepest Llama; rejects damaged files that say a billion
 
 
+class ModelConfigOptions(TypedDict, total=False):
+    """The fields of `ModelConfig`, which `ModelConfig.preset` takes as keyword arguments."""
+
+    dim: int
+    n_layers: int
+    n_heads: int
+    vocab_size: int
+    n_kv_heads: int
+    head_dim: int
+    hidden_dim: int
+    norm_eps: float
+    rope_theta: float
+    use_scaled_rope: bool
+    rope_scaling_factor: float
+    rope_low_freq_factor: float
+    rope_high_freq_factor: float
+    rope_original_length: int
+    max_seq_len: int
+    tied_embeddings: bool
+    qkv_bias: bool
+    wo_bias: bool
+
+
+@checked
 @dataclass(frozen=True)
 class ModelConfig:
     """The sizes and settings that define a Llama, under Meta's names.
@@ -149,7 +177,7 @@ class ModelConfig:
     wo_bias: bool = False
 
     def __post_init__(self) -> None:
-        self._check_types()
+        self._convert_numbers()
         for name in ("dim", "n_layers", "n_heads", "vocab_size", "max_seq_len", "rope_original_length"):
             if getattr(self, name) <= 0:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be positive")
@@ -180,31 +208,31 @@ class ModelConfig:
         if self.head_dim % 2:
             raise InputError(f"head_dim is {self.head_dim}; it must be even, since rotary embeddings rotate pairs")
 
-    def _check_types(self) -> None:
+    def _convert_numbers(self) -> None:
+        """Make numbers Python's own: JSON may have 500000 for 500000.0, and a program NumPy's numbers."""
         for field in fields(self):
-            value = getattr(self, field.name)
-            if field.type == "float" and isinstance(value, int) and not isinstance(value, bool):
-                object.__setattr__(self, field.name, float(value))  # JSON may have 500000 for 500000.0
-            elif type(value).__name__ != field.type:
-                raise InputError(f"{field.name} is {value!r}; expected {_KIND_OF_VALUE[str(field.type)]}")
+            kind = {"int": int, "float": float, "bool": bool}[str(field.type)]
+            object.__setattr__(self, field.name, kind(getattr(self, field.name)))
 
     @classmethod
-    def preset(cls, name: str, **overrides: Any) -> ModelConfig:
+    @checked(options=ModelConfigOptions)
+    def preset(cls, name: str, **overrides: Unpack[ModelConfigOptions]) -> ModelConfig:
         """Return a preset, with some of its fields replaced.
 
         Args:
             name: A key of `PRESETS`, such as "llama3-8b".
-            overrides: Fields to replace.
+            **overrides: Fields to replace.
 
         Raises:
-            InputError: When the preset or a field is unknown, or a value is invalid.
+            InputError: When the preset is unknown, or a value is invalid.
 
         >>> ModelConfig.preset("micro", vocab_size=512).vocab_size
         512
         """
         if name not in PRESETS:
-            raise InputError(f"there is no model preset {name!r}; choose one of {', '.join(PRESETS)}")
-        return cls._from_mapping({**PRESETS[name], **overrides}, f"preset {name}")
+            meant = did_you_mean(name, PRESETS)
+            raise InputError(f"there is no model preset {name!r}; choose one of {', '.join(PRESETS)}{meant}")
+        return cls(**{**PRESETS[name], **overrides})
 
     @classmethod
     def from_params(cls, params: Mapping[str, Any]) -> ModelConfig:
@@ -253,7 +281,10 @@ class ModelConfig:
         known = [field.name for field in fields(cls)]
         unknown = [key for key in values if key not in known]
         if unknown:
-            raise InputError(f"{source}: unknown {', '.join(map(repr, unknown))}; known keys are {', '.join(known)}")
+            meant = did_you_mean(unknown[0], known)
+            raise InputError(
+                f"{source}: unknown {', '.join(map(repr, unknown))}; known keys are {', '.join(known)}{meant}"
+            )
         missing = [key for key in ("dim", "n_layers", "n_heads", "vocab_size") if key not in values]
         if missing:
             raise InputError(f"{source}: missing {', '.join(missing)}")
@@ -328,9 +359,6 @@ class ModelConfig:
     def _attention_flops(self, pairs: int) -> int:
         # Query times key, and probability times value: head_dim multiply-adds each, in every head of every layer.
         return 4 * self.n_layers * self.n_heads * self.head_dim * pairs
-
-
-_KIND_OF_VALUE = {"int": "a whole number", "float": "a number", "bool": "true or false"}
 
 
 def feed_forward_size(dim: int, multiple_of: int = 256, ffn_dim_multiplier: float | None = None) -> int:

@@ -12,6 +12,7 @@ from typing import Literal, overload
 import torch
 
 from bpe import Tokenizer
+from bpe.arguments import checked
 from bpe.errors import InputError
 from bpe.locate import locate
 from model.checkpoint import checkpoint_of, open_checkpoint
@@ -74,6 +75,7 @@ def load(
 ) -> tuple[Transformer | NativeModel, Tokenizer]: ...
 
 
+@checked
 def load(
     path: str | os.PathLike[str],
     dtype: torch.dtype | None = None,
@@ -127,6 +129,7 @@ def load(
     return model, tokenizer
 
 
+@checked
 def quantize(model: Transformer, kind: str) -> NativeModel:
     """Return a quantized copy of a model for generation on the CPU. The given model is unchanged.
 

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bpe.arguments import checked
 from bpe.errors import InputError
 from model.transformer import Transformer
 
@@ -25,6 +26,7 @@ Adapter = dict[str, tuple[Tensor, Tensor]]
 """A [rank, in] and B [out, rank], both float32, by the name of their matrix, such as "layers.0.attention.wq"."""
 
 
+@checked
 @dataclass(frozen=True)
 class LoraConfig:
     """Settings of LoRA.

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import numpy.typing as npt
 
+from bpe.arguments import checked
 from bpe.boundaries import known_boundaries
 from bpe.corpus import CorpusReader, CorpusSource
 from bpe.errors import InputError
@@ -46,6 +47,7 @@ class ShardsProgress(NamedTuple):
     """Bytes of all files; None if unknown."""
 
 
+@checked
 def write_shards(
     documents: Iterable[bytes | str] | ShardSources,
     tokenizer: ShardTokenizer,

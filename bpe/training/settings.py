@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict
 
+from bpe.arguments import checked
 from bpe.errors import InputError
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ class TrainOptions(IteratorOptions, total=False):
     exclude: Sequence[str]
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
     """All settings of a training run.

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bpe import _core
+from bpe.arguments import checked
 from bpe.boundaries import extended
 from bpe.corpus import read_corpus
 from bpe.errors import InputError
@@ -49,6 +50,7 @@ BATCH_BYTES = 2 << 20
 _MOST_UINT64 = (1 << 64) - 1
 
 
+@checked(options=TrainOptions, settings=TrainSettings)
 def train(
     paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     vocab_size: int,
@@ -84,13 +86,13 @@ def train(
     >>> [tokenizer.decode([id]) for id in (256, 257, 258)]
     [' b', 'cd', ' cd']
     """
-    _refuse_unknown("train", options, TrainOptions)
     listed = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     for path in listed:
         _refuse_text(path)
     return train_sources(listed, _settings(vocab_size, pattern, special_tokens, options))
 
 
+@checked(options=IteratorOptions, settings=TrainSettings)
 def train_from_iterator(
     texts: Iterable[str | bytes],
     vocab_size: int,
@@ -117,7 +119,6 @@ def train_from_iterator(
     >>> [tokenizer.decode([id]) for id in (256, 257)]
     ['bc', ' c']
     """
-    _refuse_unknown("train_from_iterator", options, IteratorOptions)
     if isinstance(texts, (str, bytes, os.PathLike)):
         raise InputError(
             f"texts is one {type(texts).__name__}; give an iterable of documents, or a path to train() instead"
@@ -125,6 +126,7 @@ def train_from_iterator(
     return train_sources([texts], _settings(vocab_size, pattern, special_tokens, options))
 
 
+@checked(options=MergeOptions, settings=TrainSettings)
 def train_from_counts(
     counts: Counts,
     vocab_size: int,
@@ -156,7 +158,6 @@ def train_from_counts(
     >>> [tokenizer.decode([id]) for id in (256, 257, 258)]
     [' b', 'cd', ' cd']
     """
-    _refuse_unknown("train_from_counts", options, MergeOptions)
     plan = _Plan.of(_settings(vocab_size, pattern, special_tokens, options))
     started = time.monotonic()
     counted = counted_pretokens(counts, plan.pattern, plan.initial.special_tokens)
@@ -412,13 +413,6 @@ def _settings(
     vocab_size: int, pattern: str | None, special_tokens: Sequence[str] | None, options: Any
 ) -> TrainSettings:
     return TrainSettings(vocab_size=vocab_size, pattern=pattern, special_tokens=special_tokens, **options)
-
-
-def _refuse_unknown(function: str, options: Any, known: Any) -> None:
-    """Raise what Python raises for a keyword argument that a function does not have."""
-    for name in options:
-        if name not in known.__annotations__:
-            raise TypeError(f"{function}() got an unexpected keyword argument {name!r}")
 
 
 def _refuse_text(path: object) -> None:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from bpe import Tokenizer
+from bpe.arguments import checked
 from bpe.errors import InputError
 from bpe.locate import locate
 from model.checkpoint import adapter, bpe_llama, gguf, huggingface, meta
@@ -76,6 +77,7 @@ def open_adapter(path: str | os.PathLike[str]) -> adapter.Parts:
     return adapter.open_parts(Path(path), open_base=open_checkpoint)
 
 
+@checked
 def save(
     path: str | os.PathLike[str],
     model: Transformer,
@@ -126,6 +128,7 @@ def checkpoint_of(model: Transformer, source: Path, tokenizer: Path) -> Checkpoi
     )
 
 
+@checked
 def convert(
     source: str | os.PathLike[str],
     destination: str | os.PathLike[str],

@@ -8,14 +8,18 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, Union
+from typing import TYPE_CHECKING, Literal, Protocol, Union
 
 from bpe import Tokenizer
+from bpe.arguments import checked
 from bpe.boundaries import Boundaries, known_boundaries
 from bpe.errors import InputError
 from bpe.streaming import StopStrings, StreamDecoder
 from model.generation.decoding import Finish, Generation, Model, Session
-from model.generation.sampling import Sampling
+from model.generation.sampling import Sampling, SamplingOptions
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 AllowedSpecial = Union[Literal["all"], AbstractSet[str]]
 
@@ -58,6 +62,7 @@ def prompt_ids(tokenizer: GenerationTokenizer, prompt: str, allowed_special: All
     return ids if ids[: len(prefix)] == prefix else prefix + ids
 
 
+@checked(options=SamplingOptions, settings=Sampling)
 def generate(
     model: Model,
     tokenizer: GenerationTokenizer,
@@ -68,7 +73,7 @@ def generate(
     end_ids: Collection[int] | None = None,
     session: Session | None = None,
     allowed_special: AllowedSpecial = frozenset(),
-    **sampling: Any,
+    **sampling: Unpack[SamplingOptions],
 ) -> Iterator[str]:
     """Continue a prompt and yield the new text, piece by piece, as the model generates it.
 
@@ -88,7 +93,7 @@ def generate(
         end_ids: Tokens that end the text. Defaults to the tokenizer's `eos_ids`.
         session: Keeps the cache between calls; see `Session`.
         allowed_special: The special tokens in a prompt's text that become their ids, or "all"; see `prompt_ids`.
-        sampling: temperature, top_k, top_p, min_p, repetition_penalty, frequency_penalty, logit_bias and seed: the
+        **sampling: temperature, top_k, top_p, min_p, repetition_penalty, frequency_penalty, logit_bias and seed: the
             fields of `Sampling`.
 
     Raises:
@@ -97,25 +102,54 @@ def generate(
     >>> "".join(generate(model, tokenizer, "Once upon a time", max_tokens=20, seed=1))  # doctest: +SKIP
     ' there was a little fox who lived at the edge of a wood.'
     """
-    arguments = {
-        "stop": stop, "end_ids": end_ids, "session": session, "allowed_special": allowed_special, **sampling
-    }  # fmt: skip
-    return (piece for _, piece in Completions(model, tokenizer, [prompt], max_tokens, **arguments) if piece)
+    completions = Completions(
+        model,
+        tokenizer,
+        [prompt],
+        max_tokens,
+        stop=stop,
+        end_ids=end_ids,
+        session=session,
+        allowed_special=allowed_special,
+        **sampling,
+    )
+    return (piece for _, piece in completions if piece)
 
 
-def generate_ids(model: Model, ids: Sequence[int], **arguments: Any) -> Iterator[int]:
+@checked(options=SamplingOptions, settings=Sampling)
+def generate_ids(
+    model: Model,
+    ids: Sequence[int],
+    max_tokens: int = 256,
+    *,
+    end_ids: Collection[int] = (),
+    n_vocab: int | None = None,
+    session: Session | None = None,
+    **sampling: Unpack[SamplingOptions],
+) -> Iterator[int]:
     """Continue ids and yield the new ids one by one, up to but not including the first of `end_ids`.
 
     Args:
         model: The model.
         ids: The prompt.
-        arguments: max_tokens, end_ids, n_vocab and session, as for `Generation`, and the fields of `Sampling`.
+        max_tokens: The largest number of tokens to generate. The end of the model's context may come first.
+        end_ids: Tokens that end the text.
+        n_vocab: The number of ids to choose from, if the model has more rows than its tokenizer has tokens.
+        session: Keeps the cache between calls; see `Session`.
+        **sampling: The fields of `Sampling`.
 
     Raises:
         InputError: When an argument is out of range or the prompt does not fit.
     """
-    given = {name: arguments.pop(name) for name in ("max_tokens", "end_ids", "n_vocab", "session") if name in arguments}
-    generation = Generation(model, [ids], sampling=Sampling(**arguments), **given)
+    generation = Generation(
+        model,
+        [ids],
+        max_tokens=max_tokens,
+        sampling=Sampling(**sampling),
+        end_ids=end_ids,
+        n_vocab=n_vocab,
+        session=session,
+    )
     return (token.id for (token,) in generation if token.finish != "end")
 
 
@@ -136,12 +170,20 @@ class Completion:
     """Why the text ended: an end token, a stop string, or no more room; None while it is being generated."""
 
 
+@checked(options=SamplingOptions, settings=Sampling)
 def complete(
     model: Model,
     tokenizer: GenerationTokenizer,
     prompts: Sequence[str | Sequence[int]],
     max_tokens: int = 256,
-    **arguments: Any,
+    *,
+    samples: int = 1,
+    stop: str | Sequence[str] = (),
+    end_ids: Collection[int] | None = None,
+    logprobs: int | None = None,
+    session: Session | None = None,
+    allowed_special: AllowedSpecial = frozenset(),
+    **sampling: Unpack[SamplingOptions],
 ) -> list[Completion]:
     """Continue several prompts at once and return the completions.
 
@@ -150,7 +192,13 @@ def complete(
         tokenizer: The tokenizer of the model.
         prompts: Texts or ids.
         max_tokens: The largest number of tokens to generate in each text.
-        arguments: The other arguments of `Completions`.
+        samples: The number of texts for each prompt. A prompt is read once for all of them.
+        stop: As for `generate`.
+        end_ids: As for `generate`.
+        logprobs: The number of likeliest tokens whose log-probabilities are recorded; see `Completions`.
+        session: As for `generate`; for one prompt and one sample.
+        allowed_special: As for `generate`.
+        **sampling: The fields of `Sampling`.
 
     Returns:
         The completions in the order of the prompts, `samples` for each.
@@ -158,7 +206,19 @@ def complete(
     Raises:
         InputError: When an argument is out of range or a prompt does not fit.
     """
-    completions = Completions(model, tokenizer, prompts, max_tokens, **arguments)
+    completions = Completions(
+        model,
+        tokenizer,
+        prompts,
+        max_tokens,
+        samples=samples,
+        stop=stop,
+        end_ids=end_ids,
+        logprobs=logprobs,
+        session=session,
+        allowed_special=allowed_special,
+        **sampling,
+    )
     for _ in completions:
         pass
     return completions.texts
@@ -171,6 +231,7 @@ class Completions:
     changes a choice. The caches of all texts are in memory at once.
     """
 
+    @checked(options=SamplingOptions, settings=Sampling)
     def __init__(
         self,
         model: Model,
@@ -184,7 +245,7 @@ class Completions:
         logprobs: int | None = None,
         session: Session | None = None,
         allowed_special: AllowedSpecial = frozenset(),
-        **sampling: Any,
+        **sampling: Unpack[SamplingOptions],
     ) -> None:
         """Check the arguments and encode the prompts. Nothing is generated before iteration.
 
@@ -200,13 +261,11 @@ class Completions:
                 chosen token; None for no log-probabilities.
             session: As for `generate`; for one prompt and one sample.
             allowed_special: As for `generate`.
-            sampling: The fields of `Sampling`.
+            **sampling: The fields of `Sampling`.
 
         Raises:
             InputError: When an argument is out of range or a prompt does not fit.
         """
-        if isinstance(prompts, str):
-            raise InputError("prompts is a single text; give a list of texts")
         if tokenizer.n_vocab > model.config.vocab_size:
             raise InputError(
                 f"the tokenizer has {tokenizer.n_vocab} tokens, but the model only {model.config.vocab_size}; "

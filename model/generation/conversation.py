@@ -5,13 +5,18 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Generator, Iterator, Sequence
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bpe import Tokenizer
+from bpe.arguments import checked
 from bpe.chat import ChatFormat, Message
 from bpe.errors import InputError
 from model.generation.completions import Completions
 from model.generation.decoding import Finish, GenerationTimes, Model, Session
+from model.generation.sampling import Sampling, SamplingOptions
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 _LEADING = ("system", "developer")  # roles of the messages that begin a dialog and are never forgotten
 _CUT = "\ufffd"  # how a character looks whose last bytes are missing
@@ -29,6 +34,7 @@ class Conversation:
     always holds the whole dialog.
     """
 
+    @checked(options=SamplingOptions, settings=Sampling)
     def __init__(
         self,
         model: Model,
@@ -38,7 +44,9 @@ class Conversation:
         *,
         prefill: str = "",
         forget: bool = True,
-        **settings: Any,
+        max_tokens: int = 256,
+        stop: str | Sequence[str] = (),
+        **sampling: Unpack[SamplingOptions],
     ) -> None:
         """Start or continue a dialog.
 
@@ -50,7 +58,9 @@ class Conversation:
             prefill: Text that each answer begins with.
             forget: Whether the model stops reading the oldest turns when its context is full. If not, an answer ends
                 at the end of the context, and a question that no longer fits raises InputError.
-            settings: Settings of `generate`, such as max_tokens and temperature.
+            max_tokens: The largest number of tokens of an answer.
+            stop: Strings that end an answer; see `generate`.
+            **sampling: The fields of `Sampling`.
 
         Raises:
             InputError: When the messages are not a dialog.
@@ -61,7 +71,7 @@ class Conversation:
         """The number of the oldest messages after the system message that the model no longer reads."""
         self.prefill = prefill
         """Text that each answer begins with."""
-        self.settings = settings
+        self.settings: dict[str, Any] = {"max_tokens": max_tokens, "stop": stop, **sampling}
         """Settings of `generate`; changes apply to the next answer."""
         self.finish: Finish | None = None
         """Why the last answer ended; see `Completion.finish`. None if it was interrupted."""
@@ -183,7 +193,7 @@ class Conversation:
         return next((place for place in places if self.messages[place]["role"] == "user"), None)
 
     def _answer(self, messages: list[Message]) -> Generator[str, None, None]:
-        prompt = self._prompt(messages, self.prefill, self.settings.get("max_tokens", 256))
+        prompt = self._prompt(messages, self.prefill, self.settings["max_tokens"])
         if prompt is None or len(prompt) >= self.context:
             raise InputError(self._too_long(messages))
         return self._recorded(messages, self._pieces(messages, prompt))
@@ -205,7 +215,7 @@ class Conversation:
     def _pieces(self, messages: list[Message], prompt: list[int]) -> Iterator[str]:
         """Yield an answer. Where it reaches the end of the context, forget the oldest turns and continue it."""
         self.finish, self._is_full, self.times = None, False, GenerationTimes()
-        settings = {"max_tokens": 256, **self.settings}
+        settings = dict(self.settings)
         if settings.get("seed") is not None:
             settings["seed"] += self._repeats
         text = self.prefill

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
+from bpe.arguments import checked
 from bpe.errors import InputError
 from model.cache import KVCache
 from model.cpu import one_thread
@@ -93,6 +94,7 @@ class Generation:
     A text does not depend on the other texts: each draws with its own seed, `sampling.seed` plus the sample number.
     """
 
+    @checked
     def __init__(
         self,
         model: Model,

@@ -5,17 +5,33 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TypedDict
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from bpe.arguments import checked
 from bpe.errors import InputError
 
 _LARGEST = torch.finfo(torch.float32).max
 _ROUNDING = 1e-5  # sums of probabilities in float32 that differ by less may be equal
 
 
+class SamplingOptions(TypedDict, total=False):
+    """The fields of `Sampling`, which the functions that generate text take as keyword arguments."""
+
+    temperature: float
+    top_k: int | None
+    top_p: float | None
+    min_p: float | None
+    repetition_penalty: float
+    frequency_penalty: float
+    logit_bias: Mapping[int, float]
+    seed: int | None
+
+
+@checked
 @dataclass(frozen=True)
 class Sampling:
     """How the next token is chosen. The settings apply in the order in which they are listed.

@@ -6,11 +6,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bpe.arguments import checked
 from bpe.errors import InputError
 from model.lora import LoraConfig
 from model.training.dialogs import PathLike
 
 
+@checked
 @dataclass(frozen=True)
 class FinetuneConfig:
     """Settings of fine-tuning.

@@ -10,8 +10,9 @@ import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
+from bpe.arguments import checked
 from bpe.errors import InputError
 from model.training.base_model import BaseModel
 from model.training.dialogs import PathLike
@@ -20,8 +21,11 @@ from model.training.loop import train
 from model.training.parallel import Parallel
 from model.training.preferences import Preferences
 from model.training.progress import ProgressLine
-from model.training.settings import TrainConfig, TrainResult
+from model.training.settings import TrainConfig, TrainConfigOptions, TrainResult
 from model.training.supervised import Supervised, Texts
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 LEARNING_RATE = 2e-5
 
@@ -30,6 +34,7 @@ _DEFAULTS: dict[str, Any] = {"weight_decay": 0.0, "dtype": "float32", "eval_ever
 _LONGEST = 1024
 
 
+@checked(options=TrainConfigOptions, settings=TrainConfig)
 def finetune(
     model: PathLike,
     data: Sequence[PathLike],
@@ -39,7 +44,7 @@ def finetune(
     restart: bool = False,
     progress: TextIO | None = None,
     parallel: Parallel | None = None,
-    **settings: Any,
+    **settings: Unpack[TrainConfigOptions],
 ) -> TrainResult:
     """Train a model on files of dialogs (see `read_dialogs`), or with config.beta on preferences (see `read_pairs`).
 
@@ -52,11 +57,11 @@ def finetune(
         restart: Delete an earlier run in the directory first.
         progress: Stream for progress; None for stderr.
         parallel: The processes that train together (see `model.training.loop.train`).
-        settings: Fields of `TrainConfig`, with these defaults and meanings. sequence_length: tokens of an example that
-            are read, the rest is cut off; the model's context, but at most 1,024. batch_tokens: tokens that the rows of
-            a step hold; one row. learning_rate: 2e-5, ten times that with LoRA, a tenth with preferences.
-            weight_decay: 0. dtype: float32. eval_every: 100. eval_tokens: whole held-out examples up to this number
-            are used. Without steps and minutes, config.epochs is the budget.
+        **settings: Fields of `TrainConfig`, with these defaults and meanings. sequence_length: tokens of an example
+            that are read, the rest is cut off; the model's context, but at most 1,024. batch_tokens: tokens that the
+            rows of a step hold; one row. learning_rate: 2e-5, ten times that with LoRA, a tenth with preferences.
+            weight_decay: 0. dtype: float32. eval_every: 100. eval_tokens: whole held-out examples up to this number are
+            used. Without steps and minutes, config.epochs is the budget.
 
     Returns:
         The result of the run.

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from bpe import Tokenizer
+from bpe.arguments import checked
 from bpe.errors import InputError
 from bpe.locate import locate
 from bpe.shards import HELD_OUT, TRAIN, Shard, Shards
@@ -37,6 +38,7 @@ from model.training.settings import TrainConfig, TrainResult
 from model.transformer import Transformer
 
 
+@checked
 def pretrain(
     data: str | os.PathLike[str],
     run: str | os.PathLike[str],

@@ -5,14 +5,47 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
+from bpe.arguments import checked
 from bpe.errors import InputError
 
 # Settings that do not change what is learned. They may differ when a run is resumed.
 _CHANGEABLE = ("checkpoint_every", "keep_checkpoints", "max_skipped", "sample_tokens", "tensorboard", "peak_flops")
 
 
+class TrainConfigOptions(TypedDict, total=False):
+    """The fields of `TrainConfig`, which `finetune` takes as keyword arguments."""
+
+    steps: int | None
+    minutes: float | None
+    batch_tokens: int
+    sequence_length: int
+    micro_batch_tokens: int | None
+    across_documents: bool
+    learning_rate: float
+    schedule: Literal["cosine", "wsd"]
+    warmup: float
+    decay: float
+    weight_decay: float
+    gradient_clip: float
+    seed: int
+    eval_every: int
+    eval_tokens: int
+    checkpoint_every: float
+    keep_checkpoints: int
+    spike: float
+    max_skipped: int
+    dtype: Literal["auto", "float32", "bfloat16"]
+    device: str
+    checkpoint_activations: bool
+    compile: bool
+    sample_tokens: int
+    tensorboard: bool
+    peak_flops: float | None
+
+
+@checked
 @dataclass(frozen=True)
 class TrainConfig:
     """Settings of a training run.

@@ -140,7 +140,7 @@ def test_no_prompts_and_no_tokens_give_no_text(model: Transformer, tokenizer: An
 
 
 def test_a_single_text_instead_of_a_list_raises(model: Transformer, tokenizer: Any) -> None:
-    with pytest.raises(InputError, match="give a list"):
+    with pytest.raises(InputError, match=r"prompts is .Once.; expected a list, such as \[.Once.\]"):
         complete(model, tokenizer, "Once")
 
 
