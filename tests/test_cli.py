@@ -150,3 +150,24 @@ def test_a_full_disk_is_reported_in_one_line(my_json: Path, unbuffered: str) -> 
     assert finished.returncode == 1
     assert finished.stderr.count(b"\n") == 1
     assert b"No space left" in finished.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "missing"),
+    [
+        ("train", "CORPUS (or --counts FILE)"),
+        ("info", "NAME|FILE|DIRECTORY"),
+        ("compare", "TOKENIZER TOKENIZER... FILE"),
+        ("verify", "NAME|FILE"),
+        ("shards", "CORPUS"),
+        ("finetune", "MODEL, DIALOGS..."),
+        ("pull", "NAME"),
+        ("generate", "MODEL"),
+        ("chat", "MODEL"),
+        ("eval", "MODEL, FILE, -c / --text TEXT or --choices FILE"),
+        ("explain", "MODEL"),
+        ("convert", "IN"),
+    ],
+)
+def test_each_command_names_all_that_is_missing(command: str, missing: str) -> None:
+    fails_with(bpe(command), 2, f"Error: missing {missing}\n")

@@ -40,6 +40,7 @@ class Command(click.Command):
             return ""
         values, _, _ = self.make_parser(ctx).parse_args(args)
         given = {name for name, value in values.items() if _is_given(value)}
+        given |= {each.name for each in self.get_params(ctx) if each.value_from_envvar(ctx) is not None}
         required = [parameter for parameter in self.get_params(ctx) if parameter.required]
         missing = [_label(parameter, ctx) for parameter in required if parameter.name not in given]
         missing += [label for label, names in self._needed.items() if given.isdisjoint(names)]
@@ -55,6 +56,11 @@ class Command(click.Command):
         for heading, records in sections.items():
             with formatter.section(heading):
                 formatter.write_dl(records)
+
+
+def _name(parameter: click.Parameter, context: click.Context) -> str:
+    """Return the first name of an option, or the metavar of an argument."""
+    return parameter.opts[0] if isinstance(parameter, click.Option) else _label(parameter, context)
 
 
 def _is_given(value: object) -> bool:
@@ -124,6 +130,19 @@ def refuse_given(why: str, *names: str) -> None:
     """
     for option in given(*names):
         raise click.UsageError(f"{option} has no effect {why}")
+
+
+def tell_defaults(**values: object) -> None:
+    """Print the values that the command has chosen for options or arguments that are not on its command line.
+
+    Args:
+        values: The name of the parameter, without dashes -> the value.
+    """
+    context = click.get_current_context()
+    parameters = {parameter.name: parameter for parameter in context.command.params}
+    names = {name: _name(parameters[name], context) for name in values}
+    chosen = ", ".join(f"{names[name]} {value}" for name, value in values.items())
+    click.echo(f"bpe: by default: {chosen}", err=True)
 
 
 def parse_size(text: str) -> int:

@@ -18,6 +18,7 @@ from bpe.commands.options import (
     parse_size,
     refuse_given,
     separator_option,
+    tell_defaults,
     tokenizer_option,
 )
 from bpe.commands.terminal import Status
@@ -26,11 +27,17 @@ if TYPE_CHECKING:
     from bpe.shards import ShardSources, ShardsProgress
 
 
+SHARDS = "shards"
+"""The directory that `bpe shards` writes to and `bpe pretrain` reads from by default."""
+
+
 @click.command(cls=Command, needed={"CORPUS": ("corpus", "verify", "export")})
 @click.argument("corpus", nargs=-1, metavar="CORPUS...")
 @group(
     "Write",
-    click.option("-o", "--output", metavar="DIR", help="Directory to write to."),
+    click.option(
+        "-o", "--output", metavar="DIR", help=f"Directory to write to.  [default: {SHARDS}, if it does not exist]"
+    ),
     tokenizer_option,
     click.option(
         "--shard-tokens", type=parse_size, default="64M", metavar="N", help="Largest number of tokens in a shard."
@@ -76,6 +83,7 @@ if TYPE_CHECKING:
     ),
 )
 @examples(
+    "bpe shards corpora -t tokenizer.json",
     "bpe shards corpora --separator '<|end_of_text|>' -t my.json -o data",
     "bpe shards stories.jsonl.gz --field story -t llama3 -o data",
     "bpe shards 'web/*.parquet' -t llama3 -o web-shards --held-out 0.001 --no-bos",
@@ -111,8 +119,8 @@ def shards(
     """
     if verify and export:
         raise click.UsageError("give either --verify or --export", context)
-    if not output and not verify:
-        raise click.UsageError("missing -o / --output", context)
+    if export and not output:
+        raise click.UsageError("missing -o / --output DIR", context)
     if not verify:
         refuse_given("without --verify DIR", "hashes_only")
     if not export:
@@ -139,7 +147,24 @@ def shards(
         from bpe.shards import ShardSources
 
         check_sources(corpus, awaited="the corpus")
-        _write_shards(ShardSources(corpus, field, separator, errors, exclude), name, str(output), options)
+        output = output or _default_output()
+        _write_shards(ShardSources(corpus, field, separator, errors, exclude), name, output, options)
+
+
+def _default_output() -> str:
+    """Return the default directory to write to, which is empty, absent, or has unfinished shards to resume.
+
+    Raises:
+        InputError: When the directory has anything else in it.
+    """
+    from bpe.errors import InputError
+    from bpe.shards.layout import INDEX, WORK
+
+    directory = Path(SHARDS)
+    if (directory / INDEX).exists() or (directory.exists() and not (directory / WORK).exists()):
+        raise InputError(f"{SHARDS}: already exists; give -o DIR to name another directory, or to replace these shards")
+    tell_defaults(output=SHARDS)
+    return SHARDS
 
 
 def _write_shards(sources: ShardSources, name: str, output: str, options: Mapping[str, Any]) -> None:

@@ -11,11 +11,24 @@ import click
 
 from bpe.commands.describe import print_report
 from bpe.commands.inputs import check_sources, open_tokenizer_or_ranks, read_documents, read_lines
-from bpe.commands.options import Command, examples, exclude_option, field_option, group, parse_size, refuse_given
+from bpe.commands.options import (
+    Command,
+    examples,
+    exclude_option,
+    field_option,
+    group,
+    parse_size,
+    refuse_given,
+    tell_defaults,
+)
 from bpe.commands.terminal import Status
 
 if TYPE_CHECKING:
     from bpe.training.settings import MergeStep, Trained, TrainingProgress
+
+# Without --vocab-size, the size depends on the corpus: a pair that occurs ten times is common enough for a model to
+# learn its token. 32,000 is the vocabulary of Llama 1 and 2.
+_OUTPUT, _VOCAB_SIZE, _FREQUENCY = "tokenizer.json", 32_000, 10
 
 # Options about reading a corpus, which `train_from_counts` does not have.
 _READING = ("field", "errors", "exclude", "max_memory")
@@ -25,8 +38,19 @@ _READING = ("field", "errors", "exclude", "max_memory")
 @click.argument("corpus", nargs=-1, metavar="CORPUS...")
 @group(
     "Vocabulary",
-    click.option("-o", "--output", metavar="FILE", help="Tokenizer file to write: .json, or .model / .tiktoken."),
-    click.option("--vocab-size", type=int, metavar="N", help="Number of tokens, including the special tokens."),
+    click.option(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help=f"Tokenizer file to write: .json, or .model / .tiktoken.  [default: {_OUTPUT}, if there is no such file]",
+    ),
+    click.option(
+        "--vocab-size",
+        type=int,
+        metavar="N",
+        help=f"Number of tokens, including the special tokens.  [default: as many as occur {_FREQUENCY} times, at most"
+        f" {_VOCAB_SIZE:,}]",
+    ),
     click.option(
         "--pattern", metavar="NAME|REGEX", help="Split pattern: llama3, o200k, gpt2, or a regex.  [default: llama3]"
     ),
@@ -70,7 +94,12 @@ _READING = ("field", "errors", "exclude", "max_memory")
         default="bytes",
         help="Order of pairs with equal counts: lowest ids first (bytes), or as Hugging Face orders them.",
     ),
-    click.option("--min-frequency", type=int, default=1, metavar="N", help="Smallest count at which a pair is merged."),
+    click.option(
+        "--min-frequency",
+        type=int,
+        metavar="N",
+        help=f"Smallest count at which a pair is merged.  [default: 1; {_FREQUENCY} without --vocab-size]",
+    ),
     click.option(
         "--max-token-length", type=int, metavar="BYTES", help="Longest token to create, in bytes.  [default: no limit]"
     ),
@@ -102,6 +131,7 @@ _READING = ("field", "errors", "exclude", "max_memory")
     ),
 )
 @examples(
+    "bpe train corpora",
     "bpe train corpora -o my.json --vocab-size 4096",
     "bpe train 'src/**/*.py' -o code.json --vocab-size 8192 --special '<|endoftext|>'",
     "zcat big.txt.gz | bpe train - -o big.model --vocab-size 32000 --pattern gpt2",
@@ -141,11 +171,37 @@ def train(context: click.Context, /, **options: Any) -> None:
         refuse_given("without --report DIR", "held_out")
     if options["no_special"]:
         refuse_given("with --no-special", "special")
-    for name, flag in (("output", "-o / --output"), ("vocab_size", "--vocab-size")):
-        if not options[name]:
-            raise click.UsageError(f"missing {flag}", context)
-    check_sources(options["corpus"], awaited="the corpus")
+    if not options["resume"]:  # whose counts may be complete, so that the corpus is no longer needed
+        check_sources(options["corpus"], awaited="the corpus")
+    _choose_defaults(options)
     _train({"directory": os.getcwd(), "options": options}, **options)
+
+
+def _choose_defaults(options: dict[str, Any]) -> None:
+    """Fill in the output and the size of the vocabulary, and print them, if they are not given.
+
+    Raises:
+        InputError: When the default output exists.
+    """
+    from bpe.errors import InputError
+
+    chosen: dict[str, object] = {}
+    if options["output"] is None:
+        if Path(_OUTPUT).exists():
+            raise InputError(f"{_OUTPUT}: already exists; give -o FILE to name another file, or to replace this one")
+        chosen["output"] = options["output"] = _OUTPUT
+    if options["vocab_size"] is None:
+        if options["min_frequency"] is None:
+            options["min_frequency"] = _FREQUENCY
+        base = open_tokenizer_or_ranks(options["base"], options["pattern"]).n_vocab if options["base"] else 0
+        options |= {"vocab_size": base + _VOCAB_SIZE, "allow_smaller": True}
+        chosen["vocab_size"] = (
+            f"at most {options['vocab_size']:,}, as long as a pair occurs {options['min_frequency']} times or more"
+        )
+    if options["min_frequency"] is None:
+        options["min_frequency"] = 1
+    if chosen:
+        tell_defaults(**chosen)
 
 
 def _train(

@@ -6,16 +6,17 @@ from pathlib import Path
 
 import click
 
-from bpe.commands.options import Command, examples
+from bpe.commands.options import Command, examples, tell_defaults
 from bpe.commands.terminal import Status, amount
 from bpe.errors import InputError
+from model.commands.options import default_run
 
 _OF_MODELS = ("*.safetensors", "*.pth", "*.bin", "*.gguf", "config.json", "params.json", "adapter_config.json")
 
 
 @click.command(cls=Command)
 @click.argument("source", metavar="IN")
-@click.argument("output", metavar="OUT")
+@click.argument("output", metavar="[OUT]", required=False)
 @click.option(
     "--format",
     "format_name",
@@ -55,7 +56,7 @@ _OF_MODELS = ("*.safetensors", "*.pth", "*.bin", "*.gguf", "config.json", "param
 )
 def convert(
     source: str,
-    output: str,
+    output: str | None,
     format_name: str | None,
     dtype: str | None,
     tokenizer: str | None,
@@ -65,8 +66,8 @@ def convert(
     """Convert a model and its tokenizer to another format.
 
     The formats are Meta's, Hugging Face's, GGUF, and this project's. OUT is a new directory, or a new file for GGUF; it
-    appears when it is complete. Weights are converted one tensor at a time. Quantized weights are written in bfloat16
-    unless --dtype or --quantize is given.
+    appears when it is complete. Without OUT, its name is made of IN and --format or --quantize. Weights are converted
+    one tensor at a time. Quantized weights are written in bfloat16 unless --dtype or --quantize is given.
 
     With --resize-vocab, each token keeps its rows of the embeddings and of the output head, even if its id changes. The
     row of a new token is the mean of the rows of the tokens that its text was encoded as before.
@@ -76,6 +77,9 @@ def convert(
     """
     from bpe.formats import SUFFIXES
 
+    if output is None:
+        output = _default_output(source, format_name, quantize, special)
+        tell_defaults(output=output)
     path = _tokenizer_alone(source)
     if path is not None and (special or Path(output).suffix in SUFFIXES):
         given = {"--format": format_name, "--dtype": dtype, "--resize-vocab": tokenizer, "--quantize": quantize}
@@ -109,6 +113,20 @@ def convert(
             click.echo(line, err=True)
     size = sum(file.stat().st_size for file in [Path(output), *Path(output).glob("*")] if file.is_file())
     click.echo(f"{output}: {format_of(output)}, {amount(size)}B", err=True)
+
+
+def _default_output(source: str, format_name: str | None, quantize: str | None, special: tuple[str, ...]) -> str:
+    """Return the name of IN with an ending for the format, in the working directory.
+
+    Raises:
+        click.UsageError: When the options do not say enough.
+    """
+    if special or not (format_name or quantize):
+        raise click.UsageError("missing OUT (or --format NAME, by which OUT is named)")
+    name = Path(default_run(source)).name
+    if quantize:
+        return f"{name}-{quantize}.gguf"
+    return f"{name}.gguf" if format_name == "gguf" else f"{name}-{format_name}"
 
 
 def _tokenizer_alone(source: str) -> Path | None:

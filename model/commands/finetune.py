@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
 import click
 
-from bpe.commands.options import Command, examples, field_option, group, refuse_given, separator_option
+from bpe.commands.options import Command, examples, field_option, group, refuse_given, separator_option, tell_defaults
 from model.commands.options import (
+    default_run,
     device_option,
     processes_options,
     restart_option,
@@ -22,7 +24,7 @@ from model.commands.options import (
 @click.argument("data", nargs=-1, required=True, metavar="DIALOGS...")
 @group(
     "Run",
-    run_option,
+    run_option("runs/MODEL-finetuned"),
     restart_option,
     click.option(
         "--held-out",
@@ -132,7 +134,7 @@ from model.commands.options import (
 def finetune(
     model: str,
     data: Sequence[str],
-    output: str,
+    output: str | None,
     rank: int | None,
     lora_alpha: float | None,
     targets: Sequence[str],
@@ -187,6 +189,10 @@ def finetune(
         refuse_given("without --text", "field", "separator")
     if text and preferences:
         raise click.UsageError("--text and --preferences exclude each other: plain texts have no preferences")
+    if output is None:
+        output = default_run(model, "-finetuned")
+        if os.environ.get("RANK", "0") == "0":
+            tell_defaults(output=output)
     if threads is not None:
         torch.set_num_threads(threads)
     given = {name: value for name, value in settings.items() if value is not None}

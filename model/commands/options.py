@@ -41,9 +41,35 @@ eos_token_option = click.option(
     metavar="TEXT|ID",
     help="Token that ends a text, instead of those that the model's files name; repeatable.",
 )
-run_option = click.option(
-    "-o", "--output", required=True, metavar="DIR", help="Run directory to write to, or to resume from."
-)
+
+
+def run_option(default: str) -> Callable[[Any], Any]:
+    """Return the option for the run directory.
+
+    Args:
+        default: The default of the command, for the help.
+    """
+    return click.option(
+        "-o",
+        "--output",
+        metavar="DIR",
+        help=f"Run directory to write to, or to resume from.  [default: {default}]",
+    )
+
+
+def default_run(name: str, ending: str = "") -> str:
+    """Return the run directory for a model or a preset of this name.
+
+    Args:
+        name: A path, a known name, a repository on the hub, or a preset.
+        ending: What to put behind the name.
+    """
+    last = Path(name.partition(":")[0] if not Path(name).exists() else Path(name).resolve()).name
+    for suffix in (".gguf", ".json", ".safetensors", ".pth"):
+        last = last.removesuffix(suffix)
+    return str(Path("runs", last + ending))
+
+
 restart_option = click.option("--restart", is_flag=True, help="Delete an earlier run in the directory and start anew.")
 processes_options = group(
     "Several processes (under torchrun)",

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from bpe.commands.options import Command, examples, group, refuse_given
-from model.commands.options import device_option, processes_options, restart_option, run_option
+from bpe.commands.options import Command, examples, group, refuse_given, tell_defaults
+from bpe.commands.shards import SHARDS
+from model.commands.options import default_run, device_option, processes_options, restart_option, run_option
 
 if TYPE_CHECKING:
     from model.config import ModelConfig
@@ -21,8 +23,10 @@ _LEARNING_RATE_OF_INIT = 2e-4
 @click.command(cls=Command)
 @group(
     "Run",
-    click.option("--data", metavar="DIR", help="Token shards from `bpe shards`.  [default: those of the run]"),
-    run_option,
+    click.option(
+        "--data", metavar="DIR", help=f"Token shards from `bpe shards`.  [default: those of the run, or {SHARDS}]"
+    ),
+    run_option("runs/CONFIG, such as runs/micro"),
     restart_option,
     click.option(
         "--config", default="micro", metavar="NAME|FILE", help="Model: a preset, a params.json, or a config.json."
@@ -123,6 +127,7 @@ _LEARNING_RATE_OF_INIT = 2e-4
 )
 @processes_options
 @examples(
+    "bpe pretrain --minutes 3",
     "bpe pretrain --data data -o runs/tales --minutes 3",
     "bpe pretrain --data data -o runs/more --init runs/tales --steps 1000",
     "bpe pretrain -o runs/tales                # resumes an interrupted run",
@@ -132,7 +137,7 @@ _LEARNING_RATE_OF_INIT = 2e-4
 )
 def pretrain(
     data: str | None,
-    output: str,
+    output: str | None,
     config: str,
     init: str | None,
     restart: bool,
@@ -154,9 +159,10 @@ def pretrain(
     shape = None
     source = click.get_current_context().get_parameter_source
     given = {name for name in ("config", *settings) if source(name) is click.core.ParameterSource.COMMANDLINE}
+    if init is not None and "config" in given:
+        raise click.UsageError("--init and --config exclude each other: the model has the shape of MODEL")
+    data, output = _data_and_output(data, output, config, init)
     if init is not None:
-        if "config" in given:
-            raise click.UsageError("--init and --config exclude each other: the model has the shape of MODEL")
         if data is None:
             raise click.UsageError("--init needs --data; to resume a run, give -o alone")
         shape = shape_of(init)
@@ -180,6 +186,29 @@ def pretrain(
     click.echo(
         f"{output}: {shape.n_parameters / 1e6:.1f} million parameters, {result.steps:,} steps{held_out}", err=True
     )
+
+
+def _data_and_output(data: str | None, output: str | None, config: str, init: str | None) -> tuple[str | None, str]:
+    """Return the shards and the run directory, and print those that are chosen by default.
+
+    Without shards, the run is to be resumed.
+    """
+    from model.training.run_directory import RunDirectory
+
+    chosen = {}
+    if output is None:
+        output = chosen["output"] = default_run(config) if init is None else default_run(init, "-continued")
+    if data is None and not RunDirectory(Path(output)).record.exists():
+        if Path(SHARDS).is_dir():
+            data = chosen["data"] = SHARDS
+        elif chosen:
+            raise click.UsageError(
+                f"missing --data DIR, the shards from `bpe shards`: there is no directory {SHARDS}, and no run to"
+                f" resume in {output}"
+            )
+    if chosen and os.environ.get("RANK", "0") == "0":
+        tell_defaults(**chosen)
+    return data, output
 
 
 def _model_config(name: str, vocab_size: int) -> ModelConfig:

@@ -56,3 +56,27 @@ def test_sizes_have_decimal_prefixes(text: str, size: int) -> None:
 def test_other_sizes_are_refused(text: str) -> None:
     with pytest.raises(click.BadParameter, match="is not a size; write 2G"):
         parse_size(text)
+
+
+def test_all_missing_arguments_and_options_are_named_at_once() -> None:
+    @click.command(cls=Command, needed={"TEXT or --file FILE": ("texts", "file")})
+    @click.argument("model", metavar="MODEL")
+    @click.argument("texts", nargs=-1)
+    @click.option("-o", "--output", required=True, metavar="DIR")
+    @click.option("--file", metavar="FILE")
+    @click.option("--key", required=True, metavar="KEY", envvar="TEST_KEY")
+    @click.option("--quiet", is_flag=True)
+    def command(**options: object) -> None:
+        click.echo("done")
+
+    def missing(*arguments: str, **environment: str) -> str:
+        result = CliRunner(env=environment).invoke(command, arguments)
+        return result.stderr.partition("Error: ")[2] or result.stdout
+
+    assert missing() == "missing MODEL, -o / --output DIR, --key KEY, TEXT or --file FILE\n"
+    assert missing("m", "--quiet", TEST_KEY="k") == "missing -o / --output DIR, TEXT or --file FILE\n"
+    assert missing("m", "--key", "k", "-o", "d") == "missing TEXT or --file FILE\n"
+    assert (
+        missing("m", "--key", "k", "-o", "d", "text") == missing("m", "--key", "", "-o", "d", "--file", "f") == "done\n"
+    )
+    assert missing("--help").startswith("Usage")

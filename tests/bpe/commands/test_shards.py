@@ -76,8 +76,7 @@ def test_errors_strict_refuses_invalid_utf8(corpus: Path, tokenizer: Path, tmp_p
     ("arguments", "status", "message"),
     [
         (["-o", "data"], 2, "missing CORPUS"),
-        (["texts.txt"], 2, "missing -o / --output"),
-        (["--export", "data"], 2, "missing -o / --output"),
+        (["--export", "data"], 2, "missing -o / --output DIR"),
         (["--export", "data", "--verify", "data"], 2, "either --verify or --export"),
         (["--verify", "nowhere"], 1, "nowhere/index.json: cannot be read"),
         (["nowhere.txt", "-o", "data"], 1, "nowhere.txt: no such file"),
@@ -108,3 +107,28 @@ def test_missing_arguments_and_files_are_named(
 )
 def test_options_without_effect_are_refused(arguments: tuple[str, ...], message: str) -> None:
     fails_with(bpe("shards", *arguments), 2, message)
+
+
+def test_shards_has_a_default_directory_that_is_never_replaced(
+    my_json: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_text("some text")
+    result = bpe("shards", "text.txt", "-t", my_json)
+    assert result.exit_code == 0, result.output
+    assert "bpe: by default: -o shards\n" in result.stderr
+    assert bpe("shards", "--verify", "shards").exit_code == 0
+    fails_with(bpe("shards", "text.txt", "-t", my_json), 1, "shards: already exists; give -o DIR")
+    assert bpe("shards", "text.txt", "-t", my_json, "-o", "shards").exit_code == 0
+    fails_with(bpe("shards", "--export", "shards"), 2, "missing -o / --output DIR")
+
+
+def test_unfinished_shards_in_the_default_directory_are_resumed_but_other_files_are_kept(
+    my_json: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_text("some text")
+    (tmp_path / "shards").mkdir()
+    fails_with(bpe("shards", "text.txt", "-t", my_json), 1, "shards: already exists; give -o DIR")
+    (tmp_path / "shards" / "work").mkdir()
+    assert bpe("shards", "text.txt", "-t", my_json).exit_code == 0

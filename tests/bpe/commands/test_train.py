@@ -99,7 +99,59 @@ def test_required_tokens_are_read_without_a_byte_order_mark(tmp_path: Path) -> N
 
 def test_train_names_a_missing_argument(tmp_path: Path) -> None:
     fails_with(bpe("train", "-o", tmp_path / "x.json", "--vocab-size", "300"), 2, "missing CORPUS")
-    fails_with(bpe("train", "corpus.txt", "--vocab-size", "300"), 2, "missing -o / --output")
-    fails_with(bpe("train", "corpus.txt", "-o", tmp_path / "x.json"), 2, "missing --vocab-size")
+    fails_with(bpe("train"), 2, "missing CORPUS (or --counts FILE)\n")
+    fails_with(bpe("train", "corpus.txt"), 1, "corpus.txt: no such file or directory")
     missing = bpe("train", "--counts", tmp_path / "none.jsonl", "-o", tmp_path / "x.json", "--vocab-size", "600")
     fails_with(missing, 1, "none.jsonl")
+
+
+def test_output_and_size_have_defaults_that_are_printed(
+    corpora: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = bpe("train", corpora / "prose.txt")
+    assert result.exit_code == 0, result.output
+    told = (
+        "bpe: by default: -o tokenizer.json, --vocab-size at most 32,000, as long as a pair occurs 10 times or more\n"
+    )
+    assert result.stderr.startswith(told)
+    explicit = ("--vocab-size", "32000", "--allow-smaller", "--min-frequency", "10")
+    assert bpe("train", corpora / "prose.txt", "-o", "same.json", *explicit).exit_code == 0
+    assert _tokens("tokenizer.json") == _tokens("same.json")
+    assert 512 < len(_tokens("tokenizer.json")) < 32000
+
+
+def test_a_default_size_suits_a_corpus_of_one_word(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("word")
+    result = bpe("train", tmp_path / "text", "-o", tmp_path / "my.json", "--no-special")
+    assert result.exit_code == 0, result.output
+    assert len(_tokens(tmp_path / "my.json")) == 256
+
+
+def test_a_given_minimum_frequency_replaces_that_of_the_default_size(corpora: Path, tmp_path: Path) -> None:
+    for number, frequency in enumerate((5, 50)):
+        output = tmp_path / f"{number}.json"
+        result = bpe("train", corpora / "prose.txt", "-o", output, "--min-frequency", frequency)
+        assert f"as long as a pair occurs {frequency} times or more" in result.stderr
+    assert len(_tokens(tmp_path / "0.json")) > len(_tokens(tmp_path / "1.json"))
+
+
+def test_the_default_size_with_a_base_counts_from_the_base(corpora: Path, my_json: Path, tmp_path: Path) -> None:
+    result = bpe("train", corpora / "prose.txt", "-o", tmp_path / "grown.json", "--base", my_json)
+    assert result.exit_code == 0, result.output
+    assert "--vocab-size at most 33,024" in result.stderr
+    assert len(_tokens(tmp_path / "grown.json")) > len(_tokens(my_json))
+
+
+def test_a_file_of_the_default_name_is_not_replaced(
+    corpora: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("mine")
+    result = bpe("train", corpora / "prose.txt")
+    fails_with(result, 1, "tokenizer.json: already exists; give -o FILE to name another file")
+    assert (tmp_path / "tokenizer.json").read_text() == "mine"
+
+
+def _tokens(file: Path | str) -> dict[bytes, int]:
+    return Tokenizer.from_file(file).mergeable_ranks

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import tokenizers
 import torch
 
@@ -104,3 +105,17 @@ def test_convert_refuses_special_tokens_that_cannot_be_added(run: Path, my_json:
     fails_with(bpe("convert", my_json, out), 1, "out.json", "already exists")
     assert out.read_text() == "mine"
     assert [*tmp_path.iterdir()] == [out]
+
+
+def test_the_output_is_named_by_the_format(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, format in ((f"{run.name}.gguf", "gguf"), (f"{run.name}-meta", "meta")):
+        result = bpe("convert", run, "--format", format)
+        assert result.exit_code == 0, result.output
+        assert result.stderr.startswith(f"bpe: by default: OUT {name}\n")
+        assert (tmp_path / name).exists()
+    again = bpe("convert", f"{run.name}.gguf", "--format", "meta")
+    assert again.exit_code == 1
+    assert again.stderr.endswith(f"bpe: {run.name}-meta: already exists; remove it, or give another name\n")
+    fails_with(bpe("convert", run), 2, "missing OUT (or --format NAME, by which OUT is named)")
+    fails_with(bpe("convert"), 2, "missing IN\n")

@@ -138,3 +138,12 @@ def test_options_of_lora_need_its_rank(place: Path, tmp_path: Path) -> None:
 )
 def test_options_without_effect_are_refused(options: tuple[str, ...], message: str, tmp_path: Path) -> None:
     fails_with(bpe("finetune", "nowhere", "data.jsonl", "-o", tmp_path / "run", *options), 2, message)
+
+
+def test_finetune_has_a_default_run(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = bpe("finetune", place / "base", place / "dialogs.jsonl", "--lora", "2", *QUICK)
+    assert result.exit_code == 0, result.output
+    assert "bpe: by default: -o runs/base-finetuned\n" in result.stderr
+    assert (tmp_path / "runs" / "base-finetuned" / "adapter_config.json").is_file()
+    fails_with(bpe("finetune", "--lora", "2"), 2, "missing MODEL, DIALOGS...\n")

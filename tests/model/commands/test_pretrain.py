@@ -97,3 +97,25 @@ def test_the_options_of_pretrain_have_the_defaults_of_train_config() -> None:
 def test_the_share_of_the_decay_is_refused_where_it_has_no_effect(data: Path, tmp_path: Path) -> None:
     given = bpe("pretrain", "--data", data, "-o", tmp_path / "run", "--decay", "0.1")
     fails_with(given, 2, "--decay has no effect without --schedule wsd")
+
+
+def test_pretrain_has_defaults_for_its_shards_and_its_run(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    quick = ("--config", "nano", "--steps", "1", "--sample-tokens", "1", "--eval-tokens", "256")
+    missing = bpe("pretrain", *quick)
+    fails_with(missing, 2, "missing --data DIR", "no directory shards", "no run to resume in runs/nano")
+    shutil.copytree(data, "shards")
+    first = bpe("pretrain", *quick)
+    assert first.exit_code == 0, first.output
+    assert "bpe: by default: -o runs/nano, --data shards\n" in first.stderr
+    again = bpe("pretrain", *quick)
+    assert "bpe: by default: -o runs/nano\n" in again.stderr
+    assert "already finished" in again.stderr
+    other = bpe("pretrain", *quick, "--batch-tokens", "512")
+    assert other.exit_code == 1
+    assert "this run has other settings" in other.stderr
+    further = bpe("pretrain", "--data", "shards", "--init", "runs/nano", *quick[2:])
+    assert further.exit_code == 0, further.output
+    assert "bpe: by default: -o runs/nano-continued\n" in further.stderr
