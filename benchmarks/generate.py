@@ -287,7 +287,7 @@ def random_checkpoint(shape: str, directory: Path) -> Checkpoint:
     from bpe.locate import locate
     from model import ModelConfig
     from model.checkpoint import Checkpoint
-    from model.checkpoint.assemble import expected_shapes
+    from model.checkpoint.weights import expected_shapes
 
     config = ModelConfig.preset(shape)
     config = dataclasses.replace(config, max_seq_len=max(config.max_seq_len, 2 * FAR))
@@ -307,19 +307,16 @@ def random_checkpoint(shape: str, directory: Path) -> Checkpoint:
             else:
                 yield name, torch.full(size, 0.0 if name.endswith("bias") else 1.0)
 
-    return Checkpoint(config, torch.bfloat16, Path(shape), tokenizer, tensors)
+    return Checkpoint(config, "bfloat16", Path(shape), tokenizer, tensors)
 
 
 def write_file(checkpoint: Checkpoint, kind: str, path: Path) -> None:
     """Write a checkpoint as a GGUF with weights of one of `TYPES`."""
-    import torch
-
     from model.checkpoint import gguf
     from model.checkpoint.quantize import quantized
 
     if kind in PLAIN:
-        plain = dataclasses.replace(checkpoint, dtype=getattr(torch, PLAIN[kind]), rows=None, kinds={}, stored="")
-        gguf.write(plain, path)
+        gguf.write(dataclasses.replace(checkpoint, dtype=PLAIN[kind]), path)
     else:
         gguf.write(quantized(checkpoint, kind), path)
 

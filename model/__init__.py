@@ -1,7 +1,7 @@
 """The Llama family in PyTorch: configuration, transformer, checkpoints, generation, evaluation and training.
 
-`import model` loads neither torch nor numpy. Each name below is imported from its module on first use, so
-`from model import ModelConfig` works without torch.
+`import model` loads neither torch nor numpy. Each name below is imported from its module on first use: all but
+`Transformer` and `KVCache` work without torch, on models with native kernels.
 
 >>> import torch
 >>> from model import ModelConfig, Transformer
@@ -73,7 +73,14 @@ def __getattr__(name: str) -> Any:
     """Import a public name from its module on first use (PEP 562)."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_MODULES[name]), name)
+    try:
+        value = getattr(importlib.import_module(_MODULES[name]), name)
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        from model.torch_needed import needs_torch
+
+        raise ModuleNotFoundError(needs_torch(f"model.{name}"), name="torch") from None
     globals()[name] = value
     return value
 

@@ -134,7 +134,7 @@ class ModelConfig:
         norm_eps: The epsilon of RMSNorm.
         rope_theta: The base of the rotary frequencies.
         use_scaled_rope: Whether low frequencies are scaled down as in Llama 3.1; the four settings below apply only
-            then. See `model.transformer.rope_frequencies`.
+            then. See `model.rotary.rope_frequencies`.
         rope_scaling_factor: The divisor of the lowest frequencies.
         rope_low_freq_factor: Wavelengths above rope_original_length / rope_low_freq_factor are scaled fully.
         rope_high_freq_factor: Wavelengths below rope_original_length / rope_high_freq_factor are not scaled.

@@ -6,9 +6,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator
 from typing import cast
 
 import torch
@@ -219,23 +217,3 @@ def wide_attend(queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor |
     if queries.shape[2] == 1 or torch.is_grad_enabled():
         return attend(queries, keys, values, visible)
     return attend(queries.float(), keys.float(), values.float(), visible).type_as(queries)
-
-
-@contextlib.contextmanager
-def one_thread(when: bool = True) -> Iterator[None]:
-    """Limit torch's operations to the calling thread, for the duration of the `with` block.
-
-    OpenMP's threads spin for some milliseconds after their work, and take the processor from the threads of a
-    `NativeModel`: with a softmax on two threads between its steps, it generated 128 tokens a second instead of 415.
-
-    Args:
-        when: Do nothing if False.
-    """
-    threads = torch.get_num_threads()
-    if when:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        if when:
-            torch.set_num_threads(threads)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from bpe.errors import InputError
 from model.cache import KVCache
 from model.config import ModelConfig
+from model.rotary import rope_frequencies, table_length
 
 INIT_STD = 0.02
 
@@ -286,39 +287,16 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x, x.shape[-1:], self.weight, self.eps)
 
 
-def rope_frequencies(config: ModelConfig) -> Tensor:
-    """Return the rotation of each pair from one position to the next, in radians (Su et al. 2021, arXiv:2104.09864).
-
-    With `use_scaled_rope`, low frequencies are scaled down as in Llama 3.1, for a longer context. Frequencies with
-    wavelengths above rope_original_length / rope_low_freq_factor are divided by rope_scaling_factor, those with
-    wavelengths below rope_original_length / rope_high_freq_factor are unchanged, those between are a linear mixture.
-
-    Computed in float32, in the order of the reference implementations: at position 131,071, the last bit of a frequency
-    is a hundredth of a radian.
-
-    Returns:
-        float32 [head_dim / 2].
-    """
-    exponents = torch.arange(0, config.head_dim, 2).float() / config.head_dim
-    frequencies = 1.0 / config.rope_theta**exponents
-    if not config.use_scaled_rope:
-        return frequencies
-    low, high = config.rope_low_freq_factor, config.rope_high_freq_factor
-    turns = config.rope_original_length / (2 * math.pi / frequencies)  # full turns within the original context
-    kept = ((turns - low) / (high - low)).clamp(0, 1)
-    return (1 - kept) * frequencies / config.rope_scaling_factor + kept * frequencies
-
-
 def rotary_table(config: ModelConfig, end: int, device: torch.device) -> Tensor:
     """Return the rotations cos + i sin at positions 0 to end - 1 or more: complex64 [positions, head_dim / 2]."""
-    return _rotary_table(config, min(config.max_seq_len, 1 << max(8, (end - 1).bit_length())), device)
+    return _rotary_table(config, table_length(config, end), device)
 
 
 # Not a buffer of the module: model.to(bfloat16) would round it, and the meta device would lose it.
 @functools.lru_cache(maxsize=8)
 def _rotary_table(config: ModelConfig, length: int, device: torch.device) -> Tensor:
     with torch.inference_mode(False), torch.device("cpu"):  # a table made during generation must be usable in training
-        angles = torch.outer(torch.arange(length).float(), rope_frequencies(config))
+        angles = torch.outer(torch.arange(length).float(), torch.from_numpy(rope_frequencies(config)))
         return torch.polar(torch.ones_like(angles), angles).to(device)
 
 

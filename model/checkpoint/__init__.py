@@ -14,21 +14,24 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from bpe import Tokenizer
 from bpe.arguments import checked
 from bpe.errors import InputError
 from bpe.locate import locate
 from model.checkpoint import adapter, bpe_llama, gguf, huggingface, meta
-from model.checkpoint.assemble import expected_shapes
 from model.checkpoint.companions import read_companions
-from model.checkpoint.opened import EMBEDDINGS, Checkpoint
-from model.checkpoint.quantize import quantized
-from model.checkpoint.resize import resized
-from model.transformer import Transformer
+from model.checkpoint.opened import Checkpoint
+from model.checkpoint.weights import EMBEDDINGS, expected_shapes
+from model.dtypes import DType, dtype_name
+from model.torch_needed import require_torch
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from model.transformer import Transformer
 
 __all__ = ["Checkpoint", "checkpoint_of", "convert", "format_of", "open_checkpoint", "save"]
 
@@ -120,10 +123,10 @@ def checkpoint_of(model: Transformer, source: Path, tokenizer: Path) -> Checkpoi
         raise InputError(f"{source}: a model packed for generation cannot be saved; load it with packed=False")
     return Checkpoint(
         config=model.config,
-        dtype=weights[EMBEDDINGS].dtype,
+        dtype=dtype_name(weights[EMBEDDINGS].dtype),
         source=source,
         tokenizer=tokenizer,
-        tensors=lambda dtype: weights.items(),
+        computed=lambda dtype: weights.items(),
         **(read_companions(tokenizer) if tokenizer.is_dir() else {}),
     )
 
@@ -133,7 +136,7 @@ def convert(
     source: str | os.PathLike[str],
     destination: str | os.PathLike[str],
     format: str | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: DType | None = None,
     progress: Callable[[int, int], None] | None = None,
     tokenizer: str | os.PathLike[str] | None = None,
     quantize: str | None = None,
@@ -156,6 +159,10 @@ def convert(
         InputError: When the destination exists, the arguments contradict each other, or `load` would raise for the
             source.
     """
+    require_torch(f"converting {os.fspath(source)}")
+    from model.checkpoint.quantize import quantized
+    from model.checkpoint.resize import resized
+
     target = Path(os.path.abspath(destination))
     writer = _writer(target, format, "huggingface")
     _check_destination(destination, target, writer, dtype, quantize)
@@ -164,10 +171,10 @@ def convert(
         checkpoint = resized(checkpoint, locate(os.fspath(tokenizer)))
     changed = dataclasses.replace(
         checkpoint,
-        dtype=dtype or checkpoint.dtype,
-        tensors=_with_progress(checkpoint, progress),
+        dtype=checkpoint.dtype if dtype is None else dtype_name(dtype),
+        computed=_with_progress(checkpoint, progress),
+        weights=None,
         kinds={},
-        rows=None,
         stored="",
     )
     if quantize is not None:
@@ -186,7 +193,7 @@ def _check_destination(
     destination: str | os.PathLike[str],
     target: Path,
     writer: ModuleType,
-    dtype: torch.dtype | None,
+    dtype: DType | None,
     quantize: str | None,
 ) -> None:
     if quantize is not None and writer is not gguf:

@@ -10,27 +10,24 @@ import json
 import math
 import os
 import re
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from bpe import Tokenizer
 from bpe.errors import InputError
 from bpe.files import write_json
 from bpe.formats import TOKENIZER_FILES
 from bpe.locate import locate
-from model.checkpoint.adapter_tensors import PREFIX, Change, Changes, read_changes
-from model.checkpoint.assemble import Fingerprint
 from model.checkpoint.companions import complete_for_transformers, read_companions, read_tokenizer, write_companions
 from model.checkpoint.huggingface import NAMES
 from model.checkpoint.names import halved, is_rotated
-from model.checkpoint.opened import EMBEDDINGS, TIED, Checkpoint, read_json
-from model.checkpoint.tensor_files import read_notes, write_tensors
-from model.lora import TARGETS, Adapter, LoraConfig
+from model.checkpoint.opened import Checkpoint, read_json
+from model.checkpoint.tensor_files import read_header, write_tensors
+from model.torch_needed import require_torch
+
+if TYPE_CHECKING:
+    from model.lora import Adapter, LoraConfig
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 DESCRIPTION = f"{CONFIG} with {WEIGHTS}"
@@ -77,34 +74,20 @@ def open_checkpoint(path: Path, open_base: Callable[[Path], Checkpoint]) -> Chec
             configuration is not supported.
     """
     directory = path if path.is_dir() else path.parent
+    require_torch(f"{directory}: merging an adapter")
+    from model.checkpoint.adapter_tensors import is_tied_after, merged_tensors, read_changes, require_both
+
     values = _checked_config(directory / CONFIG)
     base = _base(directory, open_base)
     changes, size = read_changes(directory / WEIGHTS, base, values)
     if size != base.config.vocab_size:
-        _require_both(directory / WEIGHTS, changes, base)
-    unties = base.config.tied_embeddings and not _is_tied_after(changes)
-    unchanged = Change()
-    learned_on = read_notes(directory / WEIGHTS).get(_LEARNED_ON)
+        require_both(directory / WEIGHTS, changes, base)
+    unties = base.config.tied_embeddings and not is_tied_after(changes)
+    learned_on = read_header(directory / WEIGHTS).notes.get(_LEARNED_ON)
 
-    def tensors(dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
-        found = Fingerprint(base.config)
-        for name, tensor in base.tensors(torch.float32 if learned_on else dtype):
-            if learned_on:
-                found.add(name, tensor)
-            if not base.config.tied_embeddings or name not in (EMBEDDINGS, TIED):
-                yield name, changes.get(name, unchanged).applied(tensor, dtype)
-            elif name == EMBEDDINGS:
-                for twin, change in zip((EMBEDDINGS, TIED), _twins(changes), strict=True):
-                    if twin == EMBEDDINGS or unties:
-                        yield twin, change.applied(tensor, dtype)
-        if learned_on and found.hexdigest() != learned_on:
-            warnings.warn(
-                f"{directory}: trained on other weights than those of {base.source}; is it the right base?",
-                stacklevel=2,
-            )
-
-    # The stored rows are those of the base without the adapter, so no reader may use them.
-    own: dict[str, Any] = {"rows": None, "kinds": {}, "stored": "", "tensors": tensors}
+    # The stored weights are those of the base without the adapter, so no reader may use them.
+    tensors = merged_tensors(directory, base, changes, unties, learned_on)
+    own: dict[str, Any] = {"weights": None, "kinds": {}, "stored": "", "computed": tensors}
     if unties or size != base.config.vocab_size:
         tied = base.config.tied_embeddings and not unties
         own["config"] = dataclasses.replace(base.config, vocab_size=size, tied_embeddings=tied)
@@ -142,6 +125,9 @@ def open_parts(path: Path, open_base: Callable[[Path], Checkpoint]) -> Parts:
         InputError: As `open_checkpoint` does, and when the adapter is not LoRA of one rank and scale on the same
             matrices of all layers, as `write_adapter` writes.
     """
+    from model.checkpoint.adapter_tensors import read_changes
+    from model.lora import TARGETS, LoraConfig
+
     directory = path if path.is_dir() else path.parent
     config = directory / CONFIG
     values = _checked_config(config)
@@ -165,7 +151,7 @@ def open_parts(path: Path, open_base: Callable[[Path], Checkpoint]) -> Parts:
     name = values[BASE]
     inner = directory / name
     # The tensors are those of the base, everything else is as the adapter is opened.
-    own = {field: getattr(base, field) for field in ("rows", "kinds", "stored", "tensors", "config")}
+    own = {field: getattr(base, field) for field in ("weights", "kinds", "stored", "computed", "config")}
     return Parts(
         dataclasses.replace(whole, **own),
         str(inner) if inner.exists() and not Path(name).exists() else name,
@@ -202,38 +188,6 @@ def _token(tokenizer: Tokenizer, id: int) -> bytes | None:
         return None
 
 
-def _twins(changes: Changes) -> tuple[Change, Change]:
-    """Return the changes of embeddings and output head that are one matrix in the base.
-
-    A new matrix for the base, and new rows for tokens, change both. LoRA matrices, and the copies that PEFT makes of
-    modules_to_save, change one.
-    """
-    pair = [dataclasses.replace(changes.get(name, Change())) for name in (EMBEDDINGS, TIED)]
-    for change, other in zip(pair, pair[::-1], strict=True):
-        change.base = other.base if change.base is None else change.base
-        if change.rows is None:
-            change.rows, change.places = other.rows, other.places
-    return pair[0], pair[1]
-
-
-def _is_tied_after(changes: Changes) -> bool:
-    """Return whether embeddings and output head, one matrix in the base, are still one after the changes."""
-    embeddings, output = (change.parts() for change in _twins(changes))
-    return embeddings.keys() == output.keys() and all(torch.equal(embeddings[name], output[name]) for name in output)
-
-
-def _require_both(path: Path, changes: Changes, base: Checkpoint) -> None:
-    """Raise InputError unless embeddings and output head are both whole in an adapter that changes their size."""
-    pair = (
-        _twins(changes) if base.config.tied_embeddings else [changes.get(name, Change()) for name in (EMBEDDINGS, TIED)]
-    )
-    if any(change.base is None and change.whole is None for change in pair):
-        raise InputError(
-            f"{path}: embeddings and output head have another number of rows than those of {base.source}, but only one"
-            " of the two is in the file; resize the vocabulary of the base first (bpe convert --resize-vocab)"
-        )
-
-
 def write_adapter(
     directory: Path, base: Checkpoint, base_name: str, config: LoraConfig, adapter: Adapter, learned_on: str
 ) -> None:
@@ -248,6 +202,11 @@ def write_adapter(
         learned_on: The `fingerprint` of the base. It is written to the header of the weights, which PEFT ignores; for
             an unknown key in adapter_config.json, PEFT asks to be upgraded.
     """
+    import torch
+
+    from model.checkpoint.adapter_tensors import PREFIX
+    from model.checkpoint.assemble import bytes_of
+
     write_companions(base, directory)
     complete_for_transformers(base, directory)
     head_dim = base.config.head_dim
@@ -257,8 +216,8 @@ def write_adapter(
         tensors[f"{theirs}.lora_A.weight"] = a
         tensors[f"{theirs}.lora_B.weight"] = halved(b, head_dim) if is_rotated(f"{name}.weight") else b
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
-    on_cpu = ((name, tensor.cpu()) for name, tensor in tensors.items())
-    write_tensors({directory / WEIGHTS: shapes}, torch.float32, on_cpu, {_LEARNED_ON: learned_on})
+    content = ((name, bytes_of(tensor.cpu(), torch.float32)) for name, tensor in tensors.items())
+    write_tensors({directory / WEIGHTS: shapes}, "float32", content, {_LEARNED_ON: learned_on})
     alpha = config.scale * config.rank
     write_json(
         directory / CONFIG,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ import torch
 from torch import Tensor
 
 from bpe.errors import InputError
-from model.checkpoint.assemble import expected_shapes
+from model.checkpoint.assemble import Fingerprint
+from model.checkpoint.dequantize import WEIGHT_DTYPES, tensors_of
 from model.checkpoint.huggingface import NAMES
 from model.checkpoint.names import interleaved, is_rotated
-from model.checkpoint.opened import DTYPES, EMBEDDINGS, TIED, Checkpoint
-from model.checkpoint.tensor_files import read_dtypes, read_tensors
+from model.checkpoint.opened import Checkpoint
+from model.checkpoint.tensor_files import read_weights
+from model.checkpoint.weights import EMBEDDINGS, TIED, expected_shapes
 from model.lora import merged
 
 PREFIX = "base_model.model."
@@ -113,8 +116,7 @@ def read_changes(path: Path, base: Checkpoint, values: Mapping[str, Any]) -> tup
         pickled = (path.parent / "adapter_model.bin").is_file()
         remedy = "; pickled weights are never read, so save the adapter again with PEFT" if pickled else ""
         raise InputError(f"{path}: no such file{remedy}")
-    read_dtypes(path)
-    tensors = [(name, *_meaning(name), tensor) for name, tensor in read_tensors(path)]
+    tensors = [(name, *_meaning(name), tensor) for name, tensor in tensors_of(read_weights(path), torch.float32)]
     sizes = {
         len(tensor)
         for _, kind, meta, tensor in tensors
@@ -127,7 +129,7 @@ def read_changes(path: Path, base: Checkpoint, values: Mapping[str, Any]) -> tup
     for name, kind, meta, tensor in tensors:
         if meta not in shapes or (kind in ("a", "b") and meta == EMBEDDINGS):
             raise InputError(f"{path}: the tensor {name!r} fits no matrix of {base.source}; is it the right base?")
-        if tensor.dtype not in DTYPES or not torch.isfinite(tensor).all():
+        if tensor.dtype not in WEIGHT_DTYPES.values() or not torch.isfinite(tensor).all():
             raise InputError(f"{path}: {name} holds {tensor.dtype}, or contains NaN or infinity; the file is damaged")
         if kind.startswith("embedding"):  # W + (B A)^T = W + A^T B^T
             kind, tensor = {"embedding_a": "b", "embedding_b": "a"}[kind], tensor.mT
@@ -154,7 +156,7 @@ def _meaning(name: str) -> tuple[str, str]:
     return _KINDS[match[2]], NAMES.to_meta(f"{match[1]}.{suffix}") or ""
 
 
-def _fits(kind: str, tensor: Tensor, shape: torch.Size, change: Change) -> bool:
+def _fits(kind: str, tensor: Tensor, shape: tuple[int, ...], change: Change) -> bool:
     """Return whether a tensor, as a part of a `Change`, has the right shape for a tensor of the base."""
     if kind in ("base", "whole"):
         return tensor.shape == shape
@@ -216,3 +218,69 @@ def _check_modules(path: Path, changes: Changes, values: Mapping[str, Any]) -> N
     for meta, change in changes.items():
         if change.whole is not None and not any(names[meta].endswith(module) for module in modules):
             change.base, change.whole = change.whole, None
+
+
+def merged_tensors(
+    directory: Path, base: Checkpoint, changes: Changes, unties: bool, learned_on: str | None
+) -> Callable[[torch.dtype], Iterator[tuple[str, Tensor]]]:
+    """Return what yields the tensors of the base with the changes, given the wanted dtype.
+
+    Args:
+        directory: The directory of the adapter, for the warning about a wrong base.
+        base: The base model.
+        changes: The changes.
+        unties: Whether embeddings and output head, one matrix in the base, are two after the changes.
+        learned_on: The hash of the weights that the adapter was trained on, if it is known.
+    """
+    unchanged = Change()
+
+    def tensors(dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
+        found = Fingerprint(base.config)
+        for name, tensor in base.tensors(torch.float32 if learned_on else dtype):
+            if learned_on:
+                found.add(name, tensor)
+            if not base.config.tied_embeddings or name not in (EMBEDDINGS, TIED):
+                yield name, changes.get(name, unchanged).applied(tensor, dtype)
+            elif name == EMBEDDINGS:
+                for twin, change in zip((EMBEDDINGS, TIED), twins(changes), strict=True):
+                    if twin == EMBEDDINGS or unties:
+                        yield twin, change.applied(tensor, dtype)
+        if learned_on and found.hexdigest() != learned_on:
+            warnings.warn(
+                f"{directory}: trained on other weights than those of {base.source}; is it the right base?",
+                stacklevel=2,
+            )
+
+    return tensors
+
+
+def twins(changes: Changes) -> tuple[Change, Change]:
+    """Return the changes of embeddings and output head that are one matrix in the base.
+
+    A new matrix for the base, and new rows for tokens, change both. LoRA matrices, and the copies that PEFT makes of
+    modules_to_save, change one.
+    """
+    pair = [dataclasses.replace(changes.get(name, Change())) for name in (EMBEDDINGS, TIED)]
+    for change, other in zip(pair, pair[::-1], strict=True):
+        change.base = other.base if change.base is None else change.base
+        if change.rows is None:
+            change.rows, change.places = other.rows, other.places
+    return pair[0], pair[1]
+
+
+def is_tied_after(changes: Changes) -> bool:
+    """Return whether embeddings and output head, one matrix in the base, are still one after the changes."""
+    embeddings, output = (change.parts() for change in twins(changes))
+    return embeddings.keys() == output.keys() and all(torch.equal(embeddings[name], output[name]) for name in output)
+
+
+def require_both(path: Path, changes: Changes, base: Checkpoint) -> None:
+    """Raise InputError unless embeddings and output head are both whole in an adapter that changes their size."""
+    pair = (
+        twins(changes) if base.config.tied_embeddings else [changes.get(name, Change()) for name in (EMBEDDINGS, TIED)]
+    )
+    if any(change.base is None and change.whole is None for change in pair):
+        raise InputError(
+            f"{path}: embeddings and output head have another number of rows than those of {base.source}, but only one"
+            " of the two is in the file; resize the vocabulary of the base first (bpe convert --resize-vocab)"
+        )

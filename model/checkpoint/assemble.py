@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +11,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from bpe.errors import InputError
-from model.checkpoint.opened import DTYPES, EMBEDDINGS, TIED, Checkpoint
+from model.checkpoint.checking import TensorCheck
+from model.checkpoint.dequantize import WEIGHT_DTYPES, torch_dtype
+from model.checkpoint.opened import Checkpoint
+from model.checkpoint.weights import EMBEDDINGS, KINDS, TIED, StoredTensor, expected_shapes
 from model.config import ModelConfig
 from model.cpu import widen
 from model.transformer import Transformer
@@ -38,19 +40,6 @@ def shell(config: ModelConfig) -> Transformer:
         return Transformer(config)
 
 
-def expected_shapes(config: ModelConfig) -> dict[str, torch.Size]:
-    """Return the shape of each tensor of a model by name, in the model's order; tied embeddings once."""
-    return dict(_shapes(config))
-
-
-@functools.lru_cache(maxsize=1)  # loading a model asks for the shapes several times, and each call would take 20 ms
-def _shapes(config: ModelConfig) -> dict[str, torch.Size]:
-    shapes = {name: tensor.shape for name, tensor in shell(config).state_dict().items()}
-    if config.tied_embeddings:
-        del shapes[TIED]
-    return shapes
-
-
 def checked_tensors(
     checkpoint: Checkpoint, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
 ) -> Iterator[tuple[str, Tensor]]:
@@ -69,22 +58,12 @@ def checked_tensors(
             floating-point, when it has a number that is not finite in the file or in `dtype`, or when an output matrix
             differs from the embeddings that it is tied to. The message names the tensor and the file.
     """
-    config, source, dtype = checkpoint.config, checkpoint.source, dtype or checkpoint.dtype
-    expected = expected_shapes(config)
-    tied = {EMBEDDINGS: expected[EMBEDDINGS], TIED: expected[EMBEDDINGS]} if config.tied_embeddings else {}
-    missing = dict.fromkeys(expected)
-    seen: set[str] = set()
+    source, dtype = checkpoint.source, dtype or torch_dtype(checkpoint.dtype)
+    check = TensorCheck(checkpoint)
     twin: Tensor | None = None
     for name, tensor in checkpoint.tensors(dtype):
-        theirs = checkpoint.name_of(name)
-        shape = tied.get(name) or expected.get(name)
-        if shape is None:
-            raise InputError(f"{source}: unknown tensor {theirs!r}; a model of this configuration does not have it")
-        if name in seen:
-            raise InputError(f"{source}: the tensor {theirs!r} occurs twice")
-        if tensor.shape != shape:
-            raise InputError(f"{source}: {theirs} has the shape {list(tensor.shape)}, expected {list(shape)}")
-        if tensor.dtype not in DTYPES:
+        theirs = check.admit(name, tuple(tensor.shape))
+        if tensor.dtype not in WEIGHT_DTYPES.values():
             raise InputError(
                 f"{source}: {theirs} holds {tensor.dtype}; expected floating-point numbers of 16, 32 or 64 bits"
             )
@@ -95,20 +74,32 @@ def checked_tensors(
             raise InputError(
                 f"{source}: {theirs} holds numbers beyond the range of {dtype}; use torch.bfloat16 instead"
             )
-        seen.add(name)
-        missing.pop(name, None)
-        if name in tied:
+        if check.is_tied(name):
             if twin is None:
                 twin = converted
             elif not torch.equal(twin, converted):
-                output, embeddings = map(checkpoint.name_of, (TIED, EMBEDDINGS))
-                raise InputError(f"{source}: {output} differs from {embeddings}, but the configuration ties them")
-        if name in expected:
+                raise check.differing()
+        if name in check.expected:
             yield name, converted
-    if missing:
-        names = ", ".join(checkpoint.name_of(name) for name in [*missing][:3])
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise InputError(f"{source}: missing {names}{more}; the file is incomplete, or belongs to another model")
+    check.finish()
+
+
+def bytes_of(tensor: Tensor, dtype: torch.dtype | None = None) -> memoryview:
+    """Return the bytes of a tensor on the CPU, after conversion to a dtype."""
+    data: memoryview = tensor.to(dtype or tensor.dtype).contiguous().flatten().view(torch.uint8).numpy().data
+    return data
+
+
+def checked_bytes(checkpoint: Checkpoint) -> Iterator[tuple[str, memoryview]]:
+    """Yield the name and the bytes of every tensor in the dtype of the checkpoint; raise as `checked_tensors` does."""
+    for name, tensor in checked_tensors(checkpoint):
+        yield name, bytes_of(tensor)
+
+
+def computed_weights(checkpoint: Checkpoint) -> Iterator[StoredTensor]:
+    """Yield every tensor of a checkpoint as bytes in the dtype of the checkpoint; raise as `checked_tensors` does."""
+    for name, tensor in checked_tensors(checkpoint):
+        yield StoredTensor(name, tuple(tensor.shape), KINDS[checkpoint.dtype], bytes_of(tensor))
 
 
 class Fingerprint:
@@ -120,8 +111,7 @@ class Fingerprint:
     def add(self, name: str, tensor: Tensor) -> None:
         """Add a tensor under Meta's name; unknown tensors, and the second name of tied embeddings, are ignored."""
         if name in self._digests:
-            numbers = tensor.detach().float().contiguous().flatten().view(torch.uint8).numpy().data
-            self._digests[name] = hashlib.sha256(numbers).digest()
+            self._digests[name] = hashlib.sha256(bytes_of(tensor.detach(), torch.float32)).digest()
 
     def hexdigest(self) -> str:
         """Return the hash of all added tensors, in hexadecimal."""

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from bpe.files import write_json
-from model.checkpoint.assemble import checked_tensors, expected_shapes
 from model.checkpoint.companions import read_companions, write_companions
-from model.checkpoint.opened import EMBEDDINGS, Checkpoint, read_params
-from model.checkpoint.tensor_files import read_dtypes, read_tensors, write_tensors
+from model.checkpoint.opened import Checkpoint, read_params
+from model.checkpoint.tensor_files import read_header, read_weights, write_tensors
+from model.checkpoint.weights import DTYPES, EMBEDDINGS, expected_shapes
 
 WEIGHTS, PARAMS = "model.safetensors", "params.json"
 DESCRIPTION = f"{PARAMS} with {WEIGHTS}"
@@ -30,12 +28,14 @@ def open_checkpoint(path: Path) -> Checkpoint:
     """
     directory = path if path.is_dir() else path.parent
     weights = directory / WEIGHTS
+    kinds = {name: place.kind for name, place in read_header(weights).places.items()}
     return Checkpoint(
         config=read_params(directory / PARAMS),
-        dtype=read_dtypes(weights).get(EMBEDDINGS) or torch.float32,
+        dtype=DTYPES.get(kinds.get(EMBEDDINGS, ""), "float32"),
         source=weights,
         tokenizer=directory,
-        tensors=lambda dtype: read_tensors(weights),
+        weights=lambda: read_weights(weights),
+        kinds=kinds,
         **read_companions(directory),
     )
 
@@ -46,8 +46,10 @@ def write(checkpoint: Checkpoint, path: Path) -> None:
     Raises:
         InputError: As `checked_tensors` does.
     """
+    from model.checkpoint.assemble import checked_bytes
+
     path.mkdir(parents=True, exist_ok=True)
     write_companions(checkpoint, path)
     write_json(path / PARAMS, checkpoint.config.to_params())
     shapes = expected_shapes(checkpoint.config)
-    write_tensors({path / WEIGHTS: shapes}, checkpoint.dtype, checked_tensors(checkpoint))
+    write_tensors({path / WEIGHTS: shapes}, checkpoint.dtype, checked_bytes(checkpoint))

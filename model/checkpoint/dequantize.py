@@ -1,32 +1,38 @@
 """Dequantization of ggml's block formats, bit for bit equal to the ``gguf`` package in float32.
 
-A quantized row is a sequence of blocks. Each block holds 32 or 256 small integers and their scales. In every format a
-number is scale * integer + offset. The scale is a float16, or the product of a float16 and a small integer, and its
-product with the integer has at most 24 significant bits. Only the addition rounds, so the result does not depend on the
-order or the instructions of the other operations.
-
-In shapes, n is the number of blocks. Bytes that stay together are one void element ("V16"), which numpy copies as a
-whole: ten times as fast as 16 single bytes.
+`model.checkpoint.block_formats` describes the formats.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from bpe.errors import InputError
+from model.checkpoint.block_formats import QUANTIZED, known_kinds
+from model.checkpoint.weights import DTYPES, StoredTensor
+from model.dtypes import DType, dtype_name
 
-Array: TypeAlias = npt.NDArray[Any]
-
-PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+WEIGHT_DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in DTYPES.values()}
+"""torch's dtypes of weights by their names."""
+# Types of safetensors that hold no weights of a model.
+_OTHERS = {
+    "I8": torch.int8, "I16": torch.int16, "I32": torch.int32, "I64": torch.int64, "U8": torch.uint8, "BOOL": torch.bool,
+    "U16": torch.uint16, "U32": torch.uint32, "U64": torch.uint64, "C64": torch.complex64,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
+}  # fmt: skip
+_TORCH_DTYPES: dict[str, torch.dtype] = {kind: getattr(torch, name) for kind, name in DTYPES.items()} | _OTHERS
 
 # Numbers processed at a time: enough to amortise the calls, few enough that intermediate arrays stay in the caches.
 _PIECE = 1 << 20
+
+
+def torch_dtype(dtype: DType) -> torch.dtype:
+    """Return torch's dtype of a name; raise InputError if it is no dtype of weights."""
+    return WEIGHT_DTYPES[dtype_name(dtype)]
 
 
 def scratch() -> Tensor:
@@ -57,12 +63,10 @@ def dequantize(
     Raises:
         InputError: When the type is not supported; the message names it.
     """
-    if kind in PLAIN:
-        return torch.frombuffer(data, dtype=PLAIN[kind])
+    if kind in _TORCH_DTYPES:
+        return _shared(data, _TORCH_DTYPES[kind])
     if kind not in QUANTIZED:
-        raise InputError(
-            f"tensors of the type {kind} are not supported; supported are {', '.join((*PLAIN, *QUANTIZED))}"
-        )
+        raise InputError(f"tensors of the type {kind} are not supported; supported are {known_kinds()}")
     block, per_block, unpack = QUANTIZED[kind]
     blocks = np.frombuffer(data, block)
     numbers = torch.empty(len(blocks), per_block, dtype=dtype)
@@ -82,95 +86,25 @@ def dequantize(
     return numbers.view(-1)
 
 
-class _Unpacked(NamedTuple):
-    integers: Array  # uint8 or int8, [n, integers]
-    scales: Array  # float32 [n, scales]
-    offsets: Array | None = None  # likewise
+def _shared(data: memoryview, dtype: torch.dtype) -> Tensor:
+    """Return the numbers in some bytes, which the tensor shares, unless they begin at an odd address."""
+    if len(data) == 0:
+        return torch.empty(0, dtype=dtype)
+    if torch.frombuffer(data, dtype=torch.uint8).data_ptr() % dtype.itemsize:
+        data = memoryview(bytearray(data))
+    return torch.frombuffer(data, dtype=dtype)
 
 
-def _parts(packed: Array, width: int) -> Array:
-    """Split bytes into parts of `width` bits, the lowest parts of all bytes first: [n, ...] -> [n, ... * 8 / width]."""
-    packed = np.ascontiguousarray(packed)
-    content = packed.view(np.uint8)
-    parts = np.empty((*packed.shape, 8 // width), packed.dtype)
-    for i in range(8 // width):
-        shifted = content >> i * width if i else content
-        parts[..., i] = (shifted & ((1 << width) - 1)).view(packed.dtype)
-    return parts.view(np.uint8).reshape(len(packed), -1)
+def tensors_of(weights: Iterable[StoredTensor], dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
+    """Yield the names and tensors of stored weights. Mapped memory is released as soon as it has been converted.
 
-
-def _signed(integers: Array, zero: int) -> Array:
-    """Return integers minus `zero`, as int8."""
-    signed: Array = integers.view(np.int8) - np.int8(zero)
-    return signed
-
-
-def _floats(halves: Array) -> Array:
-    return halves.astype(np.float32)[:, None]
-
-
-def _fifth_bits(blocks: Array) -> Array:
-    """Return the fifth bit of each integer, [n, 32] of 0 or 16: bit i of the four bytes belongs to integer i."""
-    return np.unpackbits(blocks["high"], axis=1, bitorder="little") << 4
-
-
-def _q4_0(blocks: Array) -> _Unpacked:
-    return _Unpacked(_signed(_parts(blocks["low"], 4), 8), _floats(blocks["scale"]))
-
-
-def _q4_1(blocks: Array) -> _Unpacked:
-    return _Unpacked(_parts(blocks["low"], 4), _floats(blocks["scale"]), _floats(blocks["offset"]))
-
-
-def _q5_0(blocks: Array) -> _Unpacked:
-    return _Unpacked(_signed(_parts(blocks["low"], 4) | _fifth_bits(blocks), 16), _floats(blocks["scale"]))
-
-
-def _q5_1(blocks: Array) -> _Unpacked:
-    integers = _parts(blocks["low"], 4) | _fifth_bits(blocks)
-    return _Unpacked(integers, _floats(blocks["scale"]), _floats(blocks["offset"]))
-
-
-def _q8_0(blocks: Array) -> _Unpacked:
-    return _Unpacked(np.ascontiguousarray(blocks["integers"]).view(np.int8), _floats(blocks["scale"]))
-
-
-def _with_sub_blocks(integers: Array, blocks: Array) -> _Unpacked:
-    """Unpack eight sub-blocks, each with a scale and an offset of 6 bits; the offset is subtracted.
-
-    The first four scales and offsets have bytes of their own in "scales" and "offsets". Of the last four, the low four
-    bits of a scale and an offset share a byte of "shared", and the high two bits are the top bits of the first bytes.
+    Args:
+        weights: The stored tensors.
+        dtype: The dtype that numbers of block formats get, and that the caller converts the others to.
     """
-    first, second, shared = blocks["scales"], blocks["offsets"], blocks["shared"]
-    scales = np.concatenate((first & 63, first >> 6 << 4 | shared & 15), axis=1)
-    offsets = np.concatenate((second & 63, second >> 6 << 4 | shared >> 4), axis=1)
-    return _Unpacked(integers, _floats(blocks["scale"]) * scales, -(_floats(blocks["offset"]) * offsets))
-
-
-def _q4_k(blocks: Array) -> _Unpacked:
-    return _with_sub_blocks(_parts(blocks["low"], 4), blocks)
-
-
-def _q5_k(blocks: Array) -> _Unpacked:
-    return _with_sub_blocks(_parts(blocks["low"], 4) | _parts(blocks["high"], 1) << 4, blocks)
-
-
-def _q6_k(blocks: Array) -> _Unpacked:
-    integers = _parts(blocks["low"], 4) | _parts(blocks["high"], 2) << 4
-    return _Unpacked(_signed(integers, 32), _floats(blocks["scale"]) * blocks["scales"])
-
-
-_SCALE, _OFFSET = ("scale", "<f2"), ("offset", "<f2")
-_SUB_BLOCKS = [_SCALE, _OFFSET, ("scales", "u1", 4), ("offsets", "u1", 4), ("shared", "u1", 4)]
-
-# By type: the layout of a block in the file, the number of integers in it, and the function that unpacks it.
-QUANTIZED: dict[str, tuple[np.dtype[Any], int, Callable[[Array], _Unpacked]]] = {
-    "Q4_0": (np.dtype([_SCALE, ("low", "V16")]), 32, _q4_0),
-    "Q4_1": (np.dtype([_SCALE, _OFFSET, ("low", "V16")]), 32, _q4_1),
-    "Q5_0": (np.dtype([_SCALE, ("high", "u1", 4), ("low", "V16")]), 32, _q5_0),
-    "Q5_1": (np.dtype([_SCALE, _OFFSET, ("high", "u1", 4), ("low", "V16")]), 32, _q5_1),
-    "Q8_0": (np.dtype([_SCALE, ("integers", "V32", 1)]), 32, _q8_0),
-    "Q4_K": (np.dtype([*_SUB_BLOCKS, ("low", "V32", 4)]), 256, _q4_k),
-    "Q5_K": (np.dtype([*_SUB_BLOCKS, ("high", "V32"), ("low", "V32", 4)]), 256, _q5_k),
-    "Q6_K": (np.dtype([("low", "V64", 2), ("high", "V32", 2), ("scales", "i1", 16), _SCALE]), 256, _q6_k),
-}
+    room = scratch()
+    for name, shape, kind, data, release in weights:
+        tensor = dequantize(data, kind, dtype, room, release).view(shape)
+        yield name, tensor
+        if tensor.dtype != dtype:
+            release(0, len(data))

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import torch
-from torch import Tensor
+import numpy.typing as npt
 
 from bpe.chat.template_files import templates_in_metadata, templates_metadata
 from bpe.errors import InputError
@@ -21,17 +20,16 @@ from bpe.formats.gguf import vocabulary_metadata, vocabulary_of
 from bpe.formats.gguf_boundaries import special_ids
 from bpe.formats.gguf_container import MAGIC, Container, TensorInfo, lay_out
 from bpe.tokenizer import Tokenizer
-from model.checkpoint.assemble import checked_tensors, expected_shapes
+from model.checkpoint.block_formats import PLAIN, QUANTIZED, known_kinds
 from model.checkpoint.companions import read_tokenizer
-from model.checkpoint.dequantize import PLAIN, QUANTIZED, dequantize, scratch
-from model.checkpoint.names import TensorNames, interleaved, is_rotated
-from model.checkpoint.opened import EMBEDDINGS, Checkpoint
+from model.checkpoint.names import TensorNames, interleaved_bytes, is_rotated
+from model.checkpoint.opened import Checkpoint
 from model.checkpoint.sampling_settings import sampling_in_metadata, sampling_metadata
+from model.checkpoint.weights import DTYPES, EMBEDDINGS, KINDS, StoredTensor, expected_shapes
 from model.config import ModelConfig
-from model.transformer import rope_frequencies
+from model.rotary import rope_frequencies
 
 DESCRIPTION = "a .gguf file"
-_KINDS = {dtype: kind for kind, dtype in PLAIN.items()}
 # llama.cpp's number for the type of most weights of a file.
 _FILE_TYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q4_K": 14, "Q6_K": 18, "BF16": 32}
 _QUANTIZATION_VERSION = 2
@@ -192,7 +190,7 @@ def _with_rope_scaling(container: Container, config: ModelConfig) -> ModelConfig
     raise InputError(f"{_ROPE_DIVISORS} does not scale RoPE as Llama 3.1 does; other scalings are not supported")
 
 
-def rope_divisors(config: ModelConfig) -> Tensor:
+def rope_divisors(config: ModelConfig) -> npt.NDArray[np.float32]:
     """Return the divisor of each RoPE frequency under Llama 3.1's scaling: float32 [head_dim / 2]."""
     return rope_frequencies(dataclasses.replace(config, use_scaled_rope=False)) / rope_frequencies(config)
 
@@ -235,8 +233,9 @@ def open_checkpoint(path: Path) -> Checkpoint:
         templates = templates_in_metadata(container.metadata)
         for name, info in container.tensors.items():
             if info.type not in PLAIN and info.type not in QUANTIZED:
-                known = ", ".join((*PLAIN, *QUANTIZED))
-                raise InputError(f"{name} has the type {info.type}, which is not supported; supported are {known}")
+                raise InputError(
+                    f"{name} has the type {info.type}, which is not supported; supported are {known_kinds()}"
+                )
     except InputError as error:
         raise InputError(f"{file}: {error}") from None
     return Checkpoint(
@@ -244,7 +243,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
         dtype=_dtype(container),
         source=file,
         tokenizer=file,
-        tensors=functools.partial(_tensors, file, container, config),
+        weights=functools.partial(_weights, file, container, config),
         chat_templates=templates,
         sampling=sampling,
         name_of=NAMES.from_meta,
@@ -252,7 +251,6 @@ def open_checkpoint(path: Path) -> Checkpoint:
         kinds={
             NAMES.to_meta(name) or name: info.type for name, info in container.tensors.items() if name != _ROPE_DIVISORS
         },
-        rows=functools.partial(_rows, file, container, config),
         make_tokenizer=functools.partial(_tokenizer, container, file),
     )
 
@@ -261,12 +259,12 @@ def _tokenizer(container: Container, file: Path) -> Tokenizer:
     return Tokenizer.from_vocabulary(vocabulary_of(container.metadata, file.name))
 
 
-def _dtype(container: Container) -> torch.dtype:
+def _dtype(container: Container) -> str:
     """Return the dtype of the matrices; norms and biases are float32 in every file."""
     kinds = {info.type for info in container.tensors.values() if len(info.shape) > 1}
     if not kinds or any(kind not in PLAIN for kind in kinds):
-        return torch.bfloat16
-    return functools.reduce(torch.promote_types, (PLAIN[kind] for kind in kinds))
+        return "bfloat16"
+    return DTYPES[kinds.pop()] if len(kinds) == 1 else "float32"
 
 
 def _stored(container: Container) -> str:
@@ -292,26 +290,13 @@ def _is_halved(container: Container, name: str) -> bool:
     return _ARCHITECTURES[container.metadata["general.architecture"]] and is_rotated(name)
 
 
-def _tensors(file: Path, container: Container, config: ModelConfig, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
-    """Yield the tensors of a file. Mapped pages are released as soon as they have been dequantized."""
-    room = scratch()
+def _weights(file: Path, container: Container, config: ModelConfig) -> Iterator[StoredTensor]:
+    """Yield the tensors of a file, with the rows of queries and keys in Meta's order."""
     for theirs, name, info in _named_tensors(file, container):
-        release = functools.partial(_release, container, info.offset)
-        tensor = dequantize(container.data(theirs), info.type, dtype, room, release).view(info.shape)
-        yield name, interleaved(tensor, config.head_dim) if _is_halved(container, name) else tensor
-        if tensor.dtype != dtype:
-            release(0, info.n_bytes)
-
-
-def _rows(file: Path, container: Container, config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...], memoryview]]:
-    """Yield the stored bytes of the tensors, with the rows of queries and keys in Meta's order."""
-    for theirs, name, info in _named_tensors(file, container):
-        data = container.data(theirs)
+        data, release = container.data(theirs), functools.partial(_release, container, info.offset)
         if _is_halved(container, name):
-            rows = torch.frombuffer(data, dtype=torch.uint8).view(info.shape[0], -1)
-            data = interleaved(rows, config.head_dim).numpy().data
-        yield name, info.shape, data.cast("B") if data.ndim > 1 else data
-        container.release(info.offset, info.n_bytes)
+            data = interleaved_bytes(data, info.shape, config.head_dim)
+        yield StoredTensor(name, info.shape, info.type, data, release)
 
 
 def _release(container: Container, offset: int, begin: int, size: int) -> None:
@@ -331,8 +316,8 @@ def write(checkpoint: Checkpoint, path: Path) -> None:
         InputError: When GGUF does not have the dtype, a number is beyond its range, or as `checked_tensors` does.
     """
     config = checkpoint.config
-    shapes = {name: tuple(shape) for name, shape in expected_shapes(config).items()}
-    kinds = checkpoint.kinds if checkpoint.rows is not None else _kinds(checkpoint, path, shapes)
+    shapes = expected_shapes(config)
+    kinds = _kinds(checkpoint, path, shapes) if checkpoint.computed is not None else checkpoint.kinds
     tensors = {NAMES.from_meta(name): (shape, kinds[name]) for name, shape in shapes.items()}
     if config.use_scaled_rope:
         tensors[_ROPE_DIVISORS] = ((config.head_dim // 2,), "F32")
@@ -343,7 +328,7 @@ def write(checkpoint: Checkpoint, path: Path) -> None:
         "general.architecture": _WRITTEN,
         "general.type": "model",
         "general.file_type": _FILE_TYPES[sizes.most_common(1)[0][0]],
-        **({"general.quantization_version": _QUANTIZATION_VERSION} if checkpoint.rows is not None else {}),
+        **({"general.quantization_version": _QUANTIZATION_VERSION} if checkpoint.is_quantized else {}),
         **_config_metadata(config),
         **sampling_metadata(checkpoint.sampling),
         **_tokenizer_metadata(checkpoint),
@@ -359,30 +344,32 @@ def write(checkpoint: Checkpoint, path: Path) -> None:
 
 
 def _kinds(checkpoint: Checkpoint, path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Mapping[str, str]:
-    if checkpoint.dtype not in _KINDS:
-        known = ", ".join(map(str, _KINDS))
+    if KINDS[checkpoint.dtype] not in PLAIN:
+        known = ", ".join(DTYPES[kind] for kind in PLAIN)
         raise InputError(f"{path}: GGUF has no type for {checkpoint.dtype}; choose one of {known}")
-    return {name: _KINDS[checkpoint.dtype] if len(shape) > 1 else "F32" for name, shape in shapes.items()}
+    return {name: KINDS[checkpoint.dtype] if len(shape) > 1 else "F32" for name, shape in shapes.items()}
 
 
 def _to_write(checkpoint: Checkpoint, kinds: Mapping[str, str]) -> Iterator[tuple[str, memoryview]]:
-    if checkpoint.rows is not None:
-        for name, _, data in checkpoint.rows():
-            yield NAMES.from_meta(name), data
+    if checkpoint.computed is None and checkpoint.weights is not None:
+        for tensor in checkpoint.weights():
+            yield NAMES.from_meta(tensor.name), tensor.data
+            tensor.release(0, len(tensor.data))
     else:
-        for name, tensor in checked_tensors(checkpoint, torch.float32):
-            written = tensor.to(PLAIN[kinds[name]])
+        import torch
+
+        from model.checkpoint.assemble import bytes_of, checked_tensors
+        from model.checkpoint.dequantize import torch_dtype
+
+        for name, numbers in checked_tensors(checkpoint, torch.float32):
+            written = numbers.to(torch_dtype(DTYPES[kinds[name]]))
             if not torch.isfinite(written).all():
                 raise InputError(
                     f"{checkpoint.source}: {NAMES.from_meta(name)} holds numbers beyond the range of {written.dtype}"
                 )
-            yield NAMES.from_meta(name), _bytes(written)
+            yield NAMES.from_meta(name), bytes_of(written)
     if checkpoint.config.use_scaled_rope:
-        yield _ROPE_DIVISORS, _bytes(rope_divisors(checkpoint.config))
-
-
-def _bytes(tensor: Tensor) -> memoryview:
-    return tensor.contiguous().flatten().view(torch.uint8).numpy().data
+        yield _ROPE_DIVISORS, rope_divisors(checkpoint.config).data
 
 
 def _config_metadata(config: ModelConfig) -> dict[str, Any]:

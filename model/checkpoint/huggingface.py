@@ -10,17 +10,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from bpe.errors import InputError
 from bpe.files import write_json
-from model.checkpoint.assemble import checked_tensors, expected_shapes
 from model.checkpoint.companions import complete_for_transformers, read_companions, write_companions
-from model.checkpoint.names import TensorNames, halved, interleaved, is_rotated
-from model.checkpoint.opened import EMBEDDINGS, Checkpoint, config_from, read_json
-from model.checkpoint.tensor_files import read_dtypes, read_tensors, write_tensors
+from model.checkpoint.names import TensorNames, halved, interleaved_bytes, is_rotated
+from model.checkpoint.opened import Checkpoint, config_from, read_json
+from model.checkpoint.tensor_files import read_header, read_weights, write_tensors
+from model.checkpoint.weights import DTYPES, EMBEDDINGS, StoredTensor, expected_shapes, size_of
 from model.config import ModelConfig
+from model.dtypes import SIZES, DType, dtype_name
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 DESCRIPTION = f"{CONFIG} with {WEIGHTS}"
@@ -186,7 +184,7 @@ def _rope_fields(values: Mapping[str, Any]) -> dict[str, Any]:
     return {"use_scaled_rope": True, **theta, **{field: scaling[name] for name, field in _ROPE.items()}}
 
 
-def config_json(config: ModelConfig, dtype: torch.dtype) -> dict[str, Any]:
+def config_json(config: ModelConfig, dtype: DType) -> dict[str, Any]:
     """Return the content of a config.json, in the spelling that all versions of transformers read.
 
     Args:
@@ -216,7 +214,7 @@ def config_json(config: ModelConfig, dtype: torch.dtype) -> dict[str, Any]:
         "rope_theta": config.rope_theta,
         "rope_scaling": None,
         "tie_word_embeddings": config.tied_embeddings,
-        "torch_dtype": str(dtype).removeprefix("torch."),
+        "torch_dtype": dtype_name(dtype),
         "use_cache": True,
     }
     if config.use_scaled_rope:
@@ -252,13 +250,19 @@ def open_checkpoint(path: Path) -> Checkpoint:
     data = read_json(directory / CONFIG)
     config = config_from(directory / CONFIG, config_of, data)
     files = _files(directory)
-    dtypes = {NAMES.to_meta(name): dtype for file in files for name, dtype in read_dtypes(file).items()}
+    kinds = {
+        NAMES.to_meta(name) or name: place.kind
+        for file in files
+        for name, place in read_header(file).places.items()
+        if not name.endswith(_DERIVED)
+    }
     return Checkpoint(
         config=config,
-        dtype=dtypes.get(EMBEDDINGS) or torch.float32,
+        dtype=DTYPES.get(kinds.get(EMBEDDINGS, ""), "float32"),
         source=files[0] if len(files) == 1 else directory,
         tokenizer=directory,
-        tensors=lambda dtype: _tensors(files, config),
+        weights=lambda: _weights(files, config),
+        kinds=kinds,
         name_of=NAMES.from_meta,
         **read_companions(directory),
     )
@@ -304,16 +308,20 @@ def _is_file_name(name: Any) -> bool:
     return isinstance(name, str) and name.endswith(".safetensors") and Path(name).name == name
 
 
-def _tensors(files: list[Path], config: ModelConfig) -> Iterator[tuple[str, Tensor]]:
+def _weights(files: list[Path], config: ModelConfig) -> Iterator[StoredTensor]:
+    """Yield the tensors of some files, with the rows of queries and keys in Meta's order."""
     for file in files:
-        for their, tensor in read_tensors(file):
-            if not their.endswith(_DERIVED):
-                name = NAMES.to_meta(their)
-                if name is None:
-                    raise InputError(
-                        f"{file}: unknown tensor {their!r}; a model of this configuration does not have it"
-                    )
-                yield name, interleaved(tensor, config.head_dim) if is_rotated(name) else tensor
+        for tensor in read_weights(file):
+            if tensor.name.endswith(_DERIVED):
+                continue
+            name = NAMES.to_meta(tensor.name)
+            if name is None:
+                raise InputError(
+                    f"{file}: unknown tensor {tensor.name!r}; a model of this configuration does not have it"
+                )
+            if is_rotated(name):
+                tensor = tensor._replace(data=interleaved_bytes(tensor.data, tensor.shape, config.head_dim))
+            yield tensor._replace(name=name)
 
 
 def write(checkpoint: Checkpoint, path: Path, shard_bytes: int = SHARD_BYTES) -> None:
@@ -328,36 +336,37 @@ def write(checkpoint: Checkpoint, path: Path, shard_bytes: int = SHARD_BYTES) ->
     Raises:
         InputError: When no model type of transformers fits the model, or as `checked_tensors` does.
     """
-    config = checkpoint.config
+    from model.checkpoint.assemble import bytes_of, checked_tensors
+
+    def theirs() -> Iterator[tuple[str, memoryview]]:
+        for name, tensor in checked_tensors(checkpoint):
+            yield NAMES.from_meta(name), bytes_of(halved(tensor, config.head_dim) if is_rotated(name) else tensor)
+
+    config, itemsize = checkpoint.config, SIZES[checkpoint.dtype]
     data = config_json(config, checkpoint.dtype)
     path.mkdir(parents=True, exist_ok=True)
     write_companions(checkpoint, path)
     complete_for_transformers(checkpoint, path)
     write_json(path / CONFIG, data)
     shapes = {NAMES.from_meta(name): shape for name, shape in expected_shapes(config).items()}
-    shards = _divided(shapes, checkpoint.dtype.itemsize, shard_bytes)
+    shards = _divided(shapes, itemsize, shard_bytes)
     count = len(shards)
     names = (
         [f"model-{number:05}-of-{count:05}.safetensors" for number in range(1, count + 1)] if count > 1 else [WEIGHTS]
     )
     files = {path / name: shard for name, shard in zip(names, shards, strict=True)}
-    write_tensors(files, checkpoint.dtype, _theirs(checkpoint))
+    write_tensors(files, checkpoint.dtype, theirs())
     if count > 1:
-        size = sum(shape.numel() for shape in shapes.values()) * checkpoint.dtype.itemsize
+        size = sum(map(size_of, shapes.values())) * itemsize
         places = {name: file.name for file, shard in files.items() for name in shard}
         write_json(path / INDEX, {"metadata": {"total_size": size}, "weight_map": places})
 
 
-def _theirs(checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor]]:
-    for name, tensor in checked_tensors(checkpoint):
-        yield NAMES.from_meta(name), halved(tensor, checkpoint.config.head_dim) if is_rotated(name) else tensor
-
-
-def _divided(shapes: Mapping[str, torch.Size], itemsize: int, limit: int) -> list[dict[str, torch.Size]]:
-    shards: list[dict[str, torch.Size]] = [{}]
+def _divided(shapes: Mapping[str, tuple[int, ...]], itemsize: int, limit: int) -> list[dict[str, tuple[int, ...]]]:
+    shards: list[dict[str, tuple[int, ...]]] = [{}]
     size = 0
     for name, shape in shapes.items():
-        bytes = shape.numel() * itemsize
+        bytes = size_of(shape) * itemsize
         if shards[-1] and size + bytes > limit:
             shards.append({})
             size = 0

@@ -9,8 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from torch import Tensor
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Rows = TypeVar("Rows", "Tensor", npt.NDArray[Any])
 
 _ROTATED = ("attention.wq", "attention.wk")
 
@@ -60,7 +67,7 @@ def is_rotated(name: str) -> bool:
     return name.rsplit(".", 1)[0].endswith(_ROTATED)
 
 
-def interleaved(tensor: Tensor, head_dim: int) -> Tensor:
+def interleaved(tensor: Rows, head_dim: int) -> Rows:
     """Return rows in Meta's order: the two rows of each rotated pair are neighbours.
 
     Args:
@@ -71,11 +78,27 @@ def interleaved(tensor: Tensor, head_dim: int) -> Tensor:
         The same rows in Meta's order. A tensor whose shape does not fit is returned unchanged; the check of shapes
         reports it later.
     """
-    if tensor.dim() == 0 or tensor.shape[0] % head_dim:
+    if len(tensor.shape) == 0 or tensor.shape[0] % head_dim:
         return tensor
-    return tensor.reshape(-1, 2, head_dim // 2, *tensor.shape[1:]).transpose(1, 2).reshape(tensor.shape)
+    rows: Rows = tensor.reshape(-1, 2, head_dim // 2, *tensor.shape[1:]).swapaxes(1, 2).reshape(tensor.shape)
+    return rows
 
 
-def halved(tensor: Tensor, head_dim: int) -> Tensor:
+def interleaved_bytes(data: memoryview, shape: tuple[int, ...], head_dim: int) -> memoryview:
+    """Return the bytes of rows in Meta's order; see `interleaved`. Each row is moved as a whole, whatever its type.
+
+    Args:
+        data: The bytes of the rows.
+        shape: The shape of the tensor.
+        head_dim: The number of rows of each head.
+    """
+    if not shape or not shape[0]:
+        return data
+    rows = interleaved(np.frombuffer(data, np.uint8).reshape(shape[0], -1), head_dim)
+    return np.ascontiguousarray(rows).data.cast("B")
+
+
+def halved(tensor: Rows, head_dim: int) -> Rows:
     """Return rows [heads * head_dim, ...] in halved order: the inverse of `interleaved`."""
-    return tensor.reshape(-1, head_dim // 2, 2, *tensor.shape[1:]).transpose(1, 2).reshape(tensor.shape)
+    rows: Rows = tensor.reshape(-1, head_dim // 2, 2, *tensor.shape[1:]).swapaxes(1, 2).reshape(tensor.shape)
+    return rows

@@ -9,18 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from bpe import Tokenizer, files
 from bpe.errors import InputError
+from model.checkpoint.weights import DTYPES, StoredTensor
 from model.config import ModelConfig
+from model.dtypes import DType
 
-EMBEDDINGS = "tok_embeddings.weight"
-TIED = "output.weight"  # the same matrix as tok_embeddings.weight, where embeddings are tied
-DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -28,16 +27,17 @@ class Checkpoint:
     """A checkpoint that has been opened: its description has been read, its tensors have not."""
 
     config: ModelConfig
-    dtype: torch.dtype
-    """The dtype of the weights; bfloat16 if they are quantized. For a checkpoint to be written, the dtype to write."""
+    dtype: str
+    """The name of the dtype of the weights; "bfloat16" if they are quantized. For a checkpoint to be written, the dtype
+    to write."""
     source: Path
     """The file or directory that error messages about the weights name."""
     tokenizer: Path
     """The path that `Tokenizer.from_file` reads."""
-    tensors: Callable[[torch.dtype], Iterable[tuple[str, Tensor]]]
-    """Yields each tensor with Meta's name and in Meta's row order of queries and keys, given the wanted dtype. Only
-    computed (dequantized or merged) tensors need to have that dtype. A tensor is either mapped from the file, or made
-    when its turn comes and not kept."""
+    computed: Callable[[torch.dtype], Iterable[tuple[str, Tensor]]] | None = None
+    """Yields each tensor as `tensors` does, if the tensors are computed by torch or in memory; None otherwise."""
+    weights: Callable[[], Iterable[StoredTensor]] | None = None
+    """Yields each tensor as the file stores it; None for a checkpoint that is `computed`."""
     chat_templates: Mapping[str, str] = field(default_factory=dict)
     """The jinja templates for dialogs by name, as `bpe.chat.TemplateChat` takes them."""
     sampling: Mapping[str, Any] = field(default_factory=dict)
@@ -49,12 +49,30 @@ class Checkpoint:
     stored: str = ""
     """The types of the stored weights, such as "Q4_1, F32", if `dtype` does not say it."""
     kinds: Mapping[str, str] = field(default_factory=dict)
-    """The stored type, such as "Q4_1", of each tensor by Meta's name; empty if the file names no types."""
-    rows: Callable[[], Iterable[tuple[str, tuple[int, ...], memoryview]]] | None = None
-    """Yields Meta's name, shape and stored bytes of each tensor in `kinds`; None if `kinds` is empty."""
+    """The stored type, such as "Q4_1" or "BF16", of each of the `weights` by Meta's name; empty without them."""
     make_tokenizer: Callable[[], Tokenizer] | None = None
     """Makes the tokenizer, if that takes more than reading the file `tokenizer`: from metadata that is already read, or
     with what begins and ends a text taken from elsewhere."""
+
+    def tensors(self, dtype: DType) -> Iterable[tuple[str, Tensor]]:
+        """Yield each tensor with Meta's name and in Meta's row order of queries and keys. This imports torch.
+
+        A tensor is either mapped from the file, or made when its turn comes and not kept.
+
+        Args:
+            dtype: The wanted dtype. Only computed (dequantized or merged) tensors need to have it.
+        """
+        from model.checkpoint.dequantize import tensors_of, torch_dtype
+
+        if self.computed is not None:
+            return self.computed(torch_dtype(dtype))
+        assert self.weights is not None
+        return tensors_of(self.weights(), torch_dtype(dtype))
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether any tensor is stored in a block format."""
+        return any(kind not in DTYPES for kind in self.kinds.values())
 
     @property
     def chat_template(self) -> str | None:

@@ -20,9 +20,11 @@ import torch
 from torch import Tensor
 
 from bpe.errors import InputError
-from model.checkpoint.assemble import checked_tensors, expected_shapes
-from model.checkpoint.dequantize import PLAIN, QUANTIZED, Array, dequantize
-from model.checkpoint.opened import EMBEDDINGS, TIED, Checkpoint
+from model.checkpoint.assemble import bytes_of, checked_tensors
+from model.checkpoint.block_formats import QUANTIZED, Array
+from model.checkpoint.dequantize import torch_dtype
+from model.checkpoint.opened import Checkpoint
+from model.checkpoint.weights import DTYPES, EMBEDDINGS, TIED, StoredTensor, expected_shapes
 from model.config import ModelConfig
 
 Floats: TypeAlias = npt.NDArray[np.float32]
@@ -134,11 +136,11 @@ def encode(numbers: Tensor, kind: str) -> memoryview:
         InputError: When a row is not a whole number of blocks, or a number is not finite or beyond the type's range.
             The message is the end of a sentence that begins with the tensor's name.
     """
-    if kind in PLAIN:
-        written = numbers.to(PLAIN[kind]).contiguous()
+    if kind in DTYPES:
+        written = numbers.to(torch_dtype(DTYPES[kind]))
         if not torch.isfinite(written).all():
             raise InputError(f"contains NaN or infinity, or holds numbers beyond the range of {kind}; use another type")
-        return written.flatten().view(torch.uint8).numpy().data
+        return bytes_of(written)
     block, per_block, _ = QUANTIZED[kind]
     if numbers.shape[-1] % per_block:
         raise InputError(
@@ -225,16 +227,12 @@ def quantized(checkpoint: Checkpoint, name: str) -> Checkpoint:
     kind = kind_named(name)
     kinds = plan(checkpoint.config, kind)
 
-    def rows() -> Iterator[tuple[str, tuple[int, ...], memoryview]]:
+    def weights() -> Iterator[StoredTensor]:
         for name, tensor in checked_tensors(checkpoint, torch.float32):
             try:
-                yield name, tuple(tensor.shape), encode(tensor, kinds[name])
+                yield StoredTensor(name, tuple(tensor.shape), kinds[name], encode(tensor, kinds[name]))
             except InputError as error:
                 raise InputError(f"{checkpoint.source}: {checkpoint.name_of(name)} {error}") from None
 
-    def tensors(dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
-        for name, shape, data in rows():
-            yield name, dequantize(data, kinds[name], dtype).view(shape)
-
     stored = ", ".join(own for own, _ in Counter(kinds.values()).most_common())
-    return dataclasses.replace(checkpoint, dtype=torch.bfloat16, kinds=kinds, rows=rows, tensors=tensors, stored=stored)
+    return dataclasses.replace(checkpoint, dtype="bfloat16", kinds=kinds, weights=weights, computed=None, stored=stored)

@@ -13,7 +13,8 @@ from bpe import Tokenizer
 from bpe.boundaries import Boundaries
 from bpe.errors import InputError
 from model.checkpoint.companions import read_tokenizer
-from model.checkpoint.opened import EMBEDDINGS, TIED, Checkpoint
+from model.checkpoint.opened import Checkpoint
+from model.checkpoint.weights import EMBEDDINGS, TIED
 
 
 def resized(checkpoint: Checkpoint, tokenizer_file: Path) -> Checkpoint:
@@ -52,10 +53,10 @@ def resized(checkpoint: Checkpoint, tokenizer_file: Path) -> Checkpoint:
         checkpoint,
         config=dataclasses.replace(checkpoint.config, vocab_size=new.n_vocab),
         tokenizer=tokenizer_file,
-        tensors=tensors,
+        computed=tensors,
+        weights=None,
         stored="",
         kinds={},
-        rows=None,
         make_tokenizer=lambda: Tokenizer.from_vocabulary(new.vocabulary.with_boundaries(boundaries)),
     )
 

@@ -20,6 +20,7 @@ from model.commands.options import (
     dtype_option,
     eos_token_option,
     load_model,
+    place_of,
     sampling_options,
     sampling_settings,
     threads_option,
@@ -104,6 +105,7 @@ def chat(
     conversation = Conversation(model, tokenizer, format, prefill=prefill or "", **settings)
     conversation.system = system
     if sys.stdin.isatty():
+        click.echo(place_of(model), err=True)
         _talk(conversation)
         return
     questions = filter(None, (line.decode(errors="replace").strip() for line in sys.stdin.buffer))

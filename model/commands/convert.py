@@ -88,8 +88,6 @@ def convert(
                 raise InputError(f"{source}: a tokenizer without a model; {option} has no effect on it")
         _convert_tokenizer(path, output, special)
         return
-    import torch
-
     from bpe.locate import locate
     from model.checkpoint import convert as convert_checkpoint
     from model.checkpoint import format_of, open_checkpoint
@@ -101,13 +99,12 @@ def convert(
             f"{source}: a model, whose embeddings have no row for a new token; add --special to its tokenizer alone"
             f" (bpe convert TOKENIZER new.json --special '{special[0]}'), and then give --resize-vocab new.json"
         )
-    torch_dtype = getattr(torch, dtype) if dtype else None
     with Status() as status:
 
         def progress(done: int, total: int) -> None:
             status.show_share("converting", done / total, f"{done:,} of {total:,} tensors")
 
-        convert_checkpoint(source, output, format_name, torch_dtype, progress, tokenizer, quantize)
+        convert_checkpoint(source, output, format_name, dtype, progress, tokenizer, quantize)
     if quantize:
         for line in exceptions(open_checkpoint(output).config, kind_named(quantize)):
             click.echo(line, err=True)

@@ -24,7 +24,7 @@ from bpe.commands.options import (
     separator_option,
 )
 from bpe.commands.terminal import Status, shortened
-from model.commands.options import bos_option, device_option, dtype_option, load_model, threads_option
+from model.commands.options import bos_option, device_option, dtype_option, load_model, place_of, threads_option
 
 
 @click.command(cls=Command, needed={"FILE, -c / --text TEXT or --choices FILE": ("files", "texts", "choices")})
@@ -153,7 +153,7 @@ def eval(
         tables = [texts_table(found)] if read else []
         tables += [choices_table(found["choices"])] if choices else []
         click.echo("\n".join(table.text() for table in tables), nl=False)
-    click.echo(_summary(found, bool(read)), err=True)
+    click.echo(_summary(found, bool(read), place_of(transformer)), err=True)
 
 
 @contextmanager
@@ -168,7 +168,7 @@ def _progress(name: str) -> Iterator[Callable[[float], None]]:
         yield show
 
 
-def _summary(found: Mapping[str, Any], with_texts: bool) -> str:
+def _summary(found: Mapping[str, Any], with_texts: bool, place: str) -> str:
     parts = []
     if with_texts:
         everything = found["all_texts"]
@@ -180,4 +180,4 @@ def _summary(found: Mapping[str, Any], with_texts: bool) -> str:
             parts.append(f"{everything['bytes_left_out']:,} bytes are not predicted and not counted")
     if found["choices"]:
         parts.append(f"{sum(row['questions'] for row in found['choices']):,} questions")
-    return f"{'; '.join(parts)}; {found['dtype']}, {found['seconds']['evaluate']:,.1f} s"
+    return f"{'; '.join(parts)}; {place}; {found['seconds']['evaluate']:,.1f} s"

@@ -12,7 +12,7 @@ import click
 from bpe.commands.inputs import exists, read_prompts
 from bpe.commands.options import Command, color_option, examples, group, refuse_given, texts_option
 from bpe.commands.terminal import use_color, visible
-from model.commands.options import bos_option, device_option, dtype_option, overruled
+from model.commands.options import bos_option, chosen_device, device_option, dtype_option, overruled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -76,8 +76,6 @@ def explain(
 
     path = locate(model, "model")  # before torch is imported, so that a wrong name fails at once
     (prompt,) = prompts
-    import torch
-
     from model import load
     from model.explain.pictures import plot_shares, record
     from model.explain.steps import explain as explain_steps
@@ -85,7 +83,7 @@ def explain(
 
     if png is not None:
         import matplotlib  # noqa: F401, to fail before the work if it is missing
-    transformer, tokenizer = load(path, getattr(torch, dtype) if dtype else None, device)
+    transformer, tokenizer = load(path, dtype, chosen_device(device))
     tokenizer = overruled(tokenizer, model, bos)
     ids = prompt_ids(tokenizer, prompt)
     label = _labels(tokenizer)

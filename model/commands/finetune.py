@@ -10,6 +10,7 @@ import click
 
 from bpe.commands.options import Command, examples, field_option, group, refuse_given, separator_option, tell_defaults
 from model.commands.options import (
+    chosen_device,
     default_run,
     device_option,
     processes_options,
@@ -195,6 +196,7 @@ def finetune(
             tell_defaults(output=output)
     if threads is not None:
         torch.set_num_threads(threads)
+    settings["device"] = chosen_device(settings["device"])
     given = {name: value for name, value in settings.items() if value is not None}
     with Parallel(parallel, tensor_parallel, settings["device"]) as processes:
         config = FinetuneConfig(

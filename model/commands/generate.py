@@ -19,6 +19,7 @@ from model.commands.options import (
     dtype_option,
     eos_token_option,
     load_model,
+    place_of,
     sampling_options,
     sampling_settings,
     threads_option,
@@ -150,6 +151,7 @@ def generate(
             _print_json(completions, prompts, load_seconds, with_logprobs=logprobs is not None)
         else:
             click.echo("\n\n".join(prompts[text.prompt] + text.text for text in completions.texts))
+    click.echo(place_of(transformer), err=True)
     times, rates = completions.generation.times, _rates(completions)
     click.echo(
         f"prefill {times.prefill_tokens:,} tokens, {rates['prefill']:,.0f} tokens per second;"

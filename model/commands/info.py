@@ -129,7 +129,7 @@ def _model_rows(path: Path, batch: int, length: int | None) -> list[tuple[str, s
 
     checkpoint = open_checkpoint(path)
     backend, reason = backend_of(checkpoint)
-    stored = checkpoint.stored or str(checkpoint.dtype).removeprefix("torch.")
+    stored = checkpoint.stored or checkpoint.dtype
     return [
         ("model", str(path)),
         ("format", f"{format_of(path)}, weights in {stored}"),

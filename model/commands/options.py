@@ -19,7 +19,13 @@ dtype_option = click.option(
     type=click.Choice(["float32", "bfloat16", "float16"]),
     help="Data type to compute in.  [default: that of the weights]",
 )
-device_option = click.option("--device", default="cpu", metavar="NAME", help="Device to run on: cpu, cuda, mps, ...")
+device_option = click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    metavar="NAME",
+    help="Device to run on: auto (CUDA, else MPS, else the CPU), cpu, cuda, cuda:1, mps, ...",
+)
 threads_option = click.option(
     "--threads", type=click.IntRange(min=1), metavar="N", help="Number of CPU threads.  [default: all processors]"
 )
@@ -192,7 +198,7 @@ def load_model(
     Args:
         name: A known name or a path.
         dtype: Name of a torch dtype; None for that of the weights.
-        device: Name of a torch device.
+        device: Name of a torch device, or "auto".
         backend: "auto", "native" or "torch".
         threads: Number of CPU threads; None for all processors.
         bos: As for `overruled`.
@@ -203,12 +209,42 @@ def load_model(
     """
     from bpe.locate import locate
 
-    path = locate(str(name), "model")  # before torch is imported, so that a wrong name fails at once
-    import torch
-
+    path = locate(str(name), "model")  # before anything else is imported, so that a wrong name fails at once
     from model import load
 
-    if threads is not None:
-        torch.set_num_threads(threads)
-    model, tokenizer = load(path, None if dtype is None else getattr(torch, dtype), device, backend, packed=True)
+    place = chosen_device("cpu" if backend == "native" and device == "auto" else device)
+    model, tokenizer = load(path, dtype, place, backend, packed=True, threads=threads)
     return model, overruled(tokenizer, name, bos, eos_tokens)
+
+
+def chosen_device(device: str) -> str:
+    """Return the device that --device names; print why an accelerator of this machine is not used.
+
+    Raises:
+        InputError: When there is no such device.
+    """
+    from model.device import choose
+
+    chosen = choose(device)
+    if chosen.reason:
+        click.echo(f"bpe: {chosen.reason}", err=True)
+    return chosen.name
+
+
+def place_of(model: Any) -> str:
+    """Return where and how a model computes, for a person: "on the CPU, native kernels amx, 2 threads"."""
+    from model.generation.native import NativeModel
+
+    if isinstance(model, NativeModel):
+        return f"on the CPU, native kernels {model.kernel}, {_threads(model.core.threads)}"
+    import torch
+
+    from model.device import describe
+
+    dtype = str(model.tok_embeddings.weight.dtype).removeprefix("torch.")
+    place = f"on {describe(model.device)}, {dtype}"
+    return f"{place}, {_threads(torch.get_num_threads())}" if model.device.type == "cpu" else place
+
+
+def _threads(count: int) -> str:
+    return f"{count} thread{'s' * (count != 1)}"

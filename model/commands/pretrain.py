@@ -11,7 +11,14 @@ import click
 
 from bpe.commands.options import Command, examples, group, refuse_given, tell_defaults
 from bpe.commands.shards import SHARDS
-from model.commands.options import default_run, device_option, processes_options, restart_option, run_option
+from model.commands.options import (
+    chosen_device,
+    default_run,
+    device_option,
+    processes_options,
+    restart_option,
+    run_option,
+)
 
 if TYPE_CHECKING:
     from model.config import ModelConfig
@@ -175,6 +182,7 @@ def pretrain(
         data, settings = str(directory), {**settings, **kept, **{name: settings[name] for name in given - {"config"}}}
     elif settings["steps"] is None and settings["minutes"] is None:
         settings["minutes"] = 3
+    settings["device"] = chosen_device(settings["device"])
     with Parallel(parallel, tensor_parallel, settings["device"]) as processes:
         if "config" in given or shape is None:
             shape = _model_config(config, Shards(data).n_vocab)

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias, Union
 
-import torch
-from torch import Tensor
+import numpy as np
+import numpy.typing as npt
 
 from bpe.arguments import checked
 from bpe.errors import InputError
-from model.cache import KVCache
-from model.cpu import one_thread
-from model.generation.native import NativeCache, NativeModel
-from model.generation.sampling import Penalties, Sampling, sample
-from model.transformer import Transformer
+from model.generation.native import NativeModel
+from model.generation.native_decoder import NativeDecoder
+from model.generation.sampling import Sampling
+
+if TYPE_CHECKING:
+    from model.transformer import Transformer
 
 PREFILL = 2048  # tokens read at a time, of all prompts together; bounds the memory that long prompts need
 ROOM = 1024  # generated tokens that the cache reserves memory for at first; longer answers grow it
@@ -24,8 +26,48 @@ ROOM = 1024  # generated tokens that the cache reserves memory for at first; lon
 Finish = Literal["end", "stop", "length"]
 
 
-Model: TypeAlias = Transformer | NativeModel
+Model: TypeAlias = Union["Transformer", NativeModel]
 """The models that generation accepts; both have the same interface."""
+
+
+class Decoder(Protocol):
+    """The texts of one generation in a model: their cache, and the logits that their next tokens are chosen from.
+
+    There is one for each kind of model, so that the loop below is the same for arrays and for tensors on a device.
+    """
+
+    def read(self, ids: npt.NDArray[np.int64], positions: npt.NDArray[np.int64] | None = None) -> None:
+        """Read ids of each text into the cache, [batch, time]; see `Transformer.forward` for positions."""
+
+    def start(self, prompts: list[list[int]], places: Sequence[int]) -> None:
+        """Begin to choose tokens, for several texts of one prompt.
+
+        Args:
+            prompts: The ids of the prompt of each text.
+            places: The row of the prompt of each text.
+        """
+
+    def choose(self, draws: Sequence[float]) -> list[int]:
+        """Choose the next token of each text, with one random number in [0, 1) for each."""
+        ...
+
+    def logprobs(self, count: int) -> tuple[list[float], list[list[tuple[int, float]]]]:
+        """Return the log-probability of each chosen token, and the `count` likeliest ids with theirs."""
+        ...
+
+    def keep(self, places: Sequence[int]) -> None:
+        """Keep only these texts."""
+
+    def step(self) -> None:
+        """Read the token of each text that was chosen last."""
+
+
+def _decoder_of(model: Any, cache: Any, sampling: Sampling, n_vocab: int) -> Decoder:
+    if isinstance(model, NativeModel):
+        return NativeDecoder(model, cache, sampling, n_vocab)
+    from model.generation.tensor_decoder import TensorDecoder
+
+    return TensorDecoder(model, cache, sampling, n_vocab)
 
 
 class GeneratedToken(NamedTuple):
@@ -151,8 +193,6 @@ class Generation:
         if outside:
             raise InputError(f"logit_bias has the id {outside[0]}; ids must be 0 to {self.n_vocab - 1}")
         self.times = GenerationTimes()
-        self._device = model.device
-        self._native = isinstance(model, NativeModel)
         self._room = [min(max_tokens, config.max_seq_len - len(prompt)) for prompt in self.prompts]
         self._dropped: set[int] = set()
 
@@ -180,27 +220,19 @@ class Generation:
         turn = object()
         if self.session is not None:
             self.session.user = turn
-        cache, logits = self._prefill()
+        decoder = self._prefill()
         # 2. Copy the cache for several samples of one prompt, instead of reading the prompt again.
         rows = list(range(len(self.prompts) * self.samples))
         prompt_of = [row // self.samples for row in rows]
-        if self.samples > 1:
-            places = torch.tensor(prompt_of, device=self._device)
-            logits = logits[places]
-            cache.select(places)
+        decoder.start([self.prompts[prompt] for prompt in prompt_of], prompt_of)
         left = [self._room[prompt] for prompt in prompt_of]
         generators = [self._generator(row) for row in rows]
-        said = [self.prompts[prompt] for prompt in prompt_of]
-        penalties = Penalties(self.sampling, said, self.n_vocab, self._device)
         while True:
             # 3. Choose the next token of each row.
-            with torch.inference_mode(), one_thread(self._native):
-                draws = [torch.rand(1, dtype=torch.float64, generator=generators[row]) for row in rows]
-                ids = sample(penalties.apply(logits), self.sampling, torch.cat(draws))
-                penalties.update(ids)
-                for row in rows:
-                    left[row] -= 1
-                tokens = self._tokens(rows, ids.tolist(), logits, left)
+            ids = decoder.choose([generators[row].random() for row in rows])
+            for row in rows:
+                left[row] -= 1
+            tokens = self._tokens(rows, ids, decoder, left)
             # 4. Yield the tokens, and keep the rows that continue.
             yield tokens
             kept = [place for place, token in enumerate(tokens) if not (token.finish or token.row in self._dropped)]
@@ -208,60 +240,48 @@ class Generation:
                 return
             if self.session is not None and self.session.user is not turn:
                 raise InputError("another generation has used this session since; give each text its own session")
-            with torch.inference_mode():
-                if len(kept) < len(rows):
-                    rows = [rows[place] for place in kept]
-                    places = torch.tensor(kept, device=self._device)
-                    ids = ids[places]
-                    cache.select(places)
-                    penalties.select(places)
-                # 5. Read one token of each row (decode).
-                logits = self.model(ids[:, None], cache, last_only=True)[:, -1, : self.n_vocab]  # [b, vocabulary]
+            if len(kept) < len(rows):
+                rows = [rows[place] for place in kept]
+                decoder.keep(kept)
+            # 5. Read one token of each row (decode).
+            decoder.step()
             if self.session is not None:
-                self.session.ids += ids.tolist()
+                self.session.ids += ids
 
-    def _prefill(self) -> tuple[KVCache | NativeCache, Tensor]:
-        """Read all prompts; return the cache and the logits that follow each prompt, [prompts, n_vocab]."""
+    def _prefill(self) -> Decoder:
+        """Read all prompts."""
         read = 0 if self.session is None else self.session.reuse(self.prompts[0])
         longest = max(map(len, self.prompts))
         # Prompts are padded on the left, so that all end at the same slot and each step writes into one slot.
         padding = [longest - len(prompt) for prompt in self.prompts]
-        padded = [[0] * count + prompt for count, prompt in zip(padding, self.prompts, strict=True)]
-        ids, positions = torch.tensor(padded, device=self._device), None
+        ids = np.array([[0] * count + prompt for count, prompt in zip(padding, self.prompts, strict=True)], np.int64)
+        positions = None
         if any(padding):
-            positions = torch.arange(longest) - torch.tensor(padding)[:, None]
-            positions = positions.clamp(min=-1).to(self._device)
+            positions = (np.arange(longest) - np.array(padding)[:, None]).clip(min=-1)
         if self.session is not None:
             cache = self.session.cache
         else:
             cache = self.model.new_cache(len(self.prompts), longest + min(max(self._room), ROOM))
+        decoder = _decoder_of(self.model, cache, self.sampling, self.n_vocab)
         self.times.prefill_tokens = sum(map(len, self.prompts)) - read
         count = max(1, PREFILL // len(self.prompts))
-        with torch.inference_mode():
-            for start in range(read, longest, count):
-                chunk = slice(start, start + count)
-                at = None if positions is None else positions[:, chunk]
-                logits = self.model(ids[:, chunk], cache, positions=at, last_only=True)
-                if self.session is not None:
-                    self.session.ids += self.prompts[0][chunk]
-        return cache, logits[:, -1, : self.n_vocab]
+        for start in range(read, longest, count):
+            chunk = slice(start, start + count)
+            decoder.read(ids[:, chunk], None if positions is None else positions[:, chunk])
+            if self.session is not None:
+                self.session.ids += self.prompts[0][chunk]
+        return decoder
 
-    def _generator(self, row: int) -> torch.Generator:
-        generator = torch.Generator()
-        if self.sampling.seed is None:
-            generator.seed()
-        else:
-            generator.manual_seed((self.sampling.seed + row % self.samples) % 2**64)
-        return generator
+    def _generator(self, row: int) -> random.Random:
+        """Return the source of the random numbers of a row: the same numbers for every model, device and machine."""
+        seed = self.sampling.seed
+        return random.Random() if seed is None else random.Random((seed + row % self.samples) % 2**64)
 
-    def _tokens(self, rows: list[int], ids: list[int], logits: Tensor, left: list[int]) -> list[GeneratedToken]:
-        logprobs: list[float] | list[None] = [None] * len(rows)
+    def _tokens(self, rows: list[int], ids: list[int], decoder: Decoder, left: list[int]) -> list[GeneratedToken]:
+        logprobs: Sequence[float | None] = [None] * len(rows)
         tops: list[list[tuple[int, float]]] = [[] for _ in rows]
         if self.logprobs is not None:
-            normalised = logits.float().log_softmax(-1)
-            logprobs = normalised[torch.arange(len(rows)), ids].tolist()
-            values, likeliest = normalised.topk(self.logprobs)
-            tops = [list(zip(*pair, strict=True)) for pair in zip(likeliest.tolist(), values.tolist(), strict=True)]
+            logprobs, tops = decoder.logprobs(self.logprobs)
         tokens = []
         for row, id, logprob, top in zip(rows, ids, logprobs, tops, strict=True):
             finish: Finish | None = "end" if id in self.end_ids else "length" if left[row] == 0 else None

@@ -10,24 +10,29 @@ from __future__ import annotations
 import atexit
 import threading
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias, Union, overload
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from bpe.errors import InputError
 from model import _core
-from model.checkpoint.assemble import checked_tensors, expected_shapes
-from model.checkpoint.dequantize import PLAIN, dequantize
+from model.checkpoint.block_formats import float32_of
+from model.checkpoint.checking import checked_weights
 from model.checkpoint.opened import Checkpoint
+from model.checkpoint.weights import KINDS, StoredTensor, expected_shapes
 from model.config import ModelConfig
-from model.transformer import rotary_table
+from model.dtypes import DType
+from model.rotary import rotations, table_length
+from model.threads import default_threads
 
-_KINDS = {dtype: kind for kind, dtype in PLAIN.items()}
-CACHES = (torch.float16, torch.bfloat16, torch.int8)
-"""The dtypes in which keys and values can be stored."""
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Ids: TypeAlias = Union[npt.NDArray[np.int64], Sequence[Sequence[int]]]
+CACHES = ("float16", "bfloat16", "int8")
+"""The names of the dtypes in which keys and values can be stored."""
 
 
 class NativeCache:
@@ -36,9 +41,7 @@ class NativeCache:
     Padding takes no memory: each text stores only its own tokens, in the order of their positions.
     """
 
-    def __init__(
-        self, config: ModelConfig, batch: int = 1, *, capacity: int = 0, dtype: torch.dtype = torch.float16
-    ) -> None:
+    def __init__(self, config: ModelConfig, batch: int = 1, *, capacity: int = 0, dtype: DType = "float16") -> None:
         """Create a cache without tokens.
 
         Args:
@@ -54,9 +57,9 @@ class NativeCache:
             raise InputError(f"the batch of a cache is {batch}; it must be positive")
         if capacity < 0:
             raise InputError(f"the capacity of a cache is {capacity}; it must not be negative")
-        if dtype not in CACHES:
-            raise InputError(f"the dtype of a cache is {dtype}; it must be one of {', '.join(map(str, CACHES))}")
         kind = str(dtype).removeprefix("torch.")
+        if kind not in CACHES:
+            raise InputError(f"the dtype of a cache is {dtype}; it must be one of {', '.join(CACHES)}")
         self.core = _core.Cache(kind, config.n_layers, config.n_kv_heads, config.head_dim, batch)
         self._real = np.zeros((batch, 0), bool)  # [batch, length]: which slots are tokens, not padding
         self.filled = [0] * batch
@@ -105,33 +108,40 @@ class NativeCache:
         self._real = self._real[:, :length]
         self.filled = self._real.sum(1).tolist()
 
-    def select(self, rows: Tensor) -> None:
-        """Keep these texts, in this order: int64 [new batch]. A text that is named several times is copied."""
-        self.core.select(rows.tolist(), self.filled)
-        self._real = self._real[rows.numpy()]
+    def select(self, rows: Sequence[int] | npt.NDArray[np.int64] | Tensor) -> None:
+        """Keep these texts, in this order: [new batch]. A text that is named several times is copied."""
+        places = np.asarray(rows)
+        self.core.select(places.tolist(), self.filled)
+        self._real = self._real[places]
         self.filled = self._real.sum(1).tolist()
 
 
 class NativeModel:
     """A model with native kernels: `logits = NativeModel.of(checkpoint)(ids)`, with the interface of `Transformer`.
 
-    It has as many threads as torch had when the model was made. They sleep between calls.
+    Given ids in a tensor of torch, it returns such a tensor; given an array or a list, an array. Its threads sleep
+    between calls.
     """
 
-    device = torch.device("cpu")
+    device = "cpu"
 
-    def __init__(self, config: ModelConfig, kinds: dict[str, str], kernel: str = "") -> None:
+    def __init__(
+        self, config: ModelConfig, kinds: dict[str, str], kernel: str = "", threads: int | None = None
+    ) -> None:
         """Create a model without weights; `put` sets them.
 
         Args:
             config: The configuration.
             kinds: The stored type of every tensor, by Meta's name.
             kernel: "amx", "avx512", "avx2", "neon" or "plain". Defaults to the best that this processor can run.
+            threads: The number of threads. Defaults to `model.threads.default_threads`.
 
         Raises:
             InputError: When the core does not support the configuration or the kernel.
         """
         self.config = config
+        self.kernel = kernel or kernels()[0]
+        """The name of its kernels."""
         self._reading = threading.Lock()
         _MODELS.add(self)
         try:
@@ -148,19 +158,20 @@ class NativeModel:
                 query_bias=config.qkv_bias,
                 output_bias=config.wo_bias,
                 kinds=kinds,
-                threads=torch.get_num_threads(),
+                threads=default_threads() if threads is None else threads,
                 kernel=kernel,
             )
         except ValueError as error:
             raise InputError(str(error)) from None
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint, kernel: str = "") -> NativeModel:
+    def of(cls, checkpoint: Checkpoint, kernel: str = "", threads: int | None = None) -> NativeModel:
         """Return the model of a checkpoint, with its weights as they are stored.
 
         Args:
             checkpoint: The checkpoint to read.
             kernel: The name of the kernels, as for the constructor.
+            threads: The number of threads, as for the constructor.
 
         Raises:
             InputError: When there are no kernels for the stored types, or a tensor is missing, unknown, misshapen or
@@ -169,41 +180,45 @@ class NativeModel:
         reason = refusal(checkpoint)
         if reason is not None:
             raise InputError(f"{checkpoint.source}: {reason}")
-        if checkpoint.rows is not None:
-            return cls._of_rows(checkpoint, checkpoint.rows(), kernel)
-        kinds = dict.fromkeys(expected_shapes(checkpoint.config), _KINDS[checkpoint.dtype])
-        model = cls(checkpoint.config, kinds, kernel)
-        for name, tensor in checked_tensors(checkpoint):
-            model.put(name, tensor if tensor.dim() > 1 else tensor.float())
-        return model
-
-    @classmethod
-    def _of_rows(
-        cls, checkpoint: Checkpoint, rows: Iterable[tuple[str, tuple[int, ...], memoryview]], kernel: str
-    ) -> NativeModel:
-        """Return the model of a checkpoint whose file names a type for each tensor."""
         expected = expected_shapes(checkpoint.config)
-        for name in expected.keys() ^ checkpoint.kinds.keys():
-            theirs = checkpoint.name_of(name)
-            problem = f"missing {theirs}" if name in expected else f"unknown tensor {theirs!r}"
-            raise InputError(f"{checkpoint.source}: {problem}; the file is incomplete, or belongs to another model")
-        try:
-            model = cls(checkpoint.config, dict(checkpoint.kinds), kernel)
-            for name, shape, data in rows:
-                theirs = checkpoint.name_of(name)
-                if shape != expected[name]:
-                    raise InputError(f"{theirs} has the shape {[*shape]}, expected {[*expected[name]]}")
-                if len(shape) > 1:
-                    model.put(name, data)
-                else:
-                    model.put(name, dequantize(data, checkpoint.kinds[name], torch.float32).float())
-        except InputError as error:
-            raise InputError(f"{checkpoint.source}: {error}") from None
+        if checkpoint.computed is not None:
+            from model.checkpoint.assemble import computed_weights
+
+            kinds, weights = dict.fromkeys(expected, KINDS[checkpoint.dtype]), computed_weights(checkpoint)
+        else:
+            _check_names(checkpoint, expected)
+            kinds, weights = {name: checkpoint.kinds[name] for name in expected}, checked_weights(checkpoint)
+        model = cls(checkpoint.config, kinds, kernel, threads)
+        model._put_all(checkpoint, weights)
         return model
 
+    def _put_all(self, checkpoint: Checkpoint, weights: Iterable[StoredTensor]) -> None:
+        """Set all tensors; an error names the file and the tensor by its name there."""
+        for name, shape, kind, data, release in weights:
+            try:
+                self.core.put(name, data if len(shape) > 1 else float32_of(data, kind).view(np.uint8))
+            except ValueError as error:
+                message = str(error).replace(name, checkpoint.name_of(name))
+                raise InputError(f"{checkpoint.source}: {message}") from None
+            release(0, len(data))
+
+    @overload
     def __call__(
         self, ids: Tensor, cache: NativeCache | None = None, *, positions: Tensor | None = None, last_only: bool = False
-    ) -> Tensor:
+    ) -> Tensor: ...
+    @overload
+    def __call__(
+        self, ids: Ids, cache: NativeCache | None = None, *, positions: Ids | None = None, last_only: bool = False
+    ) -> npt.NDArray[np.float32]: ...
+
+    def __call__(
+        self,
+        ids: Tensor | Ids,
+        cache: NativeCache | None = None,
+        *,
+        positions: Tensor | Ids | None = None,
+        last_only: bool = False,
+    ) -> Tensor | npt.NDArray[np.float32]:
         """Return the logits of the token that follows each id, as `Transformer.forward` does.
 
         Args:
@@ -214,58 +229,65 @@ class NativeModel:
 
         Returns:
             float32 [batch, time, vocabulary], or [batch, 1, vocabulary] with `last_only`. Logits of padding are zeros.
+            A tensor if `ids` is a tensor, otherwise an array.
 
         Raises:
             InputError: When a shape is wrong, an id is unknown, the tokens exceed the context, or the positions do not
                 continue those in the cache.
         """
-        if ids.dim() != 2 or ids.shape[1] == 0:
-            raise InputError(f"ids have the shape {list(ids.shape)}; expected [batch, time] with at least one id")
-        batch = len(ids)
+        given = _array(ids)
+        at = None if positions is None else _array(positions)
+        if given.ndim != 2 or given.shape[1] == 0:
+            raise InputError(f"ids have the shape {list(given.shape)}; expected [batch, time] with at least one id")
+        batch = len(given)
         if cache is not None and cache.batch != batch:
             raise InputError(f"the cache holds {cache.batch} texts, but ids has {batch}")
-        if positions is not None and positions.shape != ids.shape:
-            raise InputError(f"positions have the shape {list(positions.shape)}, but ids have {list(ids.shape)}")
+        if at is not None and at.shape != given.shape:
+            raise InputError(f"positions have the shape {list(at.shape)}, but ids have {list(given.shape)}")
         with self._reading:
-            return self._forward(ids, self.new_cache(batch) if cache is None else cache, positions, last_only)
+            logits = self._forward(given, self.new_cache(batch) if cache is None else cache, at, last_only)
+        if not _is_tensor(ids):
+            return logits
+        import torch
 
-    def _forward(self, ids: Tensor, cache: NativeCache, positions: Tensor | None, last_only: bool) -> Tensor:
+        return torch.from_numpy(logits)
+
+    def _forward(
+        self, ids: npt.NDArray[np.int64], cache: NativeCache, positions: npt.NDArray[np.int64] | None, last_only: bool
+    ) -> npt.NDArray[np.float32]:
         batch, count = ids.shape
-        # 1. Compute positions. NumPy's calls for a few numbers take less time than torch's.
+        # 1. Compute positions.
         at, real = self._positions(cache, positions, count)
         end = int(at.max()) + 1
-        given = ids.numpy()
-        self._check(given, end)
+        self._check(ids, end)
         cache.reserve(count)
         # 2. List all tokens text by text, without padding.
         texts = np.broadcast_to(np.arange(batch, dtype=np.int64)[:, None], real.shape)
-        tokens = np.stack((given, texts, at), axis=-1)[real]  # [tokens, 3]
+        tokens = np.stack((ids, texts, at), axis=-1)[real]  # [tokens, 3]
         wanted = real.copy()
         if last_only:
             wanted[:, :-1] = False
         # 3. Read them. Logits of padding are zeros.
-        logits = torch.empty(batch, 1 if last_only else count, self.config.vocab_size)
+        logits = np.empty((batch, 1 if last_only else count, self.config.vocab_size), np.float32)
         places = wanted[:, -1:] if last_only else wanted
-        found = logits if places.all() else torch.empty(int(places.sum()), self.config.vocab_size)
-        self._read(tokens, cache, end, wanted[real], found.numpy().reshape(-1, self.config.vocab_size))
+        found = logits if places.all() else np.empty((int(places.sum()), self.config.vocab_size), np.float32)
+        self._read(tokens, cache, end, wanted[real], found.reshape(-1, self.config.vocab_size))
         if found is not logits:
-            chosen = torch.from_numpy(places)
-            logits[chosen], logits[~chosen] = found, 0
+            logits[places], logits[~places] = found, 0
         cache.advance(real)
         return logits
 
     def _positions(
-        self, cache: NativeCache, positions: Tensor | None, count: int
+        self, cache: NativeCache, positions: npt.NDArray[np.int64] | None, count: int
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
         """Return the position of each new token, [batch, count], and which of them are tokens, not padding."""
         first = np.array(cache.filled, np.int64)[:, None]
         if positions is None:
             return first + np.arange(count), np.ones((len(first), count), bool)
-        at = positions.numpy()
-        real = at >= 0
-        if not np.array_equal(at[real], (first + real.cumsum(1) - 1)[real]):
+        real = positions >= 0
+        if not np.array_equal(positions[real], (first + real.cumsum(1) - 1)[real]):
             raise InputError("the positions do not continue the positions in the cache")
-        return at, real
+        return positions, real
 
     def _check(self, ids: npt.NDArray[np.int64], end: int) -> None:
         if end > self.config.max_seq_len:
@@ -286,7 +308,7 @@ class NativeModel:
         logits: npt.NDArray[np.float32],
     ) -> None:
         """Read tokens in chunks, so that Ctrl-C takes effect between two chunks."""
-        rotation = torch.view_as_real(rotary_table(self.config, max(end, 1), self.device)).flatten(1).numpy()
+        rotation = rotations(self.config, table_length(self.config, max(end, 1)))
         done = 0
         for start in range(0, len(tokens), _core.MOST_TOKENS):
             some = slice(start, start + _core.MOST_TOKENS)
@@ -294,7 +316,7 @@ class NativeModel:
             self.core.forward(tokens[some], cache.core, rotation, asked, logits[done : done + len(asked)])
             done += len(asked)
 
-    def new_cache(self, batch: int = 1, capacity: int = 0, dtype: torch.dtype = torch.float16) -> NativeCache:
+    def new_cache(self, batch: int = 1, capacity: int = 0, dtype: DType = "float16") -> NativeCache:
         """Return an empty cache for this model.
 
         Args:
@@ -310,7 +332,11 @@ class NativeModel:
         Raises:
             InputError: When name, size or content is wrong; the message names the tensor.
         """
-        bytes_ = data if isinstance(data, memoryview) else data.contiguous().flatten().view(torch.uint8).numpy()
+        bytes_: Any = data
+        if not isinstance(data, memoryview):
+            from model.checkpoint.assemble import bytes_of
+
+            bytes_ = bytes_of(data)
         try:
             self.core.put(name, bytes_)
         except ValueError as error:
@@ -337,14 +363,36 @@ def kernels() -> list[str]:
 
 def refusal(checkpoint: Checkpoint) -> str | None:
     """Return why `NativeModel` cannot compute with the weights of a checkpoint as stored; None if it can."""
-    unknown = sorted({kind for kind in checkpoint.kinds.values() if kind not in _core.KINDS})
+    shapes = expected_shapes(checkpoint.config)
+    # Tensors of one dimension are converted to float32.
+    kinds = {name: kind for name, kind in checkpoint.kinds.items() if len(shapes.get(name, ())) != 1}
+    if checkpoint.computed is not None:
+        kinds = {"": KINDS[checkpoint.dtype]}
+    unknown = sorted({kind for kind in kinds.values() if kind not in _core.KINDS})
     if unknown:
         return f"there are no kernels for {', '.join(unknown)}"
-    if not checkpoint.kinds and checkpoint.dtype not in _KINDS:
-        return f"there are no kernels for {str(checkpoint.dtype).removeprefix('torch.')}"
-    columns = {name: shape[1] for name, shape in expected_shapes(checkpoint.config).items() if len(shape) > 1}
-    for name, kind in checkpoint.kinds.items():
-        if columns.get(name, 0) % _core.KINDS[kind]:
-            theirs, block = checkpoint.name_of(name), _core.KINDS[kind]
-            return f"{theirs} has rows of {columns[name]} numbers, not a multiple of the {kind} block size {block}"
+    for name, kind in kinds.items():
+        columns, block = shapes.get(name, (0, 0))[-1], _core.KINDS[kind]
+        if columns % block:
+            theirs = checkpoint.name_of(name)
+            return f"{theirs} has rows of {columns} numbers, not a multiple of the {kind} block size {block}"
     return None
+
+
+def _check_names(checkpoint: Checkpoint, expected: Iterable[str]) -> None:
+    """Raise InputError if the kinds of a checkpoint lack a tensor, before any is read."""
+    for name in expected:
+        if name not in checkpoint.kinds:
+            raise InputError(
+                f"{checkpoint.source}: missing {checkpoint.name_of(name)}; the file is incomplete, or belongs to"
+                " another model"
+            )
+
+
+def _is_tensor(numbers: object) -> bool:
+    """Return whether an object is a tensor, without importing torch."""
+    return type(numbers).__module__.partition(".")[0] == "torch"
+
+
+def _array(numbers: Tensor | Ids) -> npt.NDArray[np.int64]:
+    return np.asarray(numbers, np.int64)

@@ -121,13 +121,13 @@ def trained(checkpoint: Checkpoint, directory: Path, model: Transformer) -> Chec
     weights = {name: tensor.detach() for name, tensor in model.state_dict().items()}
     return dataclasses.replace(
         checkpoint,
-        dtype=torch.float32,
+        dtype="float32",
         source=directory,
-        tensors=lambda dtype: weights.items(),
+        computed=lambda dtype: weights.items(),
         name_of=str,
         stored="",
         kinds={},
-        rows=None,
+        weights=None,
     )
 
 

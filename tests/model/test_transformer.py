@@ -11,7 +11,8 @@ import torch
 
 from bpe.errors import InputError
 from model import KVCache, ModelConfig, Transformer
-from model.transformer import rope_frequencies, rotary_table
+from model.rotary import rope_frequencies
+from model.transformer import rotary_table
 from support.reference_model import reference_logits
 
 MakeModel = Callable[[ModelConfig], Transformer]

@@ -187,6 +187,6 @@ def test_the_former_format_name_native_raises_with_the_new_name(
 def test_weights_of_a_file_are_not_in_memory_twice(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint = open_checkpoint(saved)
     tensors = list(checkpoint.tensors(checkpoint.dtype))
-    model = assemble(dataclasses.replace(checkpoint, tensors=lambda dtype: iter(tensors)), None, torch.device("cpu"))
+    model = assemble(dataclasses.replace(checkpoint, computed=lambda dtype: iter(tensors)), None, torch.device("cpu"))
     addresses = {name: tensor.data_ptr() for name, tensor in tensors}
     assert {name: tensor.data_ptr() for name, tensor in model.state_dict().items() if name in addresses} == addresses

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from bpe.errors import InputError
 from bpe.formats.gguf_container import TENSOR_TYPES
 from model.checkpoint import dequantize as dequantize_module
-from model.checkpoint.dequantize import PLAIN, QUANTIZED, dequantize
+from model.checkpoint.block_formats import PLAIN, QUANTIZED
+from model.checkpoint.dequantize import dequantize
 
 ALL = [*PLAIN, *QUANTIZED]
 BYTES = {name: size for name, _, size in TENSOR_TYPES.values()}

@@ -434,7 +434,7 @@ def test_a_failed_write_leaves_the_files_unchanged(saved: Path) -> None:
     checkpoint = open_checkpoint(saved)
     tensors = list(checkpoint.tensors(checkpoint.dtype))[:-1]
     with pytest.raises(InputError, match="missing "):
-        huggingface.write(dataclasses.replace(checkpoint, tensors=lambda dtype: tensors), saved)
+        huggingface.write(dataclasses.replace(checkpoint, computed=lambda dtype: tensors), saved)
     assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
 
 
@@ -483,7 +483,7 @@ def test_writing_makes_one_tensor_at_a_time(saved: Path) -> None:
             del made
             most = max(most, sum(reference() is not None for reference in alive))
 
-    wide = dataclasses.replace(checkpoint, dtype=torch.float64, tensors=tensors)
+    wide = dataclasses.replace(checkpoint, dtype="float64", computed=tensors)
     huggingface.write(wide, saved.parent / "out")
     assert most <= 3  # the current, the previous, and the embeddings, which are kept to compare an output matrix
     with safe_open(saved.parent / "out" / huggingface.WEIGHTS, framework="pt") as file:

@@ -177,7 +177,7 @@ def test_wrong_arguments_and_weights_raise_with_their_names(
 
 def test_tensors_are_quantized_only_when_read(directory: Path) -> None:
     checkpoint = open_checkpoint(directory)
-    broken = dataclasses.replace(checkpoint, tensors=lambda dtype: pytest.fail("read"))
+    broken = dataclasses.replace(checkpoint, computed=lambda dtype: pytest.fail("read"))
     assert quantized(broken, "q8_0").kinds["norm.weight"] == "F32"
 
 

@@ -47,7 +47,7 @@ def test_each_text_and_their_sum_have_a_row(model: Path, tmp_path: Path) -> None
     assert result.exit_code == 0, result.output
     header, *rows = (line.split("  ") for line in result.stdout.splitlines())
     assert [row[0] for row in rows] == [*map(str, texts), "all texts"]
-    assert result.stderr.startswith("288 tokens in 4 documents, window 16, stride 4; float32, ")
+    assert result.stderr.startswith("288 tokens in 4 documents, window 16, stride 4; on the CPU, float32, 1 thread; ")
     assert result.stderr.count("\n") == 1
 
     found = json.loads(evaluate(model, *texts, "--field", "body", "--window", "16", "--stride", "4", "--json").stdout)
@@ -85,7 +85,7 @@ def test_questions_are_evaluated_with_and_without_texts(model: Path, tmp_path: P
     header, row = alone.stdout.splitlines()
     assert header.split()[:4] == ["choices", "questions", "chance", "accuracy"]
     assert row.split()[:3] == [str(file), "12", "50.0%"]
-    assert alone.stderr.startswith("12 questions; float32, ")
+    assert alone.stderr.startswith("12 questions; on the CPU, float32, 1 thread; ")
     both = evaluate(model, "-", "--choices", file, "--choices", file, input=b"the sea")
     blocks = both.stdout.split("\n\n")
     assert [len(block.splitlines()) for block in blocks] == [2, 3]

@@ -64,10 +64,11 @@ def test_the_prompt_is_an_argument_a_file_or_stdin(model: Path, tmp_path: Path) 
 
 
 def test_the_rates_of_prefill_and_decode_go_to_stderr(model: Path) -> None:
-    said = generate(model, "-p", "abc").stderr
+    place, said = generate(model, "-p", "abc", "--threads", "1").stderr.splitlines()
     assert said.startswith("prefill 4 tokens, ")
     assert "; decode 5 tokens, " in said
-    assert said.count("\n") == 1
+    assert place.startswith("on the CPU, ")
+    assert place.endswith(", 1 thread")
 
 
 def test_several_prompts_and_samples_are_printed_in_order(model: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import gc
 import weakref
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -14,7 +15,8 @@ from hypothesis import strategies as st
 
 from bpe.errors import InputError
 from model import Completions, KVCache, ModelConfig, Sampling, Transformer, complete, generate
-from model.generation.sampling import Penalties
+from model.generation import sampling as array_sampling
+from model.generation import tensor_sampling
 
 END = 257
 
@@ -197,11 +199,17 @@ def test_penalties_match_their_definitions(
     bias: dict[int, float],
 ) -> None:
     sampling = Sampling(repetition_penalty=repetition, frequency_penalty=frequency, logit_bias=bias)
-    penalties = Penalties(sampling, [[0, 9], prompt], 6, "cpu")  # 9 has no logit
+    tensors = tensor_sampling.Penalties(sampling, [[0, 9], prompt], 6, "cpu")  # 9 has no logit
+    arrays = array_sampling.Penalties(sampling, [[0, 9], prompt], 6)
     for id in answer:
-        penalties.update(torch.tensor([0, id]))
-    penalties.select(torch.tensor([1]))
-    (found,) = penalties.apply(torch.tensor([logits])).double().tolist()
+        tensors.update(torch.tensor([0, id]))
+        arrays.update([0, id])
+    tensors.select(torch.tensor([1]))
+    arrays.select([1])
+    given = np.array([logits], np.float32)
+    (found,) = tensors.apply(torch.tensor([logits])).double().tolist()
+    np.testing.assert_array_equal(arrays.apply(given), np.array([found], np.float32))
+    assert given.tolist() == [logits]
     for id, logit in enumerate(logits):
         logit += bias.get(id, 0.0)
         if id in prompt or id in answer:

@@ -13,7 +13,7 @@ import torch
 from bpe.errors import InputError
 from model import Generation, KVCache, ModelConfig, Sampling, Session, Transformer, generate_ids
 from model.generation.decoding import GeneratedToken
-from model.generation.sampling import sample
+from model.generation.tensor_sampling import sample
 
 model_generate = importlib.import_module("model.generation.decoding")
 MakeModel = Callable[[ModelConfig], Transformer]
@@ -43,13 +43,14 @@ def oracle(
 ) -> list[GeneratedToken]:
     """Return the tokens of one text, in row 0."""
     plain = Sampling(sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p)
-    generator = torch.Generator().manual_seed((sampling.seed or 0) + sample_number)
+    generator = random.Random(((sampling.seed or 0) + sample_number) % 2**64)
     tokens: list[GeneratedToken] = []
     for step in range(min(max_tokens, model.config.max_seq_len - len(prompt))):
         answer = [token.id for token in tokens]
         logits = model(torch.tensor([prompt + answer]))[0, -1, :n_vocab].double()
-        draw = torch.rand(1, dtype=torch.float64, generator=generator)
-        (id,) = sample(torch.tensor([penalized(logits.tolist(), sampling, prompt, answer)]), plain, draw).tolist()
+        (id,) = sample(
+            torch.tensor([penalized(logits.tolist(), sampling, prompt, answer)]), plain, [generator.random()]
+        ).tolist()
         normalised = logits.log_softmax(-1)
         top = normalised.topk(logprobs or 0)
         full = step + 1 == min(max_tokens, model.config.max_seq_len - len(prompt))

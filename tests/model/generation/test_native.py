@@ -19,7 +19,7 @@ from bpe import InputError, train_from_iterator
 from model import Generation, ModelConfig, NativeModel, Sampling, Transformer, _core, generate_ids, load, save
 from model.cache import KVCache
 from model.checkpoint import open_checkpoint
-from model.checkpoint.dequantize import QUANTIZED
+from model.checkpoint.block_formats import QUANTIZED
 from model.generation.native import kernels
 from model.loading import backend_of
 

@@ -17,7 +17,7 @@ import torch
 from bpe import InputError, Tokenizer
 from bpe.formats.gguf_container import Container, lay_out
 from model import ModelConfig, NativeModel, Transformer, convert, load, quantize, save
-from model.checkpoint.dequantize import QUANTIZED
+from model.checkpoint.block_formats import QUANTIZED
 from support.references import BYTE_RANKS
 
 CONFIG = ModelConfig(dim=64, n_layers=1, n_heads=2, n_kv_heads=1, hidden_dim=96, vocab_size=300, max_seq_len=256)
@@ -85,7 +85,7 @@ def test_a_scale_that_is_nan_raises_with_its_tensor(wrong: str, file: Path) -> N
     blocks = np.frombuffer(content, block, info.n_bytes // block.itemsize, info.offset)
     blocks["scale"][-1] = np.float16(wrong)
     file.write_bytes(content)
-    with pytest.raises(InputError, match=rf"{file.name}.*attention\.wq\.weight contains numbers or scales"):
+    with pytest.raises(InputError, match=rf"{file.name}.*blk\.0\.attn_q\.weight contains numbers or scales"):
         load(file, backend="native")
 
 

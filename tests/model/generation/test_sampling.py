@@ -1,6 +1,9 @@
+"""Sampling by its definitions and as transformers samples, from tensors and from arrays."""
+
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,7 +20,10 @@ from transformers.generation.logits_process import (
 )
 
 from bpe.errors import InputError
-from model.generation.sampling import Sampling, candidates, sample
+from model.generation import sampling as array_sampling
+from model.generation import tensor_sampling
+from model.generation.sampling import Sampling
+from model.generation.tensor_sampling import candidates
 
 
 def by_definition(
@@ -42,7 +48,10 @@ def by_definition(
     return distribution / distribution.sum()
 
 
-def drawn_from(
+Distribution = Callable[..., npt.NDArray[np.float64]]
+
+
+def of_tensors(
     logits: torch.Tensor, temperature: float, top_k: int | None, top_p: float | None, min_p: float | None
 ) -> npt.NDArray[np.float64]:
     probabilities, ids = candidates(logits[None], Sampling(temperature, top_k, top_p, min_p))
@@ -50,6 +59,20 @@ def drawn_from(
     return full.double().numpy()
 
 
+def of_arrays(
+    logits: torch.Tensor, temperature: float, top_k: int | None, top_p: float | None, min_p: float | None
+) -> npt.NDArray[np.float64]:
+    given = Sampling(temperature, top_k, top_p, min_p)
+    probabilities, ids = array_sampling.candidates(logits.float().numpy(), given)
+    full = np.zeros(logits.shape[-1])
+    full[ids] = probabilities
+    return full
+
+
+BOTH = pytest.mark.parametrize("drawn_from", [of_tensors, of_arrays])
+
+
+@BOTH
 @settings(deadline=None, max_examples=200)
 @given(
     # Distinct eighths, so that no tokens tie and rounding decides nothing.
@@ -60,13 +83,19 @@ def drawn_from(
     st.none() | st.sampled_from([0.0, 0.0123, 0.2057, 1.0]),
 )
 def test_the_distribution_matches_its_definition(
-    logits: list[float], temperature: float, top_k: int | None, top_p: float | None, min_p: float | None
+    drawn_from: Distribution,
+    logits: list[float],
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    min_p: float | None,
 ) -> None:
     found = drawn_from(torch.tensor(logits), temperature, top_k, top_p, min_p)
     np.testing.assert_allclose(found, by_definition(logits, temperature, top_k, top_p, min_p), atol=2e-6)
 
 
-def test_a_nucleus_wider_than_the_partial_sort_is_complete() -> None:
+@BOTH
+def test_a_nucleus_wider_than_the_partial_sort_is_complete(drawn_from: Distribution) -> None:
     logits = torch.linspace(1, 0, 5000)[torch.randperm(5000, generator=torch.Generator().manual_seed(0))]
     found = drawn_from(logits, 1.0, None, 0.9, None)
     np.testing.assert_allclose(found, by_definition(logits.tolist(), 1.0, None, 0.9, None), atol=1e-6)
@@ -91,13 +120,15 @@ def by_transformers(
     return scores.softmax(-1)
 
 
-def test_a_nucleus_that_is_complete_exactly_at_p_keeps_no_further_token() -> None:
+@BOTH
+def test_a_nucleus_that_is_complete_exactly_at_p_keeps_no_further_token(drawn_from: Distribution) -> None:
     logits = torch.tensor([0.3, 0.1, 0.1, 0.5]).log()
     assert drawn_from(logits, 1.0, None, 0.8, None).nonzero()[0].tolist() == [0, 3]
     assert drawn_from(logits, 1.0, None, 0.9, None).nonzero()[0].tolist() == [0, 2, 3]
 
 
-def test_top_k_keeps_all_tokens_that_tie_with_the_last_kept() -> None:
+@BOTH
+def test_top_k_keeps_all_tokens_that_tie_with_the_last_kept(drawn_from: Distribution) -> None:
     logits = torch.tensor([1.0, 2.0, 1.0, 0.0, 1.0])
     assert drawn_from(logits, 1.0, 2, None, None).nonzero()[0].tolist() == [0, 1, 2, 4]
 
@@ -133,12 +164,79 @@ def test_tied_tokens_are_kept_as_transformers_keeps_them(kind: str, vocabulary: 
         torch.testing.assert_close(found, expected, atol=2e-6, rtol=1e-5)
 
 
-def draw(logits: torch.Tensor, seed: int = 0, **arguments: Any) -> torch.Tensor:
-    draws = torch.rand(len(logits), dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-    return sample(logits, Sampling(**{"top_p": None, **arguments}), draws)
+@pytest.mark.parametrize("kind", ["few values", "round probabilities", "banned tokens", "bfloat16"])
+def test_arrays_of_tied_logits_are_sampled_as_by_a_stable_sort_of_transformers(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a sum of probabilities is p but for rounding, both sides of p are right."""
+    sort = torch.sort
+    monkeypatch.setattr(torch, "sort", lambda *given, **named: sort(*given, stable=True, **named))
+    generator, chance = torch.Generator().manual_seed(9), random.Random(9)
+    for vocabulary in (1, 4, 10, 50, 300, 3000):
+        for _ in range(12):
+            logits = tied_logits(kind, (min(40, 12_000 // vocabulary), vocabulary), generator).float()
+            temperature, top_k = chance.choice([1.0, 0.7, 2.0]), chance.choice([None, None, 1, 2, 5, 40])
+            top_p = chance.choice([None, 0.1, 0.2, 0.25, 0.3, 0.5, 0.6, 0.75, 0.8, 0.9, 0.95, 0.9999])
+            min_p = chance.choice([None, None, 0.05, 0.1, 0.25, 0.5, 1.0])
+            sides = [
+                by_transformers(
+                    logits, temperature, top_k, top_p and top_p + off, min_p and min(1.0, min_p * (1 + other))
+                ).numpy()
+                for off in (0, -2e-6, 2e-6)
+                for other in (0, -2e-6, 2e-6)
+            ]
+            for row, tokens in enumerate(logits):
+                found = of_arrays(tokens, temperature, top_k, top_p, min_p)
+                close = [np.allclose(found, side[row], atol=2e-6, rtol=1e-5) for side in sides]
+                assert any(close), (tokens, temperature, top_k, top_p, min_p)
 
 
-def test_draws_follow_the_distribution() -> None:
+def test_tensors_and_arrays_draw_the_same_tokens() -> None:
+    generator, chance = torch.Generator().manual_seed(3), random.Random(3)
+    for _ in range(500):
+        shape = (chance.randint(1, 4), chance.choice([1, 2, 50, 3000]))
+        logits = torch.randn(shape, generator=generator) * chance.choice([0.1, 1, 5])
+        sampling = Sampling(
+            temperature=chance.choice([0, 0.5, 1, 2]),
+            top_k=chance.choice([None, 1, 5, 40, 5000]),
+            top_p=chance.choice([None, 0.3, 0.9, 0.99, 1.0]),
+            min_p=chance.choice([None, 0.0, 0.05, 0.3, 1.0]),
+        )
+        draws = [chance.random() for _ in logits]
+        expected = tensor_sampling.sample(logits, sampling, draws).tolist()
+        assert array_sampling.sample(logits.numpy(), sampling, draws) == expected, sampling
+
+
+def test_log_probabilities_of_arrays_are_those_of_torch() -> None:
+    logits = torch.randn(3, 500, generator=torch.Generator().manual_seed(1)) * 4
+    expected = logits.log_softmax(-1)
+    found = array_sampling.log_softmax(logits.numpy())
+    np.testing.assert_allclose(found, expected.numpy(), atol=2e-6, rtol=1e-6)
+    for count in (0, 1, 7, 500):
+        values, ids = expected.topk(count)
+        for row in range(3):
+            pairs = array_sampling.top(expected[row].numpy(), count)
+            assert pairs == [*zip(ids[row].tolist(), values[row].tolist(), strict=True)]
+
+
+Draw = Callable[..., torch.Tensor]
+
+
+@pytest.fixture(params=["tensors", "arrays"])
+def draw(request: pytest.FixtureRequest) -> Draw:
+    """Draws a token from each row of logits."""
+
+    def drawn(logits: torch.Tensor, seed: int = 0, **arguments: Any) -> torch.Tensor:
+        chance, sampling = random.Random(seed), Sampling(**{"top_p": None, **arguments})
+        draws = [chance.random() for _ in logits]
+        if request.param == "tensors":
+            return tensor_sampling.sample(logits, sampling, draws)
+        return torch.tensor(array_sampling.sample(logits.float().numpy(), sampling, draws))
+
+    return drawn
+
+
+def test_draws_follow_the_distribution(draw: Draw) -> None:
     logits = torch.tensor([2.0, 1.0, 0.0, -1.0, -2.0])
     draws = draw(logits.expand(20_000, -1), temperature=1.5, top_k=4)
     shares = torch.bincount(draws, minlength=5) / 20_000
@@ -147,43 +245,43 @@ def test_draws_follow_the_distribution() -> None:
     assert shares[4] == 0
 
 
-def test_temperature_zero_chooses_the_likeliest_token() -> None:
+def test_temperature_zero_chooses_the_likeliest_token(draw: Draw) -> None:
     logits = torch.tensor([[0.0, 3.0, 2.9], [5.0, -1.0, 4.9]])
     assert draw(logits, temperature=0).tolist() == [1, 0]
 
 
-def test_a_temperature_near_zero_does_not_overflow() -> None:
+def test_a_temperature_near_zero_does_not_overflow(draw: Draw) -> None:
     logits = torch.tensor([[100.0, 90.0, -50.0]])
     assert draw(logits, temperature=1e-38).tolist() == [0]
 
 
-def test_the_same_seed_draws_the_same_tokens() -> None:
+def test_the_same_seed_draws_the_same_tokens(draw: Draw) -> None:
     logits = torch.zeros(100, 50)
     draws = [draw(logits, seed, temperature=1.0) for seed in (5, 5, 6)]
     assert torch.equal(draws[0], draws[1])
     assert not torch.equal(draws[0], draws[2])
 
 
-def test_a_banned_token_is_never_drawn() -> None:
+def test_a_banned_token_is_never_drawn(draw: Draw) -> None:
     logits = torch.zeros(1000, 3)
     logits[:, 1] = -torch.inf
     draws = draw(logits, temperature=1.0, top_p=0.99)
     assert set(draws.tolist()) == {0, 2}
 
 
-def test_logits_in_16_bits_can_be_sampled() -> None:
+def test_logits_in_16_bits_can_be_sampled(draw: Draw) -> None:
     logits = torch.tensor([[0.0, 20.0]], dtype=torch.bfloat16)
     assert draw(logits, temperature=1.0, top_p=0.9).tolist() == [1]
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_logits_that_are_nan_raise(bad: float, temperature: float) -> None:
+def test_logits_that_are_nan_raise(bad: float, temperature: float, draw: Draw) -> None:
     with pytest.raises(InputError, match="no token can be drawn"):
         draw(torch.tensor([[0.0, bad, 1.0]]), temperature=temperature)
 
 
-def test_banning_all_tokens_raises() -> None:
+def test_banning_all_tokens_raises(draw: Draw) -> None:
     with pytest.raises(InputError, match="no token can be drawn"):
         draw(torch.full((1, 4), -torch.inf), temperature=1.0)
 

@@ -1,0 +1,34 @@
+"""How many threads computations on the CPU use."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+_TOPOLOGY = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+
+
+def default_threads() -> int:
+    """Return the number of threads that torch has, if it is imported; otherwise the number that it would have.
+
+    That is OMP_NUM_THREADS, or else the number of physical cores that this process may use.
+    """
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        return int(torch.get_num_threads())
+    wanted = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return int(wanted) if wanted.isdecimal() and int(wanted) > 0 else available_cores()
+
+
+def available_cores() -> int:
+    """Return the number of physical cores that this process may use; two threads of one core count once."""
+    if not hasattr(os, "sched_getaffinity"):
+        return os.cpu_count() or 1
+    cores = set()
+    for processor in os.sched_getaffinity(0):
+        try:
+            cores.add(Path(_TOPOLOGY.format(processor)).read_text())
+        except OSError:
+            cores.add(str(processor))
+    return max(1, len(cores))
