@@ -14,13 +14,14 @@ from bpe.errors import InputError
 
 
 @contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+def replacing(path: str | os.PathLike[str], private: bool = False) -> Iterator[Path]:
     """Give a temporary path beside `path` to write to, then rename the file to `path`.
 
     After an error, the temporary file is removed and `path` is unchanged. If `path` is a link, its target is replaced.
 
     Args:
         path: The file to create or replace.
+        private: Whether only its owner may read the file.
 
     Yields:
         The path of an empty temporary file.
@@ -39,9 +40,10 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp's files are private
+        if not private:  # mkstemp's files are
+            umask = os.umask(0)
+            os.umask(umask)
+            os.chmod(temporary, 0o666 & ~umask)
         os.replace(temporary, target)
     except OSError as error:
         raise OSError(error.errno, error.strerror, os.fspath(path)) from error
@@ -51,7 +53,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 @contextmanager
-def write_atomically(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+def write_atomically(path: str | os.PathLike[str], private: bool = False) -> Iterator[BinaryIO]:
     """Open a binary file for writing that takes its name once it is complete and on disk; see `replacing`.
 
     A device or a pipe, such as /dev/stdout, is opened directly.
@@ -60,19 +62,19 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         with open(path, "wb") as stream:
             yield stream
         return
-    with replacing(path) as temporary, open(temporary, "wb") as file:
+    with replacing(path, private) as temporary, open(temporary, "wb") as file:
         yield file
 
 
-def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
+def write_bytes(path: str | os.PathLike[str], content: bytes, private: bool = False) -> None:
     """Write bytes to a file; see `write_atomically`."""
-    with write_atomically(path) as file:
+    with write_atomically(path, private) as file:
         file.write(content)
 
 
-def write_json(path: str | os.PathLike[str], value: Any) -> None:
+def write_json(path: str | os.PathLike[str], value: Any, private: bool = False) -> None:
     """Write a value to a file as indented JSON; see `write_atomically`."""
-    write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())
+    write_bytes(path, (json.dumps(value, indent=2) + "\n").encode(), private)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +25,9 @@ settings.load_profile("tests")
 # No test reaches for a hub on the network. The fixture `hub` makes huggingface_hub use one on the loopback.
 os.environ["HF_HUB_OFFLINE"] = "1"
 constants.HF_HUB_OFFLINE = True
+
+# No test reads or writes what `bpe chat` keeps for the person who runs the tests.
+os.environ["BPE_STATE"] = tempfile.mkdtemp(prefix="bpe-state-")
 
 # A shell starts background jobs with Ctrl-C ignored, and processes inherit that; the tests of Ctrl-C need the default.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

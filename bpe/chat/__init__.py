@@ -15,9 +15,9 @@ The content of a message is text: it never becomes a special token, even if it s
 
 from __future__ import annotations
 
-from bpe.chat.find import chat_format
+from bpe.chat.find import NoChatFormatError, chat_format
 from bpe.chat.llama3 import Llama3Chat
 from bpe.chat.messages import ChatFormat, Message, check_messages
 from bpe.chat.template import TemplateChat
 
-__all__ = ["ChatFormat", "Llama3Chat", "Message", "TemplateChat", "chat_format", "check_messages"]
+__all__ = ["ChatFormat", "Llama3Chat", "Message", "NoChatFormatError", "TemplateChat", "chat_format", "check_messages"]

@@ -18,6 +18,10 @@ from bpe.formats.gguf_container import Container
 from bpe.tokenizer import Tokenizer
 
 
+class NoChatFormatError(InputError):
+    """Raised for a checkpoint without a chat format."""
+
+
 def chat_format(
     path: str | os.PathLike[str],
     tokenizer: Tokenizer,
@@ -33,8 +37,8 @@ def chat_format(
         variables: Variables for the template, such as ``{"enable_thinking": False}``.
 
     Raises:
-        InputError: When there is neither a template nor the special tokens of Llama 3's format, or the template cannot
-            be used or does not read a variable.
+        NoChatFormatError: When there is neither a template nor the special tokens of Llama 3's format.
+        InputError: When the template cannot be used or does not read a variable.
     """
     path = Path(path)
     is_gguf = path.suffix == ".gguf" and path.is_file()
@@ -51,7 +55,7 @@ def chat_format(
                 f"{path}: no chat template, so Llama 3's format is used, which has no named templates and no variables"
             )
         return Llama3Chat(tokenizer)
-    raise InputError(
+    raise NoChatFormatError(
         f"{path}: no chat template (chat_template.jinja, or an entry in tokenizer_config.json), and the tokenizer lacks"
         " Llama 3's special tokens; use a model that was trained to chat, or add its template"
     )

@@ -119,15 +119,19 @@ def announce_keyboard(awaited: str, sources: Sequence[str] = ("-",)) -> None:
         click.echo(f"bpe: reading {awaited} from the keyboard; {end} on an empty line ends it", err=True)
 
 
-def check_files(files: Sequence[str]) -> None:
+def check_files(files: Sequence[str], option: str = "-c") -> None:
     """Refuse arguments that are not files, and ask whether they are texts or misspelt names.
+
+    Args:
+        files: The arguments, where "-" is stdin.
+        option: The option of the command that takes text.
 
     Raises:
         InputError: When a file does not exist, or is a directory.
     """
     from bpe import InputError
 
-    _refuse_missing([file for file in files if file != "-" and not exists(file)], "file", is_text=True)
+    _refuse_missing([file for file in files if file != "-" and not exists(file)], "file", True, option)
     for file in files:
         if file != "-" and os.path.isdir(file):
             raise InputError(f"{file}: a directory; give its files, such as {os.path.join(file, '*')}")
@@ -157,7 +161,7 @@ def _is_source(source: str, is_text: bool) -> bool:
     return has_magic(source) and (not is_sentence or bool(glob(source, recursive=True)))
 
 
-def _refuse_missing(missing: Sequence[str], kind: str, is_text: bool) -> None:
+def _refuse_missing(missing: Sequence[str], kind: str, is_text: bool, option: str = "-c") -> None:
     """Raise an error that asks whether arguments that are no files are a text or misspelt names, if there are any."""
     from bpe import InputError
 
@@ -166,7 +170,7 @@ def _refuse_missing(missing: Sequence[str], kind: str, is_text: bool) -> None:
     similar = _similar(missing[0]) if len(missing) == 1 else None
     meant = [quoted(similar)] if similar else []
     may_be_text = is_text and not all(map(os.path.isabs, missing))
-    meant += [f"-c {quoted(_brief(' '.join(missing)))}"] if may_be_text else []
+    meant += [f"{option} {quoted(_brief(' '.join(missing)))}"] if may_be_text else []
     question = f"; did you mean {', or '.join(meant)}?" if meant else ""
     names = ", ".join(map(_brief, missing))
     raise InputError(f"{names}: no such {kind}{question}")

@@ -107,11 +107,24 @@ def print_rows(rows: Sequence[tuple[str, str]]) -> None:
 
 
 def print_pieces(pieces: Generator[str, None, None]) -> None:
-    """Print pieces of a text as they are generated, and a line break. Closes the generator when interrupted."""
-    with closing(pieces):
-        for piece in pieces:
-            click.echo(piece, nl=False)
-            sys.stdout.flush()
+    """Print pieces of a text as they are generated, and a line break. Closes the generator when interrupted.
+
+    On a terminal, lines are broken between words, and control characters are shown instead of obeyed; elsewhere, the
+    text is printed as it is.
+    """
+    wrapper = None
+    if sys.stdout.isatty():
+        from bpe.commands.wrapping import Wrapper  # here, because its tables would delay the start of every command
+
+        wrapper = Wrapper()
+    try:
+        with closing(pieces):
+            for piece in pieces:
+                click.echo(wrapper.feed(piece) if wrapper else piece, nl=False)
+                sys.stdout.flush()
+    finally:
+        if wrapper:
+            click.echo(wrapper.flush(), nl=False)
     click.echo()
 
 

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from bpe.commands.failures import in_one_line
-from bpe.commands.options import Command, examples, group
-from bpe.commands.terminal import print_pieces
+from bpe.commands.inputs import announce_keyboard, check_files
+from bpe.commands.options import Command, examples, files_argument, group
+from bpe.commands.terminal import amount, print_pieces
 from model.commands.options import (
     backend_option,
     device_option,
     dtype_option,
     eos_token_option,
     load_model,
+    penalty_options,
     place_of,
     sampling_options,
     sampling_settings,
@@ -27,9 +29,10 @@ from model.commands.options import (
 )
 
 if TYPE_CHECKING:
+    from bpe.chat import ChatFormat
+    from model.checkpoint.opened import Checkpoint
+    from model.commands.chat_files import SavedDialogs, Saving
     from model.generation.conversation import Conversation
-
-_CHAT_COMMANDS = "/system TEXT, /reset, /save FILE, /load FILE, /exit"
 
 
 TEMPERATURE, TOP_P = 0.6, 0.9
@@ -37,10 +40,39 @@ TEMPERATURE, TOP_P = 0.6, 0.9
 
 @click.command(cls=Command)
 @click.argument("name", metavar="MODEL")
+@files_argument
+@group(
+    "Dialog",
+    click.option(
+        "-p",
+        "--prompt",
+        "--text",
+        "prompts",
+        multiple=True,
+        metavar="TEXT",
+        help="Question to answer; repeatable. The contents of FILEs follow it.",
+    ),
+    click.option("-c", "--continue", "continues", is_flag=True, help="Continue the last dialog with this model."),
+    click.option("--system", metavar="TEXT", help="System message before the first question.  [default: none]"),
+    click.option(
+        "--save/--no-save", default=True, help="Save the dialog, for --continue, and the lines that are typed."
+    ),
+    click.option(
+        "--forget/--no-forget",
+        default=True,
+        help="Drop the oldest messages from what the model reads when its context is full, or end with an error.",
+    ),
+)
 @group(
     "Answers",
-    click.option("--system", metavar="TEXT", help="System message before the first question.  [default: none]"),
-    click.option("--max-tokens", type=int, default=1024, metavar="N", help="Largest number of tokens in an answer."),
+    click.option(
+        "--max-tokens",
+        type=click.IntRange(min=0),
+        default=1024,
+        metavar="N",
+        help="Largest number of tokens in an answer.",
+    ),
+    click.option("--stop", multiple=True, metavar="TEXT", help="Text to stop before; repeatable."),
     click.option("--prefill", metavar="TEXT", help="Text that each answer begins with.  [default: none]"),
     eos_token_option,
 )
@@ -59,17 +91,23 @@ TEMPERATURE, TOP_P = 0.6, 0.9
         help="Variable for the chat template: JSON, else text; repeatable.",
     ),
 )
-@sampling_options(TEMPERATURE, TOP_P)
+@sampling_options(TEMPERATURE, TOP_P, *penalty_options)
 @group("Computation", dtype_option, device_option, backend_option, threads_option)
 @examples(
     "bpe chat smollm2",
+    "bpe chat smollm2 -p 'How many legs has a spider?'",
+    "bpe chat smollm2 -c -p 'And an ant?'",
+    "bpe chat smollm2 -p 'Summarize this text:' notes.txt",
     "bpe chat runs/assistant --system 'Answer in one sentence.' --temperature 0",
-    "bpe chat runs/assistant --template-arg enable_thinking=false --prefill 'Sure: '",
-    "echo 'How many legs has a spider?' | bpe chat smollm2",
 )
 def chat(
     name: str,
+    files: Sequence[str],
+    prompts: Sequence[str],
+    continues: bool,
     system: str | None,
+    save: bool,
+    forget: bool,
     prefill: str | None,
     template: str | None,
     template_args: Sequence[str],
@@ -82,36 +120,44 @@ def chat(
 ) -> None:
     """Chat with a model that was trained on dialogs.
 
-    In a terminal, Ctrl-C stops an answer and Ctrl-D ends the chat. Lines that begin with / are commands: /system TEXT
-    sets the system message, /reset starts a new dialog, /save FILE and /load FILE save and load the dialog as JSON, and
-    /exit ends the chat.
+    In a terminal, type a message and press Enter. Lines that begin with / are commands; /help lists them and the keys.
+    Ctrl-C stops an answer, and Ctrl-D ends the chat.
 
-    In a pipe, each line of stdin is a question. The answers go to stdout, separated by empty lines.
+    With -p TEXT, answers the question and exits. Otherwise, in a pipe or with FILEs (- is stdin), each line is a
+    question of one dialog. Answers go to stdout, separated by empty lines.
+
+    Dialogs are saved in $BPE_STATE, by default ~/.local/state/bpe-llama, where only you can read them.
     """
     variables = dict(map(_variable, template_args))
+    _check_questions(prompts, files)
+    talks = not prompts and not files and sys.stdin.isatty()
+    is_edited = talks and (sys.stdout.isatty() or sys.stderr.isatty())
+    with ExitStack() as stack:
+        if is_edited:
+            from model.commands.chat_editor import quiet_keyboard
 
-    from bpe.locate import locate
+            stack.enter_context(quiet_keyboard())
+        from bpe.locate import locate
 
-    path = locate(name, "model")  # before torch is imported, so that a wrong name fails at once
-    from bpe.chat import chat_format
-    from model.checkpoint import open_checkpoint
-    from model.generation.conversation import Conversation
+        path = locate(name, "model")  # before torch is imported, so that a wrong name fails at once
+        from model.checkpoint import open_checkpoint
+        from model.generation.conversation import Conversation
 
-    checkpoint = open_checkpoint(path)
-    settings = sampling_settings(checkpoint, settings, TEMPERATURE, TOP_P)
-    model, tokenizer = load_model(path, dtype, device, backend, threads, eos_tokens=eos_tokens)
-    # The chat template is next to the tokenizer, which for an adapter may be that of its base.
-    format = chat_format(checkpoint.tokenizer, tokenizer, template, variables)
-    conversation = Conversation(model, tokenizer, format, prefill=prefill or "", **settings)
-    conversation.system = system
-    if sys.stdin.isatty():
-        click.echo(place_of(model), err=True)
-        _talk(conversation)
-        return
-    questions = filter(None, (line.decode(errors="replace").strip() for line in sys.stdin.buffer))
-    for number, question in enumerate(questions):
-        click.echo("\n" if number else "", nl=False)
-        print_pieces(conversation.answer(question))
+        checkpoint = open_checkpoint(path)
+        settings = sampling_settings(checkpoint, settings, TEMPERATURE, TOP_P)
+        model, tokenizer = load_model(path, dtype, device, backend, threads, eos_tokens=eos_tokens)
+        format = _chat_format(name, checkpoint, tokenizer, template, variables)
+        conversation = Conversation(model, tokenizer, format, prefill=prefill or "", forget=forget, **settings)
+        saving = _saving(name, conversation, continues, save)
+        if system is not None:
+            conversation.system = system
+        if hint := _untrained(name, path, checkpoint, format):
+            click.echo(f"bpe: {hint}", err=True)
+        if talks:
+            facts = [("model", f"{name}, {_size(checkpoint)}"), ("computes", place_of(model))]
+            _talk(facts, conversation, saving, is_edited)
+        else:
+            _answer(conversation, saving, _questions(prompts, files))
 
 
 def _variable(text: str) -> tuple[str, Any]:
@@ -125,61 +171,150 @@ def _variable(text: str) -> tuple[str, Any]:
         return name, value
 
 
-def _talk(conversation: Conversation) -> None:
-    """Chat at a terminal. An error is printed, and the chat continues."""
-    from bpe import InputError
-
-    with suppress(ImportError):  # if available, input() gets a history and line editing
-        import readline  # noqa: F401
-    click.echo(f"Ctrl-C stops an answer, Ctrl-D ends the chat; commands: {_CHAT_COMMANDS}", err=True)
-    while True:
-        try:
-            line = _ask("> ").strip()
-            if line.split(" ")[0] == "/exit":
-                return
-            if line.startswith("/"):
-                _obey(conversation, *line.partition(" ")[::2])
-            elif line:
-                print_pieces(conversation.answer(line))
-                if conversation.is_full:
-                    click.echo("bpe: the model's context is full; start a new dialog with /reset", err=True)
-        except EOFError:
-            click.echo(err=True)
-            return
-        except KeyboardInterrupt:
-            click.echo(err=True)
-        except (InputError, OSError) as error:
-            click.echo(f"bpe: {in_one_line(error)}", err=True)
+def _check_questions(prompts: Sequence[str], files: Sequence[str]) -> None:
+    """Refuse questions that cannot be asked, before a model is loaded."""
+    if not all(prompt.strip() for prompt in prompts):
+        raise click.UsageError("-p: the question is empty; write -p TEXT")
+    if len(prompts) > 1 and files:
+        raise click.UsageError("files follow one question; give -p once, or no files")
+    if files.count("-") > 1:
+        raise click.UsageError("stdin (-) can be read only once")
+    check_files(files, "-p")
+    announce_keyboard("text that follows the question" if prompts else "questions, one on each line,", files)
 
 
-def _ask(prompt: str) -> str:
-    """Return a line from the terminal, and print the prompt to stderr when stdout is not a terminal."""
-    if sys.stdout.isatty():
-        return input(prompt)
-    click.echo(prompt, err=True, nl=False)  # input() would write it to stdout
-    line = sys.stdin.readline()
-    if not line:
-        raise EOFError
-    return line
+def _questions(prompts: Sequence[str], files: Sequence[str]) -> Iterator[str]:
+    """Yield the questions of a chat that is not held at a terminal."""
+    if prompts:
+        contents = [_decoded(sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()) for file in files]
+        for prompt in prompts:
+            yield "\n\n".join([os.fsencode(prompt).decode(errors="replace"), *contents])
+        return
+    for file in files or ["-"]:
+        with nullcontext(sys.stdin.buffer) if file == "-" else open(file, "rb") as lines:
+            yield from filter(None, (_decoded(line).strip() for line in lines))
 
 
-def _obey(conversation: Conversation, command: str, argument: str) -> None:
-    """Execute a command within a chat."""
-    from bpe import InputError
-    from bpe.files import write_json
+def _decoded(content: bytes) -> str:
+    return content.decode("utf-8-sig", errors="replace").replace("\r\n", "\n").rstrip("\n")
 
-    argument = argument.strip()
-    if command == "/reset":
-        conversation.reset()
-    elif command == "/system":
-        conversation.system = argument
-    elif command == "/save" and argument:
-        write_json(argument, conversation.messages)
-    elif command == "/load" and argument:
-        try:
-            conversation.restore(json.loads(Path(argument).read_bytes()))
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{argument}: {error}") from error
-        click.echo(f"{len(conversation.messages)} messages", err=True)
+
+def _chat_format(
+    name: str, checkpoint: Checkpoint, tokenizer: Any, template: str | None, variables: dict[str, Any]
+) -> ChatFormat:
+    from bpe.chat import NoChatFormatError, chat_format
+
+    try:
+        # The chat template is next to the tokenizer, which for an adapter may be that of its base.
+        return chat_format(checkpoint.tokenizer, tokenizer, template, variables)
+    except NoChatFormatError as error:
+        raise NoChatFormatError(
+            f"{error}. The model was not trained to chat: `bpe generate {name}` continues a text with it, and"
+            " `bpe finetune` trains a model on dialogs"
+        ) from error
+
+
+def _untrained(name: str, path: Path, checkpoint: Checkpoint, format: ChatFormat) -> str | None:
+    """Return a line on a model that was never trained to chat, as far as its files show that; None for others.
+
+    A template shows that it was. Without one, Llama 3's format is used, whose tokens base models have too: the record
+    of a run says what the model was trained on, and the formats of Hugging Face and llama.cpp would hold the template.
+    Meta's format has no place for one.
+    """
+    from bpe.chat import Llama3Chat
+    from bpe.files import read_json
+    from model.checkpoint import format_of
+
+    if not isinstance(format, Llama3Chat):
+        return None
+    record = path / "run.json"
+    if record.is_file():
+        settings = read_json(record).get("settings")
+        kind = settings.get("kind") if isinstance(settings, dict) else None
+        if kind not in ("pretraining", "continued pretraining"):
+            return None
+        why = "it was trained on texts only"
+    elif format_of(checkpoint.source) in ("huggingface", "gguf"):
+        why = "its files have no chat template"
     else:
-        raise InputError(f"{command}: not a command; the commands are {_CHAT_COMMANDS}")
+        return None
+    return (
+        f"{name}: this model was never trained to chat ({why}), so expect no answers. `bpe finetune` trains it on"
+        " dialogs, and `bpe generate` continues a text"
+    )
+
+
+def _saving(name: str, conversation: Conversation, continues: bool, save: bool) -> Saving:
+    """Return where the dialog is saved, and continue the last one if that is asked for."""
+    from model.commands.chat_files import SavedDialogs, Saving
+
+    dialogs = SavedDialogs(name)
+    path = _continue(name, conversation, dialogs) if continues else None
+    return Saving(dialogs if save else None, path)
+
+
+def _continue(name: str, conversation: Conversation, dialogs: SavedDialogs) -> Path | None:
+    from bpe import InputError
+    from model.commands.chat_files import read_dialog
+
+    path = dialogs.newest()
+    if path is None:
+        click.echo(f"bpe: {name}: there is no dialog to continue; this one is the first", err=True)
+        return None
+    try:
+        conversation.restore(read_dialog(path))
+    except InputError as error:
+        raise InputError(f"{error}; delete the file, or chat without --continue") from error
+    return path
+
+
+def _answer(conversation: Conversation, saving: Saving, questions: Iterator[str]) -> None:
+    """Print the answers to questions."""
+    forgotten = False
+    for number, question in enumerate(questions):
+        click.echo("\n" if number else "", nl=False)
+        before = conversation.messages
+        try:
+            print_pieces(conversation.answer(question))
+        finally:
+            if conversation.messages is not before:  # also what an interrupted answer has said
+                saving.save(conversation.messages)
+        if conversation.forgotten and not forgotten:
+            from model.commands.chat_screen import forgetting
+
+            click.echo(forgetting(conversation), err=True)
+        forgotten = conversation.forgotten > 0
+
+
+def _size(checkpoint: Checkpoint) -> str:
+    """Return the number of parameters and the stored types of a model."""
+    stored = checkpoint.stored or checkpoint.dtype
+    return f"{amount(checkpoint.config.n_parameters)} parameters in {stored}"
+
+
+def _talk(facts: list[tuple[str, str]], conversation: Conversation, saving: Saving, is_edited: bool) -> None:
+    """Chat at a terminal.
+
+    Args:
+        facts: Labels and values about the model.
+        conversation: The dialog.
+        saving: Where it is saved.
+        is_edited: Whether an editor can be shown at the terminal.
+    """
+    from model.commands.chat_editor import PROMPT, LineEditor, PlainLines
+    from model.commands.chat_files import state_directory
+    from model.commands.chat_screen import say
+    from model.commands.chat_settings import SETTINGS
+    from model.commands.chat_talk import COMPLETIONS, Editor, Talk, show_last_turns
+
+    editor: Editor = PlainLines()
+    if is_edited:
+        help = {name: setting.help for name, setting in SETTINGS.items()}
+        history = state_directory() / "chat_history" if saving.dialogs is not None else None
+        editor = LineEditor(COMPLETIONS, help, history)
+    say(f"{', '.join(value for _, value in facts)}, a context of {conversation.context:,} tokens")
+    say("Type a message. /help lists commands and keys, Ctrl-D ends the chat.")
+    if saving.path is not None:  # with --continue
+        say(f"\nContinuing {saving.path.name}:\n")
+        show_last_turns(conversation.messages, PROMPT)
+    Talk(conversation, editor, saving, facts).run()

@@ -19,6 +19,7 @@ from model.commands.options import (
     dtype_option,
     eos_token_option,
     load_model,
+    penalty_options,
     place_of,
     sampling_options,
     sampling_settings,
@@ -57,25 +58,7 @@ TEMPERATURE, TOP_P = 0.8, 0.95
 @sampling_options(
     TEMPERATURE,
     TOP_P,
-    click.option(
-        "--min-p",
-        type=float,
-        metavar="X",
-        help="Drop tokens less likely than X times the most likely one.  [default: the model's, or no limit]",
-    ),
-    click.option(
-        "--repetition-penalty",
-        type=float,
-        metavar="X",
-        help="Penalty on tokens that have occurred; above 1 makes them less likely.  [default: the model's, or 1]",
-    ),
-    click.option(
-        "--frequency-penalty",
-        type=float,
-        default=0.0,
-        metavar="X",
-        help="Amount to subtract from a token's logit for each time it was generated.",
-    ),
+    *penalty_options,
     click.option(
         "--logit-bias",
         multiple=True,

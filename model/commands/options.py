@@ -130,6 +130,29 @@ def sampling_options(temperature: float, top_p: float, *others: Callable[[Any], 
     )
 
 
+penalty_options = (
+    click.option(
+        "--min-p",
+        type=float,
+        metavar="X",
+        help="Drop tokens less likely than X times the most likely one.  [default: the model's, or no limit]",
+    ),
+    click.option(
+        "--repetition-penalty",
+        type=float,
+        metavar="X",
+        help="Penalty on tokens that have occurred; above 1 makes them less likely.  [default: the model's, or 1]",
+    ),
+    click.option(
+        "--frequency-penalty",
+        type=float,
+        default=0.0,
+        metavar="X",
+        help="Amount to subtract from a token's logit for each time it was generated.",
+    ),
+)
+"""Further options for `sampling_options`."""
+
 _OF_DRAWING = ("top_k", "top_p", "min_p", "seed")  # options without effect where the most likely token is always taken
 
 

@@ -135,9 +135,10 @@ class Conversation:
 
     @property
     def question(self) -> str | None:
-        """The last message of the user; None if there is none."""
+        """The text of the last message of the user; None if there is none, or it is not only text."""
         place = self._last_question()
-        return None if place is None else self.messages[place]["content"]
+        content = None if place is None else self.messages[place]["content"]
+        return content if isinstance(content, str) else None
 
     def answer(self, text: str) -> Generator[str, None, None]:
         """Send a user message and yield the answer, piece by piece, as the model generates it.

@@ -123,7 +123,7 @@ def test_an_answer_continues_the_prefilled_text(model: Path) -> None:
 
 def test_a_model_without_a_chat_format_is_refused(tmp_path: Path) -> None:
     write_model(tmp_path, {}, context=100)
-    fails_with(chat(tmp_path, "Hi"), 1, "no chat template")
+    fails_with(chat(tmp_path, "Hi"), 1, "no chat template", "`bpe generate ", "`bpe finetune`")
 
 
 def test_a_question_longer_than_the_context_is_refused(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ class Terminal:
             stderr=slave,
             start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-            env={**os.environ, "TERM": "dumb"},
+            env={**os.environ, "TERM": "dumb", "COLUMNS": "500"},
         )
         os.close(slave)
         self._unread = ""
@@ -180,7 +180,7 @@ class Terminal:
     def ask(self, line: str, pattern: str) -> str:
         """Type a line at the prompt, and return the output up to a match."""
         self.read_until("> ")
-        self.type(line + "\n")
+        self.type(line + "\r")
         return self.read_until(pattern)
 
     def close(self) -> None:
@@ -213,7 +213,7 @@ def test_ctrl_c_stops_the_answer_and_keeps_the_chat(terminal: Terminal, tmp_path
     terminal.type("not sent")
     terminal.read_until("not sent")  # its echo: readline waits for input, where it notices Ctrl-C
     terminal.interrupt()  # without an answer to stop, Ctrl-C discards the line
-    terminal.type(f"/save {path}\n")
+    terminal.type(f"/save {path}\r")
     terminal.read_until("\n")
     terminal.read_until("> ")
     assert json.loads(path.read_text())[:4] == [*first, {"role": "user", "content": "one more"}]
@@ -228,7 +228,8 @@ def test_chat_commands_save_load_and_reset_the_dialog(terminal: Terminal, tmp_pa
     bad.write_text(json.dumps([*dialog, {"role": "nobody", "content": ""}]))
     terminal.ask(f"/load {good}", "2 messages")
     terminal.ask(f"/load {bad}", "bpe: .*bad.json: message 3: ")
-    terminal.ask("/load", "bpe: /load: not a command; the commands are /system")
+    terminal.ask("/load", "bpe: /load: the argument is missing; write /load FILE")
+    terminal.ask("/laod x", "bpe: /laod: there is no such command; did you mean /load?")
     terminal.ask(f"/load {tmp_path / 'none'}", "bpe: .*none: No such file")
     terminal.ask("/system Be brief.", "\n")
     terminal.ask(f"/save {good}", "\n")
@@ -239,3 +240,107 @@ def test_chat_commands_save_load_and_reset_the_dialog(terminal: Terminal, tmp_pa
     system = {"role": "system", "content": "Be brief."}
     assert json.loads(good.read_text()) == [system, *dialog]
     assert json.loads(bad.read_text()) == [system]
+
+
+def test_a_question_is_answered_and_the_dialog_continued_from_the_command_line(model: Path, tmp_path: Path) -> None:
+    from bpe.chat import Llama3Chat
+    from model import generate, load
+
+    llm, tokenizer = load(model)
+    copy = tmp_path / "model"
+    copy.mkdir()
+    for file in model.iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "notes.txt").write_text("line 1\nline 2\n")
+    messages: list[dict[str, str]] = [{"role": "system", "content": "S"}]
+    for question, options in [
+        ("one", ["-p", "one", "--system", "S"]),
+        ("two", ["-c", "-p", "two"]),
+        ("Sum:\n\nline 1\nline 2", ["--continue", "--no-save", "-p", "Sum:", str(tmp_path / "notes.txt")]),
+        ("Sum:\n\nstdin", ["-c", "--no-save", "--text", "Sum:", "-"]),  # what was not saved is not continued
+    ]:
+        result = chat(copy, "stdin\n", *options)
+        assert result.exit_code == 0, result.output
+        asked = [*messages, {"role": "user", "content": question}]
+        answer = "".join(generate(llm, tokenizer, Llama3Chat(tokenizer).encode(asked), 5, temperature=0.0))
+        assert result.stdout == f"{answer}\n"
+        assert result.stderr == ""
+        if "--no-save" not in options:
+            messages = [*asked, {"role": "assistant", "content": answer}]
+    assert chat(copy, "", "-c", "-p", "one", "-p", "two").stdout.count("\n") == 3
+
+
+def test_continuing_without_a_dialog_begins_one_and_says_so(
+    model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("BPE_STATE", str(tmp_path))
+    result = chat(model, "", "-c", "-p", "one")
+    assert result.exit_code == 0
+    assert "there is no dialog to continue; this one is the first" in result.stderr
+    (saved,) = tmp_path.rglob("*.json")
+    saved.write_text("{")
+    fails_with(chat(model, "", "-c", "-p", "one"), 1, saved.name, "delete the file, or chat without --continue")
+
+
+def test_files_hold_a_question_in_each_line(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "questions.txt").write_bytes(b"\xef\xbb\xbfone\r\n\ntwo\n")
+    result = chat(model, "three\n", str(tmp_path / "questions.txt"), "-")
+    lines = result.stdout.split("\n")
+    assert [len(line) for line in lines] == [5, 0, 5, 0, 5, 0]
+    assert lines == chat(model, "one\ntwo\nthree\n").stdout.split("\n")
+
+
+def test_wrong_questions_are_refused_before_the_model_is_loaded(tmp_path: Path) -> None:
+    nowhere = tmp_path / "nowhere"
+    fails_with(chat(nowhere, "", "How", "are you?"), 1, "no such file; did you mean -p 'How are you?'?")
+    fails_with(chat(nowhere, "", "-p", " "), 2, "-p: the question is empty")
+    fails_with(chat(nowhere, "", "-p", "a", "-p", "b", __file__), 2, "files follow one question")
+    fails_with(chat(nowhere, "", "-", "-"), 2, "can be read only once")
+    fails_with(chat(nowhere, "", str(tmp_path)), 1, "a directory")
+
+
+def test_sampling_settings_that_generate_has_are_options_of_chat(model: Path) -> None:
+    plain = chat(model, "one\n").stdout.strip()
+    assert chat(model, "one\n", "--stop", plain[2]).stdout.strip() == plain.partition(plain[2])[0]
+    assert len(chat(model, "one\n", "--frequency-penalty", "100").stdout.strip()) == 5
+    fails_with(chat(model, "one\n", "--repetition-penalty", "0"), 1, "repetition_penalty is 0.0")
+    fails_with(chat(model, "one\n", "--min-p", "0.5"), 2, "--min-p has no effect with --temperature 0")
+
+
+def test_a_full_context_is_said_once_and_the_chat_continues(tmp_path: Path) -> None:
+    write_model(tmp_path, {name: 256 + number for number, name in enumerate(SPECIAL)}, context=100)
+    result = chat(tmp_path, "one\ntwo\nthree\nfour\n")
+    assert result.exit_code == 0, result.output
+    assert len(result.stdout.split()) == 4
+    (line,) = result.stderr.splitlines()
+    assert "the model no longer reads the oldest messages" in line
+    result = chat(tmp_path, "one\ntwo\nthree\nfour\n", "--no-forget")
+    fails_with(result, 1, "begin a new dialog, or shorten the message", prints=True)
+
+
+def test_a_model_that_was_never_trained_to_chat_is_named_as_such(model: Path, tmp_path: Path) -> None:
+    for file in model.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    record = tmp_path / "run.json"
+    for kind in ("pretraining", "continued pretraining"):
+        record.write_text(json.dumps({"settings": {"kind": kind}}))
+        result = chat(tmp_path, "one\n")
+        assert len(result.stdout) == 6
+        (line,) = result.stderr.splitlines()
+        for words in ("never trained to chat", "texts only", "`bpe finetune`", "`bpe generate`"):
+            assert words in line
+    for content in ('{"settings": {"kind": "fine-tuning"}}', '{"settings": 1}'):
+        record.write_text(content)
+        assert chat(tmp_path, "one\n").stderr == ""
+    record.write_text('{"settings": {"kind": "pretraining"}}')
+    (tmp_path / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    assert chat(tmp_path, "one\n").stderr == ""
+
+
+def test_a_published_model_without_a_template_was_never_trained_to_chat(model: Path, tmp_path: Path) -> None:
+    for name in ("base", "base.gguf"):
+        options = ["--format", "huggingface"] if name == "base" else []
+        assert bpe("convert", model, tmp_path / name, *options).exit_code == 0
+        result = chat(tmp_path / name, "one\n")
+        assert len(result.stdout) == 6, result.output
+        assert "never trained to chat (its files have no chat template)" in result.stderr
