@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from bpe.commands.failures import run
+from bpe.commands.names import unknown_command
 from bpe.commands.streams import open_closed_streams
 
 COMMANDS = {
@@ -67,6 +68,20 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(importlib.import_module(_MODULES[cmd_name]), cmd_name)
         return command
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args[:1] == ["help"]:  # as in other programs: bpe help train
+            args = [*args[1:2], "--help"]
+        if args == ["version"]:
+            args = ["--version"]
+        return super().parse_args(ctx, args)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in _MODULES and not args[0].startswith("-") and not ctx.resilient_parsing:
+            raise click.UsageError(unknown_command(args[0], self.list_commands(ctx)), ctx)
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         width = max(map(len, _MODULES))
         for heading, names in COMMANDS.items():
@@ -91,7 +106,7 @@ def _set_debug(context: click.Context, parameter: click.Parameter, value: bool) 
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
-@click.version_option(package_name="bpe-llama", message="%(version)s")
+@click.version_option(None, "-V", "--version", package_name="bpe-llama", message="%(version)s")
 @click.option("--debug", is_flag=True, expose_value=False, callback=_set_debug, help="Print the traceback of an error.")
 def cli() -> None:
     """From raw text to a talking Llama: train a tokenizer, train a model, and generate text with it.

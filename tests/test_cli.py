@@ -108,7 +108,7 @@ def test_shell_completion_completes_commands_and_options() -> None:
 
 
 def test_an_unknown_command_is_named() -> None:
-    fails_with(bpe("enclode"), 2, "No such command 'enclode'")
+    fails_with(bpe("enclode"), 2, "no such command: enclode; did you mean bpe encode?\n")
 
 
 def test_wrong_usage_exits_with_status_2(my_json: Path, tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from bpe.commands.names import unknown_option, with_other_names
+
 
 class Command(click.Command):
     """A command that lists its options in the groups that `group` assigns, and names all that is missing at once.
@@ -24,10 +26,21 @@ class Command(click.Command):
         super().__init__(*arguments, **settings)
         self._needed = needed
 
+    def make_parser(self, ctx: click.Context) -> Any:
+        """Return click's parser, which also knows the other names of the options."""
+        parser = super().make_parser(ctx)
+        options = [each for each in self.get_params(ctx) if isinstance(each, click.Option)]
+        own = {name for option in options for name in (*option.opts, *option.secondary_opts)}
+        for option in options:
+            with_other_names(option, own).add_to_parser(parser, ctx)
+        return parser
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         given = [*args]
         try:
             rest = super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            raise click.UsageError(unknown_option(error.option_name, self, ctx), ctx) from error
         except click.MissingParameter as error:
             raise click.UsageError(self._missing(ctx, given), ctx) from error
         if missing := self._missing(ctx, given):
