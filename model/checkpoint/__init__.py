@@ -12,6 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING
 from bpe import Tokenizer
 from bpe.arguments import checked
 from bpe.errors import InputError
+from bpe.files import read_json
 from bpe.locate import locate
 from model.checkpoint import adapter, bpe_llama, gguf, huggingface, meta
 from model.checkpoint.companions import read_companions
@@ -55,8 +57,20 @@ def format_of(path: str | os.PathLike[str]) -> str:
     for name, file_format in CHECKPOINT_FORMATS.items():
         if file_format.recognises(path):
             return name
+    if _is_unfinished_run(path):
+        raise InputError(
+            f"{path}: the training of this model is not finished; to resume it, run the command that began it again"
+        )
     expected = ", or ".join(file_format.DESCRIPTION for file_format in CHECKPOINT_FORMATS.values())
     raise InputError(f"{path}: no model here; expected {expected}")
+
+
+def _is_unfinished_run(path: Path) -> bool:
+    """Return whether a directory is that of a training that is under way or was interrupted."""
+    record = path / "run.json"  # see `model.training.run_directory`
+    with suppress(InputError):
+        return record.is_file() and read_json(record).get("finished") is False
+    return False
 
 
 def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from model.checkpoint import Checkpoint
     from model.config import ModelConfig
 
-_MODEL_FILES = ("params.json", "config.json", "adapter_config.json")
+_MODEL_FILES = ("params.json", "config.json", "adapter_config.json", "run.json")
 _MODEL_SUFFIXES = (".gguf", ".safetensors", ".pth")
 
 

@@ -135,9 +135,12 @@ def test_an_interrupted_run_resumes_bit_for_bit(
             train(data, halves, config, settings)
     assert [path.name for path in (halves / "checkpoints").iterdir()] == [f"step-{stop_at:06}"]
     assert max(step for _, step, _ in losses(halves)) == stop_at
+    with pytest.raises(InputError, match="halves: the training of this model is not finished; to resume it"):
+        open_checkpoint(halves)
     said = io.StringIO()
     train(data, halves, config, settings, progress=said)
     assert f"resuming after step {stop_at}" in said.getvalue()
+    open_checkpoint(halves)
     assert losses(halves) == losses(whole)
     assert (halves / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
 
