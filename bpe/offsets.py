@@ -20,7 +20,7 @@ def token_spans(
     content = as_bytes(text)
     spans = list(byte_spans(vocabulary, ids, content))
     if unit == "characters":
-        begun = list(accumulate(byte not in CONTINUATION for byte in content))  # characters, up to each byte
+        begun = list(accumulate(int(byte not in CONTINUATION) for byte in content))  # characters, up to each byte
         spans = [(begun[begin] - 1, begun[end - 1]) for begin, end in spans]
     return spans
 

@@ -120,8 +120,8 @@ class _WaitingStream:
         disallowed_special: Literal["all"] | Collection[str],
     ) -> None:
         self._tokenizer = tokenizer
-        self._allowed = allowed_special
-        self._disallowed = disallowed_special
+        self._allowed: Literal["all"] | AbstractSet[str] = allowed_special
+        self._disallowed: Literal["all"] | Collection[str] = disallowed_special
         self._text = bytearray()
 
     def feed(self, piece: str | bytes) -> list[int]:
@@ -208,7 +208,7 @@ class StopStrings:
         if isinstance(stops, str) or not all(isinstance(stop, str) for stop in self._stops):
             raise TypeError("stop strings must be a list of str, also if there is only one")
         self._held = ""
-        self.stopped = False
+        self.stopped: bool = False
         """Whether a stop string was found. After that, `feed` returns empty strings."""
 
     def feed(self, piece: str) -> str:

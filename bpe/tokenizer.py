@@ -104,7 +104,7 @@ class Tokenizer(_core.TokenizerBase):
             raise InputError(f"{vocabulary.name}: the vocabulary normalizes text before it is split; not supported")
         self.vocabulary = vocabulary
         """The tokens, the split pattern and the special tokens."""
-        self.special_matchers = SpecialMatchers(vocabulary)
+        self.special_matchers: SpecialMatchers = SpecialMatchers(vocabulary)
         """Finds special tokens in a text; see `bpe.special`."""
         self._core = vocabulary.encoder
         has_scanner = vocabulary.pattern.scanner is not None

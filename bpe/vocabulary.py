@@ -102,29 +102,33 @@ class Vocabulary:
         self.tokens = tokens
         self.offsets = offsets
         self.ids = ids
-        self.added_tokens = tuple(added_tokens)
+        self.added_tokens: tuple[AddedToken, ...] = tuple(added_tokens)
         self.normalizer = normalizer
 
         _check_added_tokens(self.added_tokens)
-        self.added_ids = {token.content: token.id for token in self.added_tokens}
+        self.added_ids: dict[str, int] = {token.content: token.id for token in self.added_tokens}
         """The id of each added token, by its text. Do not change it."""
-        self.special_tokens = {token.content: token.id for token in self.added_tokens if token.special}
+        self.special_tokens: dict[str, int] = {token.content: token.id for token in self.added_tokens if token.special}
         """The id of each added token that is special, by its text. Do not change it."""
-        self.boundaries = known_boundaries(self.added_ids) if boundaries is None else boundaries
+        self.boundaries: Boundaries = known_boundaries(self.added_ids) if boundaries is None else boundaries
         """What begins and ends a text, and where each of it comes from."""
         scanner = _UNUSED_SCANNER if pattern.scanner is None else pattern.scanner
-        self.encoder = _core.Encoder(tokens, offsets, ids, scanner, self.added_ids, merges_only=merges_only)
+        self.encoder: _core.Encoder = _core.Encoder(
+            tokens, offsets, ids, scanner, self.added_ids, merges_only=merges_only
+        )
         """The core's encoder of these tokens. Made here because it checks them."""
-        self.special_matcher = _core.SpecialTokens(self.special_tokens)
+        self.special_matcher: _core.SpecialTokens = _core.SpecialTokens(self.special_tokens)
         """Finds the texts of the special tokens in a text, whatever is beside them."""
-        self.always_added = self.added_matcher(frozenset()) if len(self.special_tokens) < len(self.added_ids) else None
+        self.always_added: _core.AddedTokens | None = (
+            self.added_matcher(frozenset()) if len(self.special_tokens) < len(self.added_ids) else None
+        )
         """Splits a text at the added tokens that need no permission; None if all are special."""
         all_bytes = bytes(range(256)) if merges_only else b""
-        self.unknown_bytes = bytes(byte for byte in all_bytes if self.encoder.find(bytes([byte])) is None)
+        self.unknown_bytes: bytes = bytes(byte for byte in all_bytes if self.encoder.find(bytes([byte])) is None)
         """The bytes without a token, which are dropped from a text before it is encoded; b"" unless `merges_only`."""
-        self.merges_only = merges_only and (len(self.unknown_bytes) > 0 or self.unreachable_count > 0)
+        self.merges_only: bool = merges_only and (len(self.unknown_bytes) > 0 or self.unreachable_count > 0)
         """Whether ids may differ from tiktoken's, because a token is unreachable or a byte has no token."""
-        self.max_token_value = max(self.id_limit - 1, max(self.added_ids.values(), default=0))
+        self.max_token_value: int = max(self.id_limit - 1, max(self.added_ids.values(), default=0))
         """The highest id."""
         if pattern.scanner is None:
             _ = self.regex  # refuse a pattern that does not compile now, and not when the first text is encoded

@@ -47,7 +47,7 @@ class KVCache:
             raise InputError(f"the batch of a cache is {batch}; it must be positive")
         if capacity < 0:
             raise InputError(f"the capacity of a cache is {capacity}; it must not be negative")
-        self.length = 0
+        self.length: int = 0
         """The number of filled slots."""
         self.positions: Tensor | None = None
         """int64 [batch, capacity], the position of each slot in its sequence, or -1 for padding; None while there is no

@@ -34,10 +34,10 @@ class Transformer(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.tok_embeddings = nn.Embedding(config.vocab_size, config.dim)
-        self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
-        self.norm = RMSNorm(config.dim, config.norm_eps)
-        self.output = nn.Linear(config.dim, config.vocab_size, bias=False)
+        self.tok_embeddings: nn.Embedding = nn.Embedding(config.vocab_size, config.dim)
+        self.layers: nn.ModuleList = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
+        self.norm: RMSNorm = RMSNorm(config.dim, config.norm_eps)
+        self.output: nn.Linear = nn.Linear(config.dim, config.vocab_size, bias=False)
         self.init_weights()
 
     def forward(
@@ -165,10 +165,10 @@ class Block(nn.Module):
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
-        self.attention = Attention(config, layer)
-        self.feed_forward = FeedForward(config)
-        self.attention_norm = RMSNorm(config.dim, config.norm_eps)
-        self.ffn_norm = RMSNorm(config.dim, config.norm_eps)
+        self.attention: Attention = Attention(config, layer)
+        self.feed_forward: FeedForward = FeedForward(config)
+        self.attention_norm: RMSNorm = RMSNorm(config.dim, config.norm_eps)
+        self.ffn_norm: RMSNorm = RMSNorm(config.dim, config.norm_eps)
 
     def forward(self, x: Tensor, place: Place, cache: KVCache | None) -> Tensor:
         x = x + self.attention(self.attention_norm(x), place, cache)
@@ -237,11 +237,11 @@ class Attention(nn.Module):
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.layer = layer
-        self.head_dim = config.head_dim
-        self.wq = nn.Linear(config.dim, config.n_heads * config.head_dim, bias=config.qkv_bias)
-        self.wk = nn.Linear(config.dim, config.n_kv_heads * config.head_dim, bias=config.qkv_bias)
-        self.wv = nn.Linear(config.dim, config.n_kv_heads * config.head_dim, bias=config.qkv_bias)
-        self.wo = nn.Linear(config.n_heads * config.head_dim, config.dim, bias=config.wo_bias)
+        self.head_dim: int = config.head_dim
+        self.wq: nn.Linear = nn.Linear(config.dim, config.n_heads * config.head_dim, bias=config.qkv_bias)
+        self.wk: nn.Linear = nn.Linear(config.dim, config.n_kv_heads * config.head_dim, bias=config.qkv_bias)
+        self.wv: nn.Linear = nn.Linear(config.dim, config.n_kv_heads * config.head_dim, bias=config.qkv_bias)
+        self.wo: nn.Linear = nn.Linear(config.n_heads * config.head_dim, config.dim, bias=config.wo_bias)
         self.attend = attend
 
     def forward(self, x: Tensor, place: Place, cache: KVCache | None) -> Tensor:
@@ -266,9 +266,9 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.w1 = nn.Linear(config.dim, config.hidden_dim, bias=False)
-        self.w2 = nn.Linear(config.hidden_dim, config.dim, bias=False)
-        self.w3 = nn.Linear(config.dim, config.hidden_dim, bias=False)
+        self.w1: nn.Linear = nn.Linear(config.dim, config.hidden_dim, bias=False)
+        self.w2: nn.Linear = nn.Linear(config.hidden_dim, config.dim, bias=False)
+        self.w3: nn.Linear = nn.Linear(config.dim, config.hidden_dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         projected: Tensor = self.w2(F.silu(self.w1(x)) * self.w3(x))  # [b, t, dim] -> [b, t, hidden] -> [b, t, dim]
@@ -281,7 +281,7 @@ class RMSNorm(nn.Module):
     def __init__(self, dim: int, eps: float) -> None:
         super().__init__()
         self.eps = eps
-        self.weight = nn.Parameter(torch.ones(dim))
+        self.weight: nn.Parameter = nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Tensor) -> Tensor:
         return F.rms_norm(x, x.shape[-1:], self.weight, self.eps)

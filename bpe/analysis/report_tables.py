@@ -13,7 +13,7 @@ VocabularyReport = Mapping[str, Any]
 """A report as `bpe.analysis.report.report_of` returns it, and as report.json holds it."""
 
 # Ranges of token lengths in bytes that share a row of a table: first, last.
-LENGTHS = [*((size, size) for size in range(1, 9)), (9, 12), (13, 16), (17, None)]
+LENGTHS: list[tuple[int, int | None]] = [*((size, size) for size in range(1, 9)), (9, 12), (13, 16), (17, None)]
 # Up to this many texts have a column or a curve each; of more texts, only the sum is shown.
 MOST_SEPARATE_TEXTS = 6
 NOTES = """\

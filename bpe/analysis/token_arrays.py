@@ -32,7 +32,7 @@ class TokenArrays:
         self.tokenizer = tokenizer
         vocabulary = tokenizer.vocabulary
         added = {token.id: token.content.encode() for token in vocabulary.added_tokens if not token.special}
-        self.tokens = [b""] * max(vocabulary.id_limit, *(id + 1 for id in added), 0)
+        self.tokens: list[bytes] = [b""] * max(vocabulary.id_limit, *(id + 1 for id in added), 0)
         for id, token in added.items():
             self.tokens[id] = token
         for token, id in vocabulary.ranks.items():

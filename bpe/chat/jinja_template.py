@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -49,20 +50,21 @@ class JinjaTemplate:
         try:
             tree = environment.parse(source)
             self._template = environment.from_string(source)
-            self.variables = meta.find_undeclared_variables(tree)
+            self.variables: AbstractSet[str] = meta.find_undeclared_variables(tree)
         except Exception as error:  # on deep nesting, the compiler raises errors of many kinds
             line = f"line {error.lineno}: " if hasattr(error, "lineno") else ""
             raise InputError(f"the chat template cannot be compiled: {line}{_one_line(error)}") from error
         self.source = source
         constants = {node.value for node in tree.find_all(nodes.Const) if isinstance(node.value, str)}
-        self.words = {*filter(str.isidentifier, constants), *(node.attr for node in tree.find_all(nodes.Getattr))}
-        iterated = {node.attr for node in tree.find_all(nodes.Getattr)} & {"items", "values"}
+        attributes = {node.attr for node in tree.find_all(nodes.Getattr)}
+        self.words: set[str] = {*filter(str.isidentifier, constants), *attributes}
+        iterated = attributes & {"items", "values"}
         dumped = any(
             isinstance(node.node, nodes.Name) and node.name == "tojson" and node.node.name != "tools"
             for node in tree.find_all(nodes.Filter)
         )
-        self.writes_all = bool(iterated) or dumped
-        self.marks_answers = re.search(r"\{%[-+]?\s*generation\s*[-+]?%\}", source) is not None
+        self.writes_all: bool = bool(iterated) or dumped
+        self.marks_answers: bool = re.search(r"\{%[-+]?\s*generation\s*[-+]?%\}", source) is not None
 
     def render(self, variables: Mapping[str, Any]) -> str:
         """Return the text that the template writes, without surrogates.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 from bpe.corpus.feed import Cleaner, FeedState, ReadOptions, TextBytes, TextPart
 from bpe.errors import InputError
@@ -65,6 +65,14 @@ def _record_batches(table: Any, group: int, options: ReadOptions) -> Iterator[An
 def _cleaned(name: str, column: str, array: Any, cleaner: Cleaner, first: int) -> list[TextBytes]:
     """Return the cleaned texts of an array whose first row has the index `first` in the file."""
     return [cleaner.clean(text, place=f"row {first + row + 1}") for row, text in _texts(name, column, array)]
+
+
+class Dataset(Protocol):
+    """A data set of Hugging Face's ``datasets``, as a type checker sees it."""
+
+    @property
+    def column_names(self) -> Any: ...
+    def select_columns(self, column_names: Any, /) -> Any: ...
 
 
 def is_dataset(source: object) -> bool:

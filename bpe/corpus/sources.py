@@ -14,7 +14,7 @@ from itertools import dropwhile
 from pathlib import Path
 from typing import Any, BinaryIO, Union, cast
 
-from bpe.corpus.arrow import dataset_texts, is_dataset, parquet_parts
+from bpe.corpus.arrow import Dataset, dataset_texts, is_dataset, parquet_parts
 from bpe.corpus.feed import Cleaner, Feed, FeedState, ReadOptions, TextBytes, TextPart, as_bytes
 from bpe.corpus.jsonl import json_parts
 from bpe.corpus.remote import remote_files
@@ -25,7 +25,7 @@ from bpe.errors import InputError
 _HEAD = 4096  # bytes at the beginning of a file in which text has no NUL
 
 # A path, a glob, an address or "-" for stdin; or an iterable of the documents themselves.
-CorpusSource = Union[str, "os.PathLike[str]", Iterable[Union[str, bytes]]]
+CorpusSource = Union[str, "os.PathLike[str]", Iterable[Union[str, bytes]], Dataset]
 
 
 def feeds_of(source: CorpusSource, exclude: Sequence[str]) -> Iterator[Feed]:

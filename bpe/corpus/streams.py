@@ -48,7 +48,7 @@ class ByteStream:
 
     def __init__(self, name: str, raw: BinaryIO, suffix: str = "", size: int | None = None) -> None:
         self.name = name
-        self.offset = 0
+        self.offset: int = 0
         # A read allocates as many bytes as it asks for, so it should ask for few more than the file has.
         self._step = _STEP if suffix else _LARGE_STEP if size is None else size + 1
         self._raw: BinaryIO = raw

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +20,8 @@ class ShardTokenizer(Protocol):
 
     @property
     def n_vocab(self) -> int: ...
-    @property
-    def special_tokens_set(self) -> set[str]: ...
+    @property  # Any, since tiktoken's is a cached_property, which pyright does not accept as a property
+    def special_tokens_set(self) -> Any: ...
     def encode_single_token(self, text_or_bytes: str | bytes, /) -> int: ...
     def token_sizes(self) -> npt.NDArray[np.uint32]: ...
     def encode_flat(self, texts: list[bytes | str], /, *, num_threads: int | None = None) -> FlatIds: ...

@@ -70,7 +70,7 @@ class Shards:
     """
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
-        self.directory = Path(directory)
+        self.directory: Path = Path(directory)
         path = self.directory / INDEX
         try:
             raw = path.read_bytes()
@@ -86,13 +86,13 @@ class Shards:
                     f" expected {INDEX_FORMAT!r} version {INDEX_VERSION}"
                 )
             self._read(index)
-            self.fingerprint = _fingerprint(index)
+            self.fingerprint: str = _fingerprint(index)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             if isinstance(error, InputError):
                 raise
             problem = error if type(error) is ValueError else repr(error)
             raise InputError(f"{path}: not an index of token shards ({problem}); write the shards again") from None
-        self.token_bytes = self._map(TOKEN_BYTES, np.dtype("<u4"), self.n_vocab)
+        self.token_bytes: npt.NDArray[Any] = self._map(TOKEN_BYTES, np.dtype("<u4"), self.n_vocab)
         self._shards = {split: [self._open(shard) for shard in shards] for split, shards in self._listed.items()}
         if not self.tokenizer_path.is_file():
             raise InputError(
@@ -105,16 +105,16 @@ class Shards:
 
     def _read(self, index: dict[str, Any]) -> None:
         """Check and take the values of the index."""
-        self.n_vocab = _count(index["n_vocab"])
-        self.dtype = np.dtype({"uint16": "<u2", "uint32": "<u4"}[index["dtype"]])
-        self.bos_id, self.eos_id = (
-            None if index[name] is None else _count(index[name], below=self.n_vocab) for name in ("bos_id", "eos_id")
-        )
-        self.seed, self.held_out = _count(index["seed"], below=1 << 64), float(index["held_out"])
-        self.tokenizer_sha256 = str(index["tokenizer_sha256"])
+        self.n_vocab: int = _count(index["n_vocab"])
+        self.dtype: np.dtype[Any] = np.dtype({"uint16": "<u2", "uint32": "<u4"}[index["dtype"]])
+        self.bos_id: int | None = _optional_id(index["bos_id"], self.n_vocab)
+        self.eos_id: int | None = _optional_id(index["eos_id"], self.n_vocab)
+        self.seed: int = _count(index["seed"], below=1 << 64)
+        self.held_out: float = float(index["held_out"])
+        self.tokenizer_sha256: str = str(index["tokenizer_sha256"])
         # A bare name, so that an index cannot point outside its directory.
-        self.tokenizer_path = self.directory / _name(index["tokenizer_file"])
-        self.corpus = _corpus(index["corpus"])
+        self.tokenizer_path: Path = self.directory / _name(index["tokenizer_file"])
+        self.corpus: dict[str, Any] = _corpus(index["corpus"])
         self._splits = {
             split: {key: _count(index["splits"][split][key]) for key in ("tokens", "documents", "bytes")}
             for split in SPLITS
@@ -210,6 +210,10 @@ def _count(value: Any, below: int = 1 << 63) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < below:
         raise ValueError(f"{value!r} is not a number from 0 to {below - 1}")
     return value
+
+
+def _optional_id(value: Any, n_vocab: int) -> int | None:
+    return None if value is None else _count(value, below=n_vocab)
 
 
 def _name(value: Any) -> str:

@@ -46,7 +46,7 @@ class UnfinishedShards:
     """
 
     def __init__(self, directory: Path, settings: Mapping[str, Any]) -> None:
-        self.path = directory / WORK
+        self.path: Path = directory / WORK
         self._directory = directory
         self._settings = json.loads(json.dumps(settings))
         _check_no_other_files(directory, settings["tokenizer_file"])

@@ -76,14 +76,14 @@ class CorpusCounter:
             InputError: `max_memory` leaves too little for counting.
         """
         matcher = _core.SpecialTokens(dict.fromkeys(special_tokens, 0))
-        self.counter = _core.Counter(0 if pattern.scanner is None else pattern.scanner, matcher)
+        self.counter: _core.Counter = _core.Counter(0 if pattern.scanner is None else pattern.scanner, matcher)
         self._split = pattern.compile() if pattern.scanner is None else None
         self._matcher = matcher
         self._threads = threads
         self._work = work
         self._limit = None if max_memory is None else _limit_of_counts(max_memory)
-        self.documents = work.documents
-        self.size = work.size
+        self.documents: int = work.documents
+        self.size: int = work.size
         self._position = work.position
 
     def add(self, batch: TextBatch) -> None:

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from bpe.corpus import CorpusSource
+    from bpe.corpus.arrow import Dataset
     from bpe.training.counts import Counts
     from bpe.training.work import Merges
 
@@ -94,7 +95,7 @@ def train(
 
 @checked(options=IteratorOptions, settings=TrainSettings)
 def train_from_iterator(
-    texts: Iterable[str | bytes],
+    texts: Iterable[str | bytes] | Dataset,
     vocab_size: int,
     pattern: str | None = None,
     special_tokens: Sequence[str] | None = None,

@@ -62,7 +62,7 @@ class WorkDirectory:
         Raises:
             InputError: The directory holds other work, other files, or a damaged state.
         """
-        self.is_temporary = path is None
+        self.is_temporary: bool = path is None
         self._path = None if path is None else Path(path)
         self._state: dict[str, Any] = {"format": FORMAT, "version": VERSION, "settings": dict(settings), "runs": []}
         if note is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol, Union
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Union
 
 from bpe import Tokenizer
 from bpe.arguments import checked
@@ -29,8 +29,8 @@ class GenerationTokenizer(Protocol):
 
     @property
     def n_vocab(self) -> int: ...
-    @property
-    def special_tokens_set(self) -> set[str]: ...
+    @property  # Any, since tiktoken's is a cached_property, which pyright does not accept as a property
+    def special_tokens_set(self) -> Any: ...
     def encode(
         self, text: str, /, *, allowed_special: AllowedSpecial, disallowed_special: Collection[str]
     ) -> list[int]: ...
@@ -280,7 +280,7 @@ class Completions:
         self._unprinted = frozenset(specials.values()).union(ends)
         self._stop_ids = frozenset(specials[text] for text in self._stops if text in specials)
         ends_with_rows = [id for id in ends if id < model.config.vocab_size]  # perhaps without a token
-        self.generation = Generation(
+        self.generation: Generation = Generation(
             model,
             [prompt_ids(tokenizer, text, allowed_special) if isinstance(text, str) else text for text in prompts],
             samples=samples,

@@ -29,11 +29,11 @@ class RunDirectory:
     def __init__(self, path: Path) -> None:
         """Take the path of a run directory, which need not exist."""
         self.path = path
-        self.record = path / "run.json"
-        self.metrics = path / "metrics.jsonl"
-        self.checkpoints = path / "checkpoints"
-        self.plot = path / "loss.png"
-        self.tensorboard = path / "tensorboard"
+        self.record: Path = path / "run.json"
+        self.metrics: Path = path / "metrics.jsonl"
+        self.checkpoints: Path = path / "checkpoints"
+        self.plot: Path = path / "loss.png"
+        self.tensorboard: Path = path / "tensorboard"
 
     def clear(self) -> None:
         """Delete what an earlier run left, apart from the files of its task."""

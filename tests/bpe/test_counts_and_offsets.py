@@ -51,6 +51,7 @@ def test_offsets_in_bytes_split_the_text_into_its_tokens(llama3: Tokenizer, text
 @given(text=texts)
 def test_offsets_in_characters_span_each_token_and_no_more_than_necessary(llama3: Tokenizer, text: str) -> None:
     ids, spans = llama3.encode_with_offsets(text)
+    assert {type(place) for span in spans for place in span} <= {int}
     characters = llama3.decode(ids)
     starts = [len(characters[:place].encode()) for place in range(len(characters) + 1)]
     end = 0

@@ -21,14 +21,13 @@ the line before a block says what else may differ in it:
 
 The pages that train a model are slow tests.
 
-`python tests/docs/test_examples.py --write [PAGE]...` runs the pages and writes the outputs of now into them. Where an
+`PYTHONPATH=tests python tests/docs/test_examples.py --write [PAGE]...` runs the pages and writes the outputs of now into them. Where an
 output counts as equal, the page keeps what it shows.
 """
 
 from __future__ import annotations
 
 import contextlib
-import doctest
 import functools
 import io
 import os
@@ -44,6 +43,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from support.pages import Block, pages, read_blocks
 
 ROOT = Path(__file__).parents[2]
 
@@ -63,28 +64,6 @@ RULES = [
 
 
 @dataclass
-class Step:
-    """A command, a doctest example or a piece of Python, and the output that the page shows."""
-
-    source: str
-    shown: str
-    start: int  # where `shown` begins in the page
-    indent: int = 0
-
-
-@dataclass
-class Block:
-    """A fenced block or a set-up comment of a page."""
-
-    kind: str  # "console", "python", "doctest" or "setup"
-    line: int
-    steps: list[Step]
-    numbers_vary: bool = False
-    left_out: str | None = None
-    compared: str | None = None
-
-
-@dataclass
 class Failure:
     source: str
     shown: str
@@ -92,63 +71,6 @@ class Failure:
 
     def __str__(self) -> str:
         return f"{self.source}\n--- the page shows:\n{self.shown}--- printed:\n{self.printed}"
-
-
-_BLOCK = re.compile(
-    r"(?:^<!-- (?P<marker>[a-z ]+)(?:: (?P<regex>[^\n]*))? -->\n)?^```(?P<kind>console|python)\n(?P<body>.*?)^```$"
-    r"|^<!-- setup\n(?P<setup>.*?)^-->$",
-    re.MULTILINE | re.DOTALL,
-)
-
-
-def read_blocks(text: str) -> list[Block]:
-    """Return the blocks of a page that run, in order."""
-    blocks = []
-    for match in _BLOCK.finditer(text):
-        line = text.count("\n", 0, match.start()) + 1
-        if match["setup"] is not None:
-            commands = match["setup"].replace("\\\n", "").splitlines()
-            blocks.append(Block("setup", line, [Step(command, "", 0) for command in commands]))
-            continue
-        body, start = match["body"], match.start("body")
-        if match["kind"] == "console":
-            block = Block("console", line, _commands(body, start))
-        elif body.startswith(">>> "):
-            block = Block("doctest", line, _doctests(body, start))
-        else:
-            block = Block("python", line, [Step(body, "", start + len(body))])
-        marker = match["marker"]
-        if marker == "numbers vary":
-            block.numbers_vary = True
-        elif marker == "lines vary":
-            block.left_out = match["regex"]
-        elif marker == "compare only":
-            block.compared = match["regex"]
-        elif marker is not None:
-            raise ValueError(f"line {line}: the marker {marker!r} is not known")
-        blocks.append(block)
-    return blocks
-
-
-def _commands(body: str, start: int) -> list[Step]:
-    steps = []
-    for match in re.finditer(
-        r"^\$ (?P<command>(?:.*\\\n)*.*\n(?:> .*\n)*)(?P<shown>(?:(?!\$ ).*\n)*)", body, re.MULTILINE
-    ):
-        command = re.sub(r"^> ", "", match["command"], flags=re.MULTILINE).rstrip("\n")
-        steps.append(Step(command, match["shown"], start + match.start("shown")))
-    if not steps:
-        raise ValueError(f"a console block without a command: {body!r}")
-    return steps
-
-
-def _doctests(body: str, start: int) -> list[Step]:
-    lines = body.splitlines(keepends=True)
-    steps = []
-    for example in doctest.DocTestParser().get_examples(body):
-        first = example.lineno + example.source.count("\n")
-        steps.append(Step(example.source, example.want, start + sum(map(len, lines[:first]))))
-    return steps
 
 
 class Page:
@@ -292,11 +214,6 @@ def published(printed: str) -> str:
     return printed.rstrip("\n") + "\n" if printed.strip("\n") else ""
 
 
-def pages() -> list[Path]:
-    """Return the pages whose examples run."""
-    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-
-
 def _cases() -> list[Any]:
     cases = []
     for path in pages():
@@ -355,7 +272,7 @@ def main() -> None:
     """Write the outputs of now into the pages."""
     arguments = sys.argv[1:]
     if not arguments or arguments[0] != "--write":
-        sys.exit("usage: python tests/docs/test_examples.py --write [PAGE]...")
+        sys.exit("usage: PYTHONPATH=tests python tests/docs/test_examples.py --write [PAGE]...")
     failed = False
     for path in [Path(name).resolve() for name in arguments[1:]] or pages():
         with tempfile.TemporaryDirectory() as name:
