@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar, Union
+from typing import Any, TypeVar, Union, cast
 
 from bpe.corpus.arrow import is_dataset
 from bpe.corpus.feed import Cleaner, Invalid, ReadOptions, TextBytes, as_bytes
@@ -173,4 +173,4 @@ def _listed(sources: CorpusSource | Iterable[CorpusSource]) -> Iterable[Any]:
         return [sources]
     if isinstance(sources, Mapping):
         raise InputError(f"sources must be paths or iterables of texts, not a {type(sources).__name__}")
-    return sources
+    return cast("Iterable[Any]", sources)

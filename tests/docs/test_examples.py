@@ -21,8 +21,8 @@ the line before a block says what else may differ in it:
 
 The pages that train a model are slow tests.
 
-`PYTHONPATH=tests python tests/docs/test_examples.py --write [PAGE]...` runs the pages and writes the outputs of now into them. Where an
-output counts as equal, the page keeps what it shows.
+`PYTHONPATH=tests python tests/docs/test_examples.py --write [PAGE]...` runs the pages and writes the outputs of now
+into them. Where an output counts as equal, the page keeps what it shows.
 """
 
 from __future__ import annotations
