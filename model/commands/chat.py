@@ -279,10 +279,11 @@ def _answer(conversation: Conversation, saving: Saving, questions: Iterator[str]
         finally:
             if conversation.messages is not before:  # also what an interrupted answer has said
                 saving.save(conversation.messages)
-        if conversation.forgotten and not forgotten:
-            from model.commands.chat_screen import forgetting
+        forgets = conversation.forgotten and not forgotten
+        if conversation.is_full or forgets:
+            from model.commands.chat_screen import end_of_context, forgetting
 
-            click.echo(forgetting(conversation), err=True)
+            click.echo((end_of_context if conversation.is_full else forgetting)(conversation), err=True)
         forgotten = conversation.forgotten > 0
 
 

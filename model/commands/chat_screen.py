@@ -57,3 +57,8 @@ def forgetting(conversation: Conversation) -> str:
         f"bpe: the dialog has outgrown the model's context of {conversation.context:,} tokens, so the model no longer"
         " reads the oldest messages"
     )
+
+
+def end_of_context(conversation: Conversation) -> str:
+    """Return the line that says that an answer ended because nothing was left to forget."""
+    return f"bpe: the answer ends here because the model's context of {conversation.context:,} tokens is full"

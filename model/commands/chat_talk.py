@@ -19,7 +19,7 @@ from bpe.errors import InputError
 from bpe.files import write_json
 from model.commands.chat_editor import BLOCK, COMMAND, FILE, SETTING, without_quotes
 from model.commands.chat_files import Saving, read_dialog
-from model.commands.chat_screen import counted, forgetting, in_brief, say, say_rows
+from model.commands.chat_screen import counted, end_of_context, forgetting, in_brief, say, say_rows
 from model.commands.chat_settings import SETTINGS, Settings, setting_name
 from model.generation.conversation import Conversation
 
@@ -109,10 +109,7 @@ class Talk:
         """Say where the last answer met a limit."""
         conversation = self.conversation
         if conversation.is_full:
-            say(
-                f"bpe: the answer ends here because the model's context of {conversation.context:,} tokens is full;"
-                " /reset begins a new dialog"
-            )
+            say(f"{end_of_context(conversation)}; /reset begins a new dialog")
         elif conversation.finish == "length":
             limit = conversation.settings["max_tokens"]
             say(f"bpe: the answer ends after {limit:,} tokens; /set max_tokens N changes it")

@@ -7,6 +7,7 @@ import os
 import re
 import select
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -314,8 +315,21 @@ def test_a_full_context_is_said_once_and_the_chat_continues(tmp_path: Path) -> N
     assert len(result.stdout.split()) == 4
     (line,) = result.stderr.splitlines()
     assert "the model no longer reads the oldest messages" in line
+    result = bpe("chat", tmp_path, "--temperature", "0", "-p", "x" * 50)
+    assert result.stderr == "bpe: the answer ends here because the model's context of 100 tokens is full\n"
     result = chat(tmp_path, "one\ntwo\nthree\nfour\n", "--no-forget")
     fails_with(result, 1, "begin a new dialog, or shorten the message", prints=True)
+
+
+def test_a_native_chat_in_a_pipe_needs_neither_torch_nor_an_editor(smollm2_file: Path) -> None:
+    program = (
+        "import sys; from click.testing import CliRunner; from bpe.cli import cli;"
+        f"command = ['chat', {str(smollm2_file)!r}, '-p', 'Hi', '--max-tokens', '1', '--no-save'];"
+        "result = CliRunner().invoke(cli, command);"
+        "print(result.exit_code, [name for name in ('torch', 'prompt_toolkit', 'wcwidth') if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert result.stdout == "0 []\n", result.stderr
 
 
 def test_a_model_that_was_never_trained_to_chat_is_named_as_such(model: Path, tmp_path: Path) -> None:
