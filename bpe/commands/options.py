@@ -9,10 +9,13 @@ from typing import Any
 import click
 
 from bpe.commands.names import unknown_option, with_other_names
+from bpe.commands.types import lenient
 
 
 class Command(click.Command):
     """A command that lists its options in the groups that `group` assigns, and names all that is missing at once.
+
+    Numbers and names are taken in all spellings of `bpe.commands.types`.
 
     Args:
         arguments: As for `click.Command`.
@@ -25,6 +28,8 @@ class Command(click.Command):
     ) -> None:
         super().__init__(*arguments, **settings)
         self._needed = needed
+        for parameter in self.params:
+            parameter.type = lenient(parameter.type)
 
     def make_parser(self, ctx: click.Context) -> Any:
         """Return click's parser, which also knows the other names of the options."""
@@ -156,20 +161,6 @@ def tell_defaults(**values: object) -> None:
     names = {name: _name(parameters[name], context) for name in values}
     chosen = ", ".join(f"{names[name]} {value}" for name, value in values.items())
     click.echo(f"bpe: by default: {chosen}", err=True)
-
-
-def parse_size(text: str) -> int:
-    """Return the number that a text such as 2G, 500MB or 64M stands for; prefixes are decimal.
-
-    Raises:
-        click.BadParameter: When the text is no size.
-    """
-    number = text.strip().upper().removesuffix("B")
-    power = "KMGT".find(number[-1:]) + 1 if number[-1:].isalpha() else 0
-    try:
-        return int(float(number[:-1] if power else number) * 1000**power)
-    except (ValueError, OverflowError):
-        raise click.BadParameter(f"{text!r} is not a size; write 2G, 500M, or a plain number") from None
 
 
 def texts_option(help: str) -> Callable[[Any], Any]:

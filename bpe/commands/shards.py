@@ -15,13 +15,13 @@ from bpe.commands.options import (
     exclude_option,
     field_option,
     group,
-    parse_size,
     refuse_given,
     separator_option,
     tell_defaults,
     tokenizer_option,
 )
 from bpe.commands.terminal import Status
+from bpe.commands.types import Share, parse_size
 
 if TYPE_CHECKING:
     from bpe.shards import ShardSources, ShardsProgress
@@ -57,7 +57,7 @@ SHARDS = "shards"
 @group(
     "Held-out documents",
     click.option(
-        "--held-out", type=float, default=0.05, metavar="SHARE", help="Share of the documents to keep from training."
+        "--held-out", type=Share(), default=0.05, metavar="SHARE", help="Share of the documents to keep from training."
     ),
     click.option("--seed", type=int, default=0, metavar="N", help="Random seed of the choice of these documents."),
 )
@@ -79,7 +79,11 @@ SHARDS = "shards"
     click.option("--hashes-only", is_flag=True, help="With --verify: check the hashes, but read no sources."),
     click.option("--export", metavar="DIR", help="Write the shards in DIR to OUTPUT in another format."),
     click.option(
-        "--format", "export_format", default="parquet", metavar="NAME", help="With --export: parquet, arrow or npy."
+        "--format",
+        "export_format",
+        type=click.Choice(["parquet", "arrow", "npy"]),
+        default="parquet",
+        help="With --export: format of the files.",
     ),
 )
 @examples(

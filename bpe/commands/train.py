@@ -17,11 +17,11 @@ from bpe.commands.options import (
     exclude_option,
     field_option,
     group,
-    parse_size,
     refuse_given,
     tell_defaults,
 )
 from bpe.commands.terminal import Status
+from bpe.commands.types import parse_size
 
 if TYPE_CHECKING:
     from bpe.training.settings import MergeStep, Trained, TrainingProgress

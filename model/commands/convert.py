@@ -20,8 +20,8 @@ _OF_MODELS = ("*.safetensors", "*.pth", "*.bin", "*.gguf", "config.json", "param
 @click.option(
     "--format",
     "format_name",
-    metavar="NAME",
-    help="Format to write: huggingface, bpe-llama, meta or gguf.  [default: gguf for OUT.gguf, else huggingface]",
+    type=click.Choice(["huggingface", "bpe-llama", "meta", "gguf"]),
+    help="Format to write.  [default: gguf for OUT.gguf, else huggingface]",
 )
 @click.option(
     "--dtype",

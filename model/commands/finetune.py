@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from bpe.commands.options import Command, examples, field_option, group, refuse_given, separator_option, tell_defaults
+from bpe.commands.types import Duration, Share
 from model.commands.options import (
     chosen_device,
     default_run,
@@ -40,7 +41,12 @@ from model.commands.options import (
     ),
     click.option("--epochs", type=float, default=3.0, metavar="N", help="Number of passes over the dialogs."),
     click.option("--steps", type=int, metavar="N", help="Number of steps, instead of --epochs."),
-    click.option("--minutes", type=float, metavar="N", help="Training time in minutes, instead of --epochs."),
+    click.option(
+        "--minutes",
+        type=Duration("m"),
+        metavar="N",
+        help="Training time in minutes, or as 90s or 2h; instead of --epochs.",
+    ),
     click.option("--eval-every", type=int, default=100, metavar="N", help="Number of steps between evaluations."),
     click.option(
         "--seed",
@@ -216,6 +222,6 @@ def finetune(
 
 def _share_or_files(held_out: str) -> float | list[str]:
     try:
-        return float(held_out)
-    except ValueError:
+        return float(Share().convert(held_out, None, None))
+    except click.BadParameter:
         return [held_out]

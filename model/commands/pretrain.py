@@ -11,6 +11,7 @@ import click
 
 from bpe.commands.options import Command, examples, group, refuse_given, tell_defaults
 from bpe.commands.shards import SHARDS
+from bpe.commands.types import Duration, Share
 from model.commands.options import (
     chosen_device,
     default_run,
@@ -44,7 +45,10 @@ _LEARNING_RATE_OF_INIT = 2e-4
         help="Start from the weights of a model with the same tokenizer, not from random ones.",
     ),
     click.option(
-        "--minutes", type=float, metavar="N", help="Training time in minutes.  [default: 3, unless --steps is given]"
+        "--minutes",
+        type=Duration("m"),
+        metavar="N",
+        help="Training time in minutes.  [default: 3, unless --steps is given]",
     ),
     click.option("--steps", type=int, metavar="N", help="Number of steps, instead of --minutes."),
     click.option("--seed", type=int, default=0, metavar="N", help="Random seed of the weights and the data order."),
@@ -77,10 +81,10 @@ _LEARNING_RATE_OF_INIT = 2e-4
         help="Learning rate after the warmup: a cosine, or constant with a linear decay at the end (wsd).",
     ),
     click.option(
-        "--warmup", type=float, default=0.03, metavar="SHARE", help="Share of the run in which the rate rises."
+        "--warmup", type=Share(), default=0.03, metavar="SHARE", help="Share of the run in which the rate rises."
     ),
     click.option(
-        "--decay", type=float, default=0.2, metavar="SHARE", help="Share of the run in which the rate falls (wsd)."
+        "--decay", type=Share(), default=0.2, metavar="SHARE", help="Share of the run in which the rate falls (wsd)."
     ),
     click.option("--weight-decay", type=float, default=1.0, metavar="X", help="Weight decay of the weight matrices."),
     click.option("--gradient-clip", type=float, default=1.0, metavar="X", help="Largest norm of the gradients."),
@@ -105,7 +109,7 @@ _LEARNING_RATE_OF_INIT = 2e-4
         "--sample-tokens", type=int, default=48, metavar="N", help="Length of the sample at each evaluation, in tokens."
     ),
     click.option(
-        "--checkpoint-every", type=float, default=60.0, metavar="SECONDS", help="Seconds between checkpoints."
+        "--checkpoint-every", type=Duration("s"), default=60.0, metavar="SECONDS", help="Seconds between checkpoints."
     ),
     click.option(
         "--keep-checkpoints", type=int, default=2, metavar="N", help="Number of checkpoints to keep, the newest."

@@ -1,12 +1,11 @@
-"""Options in groups, and sizes."""
+"""Options in groups, options without effect, and what is missing."""
 
 from __future__ import annotations
 
 import click
-import pytest
 from click.testing import CliRunner
 
-from bpe.commands.options import Command, group, parse_size, refuse_given
+from bpe.commands.options import Command, group, refuse_given
 
 
 def test_options_are_listed_in_the_groups_of_the_command() -> None:
@@ -43,19 +42,6 @@ def test_options_without_effect_are_refused_only_on_the_command_line() -> None:
     assert "--seed has no effect with --quiet\n" in said("--quiet", "-s", "1")  # the default, but given
     assert "--color has no effect with --quiet\n" in said("--quiet", "--no-color")
     assert "[TEXTS]... has no effect with --quiet\n" in said("--quiet", "text")
-
-
-@pytest.mark.parametrize(
-    ("text", "size"), [("2G", 2_000_000_000), ("500MB", 500_000_000), ("64m", 64_000_000), ("1.5k", 1500), ("7", 7)]
-)
-def test_sizes_have_decimal_prefixes(text: str, size: int) -> None:
-    assert parse_size(text) == size
-
-
-@pytest.mark.parametrize("text", ["", "G", "2X", "many", "1e999"])
-def test_other_sizes_are_refused(text: str) -> None:
-    with pytest.raises(click.BadParameter, match="is not a size; write 2G"):
-        parse_size(text)
 
 
 def test_all_missing_arguments_and_options_are_named_at_once() -> None:

@@ -33,7 +33,7 @@ def test_convert_writes_each_format_and_info_describes_it(run: Path, tmp_path: P
             if file.name in ("tokenizer.json", "model.safetensors", "config.json"):
                 assert ("merges" in bpe("info", file).stdout) == (file.name == "tokenizer.json")
     fails_with(bpe("convert", run, tmp_path / "meta-None"), 1, "meta-None", "already exists")
-    fails_with(bpe("convert", run, tmp_path / "new", "--format", "onnx"), 1, "onnx", "huggingface")
+    fails_with(bpe("convert", run, tmp_path / "new", "--format", "onnx"), 2, "onnx", "huggingface")
     fails_with(bpe("convert", tmp_path, tmp_path / "new"), 1, "no model here")
     assert not (tmp_path / "new").exists()
 
