@@ -14,6 +14,7 @@ from pathlib import Path
 from bpe.errors import InputError
 from bpe.formats import TOKENIZER_FILES, open_tokenizer
 from bpe.formats.companion_files import added_tokens_beside, special_names_beside
+from bpe.progress import Progress, phase, shown
 from bpe.text import without_surrogates
 from bpe.tokenizer import Tokenizer
 from bpe.vocabulary import AddedToken
@@ -203,7 +204,7 @@ def reference_of(tokenizer: Tokenizer, path: Path) -> Reference:
 def verify(
     tokenizer: Tokenizer,
     texts: Iterable[bytes],
-    progress: Callable[[Verification], None] | None = None,
+    progress: Callable[[Verification], None] | Progress = None,
     reference: Reference | None = None,
 ) -> Verification:
     """Compare ids and decoded bytes on built-in hard cases, on the vocabulary's own tokens, and on `texts`.
@@ -214,7 +215,8 @@ def verify(
     Args:
         tokenizer: The tokenizer to check.
         texts: More documents to compare.
-        progress: Called after each of these documents.
+        progress: True shows the progress on a terminal or in a notebook, and a stream there. A callback is called after
+            each of these documents.
         reference: The reference. Default: tiktoken.
 
     Returns:
@@ -226,21 +228,23 @@ def verify(
     reference = reference or tiktoken_reference(tokenizer)
     comparison = _Comparison(tokenizer, reference)
     result = comparison.result
-    for number, text in enumerate(HARD_CASES, 1):
-        comparison.compare(f"hard case {number}", text)
-    for text in special_cases(sorted(reference.special_tokens & tokenizer.vocabulary.added_ids.keys())):
-        comparison.compare(f"special tokens {text!r}", text, special=True)
-    for name, text in vocabulary_cases(tokenizer):
-        comparison.compare(name, text)
-    for number, content in enumerate(texts, 1):
-        try:
-            text = content.decode()
-        except UnicodeDecodeError:
-            comparison.check_round_trip(f"document {number}", content)
-        else:
-            comparison.compare(f"document {number}", text)
-        if progress is not None:
-            progress(result)
+    with shown(progress), phase("comparing", None, "bytes") as comparing:
+        for number, text in enumerate(HARD_CASES, 1):
+            comparison.compare(f"hard case {number}", text)
+        for text in special_cases(sorted(reference.special_tokens & tokenizer.vocabulary.added_ids.keys())):
+            comparison.compare(f"special tokens {text!r}", text, special=True)
+        for name, text in vocabulary_cases(tokenizer):
+            comparison.compare(name, text)
+        for number, content in enumerate(texts, 1):
+            comparing.update(result.bytes, f"{result.documents:,} documents")
+            try:
+                text = content.decode()
+            except UnicodeDecodeError:
+                comparison.check_round_trip(f"document {number}", content)
+            else:
+                comparison.compare(f"document {number}", text)
+            if callable(progress):
+                progress(result)
     return result
 
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bpe.commands.terminal import Status, shortened
+from bpe.commands.terminal import shortened
+from bpe.progress import phase
 
 if TYPE_CHECKING:
     from bpe import Tokenizer
@@ -235,12 +236,12 @@ def named_sources(files: Sequence[str], texts: Sequence[str]) -> list[tuple[str,
 def read_documents(
     sources: Sequence[CorpusSource], separator: str | None, exclude: Sequence[str], field: str = "text"
 ) -> Iterator[bytes]:
-    """Yield the documents of the sources, and show on the status line how many have been encoded."""
+    """Yield the documents of the sources, and show how many have been encoded."""
     from bpe.corpus import documents
 
     size = 0
-    with Status() as status:
+    with phase("encoding", None, "bytes") as encoding:
         for number, document in enumerate(documents(sources, separator=separator, field=field, exclude=exclude), 1):
             size += len(document)
-            status.show_documents("encoding", number, size)
+            encoding.update(size, f"{number:,} documents")
             yield document

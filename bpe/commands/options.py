@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import functools
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from types import MappingProxyType
 from typing import Any
 
 import click
 
+from bpe.commands.failures import in_one_line
 from bpe.commands.names import unknown_option, with_other_names
 from bpe.commands.types import lenient
+from bpe.progress import Reporter, events, reporter_on, reporting, say, warnings_as_events
 
 
 class Command(click.Command):
@@ -160,7 +166,7 @@ def tell_defaults(**values: object) -> None:
     parameters = {parameter.name: parameter for parameter in context.command.params}
     names = {name: _name(parameters[name], context) for name in values}
     chosen = ", ".join(f"{names[name]} {value}" for name, value in values.items())
-    click.echo(f"bpe: by default: {chosen}", err=True)
+    say(f"bpe: by default: {chosen}")
 
 
 def texts_option(help: str) -> Callable[[Any], Any]:
@@ -170,6 +176,58 @@ def texts_option(help: str) -> Callable[[Any], Any]:
         help: The description of the option in the help of the command.
     """
     return click.option("-c", "-p", "--text", "--prompt", "texts", multiple=True, metavar="TEXT", help=help)
+
+
+def progress_options(*, with_events: bool = True) -> Callable[[Any], Any]:
+    """Add --quiet, and --json for events, to a command, and report its work as they say.
+
+    Args:
+        with_events: Whether the command has events. A command that prints its result as JSON has a --json of its own.
+    """
+    options = [
+        click.option(
+            "-q", "--quiet", is_flag=True, help="Print no progress and no messages, only warnings, errors and results."
+        ),
+        click.option(
+            "--json", "as_events", is_flag=True, help="Print progress and the result to stdout as JSON lines."
+        ),
+    ]
+
+    def add(function: Any) -> Any:
+        @functools.wraps(function)
+        def reported(*args: Any, quiet: bool, as_events: bool = False, **kwargs: Any) -> Any:
+            if quiet and as_events:
+                raise click.UsageError("--quiet and --json exclude each other: --json prints nothing but events")
+            with _reported(quiet, as_events):
+                return function(*args, **kwargs)
+
+        return group("Messages", *options[: 1 + with_events])(reported)
+
+    return add
+
+
+@contextmanager
+def _reported(quiet: bool, as_events: bool) -> Iterator[None]:
+    if os.environ.get("RANK", "0") != "0":  # one of torchrun's processes; the first reports for all
+        quiet, as_events = True, False
+    reporter = Reporter() if quiet else events() if as_events else reporter_on(sys.stderr)
+    with ExitStack() as stack:
+        stack.enter_context(reporting(reporter))
+        if as_events:
+            stack.enter_context(warnings_as_events(reporter))
+        try:
+            yield
+        except (KeyboardInterrupt, click.Abort):
+            reporter.event("error", message="interrupted")
+            raise
+        except click.ClickException as error:
+            reporter.event("error", message=error.format_message())
+            raise
+        except BrokenPipeError:  # the reader of the events has exited
+            raise
+        except Exception as error:
+            reporter.event("error", message=in_one_line(error))
+            raise
 
 
 tokenizer_option = click.option(

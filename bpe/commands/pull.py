@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import click
 
-from bpe.commands.options import Command, examples, refuse_given
+from bpe.commands.options import Command, examples, progress_options, refuse_given
 from bpe.commands.terminal import amount
+from bpe.progress import current, say
 
 
 @click.command(cls=Command)
 @click.argument("name", metavar="NAME")
 @click.option("--revision", metavar="REVISION", help="Branch, tag or commit to download.  [default: the main branch]")
 @click.option("--tokenizer", "only_tokenizer", is_flag=True, help="Download the tokenizer only.")
+@progress_options()
 @examples(
     "bpe pull gpt2",
     "bpe pull ORG/NAME",
@@ -42,5 +44,6 @@ def pull(name: str, revision: str | None, only_tokenizer: bool) -> None:
         path = pull(repository, "tokenizer" if only_tokenizer else "any", revision)
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     size = sum(file.stat().st_size for file in files)
-    click.echo(f"{name}: {len(files)} file{'s' * (len(files) != 1)}, {amount(size)}B", err=True)
-    click.echo(path)
+    if not current().is_for_programs:
+        say(f"{name}: {len(files)} file{'s' * (len(files) != 1)}, {amount(size)}B")
+    current().done(str(path), to_stdout=True, name=name, path=str(path), files=len(files), bytes=size)

@@ -15,16 +15,17 @@ from bpe.commands.options import (
     exclude_option,
     field_option,
     group,
+    progress_options,
     refuse_given,
     separator_option,
     tell_defaults,
     tokenizer_option,
 )
-from bpe.commands.terminal import Status
 from bpe.commands.types import Share, parse_size
+from bpe.progress import current, say
 
 if TYPE_CHECKING:
-    from bpe.shards import ShardSources, ShardsProgress
+    from bpe.shards import Shards, ShardSources
 
 
 SHARDS = "shards"
@@ -86,6 +87,7 @@ SHARDS = "shards"
         help="With --export: format of the files.",
     ),
 )
+@progress_options()
 @examples(
     "bpe shards corpora -t tokenizer.json",
     "bpe shards corpora --separator '<|end_of_text|>' -t my.json -o data",
@@ -146,7 +148,8 @@ def shards(
         from bpe.shards import export_shards
 
         files = export_shards(export, str(output), export_format)
-        click.echo(f"{output}: {len(files):,} files in format {export_format}", err=True)
+        text = f"{output}: {len(files):,} files in format {export_format}"
+        current().done(text, output=output, files=[str(file) for file in files], format=export_format)
     else:
         from bpe.shards import ShardSources
 
@@ -177,25 +180,31 @@ def _write_shards(sources: ShardSources, name: str, output: str, options: Mappin
     from bpe.shards import write_shards
 
     path = locate(name)
-    with Status() as status:
-
-        def show(progress: ShardsProgress) -> None:
-            status.show_documents("encoding", progress.documents, progress.bytes)
-
-        written = write_shards(
-            sources, Tokenizer.from_file(path), output, tokenizer_file=_tokenizer_file(path), progress=show, **options
-        )
+    file = _tokenizer_file(path)
+    written = write_shards(sources, Tokenizer.from_file(path), output, tokenizer_file=file, **options)
     parts = [
         f"{written.document_count(split):,} documents, {written.token_count(split):,} tokens, {label}"
         for split, label in (("train", "to train on"), ("held_out", "held out"))
     ]
-    click.echo(f"{output}: {'; '.join(parts)}", err=True)
     if written.bos_id is None and written.eos_id is None and options["eos"] is None:
-        click.echo(
+        say(
             f"{output}: no token separates the documents, because {path} has no token that ends a text; train the"
-            " tokenizer with --special '<|end_of_text|>' to separate them",
-            err=True,
+            " tokenizer with --special '<|end_of_text|>' to separate them"
         )
+    current().done(
+        f"{output}: {'; '.join(parts)}",
+        output=output,
+        train=_counts(written, "train"),
+        held_out=_counts(written, "held_out"),
+    )
+
+
+def _counts(shards: Shards, split: str) -> dict[str, int]:
+    return {
+        "documents": shards.document_count(split),
+        "tokens": shards.token_count(split),
+        "bytes": shards.byte_count(split),
+    }
 
 
 def _tokenizer_file(path: Path) -> Path:
@@ -210,11 +219,13 @@ def _verify_shards(directory: str, sources: Sequence[str] | None, hashes_only: b
     from bpe.shards import verify_shards
 
     file = None if name is None else _tokenizer_file(locate(name))
-    with Status() as status:
-
-        def show(documents: int, size: int) -> None:
-            status.show_documents("comparing", documents, size)
-
-        found = verify_shards(directory, sources=sources, hashes_only=hashes_only, tokenizer_file=file, progress=show)
+    found = verify_shards(directory, sources=sources, hashes_only=hashes_only, tokenizer_file=file)
     compared = f"; {found.documents:,} documents, {found.bytes:,} bytes, match the sources"
-    click.echo(f"{directory}: {found.files:,} files have the right hashes{'' if hashes_only else compared}")
+    current().done(
+        f"{directory}: {found.files:,} files have the right hashes{'' if hashes_only else compared}",
+        to_stdout=True,
+        directory=directory,
+        files=found.files,
+        documents=None if hashes_only else found.documents,
+        bytes=None if hashes_only else found.bytes,
+    )

@@ -1,68 +1,13 @@
-"""What commands print: a status line, rows, tokens as visible text, colors, and amounts."""
+"""What commands print: rows, tokens as visible text, colors, and amounts."""
 
 from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Generator, Sequence
 from contextlib import closing
-from types import TracebackType
 
 import click
-
-_REDRAW_SECONDS = 0.1
-
-
-class Status:
-    """A line on stderr that shows progress and is redrawn in place. Nothing is drawn if stderr is not a terminal.
-
-    As a context manager, it erases the line at the end.
-    """
-
-    def __init__(self) -> None:
-        self._is_drawn = sys.stderr.isatty()
-        self._start = time.monotonic()
-        self._next = 0.0
-
-    def __enter__(self) -> Status:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.clear()
-
-    @property
-    def seconds(self) -> float:
-        """Seconds since the start."""
-        return time.monotonic() - self._start
-
-    def seconds_left(self, share: float) -> float:
-        """Return an estimate of the remaining seconds when this share of the work is done."""
-        return self.seconds * (1 - share) / max(share, 1e-9)
-
-    def show(self, text: str) -> None:
-        """Replace the line, at most ten times a second."""
-        now = time.monotonic()
-        if self._is_drawn and now >= self._next:
-            self._next = now + _REDRAW_SECONDS
-            click.echo(f"\r\x1b[K{text}", err=True, nl=False)
-
-    def show_documents(self, verb: str, documents: int, size: int) -> None:
-        """Show how many documents, and how many bytes of them, have been processed."""
-        self.show(f"{verb}  {size / 1e6:,.1f} MB in {documents:,} documents")
-
-    def show_share(self, verb: str, share: float, detail: str) -> None:
-        """Show a bar for the share of the work that is done."""
-        self.show(f"{verb}  {_bar(share)} {detail}")
-
-    def clear(self) -> None:
-        """Erase the line."""
-        if self._is_drawn:
-            click.echo("\r\x1b[K", err=True, nl=False)
-
-
-def _bar(share: float, width: int = 24) -> str:
-    return "█" * round(share * width) + "░" * (width - round(share * width))
 
 
 def use_color(color: str) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,14 +19,15 @@ from bpe.commands.options import (
     exclude_option,
     field_option,
     group,
+    progress_options,
     refuse_given,
     tell_defaults,
 )
-from bpe.commands.terminal import Status
 from bpe.commands.types import parse_size
+from bpe.progress import current, phase, say
 
 if TYPE_CHECKING:
-    from bpe.training.settings import MergeStep, Trained, TrainingProgress
+    from bpe.training.settings import MergeStep, Trained
 
 # Without --vocab-size, the size depends on the corpus: a pair that occurs ten times is common enough for a model to
 # learn its token. 32,000 is the vocabulary of Llama 1 and 2.
@@ -130,6 +133,7 @@ _READING = ("field", "errors", "exclude", "max_memory")
         "--held-out", multiple=True, metavar="TEXT", help="Text to report on but not to train on; repeatable."
     ),
 )
+@progress_options()
 @examples(
     "bpe train corpora",
     "bpe train corpora -o my.json --vocab-size 4096",
@@ -155,7 +159,8 @@ def train(context: click.Context, /, **options: Any) -> None:
     from bpe.training.work import read_state
 
     if options["resume"] and not (options["corpus"] or options["counts"]):
-        others = [str(parameter.name) for parameter in context.command.params if parameter.name != "resume"]
+        free = ("resume", "quiet", "as_events")
+        others = [str(parameter.name) for parameter in context.command.params if parameter.name not in free]
         refuse_given("with --resume alone, which repeats the options of the interrupted run", *others)
         note = read_state(options["resume"]).get("note", {})
         if note.get("directory") != os.getcwd():
@@ -227,25 +232,38 @@ def _train(
     _check_outputs(output, report)
     work = resume or f"{output}.work"
     if not counts and (Path(work) / STATE).exists():
-        click.echo(f"resuming from {work}", err=True)
-    status = _TrainingStatus()
+        say(f"resuming from {work}")
+    start = time.monotonic()
 
     def trained(result: Trained) -> None:
-        result.tokenizer.save(output)
-        status.finish(result, output)
+        with phase(f"writing {output}"):
+            result.tokenizer.save(output)
+        _finish(result, output, time.monotonic() - start)
         if report:
             from bpe.analysis.report import write_training_report
 
             texts = ((text, read_documents([text], None, options["exclude"])) for text in held_out)
-            print_report(write_training_report(report, result.tokenizer, result.uses, texts))
+            found = write_training_report(report, result.tokenizer, result.uses, texts)
+            if not current().is_for_programs:
+                print_report(found)
+        if current().is_for_programs:
+            current().done(
+                "",
+                output=output,
+                tokens=result.tokenizer.n_vocab,
+                documents=result.documents,
+                bytes=result.size,
+                invalid_utf8=sum(invalid.sequences for invalid in result.invalid),
+                seconds=round(time.monotonic() - start, 3),
+                report=report,
+            )
 
     settings: dict[str, Any] = {
         "base": open_tokenizer_or_ranks(base, options["pattern"]) if base else None,
         "special_tokens": () if no_special else special or None,
         "required_tokens": read_lines(require) if require else (),
         "name": Path(output).stem,
-        "progress": status.progress,
-        "traced": status.step,
+        "traced": _Trace().step,
         "trained": trained,
     }
     if counts:
@@ -256,7 +274,7 @@ def _train(
         train_from_files(corpus, weights=_weights(corpus, weight), work=work, note=note, **settings, **options)
     except BaseException:
         if (Path(work) / STATE).exists():
-            click.echo(f"progress is saved; to resume: bpe train --resume {work}", err=True)
+            say(f"progress is saved; to resume: bpe train --resume {shlex.quote(work)}")
         raise
 
 
@@ -287,55 +305,44 @@ def _weights(corpus: Sequence[str], weight: Sequence[str]) -> list[Any] | None:
     return weights
 
 
-class _TrainingStatus:
-    """The status line, the trace of merges, and the summary of a training."""
+class _Trace:
+    """The printed merges of --trace."""
 
     def __init__(self) -> None:
-        self._status = Status()
         self._has_header = False
-
-    def progress(self, progress: TrainingProgress) -> None:
-        """Show the progress of counting or merging."""
-        if progress.phase == "merge":
-            share = progress.merges / (progress.wanted or 1)
-            self._status.show_share("merging ", share, f"{progress.merges:,} merges")
-            return
-        megabytes = progress.size / 1e6
-        rate = f"{megabytes:,.1f} MB in {progress.documents:,} documents, {megabytes / self._status.seconds:,.0f} MB/s"
-        if progress.total and progress.read:
-            share = progress.read / progress.total
-            self._status.show_share("counting", share, f"{rate}, {self._status.seconds_left(share):,.0f} s left")
-        else:
-            self._status.show(f"counting  {rate}")
 
     def step(self, step: MergeStep) -> None:
         """Print one merge, and a word that it shortens."""
+        before, after = step.word, [*step.word]
+        after[step.place : step.place + 2] = [step.left + step.right]
+        words = [[_quoted(token) for token in word] for word in (before, after)]
+        left, right, token = (_quoted(each) for each in (step.left, step.right, step.left + step.right))
+        if current().is_for_programs:
+            fields = {"left": left, "right": right, "token": token, "before": words[0], "after": words[1]}
+            current().event("merge", id=step.rank, count=step.times, **fields)
+            return
         if not self._has_header:
             click.echo(f"{'id':>7}  {'count':>12}  {'pair':<24}  {'token':<16}  shortens")
         self._has_header = True
-        before, after = step.word, [*step.word]
-        after[step.place : step.place + 2] = [step.left + step.right]
-        pair = f"{_quoted(step.left)} + {_quoted(step.right)}"
         click.echo(
-            f"{step.rank:>7}  {step.times:>12,.10g}  {pair:<24}  {_quoted(step.left + step.right):<16}"
-            f"  {' '.join(map(_quoted, before))} -> {' '.join(map(_quoted, after))}"
+            f"{step.rank:>7}  {step.times:>12,.10g}  {f'{left} + {right}':<24}  {token:<16}"
+            f"  {' '.join(words[0])} -> {' '.join(words[1])}"
         )
 
-    def finish(self, result: Trained, output: str) -> None:
-        """Print what was trained, and where the corpus was not valid UTF-8."""
-        self._status.clear()
-        if result.invalid:
-            places = sum(invalid.sequences for invalid in result.invalid)
-            first = result.invalid[0]
-            click.echo(
-                f"{places:,} invalid UTF-8 sequences in {len(result.invalid):,} files; the first: {first.name},"
-                f" {first.first}",
-                err=True,
-            )
-        click.echo(
+
+def _finish(result: Trained, output: str, seconds: float) -> None:
+    """Report what was trained, and where the corpus was not valid UTF-8."""
+    places = sum(invalid.sequences for invalid in result.invalid)
+    if result.invalid:
+        first = result.invalid[0]
+        say(
+            f"{places:,} invalid UTF-8 sequences in {len(result.invalid):,} files; the first: {first.name},"
+            f" {first.first}"
+        )
+    if not current().is_for_programs:
+        say(
             f"{output}: {result.tokenizer.n_vocab:,} tokens from {result.size / 1e6:,.1f} MB"
-            f"{f' in {result.documents:,} documents' if result.documents else ''}, {self._status.seconds:.1f} s",
-            err=True,
+            f"{f' in {result.documents:,} documents' if result.documents else ''}, {seconds:.1f} s"
         )
 
 

@@ -14,10 +14,11 @@ from bpe.commands.options import (
     exclude_option,
     files_argument,
     pattern_option,
+    progress_options,
     refuse_given,
     separator_option,
 )
-from bpe.commands.terminal import Status
+from bpe.progress import current
 
 
 @click.command(cls=Command)
@@ -27,6 +28,7 @@ from bpe.commands.terminal import Status
 @pattern_option
 @separator_option
 @exclude_option
+@progress_options()
 @examples("bpe verify llama3", "bpe verify my.json corpora", "bpe verify code.json 'src/**/*.py'")
 def verify(
     name: str,
@@ -44,7 +46,7 @@ def verify(
     """
     from bpe.corpus import documents
     from bpe.locate import locate
-    from bpe.verify import Verification, reference_of, require_identical, tiktoken_reference
+    from bpe.verify import reference_of, require_identical, tiktoken_reference
     from bpe.verify import verify as verify_tokenizer
 
     sources = named_sources(files, texts)
@@ -52,20 +54,28 @@ def verify(
         refuse_given("without a text", "separator", "exclude")
     tokenizer = open_tokenizer(name, pattern)
     reference = reference_of(tokenizer, locate(name)) if pattern is None else tiktoken_reference(tokenizer)
-    with Status() as status:
-
-        def progress(report: Verification) -> None:
-            status.show_documents("comparing", report.documents, report.bytes)
-
-        read = documents([source for _, source in sources], separator=separator, exclude=exclude)
-        report = verify_tokenizer(tokenizer, read, progress, reference)
+    read = documents([source for _, source in sources], separator=separator, exclude=exclude)
+    report = verify_tokenizer(tokenizer, read, None, reference)
     remarks = []
     if report.not_utf8:
         remarks.append(f"{report.not_utf8:,} are not valid UTF-8 and were checked for the round trip only")
     if report.reference_failed:
         remarks.append(f"the reference itself failed on {report.reference_failed:,}")
-    click.echo(
+    text = (
         f"{report.documents:,} documents, {report.bytes:,} bytes, {report.tokens:,} tokens compared with"
         f" {report.reference}: {report.differing:,} differ" + "".join(f"; {remark}" for remark in remarks)
+    )
+    if report.differing and current().is_for_programs:
+        require_identical(report)  # an error is the last event
+    current().done(
+        text,
+        to_stdout=True,
+        reference=report.reference,
+        documents=report.documents,
+        bytes=report.bytes,
+        tokens=report.tokens,
+        differing=report.differing,
+        not_utf8=report.not_utf8,
+        reference_failed=report.reference_failed,
     )
     require_identical(report)

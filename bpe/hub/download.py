@@ -14,9 +14,7 @@ import logging
 import os
 import re
 import shutil
-import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +22,7 @@ from typing import TypeVar
 
 from bpe.errors import InputError
 from bpe.hub.reasons import explained, is_network_error
+from bpe.progress import Phase, phase, shown
 
 FIRST_SECONDS = 1.5
 """Seconds to wait for the answer to the first request; the environment variable HF_HUB_ETAG_TIMEOUT overrides it."""
@@ -76,31 +75,39 @@ def download(repository: str, file: str, revision: str | None = None) -> Path:
 def _download_blob(url: str, headers: dict[str, str], file: str, size: int | None, blob: Path) -> None:
     """Download content to the path that ends in its hash."""
     partial = blob.with_name(f"{blob.name}.incomplete")
-    missing = (size or 0) - (partial.stat().st_size if partial.exists() else 0)
+    missing = (size or 0) - _size_of(partial)
     free = shutil.disk_usage(blob.parent).free
     if missing > free:
         raise InputError(
             f"{file}: needs {missing / 1e9:,.1f} GB, but {blob.parents[2]} has {free / 1e9:,.1f} GB left;"
             " free some space, or set HF_HOME to a directory on another disk"
         )
-    with Meter(file, size) as meter:
-        for attempt in range(_ATTEMPTS):
-            before = partial.stat().st_size if partial.exists() else 0
-            try:
-                _download_rest(url, headers, partial, size, meter)
-                break
-            except Exception as error:
-                stuck = partial.stat().st_size <= before if partial.exists() else True
-                if not is_network_error(error) or (stuck and attempt > 0) or attempt == _ATTEMPTS - 1:
-                    raise
-        is_right = _hash_of(partial, len(blob.name), meter) == blob.name
+    with shown(True):
+        with phase("downloading", size, "bytes", _size_of(partial)) as downloading:
+            downloading.update(downloading.done, label=f"downloading {file}", file=file)
+            for attempt in range(_ATTEMPTS):
+                before = _size_of(partial)
+                try:
+                    _download_rest(url, headers, partial, size, downloading, file)
+                    break
+                except Exception as error:
+                    stuck = _size_of(partial) <= before
+                    if not is_network_error(error) or (stuck and attempt > 0) or attempt == _ATTEMPTS - 1:
+                        raise
+        is_right = _hash_of(partial, len(blob.name), file) == blob.name
     if not is_right:
         partial.unlink()
         raise InputError(f"{file}: the downloaded content does not have the hash that the hub gives; download it again")
     os.replace(partial, blob)
 
 
-def _download_rest(url: str, headers: dict[str, str], partial: Path, size: int | None, meter: Meter) -> None:
+def _size_of(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _download_rest(
+    url: str, headers: dict[str, str], partial: Path, size: int | None, downloading: Phase, file: str
+) -> None:
     """Append to a file what it lacks of the content."""
     from huggingface_hub import constants
     from huggingface_hub.utils import get_session, hf_raise_for_status
@@ -116,61 +123,23 @@ def _download_rest(url: str, headers: dict[str, str], partial: Path, size: int |
             if done and response.status_code != 206:  # the server sends the file from its beginning
                 output.truncate(0)
                 done = 0
-            meter.begin(done)
             for chunk in response.iter_bytes(_CHUNK):
                 output.write(chunk)
-                meter.add(len(chunk))
+                done += len(chunk)
+                downloading.update(done, file=file)
 
 
-def _hash_of(path: Path, digits: int, meter: Meter) -> str:
+def _hash_of(path: Path, digits: int, file: str) -> str:
     """Return the hash that the hub uses as the name of a content: SHA-256, or Git's SHA-1 for a file outside of LFS."""
-    hash = hashlib.sha256() if digits == 64 else hashlib.sha1(b"blob %d\0" % path.stat().st_size)
-    meter.begin(0, "verifying")
-    with open(path, "rb") as file:
-        while chunk := file.read(_CHUNK):
+    size = path.stat().st_size
+    hash = hashlib.sha256() if digits == 64 else hashlib.sha1(b"blob %d\0" % size)
+    done = 0
+    with phase("verifying", size, "bytes") as verifying, open(path, "rb") as content:
+        while chunk := content.read(_CHUNK):
             hash.update(chunk)
-            meter.add(len(chunk))
+            done += len(chunk)
+            verifying.update(done, label=f"verifying {file}", file=file)
     return hash.hexdigest()
-
-
-class Meter:
-    """A line on stderr that shows how much of a file is downloaded or verified.
-
-    Nothing is drawn if stderr is not a terminal.
-    """
-
-    def __init__(self, file: str, size: int | None) -> None:
-        self._file, self._size, self._done = file, size, 0
-        self._is_drawn = sys.stderr is not None and sys.stderr.isatty()
-        self._verb, self._start, self._next, self._begin = "downloading", time.monotonic(), 0.0, 0
-
-    def __enter__(self) -> Meter:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._is_drawn:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
-
-    def begin(self, done: int, verb: str = "downloading") -> None:
-        """Begin to show what is done with the file, at a number of bytes for which it is already done."""
-        self._done = self._begin = done
-        self._verb, self._start, self._next = verb, time.monotonic(), 0.0
-        self.add(0)
-
-    def add(self, count: int) -> None:
-        """Add bytes, and redraw the line at most ten times a second."""
-        self._done += count
-        now = time.monotonic()
-        if not self._is_drawn or now < self._next:
-            return
-        self._next = now + 0.1
-        rate = (self._done - self._begin) / max(now - self._start, 1e-3)
-        share = f" ({self._done / self._size:.0%} of {self._size / 1e6:,.1f} MB)" if self._size else ""
-        line = f"{self._verb} {self._file}  {self._done / 1e6:,.1f} MB{share}, {rate / 1e6:,.1f} MB/s"
-        width = os.get_terminal_size(sys.stderr.fileno()).columns or 80
-        sys.stderr.write(f"\r\x1b[K{line[: width - 1]}")
-        sys.stderr.flush()
 
 
 @contextmanager

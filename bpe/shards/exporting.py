@@ -13,6 +13,7 @@ import numpy as np
 from bpe.errors import InputError
 from bpe.files import replacing
 from bpe.optional import require
+from bpe.progress import phase
 from bpe.shards.layout import SPLITS
 from bpe.shards.reading import Shard, Shards
 
@@ -51,11 +52,14 @@ def export_shards(directory: str | os.PathLike[str], output: str | os.PathLike[s
     output.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
     try:
-        for shard in (shard for split in SPLITS for shard in shards.shards(split)):
-            if format == "npy":
-                written += _write_arrays(output, shard)
-            else:
-                written.append(_write_table(output / f"{Path(shard.name).stem}.{format}", shard))
+        listed = [shard for split in SPLITS for shard in shards.shards(split)]
+        with phase("exporting", len(listed), "shards") as exporting:
+            for number, shard in enumerate(listed):
+                exporting.update(number, shard.name)
+                if format == "npy":
+                    written += _write_arrays(output, shard)
+                else:
+                    written.append(_write_table(output / f"{Path(shard.name).stem}.{format}", shard))
     except BaseException:
         for path in written:  # an incomplete export would look like a complete one
             with suppress(OSError):

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from bpe.corpus import CorpusSource, TextBytes
 from bpe.errors import InputError
+from bpe.progress import Progress, phase, shown
 from bpe.shards.layout import SPLITS, crc32_of, sha256_of
 from bpe.shards.origin import ShardSources, SourceTally, checksums_of, sizes_of
 from bpe.shards.reading import Shard, Shards
@@ -45,7 +46,7 @@ def verify_shards(
     sources: Sequence[CorpusSource] | None = None,
     hashes_only: bool = False,
     tokenizer_file: str | os.PathLike[str] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] | Progress = None,
 ) -> VerifiedShards:
     """Check all hashes, ids and offsets of shards, then read the sources again and compare each document with its ids.
 
@@ -56,7 +57,8 @@ def verify_shards(
             index records.
         hashes_only: Whether to skip the comparison with the sources.
         tokenizer_file: A tokenizer file that must be the one that the shards were written with.
-        progress: Called with the number of compared documents and their size in bytes.
+        progress: True shows the progress on a terminal or in a notebook, and a stream there. A callback is called with
+            the number of compared documents and their size in bytes.
 
     Raises:
         InputError: When anything differs, for the first difference: its shard, document and place. Also when sources
@@ -68,25 +70,29 @@ def verify_shards(
             f"{shards.directory}: written with another tokenizer than {tokenizer_file}; use the directory's own copy,"
             f" {shards.tokenizer_path.name}"
         )
-    files = _check_hashes(shards)
-    shards.check()
-    if hashes_only:
-        return VerifiedShards(files, 0, 0)
-    if tokenizer is None:
-        tokenizer = Tokenizer.from_file(shards.tokenizer_path)
-    return VerifiedShards(files, *_compare(shards, tokenizer, _corpus_of(shards, sources), progress))
+    with shown(progress):
+        files = _check_hashes(shards)
+        shards.check()
+        if hashes_only:
+            return VerifiedShards(files, 0, 0)
+        if tokenizer is None:
+            tokenizer = Tokenizer.from_file(shards.tokenizer_path)
+        called = progress if callable(progress) else None
+        return VerifiedShards(files, *_compare(shards, tokenizer, _corpus_of(shards, sources), called))
 
 
 def _check_hashes(shards: Shards) -> int:
     """Compare the hashes of all files with the index; return how many files there are."""
     listed = [shard for split in SPLITS for shard in shards.shards(split)]
-    for shard in listed:
-        for name, expected in ((shard.name, shard.crc32), (shard.documents_name, shard.documents_crc32)):
-            if crc32_of(shards.directory / name) != expected:
-                raise InputError(
-                    f"{shards.directory / name}: its CRC-32 differs from that in the index; the file is damaged or was"
-                    " replaced, write the shards again"
-                )
+    with phase("checking the hashes", 2 * len(listed), "files") as checking:
+        for number, shard in enumerate(listed):
+            checking.update(2 * number)
+            for name, expected in ((shard.name, shard.crc32), (shard.documents_name, shard.documents_crc32)):
+                if crc32_of(shards.directory / name) != expected:
+                    raise InputError(
+                        f"{shards.directory / name}: its CRC-32 differs from that in the index; the file is damaged or"
+                        " was replaced, write the shards again"
+                    )
     return 2 * len(listed)
 
 
@@ -119,18 +125,20 @@ def _compare(
             " only the hashes (--hashes-only)"
         ) from None
     count = size = 0
-    for batch in reader:
-        texts = [text for text in batch.texts if len(text)]
-        checksums = checksums_of(texts)
-        tallies.setdefault(batch.source, SourceTally()).add(checksums, int(sizes_of(texts).sum()))
-        sides = split.add(places(checksums, shards.seed))
-        texts = waiting + texts
-        waiting = [] if sides.waiting is None else [texts[sides.waiting]]
-        for name, rows in sides.rows.items():
-            written[name].compare([texts[row] for row in rows.tolist()])
-        count, size = (sum(getattr(tally, key) for tally in tallies.values()) for key in ("documents", "size"))
-        if progress is not None:
-            progress(count, size)
+    with phase("comparing", reader.total, "bytes") as comparing:
+        for batch in reader:
+            texts = [text for text in batch.texts if len(text)]
+            checksums = checksums_of(texts)
+            tallies.setdefault(batch.source, SourceTally()).add(checksums, int(sizes_of(texts).sum()))
+            sides = split.add(places(checksums, shards.seed))
+            texts = waiting + texts
+            waiting = [] if sides.waiting is None else [texts[sides.waiting]]
+            for name, rows in sides.rows.items():
+                written[name].compare([texts[row] for row in rows.tolist()])
+            count, size = (sum(getattr(tally, key) for tally in tallies.values()) for key in ("documents", "size"))
+            comparing.update(batch.read if reader.total else size, f"{count:,} documents")
+            if progress is not None:
+                progress(count, size)
     if waiting and count == 1:
         _compare_cut(shards, _known(waiting[0], tokenizer), tokenizer)
     else:

@@ -18,6 +18,7 @@ from bpe.boundaries import known_boundaries
 from bpe.corpus import CorpusReader, CorpusSource
 from bpe.errors import InputError
 from bpe.files import write_bytes
+from bpe.progress import Progress, phase, shown
 from bpe.shards.builder import ShardsBuilder
 from bpe.shards.encoding import EncodedBatch, ShardTokenizer, encode_batches
 from bpe.shards.layout import INDEX, TOKEN_BYTES, sha256_of
@@ -61,7 +62,7 @@ def write_shards(
     seed: int = 0,
     threads: int | None = None,
     batch_bytes: int | None = None,
-    progress: Callable[[ShardsProgress], None] | None = None,
+    progress: Callable[[ShardsProgress], None] | Progress = None,
 ) -> Shards:
     """Encode documents and write them as shards.
 
@@ -90,7 +91,8 @@ def write_shards(
         seed: Selects other held-out documents. 0 to 2**64 - 1.
         threads: How many threads encode. Default: one per processor.
         batch_bytes: Approximate bytes of text that a thread encodes at once.
-        progress: Called after each batch.
+        progress: True shows the progress on a terminal or in a notebook, and a stream there. A callback is called after
+            each batch.
 
     Returns:
         The shards, opened.
@@ -109,11 +111,11 @@ def write_shards(
     if isinstance(documents, (str, os.PathLike)):
         documents = ShardSources(documents)
     corpus = documents if isinstance(documents, ShardSources) else ShardSources([cast(CorpusSource, documents)])
-    with locked(directory):
+    with shown(progress), locked(directory):
         settings = _settings_of(tokenizer, tokenizer_file, options, bos, eos)
         work = UnfinishedShards(directory, settings.as_dict())
         if not work.is_done:
-            index = _write(corpus, tokenizer, work, settings, options, progress)
+            index = _write(corpus, tokenizer, work, settings, options, progress if callable(progress) else None)
             write_bytes(work.path / tokenizer_file.name, tokenizer_file.read_bytes())
             # The index comes last: where it exists, the shards are complete.
             write_bytes(work.path / INDEX, (json.dumps(index, indent=2) + "\n").encode())
@@ -196,7 +198,8 @@ def _write(
             threads = options.threads or os.cpu_count() or 1
             with closing(encode_batches(reader, tokenizer, threads, batch_bytes)) as encoded:
                 _write_batches(encoded, reader.total, builder, progress)
-            builder.finish()
+            with phase("writing the shards"):
+                builder.finish()
     except KeyboardInterrupt:
         builder.save_whole()
         raise
@@ -233,13 +236,14 @@ def _write_batches(
 ) -> None:
     """Write each batch in another thread, while the next ones are encoded."""
     documents, size = builder.documents, builder.size
-    with ThreadPoolExecutor(1) as other_thread:
+    with phase("encoding", total, "bytes") as encoding, ThreadPoolExecutor(1) as other_thread:
         written: Future[None] | None = None
         for each in encoded:
             if written is not None:
                 written.result()
             written = other_thread.submit(builder.add, each)
             documents, size = documents + len(each.texts), size + each.batch.size
+            encoding.update(each.batch.read if total else size, f"{documents:,} documents")
             if progress is not None:
                 progress(ShardsProgress(documents, size, each.batch.read, total))
             del each  # so that no more batches than needed are in memory

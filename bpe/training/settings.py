@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict
 
 from bpe.arguments import checked
 from bpe.errors import InputError
+from bpe.progress import Progress
 
 if TYPE_CHECKING:
     import os
@@ -83,7 +84,7 @@ class MergeOptions(TypedDict, total=False):
     allow_smaller: bool
     name: str
     threads: int | None
-    progress: Callable[[TrainingProgress], None] | None
+    progress: Callable[[TrainingProgress], None] | Progress
     trace: int
     traced: Callable[[MergeStep], None] | None
     trained: Callable[[Trained], None] | None
@@ -129,7 +130,8 @@ class TrainSettings:
         allow_smaller: Return a smaller vocabulary when the text has no pair left to merge, instead of raising.
         name: Name of the tokenizer.
         threads: Number of threads. Default: all processors. The result does not depend on it.
-        progress: Called now and then with a `TrainingProgress`.
+        progress: True shows the progress on a terminal or in a notebook, and a stream there. A callback is called now
+            and then with a `TrainingProgress`.
         trace: Number of merges, from the first, to pass to `traced`.
         traced: Called with a `MergeStep` for each traced merge.
         trained: Called with a `Trained` at the end, before the work directory is removed.
@@ -158,7 +160,7 @@ class TrainSettings:
     allow_smaller: bool = False
     name: str = "trained"
     threads: int | None = None
-    progress: Callable[[TrainingProgress], None] | None = None
+    progress: Callable[[TrainingProgress], None] | Progress = None
     trace: int = 0
     traced: Callable[[MergeStep], None] | None = None
     trained: Callable[[Trained], None] | None = None

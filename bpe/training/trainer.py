@@ -19,6 +19,7 @@ from bpe.boundaries import extended
 from bpe.corpus import read_corpus
 from bpe.errors import InputError
 from bpe.patterns import Pattern
+from bpe.progress import phase, shown
 from bpe.tokenizer import Tokenizer
 from bpe.training.counting import CorpusCounter, CountedPretokens
 from bpe.training.counts import counted_pretokens
@@ -161,8 +162,10 @@ def train_from_counts(
     """
     plan = _Plan.of(_settings(vocab_size, pattern, special_tokens, options))
     started = time.monotonic()
-    counted = counted_pretokens(counts, plan.pattern, plan.initial.special_tokens)
-    return _merge_and_finish(plan, counted, WorkDirectory(None, {}), time.monotonic() - started)
+    with shown(plan.settings.progress):
+        with phase("reading the counts"):
+            counted = counted_pretokens(counts, plan.pattern, plan.initial.special_tokens)
+        return _merge_and_finish(plan, counted, WorkDirectory(None, {}), time.monotonic() - started)
 
 
 def train_sources(sources: Sequence[CorpusSource], settings: TrainSettings) -> Tokenizer:
@@ -170,8 +173,9 @@ def train_sources(sources: Sequence[CorpusSource], settings: TrainSettings) -> T
     plan = _Plan.of(settings, len(sources))
     work = WorkDirectory(settings.work, plan.decisive_settings(), settings.note)
     started = time.monotonic()
-    counted = _count(sources, plan, work)
-    return _merge_and_finish(plan, counted, work, time.monotonic() - started)
+    with shown(settings.progress):
+        counted = _count(sources, plan, work)
+        return _merge_and_finish(plan, counted, work, time.monotonic() - started)
 
 
 @dataclass(frozen=True)
@@ -221,7 +225,7 @@ class _Plan:
 
     def report(self, counted: CountedPretokens, done: int) -> None:
         """Call the progress callback while merges are learned."""
-        if self.settings.progress is not None:
+        if callable(self.settings.progress):
             self.settings.progress(
                 TrainingProgress(
                     "merge", counted.documents, counted.size, counted.read, counted.total, done, self.merges
@@ -261,14 +265,17 @@ def _count(sources: Sequence[CorpusSource], plan: _Plan, work: WorkDirectory) ->
     )
     read = 0
     if not work.counted:
-        for batch in reader:
-            counter.add(batch)
-            read = batch.read
-            if settings.progress is not None:
-                settings.progress(
-                    TrainingProgress("count", counter.documents, counter.size, read, reader.total, 0, plan.merges)
-                )
-        counter.finish()
+        with phase("counting", reader.total, "bytes") as counting:
+            for batch in reader:
+                counter.add(batch)
+                read = batch.read
+                done = read if reader.total else counter.size
+                counting.update(done, f"{counter.documents:,} documents", total=reader.total)
+                if callable(settings.progress):
+                    settings.progress(
+                        TrainingProgress("count", counter.documents, counter.size, read, reader.total, 0, plan.merges)
+                    )
+            counter.finish()
     on_disk = bool(work.runs)
     return CountedPretokens(
         work.counts() if on_disk else counter.counter,
@@ -309,29 +316,34 @@ def _learn_merges(plan: _Plan, counted: CountedPretokens, work: WorkDirectory) -
         """Report progress; return True to be given the merges to save."""
         if work.is_due and counted.on_disk:
             return True
-        plan.report(counted, len(earlier) + done)
+        report(len(earlier) + done)
         return False
 
     def save(fresh: Merges) -> None:
         work.save_merges(np.concatenate((earlier, fresh)))
-        plan.report(counted, len(earlier) + len(fresh))
+        report(len(earlier) + len(fresh))
 
-    fresh, uses, joined, offsets = _core.train_merges(
-        counted.counts,
-        *before,
-        min(plan.merges - len(earlier), 1 << 32),
-        min(settings.min_frequency * plan.scale, _MOST_UINT64),
-        settings.max_token_length or 0,
-        plan.threads,
-        learn,
-        save,
-        0 if settings.traced is None else max(0, settings.trace - len(earlier)),
-        _tracer(plan, earlier),
-        keep=bool(plan.required),
-        memory=counted.memory,
-    )
-    learned = np.concatenate((earlier, fresh))
-    plan.report(counted, len(learned))
+    def report(done: int) -> None:
+        merging.update(done)
+        plan.report(counted, done)
+
+    with phase("merging", plan.merges, "merges", len(earlier)) as merging:
+        fresh, uses, joined, offsets = _core.train_merges(
+            counted.counts,
+            *before,
+            min(plan.merges - len(earlier), 1 << 32),
+            min(settings.min_frequency * plan.scale, _MOST_UINT64),
+            settings.max_token_length or 0,
+            plan.threads,
+            learn,
+            save,
+            0 if settings.traced is None else max(0, settings.trace - len(earlier)),
+            _tracer(plan, earlier),
+            keep=bool(plan.required),
+            memory=counted.memory,
+        )
+        learned = np.concatenate((earlier, fresh))
+        report(len(learned))
     if len(learned) < plan.merges and not plan.required and not settings.allow_smaller:
         possible = settings.vocab_size - plan.merges + len(learned)
         raise InputError(

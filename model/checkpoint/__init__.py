@@ -22,6 +22,7 @@ from bpe.arguments import checked
 from bpe.errors import InputError
 from bpe.files import read_json
 from bpe.locate import locate
+from bpe.progress import Phase, Progress, phase, shown
 from model.checkpoint import adapter, bpe_llama, gguf, huggingface, meta
 from model.checkpoint.companions import read_companions
 from model.checkpoint.opened import Checkpoint
@@ -151,7 +152,7 @@ def convert(
     destination: str | os.PathLike[str],
     format: str | None = None,
     dtype: DType | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] | Progress = None,
     tokenizer: str | os.PathLike[str] | None = None,
     quantize: str | None = None,
 ) -> None:
@@ -165,7 +166,8 @@ def convert(
         format: "bpe-llama", "huggingface", "meta" or "gguf". Defaults to gguf for a destination that ends in .gguf,
             otherwise to huggingface.
         dtype: The dtype of the weights. Defaults to the dtype of the source, or bfloat16 if the source is quantized.
-        progress: Called with the number of tensors written and the number of all tensors.
+        progress: True shows the progress on a terminal or in a notebook, and a stream there. A callback is called with
+            the number of tensors written and the number of all tensors.
         tokenizer: A tokenizer, by file or name, that the vocabulary grows into; see `model.checkpoint.resize`.
         quantize: "q8_0", "q6_k", "q4_k", "q4_1" or "q4_0", instead of a dtype. Only GGUF holds these types.
 
@@ -180,27 +182,28 @@ def convert(
     target = Path(os.path.abspath(destination))
     writer = _writer(target, format, "huggingface")
     _check_destination(destination, target, writer, dtype, quantize)
-    checkpoint = open_checkpoint(locate(os.fspath(source), "model"))
-    if tokenizer is not None:
-        checkpoint = resized(checkpoint, locate(os.fspath(tokenizer)))
-    changed = dataclasses.replace(
-        checkpoint,
-        dtype=checkpoint.dtype if dtype is None else dtype_name(dtype),
-        computed=_with_progress(checkpoint, progress),
-        weights=None,
-        kinds={},
-        stored="",
-    )
-    if quantize is not None:
-        changed = quantized(changed, quantize)
-    work = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part"))
-    try:
-        writer.write(changed, work / target.name)
-        if target.is_dir():  # an empty one; anything else was refused above
-            target.rmdir()
-        os.rename(work / target.name, target)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    with shown(progress), phase("converting", unit="tensors") as converting:
+        checkpoint = open_checkpoint(locate(os.fspath(source), "model"))
+        if tokenizer is not None:
+            checkpoint = resized(checkpoint, locate(os.fspath(tokenizer)))
+        changed = dataclasses.replace(
+            checkpoint,
+            dtype=checkpoint.dtype if dtype is None else dtype_name(dtype),
+            computed=_with_progress(checkpoint, converting, progress if callable(progress) else None),
+            weights=None,
+            kinds={},
+            stored="",
+        )
+        if quantize is not None:
+            changed = quantized(changed, quantize)
+        work = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part"))
+        try:
+            writer.write(changed, work / target.name)
+            if target.is_dir():  # an empty one; anything else was refused above
+                target.rmdir()
+            os.rename(work / target.name, target)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
 
 
 def _check_destination(
@@ -222,14 +225,15 @@ def _check_destination(
 
 
 def _with_progress(
-    checkpoint: Checkpoint, progress: Callable[[int, int], None] | None
+    checkpoint: Checkpoint, converting: Phase, progress: Callable[[int, int], None] | None
 ) -> Callable[[torch.dtype], Iterator[tuple[str, Tensor]]]:
-    """Return the checkpoint's `tensors`, which call `progress` after each tensor."""
+    """Return the checkpoint's `tensors`, which report each tensor."""
     total = len(expected_shapes(checkpoint.config))
 
     def tensors(dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
         for done, named_tensor in enumerate(checkpoint.tensors(dtype), 1):
             yield named_tensor
+            converting.update(min(done, total), total=total)
             if progress is not None:
                 progress(min(done, total), total)
 

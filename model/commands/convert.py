@@ -6,9 +6,10 @@ from pathlib import Path
 
 import click
 
-from bpe.commands.options import Command, examples, tell_defaults
-from bpe.commands.terminal import Status, amount
+from bpe.commands.options import Command, examples, progress_options, tell_defaults
+from bpe.commands.terminal import amount
 from bpe.errors import InputError
+from bpe.progress import current, say
 from model.commands.options import default_run
 
 _OF_MODELS = ("*.safetensors", "*.pth", "*.bin", "*.gguf", "config.json", "params.json", "adapter_config.json")
@@ -45,6 +46,7 @@ _OF_MODELS = ("*.safetensors", "*.pth", "*.bin", "*.gguf", "config.json", "param
     type=click.Choice(["q8_0", "q6_k", "q4_k", "q4_1", "q4_0"]),
     help="llama.cpp type for the matrices, of 8.5, 6.6, 4.5, 5 or 4.5 bits per weight; GGUF only.",
 )
+@progress_options()
 @examples(
     "bpe convert Llama-3.2-1B/original llama-hf",
     "bpe convert runs/tales tales.gguf --dtype float16",
@@ -99,17 +101,14 @@ def convert(
             f"{source}: a model, whose embeddings have no row for a new token; add --special to its tokenizer alone"
             f" (bpe convert TOKENIZER new.json --special '{special[0]}'), and then give --resize-vocab new.json"
         )
-    with Status() as status:
-
-        def progress(done: int, total: int) -> None:
-            status.show_share("converting", done / total, f"{done:,} of {total:,} tensors")
-
-        convert_checkpoint(source, output, format_name, dtype, progress, tokenizer, quantize)
+    convert_checkpoint(source, output, format_name, dtype, None, tokenizer, quantize)
     if quantize:
         for line in exceptions(open_checkpoint(output).config, kind_named(quantize)):
-            click.echo(line, err=True)
+            say(line)
     size = sum(file.stat().st_size for file in [Path(output), *Path(output).glob("*")] if file.is_file())
-    click.echo(f"{output}: {format_of(output)}, {amount(size)}B", err=True)
+    current().done(
+        f"{output}: {format_of(output)}, {amount(size)}B", output=output, format=format_of(output), bytes=size
+    )
 
 
 def _default_output(source: str, format_name: str | None, quantize: str | None, special: tuple[str, ...]) -> str:
@@ -155,4 +154,4 @@ def _convert_tokenizer(path: Path, output: str, special: tuple[str, ...]) -> Non
         raise InputError(f"{output}: ranks contain no special tokens; give a name that ends in .json")
     tokenizer.save(output)
     added = "".join(f", {token!r} is {tokenizer.special_tokens[token]}" for token in special)
-    click.echo(f"{output}: {tokenizer.n_vocab:,} tokens{added}", err=True)
+    current().done(f"{output}: {tokenizer.n_vocab:,} tokens{added}", output=output, tokens=tokenizer.n_vocab)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -20,10 +19,11 @@ from bpe.commands.options import (
     field_option,
     files_argument,
     group,
+    progress_options,
     refuse_given,
     separator_option,
 )
-from bpe.commands.terminal import Status, shortened
+from bpe.progress import say
 from model.commands.options import bos_option, device_option, dtype_option, load_model, place_of, threads_option
 
 
@@ -69,6 +69,7 @@ from model.commands.options import bos_option, device_option, dtype_option, load
     device_option,
     threads_option,
 )
+@progress_options(with_events=False)
 @examples(
     "bpe eval runs/tales corpora/prose.txt 'news/*.txt'",
     "bpe eval smollm2 wiki.jsonl.gz --window 1024 --stride 256 --dtype float32",
@@ -137,13 +138,11 @@ def eval(
     }
     begun = time.perf_counter()
     if read:
-        windows = {"window": window, "stride": stride}
-        with _progress(", ".join(name for name, _ in sources)) as progress:
-            found |= evaluate_texts(transformer, tokenizer, read, progress=progress, **windows, **settings)
+        windows: dict[str, Any] = {"window": window, "stride": stride}
+        found |= evaluate_texts(transformer, tokenizer, read, **windows, **settings)
     found["choices"] = []
     for file, asked in zip(choices, questions, strict=True):
-        with _progress(file) as progress:
-            found["choices"].append(evaluate_choices(transformer, asked, file, progress=progress, **settings))
+        found["choices"].append(evaluate_choices(transformer, asked, file, **settings))
     found["seconds"] = {"load": begun - start, "evaluate": time.perf_counter() - begun}
 
     # 3. Print.
@@ -153,19 +152,7 @@ def eval(
         tables = [texts_table(found)] if read else []
         tables += [choices_table(found["choices"])] if choices else []
         click.echo("\n".join(table.text() for table in tables), nl=False)
-    click.echo(_summary(found, bool(read), place_of(transformer)), err=True)
-
-
-@contextmanager
-def _progress(name: str) -> Iterator[Callable[[float], None]]:
-    """Yield a function that shows the share of the work that is done, and the time left."""
-    with Status() as status:
-
-        def show(share: float) -> None:
-            left = status.seconds_left(share)
-            status.show_share("evaluating", share, f"{share:4.0%}  {left:,.0f} s left  {shortened(name, 40)}")
-
-        yield show
+    say(_summary(found, bool(read), place_of(transformer)))
 
 
 def _summary(found: Mapping[str, Any], with_texts: bool, place: str) -> str:

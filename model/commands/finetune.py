@@ -8,12 +8,23 @@ from typing import Any
 
 import click
 
-from bpe.commands.options import Command, examples, field_option, group, refuse_given, separator_option, tell_defaults
+from bpe.commands.options import (
+    Command,
+    examples,
+    field_option,
+    group,
+    progress_options,
+    refuse_given,
+    separator_option,
+    tell_defaults,
+)
 from bpe.commands.types import Duration, Share
+from bpe.progress import current, phase
 from model.commands.options import (
     chosen_device,
     default_run,
     device_option,
+    figures,
     processes_options,
     restart_option,
     run_option,
@@ -131,6 +142,7 @@ from model.commands.options import (
     threads_option,
 )
 @processes_options
+@progress_options()
 @examples(
     "bpe finetune smollm2 dialogs.jsonl -o runs/orders --lora 16",
     "bpe finetune runs/tales chats/*.jsonl.gz -o runs/assistant --held-out 0.05 --epochs 2",
@@ -179,7 +191,8 @@ def finetune(
 
     DIR becomes a model directory; with --lora, a PEFT adapter that refers to MODEL. All commands accept both as models.
     """
-    import torch
+    with phase("loading PyTorch"):
+        import torch
 
     from model.lora import TARGETS, LoraConfig
     from model.training.finetune_settings import FinetuneConfig
@@ -217,7 +230,9 @@ def finetune(
             field=field,
             separator=separator,
         )
-        run_finetuning(model, data, output, config, restart=restart, parallel=processes, **given)
+        result = run_finetuning(model, data, output, config, restart=restart, parallel=processes, **given)
+    if processes.is_main and current().is_for_programs:
+        current().done("", output=output, **figures(result))
 
 
 def _share_or_files(held_out: str) -> float | list[str]:

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bpe.commands.options import group, refuse_given
+from bpe.progress import phase
 
 if TYPE_CHECKING:
     from bpe import Tokenizer
     from model.checkpoint.opened import Checkpoint
+    from model.training.settings import TrainResult
 
 dtype_option = click.option(
     "--dtype",
@@ -186,6 +188,19 @@ def sampling_settings(
     return settings
 
 
+def figures(result: TrainResult) -> dict[str, Any]:
+    """Return the fields of the event that a training run ends with."""
+    return {
+        "steps": result.steps,
+        "tokens": result.tokens,
+        "seconds": result.seconds,
+        "train_loss": result.train_loss,
+        "held_out_loss": result.held_out_loss,
+        "bits_per_byte": result.bits_per_byte,
+        "already_finished": result.already_finished,
+    }
+
+
 def overruled(tokenizer: Tokenizer, name: str | Path, bos: bool | None, eos_tokens: Sequence[str] = ()) -> Tokenizer:
     """Return a tokenizer that begins and ends texts as --bos, --no-bos and --eos-token say.
 
@@ -236,7 +251,8 @@ def load_model(
     from model import load
 
     place = chosen_device("cpu" if backend == "native" and device == "auto" else device)
-    model, tokenizer = load(path, dtype, place, backend, packed=True, threads=threads)
+    with phase(f"loading {name}"):
+        model, tokenizer = load(path, dtype, place, backend, packed=True, threads=threads)
     return model, overruled(tokenizer, name, bos, eos_tokens)
 
 

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bpe.commands.options import Command, examples, group, refuse_given, tell_defaults
+from bpe.commands.options import Command, examples, group, progress_options, refuse_given, tell_defaults
 from bpe.commands.shards import SHARDS
 from bpe.commands.types import Duration, Share
+from bpe.progress import current, phase
 from model.commands.options import (
     chosen_device,
     default_run,
     device_option,
+    figures,
     processes_options,
     restart_option,
     run_option,
@@ -119,7 +121,7 @@ _LEARNING_RATE_OF_INIT = 2e-4
         "--peak-flops",
         type=float,
         metavar="X",
-        help="FLOP per second of the device, to compute MFU.  [default: measured]",
+        help="FLOP per second of the device, to compute MFU.  [default: that of the GPU; none on a CPU]",
     ),
 )
 @group(
@@ -137,6 +139,7 @@ _LEARNING_RATE_OF_INIT = 2e-4
     click.option("--compile", is_flag=True, help="Compile the layers with torch.compile."),
 )
 @processes_options
+@progress_options()
 @examples(
     "bpe pretrain --minutes 3",
     "bpe pretrain --data data -o runs/tales --minutes 3",
@@ -161,6 +164,8 @@ def pretrain(
     The run directory becomes a model directory, with metrics.jsonl, loss.png and numbered checkpoints. To resume a run
     that was interrupted or killed, run the same command again, or give -o alone; the final weights are identical.
     """
+    with phase("loading PyTorch"):
+        import torch  # noqa: F401
     from bpe.shards import Shards
     from model.training.parallel import Parallel
     from model.training.pretraining import pretrain as run_training
@@ -195,9 +200,8 @@ def pretrain(
     if not processes.is_main:
         return
     held_out = f", {result.bits_per_byte:.3f} bits per byte held out" if result.bits_per_byte is not None else ""
-    click.echo(
-        f"{output}: {shape.n_parameters / 1e6:.1f} million parameters, {result.steps:,} steps{held_out}", err=True
-    )
+    text = f"{output}: {shape.n_parameters / 1e6:.1f} million parameters, {result.steps:,} steps{held_out}"
+    current().done(text, output=output, parameters=shape.n_parameters, **figures(result))
 
 
 def _data_and_output(data: str | None, output: str | None, config: str, init: str | None) -> tuple[str | None, str]:

@@ -13,7 +13,8 @@ from bpe.analysis.tables import Table, percent
 from bpe.corpus import records
 from bpe.corpus.feed import as_bytes
 from bpe.errors import InputError
-from model.evaluation.windows import BATCH_TOKENS, Window, score
+from bpe.progress import Progress, shown
+from model.evaluation.windows import BATCH_TOKENS, Window, reported, score
 from model.generation.completions import prompt_ids
 from model.transformer import Transformer
 
@@ -96,7 +97,7 @@ def evaluate_choices(
     batch_tokens: int = BATCH_TOKENS,
     samples: int = 1000,
     seed: int = 0,
-    progress: Callable[[float], None] | None = None,
+    progress: Callable[[float], None] | Progress = None,
 ) -> dict[str, Any]:
     """Measure how often the right choice is the likeliest, with 95% intervals by a bootstrap over questions.
 
@@ -107,7 +108,8 @@ def evaluate_choices(
         batch_tokens: The number of tokens in a batch; see `score`.
         samples: The number of bootstrap samples; see `bpe.analysis.bootstrap`.
         seed: The seed of the bootstrap.
-        progress: Called with the finished share of the work, from 0 to 1.
+        progress: True shows the progress on a terminal or in a notebook, and a stream there. A callback is called with
+            the finished share of the work, from 0 to 1.
 
     Returns:
         A dictionary with "name", "questions", "chance" (the accuracy of guessing), and three accuracies with intervals
@@ -121,11 +123,12 @@ def evaluate_choices(
     """
     everything = [window for question in questions for window in question.choices]
     total = sum(window.size for window in everything)
-    told = None if progress is None else lambda done, _: progress(done / total)
-    scores = score(model, everything, batch_tokens, told)
+    with shown(progress), reported(f"evaluating {name}", total, progress) as told:
+        scores = [each.nats.sum() for each in score(model, everything, batch_tokens, told)]
+    sums = iter(scores)
     answers, right = [], []
     for question in questions:
-        likelihoods = [-float(next(scores).nats.sum()) for _ in question.choices]
+        likelihoods = [-float(next(sums)) for _ in question.choices]
         tokens = [window.predicted for window in question.choices]
         answers.append(
             {

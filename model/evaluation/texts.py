@@ -16,7 +16,8 @@ from bpe.analysis.token_arrays import TokenArrays
 from bpe.analysis.usage import BATCH_BYTES
 from bpe.corpus import in_batches
 from bpe.errors import InputError
-from model.evaluation.windows import BATCH_TOKENS, Ids, Scores, Window, check_window, score, windows
+from bpe.progress import Progress, shown
+from model.evaluation.windows import BATCH_TOKENS, Ids, Scores, Window, check_window, reported, score, windows
 from model.generation.completions import prompt_ids
 from model.training.loss import Evaluation
 from model.transformer import Transformer
@@ -69,7 +70,7 @@ def evaluate_texts(
     batch_tokens: int = BATCH_TOKENS,
     samples: int = 1000,
     seed: int = 0,
-    progress: Callable[[float], None] | None = None,
+    progress: Callable[[float], None] | Progress = None,
 ) -> dict[str, Any]:
     """Measure perplexity and bits per byte of each text and of all texts, with 95% bootstrap intervals.
 
@@ -85,7 +86,8 @@ def evaluate_texts(
         batch_tokens: The number of tokens in a batch; see `score`. Results depend on it only by rounding.
         samples: The number of bootstrap samples; see `bpe.analysis.bootstrap`.
         seed: The seed of the bootstrap.
-        progress: Called with the finished share of the work, from 0 to 1.
+        progress: True shows the progress on a terminal or in a notebook, and a stream there. A callback is called with
+            the finished share of the work, from 0 to 1.
 
     Returns:
         A dictionary. "texts" has for each text "name", "documents", "tokens" and "bytes" (predicted), "bytes_left_out",
@@ -103,18 +105,19 @@ def evaluate_texts(
         return (each for text in texts for ids in text.documents for each in windows(ids, window, stride))
 
     total = sum(each.size for each in all_windows())
-    told = None if progress is None else lambda done, _: progress(done / total)
-    scores = score(model, all_windows(), batch_tokens, told)
+    names = ", ".join(text.name for text in texts)
     sizes = TokenArrays(tokenizer).sizes
     sums = []
     documents = 0
-    for text in texts:
-        blocks = []
-        for number, ids in enumerate(text.documents, documents):
-            parts = [next(scores) for _ in windows(ids, window, stride)]
-            blocks.append(_blocks(number, sizes[np.asarray(ids[1:])], parts))
-        documents += len(text.documents)
-        sums.append(np.concatenate(blocks, axis=1))
+    with shown(progress), reported(f"evaluating {names}", total, progress) as told:
+        scores = score(model, all_windows(), batch_tokens, told)
+        for text in texts:
+            blocks = []
+            for number, ids in enumerate(text.documents, documents):
+                parts = [next(scores) for _ in windows(ids, window, stride)]
+                blocks.append(_blocks(number, sizes[np.asarray(ids[1:])], parts))
+            documents += len(text.documents)
+            sums.append(np.concatenate(blocks, axis=1))
     rows = [_measures(text.name, text.bytes, sum_, samples, seed) for text, sum_ in zip(texts, sums, strict=True)]
     size = sum(text.bytes for text in texts)
     return {"texts": rows, "all_texts": _measures("all texts", size, np.concatenate(sums, axis=1), samples, seed)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple, Union
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bpe.errors import InputError
+from bpe.progress import Progress, phase
 from model.training.loss import CHUNK_LOGITS, IGNORED
 from model.transformer import Transformer
 
@@ -135,6 +137,22 @@ def score(
             if progress is not None:
                 progress(done, count)
         yield from (scores[place] for place in range(len(some)))
+
+
+@contextmanager
+def reported(
+    label: str, total: int, progress: Callable[[float], None] | Progress
+) -> Iterator[Callable[[int, int], None]]:
+    """Yield a callback for `score` that shows the progress, and passes the finished share on to `progress`."""
+    with phase("evaluating", total, "tokens") as evaluating:
+
+        def told(done: int, _: int) -> None:
+            evaluating.update(done, label=label)
+            if callable(progress):
+                progress(done / total)
+
+        evaluating.update(0, label=label)
+        yield told
 
 
 def _read_ahead(windows: Iterable[Window], size: int) -> Iterator[list[Window]]:

@@ -7,20 +7,20 @@ adapter (see `model.lora`).
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from bpe.arguments import checked
 from bpe.errors import InputError
+from bpe.progress import Progress, phase
 from model.training.base_model import BaseModel
 from model.training.dialogs import PathLike
 from model.training.finetune_settings import FinetuneConfig
 from model.training.loop import train
 from model.training.parallel import Parallel
 from model.training.preferences import Preferences
-from model.training.progress import ProgressLine
+from model.training.progress import shown_run
 from model.training.settings import TrainConfig, TrainConfigOptions, TrainResult
 from model.training.supervised import Supervised, Texts
 
@@ -42,7 +42,7 @@ def finetune(
     config: FinetuneConfig | None = None,
     *,
     restart: bool = False,
-    progress: TextIO | None = None,
+    progress: Progress = None,
     parallel: Parallel | None = None,
     **settings: Unpack[TrainConfigOptions],
 ) -> TrainResult:
@@ -55,7 +55,7 @@ def finetune(
         run: The run directory. An interrupted run is resumed there (see `model.training.loop.train`).
         config: Settings of fine-tuning.
         restart: Delete an earlier run in the directory first.
-        progress: Stream for progress; None for stderr.
+        progress: Where to show the progress; see `model.training.loop.train`.
         parallel: The processes that train together (see `model.training.loop.train`).
         **settings: Fields of `TrainConfig`, with these defaults and meanings. sequence_length: tokens of an example
             that are read, the rest is cut off; the model's context, but at most 1,024. batch_tokens: tokens that the
@@ -70,21 +70,22 @@ def finetune(
         InputError: When data, model and settings do not fit each other, before anything is written.
     """
     config = config or FinetuneConfig()
-    # 1. Open the model, and complete the settings.
-    base = BaseModel(model, Path(run), config)
-    config = base.config  # with the settings of an adapter that is trained further
-    train_config = _train_config(base, config, settings)
-    # 2. Read the data.
-    kind = Texts if config.text else Supervised if config.beta is None else Preferences
-    task: Supervised | Preferences = kind(base, data, train_config)
-    if parallel is None or parallel.is_main:
-        show = ProgressLine(sys.stderr if progress is None else progress)
+    with shown_run(progress, parallel is None or parallel.is_main) as reporter:
+        # 1. Open the model, and complete the settings.
+        with phase("opening the model"):
+            base = BaseModel(model, Path(run), config)
+        config = base.config  # with the settings of an adapter that is trained further
+        train_config = _train_config(base, config, settings)
+        # 2. Read the data.
+        kind = Texts if config.text else Supervised if config.beta is None else Preferences
+        with phase("reading the texts" if config.text else "reading the dialogs"):
+            task: Supervised | Preferences = kind(base, data, train_config)
         for line in task.summary:
-            show.say(line)
-    # 3. Train.
-    if _by_epochs(settings):
-        train_config = dataclasses.replace(train_config, steps=task.steps(config.epochs))
-    return train(task, run, train_config, restart=restart, progress=progress, parallel=parallel)
+            reporter.say(line)
+        # 3. Train.
+        if _by_epochs(settings):
+            train_config = dataclasses.replace(train_config, steps=task.steps(config.epochs))
+        return train(task, run, train_config, restart=restart, progress=progress, parallel=parallel)
 
 
 def _train_config(base: BaseModel, config: FinetuneConfig, settings: Mapping[str, Any]) -> TrainConfig:

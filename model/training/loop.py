@@ -7,26 +7,25 @@ the loss. `model.training.run_directory` lists the files in the run directory.
 from __future__ import annotations
 
 import contextlib
-import io
 import os
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import torch
 
 from bpe.errors import InputError
 from bpe.files import replacing
+from bpe.progress import Progress, phase
 from model.training.checkpoints import RunCheckpoints
 from model.training.interrupts import SignalsBetweenSteps
 from model.training.loss import Evaluation
 from model.training.metrics import MetricsLog, read_metrics
 from model.training.parallel import Parallel
 from model.training.plot import plot_loss
-from model.training.progress import ProgressLine
+from model.training.progress import TrainingReport, shown_run
 from model.training.run_directory import RunDirectory
 from model.training.settings import TrainConfig, TrainResult
 from model.training.spikes import StepError
@@ -40,7 +39,7 @@ def train(
     config: TrainConfig,
     *,
     restart: bool = False,
-    progress: TextIO | None = None,
+    progress: Progress = None,
     parallel: Parallel | None = None,
     notes: Mapping[str, Any] | None = None,
 ) -> TrainResult:
@@ -60,7 +59,8 @@ def train(
         run: The run directory.
         config: Settings of the run.
         restart: Delete an earlier run in the directory first.
-        progress: Stream for progress; None for stderr.
+        progress: Where to show the progress. True or None: on the current reporter (see `bpe.progress`), else in the
+            notebook or on stderr. False: nowhere. A stream: there.
         parallel: The processes that train together, entered. Each of them calls this function, and all of them see the
             same directories. None: the processes that torchrun started, each with the whole model, or this process
             alone.
@@ -77,9 +77,21 @@ def train(
     if parallel is None:
         with Parallel(device=config.device) as parallel:
             return train(task, run, config, restart=restart, progress=progress, parallel=parallel, notes=notes)
-    directory = RunDirectory(Path(run))
-    show = ProgressLine(_stream(progress) if parallel.is_main else io.StringIO())
+    with shown_run(progress, parallel.is_main) as reporter:
+        return _train(task, RunDirectory(Path(run)), config, restart, TrainingReport(reporter), parallel, notes)
 
+
+def _train(
+    task: Task,
+    directory: RunDirectory,
+    config: TrainConfig,
+    restart: bool,
+    show: TrainingReport,
+    parallel: Parallel,
+    notes: Mapping[str, Any] | None,
+) -> TrainResult:
+    """Train in a run directory; see `train`."""
+    run = directory.path
     # 1. Look at the run directory: it holds a finished run, an interrupted run, or none.
     settings = {"kind": task.kind, **task.settings(), "train": config.decisive()}
     if restart and parallel.is_main:
@@ -90,11 +102,13 @@ def train(
         return result
 
     # 2. Build the model and its optimizer, and load the newest checkpoint.
-    state = TrainState(task, config, parallel)
+    with phase("building the model"):
+        state = TrainState(task, config, parallel)
     checkpoints = RunCheckpoints(directory.checkpoints, config.keep_checkpoints, parallel)
     newest = checkpoints.newest()
     if newest is not None:
-        state.restore(checkpoints, newest)
+        with phase("loading the checkpoint"):
+            state.restore(checkpoints, newest)
         show.say(f"{run}: resuming after step {state.step}")
     if parallel.is_main:
         directory.write_record(settings, notes)
@@ -104,14 +118,17 @@ def train(
         contextlib.closing(state),
         contextlib.closing(_open_log(directory, config, parallel, None if newest is None else state.step)) as log,
         signals,
+        contextlib.ExitStack() as stack,
         torch.random.fork_rng(devices=[]),
     ):
         session = _Session(directory, task, state, checkpoints, log, show, newest)
         session.begin()
+        stack.enter_context(show.training(config.steps, config.minutes))
         while (share := state.share()) < 1 or state.step == 0:
             # 3. Make one step.
             try:
-                measured = state.make_step(share)
+                with _compiling(config, state):
+                    measured = state.make_step(share)
             except StepError as failure:
                 session.roll_back(failure)
                 continue
@@ -126,6 +143,8 @@ def train(
             if interrupted:
                 show.say(f"{run}: interrupted and saved after step {state.step}; run it again to resume")
                 signals.take_effect(interrupted)
+
+        stack.close()
 
         # 6. Evaluate once more; save the model, the plot and the result.
         result = session.finish()
@@ -145,14 +164,15 @@ class _Session:
     state: TrainState
     checkpoints: RunCheckpoints
     log: MetricsLog
-    show: ProgressLine
+    show: TrainingReport
     newest: Path | None
     saved_at: float = field(default_factory=time.monotonic)
 
     def begin(self) -> None:
         """Say what the MFU is relative to; evaluate and save a new run before its first step."""
         peak, source = self.state.peak_flops, self.state.peak_source
-        self.show.say(f"{self.directory.path}: MFU is relative to {peak / 1e9:,.0f} GFLOP/s, {source}")
+        if peak is not None:
+            self.show.say(f"{self.directory.path}: MFU is relative to {peak / 1e9:,.0f} GFLOP/s, {source}")
         if self.newest is None:
             self.evaluate()
             self.save()
@@ -160,8 +180,10 @@ class _Session:
     def report_step(self, share: float, measured: dict[str, float]) -> None:
         """Log a step and show it."""
         self.log.write("step", self.state, **measured)
-        speed, mfu = measured["tokens_per_second"], measured["mfu"]
-        self.show.step(share, self.state.loss, speed, mfu, self.state.seconds_left())
+        state, budget = self.state, self.state.config.minutes
+        done = state.step if budget is None else share * 60 * budget
+        speed, mfu = measured["tokens_per_second"], measured.get("mfu")
+        self.show.step(state.step, done, state.loss, speed, mfu, state.seconds_left())
 
     def evaluate(self) -> Evaluation | None:
         """Evaluate the model, log the numbers and the sample, and show them."""
@@ -172,7 +194,7 @@ class _Session:
             self.show.evaluation(self.state.step, measured.loss, bits_per_byte, self.state.elapsed)
         if sample is not None:
             self.log.write("sample", self.state, text=sample)
-            self.show.sample(sample)
+            self.show.sample(self.state.step, sample)
         return measured
 
     def save_is_due(self) -> bool:
@@ -181,7 +203,8 @@ class _Session:
 
     def save(self) -> None:
         """Save a checkpoint."""
-        self.newest = self.checkpoints.save(self.state.step, self.state.tensors(), self.state.numbers())
+        with phase("saving a checkpoint"):
+            self.newest = self.checkpoints.save(self.state.step, self.state.tensors(), self.state.numbers())
         self.saved_at = time.monotonic()
 
     def roll_back(self, failure: StepError) -> None:
@@ -215,8 +238,10 @@ class _Session:
         )
         whole = self.state.parallel.gather(self.state.model)
         if whole is not None:
-            self.task.save(self.directory.path, whole)
-            self._plot()
+            with phase("saving the model"):
+                self.task.save(self.directory.path, whole)
+            with phase("drawing loss.png"):
+                self._plot()
         return result
 
     def _plot(self) -> None:
@@ -226,8 +251,10 @@ class _Session:
             plot_loss(read_metrics(self.directory.metrics), path, title)
 
 
-def _stream(progress: TextIO | None) -> TextIO:
-    return sys.stderr if progress is None else progress
+def _compiling(config: TrainConfig, state: TrainState) -> contextlib.AbstractContextManager[object]:
+    """Say that the first step of a process also compiles the layers."""
+    is_first = config.compile and not state.has_stepped
+    return phase("compiling the layers") if is_first else contextlib.nullcontext()
 
 
 def _open_log(directory: RunDirectory, config: TrainConfig, parallel: Parallel, step: int | None) -> MetricsLog:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +14,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
+from bpe.progress import phase
 from model.training.fused import arrays, is_plain_linear, trainer
 from model.transformer import Transformer
+
+_Batch = TypeVar("_Batch")
 
 IGNORED = -100
 """Target of a position that has no loss."""
@@ -201,7 +204,15 @@ class Evaluation:
         return self.nats / math.log(2) / self.bytes if self.bytes else math.inf
 
 
-def evaluate(model: Transformer, batches: Iterable[TokenBatch], token_bytes: Tensor) -> Evaluation:
+def counted(batches: Sequence[_Batch]) -> Iterator[_Batch]:
+    """Yield the batches of an evaluation, and show how many are done."""
+    with phase("evaluating on held-out data", len(batches), "batches") as evaluating:
+        for done, batch in enumerate(batches):
+            evaluating.update(done)
+            yield batch
+
+
+def evaluate(model: Transformer, batches: Sequence[TokenBatch], token_bytes: Tensor) -> Evaluation:
     """Measure how well a model predicts the targets of batches.
 
     Args:
@@ -211,7 +222,7 @@ def evaluate(model: Transformer, batches: Iterable[TokenBatch], token_bytes: Ten
     """
     nats, tokens, text_bytes = 0.0, 0, 0
     with torch.no_grad():
-        for batch in batches:
+        for batch in counted(batches):
             nats += next_token_loss(model, batch).item()
             tokens += batch.n_targets
             text_bytes += int(token_bytes[batch.targets[batch.targets != IGNORED]].sum())

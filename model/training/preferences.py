@@ -13,7 +13,7 @@ from bpe.errors import InputError
 from model.training.base_model import BaseModel
 from model.training.dialogs import Pair, PathLike, batch_of, read_pairs, texts_of
 from model.training.examples import ExampleTask
-from model.training.loss import IGNORED, Evaluation, TokenBatch, cross_entropy_sum, hidden_states
+from model.training.loss import IGNORED, Evaluation, TokenBatch, counted, cross_entropy_sum, hidden_states
 from model.training.settings import TrainConfig
 from model.transformer import Transformer
 
@@ -107,8 +107,12 @@ class Preferences(ExampleTask[Pair]):
         """Measure the loss on held-out pairs, per pair, and count those that moved to the chosen text."""
         if not self.held_out:
             return None
-        batches = [self._batch(self.held_out, self._held_out_reference, rows) for rows in self.held_out_rows]
-        gained = torch.cat([self._gained(model, batch).float() for batch in batches])
+        gained = torch.cat(
+            [
+                self._gained(model, self._batch(self.held_out, self._held_out_reference, rows)).float()
+                for rows in counted(self.held_out_rows)
+            ]
+        )
         self._preferred, self._mean = int((gained > 0).sum()), gained.mean().item()
         return Evaluation(-F.logsigmoid(self.beta * gained).sum().item(), len(gained), 0)
 

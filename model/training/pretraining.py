@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from bpe import Tokenizer
 from bpe.arguments import checked
 from bpe.errors import InputError
 from bpe.locate import locate
+from bpe.progress import Progress, phase
 from bpe.shards import HELD_OUT, TRAIN, Shard, Shards
 from model.checkpoint import WRITABLE_FORMATS, open_checkpoint
 from model.checkpoint import save as save_model
@@ -33,6 +34,7 @@ from model.training.base_model import trained
 from model.training.loop import train
 from model.training.loss import IGNORED, Evaluation, TokenBatch, evaluate, next_token_loss
 from model.training.parallel import Parallel
+from model.training.progress import shown_run
 from model.training.run_directory import RunDirectory
 from model.training.settings import TrainConfig, TrainResult
 from model.transformer import Transformer
@@ -46,7 +48,7 @@ def pretrain(
     settings: TrainConfig,
     *,
     restart: bool = False,
-    progress: TextIO | None = None,
+    progress: Progress = None,
     parallel: Parallel | None = None,
     init: str | os.PathLike[str] | None = None,
 ) -> TrainResult:
@@ -58,7 +60,7 @@ def pretrain(
         config: Shape of the model.
         settings: Settings of the run.
         restart: Delete an earlier run in the directory first.
-        progress: Stream for progress; None for stderr.
+        progress: Where to show the progress; see `model.training.loop.train`.
         parallel: The processes that train together (see `model.training.loop.train`).
         init: Path or name of a model whose weights to start from. `config` must be its shape (`shape_of`). Default: the
             weights are drawn from the seed.
@@ -69,13 +71,15 @@ def pretrain(
     Raises:
         InputError: When data, model and settings do not fit each other; see also `model.training.loop.train`.
     """
-    shards, notes = Shards(data), {"directory": os.path.abspath(data)}
-    start = None
-    if init is not None:
-        start = _start(init, shards, Path(run))
-        notes["init"] = os.path.abspath(init) if os.path.exists(init) else os.fspath(init)
-    task = Pretraining(shards, config, settings, start)
-    return train(task, run, settings, restart=restart, progress=progress, parallel=parallel, notes=notes)
+    with shown_run(progress, parallel is None or parallel.is_main):
+        with phase("reading the shards"):
+            shards, notes = Shards(data), {"directory": os.path.abspath(data)}
+            start = None
+            if init is not None:
+                start = _start(init, shards, Path(run))
+                notes["init"] = os.path.abspath(init) if os.path.exists(init) else os.fspath(init)
+            task = Pretraining(shards, config, settings, start)
+        return train(task, run, settings, restart=restart, progress=progress, parallel=parallel, notes=notes)
 
 
 def shape_of(model: str | os.PathLike[str]) -> ModelConfig:
@@ -195,7 +199,8 @@ class Pretraining:
 
     def model(self) -> Transformer:
         """Build the model, with the weights of another one, or drawn from the seed."""
-        self.shards.check()
+        with phase("checking the shards"):
+            self.shards.check()
         if self._start is not None:
             return assemble(self._start, torch.float32, torch.device("cpu"))
         model = Transformer(self.config)

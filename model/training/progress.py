@@ -1,39 +1,63 @@
-"""What a training run prints: a progress line on a terminal, a line for each evaluation elsewhere."""
+"""What a training run shows: one line on a terminal, a line for each evaluation elsewhere, or events."""
 
 from __future__ import annotations
 
-import shutil
-from typing import TextIO
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+from bpe.progress import Phase, Progress, Reporter, clock, shown
 
 
-class ProgressLine:
-    """A line that redraws itself on a terminal. On other streams, a line for each evaluation and no progress bar."""
+def shown_run(progress: Progress, is_main: bool) -> AbstractContextManager[Reporter]:
+    """Show a run as its argument `progress` says (None is True), and nothing in another than the main process."""
+    return shown((True if progress is None else progress) if is_main else False)
 
-    def __init__(self, stream: TextIO) -> None:
-        self.stream = stream
-        self.live = stream.isatty()
-        self._evaluation = ""
 
-    def step(self, share: float, loss: float, tokens_per_second: float, mfu: float, seconds_left: float) -> None:
+class TrainingReport:
+    """The steps, evaluations and samples of a run, shown on a reporter."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+        self._training: Phase | None = None
+        self._evaluation: tuple[str, ...] = ()
+
+    @contextmanager
+    def training(self, steps: int | None, minutes: float | None) -> Iterator[None]:
+        """Show the steps within the block; the budget is either a number of steps or of minutes."""
+        total, unit = (steps, "steps") if minutes is None else (60 * minutes, "seconds")
+        with self._reporter.phase("training", total, unit, with_amount=False) as self._training:
+            yield
+        self._training = None
+
+    def step(
+        self, step: int, done: float, loss: float, tokens_per_second: float, mfu: float | None, seconds_left: float
+    ) -> None:
         """Show a step.
 
         Args:
-            share: Share of the budget that is used, from 0 to 1.
+            step: Number of steps made.
+            done: How much of the budget is used: steps, or seconds.
             loss: Training loss, in nats per token.
             tokens_per_second: Tokens that the step read, per second.
-            mfu: Share of the machine's peak FLOPs that the step used, from 0 to 1.
+            mfu: Share of the machine's peak FLOPs that the step used, from 0 to 1; None if the peak is not known.
             seconds_left: Estimated time until the end of the run.
         """
-        if not self.live:
-            return
-        tail = f" {share:4.0%}  loss {loss:.3f}{self._evaluation}  {tokens_per_second:,.0f} tokens/s, MFU {mfu:.0%}  "
-        tail += f"{_clock(seconds_left)} left"
-        width = max(0, min(40, shutil.get_terminal_size().columns - len(tail) - 1))
-        filled = round(width * share)
-        self._draw("━" * filled + "─" * (width - filled) + tail)
+        if self._training is not None:
+            speed = f"{tokens_per_second:,.0f} tokens/s" + ("" if mfu is None else f", MFU {mfu:.0%}")
+            self._training.update(
+                done,
+                f"loss {loss:.3f}",
+                speed,
+                *self._evaluation,
+                label=f"step {step:,}",
+                seconds_left=seconds_left,
+                step=step,
+                loss=loss,
+                tokens_per_second=tokens_per_second,
+            )
 
     def evaluation(self, step: int, loss: float, bits_per_byte: float | None, seconds: float) -> None:
-        """Show an evaluation: within the progress line on a terminal, on a line of its own elsewhere.
+        """Show an evaluation: within the line of the steps on a terminal, on a line of its own elsewhere.
 
         Args:
             step: Number of steps made.
@@ -41,32 +65,22 @@ class ProgressLine:
             bits_per_byte: The same loss in bits per byte; None when it is not that of a text.
             seconds: Time since the beginning of the run.
         """
-        self._evaluation = f"  held-out {loss:.3f}"
+        shown = f"held-out loss {loss:.3f}"
         if bits_per_byte is not None:
-            self._evaluation += f" ({bits_per_byte:.3f} bits/byte)"
-        if not self.live:
-            self.say(f"{_clock(seconds)}  step {step}{self._evaluation}")
+            shown += f" ({bits_per_byte:.3f} bits/byte)"
+        self._evaluation = (shown,)
+        if self._reporter.is_for_programs:
+            self._reporter.event("evaluation", step=step, loss=loss, bits_per_byte=bits_per_byte, seconds=seconds)
+        elif not self._reporter.draws:
+            self.say(f"{clock(seconds)}  step {step}  {shown}")
 
-    def sample(self, text: str) -> None:
+    def sample(self, step: int, text: str) -> None:
         """Show a text by the model, on one line."""
-        self.say("  " + " ".join(text.split()))
+        if self._reporter.is_for_programs:
+            self._reporter.event("sample", step=step, text=text)
+        else:
+            self.say(f"  step {step:,}{', before training' * (not step)}: {' '.join(text.split())}")
 
     def say(self, text: str) -> None:
         """Print a line that stays."""
-        self.clear()
-        print(text, file=self.stream, flush=True)
-
-    def clear(self) -> None:
-        """Erase the progress line."""
-        if self.live:
-            self._draw("")
-
-    def _draw(self, text: str) -> None:
-        self.stream.write("\r" + text + "\x1b[K")  # the escape erases the rest of an earlier, longer line
-        self.stream.flush()
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(max(0, round(seconds)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+        self._reporter.say(text)

@@ -88,7 +88,7 @@ class TrainConfig:
         sample_tokens: Number of tokens that the model writes at each evaluation, for a person to read; 0 for none.
         tensorboard: Write the curves for TensorBoard as well, into `tensorboard/` in the run directory.
         peak_flops: Floating-point operations per second that a device can do, the reference of the MFU (model FLOPs
-            utilization). None: measure it with a few matrix products.
+            utilization). None: that of the GPU, from a table or measured; on a CPU no MFU is computed.
 
     Raises:
         InputError: When a setting is out of range, or settings contradict each other.

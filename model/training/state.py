@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from bpe.errors import InputError
+from bpe.progress import phase
 from model.cpu import has_matrix_instructions
 from model.memory import keep_freed_memory
 from model.training.checkpoints import STATE, RunCheckpoints
@@ -26,7 +27,7 @@ from model.training.prefetch import Prefetcher
 from model.training.settings import TrainConfig
 from model.training.spikes import REMEMBERED_LOSSES, check_step
 from model.training.task import Task
-from model.training.throughput import measured_peak
+from model.training.throughput import peak_of
 from model.transformer import Transformer
 
 
@@ -41,8 +42,9 @@ class TrainState:
         batch_number: Number of the next batch.
         skipped: Numbers of the batches that are left out.
         losses: Training losses of the last steps, in nats.
-        peak_flops: Floating-point operations per second that all devices could do together.
+        peak_flops: Floating-point operations per second that all devices could do together; None if that is not known.
         peak_source: Where that number comes from, in words.
+        has_stepped: Whether this process has made a step.
     """
 
     def __init__(self, task: Task, config: TrainConfig, parallel: Parallel) -> None:
@@ -70,8 +72,9 @@ class TrainState:
         # 2. The speed to compare training with.
         self._dtype = _product_dtype(config.dtype, parallel.device)
         self._flops_per_token = self.model.config.training_flops(config.sequence_length) / config.sequence_length
-        self.peak_flops = (config.peak_flops or measured_peak(parallel.device, self._dtype)) * parallel.size
-        self.peak_source = "as set" if config.peak_flops else f"measured with matrix products in {self._dtype}"
+        peak, self.peak_source = peak_of(parallel.device, self._dtype, config.peak_flops)
+        self.peak_flops = None if peak is None else peak * parallel.size
+        self.has_stepped = False
         # 3. The processes and the optimizer.
         self._loss = parallel.prepare(self.model, task.loss)
         parallel.rehearse(self._loss, task.batch)
@@ -138,13 +141,16 @@ class TrainState:
         self.step, self.tokens = self.step + 1, self.tokens + n_tokens
         self.batch_number = self._after(self.batch_number)
         self.losses = [*self.losses[1 - REMEMBERED_LOSSES :], loss]
+        self.has_stepped = True
         took = time.perf_counter() - began
+        speed = n_tokens / took
+        utilization = {} if self.peak_flops is None else {"mfu": speed * self._flops_per_token / self.peak_flops}
         return {
             "loss": loss,
             "learning_rate": rate,
             "gradient_norm": norm,
-            "tokens_per_second": round(n_tokens / took),
-            "mfu": round(n_tokens / took * self._flops_per_token / self.peak_flops, 4),
+            "tokens_per_second": round(speed),
+            **{name: round(value, 4) for name, value in utilization.items()},
             "wait": round(waited / took, 5),
         }
 
@@ -188,7 +194,8 @@ class TrainState:
         with torch.no_grad():
             with self._autocast():
                 measured, whole = self.task.evaluate(self.model), self.parallel.gather(self.model)
-            sample = None if whole is None else self.task.sample(whole)
+            with phase("writing a sample"):
+                sample = None if whole is None else self.task.sample(whole)
         self.model.train()
         return measured, sample
 

@@ -12,7 +12,7 @@ from model.generation.completions import generate_ids
 from model.training.base_model import BaseModel
 from model.training.dialogs import Dialog, PathLike, Reading, batch_of, read_dialogs, read_texts, texts_of
 from model.training.examples import ExampleTask
-from model.training.loss import CHUNK_LOGITS, IGNORED, Evaluation, TokenBatch, cross_entropy_sum, hidden_states
+from model.training.loss import CHUNK_LOGITS, IGNORED, Evaluation, TokenBatch, counted, cross_entropy_sum, hidden_states
 from model.training.settings import TrainConfig
 from model.transformer import Transformer
 
@@ -58,7 +58,7 @@ class Supervised(ExampleTask[Dialog]):
         if not self.held_out:
             return None
         nats, tokens, self._exact = 0.0, 0, 0
-        for rows in self.held_out_rows:
+        for rows in counted(self.held_out_rows):
             batch = self._batch(self.held_out, rows)
             hidden, targets = hidden_states(model, batch), batch.targets.to(model.device)
             for text in texts_of(batch):

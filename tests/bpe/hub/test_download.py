@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import socket
 import subprocess
@@ -18,8 +19,10 @@ from bpe import InputError
 from bpe.hub import download as downloads
 from bpe.hub.download import download
 from bpe.hub.repository import fetch_file
+from bpe.progress import Phase
 from support.command_line import BPE
 from support.loopback_hub import Hub, Repository
+from support.terminal import Screen
 
 CONTENT = os.urandom(5 << 20)
 
@@ -197,10 +200,10 @@ def test_a_file_that_does_not_fit_the_disk_is_not_begun(
 
 
 def test_a_full_disk_is_reported_as_such(hub: Hub, model: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*arguments: object) -> None:
+    def full(*arguments: object, **named: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(downloads.Meter, "add", full)
+    monkeypatch.setattr(Phase, "update", full)
     with pytest.raises(OSError, match="No space left"):
         download("org/name", "model.gguf")
 
@@ -243,15 +246,18 @@ def test_the_first_request_is_given_less_time_than_later_ones(monkeypatch: pytes
         downloads.within_deadline(lambda seconds: time.sleep(1))
 
 
-def test_the_meter_fits_the_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    monkeypatch.setattr(os, "get_terminal_size", lambda *_: os.terminal_size((40, 24)))
-    monkeypatch.setattr(sys.stderr, "fileno", lambda: 2)
-    with downloads.Meter("model-00001-of-00002.safetensors", 2_000_000) as meter:
-        meter.begin(0)
-        meter.begin(0, "verifying")
-    lines = capsys.readouterr().err.split("\r\x1b[K")
-    assert lines[1].startswith("downloading model-00001-of-00002")
-    assert lines[2].startswith("verifying model-00001-of-00002")
-    assert max(map(len, lines)) == 39
-    assert lines[-1] == ""
+def test_the_progress_of_a_download_fits_the_terminal(
+    hub: Hub, model: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("COLUMNS", "26")
+    download("org/name", "model.gguf")
+    screen = Screen(terminal.getvalue(), 26)
+    assert any(line.startswith("downloading model.gguf") for line in screen.drawn)
+    assert any(line.startswith("verifying model.gguf") for line in screen.drawn)
+    assert (screen.lines, screen.last, screen.wrapped) == ([], "", [])

@@ -42,7 +42,8 @@ def test_each_evaluation_writes_a_sample(
     samples = [record for record in read_metrics(tmp_path / "run" / "metrics.jsonl") if record["kind"] == "sample"]
     assert [sample["step"] for sample in samples] == [0, 5, 10, 12]
     for sample in samples:
-        assert "  " + " ".join(sample["text"].split()) in said.getvalue()
+        place = f"  step {sample['step']}{', before training' * (sample['step'] == 0)}: "
+        assert place + " ".join(sample["text"].split()) in said.getvalue()
 
 
 def test_a_run_resumes_from_its_directory_alone(
