@@ -38,7 +38,7 @@ help:
 
 # llama-models contains Llama 3's and Llama 4's tokenizers; Llama 3's is the default of the commands.
 .venv/demo: .venv/tools pyproject.toml CMakeLists.txt $(SOURCES)
-	@echo "building the core"
+	@echo "installing the dependencies, and building the C++ cores (about a minute on two processor cores)"
 	$(PIP) --no-build-isolation --editable '.[model,verify]' --config-settings editable.rebuild=false
 	$(PIP) --no-deps llama-models
 	@touch $@

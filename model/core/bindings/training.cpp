@@ -80,8 +80,9 @@ void construct_trainer(LayerTrainer* self, std::size_t threads, const std::strin
     new (self) LayerTrainer(threads, kernel_named(kernel));
 }
 
-void forward(LayerTrainer& self, const LayerShape& shape, const std::array<Given, 9>& weights, const Given& rotation,
-             const Begins& begins, const Given& x, const std::array<Results, 9>& states, const Results& results) {
+void forward_layer(LayerTrainer& self, const LayerShape& shape, const std::array<Given, 9>& weights,
+                   const Given& rotation, const Begins& begins, const Given& x, const std::array<Results, 9>& states,
+                   const Results& results) {
     const auto own_weights = weights_of(weights, shape);
     const Positions positions = positions_of(rotation, begins, shape);
     const auto own_states = states_of(states, shape);
@@ -92,9 +93,9 @@ void forward(LayerTrainer& self, const LayerShape& shape, const std::array<Given
     self.forward(shape, own_weights, positions, input, own_states, to);
 }
 
-void backward(LayerTrainer& self, const LayerShape& shape, const std::array<Given, 9>& weights, const Given& rotation,
-              const Begins& begins, const Given& x, const std::array<Given, 9>& states, const Given& gradient,
-              const Results& x_gradient, const std::array<Results, 9>& weight_gradients) {
+void backward_layer(LayerTrainer& self, const LayerShape& shape, const std::array<Given, 9>& weights,
+                    const Given& rotation, const Begins& begins, const Given& x, const std::array<Given, 9>& states,
+                    const Given& gradient, const Results& x_gradient, const std::array<Results, 9>& weight_gradients) {
     const auto own_weights = weights_of(weights, shape);
     const auto own_gradients = weights_of(weight_gradients, shape);
     const Positions positions = positions_of(rotation, begins, shape);
@@ -150,10 +151,11 @@ void bind_training(nb::module_& m) {
         .def("__init__", construct_trainer, nb::arg("threads") = 1, nb::arg("kernel") = "")
         .def_prop_ro("threads", &LayerTrainer::threads)
         .def_prop_ro("bytes", &LayerTrainer::bytes)
-        .def("forward", forward, nb::arg("shape"), nb::arg("weights"), nb::arg("rotation"), nb::arg("begins").none(),
-             nb::arg("x"), nb::arg("states"), nb::arg("results"))
-        .def("backward", backward, nb::arg("shape"), nb::arg("weights"), nb::arg("rotation"), nb::arg("begins").none(),
-             nb::arg("x"), nb::arg("states"), nb::arg("gradient"), nb::arg("x_gradient"), nb::arg("weight_gradients"))
+        .def("forward", forward_layer, nb::arg("shape"), nb::arg("weights"), nb::arg("rotation"),
+             nb::arg("begins").none(), nb::arg("x"), nb::arg("states"), nb::arg("results"))
+        .def("backward", backward_layer, nb::arg("shape"), nb::arg("weights"), nb::arg("rotation"),
+             nb::arg("begins").none(), nb::arg("x"), nb::arg("states"), nb::arg("gradient"), nb::arg("x_gradient"),
+             nb::arg("weight_gradients"))
         .def("loss", loss, nb::arg("hidden"), nb::arg("head"), nb::arg("targets"), nb::arg("logits"),
              nb::arg("hidden_gradient"), nb::arg("head_gradient").none())
         .def("multiply", multiply, nb::arg("left"), nb::arg("right"), nb::arg("results"),

@@ -154,7 +154,7 @@ void quantize_or_split(const float* numbers, std::size_t tiles, std::size_t step
     if (step >= kSplitFrom) {
         split_vector(numbers, tiles, step, bytes);
     } else {
-        quantize<V>(numbers, tiles, step, bytes, scales);
+        avx512_kernel().quantize(numbers, tiles, step, bytes, scales);
     }
 }
 
@@ -255,9 +255,9 @@ void multiply_many(const std::uint8_t* group, const Vectors& vectors, float* res
 
 // Splits 16-bit weights likewise. 32-bit weights, and rows that do not end with a whole tile, are multiplied with
 // sixteen vectors at a time.
-template <class T, std::size_t kVectors>
+template <class T, Kind kind, std::size_t kVectors>
 void multiply_many_numbers(const std::uint8_t* group, const Vectors& vectors, float* results) {
-    constexpr std::size_t kSome = 16;
+    constexpr std::size_t kPower = 4, kSome = std::size_t{1} << kPower;
     if (sizeof(T) == 2 && vectors.columns % kTile == 0) {
         multiply_split<kVectors>(vectors, results, [&](std::size_t, I* high, I* low) __attribute__((always_inline)) {
             fetch_ahead<V, kTile * kLanes * sizeof(T)>(group);
@@ -272,7 +272,7 @@ void multiply_many_numbers(const std::uint8_t* group, const Vectors& vectors, fl
     }
     for (std::size_t first = 0; first < kVectors; first += kSome) {
         const Vectors some{vectors.numbers + first * vectors.columns, nullptr, nullptr, vectors.columns};
-        multiply_numbers<V, T, kSome>(group, some, results + first * kLanes);
+        avx512_kernel().products[static_cast<std::size_t>(kind)][kPower](group, some, results + first * kLanes);
     }
 }
 
@@ -282,11 +282,12 @@ constexpr std::size_t kQueries = 64;  // at a time, at most
 constexpr std::size_t kWidest = 128;  // the largest head_dim
 
 // Missing queries, up to a multiple of sixteen, count as zeros; `scores` has room for their scores.
-template <class T>
+template <class T, CacheKind kind>
 void score_split(const void* all_keys, std::size_t blocks, std::size_t head_dim, const float* queries,
                  std::size_t count, float* scores, std::size_t stride) {
     if (count < 16 || count > kQueries || head_dim % kTile || head_dim > kWidest) {
-        score<V, T>(all_keys, blocks, head_dim, queries, count, scores, stride);
+        avx512_kernel().attention[static_cast<std::size_t>(kind)].score(all_keys, blocks, head_dim, queries, count,
+                                                                        scores, stride);
         return;
     }
     const std::size_t tiles = head_dim / kTile, sixteens = (count + 15) / 16;
@@ -317,11 +318,12 @@ void score_split(const void* all_keys, std::size_t blocks, std::size_t head_dim,
     _tile_release();
 }
 
-template <class T>
+template <class T, CacheKind kind>
 void mix_split(const void* all_values, std::size_t positions, std::size_t width, const float* weights,
                std::size_t count, std::size_t stride, float* results) {
     if (count < 16 || count > kQueries) {
-        mix<V, T>(all_values, positions, width, weights, count, stride, results);
+        avx512_kernel().attention[static_cast<std::size_t>(kind)].mix(all_values, positions, width, weights, count,
+                                                                      stride, results);
         return;
     }
     constexpr std::size_t kTiles = 8;  // of positions, whose split weights stay in the L1 and L2 caches
@@ -390,9 +392,12 @@ const Kernel& amx_kernel() {
         made.most_vectors = 64, made.split_from = kSplitFrom;
         made.quantize = quantize_or_split;
         made.most_queries = kQueries;
-        made.attention[static_cast<std::size_t>(CacheKind::kF16)] = {score_split<Half>, mix_split<Half>};
-        made.attention[static_cast<std::size_t>(CacheKind::kBF16)] = {score_split<BFloat16>, mix_split<BFloat16>};
-        made.attention[static_cast<std::size_t>(CacheKind::kI8)] = {score_split<std::int8_t>, mix_split<std::int8_t>};
+        const auto set_attention = [&]<class T, CacheKind kind>(T, std::integral_constant<CacheKind, kind>) {
+            made.attention[static_cast<std::size_t>(kind)] = {score_split<T, kind>, mix_split<T, kind>};
+        };
+        set_attention(Half(), std::integral_constant<CacheKind, CacheKind::kF16>());
+        set_attention(BFloat16(), std::integral_constant<CacheKind, CacheKind::kBF16>());
+        set_attention(std::int8_t(), std::integral_constant<CacheKind, CacheKind::kI8>());
         const auto products = [&](Kind kind) { return made.products[static_cast<std::size_t>(kind)]; };
         const auto set = [&]<class Tile>(Tile) {
             GroupProduct* const own = products(Tile::kKind);
@@ -400,10 +405,13 @@ const Kernel& amx_kernel() {
             own[5] = multiply_many<Tile, 32>, own[6] = multiply_many<Tile, 64>;
         };
         set(Q4_0<V>()), set(Q4_1<V>()), set(Q8_0<V>()), set(Q4_K<V>()), set(Q6_K<V>());
-        const auto set_numbers = [&]<class T>(Kind kind, T) {
-            products(kind)[5] = multiply_many_numbers<T, 32>, products(kind)[6] = multiply_many_numbers<T, 64>;
+        const auto set_numbers = [&]<class T, Kind kind>(T, std::integral_constant<Kind, kind>) {
+            products(kind)[5] = multiply_many_numbers<T, kind, 32>;
+            products(kind)[6] = multiply_many_numbers<T, kind, 64>;
         };
-        set_numbers(Kind::kF32, 0.0f), set_numbers(Kind::kF16, Half()), set_numbers(Kind::kBF16, BFloat16());
+        set_numbers(0.0f, std::integral_constant<Kind, Kind::kF32>());
+        set_numbers(Half(), std::integral_constant<Kind, Kind::kF16>());
+        set_numbers(BFloat16(), std::integral_constant<Kind, Kind::kBF16>());
         return made;
     }();
     return kernel;

@@ -40,6 +40,20 @@ void in_steps(std::size_t count, const F& f) {
     rest(std::make_index_sequence<kMost - 1>());
 }
 
+// Calls f(compile-time count, first) in steps of kMost up to `count`, and in steps of 2 and 1 for the rest: fewer
+// functions to compile than with a step for each rest.
+template <std::size_t kMost, class F>
+void in_few_steps(std::size_t count, const F& f) {
+    std::size_t first = 0;
+    for (; first + kMost <= count; first += kMost) f(std::integral_constant<std::size_t, kMost>(), first);
+    if constexpr (kMost > 2) {
+        for (; first + 2 <= count; first += 2) f(std::integral_constant<std::size_t, 2>(), first);
+    }
+    if constexpr (kMost > 1) {
+        if (first < count) f(std::integral_constant<std::size_t, 1>(), first);
+    }
+}
+
 // Returns how many blocks of keys, or sixteens of values, are handled together for this many queries.
 template <class V>
 constexpr std::size_t beside(std::size_t queries) {
@@ -50,7 +64,7 @@ template <class V, class T>
 void score(const void* keys, std::size_t blocks, std::size_t head_dim, const float* queries, std::size_t count,
            float* scores, std::size_t stride) {
     in_steps<V::kQueries>(count, [&](auto some, std::size_t query) {
-        in_steps<beside<V>(some())>(blocks, [&](auto some_blocks, std::size_t block) {
+        in_few_steps<beside<V>(some())>(blocks, [&](auto some_blocks, std::size_t block) {
             score_some<V, T, some(), some_blocks()>(static_cast<const T*>(keys) + block * head_dim * kLanes, head_dim,
                                                     queries + query * head_dim,
                                                     scores + query * stride + block * kLanes, stride);
@@ -84,7 +98,7 @@ template <class V, class T>
 void mix(const void* values, std::size_t positions, std::size_t width, const float* weights, std::size_t count,
          std::size_t stride, float* results) {
     in_steps<V::kQueries>(count, [&](auto some, std::size_t query) {
-        in_steps<beside<V>(some())>(width / kLanes, [&](auto some_width, std::size_t i) {
+        in_few_steps<beside<V>(some())>(width / kLanes, [&](auto some_width, std::size_t i) {
             mix_some<V, T, some(), some_width()>(static_cast<const T*>(values) + i * kLanes, positions, width,
                                                  weights + query * stride, stride,
                                                  results + query * width + i * kLanes);

@@ -21,6 +21,7 @@ struct Avx2 {
     using F = Two<__m256>;
     using I = Two<__m256i>;
     static constexpr std::size_t kSums = 4, kQueries = 4;
+    static constexpr std::size_t kSizes = 5;
     static constexpr std::size_t kTileRows = 6, kTileWide = 1;
     static constexpr bool kSignedBytes = false;
 

@@ -18,6 +18,7 @@ struct Avx512 {
     // With kAtOnce = 1, each product waits for the one before and fills the processor's scheduler: products of eight
     // vectors took a fifth longer.
     static constexpr std::size_t kSums = 24, kQueries = 8, kAtOnce = 4;
+    static constexpr std::size_t kSizes = 5;
     static constexpr std::size_t kTileRows = 12, kTileWide = 2;
     static constexpr bool kSignedBytes = false;
 

@@ -5,6 +5,7 @@
 //     kSums         sums (F) that fit in registers beside the operands added to them
 //     kQueries      queries that attention handles together
 //     kAtOnce       vectors that are multiplied with a quad while it is in a register
+//     kSizes        for how many sizes there are products: of 1, 2, 4, ... vectors
 //     kTileRows, kTileWide   rows, and sixteens of columns, of a tile of a product in training
 //     kSignedBytes  whether the bytes of a quad are multiplied as signed numbers
 // Each file of kernels is compiled for its own instruction set, so kernels must not call functions of the standard

@@ -10,7 +10,7 @@ namespace model {
 
 template <class V>
 Kernel make_kernel(const char* name) {
-    constexpr std::size_t kSizes = 5;  // 1, 2, 4, 8, 16
+    constexpr std::size_t kSizes = V::kSizes;
     Kernel kernel{name,        std::size_t{1} << (kSizes - 1),
                   16,          kMostVectors + 1,
                   {},          {},

@@ -33,6 +33,7 @@ struct Neon {
     using F = Four<float32x4_t>;
     using I = Four<int32x4_t>;
     static constexpr std::size_t kSums = 4, kQueries = 4, kAtOnce = 2;
+    static constexpr std::size_t kSizes = 5;
     static constexpr std::size_t kTileRows = 6, kTileWide = 1;
     static constexpr bool kSignedBytes = true;
 
