@@ -54,12 +54,16 @@ class StreamEncoder:
         disallowed_special = as_set(disallowed_special)
         forbidden = tokenizer.special_matchers.disallowed(allowed_special, disallowed_special)
         added = tokenizer.special_matchers.allowed(allowed_special)
+        self._name = tokenizer.name
         self._stream: _core.Stream | _WaitingStream
         if tokenizer.pattern.scanner is None:
             self._stream = _WaitingStream(tokenizer, allowed_special, disallowed_special)
         else:
             self._stream = _core.Stream(tokenizer.vocabulary.encoder, added, forbidden)
         self._high = ""  # the first half of a surrogate pair, whose other half may begin the next piece
+
+    def __repr__(self) -> str:
+        return f"<StreamEncoder of {self._name!r}>"
 
     def feed(self, piece: str | bytes) -> list[int]:
         """Encode the next piece, and return the ids that are now certain.
@@ -161,6 +165,10 @@ class StreamDecoder:
         self._errors = errors
         self._bytes_of = tokenizer.decode_single_token_bytes
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors)
+        self._name = getattr(tokenizer, "name", type(tokenizer).__name__)
+
+    def __repr__(self) -> str:
+        return f"<StreamDecoder of {self._name!r}>"
 
     def feed(self, id: int) -> str:
         """Decode the next id, and return the characters that are now complete.

@@ -7,16 +7,16 @@ import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal
 
-from bpe import _core
 from bpe.boundaries import overruled
 from bpe.errors import InputError
 from bpe.offsets import CONTINUATION, token_spans, truncated
 from bpe.patterns import Pattern, find_pattern
 from bpe.regex_encoder import RegexEncoder
-from bpe.special import SpecialMatchers, as_set, raise_disallowed
+from bpe.special import SpecialMatchers, raise_disallowed
 from bpe.text import as_bytes
+from bpe.tokenizer_batches import NO_TOKENS, BatchTokenizer
 from bpe.unstable import encode_truncated, split_unstable
 from bpe.vocabulary import Vocabulary
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from typing_extensions import Buffer
 
-_NO_TOKENS: frozenset[str] = frozenset()
+    from bpe.display import ShownText
 
 
-class Tokenizer(_core.TokenizerBase):
+class Tokenizer(BatchTokenizer):
     """A vocabulary that encodes text to ids and decodes ids to text.
 
     The ids are those of ``tiktoken.Encoding``, built from the same ranks, pattern and special tokens. Any number of
@@ -103,9 +103,7 @@ class Tokenizer(_core.TokenizerBase):
         if vocabulary.normalizer is not None:
             raise InputError(f"{vocabulary.name}: the vocabulary normalizes text before it is split; not supported")
         self.vocabulary = vocabulary
-        """The tokens, the split pattern and the special tokens."""
-        self.special_matchers: SpecialMatchers = SpecialMatchers(vocabulary)
-        """Finds special tokens in a text; see `bpe.special`."""
+        self.special_matchers = SpecialMatchers(vocabulary)
         self._core = vocabulary.encoder
         has_scanner = vocabulary.pattern.scanner is not None
         self._encoder = self._core if has_scanner else RegexEncoder(vocabulary)
@@ -173,8 +171,37 @@ class Tokenizer(_core.TokenizerBase):
 
         write_vocabulary(self.vocabulary, path, format)
 
+    # How it looks. bpe.display is imported when it is first used: html takes longer to import than this file.
+
+    def show(self, text: str | bytes, *, allowed_special: Literal["all"] | AbstractSet[str] = NO_TOKENS) -> ShownText:
+        """Return a text with its tokens marked: by colors in a notebook and on a terminal, by | elsewhere.
+
+        Args:
+            text: Any str, or bytes.
+            allowed_special: The special tokens that become their ids, or "all"; others are ordinary text.
+
+        >>> ranks = {bytes([byte]): byte for byte in range(256)} | {b"he": 256, b"ll": 257, b"hell": 258}
+        >>> Tokenizer("tiny", pat_str="gpt2", mergeable_ranks=ranks, special_tokens={}).show("hello hello")
+        hell|o| |hell|o
+        """
+        from bpe.display import ShownText
+
+        ids = self.encode(text, allowed_special=allowed_special, disallowed_special=())
+        return ShownText(ids, self.decode_tokens_bytes(ids))
+
+    def __len__(self) -> int:
+        """The number of rows that a model needs for the ids: the highest id plus one, as `n_vocab`."""
+        return self.n_vocab
+
     def __repr__(self) -> str:
-        return f"<Tokenizer {self.name!r}>"
+        from bpe.display import described
+
+        return described(self)
+
+    def _repr_html_(self) -> str:
+        from bpe.display import card
+
+        return card(self)
 
     # Encoding
 
@@ -184,7 +211,7 @@ class Tokenizer(_core.TokenizerBase):
         self,
         text: str | bytes,
         *,
-        allowed_special: Literal["all"] | AbstractSet[str] = _NO_TOKENS,
+        allowed_special: Literal["all"] | AbstractSet[str] = NO_TOKENS,
         disallowed_special: Literal["all"] | Collection[str] = "all",
     ) -> list[int]:
         """Encode a text to ids. A special token in the text raises, unless it is allowed or not disallowed.
@@ -204,7 +231,7 @@ class Tokenizer(_core.TokenizerBase):
                 collection of str. A str other than "all" counts as the collection of its characters, as in tiktoken.
             ValueError: When the text contains a disallowed special token.
         """
-        if allowed_special is _NO_TOKENS and disallowed_special == "all":  # as by default, and fast
+        if allowed_special is NO_TOKENS and disallowed_special == "all":  # as by default, and fast
             return self._encode_without_special(text)
         return self._encoder.encode(text, self.special_matchers.allowed_in(text, allowed_special, disallowed_special))
 
@@ -212,7 +239,7 @@ class Tokenizer(_core.TokenizerBase):
         self,
         text: str | bytes,
         *,
-        allowed_special: Literal["all"] | AbstractSet[str] = _NO_TOKENS,
+        allowed_special: Literal["all"] | AbstractSet[str] = NO_TOKENS,
         disallowed_special: Literal["all"] | Collection[str] = "all",
     ) -> npt.NDArray[np.uint32]:
         """Encode a text as `encode` does, into an array.
@@ -238,7 +265,7 @@ class Tokenizer(_core.TokenizerBase):
         self,
         text: str,
         *,
-        allowed_special: Literal["all"] | AbstractSet[str] = _NO_TOKENS,
+        allowed_special: Literal["all"] | AbstractSet[str] = NO_TOKENS,
         disallowed_special: Literal["all"] | Collection[str] = "all",
     ) -> tuple[list[int], list[list[int]]]:
         """Encode a text that may continue: the ids that are settled, and the possible beginnings of the others.
@@ -260,171 +287,6 @@ class Tokenizer(_core.TokenizerBase):
         added = self.special_matchers.allowed_in(text, allowed_special, disallowed_special)
         return split_unstable(self.vocabulary, self._encoder.encode, as_bytes(text), added)
 
-    def encode_ordinary_batch(self, text: Iterable[str | bytes], *, num_threads: int = 8) -> list[list[int]]:
-        """Encode each text as `encode_ordinary` does, on several threads."""
-        return self._core.lists(*self.encode_flat(text, num_threads=num_threads))
-
-    def encode_batch(
-        self,
-        text: Iterable[str | bytes],
-        *,
-        num_threads: int = 8,
-        allowed_special: Literal["all"] | AbstractSet[str] = _NO_TOKENS,
-        disallowed_special: Literal["all"] | Collection[str] = "all",
-    ) -> list[list[int]]:
-        """Encode each text as `encode` does, on several threads."""
-        return self._core.lists(
-            *self.encode_flat(
-                text,
-                num_threads=num_threads,
-                allowed_special=allowed_special,
-                disallowed_special=disallowed_special,
-            )
-        )
-
-    @overload
-    def encode_flat(
-        self,
-        texts: Iterable[str | bytes],
-        *,
-        num_threads: int | None = ...,
-        allowed_special: Literal["all"] | AbstractSet[str] = ...,
-        disallowed_special: Literal["all"] | Collection[str] = ...,
-        dtype: type[np.uint32] | None = ...,
-        out: npt.NDArray[np.uint32] | None = ...,
-    ) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]: ...
-    @overload
-    def encode_flat(
-        self,
-        texts: Iterable[str | bytes],
-        *,
-        num_threads: int | None = ...,
-        allowed_special: Literal["all"] | AbstractSet[str] = ...,
-        disallowed_special: Literal["all"] | Collection[str] = ...,
-        dtype: type[np.uint16],
-        out: npt.NDArray[np.uint16] | None = ...,
-    ) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.int64]]: ...
-    def encode_flat(
-        self,
-        texts: Iterable[str | bytes],
-        *,
-        num_threads: int | None = None,
-        allowed_special: Literal["all"] | AbstractSet[str] = _NO_TOKENS,
-        disallowed_special: Literal["all"] | Collection[str] = (),
-        dtype: type[np.uint32] | type[np.uint16] | None = None,
-        out: npt.NDArray[Any] | None = None,
-    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
-        """Encode many texts to one array, on several threads.
-
-        No Python object is made for each id. A long text is split over the threads as well, so ``encode_flat([text])``
-        is the fastest way to encode a large document.
-
-        Args:
-            texts: Any mix of str and bytes.
-            num_threads: The number of threads. Default: the number of processors. The ids do not depend on it.
-            allowed_special: As in `encode`.
-            disallowed_special: As in `encode`, but by default none: special tokens are encoded as ordinary text.
-            dtype: np.uint32 (default) or np.uint16.
-            out: A writable, contiguous array of `dtype` to write the ids to, with room for all of them.
-
-        Returns:
-            ids: The ids of all texts, joined; the beginning of `out` if that is given. [tokens], uint32 or uint16
-            offsets: Where the ids of each text begin: text i has ``ids[offsets[i]:offsets[i + 1]]``. [texts + 1], int64
-
-        Raises:
-            TypeError: As in `encode`.
-            ValueError: When a text contains a disallowed special token, `num_threads` is less than 1, uint16 is too
-                small for the vocabulary's ids, or `out` is too small or not such an array. `out` is not changed then.
-
-        >>> ranks = {bytes([byte]): byte for byte in range(256)} | {b"he": 256, b"ll": 257, b"hell": 258}
-        >>> tokenizer = Tokenizer("tiny", pat_str="gpt2", mergeable_ranks=ranks, special_tokens={})
-        >>> ids, offsets = tokenizer.encode_flat(["hello", "he"])
-        >>> ids.tolist(), offsets.tolist()
-        ([258, 111, 256], [0, 2, 3])
-        """
-        forbidden = self.special_matchers.disallowed(allowed_special, as_set(disallowed_special))
-        if forbidden is not None:
-            texts = list(texts)
-            found = forbidden.first_of(texts, None)
-            if found is not None:
-                raise_disallowed(found[1])
-        added = self.special_matchers.allowed(allowed_special)
-        return self._encode_all(texts, added, num_threads, None, dtype, out)
-
-    @overload
-    def encode_files(
-        self,
-        paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
-        *,
-        separator: str | None = ...,
-        num_threads: int | None = ...,
-        allowed_special: Literal["all"] | AbstractSet[str] = ...,
-        disallowed_special: Literal["all"] | Collection[str] = ...,
-        dtype: type[np.uint32] | None = ...,
-        out: npt.NDArray[np.uint32] | None = ...,
-    ) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]: ...
-    @overload
-    def encode_files(
-        self,
-        paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
-        *,
-        separator: str | None = ...,
-        num_threads: int | None = ...,
-        allowed_special: Literal["all"] | AbstractSet[str] = ...,
-        disallowed_special: Literal["all"] | Collection[str] = ...,
-        dtype: type[np.uint16],
-        out: npt.NDArray[np.uint16] | None = ...,
-    ) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.int64]]: ...
-    def encode_files(
-        self,
-        paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
-        *,
-        separator: str | None = None,
-        num_threads: int | None = None,
-        allowed_special: Literal["all"] | AbstractSet[str] = _NO_TOKENS,
-        disallowed_special: Literal["all"] | Collection[str] = (),
-        dtype: type[np.uint32] | type[np.uint16] | None = None,
-        out: npt.NDArray[Any] | None = None,
-    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
-        """Encode the documents in files to one array, on several threads.
-
-        Large files are mapped into memory and their text is not copied, so no other program may truncate them during
-        the call. Bytes that are not UTF-8 are kept; see `encode_ordinary`.
-
-        Args:
-            paths: The files, or a single file. Archives and .jsonl files are encoded as the bytes that they are;
-                `bpe.corpus.documents` reads the documents inside them.
-            separator: A string that separates the documents of a file. As in `bpe.corpus.documents`, the separator
-                itself is not encoded, ASCII white space around a document is dropped, and so are empty documents.
-                Default: each file is one document.
-            num_threads: As in `encode_flat`.
-            allowed_special: As in `encode_flat`.
-            disallowed_special: As in `encode_flat`.
-            dtype: As in `encode_flat`.
-            out: As in `encode_flat`.
-
-        Returns:
-            ids: The ids of all documents, joined; the beginning of `out` if that is given. [tokens], uint32 or uint16
-            offsets: Where the ids of each document begin: document i has ``ids[offsets[i]:offsets[i + 1]]``.
-                [documents + 1], int64
-
-        Raises:
-            OSError: When a file cannot be read; its `filename` attribute names the file.
-            InputError: When the separator is empty.
-            ValueError: As in `encode_flat`; the message names the file that contains a disallowed special token.
-        """
-        if separator == "":
-            raise InputError("the separator of documents is empty")
-        names = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
-        forbidden = self.special_matchers.disallowed(allowed_special, as_set(disallowed_special))
-        contents = [_core.file_content(name) for name in names]
-        if forbidden is not None:
-            found = forbidden.first_of(contents, separator)
-            if found is not None:
-                raise_disallowed(found[1], where=f"{os.fspath(names[found[0]])}: ")
-        added = self.special_matchers.allowed(allowed_special)
-        return self._encode_all(contents, added, num_threads, separator, dtype, out)
-
     def limit_cache(self, megabytes: int) -> None:
         """Limit the memory of the pretoken caches, and clear them. The ids do not depend on it.
 
@@ -443,12 +305,6 @@ class Tokenizer(_core.TokenizerBase):
     def count(self, text: str | bytes) -> int:
         """Return the number of ids that `encode_ordinary` would return."""
         return self._encoder.count(text, self.vocabulary.always_added)
-
-    def count_batch(self, texts: Iterable[str | bytes], *, num_threads: int | None = None) -> list[int]:
-        """Return the `count` of each text, on several threads."""
-        _, offsets = self.encode_flat(texts, num_threads=num_threads)
-        ends: list[int] = offsets.tolist()
-        return [end - begin for begin, end in zip(ends, ends[1:], strict=False)]
 
     def truncate(self, text: str, max_tokens: int, *, side: Literal["left", "right"] = "right") -> str:
         """Cut a text so that `encode_ordinary` returns at most `max_tokens` ids.
@@ -522,38 +378,6 @@ class Tokenizer(_core.TokenizerBase):
                 raise KeyError(token) from None
         return id
 
-    def _encode_all(
-        self,
-        texts: Iterable[str | Buffer],
-        added: _core.AddedTokens | None,
-        num_threads: int | None,
-        separator: str | None,
-        dtype: type[np.uint32] | type[np.uint16] | None,
-        out: npt.NDArray[Any] | None,
-    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
-        """The ids of the texts, or of the documents in them if there is a separator."""
-        threads = _thread_count(num_threads)
-        short = False
-        if dtype is not None or out is not None:
-            short = self._is_short(dtype, out)
-        ids, offsets = self._encoder.encode_all(texts, added, threads, separator, short, out)
-        return (ids if out is None else out[:ids]), offsets
-
-    def _is_short(self, dtype: type[np.uint32] | type[np.uint16] | None, out: npt.NDArray[Any] | None) -> bool:
-        """Whether ids of 16 bits are asked for. Raises if `dtype` or `out` cannot be used."""
-        import numpy as np
-
-        wanted = np.dtype(dtype or np.uint32)
-        if wanted not in (np.uint32, np.uint16):
-            raise ValueError(f"dtype is {wanted}; ids are uint32 or uint16")
-        if wanted == np.uint16 and self.max_token_value > 0xFFFF:
-            raise ValueError(f"the highest id is {self.max_token_value}, which does not fit into uint16; use np.uint32")
-        if out is not None and not (
-            isinstance(out, np.ndarray) and out.dtype == wanted and out.ndim == 1 and out.flags.carray
-        ):
-            raise ValueError(f"out must be a writable, contiguous array of {wanted} with one dimension")
-        return bool(wanted == np.uint16)
-
     def _encode_slowly(self, text: str | Buffer) -> list[int]:
         """Called by the core's `encode_ordinary` for a pattern that it has no scanner for."""
         return self._encoder.encode(text, self.vocabulary.always_added)
@@ -622,26 +446,6 @@ class Tokenizer(_core.TokenizerBase):
             offsets.append(max(0, characters - (part[0] in CONTINUATION)))
             characters += sum(byte not in CONTINUATION for byte in part)
         return text, offsets
-
-    def decode_batch(
-        self, batch: Sequence[Sequence[int]], *, errors: str = "replace", num_threads: int = 8
-    ) -> list[str]:
-        """Decode each sequence of ids to text.
-
-        `num_threads` is accepted as in tiktoken and ignored: decoding holds the interpreter's lock, so more threads
-        would not be faster.
-
-        Raises:
-            KeyError: When the vocabulary has no token with one of the ids.
-            ValueError: When `num_threads` is less than 1.
-        """
-        _thread_count(num_threads)
-        return [self.decode(tokens, errors) for tokens in batch]
-
-    def decode_bytes_batch(self, batch: Sequence[Sequence[int]], *, num_threads: int = 8) -> list[bytes]:
-        """Decode each sequence of ids to bytes. `num_threads` is ignored, as in `decode_batch`."""
-        _thread_count(num_threads)
-        return [self._core.decode_bytes(tokens) for tokens in batch]
 
     # The vocabulary
 
@@ -849,12 +653,3 @@ class Tokenizer(_core.TokenizerBase):
 def _strict_bytes(text: str | bytes) -> bytes:
     """The UTF-8 of a str without surrogates, or the bytes."""
     return text.encode("utf-8") if isinstance(text, str) else as_bytes(text)
-
-
-def _thread_count(num_threads: int | None) -> int:
-    """The number of threads to use; by default, the number of processors."""
-    if num_threads is None:
-        return os.cpu_count() or 1
-    if operator.index(num_threads) < 1:
-        raise ValueError(f"num_threads is {num_threads}; at least 1 is needed")
-    return num_threads

@@ -57,6 +57,9 @@ class KVCache:
         self._keys = [torch.empty(shape, dtype=dtype, device=device) for _ in range(config.n_layers)]
         self._values = [torch.empty(shape, dtype=dtype, device=device) for _ in range(config.n_layers)]
 
+    def __repr__(self) -> str:
+        return f"<KVCache: {self.length:,} of {self.capacity:,} slots filled, batch {self.batch}>"
+
     @property
     def batch(self) -> int:
         """The number of sequences."""

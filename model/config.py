@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import Field, dataclass, fields
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from bpe.arguments import checked
@@ -118,7 +118,7 @@ class ModelConfigOptions(TypedDict, total=False):
 
 
 @checked
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ModelConfig:
     """The sizes and settings that define a Llama, under Meta's names.
 
@@ -207,6 +207,15 @@ class ModelConfig:
             )
         if self.head_dim % 2:
             raise InputError(f"head_dim is {self.head_dim}; it must be even, since rotary embeddings rotate pairs")
+
+    def __repr__(self) -> str:
+        """Return the call that makes an equal configuration, with the fields that differ from their defaults."""
+        given = [f"{field.name}={getattr(self, field.name)!r}" for field in fields(self) if self._is_set(field)]
+        return f"ModelConfig({', '.join(given)})"
+
+    def _is_set(self, field: Field[Any]) -> bool:
+        derived = {"n_kv_heads": self.n_heads, "head_dim": self.dim // self.n_heads}
+        return getattr(self, field.name) not in (field.default, derived.get(field.name))
 
     def _convert_numbers(self) -> None:
         """Make numbers Python's own: JSON may have 500000 for 500000.0, and a program NumPy's numbers."""

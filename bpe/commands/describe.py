@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bpe.commands.inputs import read_documents
-from bpe.commands.terminal import shortened, visible
+from bpe.commands.terminal import shortened
+from bpe.display import visible
 
 if TYPE_CHECKING:
     from bpe import Tokenizer

@@ -18,10 +18,8 @@ from bpe.commands.options import (
     text_option,
     tokenizer_option,
 )
-from bpe.commands.terminal import painted, use_color, visible
-
-# Background colors of successive tokens, from the 256-color palette; the text is black.
-_COLORS = (152, 223, 182, 225, 189)
+from bpe.commands.terminal import use_color
+from bpe.display import ShownText, visible
 
 
 @click.command(cls=Command)
@@ -54,15 +52,11 @@ def show(
     is_colored = use_color(color)
     for _, content in inputs:
         ids = tokenizer.encode(content, allowed_special="all" if allow_special else set(), disallowed_special=())
+        shown = ShownText(ids, tokenizer.decode_tokens_bytes(ids))
         if with_ids:
-            for id in ids:
-                click.echo(f"{id:>7}  {visible(tokenizer.decode_single_token_bytes(id))}")
+            for id, token in zip(ids, shown.tokens, strict=True):
+                click.echo(f"{id:>7}  {visible(token)}")
             continue
-        pieces = [visible(tokenizer.decode_single_token_bytes(id), newline="⏎\n") for id in ids]
-        if is_colored:
-            line = "".join(painted(piece, _COLORS[i % len(_COLORS)]) for i, piece in enumerate(pieces))
-            click.echo(line, color=True)
-        else:
-            click.echo("|".join(pieces))
+        click.echo(shown.colored() if is_colored else shown.plain(), color=is_colored)
         words = f"{len(ids):,} tokens, {len(content):,} bytes"
         click.echo(f"{words}, {len(content) / max(len(ids), 1):.2f} bytes per token", err=True)

@@ -15,30 +15,6 @@ def use_color(color: str) -> bool:
     return color == "always" or (color == "auto" and sys.stdout.isatty() and "NO_COLOR" not in os.environ)
 
 
-def painted(piece: str, color: int) -> str:
-    """Return the text on a background from the 256-color palette.
-
-    The background ends before a line break, so that it does not extend to the edge of the terminal.
-    """
-    lines = piece.split("\n")
-    return "\n".join(f"\x1b[30;48;5;{color}m{line}\x1b[0m" if line else "" for line in lines)
-
-
-def visible(token: bytes, newline: str = "⏎") -> str:
-    """Return a token as text, with invalid bytes as <C3>, control characters as <U+0007>, and line breaks as given."""
-    shown = []
-    for character in token.decode("utf-8", "surrogateescape"):
-        if character == "\n":
-            shown.append(newline)
-        elif "\udc80" <= character <= "\udcff":
-            shown.append(f"<{ord(character) - 0xDC00:02X}>")
-        elif character.isprintable():
-            shown.append(character)
-        else:
-            shown.append(f"<U+{ord(character):04X}>")
-    return "".join(shown)
-
-
 def shortened(text: str, width: int = 24) -> str:
     """Return the text, cut to a width with three dots at the end if it is longer."""
     return text if len(text) <= width else text[: width - 3] + "..."

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from bpe.errors import InputError
 from bpe.shards.layout import (
+    HELD_OUT,
     INDEX,
     INDEX_FORMAT,
     INDEX_VERSION,
@@ -102,6 +103,10 @@ class Shards:
             raise InputError(
                 f"{self.tokenizer_path}: not the tokenizer that these shards were written with; write them again"
             )
+
+    def __repr__(self) -> str:
+        counts = f"{self.token_count(TRAIN):,} tokens to train on, {self.token_count(HELD_OUT):,} held out"
+        return f"<Shards {str(self.directory)!r}: {counts}, {self.n_vocab:,} ids>"
 
     def _read(self, index: dict[str, Any]) -> None:
         """Check and take the values of the index."""

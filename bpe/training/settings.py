@@ -53,7 +53,7 @@ class MergeStep(NamedTuple):
     """The index of the pair's left token in `word`."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Trained:
     """The result of a training run, as the `trained` callback receives it."""
 
@@ -71,6 +71,10 @@ class Trained:
     """The files with bytes that are not UTF-8."""
     seconds: dict[str, float]
     """Seconds that this process spent on reading and counting ("count") and on learning merges ("merge")."""
+
+    def __repr__(self) -> str:
+        text = f"{self.documents:,} documents, {self.size:,} bytes"
+        return f"<Trained: {len(self.pairs):,} merges from {text}; {self.tokenizer!r}>"
 
 
 class MergeOptions(TypedDict, total=False):

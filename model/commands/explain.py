@@ -11,7 +11,8 @@ import click
 
 from bpe.commands.inputs import exists, read_prompts
 from bpe.commands.options import Command, color_option, examples, group, refuse_given, texts_option
-from bpe.commands.terminal import use_color, visible
+from bpe.commands.terminal import use_color
+from bpe.display import visible
 from model.commands.options import bos_option, chosen_device, device_option, dtype_option, overruled
 
 if TYPE_CHECKING:

@@ -153,7 +153,7 @@ def generate_ids(
     return (token.id for (token,) in generation if token.finish != "end")
 
 
-@dataclass
+@dataclass(repr=False)
 class Completion:
     """A generated text."""
 
@@ -168,6 +168,10 @@ class Completion:
     """The likeliest ids and their log-probabilities at each id; empty if not requested."""
     finish: Finish | None = None
     """Why the text ended: an end token, a stop string, or no more room; None while it is being generated."""
+
+    def __repr__(self) -> str:
+        text = self.text if len(self.text) <= 60 else f"{self.text[:57]}..."
+        return f"<Completion of prompt {self.prompt}: {text!r}, {len(self.ids)} tokens, finish {self.finish!r}>"
 
 
 @checked(options=SamplingOptions, settings=Sampling)
@@ -293,6 +297,9 @@ class Completions:
         )
         self.texts: list[Completion] = []
         """The completions so far; the samples of a prompt are neighbours."""
+
+    def __repr__(self) -> str:
+        return f"<Completions by {self.generation!r}>"
 
     def __iter__(self) -> Iterator[tuple[Completion, str]]:
         generation = self.generation

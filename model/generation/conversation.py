@@ -86,6 +86,9 @@ class Conversation:
         self._repeats = 0  # how often the last answer was generated again
         self.restore(messages)
 
+    def __repr__(self) -> str:
+        return f"<Conversation: {len(self.messages)} messages>"
+
     @property
     def system(self) -> str | None:
         """The system message; None if the dialog does not begin with one."""

@@ -97,6 +97,9 @@ class Session:
         self.user: object = None
         """The iteration that started last, and the only one that may continue."""
 
+    def __repr__(self) -> str:
+        return f"<Session: {len(self.ids):,} tokens in the cache>"
+
     def reuse(self, prompt: Sequence[int]) -> int:
         """Truncate the cache to its common prefix with a prompt.
 
@@ -182,19 +185,24 @@ class Generation:
         for prompt in prompts:
             _check_prompt(prompt, config.vocab_size, config.max_seq_len)
         self.model: Any = model  # Any: each kind of model takes only its own kind of cache
-        self.prompts = [list(prompt) for prompt in prompts]
+        self.prompts: list[list[int]] = [list(prompt) for prompt in prompts]
         self.samples = samples
-        self.sampling = sampling or Sampling()
-        self.end_ids = frozenset(end_ids)
-        self.n_vocab = n_vocab or config.vocab_size
+        self.max_tokens = max_tokens
+        self.sampling: Sampling = sampling or Sampling()
+        self.end_ids: frozenset[int] = frozenset(end_ids)
+        self.n_vocab: int = n_vocab or config.vocab_size
         self.logprobs = logprobs
         self.session = session
         outside = [id for id in self.sampling.logit_bias if not 0 <= id < self.n_vocab]
         if outside:
             raise InputError(f"logit_bias has the id {outside[0]}; ids must be 0 to {self.n_vocab - 1}")
-        self.times = GenerationTimes()
+        self.times: GenerationTimes = GenerationTimes()
         self._room = [min(max_tokens, config.max_seq_len - len(prompt)) for prompt in self.prompts]
         self._dropped: set[int] = set()
+
+    def __repr__(self) -> str:
+        counts = f"{len(self.prompts)} prompts, samples={self.samples}, max_tokens={self.max_tokens}"
+        return f"<Generation: {counts}, {self.sampling!r}>"
 
     def drop(self, row: int) -> None:
         """Stop generating in this row."""

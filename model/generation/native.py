@@ -140,8 +140,9 @@ class NativeModel:
             InputError: When the core does not support the configuration or the kernel.
         """
         self.config = config
-        self.kernel = kernel or kernels()[0]
+        self.kernel: str = kernel or kernels()[0]
         """The name of its kernels."""
+        self._kinds = kinds
         self._reading = threading.Lock()
         _MODELS.add(self)
         try:
@@ -163,6 +164,10 @@ class NativeModel:
             )
         except ValueError as error:
             raise InputError(str(error)) from None
+
+    def __repr__(self) -> str:
+        kinds = ", ".join(dict.fromkeys(self._kinds.values()))
+        return f"<NativeModel: {self.config.n_parameters:,} parameters in {kinds}, kernels for {self.kernel}>"
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, kernel: str = "", threads: int | None = None) -> NativeModel:
