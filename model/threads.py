@@ -12,13 +12,14 @@ _TOPOLOGY = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 def default_threads() -> int:
     """Return the number of threads that torch has, if it is imported; otherwise the number that it would have.
 
-    That is OMP_NUM_THREADS, or else the number of physical cores that this process may use.
+    That is the number of physical cores that this process may use, or OMP_NUM_THREADS if it is less.
     """
     torch = sys.modules.get("torch")
     if torch is not None:
         return int(torch.get_num_threads())
     wanted = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    return int(wanted) if wanted.isdecimal() and int(wanted) > 0 else available_cores()
+    cores = available_cores()
+    return min(int(wanted), cores) if wanted.isdecimal() and int(wanted) > 0 else cores
 
 
 def available_cores() -> int:
