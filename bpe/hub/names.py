@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from bpe.errors import InputError
+from bpe.formats.gguf_split import firsts, parts_of
 
 INSTALL = "pip install 'bpe-llama[hub]'"
 FORM = "ORG/NAME, ORG/NAME:FILE.gguf or ORG/NAME:QUANTIZATION"
@@ -31,12 +32,15 @@ class HubName:
         return self.repository + ("" if self.choice is None else f":{self.choice}")
 
     def chosen(self, files: list[str]) -> list[str]:
-        """Return the .gguf files among these that the name means: those of its choice, or all."""
-        ggufs = [file for file in files if file.endswith(".gguf")]
+        """Return the .gguf files among these that the name means: those of its choice, or all.
+
+        A GGUF that is split into several files is listed by its first.
+        """
+        ggufs = firsts(file for file in files if file.endswith(".gguf"))
         if self.choice is None:
             return ggufs
         if self.choice.endswith(".gguf"):
-            return [file for file in ggufs if file == self.choice]
+            return [file for file in ggufs if self.choice in parts_of(file)]
         part = re.compile(rf"(?:^|[-._/]){re.escape(self.choice)}(?:[-./]|$)", re.IGNORECASE)
         return [file for file in ggufs if part.search(file)]
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from bpe.errors import InputError
 from bpe.formats import TOKENIZER_FILES
+from bpe.formats.gguf_split import parts_of
 from bpe.hub.download import download, quiet, within_deadline
 from bpe.hub.names import FORM, INSTALL, HubName, is_installed
 from bpe.hub.reasons import NotAvailableError, explained
@@ -129,7 +130,11 @@ def at_hand(name: HubName, kind: Kind, with_settings: bool = True) -> Path | Non
             return None
     if not ggufs:
         return None
-    return directory / _only(name, ggufs, {file: (directory / file).stat().st_size for file in ggufs})
+    present = [file for file in ggufs if {*parts_of(file)} <= {*files}]
+    if not present:
+        return None
+    sizes = {file: (directory / file).stat().st_size for first in present for file in parts_of(first)}
+    return directory / _only(name, present, sizes)
 
 
 def cached_repositories() -> dict[str, Path]:
@@ -209,7 +214,7 @@ def _needed(name: HubName, kind: Kind, files: list[str], revision: str | None) -
             return [*tokenizers, *companions]
     ggufs = name.chosen(files)
     if ggufs:
-        return [_only(name, ggufs, _sizes_of(name.repository, revision) if len(ggufs) > 1 else {})]
+        return _parts(name, _only(name, ggufs, _sizes_of(name.repository, revision) if len(ggufs) > 1 else {}), files)
     raise InputError(f"{name}: {_lack(name, kind, files)}")
 
 
@@ -217,8 +222,18 @@ def _only(name: HubName, ggufs: list[str], sizes: dict[str, int]) -> str:
     """Return the only .gguf file, and raise InputError with all of them if there are several."""
     if len(ggufs) == 1:
         return ggufs[0]
-    listed = ", ".join(f"{file} ({sizes.get(file, 0) / 1e6:,.1f} MB)" for file in sorted(ggufs))
+    whole = {file: sum(sizes.get(part, 0) for part in parts_of(file)) for file in sorted(ggufs)}
+    listed = ", ".join(f"{file} ({size / 1e6:,.1f} MB)" for file, size in whole.items())
     raise InputError(f"{name}: choose one of {len(ggufs)} files as {name.repository}:FILE.gguf: {listed}")
+
+
+def _parts(name: HubName, first: str, files: list[str]) -> list[str]:
+    """Return all files of a GGUF; raise InputError if the repository lacks one of a split GGUF."""
+    parts = parts_of(first)
+    lacking = [part for part in parts if part not in files]
+    if lacking:
+        raise InputError(f"{name}: {name.repository} lacks {lacking[0]}, one of {len(parts)} files of a split model")
+    return parts
 
 
 def _lack(name: HubName, kind: Kind, files: list[str]) -> str:

@@ -18,10 +18,11 @@ from bpe.errors import InputError
 from bpe.files import replacing
 from bpe.formats.gguf import vocabulary_metadata, vocabulary_of
 from bpe.formats.gguf_boundaries import special_ids
-from bpe.formats.gguf_container import MAGIC, Container, TensorInfo, lay_out
+from bpe.formats.gguf_container import MAGIC, TensorInfo, lay_out
 from bpe.tokenizer import Tokenizer
 from model.checkpoint.block_formats import PLAIN, QUANTIZED, known_kinds
 from model.checkpoint.companions import read_tokenizer
+from model.checkpoint.gguf_files import GgufFiles, first_file
 from model.checkpoint.names import TensorNames, interleaved_bytes, is_rotated
 from model.checkpoint.opened import Checkpoint
 from model.checkpoint.sampling_settings import sampling_in_metadata, sampling_metadata
@@ -93,7 +94,7 @@ _OTHERS = (
 )
 
 
-def config_of(container: Container) -> ModelConfig:
+def config_of(container: GgufFiles) -> ModelConfig:
     """Return the configuration in the metadata of a file.
 
     Raises:
@@ -163,7 +164,7 @@ def _refuse_other_attention(prefix: str, values: Mapping[str, Any], config: Mode
         )
 
 
-def _with_rope_scaling(container: Container, config: ModelConfig) -> ModelConfig:
+def _with_rope_scaling(container: GgufFiles, config: ModelConfig) -> ModelConfig:
     """Return the configuration with Llama 3.1's RoPE scaling if the file has a tensor of frequency divisors.
 
     The tensor is determined by four numbers. Three are the same in all of Meta's models, so the fourth, the factor,
@@ -199,15 +200,8 @@ def rope_divisors(config: ModelConfig) -> npt.NDArray[np.float32]:
 
 
 def recognises(path: Path) -> bool:
-    """Return whether the path is a GGUF file, or a directory with exactly one .gguf file."""
-    return (file := _file(path)) is not None and _begins_with_magic(file)
-
-
-def _file(path: Path) -> Path | None:
-    if not path.is_dir():
-        return path
-    files = sorted(path.glob("*.gguf"))
-    return files[0] if len(files) == 1 else None
+    """Return whether the path is a GGUF, one file of a split GGUF, or a directory with exactly one GGUF."""
+    return any(file is not None and _begins_with_magic(file) for file in {first_file(path), path})
 
 
 def _begins_with_magic(path: Path) -> bool:
@@ -224,8 +218,8 @@ def open_checkpoint(path: Path) -> Checkpoint:
     Raises:
         InputError: When the file is damaged, or its architecture or a tensor type is not supported.
     """
-    file = cast(Path, _file(path))
-    container = Container.open(file)
+    file = _first_file(path)
+    container = GgufFiles.open(file)
     try:
         config = config_of(container)
         special_ids(container.metadata, config.vocab_size)
@@ -255,11 +249,19 @@ def open_checkpoint(path: Path) -> Checkpoint:
     )
 
 
-def _tokenizer(container: Container, file: Path) -> Tokenizer:
+def _first_file(path: Path) -> Path:
+    """Return the file to open; raise InputError if only later files of a split GGUF are there."""
+    file = cast(Path, first_file(path))
+    if not file.is_file():
+        raise InputError(f"{path}: a file of a split model, whose first file {file.name} is missing; put it beside it")
+    return file
+
+
+def _tokenizer(container: GgufFiles, file: Path) -> Tokenizer:
     return Tokenizer.from_vocabulary(vocabulary_of(container.metadata, file.name))
 
 
-def _dtype(container: Container) -> str:
+def _dtype(container: GgufFiles) -> str:
     """Return the dtype of the matrices; norms and biases are float32 in every file."""
     kinds = {info.type for info in container.tensors.values() if len(info.shape) > 1}
     if not kinds or any(kind not in PLAIN for kind in kinds):
@@ -267,14 +269,14 @@ def _dtype(container: Container) -> str:
     return DTYPES[kinds.pop()] if len(kinds) == 1 else "float32"
 
 
-def _stored(container: Container) -> str:
+def _stored(container: GgufFiles) -> str:
     sizes: Counter[str] = Counter()
     for info in container.tensors.values():
         sizes[info.type] += info.n_bytes
     return ", ".join(kind for kind, _ in sizes.most_common())
 
 
-def _named_tensors(file: Path, container: Container) -> Iterator[tuple[str, str, TensorInfo]]:
+def _named_tensors(file: Path, container: GgufFiles) -> Iterator[tuple[str, str, TensorInfo]]:
     """Yield the tensors in the order of the file: llama.cpp's name, Meta's name, and the entry of the header."""
     for theirs, info in container.tensors.items():
         if theirs == _ROPE_DIVISORS:
@@ -285,22 +287,18 @@ def _named_tensors(file: Path, container: Container) -> Iterator[tuple[str, str,
         yield theirs, name, info
 
 
-def _is_halved(container: Container, name: str) -> bool:
+def _is_halved(container: GgufFiles, name: str) -> bool:
     """Return whether the file stores the rows of a tensor in halved order; see `model.checkpoint.names`."""
     return _ARCHITECTURES[container.metadata["general.architecture"]] and is_rotated(name)
 
 
-def _weights(file: Path, container: Container, config: ModelConfig) -> Iterator[StoredTensor]:
+def _weights(file: Path, container: GgufFiles, config: ModelConfig) -> Iterator[StoredTensor]:
     """Yield the tensors of a file, with the rows of queries and keys in Meta's order."""
     for theirs, name, info in _named_tensors(file, container):
-        data, release = container.data(theirs), functools.partial(_release, container, info.offset)
+        data, release = container.data(theirs), functools.partial(container.release, theirs)
         if _is_halved(container, name):
             data = interleaved_bytes(data, info.shape, config.head_dim)
         yield StoredTensor(name, info.shape, info.type, data, release)
-
-
-def _release(container: Container, offset: int, begin: int, size: int) -> None:
-    container.release(offset + begin, size)
 
 
 # --- writing ---
@@ -382,7 +380,7 @@ def _tokenizer_metadata(checkpoint: Checkpoint) -> dict[str, Any]:
     """Return the tokenizer metadata: copied from a GGUF file, otherwise made from the tokenizer and the checkpoint."""
     source = checkpoint.tokenizer
     if recognises(source):
-        metadata = Container.open(cast(Path, _file(source))).metadata
+        metadata = GgufFiles.open(cast(Path, first_file(source))).metadata
         return {key: value for key, value in metadata.items() if key.startswith("tokenizer.")}
     tokenizer = read_tokenizer(checkpoint)
     metadata = vocabulary_metadata(tokenizer.vocabulary, checkpoint.config.vocab_size)

@@ -11,6 +11,7 @@ from huggingface_hub import constants
 
 from bpe import InputError
 from bpe.hub import download as downloads
+from bpe.hub.names import HubName
 from bpe.hub.repository import INDEX, Kind, at_hand, fetch, pull
 from support.loopback_hub import Hub, Repository
 from support.repositories import hub_name as name
@@ -214,3 +215,31 @@ def test_a_slow_hub_is_given_up(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> No
     hub.is_silent = True
     with pytest.raises(InputError, match="org/name: the hub does not answer; check the network, or set HF_HUB_ETAG_"):
         fetch(name(), "tokenizer")
+
+
+# Split GGUFs
+
+
+def test_all_files_of_a_split_gguf_are_downloaded(hub: Hub) -> None:
+    parts = [f"Q8_0/m-Q8_0-0000{number}-of-00003.gguf" for number in (1, 2, 3)]
+    hub.repositories["org/name"] = Repository({part: part.encode() for part in parts} | {"m-Q4_0.gguf": b"GGUF"})
+    path = fetch(HubName("org/name", "Q8_0"), "model")
+    assert (path.name, path.read_bytes()) == ("m-Q8_0-00001-of-00003.gguf", parts[0].encode())
+    assert sorted(file.name for file in path.parent.iterdir()) == [part.split("/")[1] for part in parts]
+    asked = len(hub.requests)
+    assert fetch(HubName("org/name", parts[1]), "model") == path
+    assert len(hub.requests) == asked
+
+
+def test_a_split_gguf_is_one_of_the_choices(hub: Hub) -> None:
+    hub.repositories["org/name"] = Repository(
+        {"m-00001-of-00002.gguf": bytes(600_000), "m-00002-of-00002.gguf": bytes(500_000), "n.gguf": bytes(100_000)}
+    )
+    with pytest.raises(InputError, match=r"2 files .*m-00001-of-00002\.gguf \(1\.1 MB\), n\.gguf \(0\.1 MB\)"):
+        fetch(HubName("org/name"), "model")
+
+
+def test_a_split_gguf_without_one_of_its_files_is_refused(hub: Hub) -> None:
+    hub.repositories["org/name"] = Repository({"m-00001-of-00002.gguf": b"GGUF"})
+    with pytest.raises(InputError, match=r"lacks m-00002-of-00002\.gguf, one of 2 files"):
+        fetch(HubName("org/name"), "model")

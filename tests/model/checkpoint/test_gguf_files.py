@@ -1,0 +1,96 @@
+"""A GGUF that is split into several files opens as one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bpe import InputError, Tokenizer
+from bpe.formats.gguf_container import Container, lay_out
+from model import Transformer, convert, generate_ids, load, save
+from model.checkpoint import format_of, open_checkpoint
+from support.references import BYTE_RANKS
+
+
+@pytest.fixture
+def whole(model: Transformer, tmp_path: Path) -> Path:
+    special = {"<|begin_of_text|>": 256, "<|end_of_text|>": 257}
+    tokenizer = Tokenizer("bytes", pat_str="llama3", mergeable_ranks=BYTE_RANKS, special_tokens=special)
+    tokenizer.save(tmp_path / "tokenizer.json")
+    save(tmp_path / "whole.gguf", model, tmp_path / "tokenizer.json")
+    return tmp_path / "whole.gguf"
+
+
+def split(file: Path, into: Path, count: int = 3, **changes: Any) -> list[Path]:
+    """Split a file as llama.cpp's gguf-split does: all metadata are in the first file."""
+    container = Container.open(file)
+    names, paths = [*container.tensors], []
+    into.mkdir()
+    for number in range(count):
+        own = names[number * len(names) // count : (number + 1) * len(names) // count]
+        metadata = {"split.no": number, "split.count": count, "split.tensors.count": len(names), **changes}
+        metadata = {**(container.metadata if number == 0 else {}), **metadata}
+        header, places = lay_out(metadata, {name: container.tensors[name][:2] for name in own})
+        content = bytearray(max(info.offset + info.n_bytes for info in places.values()))
+        content[: len(header)] = header
+        for name, info in places.items():
+            content[info.offset : info.offset + info.n_bytes] = container.data(name)
+        paths.append(into / f"model-{number + 1:05}-of-{count:05}.gguf")
+        paths[-1].write_bytes(content)
+    return paths
+
+
+@pytest.mark.parametrize("backend", ["torch", "native"])
+def test_a_split_model_is_the_whole_one_by_any_of_its_files(backend: Any, whole: Path, tmp_path: Path) -> None:
+    paths = split(whole, tmp_path / "parts")
+    expected = [*generate_ids(load(whole, backend=backend)[0], [1, 2, 3], max_tokens=8, temperature=0)]
+    for path in (*paths, tmp_path / "parts"):
+        assert format_of(path) == "gguf"
+        parts, tokenizer = load(path, backend=backend)
+        assert [*generate_ids(parts, [1, 2, 3], max_tokens=8, temperature=0)] == expected
+        assert tokenizer.n_vocab == 258
+
+
+def test_converting_a_split_model_joins_it(whole: Path, tmp_path: Path) -> None:
+    paths = split(whole, tmp_path / "parts")
+    convert(paths[0], tmp_path / "joined.gguf")
+    joined, original = Container.open(tmp_path / "joined.gguf"), Container.open(whole)
+    assert joined.metadata.keys() == original.metadata.keys()
+    assert joined.tensors.keys() == original.tensors.keys()
+    for name, tensor in open_checkpoint(tmp_path / "joined.gguf").tensors(torch.float32):
+        assert torch.equal(tensor, dict(open_checkpoint(whole).tensors(torch.float32))[name])
+
+
+@pytest.mark.parametrize("gone", [0, 1, 2])
+def test_a_missing_file_is_named(gone: int, whole: Path, tmp_path: Path) -> None:
+    paths = split(whole, tmp_path / "parts")
+    paths[gone].unlink()
+    for path in (paths[(gone + 1) % 3], paths[(gone + 2) % 3]):
+        with pytest.raises(InputError, match=rf"{paths[gone].name}.*(same directory|beside it)"):
+            open_checkpoint(path)
+
+
+def test_files_of_different_models_are_refused(whole: Path, tmp_path: Path) -> None:
+    paths, others = split(whole, tmp_path / "parts"), split(whole, tmp_path / "others", 2)
+    paths[1].write_bytes(others[1].read_bytes())
+    with pytest.raises(InputError, match=r"model-00002-of-00003\.gguf: not file 2 of the 3 files"):
+        open_checkpoint(paths[0])
+    paths = split(whole, tmp_path / "more", **{"split.tensors.count": 99})
+    with pytest.raises(InputError, match="the first file names 99; the files do not belong together"):
+        open_checkpoint(paths[0])
+
+
+def test_a_renamed_file_of_a_split_model_says_what_its_name_must_be(whole: Path, tmp_path: Path) -> None:
+    first = split(whole, tmp_path / "parts")[0].rename(tmp_path / "model.gguf")
+    with pytest.raises(InputError, match=r"one of 3 files .* does not end in -00001-of-00003\.gguf"):
+        open_checkpoint(first)
+
+
+def test_two_models_in_a_directory_are_not_one(whole: Path, tmp_path: Path) -> None:
+    split(whole, tmp_path / "parts")
+    (tmp_path / "parts" / "other.gguf").write_bytes(whole.read_bytes())
+    with pytest.raises(InputError, match="no model here"):
+        format_of(tmp_path / "parts")
