@@ -47,6 +47,9 @@ COMMANDS = {
         "explain": "model.commands.explain",
         "convert": "model.commands.convert",
     },
+    "Set up": {
+        "completion": "bpe.commands.completion",
+    },
 }
 """Heading in the help -> name of the command -> module with a `click.Command` of that name."""
 
@@ -114,8 +117,7 @@ def cli() -> None:
     Data goes to stdout, so commands can be combined in pipes; progress and messages go to stderr. The exit status is 0
     for success, 2 for wrong usage, and 1 for any other failure.
 
-    For shell completion, run: eval "$(_BPE_COMPLETE=bash_source bpe)". For zsh and fish, use zsh_source and
-    fish_source.
+    For completion of commands, options and values in the shell, run: eval "$(bpe completion bash)"
     """
 
 

@@ -171,3 +171,10 @@ def test_a_full_disk_is_reported_in_one_line(my_json: Path, unbuffered: str) -> 
 )
 def test_each_command_names_all_that_is_missing(command: str, missing: str) -> None:
     fails_with(bpe(command), 2, f"Error: missing {missing}\n")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_help_page_is_wider_than_80_columns(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = bpe(name, "--help").stdout.splitlines()
+    assert [line for line in lines if len(line) > 80] == []

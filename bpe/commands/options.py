@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from bpe.commands.completers import completed_type
 from bpe.commands.failures import in_one_line
 from bpe.commands.names import unknown_option, with_other_names
 from bpe.commands.types import lenient
@@ -35,7 +36,7 @@ class Command(click.Command):
         super().__init__(*arguments, **settings)
         self._needed = needed
         for parameter in self.params:
-            parameter.type = lenient(parameter.type)
+            parameter.type = completed_type(parameter, lenient(parameter.type))
 
     def make_parser(self, ctx: click.Context) -> Any:
         """Return click's parser, which also knows the other names of the options."""
@@ -47,6 +48,8 @@ class Command(click.Command):
         return parser
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if ctx.resilient_parsing and args and args[-1].startswith("-"):
+            args = args[:-1]  # an option whose value is being completed; click would give up on the other arguments
         given = [*args]
         try:
             rest = super().parse_args(ctx, args)
@@ -117,14 +120,25 @@ def group(heading: str, *options: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def examples(*lines: str) -> Callable[[Any], Any]:
-    """Add a block of examples to the help of a command, with line breaks as written."""
+    """Add a block of examples to the help of a command. Lines that are too long continue on the next one."""
 
     def add(function: Any) -> Any:
-        block = "\n".join(f"  {line}" for line in lines)
+        block = "\n".join(f"  {part}" for line in lines for part in _continued(line))
         function.__doc__ = f"{function.__doc__.rstrip()}\n\n    \b\n    Examples:\n    " + block.replace("\n", "\n    ")
         return function
 
     return add
+
+
+def _continued(line: str, width: int = 74) -> Iterator[str]:
+    """Yield a command line in pieces that fit into the help, with a backslash at the ends; broken before options."""
+    while len(line) > width:
+        place = line.rfind(" -", 0, width - 1)
+        if place <= 0 or not line[:place].strip():
+            break
+        yield f"{line[:place]} \\"
+        line = f"   {line[place:]}"
+    yield line
 
 
 def given(*names: str) -> list[str]:

@@ -22,6 +22,7 @@ from bpe.commands.options import (
     separator_option,
 )
 from bpe.commands.terminal import amount, print_rows
+from model.commands.presets import PRESET_OR_NAME
 
 if TYPE_CHECKING:
     from model.checkpoint import Checkpoint
@@ -32,7 +33,7 @@ _MODEL_SUFFIXES = (".gguf", ".safetensors", ".pth")
 
 
 @click.command(cls=Command)
-@click.argument("name", metavar="NAME|FILE|DIRECTORY")
+@click.argument("name", metavar="NAME|FILE|DIRECTORY", type=PRESET_OR_NAME)
 @files_argument
 @group(
     "Tokenizers",

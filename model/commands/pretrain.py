@@ -22,6 +22,7 @@ from model.commands.options import (
     restart_option,
     run_option,
 )
+from model.commands.presets import PRESET, PresetOption
 
 if TYPE_CHECKING:
     from model.config import ModelConfig
@@ -39,7 +40,12 @@ _LEARNING_RATE_OF_INIT = 2e-4
     run_option("runs/CONFIG, such as runs/micro"),
     restart_option,
     click.option(
-        "--config", default="micro", metavar="NAME|FILE", help="Model: a preset, a params.json, or a config.json."
+        "--config",
+        cls=PresetOption,
+        type=PRESET,
+        default="micro",
+        metavar="NAME|FILE",
+        help="Model: a preset, a params.json, or a config.json.",
     ),
     click.option(
         "--init",

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from model.config import PRESETS
 from support.command_line import BPE, bpe, fails_with
 
 
@@ -119,3 +120,10 @@ def test_pretrain_has_defaults_for_its_shards_and_its_run(
     further = bpe("pretrain", "--data", "shards", "--init", "runs/nano", *quick[2:])
     assert further.exit_code == 0, further.output
     assert "bpe: by default: -o runs/nano-continued\n" in further.stderr
+
+
+def test_the_help_lists_the_presets_with_their_sizes() -> None:
+    page = " ".join(bpe("pretrain", "--help").stdout.split())
+    listed = page.partition("Presets, with their numbers of parameters: ")[2].partition(".  ")[0]
+    assert listed.startswith("nano 1.08M, micro 2.36M, mini 15.7M, ")
+    assert all(f"{name} " in listed for name in PRESETS)
