@@ -154,8 +154,11 @@ def chat(
         if hint := _untrained(name, path, checkpoint, format):
             click.echo(f"bpe: {hint}", err=True)
         if talks:
-            facts = [("model", f"{name}, {_size(checkpoint)}"), ("computes", place_of(model))]
-            _talk(facts, conversation, saving, is_edited)
+            stored = checkpoint.stored or checkpoint.dtype
+            size, place = amount(checkpoint.config.n_parameters), place_of(model)
+            first = f"{name} ({size.strip()}, context {conversation.context:,}) {place}"
+            facts = [("model", f"{name}, {size} parameters in {stored}"), ("computes", place)]
+            _talk(first, facts, conversation, saving, is_edited)
         else:
             _answer(conversation, saving, _questions(prompts, files))
 
@@ -287,16 +290,13 @@ def _answer(conversation: Conversation, saving: Saving, questions: Iterator[str]
         forgotten = conversation.forgotten > 0
 
 
-def _size(checkpoint: Checkpoint) -> str:
-    """Return the number of parameters and the stored types of a model."""
-    stored = checkpoint.stored or checkpoint.dtype
-    return f"{amount(checkpoint.config.n_parameters)} parameters in {stored}"
-
-
-def _talk(facts: list[tuple[str, str]], conversation: Conversation, saving: Saving, is_edited: bool) -> None:
+def _talk(
+    first: str, facts: list[tuple[str, str]], conversation: Conversation, saving: Saving, is_edited: bool
+) -> None:
     """Chat at a terminal.
 
     Args:
+        first: The first line.
         facts: Labels and values about the model.
         conversation: The dialog.
         saving: Where it is saved.
@@ -313,7 +313,7 @@ def _talk(facts: list[tuple[str, str]], conversation: Conversation, saving: Savi
         help = {name: setting.help for name, setting in SETTINGS.items()}
         history = state_directory() / "chat_history" if saving.dialogs is not None else None
         editor = LineEditor(COMPLETIONS, help, history)
-    say(f"{', '.join(value for _, value in facts)}, a context of {conversation.context:,} tokens")
+    say(first)
     say("Type a message. /help lists commands and keys, Ctrl-D ends the chat.")
     if saving.path is not None:  # with --continue
         say(f"\nContinuing {saving.path.name}:\n")

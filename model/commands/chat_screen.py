@@ -27,6 +27,9 @@ def say_rows(rows: list[tuple[str, str]]) -> None:
     labels = max(len(label) for label, _ in rows) + 2
     narrow = columns < _NARROW
     for label, value in rows:
+        if narrow and len(label) + 2 + len(value) <= columns and value.isprintable():
+            click.echo(f"{label}  {value}", err=True)
+            continue
         indent = " " * (4 if narrow else labels)
         lines = [
             line

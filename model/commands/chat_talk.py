@@ -340,9 +340,9 @@ def show_last_turns(messages: list[Message], prompt: str) -> None:
     questions = [place for place, message in enumerate(messages) if message["role"] == "user"]
     start = questions[-_SHOWN_TURNS] if len(questions) >= _SHOWN_TURNS else 0
     for message in messages[start:]:
-        text = _text_of(message)
+        text = _text_of(message).strip("\n")
         if message["role"] == "user":
-            say(f"{prompt}{text}")
+            say(prompt + text.replace("\n", "\n" + " " * len(prompt)))
         elif message["role"] == "assistant":
             say(f"{text}\n")
 
