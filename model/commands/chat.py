@@ -15,6 +15,7 @@ import click
 from bpe.commands.inputs import announce_keyboard, check_files
 from bpe.commands.options import Command, examples, files_argument, group
 from bpe.commands.terminal import amount, print_pieces
+from bpe.progress import reporter_on, reporting
 from model.commands.options import (
     backend_option,
     device_option,
@@ -133,6 +134,8 @@ def chat(
     talks = not prompts and not files and sys.stdin.isatty()
     is_edited = talks and (sys.stdout.isatty() or sys.stderr.isatty())
     with ExitStack() as stack:
+        if sys.stderr.isatty():  # what takes long, loading and reading, is shown
+            stack.enter_context(reporting(reporter_on(sys.stderr)))
         if is_edited:
             from model.commands.chat_editor import quiet_keyboard
 

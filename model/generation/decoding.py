@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias, Union
 
@@ -13,6 +14,7 @@ import numpy.typing as npt
 
 from bpe.arguments import checked
 from bpe.errors import InputError
+from bpe.progress import phase
 from model.generation.native import NativeModel
 from model.generation.native_decoder import NativeDecoder
 from model.generation.sampling import Sampling
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from model.transformer import Transformer
 
 PREFILL = 2048  # tokens read at a time, of all prompts together; bounds the memory that long prompts need
+_LONG_PROMPT = 512  # tokens; the reading of a longer prompt is shown, since it can take seconds
 ROOM = 1024  # generated tokens that the cache reserves memory for at first; longer answers grow it
 
 Finish = Literal["end", "stop", "length"]
@@ -273,11 +276,15 @@ class Generation:
         decoder = _decoder_of(self.model, cache, self.sampling, self.n_vocab)
         self.times.prefill_tokens = sum(map(len, self.prompts)) - read
         count = max(1, PREFILL // len(self.prompts))
-        for start in range(read, longest, count):
-            chunk = slice(start, start + count)
-            decoder.read(ids[:, chunk], None if positions is None else positions[:, chunk])
-            if self.session is not None:
-                self.session.ids += self.prompts[0][chunk]
+        shown = phase("reading", longest - read, "tokens") if longest - read > _LONG_PROMPT else nullcontext()
+        with shown as reading:
+            for start in range(read, longest, count):
+                if reading is not None:
+                    reading.update(start - read)
+                chunk = slice(start, start + count)
+                decoder.read(ids[:, chunk], None if positions is None else positions[:, chunk])
+                if self.session is not None:
+                    self.session.ids += self.prompts[0][chunk]
         return decoder
 
     def _generator(self, row: int) -> random.Random:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from bpe import InputError, Tokenizer
 from bpe.chat import Llama3Chat
+from bpe.progress import reporter_on, reporting
 from model import ModelConfig, Transformer, generate
 from model.generation.conversation import Conversation
 from support.references import BYTE_RANKS
@@ -302,3 +304,18 @@ def test_restoring_messages_that_are_no_dialog_raises(llm: Transformer, letters:
     with pytest.raises(InputError, match="message 1"):
         chat.restore([{"role": "nobody", "content": ""}])
     assert chat.messages == []
+
+
+def test_the_reading_of_a_long_dialog_is_shown(letters: Tokenizer) -> None:
+    stream = io.StringIO()
+    stream.isatty = lambda: True  # type: ignore[method-assign]
+    config = ModelConfig(dim=16, n_layers=1, n_heads=2, n_kv_heads=1, hidden_dim=24, vocab_size=261, max_seq_len=1000)
+    chat = conversation(Transformer(config), letters, max_tokens=3)
+    with reporting(reporter_on(stream)):
+        list(chat.answer("x" * 100))
+        assert stream.getvalue() == ""
+        list(chat.answer("x" * 600))
+    assert "reading" in stream.getvalue()
+    shown = len(stream.getvalue())
+    list(chat.answer("x" * 100))
+    assert len(stream.getvalue()) == shown
