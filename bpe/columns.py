@@ -52,6 +52,27 @@ def padded(text: str, columns: int, *, left: bool) -> str:
     return text + spaces if left else spaces + text
 
 
+def wrapped(text: str, columns: int) -> list[str]:
+    """Return the text as lines of at most this many columns, broken at spaces, or within a word that is longer.
+
+    >>> wrapped("dim 512, 8 layers, 8 heads", 10)
+    ['dim 512, 8', 'layers, 8', 'heads']
+    """
+    lines = [""]
+    for word in text.split(" "):
+        longer = f"{lines[-1]} {word}" if lines[-1] else word
+        if columns_of(longer) <= columns:
+            lines[-1] = longer
+            continue
+        if lines[-1]:
+            lines.append("")
+        while columns_of(word) > columns and (begin := _beginning(word, columns)):
+            lines[-1:] = [begin, ""]
+            word = word[len(begin) :]
+        lines[-1] = word
+    return lines
+
+
 def terminal_columns(stream: Any) -> int:
     """Return the width of the terminal that a stream writes to, measured now.
 

@@ -101,4 +101,4 @@ def comparison_table(comparison: Mapping[str, Any]) -> Table:
                 interval_text(row["tokens_relative_interval"], ".3f"),
             ]
         )
-    return Table("Comparison", header, rows)
+    return Table("Comparison", header, rows, importance=(3, 8, 2, 1, 5, 9, 7, 6, 4))

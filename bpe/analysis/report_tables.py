@@ -38,7 +38,9 @@ def report_tables(report: VocabularyReport) -> Iterator[Table]:
         uses.append(report["all_texts"])
     shown = [use for use in (report["training"], report["all_texts"]) if use is not None]
     if uses:
-        yield Table("Texts", _MEASURES_HEADER, [_measures_row(use) for use in uses])
+        yield Table(
+            "Texts", _MEASURES_HEADER, [_measures_row(use) for use in uses], importance=(3, 5, 2, 1, 8, 6, 4, 7)
+        )
         yield _growth_table(uses if len(uses) <= MOST_SEPARATE_TEXTS else shown)
     yield _share_table("Token lengths", "bytes", report["vocabulary"], shown, _by_length)
     yield _share_table("Scripts", "script", report["vocabulary"], shown, lambda part: part["classes"])

@@ -17,9 +17,12 @@ from bpe.commands.options import (
     exclude_option,
     group,
     pattern_option,
+    progress_options,
     refuse_given,
     separator_option,
 )
+from bpe.commands.terminal import stdout_columns
+from bpe.progress import say
 
 
 @click.command(cls=Command)
@@ -34,6 +37,7 @@ from bpe.commands.options import (
 )
 @bootstrap_options
 @group("Output", click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table."))
+@progress_options(with_events=False)
 @examples(
     "bpe compare llama3 my.json corpora",
     "bpe compare llama3 my.json -c 'Hello world'",
@@ -80,8 +84,8 @@ def compare(
     if as_json:
         click.echo(json.dumps(found, indent=2))
     else:
-        click.echo(comparison_table(found).text(), nl=False)
-        click.echo(_summary(found, samples), err=True)
+        click.echo(comparison_table(found).text(stdout_columns()), nl=False)
+        say(_summary(found, samples))
 
 
 def _summary(found: Mapping[str, Any], samples: int) -> str:

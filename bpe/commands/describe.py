@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bpe.columns import clipped_in_the_middle
 from bpe.commands.inputs import read_documents
-from bpe.commands.terminal import shortened
+from bpe.commands.terminal import shortened, stdout_columns
 from bpe.display import visible
 
 if TYPE_CHECKING:
@@ -126,5 +127,8 @@ def print_report(report: Mapping[str, Any]) -> None:
     from bpe.analysis.report_tables import report_tables
     from bpe.analysis.tables import printable
 
+    columns = stdout_columns()
     for table in report_tables(report):
-        click.echo(f"\n{printable(table.title)}\n\n{table.text()}", nl=False)
+        title = printable(table.title)
+        title = title if columns is None else clipped_in_the_middle(title, columns)
+        click.echo(f"\n{title}\n\n{table.text(columns)}", nl=False)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bpe.columns import clipped_in_the_middle, columns_of, wrapped
 from bpe.commands.options import Command, examples
-from bpe.commands.terminal import amount
+from bpe.commands.terminal import amount, stdout_columns
 
 if TYPE_CHECKING:
     from bpe.inventory import Entry
@@ -36,17 +37,26 @@ def models(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([_record(entry) for entries in groups.values() for entry in entries], indent=2))
         return
+    columns = stdout_columns()
     for heading, entries in groups.items():
         if entries:
             click.echo(f"{heading}:")
             for entry in entries:
-                click.echo(_line(entry))
+                for line in _lines(entry, columns):
+                    click.echo(line)
 
 
-def _line(entry: Entry) -> str:
+def _lines(entry: Entry, columns: int | None) -> list[str]:
+    """Return an entry as one line; in a narrow terminal, its note is on the lines below."""
     size = "-" if entry.path is None else f"{amount(entry.size)}B"
-    note = f"  ({entry.note})" if entry.note else ""
-    return f"  {entry.format or 'not here':<11}  {size:>7}  {entry.name}{note}"
+    begin = f"  {entry.format or 'not here':<11}  {size:>7}  "
+    line = f"{begin}{entry.name}" + (f"  ({entry.note})" if entry.note else "")
+    if columns is None or columns_of(line) <= columns:
+        return [line]
+    room = max(8, columns - len(begin))
+    indent = " " * len(begin)
+    notes = wrapped(f"({entry.note})", room) if entry.note else []
+    return [begin + clipped_in_the_middle(entry.name, room), *(indent + note for note in notes)]
 
 
 def _record(entry: Entry) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from contextlib import closing
 
 import click
 
+from bpe.columns import terminal_columns, wrapped
+
 
 def use_color(color: str) -> bool:
     """Return whether to print colors, given the value of --color."""
@@ -20,11 +22,19 @@ def shortened(text: str, width: int = 24) -> str:
     return text if len(text) <= width else text[: width - 3] + "..."
 
 
+def stdout_columns() -> int | None:
+    """Return the width of the terminal that stdout is, or None: what goes to a file or a pipe is not cut."""
+    return terminal_columns(sys.stdout) if sys.stdout.isatty() else None
+
+
 def print_rows(rows: Sequence[tuple[str, str]]) -> None:
-    """Print labels and values in two aligned columns."""
+    """Print labels and values in two aligned columns. In a terminal, a long value continues below itself."""
     width = max(len(label) for label, _ in rows)
+    columns = stdout_columns()
     for label, value in rows:
-        click.echo(f"{label:<{width}}  {value}")
+        lines = [value] if columns is None else wrapped(value, max(8, columns - width - 2))
+        for number, line in enumerate(lines):
+            click.echo(f"{'' if number else label:<{width}}  {line}".rstrip())
 
 
 def print_pieces(pieces: Generator[str, None, None]) -> None:

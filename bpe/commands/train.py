@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bpe.columns import clipped
 from bpe.commands.describe import print_report
 from bpe.commands.inputs import check_sources, open_tokenizer_or_ranks, read_documents, read_lines
 from bpe.commands.options import (
@@ -23,6 +24,7 @@ from bpe.commands.options import (
     refuse_given,
     tell_defaults,
 )
+from bpe.commands.terminal import stdout_columns
 from bpe.commands.types import parse_size
 from bpe.progress import current, phase, say
 
@@ -321,13 +323,16 @@ class _Trace:
             fields = {"left": left, "right": right, "token": token, "before": words[0], "after": words[1]}
             current().event("merge", id=step.rank, count=step.times, **fields)
             return
+        columns = stdout_columns()
         if not self._has_header:
-            click.echo(f"{'id':>7}  {'count':>12}  {'pair':<24}  {'token':<16}  shortens")
+            header = f"{'id':>7}  {'count':>12}  {'pair':<24}  {'token':<16}  shortens"
+            click.echo(header if columns is None else clipped(header, columns))
         self._has_header = True
-        click.echo(
+        line = (
             f"{step.rank:>7}  {step.times:>12,.10g}  {f'{left} + {right}':<24}  {token:<16}"
             f"  {' '.join(words[0])} -> {' '.join(words[1])}"
         )
+        click.echo(line if columns is None else clipped(line, columns))
 
 
 def _finish(result: Trained, output: str, seconds: float) -> None:

@@ -23,6 +23,7 @@ from bpe.commands.options import (
     refuse_given,
     separator_option,
 )
+from bpe.commands.terminal import stdout_columns
 from bpe.progress import say
 from model.commands.options import bos_option, device_option, dtype_option, load_model, place_of, threads_option
 
@@ -151,7 +152,7 @@ def eval(
     else:
         tables = [texts_table(found)] if read else []
         tables += [choices_table(found["choices"])] if choices else []
-        click.echo("\n".join(table.text() for table in tables), nl=False)
+        click.echo("\n".join(table.text(stdout_columns()) for table in tables), nl=False)
     say(_summary(found, bool(read), place_of(transformer)))
 
 

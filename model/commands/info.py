@@ -18,6 +18,7 @@ from bpe.commands.options import (
     files_argument,
     group,
     pattern_option,
+    progress_options,
     refuse_given,
     separator_option,
 )
@@ -56,6 +57,7 @@ _MODEL_SUFFIXES = (".gguf", ".safetensors", ".pth")
         help="Length of these sequences, in tokens.  [default: the model's context]",
     ),
 )
+@progress_options(with_events=False)
 @examples(
     "bpe info llama3",
     "bpe info my.json my.txt 'more/*.txt'",

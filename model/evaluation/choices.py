@@ -163,4 +163,4 @@ def choices_table(found: Sequence[Mapping[str, Any]]) -> Table:
     for row in found:
         cells = [[percent(row[key]), interval_text(row[f"{key}_interval"], ".1%")] for key in ACCURACIES]
         rows.append([row["name"], f"{row['questions']:,}", percent(row["chance"]), *cells[0], *cells[1], *cells[2]])
-    return Table("Multiple choice", header, rows)
+    return Table("Multiple choice", header, rows, importance=(3, 2, 4, 1, 5, 7, 6, 8))

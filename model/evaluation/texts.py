@@ -182,4 +182,4 @@ def texts_table(found: Mapping[str, Any]) -> Table:
         ]
         for row in (texts if len(texts) == 1 else [*texts, found["all_texts"]])
     ]
-    return Table("Texts", header, rows)
+    return Table("Texts", header, rows, importance=(3, 5, 4, 7, 2, 1, 6))
