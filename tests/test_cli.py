@@ -166,7 +166,7 @@ def test_a_full_disk_is_reported_in_one_line(my_json: Path, unbuffered: str) -> 
         ("chat", "MODEL"),
         ("eval", "MODEL, FILE, -c / --text TEXT or --choices FILE"),
         ("explain", "MODEL"),
-        ("convert", "IN"),
+        ("convert", "IN, OUT (or --format NAME)"),
     ],
 )
 def test_each_command_names_all_that_is_missing(command: str, missing: str) -> None:

@@ -29,7 +29,7 @@ from bpe.progress import say
 @click.argument("names", nargs=-1, required=True, metavar="TOKENIZER TOKENIZER... FILE")
 @group(
     "Input",
-    click.option("--on", "files", multiple=True, metavar="FILE", help="File, not the last argument; repeatable."),
+    click.option("--on", "files", multiple=True, metavar="FILE", help="File to read instead of the last argument."),
     corpus_text_option,
     pattern_option,
     separator_option,

@@ -17,7 +17,7 @@ from bpe.commands.options import Command, examples, files_argument, pattern_opti
 @pattern_option
 @examples("bpe count README.md LICENSE", "cat *.txt | bpe count", "bpe count -t my.json corpora/prose.txt")
 def count(files: Sequence[str], texts: Sequence[str], name: str, pattern: str | None) -> None:
-    """Count the tokens of files or stdin.
+    """Count the tokens of texts, files or stdin.
 
     Prints a line for each file: tokens, bytes, bytes per token, and the name. Several files get a line with the total.
     """

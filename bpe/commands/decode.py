@@ -27,7 +27,7 @@ from bpe.commands.options import Command, examples, files_argument, pattern_opti
 def decode(files: Sequence[str], texts: Sequence[str], name: str, pattern: str | None, ids_format: str) -> None:
     """Decode token ids into text.
 
-    The input is files, or stdin. The output is the exact bytes of the tokens.
+    The input is -c TEXT with ids, files, or stdin. The output is the exact bytes of the tokens.
     """
     from bpe import InputError
 

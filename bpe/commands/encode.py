@@ -36,7 +36,7 @@ def encode(
 ) -> None:
     """Encode text as token ids.
 
-    The input is files, or stdin. It may hold any bytes; `bpe decode` restores them exactly.
+    The input is -c TEXT, files, or stdin. It may hold any bytes; `bpe decode` restores them exactly.
     """
     inputs = read_inputs(files, texts)
     tokenizer = open_tokenizer(name, pattern)

@@ -227,9 +227,12 @@ def _elsewhere(name: str, context: click.Context) -> str:
     having = [
         f"bpe {other}"
         for other, command in commands
-        if command is not None and any(name in option.opts for option in command.params)
+        if command is not None and any(name in (*option.opts, *_other_names(option.opts)) for option in command.params)
     ]
-    return f"; it is an option of {' and '.join(having)}" if having else ""
+    if not 0 < len(having) <= 6:
+        return "; other commands have it" if having else ""
+    listed = ", ".join(having[:-1]) + " and " * (len(having) > 1) + having[-1]
+    return f"; it is an option of {listed}"
 
 
 def unknown_command(name: str, commands: Sequence[str]) -> str:

@@ -132,7 +132,7 @@ _READING = ("field", "errors", "exclude", "max_memory")
     "Report",
     click.option("--report", metavar="DIR", help="Directory to write tables, JSON and plots about the vocabulary to."),
     click.option(
-        "--held-out", multiple=True, metavar="TEXT", help="Text to report on but not to train on; repeatable."
+        "--held-out", multiple=True, metavar="FILE", help="Text to report on but not to train on; repeatable."
     ),
 )
 @progress_options()

@@ -15,7 +15,7 @@ from model.commands.options import default_run
 _OF_MODELS = ("*.safetensors", "*.pth", "*.bin", "*.gguf", "config.json", "params.json", "adapter_config.json")
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, needed={"OUT (or --format NAME)": ("output", "format_name", "quantize")})
 @click.argument("source", metavar="IN")
 @click.argument("output", metavar="[OUT]", required=False)
 @click.option(
@@ -115,10 +115,10 @@ def _default_output(source: str, format_name: str | None, quantize: str | None, 
     """Return the name of IN with an ending for the format, in the working directory.
 
     Raises:
-        click.UsageError: When the options do not say enough.
+        click.UsageError: When special tokens are to be added.
     """
-    if special or not (format_name or quantize):
-        raise click.UsageError("missing OUT (or --format NAME, by which OUT is named)")
+    if special:
+        raise click.UsageError("missing OUT, the tokenizer file to write")
     name = Path(default_run(source)).name
     if quantize:
         return f"{name}-{quantize}.gguf"

@@ -79,6 +79,7 @@ TEMPERATURE, TOP_P = 0.8, 0.95
 @group("Computation", dtype_option, device_option, backend_option, threads_option)
 @examples(
     "bpe generate runs/tales -p 'Once upon a time'",
+    "bpe generate runs/tales beginning.txt",
     "echo 'One day, a fox' | bpe generate runs/tales --temperature 0 --max-tokens 100",
     "bpe generate smollm2 -p 'The sea is' --samples 4 --stop . --json --logprobs 5",
     "bpe generate smollm2 --batch prompts.txt --dtype bfloat16 --threads 2",

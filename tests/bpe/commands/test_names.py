@@ -96,6 +96,8 @@ def test_an_option_given_by_two_names_counts_as_one(my_json: Path) -> None:
         (["generate", "m", "--max-new-tokenz", "3"], "did you mean --max-tokens?"),
         (["shards", "x", "--no-bso"], "did you mean --no-bos"),
         (["encode", "--top-p", "1"], "no such option: --top-p; it is an option of bpe generate and bpe chat\n"),
+        (["encode", "--temp", "1"], "no such option: --temp; it is an option of bpe generate and bpe chat\n"),
+        (["train", "-c", "text"], "no such option: -c; other commands have it\n"),
         (["encode", "--debug"], "no such option: --debug; it stands before the command: bpe --debug encode ...\n"),
         (["encode", "--xyzzy"], "no such option: --xyzzy\n"),
     ],

@@ -117,5 +117,6 @@ def test_the_output_is_named_by_the_format(run: Path, tmp_path: Path, monkeypatc
     again = bpe("convert", f"{run.name}.gguf", "--format", "meta")
     assert again.exit_code == 1
     assert again.stderr.endswith(f"bpe: {run.name}-meta: already exists; remove it, or give another name\n")
-    fails_with(bpe("convert", run), 2, "missing OUT (or --format NAME, by which OUT is named)")
-    fails_with(bpe("convert"), 2, "missing IN\n")
+    fails_with(bpe("convert", run), 2, "missing OUT (or --format NAME)\n")
+    fails_with(bpe("convert"), 2, "missing IN, OUT (or --format NAME)\n")
+    fails_with(bpe("convert", "x", "--special", "<s>", "--format", "gguf"), 2, "missing OUT, the tokenizer file")
