@@ -16,6 +16,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bpe import __version__ as __version__
     from model.cache import KVCache
     from model.checkpoint import convert, save
     from model.config import PRESETS, ModelConfig
@@ -39,6 +40,7 @@ _MODULES = {
     "Sampling": "model.generation.sampling",
     "Session": "model.generation.decoding",
     "Transformer": "model.transformer",
+    "__version__": "bpe",
     "complete": "model.generation.completions",
     "convert": "model.checkpoint",
     "generate": "model.generation.completions",
@@ -59,6 +61,7 @@ __all__ = [
     "Sampling",
     "Session",
     "Transformer",
+    "__version__",
     "complete",
     "convert",
     "generate",

@@ -36,7 +36,7 @@ PYTHON = [
     ["model"],
     ["model.evaluation", "model.explain", "model.training"],
     ["model.commands"],
-    ["cli"],
+    ["cli", "bpe.__main__"],
 ]
 BPE_CORE = [["base"], ["text"], ["kernels"], ["encode"], ["train"], ["bindings"]]
 MODEL_CORE = [["kernels"], ["base"], ["bindings"]]
