@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-import shutil
+import sys
 from collections.abc import Callable
 
-from wcwidth import wcswidth, wcwidth
+from wcwidth import wcwidth
+
+from bpe.columns import columns_of, terminal_columns
 
 # C0 without tab and line feed, DEL, and C1. With them, a model could move the cursor or set the clipboard.
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -24,8 +26,8 @@ def harmless(text: str) -> str:
 
 
 def terminal_width() -> int:
-    """Return the number of columns of the terminal, which may change at any time."""
-    return max(shutil.get_terminal_size().columns, 1)
+    """Return the number of columns of the terminal that stdout writes to, which may change at any time."""
+    return terminal_columns(sys.stdout)
 
 
 class Wrapper:
@@ -81,7 +83,7 @@ class Wrapper:
             return placed
         placed = self._place() if self._word and _may_break(self._word, character) else ""
         self._word += character
-        if self._is_row() or (len(self._word) > 1 and _cells(self._word) > self._width()):
+        if self._is_row() or (len(self._word) > 1 and columns_of(self._word) > self._width()):
             placed += self._place()
             self._is_broken_by_terminal = True
         return placed
@@ -110,7 +112,7 @@ class Wrapper:
         end = _end(self._column, spaces)
         if not word:
             return self._move(spaces) if end <= self._width() else ""
-        if self._column and end + _cells(word) > self._width():
+        if self._column and end + columns_of(word) > self._width():
             self._column = 0
             return "\n" + self._move(word)
         return self._move(spaces + word)
@@ -125,14 +127,8 @@ class Wrapper:
 def _end(column: int, text: str) -> int:
     """Return the column after a text that begins in this column of an endless line."""
     for part in re.split("(\t)", text):
-        column += _TAB - column % _TAB if part == "\t" else _cells(part)
+        column += _TAB - column % _TAB if part == "\t" else columns_of(part)
     return column
-
-
-def _cells(text: str) -> int:
-    """Return the number of cells that a text takes in a line."""
-    width = wcswidth(text)
-    return width if width >= 0 else len(text)
 
 
 def _may_break(word: str, following: str) -> bool:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
+import sys
 import textwrap
 from typing import Any
 
 import click
 
+from bpe.columns import terminal_columns
 from bpe.commands.wrapping import Wrapper, harmless
 from model.generation.conversation import Conversation
 
@@ -17,13 +18,13 @@ _NARROW = 60  # columns, below which rows are not two columns
 
 def say(text: str) -> None:
     """Print a text about the chat to stderr, wrapped at the terminal's width."""
-    wrapper = Wrapper()
+    wrapper = Wrapper(lambda: terminal_columns(sys.stderr))
     click.echo(wrapper.feed(text) + wrapper.flush(), err=True)
 
 
 def say_rows(rows: list[tuple[str, str]]) -> None:
     """Print labels and values in two columns; on a narrow terminal, each value below its label."""
-    columns = shutil.get_terminal_size().columns
+    columns = terminal_columns(sys.stderr)
     labels = max(len(label) for label, _ in rows) + 2
     narrow = columns < _NARROW
     for label, value in rows:

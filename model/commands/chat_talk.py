@@ -89,11 +89,15 @@ class Talk:
 
     def send(self, text: str) -> None:
         """Send a message, with the files that were read for it, and print the answer."""
-        self.answer(self.conversation.answer(with_files(text, self.files)))
-        self.files.clear()
+        if self.answer(self.conversation.answer(with_files(text, self.files))):
+            self.files.clear()
 
-    def answer(self, pieces: Generator[str, None, None]) -> None:
-        """Print an answer and save the dialog. Ctrl-C stops the answer, and what was said stays in the dialog."""
+    def answer(self, pieces: Generator[str, None, None]) -> bool:
+        """Print an answer and save the dialog. Ctrl-C stops the answer, and what was said stays in the dialog.
+
+        Returns:
+            Whether the answer is part of the dialog; not if it was stopped before its first word.
+        """
         before = list(self.conversation.messages)
         try:
             print_pieces(pieces)
@@ -101,9 +105,11 @@ class Talk:
         except KeyboardInterrupt:
             kept = self.conversation.messages != before
             say("\n(stopped)" if kept else "\n(stopped before the first word; the message is not part of the dialog)")
-        if self.conversation.messages != before:
-            self.saving.save(self.conversation.messages)
         self.say_limits()
+        if self.conversation.messages == before:
+            return False
+        self.saving.save(self.conversation.messages)
+        return True
 
     def say_limits(self) -> None:
         """Say where the last answer met a limit."""

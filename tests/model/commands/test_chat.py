@@ -137,7 +137,7 @@ def test_a_question_longer_than_the_context_is_refused(tmp_path: Path) -> None:
 class Terminal:
     """A process whose stdin, stdout and stderr are a pseudo-terminal."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, **environment: str) -> None:
         import fcntl
         import pty
         import termios
@@ -150,7 +150,7 @@ class Terminal:
             stderr=slave,
             start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-            env={**os.environ, "TERM": "dumb", "COLUMNS": "500"},
+            env={**os.environ, "TERM": "dumb", "COLUMNS": "500", **environment},
         )
         os.close(slave)
         self._unread = ""
@@ -241,6 +241,38 @@ def test_chat_commands_save_load_and_reset_the_dialog(terminal: Terminal, tmp_pa
     system = {"role": "system", "content": "Be brief."}
     assert json.loads(good.read_text()) == [system, *dialog]
     assert json.loads(bad.read_text()) == [system]
+
+
+def test_pasted_lines_are_one_message_and_earlier_sessions_are_in_the_history(model: Path, tmp_path: Path) -> None:
+    pytest.importorskip("pty")
+    arguments = ("chat", str(model), "--temperature", "0", "--threads", "1", "--max-tokens", "5")
+    environment = {"TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1", "BPE_STATE": str(tmp_path)}
+    first = Terminal(*arguments, **environment)
+    second = None
+    try:
+        first.read_until("\\?2004h")  # before the model is loaded, where nothing is shown yet
+        first.type("\x1b[200~one\rtwo\x1b[201~\rtyped ahead\r")
+        first.read_until("Type a message")
+        first.read_until("typed ahead(.|\n)*[ab]{5}")
+        first.type("\x04")
+        first.read_until("\\?2004l")
+        assert first.process.wait(60) == 0
+        second = Terminal(*arguments, "-c", **environment)
+        second.read_until("Continuing (.|\n)*> one\r\n  two\r\n[ab]{5}\r\n(.|\n)*> typed ahead")
+        second.read_until("Send a message")
+        second.type("\x1b[A\x1b[A!\r")  # the last message but one; the key End is not needed
+        second.read_until("two!(.|\n)*[ab]{5}")
+        second.type("\x04")
+        assert second.process.wait(60) == 0
+    finally:
+        for terminal in filter(None, (first, second)):
+            terminal.close()
+    (saved,) = tmp_path.rglob("*.json")
+    assert [message["content"] for message in json.loads(saved.read_text())[::2]] == [
+        "one\ntwo",
+        "typed ahead",
+        "one\ntwo!",
+    ]
 
 
 def test_a_question_is_answered_and_the_dialog_continued_from_the_command_line(model: Path, tmp_path: Path) -> None:

@@ -304,7 +304,7 @@ def test_a_full_context_is_said_once_for_each_dialog(conversation: Conversation,
 
 
 def test_an_interrupted_answer_is_kept_and_the_chat_continues(
-    conversation: Conversation, said: Said, monkeypatch: pytest.MonkeyPatch
+    conversation: Conversation, said: Said, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     forward = conversation._model.forward
     calls: list[None] = []
@@ -319,10 +319,12 @@ def test_an_interrupted_answer_is_kept_and_the_chat_continues(
     assert said("one") == "\n(stopped)\n\n"
     assert len(conversation.messages[1]["content"]) == 3
     del calls[3:]
-    assert "the message is not part of the dialog" in said("two")
+    (tmp_path / "notes.txt").write_text("notes")
+    assert "the message is not part of the dialog" in said(f"/read {tmp_path / 'notes.txt'}", "two")
     assert len(conversation.messages) == 2
-    said("three")
-    assert [message["content"] for message in conversation.messages[::2]] == ["one", "three"]
+    said("three", "four")
+    questions = [message["content"] for message in conversation.messages[::2]]
+    assert questions == ["one", "three\n\nnotes", "four"]
 
 
 def test_text_of_a_file_cannot_command_the_terminal(said: Said, tmp_path: Path) -> None:
