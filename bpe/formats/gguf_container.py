@@ -50,6 +50,10 @@ class TensorInfo(NamedTuple):
     n_bytes: int
 
 
+class TruncatedHeaderError(InputError):
+    """The header of a GGUF continues beyond the content that is given."""
+
+
 class Container:
     """The content of a GGUF. The data of the tensors is not copied.
 
@@ -57,15 +61,17 @@ class Container:
     memoryview of the file. `tensors` holds the places of the tensors by name.
     """
 
-    def __init__(self, content: bytes | mmap.mmap) -> None:
+    def __init__(self, content: bytes | mmap.mmap, size: int | None = None) -> None:
         """
         Args:
             content: The content of the file, read or mapped.
+            size: The size of the file in bytes, if `content` is only its beginning, with the whole header.
 
         Raises:
             InputError: When the file is not a complete GGUF of a supported version, or contradicts itself.
         """
         self._content = content
+        self._size = len(content) if size is None else size
         self._at = len(MAGIC)
         if content[: len(MAGIC)] != MAGIC:
             raise InputError(f"not a GGUF file: it begins with {content[: len(MAGIC)]!r}")
@@ -128,7 +134,7 @@ class Container:
             raise self._truncated()
 
     def _truncated(self) -> InputError:
-        return InputError(
+        return TruncatedHeaderError(
             f"the header continues beyond the end of the file ({len(self._content)} bytes): truncated or damaged"
         )
 
@@ -211,9 +217,9 @@ class Container:
         for (_, end, name), (offset, _, other) in pairwise(places):
             if offset < end:
                 raise InputError(f"the tensors {name!r} and {other!r} overlap; the file is damaged")
-        if places and places[-1][1] > len(self._content):
+        if places and places[-1][1] > self._size:
             raise InputError(
-                f"the file ends at {len(self._content)} bytes, but the tensor {places[-1][2]!r} ends at"
+                f"the file ends at {self._size} bytes, but the tensor {places[-1][2]!r} ends at"
                 f" {places[-1][1]}; is the download incomplete?"
             )
         return tensors

@@ -89,11 +89,11 @@ def pull(name: HubName, kind: Kind, revision: str | None = None) -> Path:
     from huggingface_hub import hf_hub_download
 
     with quiet(), explained(name.repository, None, revision):
-        commit, files = _files_of(name.repository, revision)
-        needed = _needed(name, kind, files, revision)
+        commit, files = files_of(name.repository, revision)
+        needed = needed_files(name, kind, files, revision)
         paths = {file: download(name.repository, file, commit) for file in needed}
         if INDEX in paths:
-            needed += _shards(name, paths[INDEX], files)
+            needed += shards_of(name, paths[INDEX], files)
             paths |= {file: download(name.repository, file, commit) for file in needed if file not in paths}
         if _SETTINGS not in files:
             with suppress(Exception):  # raises, and records in the cache that there is no such file
@@ -180,7 +180,7 @@ def has_weights(directory: Path, files: Collection[str]) -> bool:
     return False
 
 
-def _files_of(repository: str, revision: str | None) -> tuple[str, list[str]]:
+def files_of(repository: str, revision: str | None) -> tuple[str, list[str]]:
     """Return the commit that a revision is now, and the files in it."""
     from huggingface_hub import HfApi
 
@@ -200,7 +200,7 @@ def _sizes_of(repository: str, revision: str | None) -> dict[str, int]:
     return {sibling.rfilename: sibling.size or 0 for sibling in within_deadline(request).siblings or []}
 
 
-def _needed(name: HubName, kind: Kind, files: list[str], revision: str | None) -> list[str]:
+def needed_files(name: HubName, kind: Kind, files: list[str], revision: str | None) -> list[str]:
     """Return the files of a repository to download, except the shards that an index names."""
     companions = [file for file in files if file in _COMPANIONS or re.fullmatch(r"additional_chat_templates/.+", file)]
     tokenizers = [file for file in TOKENIZER_FILES if file in files][:1]
@@ -252,7 +252,7 @@ def _lack(name: HubName, kind: Kind, files: list[str]) -> str:
     return f"{name.repository} has no weights ({WEIGHTS} with config.json, an adapter, or a .gguf file)"
 
 
-def _shards(name: HubName, index: Path, files: list[str]) -> list[str]:
+def shards_of(name: HubName, index: Path, files: list[str]) -> list[str]:
     """Return the files of weights that an index names."""
     try:
         shards = sorted({*json.loads(index.read_bytes())["weight_map"].values()})

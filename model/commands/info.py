@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import click
@@ -95,8 +97,10 @@ def info(
         refuse_given("without a text", "separator", "exclude")
     measured = bool(sources or as_json or report)
     is_path = Path(name).exists() or (name not in SOURCES and parse(name) is None)
-    path = Path(name) if is_path else locate(name, "tokenizer" if measured else "any")
-    rows = [] if measured else _rows(name, path, batch, length)
+    rows = [] if measured or is_path else _rows_of_hub(name, batch, length)
+    if not rows:
+        path = Path(name) if is_path else locate(name, "tokenizer" if measured else "any")
+        rows = [] if measured else _rows(name, path, batch, length)
     if rows:
         refuse_given("on a model or on shards", "pattern")
         print_rows(rows)
@@ -107,6 +111,40 @@ def info(
         print_rows(tokenizer_rows(tokenizer))
     if measured:
         report_on(tokenizer, sources, separator, exclude, as_json, report)
+
+
+def _rows_of_hub(name: str, batch: int, length: int | None) -> list[tuple[str, str]]:
+    """Return the description of a model of the hub whose weights are not in the cache; nothing for anything else.
+
+    Only small files and the headers of the weights are downloaded.
+    """
+    from bpe import InputError
+    from bpe.hub.names import is_in_folder, is_installed, parse
+    from bpe.locate import SOURCES
+
+    repository = parse(name)
+    if name in SOURCES or repository is None or is_in_folder(repository) or not is_installed():
+        return []
+    from bpe.hub.outline import outline
+    from bpe.hub.reasons import NotAvailableError
+    from bpe.hub.repository import at_hand
+
+    if at_hand(repository, "any") is not None:
+        return []
+    with TemporaryDirectory(prefix="bpe-info-") as folder:
+        try:
+            found = outline(repository, Path(folder))
+        except NotAvailableError:  # `locate` looks for something incomplete in the cache, and reports the reason
+            return []
+        if found is None:
+            return []
+        files = f"{found.n_files} file{'s' * (found.n_files != 1)}"
+        size = f"{amount(found.n_bytes)}B in {files} on the hub, not downloaded; to download: bpe pull {name}"
+        try:
+            first, *others = _model_rows(found.path, batch, length)
+        except InputError as error:
+            raise InputError(str(error).replace(f"{folder}{os.sep}", f"{name}: ").replace(folder, name)) from None
+    return [(first[0], name), ("size", size), *others]
 
 
 def _rows(name: str, path: Path, batch: int, length: int | None) -> list[tuple[str, str]]:

@@ -129,11 +129,11 @@ def serve() -> Iterator[Hub]:
                 linked = {"X-Linked-Etag": headers.pop("ETag"), "X-Linked-Size": str(len(content))}
                 headers |= {"Location": hub.other_host + self.path, **linked}
                 return self._send(302, b"", with_body, headers)
-            begin = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
-            if begin and with_body and hub.has_ranges:
-                start = int(begin[1])
-                headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-                return self._send(206, content[start:], with_body, headers)
+            part = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
+            if part and with_body and hub.has_ranges:
+                start, end = int(part[1]), min(int(part[2] or len(content)), len(content) - 1)
+                headers["Content-Range"] = f"bytes {start}-{end}/{len(content)}"
+                return self._send(206, content[start : end + 1], with_body, headers)
             self._send(200, content, with_body, headers)
 
         def _send(self, status: int, body: bytes, with_body: bool, headers: dict[str, str] | None = None) -> None:
