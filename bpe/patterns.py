@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from bpe.errors import InputError
+
 if TYPE_CHECKING:
     import regex
 
@@ -95,7 +97,7 @@ class Pattern(NamedTuple):
 
         Raises:
             TypeError: When the text is not a str, such as a compiled pattern.
-            ValueError: When the text is not a valid regular expression.
+            InputError: When the text is not a valid regular expression.
         """
         import regex
 
@@ -104,7 +106,7 @@ class Pattern(NamedTuple):
         try:
             return regex.compile(self.text)
         except regex.error as error:
-            raise ValueError(f"the split pattern {self.text!r} does not compile: {error}") from error
+            raise InputError(f"the split pattern {self.text!r} does not compile: {error}") from error
 
 
 # The scanners' numbers are those of `enum class Pattern` in core/kernels/pattern.hpp.

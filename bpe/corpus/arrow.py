@@ -29,8 +29,8 @@ def parquet_parts(
     Raises:
         InputError: When the file is damaged, or has no such column of text.
     """
-    arrow = require(name, "parquet", "pyarrow")
-    parquet = require(name, "parquet", "pyarrow.parquet")
+    arrow = require(name, "pyarrow")
+    parquet = require(name, "pyarrow.parquet")
     first_group, first_row = (state["row_group"], state["row"]) if state else (0, 0)
     try:
         # Buffered, so that a row group is never in memory as a whole.
@@ -118,20 +118,20 @@ def _path(name: str, field: str, columns: Iterable[str]) -> list[str]:
 
 def _nested(name: str, path: list[str], array: Any) -> Any:
     """Return the field of an array of structs to which a path leads; a field of a null struct is null."""
-    types = require(name, "parquet", "pyarrow").types
+    types = require(name, "pyarrow").types
     for key in path[1:]:
         if types.is_null(array.type):
             break
         fields = [field.name for field in array.type] if types.is_struct(array.type) else []
         if key not in fields:
             raise InputError(f"{name}: no column {'.'.join(path)!r}; {path[0]!r} holds {array.type}")
-        array = require(name, "parquet", "pyarrow.compute").struct_field(array, key)
+        array = require(name, "pyarrow.compute").struct_field(array, key)
     return array
 
 
 def _texts(name: str, column: str, array: Any) -> Iterator[tuple[int, memoryview]]:
     """Yield (row, text) for each row of an Arrow array that is not null."""
-    types = require(name, "parquet", "pyarrow").types
+    types = require(name, "pyarrow").types
     kind = array.type
     if types.is_null(kind):
         return

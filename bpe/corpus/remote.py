@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import glob
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO, NamedTuple
 
 from bpe.errors import InputError
-from bpe.optional import require
+from bpe.optional import PACKAGES, missing, require
 
 # Keys under which stores describe the version of a file. Each store has its own.
 _VERSIONS = ("ETag", "etag", "blob_id", "md5Hash", "content_md5", "mtime", "LastModified", "last_modified", "created")
@@ -45,7 +46,7 @@ def remote_files(address: str) -> tuple[list[RemoteFile], bool]:
     Raises:
         InputError: When there is nothing at the address, or it cannot be reached.
     """
-    fsspec = require(address, "remote", "fsspec")
+    fsspec = require(address, "fsspec")
     with _named_errors(address):
         filesystem, path = fsspec.core.url_to_fs(address)
         directory = False
@@ -68,6 +69,12 @@ def remote_files(address: str) -> tuple[list[RemoteFile], bool]:
     return files, directory
 
 
+def _store_package(address: str, error: ImportError) -> str:
+    """Return the package that fsspec reads a store with: its message names it, or the error does."""
+    named = [name for name in PACKAGES if name in re.findall(r"\w+", str(error))]
+    return named[0] if named else (error.name or address.partition("://")[0])
+
+
 @contextmanager
 def _named_errors(address: str) -> Iterator[None]:
     """Raise every error as an InputError that names the address; each store raises errors of its own."""
@@ -75,6 +82,9 @@ def _named_errors(address: str) -> Iterator[None]:
         yield
     except InputError:
         raise
+    except ImportError as error:  # fsspec reads some stores with packages of their own
+        needed = missing(_store_package(address, error)) or f"cannot be read without another package ({error})"
+        raise InputError(f"{address}: {needed}") from error
     except Exception as error:
         text = " ".join(str(error).split())
         raise InputError(f"{address}: cannot be read ({type(error).__name__}: {text})") from error

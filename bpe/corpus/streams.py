@@ -25,7 +25,7 @@ def _bzip2(name: str, file: BinaryIO) -> Any:
 
 
 def _zstd(name: str, file: BinaryIO) -> Any:
-    zstd = require(name, "zstd", "compression.zstd", "backports.zstd")
+    zstd = require(name, "compression.zstd", "backports.zstd")
     # Accept any window size: the default limit rejects files written with `zstd --long=31`.
     return zstd.ZstdFile(file, options={zstd.DecompressionParameter.window_log_max: 31})
 

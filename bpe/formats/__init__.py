@@ -21,6 +21,7 @@ from bpe.errors import InputError
 from bpe.files import write_bytes
 from bpe.formats import gguf, gguf_container, huggingface, tiktoken
 from bpe.formats.companion_files import added_tokens_beside, boundaries_beside, special_names_beside
+from bpe.kinds import instead
 from bpe.vocabulary import Vocabulary
 
 TOKENIZER_FORMATS: dict[str, ModuleType] = {"huggingface": huggingface, "tiktoken": tiktoken, "gguf": gguf}
@@ -97,7 +98,9 @@ def open_tokenizer(path: Path) -> tuple[Path, str, bytes | mmap.mmap]:
     for name, format in TOKENIZER_FORMATS.items():
         if format.matches(content):
             return path, name, content
-    raise InputError(f"{path}: not a tokenizer file; expected a tokenizer.json, tiktoken ranks or a GGUF")
+    raise InputError(
+        f"{path}: not a tokenizer file; expected a tokenizer.json, tiktoken ranks or a GGUF{instead(path, 'tokenizer')}"
+    )
 
 
 def _content(path: Path) -> bytes | mmap.mmap:
@@ -123,6 +126,7 @@ def find_tokenizer(directory: Path) -> Path:
     if len(others) == 1:
         return others[0]
     found = f"found {', '.join(path.name for path in others)}" if others else "found none"
+    found += instead(directory, "tokenizer")
     raise InputError(f"{directory}: expected a tokenizer, one of {', '.join(TOKENIZER_FILES)}; {found}")
 
 

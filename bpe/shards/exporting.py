@@ -78,12 +78,12 @@ def _write_arrays(output: Path, shard: Shard) -> list[Path]:
 
 
 def _write_table(path: Path, shard: Shard) -> Path:
-    arrow: Any = require(str(path), "parquet", "pyarrow")
+    arrow: Any = require(str(path), "pyarrow")
     ids = arrow.uint16() if shard.ids.dtype.itemsize == 2 else arrow.uint32()
     schema = arrow.schema([arrow.field(COLUMN, arrow.list_(arrow.field("item", ids, nullable=False)), nullable=False)])
     with replacing(path) as temporary:
         if path.suffix == ".parquet":
-            parquet: Any = require(str(path), "parquet", "pyarrow.parquet")
+            parquet: Any = require(str(path), "pyarrow.parquet")
             # Ids repeat too rarely for dictionaries.
             writer = parquet.ParquetWriter(temporary, schema, compression="zstd", use_dictionary=False)
         else:

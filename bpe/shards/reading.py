@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bpe.errors import InputError
+from bpe.kinds import instead
 from bpe.shards.layout import (
     HELD_OUT,
     INDEX,
@@ -77,6 +78,9 @@ class Shards:
             raw = path.read_bytes()
         except OSError as error:
             unfinished = (self.directory / WORK).is_dir()
+            if self.directory.exists() and not unfinished:
+                remedy = instead(self.directory, "shards") or "; write them with: bpe shards TEXTS -o DIR"
+                raise InputError(f"{self.directory}: no token shards here{remedy}") from None
             remedy = "writing was interrupted, run it again to resume" if unfinished else "write the shards again"
             raise InputError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
         try:

@@ -84,8 +84,8 @@ def _file_pairs(path: str) -> Iterator[tuple[str, object, object]]:
 
 
 def _parquet_pairs(path: str) -> Iterator[tuple[str, object, object]]:
-    arrow = require(path, "parquet", "pyarrow")
-    parquet = require(path, "parquet", "pyarrow.parquet")
+    arrow = require(path, "pyarrow")
+    parquet = require(path, "pyarrow.parquet")
     try:
         table = parquet.ParquetFile(path)
         missing = {PRETOKEN, COUNT} - set(table.schema_arrow.names)

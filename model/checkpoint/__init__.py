@@ -21,6 +21,7 @@ from bpe import Tokenizer
 from bpe.arguments import checked
 from bpe.errors import InputError
 from bpe.files import read_json
+from bpe.kinds import instead
 from bpe.locate import locate
 from bpe.progress import Phase, Progress, phase, shown
 from model.checkpoint import adapter, bpe_llama, gguf, huggingface, meta
@@ -63,7 +64,7 @@ def format_of(path: str | os.PathLike[str]) -> str:
             f"{path}: the training of this model is not finished; to resume it, run the command that began it again"
         )
     expected = ", or ".join(file_format.DESCRIPTION for file_format in CHECKPOINT_FORMATS.values())
-    raise InputError(f"{path}: no model here; expected {expected}")
+    raise InputError(f"{path}: no model here{instead(path, 'model') or f'; expected {expected}'}")
 
 
 def _is_unfinished_run(path: Path) -> bool:

@@ -3,11 +3,30 @@
 from __future__ import annotations
 
 import errno
+import json
+import re
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
 
+import jinja2
 import pytest
 
 from bpe.cli import cli
 from bpe.commands.failures import in_one_line
+from bpe.optional import PACKAGES, missing
+
+ROOT = Path(__file__).parents[3]
+
+
+def raised_by(call: Callable[[], object]) -> Exception:
+    """Return the exception that a call raises."""
+    try:
+        call()
+    except Exception as error:
+        return error
+    raise AssertionError("nothing was raised")
 
 
 @pytest.mark.parametrize(
@@ -19,8 +38,75 @@ from bpe.commands.failures import in_one_line
             "out.bin: No space left on device; free some space and run the command again",
         ),
         (MemoryError(), "not enough memory; use shorter or fewer texts at once, or weights of a smaller dtype"),
-        (ModuleNotFoundError(name="torch"), "this needs the package torch: pip install 'bpe-llama[model]'"),
-        (ModuleNotFoundError(name="tiktoken"), "this needs the package tiktoken: pip install 'bpe-llama[verify]'"),
+        (ModuleNotFoundError(name="torch"), "this computation needs the package torch: pip install 'bpe-llama[model]'"),
+        (
+            ModuleNotFoundError(name="tiktoken"),
+            "a comparison with tiktoken needs the package tiktoken: pip install 'bpe-llama[verify]'",
+        ),
+        (
+            ModuleNotFoundError(name="torch.nn.utils"),
+            "this computation needs the package torch: pip install 'bpe-llama[model]'",
+        ),
+        (ModuleNotFoundError(name="jinja2"), "a chat template needs the package jinja2: pip install jinja2"),
+        (
+            ModuleNotFoundError("No module named 'other'", name="other"),
+            "ModuleNotFoundError: No module named 'other' (run bpe --debug ... for the traceback)",
+        ),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "a.txt"),
+            "a.txt: Permission denied; change the permissions, or use another path",
+        ),
+        (OSError(errno.EROFS, "Read-only file system", "a"), "a: Read-only file system; use a path on another disk"),
+        (
+            RuntimeError("Error while serializing: IoError(Os { code: 28, message: No space left on device })"),
+            "Error while serializing: IoError(Os { code: 28, message: No space left on device });"
+            " free some space and run the command again",
+        ),
+        (
+            AssertionError("Torch not compiled with CUDA enabled"),
+            "Torch not compiled with CUDA enabled; use --device cpu, or install PyTorch with CUDA (https://pytorch.org)",
+        ),
+        (
+            RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+            "not enough memory on the device; use shorter or fewer texts at once (--batch-tokens, --batch-size),"
+            " weights of a smaller dtype, or --device cpu",
+        ),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
+            "not enough memory; use shorter or fewer texts at once, or weights of a smaller dtype",
+        ),
+        (
+            UnicodeDecodeError("utf-8", b"ab\xff", 2, 3, "invalid start byte"),
+            "not UTF-8: byte 0xff at 2; convert the file to UTF-8 (run bpe --debug ... for the traceback)",
+        ),
+        (
+            UnicodeEncodeError("ascii", "é", 0, 1, "ordinal not in range"),
+            "cannot be written as ascii; set PYTHONUTF8=1, or write to a file",
+        ),
+        (
+            RecursionError("maximum recursion depth exceeded"),
+            "a file, a pattern or a template is nested too deeply to be read; is it damaged?"
+            " (run bpe --debug ... for the traceback)",
+        ),
+        (
+            raised_by(lambda: json.loads("{")),
+            "a file is damaged (JSONDecodeError: Expecting property name enclosed in double quotes: line 1 column 2"
+            " (char 1)); restore it, or download or write it again (run bpe --debug ... for the traceback)",
+        ),
+        (
+            raised_by(lambda: struct.unpack("I", b"")),
+            "a file is damaged (error: unpack requires a buffer of 4 bytes); restore it, or download or write it again"
+            " (run bpe --debug ... for the traceback)",
+        ),
+        (
+            raised_by(lambda: zlib.decompress(b"no")),
+            "a file is damaged (error: Error -3 while decompressing data: incorrect header check); restore it, or"
+            " download or write it again (run bpe --debug ... for the traceback)",
+        ),
+        (
+            raised_by(lambda: jinja2.Template("{{ a.b.c }}").render()),
+            "the chat template fails: 'a' is undefined; correct it, or choose another with --template",
+        ),
         (RuntimeError("two\nlines"), "RuntimeError: two lines (run bpe --debug ... for the traceback)"),
     ],
 )
@@ -42,3 +128,14 @@ def test_of_several_interrupted_processes_only_the_first_reports_it(
     with pytest.raises(SystemExit) as raised:
         cli(["info", "nowhere"])
     assert (raised.value.code, capsys.readouterr().err) == (130, said)
+
+
+def test_each_optional_package_is_named_with_its_purpose_and_its_extra_exists() -> None:
+    metadata = (ROOT / "pyproject.toml").read_text()
+    for name, package in PACKAGES.items():
+        match = re.fullmatch(r"'bpe-llama\[(\w+)\]'", package.install)
+        if match:
+            wanted = name.replace("_", "-").partition(".zstd")[0]
+            assert re.search(rf'^{match[1]} = .*"{wanted}', metadata.replace("_", "-"), re.MULTILINE)
+        assert missing(f"{name}.part") == f"{package.purpose} needs the package {name}: pip install {package.install}"
+    assert missing("other") is missing(None) is None
