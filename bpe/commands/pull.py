@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from bpe.commands import next_steps
+from bpe.commands.next_steps import name_next
 from bpe.commands.options import Command, examples, progress_options, refuse_given
 from bpe.commands.terminal import amount
 from bpe.progress import current, say
@@ -47,3 +49,8 @@ def pull(name: str, revision: str | None, only_tokenizer: bool) -> None:
     if not current().is_for_programs:
         say(f"{name}: {len(files)} file{'s' * (len(files) != 1)}, {amount(size)}B")
     current().done(str(path), to_stdout=True, name=name, path=str(path), files=len(files), bytes=size)
+    chosen = path if revision else name  # the name alone is the main branch
+    if any(file.suffix in (".gguf", ".safetensors") for file in files):
+        name_next(next_steps.chat(chosen), next_steps.generate(chosen))
+    else:
+        name_next(["show", "-t", chosen, "-c", "Hello, world!"])

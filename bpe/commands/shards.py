@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bpe.commands.inputs import check_sources
+from bpe.commands.next_steps import name_next
 from bpe.commands.options import (
     Command,
     examples,
@@ -197,6 +198,7 @@ def _write_shards(sources: ShardSources, name: str, output: str, options: Mappin
         train=_counts(written, "train"),
         held_out=_counts(written, "held_out"),
     )
+    name_next(["pretrain", "--data", Path(output)])
 
 
 def _counts(shards: Shards, split: str) -> dict[str, int]:

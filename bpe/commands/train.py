@@ -14,6 +14,7 @@ import click
 from bpe.columns import clipped
 from bpe.commands.describe import print_report
 from bpe.commands.inputs import check_sources, open_tokenizer_or_ranks, read_documents, read_lines
+from bpe.commands.next_steps import after_training, name_next
 from bpe.commands.options import (
     Command,
     examples,
@@ -24,6 +25,7 @@ from bpe.commands.options import (
     refuse_given,
     tell_defaults,
 )
+from bpe.commands.shards import SHARDS
 from bpe.commands.terminal import stdout_columns
 from bpe.commands.types import parse_size
 from bpe.progress import current, phase, say
@@ -259,6 +261,7 @@ def _train(
                 seconds=round(time.monotonic() - start, 3),
                 report=report,
             )
+        name_next(*after_training(output, corpus, options["field"], options["exclude"], SHARDS))
 
     settings: dict[str, Any] = {
         "base": open_tokenizer_or_ranks(base, options["pattern"]) if base else None,

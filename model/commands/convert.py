@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from bpe.commands import next_steps
+from bpe.commands.next_steps import name_next
 from bpe.commands.options import Command, examples, progress_options, tell_defaults
 from bpe.commands.terminal import amount
 from bpe.errors import InputError
@@ -109,6 +111,7 @@ def convert(
     current().done(
         f"{output}: {format_of(output)}, {amount(size)}B", output=output, format=format_of(output), bytes=size
     )
+    name_next(next_steps.generate(Path(output)), next_steps.chat(Path(output)))
 
 
 def _default_output(source: str, format_name: str | None, quantize: str | None, special: tuple[str, ...]) -> str:
@@ -155,3 +158,4 @@ def _convert_tokenizer(path: Path, output: str, special: tuple[str, ...]) -> Non
     tokenizer.save(output)
     added = "".join(f", {token!r} is {tokenizer.special_tokens[token]}" for token in special)
     current().done(f"{output}: {tokenizer.n_vocab:,} tokens{added}", output=output, tokens=tokenizer.n_vocab)
+    name_next(["show", "-t", Path(output), "-c", "Hello, world!"])

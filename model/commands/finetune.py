@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 
+from bpe.commands import next_steps
+from bpe.commands.next_steps import name_next
 from bpe.commands.options import (
     Command,
     examples,
@@ -233,6 +236,7 @@ def finetune(
         result = run_finetuning(model, data, output, config, restart=restart, parallel=processes, **given)
     if processes.is_main and current().is_for_programs:
         current().done("", output=output, **figures(result))
+    name_next(next_steps.generate(Path(output)) if text else next_steps.chat(Path(output)))
 
 
 def _share_or_files(held_out: str) -> float | list[str]:

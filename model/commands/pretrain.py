@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bpe.commands.next_steps import after_pretraining, name_next
 from bpe.commands.options import Command, examples, group, progress_options, refuse_given, tell_defaults
 from bpe.commands.shards import SHARDS
 from bpe.commands.types import Duration, Share
@@ -208,6 +209,7 @@ def pretrain(
     held_out = f", {result.bits_per_byte:.3f} bits per byte held out" if result.bits_per_byte is not None else ""
     text = f"{output}: {shape.n_parameters / 1e6:.1f} million parameters, {result.steps:,} steps{held_out}"
     current().done(text, output=output, parameters=shape.n_parameters, **figures(result))
+    name_next(*after_pretraining(output))
 
 
 def _data_and_output(data: str | None, output: str | None, config: str, init: str | None) -> tuple[str | None, str]:
