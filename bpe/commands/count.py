@@ -6,8 +6,16 @@ from collections.abc import Sequence
 
 import click
 
-from bpe.commands.inputs import open_tokenizer, read_inputs
-from bpe.commands.options import Command, examples, files_argument, pattern_option, text_option, tokenizer_option
+from bpe.commands.inputs import open_tokenizer, read_inputs, working_on
+from bpe.commands.options import (
+    Command,
+    examples,
+    files_argument,
+    pattern_option,
+    progress_options,
+    text_option,
+    tokenizer_option,
+)
 
 
 @click.command(cls=Command)
@@ -15,6 +23,7 @@ from bpe.commands.options import Command, examples, files_argument, pattern_opti
 @text_option
 @tokenizer_option
 @pattern_option
+@progress_options(with_events=False)
 @examples("bpe count README.md LICENSE", "cat *.txt | bpe count", "bpe count -t my.json corpora/prose.txt")
 def count(files: Sequence[str], texts: Sequence[str], name: str, pattern: str | None) -> None:
     """Count the tokens of texts, files or stdin.
@@ -23,7 +32,10 @@ def count(files: Sequence[str], texts: Sequence[str], name: str, pattern: str | 
     """
     inputs = read_inputs(files, texts)
     tokenizer = open_tokenizer(name, pattern)
-    rows = [(tokenizer.count(content), len(content), file) for file, content in inputs]
+    rows = []
+    for file, content in inputs:
+        with working_on("counting", file, content):
+            rows.append((tokenizer.count(content), len(content), file))
     if len(rows) > 1:
         rows.append((sum(row[0] for row in rows), sum(row[1] for row in rows), "total"))
     for tokens, size, file in rows:

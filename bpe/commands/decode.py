@@ -8,8 +8,16 @@ from collections.abc import Sequence
 import click
 
 from bpe.commands.ids import ID_FORMATS, ids_format_option, read_ids
-from bpe.commands.inputs import open_tokenizer, read_inputs
-from bpe.commands.options import Command, examples, files_argument, pattern_option, texts_option, tokenizer_option
+from bpe.commands.inputs import open_tokenizer, read_inputs, working_on
+from bpe.commands.options import (
+    Command,
+    examples,
+    files_argument,
+    pattern_option,
+    progress_options,
+    texts_option,
+    tokenizer_option,
+)
 
 
 @click.command(cls=Command)
@@ -18,6 +26,7 @@ from bpe.commands.options import Command, examples, files_argument, pattern_opti
 @tokenizer_option
 @pattern_option
 @ids_format_option
+@progress_options(with_events=False)
 @examples(
     "bpe decode -c '9906 1917'",
     "bpe encode -c 'Hello world' | bpe decode",
@@ -39,7 +48,8 @@ def decode(files: Sequence[str], texts: Sequence[str], name: str, pattern: str |
     tokenizer = open_tokenizer(name, pattern)
     for file, content in inputs:
         try:
-            decoded = tokenizer.decode_bytes(read_ids(content, ids_format))
+            with working_on("decoding", file, content):
+                decoded = tokenizer.decode_bytes(read_ids(content, ids_format))
         except KeyError as error:
             raise InputError(
                 f"{file}: {error.args[0]}; the vocabulary has {tokenizer.n_vocab:,} ids; was the text encoded with"

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 import click
 
 from bpe.commands.ids import ids_format_option, write_ids
-from bpe.commands.inputs import open_tokenizer, read_inputs
+from bpe.commands.inputs import open_tokenizer, read_inputs, working_on
 from bpe.commands.options import (
     Command,
     examples,
     files_argument,
     pattern_option,
+    progress_options,
     special_option,
     text_option,
     tokenizer_option,
@@ -26,6 +27,7 @@ from bpe.commands.options import (
 @pattern_option
 @special_option
 @ids_format_option
+@progress_options(with_events=False)
 @examples(
     "bpe encode -c 'Hello world'",
     "bpe encode README.md --format u32 > readme.bin",
@@ -42,6 +44,7 @@ def encode(
     tokenizer = open_tokenizer(name, pattern)
     if ids_format == "u16" and tokenizer.n_vocab > 1 << 16:
         raise click.UsageError(f"ids go up to {tokenizer.n_vocab - 1:,}, too large for 16 bits; use --format u32")
-    for _, content in inputs:
-        ids = tokenizer.encode(content, allowed_special="all" if allow_special else set(), disallowed_special=())
+    for file, content in inputs:
+        with working_on("encoding", file, content):
+            ids = tokenizer.encode(content, allowed_special="all" if allow_special else set(), disallowed_special=())
         write_ids(ids, ids_format)

@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from glob import glob, has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,8 @@ import click
 
 from bpe.commands.terminal import shortened
 from bpe.progress import phase
+
+_LARGE = 10_000_000  # bytes
 
 if TYPE_CHECKING:
     from bpe import Tokenizer
@@ -210,6 +213,11 @@ def quoted(text: str) -> str:
 
         return list2cmdline([text]) if text else '""'
     return shlex.quote(text)
+
+
+def working_on(verb: str, name: str, content: bytes) -> AbstractContextManager[object]:
+    """Show what is done with an input while the block runs, if it is so large that this takes more than a moment."""
+    return phase(f"{verb} {name}") if len(content) >= _LARGE else nullcontext()
 
 
 def read_lines(file: str) -> list[str]:

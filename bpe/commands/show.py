@@ -13,6 +13,7 @@ from bpe.commands.options import (
     examples,
     files_argument,
     pattern_option,
+    progress_options,
     refuse_given,
     special_option,
     text_option,
@@ -20,6 +21,7 @@ from bpe.commands.options import (
 )
 from bpe.commands.terminal import use_color
 from bpe.display import ShownText, visible
+from bpe.progress import say
 
 
 @click.command(cls=Command)
@@ -30,6 +32,7 @@ from bpe.display import ShownText, visible
 @special_option
 @click.option("--ids", "with_ids", is_flag=True, help="Print a line for each token, with its id and its bytes.")
 @color_option
+@progress_options(with_events=False)
 @examples('bpe show -c "It\'s 12345 tokens, naïve café"', "bpe show --ids -c 'Grüße' -t my.json")
 def show(
     files: Sequence[str],
@@ -59,4 +62,4 @@ def show(
             continue
         click.echo(shown.colored() if is_colored else shown.plain(), color=is_colored)
         words = f"{len(ids):,} tokens, {len(content):,} bytes"
-        click.echo(f"{words}, {len(content) / max(len(ids), 1):.2f} bytes per token", err=True)
+        say(f"{words}, {len(content) / max(len(ids), 1):.2f} bytes per token")

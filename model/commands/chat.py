@@ -134,8 +134,7 @@ def chat(
     talks = not prompts and not files and sys.stdin.isatty()
     is_edited = talks and (sys.stdout.isatty() or sys.stderr.isatty())
     with ExitStack() as stack:
-        if sys.stderr.isatty():  # what takes long, loading and reading, is shown
-            stack.enter_context(reporting(reporter_on(sys.stderr)))
+        stack.enter_context(reporting(reporter_on(sys.stderr)))  # what takes long, loading and reading, is shown
         if is_edited:
             from model.commands.chat_editor import quiet_keyboard
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import click
 
 from bpe.commands.inputs import exists, read_prompts
-from bpe.commands.options import Command, color_option, examples, group, refuse_given, texts_option
+from bpe.commands.options import Command, color_option, examples, group, progress_options, refuse_given, texts_option
 from bpe.commands.terminal import use_color
 from bpe.display import visible
+from bpe.progress import phase
 from model.commands.options import bos_option, chosen_device, device_option, dtype_option, overruled
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     color_option,
 )
 @group("Computation", dtype_option, device_option)
+@progress_options(with_events=False)
 @examples(
     "bpe explain runs/tales -p 'the answer to the ultimate question of life'",
     "bpe explain runs/tales -p 'One day, a fox' --layer 2 --head 1 --png attention.png",
@@ -84,7 +86,8 @@ def explain(
 
     if png is not None:
         import matplotlib  # noqa: F401, to fail before the work if it is missing
-    transformer, tokenizer = load(path, dtype, chosen_device(device))
+    with phase(f"loading {model}"):
+        transformer, tokenizer = load(path, dtype, chosen_device(device))
     tokenizer = overruled(tokenizer, model, bos)
     ids = prompt_ids(tokenizer, prompt)
     label = _labels(tokenizer)

@@ -10,8 +10,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bpe.commands.inputs import read_prompt_lines, read_prompts
-from bpe.commands.options import Command, examples, files_argument, group, special_option, texts_option
+from bpe.commands.options import (
+    Command,
+    examples,
+    files_argument,
+    group,
+    progress_options,
+    special_option,
+    texts_option,
+)
 from bpe.commands.terminal import print_pieces
+from bpe.progress import phase, say
 from model.commands.options import (
     backend_option,
     bos_option,
@@ -77,6 +86,7 @@ TEMPERATURE, TOP_P = 0.8, 0.95
     ),
 )
 @group("Computation", dtype_option, device_option, backend_option, threads_option)
+@progress_options(with_events=False)
 @examples(
     "bpe generate runs/tales -p 'Once upon a time'",
     "bpe generate runs/tales beginning.txt",
@@ -129,18 +139,18 @@ def generate(
     if len(prompts) * settings["samples"] == 1 and not as_json:
         print_pieces(piece for pieces in (prompts, (piece for _, piece in completions)) for piece in pieces)
     else:
-        for _ in completions:
-            pass
+        with phase("generating", None, "tokens") as generating:
+            for count, _ in enumerate(completions, 1):
+                generating.update(count)
         if as_json:
             _print_json(completions, prompts, load_seconds, with_logprobs=logprobs is not None)
         else:
             click.echo("\n\n".join(prompts[text.prompt] + text.text for text in completions.texts))
-    click.echo(place_of(transformer), err=True)
+    say(place_of(transformer))
     times, rates = completions.generation.times, _rates(completions)
-    click.echo(
+    say(
         f"prefill {times.prefill_tokens:,} tokens, {rates['prefill']:,.0f} tokens per second;"
-        f" decode {times.decode_tokens:,} tokens, {rates['decode']:,.1f} tokens per second",
-        err=True,
+        f" decode {times.decode_tokens:,} tokens, {rates['decode']:,.1f} tokens per second"
     )
 
 

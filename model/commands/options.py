@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bpe.commands.options import group, refuse_given
-from bpe.progress import phase
+from bpe.progress import phase, say
 
 if TYPE_CHECKING:
     from bpe import Tokenizer
@@ -266,7 +266,7 @@ def chosen_device(device: str) -> str:
 
     chosen = choose(device)
     if chosen.reason:
-        click.echo(f"bpe: {chosen.reason}", err=True)
+        say(f"bpe: {chosen.reason}")
     return chosen.name
 
 
