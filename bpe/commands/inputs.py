@@ -123,6 +123,19 @@ def announce_keyboard(awaited: str, sources: Sequence[str] = ("-",)) -> None:
         click.echo(f"bpe: reading {awaited} from the keyboard; {end} on an empty line ends it", err=True)
 
 
+def refuse_text(model: str) -> None:
+    """Refuse a text that stands where the name of a model belongs.
+
+    Raises:
+        InputError: When it has white space and is no path.
+    """
+    from bpe import InputError
+
+    if any(map(str.isspace, model)) and not exists(model):
+        command = f"bpe {click.get_current_context().info_name} MODEL -p {quoted(_brief(model))}"
+        raise InputError(f"{_brief(model)}: not a model; name the model before the text: {command}")
+
+
 def check_files(files: Sequence[str], option: str = "-c") -> None:
     """Refuse arguments that are not files, and ask whether they are texts or misspelt names.
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bpe.commands.inputs import announce_keyboard, check_files
+from bpe.commands.inputs import announce_keyboard, check_files, refuse_text
 from bpe.commands.options import Command, examples, files_argument, group
 from bpe.commands.terminal import amount, print_pieces
 from bpe.progress import reporter_on, reporting
@@ -141,6 +141,7 @@ def chat(
             stack.enter_context(quiet_keyboard())
         from bpe.locate import locate
 
+        refuse_text(name)
         path = locate(name, "model")  # before torch is imported, so that a wrong name fails at once
         from model.checkpoint import open_checkpoint
         from model.generation.conversation import Conversation

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bpe.commands.inputs import exists, read_prompts
+from bpe.commands.inputs import exists, read_prompts, refuse_text
 from bpe.commands.options import Command, color_option, examples, group, progress_options, refuse_given, texts_option
 from bpe.commands.terminal import use_color
 from bpe.display import visible
@@ -77,6 +77,7 @@ def explain(
 
     from bpe.locate import locate
 
+    refuse_text(model)
     path = locate(model, "model")  # before torch is imported, so that a wrong name fails at once
     (prompt,) = prompts
     from model import load

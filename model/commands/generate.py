@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bpe.commands.inputs import read_prompt_lines, read_prompts
+from bpe.commands.inputs import read_prompt_lines, read_prompts, refuse_text
 from bpe.commands.options import (
     Command,
     examples,
@@ -124,6 +124,7 @@ def generate(
     settings |= {"logit_bias": dict(map(_bias, logit_bias)), "logprobs": logprobs}
     settings["allowed_special"] = "all" if allow_special else frozenset()
     inputs = _prompts(texts, [*files, *([file] if file else [])], batch)
+    refuse_text(model)
     path = locate(model, "model")  # before torch is imported, so that a wrong name fails at once
     prompts = list(inputs)
     from model.checkpoint import open_checkpoint

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bpe.commands.describe import boundary_rows, report_on, shards_rows, tokenizer_rows
-from bpe.commands.inputs import named_sources, open_tokenizer
+from bpe.commands.inputs import exists, named_sources, open_tokenizer
 from bpe.commands.options import (
     Command,
     corpus_text_option,
@@ -96,7 +96,9 @@ def info(
     if not sources:
         refuse_given("without a text", "separator", "exclude")
     measured = bool(sources or as_json or report)
-    is_path = Path(name).exists() or (name not in SOURCES and parse(name) is None)
+    is_path = exists(name) or (name not in SOURCES and parse(name) is None)
+    if is_path:
+        _refuse_similar_preset(name)
     rows = [] if measured or is_path else _rows_of_hub(name, batch, length)
     if not rows:
         path = Path(name) if is_path else locate(name, "tokenizer" if measured else "any")
@@ -145,6 +147,16 @@ def _rows_of_hub(name: str, batch: int, length: int | None) -> list[tuple[str, s
         except InputError as error:
             raise InputError(str(error).replace(f"{folder}{os.sep}", f"{name}: ").replace(folder, name)) from None
     return [(first[0], name), ("size", size), *others]
+
+
+def _refuse_similar_preset(name: str) -> None:
+    """Refuse a name that is neither a path nor a preset, but similar to a preset."""
+    from bpe.errors import InputError, did_you_mean
+    from model.config import PRESETS
+
+    meant = did_you_mean(name.lower(), PRESETS)
+    if meant and name not in PRESETS and not exists(name):
+        raise InputError(f"{name}: no such file, and not a known name or a preset{meant}")
 
 
 def _rows(name: str, path: Path, batch: int, length: int | None) -> list[tuple[str, str]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bpe.commands.inputs import refuse_text
 from bpe.commands.options import group, refuse_given
 from bpe.progress import phase, say
 
@@ -247,6 +248,7 @@ def load_model(
     """
     from bpe.locate import locate
 
+    refuse_text(str(name))
     path = locate(str(name), "model")  # before anything else is imported, so that a wrong name fails at once
     from model import load
 

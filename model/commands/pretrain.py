@@ -46,7 +46,7 @@ _LEARNING_RATE_OF_INIT = 2e-4
         type=PRESET,
         default="micro",
         metavar="NAME|FILE",
-        help="Model: a preset, a params.json, or a config.json.",
+        help="Model: a preset, a params.json, a config.json, or a model directory of the same shape.",
     ),
     click.option(
         "--init",
@@ -236,11 +236,13 @@ def _data_and_output(data: str | None, output: str | None, config: str, init: st
 
 
 def _model_config(name: str, vocab_size: int) -> ModelConfig:
-    """Return the configuration of a preset, params.json or config.json, with the vocabulary of the data."""
+    """Return the configuration of a preset, a file or a model directory, with the vocabulary of the data."""
     from bpe import InputError
     from model.config import ModelConfig
 
     path = Path(name)
+    if path.is_dir():
+        path = next((path / file for file in ("params.json", "config.json") if (path / file).is_file()), path)
     if path.suffix != ".json":
         return ModelConfig.preset(name, vocab_size=vocab_size)
     try:

@@ -111,6 +111,13 @@ def test_a_pattern_that_matches_nothing_is_no_text(my_json: Path) -> None:
     fails_with(bpe("compare", my_json, my_json, "*.txt"), 1, "*.txt: no file matches this pattern")
 
 
+@pytest.mark.parametrize("command", ["generate", "explain", "eval", "chat"])
+def test_a_text_in_the_place_of_the_model_is_told_apart_from_a_name(command: str) -> None:
+    arguments = ["-c", "text"] if command == "eval" else []
+    message = f"Hello world: not a model; name the model before the text: bpe {command} MODEL -p 'Hello world'\n"
+    fails_with(bpe(command, "Hello world", *arguments), 1, message)
+
+
 def test_files_and_texts_exclude_each_other_and_both_are_named(my_json: Path, folder: Path) -> None:
     (folder / "file").write_text("Hello")
     for command in (["encode"], ["decode"], ["count"], ["show"], ["generate", "m"], ["explain", "m"]):

@@ -96,3 +96,11 @@ def test_info_needs_no_torch_for_presets_and_unknown_names() -> None:
 )
 def test_info_refuses_options_without_effect(my_json: Path, arguments: tuple[str, ...], message: str) -> None:
     fails_with(bpe("info", *(argument.format(tokenizer=my_json) for argument in arguments)), 2, message)
+
+
+def test_a_misspelt_preset_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    fails_with(bpe("info", "lama3.2-1b"), 1, "lama3.2-1b: no such file, and not a", "did you mean llama3.2-1b?\n")
+    fails_with(bpe("info", "micr"), 1, "micr: no such file", "did you mean micro?\n")
+    (tmp_path / "micr").mkdir()
+    assert "micro" not in bpe("info", "micr").stderr
