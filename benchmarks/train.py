@@ -37,7 +37,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import product
+from itertools import cycle, product
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -501,34 +501,42 @@ def measure_growth(comparison: Comparison, corpus: Corpus, arguments: argparse.N
             os.unlink(path)
 
 
-def plot(rows: Sequence[Mapping[str, Any]], output: Path) -> None:
+def plot(rows: Sequence[Mapping[str, Any]], output: Path, dark: bool = False) -> None:
     """Plot seconds and memory by corpus size, and seconds by vocabulary size, with logarithmic axes.
 
     From the first point of ours, a dashed line shows proportional growth and a dotted line no growth.
     """
-    import matplotlib
+    from bpe.drawing import PictureSettings, save
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    settings = PictureSettings((output.suffix[1:],), dark)
+    save(panels(settings.look, rows), output.with_suffix(""), settings)
 
-    figure, panels = plt.subplots(1, 3, figsize=(15, 5), layout="constrained")
-    for panel, (x, y, fixed) in zip(panels, PANELS, strict=True):
-        held = most_frequent([row[fixed] for row in rows])
-        curves: dict[str, list[tuple[float, float]]] = {}
-        for row in rows:
-            if row[fixed] == held and not row["difference"]:
-                curves.setdefault(f"{row['peer']} ({Task(**row['task'])})", []).append((row[x], min(row[y])))
-        for name, points in curves.items():
-            panel.plot(*zip(*sorted(points), strict=True), marker="o", label=name)
-        first = sorted(next(iter(curves.values()), [(1, 1)]))  # ours comes first
-        (left, start), (right, _) = first[0], first[-1]
-        panel.plot([left, right], [start, start * right / left], "--", color="grey", label="proportional")
-        panel.plot([left, right], [start, start], ":", color="grey", label="flat")
-        panel.set(xscale="log", yscale="log", xlabel=LABELS[x], ylabel=LABELS[y])
-        panel.set_title(f"{number(held)} {LABELS[fixed]}")
-        panel.grid(which="both", alpha=0.2)
-    panels[0].legend()
-    figure.savefig(output, dpi=120)
+
+def panels(look: Any, rows: Sequence[Mapping[str, Any]]) -> Any:
+    """Return the figure of `plot`."""
+    from bpe.drawing import figure_of, styled
+
+    @styled
+    def draw(look: Any) -> Any:
+        figure = figure_of(14, 4.4, "Training time and memory as the corpus and the vocabulary grow")
+        for axes, (x, y, fixed) in zip(figure.subplots(1, 3), PANELS, strict=True):
+            held = most_frequent([row[fixed] for row in rows])
+            curves: dict[str, list[tuple[float, float]]] = {}
+            for row in rows:
+                if row[fixed] == held and not row["difference"]:
+                    curves.setdefault(f"{row['peer']} ({Task(**row['task'])})", []).append((row[x], min(row[y])))
+            for (name, points), color in zip(curves.items(), cycle(look.series), strict=False):
+                axes.plot(*zip(*sorted(points), strict=True), marker="o", color=color, label=name)
+            first = sorted(next(iter(curves.values()), [(1, 1)]))  # ours comes first
+            (left, start), (right, _) = first[0], first[-1]
+            axes.plot([left, right], [start, start * right / left], "--", color=look.muted, label="proportional")
+            axes.plot([left, right], [start, start], ":", color=look.muted, label="flat")
+            axes.set(xscale="log", yscale="log", xlabel=LABELS[x], ylabel=LABELS[y])
+            axes.set_title(f"{number(held)} {LABELS[fixed]}")
+        figure.axes[0].legend()
+        return figure
+
+    return draw(look)
 
 
 PANELS = [("MB", "seconds", "vocab_size"), ("MB", "memory", "vocab_size"), ("vocab_size", "seconds", "MB")]
@@ -591,11 +599,18 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--repeat", type=int, default=3, metavar="N", help="run everything N times (default: 3)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all results to FILE")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="mode growth: draw the results to FILE")
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE", help="mode growth: draw the results to FILE, a .png, .svg or .pdf"
+    )
+    parser.add_argument("--dark", action="store_true", help="draw them on a dark background")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.plot and arguments.mode != "growth":
         parser.error("--plot needs --mode growth")
+    if arguments.plot and arguments.plot.suffix not in (".png", ".svg", ".pdf"):
+        parser.error(f"--plot {arguments.plot}: unknown suffix; use .png, .svg or .pdf")
+    if arguments.dark and not arguments.plot:
+        parser.error("--dark needs --plot FILE")
     return arguments
 
 
@@ -627,7 +642,7 @@ def main() -> None:
         results = {"mode": mode, "machine": machine, "versions": versions, "results": rows}
         arguments.json.write_text(json.dumps(results, indent=1))
     if arguments.plot and rows:
-        plot(rows, arguments.plot)
+        plot(rows, arguments.plot, arguments.dark)
     if comparison.errors:
         sys.exit("\n".join(comparison.errors))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +12,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bpe.analysis.plots import PLOTS
+from bpe.analysis.plots import draw_plots
 from bpe.analysis.report_tables import VocabularyReport, markdown
 from bpe.analysis.scripts import CLASSES
 from bpe.analysis.tables import ratio
 from bpe.analysis.token_arrays import Counts, TokenArrays
 from bpe.analysis.usage import Usage, total, usage_of, without_special_tokens
-from bpe.files import replacing, write_bytes, write_json
+from bpe.drawing import INSTALL, PictureSettings, is_available
+from bpe.files import write_bytes, write_json
 from bpe.tokenizer import Tokenizer
 
 
@@ -173,39 +175,45 @@ def _token(vocabulary: TokenArrays, id: int) -> dict[str, Any]:
 
 
 def check_directory(directory: str | os.PathLike[str]) -> None:
-    """Create the directory of a report and check that plots can be drawn. Call it before long work.
+    """Create the directory of a report. Call it before long work.
 
     Raises:
         OSError: When the directory cannot be created.
-        ModuleNotFoundError: When matplotlib is not installed; the extra ``report`` installs it.
     """
-    import matplotlib  # noqa: F401
-
     Path(directory).mkdir(parents=True, exist_ok=True)
 
 
-def write_report(report: VocabularyReport, directory: str | os.PathLike[str]) -> list[Path]:
+def write_report(
+    report: VocabularyReport,
+    directory: str | os.PathLike[str],
+    pictures: PictureSettings | None = PictureSettings(),  # noqa: B008, it cannot be changed
+) -> list[Path]:
     """Write report.json, report.md and the plots into a directory, and create it if necessary.
+
+    Without matplotlib, which the extra ``report`` installs, a warning says that the plots are left out.
+
+    Args:
+        report: The report.
+        directory: Where to write.
+        pictures: Formats and colors of the plots; None to draw none.
 
     Returns:
         The paths of the files.
 
     Raises:
         OSError: When a file cannot be written.
-        ModuleNotFoundError: When matplotlib is not installed.
     """
     check_directory(directory)
     folder = Path(directory)
-    images = []
-    for name, plot in PLOTS.items():
-        figure = plot(report)
-        if figure is not None:
-            with replacing(folder / f"{name}.png") as temporary:
-                figure.savefig(temporary, format="png")
-            images.append(folder / f"{name}.png")
+    plots: list[list[Path]] = []
+    if pictures is not None and not is_available():
+        warnings.warn(f"{folder}: without matplotlib, no plots are drawn: {INSTALL}", stacklevel=2)
+    elif pictures is not None:
+        plots = list(draw_plots(report, folder, pictures))
     write_json(folder / "report.json", report)
-    write_bytes(folder / "report.md", markdown(report, [path.name for path in images]).encode())
-    return [folder / "report.json", folder / "report.md", *images]
+    shown = [next((file for file in files if file.suffix != ".pdf"), files[0]) for files in plots]
+    write_bytes(folder / "report.md", markdown(report, [path.name for path in shown]).encode())
+    return [folder / "report.json", folder / "report.md", *(file for files in plots for file in files)]
 
 
 def write_training_report(
@@ -213,6 +221,7 @@ def write_training_report(
     tokenizer: Tokenizer,
     counts: npt.NDArray[Any],
     held_out: Iterable[tuple[str, Iterable[bytes]]] = (),
+    pictures: PictureSettings | None = PictureSettings(),  # noqa: B008
 ) -> dict[str, Any]:
     """Write the report of a newly trained vocabulary; see `write_report`.
 
@@ -222,6 +231,7 @@ def write_training_report(
         counts: How often each token occurs in the training text, by id. Counts of special tokens may be missing.
         held_out: Names and documents of texts that were not trained on. As in training, special tokens in them are
             boundaries.
+        pictures: Formats and colors of the plots; None to draw none.
 
     Returns:
         The report.
@@ -229,5 +239,5 @@ def write_training_report(
     training = Usage("training", np.asarray(counts, np.int64)[: tokenizer.vocabulary.id_limit])
     texts = (usage_of(tokenizer, without_special_tokens(tokenizer, documents), name) for name, documents in held_out)
     report = report_of(tokenizer, texts, training)
-    write_report(report, directory)
+    write_report(report, directory, pictures)
     return report

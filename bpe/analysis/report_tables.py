@@ -113,12 +113,18 @@ def _run(match: re.Match[str]) -> str:
     return f"{match[1]}{{{len(match[0]) // len(match[1])}}}"
 
 
+def _image(file: str) -> str:
+    """Return an image in Markdown; a link to a PDF, which browsers do not show as an image."""
+    path = Path(file)
+    return f"[{path.stem}]({file})\n" if path.suffix == ".pdf" else f"![{path.stem}]({file})\n"
+
+
 def markdown(report: VocabularyReport, images: Sequence[str] = ()) -> str:
     """Return the report as a Markdown document: tables, what their columns mean, and plots.
 
     Args:
         report: The report.
-        images: The file names of the plots.
+        images: The file names of the plots, one for each.
     """
     about = report["tokenizer"]
     title = (
@@ -129,5 +135,5 @@ def markdown(report: VocabularyReport, images: Sequence[str] = ()) -> str:
     if report["all_texts"] is not None:
         parts[1] += "\n" + NOTES
     if images:
-        parts.append("## Plots\n\n" + "".join(f"![{Path(image).stem}]({image})\n" for image in images))
+        parts.append("## Plots\n\n" + "".join(map(_image, images)))
     return "\n".join(parts)

@@ -17,6 +17,7 @@ from bpe.display import visible
 if TYPE_CHECKING:
     from bpe import Tokenizer
     from bpe.corpus import CorpusSource
+    from bpe.drawing import PictureSettings
 
 
 def tokenizer_rows(tokenizer: Tokenizer) -> list[tuple[str, str]]:
@@ -104,6 +105,7 @@ def report_on(
     exclude: Sequence[str],
     as_json: bool,
     directory: str | None,
+    pictures: PictureSettings | None,
 ) -> None:
     """Print how the tokenizer encodes the texts, and write the report into the directory if one is given."""
     from bpe.analysis.report import check_directory, report_of, write_report
@@ -118,7 +120,7 @@ def report_on(
     else:
         print_report(report)
     if directory is not None:
-        files = write_report(report, directory)
+        files = write_report(report, directory, pictures)
         click.echo(f"{directory}: {', '.join(file.name for file in files)}", err=True)
 
 

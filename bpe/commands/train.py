@@ -25,6 +25,7 @@ from bpe.commands.options import (
     refuse_given,
     tell_defaults,
 )
+from bpe.commands.pictures import dark_option, format_option, picture_settings
 from bpe.commands.shards import SHARDS
 from bpe.commands.terminal import stdout_columns
 from bpe.commands.types import parse_size
@@ -136,6 +137,8 @@ _READING = ("field", "errors", "exclude", "max_memory")
     click.option(
         "--held-out", multiple=True, metavar="FILE", help="Text to report on but not to train on; repeatable."
     ),
+    format_option,
+    dark_option,
 )
 @progress_options()
 @examples(
@@ -177,7 +180,7 @@ def train(context: click.Context, /, **options: Any) -> None:
         if not options["held_out"]:
             refuse_given("with --counts and without --held-out", "exclude")
     if not options["report"]:
-        refuse_given("without --report DIR", "held_out")
+        refuse_given("without --report DIR", "held_out", "formats", "dark")
     if options["no_special"]:
         refuse_given("with --no-special", "special")
     if not options["resume"]:  # whose counts may be complete, so that the corpus is no longer needed
@@ -227,6 +230,8 @@ def _train(
     report: str | None,
     held_out: Sequence[str],
     counts: str | None = None,
+    formats: Sequence[str] = (),
+    dark: bool = False,
     **options: Any,
 ) -> None:
     from bpe import train as train_from_files
@@ -234,6 +239,7 @@ def _train(
     from bpe.training.work import STATE
 
     _check_outputs(output, report)
+    pictures = picture_settings(report, formats, dark) if report else None
     work = resume or f"{output}.work"
     if not counts and (Path(work) / STATE).exists():
         say(f"resuming from {work}")
@@ -247,7 +253,7 @@ def _train(
             from bpe.analysis.report import write_training_report
 
             texts = ((text, read_documents([text], None, options["exclude"])) for text in held_out)
-            found = write_training_report(report, result.tokenizer, result.uses, texts)
+            found = write_training_report(report, result.tokenizer, result.uses, texts, pictures)
             if not current().is_for_programs:
                 print_report(found)
         if current().is_for_programs:

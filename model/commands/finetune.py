@@ -21,6 +21,7 @@ from bpe.commands.options import (
     separator_option,
     tell_defaults,
 )
+from bpe.commands.pictures import dark_option, format_option, loss_settings
 from bpe.commands.types import Duration, Share
 from bpe.progress import current, phase
 from model.commands.options import (
@@ -144,6 +145,7 @@ from model.commands.options import (
     device_option,
     threads_option,
 )
+@group("Plot of the loss", format_option, dark_option)
 @processes_options
 @progress_options()
 @examples(
@@ -175,6 +177,8 @@ def finetune(
     restart: bool,
     parallel: Any,
     tensor_parallel: int,
+    formats: Sequence[str],
+    dark: bool,
     **settings: Any,
 ) -> None:
     """Fine-tune a model on dialogs or preferences.
@@ -219,6 +223,7 @@ def finetune(
     if threads is not None:
         torch.set_num_threads(threads)
     settings["device"] = chosen_device(settings["device"])
+    pictures = loss_settings(output, formats, dark)
     given = {name: value for name, value in settings.items() if value is not None}
     with Parallel(parallel, tensor_parallel, settings["device"]) as processes:
         config = FinetuneConfig(
@@ -233,7 +238,9 @@ def finetune(
             field=field,
             separator=separator,
         )
-        result = run_finetuning(model, data, output, config, restart=restart, parallel=processes, **given)
+        result = run_finetuning(
+            model, data, output, config, restart=restart, parallel=processes, pictures=pictures, **given
+        )
     if processes.is_main and current().is_for_programs:
         current().done("", output=output, **figures(result))
     name_next(next_steps.generate(Path(output)) if text else next_steps.chat(Path(output)))

@@ -24,6 +24,7 @@ from bpe.commands.options import (
     refuse_given,
     separator_option,
 )
+from bpe.commands.pictures import dark_option, format_option, picture_settings
 from bpe.commands.terminal import amount, print_rows
 from model.commands.presets import PRESET_OR_NAME
 
@@ -46,6 +47,8 @@ _MODEL_SUFFIXES = (".gguf", ".safetensors", ".pth")
     exclude_option,
     click.option("--json", "as_json", is_flag=True, help="Print the statistics of a tokenizer as JSON."),
     click.option("--report", metavar="DIR", help="Directory to write a tokenizer's statistics, tables and plots to."),
+    format_option,
+    dark_option,
 )
 @group(
     "Models",
@@ -63,7 +66,7 @@ _MODEL_SUFFIXES = (".gguf", ".safetensors", ".pth")
 @examples(
     "bpe info llama3",
     "bpe info my.json my.txt 'more/*.txt'",
-    "bpe info my.json texts --report findings",
+    "bpe info my.json texts --report findings --format svg,pdf",
     "bpe info runs/tales",
     "bpe info llama3.2-1b",
     "bpe info llama3.1-70b --batch 8 --length 4096",
@@ -77,6 +80,8 @@ def info(
     exclude: Sequence[str],
     as_json: bool,
     report: str | None,
+    formats: Sequence[str],
+    dark: bool,
     batch: int,
     length: int | None,
 ) -> None:
@@ -95,6 +100,8 @@ def info(
     sources = named_sources(files, texts)
     if not sources:
         refuse_given("without a text", "separator", "exclude")
+    if not report:
+        refuse_given("without --report DIR", "formats", "dark")
     measured = bool(sources or as_json or report)
     is_path = exists(name) or (name not in SOURCES and parse(name) is None)
     if is_path:
@@ -109,10 +116,11 @@ def info(
         return
     refuse_given("on a tokenizer", "batch", "length")
     tokenizer = open_tokenizer(name, pattern)
+    pictures = picture_settings(report, formats, dark) if report else None
     if not as_json:
         print_rows(tokenizer_rows(tokenizer))
     if measured:
-        report_on(tokenizer, sources, separator, exclude, as_json, report)
+        report_on(tokenizer, sources, separator, exclude, as_json, report, pictures)
 
 
 def _rows_of_hub(name: str, batch: int, length: int | None) -> list[tuple[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import click
 
 from bpe.commands.next_steps import after_pretraining, name_next
 from bpe.commands.options import Command, examples, group, progress_options, refuse_given, tell_defaults
+from bpe.commands.pictures import dark_option, format_option, loss_settings
 from bpe.commands.shards import SHARDS
 from bpe.commands.types import Duration, Share
 from bpe.progress import current, phase
@@ -145,6 +147,7 @@ _LEARNING_RATE_OF_INIT = 2e-4
     ),
     click.option("--compile", is_flag=True, help="Compile the layers with torch.compile."),
 )
+@group("Plot of the loss", format_option, dark_option)
 @processes_options
 @progress_options()
 @examples(
@@ -164,6 +167,8 @@ def pretrain(
     restart: bool,
     parallel: Any,
     tensor_parallel: int,
+    formats: Sequence[str],
+    dark: bool,
     **settings: Any,
 ) -> None:
     """Train a Llama from scratch on token shards.
@@ -185,6 +190,7 @@ def pretrain(
     if init is not None and "config" in given:
         raise click.UsageError("--init and --config exclude each other: the model has the shape of MODEL")
     data, output = _data_and_output(data, output, config, init)
+    pictures = loss_settings(output, formats, dark)
     if init is not None:
         if data is None:
             raise click.UsageError("--init needs --data; to resume a run, give -o alone")
@@ -203,7 +209,9 @@ def pretrain(
         if "config" in given or shape is None:
             shape = _model_config(config, Shards(data).n_vocab)
         train = TrainConfig(**settings)
-        result = run_training(data, output, shape, train, restart=restart, parallel=processes, init=init)
+        result = run_training(
+            data, output, shape, train, restart=restart, parallel=processes, init=init, pictures=pictures
+        )
     if not processes.is_main:
         return
     held_out = f", {result.bits_per_byte:.3f} bits per byte held out" if result.bits_per_byte is not None else ""

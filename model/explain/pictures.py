@@ -1,18 +1,15 @@
-"""Pictures of the steps of a forward pass: lines of text for a terminal, a record for JSON, a PNG of the attention."""
+"""Pictures of the steps of a forward pass: lines of text for a terminal, and a record for JSON."""
 
 from __future__ import annotations
 
 import math
 import unicodedata
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bpe.analysis.plots import drawable
-from bpe.files import replacing
 from model.explain.steps import ForwardStep
 
 Label = Callable[[int], str]
@@ -200,39 +197,3 @@ def _next(probabilities: Tensor, label: Label, top: int) -> list[str]:
         f"  {each['probability']:8.2%}  {each['id']}"
         for each in found
     ]
-
-
-def plot_shares(shares: Tensor, names: Sequence[str], title: str, path: Path) -> None:
-    """Draw an attention map as a PNG. Needs matplotlib, which the extra ``report`` installs.
-
-    Args:
-        shares: The attention of each token (rows) to each token (columns), [time, time].
-        names: The labels of the tokens.
-        title: The title of the picture.
-        path: The file to write.
-    """
-    from matplotlib.colors import PowerNorm
-    from matplotlib.figure import Figure
-
-    count = len(names)
-    side = min(max(4.0, 2 + 0.24 * count), 14)
-    figure = Figure(figsize=(side + 0.8, side), dpi=150, layout="constrained")
-    axes = figure.add_subplot()
-    drawn = shares.float().cpu().masked_fill(torch.ones(count, count, dtype=torch.bool).triu(1), math.nan)
-    # A square-root scale, since on a linear scale shares split among many tokens would all look dark.
-    image = axes.imshow(drawn.numpy(), cmap="viridis", norm=PowerNorm(0.5, 0, 1))
-    step = -(-count // 48)  # more labels would overlap
-    places = range(0, count, step)
-    labels = [drawable(names[place], 16) for place in places]
-    axes.set_xticks(places, labels, rotation=90)
-    axes.set_yticks(places, labels)
-    axes.tick_params(labelsize=8, length=0)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-    axes.set_xlabel("to this token")
-    axes.set_ylabel("share of the attention of this token")
-    axes.set_title(drawable(title, 80), loc="left", fontsize=11)
-    bar = figure.colorbar(image, ax=axes, shrink=0.6, aspect=25)
-    bar.outline.set_visible(False)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png")

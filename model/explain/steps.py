@@ -21,6 +21,7 @@ from model.config import ModelConfig
 from model.transformer import Block, Transformer
 
 MOST_TOKENS = 2048  # the attention map grows with the square of this number, and a larger map is of no use
+MOST_SHARES = 1 << 26  # numbers in all maps that `attention_maps` returns: 256 MB
 
 
 class ForwardStep(NamedTuple):
@@ -69,13 +70,7 @@ def explain(
         InputError: When the prompt is empty or too long, the layer or head does not exist, or a logit is not finite.
     """
     config = model.config
-    for name, number, count in (("layer", layer, config.n_layers), ("head", head, config.n_heads)):
-        if not 0 <= number < count:
-            raise InputError(f"{name} {number}: the model has {count}; give a number from 0 to {count - 1}")
-    if not ids:
-        raise InputError("the prompt is empty and no token begins a text; give at least one character")
-    if MOST_TOKENS < len(ids) <= config.max_seq_len:
-        raise InputError(f"the prompt has {len(ids)} tokens, but at most {MOST_TOKENS:,} can be explained; shorten it")
+    _check(config, ids, layer, head)
     prompt = torch.tensor([list(ids)], device=model.tok_embeddings.weight.device)
     with torch.inference_mode():
         seen = _record(model, prompt, layer)
@@ -87,6 +82,73 @@ def explain(
         walk = _Walk(config, prompt[0], seen, layer, head)
         parts = (_input_steps, _projection_steps, _attention_steps, _feed_forward_steps)
         return itertools.chain(*(part(walk) for part in parts), _output_steps(walk, stream, guesses))
+
+
+def attention_maps(model: Transformer, ids: Sequence[int], *, layers: Sequence[int], heads: Sequence[int]) -> Tensor:
+    """Run a model on a prompt and return the attention of several heads.
+
+    Args:
+        model: The model.
+        ids: The prompt.
+        layers: The numbers of the layers, from 0.
+        heads: The numbers of the query heads, from 0.
+
+    Returns:
+        The share of each token (columns) in the attention of each token (rows), float32 [layers, heads, time, time] on
+        the CPU.
+
+    Raises:
+        InputError: When the prompt is empty or too long, or a layer or head does not exist.
+    """
+    config, time = model.config, len(ids)
+    for layer, head in itertools.product(layers, heads):
+        _check(config, ids, layer, head)
+    longest = math.isqrt(MOST_SHARES // max(1, len(layers) * len(heads)))
+    if time > longest:
+        maps = f"{len(layers) * len(heads):,} attention maps"
+        raise InputError(
+            f"the prompt has {time:,} tokens; for {maps} at once, at most {longest:,} fit; shorten it, or name a layer "
+            "and a head"
+        )
+    prompt = torch.tensor([list(ids)], device=model.tok_embeddings.weight.device)
+    shares = torch.zeros(len(layers), len(heads), time, time)
+    later = torch.ones(time, time, dtype=torch.bool, device=prompt.device).triu(1)
+
+    def keep(row: int, queries: Tensor, keys: Tensor) -> None:
+        for column, head in enumerate(heads):
+            group = head * config.n_kv_heads // config.n_heads
+            scores = queries[head].float() @ keys[group].float().T / math.sqrt(config.head_dim)  # [time, time]
+            shares[row, column] = scores.masked_fill(later, -math.inf).softmax(-1).cpu()
+
+    attentions = [cast(Block, model.layers[layer]).attention for layer in layers]
+    attend = [attention.attend for attention in attentions]
+
+    def watched(row: int) -> Callable[..., Tensor]:
+        def attend_and_keep(queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None) -> Tensor:
+            keep(row, queries[0], keys[0])
+            return attend[row](queries, keys, values, visible)
+
+        return attend_and_keep
+
+    try:
+        with torch.inference_mode():
+            for row, attention in enumerate(attentions):
+                attention.attend = watched(row)
+            model(prompt, last_only=True)
+    finally:
+        for attention, before in zip(attentions, attend, strict=True):
+            attention.attend = before
+    return shares
+
+
+def _check(config: ModelConfig, ids: Sequence[int], layer: int, head: int) -> None:
+    for name, number, count in (("layer", layer, config.n_layers), ("head", head, config.n_heads)):
+        if not 0 <= number < count:
+            raise InputError(f"{name} {number}: the model has {count}; give a number from 0 to {count - 1}")
+    if not ids:
+        raise InputError("the prompt is empty and no token begins a text; give at least one character")
+    if MOST_TOKENS < len(ids) <= config.max_seq_len:
+        raise InputError(f"the prompt has {len(ids)} tokens, but at most {MOST_TOKENS:,} can be explained; shorten it")
 
 
 class _Seen:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from bpe.drawing import common_directory
 from model.training.base_model import BaseModel
 from model.training.dialogs import Dialog, Pair, PathLike, Reading, Rows, examples_fingerprint, in_rows
 from model.training.settings import TrainConfig
+from model.training.task import About
 from model.transformer import Transformer
 
 Example = TypeVar("Example", bound=Dialog | Pair)
@@ -29,8 +32,11 @@ class ExampleTask(Generic[Example]):
         train: The examples to train on.
         held_out: The held-out examples that evaluations use.
         held_out_rows: Their indices: a list of rows for each micro-batch.
+        kind: Name of the kind of training.
         summary: What is trained on, held out and cut off: lines to print before training.
     """
+
+    kind: str
 
     def __init__(
         self, read: ReadExamples[Example], base: BaseModel, data: Sequence[PathLike], settings: TrainConfig
@@ -47,6 +53,7 @@ class ExampleTask(Generic[Example]):
             InputError: When there is no example, or an example cannot be read.
         """
         self.base, self.seed = base, settings.seed
+        self._files = [os.fspath(path) for path in data]
         length = settings.sequence_length
         end_id = next(iter(base.tokenizer.eos_ids), None)
         config = base.config
@@ -69,6 +76,21 @@ class ExampleTask(Generic[Example]):
     def steps(self, epochs: float) -> int:
         """Return the number of steps that read every example this many times."""
         return max(1, math.ceil(self._rows.count(epochs) / self._rows_per_step))
+
+    def about(self) -> About:
+        """Return the model that is fine-tuned, and the files of examples."""
+        lora = self.base.config.lora
+        adapter = "" if lora is None else f" with LoRA of rank {lora.rank}"
+        files = (
+            self._files[0] if len(self._files) == 1 else f"{len(self._files)} files in {common_directory(self._files)}"
+        )
+        return About(
+            f"{self.kind} of {self.base.name}{adapter}",
+            f"tokenizer of {self.base.tokenizer.n_vocab:,} tokens; {files}, {len(self.train):,} examples to train on,"
+            f" {len(self.held_out):,} held out",
+            self._rows.count(1) / self._rows_per_step,
+            is_text=self.base.config.beta is None,
+        )
 
     def rows(self, number: int) -> list[list[list[int]]]:
         """Return the examples of a step, as indices: for each micro-batch a list of rows."""

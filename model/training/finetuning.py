@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bpe.arguments import checked
+from bpe.drawing import PictureSettings
 from bpe.errors import InputError
 from bpe.progress import Progress, phase
 from model.training.base_model import BaseModel
@@ -44,6 +45,7 @@ def finetune(
     restart: bool = False,
     progress: Progress = None,
     parallel: Parallel | None = None,
+    pictures: PictureSettings | None = PictureSettings(),  # noqa: B008, it cannot be changed
     **settings: Unpack[TrainConfigOptions],
 ) -> TrainResult:
     """Train a model on files of dialogs (see `read_dialogs`), or with config.beta on preferences (see `read_pairs`).
@@ -57,6 +59,7 @@ def finetune(
         restart: Delete an earlier run in the directory first.
         progress: Where to show the progress; see `model.training.loop.train`.
         parallel: The processes that train together (see `model.training.loop.train`).
+        pictures: Formats and colors of the plot of the loss; None to draw none.
         **settings: Fields of `TrainConfig`, with these defaults and meanings. sequence_length: tokens of an example
             that are read, the rest is cut off; the model's context, but at most 1,024. batch_tokens: tokens that the
             rows of a step hold; one row. learning_rate: 2e-5, ten times that with LoRA, a tenth with preferences.
@@ -85,7 +88,7 @@ def finetune(
         # 3. Train.
         if _by_epochs(settings):
             train_config = dataclasses.replace(train_config, steps=task.steps(config.epochs))
-        return train(task, run, train_config, restart=restart, progress=progress, parallel=parallel)
+        return train(task, run, train_config, restart=restart, progress=progress, parallel=parallel, pictures=pictures)
 
 
 def _train_config(base: BaseModel, config: FinetuneConfig, settings: Mapping[str, Any]) -> TrainConfig:

@@ -16,15 +16,15 @@ from typing import Any
 
 import torch
 
+from bpe.drawing import INSTALL, PictureSettings, is_available
 from bpe.errors import InputError
-from bpe.files import replacing
 from bpe.progress import Progress, phase
 from model.training.checkpoints import RunCheckpoints
 from model.training.interrupts import SignalsBetweenSteps
 from model.training.loss import Evaluation
 from model.training.metrics import MetricsLog, read_metrics
 from model.training.parallel import Parallel
-from model.training.plot import plot_loss
+from model.training.plot import draw_loss
 from model.training.progress import TrainingReport, shown_run
 from model.training.run_directory import RunDirectory
 from model.training.settings import TrainConfig, TrainResult
@@ -42,6 +42,7 @@ def train(
     progress: Progress = None,
     parallel: Parallel | None = None,
     notes: Mapping[str, Any] | None = None,
+    pictures: PictureSettings | None = PictureSettings(),  # noqa: B008, it cannot be changed
 ) -> TrainResult:
     """Train the model of a task in a run directory, or resume an interrupted run there.
 
@@ -65,6 +66,8 @@ def train(
             same directories. None: the processes that torchrun started, each with the whole model, or this process
             alone.
         notes: Fields that run.json records beside the settings.
+        pictures: Formats and colors of the plot of the loss; None to draw none. For a finished run, the plot is drawn
+            if it is missing or the settings are not the default.
 
     Returns:
         The result, the same on all processes.
@@ -76,9 +79,12 @@ def train(
     """
     if parallel is None:
         with Parallel(device=config.device) as parallel:
-            return train(task, run, config, restart=restart, progress=progress, parallel=parallel, notes=notes)
+            return train(
+                task, run, config, restart=restart, progress=progress, parallel=parallel, notes=notes, pictures=pictures
+            )
     with shown_run(progress, parallel.is_main) as reporter:
-        return _train(task, RunDirectory(Path(run)), config, restart, TrainingReport(reporter), parallel, notes)
+        show = TrainingReport(reporter)
+        return _train(task, RunDirectory(Path(run)), config, restart, show, parallel, notes, pictures)
 
 
 def _train(
@@ -89,6 +95,7 @@ def _train(
     show: TrainingReport,
     parallel: Parallel,
     notes: Mapping[str, Any] | None,
+    pictures: PictureSettings | None,
 ) -> TrainResult:
     """Train in a run directory; see `train`."""
     run = directory.path
@@ -99,7 +106,15 @@ def _train(
     parallel.barrier()
     if result := directory.finished_result(settings):
         show.say(f"{run}: already finished, {result.summary()}; restart the run to train it again")
+        if pictures is not None and parallel.is_main and is_available():
+            missing = not all(directory.plot.with_suffix(f".{name}").exists() for name in pictures.formats)
+            if missing or pictures != PictureSettings():
+                _draw(directory, task, pictures, show)
         return result
+
+    if pictures is not None and not is_available():
+        show.say(f"{run}: the plot of the loss is left out; it needs matplotlib, which is not installed: {INSTALL}")
+        pictures = None
 
     # 2. Build the model and its optimizer, and load the newest checkpoint.
     with phase("building the model"):
@@ -149,6 +164,9 @@ def _train(
         # 6. Evaluate once more; save the model, the plot and the result.
         result = session.finish()
         if parallel.is_main:
+            if pictures is not None:
+                with phase("drawing the loss"):
+                    _draw(directory, task, pictures)
             directory.write_record(settings, notes, result)
         parallel.barrier()
     show.say(f"{run}: finished, {result.summary()}")
@@ -224,7 +242,7 @@ class _Session:
         self.show.say(f"{failed}; back to step {state.step}, skipping that batch")
 
     def finish(self) -> TrainResult:
-        """Evaluate and save once more; save the model and the plot, and return the result."""
+        """Evaluate and save once more; save the model, and return the result."""
         last = self.evaluate()
         self.save()
         result = TrainResult(
@@ -240,15 +258,15 @@ class _Session:
         if whole is not None:
             with phase("saving the model"):
                 self.task.save(self.directory.path, whole)
-            with phase("drawing loss.png"):
-                self._plot()
         return result
 
-    def _plot(self) -> None:
-        n_parameters = sum(parameter.numel() for parameter in self.state.trained.values())
-        title = f"{self.task.kind} of {n_parameters / 1e6:.1f} million parameters"
-        with replacing(self.directory.plot) as path:
-            plot_loss(read_metrics(self.directory.metrics), path, title)
+
+def _draw(directory: RunDirectory, task: Task, pictures: PictureSettings, show: TrainingReport | None = None) -> None:
+    """Draw the plot of the loss, and say so where it is not the end of a run."""
+    name = "/".join(directory.path.absolute().parts[-2:]) if len(str(directory.path)) > 40 else str(directory.path)
+    files = draw_loss(read_metrics(directory.metrics), directory.plot, name, task.about(), pictures)
+    if show is not None:
+        show.say(f"{directory.path}: drew {', '.join(file.name for file in files)}")
 
 
 def _compiling(config: TrainConfig, state: TrainState) -> contextlib.AbstractContextManager[object]:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from bpe import Tokenizer
 from bpe.arguments import checked
+from bpe.drawing import PictureSettings, common_directory
 from bpe.errors import InputError
 from bpe.locate import locate
 from bpe.progress import Progress, phase
@@ -37,6 +38,7 @@ from model.training.parallel import Parallel
 from model.training.progress import shown_run
 from model.training.run_directory import RunDirectory
 from model.training.settings import TrainConfig, TrainResult
+from model.training.task import About
 from model.transformer import Transformer
 
 
@@ -51,6 +53,7 @@ def pretrain(
     progress: Progress = None,
     parallel: Parallel | None = None,
     init: str | os.PathLike[str] | None = None,
+    pictures: PictureSettings | None = PictureSettings(),  # noqa: B008, it cannot be changed
 ) -> TrainResult:
     """Train a new model, or a given one, on a shard directory, and save it in the run directory.
 
@@ -64,6 +67,7 @@ def pretrain(
         parallel: The processes that train together (see `model.training.loop.train`).
         init: Path or name of a model whose weights to start from. `config` must be its shape (`shape_of`). Default: the
             weights are drawn from the seed.
+        pictures: Formats and colors of the plot of the loss; None to draw none.
 
     Returns:
         The result of the run.
@@ -79,7 +83,9 @@ def pretrain(
                 start = _start(init, shards, Path(run))
                 notes["init"] = os.path.abspath(init) if os.path.exists(init) else os.fspath(init)
             task = Pretraining(shards, config, settings, start)
-        return train(task, run, settings, restart=restart, progress=progress, parallel=parallel, notes=notes)
+        return train(
+            task, run, settings, restart=restart, progress=progress, parallel=parallel, notes=notes, pictures=pictures
+        )
 
 
 def shape_of(model: str | os.PathLike[str]) -> ModelConfig:
@@ -197,6 +203,19 @@ class Pretraining:
             **self._weights,
         }
 
+    def about(self) -> About:
+        """Return the size of the model, the tokenizer and the sources of the shards."""
+        start = "" if self._start is None else " from given weights"
+        names = [source["source"] or "documents of a program" for source in self.shards.corpus["sources"]]
+        where = (
+            names[0] if len(names) == 1 else f"{len(names)} sources in {common_directory(names) or 'several places'}"
+        )
+        return About(
+            f"pretraining of {self.config.n_parameters / 1e6:,.1f} million parameters{start}",
+            f"tokenizer of {self.shards.n_vocab:,} tokens; text {where}, {self.shards.token_count(TRAIN):,} tokens",
+            len(self.windows) / (self.train.batch_tokens // self.train.sequence_length),
+        )
+
     def model(self) -> Transformer:
         """Build the model, with the weights of another one, or drawn from the seed."""
         with phase("checking the shards"):
@@ -286,6 +305,10 @@ class Windows:
         self._length, self._sequences, self._seed = sequence_length, sequences, seed
         self._first = np.cumsum([0, *(max(1, len(shard.ids) // sequence_length) for shard in self._shards)])
         self._epochs: dict[int, tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]] = {}
+
+    def __len__(self) -> int:
+        """Return the number of windows in an epoch."""
+        return int(self._first[-1])
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
         windows = [_window(shard, start, end) for shard, start, end in self.places(number)]

@@ -3,7 +3,7 @@
     run.json            the settings of the run and, when it is finished, the result
     metrics.jsonl       one JSON object per line (see `model.training.metrics`)
     checkpoints/        numbered checkpoints (see `model.training.checkpoints`)
-    loss.png            the plot of the loss, when the run is finished
+    loss.png            the plot of the loss, when the run is finished; loss.svg or loss.pdf on demand
     tensorboard/        curves for TensorBoard, when they are asked for
 
 Beside them, a task saves what was trained.
@@ -18,6 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from bpe.drawing import FORMATS
 from bpe.errors import InputError
 from bpe.files import write_json
 from model.training.settings import TrainResult
@@ -32,14 +33,15 @@ class RunDirectory:
         self.record: Path = path / "run.json"
         self.metrics: Path = path / "metrics.jsonl"
         self.checkpoints: Path = path / "checkpoints"
-        self.plot: Path = path / "loss.png"
+        self.plot: Path = path / "loss"  # without its suffix
         self.tensorboard: Path = path / "tensorboard"
 
     def clear(self) -> None:
         """Delete what an earlier run left, apart from the files of its task."""
         for directory in (self.checkpoints, self.tensorboard):
             shutil.rmtree(directory, ignore_errors=True)
-        for file in (self.record, self.metrics, self.plot):
+        plots = (self.plot.with_suffix(f".{name}") for name in FORMATS)
+        for file in (self.record, self.metrics, *plots):
             file.unlink(missing_ok=True)
 
     def write_record(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,6 +28,23 @@ class MicroBatch(Protocol):
         """Return one of `parts` parts of equal shapes, for the processes that work on a step at the same time."""
 
 
+@dataclass(frozen=True)
+class About:
+    """What is trained on what, for the titles of a plot.
+
+    Attributes:
+        title: The kind of training, and the model.
+        subtitle: The tokenizer and the data.
+        steps_per_epoch: Number of steps that read the data once.
+        is_text: Whether the loss is per token, rather than per pair of texts.
+    """
+
+    title: str
+    subtitle: str
+    steps_per_epoch: float
+    is_text: bool = True
+
+
 class Task(Protocol):
     """A model to train, the data and the loss.
 
@@ -38,6 +56,9 @@ class Task(Protocol):
 
     def settings(self) -> dict[str, Any]:
         """Return what must be equal for a run to be resumed, as JSON: for each part a string, or a dict of values."""
+
+    def about(self) -> About:
+        """Return what is trained on what."""
 
     def model(self) -> Transformer:
         """Build the model that training starts from, on the CPU.

@@ -121,24 +121,35 @@ def test_failing_plot_leaves_the_previous_report_unchanged(
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
     class Broken:
-        def savefig(self, path: Path, format: str) -> None:
+        def savefig(self, path: Path, **settings: Any) -> None:
             path.write_bytes(b"half")
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setitem(plots_module.PLOTS, "growth", lambda report: Broken())
+    monkeypatch.setitem(plots_module.PLOTS, "growth", lambda look, report: Broken())
     with pytest.raises(OSError, match=r"growth\.png"):
         write_report(found, tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_report_that_cannot_be_written_is_rejected_in_advance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_report_that_cannot_be_written_is_rejected_in_advance(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(FileExistsError):
         check_directory(tmp_path / "file")
+    check_directory(tmp_path / "new")
+    assert (tmp_path / "new").is_dir()
+
+
+def test_without_matplotlib_numbers_and_tables_are_written_and_a_warning_says_what_is_missing(
+    found: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ModuleNotFoundError):
-        check_directory(tmp_path / "new")
-    assert not (tmp_path / "new").exists()
+    with pytest.warns(UserWarning, match=r"without matplotlib, no plots are drawn: pip install 'bpe-llama\[report\]'"):
+        files = write_report(found, tmp_path)
+    assert {path.name for path in files} == {"report.json", "report.md"}
+    assert "Plots" not in (tmp_path / "report.md").read_text("utf-8")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        write_report(found, tmp_path, None)
 
 
 def test_training_report_uses_counts_and_cuts_held_out_texts_at_special_tokens(tmp_path: Path) -> None:

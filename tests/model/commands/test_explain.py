@@ -15,6 +15,7 @@ import torch
 from click.testing import Result
 
 from bpe import Tokenizer
+from bpe.drawing import DARK
 from model import ModelConfig, Transformer, load, save
 from support.command_line import BPE, bpe, fails_with
 from support.keyboard import END, at_keyboard
@@ -109,13 +110,68 @@ def test_png_writes_an_image(model: Path, tmp_path: Path) -> None:
     result = explain(model, "a fox", "--png", str(tmp_path / "map.png"))
     assert result.exit_code == 0, result.output
     assert (tmp_path / "map.png").read_bytes()[:4] == b"\x89PNG"
+    assert result.stderr == f"{tmp_path / 'map.png'}: layer 0, head 0\n"
 
 
-def test_without_matplotlib_png_is_refused_and_the_rest_works(
+def test_pictures_are_written_in_further_formats_and_dark(model: Path, tmp_path: Path) -> None:
+    result = explain(model, "a fox", "--picture", str(tmp_path / "map.svg"), "--format", "pdf,svg", "--dark")
+    assert result.exit_code == 0, result.output
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["map.pdf", "map.svg"]
+    drawn = (tmp_path / "map.svg").read_text("utf-8")
+    assert DARK.background in drawn
+    assert f"Attention in {model}: layer 0, head 0" in re.sub(r"\s+", " ", re.sub("<[^>]*>", " ", drawn))
+    assert "prompt: a fox" in drawn
+
+
+@pytest.mark.parametrize(
+    ("options", "said", "title"),
+    [
+        (("--head", "all"), "layer 0, all 4 heads", "head 3"),
+        (("--layer", "all", "--head", "2"), "all 2 layers, head 2", "layer 1"),
+        (("--layer", "all", "--head", "all"), "all 2 layers, all 4 heads", "layer; in each map"),
+    ],
+)
+def test_all_heads_or_layers_are_drawn_together(
+    model: Path, tmp_path: Path, options: tuple[str, ...], said: str, title: str
+) -> None:
+    result = explain(model, "a fox", *options, "--picture", str(tmp_path / "maps.svg"))
+    assert result.exit_code == 0, result.output
+    assert result.stderr == f"{tmp_path / 'maps.svg'}: {said}\n"
+    assert title in (tmp_path / "maps.svg").read_text("utf-8")
+
+
+def test_json_holds_the_attention_of_all_heads(model: Path) -> None:
+    found = json.loads(explain(model, "a fox", "--json", "--head", "all", "--layer", "1").stdout)
+    assert [(each["layer"], each["head"]) for each in found["attention"]] == [(1, 0), (1, 1), (1, 2), (1, 3)]
+    third = json.loads(explain(model, "a fox", "--json", "--head", "3", "--layer", "1").stdout)
+    assert "attention" not in third
+    (shares,) = (step["shares"] for step in third["steps"] if "shares" in step)
+    assert found["attention"][3]["shares"] == shares
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--head", "all"), "--layer all and --head all need --picture FILE or --json"),
+        (("--head", "some"), "'some' is neither a number nor all"),
+        (("--dark",), "--dark has no effect without --picture FILE"),
+        (("--format", "svg", "--json"), "--format has no effect without --picture FILE"),
+        (("--picture", "x.png", "--format", "gif"), "'gif' is not one of png, svg, pdf"),
+    ],
+)
+def test_options_of_pictures_without_effect_are_refused(model: Path, options: tuple[str, ...], message: str) -> None:
+    fails_with(explain(model, "a fox", *options), 2, message)
+
+
+def test_without_matplotlib_a_picture_is_refused_before_the_work_and_the_rest_works(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    fails_with(explain(model, "a fox", "--png", str(tmp_path / "map.png")), 1, "matplotlib", "bpe-llama[report]")
+    fails_with(
+        explain(model, "a fox", "--png", str(tmp_path / "map.png")), 1, "map.png", "matplotlib", "bpe-llama[report]"
+    )
+    nowhere = explain(tmp_path / "nowhere", "a fox", "--png", str(tmp_path / "map.png"))
+    fails_with(nowhere, 1, "matplotlib")  # before the model is looked for
     assert explain(model, "a fox").exit_code == 0
 
 
@@ -124,6 +180,7 @@ def test_wrong_input_is_reported_in_one_line(model: Path, tmp_path: Path) -> Non
     fails_with(explain(model, "a fox", "--head", "4"), 1, "head 4", "from 0 to 3")
     fails_with(explain(model, "a fox" * 10), 1, "51 tokens", "holds 32")
     fails_with(explain(model, "a fox", "--png", str(tmp_path / "nowhere" / "map.png")), 1, "map.png")
+    fails_with(explain(model, "a fox", "--png", str(tmp_path / "map.gif")), 1, "map.gif", ".png, .svg, .pdf")
     fails_with(explain(tmp_path / "nowhere", "a fox"), 1, "nowhere")
     assert explain(model, "a fox", "--top", "0").exit_code == 2
 

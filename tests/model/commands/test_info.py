@@ -43,15 +43,38 @@ def test_info_splits_documents_as_the_other_commands_do(my_json: Path) -> None:
     assert whole["texts"][0]["tokens"] == len(bpe("encode", "-t", my_json, "-c", text).stdout.split())
 
 
-def test_info_reports_wrong_input_in_one_line(my_json: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_info_reports_wrong_input_in_one_line(my_json: Path, tmp_path: Path) -> None:
     (tmp_path / "empty.txt").write_bytes(b"")
     fails_with(bpe("info", my_json, tmp_path / "empty.txt"), 1, "empty.txt", "no text", prints=True)
     fails_with(bpe("info", my_json, tmp_path / "none.txt"), 1, "none.txt", "no such file", prints=True)
     fails_with(bpe("info", "llama3.2-1b", tmp_path / "empty.txt"), 1, "llama3.2-1b", "not a known name")
     fails_with(bpe("info", my_json, "--report", my_json), 1, "my.json", "File exists", prints=True)
+
+
+def test_info_without_matplotlib_writes_everything_but_the_plots(
+    my_json: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    fails_with(bpe("info", my_json, "--report", tmp_path / "found"), 1, "matplotlib", "bpe-llama[report]", prints=True)
-    assert not (tmp_path / "found").exists()
+    result = bpe("info", my_json, "--report", tmp_path / "found")
+    assert result.exit_code == 0, result.output
+    first, second = result.stderr.splitlines()
+    assert first == (
+        f"bpe: {tmp_path / 'found'}: the plots are left out; they need matplotlib, which is not installed:"
+        " pip install 'bpe-llama[report]'"
+    )
+    assert second.endswith("report.json, report.md")
+    assert {path.name for path in (tmp_path / "found").iterdir()} == {"report.json", "report.md"}
+    asked = bpe("info", my_json, "--report", tmp_path / "other", "--format", "svg")
+    fails_with(asked, 1, "other", "matplotlib", "bpe-llama[report]")
+    assert not (tmp_path / "other").exists()
+
+
+def test_info_draws_the_plots_in_other_formats(my_json: Path, tmp_path: Path) -> None:
+    result = bpe("info", my_json, "--report", tmp_path / "found", "--format", "svg,pdf", "--format", "svg", "--dark")
+    assert result.exit_code == 0, result.output
+    names = {path.name for path in (tmp_path / "found").iterdir()}
+    assert names == {"report.json", "report.md", "lengths.svg", "lengths.pdf", "scripts.svg", "scripts.pdf"}
+    fails_with(bpe("info", my_json, "--report", tmp_path / "found", "--format", "gif"), 2, "gif", "png, svg, pdf")
 
 
 def test_info_computes_costs_for_a_batch_and_a_length() -> None:
@@ -92,6 +115,8 @@ def test_info_needs_no_torch_for_presets_and_unknown_names() -> None:
         (("llama3.2-1b", "--separator", "x"), "--separator has no effect without a text"),
         (("{tokenizer}", "--length", "3"), "--length has no effect on a tokenizer"),
         (("{tokenizer}", "--exclude", "x", "--json"), "--exclude has no effect without a text"),
+        (("{tokenizer}", "--format", "svg"), "--format has no effect without --report DIR"),
+        (("llama3.2-1b", "--dark"), "--dark has no effect without --report DIR"),
     ],
 )
 def test_info_refuses_options_without_effect(my_json: Path, arguments: tuple[str, ...], message: str) -> None:

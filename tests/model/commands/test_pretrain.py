@@ -7,11 +7,13 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from bpe.drawing import DARK
 from model.config import PRESETS
 from support.command_line import BPE, bpe, fails_with
 
@@ -31,6 +33,35 @@ def test_pretrain_resumes_a_run_given_only_its_directory(run: Path, tmp_path: Pa
     assert "already finished" in again.stderr
     fails_with(bpe("pretrain", "-o", run, "--learning-rate", "0.5"), 1, "learning_rate 0.002 -> 0.5")
     fails_with(bpe("pretrain", "-o", tmp_path / "none"), 1, "there is no run to resume; start one with --data")
+
+
+def test_the_plot_of_a_finished_run_is_drawn_in_other_formats(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    again = bpe("pretrain", "-o", copy, "--format", "svg,pdf", "--dark")
+    assert again.exit_code == 0, again.output
+    assert f"{copy}: drew loss.svg, loss.pdf" in again.stderr
+    svg = (copy / "loss.svg").read_text("utf-8")
+    assert DARK.background in svg
+    assert "pretraining" in svg
+    assert "best: " in svg
+    (copy / "loss.png").unlink()
+    assert f"{copy}: drew loss.png" in bpe("pretrain", "-o", copy).stderr
+    assert "drew" not in bpe("pretrain", "-o", copy).stderr
+
+
+def test_pretrain_without_matplotlib_trains_and_leaves_the_plot_out(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    options = ["--data", data, "--config", "nano", "--steps", "1", "--sample-tokens", "0", "--eval-tokens", "256"]
+    fails_with(bpe("pretrain", "-o", tmp_path / "run", *options, "--dark"), 1, "run", "matplotlib", "bpe-llama[report]")
+    result = bpe("pretrain", "-o", tmp_path / "run", *options)
+    assert result.exit_code == 0, result.output
+    said = "the plot of the loss is left out; it needs matplotlib, which is not installed"
+    assert result.stderr.index(said) < result.stderr.index("held-out")
+    assert (tmp_path / "run" / "model.safetensors").exists()
+    assert not (tmp_path / "run" / "loss.png").exists()
 
 
 def test_pretrain_accepts_a_config_json(data: Path, tmp_path: Path) -> None:

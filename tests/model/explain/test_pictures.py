@@ -1,17 +1,15 @@
-"""Pictures of the steps: lines for a terminal, JSON records and PNGs."""
+"""Pictures of the steps: lines for a terminal, and JSON records."""
 
 from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 
 from model import Transformer
-from model.explain.pictures import COLUMNS, LABEL, display_width, picture, plot_shares, record
+from model.explain.pictures import COLUMNS, LABEL, display_width, picture, record
 from model.explain.steps import ForwardStep, explain
 
 IDS = [1, 40, 7, 7, 49, 12, 3, 30, 22]
@@ -77,15 +75,3 @@ def test_a_record_is_json_with_the_numbers_of_its_picture(model: Transformer) ->
     assert layers[-1]["id"] == records[-1]["next"][0]["id"]
     likeliest = model(torch.tensor([IDS]))[0, -1].topk(3).indices.tolist()
     assert [each["id"] for each in records[-1]["next"]] == likeliest
-
-
-@pytest.mark.parametrize("count", [1, 9, 200])
-def test_the_attention_map_is_a_png_of_bounded_size(tmp_path: Path, count: int) -> None:
-    shares = torch.ones(count, count).tril()
-    names = ["$x_{", "日本", "_", "a\ufffe", "x" * 99, "", " ", "⏎", "<E6>"] * 23
-    plot_shares(shares / shares.sum(-1, keepdim=True), names[:count], "layer 0, head 0", tmp_path / "map.png")
-    content = (tmp_path / "map.png").read_bytes()
-    assert content[:4] == b"\x89PNG"
-    width, height = (int.from_bytes(content[at : at + 4], "big") for at in (16, 20))
-    assert 300 < width < 3000
-    assert 300 < height < 3000

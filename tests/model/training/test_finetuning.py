@@ -20,6 +20,7 @@ from torch import Tensor
 
 from bpe import Tokenizer
 from bpe.chat import Llama3Chat
+from bpe.drawing import LIGHT
 from bpe.errors import InputError
 from model import ModelConfig, Transformer, convert, generate_ids, load, save
 from model.checkpoint import format_of
@@ -35,6 +36,7 @@ from model.training.preferences import Preferences, preference
 from model.training.settings import TrainConfig, TrainResult
 from model.training.state import TrainState
 from model.training.supervised import Supervised
+from model.training.task import About
 from support.references import BYTE_RANKS
 
 MakeModel = Callable[[ModelConfig], Transformer]
@@ -310,8 +312,11 @@ def test_a_model_moves_to_the_preferred_answers(
     assert result.held_out_loss is not None and result.held_out_loss < 0.6
     assert result.bits_per_byte is None
     assert "inf" not in said and "bits" not in said
-    plot_loss(read_metrics(tmp_path / "run" / "metrics.jsonl"), tmp_path / "loss.png", "preferences")
-    assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
+    about = About("preferences", "pairs", 5, is_text=False)
+    figure = plot_loss(LIGHT, read_metrics(tmp_path / "run" / "metrics.jsonl"), "run", about)
+    assert figure.axes[0].get_ylabel() == "loss, nats per pair"
+    assert figure.axes[0].child_axes[-1].get_xlabel() == "end of epoch"
+    assert len(figure.axes[0].child_axes) == 1  # no scale of bits per byte
     read = read_pairs([pairs], CHAT, 64)
     before, after = (preference(load(path)[0], batch_of([read])) for path in (base, tmp_path / "run"))
     assert bool((after > before).all())

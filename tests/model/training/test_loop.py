@@ -35,7 +35,7 @@ def test_a_finished_run_holds_a_model_metrics_and_a_plot(
     data: Path, tmp_path: Path, config: ModelConfig, plot: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
-    monkeypatch.setattr("model.training.loop.plot_loss", plot)
+    monkeypatch.setattr("model.training.loop.draw_loss", plot)
     result = train(data, run, config)
     assert sorted(path.name for path in run.iterdir()) == [
         "checkpoints", "loss.png", "metrics.jsonl", "model.safetensors", "params.json", "run.json", "tokenizer.json",

@@ -32,6 +32,7 @@ from model.training.parallel import Kind, Parallel, shard_matrices
 from model.training.preferences import PairBatch
 from model.training.settings import TrainConfig
 from model.training.state import TrainState
+from model.training.task import About
 
 pytestmark = pytest.mark.slow  # processes are started for each test
 
@@ -150,6 +151,9 @@ class Learning:
 
     def settings(self) -> dict[str, Any]:
         return {}
+
+    def about(self) -> About:
+        return About("learning", "numbers", 4)
 
     def model(self) -> Transformer:
         model = Transformer(CONFIG)
