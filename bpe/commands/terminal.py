@@ -51,7 +51,7 @@ def print_pieces(pieces: Generator[str, None, None]) -> None:
     try:
         with closing(pieces):
             for piece in pieces:
-                click.echo(wrapper.feed(piece) if wrapper else piece, nl=False)
+                click.echo(wrapper.feed(piece) if wrapper else piece, nl=False, color=True)  # strips no escape sequence
                 sys.stdout.flush()
     finally:
         if wrapper:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -163,6 +164,9 @@ def chat(
             facts = [("model", f"{name}, {size} parameters in {stored}"), ("computes", place)]
             _talk(first, facts, conversation, saving, is_edited)
         else:
+            # It is not read, because in a script it may be meant for another command, and may never end.
+            if prompts and "-" not in files and _has_unread_pipe():
+                click.echo("bpe: stdin is not read; to put it after the question, add - to the command", err=True)
             _answer(conversation, saving, _questions(prompts, files))
 
 
@@ -187,6 +191,19 @@ def _check_questions(prompts: Sequence[str], files: Sequence[str]) -> None:
         raise click.UsageError("stdin (-) can be read only once")
     check_files(files, "-p")
     announce_keyboard("text that follows the question" if prompts else "questions, one on each line,", files)
+
+
+def _has_unread_pipe() -> bool:
+    """Return whether something has been piped in."""
+    with suppress(ImportError, OSError, ValueError):
+        import fcntl
+        import termios
+
+        descriptor = sys.stdin.fileno()
+        if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            size = fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4))
+            return int.from_bytes(size, sys.byteorder) > 0
+    return False
 
 
 def _questions(prompts: Sequence[str], files: Sequence[str]) -> Iterator[str]:

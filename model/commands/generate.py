@@ -146,7 +146,8 @@ def generate(
         if as_json:
             _print_json(completions, prompts, load_seconds, with_logprobs=logprobs is not None)
         else:
-            click.echo("\n\n".join(prompts[text.prompt] + text.text for text in completions.texts))
+            whole = "\n\n".join(prompts[text.prompt] + text.text for text in completions.texts)
+            print_pieces(piece for piece in [whole])
     say(place_of(transformer))
     times, rates = completions.generation.times, _rates(completions)
     say(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Generator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from wcwidth import wcswidth
 
+from bpe.commands.terminal import print_pieces
 from bpe.commands.wrapping import Wrapper, harmless, terminal_width
 
 CODER = "\U0001f469\u200d\U0001f4bb"  # a woman, a joiner, and a laptop: one picture
@@ -108,3 +110,28 @@ def test_no_line_is_wider_than_the_terminal_unless_a_word_is(text: str, width: i
 def test_the_width_is_that_of_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "33")
     assert terminal_width() == 33
+
+
+def test_a_pipe_gets_the_text_itself_and_a_terminal_what_is_safe_to_show(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pieces = ["one tw", "o \x1b[2Jthree"]
+    print_pieces(piece for piece in pieces)
+    assert capsys.readouterr().out == "one two \x1b[2Jthree\n"
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "8")
+    print_pieces(piece for piece in pieces)
+    assert capsys.readouterr().out == "one two\n<U+001B>[2Jthree\n"
+
+
+def test_what_is_held_back_is_printed_when_the_text_is_interrupted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted() -> Generator[str, None, None]:
+        yield "one tw"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    with pytest.raises(KeyboardInterrupt):
+        print_pieces(interrupted())
+    assert capsys.readouterr().out == "one tw"

@@ -303,6 +303,16 @@ def test_a_question_is_answered_and_the_dialog_continued_from_the_command_line(m
     assert chat(copy, "", "-c", "-p", "one", "-p", "two").stdout.count("\n") == 3
 
 
+def test_piped_text_beside_a_question_is_not_ignored_in_silence(model: Path) -> None:
+    pytest.importorskip("fcntl")
+    command = [*BPE, "chat", str(model), "-p", "one", "--max-tokens", "5", "--temperature", "0", "--no-save"]
+    for options, words in (([], "stdin is not read; to put it after the question, add -"), (["-"], "")):
+        result = subprocess.run([*command, *options], input="text", capture_output=True, text=True)
+        assert len(result.stdout) == 6, result.stderr
+        assert words in result.stderr if words else not result.stderr
+    assert subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True).stderr == b""
+
+
 def test_continuing_without_a_dialog_begins_one_and_says_so(
     model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
