@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bpe.commands.inputs import announce_keyboard, check_files, refuse_text
-from bpe.commands.options import Command, examples, files_argument, group
+from bpe.commands.options import Command, examples, files_argument, group, progress_options
 from bpe.commands.terminal import amount, print_pieces
-from bpe.progress import reporter_on, reporting
+from bpe.progress import current
 from model.commands.options import (
     backend_option,
     device_option,
@@ -95,6 +95,7 @@ TEMPERATURE, TOP_P = 0.6, 0.9
 )
 @sampling_options(TEMPERATURE, TOP_P, *penalty_options)
 @group("Computation", dtype_option, device_option, backend_option, threads_option)
+@progress_options(with_events=False)
 @examples(
     "bpe chat smollm2",
     "bpe chat smollm2 -p 'How many legs has a spider?'",
@@ -135,7 +136,6 @@ def chat(
     talks = not prompts and not files and sys.stdin.isatty()
     is_edited = talks and (sys.stdout.isatty() or sys.stderr.isatty())
     with ExitStack() as stack:
-        stack.enter_context(reporting(reporter_on(sys.stderr)))  # what takes long, loading and reading, is shown
         if is_edited:
             from model.commands.chat_editor import quiet_keyboard
 
@@ -333,8 +333,9 @@ def _talk(
         help = {name: setting.help for name, setting in SETTINGS.items()}
         history = state_directory() / "chat_history" if saving.dialogs is not None else None
         editor = LineEditor(COMPLETIONS, help, history)
-    say(first)
-    say("Type a message. /help lists commands and keys, Ctrl-D ends the chat.")
+    if current().is_for_people:  # without --quiet
+        say(first)
+        say("Type a message. /help lists commands and keys, Ctrl-D ends the chat.")
     if saving.path is not None:  # with --continue
         say(f"\nContinuing {saving.path.name}:\n")
         show_last_turns(conversation.messages, PROMPT)

@@ -275,6 +275,20 @@ def test_pasted_lines_are_one_message_and_earlier_sessions_are_in_the_history(mo
     ]
 
 
+def test_the_first_lines_name_the_model_and_quiet_leaves_them_out(model: Path) -> None:
+    pytest.importorskip("pty")
+    first = r"\(\S+ k, context 100,000\) on the CPU, .*\r\nType a message"
+    for options in ((), ("-q",)):
+        terminal = Terminal("chat", str(model), "--backend", "native", *options)
+        try:
+            shown = terminal.read_until("> ")
+            assert bool(re.search(first, shown)) == ("Type a message" in shown) == (not options), shown
+            terminal.type("\x04")
+            assert terminal.process.wait(60) == 0
+        finally:
+            terminal.close()
+
+
 def test_a_question_is_answered_and_the_dialog_continued_from_the_command_line(model: Path, tmp_path: Path) -> None:
     from bpe.chat import Llama3Chat
     from model import generate, load
