@@ -20,6 +20,7 @@ from bpe.analysis.token_arrays import Counts, TokenArrays
 from bpe.analysis.usage import Usage, total, usage_of, without_special_tokens
 from bpe.drawing import INSTALL, PictureSettings, is_available
 from bpe.files import write_bytes, write_json
+from bpe.progress import phase
 from bpe.tokenizer import Tokenizer
 
 
@@ -209,7 +210,8 @@ def write_report(
     if pictures is not None and not is_available():
         warnings.warn(f"{folder}: without matplotlib, no plots are drawn: {INSTALL}", stacklevel=2)
     elif pictures is not None:
-        plots = list(draw_plots(report, folder, pictures))
+        with phase("drawing the plots"):
+            plots = list(draw_plots(report, folder, pictures))
     write_json(folder / "report.json", report)
     shown = [next((file for file in files if file.suffix != ".pdf"), files[0]) for files in plots]
     write_bytes(folder / "report.md", markdown(report, [path.name for path in shown]).encode())

@@ -18,7 +18,7 @@ from bpe.commands.options import (
     refuse_given,
     separator_option,
 )
-from bpe.progress import current
+from bpe.progress import current, phase
 
 
 @click.command(cls=Command)
@@ -53,7 +53,8 @@ def verify(
     if not sources:
         refuse_given("without a text", "separator", "exclude")
     tokenizer = open_tokenizer(name, pattern)
-    reference = reference_of(tokenizer, locate(name)) if pattern is None else tiktoken_reference(tokenizer)
+    with phase("loading the reference"):
+        reference = reference_of(tokenizer, locate(name)) if pattern is None else tiktoken_reference(tokenizer)
     read = documents([source for _, source in sources], separator=separator, exclude=exclude)
     report = verify_tokenizer(tokenizer, read, None, reference)
     remarks = []

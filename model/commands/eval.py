@@ -24,7 +24,7 @@ from bpe.commands.options import (
     separator_option,
 )
 from bpe.commands.terminal import stdout_columns
-from bpe.progress import say
+from bpe.progress import phase, say
 from model.commands.options import bos_option, device_option, dtype_option, load_model, place_of, threads_option
 
 
@@ -117,9 +117,10 @@ def eval(
     start = time.perf_counter()
     transformer, tokenizer = load_model(model, dtype, device, "torch", threads, bos)
 
-    from model.evaluation.choices import choices_table, evaluate_choices, read_questions
-    from model.evaluation.texts import evaluate_texts, read_text, texts_table
-    from model.evaluation.windows import check_window
+    with phase("loading PyTorch"):
+        from model.evaluation.choices import choices_table, evaluate_choices, read_questions
+        from model.evaluation.texts import evaluate_texts, read_text, texts_table
+        from model.evaluation.windows import check_window
 
     # 1. Read everything first, so that wrong input is reported before the work.
     context = transformer.config.max_seq_len
@@ -127,7 +128,8 @@ def eval(
     stride = max(1, window // 2) if stride is None else stride
     check_window(window, stride, context)
     read = [read_text(tokenizer, read_documents([source], separator, exclude, field), name) for name, source in sources]
-    questions = [read_questions(tokenizer, file, context, delimiter) for file in choices]
+    with phase("reading the questions"):
+        questions = [read_questions(tokenizer, file, context, delimiter) for file in choices]
 
     # 2. Measure.
     found: dict[str, Any] = {

@@ -201,10 +201,10 @@ def finetune(
     with phase("loading PyTorch"):
         import torch
 
-    from model.lora import TARGETS, LoraConfig
-    from model.training.finetune_settings import FinetuneConfig
-    from model.training.finetuning import finetune as run_finetuning
-    from model.training.parallel import Parallel
+        from model.lora import TARGETS, LoraConfig
+        from model.training.finetune_settings import FinetuneConfig
+        from model.training.finetuning import finetune as run_finetuning
+        from model.training.parallel import Parallel
 
     if rank is None and (lora_alpha is not None or targets or lora_dropout):
         raise click.UsageError("--lora-alpha, --lora-target and --lora-dropout need --lora RANK")

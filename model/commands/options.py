@@ -250,7 +250,8 @@ def load_model(
 
     refuse_text(str(name))
     path = locate(str(name), "model")  # before anything else is imported, so that a wrong name fails at once
-    from model import load
+    with phase(f"loading {name}"):
+        from model import load
 
     place = chosen_device("cpu" if backend == "native" and device == "auto" else device)
     with phase(f"loading {name}"):

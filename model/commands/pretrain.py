@@ -177,12 +177,11 @@ def pretrain(
     that was interrupted or killed, run the same command again, or give -o alone; the final weights are identical.
     """
     with phase("loading PyTorch"):
-        import torch  # noqa: F401
-    from bpe.shards import Shards
-    from model.training.parallel import Parallel
-    from model.training.pretraining import pretrain as run_training
-    from model.training.pretraining import settings_of, shape_of
-    from model.training.settings import TrainConfig
+        from bpe.shards import Shards
+        from model.training.parallel import Parallel
+        from model.training.pretraining import pretrain as run_training
+        from model.training.pretraining import settings_of, shape_of
+        from model.training.settings import TrainConfig
 
     shape = None
     source = click.get_current_context().get_parameter_source

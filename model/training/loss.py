@@ -204,9 +204,11 @@ class Evaluation:
         return self.nats / math.log(2) / self.bytes if self.bytes else math.inf
 
 
-def counted(batches: Sequence[_Batch]) -> Iterator[_Batch]:
-    """Yield the batches of an evaluation, and show how many are done."""
-    with phase("evaluating on held-out data", len(batches), "batches") as evaluating:
+def counted(
+    batches: Sequence[_Batch], name: str = "evaluating on held-out data", unit: str = "batches"
+) -> Iterator[_Batch]:
+    """Yield the batches of an evaluation, or other things to measure, and show how many are done."""
+    with phase(name, len(batches), unit) as evaluating:
         for done, batch in enumerate(batches):
             evaluating.update(done)
             yield batch

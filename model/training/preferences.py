@@ -82,7 +82,15 @@ class Preferences(ExampleTask[Pair]):
         device_type = torch.device(self._run.device).type
         with torch.no_grad(), torch.autocast(device_type, torch.bfloat16, enabled=self._run.dtype == "bfloat16"):
             self._reference, self._held_out_reference = (
-                torch.cat([torch.empty(0), *(preference(model, batch_of([[pair]])).cpu() for pair in pairs)])
+                torch.cat(
+                    [
+                        torch.empty(0),
+                        *(
+                            preference(model, batch_of([[pair]])).cpu()
+                            for pair in counted(pairs, "measuring the reference", "pairs")
+                        ),
+                    ]
+                )
                 for pairs in (self.train, self.held_out)
             )
         return model.train()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from bpe import progress
+from bpe import progress, train_from_counts, train_from_iterator
 from bpe.columns import columns_of
 from bpe.progress import Bars, Events, Lines, Reporter, phase, reporter_on, reporting, say, shown
 from support.terminal import Screen, in_terminal
@@ -253,3 +253,19 @@ def test_a_process_in_a_terminal_never_wraps_and_leaves_nothing_behind(tmp_path:
         assert (status, screen.lines, screen.last) == (0, ["a result"], "")
         assert screen.wrapped == []
         assert len(set(screen.drawn)) > 5
+
+
+def test_training_in_a_program_shows_a_line(monkeypatch: pytest.MonkeyPatch, terminal: Terminal) -> None:
+    monkeypatch.setattr(sys, "stderr", terminal)
+    train_from_iterator(["ab bc", "bcd cde"], 258, "gpt2", (), progress=True)
+    screen = Screen(terminal.getvalue(), 80)
+    assert any(line.startswith("counting") for line in screen.drawn)
+    assert any(line.startswith("merging") and "100%  2 of 2 merges" in line for line in screen.drawn)
+    assert (screen.lines, screen.last, screen.wrapped) == ([], "", [])
+    before = terminal.getvalue()
+    train_from_iterator(["ab bc", "bcd cde"], 258, "gpt2", ())
+    train_from_iterator(["ab bc", "bcd cde"], 258, "gpt2", (), progress=False)
+    assert terminal.getvalue() == before
+    stream = Terminal()
+    train_from_counts({"ab": 1, " bc": 2}, 257, "gpt2", (), progress=stream)
+    assert "reading the counts" in stream.getvalue() and terminal.getvalue() == before
