@@ -1,8 +1,9 @@
-"""What mkdocs inserts into pages at build time: the help of every command, and CONTRIBUTING.md."""
+"""What mkdocs inserts into pages at build time: the help of every command, CONTRIBUTING.md, and notebooks."""
 
 from __future__ import annotations
 
 import importlib
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
         markdown = markdown.replace("<!-- insert: commands -->", command_reference())
     if "<!-- insert: contributing -->" in markdown:
         markdown = markdown.replace("<!-- insert: contributing -->", contributing())
-    return markdown
+    return re.sub(r"<!-- insert: (\S+)\.ipynb -->", lambda match: notebook(match[1]), markdown)
 
 
 def command_reference() -> str:
@@ -47,3 +48,25 @@ def contributing() -> str:
     text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
     text = re.sub(r"\A# .*\n", "", text)
     return re.sub(r"\]\(docs/", "](", text)
+
+
+def notebook(name: str) -> str:
+    """Return a notebook of docs/examples as Markdown: its text, its code, and below each piece of code its output."""
+    cells = json.loads((ROOT / "docs" / "examples" / f"{name}.ipynb").read_text("utf-8"))["cells"]
+    parts = []
+    for cell in cells:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            parts.append(re.sub(r"\]\(([\w-]+)\.ipynb\)", r"](\1.md)", source))
+        else:
+            parts += [f"```python\n{source}\n```", *map(_output, cell["outputs"])]
+    return "\n\n".join(parts) + "\n"
+
+
+def _output(output: dict[str, Any]) -> str:
+    """Return an output of a cell as HTML if it has any, otherwise as a block of text."""
+    data = output.get("data", {})
+    if "text/html" in data:
+        return f'<div markdown="0">{"".join(data["text/html"])}</div>'
+    text = "".join(data.get("text/plain") or output.get("text", ""))
+    return f"```text\n{text.rstrip()}\n```"
