@@ -155,7 +155,8 @@ def train(context: click.Context, /, **options: Any) -> None:
     """Train a vocabulary on text.
 
     CORPUS is files, directories, globs, or - for stdin. Each record of a .jsonl or .parquet file is a document; any
-    other file is one document. Files may be compressed (.gz, .xz, .bz2, .zst), except .parquet.
+    other file is one document. Files may be compressed (.gz, .xz, .bz2, .zst), except .parquet. Of a directory, hidden
+    files are skipped, and binary ones, which are counted at the end; a file that is named is read whatever it holds.
 
     Training that takes longer than half a minute saves its progress in OUTPUT.work. To resume it, run the same command
     again, or give --resume alone. The directory is removed at the end.
@@ -264,6 +265,7 @@ def _train(
                 documents=result.documents,
                 bytes=result.size,
                 invalid_utf8=sum(invalid.sequences for invalid in result.invalid),
+                left_out=len(result.left_out),
                 seconds=round(time.monotonic() - start, 3),
                 report=report,
             )
@@ -353,6 +355,10 @@ def _finish(result: Trained, output: str, seconds: float) -> None:
             f"{places:,} invalid UTF-8 sequences in {len(result.invalid):,} files; the first: {first.name},"
             f" {first.first}"
         )
+    if result.left_out:
+        from bpe.corpus import left_out_line
+
+        say(left_out_line(result.left_out))
     if not current().is_for_programs:
         say(
             f"{output}: {result.tokenizer.n_vocab:,} tokens from {result.size / 1e6:,.1f} MB"

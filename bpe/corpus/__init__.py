@@ -11,21 +11,25 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, Union, cast
 
 from bpe.corpus.arrow import is_dataset
+from bpe.corpus.binaries import LeftOut, left_out_line
 from bpe.corpus.feed import Cleaner, Invalid, ReadOptions, TextBytes, as_bytes
 from bpe.corpus.jsonl import json_records
 from bpe.corpus.reader import CorpusReader, Position, TextBatch
 from bpe.corpus.sources import CorpusSource, FileFeed, IterableFeed, feeds_of
 from bpe.errors import InputError
+from bpe.progress import say
 
 __all__ = [
     "CorpusReader",
     "CorpusSource",
     "Invalid",
+    "LeftOut",
     "Position",
     "TextBatch",
     "TextBytes",
     "documents",
     "in_batches",
+    "left_out_line",
     "read_corpus",
     "records",
 ]
@@ -44,13 +48,14 @@ def documents(
 
     - The path of a file.
     - The path of a directory. Its files are read in sorted order, at every depth. Hidden files are skipped, and so are
-      files with a NUL byte near the beginning.
+      binary files: those with a NUL byte near the beginning of their decompressed content, PDF documents, archives.
     - A glob, in which ``**`` matches any number of directories.
     - "-" for stdin.
     - An iterable of str or bytes, each of which is a document.
 
     A file is one document, but a .jsonl or .ndjson file has one document per line, under the key `field`. Files that
-    end in .gz, .xz, .bz2 or .zst are decompressed.
+    end in .gz, .xz, .bz2 or .zst are decompressed. At the end, the current reporter says how many binary files were
+    skipped.
 
     Args:
         sources: One source, or several. A single str is a path.
@@ -64,13 +69,16 @@ def documents(
         OSError: When a file cannot be read.
     """
     options = _options(separator, field)
+    left_out: list[LeftOut] = []
     for source in _listed(sources):
-        for feed in feeds_of(source, exclude):
+        for feed in feeds_of(source, exclude, left_out):
             if isinstance(feed, IterableFeed):  # one at a time: the iterable may never end
                 yield from (bytes(as_bytes(document)) for document in feed.documents(field))
             else:
                 for part in feed.parts(options, Cleaner(feed.name, "keep")):
                     yield from map(bytes, part.texts)
+    if left_out:
+        say(left_out_line(left_out))
 
 
 def read_corpus(
@@ -117,9 +125,10 @@ def read_corpus(
     listed = list(_listed(sources))
     if weights is not None and len(weights) != len(listed):
         raise InputError(f"got {len(weights)} weights for {len(listed)} sources; give one weight per source")
-    feeds = [(number, feed) for number, source in enumerate(listed) for feed in feeds_of(source, exclude)]
+    left_out: list[LeftOut] = []
+    feeds = [(number, feed) for number, source in enumerate(listed) for feed in feeds_of(source, exclude, left_out)]
     options = _options(separator, field, cut, max(1, batch_bytes // 2))
-    return CorpusReader(feeds, options, errors, weights, batch_bytes, start)
+    return CorpusReader(feeds, options, errors, weights, batch_bytes, start, left_out)
 
 
 def records(source: str | os.PathLike[str]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -137,10 +146,13 @@ def records(source: str | os.PathLike[str]) -> Iterator[tuple[str, dict[str, Any
         InputError: When the source matches no file, an archive is damaged, or a line is not a JSON object.
         OSError: When a file cannot be read.
     """
-    for feed in feeds_of(source, ()):
+    left_out: list[LeftOut] = []
+    for feed in feeds_of(source, (), left_out):
         assert isinstance(feed, FileFeed)  # a path leads to no other feed
         for place, record in json_records(feed.name, feed.content()):
             yield f"{feed.name}: {place}", record
+    if left_out:
+        say(left_out_line(left_out))
 
 
 _Document = TypeVar("_Document", bytes, str, Union[bytes, str])

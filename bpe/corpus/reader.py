@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+from bpe.corpus.binaries import LeftOut
 from bpe.corpus.feed import Cleaner, Feed, FeedState, Invalid, ReadOptions, TextBytes
 from bpe.errors import InputError
 
@@ -47,6 +48,7 @@ class CorpusReader:
         weights: One weight per source, or None.
         batch_bytes: Approximate size of a batch, in bytes.
         start: The position to resume from.
+        left_out: The binary files of the sources' directories, which are not among the feeds.
 
     Attributes:
         total: Bytes of all files as stored on disk; None if unknown, as for stdin and iterables.
@@ -65,7 +67,9 @@ class CorpusReader:
         weights: Sequence[int] | None,
         batch_bytes: int,
         start: Position | None,
+        left_out: Sequence[LeftOut] = (),
     ) -> None:
+        self.left_out = left_out
         self._feeds = feeds
         self._options = options
         self._errors = errors

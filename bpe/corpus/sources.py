@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Union, cast
 
 from bpe.corpus.arrow import Dataset, dataset_texts, is_dataset, parquet_parts
+from bpe.corpus.binaries import HEAD, LeftOut, binary_kind, left_out_line
 from bpe.corpus.feed import Cleaner, Feed, FeedState, ReadOptions, TextBytes, TextPart, as_bytes
 from bpe.corpus.jsonl import json_parts
 from bpe.corpus.remote import remote_files
@@ -22,25 +23,26 @@ from bpe.corpus.streams import DECOMPRESSORS, ByteStream
 from bpe.corpus.text_files import text_parts
 from bpe.errors import InputError
 
-_HEAD = 4096  # bytes at the beginning of a file in which text has no NUL
+_COMPRESSED_HEAD = 1 << 16  # bytes of a remote compressed file that hold the first bytes of its content
 
 # A path, a glob, an address or "-" for stdin; or an iterable of the documents themselves.
 CorpusSource = Union[str, "os.PathLike[str]", Iterable[Union[str, bytes]], Dataset]
 
 
-def feeds_of(source: CorpusSource, exclude: Sequence[str]) -> Iterator[Feed]:
+def feeds_of(source: CorpusSource, exclude: Sequence[str], left_out: list[LeftOut]) -> Iterator[Feed]:
     """Yield the files of a path, a glob or an address in sorted order, or the single feed of any other source.
 
     Args:
         source: What to resolve.
         exclude: Files and directories to skip: names, paths, or patterns for either.
+        left_out: Receives the binary files of directories, which are not yielded.
 
     Raises:
         InputError: When there is no file, or the object is not a source.
         OSError: When a directory cannot be read.
     """
     if isinstance(source, (str, os.PathLike)):
-        yield from _files(os.fspath(source), exclude)
+        yield from _files(os.fspath(source), exclude, left_out)
     elif is_dataset(source):
         yield DatasetFeed(source)
     elif isinstance(source, Iterable) and not isinstance(source, Mapping):
@@ -57,13 +59,22 @@ class FileFeed(Feed):
         open_raw: Opens the file for reading bytes.
         size: Size in bytes; None if unknown, as for a pipe, which can be read only once.
         version: A value that changes when the file does, such as its modification time.
+        head: Returns the first bytes of the file, at most as many as it is given, at less cost than opening it.
     """
 
-    def __init__(self, name: str, open_raw: Callable[[], BinaryIO], size: int | None, version: object = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        open_raw: Callable[[], BinaryIO],
+        size: int | None,
+        version: object = None,
+        head: Callable[[int], bytes] | None = None,
+    ) -> None:
         self.name = name
         self.size = size
         self.identity = {"path": name, "size": size, "version": version}
         self._open = open_raw
+        self._head = head
 
     def parts(self, options: ReadOptions, cleaner: Cleaner, state: FeedState | None = None) -> Iterator[TextPart]:
         kind, compressed = _suffixes(self.name)
@@ -78,6 +89,20 @@ class FileFeed(Feed):
                 raise InputError(f"{self.name}: decompress it first; Parquet needs random access")
             else:
                 yield from text_parts(stream, options, cleaner, state, hashed=self.size is None)
+
+    def binary_kind(self) -> str | None:
+        """Return what the file is, if it is not text. A file that cannot be decompressed counts as text."""
+        kind, compressed = _suffixes(self.name)
+        if kind == ".parquet":
+            return None
+        raw = self._open() if self._head is None else io.BytesIO(self._head(_COMPRESSED_HEAD if compressed else HEAD))
+        try:
+            with ByteStream(self.name, raw, compressed, HEAD) as stream:
+                return binary_kind(stream.read(HEAD))
+        except InputError:
+            if compressed:
+                return None  # reading the file raises the error in its turn
+            raise
 
     def content(self) -> bytes:
         """Return the decompressed bytes of the whole file."""
@@ -158,15 +183,16 @@ def _suffixes(path: str) -> tuple[str, str]:
     return (os.path.splitext(stem)[1], suffix) if suffix in DECOMPRESSORS else (suffix, "")
 
 
-def _files(source: str, exclude: Sequence[str]) -> Iterator[Feed]:
+def _files(source: str, exclude: Sequence[str], left_out: list[LeftOut]) -> Iterator[Feed]:
     if source == "-":
         yield FileFeed("stdin", _stdin, None)
     elif os.path.isdir(source):
-        yield from _directory_files(source, exclude)
+        files = map(_file, _directory_paths(source, exclude))
+        yield from _texts(files, left_out, f"{source}: no text files in this directory")
     elif os.path.exists(source):
         yield _file(source)
     elif "://" in source:
-        yield from _remote(source, exclude)
+        yield from _remote(source, exclude, left_out)
     elif glob.has_magic(source):
         paths = [p for p in sorted({*_matches(source)}) if os.path.isfile(p) and not _excluded(p, exclude)]
         if not paths:
@@ -211,36 +237,51 @@ def _directories(directory: str, entered: set[str]) -> Iterator[str]:
         yield from _directories(os.path.join(directory, name), entered)
 
 
-def _directory_files(source: str, exclude: Sequence[str]) -> Iterator[Feed]:
-    """Yield the text files of a directory at every depth, in sorted order and without hidden ones."""
-    found = False
+def _directory_paths(source: str, exclude: Sequence[str]) -> Iterator[str]:
+    """Yield the regular files of a directory at every depth, in sorted order and without hidden ones."""
     for directory, names, files in os.walk(source, onerror=_raise):
         names[:] = sorted(n for n in names if n[0] != "." and not _excluded(os.path.join(directory, n), exclude))
         for name in sorted(files):
             path = os.path.join(directory, name)
-            if name[0] != "." and not _excluded(path, exclude) and (file := _text_file(path)):
-                found = True
-                yield file
-    if not found:
-        raise InputError(f"{source}: no text files in this directory")
+            if name[0] != "." and not _excluded(path, exclude) and os.path.isfile(path):  # not a dangling link
+                yield path
 
 
-def _remote(address: str, exclude: Sequence[str]) -> Iterator[Feed]:
-    files, is_directory = remote_files(address)
+def _texts(files: Iterable[FileFeed], left_out: list[LeftOut], nothing: str) -> Iterator[Feed]:
+    """Yield the files that hold text, and append the others to `left_out`.
+
+    Raises:
+        InputError: When there is no text: `nothing` is the message.
+    """
     found = False
+    before = len(left_out)
     for file in files:
-        if _excluded(file.address, exclude):
-            continue
-        if is_directory and not _is_known(file.address) and b"\0" in file.head(_HEAD):
-            continue
-        found = True
-        yield FileFeed(file.address, file.open, file.size, file.version)
+        kind = file.binary_kind()
+        if kind is None:
+            found = True
+            yield file
+        else:
+            left_out.append(LeftOut(file.name, kind))
     if not found:
-        raise InputError(f"{address}: no text files at this address")
+        own = left_out[before:]
+        raise InputError(nothing + (f"; {left_out_line(own)}" if own else ""))
 
 
-def _file(path: str, found: os.stat_result | None = None) -> FileFeed:
-    found = found or os.stat(path)
+def _remote(address: str, exclude: Sequence[str], left_out: list[LeftOut]) -> Iterator[Feed]:
+    found, is_directory = remote_files(address)
+    files = [
+        FileFeed(file.address, file.open, file.size, file.version, file.head)
+        for file in found
+        if not _excluded(file.address, exclude)
+    ]
+    if is_directory or not files:
+        yield from _texts(files, left_out, f"{address}: no text files at this address")
+    else:
+        yield from files
+
+
+def _file(path: str) -> FileFeed:
+    found = os.stat(path)
     regular = stat.S_ISREG(found.st_mode)
     return FileFeed(
         path,
@@ -250,22 +291,15 @@ def _file(path: str, found: os.stat_result | None = None) -> FileFeed:
     )
 
 
-def _text_file(path: str) -> FileFeed | None:
-    """Return the feed of a directory entry, or None if it is not a regular file or does not look like text."""
+def _stdin() -> BinaryIO:
+    if sys.stdin is None:
+        raise InputError("stdin is closed; name a file, or pipe text into the command")
     try:
-        found = os.stat(path)
-    except FileNotFoundError:  # a dangling link
-        return None
-    if not stat.S_ISREG(found.st_mode):
-        return None
-    if not _is_known(path):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            if b"\0" in os.read(descriptor, _HEAD):
-                return None
-        finally:
-            os.close(descriptor)
-    return _file(path, found)
+        # Bypass the buffer, whose lock a thread that waits for input would hold until the interpreter exits.
+        file = open(os.dup(sys.stdin.fileno()), "rb", buffering=0)  # noqa: SIM115, the feed closes it
+        return cast("BinaryIO", _Keyboard(file)) if file.isatty() else file
+    except io.UnsupportedOperation:  # stdin was replaced by an object without a descriptor
+        return io.BytesIO(sys.stdin.buffer.read())
 
 
 class _Keyboard(io.RawIOBase):
@@ -289,17 +323,6 @@ class _Keyboard(io.RawIOBase):
         super().close()
 
 
-def _stdin() -> BinaryIO:
-    if sys.stdin is None:
-        raise InputError("stdin is closed; name a file, or pipe text into the command")
-    try:
-        # Bypass the buffer, whose lock a thread that waits for input would hold until the interpreter exits.
-        file = open(os.dup(sys.stdin.fileno()), "rb", buffering=0)  # noqa: SIM115, the feed closes it
-        return cast("BinaryIO", _Keyboard(file)) if file.isatty() else file
-    except io.UnsupportedOperation:  # stdin was replaced by an object without a descriptor
-        return io.BytesIO(sys.stdin.buffer.read())
-
-
 def _raise(error: OSError) -> None:
     raise error
 
@@ -309,9 +332,3 @@ def _excluded(path: str, exclude: Sequence[str]) -> bool:
         fnmatch.fnmatch(path, pattern) or any(fnmatch.fnmatch(part, pattern) for part in Path(path).parts)
         for pattern in exclude
     )
-
-
-def _is_known(path: str) -> bool:
-    """Return whether the suffix says that the file holds text, even if there are NULs in it."""
-    kind, compressed = _suffixes(path)
-    return bool(compressed) or kind == ".parquet"

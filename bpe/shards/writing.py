@@ -15,10 +15,10 @@ import numpy.typing as npt
 
 from bpe.arguments import checked
 from bpe.boundaries import known_boundaries
-from bpe.corpus import CorpusReader, CorpusSource
+from bpe.corpus import CorpusReader, CorpusSource, left_out_line
 from bpe.errors import InputError
 from bpe.files import write_bytes
-from bpe.progress import Progress, phase, shown
+from bpe.progress import Progress, phase, say, shown
 from bpe.shards.builder import ShardsBuilder
 from bpe.shards.encoding import EncodedBatch, ShardTokenizer, encode_batches
 from bpe.shards.layout import INDEX, TOKEN_BYTES, sha256_of
@@ -207,6 +207,8 @@ def _write(
         builder.close()
 
     # 3. Describe the shards.
+    if reader.left_out:
+        say(left_out_line(reader.left_out))
     write_bytes(work.path / TOKEN_BYTES, token_bytes.astype("<u4").tobytes())
     return builder.index(corpus, reader)
 

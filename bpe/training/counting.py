@@ -17,7 +17,7 @@ from bpe.text import as_bytes
 from bpe.training.work import WorkDirectory
 
 if TYPE_CHECKING:
-    from bpe.corpus import Invalid, TextBatch
+    from bpe.corpus import Invalid, LeftOut, TextBatch
 
 # Memory of the process beside the counts: text that is being read, and what the allocator does not return.
 _BESIDE_COUNTS = 64 << 20
@@ -41,6 +41,8 @@ class CountedPretokens:
     """Bytes that merging may use; 0 for no limit."""
     invalid: Sequence[Invalid] = ()
     """The files with bytes that are not UTF-8."""
+    left_out: Sequence[LeftOut] = ()
+    """The binary files of directories, which were not read."""
     read: int = 0
     """Bytes of the files, as they are on disk."""
     total: int | None = None

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from bpe.corpus import Invalid
+    from bpe.corpus import Invalid, LeftOut
     from bpe.tokenizer import Tokenizer
 
 
@@ -69,6 +69,8 @@ class Trained:
     """Bytes of text, without weights."""
     invalid: list[Invalid]
     """The files with bytes that are not UTF-8."""
+    left_out: list[LeftOut]
+    """The binary files of directories, which were not read."""
     seconds: dict[str, float]
     """Seconds that this process spent on reading and counting ("count") and on learning merges ("merge")."""
 

@@ -285,6 +285,7 @@ def _count(sources: Sequence[CorpusSource], plan: _Plan, work: WorkDirectory) ->
         counter.size,
         counter.memory_left(),
         reader.invalid,
+        reader.left_out,
         read,
         reader.total,
     )
@@ -402,6 +403,7 @@ def _finish(plan: _Plan, counted: CountedPretokens, merged: _Merged, seconds: di
                 counted.documents,
                 counted.size,
                 list(counted.invalid),
+                list(counted.left_out),
                 seconds,
             )
         )
