@@ -24,11 +24,12 @@ from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any, TextIO, Union
 
-from bpe.columns import clipped, columns_of, terminal_columns
+from bpe.columns import clipped_in_the_middle, columns_of, terminal_columns
 
 _TICK_SECONDS = 0.1
 _EVENT_SECONDS = 0.5
 _NARROWEST_BAR, _WIDEST_BAR = 8, 32
+_WIDEST_LABEL = 28  # columns, in a terminal of up to 70
 
 
 class Phase:
@@ -123,7 +124,8 @@ class Phase:
         parts = ["" if share is None else f"{share:4.0%}".strip(), amount, *others, ""]
         if left is not None and math.isfinite(left):
             parts[-1] = f"{clock(left)} left"
-        kept = clipped(self.label, columns)
+        # A label often ends in the name of a file, whose end says most.
+        kept = clipped_in_the_middle(self.label, min(columns, max(_WIDEST_LABEL, columns * 2 // 5)))
         # In order of importance: the share, the first detail, the time left, the bar, the other details.
         fitting: set[int] = set()
         room = columns - columns_of(kept)

@@ -81,7 +81,9 @@ def test_pretrain_refuses_a_run_with_other_settings(run: Path, data: Path) -> No
 
 def test_missing_and_inconsistent_models_are_refused(run: Path, data: Path, tmp_path: Path) -> None:
     fails_with(bpe("generate", tmp_path / "none", "-p", "x"), 1, "none")
-    fails_with(bpe("pretrain", "--data", tmp_path, "-o", tmp_path / "r"), 1, "index.json")
+    fails_with(
+        bpe("pretrain", "--data", tmp_path, "-o", tmp_path / "r"), 1, str(tmp_path), "no token shards", "bpe shards"
+    )
     unknown = bpe("pretrain", "--data", data, "-o", tmp_path / "r", "--config", "huge")
     fails_with(unknown, 1, "no model preset 'huge'", "llama3.2-1b")
     other = tmp_path / "other"
