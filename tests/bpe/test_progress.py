@@ -76,7 +76,7 @@ def test_the_width_is_measured_at_each_tick(terminal: Terminal, monkeypatch: pyt
         monkeypatch.setenv("COLUMNS", "20")
         counting.update(11, "with a long detail behind it")
     drawn = Screen(terminal.getvalue(), 1000).drawn
-    assert any(line.startswith("counting the pr…s of the corpus  ━") for line in drawn)
+    assert any(line.startswith("counting the pr…s of the corpus  10%  with") for line in drawn)
     assert 60 < columns_of(max(drawn, key=columns_of)) < 80
     assert "counting …he corpus" in drawn
 
