@@ -332,9 +332,7 @@ class Widgets(Lines):
     def opened(self, phase: Phase) -> None:
         from tqdm.notebook import tqdm
 
-        self._bars.append(
-            (phase, tqdm(total=phase.total, desc=phase.label, leave=False, bar_format="{desc}{bar}{r_bar}"))
-        )
+        self._bars.append((phase, tqdm(total=phase.total, desc=phase.label, leave=False, bar_format="{desc}{bar}")))
 
     def ticked(self, phase: Phase) -> None:
         for each, bar in self._bars:
