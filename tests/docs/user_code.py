@@ -35,6 +35,7 @@ from model import (
     Sampling,
     Session,
     Transformer,
+    __version__,
     complete,
     convert,
     generate,
@@ -101,6 +102,8 @@ def models() -> None:
     assert_type(config, ModelConfig)
     assert_type(config.dim, int)
     print(PRESETS["nano"])
+    version: str = __version__
+    print(version)
     model = Transformer(config)
     cache = model.new_cache()
     assert_type(cache, KVCache)
