@@ -316,7 +316,8 @@ def write_file(checkpoint: Checkpoint, kind: str, path: Path) -> None:
     from model.checkpoint.quantize import quantized
 
     if kind in PLAIN:
-        gguf.write(dataclasses.replace(checkpoint, dtype=PLAIN[kind]), path)
+        plain = {"dtype": PLAIN[kind], "computed": checkpoint.tensors, "weights": None, "kinds": {}, "stored": ""}
+        gguf.write(dataclasses.replace(checkpoint, **plain), path)
     else:
         gguf.write(quantized(checkpoint, kind), path)
 
