@@ -51,8 +51,13 @@ class Phase:
         self, reporter: Reporter, name: str, total: float | None, unit: str, done: float, with_amount: bool
     ) -> None:
         self.with_amount = with_amount
-        self.name, self.total, self.unit, self.done = name, total, unit, done
-        self.label, self.details, self.seconds_left = name, (), None  # type: tuple[str, tuple[str, ...], float | None]
+        self.name: str = name
+        self.total: float | None = total
+        self.unit: str = unit
+        self.done: float = done
+        self.label: str = name
+        self.details: tuple[str, ...] = ()
+        self.seconds_left: float | None = None
         self.fields: dict[str, Any] = {}
         self._reporter, self._first, self._start, self._next = reporter, done, time.monotonic(), 0.0
 
@@ -160,7 +165,7 @@ class Phase:
 class Reporter:
     """The reporter of silent work, and what the others have in common."""
 
-    tick_seconds = math.inf
+    tick_seconds: float = math.inf
     is_for_people = False
     """Whether texts are shown."""
     is_for_programs = False
