@@ -14,6 +14,9 @@
 #include <unistd.h>
 #define BPE_CAN_MAP
 #endif
+#ifdef _WIN32
+#include <filesystem>
+#endif
 
 namespace bpe {
 
@@ -86,7 +89,13 @@ FileContent::~FileContent() {
 #else
 
 FileContent::FileContent(const char* path) {
+#ifdef _WIN32
+    // Python gives names in UTF-8, which fopen does not take on Windows.
+    const std::filesystem::path wide(reinterpret_cast<const char8_t*>(path));
+    std::FILE* file = _wfopen(wide.c_str(), L"rb");
+#else
     std::FILE* file = std::fopen(path, "rb");
+#endif
     if (!file) fail_with_errno();
     const std::unique_ptr<std::FILE, int (*)(std::FILE*)> closing(file, std::fclose);
     for (std::size_t size = 0;;) {
