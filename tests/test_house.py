@@ -15,7 +15,17 @@ ROOT = Path(__file__).parents[1]
 # files, but "bpe" and "model" for what their __init__ imports, which is what a program gets that imports only them.
 PYTHON = [
     ["bpe.errors", "bpe.arguments", "bpe.optional", "bpe._core"],
-    ["bpe.files", "bpe.drawing", "bpe.kinds", "bpe.text", "bpe.state", "bpe.patterns", "bpe.boundaries", "bpe.columns"],
+    [
+        "bpe.files",
+        "bpe.gguf_split",
+        "bpe.drawing",
+        "bpe.kinds",
+        "bpe.text",
+        "bpe.state",
+        "bpe.patterns",
+        "bpe.boundaries",
+        "bpe.columns",
+    ],
     ["bpe.progress"],
     ["bpe.vocabulary"],
     ["bpe.formats", "bpe.unstable", "bpe.offsets", "bpe.regex_encoder", "bpe.special", "bpe.tokenizer_batches"],

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from bpe.errors import InputError
-from bpe.formats.gguf_split import firsts, parts_of
+from bpe.gguf_split import firsts, parts_of
 
 INSTALL = "pip install 'bpe-llama[hub]'"
 FORM = "ORG/NAME, ORG/NAME:FILE.gguf or ORG/NAME:QUANTIZATION"

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from bpe.errors import InputError
 from bpe.formats import TOKENIZER_FILES
-from bpe.formats.gguf_split import parts_of
+from bpe.gguf_split import parts_of
 from bpe.hub.download import download, quiet, within_deadline
 from bpe.hub.names import FORM, INSTALL, HubName, is_installed
 from bpe.hub.reasons import NotAvailableError, explained

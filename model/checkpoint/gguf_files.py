@@ -8,7 +8,7 @@ from typing import Any
 
 from bpe.errors import InputError
 from bpe.formats.gguf_container import Container, TensorInfo
-from bpe.formats.gguf_split import firsts, parts_of
+from bpe.gguf_split import firsts, parts_of
 
 _NUMBER, _COUNT, _TENSORS = "split.no", "split.count", "split.tensors.count"
 
