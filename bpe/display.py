@@ -21,7 +21,8 @@ _MOST_IN_HTML = 10_000  # tokens; a browser slows down with more
 
 # A card takes the colors of the notebook; only its lines have a color, which suits light and dark backgrounds.
 _CARD = "border:1px solid #8888;border-radius:6px;padding:8px 12px;display:inline-block;max-width:60em"
-_CELL = "text-align:left;vertical-align:top;padding:1px 12px 1px 0"
+_LABEL = "text-align:left;vertical-align:top;padding:1px 12px 1px 0;white-space:nowrap"
+_VALUE = "text-align:left;vertical-align:top;padding:1px 12px 1px 0;white-space:pre-wrap"
 
 
 def painted(piece: str, color: int) -> str:
@@ -119,7 +120,7 @@ def card(tokenizer: Tokenizer) -> str:
         ("longest", _longest(tokenizer)),
     ]
     lines = "".join(
-        f'<tr style="background:none"><th style="{_CELL}">{label}</th><td style="{_CELL}">{escape(value)}</td></tr>'
+        f'<tr style="background:none"><th style="{_LABEL}">{label}</th><td style="{_VALUE}">{escape(value)}</td></tr>'
         for label, value in rows
     )
     title = f"<b>Tokenizer {escape(_printable(tokenizer.name))}</b>"

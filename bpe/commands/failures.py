@@ -101,8 +101,8 @@ def _remedy(error: Exception, text: str) -> str | None:
         return f"{text}; {_OS_REMEDIES[errno.ENOSPC]}"
     if kind == "OutOfMemoryError" or (module == "builtins" and "out of memory" in lower):
         return (
-            "not enough memory on the device; use shorter or fewer texts at once (--batch-tokens, --batch-size),"
-            " weights of a smaller dtype, or --device cpu"
+            "not enough memory on the device; use shorter or fewer texts at once, weights of a smaller dtype, or"
+            " --device cpu"
         )
     if isinstance(error, MemoryError) or "can't allocate memory" in lower or "not enough memory" in lower:
         return "not enough memory; use shorter or fewer texts at once, or weights of a smaller dtype"

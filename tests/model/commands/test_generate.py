@@ -157,22 +157,22 @@ def test_the_model_computes_in_the_requested_dtype(model: Path, dtype: str, monk
 
 
 @pytest.mark.parametrize(
-    "error",
+    ("error", "place"),
     [
-        MemoryError(),
-        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
-        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB."),
+        (MemoryError(), ""),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."), ""),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB."), " on the device"),
     ],
 )
 def test_running_out_of_memory_is_reported_with_a_remedy(
-    model: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
+    model: Path, error: Exception, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any, **__: Any) -> Any:
         raise error
 
     monkeypatch.setattr(Transformer, "forward", fail)
     result = generate(model, "-p", "a", "--backend", "torch")
-    fails_with(result, 1, "bpe: not enough memory; use shorter or fewer texts at once", prints=True)
+    fails_with(result, 1, f"bpe: not enough memory{place}; use shorter or fewer texts at once", prints=True)
 
 
 def started(model: Path) -> subprocess.Popen[bytes]:
