@@ -68,7 +68,7 @@ def raised_by(call: Callable[[], object]) -> Exception:
         ),
         (
             RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
-            "not enough memory on the device; use shorter or fewer texts at once (--batch-tokens, --batch-size),"
+            "not enough memory on the device; use shorter or fewer texts at once,"
             " weights of a smaller dtype, or --device cpu",
         ),
         (
