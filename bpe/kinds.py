@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from bpe.quoting import quoted
+
 _WEIGHTS = (".safetensors", ".gguf", ".pth", ".bin")
 _TEXTS = (".txt", ".md", ".rst", ".html", ".csv", ".jsonl", ".parquet", ".py", ".gz", ".zst", ".bz2", ".xz")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer.tiktoken")
@@ -39,20 +41,15 @@ def instead(path: Path, expected: str) -> str:
     Returns:
         The end of the message, which begins with a semicolon; empty if the content of the path is unknown.
     """
+    word = quoted(str(path))
     remedies = {
-        ("shards", "texts"): f"it holds texts: encode them first (bpe shards {path} -o DIR), and give DIR",
-        ("shards", "tokenizer"): f"it is a tokenizer: encode texts with it (bpe shards TEXTS -t {path} -o DIR)",
+        ("shards", "texts"): f"it holds texts: encode them first (bpe shards {word} -o DIR), and give DIR",
+        ("shards", "tokenizer"): f"it is a tokenizer: encode texts with it (bpe shards TEXTS -t {word} -o DIR)",
         ("shards", "model"): "it is a model: give the directory that bpe shards wrote",
         ("model", "texts"): "it holds texts: a model is trained on them with bpe shards, then bpe pretrain",
-        ("model", "tokenizer"): f"it is a tokenizer: give a model, or use it where a tokenizer is expected (-t {path})",
-        (
-            "model",
-            "shards",
-        ): f"it holds token shards: train a model on them (bpe pretrain --data {path})",
-        (
-            "tokenizer",
-            "texts",
-        ): f"it holds texts: train a tokenizer on them (bpe train {path} -o my.json)",
+        ("model", "tokenizer"): f"it is a tokenizer: give a model, or use it where a tokenizer is expected (-t {word})",
+        ("model", "shards"): f"it holds token shards: train a model on them (bpe pretrain --data {word})",
+        ("tokenizer", "texts"): f"it holds texts: train a tokenizer on them (bpe train {word} -o my.json)",
         ("tokenizer", "model"): _beside(path),
         ("tokenizer", "shards"): "it holds token shards: give the tokenizer file in it",
     }

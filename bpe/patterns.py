@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from bpe.errors import InputError
+from bpe.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
     import regex
@@ -126,6 +126,9 @@ _BY_TEXT[GPT2_POSSESSIVE] = PATTERNS["gpt2"]  # the same pattern as tiktoken wor
 def find_pattern(name_or_text: str) -> Pattern:
     """Return the pattern with this name or text. For an unknown text, return a pattern without a scanner.
 
+    Raises:
+        InputError: When a word without any special character is given that is similar to a name.
+
     >>> find_pattern("llama3").scanner
     2
     >>> find_pattern(r"\\S+|\\s+").scanner is None
@@ -133,4 +136,15 @@ def find_pattern(name_or_text: str) -> Pattern:
     """
     if name_or_text in PATTERNS:
         return PATTERNS[name_or_text]
+    _refuse_misspelt(name_or_text)
     return _BY_TEXT.get(name_or_text, Pattern(None, name_or_text))
+
+
+def _refuse_misspelt(text: str) -> None:
+    """Refuse a word that is similar to a name; as a regular expression, it would match itself only."""
+    if not isinstance(text, str) or not text.replace("-", "").replace("_", "").replace(".", "").isalnum():
+        return
+    word = text.lower().removesuffix("_base")
+    meant = f"; did you mean {word}?" if word in PATTERNS else did_you_mean(word, PATTERNS)
+    if meant:
+        raise InputError(f"there is no split pattern {text!r}{meant}")

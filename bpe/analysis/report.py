@@ -19,6 +19,7 @@ from bpe.analysis.tables import ratio
 from bpe.analysis.token_arrays import Counts, TokenArrays
 from bpe.analysis.usage import Usage, total, usage_of, without_special_tokens
 from bpe.drawing import INSTALL, PictureSettings, is_available
+from bpe.errors import InputError
 from bpe.files import write_bytes, write_json
 from bpe.progress import phase
 from bpe.tokenizer import Tokenizer
@@ -179,9 +180,13 @@ def check_directory(directory: str | os.PathLike[str]) -> None:
     """Create the directory of a report. Call it before long work.
 
     Raises:
+        InputError: When a file is in the way.
         OSError: When the directory cannot be created.
     """
-    Path(directory).mkdir(parents=True, exist_ok=True)
+    try:
+        Path(directory).mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InputError(f"{directory}: a file is in the way; name another directory for the report") from error
 
 
 def write_report(
@@ -238,8 +243,15 @@ def write_training_report(
     Returns:
         The report.
     """
-    training = Usage("training", np.asarray(counts, np.int64)[: tokenizer.vocabulary.id_limit])
-    texts = (usage_of(tokenizer, without_special_tokens(tokenizer, documents), name) for name, documents in held_out)
-    report = report_of(tokenizer, texts, training)
+    report = training_report(tokenizer, counts, held_out)
     write_report(report, directory, pictures)
     return report
+
+
+def training_report(
+    tokenizer: Tokenizer, counts: npt.NDArray[Any], held_out: Iterable[tuple[str, Iterable[bytes]]] = ()
+) -> dict[str, Any]:
+    """Return the report of a newly trained vocabulary; see `write_training_report` for the arguments."""
+    training = Usage("training", np.asarray(counts, np.int64)[: tokenizer.vocabulary.id_limit])
+    texts = (usage_of(tokenizer, without_special_tokens(tokenizer, documents), name) for name, documents in held_out)
+    return report_of(tokenizer, texts, training)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import os
-import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -16,6 +15,7 @@ import click
 
 from bpe.commands.terminal import shortened
 from bpe.progress import phase
+from bpe.quoting import quoted
 
 _LARGE = 10_000_000  # bytes
 
@@ -217,15 +217,6 @@ def _brief(text: str) -> str:
     """Return a text or the path of a file in one line; a text is cut, a path is not."""
     line = " ".join(text.split())
     return shortened(line, 60 if " " in line else 400)
-
-
-def quoted(text: str) -> str:
-    """Return a text as one word of a command line of this machine's shell."""
-    if os.name == "nt":
-        from subprocess import list2cmdline
-
-        return list2cmdline([text]) if text else '""'
-    return shlex.quote(text)
 
 
 def working_on(verb: str, name: str, content: bytes) -> AbstractContextManager[object]:

@@ -83,7 +83,7 @@ RELATED_OPTIONS: list[tuple[tuple[str, ...], str, str]] = [
         "the tokens of a forward pass",
     ),
     (("--micro-batch-size",), "--micro-batch-tokens", "which counts tokens"),
-    (("--num-merges", "--merges"), "--vocab-size", "which counts all tokens"),
+    (("--merges", "--num-merges", "--size", "--tokens"), "--vocab-size", "which counts all tokens"),
     (("--hours", "--time", "--max-time", "--duration"), "--minutes", ""),
     (("--save-every", "--save-interval", "--save-steps"), "--checkpoint-every", "which counts seconds"),
     (("--warmup-iters", "--warmup-steps"), "--warmup", "a share of the run"),

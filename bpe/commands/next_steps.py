@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Union
 
 from bpe.progress import current, say
+from bpe.quoting import quoted
 
 Word = Union[str, Path]
 """A word of a command line; a path is written so that no command takes it for an option."""
@@ -23,7 +23,7 @@ def command_line(words: Sequence[Word]) -> str:
     plain = (
         os.path.join(".", word) if isinstance(word, Path) and str(word).startswith("-") else str(word) for word in words
     )
-    return " ".join(map(shlex.quote, plain))
+    return " ".join(map(quoted, plain))
 
 
 def name_next(*commands: Sequence[Word]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,6 +29,7 @@ from bpe.commands.shards import SHARDS
 from bpe.commands.terminal import stdout_columns
 from bpe.commands.types import parse_size
 from bpe.progress import current, phase, say
+from bpe.quoting import quoted
 
 if TYPE_CHECKING:
     from bpe.training.settings import MergeStep, Trained
@@ -251,12 +251,14 @@ def _train(
             result.tokenizer.save(output)
         _finish(result, output, time.monotonic() - start)
         if report:
-            from bpe.analysis.report import write_training_report
+            from bpe.analysis.report import training_report, write_report
 
             texts = ((text, read_documents([text], None, options["exclude"])) for text in held_out)
-            found = write_training_report(report, result.tokenizer, result.uses, texts, pictures)
+            found = training_report(result.tokenizer, result.uses, texts)
+            files = write_report(found, report, pictures)
             if not current().is_for_programs:
                 print_report(found)
+            say(f"{report}: {', '.join(file.name for file in files)}")
         if current().is_for_programs:
             current().done(
                 "",
@@ -287,7 +289,7 @@ def _train(
         train_from_files(corpus, weights=_weights(corpus, weight), work=work, note=note, **settings, **options)
     except BaseException:
         if (Path(work) / STATE).exists():
-            say(f"progress is saved; to resume: bpe train --resume {shlex.quote(work)}")
+            say(f"progress is saved; to resume: bpe train --resume {quoted(work)}")
         raise
 
 
@@ -298,8 +300,11 @@ def _check_outputs(output: str, report: str | None) -> None:
 
     if Path(output).suffix not in SUFFIXES:
         raise InputError(f"{output}: unknown suffix; use one of {', '.join(SUFFIXES)}")
-    if not Path(output).absolute().parent.is_dir():
-        raise InputError(f"{output}: the directory {Path(output).parent} does not exist")
+    folder = Path(output).absolute().parent
+    if not folder.is_dir():
+        folder = Path(output).parent
+        wrong = f"{folder} is no directory" if folder.exists() else f"the directory {folder} does not exist"
+        raise InputError(f"{output}: {wrong}")
     if report:
         from bpe.analysis.report import check_directory
 

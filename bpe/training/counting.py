@@ -47,6 +47,8 @@ class CountedPretokens:
     """Bytes of the files, as they are on disk."""
     total: int | None = None
     """Bytes of all files, as they are on disk; None if unknown."""
+    unmatched: int = 0
+    """Bytes of the text that this process counted and that no match of the split pattern covers."""
 
     @property
     def is_empty(self) -> bool:
@@ -87,6 +89,8 @@ class CorpusCounter:
         self.documents: int = work.documents
         self.size: int = work.size
         self._position = work.position
+        self.unmatched = 0
+        """Bytes of text that no match of the split pattern covers."""
 
     def add(self, batch: TextBatch) -> None:
         """Count a batch. Writes the counts to disk when they take too much memory or when it is time to save."""
@@ -124,7 +128,9 @@ class CorpusCounter:
         for start, end, _ in [*self._matcher.all_in(document), (len(document), len(document), 0)]:
             part = document[begin:start].decode("utf-8", "surrogateescape")
             pretokens = (match.group().encode("utf-8", "surrogateescape") for match in self._split.finditer(part))
+            self.unmatched += start - begin
             while block := list(islice(pretokens, _PRETOKENS_AT_ONCE)):
+                self.unmatched -= sum(map(len, block))
                 yield block
             begin = end
 

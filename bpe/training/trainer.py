@@ -9,6 +9,7 @@ from __future__ import annotations
 import glob
 import os
 import time
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -288,6 +289,7 @@ def _count(sources: Sequence[CorpusSource], plan: _Plan, work: WorkDirectory) ->
         reader.left_out,
         read,
         reader.total,
+        counter.unmatched,
     )
 
 
@@ -296,7 +298,14 @@ def _merge_and_finish(
 ) -> Tokenizer:
     """Learn the merges, build the tokenizer, and call the `trained` callback."""
     if counted.is_empty:
-        raise InputError(f"no text to train on: {counted.documents} documents hold {counted.size} bytes")
+        unmatched = f" that the split pattern {plan.pattern.text!r} matches nowhere" if counted.unmatched else ""
+        raise InputError(f"no text to train on: {counted.documents:,} documents hold {counted.size:,} bytes{unmatched}")
+    if counted.unmatched:
+        warnings.warn(
+            f"the split pattern {plan.pattern.text!r} matches nothing in {counted.unmatched:,} bytes of the text, and"
+            " the tokenizer drops such text; to keep it, add an alternative at the end: |(?s:.)",
+            stacklevel=2,
+        )
     started = time.monotonic()
     merged = _learn_merges(plan, counted, work)
     seconds = {"count": counting_seconds, "merge": time.monotonic() - started}

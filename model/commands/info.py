@@ -106,6 +106,8 @@ def info(
     is_path = exists(name) or (name not in SOURCES and parse(name) is None)
     if is_path:
         _refuse_similar_preset(name)
+        if measured:
+            _refuse_preset(name)
     rows = [] if measured or is_path else _rows_of_hub(name, batch, length)
     if not rows:
         path = Path(name) if is_path else locate(name, "tokenizer" if measured else "any")
@@ -160,11 +162,25 @@ def _rows_of_hub(name: str, batch: int, length: int | None) -> list[tuple[str, s
 def _refuse_similar_preset(name: str) -> None:
     """Refuse a name that is neither a path nor a preset, but similar to a preset."""
     from bpe.errors import InputError, did_you_mean
+    from bpe.locate import SOURCES
     from model.config import PRESETS
 
-    meant = did_you_mean(name.lower(), PRESETS)
-    if meant and name not in PRESETS and not exists(name):
-        raise InputError(f"{name}: no such file, and not a known name or a preset{meant}")
+    if name in PRESETS or exists(name) or not did_you_mean(name.lower(), PRESETS):
+        return
+    meant = did_you_mean(name.lower(), [*SOURCES, *PRESETS])
+    raise InputError(f"{name}: no such file, and not a known name or a preset{meant}")
+
+
+def _refuse_preset(name: str) -> None:
+    """Refuse a preset where a tokenizer is expected."""
+    from bpe.errors import InputError
+    from model.config import PRESETS
+
+    if name in PRESETS and not exists(name):
+        raise InputError(
+            f"{name}: a preset is the shape of a model and has no tokenizer; give a tokenizer, such as llama3, or"
+            f" describe the preset alone (bpe info {name})"
+        )
 
 
 def _rows(name: str, path: Path, batch: int, length: int | None) -> list[tuple[str, str]]:

@@ -85,3 +85,12 @@ def test_the_weights_of_a_model_with_a_tokenizer_lead_to_it(places: Path) -> Non
 def test_pretraining_on_a_folder_of_texts_names_the_command_that_encodes_them(places: Path) -> None:
     done = bpe("pretrain", "--data", places / "texts", "-o", places / "run", "--steps", "1")
     fails_with(done, 1, "texts: no token shards here; it holds texts: encode them first (bpe shards")
+
+
+def test_a_remedy_is_a_command_line_for_a_path_with_spaces_and_quotes(tmp_path: Path) -> None:
+    folder = tmp_path / "it's a dir"
+    folder.mkdir()
+    (folder / "a.txt").write_text("ab bc")
+    fails_with(bpe("info", folder), 1, f'(bpe train "{folder}" -o my.json)')
+    (tmp_path / "b c.txt").write_text("ab bc")
+    fails_with(bpe("info", tmp_path / "b c.txt"), 1, f"(bpe train '{tmp_path / 'b c.txt'}' -o my.json)")

@@ -133,7 +133,7 @@ def test_failing_plot_leaves_the_previous_report_unchanged(
 
 def test_report_that_cannot_be_written_is_rejected_in_advance(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(FileExistsError):
+    with pytest.raises(InputError, match="a file is in the way"):
         check_directory(tmp_path / "file")
     check_directory(tmp_path / "new")
     assert (tmp_path / "new").is_dir()

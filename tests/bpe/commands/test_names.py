@@ -86,6 +86,7 @@ def test_an_option_given_by_two_names_counts_as_one(my_json: Path) -> None:
         (["pretrain", "--batch-size", "8"], "no such option: --batch-size; did you mean --batch-tokens, which counts"),
         (["pretrain", "--batch_size=8"], "no such option: --batch_size; did you mean --batch-tokens, which counts"),
         (["pretrain", "--model", "micro"], "did you mean --config?"),
+        (["train", "x", "--size", "9"], "did you mean --vocab-size, which counts all tokens?"),
         (["generate", "--model", "smollm2"], "did you mean the argument MODEL?"),
         (["chat", "-m", "smollm2"], "no such option: -m; did you mean the argument MODEL?"),
         (["encode", "--file", "x"], "did you mean the argument FILE...?"),

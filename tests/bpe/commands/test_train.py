@@ -155,3 +155,40 @@ def test_a_file_of_the_default_name_is_not_replaced(
 
 def _tokens(file: Path | str) -> dict[bytes, int]:
     return Tokenizer.from_file(file).mergeable_ranks
+
+
+@pytest.mark.parametrize(
+    ("pattern", "words"),
+    [
+        ("lama3", ["there is no split pattern 'lama3'; did you mean llama3?"]),
+        ("GPT2", ["did you mean gpt2?"]),
+        ("o200k_base", ["did you mean o200k?"]),
+        ("xyzzy", ["no text to train on: 1 documents hold 7 bytes that the split pattern 'xyzzy' matches nowhere"]),
+    ],
+)
+def test_train_refuses_a_pattern_that_is_misspelt_or_matches_nothing(
+    tmp_path: Path, pattern: str, words: list[str]
+) -> None:
+    (tmp_path / "a.txt").write_text("abc abc")
+    result = bpe("train", tmp_path / "a.txt", "-o", tmp_path / "t.json", "--vocab-size", "4096", "--pattern", pattern)
+    fails_with(result, 1, *words)
+
+
+def test_train_warns_when_the_pattern_leaves_text_out(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("Hello, world! Hello, world! é")
+    arguments = ("train", tmp_path / "a.txt", "-o", tmp_path / "t.json", "--vocab-size", "260", "--no-special")
+    with pytest.warns(UserWarning, match=r"matches nothing in 8 bytes of the text, and the tokenizer drops such text"):
+        assert bpe(*arguments, "--pattern", r"\w+").exit_code == 0
+    assert "matches nothing" not in bpe(*arguments, "--pattern", r"\w+|(?s:.)").stderr
+
+
+def test_train_names_the_files_of_its_report_and_what_is_in_its_way(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("abc abc abd")
+    arguments = ("train", tmp_path / "a.txt", "--vocab-size", "258", "--no-special")
+    result = bpe(*arguments, "-o", tmp_path / "t.json", "--report", tmp_path / "found")
+    assert result.exit_code == 0, result.output
+    assert f"{tmp_path / 'found'}: report.json, report.md, growth.png" in result.stderr
+    refused = bpe(*arguments, "-o", tmp_path / "u.json", "--report", tmp_path / "a.txt")
+    fails_with(refused, 1, "a.txt: a file is in the way; name another directory for the report")
+    assert not (tmp_path / "u.json").exists()
+    fails_with(bpe(*arguments, "-o", tmp_path / "a.txt" / "u.json"), 1, "a.txt is no directory")

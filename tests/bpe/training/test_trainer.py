@@ -328,7 +328,7 @@ def test_required_tokens_that_are_not_one_pretoken_are_refused() -> None:
     ]:
         with pytest.raises(InputError, match="the required token"):
             train_from_iterator(["text"], 300, pattern, (), required_tokens=tokens)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="one string"):
+    with pytest.raises(InputError, match="expected a list"):
         train_from_iterator(["text"], 300, "gpt2", (), required_tokens="ab")
 
 

@@ -47,8 +47,8 @@ def test_info_reports_wrong_input_in_one_line(my_json: Path, tmp_path: Path) -> 
     (tmp_path / "empty.txt").write_bytes(b"")
     fails_with(bpe("info", my_json, tmp_path / "empty.txt"), 1, "empty.txt", "no text", prints=True)
     fails_with(bpe("info", my_json, tmp_path / "none.txt"), 1, "none.txt", "no such file", prints=True)
-    fails_with(bpe("info", "llama3.2-1b", tmp_path / "empty.txt"), 1, "llama3.2-1b", "not a known name")
-    fails_with(bpe("info", my_json, "--report", my_json), 1, "my.json", "File exists", prints=True)
+    fails_with(bpe("info", "llama3.2-1b", tmp_path / "empty.txt"), 1, "llama3.2-1b: a preset", "no tokenizer")
+    fails_with(bpe("info", my_json, "--report", my_json), 1, "my.json: a file is in the way", prints=True)
 
 
 def test_info_without_matplotlib_writes_everything_but_the_plots(
@@ -126,6 +126,10 @@ def test_info_refuses_options_without_effect(my_json: Path, arguments: tuple[str
 def test_a_misspelt_preset_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     fails_with(bpe("info", "lama3.2-1b"), 1, "lama3.2-1b: no such file, and not a", "did you mean llama3.2-1b?\n")
+    fails_with(bpe("info", "lama3"), 1, "lama3: no such file, and not a known name or a preset; did you mean llama3?\n")
+    fails_with(
+        bpe("info", "llama3.2-1b", "--json"), 1, "llama3.2-1b: a preset is the shape of a model and has no tokenizer"
+    )
     fails_with(bpe("info", "micr"), 1, "micr: no such file", "did you mean micro?\n")
     (tmp_path / "micr").mkdir()
     assert "micro" not in bpe("info", "micr").stderr
