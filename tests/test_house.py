@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 # From the lowest room to the highest: a file may import its own room and lower ones. A package stands for all its
 # files, but "bpe" and "model" for what their __init__ imports, which is what a program gets that imports only them.
 PYTHON = [
-    ["bpe.errors", "bpe.arguments", "bpe.optional", "bpe._core"],
+    ["bpe.errors", "bpe.arguments", "bpe.optional", "bpe.quoting", "bpe._core"],
     [
         "bpe.files",
         "bpe.gguf_split",
