@@ -121,7 +121,8 @@ def _unknown(name: str) -> str:
     names = [*SOURCES] if not folder else []
     with suppress(OSError, ValueError):
         names += [os.path.join(folder, entry) for entry in os.listdir(folder or ".")]
-    meant = did_you_mean(name, names)
+    address = hub.without_address(name)
+    meant = f"; did you mean {address}?" if address else did_you_mean(name, names)
     if folder:
         return f"no such file or directory{meant}"
     return f"no such file, and not a known name ({', '.join(SOURCES)}) or ORG/NAME on the hub{meant}"

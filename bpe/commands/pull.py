@@ -7,7 +7,7 @@ import click
 from bpe.commands import next_steps
 from bpe.commands.next_steps import name_next
 from bpe.commands.options import Command, examples, progress_options, refuse_given
-from bpe.commands.terminal import amount
+from bpe.commands.terminal import amount, counted
 from bpe.progress import current, say
 
 
@@ -32,7 +32,8 @@ def pull(name: str, revision: str | None, only_tokenizer: bool) -> None:
     which other commands take, as they take NAME.
     """
     from bpe import InputError
-    from bpe.hub.names import FORM, parse
+    from bpe.errors import did_you_mean
+    from bpe.hub.names import FORM, parse, without_address
     from bpe.hub.repository import pull
     from bpe.locate import SOURCES, locate
 
@@ -42,12 +43,14 @@ def pull(name: str, revision: str | None, only_tokenizer: bool) -> None:
     else:
         repository = parse(name)
         if repository is None:
-            raise InputError(f"{name}: not the name of a repository; write {FORM}")
+            address = without_address(name)
+            meant = f"; did you mean {address}?" if address else did_you_mean(name, SOURCES)
+            raise InputError(f"{name}: not a known name ({', '.join(SOURCES)}) nor a repository; write {FORM}{meant}")
         path = pull(repository, "tokenizer" if only_tokenizer else "any", revision)
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     size = sum(file.stat().st_size for file in files)
     if not current().is_for_programs:
-        say(f"{name}: {len(files)} file{'s' * (len(files) != 1)}, {amount(size)}B")
+        say(f"{name}: {counted(len(files), 'file')}, {amount(size)}B")
     current().done(str(path), to_stdout=True, name=name, path=str(path), files=len(files), bytes=size)
     chosen = path if revision else name  # the name alone is the main branch
     if any(file.suffix in (".gguf", ".safetensors") for file in files):

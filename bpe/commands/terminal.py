@@ -59,6 +59,11 @@ def print_pieces(pieces: Generator[str, None, None]) -> None:
     click.echo()
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, such as "1 token" or "2,048 tokens"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def amount(number: float) -> str:
     """Return the number with three digits and a decimal prefix, such as "16.1 G"."""
     for prefix in ("", "k", "M", "G", "T"):  # noqa: B007

@@ -67,12 +67,12 @@ def download(repository: str, file: str, revision: str | None = None) -> Path:
             url = hf_hub_url(repository, file, revision=metadata.commit_hash)
             with WeakFileLock(lock):
                 if not blob.exists():
-                    _download_blob(url, build_hf_headers(), file, metadata.size, blob)
+                    _download_blob(url, build_hf_headers(), repository, file, metadata.size, blob)
         # The content is in the cache now, so this only gives it its name. A content without a hash is downloaded here.
         return Path(hf_hub_download(repository, file, revision=revision))
 
 
-def _download_blob(url: str, headers: dict[str, str], file: str, size: int | None, blob: Path) -> None:
+def _download_blob(url: str, headers: dict[str, str], repository: str, file: str, size: int | None, blob: Path) -> None:
     """Download content to the path that ends in its hash."""
     partial = blob.with_name(f"{blob.name}.incomplete")
     missing = (size or 0) - _size_of(partial)
@@ -97,7 +97,10 @@ def _download_blob(url: str, headers: dict[str, str], file: str, size: int | Non
         is_right = _hash_of(partial, len(blob.name), file) == blob.name
     if not is_right:
         partial.unlink()
-        raise InputError(f"{file}: the downloaded content does not have the hash that the hub gives; download it again")
+        raise InputError(
+            f"{repository}: the downloaded content of {file} does not have the hash that the hub gives;"
+            " download it again"
+        )
     os.replace(partial, blob)
 
 

@@ -83,6 +83,28 @@ def parse(name: str) -> HubName | None:
     return HubName(repository, choice)
 
 
+def without_address(name: str) -> str | None:
+    """Return the name of a repository that is written with the hub's address in front; None if it is not.
+
+    >>> without_address("https://huggingface.co/org/name/tree/main"), without_address("hf.co/org/name:Q4_K_M")
+    ('org/name', 'org/name:Q4_K_M')
+    >>> without_address("https://huggingface.co/org/name/blob/main/x.gguf"), without_address("org/name")
+    ('org/name:x.gguf', None)
+    """
+    match = re.fullmatch(
+        r"(?:(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/|hf://)(?:models/)?(.+?)/*(?:\?.*)?", name
+    )
+    if match is None:
+        return None
+    repository, *rest = re.split(r"/(?:tree|blob|resolve)/[^/]+", match[1], maxsplit=1)
+    file = "".join(rest).strip("/")
+    found = f"{repository}:{file}" if file.endswith(".gguf") else repository
+    try:
+        return found if parse(found) else None
+    except InputError:
+        return None
+
+
 def is_in_folder(name: HubName) -> bool:
     """Return whether the name rather means a path: its first part is a folder in the working directory."""
     return Path(name.repository.split("/")[0]).is_dir()

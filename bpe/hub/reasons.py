@@ -41,7 +41,8 @@ def _reason(error: Exception, repository: str, file: str | None, revision: str |
     status = getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(error, errors.OfflineModeIsEnabled):
         name = "HF_HUB_OFFLINE" if os.environ.get("HF_HUB_OFFLINE") else "TRANSFORMERS_OFFLINE"
-        return f"not in the hub's cache, and {name} forbids downloads; unset it"
+        what = "not" if revision is None else f"revision {revision!r} is not"
+        return f"{what} in the hub's cache, and {name} forbids downloads; unset it"
     if isinstance(error, errors.GatedRepoError):
         if has_token:
             return f"gated, and the access token has no access; request access at {page}"

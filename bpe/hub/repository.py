@@ -83,11 +83,23 @@ def pull(name: HubName, kind: Kind, revision: str | None = None) -> Path:
         name: The repository.
         kind: What is needed of it.
         revision: A branch, tag or commit. Default: the main branch, which may be newer than the one in the cache.
+            Where HF_HUB_OFFLINE forbids requests, what the cache has is returned.
     """
     if not is_installed():
         raise InputError(f"{name}: downloads from the hub require huggingface_hub: {INSTALL}")
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import constants, hf_hub_download
 
+    if constants.HF_HUB_OFFLINE:
+        cached = revision or "main"
+        found = at_hand(name, kind, with_settings=False, revision=cached)
+        if found is None and kind == "any":  # what lacks a model's configuration is a tokenizer
+            tokenizer = at_hand(name, "tokenizer", with_settings=False, revision=cached)
+            is_model = tokenizer is not None and any(
+                (tokenizer / file).exists() for file in ("config.json", "params.json")
+            )
+            found = None if is_model else tokenizer
+        if found is not None:
+            return found
     with quiet(), explained(name.repository, None, revision):
         commit, files = files_of(name.repository, revision)
         needed = needed_files(name, kind, files, revision)
@@ -103,18 +115,19 @@ def pull(name: HubName, kind: Kind, revision: str | None = None) -> Path:
     return path if needed[0].endswith(".gguf") else path.parents[len(PurePosixPath(needed[0]).parts) - 1]
 
 
-def at_hand(name: HubName, kind: Kind, with_settings: bool = True) -> Path | None:
+def at_hand(name: HubName, kind: Kind, with_settings: bool = True, revision: str = "main") -> Path | None:
     """Return the path of a tokenizer or a model that is complete in the hub's cache, or None. Makes no request.
 
     Args:
         name: The repository.
         kind: What is needed of it.
         with_settings: Whether it is incomplete without a tokenizer_config.json, if the hub may have one.
+        revision: A branch, tag or commit.
 
     Raises:
         InputError: When the cache has several .gguf files, and the name does not choose one.
     """
-    directory = snapshot(name.repository)
+    directory = snapshot(name.repository, revision)
     if directory is None:
         return None
     files = [path.relative_to(directory).as_posix() for path in sorted(directory.rglob("*")) if path.is_file()]
@@ -122,7 +135,7 @@ def at_hand(name: HubName, kind: Kind, with_settings: bool = True) -> Path | Non
     if name.choice is None:
         weights = has_weights(directory, files)
         has_tokenizer = any(file in files for file in TOKENIZER_FILES)
-        has_settings = not with_settings or _SETTINGS in files or _is_absent(name.repository, _SETTINGS)
+        has_settings = not with_settings or _SETTINGS in files or _is_absent(name.repository, _SETTINGS, revision)
         is_adapter = weights and ADAPTER[0] in files  # whose base may have the tokenizer
         if is_adapter or (has_tokenizer and has_settings and (kind == "tokenizer" or weights)):
             return directory
@@ -145,25 +158,27 @@ def cached_repositories() -> dict[str, Path]:
     return {path.name.removeprefix("models--").replace("--", "/"): path for path in directories}
 
 
-def snapshot(repository: str) -> Path | None:
-    """Return the directory of the main branch's files in the hub's cache, or None."""
+def snapshot(repository: str, revision: str = "main") -> Path | None:
+    """Return the directory of a revision's files in the hub's cache, or None."""
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
 
     folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repository, repo_type="model")
     try:
-        commit = (folder / "refs" / "main").read_text().strip()
+        commit = (folder / "refs" / revision).read_text().strip()
     except (OSError, UnicodeDecodeError):
-        return None
+        if not re.fullmatch("[0-9a-f]{40}", revision):
+            return None
+        commit = revision
     directory = folder / "snapshots" / commit
     return directory if commit and directory.is_dir() else None
 
 
-def _is_absent(repository: str, file: str) -> bool:
+def _is_absent(repository: str, file: str, revision: str) -> bool:
     """Return whether the cache records that the repository does not have a file."""
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(repository, file)
+    found = try_to_load_from_cache(repository, file, revision=revision)
     return found is not None and not isinstance(found, str)
 
 
@@ -223,8 +238,12 @@ def _only(name: HubName, ggufs: list[str], sizes: dict[str, int]) -> str:
     if len(ggufs) == 1:
         return ggufs[0]
     whole = {file: sum(sizes.get(part, 0) for part in parts_of(file)) for file in sorted(ggufs)}
-    listed = ", ".join(f"{file} ({size / 1e6:,.1f} MB)" for file, size in whole.items())
+    listed = ", ".join(f"{file} ({_size(size)})" for file, size in whole.items())
     raise InputError(f"{name}: choose one of {len(ggufs)} files as {name.repository}:FILE.gguf: {listed}")
+
+
+def _size(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB" if size >= 100_000 else f"{size / 1e3:,.1f} kB"
 
 
 def _parts(name: HubName, first: str, files: list[str]) -> list[str]:
@@ -232,7 +251,7 @@ def _parts(name: HubName, first: str, files: list[str]) -> list[str]:
     parts = parts_of(first)
     lacking = [part for part in parts if part not in files]
     if lacking:
-        raise InputError(f"{name}: {name.repository} lacks {lacking[0]}, one of {len(parts)} files of a split model")
+        raise InputError(f"{name}: the repository lacks {lacking[0]}, one of {len(parts)} files of a split model")
     return parts
 
 
@@ -243,13 +262,11 @@ def _lack(name: HubName, kind: Kind, files: list[str]) -> str:
         has = f"has {', '.join(ggufs)}" if ggufs else "has no .gguf file"
         return f"no file of {name.repository} is meant by {name.choice!r}; it {has}"
     if kind == "tokenizer":
-        return f"{name.repository} has none of {', '.join(TOKENIZER_FILES)} and no .gguf file; write {FORM}"
+        return f"the repository has none of {', '.join(TOKENIZER_FILES)} and no .gguf file; write {FORM}"
     pickles = [file for file in files if file.endswith((".bin", ".pth", ".pt", ".ckpt"))]
     if pickles:
-        return (
-            f"{name.repository} has only pickled weights ({pickles[0]}), which are never loaded; use another copy of it"
-        )
-    return f"{name.repository} has no weights ({WEIGHTS} with config.json, an adapter, or a .gguf file)"
+        return f"the repository has only pickled weights ({pickles[0]}), which are never loaded; use another copy of it"
+    return f"the repository has no weights ({WEIGHTS} with config.json, an adapter, or a .gguf file)"
 
 
 def shards_of(name: HubName, index: Path, files: list[str]) -> list[str]:

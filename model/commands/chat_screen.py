@@ -50,11 +50,6 @@ def in_brief(text: Any) -> str:
     return line if len(line) <= 60 else f"{line[:57]}..."
 
 
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun, such as "2 messages"."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 def forgetting(conversation: Conversation) -> str:
     """Return the line that says that the model no longer reads the oldest messages."""
     return (

@@ -25,7 +25,7 @@ from bpe.commands.options import (
     separator_option,
 )
 from bpe.commands.pictures import dark_option, format_option, picture_settings
-from bpe.commands.terminal import amount, print_rows
+from bpe.commands.terminal import amount, counted, print_rows
 from model.commands.presets import PRESET_OR_NAME
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def _rows_of_hub(name: str, batch: int, length: int | None) -> list[tuple[str, s
             return []
         if found is None:
             return []
-        files = f"{found.n_files} file{'s' * (found.n_files != 1)}"
+        files = counted(found.n_files, "file")
         size = f"{amount(found.n_bytes)}B in {files} on the hub, not downloaded; to download: bpe pull {name}"
         try:
             first, *others = _model_rows(found.path, batch, length)
@@ -188,7 +188,7 @@ def _rows(name: str, path: Path, batch: int, length: int | None) -> list[tuple[s
     if (path / "index.json").is_file():
         refuse_given("on shards", "batch", "length")
         return shards_rows(path)
-    if _is_model(path):
+    if path.exists() and _is_model(path):
         return _model_rows(path, batch, length)
     return [] if path.exists() else _preset_rows(name, batch, length)
 

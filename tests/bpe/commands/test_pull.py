@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 
 from bpe import Tokenizer
 from bpe.commands.terminal import amount
@@ -71,6 +72,40 @@ def test_odd_names_are_refused_before_any_request(hub: Hub, name: str, tmp_path:
     fails_with(bpe("pull", wrong), 1, wrong, "ORG/NAME:FILE.gguf")
     assert hub.requests == []
     assert not (tmp_path / "hf").exists()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "meant"),
+    [
+        ("https://huggingface.co/org/name", "org/name"),
+        ("https://huggingface.co/org/name/tree/main?x=1", "org/name"),
+        ("https://huggingface.co/org/name/blob/main/x-Q8_0.gguf", "org/name:x-Q8_0.gguf"),
+        ("hf.co/org/name:Q8_0", "org/name:Q8_0"),
+        ("hf://org/name/", "org/name"),
+        ("smolm2", "smollm2"),
+    ],
+)
+def test_an_address_of_the_hub_and_a_misspelt_name_are_understood(wrong: str, meant: str) -> None:
+    fails_with(bpe("pull", wrong), 1, wrong, f"did you mean {meant}?")
+    fails_with(bpe("info", wrong), 1, wrong, f"did you mean {meant}?")
+
+
+def test_pull_without_the_hub_returns_what_the_cache_has(hub: Hub, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = hub.repositories[name].files
+    files |= {"tokenizer_config.json": b"{}"}
+    hub.repositories["org/model"] = Repository({**files, "config.json": b"{}", "model.safetensors": b"weights"})
+    paths = {org: bpe("pull", org).stdout for org in (name, "org/model")}
+    hub.requests.clear()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for org, path in paths.items():
+        assert path and bpe("pull", org).stdout == path
+        assert bpe("pull", org, "--revision", "c" * 40).stdout == path
+        fails_with(bpe("pull", org, "--revision", "v9"), 1, f"{org}: revision 'v9' is not in the hub's cache")
+    Path(paths["org/model"].strip(), "model.safetensors").unlink()
+    fails_with(bpe("pull", "org/model"), 1, "org/model: not in the hub's cache")
+    assert bpe("pull", "org/model", "--tokenizer").stdout == paths["org/model"]
+    assert hub.requests == []
 
 
 def test_a_process_reads_the_settings_of_the_hub_from_the_environment(hub: Hub, name: str) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bpe import InputError
-from bpe.hub.names import HubName, is_in_folder, parse
+from bpe.hub.names import HubName, is_in_folder, parse, without_address
 
 
 def test_a_name_is_a_repository_with_or_without_the_choice_of_a_file() -> None:
@@ -79,3 +79,10 @@ def test_a_name_whose_first_part_is_a_folder_here_means_a_path(tmp_path: Path, m
     assert not is_in_folder(HubName("runs/tales"))
     (tmp_path / "runs").mkdir()
     assert is_in_folder(HubName("runs/tales"))
+
+
+@pytest.mark.parametrize(
+    "name", ["org/name", "https://example.org/org/name", "hf.co/", "hf.co/a/b/c", "hf.co/a/b:../x"]
+)
+def test_other_addresses_stand_for_no_repository(name: str) -> None:
+    assert without_address(name) is None

@@ -91,7 +91,7 @@ def test_one_of_several_gguf_files_is_chosen_by_name(hub: Hub) -> None:
         fetch(name(), "model")
     assert str(caught.value) == (
         "org/name: choose one of 3 files as org/name:FILE.gguf:"
-        " m-Q4_K_M.gguf (0.0 MB), m-Q8_0.gguf (0.0 MB), sub/m-F16.gguf (0.0 MB)"
+        " m-Q4_K_M.gguf (0.0 kB), m-Q8_0.gguf (0.0 kB), sub/m-F16.gguf (0.0 kB)"
     )
     assert hub.downloads() == []
     for choice, file in (("m-Q8_0.gguf", "m-Q8_0.gguf"), ("q4_k_m", "m-Q4_K_M.gguf"), ("F16", "sub/m-F16.gguf")):
@@ -114,10 +114,12 @@ def test_the_only_gguf_file_in_the_cache_needs_no_choice(hub: Hub) -> None:
 
 def test_pickled_weights_and_repositories_without_a_model_are_refused(hub: Hub) -> None:
     repository(hub, "config.json", "tokenizer.json", "pytorch_model.bin")
-    with pytest.raises(InputError, match=r"org/name has only pickled weights \(pytorch_model\.bin\), which are never"):
+    with pytest.raises(
+        InputError, match=r"org/name: the repository has only pickled weights \(pytorch_model\.bin\), which are never"
+    ):
         fetch(name(), "model")
     repository(hub, "README.md")
-    with pytest.raises(InputError, match=r"org/name: org/name has no weights"):
+    with pytest.raises(InputError, match=r"org/name: the repository has no weights"):
         fetch(name(), "model")
     with pytest.raises(InputError, match=r"has none of tokenizer\.json, .* and no \.gguf file"):
         fetch(name(), "tokenizer")

@@ -105,6 +105,7 @@ def test_info_needs_no_torch_for_presets_and_unknown_names() -> None:
     unknown = info("typo.json")
     assert (unknown.returncode, unknown.stdout) == (1, "")
     assert unknown.stderr.startswith("bpe: typo.json: no such file, and not a known name")
+    fails_with(bpe("info", "typo.gguf"), 1, "typo.gguf: no such file, and not a known name")
     assert unknown.stderr.count("\n") == 1
 
 
