@@ -285,7 +285,11 @@ def _continue(name: str, conversation: Conversation, dialogs: SavedDialogs) -> P
         click.echo(f"bpe: {name}: there is no dialog to continue; this one is the first", err=True)
         return None
     try:
-        conversation.restore(read_dialog(path))
+        messages = read_dialog(path)
+        try:
+            conversation.restore(messages)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
     except InputError as error:
         raise InputError(f"{error}; delete the file, or chat without --continue") from error
     return path

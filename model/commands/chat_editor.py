@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from prompt_toolkit import PromptSession
-from prompt_toolkit.application import get_app
+from prompt_toolkit.application import get_app, get_app_or_none
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
 from prompt_toolkit.document import Document
 from prompt_toolkit.enums import DEFAULT_BUFFER
@@ -214,6 +215,25 @@ class PlainLines:
 
 
 @contextmanager
+def _on_return(action: Callable[[], None]) -> Iterator[None]:
+    """Call a function when the process returns to the foreground after Ctrl-Z, as shells show what is typed again.
+
+    While a line is edited, the editor does that by itself. In the background, no process may change the terminal.
+    """
+
+    def returned(number: int, frame: object) -> None:
+        with suppress(Exception):  # which would be raised anywhere in an answer
+            if get_app_or_none() is None and os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp():
+                action()
+
+    before = signal.signal(signal.SIGCONT, returned)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCONT, before)
+
+
+@contextmanager
 def quiet_keyboard() -> Iterator[None]:
     """Keep what is typed between prompts for the next prompt, instead of showing it within an answer.
 
@@ -222,6 +242,7 @@ def quiet_keyboard() -> Iterator[None]:
     """
     before: Any = None
     output = create_output(always_prefer_tty=True)
+    stack = ExitStack()
     with suppress(ImportError, OSError, ValueError):
         import termios
 
@@ -230,10 +251,12 @@ def quiet_keyboard() -> Iterator[None]:
         now[0] &= ~termios.ICRNL  # Enter stays Enter, not Ctrl-J
         now[3] &= ~(termios.ECHO | termios.ICANON)
         termios.tcsetattr(sys.stdin.fileno(), termios.TCSANOW, now)
+        stack.enter_context(_on_return(lambda: termios.tcsetattr(sys.stdin.fileno(), termios.TCSANOW, now)))
     try:
         output.enable_bracketed_paste()
         output.flush()
-        yield
+        with stack:
+            yield
     finally:
         output.disable_bracketed_paste()
         output.flush()

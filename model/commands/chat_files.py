@@ -137,5 +137,9 @@ def read_dialog(path: str | os.PathLike[str]) -> list[Message]:
     if isinstance(content, dict) and "messages" in content:
         content = content["messages"]
     if not isinstance(content, list):
-        raise InputError(f"{path}: expected a list of messages, found {type(content).__name__}")
+        found = "an object without it" if isinstance(content, dict) else json.dumps(content)[:40]
+        raise InputError(f'{path}: expected a list of messages, or an object with "messages", found {found}')
+    for number, message in enumerate(content, 1):
+        if isinstance(message, dict) and message.get("content") is None and not message.get("tool_calls"):
+            raise InputError(f"{path}: message {number} has no content")
     return content

@@ -14,12 +14,12 @@ import click
 
 from bpe.chat import Message
 from bpe.commands.failures import in_one_line
-from bpe.commands.terminal import print_pieces
+from bpe.commands.terminal import counted, print_pieces
 from bpe.errors import InputError
 from bpe.files import write_json
 from model.commands.chat_editor import BLOCK, COMMAND, FILE, SETTING, without_quotes
 from model.commands.chat_files import Saving, read_dialog
-from model.commands.chat_screen import counted, end_of_context, forgetting, in_brief, say, say_rows
+from model.commands.chat_screen import end_of_context, forgetting, in_brief, say, say_rows
 from model.commands.chat_settings import SETTINGS, Settings, setting_name
 from model.generation.conversation import Conversation
 
@@ -89,7 +89,15 @@ class Talk:
 
     def send(self, text: str) -> None:
         """Send a message, with the files that were read for it, and print the answer."""
-        if self.answer(self.conversation.answer(with_files(text, self.files))):
+        try:
+            pieces = self.conversation.answer(with_files(text, self.files))
+        except InputError as error:
+            if not self.files:
+                raise
+            names = ", ".join(name for name, _ in self.files)
+            self.files.clear()  # else no later message could be sent either
+            raise InputError(f"{error}; it no longer includes {names}, which /read reads again") from error
+        if self.answer(pieces):
             self.files.clear()
 
     def answer(self, pieces: Generator[str, None, None]) -> bool:
@@ -175,8 +183,12 @@ class Command:
     needs_argument: bool = False
 
 
-def find_command(name: str) -> Command:
+def find_command(name: str, otherwise: str = "To send this as a message, put a space in front") -> Command:
     """Return the command of this name.
+
+    Args:
+        name: The name, with or without its slash.
+        otherwise: What else to say where there is no such command.
 
     Raises:
         InputError: When there is none; the message names the likeliest.
@@ -186,12 +198,12 @@ def find_command(name: str) -> Command:
         return _BY_NAME[name]
     likely = get_close_matches(name, _BY_NAME, 1, 0.6)
     meant = f"did you mean {likely[0]}?" if likely else "/help lists the commands."
-    raise InputError(f"{name}: there is no such command; {meant} To send this as a message, put a space in front")
+    raise InputError(f"{name}: there is no such command; {meant} {otherwise}".rstrip(" ."))
 
 
 def _help(talk: Talk, argument: str) -> None:
     if argument:
-        command = find_command(argument)
+        command = find_command(argument, "")
         rows = [(f"{', '.join(command.names)} {command.argument}".strip(), command.help)]
         say_rows([*rows, *((name, setting.help) for name, setting in SETTINGS.items())] if command.argument == SETTING
                  else rows)  # fmt: skip
@@ -273,7 +285,7 @@ def _show(talk: Talk, argument: str) -> None:
     conversation = talk.conversation
     messages = [message for message in conversation.messages if message["role"] != "system"]
     try:
-        used = f"{conversation.used:,}"
+        used = f"{min(conversation.used, conversation.context):,}"  # an answer that was cut lacks its end token
     except InputError:  # a template that refuses a dialog of this form
         used = "?"
     forgotten = f"; the oldest {conversation.forgotten:,} are forgotten" if conversation.forgotten else ""
@@ -283,6 +295,7 @@ def _show(talk: Talk, argument: str) -> None:
             *talk.facts,
             ("context", f"{used} of {conversation.context:,} tokens used"),
             ("dialog", f"{counted(len(messages), 'message')}{forgotten}"),
+            *([("next message", f"with {', '.join(name for name, _ in talk.files)}")] if talk.files else []),
             ("saved", saved),
             *([("last answer", _speed(conversation))] if conversation.times.prefill_seconds else []),
             *_setting_rows(talk),
@@ -294,8 +307,8 @@ def _speed(conversation: Conversation) -> str:
     times = conversation.times
     rate = times.decode_tokens / max(times.decode_seconds, 1e-9)
     return (
-        f"first token after {times.prefill_seconds:.2f} s ({times.prefill_tokens:,} new tokens read), then {rate:,.1f}"
-        " tokens per second"
+        f"first token after {times.prefill_seconds:.2f} s ({counted(times.prefill_tokens, 'new token')} read), then"
+        f" {rate:,.1f} tokens per second"
     )
 
 

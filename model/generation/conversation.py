@@ -306,12 +306,12 @@ class Conversation:
         size = len(self._format.encode(self._window(messages, last)))
         if not self._forget:
             return (
-                f"the dialog has {size} tokens, but the model's context holds {self.context} for dialog and answer;"
+                f"the dialog has {size:,} tokens, but the model's context holds {self.context:,} for dialog and answer;"
                 " begin a new dialog, or shorten the message"
             )
         counted = " with the system message" if self.system is not None else ""
         return (
-            f"the message has {size} tokens{counted}, but the model's context holds {self.context} for message and"
+            f"the message has {size:,} tokens{counted}, but the model's context holds {self.context:,} for message and"
             " answer; shorten it"
         )
 

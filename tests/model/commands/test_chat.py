@@ -6,6 +6,7 @@ import json
 import os
 import re
 import select
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -178,6 +179,20 @@ class Terminal:
                 break
         self.read_until("> ")
 
+    def echoes(self) -> bool:
+        """Return whether the terminal shows what is typed."""
+        import termios
+
+        return bool(termios.tcgetattr(self._master)[3] & termios.ECHO)
+
+    def echo(self) -> None:
+        """Make the terminal show what is typed."""
+        import termios
+
+        settings = termios.tcgetattr(self._master)
+        settings[3] |= termios.ECHO
+        termios.tcsetattr(self._master, termios.TCSANOW, settings)
+
     def ask(self, line: str, pattern: str) -> str:
         """Type a line at the prompt, and return the output up to a match."""
         self.read_until("> ")
@@ -220,6 +235,18 @@ def test_ctrl_c_stops_the_answer_and_keeps_the_chat(terminal: Terminal, tmp_path
     assert json.loads(path.read_text())[:4] == [*first, {"role": "user", "content": "one more"}]
     terminal.type("\x04")
     assert terminal.process.wait(60) == 0
+
+
+def test_what_is_typed_stays_hidden_after_a_return_to_the_foreground(terminal: Terminal) -> None:
+    terminal.ask("Hello", "[ab]{3}")
+    assert not terminal.echoes()
+    terminal.echo()  # as a shell does between Ctrl-Z and fg
+    os.kill(terminal.process.pid, signal.SIGCONT)
+    for _ in range(1000):
+        terminal.read_until("[ab]{3}")
+        if not terminal.echoes():
+            break
+    assert not terminal.echoes()
 
 
 def test_chat_commands_save_load_and_reset_the_dialog(terminal: Terminal, tmp_path: Path) -> None:
@@ -335,8 +362,9 @@ def test_continuing_without_a_dialog_begins_one_and_says_so(
     assert result.exit_code == 0
     assert "there is no dialog to continue; this one is the first" in result.stderr
     (saved,) = tmp_path.rglob("*.json")
-    saved.write_text("{")
-    fails_with(chat(model, "", "-c", "-p", "one"), 1, saved.name, "delete the file, or chat without --continue")
+    for content in ("{", '[{"role": 5, "content": "Hi"}]', '[{"role": "user"}]'):
+        saved.write_text(content)
+        fails_with(chat(model, "", "-c", "-p", "one"), 1, saved.name, "delete the file, or chat without --continue")
 
 
 def test_files_hold_a_question_in_each_line(model: Path, tmp_path: Path) -> None:

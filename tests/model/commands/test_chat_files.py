@@ -111,3 +111,19 @@ def test_a_dialog_is_read_in_both_forms_and_others_are_refused(tmp_path: Path) -
         path.write_bytes(content.encode("latin-1"))
         with pytest.raises(InputError, match="dialog.json: "):
             read_dialog(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("null", 'expected a list of messages, or an object with "messages", found null'),
+        ('{"dialog": []}', 'expected a list of messages, or an object with "messages", found an object without it'),
+        ('[{"role": "user", "content": "Hi"}, {"role": "assistant"}]', "message 2 has no content"),
+        ('{"messages": [{"role": "user", "content": null}]}', "message 1 has no content"),
+    ],
+)
+def test_what_is_wrong_with_a_dialog_is_said(tmp_path: Path, content: str, words: str) -> None:
+    path = tmp_path / "dialog.json"
+    path.write_text(content)
+    with pytest.raises(InputError, match=f"dialog.json: {words}"):
+        read_dialog(path)

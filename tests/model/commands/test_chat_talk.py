@@ -220,6 +220,7 @@ def test_settings_change_and_are_shown(conversation: Conversation, said: Said) -
         ("/load /no/such/file", "/no/such/file: No such file"),
         ("/read /no/such/file", "/no/such/file: No such file"),
         ("/hepl", "did you mean /help?"),
+        ("/help sett", "/sett: there is no such command; did you mean /set?"),
     ],
 )
 def test_wrong_commands_are_said_and_change_nothing(
@@ -292,6 +293,25 @@ def test_a_message_that_does_not_fit_is_refused_with_numbers(conversation: Conve
     before = list(conversation.messages)
     assert "the message has 323 tokens, but the model's context holds 256" in said("x" * 300)
     assert conversation.messages == before
+
+
+def test_a_file_that_does_not_fit_leaves_room_for_later_messages(
+    conversation: Conversation, said: Said, tmp_path: Path
+) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("x" * 2000)
+    assert f"with {path}" in said(f"/read {path}", "/show").split("next message ")[-1]
+    text = said("Sum this:")
+    assert "the message has 2,034 tokens" in text and f"it no longer includes {path}, which /read reads" in text
+    assert "next message" not in said("/show")
+    said("short")
+    assert conversation.messages[0]["content"] == "short"
+
+
+def test_more_than_the_context_is_never_used(conversation: Conversation, said: Said) -> None:
+    said("/set max_tokens 1000", "x" * 190)
+    assert conversation.is_full
+    assert "256 of 256 tokens used" in said("/show")
 
 
 def test_a_full_context_is_said_once_for_each_dialog(conversation: Conversation, said: Said) -> None:
