@@ -98,7 +98,7 @@ class Transformer(nn.Module):
         end = start + count if positions is None else int(positions.max()) + 1
         if end > self.config.max_seq_len:
             raise InputError(
-                f"{end} tokens, but the model's context holds {self.config.max_seq_len}; shorten the input"
+                f"{end:,} tokens, but the model's context holds {self.config.max_seq_len:,}; shorten the input"
             )
         if cache is not None:
             cache.reserve(count, positions)

@@ -21,7 +21,7 @@ from bpe.commands.options import (
     refuse_given,
     separator_option,
 )
-from bpe.commands.terminal import stdout_columns
+from bpe.commands.terminal import counted, stdout_columns
 from bpe.progress import say
 
 
@@ -89,7 +89,7 @@ def compare(
 
 
 def _summary(found: Mapping[str, Any], samples: int) -> str:
-    size = f"{found['documents']:,} documents, {found['bytes']:,} bytes"
+    size = f"{counted(found['documents'], 'document')}, {counted(found['bytes'], 'byte')}"
     if found["tokenizers"][0]["tokens_relative_interval"] is None:
         return f"{size}: too little text for intervals"
     return f"{size}; intervals from {samples:,} draws of {found['units']:,} {found['unit']}"

@@ -11,7 +11,7 @@ import click
 
 from bpe.columns import clipped_in_the_middle
 from bpe.commands.inputs import read_documents
-from bpe.commands.terminal import shortened, stdout_columns
+from bpe.commands.terminal import counted, shortened, stdout_columns
 from bpe.display import visible
 
 if TYPE_CHECKING:
@@ -88,12 +88,13 @@ def shards_rows(directory: Path) -> list[tuple[str, str]]:
     ]
     for split, label in (("train", "to train on"), ("held_out", "held out")):
         tokens, size = shards.token_count(split), shards.byte_count(split)
-        rows.append((label, f"{shards.document_count(split):,} documents, {tokens:,} tokens, {size:,} bytes"))
+        documents = counted(shards.document_count(split), "document")
+        rows.append((label, f"{documents}, {counted(tokens, 'token')}, {counted(size, 'byte')}"))
     rows.append(("tokenizer", f"SHA-256 {shards.tokenizer_sha256}"))
     for source in shards.corpus["sources"]:
         name = source["source"] or "documents of a program"
-        files = f" in {len(source['files']):,} files" if source["files"] else ""
-        counts = f"{source['documents']:,} documents{files}, {source['bytes']:,} bytes"
+        files = f" in {counted(len(source['files']), 'file')}" if source["files"] else ""
+        counts = f"{counted(source['documents'], 'document')}{files}, {source['bytes']:,} bytes"
         rows.append(("source", f"{name}: {counts}, CRC-32 {source['crc32']:08x}"))
     return rows
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -47,7 +48,7 @@ def read_ids(content: bytes, ids_format: str) -> Any:
 
     dtype = np.dtype(ID_FORMATS[ids_format])
     if len(content) % dtype.itemsize:
-        raise ValueError(f"{len(content)} bytes are not a whole number of ids of {8 * dtype.itemsize} bits")
+        raise ValueError(f"{len(content):,} bytes do not make a whole number of ids of {8 * dtype.itemsize} bits")
     return np.frombuffer(content, dtype=dtype).astype(np.uint32)
 
 
@@ -55,15 +56,26 @@ def _read_text(content: bytes) -> list[int]:
     try:
         return [int(word) for word in content.split()]
     except ValueError as error:
-        word = next(word for word in content.split() if not word.isdigit())
-        raise ValueError(f"{word[:40]!r} is not an id; for JSON or binary input, give --format") from error
+        words = [(number, word) for number, line in enumerate(content.splitlines(), 1) for word in line.split()]
+        number, word = next(((number, word) for number, word in words if not word.isdigit()), words[0])
+        shown = word[:40].decode(errors="backslashreplace")
+        remedy = "write ids with spaces between them, or give --format for JSON or binary input"
+        if re.fullmatch(rb"[\d\s,\[\]]+", content):
+            remedy = "give --format json for lists, or leave out brackets and commas"
+        raise ValueError(f"line {number}: {shown!r} is not an id; {remedy}") from error
 
 
 def _read_json(content: bytes) -> list[int]:
     ids = []
-    for line in content.splitlines():
-        row = json.loads(line) if line.strip() else []
+    for number, line in enumerate(content.splitlines(), 1):
+        try:
+            row = json.loads(line) if line.strip() else []
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"line {number} is not JSON ({error}); expected a list of ids on each line") from error
         if not isinstance(row, list):
-            raise ValueError("expected a JSON list of ids on each line")
+            raise ValueError(f"line {number}: expected a JSON list of ids on each line")
+        for id in row:
+            if type(id) is not int:  # true and false are numbers to Python
+                raise ValueError(f"line {number}: {json.dumps(id)[:40]} is not an id; expected a list of whole numbers")
         ids += row
     return ids

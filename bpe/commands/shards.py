@@ -22,6 +22,7 @@ from bpe.commands.options import (
     tell_defaults,
     tokenizer_option,
 )
+from bpe.commands.terminal import counted
 from bpe.commands.types import Share, parse_size
 from bpe.progress import current, say
 
@@ -149,7 +150,7 @@ def shards(
         from bpe.shards import export_shards
 
         files = export_shards(export, str(output), export_format)
-        text = f"{output}: {len(files):,} files in format {export_format}"
+        text = f"{output}: {counted(len(files), 'file')} in format {export_format}"
         current().done(text, output=output, files=[str(file) for file in files], format=export_format)
     else:
         from bpe.shards import ShardSources
@@ -184,7 +185,7 @@ def _write_shards(sources: ShardSources, name: str, output: str, options: Mappin
     file = _tokenizer_file(path)
     written = write_shards(sources, Tokenizer.from_file(path), output, tokenizer_file=file, **options)
     parts = [
-        f"{written.document_count(split):,} documents, {written.token_count(split):,} tokens, {label}"
+        f"{counted(written.document_count(split), 'document')}, {counted(written.token_count(split), 'token')}, {label}"
         for split, label in (("train", "to train on"), ("held_out", "held out"))
     ]
     if written.bos_id is None and written.eos_id is None and options["eos"] is None:

@@ -19,7 +19,7 @@ from bpe.commands.options import (
     text_option,
     tokenizer_option,
 )
-from bpe.commands.terminal import use_color
+from bpe.commands.terminal import counted, use_color
 from bpe.display import ShownText, visible
 from bpe.progress import say
 
@@ -61,5 +61,5 @@ def show(
                 click.echo(f"{id:>7}  {visible(token)}")
             continue
         click.echo(shown.colored() if is_colored else shown.plain(), color=is_colored)
-        words = f"{len(ids):,} tokens, {len(content):,} bytes"
+        words = f"{counted(len(ids), 'token')}, {counted(len(content), 'byte')}"
         say(f"{words}, {len(content) / max(len(ids), 1):.2f} bytes per token")

@@ -26,7 +26,7 @@ from bpe.commands.options import (
 )
 from bpe.commands.pictures import dark_option, format_option, picture_settings
 from bpe.commands.shards import SHARDS
-from bpe.commands.terminal import stdout_columns
+from bpe.commands.terminal import counted, stdout_columns
 from bpe.commands.types import parse_size
 from bpe.progress import current, phase, say
 from bpe.quoting import quoted
@@ -357,7 +357,7 @@ def _finish(result: Trained, output: str, seconds: float) -> None:
     if result.invalid:
         first = result.invalid[0]
         say(
-            f"{places:,} invalid UTF-8 sequences in {len(result.invalid):,} files; the first: {first.name},"
+            f"{places:,} invalid UTF-8 sequences in {counted(len(result.invalid), 'file')}; the first: {first.name},"
             f" {first.first}"
         )
     if result.left_out:
@@ -365,9 +365,10 @@ def _finish(result: Trained, output: str, seconds: float) -> None:
 
         say(left_out_line(result.left_out))
     if not current().is_for_programs:
+        documents = f" in {counted(result.documents, 'document')}" if result.documents else ""
         say(
             f"{output}: {result.tokenizer.n_vocab:,} tokens from {result.size / 1e6:,.1f} MB"
-            f"{f' in {result.documents:,} documents' if result.documents else ''}, {seconds:.1f} s"
+            f"{documents}, {seconds:.1f} s"
         )
 
 

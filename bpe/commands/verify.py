@@ -18,6 +18,7 @@ from bpe.commands.options import (
     refuse_given,
     separator_option,
 )
+from bpe.commands.terminal import counted
 from bpe.progress import current, phase
 
 
@@ -63,8 +64,8 @@ def verify(
     if report.reference_failed:
         remarks.append(f"the reference itself failed on {report.reference_failed:,}")
     text = (
-        f"{report.documents:,} documents, {report.bytes:,} bytes, {report.tokens:,} tokens compared with"
-        f" {report.reference}: {report.differing:,} differ" + "".join(f"; {remark}" for remark in remarks)
+        f"{counted(report.documents, 'document')}, {counted(report.bytes, 'byte')}, {counted(report.tokens, 'token')}"
+        f" compared with {report.reference}: {report.differing:,} differ" + "".join(f"; {remark}" for remark in remarks)
     )
     if report.differing and current().is_for_programs:
         require_identical(report)  # an error is the last event

@@ -23,7 +23,7 @@ from bpe.commands.options import (
     refuse_given,
     separator_option,
 )
-from bpe.commands.terminal import stdout_columns
+from bpe.commands.terminal import counted, stdout_columns
 from bpe.progress import phase, say
 from model.commands.options import bos_option, device_option, dtype_option, load_model, place_of, threads_option
 
@@ -163,11 +163,11 @@ def _summary(found: Mapping[str, Any], with_texts: bool, place: str) -> str:
     if with_texts:
         everything = found["all_texts"]
         parts.append(
-            f"{everything['tokens']:,} tokens in {everything['documents']:,} documents, window {found['window']:,},"
-            f" stride {found['stride']:,}"
+            f"{counted(everything['tokens'], 'token')} in {counted(everything['documents'], 'document')},"
+            f" window {found['window']:,}, stride {found['stride']:,}"
         )
         if everything["bytes_left_out"]:
             parts.append(f"{everything['bytes_left_out']:,} bytes are not predicted and not counted")
     if found["choices"]:
-        parts.append(f"{sum(row['questions'] for row in found['choices']):,} questions")
+        parts.append(counted(sum(row["questions"] for row in found["choices"]), "question"))
     return f"{'; '.join(parts)}; {place}; {found['seconds']['evaluate']:,.1f} s"

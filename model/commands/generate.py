@@ -19,7 +19,7 @@ from bpe.commands.options import (
     special_option,
     texts_option,
 )
-from bpe.commands.terminal import print_pieces
+from bpe.commands.terminal import counted, print_pieces
 from bpe.progress import phase, say
 from model.commands.options import (
     backend_option,
@@ -151,8 +151,8 @@ def generate(
     say(place_of(transformer))
     times, rates = completions.generation.times, _rates(completions)
     say(
-        f"prefill {times.prefill_tokens:,} tokens, {rates['prefill']:,.0f} tokens per second;"
-        f" decode {times.decode_tokens:,} tokens, {rates['decode']:,.1f} tokens per second"
+        f"prefill {counted(times.prefill_tokens, 'token')}, {rates['prefill']:,.0f} tokens per second;"
+        f" decode {counted(times.decode_tokens, 'token')}, {rates['decode']:,.1f} tokens per second"
     )
 
 

@@ -311,6 +311,6 @@ def _check_prompt(ids: Sequence[int], vocab_size: int, context: int) -> None:
         raise InputError(f"the prompt has ids from {min(ids)} to {max(ids)}; ids must be 0 to {vocab_size - 1}")
     if len(ids) >= context:
         raise InputError(
-            f"the prompt has {len(ids)} tokens, but the model's context holds {context} for prompt and answer; "
-            f"shorten the prompt to {context - 1} tokens or fewer"
+            f"the prompt has {len(ids):,} tokens, but the model's context holds {context:,} for prompt and answer; "
+            f"shorten the prompt to {context - 1:,} tokens or fewer"
         )

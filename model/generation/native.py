@@ -297,7 +297,7 @@ class NativeModel:
     def _check(self, ids: npt.NDArray[np.int64], end: int) -> None:
         if end > self.config.max_seq_len:
             raise InputError(
-                f"{end} tokens, but the model's context holds {self.config.max_seq_len}; shorten the input"
+                f"{end:,} tokens, but the model's context holds {self.config.max_seq_len:,}; shorten the input"
             )
         if not 0 <= ids.min() <= ids.max() < self.config.vocab_size:
             raise InputError(

@@ -49,7 +49,7 @@ def test_shards_are_written_described_verified_and_exported(corpus: Path, tokeni
     assert (shards.bos_id, shards.eos_id) == (None, 258)
     assert len(shards.shards(TRAIN)) > 3
     described = bpe("info", data).stdout
-    assert f"{corpus}: 50 documents in 1 files" in described
+    assert f"{corpus}: 50 documents in 1 file" in described
     assert shards.tokenizer_sha256 in described
 
     checked = bpe("shards", "--verify", data)
