@@ -25,6 +25,7 @@ from importlib.util import find_spec
 from typing import Any, TextIO, Union
 
 from bpe.columns import clipped_in_the_middle, columns_of, terminal_columns
+from bpe.errors import ArgumentError
 
 _TICK_SECONDS = 0.1
 _EVENT_SECONDS = 0.5
@@ -446,6 +447,10 @@ def shown(progress: Progress | Callable[..., object]) -> Iterator[Reporter]:
         with reporting(Reporter()) as silent:
             yield silent
         return
+    if progress is not True and not hasattr(progress, "write"):
+        raise ArgumentError(
+            f"progress is {progress!r}; expected true or false, a stream such as sys.stderr, or a callback"
+        )
     with reporting(reporter_on(sys.stderr if progress is True else progress)) as reporter:
         yield reporter
 

@@ -1,13 +1,25 @@
-"""Settings of glibc's allocator: keep the memory that training frees, return the memory that loading frees."""
+"""The memory of the machine, and settings of glibc's allocator.
+
+Training keeps the memory that it frees; loading returns it.
+"""
 
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 
 # From glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _GIBIBYTE = 1 << 30
+
+
+def total_memory() -> int | None:
+    """Return the memory of this machine in bytes; None where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):  # Windows has no sysconf
+        return None
 
 
 def keep_freed_memory() -> bool:

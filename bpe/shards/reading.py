@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from bpe.errors import InputError
 from bpe.kinds import instead
+from bpe.quoting import quoted
 from bpe.shards.layout import (
     HELD_OUT,
     INDEX,
@@ -81,6 +82,11 @@ class Shards:
             if self.directory.exists() and not unfinished:
                 remedy = instead(self.directory, "shards") or "; write them with: bpe shards TEXTS -o DIR"
                 raise InputError(f"{self.directory}: no token shards here{remedy}") from None
+            if not self.directory.exists():
+                raise InputError(
+                    f"{self.directory}: no such directory; write token shards with: bpe shards TEXTS -o"
+                    f" {quoted(os.fspath(self.directory))}"
+                ) from None
             remedy = "writing was interrupted, run it again to resume" if unfinished else "write the shards again"
             raise InputError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
         try:

@@ -18,7 +18,7 @@ from bpe import _core
 from bpe.arguments import checked
 from bpe.boundaries import extended
 from bpe.corpus import read_corpus
-from bpe.errors import InputError
+from bpe.errors import ArgumentError, InputError
 from bpe.patterns import Pattern
 from bpe.progress import phase, shown
 from bpe.tokenizer import Tokenizer
@@ -89,6 +89,8 @@ def train(
     >>> [tokenizer.decode([id]) for id in (256, 257, 258)]
     [' b', 'cd', ' cd']
     """
+    if not isinstance(paths, (str, os.PathLike)) and not hasattr(paths, "__iter__"):
+        raise ArgumentError(f"paths is {paths!r}; expected a path, or a list of paths")
     listed = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     for path in listed:
         _refuse_text(path)

@@ -30,7 +30,9 @@ from model.checkpoint.assemble import assemble, fingerprint
 from model.checkpoint.companions import read_tokenizer
 from model.checkpoint.opened import Checkpoint
 from model.config import ModelConfig
+from model.device import choose
 from model.generation.completions import generate
+from model.memory import total_memory
 from model.training.base_model import trained
 from model.training.loop import train
 from model.training.loss import IGNORED, Evaluation, TokenBatch, evaluate, next_token_loss
@@ -83,8 +85,25 @@ def pretrain(
                 start = _start(init, shards, Path(run))
                 notes["init"] = os.path.abspath(init) if os.path.exists(init) else os.fspath(init)
             task = Pretraining(shards, config, settings, start)
+        if parallel is None or parallel.size == 1:
+            _refuse_beyond_memory(config, settings)
         return train(
             task, run, settings, restart=restart, progress=progress, parallel=parallel, notes=notes, pictures=pictures
+        )
+
+
+def _refuse_beyond_memory(config: ModelConfig, settings: TrainConfig) -> None:
+    """Refuse a model that cannot be trained in the memory of this machine, before the system ends the process.
+
+    Raises:
+        InputError: When the weights alone, with gradients and the optimizer's two moments, take more, on a CPU.
+    """
+    needed, there = _BYTES_PER_PARAMETER * config.n_parameters, total_memory()
+    if there is not None and needed > there and choose(settings.device).name == "cpu":
+        raise InputError(
+            f"a model of {config.n_parameters / 1e9:,.2f} billion parameters takes {needed / 1e9:,.0f} GB to train"
+            f" (weights, gradients and two moments, in float32), and this machine has {there / 1e9:,.0f} GB; choose a"
+            " smaller one, such as the preset mini"
         )
 
 
@@ -154,6 +173,7 @@ def settings_of(run: str | os.PathLike[str]) -> tuple[Path, ModelConfig, dict[st
         raise InputError(f"{path}: cannot be read ({error!r}); repeat --data and all other settings") from None
 
 
+_BYTES_PER_PARAMETER = 16
 _SAMPLE = "  It's 1234567, cafe\u0301 \u4f60\u597d!\n\n\tdef HTTPServer(x):\r\n  return x+1  "
 """Text that tokenizers with the same tokens split differently if their patterns differ."""
 

@@ -79,6 +79,8 @@ class RunDirectory:
                     "restart the run, or use another directory"
                 ) from None
             return None
+        except NotADirectoryError:
+            raise InputError(f"{self.path}: not a directory; use another name for the run") from None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path}: cannot be read ({error}); restart the run, or use another directory") from None
         if changes := _changes(before, settings):

@@ -123,3 +123,10 @@ def test_training_names_the_likeliest_option_and_refuses_wrong_types(function: A
         function(source, "300")
     with pytest.raises(ArgumentError, match=r"special_tokens is .*; expected a list or None, such as"):
         function(source, 300, special_tokens="<|a|>")
+
+
+def test_train_refuses_paths_and_progress_of_a_wrong_type() -> None:
+    with pytest.raises(ArgumentError, match="paths is 5; expected a path, or a list of paths"):
+        train(5, 600)  # type: ignore[call-overload]
+    with pytest.raises(ArgumentError, match="progress is 1; expected true or false, a stream such as sys.stderr, or a"):
+        train("corpora", 600, progress=1)  # type: ignore[call-overload]

@@ -78,7 +78,11 @@ def test_errors_strict_refuses_invalid_utf8(corpus: Path, tokenizer: Path, tmp_p
         (["-o", "data"], 2, "missing CORPUS"),
         (["--export", "data"], 2, "missing -o / --output DIR"),
         (["--export", "data", "--verify", "data"], 2, "either --verify or --export"),
-        (["--verify", "nowhere"], 1, "nowhere/index.json: cannot be read"),
+        (
+            ["--verify", "nowhere"],
+            1,
+            "nowhere: no such directory; write token shards with: bpe shards TEXTS -o",
+        ),
         (["nowhere.txt", "-o", "data"], 1, "nowhere.txt: no such file"),
     ],
 )

@@ -86,6 +86,12 @@ def test_missing_and_inconsistent_models_are_refused(run: Path, data: Path, tmp_
     )
     unknown = bpe("pretrain", "--data", data, "-o", tmp_path / "r", "--config", "huge")
     fails_with(unknown, 1, "no model preset 'huge'", "llama3.2-1b")
+    fails_with(bpe("pretrain", "--data", tmp_path / "none", "-o", tmp_path / "r"), 1, "none: no such directory", "-o ")
+    (tmp_path / "file").touch()
+    fails_with(bpe("pretrain", "--data", data, "-o", tmp_path / "file"), 1, "file: not a directory; use another name")
+    large = bpe("pretrain", "--data", data, "-o", tmp_path / "r", "--config", "llama3.1-405b", "--device", "cpu")
+    fails_with(large, 1, "takes 6,", "GB to train", "this machine has", "choose a smaller one")
+    assert not (tmp_path / "r").exists()
     other = tmp_path / "other"
     shutil.copytree(run, other)
     params = json.loads((other / "params.json").read_text())
