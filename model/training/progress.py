@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
+from bpe.display import visible
 from bpe.progress import Phase, Progress, Reporter, clock, shown
 
 
@@ -75,11 +76,12 @@ class TrainingReport:
             self.say(f"{clock(seconds)}  step {step}  {shown}")
 
     def sample(self, step: int, text: str) -> None:
-        """Show a text by the model, on one line."""
+        """Show a text by the model, on one line. A model that is hardly trained writes control characters as well."""
         if self._reporter.is_for_programs:
             self._reporter.event("sample", step=step, text=text)
         else:
-            self.say(f"  step {step:,}{', before training' * (not step)}: {' '.join(text.split())}")
+            shown = visible(" ".join(text.split()).encode())
+            self.say(f"  step {step:,}{', before training' * (not step)}: {shown}")
 
     def say(self, text: str) -> None:
         """Print a line that stays."""

@@ -85,3 +85,9 @@ def test_events_hold_the_numbers() -> None:
         {"event": "sample", "step": 1000, "text": "some words"},
         {"event": "message", "text": "finished"},
     ]
+
+
+def test_control_characters_in_a_sample_are_shown_and_not_obeyed() -> None:
+    stream = io.StringIO()
+    TrainingReport(Lines(stream)).sample(3, "a\x1b[31m b\x0e\x9b \ufffd é")
+    assert stream.getvalue() == "  step 3: a<U+001B>[31m b<U+000E><U+009B> \ufffd é\n"
