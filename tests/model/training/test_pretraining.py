@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from bpe.display import visible
 from bpe.errors import InputError
 from bpe.shards import HELD_OUT, TRAIN, Shard, Shards, write_shards
 from model import ModelConfig, Transformer, load, save
@@ -43,7 +44,7 @@ def test_each_evaluation_writes_a_sample(
     assert [sample["step"] for sample in samples] == [0, 5, 10, 12]
     for sample in samples:
         place = f"  step {sample['step']}{', before training' * (sample['step'] == 0)}: "
-        assert place + " ".join(sample["text"].split()) in said.getvalue()
+        assert place + visible(" ".join(sample["text"].split()).encode()) in said.getvalue()
 
 
 def test_a_run_resumes_from_its_directory_alone(
