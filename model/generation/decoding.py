@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from model.transformer import Transformer
 
 PREFILL = 2048  # tokens read at a time, of all prompts together; bounds the memory that long prompts need
+NATIVE_PREFILL = 512  # as PREFILL, for native models: larger parts are no faster, and progress and Ctrl-C wait for one
 _LONG_PROMPT = 512  # tokens; the reading of a longer prompt is shown, since it can take seconds
 ROOM = 1024  # generated tokens that the cache reserves memory for at first; longer answers grow it
 
@@ -275,7 +276,8 @@ class Generation:
             cache = self.model.new_cache(len(self.prompts), longest + min(max(self._room), ROOM))
         decoder = _decoder_of(self.model, cache, self.sampling, self.n_vocab)
         self.times.prefill_tokens = sum(map(len, self.prompts)) - read
-        count = max(1, PREFILL // len(self.prompts))
+        part = min(PREFILL, NATIVE_PREFILL) if isinstance(self.model, NativeModel) else PREFILL
+        count = max(1, part // len(self.prompts))
         shown = phase("reading", longest - read, "tokens") if longest - read > _LONG_PROMPT else nullcontext()
         with shown as reading:
             for start in range(read, longest, count):

@@ -21,6 +21,7 @@ from model.cache import KVCache
 from model.checkpoint import open_checkpoint
 from model.checkpoint.block_formats import QUANTIZED
 from model.generation.native import kernels
+from model.generation.native_decoder import NativeDecoder
 from model.loading import backend_of
 
 MakeModel = Callable[[ModelConfig], Transformer]
@@ -256,6 +257,21 @@ def test_ragged_prompts_give_the_same_texts_as_alone(samples: int, make_model: M
     assert texts(ours, prompts, samples, greedy) == texts(model, prompts, samples, greedy)
     alone = [text for prompt in prompts for text in texts(ours, [prompt], samples, drawn)]
     assert texts(ours, prompts, samples, drawn) == alone
+
+
+def test_a_long_prompt_is_read_in_small_parts(make_model: MakeModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = native(make_model(BASE))
+    expected = texts(model, [[*range(20)]], 1, Sampling(temperature=0))
+    monkeypatch.setattr("model.generation.decoding.NATIVE_PREFILL", 8)
+    read, parts = NativeDecoder.read, list[tuple[int, int]]()
+
+    def recorded(self: NativeDecoder, ids: Any, positions: Any = None) -> None:
+        parts.append(ids.shape)
+        read(self, ids, positions)
+
+    monkeypatch.setattr(NativeDecoder, "read", recorded)
+    assert texts(model, [[*range(20)]], 1, Sampling(temperature=0)) == expected
+    assert [shape for shape in parts if shape[1] > 1] == [(1, 8), (1, 8), (1, 4)]
 
 
 def test_a_cache_of_another_model_and_positions_out_of_order_raise(make_model: MakeModel) -> None:
