@@ -88,6 +88,10 @@ class RunCheckpoints:
                 _sync(self.directory)
                 for old in self._all()[: -self.keep]:
                     shutil.rmtree(old, ignore_errors=True)
+        except OSError as error:
+            if error.errno is None or error.filename is not None:
+                raise
+            raise OSError(error.errno, error.strerror, str(final)) from error  # torch names no file
         finally:
             if self.parallel.is_main:
                 shutil.rmtree(part, ignore_errors=True)

@@ -143,7 +143,9 @@ def test_a_full_disk_ends_the_run_and_keeps_the_last_checkpoint(
     arguments = [str(data), str(run), repr(config), repr(settings), "TrainState", "-1"]
     finished = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False)
     assert finished.returncode == 1
-    assert finished.stderr.splitlines()[-1].startswith("OSError: [Errno 27] File too large")
+    last = finished.stderr.splitlines()[-1]
+    assert last.startswith("OSError: [Errno 27] File too large: "), last
+    assert "checkpoints/step-" in last
     assert [path.name for path in (run / "checkpoints").iterdir() if path.name > "step-000002"] == ["step-000003"]
     assert (checkpoint / "state.json").read_bytes() == before
     assert train(data, run, config, settings).steps == 12
