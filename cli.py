@@ -117,7 +117,9 @@ def cli() -> None:
     Data goes to stdout, so commands can be combined in pipes; progress and messages go to stderr. The exit status is 0
     for success, 2 for wrong usage, and 1 for any other failure.
 
-    For completion of commands, options and values in the shell, run: eval "$(bpe completion bash)"
+    \b
+    For completion of commands, options and values in the shell, run:
+      eval "$(bpe completion bash)"
     """
 
 

@@ -178,3 +178,7 @@ def test_no_help_page_is_wider_than_80_columns(name: str, monkeypatch: pytest.Mo
     monkeypatch.setenv("COLUMNS", "80")
     lines = bpe(name, "--help").stdout.splitlines()
     assert [line for line in lines if len(line) > 80] == []
+
+
+def test_the_help_prints_the_command_for_completion_in_one_line() -> None:
+    assert '    eval "$(bpe completion bash)"\n' in bpe("--help").stdout
