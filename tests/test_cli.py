@@ -155,11 +155,11 @@ def test_a_full_disk_is_reported_in_one_line(my_json: Path, unbuffered: str) -> 
 @pytest.mark.parametrize(
     ("command", "missing"),
     [
-        ("train", "CORPUS (or --counts FILE)"),
+        ("train", "CORPUS (- for stdin, or --counts FILE)"),
         ("info", "NAME|FILE|DIRECTORY"),
         ("compare", "TOKENIZER TOKENIZER... FILE"),
         ("verify", "NAME|FILE"),
-        ("shards", "CORPUS"),
+        ("shards", "CORPUS (- for stdin)"),
         ("finetune", "MODEL, DIALOGS..."),
         ("pull", "NAME"),
         ("generate", "MODEL"),

@@ -34,7 +34,7 @@ SHARDS = "shards"
 """The directory that `bpe shards` writes to and `bpe pretrain` reads from by default."""
 
 
-@click.command(cls=Command, needed={"CORPUS": ("corpus", "verify", "export")})
+@click.command(cls=Command, needed={"CORPUS (- for stdin)": ("corpus", "verify", "export")})
 @click.argument("corpus", nargs=-1, metavar="CORPUS...")
 @group(
     "Write",

@@ -42,7 +42,7 @@ _OUTPUT, _VOCAB_SIZE, _FREQUENCY = "tokenizer.json", 32_000, 10
 _READING = ("field", "errors", "exclude", "max_memory")
 
 
-@click.command(cls=Command, needed={"CORPUS (or --counts FILE)": ("corpus", "counts", "resume")})
+@click.command(cls=Command, needed={"CORPUS (- for stdin, or --counts FILE)": ("corpus", "counts", "resume")})
 @click.argument("corpus", nargs=-1, metavar="CORPUS...")
 @group(
     "Vocabulary",

@@ -99,7 +99,7 @@ def test_required_tokens_are_read_without_a_byte_order_mark(tmp_path: Path) -> N
 
 def test_train_names_a_missing_argument(tmp_path: Path) -> None:
     fails_with(bpe("train", "-o", tmp_path / "x.json", "--vocab-size", "300"), 2, "missing CORPUS")
-    fails_with(bpe("train"), 2, "missing CORPUS (or --counts FILE)\n")
+    fails_with(bpe("train"), 2, "missing CORPUS (- for stdin, or --counts FILE)\n")
     fails_with(bpe("train", "corpus.txt"), 1, "corpus.txt: no such file or directory")
     missing = bpe("train", "--counts", tmp_path / "none.jsonl", "-o", tmp_path / "x.json", "--vocab-size", "600")
     fails_with(missing, 1, "none.jsonl")
