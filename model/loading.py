@@ -19,6 +19,7 @@ from model.checkpoint.opened import Checkpoint
 from model.device import choose
 from model.dtypes import DType, dtype_name
 from model.generation.native import NativeModel, kernels, refusal
+from model.threads import check_threads
 from model.torch_needed import is_installed, require_torch
 
 if TYPE_CHECKING:
@@ -120,8 +121,8 @@ def load(
         InputError: When a file is missing, damaged or does not fit the others, the backend does not support the
             checkpoint, or there is no such device. The message names the file.
     """
-    if threads is not None and threads < 1:
-        raise InputError(f"threads is {threads}; it must be at least 1")
+    if threads is not None:
+        check_threads(threads)
     if backend not in ("torch", "native", "auto"):
         raise InputError(f"there is no backend {backend!r}; choose one of torch, native, auto")
     place = "cpu" if backend == "native" and str(device) == "auto" else choose(device).name

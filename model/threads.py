@@ -6,6 +6,8 @@ import os
 import sys
 from pathlib import Path
 
+from bpe.errors import InputError
+
 _TOPOLOGY = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 
 
@@ -20,6 +22,23 @@ def default_threads() -> int:
     wanted = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     cores = available_cores()
     return min(int(wanted), cores) if wanted.isdecimal() and int(wanted) > 0 else cores
+
+
+def check_threads(threads: int) -> None:
+    """Refuse a number of threads that this machine cannot run.
+
+    Threads wait for each other after each matrix. With many more of them than processors, a token takes minutes.
+
+    Raises:
+        InputError: When there are none, or more than 8 for each processor.
+    """
+    if threads < 1:
+        raise InputError(f"threads is {threads}; it must be at least 1")
+    processors = os.cpu_count() or 1
+    if threads > 8 * processors:
+        raise InputError(
+            f"threads is {threads:,}, but this machine has {processors:,} processors; give no more threads"
+        )
 
 
 def available_cores() -> int:

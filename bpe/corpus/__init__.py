@@ -13,6 +13,7 @@ from typing import Any, TypeVar, Union, cast
 from bpe.corpus.arrow import is_dataset
 from bpe.corpus.binaries import LeftOut, left_out_line
 from bpe.corpus.feed import Cleaner, Invalid, ReadOptions, TextBytes, as_bytes
+from bpe.corpus.jsonl import NotJsonError as NotJsonError
 from bpe.corpus.jsonl import json_records
 from bpe.corpus.reader import CorpusReader, Position, TextBatch
 from bpe.corpus.sources import CorpusSource, FileFeed, IterableFeed, feeds_of

@@ -99,6 +99,10 @@ def _text_of(line: bytes, field: str, cleaner: Cleaner, number: int) -> TextByte
     return as_bytes(text)
 
 
+class NotJsonError(InputError):
+    """A line of a file is not JSON, so the file may be of another kind."""
+
+
 def json_records(name: str, content: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the objects in the lines of a file, each with its place, such as "line 3". Blank lines are skipped.
 
@@ -109,7 +113,8 @@ def json_records(name: str, content: bytes) -> Iterator[tuple[str, dict[str, Any
         content: The bytes of the file.
 
     Raises:
-        InputError: When a line is not a JSON object; the message names the file and the line.
+        NotJsonError: When a line is not JSON; the message names the file and the line.
+        InputError: When a line is not a JSON object.
     """
     if (items := _json_list(content)) is not None:
         for number, item in enumerate(items, 1):
@@ -123,7 +128,7 @@ def json_records(name: str, content: bytes) -> Iterator[tuple[str, dict[str, Any
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise InputError(f"{name}: line {number} is not JSON ({error})") from error
+            raise NotJsonError(f"{name}: line {number} is not JSON ({error})") from error
         if not isinstance(record, dict):
             raise InputError(f"{name}: line {number} is not a JSON object")
         yield f"line {number}", record

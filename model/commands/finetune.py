@@ -198,14 +198,6 @@ def finetune(
 
     DIR becomes a model directory; with --lora, a PEFT adapter that refers to MODEL. All commands accept both as models.
     """
-    with phase("loading PyTorch"):
-        import torch
-
-        from model.lora import TARGETS, LoraConfig
-        from model.training.finetune_settings import FinetuneConfig
-        from model.training.finetuning import finetune as run_finetuning
-        from model.training.parallel import Parallel
-
     if rank is None and (lora_alpha is not None or targets or lora_dropout):
         raise click.UsageError("--lora-alpha, --lora-target and --lora-dropout need --lora RANK")
     if not preferences:
@@ -220,6 +212,14 @@ def finetune(
         output = default_run(model, "-finetuned")
         if os.environ.get("RANK", "0") == "0":
             tell_defaults(output=output)
+    with phase("loading PyTorch"):
+        import torch
+
+        from model.lora import TARGETS, LoraConfig
+        from model.training.finetune_settings import FinetuneConfig
+        from model.training.finetuning import finetune as run_finetuning
+        from model.training.parallel import Parallel
+
     if threads is not None:
         torch.set_num_threads(threads)
     settings["device"] = chosen_device(settings["device"])

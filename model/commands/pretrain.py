@@ -176,6 +176,16 @@ def pretrain(
     The run directory becomes a model directory, with metrics.jsonl, loss.png and numbered checkpoints. To resume a run
     that was interrupted or killed, run the same command again, or give -o alone; the final weights are identical.
     """
+    shape = None
+    source = click.get_current_context().get_parameter_source
+    given = {name for name in ("config", *settings) if source(name) is click.core.ParameterSource.COMMANDLINE}
+    if init is not None and "config" in given:
+        raise click.UsageError("--init and --config exclude each other: the model has the shape of MODEL")
+    data, output = _data_and_output(data, output, config, init)
+    if init is not None and data is None:
+        raise click.UsageError("--init needs --data; to resume a run, give -o alone")
+    if settings["schedule"] != "wsd" and data is not None:
+        refuse_given("without --schedule wsd", "decay")
     with phase("loading PyTorch"):
         from bpe.shards import Shards
         from model.training.parallel import Parallel
@@ -183,21 +193,11 @@ def pretrain(
         from model.training.pretraining import settings_of, shape_of
         from model.training.settings import TrainConfig
 
-    shape = None
-    source = click.get_current_context().get_parameter_source
-    given = {name for name in ("config", *settings) if source(name) is click.core.ParameterSource.COMMANDLINE}
-    if init is not None and "config" in given:
-        raise click.UsageError("--init and --config exclude each other: the model has the shape of MODEL")
-    data, output = _data_and_output(data, output, config, init)
     pictures = loss_settings(output, formats, dark)
     if init is not None:
-        if data is None:
-            raise click.UsageError("--init needs --data; to resume a run, give -o alone")
         shape = shape_of(init)
         if "learning_rate" not in given:
             settings["learning_rate"] = _LEARNING_RATE_OF_INIT
-    if settings["schedule"] != "wsd" and data is not None:
-        refuse_given("without --schedule wsd", "decay")
     if data is None:
         directory, shape, kept, init = settings_of(output)
         data, settings = str(directory), {**settings, **kept, **{name: settings[name] for name in given - {"config"}}}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from typing import Any
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bpe import Tokenizer
 from bpe.chat import ChatFormat
-from bpe.corpus import documents, records
+from bpe.corpus import NotJsonError, documents, records
 from bpe.errors import InputError
 from model.training.loss import IGNORED, TokenBatch
 from model.training.records import Notes, Reader, Record
@@ -127,7 +127,7 @@ def read_dialogs(sources: Iterable[PathLike], chat_format: ChatFormat, how: Read
     reader = Reader(chat_format, how.notes)
     dialogs = []
     for source in sources:
-        for place, record in records(source):
+        for place, record in _records(source):
             dialog = _encoded(place, reader.dialog(place, record), chat_format, how)
             _require_answer(dialog, how.length)
             dialogs.append(dialog)
@@ -181,7 +181,7 @@ def read_pairs(sources: Iterable[PathLike], chat_format: ChatFormat, how: Readin
     length, reader = how.length, Reader(chat_format, how.notes)
     pairs = []
     for source in sources:
-        for place, record in records(source):
+        for place, record in _records(source):
             chosen, rejected = (
                 _encoded(place, dialog, chat_format, how) for dialog in reader.preference(place, record)
             )
@@ -194,6 +194,14 @@ def read_pairs(sources: Iterable[PathLike], chat_format: ChatFormat, how: Readin
                 _require_answer(dialog, length)
             pairs.append(Pair(chosen, rejected))
     return pairs
+
+
+def _records(source: PathLike) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the records of a file of dialogs, each with its place."""
+    try:
+        yield from records(source)
+    except NotJsonError as error:
+        raise InputError(f"{error}; plain texts are trained on with --text (text=True)") from error
 
 
 def _encoded(place: str, record: Record, chat_format: ChatFormat, how: Reading) -> Dialog:

@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from bpe.drawing import common_directory
+from bpe.errors import InputError
 from model.training.base_model import BaseModel
 from model.training.dialogs import Dialog, Pair, PathLike, Reading, Rows, examples_fingerprint, in_rows
 from model.training.settings import TrainConfig
@@ -59,6 +60,8 @@ class ExampleTask(Generic[Example]):
         config = base.config
         how = Reading(length, config.learn_end, end_id, config.field, config.separator)
         self.train, held_out = _read_examples(read, base, data, settings, how)
+        if not self.train:
+            raise InputError(f"{', '.join(self._files)}: there are no examples to train on")
         ends = np.cumsum([len(example) for example in held_out])
         self.held_out = held_out[: 1 + int(np.searchsorted(ends, settings.eval_tokens))]
         self._rows = Rows([len(example) for example in self.train], length, settings.seed)

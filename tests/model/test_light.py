@@ -65,6 +65,12 @@ USES = {
     "generate from safetensors": Use(TORCH, ("generate", "model", *SHORT, "--json", "--logprobs", "2")),
     "generate from Hugging Face's format": Use(TORCH, ("generate", "theirs", *SHORT, "--repetition-penalty", "1.2")),
     "chat in a pipe": Use(TORCH, ("chat", "theirs", "--max-tokens", "3"), stdin="Hi\nAnd?\n"),
+    "a wrong command line of pretrain": Use(
+        TORCH,
+        code="from bpe.cli import main\n"
+        "sys.argv = ['bpe', 'pretrain', '--lr', '3']\n"
+        "try:\n    main()\nexcept SystemExit as error:\n    assert error.code == 2",
+    ),
     "public names": Use(
         TORCH,
         code="from model import Completions, Generation, ModelConfig, NativeModel, PRESETS, Sampling, Session\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -67,6 +68,15 @@ def test_a_tokenizer_larger_than_the_model_raises(directory: Path, tmp_path: Pat
     save(tmp_path / "small", small, directory / "tokenizer.json")
     with pytest.raises(InputError, match=r"the tokenizer has 258 tokens, but the model only 257"):
         load(tmp_path / "small")
+
+
+@pytest.mark.parametrize("backend", ["native", "torch"])
+@pytest.mark.parametrize("threads", [0, 1_000_000])
+def test_a_number_of_threads_that_no_machine_can_run_raises(
+    directory: Path, backend: Literal["native", "torch"], threads: int
+) -> None:
+    with pytest.raises(InputError, match=f"^threads is {threads:,}"):
+        load(directory, backend=backend, threads=threads)
 
 
 def test_a_directory_without_a_model_raises_with_the_known_formats(tmp_path: Path) -> None:

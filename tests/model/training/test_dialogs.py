@@ -95,7 +95,7 @@ def test_several_files_compressed_files_and_empty_lines_are_read(write: Callable
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", "line 2 is not JSON"),
+        ("{", r"line 2 is not JSON .*; plain texts are trained on with --text"),
         ("[]", "line 2 is not a JSON object"),
         ({"dialog": []}, r"line 2: no dialog: the keys are 'dialog'; a record has \"messages\"; \"conv"),
         ({"messages": "Hello"}, 'line 2: "messages" must be a list'),

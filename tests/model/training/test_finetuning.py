@@ -352,7 +352,7 @@ def test_invalid_input_is_refused_before_anything_is_written(base: Path, dialogs
     with pytest.raises(InputError, match="no such file"):
         tune(base, tmp_path / "nowhere.jsonl", run)
     (tmp_path / "empty.jsonl").touch()
-    with pytest.raises(InputError, match="there are no examples to train on"):
+    with pytest.raises(InputError, match="empty.jsonl: there are no examples to train on"):
         tune(base, tmp_path / "empty.jsonl", run)
     assert not run.exists()
     tune(base, dialogs, run, FinetuneConfig(lora=LORA))
