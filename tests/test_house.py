@@ -160,3 +160,16 @@ def test_cpp_files_include_only_their_own_room_and_lower_ones(core: str, rooms: 
     assert sum(map(len, arrows.values())) > 30
     assert [f"{unit} -> {name}" for unit, names in arrows.items() for name in names if room(name) > room(unit)] == []
     assert circle_in(arrows) == []
+
+
+def test_only_one_header_uses_what_the_limited_api_lacks() -> None:
+    lacking = re.compile(
+        r"\b(Py\w+_(GET|SET)_[A-Z]+|Py\w+_(AS_STRING|ITEMS|DATA)|PyUnstable_\w+|Py_SIZE|PyUnicode_New|tp_name|ob_digit)\b"
+    )
+    users = {
+        file.name
+        for core in ("bpe/core", "model/core")
+        for file in (ROOT / core / "bindings").glob("*.?pp")
+        if lacking.search(file.read_text("utf-8"))
+    }
+    assert users == {"limited.hpp"}

@@ -172,16 +172,16 @@ PythonEncoder::DecodedText PythonEncoder::decoded(std::span<const Id> ids) const
 }
 
 // Returns the str of a text that is not ASCII, in half the interpreter's time. Returns an invalid object for the texts
-// that the interpreter decodes: ASCII, malformed text, and text with characters above U+FFFF.
+// that the interpreter decodes: ASCII, malformed text, text with characters above U+FFFF, and, in the limited API, all.
 nb::object PythonEncoder::string_of(Bytes text) const {
     const Utf8Kernel* utf8 = encoder_.kernel().utf8;
-    if (!utf8) return {};
+    if (!utf8 || !kFillsStrings) return {};
     const Utf8Shape shape = utf8->measure(text.data(), text.size());
     if (shape.highest < 0xC2 || shape.highest > 0xEF) return {};
     const bool is_narrow = shape.highest <= 0xC3;
-    nb::object result = nb::steal(PyUnicode_New(static_cast<Py_ssize_t>(shape.characters), is_narrow ? 0xFF : 0xFFFF));
+    nb::object result = nb::steal(new_string(shape.characters, is_narrow));
     if (!result.is_valid()) nb::raise_python_error();
-    void* data = PyUnicode_DATA(result.ptr());
+    void* data = string_data(result.ptr());
     const bool well_formed = is_narrow ? utf8->narrow(text.data(), text.size(), static_cast<std::uint8_t*>(data))
                                        : utf8->wide(text.data(), text.size(), static_cast<std::uint16_t*>(data));
     return well_formed ? result : nb::object();

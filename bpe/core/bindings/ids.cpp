@@ -1,29 +1,12 @@
 #include "bindings/ids.hpp"
 
-#if PY_VERSION_HEX < 0x030B0000
-#include <longintrepr.h>
-#endif
-
 #include <stdexcept>
+
+#include "bindings/limited.hpp"
 
 namespace bpe {
 
 namespace {
-
-// Returns the value of an int with a single digit, as nearly all ids have. PyLong_AsUnsignedLong takes longer than the
-// rest of decoding.
-std::optional<Id> small_int(PyObject* object) {
-    auto* number = reinterpret_cast<PyLongObject*>(object);
-#if PY_VERSION_HEX >= 0x030C0000
-    if (!PyUnstable_Long_IsCompact(number)) return std::nullopt;
-    const Py_ssize_t value = PyUnstable_Long_CompactValue(number);
-    return value < 0 ? std::nullopt : std::optional(static_cast<Id>(value));
-#else
-    const Py_ssize_t digits = Py_SIZE(object);
-    if (digits == 1) return static_cast<Id>(number->ob_digit[0]);
-    return digits == 0 ? std::optional<Id>(0) : std::nullopt;
-#endif
-}
 
 Id checked_id(PyObject* number) {
     const unsigned long value = PyLong_AsUnsignedLong(number);
@@ -50,21 +33,22 @@ Id id_from(PyObject* object) {
 // The int objects are scattered over memory, so each is prefetched some items ahead.
 std::vector<Id> ids_from(const nb::object& items) {
     constexpr Py_ssize_t kAhead = 16;
-    const Py_ssize_t size = PySequence_Fast_GET_SIZE(items.ptr());
-    PyObject* const* objects = PySequence_Fast_ITEMS(items.ptr());
+    const Py_ssize_t size = sequence_size(items.ptr());
+    const Items objects(items.ptr());
     std::vector<Id> ids(static_cast<std::size_t>(size));
     Id* out = ids.data();
     Py_ssize_t i = 0;
     for (; i < size; ++i) {
-        __builtin_prefetch(objects[std::min(i + kAhead, size - 1)]);
-        if (!PyLong_CheckExact(objects[i])) break;
-        const std::optional<Id> value = small_int(objects[i]);
+        objects.prefetch(std::min(i + kAhead, size - 1));
+        PyObject* const object = objects[i];
+        if (!PyLong_CheckExact(object)) break;
+        const std::optional<Id> value = small_int(object);
         if (!value) break;
         out[i] = *value;
     }
     // The remaining items may run any code in __index__, so the size is read again each time, and the item is held.
-    for (; i < std::min(PySequence_Fast_GET_SIZE(items.ptr()), size); ++i) {
-        ids[static_cast<std::size_t>(i)] = id_from(nb::borrow(PySequence_Fast_GET_ITEM(items.ptr(), i)).ptr());
+    for (; i < std::min(sequence_size(items.ptr()), size); ++i) {
+        ids[static_cast<std::size_t>(i)] = id_from(nb::borrow(sequence_item(items.ptr(), i)).ptr());
     }
     ids.resize(static_cast<std::size_t>(i));
     return ids;
@@ -77,8 +61,7 @@ nb::object IdObjects::lists_of(std::span<const Id> ids, std::span<const std::int
         const auto begin = static_cast<std::size_t>(offsets[i]);
         const auto end = static_cast<std::size_t>(offsets[i + 1]);
         if (begin > end || end > ids.size()) throw std::invalid_argument("the offsets do not fit the ids");
-        PyList_SET_ITEM(lists.ptr(), static_cast<Py_ssize_t>(i),
-                        list_of(ids.subspan(begin, end - begin)).release().ptr());
+        set_item(lists.ptr(), static_cast<Py_ssize_t>(i), list_of(ids.subspan(begin, end - begin)).release().ptr());
     }
     return lists;
 }

@@ -1,6 +1,7 @@
 // Token ids: Python ints -> ids, and ids -> lists of ints and numpy arrays.
 #pragma once
 
+#include "bindings/limited.hpp"
 #include "bindings/python.hpp"
 
 namespace bpe {
@@ -64,7 +65,7 @@ inline nb::object IdObjects::list_of(std::span<const Id> ids) {
             } else if (!(ready[i] = integer(ids[begin + i]))) {
                 nb::raise_python_error();
             }
-            PyList_SET_ITEM(list.ptr(), static_cast<Py_ssize_t>(begin + i), ready[i]);
+            set_item(list.ptr(), static_cast<Py_ssize_t>(begin + i), ready[i]);
         }
     }
     return list;

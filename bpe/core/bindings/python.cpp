@@ -26,8 +26,7 @@ void TextArgument::replace_surrogates() {
     PyErr_Clear();
     const nb::object utf16 = nb::steal(PyUnicode_AsEncodedString(owner_.ptr(), "utf-16", "surrogatepass"));
     if (!utf16.is_valid()) nb::raise_python_error();
-    owner_ =
-        nb::steal(PyUnicode_Decode(PyBytes_AS_STRING(utf16.ptr()), PyBytes_GET_SIZE(utf16.ptr()), "utf-16", "replace"));
+    owner_ = nb::steal(PyUnicode_Decode(bytes_data(utf16.ptr()), bytes_size(utf16.ptr()), "utf-16", "replace"));
     if (!owner_.is_valid() || !view_string()) nb::raise_python_error();
 }
 
@@ -37,7 +36,7 @@ void TextArgument::view_buffer(nb::handle object) {
     if (!readable || buffer_.ndim != 1 || !holds_bytes(buffer_.format)) {
         if (readable) PyBuffer_Release(&buffer_);
         PyErr_Clear();
-        throw nb::type_error((std::string("expected str or bytes, not ") + Py_TYPE(object.ptr())->tp_name).c_str());
+        throw nb::type_error((std::string("expected str or bytes, not ") + type_name(object.ptr())).c_str());
     }
     bytes_ = {static_cast<const std::uint8_t*>(buffer_.buf), static_cast<std::size_t>(buffer_.len)};
 }

@@ -21,6 +21,7 @@
 #include "base/interrupt.hpp"
 #include "base/memory.hpp"
 #include "base/types.hpp"
+#include "bindings/limited.hpp"
 #include "kernels/kernels.hpp"
 #include "kernels/pattern.hpp"
 
@@ -122,8 +123,8 @@ class TextArgument {
             if (!view_string()) replace_surrogates();
         } else if (PyBytes_Check(object.ptr())) {
             owner_ = nb::borrow(object);
-            bytes_ = {reinterpret_cast<const std::uint8_t*>(PyBytes_AS_STRING(object.ptr())),
-                      static_cast<std::size_t>(PyBytes_GET_SIZE(object.ptr()))};
+            bytes_ = {reinterpret_cast<const std::uint8_t*>(bytes_data(object.ptr())),
+                      static_cast<std::size_t>(bytes_size(object.ptr()))};
         } else {
             view_buffer(object);
         }

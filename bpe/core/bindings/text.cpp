@@ -31,7 +31,7 @@ nb::object file_content(nb::object path) {
     std::unique_ptr<FileContent> content;
     try {
         const nb::gil_scoped_release release;
-        content = std::make_unique<FileContent>(PyBytes_AS_STRING(name.ptr()));
+        content = std::make_unique<FileContent>(bytes_data(name.ptr()));
     } catch (const std::system_error& error) {
         errno = error.code().value();
         PyErr_SetFromErrnoWithFilenameObject(PyExc_OSError, path.ptr());

@@ -52,9 +52,8 @@ class TokenizerBase {
 
 // Returns the only argument of a method, given by position or by the name "text".
 PyObject* text_argument(PyObject* const* arguments, Py_ssize_t count, PyObject* names) {
-    const Py_ssize_t named = names ? PyTuple_GET_SIZE(names) : 0;
-    if (count + named == 1 &&
-        (named == 0 || PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(names, 0), "text") == 0)) {
+    const Py_ssize_t named = names ? tuple_size(names) : 0;
+    if (count + named == 1 && (named == 0 || PyUnicode_CompareWithASCIIString(tuple_item(names, 0), "text") == 0)) {
         return arguments[0];
     }
     PyErr_SetString(PyExc_TypeError, "expected one argument: text");
