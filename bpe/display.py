@@ -12,7 +12,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bpe.tokenizer import Tokenizer
+    from bpe.vocabulary import Vocabulary
 
 # Background colors of successive tokens: the number in the 256-color palette, and the same color in HTML. The text is
 # black, so that it can be read in light and dark terminals and notebooks.
@@ -103,27 +103,27 @@ class ShownText:
         return f"{text}{end}<small>{self.summary}</small>"
 
 
-def described(tokenizer: Tokenizer) -> str:
+def described(vocabulary: Vocabulary) -> str:
     """Return a tokenizer in one line, as `repr` shows it."""
-    parts = [f"{tokenizer.vocabulary.token_count:,} tokens", f"pattern {_pattern(tokenizer)}", _specials(tokenizer, 3)]
-    return f"<Tokenizer {tokenizer.name!r}: {', '.join(parts)}>"
+    parts = [f"{vocabulary.token_count:,} tokens", f"pattern {_pattern(vocabulary)}", _specials(vocabulary, 3)]
+    return f"<Tokenizer {vocabulary.name!r}: {', '.join(parts)}>"
 
 
-def card(tokenizer: Tokenizer) -> str:
+def card(vocabulary: Vocabulary) -> str:
     """Return a tokenizer as a table in HTML, as a notebook shows it."""
     rows = [
-        ("tokens", f"{tokenizer.vocabulary.token_count:,}"),
-        ("pattern", _pattern(tokenizer)),
-        ("special", _specials(tokenizer, 12).removeprefix("special ")),
-        ("begins with", _named(tokenizer, tokenizer.prefix_ids)),
-        ("ends with", _named(tokenizer, tokenizer.eos_ids)),
-        ("longest", _longest(tokenizer)),
+        ("tokens", f"{vocabulary.token_count:,}"),
+        ("pattern", _pattern(vocabulary)),
+        ("special", _specials(vocabulary, 12).removeprefix("special ")),
+        ("begins with", _named(vocabulary, vocabulary.boundaries.prefix_ids)),
+        ("ends with", _named(vocabulary, vocabulary.boundaries.eos_ids)),
+        ("longest", _longest(vocabulary)),
     ]
     lines = "".join(
         f'<tr style="background:none"><th style="{_LABEL}">{label}</th><td style="{_VALUE}">{escape(value)}</td></tr>'
         for label, value in rows
     )
-    title = f"<b>Tokenizer {escape(_printable(tokenizer.name))}</b>"
+    title = f"<b>Tokenizer {escape(_printable(vocabulary.name))}</b>"
     return f'<div style="{_CARD}">{title}<table style="border:none;margin:4px 0 0">{lines}</table></div>'
 
 
@@ -131,15 +131,15 @@ def _printable(text: str) -> str:
     return visible(text.encode("utf-8", "replace"))
 
 
-def _pattern(tokenizer: Tokenizer) -> str:
-    name, text = tokenizer.pattern.name, tokenizer.pattern.text
+def _pattern(vocabulary: Vocabulary) -> str:
+    name, text = vocabulary.pattern.name, vocabulary.pattern.text
     if name is not None:
         return name
     return _printable(text) if len(text) <= 40 else f"{_printable(text[:37])}..."
 
 
-def _specials(tokenizer: Tokenizer, most: int) -> str:
-    tokens = [_printable(token) for token in tokenizer.special_tokens]
+def _specials(vocabulary: Vocabulary, most: int) -> str:
+    tokens = [_printable(token) for token in vocabulary.special_tokens]
     if not tokens:
         return "no special tokens"
     if len(tokens) <= most:
@@ -147,17 +147,17 @@ def _specials(tokenizer: Tokenizer, most: int) -> str:
     return f"{len(tokens):,} special tokens" + ("" if most < 4 else f": {', '.join(tokens[:most])}, ...")
 
 
-def _named(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
-    return ", ".join(f"{_token(tokenizer, id)} ({id})" for id in ids) or "–"
+def _named(vocabulary: Vocabulary, ids: Sequence[int]) -> str:
+    return ", ".join(f"{_token(vocabulary, id)} ({id})" for id in ids) or "–"
 
 
-def _token(tokenizer: Tokenizer, id: int) -> str:
+def _token(vocabulary: Vocabulary, id: int) -> str:
     try:
-        return visible(tokenizer.decode_single_token_bytes(id))
+        return visible(vocabulary.encoder.bytes_of(id))
     except KeyError:
         return "no token"
 
 
-def _longest(tokenizer: Tokenizer) -> str:
-    longest = sorted(tokenizer.token_byte_values(), key=len, reverse=True)[:3]
+def _longest(vocabulary: Vocabulary) -> str:
+    longest = sorted(vocabulary.sorted_tokens, key=len, reverse=True)[:3]
     return ", ".join(repr(visible(token[:40])) for token in longest)

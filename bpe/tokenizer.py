@@ -196,12 +196,12 @@ class Tokenizer(BatchTokenizer):
     def __repr__(self) -> str:
         from bpe.display import described
 
-        return described(self)
+        return described(self.vocabulary)
 
     def _repr_html_(self) -> str:
         from bpe.display import card
 
-        return card(self)
+        return card(self.vocabulary)
 
     # Encoding
 
