@@ -110,6 +110,7 @@ class BatchTokenizer(_core.TokenizerBase):
             ValueError: When a text contains a disallowed special token, `num_threads` is less than 1, uint16 is too
                 small for the vocabulary's ids, or `out` is too small or not such an array. `out` is not changed then.
 
+        >>> from bpe import Tokenizer
         >>> ranks = {bytes([byte]): byte for byte in range(256)} | {b"he": 256, b"ll": 257, b"hell": 258}
         >>> tokenizer = Tokenizer("tiny", pat_str="gpt2", mergeable_ranks=ranks, special_tokens={})
         >>> ids, offsets = tokenizer.encode_flat(["hello", "he"])
