@@ -253,8 +253,7 @@ def load_model(
     with phase(f"loading {name}"):
         from model import load
 
-    place = chosen_device("cpu" if backend == "native" and device == "auto" else device)
-    with phase(f"loading {name}"):
+        place = chosen_device("cpu" if backend == "native" and device == "auto" else device)
         model, tokenizer = load(path, dtype, place, backend, packed=True, threads=threads)
     return model, overruled(tokenizer, name, bos, eos_tokens)
 
