@@ -48,7 +48,7 @@ PYTHON = [
     ["model.commands"],
     ["cli", "bpe.__main__"],
 ]
-BPE_CORE = [["base"], ["text"], ["kernels"], ["encode"], ["train"], ["bindings"]]
+BPE_CORE = [["base"], ["text"], ["kernels"], ["split"], ["encode"], ["train"], ["bindings"]]
 MODEL_CORE = [["kernels"], ["base"], ["bindings"]]
 
 

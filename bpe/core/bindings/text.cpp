@@ -10,7 +10,7 @@
 #include <utility>
 
 #include "bindings/python.hpp"
-#include "encode/cuts.hpp"
+#include "split/cuts.hpp"
 #include "encode/ranks.hpp"
 #include "encode/rows.hpp"
 #include "text/documents.hpp"

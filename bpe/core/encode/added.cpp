@@ -2,7 +2,7 @@
 
 #include <string_view>
 
-#include "encode/cuts.hpp"
+#include "split/cuts.hpp"
 #include "text/unicode.hpp"
 #include "text/word_characters.hpp"
 

@@ -2,7 +2,7 @@
 
 #include <utility>
 
-#include "encode/cuts.hpp"
+#include "split/cuts.hpp"
 
 namespace bpe {
 

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "encode/cuts.hpp"
+#include "split/cuts.hpp"
 #include "kernels/kernels.hpp"
 #include "text/unicode.hpp"
 

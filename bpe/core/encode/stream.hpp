@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "encode/added.hpp"
-#include "encode/cuts.hpp"
+#include "split/cuts.hpp"
 #include "encode/encoder.hpp"
 #include "encode/special.hpp"
 

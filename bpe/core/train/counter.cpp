@@ -7,7 +7,7 @@
 #include "base/hash.hpp"
 #include "base/memory.hpp"
 #include "base/threads.hpp"
-#include "encode/cuts.hpp"
+#include "split/cuts.hpp"
 #include "encode/parallel.hpp"
 #include "kernels/front.hpp"
 #include "train/runs.hpp"

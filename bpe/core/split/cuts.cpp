@@ -1,4 +1,4 @@
-#include "encode/cuts.hpp"
+#include "split/cuts.hpp"
 
 #include <algorithm>
 
