@@ -74,6 +74,7 @@ class Vocabulary:
         added_tokens: Iterable[AddedToken] = (),
         *,
         merges_only: bool = False,
+        merge_list: memoryview | None = None,
         normalizer: Mapping[str, Any] | None = None,
         boundaries: Boundaries | None = None,
     ) -> None:
@@ -88,6 +89,9 @@ class Vocabulary:
                 that of an ordinary token. The id decodes to the ordinary token, or else to the first of them.
             merges_only: Whether every id comes from merging, as in ``tokenizers`` by default. Otherwise a pretoken that
                 is a token is taken whole, as in tiktoken, and each of the 256 bytes must be a token.
+            merge_list: The left, right and merged id of the pairs that merge, in their order; no other pairs merge.
+                Default: any pair whose joined bytes are a token merges, in the order of the ids of those tokens.
+                [3 * merges], uint32
             normalizer: How text is normalized before it is split, in the form of a tokenizer.json. `Tokenizer` refuses
                 a vocabulary with a normalizer, and no reader sets it yet.
             boundaries: What begins and ends a text. Default: the added tokens of known names; see
@@ -95,13 +99,15 @@ class Vocabulary:
 
         Raises:
             ValueError: When a byte has no token, a token or the id of an ordinary token occurs twice, an added token is
-                empty or not valid Unicode, an id is out of range, or the pattern does not compile.
+                empty or not valid Unicode, an id is out of range, a listed pair does not join to its token, or the
+                pattern does not compile.
         """
         self.name = name
         self.pattern = pattern
         self.tokens = tokens
         self.offsets = offsets
         self.ids = ids
+        self.merge_list = merge_list
         self.added_tokens: tuple[AddedToken, ...] = tuple(added_tokens)
         self.normalizer = normalizer
 
@@ -114,7 +120,7 @@ class Vocabulary:
         """What begins and ends a text, and where each of it comes from."""
         scanner = _UNUSED_SCANNER if pattern.scanner is None else pattern.scanner
         self.encoder: _core.Encoder = _core.Encoder(
-            tokens, offsets, ids, scanner, self.added_ids, merges_only=merges_only
+            tokens, offsets, ids, scanner, self.added_ids, merges_only=merges_only, merges=merge_list
         )
         """The core's encoder of these tokens. Made here because it checks them."""
         self.special_matcher: _core.SpecialTokens = _core.SpecialTokens(self.special_tokens)
@@ -188,6 +194,7 @@ class Vocabulary:
                 ids[name] = id
         added = chosen_tokens(self.added_tokens, names, ids, self.n_vocab).values() if names else self.added_tokens
         state = {**self.__getstate__(), "pattern": self.pattern, "offsets": self.offsets, "ids": self.ids}
+        state["merge_list"] = self.merge_list
         boundaries = extended(self.boundaries, {token.content: token.id for token in added})
         state |= {"added_tokens": added, "boundaries": boundaries}
         return type(self)(**state)  # type: ignore[arg-type]
@@ -216,7 +223,7 @@ class Vocabulary:
     @property
     def unreachable_count(self) -> int:
         """The number of tokens that no merge leads to. They are used only where a pretoken is taken whole."""
-        return len(self.ids) - (256 - len(self.unknown_bytes)) - self.merge_count
+        return self.encoder.unreachable_count
 
     @property
     def takes_white_space(self) -> bool:
@@ -271,6 +278,7 @@ class Vocabulary:
             "ids": bytes(self.ids),
             "added_tokens": self.added_tokens,
             "merges_only": self.merges_only,
+            "merge_list": None if self.merge_list is None else bytes(self.merge_list),
             "normalizer": self.normalizer,
             "boundaries": self.boundaries,
         }
@@ -279,6 +287,8 @@ class Vocabulary:
         state["pattern"] = find_pattern(state["pattern"])
         state["offsets"] = memoryview(state["offsets"]).cast("Q")
         state["ids"] = memoryview(state["ids"]).cast("I")
+        if state["merge_list"] is not None:
+            state["merge_list"] = memoryview(state["merge_list"]).cast("I")
         self.__init__(**state)  # type: ignore[misc]
 
 

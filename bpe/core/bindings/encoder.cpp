@@ -10,9 +10,11 @@
 namespace bpe {
 
 PythonEncoder::PythonEncoder(nb::bytes tokens, const InputArray<std::uint64_t>& offsets, const InputArray<Id>& ids,
-                             int pattern, nb::dict added_tokens, const std::string& kernel, bool merges_only)
-    : encoder_(build_vocabulary(view_of(tokens), span_of(offsets), span_of(ids), merges_only), pattern_of(pattern),
-               kernel_named(kernel)),
+                             int pattern, nb::dict added_tokens, const std::string& kernel, bool merges_only,
+                             const std::optional<InputArray<Id>>& merges)
+    : encoder_(build_vocabulary(view_of(tokens), span_of(offsets), span_of(ids), merges_only,
+                                merges ? std::optional(span_of(*merges)) : std::nullopt),
+               pattern_of(pattern), kernel_named(kernel)),
       objects_(vocabulary().id_limit()) {
     for (auto [token, id] : added_tokens) {
         added_bytes_.try_emplace(id_from(id.ptr()), to_string(TextArgument(token).bytes()));
@@ -232,7 +234,9 @@ Args:
     pattern: The number of the split pattern's scanner.
     added_tokens: The id of each added token, for decoding. Of several with the same id, the first is decoded.
     kernel: The kernel to use; see `kernels`.
-    merges_only: Whether all tokens come from merging. Otherwise a pretoken that is a token is taken whole.)";
+    merges_only: Whether all tokens come from merging. Otherwise a pretoken that is a token is taken whole.
+    merges: The left, right and merged id of the pairs that merge, in their order: [3 * merges], uint32. Default: any
+        pair whose joined bytes are a token merges, in the order of the ids of those tokens.)";
 
 constexpr const char* kEncodeAllDoc = R"(Encode many texts on several threads.
 
@@ -253,9 +257,10 @@ Returns:
 void register_encoder(nb::module_& module) {
     nb::class_<PythonEncoder>(module, "Encoder", kEncoderDoc)
         .def(nb::init<nb::bytes, const InputArray<std::uint64_t>&, const InputArray<Id>&, int, nb::dict,
-                      const std::string&, bool>(),
+                      const std::string&, bool, const std::optional<InputArray<Id>>&>(),
              nb::arg("tokens"), nb::arg("offsets"), nb::arg("ids"), nb::arg("pattern"), nb::arg("added_tokens"),
-             nb::arg("kernel") = kernels().front().name, nb::arg("merges_only") = false)
+             nb::arg("kernel") = kernels().front().name, nb::arg("merges_only") = false,
+             nb::arg("merges").none() = nb::none())
         .def("encode", &PythonEncoder::encode, nb::arg("text").none(), nb::arg("added").none(),
              "Return the ids of a text, with the ids of the added tokens in it.")
         .def("encode_to_numpy", &PythonEncoder::encode_to_numpy, nb::arg("text").none(), nb::arg("added").none(),
@@ -290,10 +295,12 @@ void register_encoder(nb::module_& module) {
         .def("limit_cache", &PythonEncoder::limit_cache, nb::arg("bytes"),
              "Limit the memory of the pretoken caches of all threads, and clear the caches.")
         .def("pairs", &PythonEncoder::pairs,
-             "Return the left, right and merged id of each pair that can merge, ordered by merged id, as the bytes of "
+             "Return the left, right and merged id of each pair that can merge, in merge order, as the bytes of "
              "uint32 numbers.")
         .def_prop_ro("longest_token", &PythonEncoder::longest_token, "The length of the longest token, in bytes.")
-        .def_prop_ro("pair_count", &PythonEncoder::pair_count, "The number of pairs that can merge.");
+        .def_prop_ro("pair_count", &PythonEncoder::pair_count, "The number of pairs that can merge.")
+        .def_prop_ro("unreachable_count", &PythonEncoder::unreachable_count,
+                     "The number of tokens of more than one byte that no merges lead to.");
 }
 
 }  // namespace bpe

@@ -14,7 +14,8 @@ namespace bpe {
 class PythonEncoder {
  public:
     PythonEncoder(nb::bytes tokens, const InputArray<std::uint64_t>& offsets, const InputArray<Id>& ids, int pattern,
-                  nb::dict added_tokens, const std::string& kernel, bool merges_only);
+                  nb::dict added_tokens, const std::string& kernel, bool merges_only,
+                  const std::optional<InputArray<Id>>& merges);
 
     const Encoder& encoder() const { return encoder_; }
 
@@ -47,6 +48,7 @@ class PythonEncoder {
     std::size_t id_limit() const { return vocabulary().id_limit(); }
     std::size_t longest_token() const { return vocabulary().longest_token(); }
     std::size_t pair_count() const { return vocabulary().pair_count(); }
+    std::size_t unreachable_count() const { return vocabulary().unreachable_count(); }
 
  private:
     struct DecodedText {

@@ -13,17 +13,17 @@ std::size_t merge_plain(const Vocabulary& vocabulary, const std::uint8_t* bytes,
     std::transform(bytes, bytes + size, ids, [&](std::uint8_t byte) { return vocabulary.id_of_byte(byte); });
     size = static_cast<std::size_t>(std::remove(ids, ids + size, kNoId) - ids);
     for (;;) {
-        Id lowest = kNoId;
+        std::uint32_t lowest = kNoId;
         std::size_t place = 0;
         for (std::size_t i = 0; i + 1 < size; ++i) {
-            const Id id = vocabulary.merged(ids[i], ids[i + 1]);
-            if (id < lowest) {
-                lowest = id;
+            const std::uint32_t rank = vocabulary.rank_of(ids[i], ids[i + 1]);
+            if (rank < lowest) {
+                lowest = rank;
                 place = i;
             }
         }
         if (lowest == kNoId) return size;
-        ids[place] = lowest;
+        ids[place] = token_of_rank(vocabulary.pair_table(), lowest);
         std::copy(ids + place + 2, ids + size, ids + place + 1);
         --size;
     }
@@ -144,7 +144,7 @@ void Merger::begin(Lane& lane, const MergeJob& job) const {
         look_up_all_(lane, count, vocabulary_.pair_table());
     } else {
         for (std::uint32_t i = 0; i + 1 < count; ++i) {
-            lane.candidates[i] = candidate_of(vocabulary_.merged_bytes(job.bytes[i], job.bytes[i + 1]), i);
+            lane.candidates[i] = candidate_of(vocabulary_.rank_of_bytes(job.bytes[i], job.bytes[i + 1]), i);
         }
     }
     for (std::size_t i = count - 1; i < lane.padded; ++i) lane.candidates[i] = kNoCandidate;
@@ -267,7 +267,7 @@ std::size_t Merger::merge_by_heap(const std::uint8_t* bytes, std::size_t size, I
         previous_[i] = i - 1;  // wraps at 0, where it is not read
     }
     const auto candidate = [&](std::uint32_t place) {
-        return std::uint64_t{vocabulary_.merged(symbols_[place], symbols_[next_[place]])} << 32 | place;
+        return std::uint64_t{vocabulary_.rank_of(symbols_[place], symbols_[next_[place]])} << 32 | place;
     };
     const auto is_merge = [](std::uint64_t found) { return found >> 32 != kNoId; };
     for (std::uint32_t i = 0; i + 1 < count; ++i) {
@@ -289,7 +289,7 @@ std::size_t Merger::merge_by_heap(const std::uint8_t* bytes, std::size_t size, I
         const auto place = static_cast<std::uint32_t>(top);
         if (symbols_[place] == kNoId || next_[place] == count || candidate(place) != top) continue;
         const std::uint32_t absorbed = next_[place];
-        symbols_[place] = static_cast<Id>(top >> 32);
+        symbols_[place] = token_of_rank(vocabulary_.pair_table(), static_cast<std::uint32_t>(top >> 32));
         symbols_[absorbed] = kNoId;
         next_[place] = next_[absorbed];
         if (next_[place] != count) {

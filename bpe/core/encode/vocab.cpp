@@ -67,7 +67,7 @@ Vocabulary::Vocabulary(Bytes bytes, std::span<const std::uint64_t> offsets, std:
     index_tokens();
     index_bytes(merges_only);
     if (merges_only) unreachable_.resize(id_limit());
-    byte_pairs_ = ZeroedArray<Id>(1 << 16, kNoId);
+    byte_pairs_ = ZeroedArray<std::uint32_t>(1 << 16, kNoId);
     characters_ = ZeroedArray<Id>(1 << 16, kNoId);
 }
 
@@ -138,13 +138,13 @@ Id Vocabulary::find(const std::uint8_t* bytes, std::size_t size, std::uint64_t h
     }
 }
 
-void Vocabulary::insert_pair(Id left, Id right, Id id) {
+void Vocabulary::insert_pair(Id left, Id right, std::uint32_t rank) {
     const std::uint64_t key = pair_key(left, right);
     for (std::size_t line = line_of(key, pair_table());; line = (line + 1) & line_mask_) {
         std::uint64_t* entries = pairs_.data() + line * PairTable::kLine;
         for (std::size_t i = 0; i < PairTable::kLine; ++i) {
             if (entries[i]) continue;
-            entries[i] = key << kIdBits | id;
+            entries[i] = key << kIdBits | rank;
             ++pair_count_;
             return;
         }
@@ -159,8 +159,8 @@ std::vector<Id> Vocabulary::pairs() const {
               [](std::uint64_t a, std::uint64_t b) { return (a & kIdMask) < (b & kIdMask); });
     std::vector<Id> pairs;
     for (const std::uint64_t entry : entries) {
-        const MergedPair pair = merged_pair(entry);
-        pairs.insert(pairs.end(), {pair.left, pair.right, pair.id});
+        const MergingPair pair = merging_pair(entry);
+        pairs.insert(pairs.end(), {pair.left, pair.right, token_of_rank(pair_table(), pair.rank)});
     }
     return pairs;
 }

@@ -1,5 +1,5 @@
-// The tokens of a vocabulary: token bytes <-> id, and pair of ids -> merged id. A vocabulary is immutable, so any
-// number of threads may read it.
+// The tokens of a vocabulary: token bytes <-> id, and pair of ids -> rank of its merge. A vocabulary is immutable, so
+// any number of threads may read it.
 #pragma once
 
 #include <cstddef>
@@ -28,7 +28,10 @@ class Vocabulary {
     std::size_t pair_count() const { return pair_count_; }
     bool knows_all_bytes() const { return knows_all_bytes_; }
 
-    // Returns left, right and merged id of every pair that can merge, one after the other, sorted by merged id.
+    // The number of tokens of more than one byte that no merges lead to.
+    std::size_t unreachable_count() const { return unreachable_count_; }
+
+    // Returns left, right and merged id of every pair that can merge, one after the other, in the order of the merges.
     std::vector<Id> pairs() const;
 
     // Returns the bytes of a token, or nothing for an unused id. `id` is below id_limit().
@@ -62,15 +65,17 @@ class Vocabulary {
         }
     }
 
-    // Returns the token that two single bytes merge into, or kNoId.
-    Id merged_bytes(std::uint8_t left, std::uint8_t right) const { return byte_pairs_[left << 8 | right]; }
+    // Returns the rank of the merge of two single bytes, or kNoId.
+    std::uint32_t rank_of_bytes(std::uint8_t left, std::uint8_t right) const { return byte_pairs_[left << 8 | right]; }
 
-    // Returns the token that two neighbours merge into, or kNoId.
-    Id merged(Id left, Id right) const {
+    // Returns the rank of the merge of two neighbours, or kNoId.
+    std::uint32_t rank_of(Id left, Id right) const {
         const std::uint64_t pair = pair_key(left, right);
         return find_pair(pair_table(), pair, line_of(pair, pair_table()));
     }
-    PairTable pair_table() const { return {pairs_.data(), line_mask_}; }
+    PairTable pair_table() const {
+        return {pairs_.data(), line_mask_, merged_ids_.empty() ? nullptr : merged_ids_.data()};
+    }
 
     // Merging may begin with the token of a whole character instead of its bytes (see VocabularyBuilder). Returns that
     // token for a code point below U+10000 that takes several bytes, or kNoId.
@@ -89,21 +94,23 @@ class Vocabulary {
     void lay_out(Bytes bytes, std::span<const std::uint64_t> offsets, std::span<const Id> ids);
     void index_tokens();
     void index_bytes(bool merges_only);
-    void insert_pair(Id left, Id right, Id id);
+    void insert_pair(Id left, Id right, std::uint32_t rank);
 
     std::vector<std::uint8_t> bytes_;
     std::vector<std::uint32_t> starts_;     // by id, and one more
     ZeroedArray<std::uint64_t> tokens_{0};  // open addressing by hash of the bytes: its high half, then the id
     ZeroedArray<ShortToken> short_tokens_{0};
     ZeroedArray<std::uint64_t> pairs_{0};
-    ZeroedArray<Id> byte_pairs_{0};  // `merged` of two single bytes, without a search, for the first step of merging
-    ZeroedArray<Id> characters_{0};  // by code point
+    std::vector<Id> merged_ids_;  // by rank: the token that a merge makes. Empty if that is the token of this id.
+    ZeroedArray<std::uint32_t> byte_pairs_{0};  // `rank_of` two single bytes, for the first step of merging
+    ZeroedArray<Id> characters_{0};             // by code point
     std::uint64_t crossed_[256][4] = {};
     std::vector<bool> unreachable_;  // by id: tokens that no merges lead to. Empty if pretokens may be taken whole.
     bool knows_all_bytes_ = true;
     std::size_t token_mask_ = 0;
     std::size_t line_mask_ = 0;
     std::size_t pair_count_ = 0;
+    std::size_t unreachable_count_ = 0;
     std::size_t token_count_ = 0;
     std::size_t longest_token_ = 0;
     Id byte_ids_[256];

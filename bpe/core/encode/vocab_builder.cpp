@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <bit>
+#include <stdexcept>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -16,15 +18,25 @@ class VocabularyBuilder {
     explicit VocabularyBuilder(std::unique_ptr<Vocabulary> vocabulary) : vocabulary_(std::move(vocabulary)) {}
 
     static std::shared_ptr<const Vocabulary> build(Bytes bytes, std::span<const std::uint64_t> offsets,
-                                                   std::span<const Id> ids, bool merges_only) {
+                                                   std::span<const Id> ids, bool merges_only,
+                                                   std::optional<std::span<const Id>> merges) {
         VocabularyBuilder builder(std::unique_ptr<Vocabulary>(new Vocabulary(bytes, offsets, ids, merges_only)));
-        builder.index_pairs();
+        if (merges) {
+            builder.list_pairs(*merges);
+        } else {
+            builder.index_pairs();
+        }
         builder.index_characters();
         return std::move(builder.vocabulary_);
     }
 
  private:
     bool knows_all(Bytes bytes) const;
+    void make_pair_table(std::size_t count);
+    void list_pairs(std::span<const Id> merges);
+    void list_pair(Id left, Id right, Id id);
+    void find_unreachable();
+    std::vector<std::uint32_t> last_ranks() const;
     std::vector<Id> tokens_by_length();
     void index_pairs();
     void index_pairs_of(std::span<const Id> tokens, std::size_t length, Merger& merger);
@@ -41,6 +53,61 @@ bool VocabularyBuilder::knows_all(Bytes bytes) const {
     if (vocabulary_->knows_all_bytes()) return true;
     return std::none_of(bytes.begin(), bytes.end(),
                         [this](std::uint8_t byte) { return vocabulary_->id_of_byte(byte) == kNoId; });
+}
+
+void VocabularyBuilder::make_pair_table(std::size_t count) {
+    const std::size_t lines = std::bit_ceil(count / 4 + 1);  // two to four pairs in each
+    vocabulary_->pairs_ = ZeroedArray<std::uint64_t>(lines * PairTable::kLine);
+    vocabulary_->line_mask_ = lines - 1;
+}
+
+// Makes only the listed pairs merge, in the order of the list.
+void VocabularyBuilder::list_pairs(std::span<const Id> merges) {
+    if (merges.size() % 3) throw std::invalid_argument("the merges are not left, right and merged id of each");
+    const std::size_t count = merges.size() / 3;
+    if (count > kMaxRank) throw std::invalid_argument("there are more than " + std::to_string(kMaxRank) + " merges");
+    make_pair_table(count);
+    vocabulary_->merged_ids_.reserve(count + 1);
+    for (std::size_t i = 0; i < merges.size(); i += 3) list_pair(merges[i], merges[i + 1], merges[i + 2]);
+    vocabulary_->merged_ids_.push_back(kNoId);  // so that it is not empty
+    find_unreachable();
+}
+
+void VocabularyBuilder::list_pair(Id left, Id right, Id id) {
+    const auto rank = static_cast<std::uint32_t>(vocabulary_->pair_count());
+    const std::size_t limit = vocabulary_->id_limit();
+    const auto joins = [&] {
+        if (left >= limit || right >= limit || id >= limit) return false;
+        const Bytes first = vocabulary_->bytes_of(left), second = vocabulary_->bytes_of(right);
+        const Bytes whole = vocabulary_->bytes_of(id);
+        return !first.empty() && !second.empty() && first.size() + second.size() == whole.size() &&
+               std::equal(first.begin(), first.end(), whole.begin()) &&
+               std::equal(second.rbegin(), second.rend(), whole.rbegin());
+    };
+    if (!joins())
+        throw std::invalid_argument("merge " + std::to_string(rank) + " does not join two tokens to its token");
+    if (vocabulary_->rank_of(left, right) != kNoId) {
+        throw std::invalid_argument("merge " + std::to_string(rank) + " is listed twice");
+    }
+    vocabulary_->insert_pair(left, right, rank);
+    vocabulary_->merged_ids_.push_back(id);
+    const Bytes whole = vocabulary_->bytes_of(id);
+    const bool of_bytes =
+        whole.size() == 2 && left == vocabulary_->id_of_byte(whole[0]) && right == vocabulary_->id_of_byte(whole[1]);
+    if (of_bytes) vocabulary_->byte_pairs_[whole[0] << 8 | whole[1]] = rank;
+}
+
+// Finds the tokens that the listed merges do not lead to when the token is encoded by itself.
+void VocabularyBuilder::find_unreachable() {
+    Merger merger(*vocabulary_);
+    std::vector<Id> parts(vocabulary_->longest_token());
+    for (Id id = 0; id < vocabulary_->id_limit(); ++id) {
+        const Bytes token = vocabulary_->bytes_of(id);
+        if (token.size() < 2) continue;
+        if (knows_all(token) && merger.merge(token.data(), token.size(), parts.data()) == 1) continue;
+        ++vocabulary_->unreachable_count_;
+        if (!vocabulary_->unreachable_.empty()) vocabulary_->unreachable_[id] = true;
+    }
 }
 
 // Returns the tokens that merging may make, the shortest first.
@@ -70,9 +137,7 @@ std::vector<Id> VocabularyBuilder::tokens_by_length() {
 void VocabularyBuilder::index_pairs() {
     constexpr std::size_t kTogether = 256;
     const std::vector<Id> tokens = tokens_by_length();
-    const std::size_t lines = std::bit_ceil(tokens.size() / 4 + 1);  // two to four pairs in each
-    vocabulary_->pairs_ = ZeroedArray<std::uint64_t>(lines * PairTable::kLine);
-    vocabulary_->line_mask_ = lines - 1;
+    make_pair_table(tokens.size());
     Merger merger(*vocabulary_);
     // Tokens of the same length do not need each other's pairs, so they are merged together.
     for (std::size_t first = 0; first < tokens.size();) {
@@ -83,6 +148,10 @@ void VocabularyBuilder::index_pairs() {
         index_pairs_of(std::span(tokens).subspan(first, last - first), length, merger);
         first = last;
     }
+    for (Id id = 0; id < vocabulary_->id_limit(); ++id) {
+        vocabulary_->unreachable_count_ += vocabulary_->bytes_of(id).size() > 1;
+    }
+    vocabulary_->unreachable_count_ -= vocabulary_->pair_count();
 }
 
 // Encodes tokens of the same length by themselves and adds the last merge of each.
@@ -144,32 +213,46 @@ void VocabularyBuilder::index_character(Id id, Bytes token, Merger& merger, std:
     }
 }
 
-// Removes the characters that could merge with a neighbour too soon.
+// Removes the characters that could merge with a neighbour too soon. The merges within a character make it or one of
+// its two parts, one of which is a single byte.
 void VocabularyBuilder::forget_early_characters(const std::vector<bool>& is_character) {
-    std::vector<Id> latest(vocabulary_->id_limit());  // the highest id among the merges within a character
-    for_each_pair([&](MergedPair pair) {
-        if (is_character[pair.id]) latest[pair.id] = std::max({pair.left, pair.right, pair.id});
+    const std::vector<std::uint32_t> last = last_ranks();
+    std::vector<std::uint32_t> latest(vocabulary_->id_limit());  // the highest rank among the merges within a character
+    for_each_pair([&](MergingPair pair) {
+        const Id id = token_of_rank(vocabulary_->pair_table(), pair.rank);
+        if (is_character[id]) latest[id] = std::max({latest[id], last[pair.left], last[pair.right], pair.rank});
     });
-    for_each_pair([&](MergedPair pair) {
+    for_each_pair([&](MergingPair pair) {
         for (const Id part : {pair.left, pair.right}) {
-            if (latest[part] <= pair.id) continue;
+            if (latest[part] <= pair.rank) continue;
             const Bytes character = vocabulary_->bytes_of(part);
             vocabulary_->characters_[code_point_of(character.data(), character.size())] = kNoId;
         }
     });
 }
 
+// Returns, by id, the highest rank of the merges that make a token.
+std::vector<std::uint32_t> VocabularyBuilder::last_ranks() const {
+    std::vector<std::uint32_t> last(vocabulary_->id_limit());
+    for_each_pair([&](MergingPair pair) {
+        std::uint32_t& rank = last[token_of_rank(vocabulary_->pair_table(), pair.rank)];
+        rank = std::max(rank, pair.rank);
+    });
+    return last;
+}
+
 template <class Use>
 void VocabularyBuilder::for_each_pair(const Use& use) const {
     const ZeroedArray<std::uint64_t>& entries = vocabulary_->pairs_;
     std::for_each(entries.data(), entries.data() + entries.size(), [&](std::uint64_t entry) {
-        if (entry) use(merged_pair(entry));
+        if (entry) use(merging_pair(entry));
     });
 }
 
 std::shared_ptr<const Vocabulary> build_vocabulary(Bytes bytes, std::span<const std::uint64_t> offsets,
-                                                   std::span<const Id> ids, bool merges_only) {
-    return VocabularyBuilder::build(bytes, offsets, ids, merges_only);
+                                                   std::span<const Id> ids, bool merges_only,
+                                                   std::optional<std::span<const Id>> merges) {
+    return VocabularyBuilder::build(bytes, offsets, ids, merges_only, merges);
 }
 
 }  // namespace bpe

@@ -34,7 +34,7 @@ std::uint32_t merge_round_plain(Lane* lanes, std::size_t count, const PairTable&
         }
         const std::uint32_t place = static_cast<std::uint32_t>(best) & (kLaneSymbols - 1);
         const std::uint32_t absorbed = lowest(after(lane.live, place));
-        const Id id = static_cast<Id>(best) >> 6;
+        const Id id = token_of_rank(pairs, static_cast<std::uint32_t>(best) >> 6);
         lane.symbols[place] = id;
         lane.live &= ~(std::uint64_t{1} << absorbed);
         lane.candidates[absorbed] = kNoCandidate;

@@ -18,8 +18,8 @@ inline constexpr std::size_t kLaneBlock = 16;    // candidates that are compared
 // rank kIdMask, so every candidate from kNoCandidate on stands for no merge.
 inline constexpr std::int32_t kNoCandidate = static_cast<std::int32_t>(kIdMask << 6);
 
-static inline std::int32_t candidate_of(Id id, std::uint32_t place) {
-    return static_cast<std::int32_t>((id & kIdMask) << 6 | place);  // kNoId gives no merge
+static inline std::int32_t candidate_of(std::uint32_t rank, std::uint32_t place) {
+    return static_cast<std::int32_t>((rank & kIdMask) << 6 | place);  // kNoId gives no merge
 }
 
 // A pretoken that is being merged. Each token is at the place of the first symbol it was made from, and its bit in

@@ -19,8 +19,8 @@ inline std::int32_t look_up(std::uint64_t pair, std::size_t line, std::uint32_t 
         if (!(found | free)) [[unlikely]]
             continue;
         const __m512i entry = _mm512_mask_compress_epi64(_mm512_set1_epi64(kIdMask), found, entries);
-        const auto id = static_cast<std::uint32_t>(_mm_cvtsi128_si32(_mm512_castsi512_si128(entry))) & kIdMask;
-        return static_cast<std::int32_t>(id << 6 | place);
+        const auto rank = static_cast<std::uint32_t>(_mm_cvtsi128_si32(_mm512_castsi512_si128(entry))) & kIdMask;
+        return static_cast<std::int32_t>(rank << 6 | place);
     }
 }
 
@@ -48,7 +48,7 @@ std::uint32_t merge_round_avx512(Lane* lanes, std::size_t count, const PairTable
             continue;
         }
         const std::uint32_t place = static_cast<std::uint32_t>(best) & (kLaneSymbols - 1);
-        const std::uint32_t id = static_cast<std::uint32_t>(best) >> 6;
+        const Id id = token_of_rank(pairs, static_cast<std::uint32_t>(best) >> 6);
         const std::uint64_t upper = ~std::uint64_t{1} << place;
         const std::uint64_t without = lane.live & upper;
         const std::uint64_t following = without & (without - 1);
