@@ -18,17 +18,10 @@ from bpe.formats.byte_level import (
 )
 from bpe.formats.gguf_boundaries import boundaries_in, boundary_metadata
 from bpe.formats.gguf_container import MAGIC, Container, lay_out
+from bpe.formats.gguf_pre import PRE_TOKENIZERS, known, pattern_of, pre_of
 from bpe.patterns import find_pattern
 from bpe.vocabulary import AddedToken, Vocabulary, chosen_tokens
 
-# The values of tokenizer.ggml.pre that split exactly as a pattern here does: the pattern, and whether llama.cpp only
-# merges, so that it never uses a token that no merge leads to, even if it is a whole pretoken.
-PRE_TOKENIZERS = {
-    "llama-bpe": ("llama3", False),
-    "smollm": ("smollm", True),
-    "gpt-2": ("gpt2", True),
-    "qwen2": ("qwen2", True),
-}
 _NORMAL, _CONTROL, _USER_DEFINED, _UNUSED = 1, 3, 4, 5  # the types of tokens
 _ADDED = (_CONTROL, _USER_DEFINED)
 
@@ -74,10 +67,10 @@ def vocabulary_of(
     kind = metadata.get("tokenizer.ggml.model")
     if kind != "gpt2":
         raise InputError(f"tokenizer.ggml.model is {kind!r}; only 'gpt2', byte-level BPE, is supported")
-    pre_tokenizer = metadata.get("tokenizer.ggml.pre")
-    if not isinstance(pre_tokenizer, str) or (pattern is None and pre_tokenizer not in PRE_TOKENIZERS):
-        raise InputError(f"tokenizer.ggml.pre is {pre_tokenizer!r}; supported are {', '.join(PRE_TOKENIZERS)}")
-    own_pattern, merges_only = PRE_TOKENIZERS.get(pre_tokenizer, ("", True))
+    pre = metadata.get("tokenizer.ggml.pre")
+    chosen = pattern_of(pre) if pattern is None else find_pattern(pattern)
+    found_pre = known(pre)
+    merges_only = found_pre is None or found_pre.merges_only
     tokens, merges = (_array_of(metadata, key, list) for key in ("tokens", "merges"))
     types = _array_of(metadata, "token_type", memoryview).tolist()
     if len(types) != len(tokens):
@@ -87,7 +80,6 @@ def vocabulary_of(
         raise InputError("two tokens of tokenizer.ggml.tokens are the same")
     found = [AddedToken(text, id, types[id] == _CONTROL) for text, id in ids.items() if types[id] in _ADDED]
     added = chosen_tokens(found, special_tokens, ids, len(tokens)).values()
-    chosen = find_pattern(pattern or own_pattern)
     # Only a control token can stand in a text that is not split at it.
     unused = unused_as_ordinary([token.content for token in found if not token.special], merges, None)
     controls = [token.content for token in {*found, *added} if token.special]
@@ -130,17 +122,13 @@ def vocabulary_metadata(vocabulary: Vocabulary, size: int) -> dict[str, Any]:
             treats tokens that no merge leads to differently; or an added token has the text of another token, or would
             be found in other places.
     """
-    names = {find_pattern(pattern): name for name, (pattern, _) in PRE_TOKENIZERS.items()}
-    pre_tokenizer = names.get(vocabulary.pattern)
-    if pre_tokenizer is None:
+    has_unreachable = vocabulary.unreachable_count > 0
+    pre = pre_of(vocabulary.pattern, vocabulary.merges_only if has_unreachable else None)
+    merges_only = PRE_TOKENIZERS[pre].merges_only
+    if has_unreachable and merges_only != vocabulary.merges_only:
         raise InputError(
-            f"llama.cpp has no pre-tokenizer for the pattern {vocabulary.pattern.name or vocabulary.pattern.text!r};"
-            f" it has those of {', '.join(filter(None, (pattern.name for pattern in names)))}"
-        )
-    if vocabulary.unreachable_count > 0 and PRE_TOKENIZERS[pre_tokenizer][1] != vocabulary.merges_only:
-        raise InputError(
-            f"no merge leads to {vocabulary.unreachable_count} of the tokens; with the pre-tokenizer {pre_tokenizer},"
-            f" llama.cpp {'never uses' if PRE_TOKENIZERS[pre_tokenizer][1] else 'uses'} them, unlike {vocabulary.name}"
+            f"no merge leads to {vocabulary.unreachable_count} of the tokens; with the pre-tokenizer {pre},"
+            f" llama.cpp {'never uses' if merges_only else 'uses'} them, unlike {vocabulary.name}"
         )
     texts = [f"[PAD{id}]" for id in range(size)]
     types = array("i", [_UNUSED]) * size
@@ -148,7 +136,7 @@ def vocabulary_metadata(vocabulary: Vocabulary, size: int) -> dict[str, Any]:
         texts[id], types[id] = token_text(token), _NORMAL
     ids = {text: id for id, text in enumerate(texts)}
     _refuse_other_matches(vocabulary.added_tokens)
-    whole_in = None if PRE_TOKENIZERS[pre_tokenizer][1] else vocabulary.pattern
+    whole_in = None if merges_only else vocabulary.pattern
     for added in vocabulary.added_tokens:
         text, id = added.content, added.id
         if ids.get(text, id) != id:
@@ -164,7 +152,7 @@ def vocabulary_metadata(vocabulary: Vocabulary, size: int) -> dict[str, Any]:
     pairs = vocabulary.merges()
     return {
         "tokenizer.ggml.model": "gpt2",
-        "tokenizer.ggml.pre": pre_tokenizer,
+        "tokenizer.ggml.pre": pre,
         "tokenizer.ggml.tokens": texts,
         "tokenizer.ggml.token_type": memoryview(types),
         "tokenizer.ggml.merges": [f"{texts[left]} {texts[right]}" for left, right, _ in pairs],
