@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from bpe import _core
 from bpe.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
@@ -88,6 +89,16 @@ class Pattern(NamedTuple):
     scanner: int | None = None
     special_tokens: tuple[str, ...] = ()
     """The special tokens of the vocabulary published with this pattern, in the order of their ids."""
+
+    def splitter(self) -> _core.Splitter:
+        """Return the core's splitter for the pattern.
+
+        Raises:
+            InputError: When the pattern has no scanner.
+        """
+        if self.scanner is None:
+            raise InputError(f"the split pattern {self.text!r} has no scanner")
+        return _core.Splitter.scanned(self.scanner)
 
     def compile(self) -> regex.Pattern[str]:
         """Compile the pattern with the ``regex`` module, for patterns without a scanner.

@@ -118,9 +118,9 @@ class Vocabulary:
         """The id of each added token that is special, by its text. Do not change it."""
         self.boundaries: Boundaries = known_boundaries(self.added_ids) if boundaries is None else boundaries
         """What begins and ends a text, and where each of it comes from."""
-        scanner = _UNUSED_SCANNER if pattern.scanner is None else pattern.scanner
+        splitter = _core.Splitter.scanned(_UNUSED_SCANNER if pattern.scanner is None else pattern.scanner)
         self.encoder: _core.Encoder = _core.Encoder(
-            tokens, offsets, ids, scanner, self.added_ids, merges_only=merges_only, merges=merge_list
+            tokens, offsets, ids, splitter, self.added_ids, merges_only=merges_only, merges=merge_list
         )
         """The core's encoder of these tokens. Made here because it checks them."""
         self.special_matcher: _core.SpecialTokens = _core.SpecialTokens(self.special_tokens)

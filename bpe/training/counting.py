@@ -80,7 +80,7 @@ class CorpusCounter:
             InputError: `max_memory` leaves too little for counting.
         """
         matcher = _core.SpecialTokens(dict.fromkeys(special_tokens, 0))
-        self.counter: _core.Counter = _core.Counter(0 if pattern.scanner is None else pattern.scanner, matcher)
+        self.counter: _core.Counter = _core.Counter(_core.Splitter.scanned(pattern.scanner or 0), matcher)
         self._split = pattern.compile() if pattern.scanner is None else None
         self._matcher = matcher
         self._threads = threads

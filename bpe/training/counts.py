@@ -40,7 +40,7 @@ def counted_pretokens(counts: Counts, pattern: Pattern, special_tokens: Iterable
             whole number, or all together exceed 2**63 bytes of text.
     """
     matcher = _core.SpecialTokens(dict.fromkeys(special_tokens, 0))
-    counter = _core.Counter(0 if pattern.scanner is None else pattern.scanner, matcher)
+    counter = _core.Counter(_core.Splitter.scanned(pattern.scanner or 0), matcher)
     size = 0
     by_count: defaultdict[int, list[bytes]] = defaultdict(list)  # one call of the core for many pretokens
     for place, pretoken, count in _pairs(counts):

@@ -60,7 +60,9 @@ def core_encoder(ranks: Mapping[bytes, int], pattern: str, kernel: str) -> _core
     scanner = PATTERNS[pattern].scanner
     assert scanner is not None
     ids = array("I", ranks.values())
-    return _core.Encoder(b"".join(ranks), memoryview(offsets), memoryview(ids), scanner, {}, kernel)
+    return _core.Encoder(
+        b"".join(ranks), memoryview(offsets), memoryview(ids), _core.Splitter.scanned(scanner, kernel), {}, kernel
+    )
 
 
 def matching_characters(pattern: str) -> set[str]:

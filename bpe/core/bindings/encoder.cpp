@@ -1,6 +1,7 @@
 #include "bindings/encoder.hpp"
 
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 
 #include <stdexcept>
@@ -10,11 +11,11 @@
 namespace bpe {
 
 PythonEncoder::PythonEncoder(nb::bytes tokens, const InputArray<std::uint64_t>& offsets, const InputArray<Id>& ids,
-                             int pattern, nb::dict added_tokens, const std::string& kernel, bool merges_only,
-                             const std::optional<InputArray<Id>>& merges)
+                             std::shared_ptr<const Splitter> splitter, nb::dict added_tokens, const std::string& kernel,
+                             bool merges_only, const std::optional<InputArray<Id>>& merges)
     : encoder_(build_vocabulary(view_of(tokens), span_of(offsets), span_of(ids), merges_only,
                                 merges ? std::optional(span_of(*merges)) : std::nullopt),
-               pattern_of(pattern), kernel_named(kernel)),
+               std::move(splitter), kernel_named(kernel)),
       objects_(vocabulary().id_limit()) {
     for (auto [token, id] : added_tokens) {
         added_bytes_.try_emplace(id_from(id.ptr()), to_string(TextArgument(token).bytes()));
@@ -225,13 +226,13 @@ Array<std::uint32_t> PythonEncoder::token_sizes(std::size_t count) const {
 
 namespace {
 
-constexpr const char* kEncoderDoc = R"(A vocabulary with a split pattern: text -> ids and ids -> bytes.
+constexpr const char* kEncoderDoc = R"(A vocabulary with a splitter: text -> ids and ids -> bytes.
 
 Args:
     tokens: The bytes of all tokens, joined.
     offsets: Where each token begins in `tokens`, and the end of the last. [tokens + 1], uint64
     ids: The id of each token, which is its rank as well. [tokens], uint32
-    pattern: The number of the split pattern's scanner.
+    splitter: What splits a text into pretokens.
     added_tokens: The id of each added token, for decoding. Of several with the same id, the first is decoded.
     kernel: The kernel to use; see `kernels`.
     merges_only: Whether all tokens come from merging. Otherwise a pretoken that is a token is taken whole.
@@ -256,9 +257,10 @@ Returns:
 
 void register_encoder(nb::module_& module) {
     nb::class_<PythonEncoder>(module, "Encoder", kEncoderDoc)
-        .def(nb::init<nb::bytes, const InputArray<std::uint64_t>&, const InputArray<Id>&, int, nb::dict,
-                      const std::string&, bool, const std::optional<InputArray<Id>>&>(),
-             nb::arg("tokens"), nb::arg("offsets"), nb::arg("ids"), nb::arg("pattern"), nb::arg("added_tokens"),
+        .def(nb::init<nb::bytes, const InputArray<std::uint64_t>&, const InputArray<Id>&,
+                      std::shared_ptr<const Splitter>, nb::dict, const std::string&, bool,
+                      const std::optional<InputArray<Id>>&>(),
+             nb::arg("tokens"), nb::arg("offsets"), nb::arg("ids"), nb::arg("splitter"), nb::arg("added_tokens"),
              nb::arg("kernel") = kernels().front().name, nb::arg("merges_only") = false,
              nb::arg("merges").none() = nb::none())
         .def("encode", &PythonEncoder::encode, nb::arg("text").none(), nb::arg("added").none(),

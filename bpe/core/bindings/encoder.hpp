@@ -13,9 +13,9 @@ namespace bpe {
 // An Encoder with what its Python methods need besides: the bytes of added tokens, for decoding, and int objects.
 class PythonEncoder {
  public:
-    PythonEncoder(nb::bytes tokens, const InputArray<std::uint64_t>& offsets, const InputArray<Id>& ids, int pattern,
-                  nb::dict added_tokens, const std::string& kernel, bool merges_only,
-                  const std::optional<InputArray<Id>>& merges);
+    PythonEncoder(nb::bytes tokens, const InputArray<std::uint64_t>& offsets, const InputArray<Id>& ids,
+                  std::shared_ptr<const Splitter> splitter, nb::dict added_tokens, const std::string& kernel,
+                  bool merges_only, const std::optional<InputArray<Id>>& merges);
 
     const Encoder& encoder() const { return encoder_; }
 

@@ -31,6 +31,7 @@ NB_MODULE(_core, module) {
     nanobind::set_leak_warnings(false);  // objects that live until the interpreter exits are not leaks
     module.doc() = "The C++ core of bpe: splits text into pretokens, encodes, decodes, counts and trains.";
     bpe::register_text(module);
+    bpe::register_splitting(module);
     bpe::register_special_tokens(module);
     bpe::register_encoder(module);
     bpe::register_tokenizer_base(module);

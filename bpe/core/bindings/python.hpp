@@ -32,6 +32,7 @@ namespace nb = nanobind;
 // Each file of this folder adds its functions and classes to the module. A type must be registered before a function
 // that takes or returns it, so that nanobind's signatures name the Python type.
 void register_text(nb::module_& module);
+void register_splitting(nb::module_& module);
 void register_special_tokens(nb::module_& module);
 void register_tokenizer_base(nb::module_& module);
 void register_encoder(nb::module_& module);

@@ -10,9 +10,9 @@
 #include <utility>
 
 #include "bindings/python.hpp"
-#include "split/cuts.hpp"
 #include "encode/ranks.hpp"
 #include "encode/rows.hpp"
+#include "split/cuts.hpp"
 #include "text/documents.hpp"
 #include "text/json_lines.hpp"
 #include "text/unicode.hpp"
@@ -127,16 +127,6 @@ Array<std::uint64_t> pretoken_ends(int pattern, nb::handle object, const std::st
     return copied_array(std::span<const std::uint64_t>(ends).first(count));
 }
 
-nb::list all_cuts(int pattern, nb::handle object) {
-    const TextArgument text(object);
-    nb::list cuts;
-    for (std::size_t at = next_cut(pattern_of(pattern), text.bytes(), 0); at < text.bytes().size();
-         at = next_cut(pattern_of(pattern), text.bytes(), at + 1)) {
-        cuts.append(at);
-    }
-    return cuts;
-}
-
 // --- documents ---
 
 // The arrays come from malloc: fresh pages take longer than the copying.
@@ -205,10 +195,6 @@ void register_text(nb::module_& module) {
     module.def("kernels", &kernel_names, "Return the names of the kernels that this machine can run, the best first.");
     module.def("scan", &pretoken_ends, nb::arg("pattern"), nb::arg("text"), nb::arg("kernel") = kernels().front().name,
                "Return the end of each pretoken, in bytes: [pretokens], uint64.");
-    module.def(
-        "cuts", &all_cuts, nb::arg("pattern"), nb::arg("text"),
-        "Return all places where the text can safely be cut, in bytes: its pretokens are those of the parts. For "
-        "tests.");
     register_files(module);
     register_utf8(module);
 }

@@ -168,14 +168,15 @@ void register_counter(nb::module_& module) {
     nb::class_<PretokenCounter>(module, "Counter", R"(Counts the pretokens of texts.
 
 Args:
-    pattern: The number of the split pattern's scanner.
+    splitter: What splits a text into pretokens.
     special: The special tokens, which split texts and are not counted.)")
         .def(
             "__init__",
-            [](PretokenCounter* self, int pattern, std::shared_ptr<SpecialTokens> special) {
-                new (self) PretokenCounter(pattern_of(pattern), std::move(special));
+            [](PretokenCounter* self, std::shared_ptr<const Splitter> splitter,
+               std::shared_ptr<const SpecialTokens> special) {
+                new (self) PretokenCounter(std::move(splitter), std::move(special));
             },
-            nb::arg("pattern"), nb::arg("special"))
+            nb::arg("splitter"), nb::arg("special"))
         .def(
             "add",
             [](PretokenCounter& self, nb::handle objects, std::uint64_t weight, std::size_t threads) {
@@ -202,6 +203,8 @@ Args:
             "counts", &all_counts,
             "Return the bytes of all pretokens, joined, where each begins and the last ends ([pretokens + 1], uint64), "
             "and their counts ([pretokens], uint64).")
+        .def("left_out", &PretokenCounter::left_out,
+             "Return the number of bytes of the texts that belonged to no pretoken.")
         .def("cells", &PretokenCounter::cells,
              "Return the size of all distinct pretokens in bytes, plus one for each pretoken.")
         .def("memory", &PretokenCounter::memory,

@@ -53,19 +53,6 @@ bool is_white_space(Bytes text, std::size_t position) {
     return read_character(text.data(), position, text.size()).classes & kSpace;
 }
 
-// Whether a token of `search` begins at `position` or before it and ends there or behind it.
-bool touches(const SpecialTokens& search, Bytes text, std::size_t position) {
-    const std::size_t longest = search.longest();
-    if (!longest) return false;
-    const Bytes near = text.first(position + std::min(text.size() - position, longest));
-    for (std::size_t begin = position - std::min(position, longest);; ++begin) {
-        const SpecialTokens::Match match = search.find(near, begin);
-        if (match.begin == near.size() || match.begin > position) return false;
-        if (match.end >= position) return true;
-        begin = match.begin;
-    }
-}
-
 }  // namespace
 
 AddedTokens::AddedTokens(std::vector<AddedToken> tokens) : tokens_(std::move(tokens)), early_({}, {}), late_({}, {}) {
@@ -88,7 +75,7 @@ AddedTokens::AddedTokens(std::vector<AddedToken> tokens) : tokens_(std::move(tok
 // that are left for the second pass are cut at `position`, or end there anyway.
 bool AddedTokens::may_cut(Bytes text, std::size_t position) const {
     if (is_plain_) return !early_.cross(text, position);
-    return !touches(early_, text, position) && !touches(late_, text, position);
+    return !touch(text, position);
 }
 
 bool AddedTokens::is_beside_a_word(Bytes text, Match match) {

@@ -52,6 +52,11 @@ class AddedTokens {
     // characters.
     bool may_cut(Bytes text, std::size_t position) const;
 
+    // Whether a token may begin or end at `position`, or lie across it.
+    bool touch(Bytes text, std::size_t position) const {
+        return early_.touch(text, position) || late_.touch(text, position);
+    }
+
     // Whether each match depends on nothing but the text of its token: there is one pass, and no token has lstrip,
     // rstrip or single_word.
     bool is_plain() const { return is_plain_; }

@@ -23,7 +23,7 @@ struct Encoder::Workspace {
     std::size_t cache_limit;  // the encoder's limit when this workspace was made
     IdBuffer ids;             // for callers that need ids only for a moment
     // For one batch.
-    std::uint64_t ends[kBatch];
+    SplitRoom split;
     std::uint32_t edges[kBatch + 1 + 8];
     std::uint64_t values[kBatch + 8];  // see Encoding; 0 if unknown
     Missing missing;
@@ -85,13 +85,17 @@ std::span<const Id> Encoder::Loan::encode(Bytes text, const AddedTokens* added, 
     watch(interrupt);
     IdBuffer& ids = workspace_->ids;
     ids.clear();
-    encoder_.encode_with(*workspace_, text, added, ids);
+    encoder_.encode_with(*workspace_, text, Start::kText, added, ids);
     return {ids.data(), ids.size()};
 }
 
-Encoder::Encoder(std::shared_ptr<const Vocabulary> vocabulary, Pattern pattern, const Kernel& kernel,
-                 std::size_t cache_limit)
-    : vocabulary_(std::move(vocabulary)), pattern_(pattern), kernel_(kernel), cache_limit_(cache_limit) {}
+Encoder::Encoder(std::shared_ptr<const Vocabulary> vocabulary, std::shared_ptr<const Splitter> splitter,
+                 const Kernel& kernel, std::size_t cache_limit)
+    : vocabulary_(std::move(vocabulary)),
+      splitter_(std::move(splitter)),
+      scanned_(dynamic_cast<const ScannedSplitter*>(splitter_.get())),
+      kernel_(kernel),
+      cache_limit_(cache_limit) {}
 
 Encoder::~Encoder() { delete first_idle_.load(); }
 
@@ -112,25 +116,39 @@ std::size_t Encoder::share_of(std::size_t number) const {
     return std::clamp(share / 128 * 128, PretokenCache::kLeastBytes, PretokenCache::kMostBytes);
 }
 
-void Encoder::encode(Bytes text, const AddedTokens* added, IdBuffer& ids, Interrupt* interrupt) const {
+void Encoder::encode(Bytes text, const AddedTokens* added, IdBuffer& ids, Interrupt* interrupt, Start start) const {
     const Loan workspace(*this);
     workspace.watch(interrupt);
-    encode_with(*workspace, text, added, ids);
+    encode_with(*workspace, text, start, added, ids);
 }
 
-void Encoder::encode_with(Workspace& workspace, Bytes text, const AddedTokens* added, IdBuffer& ids) const {
-    if (!added || added->empty()) return encode_part(text, workspace, ids);
+void Encoder::encode_with(Workspace& workspace, Bytes text, Start start, const AddedTokens* added,
+                          IdBuffer& ids) const {
+    if (!added || added->empty()) return encode_part(text, start, workspace, ids);
     added->split(
         text,
-        [&](std::size_t begin, std::size_t end) { encode_part(text.subspan(begin, end - begin), workspace, ids); },
+        [&](std::size_t begin, std::size_t end) {
+            encode_part(text.subspan(begin, end - begin), begin ? Start::kPart : start, workspace, ids);
+        },
         [&](AddedTokens::Match match) { ids.push(match.id); });
 }
 
-void Encoder::encode_part(Bytes text, Workspace& workspace, IdBuffer& ids) const {
-    while (!text.empty()) {
-        const std::size_t count = kernel_.scan(pattern_, text.data(), 0, text.size(), workspace.ends, kBatch);
-        encode_pieces(text, {workspace.ends, count}, workspace, ids);
-        text = text.subspan(workspace.ends[count - 1]);
+// A scanner is called without the splitter around it, which saves a virtual call for each short text.
+void Encoder::encode_part(Bytes text, Start start, Workspace& workspace, IdBuffer& ids) const {
+    if (scanned_) [[likely]] {
+        while (!text.empty()) {
+            std::uint64_t* const ends = workspace.split.ends;
+            const std::size_t count = scanned_->scan()(scanned_->pattern(), text.data(), 0, text.size(), ends, kBatch);
+            encode_pieces(text, {ends, count}, workspace, ids);
+            text = text.subspan(ends[count - 1]);
+            if (workspace.interrupt) workspace.interrupt->poll();
+        }
+        return;
+    }
+    for (std::size_t position = 0; position < text.size();) {
+        const Pretokens pretokens = splitter_->next(text, position, start, workspace.split);
+        encode_pieces(pretokens.text, pretokens.ends, workspace, ids);
+        position = pretokens.next;
         if (workspace.interrupt) workspace.interrupt->poll();
     }
 }
@@ -306,12 +324,17 @@ std::size_t Encoder::encode_afresh(Bytes pretoken, Merger& merger, Id* ids) cons
 }
 
 // The ids do not depend on which thread takes which block: a piece has the same ids by itself as within its text (see
-// cuts.hpp).
+// `next_cut`).
 EncodedTexts Encoder::encode_all(std::span<const Bytes> texts, const AddedTokens* added, std::size_t threads,
                                  Interrupt* interrupt) const {
     if (added && added->empty()) added = nullptr;
-    const auto may_cut = [&](Bytes text, std::size_t position) { return !added || added->may_cut(text, position); };
-    Plan plan(pattern_, texts, may_cut, threads);
+    const auto next_place = [&](Bytes text, std::size_t position) {
+        for (;; ++position) {
+            position = next_cut(text, position);
+            if (position == text.size() || may_cut(text, position, added)) return position;
+        }
+    };
+    Plan plan(texts, next_place, threads);
     const std::span<Block> blocks = plan.blocks();
     threads = std::clamp<std::size_t>(threads, 1, std::min(kMostThreads, std::max<std::size_t>(1, blocks.size())));
     std::vector<std::int64_t> offsets(texts.size() + 1);
@@ -325,7 +348,7 @@ EncodedTexts Encoder::encode_all(std::span<const Bytes> texts, const AddedTokens
             Block& block = blocks[i];
             ids.clear();
             for (const Piece& piece : block.pieces) {
-                encode_with(*workspace, piece.bytes, added, ids);
+                encode_with(*workspace, piece.bytes, piece.first ? Start::kText : Start::kInside, added, ids);
                 if (piece.last)
                     offsets[piece.text + 1] = static_cast<std::int64_t>(ids.size());  // so far within the block
             }

@@ -18,6 +18,8 @@
 #include "encode/parallel.hpp"
 #include "encode/vocab.hpp"
 #include "kernels/kernels.hpp"
+#include "split/scanned_splitter.hpp"
+#include "split/splitter.hpp"
 
 namespace bpe {
 
@@ -28,10 +30,9 @@ class Encoder {
  public:
     static constexpr std::size_t kCacheLimit = std::size_t{64} << 20;
 
-    // For a split pattern without a scanner, `pattern` is arbitrary and only `encode_pretokens` may be called. All
-    // caches together take at most `cache_limit` bytes, but at least 2 MiB for each thread.
-    Encoder(std::shared_ptr<const Vocabulary> vocabulary, Pattern pattern, const Kernel& kernel = kernels().front(),
-            std::size_t cache_limit = kCacheLimit);
+    // All caches together take at most `cache_limit` bytes, but at least 2 MiB for each thread.
+    Encoder(std::shared_ptr<const Vocabulary> vocabulary, std::shared_ptr<const Splitter> splitter,
+            const Kernel& kernel = kernels().front(), std::size_t cache_limit = kCacheLimit);
     ~Encoder();
 
     const Vocabulary& vocabulary() const { return *vocabulary_; }
@@ -60,12 +61,27 @@ class Encoder {
         std::unique_ptr<Workspace> workspace_;
         int exceptions_;  // in flight when the loan began
     };
-    Pattern pattern() const { return pattern_; }
+    // Returns the splitter if it is a hand-written scanner, or null.
+    const ScannedSplitter* scanned() const { return scanned_; }
 
-    // Appends the ids of `text` to `ids`. `special`, which may be null, cuts the text at its tokens. Each part between
-    // two special tokens is encoded as if it were the whole text.
-    // Polls `interrupt`, which may be null.
-    void encode(Bytes text, const AddedTokens* added, IdBuffer& ids, Interrupt* interrupt = nullptr) const;
+    // Appends the ids of `text` to `ids`. `added`, which may be null, cuts the text at its tokens. `start` says what
+    // stands before the text. Polls `interrupt`, which may be null.
+    void encode(Bytes text, const AddedTokens* added, IdBuffer& ids, Interrupt* interrupt = nullptr,
+                Start start = Start::kText) const;
+
+    // Returns a place at or after `position`, and after the first byte, where a text may be cut, whatever follows it:
+    // its ids are those of the two sides, the right one encoded with Start::kInside. Returns text.size() if it knows
+    // none. Does not look at added tokens; see `may_cut`.
+    std::size_t next_cut(Bytes text, std::size_t position) const { return splitter_->next_cut(text, position); }
+
+    // Whether a text may be cut at a place that `next_cut` has returned. Added tokens, which may be null, are searched
+    // for from left to right. The same tokens are found on the two sides as in the whole if none begins on one side
+    // and ends on the other. A token that ends or begins at the cut separates the ids there anyway, but the text after
+    // it begins a part.
+    bool may_cut(Bytes text, std::size_t position, const AddedTokens* added) const {
+        if (!added) return true;
+        return added->may_cut(text, position) && !(splitter_->depends_on_start() && added->touch(text, position));
+    }
 
     // Encodes several texts on `threads` threads. Long texts are cut and spread over the threads as well.
     // Polls `interrupt`, which may be null.
@@ -77,8 +93,8 @@ class Encoder {
 
  private:
     std::size_t share_of(std::size_t number) const;
-    void encode_with(Workspace& workspace, Bytes text, const AddedTokens* added, IdBuffer& ids) const;
-    void encode_part(Bytes text, Workspace& workspace, IdBuffer& ids) const;
+    void encode_with(Workspace& workspace, Bytes text, Start start, const AddedTokens* added, IdBuffer& ids) const;
+    void encode_part(Bytes text, Start start, Workspace& workspace, IdBuffer& ids) const;
     void encode_pieces(Bytes text, std::span<const std::uint64_t> ends, Workspace& workspace, IdBuffer& ids) const;
     void encode_batch(const Batch& batch, Workspace& workspace, IdBuffer& ids) const;
     template <class Table>
@@ -88,7 +104,8 @@ class Encoder {
     std::size_t encode_afresh(Bytes pretoken, Merger& merger, Id* ids) const;
 
     std::shared_ptr<const Vocabulary> vocabulary_;
-    Pattern pattern_;
+    std::shared_ptr<const Splitter> splitter_;
+    const ScannedSplitter* scanned_;
     Kernel kernel_;
     std::atomic<std::size_t> cache_limit_;
     mutable std::size_t workspaces_ = 0;  // number of workspaces, under the mutex

@@ -2,23 +2,9 @@
 
 #include <utility>
 
-#include "split/cuts.hpp"
-
 namespace bpe {
 
-namespace {
-
-// Returns the first place at or after `position` where the text may be cut.
-std::size_t next_place(const Plan::MayCut& may_cut, Pattern pattern, Bytes text, std::size_t position) {
-    for (;; ++position) {
-        position = next_cut(pattern, text, position);
-        if (position == text.size() || may_cut(text, position)) return position;
-    }
-}
-
-}  // namespace
-
-Plan::Plan(Pattern pattern, std::span<const Bytes> texts, const MayCut& may_cut, std::size_t threads) {
+Plan::Plan(std::span<const Bytes> texts, const NextCut& next_cut, std::size_t threads) {
     // Blocks are so large that taking the next one costs nothing compared with encoding it. Each thread gets several,
     // since not all blocks take the same time.
     constexpr std::size_t kLargest = std::size_t{1} << 18;
@@ -30,13 +16,15 @@ Plan::Plan(Pattern pattern, std::span<const Bytes> texts, const MayCut& may_cut,
     pieces_.reserve(texts.size() + total / wanted);
     for (std::size_t number = 0; number < texts.size(); ++number) {
         Bytes rest = texts[number];
+        bool first = true;
         while (threads > 1 && rest.size() >= 2 * wanted) {
-            const std::size_t cut = next_place(may_cut, pattern, rest, wanted);
+            const std::size_t cut = next_cut(rest, wanted);
             if (cut == rest.size()) break;
-            pieces_.push_back({rest.first(cut), number, false});
+            pieces_.push_back({rest.first(cut), number, first, false});
             rest = rest.subspan(cut);
+            first = false;
         }
-        pieces_.push_back({rest, number, true});
+        pieces_.push_back({rest, number, first, true});
     }
     const std::span<const Piece> all = pieces_;
     for (std::size_t first = 0, last = 0; first < all.size(); first = last) {

@@ -14,7 +14,6 @@
 #include "base/memory.hpp"
 #include "base/threads.hpp"
 #include "base/types.hpp"
-#include "kernels/pattern.hpp"
 
 namespace bpe {
 
@@ -22,6 +21,7 @@ namespace bpe {
 struct Piece {
     Bytes bytes;
     std::size_t text;  // the number of the text
+    bool first;        // whether it is the first piece of the text
     bool last;         // whether it is the last piece of the text
 };
 
@@ -36,12 +36,10 @@ struct Block {
 // How texts are distributed over threads.
 class Plan {
  public:
-    // `may_cut` tells whether a text may be cut at a place that next_cut gives. Special tokens, for example, are
-    // searched for from left to right. The same ones are found on the two sides as in the whole if none begins on one
-    // side and ends on the other. One that ends or begins at the cut separates the ids there anyway.
-    using MayCut = std::function<bool(Bytes text, std::size_t position)>;
+    // Returns a place at or after `position` where a text may be cut, or text.size() if it knows none.
+    using NextCut = std::function<std::size_t(Bytes text, std::size_t position)>;
 
-    Plan(Pattern pattern, std::span<const Bytes> texts, const MayCut& may_cut, std::size_t threads);
+    Plan(std::span<const Bytes> texts, const NextCut& next_cut, std::size_t threads);
 
     std::span<Block> blocks() { return blocks_; }
 

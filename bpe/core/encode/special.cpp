@@ -70,6 +70,17 @@ bool SpecialTokens::cross(Bytes text, std::size_t position) const {
     return false;
 }
 
+bool SpecialTokens::touch(Bytes text, std::size_t position) const {
+    if (!longest_) return false;
+    const Bytes near = text.first(position + std::min(text.size() - position, longest_));
+    for (std::size_t begin = position - std::min(position, longest_);; ++begin) {
+        const Match match = find(near, begin);
+        if (match.begin == near.size() || match.begin > position) return false;
+        if (match.end >= position) return true;
+        begin = match.begin;
+    }
+}
+
 std::size_t SpecialTokens::unfinished(Bytes text, std::size_t position) const {
     if (longest_ > 1 && text.size() - position >= longest_) position = text.size() - longest_ + 1;
     for (; longest_ > 1 && position < text.size(); ++position) {

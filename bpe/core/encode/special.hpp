@@ -33,6 +33,10 @@ class SpecialTokens {
     // Whether a token begins before `position` and ends after it, including one that `find` would skip.
     bool cross(Bytes text, std::size_t position) const;
 
+    // Whether a token begins at `position` or before it and ends there or behind it, including one that `find` would
+    // skip.
+    bool touch(Bytes text, std::size_t position) const;
+
     // Returns the first place at or after `position` from which the rest of the text is a proper prefix of a token, or
     // text.size().
     std::size_t unfinished(Bytes text, std::size_t position) const;

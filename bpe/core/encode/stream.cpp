@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "split/cuts.hpp"
 #include "kernels/kernels.hpp"
+#include "split/cuts.hpp"
 #include "text/unicode.hpp"
 
 namespace bpe {
@@ -43,7 +43,7 @@ std::optional<std::string> Stream::add(Bytes piece, IdBuffer& ids) {
             return token;
         }
     }
-    if (added_ && !added_->is_plain()) {
+    if (!reads_ahead()) {
         give_before_a_cut(ids);
         return std::nullopt;
     }
@@ -56,11 +56,10 @@ std::optional<std::string> Stream::add(Bytes piece, IdBuffer& ids) {
 
 void Stream::flush(IdBuffer& ids, Interrupt* interrupt) {
     const Progress before = at_;
-    const bool is_plain = !added_ || added_->is_plain();
     interrupt_ = interrupt;
     try {
-        if (is_plain) give_parts(true, ids);  // some of the text that is left has been searched already
-        encoder_.encode(Bytes(text_).subspan(at_.begin), is_plain ? nullptr : added_, ids, interrupt);
+        if (reads_ahead()) give_parts(true, ids);  // some of the text that is left has been searched already
+        encoder_.encode(Bytes(text_).subspan(at_.begin), reads_ahead() ? nullptr : added_, ids, interrupt, at_.start);
     } catch (...) {
         at_ = before;
         throw;
@@ -80,21 +79,25 @@ void Stream::drop_what_is_done() {
     at_.searched -= done;
 }
 
-// Encodes everything up to the last place where the text may be cut. Used for tokens that depend on the text around
-// them. A text without such a place is searched again whenever it has doubled.
+// Whether the stream finds the tokens and the pretokens that are certain one by one, as it can for scanners and for
+// tokens that do not depend on the text around them.
+bool Stream::reads_ahead() const { return encoder_.scanned() && (!added_ || added_->is_plain()); }
+
+// Encodes everything up to the last place where the text may be cut. A text without such a place is searched again
+// whenever it has doubled.
 void Stream::give_before_a_cut(IdBuffer& ids) {
     const Bytes rest = Bytes(text_).subspan(at_.begin);
     const Bytes text = rest.first(rest.size() - unfinished_character(rest));
     if (text.size() > kShort && text.size() < 2 * at_.scanned) return;
-    const std::size_t unfinished = added_->unfinished(text, 0);
+    const std::size_t unfinished = added_ ? added_->unfinished(text, 0) : text.size();
     edges_.clear();
-    for (std::size_t at = next_cut(encoder_.pattern(), text, 1); at < unfinished;
-         at = next_cut(encoder_.pattern(), text, at + 1)) {
+    for (std::size_t at = encoder_.next_cut(text, 1); at < unfinished; at = encoder_.next_cut(text, at + 1)) {
         edges_.push_back(at);
     }
-    while (!edges_.empty() && !added_->may_cut(text, edges_.back())) edges_.pop_back();
+    while (!edges_.empty() && !encoder_.may_cut(text, edges_.back(), added_)) edges_.pop_back();
     const std::size_t cut = edges_.empty() ? 0 : edges_.back();
-    encoder_.encode(text.first(cut), added_, ids, interrupt_);
+    encoder_.encode(text.first(cut), added_, ids, interrupt_, at_.start);
+    if (cut) at_.start = Start::kInside;
     at_.begin += cut;
     at_.searched = at_.begin;
     at_.scanned = text.size() - cut;
@@ -138,7 +141,7 @@ bool Stream::worth_scanning(Bytes part) {
 
 // Encodes the certain pretokens of `part`, which begins at at_.begin.
 void Stream::give_certain(Bytes part, IdBuffer& ids) {
-    const Pattern pattern = encoder_.pattern();
+    const Pattern pattern = encoder_.scanned()->pattern();
     if (part.size() >= kLong) {
         const std::size_t cut = next_cut(pattern, part, part.size() - kLong / 4);
         if (cut < part.size()) {

@@ -8,9 +8,9 @@
 #include <vector>
 
 #include "encode/added.hpp"
-#include "split/cuts.hpp"
 #include "encode/encoder.hpp"
 #include "encode/special.hpp"
+#include "split/cuts.hpp"
 
 namespace bpe {
 
@@ -32,15 +32,17 @@ class Stream {
  private:
     // What `feed` changes besides appending to the text.
     struct Progress {
-        std::size_t begin = 0;     // in text_: the start of the first pretoken that is not encoded yet
-        std::size_t searched = 0;  // in text_: all plain tokens that begin before it have been encoded
-        std::size_t scanned = 0;   // bytes from `begin` on that have been scanned without a certain pretoken
-        std::size_t seen = 0;      // bytes from `begin` on whose kinds are known
-        Kind kind = Kind::kAny;    // the kind of the last of them
+        std::size_t begin = 0;       // in text_: the start of the first pretoken that is not encoded yet
+        std::size_t searched = 0;    // in text_: all plain tokens that begin before it have been encoded
+        std::size_t scanned = 0;     // bytes from `begin` on that have been scanned without a certain pretoken
+        std::size_t seen = 0;        // bytes from `begin` on whose kinds are known
+        Kind kind = Kind::kAny;      // the kind of the last of them
+        Start start = Start::kText;  // what stands before `begin`
     };
 
     std::optional<std::string> add(Bytes piece, IdBuffer& ids);
     void drop_what_is_done();
+    bool reads_ahead() const;
     void give_before_a_cut(IdBuffer& ids);
     std::size_t give_parts(bool is_end, IdBuffer& ids);
     void give_certain(Bytes part, IdBuffer& ids);

@@ -7,9 +7,9 @@
 #include "base/hash.hpp"
 #include "base/memory.hpp"
 #include "base/threads.hpp"
-#include "split/cuts.hpp"
 #include "encode/parallel.hpp"
 #include "kernels/front.hpp"
+#include "split/cuts.hpp"
 #include "train/runs.hpp"
 
 namespace bpe {
@@ -19,7 +19,7 @@ struct PretokenCounter::Worker {
     WordCounts words;
     ZeroedArray<ShortFront> shorts{std::size_t{1} << kShortFrontBits};
     ZeroedArray<MediumFront> mediums{std::size_t{1} << kMediumFrontBits};
-    std::uint64_t ends[kBatch];
+    SplitRoom split;
     std::uint32_t edges[kBatch + 1 + 8];
     std::uint64_t numbers[kBatch + 8];  // 0 for words that are not in the front tables
     Missing missing;
@@ -35,8 +35,9 @@ struct PretokenCounter::Worker {
     }
 };
 
-PretokenCounter::PretokenCounter(Pattern pattern, std::shared_ptr<const SpecialTokens> special, const Kernel& kernel)
-    : pattern_(pattern), special_(std::move(special)), kernel_(kernel) {
+PretokenCounter::PretokenCounter(std::shared_ptr<const Splitter> splitter, std::shared_ptr<const SpecialTokens> special,
+                                 const Kernel& kernel)
+    : splitter_(std::move(splitter)), special_(std::move(special)), kernel_(kernel) {
     workers_.push_back(std::make_unique<Worker>());
 }
 
@@ -80,41 +81,74 @@ void PretokenCounter::Worker::count_missing(const Batch& batch, std::span<const 
     }
 }
 
-void PretokenCounter::count_text(Bytes text, std::uint64_t weight, Worker& worker, Interrupt* interrupt) const {
-    constexpr std::uint64_t kLongestBatch = std::uint64_t{1} << 31;
+// Whether a text may be cut at a place that the splitter gives.
+bool PretokenCounter::may_cut(Bytes text, std::size_t position) const {
+    if (special_->empty()) return true;
+    return splitter_->depends_on_start() ? !special_->touch(text, position) : !special_->cross(text, position);
+}
+
+void PretokenCounter::count_text(Bytes text, Start start, std::uint64_t weight, Worker& worker, Interrupt* interrupt) {
     for (std::size_t part = 0; part < text.size();) {
         const SpecialTokens::Match match = special_->find(text, part);
-        while (part < match.begin) {
-            std::size_t count = kernel_.scan(pattern_, text.data(), part, match.begin, worker.ends, kBatch);
-            while (count && worker.ends[count - 1] - part >= kLongestBatch) --count;
-            if (!count) {
-                worker.words.add(text.subspan(part, worker.ends[0] - part), weight);
-                part = worker.ends[0];
-                continue;
-            }
+        count_part(text.subspan(part, match.begin - part), part ? Start::kPart : start, weight, worker, interrupt);
+        part = match.end;
+    }
+}
+
+void PretokenCounter::count_part(Bytes part, Start start, std::uint64_t weight, Worker& worker, Interrupt* interrupt) {
+    std::size_t left_out = 0;
+    for (std::size_t position = 0; position < part.size();) {
+        const Pretokens pretokens = splitter_->next(part, position, start, worker.split);
+        count_pretokens(pretokens, weight, worker);
+        position = pretokens.next;
+        left_out += pretokens.left_out;
+        if (interrupt) interrupt->poll();
+    }
+    if (left_out) left_out_ += left_out;
+}
+
+// Counts in batches whose edges are below 2^31.
+void PretokenCounter::count_pretokens(const Pretokens& pretokens, std::uint64_t weight, Worker& worker) const {
+    constexpr std::uint64_t kLongestBatch = std::uint64_t{1} << 31;
+    const auto [text, ends, next, left_out] = pretokens;
+    std::uint64_t begin = 0;
+    for (std::size_t first = 0; first < ends.size();) {
+        std::size_t count = ends.size() - first;
+        while (count && ends[first + count - 1] - begin >= kLongestBatch) --count;
+        if (count) {
             worker.edges[0] = 0;
             for (std::size_t i = 0; i < count; ++i) {
-                worker.edges[i + 1] = static_cast<std::uint32_t>(worker.ends[i] - part);
+                worker.edges[i + 1] = static_cast<std::uint32_t>(ends[first + i] - begin);
             }
-            if (interrupt) interrupt->poll();
-            worker.count({text.data() + part, text.size() - part, worker.edges, count}, weight, kernel_);
-            part = worker.ends[count - 1];
+            worker.count({text.data() + begin, text.size() - begin, worker.edges, count}, weight, kernel_);
+        } else {  // a single pretoken is as long as that
+            worker.words.add(text.subspan(begin, ends[first] - begin), weight);
+            count = 1;
         }
-        part = match.end;
+        first += count;
+        begin = ends[first - 1];
     }
 }
 
 void PretokenCounter::add(std::span<const Bytes> texts, std::uint64_t weight, std::size_t threads,
                           Interrupt* interrupt) {
-    const auto may_cut = [&](Bytes text, std::size_t position) { return !special_->cross(text, position); };
-    Plan plan(pattern_, texts, may_cut, threads);
+    const auto next_cut = [&](Bytes text, std::size_t position) {
+        for (;; ++position) {
+            position = splitter_->next_cut(text, position);
+            if (position == text.size() || may_cut(text, position)) return position;
+        }
+    };
+    Plan plan(texts, next_cut, threads);
     const std::span<Block> blocks = plan.blocks();
     threads = std::clamp<std::size_t>(threads, 1, std::min(kMostThreads, std::max<std::size_t>(1, blocks.size())));
     while (workers_.size() < threads) workers_.push_back(std::make_unique<Worker>());
     std::atomic<std::size_t> next = 0;
     const auto work = [&](std::size_t thread) {
         for (std::size_t i; (i = next++) < blocks.size();) {
-            for (const Piece& piece : blocks[i].pieces) count_text(piece.bytes, weight, *workers_[thread], interrupt);
+            for (const Piece& piece : blocks[i].pieces) {
+                const Start start = piece.first ? Start::kText : Start::kInside;
+                count_text(piece.bytes, start, weight, *workers_[thread], interrupt);
+            }
         }
     };
     on_threads(threads, work, interrupt);
@@ -126,8 +160,10 @@ void PretokenCounter::add_pretokens(std::span<const Bytes> pretokens, std::uint6
     }
 }
 
-// Searches the text from further and further back: each time twice as far from its end.
+// A part of a document is counted like a document, so nothing is certain if that changes pretokens. Searches the text
+// from further and further back: each time twice as far from its end.
 std::size_t PretokenCounter::certain_part(Bytes text) const {
+    if (splitter_->depends_on_start()) return 0;
     std::size_t whole = text.size() - unfinished_character(text);
     if (!special_->empty()) {  // a special token may have begun
         whole = std::min(whole, special_->unfinished(text, text.size() - std::min(text.size(), special_->longest())));
@@ -135,8 +171,8 @@ std::size_t PretokenCounter::certain_part(Bytes text) const {
     for (std::size_t back = 256;; back *= 2) {
         const std::size_t from = whole - std::min(whole, back);
         std::size_t last = 0;
-        for (std::size_t at = from; (at = next_cut(pattern_, text.first(whole), at)) < whole; ++at) {
-            if (special_->empty() || !special_->cross(text, at)) last = at;
+        for (std::size_t at = from; (at = splitter_->next_cut(text.first(whole), at)) < whole; ++at) {
+            if (may_cut(text, at)) last = at;
         }
         if (last || !from) return last;
     }

@@ -1,6 +1,7 @@
 // Texts -> counts of pretokens, for training.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -11,7 +12,7 @@
 #include "base/interrupt.hpp"
 #include "encode/special.hpp"
 #include "kernels/kernels.hpp"
-#include "kernels/pattern.hpp"
+#include "split/splitter.hpp"
 #include "train/words.hpp"
 
 namespace bpe {
@@ -20,7 +21,7 @@ namespace bpe {
 // counted.
 class PretokenCounter {
  public:
-    PretokenCounter(Pattern pattern, std::shared_ptr<const SpecialTokens> special,
+    PretokenCounter(std::shared_ptr<const Splitter> splitter, std::shared_ptr<const SpecialTokens> special,
                     const Kernel& kernel = kernels().front());
     PretokenCounter(const PretokenCounter&) = delete;
     PretokenCounter& operator=(const PretokenCounter&) = delete;
@@ -46,18 +47,25 @@ class PretokenCounter {
     // Returns the memory of the tables in bytes, including what they may soon need.
     std::size_t memory() const;
 
+    // Returns the bytes of all texts that belonged to no pretoken.
+    std::size_t left_out() const { return left_out_; }
+
     // Writes table i to paths[i], see runs.hpp, and clears all tables.
     void write_runs(const std::vector<std::string>& paths);
     void clear();
 
  private:
     struct Worker;
-    void count_text(Bytes text, std::uint64_t weight, Worker& worker, Interrupt* interrupt) const;
+    bool may_cut(Bytes text, std::size_t position) const;
+    void count_text(Bytes text, Start start, std::uint64_t weight, Worker& worker, Interrupt* interrupt);
+    void count_part(Bytes part, Start start, std::uint64_t weight, Worker& worker, Interrupt* interrupt);
+    void count_pretokens(const Pretokens& pretokens, std::uint64_t weight, Worker& worker) const;
 
-    Pattern pattern_;
+    std::shared_ptr<const Splitter> splitter_;
     std::shared_ptr<const SpecialTokens> special_;
     Kernel kernel_;
     std::vector<std::unique_ptr<Worker>> workers_;  // one for each thread
+    std::atomic<std::size_t> left_out_ = 0;
 };
 
 }  // namespace bpe

@@ -53,7 +53,7 @@ def plain_ends(pattern: Pattern, text: bytes) -> list[int]:
 
 def cuts_of(pattern: Pattern, text: bytes) -> list[int]:
     assert pattern.scanner is not None
-    return _core.cuts(pattern.scanner, text)
+    return _core.Splitter.scanned(pattern.scanner).cuts(text)
 
 
 def parts_of(text: bytes, cuts: list[int]) -> list[bytes]:

@@ -14,12 +14,17 @@ BYTES = bytes(range(256))
 OFFSETS = np.arange(257, dtype=np.uint64)
 IDS = np.arange(256, dtype=np.uint32)
 NO_SPECIALS = _core.SpecialTokens({})
+SPLITTER = _core.Splitter.scanned(0)
 
 
 def encoder(
-    tokens: object = BYTES, offsets: object = OFFSETS, ids: object = IDS, pattern: object = 0, specials: object = None
+    tokens: object = BYTES,
+    offsets: object = OFFSETS,
+    ids: object = IDS,
+    splitter: object = SPLITTER,
+    specials: object = None,
 ) -> _core.Encoder:
-    return _core.Encoder(tokens, offsets, ids, pattern, specials or {})  # type: ignore[arg-type]
+    return _core.Encoder(tokens, offsets, ids, splitter, specials or {})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -53,7 +58,9 @@ def test_values_that_are_not_text_raise_a_type_error_in_every_call(value: object
         lambda value: ENCODER.encode(value, None),  # type: ignore[arg-type]
         lambda value: ENCODER.encode_all([value], None, 2),  # type: ignore[list-item]
         lambda value: NO_SPECIALS.first_of([value], None),  # type: ignore[list-item]
-        lambda value: _core.cuts(0, value),  # type: ignore[arg-type]
+        SPLITTER.split,  # type: ignore[list-item]
+        SPLITTER.places,  # type: ignore[list-item]
+        SPLITTER.cuts,  # type: ignore[list-item]
         lambda value: _core.Stream(ENCODER, None, None).feed(value),  # type: ignore[arg-type]
         lambda value: _core.Stream(value, None, None),  # type: ignore[arg-type]
         lambda value: ENCODER.encode_pretokens(["a", value]),  # type: ignore[list-item]
@@ -61,7 +68,7 @@ def test_values_that_are_not_text_raise_a_type_error_in_every_call(value: object
         ENCODER.find,  # type: ignore[list-item]
         NO_SPECIALS.first_in,  # type: ignore[list-item]
         lambda value: _core.scan(0, value),  # type: ignore[arg-type]
-        lambda value: _core.Counter(0, NO_SPECIALS).add([value], 1, 2),  # type: ignore[list-item]
+        lambda value: _core.Counter(SPLITTER, NO_SPECIALS).add([value], 1, 2),  # type: ignore[list-item]
         _core.parse_ranks,  # type: ignore[list-item]
         lambda value: _core.strings(value, 0, 1),  # type: ignore[arg-type]
     ]
@@ -96,11 +103,17 @@ def test_a_special_token_with_an_invalid_id_is_refused(id: object) -> None:
 
 
 @pytest.mark.parametrize("pattern", [6, 99, 256, -1])
-def test_an_encoder_or_counter_with_an_unknown_pattern_is_refused(pattern: int) -> None:
+def test_an_unknown_scanner_is_refused(pattern: int) -> None:
     with pytest.raises((ValueError, RuntimeError)):
-        encoder(pattern=pattern).encode("text", None)
-    with pytest.raises((ValueError, RuntimeError)):
-        _core.Counter(pattern, NO_SPECIALS).add(["text"], 1, 2)
+        _core.Splitter.scanned(pattern)
+
+
+@pytest.mark.parametrize("splitter", [None, 0, "gpt2", object(), _core.Splitter.__new__(_core.Splitter)])
+def test_an_encoder_or_counter_with_something_else_than_a_splitter_is_refused(splitter: object) -> None:
+    with pytest.raises(TypeError):
+        encoder(splitter=splitter)
+    with pytest.raises(TypeError):
+        _core.Counter(splitter, NO_SPECIALS)  # type: ignore[arg-type]
 
 
 def test_an_object_whose_constructor_never_ran_cannot_be_used() -> None:
@@ -142,14 +155,14 @@ def test_an_exception_from_an_iterable_propagates() -> None:
     for call in (
         lambda: ENCODER.encode_all(failing(), None, 2),
         lambda: ENCODER.encode_pretokens(failing()),
-        lambda: _core.Counter(0, NO_SPECIALS).add(failing(), 1, 2),
+        lambda: _core.Counter(SPLITTER, NO_SPECIALS).add(failing(), 1, 2),
     ):
         with pytest.raises(LookupError, match="gone"):
             call()
 
 
 def test_a_counter_can_grow_during_training() -> None:
-    counter = _core.Counter(0, NO_SPECIALS)
+    counter = _core.Counter(SPLITTER, NO_SPECIALS)
     counter.add_pretokens([f"{i:x}" for i in range(5000)], 1)
     offsets, ids = np.arange(257, dtype=np.uint64), np.arange(256, dtype=np.uint32)
     learned: list[int] = []

@@ -35,7 +35,7 @@ SPECIAL_TOKENS = {"<|a|>": 0, "<|a|>b": 1, "|><": 2, " ": 3}
 def counter_of(pattern: Pattern | None = None, *special_tokens: str) -> _core.Counter:
     scanner = 0 if pattern is None else pattern.scanner
     assert scanner is not None
-    return _core.Counter(scanner, _core.SpecialTokens(dict.fromkeys(special_tokens, 0)))
+    return _core.Counter(_core.Splitter.scanned(scanner), _core.SpecialTokens(dict.fromkeys(special_tokens, 0)))
 
 
 def counts_of(counter: _core.Counter) -> dict[bytes, int]:
@@ -414,7 +414,7 @@ def test_merging_in_little_memory_gives_the_same_result(threads: int) -> None:
     words = {"".join(random.choices("aaab", k=14)) + f"{i:x}" for i in range(60_000)}
 
     def learn(memory: int) -> list[list[int]]:
-        counter = _core.Counter(0, _core.SpecialTokens({}))
+        counter = _core.Counter(_core.Splitter.scanned(0), _core.SpecialTokens({}))
         counter.add_pretokens([word.encode() for word in sorted(words)], 1)
         start = token_arrays(BYTE_RANKS)
         never, nothing = (lambda _: False), (lambda _: None)
