@@ -135,16 +135,19 @@ void Encoder::encode_with(Workspace& workspace, Bytes text, Start start, const A
 
 // A scanner is called without the splitter around it, which saves a virtual call for each short text.
 void Encoder::encode_part(Bytes text, Start start, Workspace& workspace, IdBuffer& ids) const {
-    if (scanned_) [[likely]] {
-        while (!text.empty()) {
-            std::uint64_t* const ends = workspace.split.ends;
-            const std::size_t count = scanned_->scan()(scanned_->pattern(), text.data(), 0, text.size(), ends, kBatch);
-            encode_pieces(text, {ends, count}, workspace, ids);
-            text = text.subspan(ends[count - 1]);
-            if (workspace.interrupt) workspace.interrupt->poll();
-        }
-        return;
+    if (!scanned_) [[unlikely]]
+        return encode_split(text, start, workspace, ids);
+    std::uint64_t* const ends = workspace.split.ends;
+    while (!text.empty()) {
+        const std::size_t count = scanned_->scan()(scanned_->pattern(), text.data(), 0, text.size(), ends, kBatch);
+        encode_pieces(text, {ends, count}, workspace, ids);
+        text = text.subspan(ends[count - 1]);
+        if (workspace.interrupt) workspace.interrupt->poll();
     }
+}
+
+// `encode_part` with any splitter.
+[[gnu::noinline]] void Encoder::encode_split(Bytes text, Start start, Workspace& workspace, IdBuffer& ids) const {
     for (std::size_t position = 0; position < text.size();) {
         const Pretokens pretokens = splitter_->next(text, position, start, workspace.split);
         encode_pieces(pretokens.text, pretokens.ends, workspace, ids);

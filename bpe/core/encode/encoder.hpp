@@ -95,6 +95,7 @@ class Encoder {
     std::size_t share_of(std::size_t number) const;
     void encode_with(Workspace& workspace, Bytes text, Start start, const AddedTokens* added, IdBuffer& ids) const;
     void encode_part(Bytes text, Start start, Workspace& workspace, IdBuffer& ids) const;
+    void encode_split(Bytes text, Start start, Workspace& workspace, IdBuffer& ids) const;
     void encode_pieces(Bytes text, std::span<const std::uint64_t> ends, Workspace& workspace, IdBuffer& ids) const;
     void encode_batch(const Batch& batch, Workspace& workspace, IdBuffer& ids) const;
     template <class Table>

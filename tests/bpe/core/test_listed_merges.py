@@ -12,7 +12,7 @@ from bpe import _core
 from bpe.formats.byte_level import token_text
 
 Merges = list[tuple[bytes, bytes]]
-SCANNER = 0  # pretokens come from the tests
+SPLITTER = _core.Splitter.scanned(0)  # pretokens come from the tests
 
 
 def random_merges(generator: random.Random, letters: bytes) -> tuple[list[bytes], Merges]:
@@ -45,7 +45,7 @@ def encoder(ids: dict[bytes, int], merges: Merges, kernel: str, merges_only: boo
     listed = array("I", [id for left, right in merges for id in (ids[left], ids[right], ids[left + right])])
     tokens, values = b"".join(ids), memoryview(array("I", ids.values()))
     return _core.Encoder(
-        tokens, memoryview(offsets), values, SCANNER, {}, kernel, merges_only=merges_only, merges=memoryview(listed)
+        tokens, memoryview(offsets), values, SPLITTER, {}, kernel, merges_only=merges_only, merges=memoryview(listed)
     )
 
 
@@ -88,7 +88,7 @@ def test_wrong_lists_of_merges_are_refused() -> None:
                 b"".join(ids),
                 memoryview(offsets),
                 memoryview(array("I", ids.values())),
-                SCANNER,
+                SPLITTER,
                 {},
                 kernel,
                 merges=memoryview(array("I", listed)),
