@@ -32,7 +32,7 @@ nb::object copy_ids(EncodedTexts& encoded, nb::handle out) {
     if (out.is_none()) {
         const Array<T> array = new_array<T>(encoded.size());
         {
-            const nb::gil_scoped_release release;
+            const ReleasedGil release;
             encoded.copy_to(array.data());
         }
         return nb::cast(array);
@@ -47,7 +47,7 @@ nb::object copy_ids(EncodedTexts& encoded, nb::handle out) {
                                     std::to_string(encoded.size()));
     }
     {
-        const nb::gil_scoped_release release;
+        const ReleasedGil release;
         encoded.copy_to(array.data());
     }
     return nb::cast(encoded.size());
@@ -61,7 +61,7 @@ nb::tuple PythonEncoder::encode_all(nb::handle objects, const AddedTokens* added
     std::optional<EncodedTexts> encoded;
     Interrupt interrupt(check_signals);
     {
-        const nb::gil_scoped_release release;
+        const ReleasedGil release;
         encoded.emplace(encoder_.encode_all(texts.documents(separator), added, threads, &interrupt));
     }
     const auto offsets = copied_array(encoded->offsets());
@@ -78,7 +78,7 @@ nb::object PythonEncoder::encode_pretokens(nb::handle objects) {
         encoder_.encode_pretokens(pretokens.spans, ids);
     } else {
         Interrupt interrupt(check_signals);
-        const nb::gil_scoped_release release;
+        const ReleasedGil release;
         encoder_.encode_pretokens(pretokens.spans, ids, &interrupt);
     }
     return objects_.list_of(ids);

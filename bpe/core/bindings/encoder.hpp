@@ -82,7 +82,7 @@ std::invoke_result_t<Use, std::span<const Id>> PythonEncoder::with_ids(nb::handl
     std::span<const Id> ids;
     Interrupt interrupt(check_signals);
     {
-        const nb::gil_scoped_release release;
+        const ReleasedGil release;
         ids = loan.encode(text.bytes(), added, text.bytes().size() < kLongWork ? nullptr : &interrupt);
     }
     return use(ids);

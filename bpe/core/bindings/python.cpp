@@ -18,7 +18,7 @@ bool holds_bytes(const char* format) {
 }  // namespace
 
 void check_signals() {
-    const nb::gil_scoped_acquire acquire;
+    const AcquiredGil acquire;
     if (PyErr_CheckSignals() != 0) nb::raise_python_error();
 }
 

@@ -21,6 +21,7 @@
 #include "base/interrupt.hpp"
 #include "base/memory.hpp"
 #include "base/types.hpp"
+#include "bindings/gil.hpp"
 #include "bindings/limited.hpp"
 #include "kernels/kernels.hpp"
 #include "kernels/pattern.hpp"

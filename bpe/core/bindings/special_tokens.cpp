@@ -68,7 +68,7 @@ nb::list all_added_in(const AddedTokens& added, nb::handle object) {
 std::optional<std::pair<std::size_t, std::string>> first_of(const SpecialTokens& special, nb::handle objects,
                                                             const std::optional<std::string>& separator) {
     const TextArguments texts(objects);
-    const nb::gil_scoped_release release;
+    const ReleasedGil release;
     std::vector<Bytes> documents;
     for (std::size_t i = 0; i < texts.spans.size(); ++i) {
         documents.assign(1, texts.spans[i]);

@@ -55,11 +55,11 @@ class PythonStream {
     std::invoke_result_t<Use> locked(std::size_t size, const Use& use) {
         std::unique_lock lock(mutex_, std::try_to_lock);
         if (!lock.owns_lock()) {
-            const nb::gil_scoped_release release;
+            const ReleasedGil release;
             lock.lock();
         }
         if (size <= kMostBytesWithGil) return use();
-        const nb::gil_scoped_release release;
+        const ReleasedGil release;
         return use();
     }
 

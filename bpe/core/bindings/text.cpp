@@ -30,7 +30,7 @@ nb::object file_content(nb::object path) {
     const nb::object name = nb::steal(converted);
     std::unique_ptr<FileContent> content;
     try {
-        const nb::gil_scoped_release release;
+        const ReleasedGil release;
         content = std::make_unique<FileContent>(bytes_data(name.ptr()));
     } catch (const std::system_error& error) {
         errno = error.code().value();
@@ -71,7 +71,7 @@ nb::list json_texts(nb::handle object, const std::string& key) {
     const TextArgument text(object);
     JsonTexts texts;
     {
-        const nb::gil_scoped_release release;
+        const ReleasedGil release;
         texts = texts_of_json_lines(text.bytes(), key);
     }
     nb::list result;
@@ -90,7 +90,7 @@ nb::list json_texts(nb::handle object, const std::string& key) {
 std::size_t first_invalid(nb::handle object, bool plain) {
     const TextArgument text(object);
     if (text.bytes().size() <= kMostBytesWithGil) return invalid_utf8(text.bytes(), 0, plain);
-    const nb::gil_scoped_release release;
+    const ReleasedGil release;
     return invalid_utf8(text.bytes(), 0, plain);
 }
 
@@ -98,7 +98,7 @@ nb::tuple replaced_invalid(nb::handle object, nb::bytes replacement) {
     const TextArgument text(object);
     ReplacedText replaced;
     {
-        const nb::gil_scoped_release release;
+        const ReleasedGil release;
         replaced = replace_invalid_utf8(text.bytes(), view_of(replacement));
     }
     return nb::make_tuple(bytes_object(replaced.bytes), replaced.count);
@@ -135,7 +135,7 @@ nb::tuple take_documents_as(const DocumentRows& documents) {
     const Array<T> ids = malloc_array<T>(documents.size());
     const Array<std::int64_t> offsets = malloc_array<std::int64_t>(documents.rows.size() + 1);
     {
-        const nb::gil_scoped_release release;
+        const ReleasedGil release;
         documents.copy(ids.data(), offsets.data());
     }
     return nb::make_tuple(ids, offsets);

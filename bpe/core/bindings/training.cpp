@@ -72,7 +72,7 @@ class TrainingCallbacks {
         : progress_(std::move(progress)), save_(std::move(save)), trace_(std::move(trace)) {}
 
     bool report(std::span<const Merge> merges) {
-        const nb::gil_scoped_acquire acquire;
+        const AcquiredGil acquire;
         guarded([&] {
             if (nb::cast<bool>(progress_(merges.size()))) save_(rows_of(merges));
             failed_ = failed_ || PyErr_CheckSignals() != 0;
@@ -81,7 +81,7 @@ class TrainingCallbacks {
     }
 
     void trace(const Merge& merge, std::span<const Id> word, std::size_t place) {
-        const nb::gil_scoped_acquire acquire;
+        const AcquiredGil acquire;
         if (failed_) return;
         guarded([&] {
             nb::list word_ids;
@@ -155,7 +155,7 @@ nb::tuple train(nb::handle counted, nb::bytes tokens, const InputArray<std::uint
     };
     LearnedMerges learned;
     {
-        const nb::gil_scoped_release release;
+        const ReleasedGil release;
         learned = train_merges(words, options);
     }
     callbacks.raise_failure();
@@ -182,7 +182,7 @@ Args:
             [](PretokenCounter& self, nb::handle objects, std::uint64_t weight, std::size_t threads) {
                 const TextArguments texts(objects);
                 Interrupt interrupt(check_signals);
-                const nb::gil_scoped_release release;
+                const ReleasedGil release;
                 self.add(texts.spans, weight, threads, &interrupt);
             },
             nb::arg("texts"), nb::arg("weight"), nb::arg("threads"),
@@ -212,7 +212,7 @@ Args:
         .def(
             "write_runs",
             [](PretokenCounter& self, const std::vector<std::string>& paths) {
-                const nb::gil_scoped_release release;
+                const ReleasedGil release;
                 self.write_runs(paths);
             },
             nb::arg("paths"), "Write the table of each thread to a file, and clear the tables.")
@@ -225,7 +225,7 @@ Args:
 
 void register_training(nb::module_& module) {
     register_counter(module);
-    module.def("merge_runs", &merge_runs, nb::arg("paths"), nb::arg("merged"), nb::call_guard<nb::gil_scoped_release>(),
+    module.def("merge_runs", &merge_runs, nb::arg("paths"), nb::arg("merged"), nb::call_guard<ReleasedGil>(),
                "Merge several runs into one, adding up the counts of each pretoken.");
     module.def("train_merges", &train, nb::arg("counted"), nb::arg("tokens"), nb::arg("offsets"), nb::arg("ids"),
                nb::arg("merges"), nb::arg("min_frequency"), nb::arg("max_token_length"), nb::arg("threads"),

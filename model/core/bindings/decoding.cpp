@@ -39,7 +39,7 @@ void check_filled(const Cache& cache, const std::vector<std::size_t>& filled) {
 
 void reserve(Cache& self, std::size_t capacity, const std::vector<std::size_t>& filled) {
     check_filled(self, filled);
-    const nb::gil_scoped_release released;
+    const bpe::ReleasedGil released;
     self.reserve(capacity, filled);
 }
 
@@ -52,7 +52,7 @@ void select(Cache& self, const std::vector<std::size_t>& sequences, const std::v
         }
     }
     if (sequences.empty()) throw std::invalid_argument("a cache needs at least one sequence");
-    const nb::gil_scoped_release released;
+    const bpe::ReleasedGil released;
     self.select(sequences, filled);
 }
 
@@ -73,7 +73,7 @@ void construct_decoder(Decoder* self, std::size_t dim, std::size_t layers, std::
 
 void put(Decoder& self, const std::string& name, Input<std::uint8_t, 1> bytes) {
     const std::span<const std::uint8_t> given(bytes.data(), bytes.size());
-    const nb::gil_scoped_release released;
+    const bpe::ReleasedGil released;
     self.put(name, given);
 }
 
@@ -94,7 +94,7 @@ void forward(Decoder& self, Input<std::int64_t, 2> tokens, Cache& cache, Input<f
     if (logits.shape(0) != numbers.size() || logits.shape(1) != self.shape().vocabulary) {
         throw std::invalid_argument("logits must have the shape [wanted, vocabulary]");
     }
-    const nb::gil_scoped_release released;
+    const bpe::ReleasedGil released;
     self.forward(given, cache, rotation.data(), numbers, logits.data());
 }
 
@@ -120,7 +120,7 @@ void bind_decoding(nb::module_& m) {
              nb::arg("logits"))
         .def_prop_ro("bytes", &Decoder::bytes)
         .def_prop_ro("threads", &Decoder::threads)
-        .def("sum_weights", &Decoder::sum_weights, nb::call_guard<nb::gil_scoped_release>());
+        .def("sum_weights", &Decoder::sum_weights, nb::call_guard<bpe::ReleasedGil>());
 }
 
 }  // namespace model

@@ -8,6 +8,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "bpe/core/bindings/gil.hpp"
 #include "kernels/kernels.hpp"
 
 namespace model {

@@ -89,7 +89,7 @@ void forward_layer(LayerTrainer& self, const LayerShape& shape, const std::array
     const std::size_t size = shape.tokens() * shape.dim;
     const float* input = checked(x, size, "x");
     float* to = checked(results, size, "results");
-    const nb::gil_scoped_release released;
+    const bpe::ReleasedGil released;
     self.forward(shape, own_weights, positions, input, own_states, to);
 }
 
@@ -103,7 +103,7 @@ void backward_layer(LayerTrainer& self, const LayerShape& shape, const std::arra
     const std::size_t size = shape.tokens() * shape.dim;
     const float *input = checked(x, size, "x"), *given = checked(gradient, size, "gradient");
     float* to = checked(x_gradient, size, "x_gradient");
-    const nb::gil_scoped_release released;
+    const bpe::ReleasedGil released;
     self.backward(shape, own_weights, positions, input, own_states, given, to, own_gradients);
 }
 
@@ -121,7 +121,7 @@ double loss(LayerTrainer& self, Input<float, 2> hidden, Input<float, 2> head, In
         }
     }
     float* head_to = head_gradient ? head_gradient->data() : nullptr;
-    const nb::gil_scoped_release released;
+    const bpe::ReleasedGil released;
     return self.loss(hidden.data(), head.data(), targets.data(), tokens, dim, vocabulary, logits,
                      hidden_gradient.data(), head_to);
 }
@@ -135,7 +135,7 @@ void multiply(LayerTrainer& self, Input<float, 2> left, Input<float, 2> right, O
         throw std::invalid_argument("the shapes of the matrices do not fit each other");
     }
     const View first{left.data(), left.shape(1), 1}, second{right.data(), right.shape(1), 1};
-    const nb::gil_scoped_release released;
+    const bpe::ReleasedGil released;
     self.multiply(left_transposed ? first.transposed() : first, right_transposed ? second.transposed() : second, rows,
                   inner, columns, results.data());
 }
