@@ -75,6 +75,9 @@ AddedTokens::AddedTokens(std::vector<AddedToken> tokens) : tokens_(std::move(tok
 // that are left for the second pass are cut at `position`, or end there anyway.
 bool AddedTokens::may_cut(Bytes text, std::size_t position) const {
     if (is_plain_) return !early_.cross(text, position);
+    if (position && is_white_space(text, position) && is_white_space(text, character_start(text, position - 1))) {
+        return false;
+    }
     return !touch(text, position);
 }
 

@@ -48,8 +48,7 @@ class AddedTokens {
         pass(early_, text, 0, text.size(), on_early_part, on_token);
     }
 
-    // Whether the text has the same tokens if it is cut at `position`, which must not be between two white space
-    // characters.
+    // Whether the text certainly has the same tokens if it is cut at `position`.
     bool may_cut(Bytes text, std::size_t position) const;
 
     // Whether a token may begin or end at `position`, or lie across it.

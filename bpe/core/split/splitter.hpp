@@ -64,6 +64,7 @@ class Splitter {
     // Returns a place at or after `position`, and after the text's first byte, where the text may be cut: its pretokens
     // are those of the two sides, whatever follows the text, if the left side is split with the same `start` and the
     // right side with Start::kInside. Returns text.size() if it knows none. The place is always between two characters.
+    // It is such a place in any text that contains this one: only the characters around it matter.
     virtual std::size_t next_cut(Bytes text, [[maybe_unused]] std::size_t position) const { return text.size(); }
 
     // Whether the pretokens of a text depend on its `start`.
