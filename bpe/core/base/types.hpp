@@ -13,4 +13,11 @@ using Bytes = std::span<const std::uint8_t>;
 using Id = std::uint32_t;
 inline constexpr Id kNoId = 0xFFFFFFFF;
 
+// Bytes [begin, end) of a text.
+struct Range {
+    std::uint64_t begin;
+    std::uint64_t end;
+    bool operator==(const Range&) const = default;
+};
+
 }  // namespace bpe

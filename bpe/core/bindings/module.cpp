@@ -32,6 +32,7 @@ NB_MODULE(_core, module) {
     module.doc() = "The C++ core of bpe: splits text into pretokens, encodes, decodes, counts and trains.";
     bpe::register_text(module);
     bpe::register_splitting(module);
+    bpe::register_normalizing(module);
     bpe::register_special_tokens(module);
     bpe::register_encoder(module);
     bpe::register_tokenizer_base(module);

@@ -34,6 +34,7 @@ namespace nb = nanobind;
 // that takes or returns it, so that nanobind's signatures name the Python type.
 void register_text(nb::module_& module);
 void register_splitting(nb::module_& module);
+void register_normalizing(nb::module_& module);
 void register_special_tokens(nb::module_& module);
 void register_tokenizer_base(nb::module_& module);
 void register_encoder(nb::module_& module);

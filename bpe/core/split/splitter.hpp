@@ -19,13 +19,6 @@ enum class Start : std::uint8_t {
     kInside  // more of the same part: the text was cut here
 };
 
-// Bytes [begin, end) of a text.
-struct Range {
-    std::uint64_t begin;
-    std::uint64_t end;
-    bool operator==(const Range&) const = default;
-};
-
 // The memory of one caller, reused from call to call. A splitter without a state of its own is shared by all threads.
 struct SplitRoom {
     // What a splitter remembers between the calls for one text.

@@ -1,0 +1,127 @@
+// What a step of a normalizer writes to: bytes alone, or bytes with their origins. A step is written once, as a
+// template over the sink.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "text/normalizer.hpp"
+#include "text/unicode.hpp"
+
+namespace bpe {
+
+// A character of a text that may be malformed.
+struct CodePoint {
+    std::uint32_t value;   // kMalformed for a byte that belongs to no well-formed character
+    std::uint32_t length;  // in bytes
+};
+
+inline constexpr std::uint32_t kMalformed = 0xFFFFFFFF;
+
+// Returns the character at text[position], position < text.size().
+inline CodePoint code_point_at(Bytes text, std::size_t position) {
+    const std::uint8_t* p = text.data() + position;
+    if (p[0] < 0x80) return {p[0], 1};
+    const std::uint32_t length = read_character(text.data(), position, text.size()).length;
+    if (length == 1) return {kMalformed, 1};
+    if (length < 4) return {code_point_of(p, length), length};
+    return {(p[0] & 0x07u) << 18 | (p[1] & 0x3Fu) << 12 | (p[2] & 0x3Fu) << 6 | (p[3] & 0x3Fu), 4};
+}
+
+// Returns the last character of text[0, end), end > 0.
+inline CodePoint code_point_before(Bytes text, std::size_t end) {
+    const Bytes head = text.first(end);
+    for (std::size_t length = 1; length <= 4 && length <= end; ++length) {
+        if (is_continuation(head[end - length])) continue;
+        const CodePoint last = code_point_at(head, end - length);
+        return last.length == length ? last : CodePoint{kMalformed, 1};
+    }
+    return {kMalformed, 1};
+}
+
+// Writes a code point as UTF-8 and returns its length.
+inline std::size_t write_utf8(std::uint32_t value, std::uint8_t* out) {
+    if (value < 0x80) {
+        out[0] = static_cast<std::uint8_t>(value);
+        return 1;
+    }
+    const auto tail = [&](std::size_t length) {
+        for (std::size_t i = length - 1; i > 0; --i, value >>= 6)
+            out[i] = static_cast<std::uint8_t>(0x80 | (value & 0x3F));
+    };
+    if (value < 0x800) {
+        tail(2);
+        out[0] = static_cast<std::uint8_t>(0xC0 | value);
+        return 2;
+    }
+    if (value < 0x10000) {
+        tail(3);
+        out[0] = static_cast<std::uint8_t>(0xE0 | value);
+        return 3;
+    }
+    tail(4);
+    out[0] = static_cast<std::uint8_t>(0xF0 | value);
+    return 4;
+}
+
+// A character whose origin is no byte of the text: tokenizers gives it the empty range at the start of the text.
+inline constexpr std::size_t kNowhere = static_cast<std::size_t>(-1);
+
+class BytesSink {
+ public:
+    explicit BytesSink(Buffer<std::uint8_t>& out) : out_(out) {}
+
+    // Copies text[begin, end) unchanged.
+    void keep(Bytes text, std::size_t begin, std::size_t end) { out_.append(text.data() + begin, end - begin); }
+    // Writes bytes that have the origin of text[from].
+    void put(Bytes bytes, std::size_t) { out_.append(bytes.data(), bytes.size()); }
+    void put(std::uint32_t value, std::size_t) {
+        out_.reserve(4);
+        out_.advance(write_utf8(value, out_.end()));
+    }
+
+ private:
+    Buffer<std::uint8_t>& out_;
+};
+
+class OriginsSink {
+ public:
+    OriginsSink(std::span<const Range> origins, NormalText& out) : origins_(origins), out_(out) {}
+
+    void keep(Bytes text, std::size_t begin, std::size_t end) {
+        out_.bytes.append(text.data() + begin, end - begin);
+        out_.origins.append(origins_.data() + begin, end - begin);
+    }
+    void put(Bytes bytes, std::size_t from) {
+        out_.bytes.append(bytes.data(), bytes.size());
+        const Range origin = from == kNowhere ? Range{0, 0} : origins_[from];
+        for (std::size_t i = 0; i < bytes.size(); ++i) out_.origins.push(origin);
+    }
+    void put(std::uint32_t value, std::size_t from) {
+        std::uint8_t bytes[4];
+        put(Bytes(bytes, write_utf8(value, bytes)), from);
+    }
+
+ private:
+    std::span<const Range> origins_;
+    NormalText& out_;
+};
+
+// Implements both variants of NormalStep::apply with `run` of the derived class:
+//
+//     template <class Sink> bool run(Bytes text, bool at_start, Sink& sink) const;
+template <class Derived>
+class SinkStep : public NormalStep {
+ public:
+    bool apply(Bytes text, bool at_start, Buffer<std::uint8_t>& out) const final {
+        BytesSink sink(out);
+        return static_cast<const Derived*>(this)->run(text, at_start, sink);
+    }
+    bool apply(NormalizedText text, bool at_start, NormalText& out) const final {
+        OriginsSink sink(text.origins, out);
+        return static_cast<const Derived*>(this)->run(text.text, at_start, sink);
+    }
+};
+
+}  // namespace bpe
