@@ -75,6 +75,7 @@ class Vocabulary:
         *,
         merges_only: bool = False,
         merge_list: memoryview | None = None,
+        foreign_tokens: Mapping[str, int] | None = None,
         normalizer: Mapping[str, Any] | None = None,
         boundaries: Boundaries | None = None,
     ) -> None:
@@ -92,6 +93,8 @@ class Vocabulary:
             merge_list: The left, right and merged id of the pairs that merge, in their order; no other pairs merge.
                 Default: any pair whose joined bytes are a token merges, in the order of the ids of those tokens.
                 [3 * merges], uint32
+            foreign_tokens: The id of each token that stands for no bytes, by its text. No text becomes such a token,
+                and it decodes to its text.
             normalizer: How text is normalized before it is split, in the form of a tokenizer.json. `Tokenizer` refuses
                 a vocabulary with a normalizer, and no reader sets it yet.
             boundaries: What begins and ends a text. Default: the added tokens of known names; see
@@ -108,10 +111,12 @@ class Vocabulary:
         self.offsets = offsets
         self.ids = ids
         self.merge_list = merge_list
+        self.foreign_tokens: dict[str, int] = dict(foreign_tokens or {})
         self.added_tokens: tuple[AddedToken, ...] = tuple(added_tokens)
         self.normalizer = normalizer
 
         _check_added_tokens(self.added_tokens)
+        _check_foreign_tokens(self.foreign_tokens, ids)
         self.added_ids: dict[str, int] = {token.content: token.id for token in self.added_tokens}
         """The id of each added token, by its text. Do not change it."""
         self.special_tokens: dict[str, int] = {token.content: token.id for token in self.added_tokens if token.special}
@@ -120,7 +125,13 @@ class Vocabulary:
         """What begins and ends a text, and where each of it comes from."""
         splitter = _core.Splitter.scanned(_UNUSED_SCANNER if pattern.scanner is None else pattern.scanner)
         self.encoder: _core.Encoder = _core.Encoder(
-            tokens, offsets, ids, splitter, self.added_ids, merges_only=merges_only, merges=merge_list
+            tokens,
+            offsets,
+            ids,
+            splitter,
+            self.added_ids | self.foreign_tokens,
+            merges_only=merges_only,
+            merges=merge_list,
         )
         """The core's encoder of these tokens. Made here because it checks them."""
         self.special_matcher: _core.SpecialTokens = _core.SpecialTokens(self.special_tokens)
@@ -134,7 +145,8 @@ class Vocabulary:
         """The bytes without a token, which are dropped from a text before it is encoded; b"" unless `merges_only`."""
         self.merges_only: bool = merges_only and (len(self.unknown_bytes) > 0 or self.unreachable_count > 0)
         """Whether ids may differ from tiktoken's, because a token is unreachable or a byte has no token."""
-        self.max_token_value: int = max(self.id_limit - 1, max(self.added_ids.values(), default=0))
+        others = [*self.added_ids.values(), *self.foreign_tokens.values()]
+        self.max_token_value: int = max([self.id_limit - 1, *others])
         """The highest id."""
         if pattern.scanner is None:
             _ = self.regex  # refuse a pattern that does not compile now, and not when the first text is encoded
@@ -213,7 +225,7 @@ class Vocabulary:
     def token_count(self) -> int:
         """The number of tokens, with the added tokens. Less than `n_vocab` if there are unused ids, unless tokens share
         an id."""
-        return len(self.ids) + len(self.added_tokens)
+        return len(self.ids) + len(self.added_tokens) + len(self.foreign_tokens)
 
     @property
     def merge_count(self) -> int:
@@ -279,6 +291,7 @@ class Vocabulary:
             "added_tokens": self.added_tokens,
             "merges_only": self.merges_only,
             "merge_list": None if self.merge_list is None else bytes(self.merge_list),
+            "foreign_tokens": self.foreign_tokens,
             "normalizer": self.normalizer,
             "boundaries": self.boundaries,
         }
@@ -365,3 +378,13 @@ def _check_added_tokens(added_tokens: Iterable[AddedToken]) -> None:
         if token.content in seen:
             raise ValueError(f"{name} is listed twice")
         seen.add(token.content)
+
+
+def _check_foreign_tokens(foreign_tokens: Mapping[str, int], ids: memoryview) -> None:
+    if not foreign_tokens:
+        return
+    seen = set(ids.tolist())
+    for text, id in foreign_tokens.items():
+        if id in seen:
+            raise ValueError(f"rank {id} appears twice, once with the token {text!r}")
+        seen.add(id)

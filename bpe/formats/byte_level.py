@@ -54,7 +54,7 @@ def unused_as_ordinary(added_texts: Iterable[str], merges: Sequence[Any], whole_
 
     Args:
         added_texts: The texts of the added tokens that the file lists as tokens with the same id.
-        merges: The merges of the file; see `check_merges`.
+        merges: The merges of the file; see `vocabulary_from_texts`.
         whole_in: The split pattern, if a pretoken that is a token is taken whole.
 
     Raises:
@@ -80,41 +80,72 @@ def is_pretoken(text: str, pattern: Pattern) -> bool:
 
 
 def vocabulary_from_texts(
-    name: str, pattern: Pattern, ids: Mapping[str, Any], added_tokens: Iterable[AddedToken], merges_only: bool
+    name: str,
+    pattern: Pattern,
+    ids: Mapping[str, Any],
+    added_tokens: Iterable[AddedToken],
+    merges: Sequence[Any],
+    merges_only: bool,
+    all_ids: Mapping[str, Any],
 ) -> Vocabulary:
-    """Create a vocabulary from tokens as `token_text` writes them.
+    """Create a vocabulary from tokens as `token_text` writes them, and the merges of a file.
+
+    The pairs merge by rank if that gives the same ids as the merges of the file, or else as the file lists them.
 
     Args:
         name: What to call the vocabulary.
         pattern: How text is split.
         ids: The id of each token, by its text, as found in a file: the values may be of any type.
         added_tokens: The added tokens.
+        merges: The merges of the file, in their order: pairs, or two texts with a space between them.
         merges_only: Whether every id comes from merging; see `Vocabulary`.
+        all_ids: `ids`, and those of the tokens that are found only where a text is split at added tokens.
 
     Raises:
-        ValueError: When there is no token, a text has a character that stands for no byte, a value is not an id, or as
-            `Vocabulary` does.
+        ValueError: When there is no token, a value is not an id, an entry of the merges is not a pair of tokens or
+            makes no token, or as `Vocabulary` does.
     """
-    # Characters below U+0100 that stand for no byte, such as the space, become a character outside of Latin-1.
-    to_bytes = dict.fromkeys(range(0x100), 0xFFFF)
-    to_bytes |= {ord(character): byte for byte, character in enumerate(byte_characters())}
+    ids, foreign = _without_foreign(_checked_ids(ids))
+    # Characters below U+0100 that stand for no byte do not occur: their tokens are foreign.
+    to_bytes = {ord(character): byte for byte, character in enumerate(byte_characters())}
+    tokens = "".join(ids).translate(to_bytes).encode("latin-1")  # a byte for each character
+    offsets = array("Q", itertools.accumulate(map(len, ids), initial=0))
+    arrays = (tokens, memoryview(offsets), memoryview(array("I", ids.values())))
+    by_rank = Vocabulary(name, pattern, *arrays, added_tokens, merges_only=merges_only, foreign_tokens=foreign)
+    if _merges_by_rank(by_rank, merges, ids, all_ids):
+        return by_rank
+    listed = memoryview(_listed_pairs(merges, ids))
+    return Vocabulary(
+        name, pattern, *arrays, added_tokens, merges_only=merges_only, merge_list=listed, foreign_tokens=foreign
+    )
+
+
+def _checked_ids(ids: Mapping[str, Any]) -> Mapping[str, int]:
     if not ids:
         raise InputError("the vocabulary is empty")
     values = ids.values()
     if {*map(type, values)} != {int} or not 0 <= min(values) <= max(values) < 2**32:
         text, id = next((text, id) for text, id in ids.items() if not is_id(id))
         raise InputError(f"the token {text!r} has the id {id!r}; an id is an integer from 0 to 2**32 - 1")
-    try:
-        tokens = "".join(ids).translate(to_bytes).encode("latin-1")  # a byte for each character
-    except UnicodeEncodeError as error:
-        ends = itertools.accumulate(map(len, ids))
-        text = next(text for text, end in zip(ids, ends, strict=True) if end > error.start)
+    return ids
+
+
+def _without_foreign(ids: Mapping[str, int]) -> tuple[Mapping[str, int], dict[str, int]]:
+    """Return the tokens that stand for bytes, and those that do not: no text becomes them."""
+    alphabet = frozenset(byte_characters())
+    if alphabet.issuperset("".join(ids)) and "" not in ids:
+        return ids, {}
+    foreign = {text: id for text, id in ids.items() if not text or not alphabet.issuperset(text)}
+    for text in foreign:
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise InputError(f"the token {text!r} contains a surrogate, which is not valid Unicode")
+    if len(foreign) == len(ids) or len(foreign) > len(ids) // 2 + 256:
+        text = next(iter(foreign))
         raise InputError(
-            f"the token {text!r} has a character that stands for no byte; only byte-level BPE is supported"
-        ) from None
-    offsets = array("Q", itertools.accumulate(map(len, ids), initial=0))
-    arrays = (tokens, memoryview(offsets), memoryview(array("I", values)))
-    return Vocabulary(name, pattern, *arrays, added_tokens, merges_only=merges_only)
+            f"the token {text!r} has a character that stands for no byte, as have {len(foreign) - 1:,} others; only"
+            " byte-level BPE is supported"
+        )
+    return {text: id for text, id in ids.items() if text not in foreign}, foreign
 
 
 def is_id(value: object) -> bool:
@@ -122,43 +153,47 @@ def is_id(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**32
 
 
-def check_merges(vocabulary: Vocabulary, merges: Sequence[Any], ids: Mapping[str, int]) -> None:
-    """Refuse a file whose merges would give other ids than merging by rank.
+def _merges_by_rank(
+    vocabulary: Vocabulary, merges: Sequence[Any], ids: Mapping[str, int], all_ids: Mapping[str, Any]
+) -> bool:
+    """Return whether the merges of a file give the ids that merging by rank gives.
 
-    The core merges the pair whose result has the lowest id. That equals applying the file's merges in their order if
-    the file lists every pair that can merge, in the order of the ids.
-
-    Args:
-        vocabulary: The vocabulary of the file.
-        merges: The merges of the file: pairs, or two texts with a space between them.
-        ids: The id of each token of the file, by its text.
+    By rank, the core merges the pair whose result has the lowest id. That equals applying the file's merges in their
+    order if the file lists every pair that can merge, in the order of the ids.
 
     Raises:
-        InputError: When an entry is not a pair of tokens, or a token is not merged in the order of the ids.
+        InputError: When an entry is not a pair of tokens, or makes no token.
     """
     text_of = {id: text for text, id in ids.items()}
-    pairs = vocabulary.merges()
     # No text of an ordinary token contains a space, so two texts with a space between them stand for one pair only.
-    expected = [f"{text_of[left]} {text_of[right]}" for left, right, _ in pairs]
+    expected = [f"{text_of[left]} {text_of[right]}" for left, right, _ in vocabulary.merges()]
     written = [_spaced(merge, position) for position, merge in enumerate(merges)]
     if written == expected:
-        return
+        return True
     position_of = {merge: position for position, merge in enumerate(written)}
-    positions = [position_of.pop(merge, -1) for merge in expected]
-    for position in position_of.values():  # the entries that can never merge
-        merge = merges[position]
-        parts = merge.split(" ") if isinstance(merge, str) else merge
-        if len(parts) != 2 or not (parts[0] in ids and parts[1] in ids):
-            raise _not_a_pair(merge, position)
-    previous = -1
-    for position, (_, _, id) in zip(positions, pairs, strict=True):
-        if position <= previous:
-            token = vocabulary.encoder.bytes_of(id)
+    for merge, position in position_of.items():
+        left, _, right = merge.partition(" ")
+        if merge.startswith("#version") and isinstance(merges[position], str):
+            continue
+        if " " in right or left not in all_ids or right not in all_ids:
+            raise _not_a_pair(merges[position], position)
+        if left + right not in all_ids:
             raise InputError(
-                f"the token {token!r} (id {id}) is not merged in the order of the ids;"
-                " only vocabularies whose ids follow the merges are supported"
+                f"entry {position} of the merges, {merges[position]!r}, makes {left + right!r}, which is not a token"
             )
-        previous = position
+    positions = [position_of.get(merge, -1) for merge in expected]
+    return all(before < after for before, after in itertools.pairwise([-1, *positions]))
+
+
+def _listed_pairs(merges: Sequence[Any], ids: Mapping[str, int]) -> array[int]:
+    """Return the left, right and merged id of the merges of a file that can happen. Of equal ones, the last counts."""
+    last = {_spaced(merge, position): position for position, merge in enumerate(merges)}
+    listed = array("I")
+    for merge in sorted(last, key=last.__getitem__):
+        left, _, right = merge.partition(" ")
+        if left in ids and right in ids and left + right in ids:
+            listed.extend((ids[left], ids[right], ids[left + right]))
+    return listed
 
 
 def _spaced(merge: Any, position: int) -> str:

@@ -10,7 +10,6 @@ from typing import Any
 
 from bpe.errors import InputError
 from bpe.formats.byte_level import (
-    check_merges,
     is_pretoken,
     token_text,
     unused_as_ordinary,
@@ -85,8 +84,7 @@ def vocabulary_of(
     controls = [token.content for token in {*found, *added} if token.special]
     unused |= unused_as_ordinary(controls, merges, None if merges_only else chosen)
     ordinary = {text: id for text, id in ids.items() if text not in unused}
-    vocabulary = vocabulary_from_texts(name.removesuffix(".gguf"), chosen, ordinary, added, merges_only)
-    check_merges(vocabulary, merges, ids)
+    vocabulary = vocabulary_from_texts(name.removesuffix(".gguf"), chosen, ordinary, added, merges, merges_only, ids)
     if isinstance(special_tokens, Mapping):
         return vocabulary  # the ids in the file are those of other tokens
     return vocabulary.with_boundaries(boundaries_in(metadata, tokens, ids, vocabulary))

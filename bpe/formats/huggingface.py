@@ -9,7 +9,6 @@ from typing import Any
 
 from bpe.errors import InputError
 from bpe.formats.byte_level import (
-    check_merges,
     is_id,
     is_pretoken,
     token_text,
@@ -75,10 +74,11 @@ def read(
     both = [text for text, id in ids.items() if text in added and added[text].id == id]
     unused = unused_as_ordinary(both, merges, None if merges_only else chosen)
     ordinary = {text: id for text, id in ids.items() if text not in unused}
-    vocabulary = vocabulary_from_texts(name.removesuffix(".json"), chosen, ordinary, added.values(), merges_only)
+    vocabulary = vocabulary_from_texts(
+        name.removesuffix(".json"), chosen, ordinary, added.values(), merges, merges_only, ids
+    )
     if added and not isinstance(special_tokens, Mapping):
         _refuse_renumbered({token.content: token.id for token in found}, ids)
-    check_merges(vocabulary, merges, ids)
     unknown = vocabulary.unknown_bytes.translate(None, _NOT_IN_UTF8)
     if unknown and model.get("unk_token") is not None:
         raise InputError(
@@ -97,7 +97,7 @@ def render(vocabulary: Vocabulary) -> bytes:
         InputError: When an added token has the text of a token with another id; the format has one id for one text.
     """
     text_of = {id: token_text(token) for token, id in vocabulary.ranks.items()}
-    ids = {text: id for id, text in text_of.items()}
+    ids = {text: id for id, text in text_of.items()} | vocabulary.foreign_tokens
     first_of = {token.id: token for token in reversed(vocabulary.added_tokens)}
     added_tokens = [first_of[id] for id in sorted(first_of)]
     for token in vocabulary.added_tokens:

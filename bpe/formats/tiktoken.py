@@ -107,6 +107,16 @@ def render(vocabulary: Vocabulary) -> bytes:
             f"{vocabulary.name} never uses the tokens that no merge leads to, or drops bytes without a token, which"
             " tiktoken's format cannot express; write a tokenizer.json"
         )
+    if vocabulary.merge_list is not None:
+        raise InputError(
+            f"{vocabulary.name} merges in another order than that of the ids, which tiktoken's format cannot express;"
+            " write a tokenizer.json"
+        )
+    if vocabulary.foreign_tokens:
+        raise InputError(
+            f"the token {next(iter(vocabulary.foreign_tokens))!r} stands for no bytes, which tiktoken's format cannot"
+            " express; write a tokenizer.json"
+        )
     for token in vocabulary.added_tokens:
         unlike = [flag for flag in ("lstrip", "rstrip", "single_word", "normalized") if getattr(token, flag)]
         if not token.special or unlike:
