@@ -70,6 +70,11 @@ class InitialVocabulary:
                 f"{base.name} has tokens that merging never produces, or bytes without a token;"
                 " such a vocabulary cannot be a base"
             )
+        if base.vocabulary.merge_list is not None or base.vocabulary.foreign_tokens:
+            raise InputError(
+                f"{base.name} merges in another order than that of its ids, or has tokens that stand for no bytes;"
+                " such a vocabulary cannot be a base"
+            )
         ranks = base.mergeable_ranks
         tokens = [b""] * (max(ranks.values()) + 1)
         for token, rank in ranks.items():
