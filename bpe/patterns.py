@@ -7,10 +7,12 @@ text: the text identifies the pattern of a file, and is written to files and giv
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from bpe import _core
 from bpe.errors import InputError, did_you_mean
+from bpe.splitting.steps import Metaspace, PrefixSpace, Split, Step, tiktoken_steps
 
 if TYPE_CHECKING:
     import regex
@@ -40,6 +42,12 @@ O200K = (
     r"""|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?"""
     r"""|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"""
 )
+
+# tokenizers runs patterns on Oniguruma, where "{1,3}+" means a repetition of "{1,3}" and "$" the end of a line.
+FOR_ONIGURUMA = {CL100K: CL100K.replace("{1,3}+", "{1,3}").replace("$", r"\z")}
+FROM_ONIGURUMA = {theirs: ours for ours, theirs in FOR_ONIGURUMA.items()}
+# What `tokenizers` calls numeric: all that Rust's char::is_numeric knows. Oniguruma's Unicode version is older.
+NUMERIC = r"[\p{N}\x{11DE0}-\x{11DE9}\x{16FF4}-\x{16FF6}]"
 
 LLAMA3_SPECIAL_TOKENS = (
     "<|begin_of_text|>",
@@ -82,13 +90,21 @@ CL100K_SPECIAL_TOKENS = ("<|endoftext|>", "<|fim_prefix|>", "<|fim_middle|>", "<
 
 
 class Pattern(NamedTuple):
-    """How text is split: a regular expression, and the number of the core's scanner for it, if there is one."""
+    """How text is split: a regular expression or several steps, and the core's scanner for it, if there is one."""
 
     name: str | None
     text: str
+    """The regular expression, whose matches are the pretokens, as in tiktoken. Or a description of `steps`."""
     scanner: int | None = None
     special_tokens: tuple[str, ...] = ()
     """The special tokens of the vocabulary published with this pattern, in the order of their ids."""
+    steps: tuple[Step, ...] | None = None
+    """The steps that split a text where no regular expression alone does so."""
+
+    @property
+    def all_steps(self) -> tuple[Step, ...]:
+        """The steps that split a text; for a regular expression, that is one step."""
+        return tiktoken_steps(self.text) if self.steps is None else self.steps
 
     def splitter(self) -> _core.Splitter:
         """Return the core's splitter for the pattern.
@@ -112,6 +128,8 @@ class Pattern(NamedTuple):
         """
         import regex
 
+        if self.steps is not None:
+            raise InputError(f"the text is split by {self.text}, which is not supported yet")
         if not isinstance(self.text, str):
             raise TypeError(f"a split pattern is a str, not {type(self.text).__name__}")
         try:
@@ -132,6 +150,10 @@ PATTERNS = {
 }
 _BY_TEXT = {pattern.text: pattern for name, pattern in PATTERNS.items() if name != "llama4"}  # has o200k's text
 _BY_TEXT[GPT2_POSSESSIVE] = PATTERNS["gpt2"]  # the same pattern as tiktoken words it
+_BY_STEPS: dict[tuple[Step, ...], Pattern] = {
+    (Split(NUMERIC, "tokenizers"), Split(GPT2, "tokenizers")): PATTERNS["smollm"],
+    **{pattern.steps: pattern for pattern in PATTERNS.values() if pattern.steps is not None},
+}
 
 
 def find_pattern(name_or_text: str) -> Pattern:
@@ -149,6 +171,36 @@ def find_pattern(name_or_text: str) -> Pattern:
         return PATTERNS[name_or_text]
     _refuse_misspelt(name_or_text)
     return _BY_TEXT.get(name_or_text, Pattern(None, name_or_text))
+
+
+def pattern_of_steps(steps: Sequence[Step]) -> Pattern:
+    """Return the pattern that splits by these steps: a known one if its text is known, or else one without a scanner.
+
+    >>> pattern_of_steps([Split(GPT2, "tokenizers")]).name
+    'gpt2'
+    >>> pattern_of_steps([Split("x", "literal", "removed"), PrefixSpace()]).text
+    "the text 'x' (removed), then a space in front"
+    """
+    steps = tuple(steps)
+    only = steps[0] if len(steps) == 1 else None
+    if isinstance(only, Split):
+        # Where every character is part of a match, as with the known patterns, all three split alike.
+        takes_all = (only.behavior, only.invert) in (("isolated", False), ("isolated", True), ("removed", True))
+        text = FROM_ONIGURUMA.get(only.pattern, only.pattern) if only.dialect == "tokenizers" else only.pattern
+        if takes_all and only.dialect != "literal" and text in _BY_TEXT:
+            return _BY_TEXT[text]
+        if only == tiktoken_steps(only.pattern)[0]:
+            return find_pattern(only.pattern)
+    return _BY_STEPS.get(steps) or Pattern(None, ", then ".join(map(_described, steps)) or "nothing", steps=steps)
+
+
+def _described(step: Step) -> str:
+    if isinstance(step, PrefixSpace):
+        return "a space in front"
+    if isinstance(step, Metaspace):
+        return f"{step.replacement!r} for spaces ({step.prepend_scheme} in front{', no split' * (not step.split)})"
+    what = f"the text {step.pattern!r}" if step.dialect == "literal" else repr(step.pattern)
+    return f"{what} ({step.behavior}{', inverted' * step.invert})"
 
 
 def _refuse_misspelt(text: str) -> None:

@@ -284,7 +284,7 @@ class Vocabulary:
     def __getstate__(self) -> dict[str, object]:
         return {
             "name": self.name,
-            "pattern": self.pattern.name or self.pattern.text,  # the numbers of scanners may change
+            "pattern": self.pattern._replace(scanner=None),  # the numbers of scanners may change
             "tokens": self.tokens,
             "offsets": bytes(self.offsets),
             "ids": bytes(self.ids),
@@ -297,7 +297,8 @@ class Vocabulary:
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        state["pattern"] = find_pattern(state["pattern"])
+        pattern = state["pattern"]
+        state["pattern"] = find_pattern(pattern.name or pattern.text) if pattern.steps is None else pattern
         state["offsets"] = memoryview(state["offsets"]).cast("Q")
         state["ids"] = memoryview(state["ids"]).cast("I")
         if state["merge_list"] is not None:
