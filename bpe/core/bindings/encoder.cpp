@@ -6,16 +6,18 @@
 
 #include <stdexcept>
 
+#include "encode/places.hpp"
 #include "encode/vocab_builder.hpp"
 
 namespace bpe {
 
 PythonEncoder::PythonEncoder(nb::bytes tokens, const InputArray<std::uint64_t>& offsets, const InputArray<Id>& ids,
                              std::shared_ptr<const Splitter> splitter, nb::dict added_tokens, const std::string& kernel,
-                             bool merges_only, const std::optional<InputArray<Id>>& merges)
+                             bool merges_only, const std::optional<InputArray<Id>>& merges,
+                             std::shared_ptr<const Normalizer> normalizer)
     : encoder_(build_vocabulary(view_of(tokens), span_of(offsets), span_of(ids), merges_only,
                                 merges ? std::optional(span_of(*merges)) : std::nullopt),
-               std::move(splitter), kernel_named(kernel)),
+               std::move(splitter), std::move(normalizer), kernel_named(kernel)),
       objects_(vocabulary().id_limit()) {
     for (auto [token, id] : added_tokens) {
         added_bytes_.try_emplace(id_from(id.ptr()), to_string(TextArgument(token).bytes()));
@@ -67,6 +69,19 @@ nb::tuple PythonEncoder::encode_all(nb::handle objects, const AddedTokens* added
     const auto offsets = copied_array(encoded->offsets());
     if (short_ids) return nb::make_tuple(copy_ids<std::uint16_t>(*encoded, out), offsets);
     return nb::make_tuple(copy_ids<Id>(*encoded, out), offsets);
+}
+
+nb::tuple PythonEncoder::encode_with_places(nb::handle object, const AddedTokens* added, bool in_characters) {
+    const TextArgument text(object);
+    PlacedIds placed;
+    {
+        const nb::gil_scoped_release release;
+        placed = bpe::encode_with_places(encoder_, text.bytes(), added);
+        if (in_characters) count_in_characters(text.bytes(), placed.places);
+    }
+    nb::list places;
+    for (const auto [begin, end] : placed.places) places.append(nb::make_tuple(begin, end));
+    return nb::make_tuple(objects_.list_of(placed.ids), places);
 }
 
 nb::object PythonEncoder::encode_pretokens(nb::handle objects) {
@@ -237,7 +252,8 @@ Args:
     kernel: The kernel to use; see `kernels`.
     merges_only: Whether all tokens come from merging. Otherwise a pretoken that is a token is taken whole.
     merges: The left, right and merged id of the pairs that merge, in their order: [3 * merges], uint32. Default: any
-        pair whose joined bytes are a token merges, in the order of the ids of those tokens.)";
+        pair whose joined bytes are a token merges, in the order of the ids of those tokens.
+    normalizer: What changes a text before it is split, or None.)";
 
 constexpr const char* kEncodeAllDoc = R"(Encode many texts on several threads.
 
@@ -259,10 +275,10 @@ void register_encoder(nb::module_& module) {
     nb::class_<PythonEncoder>(module, "Encoder", kEncoderDoc)
         .def(nb::init<nb::bytes, const InputArray<std::uint64_t>&, const InputArray<Id>&,
                       std::shared_ptr<const Splitter>, nb::dict, const std::string&, bool,
-                      const std::optional<InputArray<Id>>&>(),
+                      const std::optional<InputArray<Id>>&, std::shared_ptr<const Normalizer>>(),
              nb::arg("tokens"), nb::arg("offsets"), nb::arg("ids"), nb::arg("splitter"), nb::arg("added_tokens"),
              nb::arg("kernel") = kernels().front().name, nb::arg("merges_only") = false,
-             nb::arg("merges").none() = nb::none())
+             nb::arg("merges").none() = nb::none(), nb::arg("normalizer").none() = nb::none())
         .def("encode", &PythonEncoder::encode, nb::arg("text").none(), nb::arg("added").none(),
              "Return the ids of a text, with the ids of the added tokens in it.")
         .def("encode_to_numpy", &PythonEncoder::encode_to_numpy, nb::arg("text").none(), nb::arg("added").none(),
@@ -274,6 +290,9 @@ void register_encoder(nb::module_& module) {
              kEncodeAllDoc)
         .def("lists", &PythonEncoder::lists, nb::arg("ids"), nb::arg("offsets"),
              "Return the ids of each text as a list; list i has ids[offsets[i]:offsets[i + 1]].")
+        .def("encode_with_places", &PythonEncoder::encode_with_places, nb::arg("text").none(), nb::arg("added").none(),
+             nb::arg("in_characters"),
+             "Return the ids of a text, and where in it each begins and ends, in bytes or in characters.")
         .def("encode_pretokens", &PythonEncoder::encode_pretokens, nb::arg("pretokens"),
              "Return the ids of pretokens that were split elsewhere.")
         .def("merge", &PythonEncoder::merge, nb::arg("pretoken"),

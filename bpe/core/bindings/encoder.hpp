@@ -15,7 +15,8 @@ class PythonEncoder {
  public:
     PythonEncoder(nb::bytes tokens, const InputArray<std::uint64_t>& offsets, const InputArray<Id>& ids,
                   std::shared_ptr<const Splitter> splitter, nb::dict added_tokens, const std::string& kernel,
-                  bool merges_only, const std::optional<InputArray<Id>>& merges);
+                  bool merges_only, const std::optional<InputArray<Id>>& merges,
+                  std::shared_ptr<const Normalizer> normalizer);
 
     const Encoder& encoder() const { return encoder_; }
 
@@ -25,6 +26,7 @@ class PythonEncoder {
     std::size_t count(nb::handle text, const AddedTokens* added);
     nb::tuple encode_all(nb::handle objects, const AddedTokens* added, std::size_t threads,
                          const std::optional<std::string>& separator, bool short_ids, nb::handle out);
+    nb::tuple encode_with_places(nb::handle text, const AddedTokens* added, bool in_characters);
     nb::object encode_pretokens(nb::handle objects);
     nb::object merge(nb::handle object);
     nb::object merge_plain(nb::handle object);

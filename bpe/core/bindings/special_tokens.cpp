@@ -45,7 +45,7 @@ nb::list all_in(const SpecialTokens& special, nb::handle object) {
 }
 
 // Each token is (content, id, lstrip, rstrip, single_word, late, skipped).
-std::shared_ptr<AddedTokens> make_added_tokens(nb::iterable tokens) {
+std::shared_ptr<AddedTokens> make_added_tokens(nb::iterable tokens, bool normalizes) {
     std::vector<AddedToken> made;
     for (nb::handle object : tokens) {
         const nb::tuple token = nb::cast<nb::tuple>(object);
@@ -53,7 +53,7 @@ std::shared_ptr<AddedTokens> make_added_tokens(nb::iterable tokens) {
                         nb::cast<bool>(token[2]), nb::cast<bool>(token[3]), nb::cast<bool>(token[4]),
                         nb::cast<bool>(token[5]), nb::cast<bool>(token[6])});
     }
-    return std::make_shared<AddedTokens>(std::move(made));
+    return std::make_shared<AddedTokens>(std::move(made), normalizes);
 }
 
 nb::list all_added_in(const AddedTokens& added, nb::handle object) {
@@ -98,11 +98,13 @@ void register_special_tokens(nb::module_& module) {
              "Return the index of the first text with a special token in one of its documents, and the token; or None. "
              "The separator splits texts into documents and is not searched.");
 
-    nb::class_<AddedTokens>(module, "AddedTokens",
-                            "Splits texts at added tokens; made from the content, the id, lstrip, rstrip, single_word, "
-                            "late and skipped of each token. Late tokens are searched for in what the others leave. "
-                            "Skipped tokens stay text, but hide the tokens that overlap them.")
-        .def(nb::new_(&make_added_tokens), nb::arg("tokens"))
+    nb::class_<AddedTokens>(
+        module, "AddedTokens",
+        "Splits texts at added tokens; made from the content, the id, lstrip, rstrip, single_word, "
+        "late and skipped of each token. Late tokens are searched for in what the others leave. "
+        "Skipped tokens stay text, but hide the tokens that overlap them. `normalizes` says whether "
+        "the text is normalized before the late tokens are searched for.")
+        .def(nb::new_(&make_added_tokens), nb::arg("tokens"), nb::arg("normalizes") = false)
         .def("all_in", &all_added_in, nb::arg("text").none(),
              "Return the place of each added token in a text, with the white space that belongs to it, in bytes: "
              "(begin, end, id).");

@@ -3,6 +3,8 @@
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 
+#include <algorithm>
+
 #include "bindings/python.hpp"
 #include "split/scanned_splitter.hpp"
 #include "split/splitter.hpp"
@@ -53,6 +55,23 @@ nb::list places(const Splitter& splitter, nb::handle object) {
     return list;
 }
 
+bool keeps(const Splitter& splitter, nb::handle object) {
+    const TextArgument argument(object);
+    const Bytes text = argument.bytes();
+    SplitRoom room;
+    bool found = false;
+    for (std::size_t position = 0; position < text.size();) {
+        const Pretokens pretokens = splitter.next(text, position, Start::kInside, room);
+        if (pretokens.ends.size() + found > 1) return false;
+        if (!pretokens.ends.empty()) {
+            if (!std::ranges::equal(pretokens.text.first(pretokens.ends[0]), text)) return false;
+            found = true;
+        }
+        position = pretokens.next;
+    }
+    return found;
+}
+
 nb::list cuts(const Splitter& splitter, nb::handle object) {
     const TextArgument text(object);
     const Bytes bytes = text.bytes();
@@ -71,6 +90,11 @@ void register_splitting(nb::module_& module) {
                     "Return the splitter of a known pattern, given by the number of its scanner.")
         .def("split", &split, nb::arg("text"), "Return the pretokens of a text.")
         .def("places", &places, nb::arg("text"), "Return where each pretoken begins and ends in the text, in bytes.")
+        .def("keeps", &keeps, nb::arg("text"),
+             "Return whether a text, within a longer one, can be one pretoken without any change.")
+        .def_prop_ro("keeps_text", &Splitter::keeps_text, "Whether the pretokens of a text join up to the text.")
+        .def_prop_ro("depends_on_start", &Splitter::depends_on_start,
+                     "Whether the pretokens of a text depend on what is before it.")
         .def("cuts", &cuts, nb::arg("text"),
              "Return all places where the text can safely be cut, in bytes: its pretokens are those of the parts. For "
              "tests.");

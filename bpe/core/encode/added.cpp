@@ -53,10 +53,16 @@ bool is_white_space(Bytes text, std::size_t position) {
     return read_character(text.data(), position, text.size()).classes & kSpace;
 }
 
+// Whether there is white space before a place, which a token may have taken.
+bool is_after_white_space(Bytes text, std::size_t position) {
+    return position && is_white_space(text, character_start(text, position - 1));
+}
+
 }  // namespace
 
-AddedTokens::AddedTokens(std::vector<AddedToken> tokens) : tokens_(std::move(tokens)), early_({}, {}), late_({}, {}) {
-    if (!needs_two_passes(tokens_)) {
+AddedTokens::AddedTokens(std::vector<AddedToken> tokens, bool normalizes)
+    : tokens_(std::move(tokens)), early_({}, {}), late_({}, {}) {
+    if (!normalizes && !needs_two_passes(tokens_)) {
         for (AddedToken& token : tokens_) token.late = false;
     }
     early_ = search_for(tokens_, false);
@@ -75,10 +81,18 @@ AddedTokens::AddedTokens(std::vector<AddedToken> tokens) : tokens_(std::move(tok
 // that are left for the second pass are cut at `position`, or end there anyway.
 bool AddedTokens::may_cut(Bytes text, std::size_t position) const {
     if (is_plain_) return !early_.cross(text, position);
-    if (position && is_white_space(text, position) && is_white_space(text, character_start(text, position - 1))) {
-        return false;
-    }
-    return !touch(text, position);
+    const bool is_within_white_space = is_after_white_space(text, position) && is_white_space(text, position);
+    return !is_within_white_space && !early_.touch(text, position) && !late_.touch(text, position);
+}
+
+bool AddedTokens::may_cut_late(Bytes text, std::size_t position) const {
+    if (late_.empty()) return true;
+    return !is_after_white_space(text, position) && !late_.touch(text, position) &&
+           late_.unfinished(text, 0) > position;
+}
+
+bool AddedTokens::touches_early(Bytes text, std::size_t position) const {
+    return (!is_plain_ && is_after_white_space(text, position)) || early_.touch(text, position);
 }
 
 bool AddedTokens::is_beside_a_word(Bytes text, Match match) {

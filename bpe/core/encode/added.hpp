@@ -18,7 +18,7 @@ struct AddedToken {
     bool lstrip = false;       // the white space before it belongs to it
     bool rstrip = false;       // the white space after it belongs to it
     bool single_word = false;  // it is no token where a word character is beside it
-    bool late = false;         // it is searched for in what the other tokens leave
+    bool late = false;         // it is searched for in what the other tokens leave, which may have been normalized
     bool skipped = false;      // its text stays text, but hides the tokens that overlap it
 };
 
@@ -32,8 +32,9 @@ class AddedTokens {
  public:
     using Match = SpecialTokens::Match;
 
-    // Throws std::invalid_argument if a token is empty.
-    explicit AddedTokens(std::vector<AddedToken> tokens);
+    // `normalizes` says whether the text is normalized between the passes. Throws std::invalid_argument if a token is
+    // empty.
+    explicit AddedTokens(std::vector<AddedToken> tokens, bool normalizes = false);
 
     bool empty() const { return tokens_.empty(); }
 
@@ -48,13 +49,28 @@ class AddedTokens {
         pass(early_, text, 0, text.size(), on_early_part, on_token);
     }
 
+    // The two passes by themselves, for a text that is normalized between them.
+    template <class OnPart, class OnToken>
+    void split_early(Bytes text, const OnPart& on_part, const OnToken& on_token) const {
+        pass(early_, text, 0, text.size(), on_part, on_token);
+    }
+    template <class OnPart, class OnToken>
+    void split_late(Bytes text, const OnPart& on_part, const OnToken& on_token) const {
+        pass(late_, text, 0, text.size(), on_part, on_token);
+    }
+
     // Whether the text certainly has the same tokens if it is cut at `position`.
     bool may_cut(Bytes text, std::size_t position) const;
 
-    // Whether a token may begin or end at `position`, or lie across it.
-    bool touch(Bytes text, std::size_t position) const {
-        return early_.touch(text, position) || late_.touch(text, position);
+    // The same for late tokens alone, in a part of a text that has been normalized, whatever follows the part.
+    bool may_cut_late(Bytes text, std::size_t position) const;
+
+    // Whether a token may begin or end at `position`, or lie across it, with the white space that it takes.
+    bool touches(Bytes text, std::size_t position) const {
+        return touches_early(text, position) || late_.touch(text, position);
     }
+    // The same for the tokens of the first pass.
+    bool touches_early(Bytes text, std::size_t position) const;
 
     // Whether each match depends on nothing but the text of its token: there is one pass, and no token has lstrip,
     // rstrip or single_word.
@@ -69,12 +85,15 @@ class AddedTokens {
     }
 
     // Returns the first place at or after `position` from which the rest of the text may begin a token, or text.size().
-    std::size_t unfinished(Bytes text, std::size_t position) const {
-        return std::min(early_.unfinished(text, position), late_.unfinished(text, position));
+    // With `normalizes`, only tokens of the first pass are searched for.
+    std::size_t unfinished(Bytes text, std::size_t position, bool normalizes = false) const {
+        const std::size_t early = early_.unfinished(text, position);
+        return normalizes ? early : std::min(early, late_.unfinished(text, position));
     }
 
     // The length of the longest token in bytes, or 0 without tokens.
     std::size_t longest() const { return std::max(early_.longest(), late_.longest()); }
+    std::size_t longest_late() const { return late_.longest(); }
 
  private:
     // One pass over text[begin, end).

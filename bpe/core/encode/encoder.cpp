@@ -9,6 +9,7 @@
 #include <type_traits>
 
 #include "base/threads.hpp"
+#include "encode/cutter.hpp"
 
 namespace bpe {
 
@@ -23,6 +24,7 @@ struct Encoder::Workspace {
     std::size_t cache_limit;  // the encoder's limit when this workspace was made
     IdBuffer ids;             // for callers that need ids only for a moment
     // For one batch.
+    NormalRoom normal;
     SplitRoom split;
     std::uint32_t edges[kBatch + 1 + 8];
     std::uint64_t values[kBatch + 8];  // see Encoding; 0 if unknown
@@ -90,9 +92,10 @@ std::span<const Id> Encoder::Loan::encode(Bytes text, const AddedTokens* added, 
 }
 
 Encoder::Encoder(std::shared_ptr<const Vocabulary> vocabulary, std::shared_ptr<const Splitter> splitter,
-                 const Kernel& kernel, std::size_t cache_limit)
+                 std::shared_ptr<const Normalizer> normalizer, const Kernel& kernel, std::size_t cache_limit)
     : vocabulary_(std::move(vocabulary)),
       splitter_(std::move(splitter)),
+      normalizer_(std::move(normalizer)),
       scanned_(dynamic_cast<const ScannedSplitter*>(splitter_.get())),
       kernel_(kernel),
       cache_limit_(cache_limit) {}
@@ -124,6 +127,8 @@ void Encoder::encode(Bytes text, const AddedTokens* added, IdBuffer& ids, Interr
 
 void Encoder::encode_with(Workspace& workspace, Bytes text, Start start, const AddedTokens* added,
                           IdBuffer& ids) const {
+    if (normalizer_) [[unlikely]]
+        return encode_normalized(workspace, text, start, added, ids);
     if (!added || added->empty()) return encode_part(text, start, workspace, ids);
     added->split(
         text,
@@ -131,6 +136,27 @@ void Encoder::encode_with(Workspace& workspace, Bytes text, Start start, const A
             encode_part(text.subspan(begin, end - begin), begin ? Start::kPart : start, workspace, ids);
         },
         [&](AddedTokens::Match match) { ids.push(match.id); });
+}
+
+// As in `tokenizers`, each part between two early tokens is normalized by itself, and late tokens are searched for in
+// the result.
+void Encoder::encode_normalized(Workspace& workspace, Bytes text, Start start, const AddedTokens* added,
+                                IdBuffer& ids) const {
+    const auto on_token = [&](AddedTokens::Match match) { ids.push(match.id); };
+    const auto on_part = [&](std::size_t begin, std::size_t end) {
+        const Start first = begin ? Start::kPart : start;
+        const Bytes part =
+            normalizer_->apply(text.subspan(begin, end - begin), first != Start::kInside, workspace.normal);
+        if (!added) return encode_part(part, first, workspace, ids);
+        added->split_late(
+            part,
+            [&](std::size_t from, std::size_t to) {
+                encode_part(part.subspan(from, to - from), from ? Start::kPart : first, workspace, ids);
+            },
+            on_token);
+    };
+    if (added) return added->split_early(text, on_part, on_token);
+    if (!text.empty()) on_part(0, text.size());
 }
 
 // A scanner is called without the splitter around it, which saves a virtual call for each short text.
@@ -154,6 +180,11 @@ void Encoder::encode_part(Bytes text, Start start, Workspace& workspace, IdBuffe
         position = pretokens.next;
         if (workspace.interrupt) workspace.interrupt->poll();
     }
+}
+
+void Encoder::encode_pretokens(Bytes text, std::span<const std::uint64_t> ends, IdBuffer& ids) const {
+    const Loan workspace(*this);
+    encode_pieces(text, ends, *workspace, ids);
 }
 
 // Lays the pretokens side by side, which makes them a text with known ends.
@@ -327,17 +358,12 @@ std::size_t Encoder::encode_afresh(Bytes pretoken, Merger& merger, Id* ids) cons
 }
 
 // The ids do not depend on which thread takes which block: a piece has the same ids by itself as within its text (see
-// `next_cut`).
+// cutter.hpp).
 EncodedTexts Encoder::encode_all(std::span<const Bytes> texts, const AddedTokens* added, std::size_t threads,
                                  Interrupt* interrupt) const {
     if (added && added->empty()) added = nullptr;
-    const auto next_place = [&](Bytes text, std::size_t position) {
-        for (;; ++position) {
-            position = next_cut(text, position);
-            if (position == text.size() || may_cut(text, position, added)) return position;
-        }
-    };
-    Plan plan(texts, next_place, threads);
+    const Cutter cutter(*splitter_, normalizer_.get(), added);
+    Plan plan(texts, [&](Bytes text, std::size_t position) { return cutter.next_cut(text, position); }, threads);
     const std::span<Block> blocks = plan.blocks();
     threads = std::clamp<std::size_t>(threads, 1, std::min(kMostThreads, std::max<std::size_t>(1, blocks.size())));
     std::vector<std::int64_t> offsets(texts.size() + 1);

@@ -20,6 +20,7 @@
 #include "kernels/kernels.hpp"
 #include "split/scanned_splitter.hpp"
 #include "split/splitter.hpp"
+#include "text/normalizer.hpp"
 
 namespace bpe {
 
@@ -31,8 +32,10 @@ class Encoder {
     static constexpr std::size_t kCacheLimit = std::size_t{64} << 20;
 
     // All caches together take at most `cache_limit` bytes, but at least 2 MiB for each thread.
+    // `normalizer` may be null.
     Encoder(std::shared_ptr<const Vocabulary> vocabulary, std::shared_ptr<const Splitter> splitter,
-            const Kernel& kernel = kernels().front(), std::size_t cache_limit = kCacheLimit);
+            std::shared_ptr<const Normalizer> normalizer = nullptr, const Kernel& kernel = kernels().front(),
+            std::size_t cache_limit = kCacheLimit);
     ~Encoder();
 
     const Vocabulary& vocabulary() const { return *vocabulary_; }
@@ -61,39 +64,32 @@ class Encoder {
         std::unique_ptr<Workspace> workspace_;
         int exceptions_;  // in flight when the loan began
     };
-    // Returns the splitter if it is a hand-written scanner, or null.
-    const ScannedSplitter* scanned() const { return scanned_; }
+    const Splitter& splitter() const { return *splitter_; }
+    // Returns the normalizer, or null if text is not normalized.
+    const Normalizer* normalizer() const { return normalizer_.get(); }
+    // Returns the splitter if it is a hand-written scanner and text is not normalized, or null.
+    const ScannedSplitter* scanned() const { return normalizer_ ? nullptr : scanned_; }
 
     // Appends the ids of `text` to `ids`. `added`, which may be null, cuts the text at its tokens. `start` says what
     // stands before the text. Polls `interrupt`, which may be null.
     void encode(Bytes text, const AddedTokens* added, IdBuffer& ids, Interrupt* interrupt = nullptr,
                 Start start = Start::kText) const;
 
-    // Returns a place at or after `position`, and after the first byte, where a text may be cut, whatever follows it:
-    // its ids are those of the two sides, the right one encoded with Start::kInside. Returns text.size() if it knows
-    // none. Does not look at added tokens; see `may_cut`.
-    std::size_t next_cut(Bytes text, std::size_t position) const { return splitter_->next_cut(text, position); }
-
-    // Whether a text may be cut at a place that `next_cut` has returned. Added tokens, which may be null, are searched
-    // for from left to right. The same tokens are found on the two sides as in the whole if none begins on one side
-    // and ends on the other. A token that ends or begins at the cut separates the ids there anyway, but the text after
-    // it begins a part.
-    bool may_cut(Bytes text, std::size_t position, const AddedTokens* added) const {
-        if (!added) return true;
-        return added->may_cut(text, position) && !(splitter_->depends_on_start() && added->touch(text, position));
-    }
-
     // Encodes several texts on `threads` threads. Long texts are cut and spread over the threads as well.
     // Polls `interrupt`, which may be null.
     EncodedTexts encode_all(std::span<const Bytes> texts, const AddedTokens* added, std::size_t threads,
                             Interrupt* interrupt = nullptr) const;
 
+    // Appends the ids of pretokens that lie side by side at the start of `text`, given their ends.
+    void encode_pretokens(Bytes text, std::span<const std::uint64_t> ends, IdBuffer& ids) const;
     // Appends the ids of each of `pretokens`, which the caller has cut. Polls `interrupt`, which may be null.
     void encode_pretokens(std::span<const Bytes> pretokens, IdBuffer& ids, Interrupt* interrupt = nullptr) const;
 
  private:
     std::size_t share_of(std::size_t number) const;
     void encode_with(Workspace& workspace, Bytes text, Start start, const AddedTokens* added, IdBuffer& ids) const;
+    void encode_normalized(Workspace& workspace, Bytes text, Start start, const AddedTokens* added,
+                           IdBuffer& ids) const;
     void encode_part(Bytes text, Start start, Workspace& workspace, IdBuffer& ids) const;
     void encode_split(Bytes text, Start start, Workspace& workspace, IdBuffer& ids) const;
     void encode_pieces(Bytes text, std::span<const std::uint64_t> ends, Workspace& workspace, IdBuffer& ids) const;
@@ -106,6 +102,7 @@ class Encoder {
 
     std::shared_ptr<const Vocabulary> vocabulary_;
     std::shared_ptr<const Splitter> splitter_;
+    std::shared_ptr<const Normalizer> normalizer_;
     const ScannedSplitter* scanned_;
     Kernel kernel_;
     std::atomic<std::size_t> cache_limit_;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "encode/cutter.hpp"
 #include "kernels/kernels.hpp"
 #include "split/cuts.hpp"
 #include "text/unicode.hpp"
@@ -89,13 +90,7 @@ void Stream::give_before_a_cut(IdBuffer& ids) {
     const Bytes rest = Bytes(text_).subspan(at_.begin);
     const Bytes text = rest.first(rest.size() - unfinished_character(rest));
     if (text.size() > kShort && text.size() < 2 * at_.scanned) return;
-    const std::size_t unfinished = added_ ? added_->unfinished(text, 0) : text.size();
-    edges_.clear();
-    for (std::size_t at = encoder_.next_cut(text, 1); at < unfinished; at = encoder_.next_cut(text, at + 1)) {
-        edges_.push_back(at);
-    }
-    while (!edges_.empty() && !encoder_.may_cut(text, edges_.back(), added_)) edges_.pop_back();
-    const std::size_t cut = edges_.empty() ? 0 : edges_.back();
+    const std::size_t cut = Cutter(encoder_.splitter(), encoder_.normalizer(), added_).last_cut(text);
     encoder_.encode(text.first(cut), added_, ids, interrupt_, at_.start);
     if (cut) at_.start = Start::kInside;
     at_.begin += cut;
