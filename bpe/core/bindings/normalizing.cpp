@@ -19,6 +19,19 @@ Bytes bytes_at(const nb::tuple& step, std::size_t at) { return view_of(nb::cast<
 
 // The steps by the first item of their tuple. The other items are their settings.
 const std::unordered_map<std::string, std::function<Step(const nb::tuple&)>> kSteps = {
+    {"nfd", [](const nb::tuple&) { return form_step(Form::kNfd); }},
+    {"nfkd", [](const nb::tuple&) { return form_step(Form::kNfkd); }},
+    {"nfc", [](const nb::tuple&) { return form_step(Form::kNfc); }},
+    {"nfkc", [](const nb::tuple&) { return form_step(Form::kNfkc); }},
+    {"lowercase", [](const nb::tuple&) { return lowercase_step(); }},
+    {"strip_accents", [](const nb::tuple&) { return strip_accents_step(); }},
+    {"strip", [](const nb::tuple& step) { return strip_step(nb::cast<bool>(step[1]), nb::cast<bool>(step[2])); }},
+    {"nmt", [](const nb::tuple&) { return nmt_step(); }},
+    {"bert_clean", [](const nb::tuple&) { return bert_clean_step(); }},
+    {"bert_chinese", [](const nb::tuple&) { return bert_chinese_step(); }},
+    {"bert_accents", [](const nb::tuple&) { return bert_accents_step(); }},
+    {"byte_level", [](const nb::tuple&) { return byte_level_step(); }},
+    {"precompiled", [](const nb::tuple& step) { return precompiled_step(bytes_at(step, 1)); }},
     {"replace", [](const nb::tuple& step) { return replace_step(bytes_at(step, 1), bytes_at(step, 2)); }},
     {"prepend", [](const nb::tuple& step) { return prepend_step(bytes_at(step, 1)); }},
 };

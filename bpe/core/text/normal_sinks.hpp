@@ -70,6 +70,8 @@ inline constexpr std::size_t kNowhere = static_cast<std::size_t>(-1);
 
 class BytesSink {
  public:
+    static constexpr bool kHasOrigins = false;
+
     explicit BytesSink(Buffer<std::uint8_t>& out) : out_(out) {}
 
     // Copies text[begin, end) unchanged.
@@ -87,6 +89,8 @@ class BytesSink {
 
 class OriginsSink {
  public:
+    static constexpr bool kHasOrigins = true;
+
     OriginsSink(std::span<const Range> origins, NormalText& out) : origins_(origins), out_(out) {}
 
     void keep(Bytes text, std::size_t begin, std::size_t end) {
@@ -106,6 +110,46 @@ class OriginsSink {
  private:
     std::span<const Range> origins_;
     NormalText& out_;
+};
+
+// Writes characters with the changes that tokenizers gives them, from which their origins follow.
+template <class Sink>
+class ChangeSink {
+ public:
+    // `at` is the first character of the text that the changes count from.
+    ChangeSink(Bytes text, std::size_t at, Sink& sink) : text_(text), at_(at), sink_(sink) {}
+
+    // Writes a character. `change` is 0 if it replaces a character of the text, -n if it also replaces the n characters
+    // after that, and 1 if it is new.
+    void put(std::uint32_t value, std::int64_t change) {
+        if constexpr (!Sink::kHasOrigins) {
+            sink_.put(value, 0);
+        } else if (change > 0) {
+            sink_.put(value, at_ == 0 ? kNowhere : at_ - 1);
+        } else {
+            sink_.put(value, at_);
+            for (; change <= 0 && at_ < text_.size(); ++change) at_ += code_point_at(text_, at_).length;
+        }
+    }
+
+    // Copies text[begin, end), whose characters replace as many.
+    void keep(std::size_t begin, std::size_t end) {
+        if (!Sink::kHasOrigins || begin == at_) {
+            sink_.keep(text_, begin, end);
+            at_ = end;
+            return;
+        }
+        for (; begin < end; begin += code_point_at(text_, begin).length) {
+            const std::size_t length = code_point_at(text_, begin).length;
+            sink_.put(text_.subspan(begin, length), at_);
+            at_ += code_point_at(text_, at_).length;
+        }
+    }
+
+ private:
+    Bytes text_;
+    std::size_t at_;
+    Sink& sink_;
 };
 
 // Implements both variants of NormalStep::apply with `run` of the derived class:

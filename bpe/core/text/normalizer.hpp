@@ -96,4 +96,33 @@ Step replace_step(Bytes pattern, Bytes content);
 // Puts a string in front of a text that is not empty.
 Step prepend_step(Bytes content);
 
+// The normalization forms. The numbers are those of generate_normal.py.
+enum class Form : std::uint8_t { kNfd, kNfkd, kNfc, kNfkc };
+
+Step form_step(Form form);
+
+// Makes each character lowercase, whatever is beside it.
+Step lowercase_step();
+
+// Removes combining marks.
+Step strip_accents_step();
+
+// Removes white space at the start and at the end of a text.
+Step strip_step(bool left, bool right);
+
+// Removes control characters and replaces white space, as sentencepiece's "nmt" rule does.
+Step nmt_step();
+
+// The parts of BertNormalizer: removing control characters, putting spaces around Chinese characters, and removing the
+// accents of decomposed text.
+Step bert_clean_step();
+Step bert_chinese_step();
+Step bert_accents_step();
+
+// Writes each byte as the character that stands for it in byte-level vocabularies.
+Step byte_level_step();
+
+// Replaces characters and grapheme clusters by a map of sentencepiece's, as tokenizers does. Throws InputError.
+Step precompiled_step(Bytes charsmap);
+
 }  // namespace bpe

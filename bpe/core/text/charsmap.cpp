@@ -1,0 +1,99 @@
+#include "text/charsmap.hpp"
+
+#include <cstring>
+
+#include "base/errors.hpp"
+#include "text/unicode.hpp"
+#include "text/utf8.hpp"
+
+namespace bpe {
+
+namespace {
+
+std::uint32_t little_endian(const std::uint8_t* bytes) {
+    return bytes[0] | static_cast<std::uint32_t>(bytes[1]) << 8 | static_cast<std::uint32_t>(bytes[2]) << 16 |
+           static_cast<std::uint32_t>(bytes[3]) << 24;
+}
+
+}  // namespace
+
+CharsMap::CharsMap(Bytes content) {
+    if (content.size() < 4) throw InputError("the charsmap is shorter than the size of its trie");
+    const std::size_t size = little_endian(content.data());
+    content = content.subspan(4);
+    if (size > content.size()) throw InputError("the charsmap ends inside its trie; is the file truncated?");
+    if (size == 0 || size % 4 != 0) throw InputError("the charsmap's trie is not a number of units of 4 bytes");
+    units_.resize((size / 4 + 255) / 256 * 256);  // the children of a node are in one block
+    for (std::size_t i = 0; i < size / 4; ++i) units_[i] = little_endian(content.data() + 4 * i);
+    content = content.subspan(size);
+    if (invalid_utf8(content) != content.size()) throw InputError("a replacement of the charsmap is not UTF-8");
+    replacements_.assign(content.begin(), content.end());
+    check();
+}
+
+// Visits all keys. A damaged trie may have nodes with several parents, even circles; each is visited once.
+void CharsMap::check() const {
+    std::vector<bool> is_known(units_.size());
+    std::vector<std::uint32_t> open;  // where the children of a node begin
+    const auto visit = [&](std::uint32_t children) {
+        if (children >= units_.size()) throw InputError("the charsmap's trie refers to a unit beyond its end");
+        if (is_known[children]) return;
+        is_known[children] = true;
+        open.push_back(children);
+    };
+    visit(offset(units_[0]));
+    while (!open.empty()) {
+        const std::uint32_t children = open.back();
+        open.pop_back();
+        for (std::uint32_t byte = 1; byte < 256; ++byte) {
+            const std::uint32_t at = children ^ byte;
+            const std::uint32_t unit = units_[at];
+            if (label(unit) != byte) continue;
+            const std::uint32_t next = at ^ offset(unit);
+            visit(next);
+            if (has_value(unit)) check_value(value(units_[next]));
+        }
+    }
+}
+
+void CharsMap::check_value(std::uint32_t at) const {
+    if (at > replacements_.size()) throw InputError("the charsmap refers to a replacement beyond its end");
+    if (at < replacements_.size() && is_continuation(replacements_[at])) {
+        throw InputError("the charsmap refers to a replacement that begins inside a character");
+    }
+}
+
+Bytes CharsMap::replacement(std::uint32_t at) const {
+    const Bytes rest = Bytes(replacements_).subspan(at);
+    if (rest.empty()) return rest;
+    const void* end = std::memchr(rest.data(), 0, rest.size());
+    return end ? rest.first(static_cast<std::size_t>(static_cast<const std::uint8_t*>(end) - rest.data())) : rest;
+}
+
+template <bool kShortest>
+std::optional<CharsMap::Match> CharsMap::find(Bytes text) const {
+    std::optional<std::uint32_t> found;
+    std::size_t found_size = 0;
+    std::uint32_t at = offset(units_[0]);
+    for (std::size_t i = 0; i < text.size() && text[i] != 0; ++i) {
+        at ^= text[i];
+        const std::uint32_t unit = units_[at];
+        if (label(unit) != text[i]) break;
+        at ^= offset(unit);
+        if (!has_value(unit)) continue;
+        found = value(units_[at]);
+        found_size = i + 1;
+        if (kShortest) break;
+    }
+    if (!found) return std::nullopt;
+    return Match{found_size, replacement(*found)};
+}
+
+template std::optional<CharsMap::Match> CharsMap::find<true>(Bytes text) const;
+template std::optional<CharsMap::Match> CharsMap::find<false>(Bytes text) const;
+
+bool CharsMap::begins_key(std::uint8_t byte) const {
+    return byte != 0 && label(units_[offset(units_[0]) ^ byte]) == byte;
+}
+
+}  // namespace bpe
