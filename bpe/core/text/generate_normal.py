@@ -191,7 +191,8 @@ def cluster_counter() -> normalizers.Normalizer:
     entry = {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(charsmap).decode()}
     shell = {"version": "1.0", "added_tokens": [], "normalizer": entry}
     shell["model"] = {"type": "BPE", "vocab": {}, "merges": []}
-    return tokenizers.Tokenizer.from_str(json.dumps(shell)).normalizer
+    normalizer: normalizers.Normalizer = tokenizers.Tokenizer.from_str(json.dumps(shell)).normalizer
+    return normalizer
 
 
 def graphemes() -> str:
