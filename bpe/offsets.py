@@ -21,7 +21,8 @@ def token_spans(
     spans = list(byte_spans(vocabulary, ids, content))
     if unit == "characters":
         begun = list(accumulate(int(byte not in CONTINUATION) for byte in content))  # characters, up to each byte
-        spans = [(begun[begin] - 1, begun[end - 1]) for begin, end in spans]
+        begun = [0, *begun, (begun or [0])[-1] + 1]  # characters that have begun before each byte
+        spans = [(begun[begin + 1] - 1, begun[end] if begin < end else begun[begin + 1] - 1) for begin, end in spans]
     return spans
 
 
@@ -38,7 +39,8 @@ def truncated(
         return text
     content = as_bytes(text)
     places = _places_of_known_bytes(vocabulary, content)
-    spans = [] if vocabulary.always_added is None else list(byte_spans(vocabulary, ids, content))
+    has_spans = vocabulary.always_added is not None or vocabulary.library is not None
+    spans = [] if not has_spans else list(byte_spans(vocabulary, ids, content))
     decode_bytes = vocabulary.encoder.decode_bytes
     for keep in range(max_tokens, 0, -1):
         if side == "right":
@@ -54,6 +56,9 @@ def truncated(
 
 def byte_spans(vocabulary: Vocabulary, ids: Sequence[int], content: bytes) -> Iterator[tuple[int, int]]:
     """The begin and end of each token in UTF-8. White space that an added token takes belongs to it."""
+    if vocabulary.library is not None:
+        yield from vocabulary.library.spans(content)
+        return
     matches = [] if vocabulary.always_added is None else vocabulary.always_added.all_in(content)
     rest = iter(ids)
     done = 0

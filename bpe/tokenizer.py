@@ -104,6 +104,10 @@ class Tokenizer(BatchTokenizer):
             raise InputError(f"{vocabulary.name}: the vocabulary normalizes text before it is split; not supported")
         self.vocabulary = vocabulary
         self.special_matchers = SpecialMatchers(vocabulary)
+        if vocabulary.library is not None:
+            self._core = self._encoder = vocabulary.library  # type: ignore[assignment]
+            super().__init__(None, vocabulary.special_matcher, None)
+            return
         self._core = vocabulary.encoder
         has_scanner = vocabulary.pattern.scanner is not None
         self._encoder = self._core if has_scanner else RegexEncoder(vocabulary)
@@ -121,7 +125,8 @@ class Tokenizer(BatchTokenizer):
     ) -> Tokenizer:
         """Load a tokenizer from a file, or from the tokenizer file in a directory.
 
-        The format is detected from the content: a tokenizer.json, tiktoken ranks or a GGUF. A file of ranks contains
+        The format is detected from the content: a tokenizer.json, tiktoken ranks, a GGUF, a SentencePiece model or a
+        vocab.txt of BERT. A file of ranks contains
         neither the pattern nor the special tokens. Published files (Llama 3's, cl100k_base, ...) are recognised by
         their hash; for other files, `pattern` is required.
 
@@ -187,7 +192,19 @@ class Tokenizer(BatchTokenizer):
         from bpe.display import ShownText
 
         ids = self.encode(text, allowed_special=allowed_special, disallowed_special=())
-        return ShownText(ids, self.decode_tokens_bytes(ids))
+        return ShownText(ids, self.shown_tokens(ids))
+
+    def shown_tokens(self, ids: Iterable[int]) -> list[bytes]:
+        """Return each token as it is shown to a person: its bytes, or what another library writes it as.
+
+        >>> ranks = {bytes([byte]): byte for byte in range(256)}
+        >>> Tokenizer("tiny", pat_str="gpt2", mergeable_ranks=ranks, special_tokens={}).shown_tokens([97, 32])
+        [b'a', b' ']
+        """
+        library = self.vocabulary.library
+        if library is None:
+            return self.decode_tokens_bytes(ids)
+        return [library.text_of(id).encode("utf-8", "replace") for id in ids]
 
     def __len__(self) -> int:
         """The number of rows that a model needs for the ids: the highest id plus one, as `n_vocab`."""
@@ -282,8 +299,10 @@ class Tokenizer(BatchTokenizer):
             The stable ids, and the completions in no particular order.
 
         Raises:
+            InputError: When another library encodes, which cannot tell what is settled.
             ValueError: When the text contains a disallowed special token.
         """
+        self._refuse_library("encode_with_unstable", "encode the text again when it is longer")
         added = self.special_matchers.allowed_in(text, allowed_special, disallowed_special)
         return split_unstable(self.vocabulary, self._encoder.encode, as_bytes(text), added)
 
@@ -379,7 +398,7 @@ class Tokenizer(BatchTokenizer):
         return id
 
     def _encode_slowly(self, text: str | Buffer) -> list[int]:
-        """Called by the core's `encode_ordinary` for a pattern that it has no scanner for."""
+        """Called by the core's `encode_ordinary` where the core does not encode."""
         return self._encoder.encode(text, self.vocabulary.always_added)
 
     _raise_disallowed = staticmethod(raise_disallowed)  # called by the core as well
@@ -594,7 +613,12 @@ class Tokenizer(BatchTokenizer):
 
     @property
     def mergeable_ranks(self) -> dict[bytes, int]:
-        """The rank of each token, in rank order; a copy."""
+        """The rank of each token, in rank order; a copy.
+
+        Raises:
+            InputError: When the tokens have no ranks, because another algorithm than BPE encodes.
+        """
+        self._refuse_library("mergeable_ranks", "decode_single_token_bytes(id) returns the bytes of a token")
         return dict(self.vocabulary.ranks)
 
     def token_byte_values(self) -> list[bytes]:
@@ -611,6 +635,7 @@ class Tokenizer(BatchTokenizer):
         """
         if isinstance(text, str):
             raise TypeError("expected bytes, not str")
+        self._refuse_library("_encode_bytes", "encode(text) encodes a text")
         return encode_truncated(self.vocabulary, self._encoder.encode, as_bytes(text))
 
     def _encode_single_piece(self, text_or_bytes: str | bytes) -> list[int]:
@@ -619,6 +644,7 @@ class Tokenizer(BatchTokenizer):
         Raises:
             UnicodeEncodeError: When a str contains a surrogate.
         """
+        self._refuse_library("_encode_single_piece", "encode(text) encodes a text")
         return self._core.encode_pretokens([_strict_bytes(text_or_bytes)])
 
     def _encode_only_native_bpe(self, text: str) -> list[int]:
@@ -627,8 +653,15 @@ class Tokenizer(BatchTokenizer):
         Raises:
             UnicodeEncodeError: When the text contains a surrogate.
         """
+        self._refuse_library("_encode_only_native_bpe", "encode_ordinary(text) encodes a text")
         pretokens = (match.group().encode() for match in self.vocabulary.regex.finditer(text))
         return self._core.encode_pretokens(pretokens)
+
+    def _refuse_library(self, name: str, remedy: str) -> None:
+        if self.vocabulary.library is not None:
+            raise InputError(
+                f"{self.name} is a vocabulary of {self.vocabulary.algorithm}, not of BPE, and has no {name}; {remedy}"
+            )
 
     @property
     def _pat_str(self) -> str:

@@ -189,7 +189,17 @@ def huggingface_reference(
 
 
 def reference_of(tokenizer: Tokenizer, path: Path) -> Reference:
-    """Return the reference of a tokenizer that was read from a file, or from the tokenizer file in a directory."""
+    """Return the reference of a tokenizer that was read from a file, or from the tokenizer file in a directory.
+
+    Raises:
+        InputError: When the reference itself encodes; or as `huggingface_reference`.
+    """
+    library = tokenizer.vocabulary.library
+    if library is not None:
+        raise InputError(
+            f"{path}: the package {library.package} encodes this vocabulary of {library.algorithm}; it is the reference"
+            " itself, so there is nothing to compare"
+        )
     given = path
     path, format, content = open_tokenizer(given)
     if format != "huggingface":

@@ -19,7 +19,11 @@ from bpe.errors import InputError
 from bpe.patterns import Pattern, find_pattern
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import regex
+
+    from bpe.subwords.encoder import LibraryEncoder
 
 _UNUSED_SCANNER = 0  # given to the core for a pattern without a scanner; the core then gets pretokens, never text
 
@@ -63,6 +67,9 @@ class Vocabulary:
     >>> list(vocabulary.ranks)[256:]
     [b'he', b'll', b'hell']
     """
+
+    library: LibraryEncoder | None = None
+    """The library that encodes instead of the core; see `bpe.subwords`."""
 
     def __init__(
         self,
@@ -115,7 +122,7 @@ class Vocabulary:
         self.added_tokens: tuple[AddedToken, ...] = tuple(added_tokens)
         self.normalizer = normalizer
 
-        _check_added_tokens(self.added_tokens)
+        check_added_tokens(self.added_tokens)
         _check_foreign_tokens(self.foreign_tokens, ids)
         self.added_ids: dict[str, int] = {token.content: token.id for token in self.added_tokens}
         """The id of each added token, by its text. Do not change it."""
@@ -238,6 +245,11 @@ class Vocabulary:
         return self.encoder.unreachable_count
 
     @property
+    def algorithm(self) -> str:
+        """What the vocabulary encodes by: "bpe", or the algorithm of `library`."""
+        return "bpe"
+
+    @property
     def takes_white_space(self) -> bool:
         """Whether an added token that is always recognised takes the white space beside it, which decoding loses."""
         return any((token.lstrip or token.rstrip) and not token.special for token in self.added_tokens)
@@ -270,6 +282,10 @@ class Vocabulary:
         ids, offsets = self.ids.tolist(), self.offsets.tolist()
         tokens = [self.tokens[begin:end] for begin, end in pairwise(offsets)]
         return {tokens[index]: ids[index] for index in sorted(range(len(ids)), key=ids.__getitem__)}
+
+    def items(self) -> Iterator[tuple[int, bytes]]:
+        """Return an iterator over the id and the bytes of each token, without the added tokens."""
+        return ((id, token) for token, id in self.ranks.items())
 
     @cached_property
     def sorted_tokens(self) -> list[bytes]:
@@ -366,7 +382,12 @@ def checked_names(special_tokens: Sequence[str]) -> list[str]:
     return names
 
 
-def _check_added_tokens(added_tokens: Iterable[AddedToken]) -> None:
+def check_added_tokens(added_tokens: Iterable[AddedToken]) -> None:
+    """Refuse an added token that is empty, not valid Unicode, out of range or listed twice.
+
+    Raises:
+        ValueError: When there is one.
+    """
     seen = set()
     for token in added_tokens:
         name = f"the {token.kind} token {token.content!r}"

@@ -35,9 +35,9 @@ WIDTH = 7.2  # inches
 
 @styled
 def growth(look: Look, report: VocabularyReport) -> Figure | None:
-    """Plot bytes per token as the vocabulary grows, one curve per text. None if there is no text."""
+    """Plot bytes per token as the vocabulary grows, one curve per text. None if there is no text or no merge."""
     curves = list(_curves(look, report))
-    if not curves:
+    if not any(curve.use["growth"]["vocabulary"] for curve in curves):
         return None
     figure = figure_of(WIDTH, 4.2, "Bytes per token as the vocabulary grows", _about(report))
     axes = figure.add_subplot()

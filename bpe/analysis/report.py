@@ -74,9 +74,10 @@ def measures(vocabulary: TokenArrays, usage: Usage) -> dict[str, Any]:
     counts = usage.counts
     if len(counts) != len(vocabulary.sizes):
         raise ValueError(f"counts has {len(counts)} entries for {len(vocabulary.sizes)} ids")
-    tokens, size, characters = int(counts.sum()), int(counts @ vocabulary.sizes), int(counts @ vocabulary.characters)
+    tokens = int(counts.sum())
+    size, characters = usage.size or (int(counts @ vocabulary.sizes), int(counts @ vocabulary.characters))
     in_vocabulary = int(vocabulary.is_token.sum())
-    used = int((counts > 0).sum())
+    used = int(((counts > 0) & vocabulary.is_token).sum())
     words = usage.words
     return {
         "name": usage.name,
@@ -120,7 +121,7 @@ def _use(vocabulary: TokenArrays, usage: Usage) -> dict[str, Any]:
     counts = usage.counts
     growth = vocabulary.growth(counts)
     at = _spaced(len(growth), 256)
-    size = int(counts @ vocabulary.sizes)
+    size = usage.size[0] if usage.size is not None else int(counts @ vocabulary.sizes)
     ranked = np.sort(counts[counts > 0])[::-1]
     ranks = _spaced(len(ranked), 1)
     unused = vocabulary.is_token & (counts == 0)

@@ -41,7 +41,8 @@ def report_tables(report: VocabularyReport) -> Iterator[Table]:
         yield Table(
             "Texts", _MEASURES_HEADER, [_measures_row(use) for use in uses], importance=(3, 5, 2, 1, 8, 6, 4, 7)
         )
-        yield _growth_table(uses if len(uses) <= MOST_SEPARATE_TEXTS else shown)
+        if uses[0]["growth"]["vocabulary"]:
+            yield _growth_table(uses if len(uses) <= MOST_SEPARATE_TEXTS else shown)
     yield _share_table("Token lengths", "bytes", report["vocabulary"], shown, _by_length)
     yield _share_table("Scripts", "script", report["vocabulary"], shown, lambda part: part["classes"])
     yield _token_table("Longest tokens", "in the vocabulary", report["vocabulary"]["longest"])

@@ -35,7 +35,7 @@ class TokenArrays:
         self.tokens: list[bytes] = [b""] * max(vocabulary.id_limit, *(id + 1 for id in added), 0)
         for id, token in added.items():
             self.tokens[id] = token
-        for token, id in vocabulary.ranks.items():
+        for id, token in vocabulary.items():
             self.tokens[id] = token
         self.sizes: Counts = np.fromiter(map(len, self.tokens), np.int64, len(self.tokens))
         self.is_token: npt.NDArray[np.bool_] = self.sizes > 0
@@ -91,8 +91,11 @@ class TokenArrays:
             counts: How often each token is used. int64 [ids]
 
         Returns:
-            The number of tokens for each size of the vocabulary. int64 [merges + 1]
+            The number of tokens for each size of the vocabulary; none where another library encodes, whose tokens do
+            not come from merges. int64 [merges + 1]
         """
+        if self.tokenizer.vocabulary.library is not None:
+            return np.zeros(0, np.int64)
         occurrences = counts.tolist()
         for id, parts in reversed(self._merges):
             count = occurrences[id]

@@ -47,6 +47,8 @@ class Usage:
         counts: How often each token is used, for each id up to the highest of a token that is not special. int64 [ids]
         documents: How many documents the text has; None if unknown.
         words: The words of the text; None if unknown, because only counts of tokens are known.
+        size: The size of the text in bytes, and its number of characters; None if the tokens say it: their bytes are
+            those of the text, unless another library encodes.
         blocks: The text in blocks of `BLOCK_BYTES`, of which the last of a document is shorter. For each block: its
             document, its size in bytes, and how many tokens begin in it. int64 [3, blocks]
     """
@@ -56,6 +58,7 @@ class Usage:
     documents: int | None = None
     words: WordUsage | None = None
     blocks: Counts | None = None
+    size: tuple[int, int] | None = None
 
 
 def usage_of(tokenizer: Tokenizer, documents: Iterable[bytes], name: str) -> Usage:
@@ -114,11 +117,13 @@ def total(usages: Sequence[Usage], name: str) -> Usage:
     """Return the sum of several usages of one vocabulary, without blocks."""
     documents = [usage.documents for usage in usages if usage.documents is not None]
     words = [usage.words for usage in usages if usage.words is not None]
+    sizes = [usage.size for usage in usages if usage.size is not None]
     return Usage(
         name,
         np.sum([usage.counts for usage in usages], axis=0),
         sum(documents) if len(documents) == len(usages) else None,
         _sum_of_words(words) if len(words) == len(usages) else None,
+        size=(sum(size[0] for size in sizes), sum(size[1] for size in sizes)) if len(sizes) == len(usages) else None,
     )
 
 
@@ -128,6 +133,11 @@ def _sum_of_words(words: Sequence[WordUsage]) -> WordUsage:
         sum(each.tokens for each in words),
         np.sum([each.whole for each in words], axis=0),
     )
+
+
+def character_count(content: bytes) -> int:
+    """Return how many characters begin in UTF-8."""
+    return int(np.count_nonzero(np.frombuffer(content, np.uint8) & 0xC0 != 0x80))
 
 
 class _JoinedDocuments:
@@ -164,6 +174,7 @@ class _UsageCounter:
         self._whole = np.zeros_like(self._sizes)
         self._words = self._word_tokens = 0
         self._blocks = [np.zeros((3, 0), np.int64)]
+        self._size = None if tokenizer.vocabulary.library is None else (0, 0)
 
     def add(self, text: _JoinedDocuments) -> tuple[npt.NDArray[np.uint32], Counts]:
         """Count the tokens of a text; return the ids of all its documents, and where in the text each token begins."""
@@ -173,6 +184,10 @@ class _UsageCounter:
         if self._tokenizer.vocabulary.takes_white_space:  # the ids do not decode to the text
             starts = self._starts(text.documents, ids, offsets)
         self._counts += np.bincount(ids, minlength=len(self._counts))
+        if self._size is not None:
+            breaks = len(text.documents) - 1  # between the documents
+            size, characters = self._size
+            self._size = size + len(text.content) - breaks, characters + character_count(text.content) - breaks
         tokens = np.searchsorted(starts, text.block_ends) - np.searchsorted(starts, text.block_begins)
         self._blocks.append(np.stack([text.block_documents, text.block_ends - text.block_begins, tokens]))
         return ids, starts
@@ -210,4 +225,4 @@ class _UsageCounter:
     def usage(self, name: str, documents: int) -> Usage:
         """Return the usage of all texts so far."""
         words = WordUsage(self._words, self._word_tokens, self._whole)
-        return Usage(name, self._counts, documents, words, np.concatenate(self._blocks, axis=1))
+        return Usage(name, self._counts, documents, words, np.concatenate(self._blocks, axis=1), self._size)

@@ -22,28 +22,34 @@ if TYPE_CHECKING:
 
 def tokenizer_rows(tokenizer: Tokenizer) -> list[tuple[str, str]]:
     """Return labels and values that describe a tokenizer."""
-    pattern = tokenizer.pattern
+    vocabulary, pattern = tokenizer.vocabulary, tokenizer.pattern
     if pattern.scanner is None:
         split = f"{pattern.text}  (warning: no scanner for this pattern; it runs by regex, the slow path)"
     else:
         split = f"{pattern.name}  {pattern.text}"
-    ranks = tokenizer.mergeable_ranks
+    tokens = [token for _, token in vocabulary.items()]
     specials = sorted(tokenizer.special_tokens, key=lambda token: tokenizer.special_tokens[token])
     others = [token.content for token in tokenizer.vocabulary.added_tokens if not token.special]
-    longest = sorted(ranks, key=len, reverse=True)[:5]
+    longest = sorted(tokens, key=len, reverse=True)[:5]
     unknown = tokenizer.unknown_bytes.hex(" ")
     return [
         ("tokenizer", tokenizer.name),
         ("vocabulary", f"{tokenizer.vocabulary.token_count:,} tokens, ids up to {tokenizer.max_token_value:,}"),
-        ("merges", f"{tokenizer.vocabulary.merge_count:,}"),
-        ("pattern", split),
+        *_algorithm_rows(tokenizer, split),
         ("special tokens", _named(specials)),
         *([("added tokens", f"{_named(others)} (always recognised)")] if others else []),
         *boundary_rows(tokenizer),
         *([("unknown bytes", f"{unknown} (left out)")] if unknown else []),
-        ("mean token length", f"{sum(map(len, ranks)) / len(ranks):.2f} bytes"),
+        ("mean token length", f"{sum(map(len, tokens)) / len(tokens):.2f} bytes"),
         ("longest tokens", ", ".join(f"{shortened(visible(token))!r} ({len(token)})" for token in longest)),
     ]
+
+
+def _algorithm_rows(tokenizer: Tokenizer, split: str) -> list[tuple[str, str]]:
+    vocabulary = tokenizer.vocabulary
+    if vocabulary.library is not None:
+        return [("algorithm", f"{vocabulary.algorithm}, encoded by the package {vocabulary.library.package}")]
+    return [("merges", f"{vocabulary.merge_count:,}"), ("pattern", split)]
 
 
 def boundary_rows(tokenizer: Tokenizer) -> list[tuple[str, str]]:

@@ -55,7 +55,7 @@ def show(
     is_colored = use_color(color)
     for _, content in inputs:
         ids = tokenizer.encode(content, allowed_special="all" if allow_special else set(), disallowed_special=())
-        shown = ShownText(ids, tokenizer.decode_tokens_bytes(ids))
+        shown = ShownText(ids, tokenizer.shown_tokens(ids))
         if with_ids:
             for id, token in zip(ids, shown.tokens, strict=True):
                 click.echo(f"{id:>7}  {visible(token)}")

@@ -19,14 +19,23 @@ from types import ModuleType
 from bpe.boundaries import completed
 from bpe.errors import InputError
 from bpe.files import write_bytes
-from bpe.formats import gguf, gguf_container, huggingface, tiktoken
+from bpe.formats import gguf, gguf_container, huggingface, sentencepiece, tiktoken, vocab_txt
 from bpe.formats.companion_files import added_tokens_beside, boundaries_beside, special_names_beside
 from bpe.kinds import instead
 from bpe.vocabulary import Vocabulary
 
-TOKENIZER_FORMATS: dict[str, ModuleType] = {"huggingface": huggingface, "tiktoken": tiktoken, "gguf": gguf}
+TOKENIZER_FORMATS: dict[str, ModuleType] = {
+    "huggingface": huggingface,
+    "tiktoken": tiktoken,
+    "gguf": gguf,
+    "sentencepiece": sentencepiece,
+    "vocab_txt": vocab_txt,
+}
 """The formats by name. A file is read by the first that matches its content."""
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer.tiktoken")
+TOKENIZER_FILES = (
+    *("tokenizer.json", "tokenizer.model", "tokenizer.tiktoken"),
+    *("spiece.model", "sentencepiece.bpe.model", "vocab.txt"),
+)
 """The file names to look for in a directory, in this order."""
 SUFFIXES = {".json": "huggingface", ".model": "tiktoken", ".tiktoken": "tiktoken", ".gguf": "gguf"}
 """The format to write, by the suffix of the file."""
@@ -99,7 +108,8 @@ def open_tokenizer(path: Path) -> tuple[Path, str, bytes | mmap.mmap]:
         if format.matches(content):
             return path, name, content
     raise InputError(
-        f"{path}: not a tokenizer file; expected a tokenizer.json, tiktoken ranks or a GGUF{instead(path, 'tokenizer')}"
+        f"{path}: not a tokenizer file; expected a tokenizer.json, tiktoken ranks, a GGUF, a SentencePiece model or"
+        f" a vocab.txt of BERT{instead(path, 'tokenizer')}"
     )
 
 
@@ -143,9 +153,20 @@ def write_vocabulary(vocabulary: Vocabulary, path: str | os.PathLike[str], forma
         InputError: When there is no such format or suffix, or the format cannot express the vocabulary.
     """
     path = Path(path)
-    name = format or SUFFIXES.get(path.suffix)
+    own = None if vocabulary.library is None else vocabulary.library.format
+    name = format or ("sentencepiece" if path.suffix == ".model" == _suffix_of(own) else SUFFIXES.get(path.suffix))
     if name is None:
         raise InputError(f"{path}: no tokenizer format has the suffix {path.suffix!r}; use {', '.join(SUFFIXES)}")
     if name not in TOKENIZER_FORMATS:
         raise InputError(f"there is no tokenizer format {name!r}; use one of {', '.join(TOKENIZER_FORMATS)}")
+    if own is not None and name != own:
+        raise InputError(
+            f"{path}: {vocabulary.name} is a vocabulary of {vocabulary.algorithm}, which the format {name} cannot"
+            f" express as it is; save it as {_suffix_of(own)}"
+        )
     write_bytes(path, TOKENIZER_FORMATS[name].render(vocabulary))
+
+
+def _suffix_of(format: str | None) -> str | None:
+    """The suffix of a format that a library of `bpe.subwords` reads."""
+    return {"sentencepiece": ".model", "huggingface": ".json"}.get(format or "")

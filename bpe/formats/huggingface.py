@@ -17,6 +17,8 @@ from bpe.formats.byte_level import (
 )
 from bpe.formats.post_processor import boundaries_of, post_processor
 from bpe.patterns import CL100K, PATTERNS, SMOLLM, Pattern, find_pattern
+from bpe.subwords import tokenizers_encoder
+from bpe.subwords.tokenizers_encoder import ALGORITHMS, ids_of, read_json_vocabulary
 from bpe.vocabulary import AddedToken, Vocabulary, chosen_tokens
 
 # tokenizers runs patterns on Oniguruma, where "{1,3}+" means a repetition of "{1,3}" and "$" the end of a line.
@@ -62,6 +64,12 @@ def read(
     except RecursionError as error:
         raise InputError("the JSON is nested too deep for a tokenizer.json") from error
     model = _member(data, "model", dict)
+    if isinstance(model.get("type"), str) and model["type"] in ALGORITHMS:
+        if pattern is not None:
+            raise InputError(f"the model is {model['type']}, which has no split pattern; leave out the pattern")
+        of_model = ids_of(model)
+        tokens = _with_special(_with_more(_added_tokens(data), more_added_tokens, of_model), special_names, of_model)
+        return read_json_vocabulary(data, name.removesuffix(".json"), tokens, special_tokens)
     ids = _member(model, "vocab", dict)
     _refuse_other_kinds(data, model)
 
@@ -96,6 +104,8 @@ def render(vocabulary: Vocabulary) -> bytes:
     Raises:
         InputError: When an added token has the text of a token with another id; the format has one id for one text.
     """
+    if vocabulary.library is not None:
+        return tokenizers_encoder.render(vocabulary)
     text_of = {id: token_text(token) for token, id in vocabulary.ranks.items()}
     ids = {text: id for id, text in text_of.items()} | vocabulary.foreign_tokens
     first_of = {token.id: token for token in reversed(vocabulary.added_tokens)}
@@ -259,7 +269,7 @@ def _refuse_renumbered(added_ids: dict[str, int], ids: Mapping[str, Any]) -> Non
 def _refuse_other_kinds(data: dict[str, Any], model: dict[str, Any]) -> None:
     """Refuse a setting that would change ids and that is not supported."""
     if model.get("type", "BPE") != "BPE":
-        raise InputError(f"the model is {model['type']}; only byte-level BPE is supported")
+        raise InputError(f"the model is {model['type']}; byte-level BPE, {', '.join(ALGORITHMS)} are supported")
     for option in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
         if model.get(option):
             raise InputError(f"the model has {option} = {model[option]!r}, which is not supported")

@@ -340,7 +340,7 @@ DIGITS_TOGETHER = {
     ("change", "message"),
     [
         (put("model", "type", value="Unigram"), "Unigram"),
-        (put("model", "type", value=["BPE"]), "only byte-level BPE"),
+        (put("model", "type", value=["BPE"]), "byte-level BPE, Unigram, WordPiece, WordLevel are supported"),
         (put("model", "dropout", value=0.1), "dropout"),
         (put("model", "byte_fallback", value=True), "byte_fallback"),
         (put("model", "end_of_word_suffix", value="</w>"), "end_of_word_suffix"),
