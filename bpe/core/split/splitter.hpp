@@ -29,8 +29,8 @@ struct SplitRoom {
     std::uint64_t ends[kBatch];
     std::vector<std::uint8_t> text;  // for pretokens that do not lie side by side in the text, or are changed
     std::unique_ptr<State> state;
-    // Whether `next` fills `origins`: for each byte of the pretokens, the bytes of the text that it stands for. The
-    // range of a byte that was inserted is empty.
+    // Whether `next` fills `origins`: for each byte of the pretokens, the bytes of the text that it stands for. A
+    // byte that was inserted before a character stands for that character, as in tokenizers.
     bool wants_origins = false;
     std::vector<Range> origins;
 };

@@ -42,31 +42,43 @@ static inline std::uint32_t code_point_of(const std::uint8_t* character, std::si
     return (character[0] & 0x0Fu) << 12 | (character[1] & 0x3Fu) << 6 | (character[2] & 0x3Fu);
 }
 
+struct RawCharacter {
+    std::uint32_t value;
+    std::uint32_t length;  // in bytes, 1 to 4
+};
+
 // Returns the character at text[position], position < end. A byte that does not begin a well-formed sequence within
 // [position, end) (Unicode 16, table 3-7: no overlong forms, no surrogates, nothing above 0x10FFFF) counts as a
-// character of one byte in no class. A pattern treats the lone surrogate that Python's "surrogateescape" makes of such
-// a byte in the same way.
-static inline Character read_character(const std::uint8_t* text, std::size_t position, std::size_t end) {
+// character of one byte: the lone surrogate that Python's "surrogateescape" makes of it, U+DC80 to U+DCFF.
+static inline RawCharacter read_code_point(const std::uint8_t* text, std::size_t position, std::size_t end) {
     const std::uint8_t* p = text + position;
     const std::uint32_t first = p[0];
     if (first < 0x80) [[likely]]
-        return {unicode_tables::kClasses[first], 1};
+        return {first, 1};
     const auto continues = [&](std::size_t i) { return position + i < end && is_continuation(p[i]); };
     if (first >= 0xC2 && first < 0xE0) {
-        if (continues(1)) return {classes_of(code_point_of(p, 2)), 2};
+        if (continues(1)) return {code_point_of(p, 2), 2};
     } else if (first >= 0xE0 && first < 0xF0) {
         if (continues(1) && continues(2)) {
             const std::uint32_t code_point = code_point_of(p, 3);
-            if (code_point >= 0x800 && code_point - 0xD800 >= 0x800) return {classes_of(code_point), 3};
+            if (code_point >= 0x800 && code_point - 0xD800 >= 0x800) return {code_point, 3};
         }
     } else if (first >= 0xF0 && first < 0xF5) {
         if (continues(1) && continues(2) && continues(3)) {
             const std::uint32_t code_point =
                 (first & 0x07) << 18 | (p[1] & 0x3F) << 12 | (p[2] & 0x3F) << 6 | (p[3] & 0x3F);
-            if (code_point >= 0x10000 && code_point < 0x110000) return {classes_of(code_point), 4};
+            if (code_point >= 0x10000 && code_point < 0x110000) return {code_point, 4};
         }
     }
-    return {0, 1};
+    return {0xDC00 + first, 1};
+}
+
+// Returns the character at text[position], position < end. A malformed byte, a surrogate, has no class.
+static inline Character read_character(const std::uint8_t* text, std::size_t position, std::size_t end) {
+    if (text[position] < 0x80) [[likely]]
+        return {unicode_tables::kClasses[text[position]], 1};
+    const RawCharacter character = read_code_point(text, position, end);
+    return {classes_of(character.value), character.length};
 }
 
 }  // namespace bpe

@@ -1,0 +1,111 @@
+#include "split/step_splitter.hpp"
+
+#include <algorithm>
+#include <string>
+
+#include "base/errors.hpp"
+#include "split/levels.hpp"
+
+namespace bpe {
+
+namespace {
+
+constexpr std::size_t kMostInserting = 8;
+
+bool removes(const AnyStep& step) {
+    const auto* split = std::get_if<SplitStep>(&step);
+    return split && split->behavior == Behavior::kRemoved;
+}
+
+bool needs_first(const AnyStep& step) {
+    const auto* metaspace = std::get_if<MetaspaceStep>(&step);
+    return metaspace && metaspace->prepend == MetaspaceStep::Prepend::kFirst;
+}
+
+// Collects pretokens. As long as they are side by side in the text, nothing is copied.
+class Collector {
+ public:
+    explicit Collector(SplitRoom& room) : room_(room) { room_.origins.clear(); }
+
+    void add(const StepPiece& piece) {
+        if (count_ == 0) begin_ = piece.bytes.data();
+        if (!is_copy_ && (piece.is_copy() || piece.bytes.data() != begin_ + size_)) {
+            room_.text.assign(begin_, begin_ + size_);
+            is_copy_ = true;
+        }
+        if (is_copy_) room_.text.insert(room_.text.end(), piece.bytes.begin(), piece.bytes.end());
+        size_ += piece.size();
+        room_.ends[count_++] = size_;
+        origin_end_ = piece.origin(piece.size() - 1).end;
+        if (!room_.wants_origins) return;
+        for (std::size_t i = 0; i < piece.size(); ++i) room_.origins.push_back(piece.origin(i));
+    }
+
+    bool is_full() const { return count_ == kBatch; }
+    std::size_t origin_end() const { return origin_end_; }
+
+    // `next` and `left_out` as in Pretokens.
+    Pretokens pretokens(Bytes text, std::size_t next, std::size_t left_out) const {
+        const std::span<const std::uint64_t> ends{room_.ends, count_};
+        if (is_copy_) return {room_.text, ends, next, left_out};
+        return {count_ ? Bytes(begin_, text.data() + text.size()) : Bytes(), ends, next, left_out};
+    }
+
+ private:
+    SplitRoom& room_;
+    const std::uint8_t* begin_ = nullptr;
+    std::size_t size_ = 0;
+    std::size_t count_ = 0;
+    std::size_t origin_end_ = 0;
+    bool is_copy_ = false;
+};
+
+}  // namespace
+
+StepSplitter::StepSplitter(std::vector<AnyStep> steps) : steps_(std::move(steps)) {
+    std::size_t inserting = 0;
+    bool is_split = false;
+    for (const AnyStep& step : steps_) {
+        const auto* metaspace = std::get_if<MetaspaceStep>(&step);
+        const bool is_split_step = std::holds_alternative<SplitStep>(step);
+        const bool prepends = metaspace ? metaspace->prepend != MetaspaceStep::Prepend::kNever : !is_split_step;
+        inserting += prepends;
+        depends_on_start_ |= needs_first(step) || (prepends && !is_split);
+        keeps_text_ &= is_split_step && !removes(step);
+        is_split |= metaspace ? metaspace->split : is_split_step;
+    }
+    if (inserting > kMostInserting) {
+        throw InputError("the pre-tokenizer puts something before each piece in " + std::to_string(inserting) +
+                         " steps; at most " + std::to_string(kMostInserting) + " are supported");
+    }
+}
+
+Pretokens StepSplitter::next(Bytes text, std::size_t position, Start start, SplitRoom& room) const {
+    auto* levels = dynamic_cast<Levels*>(room.state.get());
+    if (position == 0) {
+        if (!levels || &levels->steps() != &steps_) {
+            room.state = std::make_unique<Levels>(steps_);
+            levels = static_cast<Levels*>(room.state.get());
+        }
+        levels->start(text, start);
+    }
+    Collector batch(room);
+    while (!batch.is_full()) {
+        const std::optional<StepPiece> piece = levels->next();
+        if (!piece) return batch.pretokens(text, text.size(), levels->take_removed());
+        batch.add(*piece);
+    }
+    // More pieces may follow, even if they all stand for the last byte of the text: fewer than a batch, since no byte
+    // makes more than 2^kMostInserting pieces.
+    const std::size_t next = std::min<std::size_t>(batch.origin_end(), text.size() - 1);
+    return batch.pretokens(text, next, levels->take_removed());
+}
+
+std::size_t StepSplitter::next_cut(Bytes text, std::size_t) const { return text.size(); }
+
+std::uint64_t StepSplitter::steps_made(const SplitRoom& room) const {
+    const auto* levels = dynamic_cast<const Levels*>(room.state.get());
+    return levels ? levels->steps_made() : 0;
+}
+
+}  // namespace bpe

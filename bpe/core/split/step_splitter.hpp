@@ -1,0 +1,56 @@
+// Splitting by steps, one after the other; see bpe/splitting/steps.py.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <variant>
+#include <vector>
+
+#include "base/types.hpp"
+#include "split/program.hpp"
+#include "split/segments.hpp"
+#include "split/splitter.hpp"
+
+namespace bpe {
+
+// Splits each piece at the matches of a program.
+struct SplitStep {
+    std::shared_ptr<const Program> program;
+    Behavior behavior;
+    bool invert;
+};
+
+// Puts a space before each piece that does not begin with a space.
+struct PrefixSpaceStep {};
+
+// Replaces spaces by a character, and splits before each of them.
+struct MetaspaceStep {
+    enum class Prepend : std::uint8_t { kFirst, kNever, kAlways };
+    std::vector<std::uint8_t> replacement;  // a character in UTF-8
+    Prepend prepend;
+    bool split;
+};
+
+using AnyStep = std::variant<SplitStep, PrefixSpaceStep, MetaspaceStep>;
+
+// Every step sees each piece that the step before it makes, as a text of its own.
+class StepSplitter final : public Splitter {
+ public:
+    explicit StepSplitter(std::vector<AnyStep> steps);
+
+    Pretokens next(Bytes text, std::size_t position, Start start, SplitRoom& room) const override;
+    std::size_t next_cut(Bytes text, std::size_t position) const override;
+    bool depends_on_start() const override { return depends_on_start_; }
+    bool keeps_text() const override { return keeps_text_; }
+
+    // Returns how many steps the matchers have made with a room, for tests of linear time.
+    std::uint64_t steps_made(const SplitRoom& room) const;
+
+ private:
+    std::vector<AnyStep> steps_;
+    bool depends_on_start_ = false;
+    bool keeps_text_ = true;
+};
+
+}  // namespace bpe
