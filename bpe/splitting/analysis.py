@@ -39,6 +39,19 @@ def may_be_empty(node: Node) -> bool:
     return not isinstance(node, Chars)
 
 
+def tries_empty_last(node: Node) -> bool:
+    """Return whether a node matches the empty text, if it can, only after all else has been tried."""
+    if isinstance(node, Concatenation):
+        return not may_be_empty(node) or all(map(tries_empty_last, node.items))
+    if isinstance(node, Choice):
+        return not any(map(may_be_empty, node.items[:-1])) and tries_empty_last(node.items[-1])
+    if isinstance(node, Repeat):
+        return not may_be_empty(node) or (node.mode != "lazy" and tries_empty_last(node.item))
+    if isinstance(node, Atomic):
+        return tries_empty_last(node.item)
+    return True
+
+
 def beside(node: Node, behind: bool) -> tuple[Set, bool] | None:
     """Return what a condition on one character asks for: the character's set, and whether the edge of the text is fine.
 

@@ -159,7 +159,7 @@ def _read_end(scanner: Scanner, begin: int) -> int:
 def _read_set_escape(scanner: Scanner, fold: bool) -> Set | None:
     """Read an escape that means a set; skip nothing if it means a character."""
     scanner.next()
-    chars = read_set(scanner, fold)
+    chars = read_set(scanner, fold, in_class=True)
     if chars is None:
         scanner.position -= 1
     return chars

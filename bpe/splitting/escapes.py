@@ -53,12 +53,13 @@ def _read_hex(scanner: Scanner) -> int:
     return value
 
 
-def read_set(scanner: Scanner, fold: bool) -> Set | None:
+def read_set(scanner: Scanner, fold: bool, in_class: bool) -> Set | None:
     r"""Read an escape that means a set, such as ``\d`` or ``\p{L}``, after its backslash.
 
     Args:
         scanner: The pattern, behind the backslash.
         fold: Whether to add the characters that match when case is ignored.
+        in_class: Whether the escape is within brackets, where Oniguruma has other sets for some.
 
     Returns:
         The set; None, without skipping anything, if the escape means something else.
@@ -67,7 +68,7 @@ def read_set(scanner: Scanner, fold: bool) -> Set | None:
     letter = scanner.peek()
     if letter and letter in "dswhDSWH":
         scanner.position += 1
-        chars = named_set(scanner.syntax.engine, f"\\{letter.lower()}")
+        chars = _named(scanner, f"\\{letter.lower()}", in_class)
         assert chars is not None
         return complement(chars) if letter.isupper() else chars
     if letter not in ("p", "P"):
@@ -86,12 +87,18 @@ def read_set(scanner: Scanner, fold: bool) -> Set | None:
         scanner.refuse(begin, r"\p without a name in braces", r"write it as \p{L}")
     if name.startswith("^"):
         negated, name = not negated, name[1:]
-    chars = _property(scanner, name, begin)
+    chars = _property(scanner, name, begin, in_class)
     chars = folded(scanner.syntax.engine, chars) if fold else chars
     return complement(chars) if negated else chars
 
 
-def _property(scanner: Scanner, name: str, begin: int) -> Set:
+def _named(scanner: Scanner, name: str, in_class: bool) -> Set | None:
+    """Return the set with a name, inside or outside of a class."""
+    alone = None if in_class else named_set(scanner.syntax.engine, f"{name} alone")
+    return alone or named_set(scanner.syntax.engine, name)
+
+
+def _property(scanner: Scanner, name: str, begin: int, in_class: bool) -> Set:
     r"""Return the set with a name in ``\p{...}``."""
     syntax = scanner.syntax
     key, _, value = name.replace(":", "=").partition("=")
@@ -99,7 +106,7 @@ def _property(scanner: Scanner, name: str, begin: int) -> Set:
         prefix = syntax.name_prefixes.get(loose(key))
         found = named_set(syntax.engine, prefix + _plain(scanner, value)) if prefix and not key.endswith("!") else None
     else:
-        found = named_set(syntax.engine, _plain(scanner, name))
+        found = _named(scanner, _plain(scanner, name), in_class)
     if found is None or "[" in name or "\\" in name:
         names = [known for known in known_names(syntax.engine) if known.isalnum()]
         meant = did_you_mean(loose(name), names) if name.isascii() else ""

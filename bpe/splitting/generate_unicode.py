@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import tiktoken
-from fontTools.unicodedata import Blocks, Scripts  # type: ignore[import-untyped]
+from fontTools.unicodedata import Blocks, Scripts
 from tokenizers import Regex, decoders
 
 CHARACTERS = "".join(map(chr, [*range(0xD800), *range(0xE000, 0x110000)]))
@@ -133,6 +133,12 @@ def quietly(find: Find, pattern: str) -> str | None:
         return None
 
 
+def word_at_boundary() -> str:
+    r"""Return the characters that ``\b`` of Oniguruma takes for parts of a word, which are not those of ``\w``."""
+    text = "".join(f"\n{c}" for c in CHARACTERS if c != "\n")
+    return str(decoders.Replace(Regex(r"\n\B[^\n]"), "").decode([text])).replace("\n", "")
+
+
 def named_sets(engine: str, sets: dict[Ranges, int]) -> dict[str, int]:
     """Return the number of the set with each name that the engine knows."""
     names = {}
@@ -140,7 +146,11 @@ def named_sets(engine: str, sets: dict[Ranges, int]) -> dict[str, int]:
         matches = quietly(FIND[engine], pattern)
         if matches is not None:
             names[name] = sets.setdefault(ranges_of(map(ord, matches)), len(sets))
-    return names
+    if engine == "tiktoken":
+        return names | {r"\b": names[r"\w"]}
+    # Outside of classes, \w and \p{Word} of Oniguruma have six characters more, such as U+00BD.
+    alone = sets.setdefault(ranges_of(map(ord, word_at_boundary())), len(sets))
+    return names | {name: alone for name in (r"\b", r"\w alone", "word alone")}
 
 
 def foldings(find: Find) -> list[list[int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
+from bpe.splitting.analysis import may_be_empty, tries_empty_last
 from bpe.splitting.classes import read_class
 from bpe.splitting.dialects import SYNTAXES, Syntax
 from bpe.splitting.escapes import read_character, read_set
@@ -86,6 +87,8 @@ class _Parser(Scanner):
         self.flags = _Flags()
         self.depth = 0
         self.literals: list[Set] = []
+        self.looks_behind: list[bool] = []
+        """Whether each look-behind around this position is negative."""
         self.names: set[str] = set()
 
     def parse(self) -> Node:
@@ -223,7 +226,7 @@ class _Parser(Scanner):
         value = read_character(self, in_class=False)
         if value is not None:
             return self._literal(value, at)
-        chars = read_set(self, self.flags.ignore_case and self.syntax.folds_properties)
+        chars = read_set(self, self.flags.ignore_case and self.syntax.folds_properties, in_class=False)
         if chars is not None:
             return self._chars(chars, at)
         if letter.isdigit():
@@ -241,11 +244,13 @@ class _Parser(Scanner):
         if letter in "bB":
             if self.peek() == "{" and self.syntax.engine == "tiktoken":
                 self.unsupported(at, rf"the kind of word boundary \{letter}{{...}}", r"write \b and look-around")
-            word = named_set(self.syntax.engine, r"\w")
+            word = named_set(self.syntax.engine, r"\b")
             assert word is not None
             return WordBoundary(word, negative=letter == "B")
         if letter == "A":
             return Edge(behind=True)
+        if letter in "zZ" and self.looks_behind and not self.syntax.looks_in_look_behind:
+            self.invalid(at, f"\\{letter} in a look-behind", "write it after the look-behind")
         if letter == "z":
             return Edge(behind=False)
         if letter == "Z":
@@ -272,10 +277,7 @@ class _Parser(Scanner):
                 self.unsupported(at, construct, remedy)
         for opening, behind, negative in (("(?=", 0, 0), ("(?!", 0, 1), ("(?<=", 1, 0), ("(?<!", 1, 1)):
             if self.take(opening):
-                self.literals.clear()
-                item = self._inside(at, self.flags)
-                self.literals.clear()
-                return Look(item, bool(behind), bool(negative))
+                return self._look(at, bool(behind), bool(negative))
         if self.take("(?>"):
             item = self._inside(at, self.flags)
             if isinstance(item, Repeat) and item.mode == "greedy":
@@ -284,10 +286,25 @@ class _Parser(Scanner):
         if self.take("(?:"):
             return self._inside(at, self.flags)
         if self._take_name(at) or not self.text.startswith("(?", at):
+            if any(self.looks_behind) and not self.syntax.looks_in_look_behind:
+                self.invalid(at, "a capturing group in a negative look-behind", "write it as (?:...)")
             self.position += self.position == at
             return self._inside(at, self.flags)
         self.position += 2
         return self._flag_group(at)
+
+    def _look(self, begin: int, behind: bool, negative: bool) -> Look:
+        """Parse the inside of look-ahead or look-behind."""
+        if self.looks_behind and not self.syntax.looks_in_look_behind:
+            self.unsupported(begin, "look-around within look-behind", "write it outside of the look-behind")
+        self.literals.clear()
+        if behind:
+            self.looks_behind.append(negative)
+        item = self._inside(begin, self.flags)
+        if behind:
+            self.looks_behind.pop()
+        self.literals.clear()
+        return Look(item, behind, negative)
 
     def _inside(self, begin: int, flags: _Flags) -> Node:
         """Parse the inside of a group and its closing parenthesis."""
@@ -348,6 +365,13 @@ class _Parser(Scanner):
         self.literals.clear()
         self._check_target(node, at)
         low, high = self._bounds(match, at)
+        if high is None and self.syntax.engine == "tiktoken" and may_be_empty(node) and not tries_empty_last(node):
+            # tiktoken's two engines differ: one leaves a loop after an empty round, the other tries the alternatives.
+            self.unsupported(
+                at,
+                "a repetition of a part that may match nothing before its other alternatives",
+                "write the part so that it matches at least one character",
+            )
         braces = match[0][0] == "{"
         self._skip_comments()
         suffix = self.peek() if self.peek() in ("?", "+") else ""

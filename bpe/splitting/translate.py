@@ -113,7 +113,7 @@ class _Writer:
         return f"{inner}{symbol}{'?' if mode == 'lazy' and low != high else ''}"
 
     def _word_boundary(self, node: WordBoundary) -> str:
-        if node.word == named_set(self.syntax.engine, r"\w"):
+        if node.word == named_set(self.syntax.engine, r"\b"):
             return r"\B" if node.negative else r"\b"
         word = self._chars(Chars(node.word, r"\w"))
         same, other = f"(?<={word})(?={word})|(?<!{word})(?!{word})", f"(?<!{word})(?={word})|(?<={word})(?!{word})"

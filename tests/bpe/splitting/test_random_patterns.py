@@ -1,0 +1,91 @@
+"""Compiled patterns, run by a plain interpreter, split random texts as the reference engines do."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from bpe.errors import InputError
+from bpe.patterns import PATTERNS
+from bpe.splitting.compile import compile_pattern
+from bpe.splitting.program import Program
+from support.pattern_interpreter import pieces, pretokens
+from support.pattern_references import (
+    differ_from_tiktoken,
+    refused_by_tiktoken,
+    refused_by_tokenizers,
+    tokenizers_pieces,
+)
+from support.random_patterns import PatternMaker, texts
+
+PUBLISHED = {name: pattern.text for name, pattern in PATTERNS.items() if pattern.steps is None}
+PUBLISHED |= {
+    "tekken": r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?"
+    r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+",
+    "deepseek-v3": r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+|"""
+    r""" ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+""",
+    "cjk": r"[一-龥぀-ゟ゠-ヿ]+",
+    "kimi": r"[\p{Han}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*"
+    r"[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+",
+    "set-operation": r"[\p{L}&&[^a-z]]+|[a-z]+|\P{L}+",
+    "posix": r"[[:alpha:]]+|.",
+    "boundaries": r"\b\w+\b|\B.|$",
+    "numbers": r"\p{N}{1,3}+(?=\d)|(?<!\p{N})\d$|^-",
+}
+
+
+def _compiled(pattern: str, dialect: str) -> Program | None:
+    try:
+        return compile_pattern(pattern, dialect)  # type: ignore[arg-type]
+    except InputError:
+        return None
+
+
+def _differ_from_tokenizers(pattern: str, program: Program, some: list[str]) -> list[str]:
+    try:
+        theirs = [(tokenizers_pieces(pattern, text, False), tokenizers_pieces(pattern, text, True)) for text in some]
+    except BaseException as error:  # a Rust panic
+        if "retry-limit" in str(error):
+            return []
+        raise
+    ours = [(pieces(program, text), pretokens(program, text)) for text in some]
+    return [text for text, one, two in zip(some, ours, theirs, strict=True) if one != two]
+
+
+def _differ(pattern: str, dialect: str, program: Program, some: list[str]) -> list[str]:
+    if dialect == "tokenizers":
+        return _differ_from_tokenizers(pattern, program, some)
+    try:
+        return [some[i] for i in differ_from_tiktoken(pattern, some, [pretokens(program, text) for text in some])]
+    except BaseException as error:  # a Rust panic
+        if "BacktrackLimitExceeded" in str(error):
+            return []
+        raise
+
+
+@pytest.mark.parametrize("dialect", ["tiktoken", "tokenizers"])
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_patterns_split_as_the_engine_does(name: str, dialect: str) -> None:
+    """Texts are made of the pattern's own characters and the characters beside them."""
+    rng = random.Random(f"{name} {dialect}")
+    program = compile_pattern(PUBLISHED[name], dialect)  # type: ignore[arg-type]
+    assert _differ(PUBLISHED[name], dialect, program, texts(rng, program, 300)) == []
+
+
+@pytest.mark.parametrize("dialect", ["tiktoken", "tokenizers"])
+def test_random_patterns_split_as_the_engine_does_or_are_refused(dialect: str) -> None:
+    """What the engine refuses is refused here; what is accepted gives the same pretokens."""
+    rng = random.Random(19)
+    compared = 0
+    refused = refused_by_tiktoken if dialect == "tiktoken" else refused_by_tokenizers
+    for _ in range(120):
+        pattern = PatternMaker(rng, dialect).pattern()
+        program = _compiled(pattern, dialect)
+        if program is not None:
+            assert refused(pattern) is None, pattern
+            assert _differ(pattern, dialect, program, texts(rng, program, 30)) == [], pattern
+            compared += 1
+    assert compared > 60
