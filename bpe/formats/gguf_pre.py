@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from bpe.errors import InputError, did_you_mean
-from bpe.patterns import GPT2, LLAMA3, O200K, PATTERNS, QWEN2, Pattern
+from bpe.patterns import GPT2, LLAMA3, O200K, PATTERNS, QWEN2, Pattern, pattern_of_steps
 from bpe.splitting.steps import Split, Step
 
 
@@ -148,7 +148,7 @@ def pattern_of(pre: object) -> Pattern:
         pre: The value, as found in a file.
 
     Raises:
-        InputError: When it is missing or unknown, or stands for a split that is not supported.
+        InputError: When it is missing, unknown or not supported.
 
     >>> pattern_of("falcon3").name
     'llama3'
@@ -156,9 +156,7 @@ def pattern_of(pre: object) -> Pattern:
     remedy = "give the split pattern with pattern= or --pattern"
     found = known(pre)
     if found is not None:
-        if isinstance(found.splits, str):
-            return PATTERNS[found.splits]
-        raise InputError(f"tokenizer.ggml.pre is {pre!r}, whose way to split a text is not supported; {remedy}")
+        return _pattern(found)
     if pre is None:
         raise InputError(f"tokenizer.ggml.pre, which names the split pattern, is missing; {remedy}")
     if pre in _CHARACTERS:
@@ -196,4 +194,9 @@ def pre_of(pattern: Pattern, merges_only: bool | None) -> str:
 
 
 def _splits_by(pre: PreTokenizer, pattern: Pattern) -> bool:
-    return isinstance(pre.splits, str) and PATTERNS[pre.splits].text == pattern.text
+    own = _pattern(pre)
+    return (own.text, own.steps) == (pattern.text, pattern.steps)
+
+
+def _pattern(pre: PreTokenizer) -> Pattern:
+    return PATTERNS[pre.splits] if isinstance(pre.splits, str) else pattern_of_steps(pre.splits)

@@ -84,3 +84,11 @@ def test_tokens_that_no_merge_leads_to_decide_between_the_values_of_a_pattern() 
     assert pre_of(PATTERNS["llama3"], merges_only=False) == "llama-bpe"
     assert pre_of(PATTERNS["llama3"], merges_only=True) == "dbrx"
     assert pre_of(PATTERNS["o200k"], merges_only=False) == "granite-embed-multi-97m"
+
+
+def test_all_values_split_by_steps_that_are_written_under_the_same_steps() -> None:
+    for name, pre in PRE_TOKENIZERS.items():
+        pattern = pattern_of(name)
+        written = PRE_TOKENIZERS[pre_of(pattern, pre.merges_only)]
+        assert written.merges_only == pre.merges_only
+        assert pattern.all_steps == pattern_of(pre_of(pattern, None)).all_steps
