@@ -246,13 +246,17 @@ def named_sources(files: Sequence[str], texts: Sequence[str]) -> list[tuple[str,
 
 
 def read_documents(
-    sources: Sequence[CorpusSource], separator: str | None, exclude: Sequence[str], field: str = "text"
+    sources: Sequence[CorpusSource],
+    separator: str | None,
+    exclude: Sequence[str],
+    field: str = "text",
+    doing: str = "encoding",
 ) -> Iterator[bytes]:
-    """Yield the documents of the sources, and show how many have been encoded."""
+    """Yield the documents of the sources, and show how many have been encoded, or read for what `doing` names."""
     from bpe.corpus import documents
 
     size = 0
-    with phase("encoding", None, "bytes") as encoding:
+    with phase(doing, None, "bytes") as encoding:
         for number, document in enumerate(documents(sources, separator=separator, field=field, exclude=exclude), 1):
             size += len(document)
             encoding.update(size, f"{number:,} documents")

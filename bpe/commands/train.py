@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,14 @@ if TYPE_CHECKING:
 # learn its token. 32,000 is the vocabulary of Llama 1 and 2.
 _OUTPUT, _VOCAB_SIZE, _FREQUENCY = "tokenizer.json", 32_000, 10
 
+# The other algorithms, the default output of each, and the options that they do not have.
+_SUBWORDS = {"sentencepiece-bpe": "tokenizer.model", "unigram": "tokenizer.model", "wordpiece": "tokenizer.json"}
+_ONLY_BPE = (
+    *("pattern", "base", "no_special", "require", "counts", "weight", "tie_break", "max_token_length", "trace"),
+    *("max_memory", "resume", "report", "held_out", "formats", "dark", "errors"),
+)
+_NOT_OF = {"sentencepiece-bpe": (), "unigram": ("min_frequency",), "wordpiece": ("threads",)}
+
 # Options about reading a corpus, which `train_from_counts` does not have.
 _READING = ("field", "errors", "exclude", "max_memory")
 
@@ -51,6 +59,13 @@ _READING = ("field", "errors", "exclude", "max_memory")
         "--output",
         metavar="FILE",
         help=f"Tokenizer file to write: .json, or .model / .tiktoken.  [default: {_OUTPUT}, if there is no such file]",
+    ),
+    click.option(
+        "--algorithm",
+        type=click.Choice(["bpe", *_SUBWORDS]),
+        default="bpe",
+        help="Byte-level BPE; BPE of characters in SentencePiece's form (written as .model); or an algorithm of another"
+        " library: unigram (.model) or wordpiece (.json).",
     ),
     click.option(
         "--vocab-size",
@@ -166,6 +181,12 @@ def train(context: click.Context, /, **options: Any) -> None:
     from bpe.errors import InputError
     from bpe.training.work import read_state
 
+    algorithm = options.pop("algorithm")
+    if algorithm != "bpe":
+        refuse_given(f"with --algorithm {algorithm}", *_ONLY_BPE, *_NOT_OF[algorithm])
+        check_sources(options["corpus"], awaited="the corpus")
+        _train_subwords(algorithm, options)
+        return
     if options["resume"] and not (options["corpus"] or options["counts"]):
         free = ("resume", "quiet", "as_events")
         others = [str(parameter.name) for parameter in context.command.params if parameter.name not in free]
@@ -188,6 +209,54 @@ def train(context: click.Context, /, **options: Any) -> None:
         check_sources(options["corpus"], awaited="the corpus")
     _choose_defaults(options)
     _train({"directory": os.getcwd(), "options": options}, **options)
+
+
+def _train_subwords(algorithm: Any, options: dict[str, Any]) -> None:
+    """Train by another algorithm; see `bpe.subwords.training` and `bpe.training.pieces`."""
+    from bpe import InputError
+
+    output = options["output"] or _SUBWORDS[algorithm]
+    suffix = Path(_SUBWORDS[algorithm]).suffix
+    if options["output"] is None and Path(output).exists():
+        raise InputError(f"{output}: already exists; give -o FILE to name another file, or to replace this one")
+    if Path(output).suffix != suffix:
+        raise InputError(f"{output}: a vocabulary of {algorithm} is written as {suffix}; name the file so")
+    _check_outputs(output, None)
+    size = options["vocab_size"] or _VOCAB_SIZE
+    chosen = {} if options["output"] else {"output": output}
+    if options["vocab_size"] is None:
+        tell_defaults(**chosen, vocab_size=f"at most {size:,}")
+    start = time.monotonic()
+    shared: dict[str, Any] = {
+        "vocab_size": size,
+        "special_tokens": options["special"],
+        "min_frequency": options["min_frequency"] or 1,
+        "allow_smaller": options["allow_smaller"] or options["vocab_size"] is None,
+        "threads": options["threads"] or os.cpu_count() or 1,
+    }
+    documents = read_documents(options["corpus"], None, options["exclude"], options["field"], "reading")
+    tokens = _write_trained(algorithm, documents, output, shared)
+    seconds = time.monotonic() - start
+    text = f"{output}: {tokens:,} tokens of {algorithm}, {seconds:.1f} s"
+    current().done(text, output=output, tokens=tokens, algorithm=algorithm, seconds=round(seconds, 3))
+
+
+def _write_trained(algorithm: Any, documents: Iterable[bytes], output: str, shared: Mapping[str, Any]) -> int:
+    """Train, write the vocabulary, and return the number of its tokens."""
+    from bpe import Tokenizer
+    from bpe.files import write_bytes
+    from bpe.subwords.training import Lines, SubwordSettings, train_subwords
+    from bpe.training.pieces import PIECES, PieceSettings, train_pieces
+
+    if algorithm == "sentencepiece-bpe":
+        settings = PieceSettings(**shared)
+        model = train_pieces(Lines(documents, [*PIECES, *settings.special_tokens]), settings)
+        write_bytes(Path(output), model.content)
+        return model.size
+    library_settings = SubwordSettings(**shared, name=Path(output).stem)
+    tokenizer = Tokenizer.from_vocabulary(train_subwords(algorithm, documents, library_settings))
+    tokenizer.save(output)
+    return tokenizer.n_vocab
 
 
 def _choose_defaults(options: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bpe.errors import InputError
+from bpe.formats import library_json
 from bpe.formats.byte_level import (
     is_id,
     is_pretoken,
@@ -15,10 +16,10 @@ from bpe.formats.byte_level import (
     unused_as_ordinary,
     vocabulary_from_texts,
 )
+from bpe.formats.library_json import ids_of, read_json_vocabulary
 from bpe.formats.post_processor import boundaries_of, post_processor
 from bpe.patterns import CL100K, PATTERNS, SMOLLM, Pattern, find_pattern
-from bpe.subwords import tokenizers_encoder
-from bpe.subwords.tokenizers_encoder import ALGORITHMS, ids_of, read_json_vocabulary
+from bpe.subwords.tokenizers_encoder import ALGORITHMS
 from bpe.vocabulary import AddedToken, Vocabulary, chosen_tokens
 
 # tokenizers runs patterns on Oniguruma, where "{1,3}+" means a repetition of "{1,3}" and "$" the end of a line.
@@ -105,7 +106,7 @@ def render(vocabulary: Vocabulary) -> bytes:
         InputError: When an added token has the text of a token with another id; the format has one id for one text.
     """
     if vocabulary.library is not None:
-        return tokenizers_encoder.render(vocabulary)
+        return library_json.render(vocabulary)
     text_of = {id: token_text(token) for token, id in vocabulary.ranks.items()}
     ids = {text: id for id, text in text_of.items()} | vocabulary.foreign_tokens
     first_of = {token.id: token for token in reversed(vocabulary.added_tokens)}

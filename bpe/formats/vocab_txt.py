@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bpe.errors import InputError
-from bpe.subwords.tokenizers_encoder import read_json_vocabulary
+from bpe.formats.library_json import read_json_vocabulary
 from bpe.vocabulary import AddedToken, Vocabulary
 
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
