@@ -1,21 +1,19 @@
 """The named split patterns, and the special tokens of the vocabularies that use them.
 
 A pattern splits text into pretokens; merges never cross the border of a pretoken. Each pattern here has a scanner in
-the core, so no regex engine runs these expressions. They are needed because a tokenizer file contains its pattern as
-text: the text identifies the pattern of a file, and is written to files and given to tiktoken.
+the core. Its text is needed because a tokenizer file contains its pattern as text: the text identifies the pattern of a
+file, and is written to files and given to tiktoken. All other patterns are compiled for the core; see `bpe.splitting`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from functools import lru_cache
+from typing import NamedTuple
 
 from bpe import _core
 from bpe.errors import InputError, did_you_mean
 from bpe.splitting.steps import Metaspace, PrefixSpace, Split, Step, tiktoken_steps
-
-if TYPE_CHECKING:
-    import regex
 
 GPT2 = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
 GPT2_POSSESSIVE = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
@@ -107,35 +105,33 @@ class Pattern(NamedTuple):
         return tiktoken_steps(self.text) if self.steps is None else self.steps
 
     def splitter(self) -> _core.Splitter:
-        """Return the core's splitter for the pattern.
+        """Return what splits text in the core: the scanner, or else the compiled steps.
 
         Raises:
-            InputError: When the pattern has no scanner.
+            InputError: When a step is not a valid regular expression, or has a construct that is not supported.
         """
-        if self.scanner is None:
-            raise InputError(f"the split pattern {self.text!r} has no scanner")
-        return _core.Splitter.scanned(self.scanner)
+        return _splitter(self.all_steps if self.scanner is None else self.scanner)
 
-    def compile(self) -> regex.Pattern[str]:
-        """Compile the pattern with the ``regex`` module, for patterns without a scanner.
-
-        The module's Unicode version is newer than that of the scanners and of tiktoken. Characters that Unicode has
-        added since then may be split differently.
+    def compiled(self) -> _core.Splitter:
+        """Return a splitter compiled from the steps, even if there is a scanner.
 
         Raises:
-            TypeError: When the text is not a str, such as a compiled pattern.
-            InputError: When the text is not a valid regular expression.
+            InputError: When a step is not a valid regular expression, or has a construct that is not supported.
         """
-        import regex
+        return _splitter(self.all_steps)
 
-        if self.steps is not None:
-            raise InputError(f"the text is split by {self.text}, which is not supported yet")
-        if not isinstance(self.text, str):
-            raise TypeError(f"a split pattern is a str, not {type(self.text).__name__}")
-        try:
-            return regex.compile(self.text)
-        except regex.error as error:
-            raise InputError(f"the split pattern {self.text!r} does not compile: {error}") from error
+    def keeps(self, text: bytes) -> bool:
+        """Return whether a text can be one pretoken, at least within a longer text."""
+        return self.splitter().keeps(text)
+
+
+@lru_cache(maxsize=64)
+def _splitter(scanner_or_steps: int | tuple[Step, ...]) -> _core.Splitter:
+    if isinstance(scanner_or_steps, int):
+        return _core.Splitter.scanned(scanner_or_steps)
+    from bpe.splitting.compile import compile_steps  # large, and not needed for a known pattern
+
+    return compile_steps(scanner_or_steps)
 
 
 # The scanners' numbers are those of `enum class Pattern` in core/kernels/pattern.hpp.
@@ -157,16 +153,19 @@ _BY_STEPS: dict[tuple[Step, ...], Pattern] = {
 
 
 def find_pattern(name_or_text: str) -> Pattern:
-    """Return the pattern with this name or text. For an unknown text, return a pattern without a scanner.
+    """Return the pattern with this name or text. An unknown text is a regular expression as tiktoken takes it.
 
     Raises:
         InputError: When a word without any special character is given that is similar to a name.
+        TypeError: When it is not a str, such as a compiled regular expression.
 
     >>> find_pattern("llama3").scanner
     2
-    >>> find_pattern(r"\\S+|\\s+").scanner is None
-    True
+    >>> find_pattern(r"\\S+|\\s+").splitter().split("some text")
+    [b'some', b' ', b'text']
     """
+    if not isinstance(name_or_text, str):
+        raise TypeError(f"a split pattern is a str, not {type(name_or_text).__name__}")
     if name_or_text in PATTERNS:
         return PATTERNS[name_or_text]
     _refuse_misspelt(name_or_text)
@@ -205,7 +204,7 @@ def _described(step: Step) -> str:
 
 def _refuse_misspelt(text: str) -> None:
     """Refuse a word that is similar to a name; as a regular expression, it would match itself only."""
-    if not isinstance(text, str) or not text.replace("-", "").replace("_", "").replace(".", "").isalnum():
+    if not text.replace("-", "").replace("_", "").replace(".", "").isalnum():
         return
     word = text.lower().removesuffix("_base")
     meant = f"; did you mean {word}?" if word in PATTERNS else did_you_mean(word, PATTERNS)

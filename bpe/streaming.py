@@ -26,7 +26,8 @@ class StreamEncoder:
     Where added tokens take the white space beside them or depend on the characters there, the text after the last word,
     number or line that ends beside no such token is held back.
 
-    With a pattern that the core has no scanner for, all of the text is held back until `flush`.
+    With a pattern, or a normalizer, for which no place is known where a text can be cut, and with a vocabulary that
+    another library encodes, all of the text is held back until `flush`.
 
     >>> from bpe import Tokenizer
     >>> ranks = {bytes([byte]): byte for byte in range(256)} | {b" w": 256, b"or": 257, b" wor": 258}
@@ -56,7 +57,7 @@ class StreamEncoder:
         added = tokenizer.special_matchers.allowed(allowed_special)
         self._name = tokenizer.name
         self._stream: _core.Stream | _WaitingStream
-        if tokenizer.pattern.scanner is None:
+        if tokenizer.vocabulary.library is not None:
             self._stream = _WaitingStream(tokenizer, allowed_special, disallowed_special)
         else:
             self._stream = _core.Stream(tokenizer.vocabulary.encoder, added, forbidden)
@@ -73,7 +74,7 @@ class StreamEncoder:
 
         Raises:
             ValueError: When a disallowed special token is complete with this piece, which then counts as not fed. With
-                a pattern that has no scanner, `flush` raises instead.
+                a vocabulary that another library encodes, `flush` raises instead.
         """
         high = ""
         if isinstance(piece, str):
@@ -92,11 +93,7 @@ class StreamEncoder:
         return ids
 
     def flush(self) -> list[int]:
-        """Return the remaining ids at the end of the text. The encoder can then encode another text.
-
-        Raises:
-            ValueError: When the text contains a disallowed special token, with a pattern that has no scanner.
-        """
+        """Return the remaining ids at the end of the text. The encoder can then encode another text."""
         ids = self._stream.feed(self._high)
         if isinstance(ids, str):
             raise_disallowed(ids)
@@ -115,7 +112,7 @@ class StreamEncoder:
 
 
 class _WaitingStream:
-    """The substitute for `_core.Stream` for a pattern that may look anywhere: no id is certain before the end."""
+    """The substitute for `_core.Stream` where another library encodes: no id is certain before the end."""
 
     def __init__(
         self,

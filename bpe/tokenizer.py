@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bpe.boundaries import overruled
 from bpe.errors import InputError
-from bpe.offsets import CONTINUATION, token_spans, truncated
+from bpe.offsets import CONTINUATION, truncated
 from bpe.patterns import Pattern, find_pattern
-from bpe.regex_encoder import RegexEncoder
 from bpe.special import SpecialMatchers, raise_disallowed
 from bpe.text import as_bytes
 from bpe.tokenizer_batches import NO_TOKENS, BatchTokenizer
@@ -105,13 +104,11 @@ class Tokenizer(BatchTokenizer):
         self.vocabulary = vocabulary
         self.special_matchers = SpecialMatchers(vocabulary)
         if vocabulary.library is not None:
-            self._core = self._encoder = vocabulary.library  # type: ignore[assignment]
+            self._core = vocabulary.library  # type: ignore[assignment]
             super().__init__(None, vocabulary.special_matcher, None)
             return
         self._core = vocabulary.encoder
-        has_scanner = vocabulary.pattern.scanner is not None
-        self._encoder = self._core if has_scanner else RegexEncoder(vocabulary)
-        super().__init__(self._core if has_scanner else None, vocabulary.special_matcher, vocabulary.always_added)
+        super().__init__(self._core, vocabulary.special_matcher, vocabulary.always_added)
 
     # bpe.formats and bpe.locate are imported when they are first used: json, gzip, hashlib and dataclasses, which they
     # need, take longer to import than all of this package.
@@ -250,7 +247,7 @@ class Tokenizer(BatchTokenizer):
         """
         if allowed_special is NO_TOKENS and disallowed_special == "all":  # as by default, and fast
             return self._encode_without_special(text)
-        return self._encoder.encode(text, self.special_matchers.allowed_in(text, allowed_special, disallowed_special))
+        return self._core.encode(text, self.special_matchers.allowed_in(text, allowed_special, disallowed_special))
 
     def encode_to_numpy(
         self,
@@ -276,7 +273,7 @@ class Tokenizer(BatchTokenizer):
         added = self.vocabulary.always_added
         if disallowed_special or allowed_special or not isinstance(allowed_special, (set, frozenset)):
             added = self.special_matchers.allowed_in(text, allowed_special, disallowed_special)
-        return self._encoder.encode_to_numpy(text, added)
+        return self._core.encode_to_numpy(text, added)
 
     def encode_with_unstable(
         self,
@@ -299,12 +296,18 @@ class Tokenizer(BatchTokenizer):
             The stable ids, and the completions in no particular order.
 
         Raises:
-            InputError: When another library encodes, which cannot tell what is settled.
+            InputError: When another library encodes, which cannot tell what is settled, or when the vocabulary changes
+                text before it encodes it: completions of the text are then not completions of what is encoded.
             ValueError: When the text contains a disallowed special token.
         """
         self._refuse_library("encode_with_unstable", "encode the text again when it is longer")
+        if self.vocabulary.changes_text:
+            raise InputError(
+                f"{self.name} changes text before it is split, so the rules of encode_with_unstable, which are"
+                " tiktoken's, do not apply; use StreamEncoder"
+            )
         added = self.special_matchers.allowed_in(text, allowed_special, disallowed_special)
-        return split_unstable(self.vocabulary, self._encoder.encode, as_bytes(text), added)
+        return split_unstable(self.vocabulary, self._core.encode, as_bytes(text), added)
 
     def limit_cache(self, megabytes: int) -> None:
         """Limit the memory of the pretoken caches, and clear them. The ids do not depend on it.
@@ -323,7 +326,7 @@ class Tokenizer(BatchTokenizer):
 
     def count(self, text: str | bytes) -> int:
         """Return the number of ids that `encode_ordinary` would return."""
-        return self._encoder.count(text, self.vocabulary.always_added)
+        return self._core.count(text, self.vocabulary.always_added)
 
     def truncate(self, text: str, max_tokens: int, *, side: Literal["left", "right"] = "right") -> str:
         """Cut a text so that `encode_ordinary` returns at most `max_tokens` ids.
@@ -352,7 +355,7 @@ class Tokenizer(BatchTokenizer):
             raise ValueError(f"max_tokens is {max_tokens}; it cannot be negative")
         if side not in ("left", "right"):
             raise ValueError(f"side is {side!r}; it must be 'left' or 'right'")
-        return truncated(self.vocabulary, self.encode_ordinary, text, max_tokens, side)
+        return truncated(self.vocabulary, text, max_tokens, side)
 
     def encode_with_offsets(
         self, text: str, *, unit: Literal["characters", "bytes"] = "characters"
@@ -361,9 +364,11 @@ class Tokenizer(BatchTokenizer):
 
         Args:
             text: The text.
-            unit: The unit of the spans. In "bytes" of UTF-8 they are adjacent, except for `unknown_bytes`. In
-                "characters" a token that contains a part of a character spans the whole character, so the spans of
-                neighbours may overlap.
+            unit: The unit of the spans. In "bytes" of UTF-8 they are adjacent, except for `unknown_bytes` and for text
+                that the split pattern leaves out. In "characters" a token that contains a part of a character spans the
+                whole character, so the spans of neighbours may overlap. Where a normalizer or the split pattern changes
+                the text, a span is the part of the original text that the token comes from; that of a token of inserted
+                characters is empty.
 
         Returns:
             The ids, and the begin and end of each.
@@ -378,8 +383,7 @@ class Tokenizer(BatchTokenizer):
         """
         if unit not in ("characters", "bytes"):
             raise ValueError(f"unit is {unit!r}; it must be 'characters' or 'bytes'")
-        ids = self.encode_ordinary(text)
-        return ids, token_spans(self.vocabulary, ids, text, unit)
+        return self._core.encode_with_places(text, self.vocabulary.always_added, unit == "characters")
 
     def encode_single_token(self, text_or_bytes: str | bytes) -> int:
         """Return the id of the token, ordinary or added, with exactly this text.
@@ -399,7 +403,7 @@ class Tokenizer(BatchTokenizer):
 
     def _encode_slowly(self, text: str | Buffer) -> list[int]:
         """Called by the core's `encode_ordinary` where the core does not encode."""
-        return self._encoder.encode(text, self.vocabulary.always_added)
+        return self._core.encode(text, self.vocabulary.always_added)
 
     _raise_disallowed = staticmethod(raise_disallowed)  # called by the core as well
 
@@ -636,7 +640,7 @@ class Tokenizer(BatchTokenizer):
         if isinstance(text, str):
             raise TypeError("expected bytes, not str")
         self._refuse_library("_encode_bytes", "encode(text) encodes a text")
-        return encode_truncated(self.vocabulary, self._encoder.encode, as_bytes(text))
+        return encode_truncated(self.vocabulary, self._core.encode, as_bytes(text))
 
     def _encode_single_piece(self, text_or_bytes: str | bytes) -> list[int]:
         """Encode a text as one pretoken, without splitting it.
@@ -648,14 +652,13 @@ class Tokenizer(BatchTokenizer):
         return self._core.encode_pretokens([_strict_bytes(text_or_bytes)])
 
     def _encode_only_native_bpe(self, text: str) -> list[int]:
-        """Encode a text as `encode_ordinary` does, but split it with the ``regex`` module instead of a scanner.
+        """Encode a text as `encode_ordinary` does, but split it by the compiled pattern instead of a scanner.
 
         Raises:
             UnicodeEncodeError: When the text contains a surrogate.
         """
         self._refuse_library("_encode_only_native_bpe", "encode_ordinary(text) encodes a text")
-        pretokens = (match.group().encode() for match in self.vocabulary.regex.finditer(text))
-        return self._core.encode_pretokens(pretokens)
+        return self._core.encode_pretokens(self.pattern.compiled().split(text.encode()))
 
     def _refuse_library(self, name: str, remedy: str) -> None:
         if self.vocabulary.library is not None:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from bpe._core import AddedTokens, Encoder
-    from bpe.regex_encoder import RegexEncoder
 
 NO_TOKENS: frozenset[str] = frozenset()
 
@@ -32,7 +31,6 @@ class BatchTokenizer(_core.TokenizerBase):
     special_matchers: SpecialMatchers
     """Finds special tokens in a text; see `bpe.special`."""
     _core: Encoder
-    _encoder: Encoder | RegexEncoder
 
     def encode_ordinary_batch(self, text: Iterable[str | bytes], *, num_threads: int = 8) -> list[list[int]]:
         """Encode each text as `encode_ordinary` does, on several threads."""
@@ -240,7 +238,7 @@ class BatchTokenizer(_core.TokenizerBase):
         short = False
         if dtype is not None or out is not None:
             short = self._is_short(dtype, out)
-        ids, offsets = self._encoder.encode_all(texts, added, threads, separator, short, out)
+        ids, offsets = self._core.encode_all(texts, added, threads, separator, short, out)
         return (ids if out is None else out[:ids]), offsets
 
     def _is_short(self, dtype: type[np.uint32] | type[np.uint16] | None, out: npt.NDArray[Any] | None) -> bool:

@@ -65,10 +65,8 @@ def _before_added_tokens(
     """Return stable ids and completions that hold if an added token may begin in the text and end after it."""
     stable, completions = found
     ids = encode(text, added)
-    certain = 0
-    if vocabulary.pattern.scanner is not None:
-        feed = _core.Stream(vocabulary.encoder, added, None).feed(text)
-        certain = min(len(feed), len(stable))
+    feed = _core.Stream(vocabulary.encoder, added, None).feed(text)
+    certain = min(len(feed), len(stable))
     between = stable[certain:]
     completions = {(*between, *completion) for completion in completions}
     if certain < len(ids):
@@ -94,6 +92,8 @@ def encode_truncated(
         encode: As in `split_unstable`.
         content: The bytes.
     """
+    if vocabulary.changes_text:
+        return encode(content, vocabulary.always_added)  # tiktoken has no such vocabulary
     try:
         content.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -142,11 +142,8 @@ def _across_the_end(
 
 
 def _last_pretoken(vocabulary: Vocabulary, text: bytes) -> bytes:
-    if vocabulary.pattern.scanner is None:
-        matches = [match.group() for match in vocabulary.regex.finditer(text.decode())]
-        return matches[-1].encode() if matches else b""
-    ends = _core.scan(vocabulary.pattern.scanner, text)
-    return text[int(ends[-2]) if len(ends) > 1 else 0 :]
+    pretokens = vocabulary.splitter.split(text)
+    return pretokens[-1] if pretokens else b""
 
 
 def _is_blank(encoder: _core.Encoder, id: int) -> bool:

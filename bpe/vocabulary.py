@@ -17,15 +17,12 @@ from bpe import _core
 from bpe.boundaries import Boundaries, extended, known_boundaries
 from bpe.errors import InputError
 from bpe.patterns import Pattern, find_pattern
+from bpe.splitting.steps import Split
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import regex
-
     from bpe.subwords.encoder import LibraryEncoder
-
-_UNUSED_SCANNER = 0  # given to the core for a pattern without a scanner; the core then gets pretokens, never text
 
 
 class AddedToken(NamedTuple):
@@ -130,12 +127,13 @@ class Vocabulary:
         """The id of each added token that is special, by its text. Do not change it."""
         self.boundaries: Boundaries = known_boundaries(self.added_ids) if boundaries is None else boundaries
         """What begins and ends a text, and where each of it comes from."""
-        splitter = _core.Splitter.scanned(_UNUSED_SCANNER if pattern.scanner is None else pattern.scanner)
+        self.splitter: _core.Splitter = pattern.splitter()
+        """Splits text into pretokens by the pattern."""
         self.encoder: _core.Encoder = _core.Encoder(
             tokens,
             offsets,
             ids,
-            splitter,
+            self.splitter,
             self.added_ids | self.foreign_tokens,
             merges_only=merges_only,
             merges=merge_list,
@@ -155,8 +153,6 @@ class Vocabulary:
         others = [*self.added_ids.values(), *self.foreign_tokens.values()]
         self.max_token_value: int = max([self.id_limit - 1, *others])
         """The highest id."""
-        if pattern.scanner is None:
-            _ = self.regex  # refuse a pattern that does not compile now, and not when the first text is encoded
 
     @classmethod
     def from_ranks(
@@ -254,6 +250,18 @@ class Vocabulary:
         """Whether an added token that is always recognised takes the white space beside it, which decoding loses."""
         return any((token.lstrip or token.rstrip) and not token.special for token in self.added_tokens)
 
+    @property
+    def keeps_text(self) -> bool:
+        """Whether the ids of any text decode to the text, if no special token in it is allowed."""
+        is_changed = self.normalizer is not None or bool(self.unknown_bytes) or self.takes_white_space
+        return self.splitter.keeps_text and not is_changed
+
+    @property
+    def changes_text(self) -> bool:
+        """Whether text is normalized, or gets other spaces, before it is encoded."""
+        steps = self.pattern.steps or ()
+        return self.normalizer is not None or not all(isinstance(step, Split) for step in steps)
+
     def added_matcher(self, allowed: AbstractSet[str]) -> _core.AddedTokens:
         """Return what splits a text at its added tokens as ``tokenizers`` does.
 
@@ -291,11 +299,6 @@ class Vocabulary:
     def sorted_tokens(self) -> list[bytes]:
         """The tokens in the order of their bytes, without the added tokens. Do not change it."""
         return sorted(self.ranks)
-
-    @cached_property
-    def regex(self) -> regex.Pattern[str]:
-        """The compiled split pattern, for a pattern that the core has no scanner for."""
-        return self.pattern.compile()
 
     def __getstate__(self) -> dict[str, object]:
         return {

@@ -13,7 +13,6 @@ from bpe.analysis.token_arrays import Counts, TokenArrays
 from bpe.analysis.words import word_spans
 from bpe.corpus import in_batches
 from bpe.errors import InputError
-from bpe.offsets import byte_spans
 from bpe.tokenizer import Tokenizer
 
 BATCH_BYTES = 4 << 20  # bytes of documents to encode together, and of text in which to find words at once
@@ -178,11 +177,13 @@ class _UsageCounter:
 
     def add(self, text: _JoinedDocuments) -> tuple[npt.NDArray[np.uint32], Counts]:
         """Count the tokens of a text; return the ids of all its documents, and where in the text each token begins."""
-        ids, offsets = self._tokenizer.encode_flat(text.documents)
-        sizes = self._sizes[ids]
-        starts = np.cumsum(sizes) - sizes + np.repeat(np.arange(len(text.documents)), np.diff(offsets))
-        if self._tokenizer.vocabulary.takes_white_space:  # the ids do not decode to the text
-            starts = self._starts(text.documents, ids, offsets)
+        vocabulary = self._tokenizer.vocabulary
+        if vocabulary.keeps_text:
+            ids, offsets = self._tokenizer.encode_flat(text.documents)
+            sizes = self._sizes[ids]
+            starts = np.cumsum(sizes) - sizes + np.repeat(np.arange(len(text.documents)), np.diff(offsets))
+        else:
+            ids, starts = self._placed(text.documents)
         self._counts += np.bincount(ids, minlength=len(self._counts))
         if self._size is not None:
             breaks = len(text.documents) - 1  # between the documents
@@ -192,17 +193,18 @@ class _UsageCounter:
         self._blocks.append(np.stack([text.block_documents, text.block_ends - text.block_begins, tokens]))
         return ids, starts
 
-    def _starts(
-        self, documents: Sequence[bytes], ids: npt.NDArray[np.uint32], offsets: npt.NDArray[np.int64]
-    ) -> Counts:
-        """Where in the joined documents each token begins; white space that an added token takes belongs to it."""
+    def _placed(self, documents: Sequence[bytes]) -> tuple[npt.NDArray[np.uint32], Counts]:
+        """Return the ids of documents that the ids do not decode to, and where each begins in the joined documents."""
+        vocabulary = self._tokenizer.vocabulary
+        ids: list[int] = []
         starts: list[int] = []
         begin = 0
-        for document, first, last in zip(documents, offsets, offsets[1:], strict=False):
-            spans = byte_spans(self._tokenizer.vocabulary, ids[first:last].tolist(), document)
-            starts += (begin + span[0] for span in spans)
+        for document in documents:
+            more, places = vocabulary.encoder.encode_with_places(document, vocabulary.always_added, False)
+            ids += more
+            starts += (begin + place[0] for place in places)
             begin += len(document) + 1
-        return np.maximum.accumulate(np.array(starts, np.int64))
+        return np.array(ids, np.uint32), np.maximum.accumulate(np.array(starts, np.int64))
 
     def add_words(
         self,

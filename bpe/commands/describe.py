@@ -23,10 +23,7 @@ if TYPE_CHECKING:
 def tokenizer_rows(tokenizer: Tokenizer) -> list[tuple[str, str]]:
     """Return labels and values that describe a tokenizer."""
     vocabulary, pattern = tokenizer.vocabulary, tokenizer.pattern
-    if pattern.scanner is None:
-        split = f"{pattern.text}  (warning: no scanner for this pattern; it runs by regex, the slow path)"
-    else:
-        split = f"{pattern.name}  {pattern.text}"
+    split = pattern.text if pattern.name is None else f"{pattern.name}  {pattern.text}"
     tokens = [token for _, token in vocabulary.items()]
     specials = sorted(tokenizer.special_tokens, key=lambda token: tokenizer.special_tokens[token])
     others = [token.content for token in tokenizer.vocabulary.added_tokens if not token.special]

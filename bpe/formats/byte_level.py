@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from bpe import _core
 from bpe.errors import InputError
 from bpe.patterns import Pattern
 from bpe.vocabulary import AddedToken, Vocabulary
@@ -71,12 +70,10 @@ def is_pretoken(text: str, pattern: Pattern) -> bool:
     """Return whether the token that a file lists with this text may be a whole pretoken."""
     content = token_bytes(text) or b""
     try:
-        pretoken = content.decode("utf-8")
+        content.decode("utf-8")
     except UnicodeDecodeError:
         return False  # a pretoken consists of whole characters
-    if pattern.scanner is not None:
-        return len(_core.scan(pattern.scanner, content)) == 1
-    return len(pattern.compile().findall(pretoken)) == 1
+    return pattern.keeps(content)
 
 
 def vocabulary_from_texts(

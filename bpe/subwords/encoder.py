@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import cached_property
 from importlib import import_module
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from bpe.errors import InputError
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 INSTALL = "pip install 'bpe-llama[subwords]'"
 Spans = list[tuple[int, int]]
+_CONTINUATION = bytes(range(0x80, 0xC0))  # the bytes of UTF-8 that continue a character
 
 
 def library(name: str, what: str) -> Any:
@@ -148,6 +150,18 @@ class LibraryEncoder(ABC):
         """Return the ids of each text as a list."""
         places: list[int] = offsets.tolist()
         return [ids[begin:end].tolist() for begin, end in zip(places, places[1:], strict=False)]
+
+    def encode_with_places(self, text: str | Buffer, added: Any, in_characters: bool) -> tuple[list[int], Spans]:
+        """Return the ids of a text, and where in it each begins and ends, in bytes or in characters."""
+        content = as_bytes(text)
+        spans = self.spans(content)
+        if in_characters:
+            begun = list(accumulate(int(byte not in _CONTINUATION) for byte in content))  # characters, up to each byte
+            begun = [0, *begun, (begun or [0])[-1] + 1]  # characters that have begun before each byte
+            spans = [
+                (begun[begin + 1] - 1, begun[end] if begin < end else begun[begin + 1] - 1) for begin, end in spans
+            ]
+        return self.encode(content, added), spans
 
     def spans(self, content: bytes) -> Spans:
         """Return where each token of `encode` begins and ends in a text, in bytes. A token may be empty there."""

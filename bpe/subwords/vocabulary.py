@@ -73,6 +73,14 @@ class LibraryVocabulary(Vocabulary):
         """Always: the bytes of the tokens of a text need not be those of the text."""
         return True
 
+    @property
+    def keeps_text(self) -> bool:
+        return False
+
+    @property
+    def changes_text(self) -> bool:
+        return True
+
     def added_matcher(self, allowed: AbstractSet[str]) -> Any:
         return self.library.matcher(allowed)
 

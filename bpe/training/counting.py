@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bpe import _core
 from bpe.errors import InputError
 from bpe.patterns import Pattern
-from bpe.text import as_bytes
 from bpe.training.work import WorkDirectory
 
 if TYPE_CHECKING:
@@ -22,7 +20,6 @@ if TYPE_CHECKING:
 # Memory of the process beside the counts: text that is being read, and what the allocator does not return.
 _BESIDE_COUNTS = 64 << 20
 _LEAST_FOR_COUNTS = 16 << 20
-_PRETOKENS_AT_ONCE = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -48,7 +45,7 @@ class CountedPretokens:
     total: int | None = None
     """Bytes of all files, as they are on disk; None if unknown."""
     unmatched: int = 0
-    """Bytes of the text that this process counted and that no match of the split pattern covers."""
+    """Bytes of the text that this process counted and that the split pattern leaves out."""
 
     @property
     def is_empty(self) -> bool:
@@ -80,26 +77,17 @@ class CorpusCounter:
             InputError: `max_memory` leaves too little for counting.
         """
         matcher = _core.SpecialTokens(dict.fromkeys(special_tokens, 0))
-        self.counter: _core.Counter = _core.Counter(_core.Splitter.scanned(pattern.scanner or 0), matcher)
-        self._split = pattern.compile() if pattern.scanner is None else None
-        self._matcher = matcher
+        self.counter: _core.Counter = _core.Counter(pattern.splitter(), matcher)
         self._threads = threads
         self._work = work
         self._limit = None if max_memory is None else _limit_of_counts(max_memory)
         self.documents: int = work.documents
         self.size: int = work.size
         self._position = work.position
-        self.unmatched = 0
-        """Bytes of text that no match of the split pattern covers."""
 
     def add(self, batch: TextBatch) -> None:
         """Count a batch. Writes the counts to disk when they take too much memory or when it is time to save."""
-        if self._split is None:
-            self.counter.add(batch.texts, batch.weight, self._threads)
-        else:
-            for text in batch.texts:
-                for pretokens in self._pretokens(as_bytes(text)):
-                    self.counter.add_pretokens(pretokens, batch.weight)
+        self.counter.add(batch.texts, batch.weight, self._threads)
         self.documents += batch.documents
         self.size += batch.size
         self._position = batch.position
@@ -120,19 +108,6 @@ class CorpusCounter:
 
     def _save(self, *, counted: bool = False) -> None:
         self._work.save_counts(self.counter, self._position, self.documents, self.size, counted=counted)
-
-    def _pretokens(self, document: bytes) -> Iterator[list[bytes]]:
-        """Split a document by the `regex` module, in lists of limited length."""
-        assert self._split is not None
-        begin = 0
-        for start, end, _ in [*self._matcher.all_in(document), (len(document), len(document), 0)]:
-            part = document[begin:start].decode("utf-8", "surrogateescape")
-            pretokens = (match.group().encode("utf-8", "surrogateescape") for match in self._split.finditer(part))
-            self.unmatched += start - begin
-            while block := list(islice(pretokens, _PRETOKENS_AT_ONCE)):
-                self.unmatched -= sum(map(len, block))
-                yield block
-            begin = end
 
 
 def _limit_of_counts(max_memory: int) -> int:

@@ -15,7 +15,6 @@ from bpe.optional import require
 from bpe.patterns import Pattern
 from bpe.text import as_bytes
 from bpe.training.counting import CountedPretokens
-from bpe.training.pretokens import is_one_pretoken
 
 if TYPE_CHECKING:
     Counts = Union[
@@ -40,7 +39,7 @@ def counted_pretokens(counts: Counts, pattern: Pattern, special_tokens: Iterable
             whole number, or all together exceed 2**63 bytes of text.
     """
     matcher = _core.SpecialTokens(dict.fromkeys(special_tokens, 0))
-    counter = _core.Counter(_core.Splitter.scanned(pattern.scanner or 0), matcher)
+    counter = _core.Counter(pattern.splitter(), matcher)
     size = 0
     by_count: defaultdict[int, list[bytes]] = defaultdict(list)  # one call of the core for many pretokens
     for place, pretoken, count in _pairs(counts):
@@ -115,7 +114,7 @@ def _checked_pretoken(place: str, pretoken: object, pattern: Pattern, matcher: _
     special = matcher.first_in(text)
     if special is not None:
         raise InputError(f"{place}: {pretoken!r:.60} contains the special token {special!r}, which is never counted")
-    if not is_one_pretoken(text, pattern):
+    if not pattern.keeps(text):
         name = pattern.name or repr(pattern.text)
         raise InputError(
             f"{place}: {pretoken!r:.60} is not one pretoken of the split pattern {name}; count what that pattern splits"

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from bpe.errors import InputError
 from bpe.patterns import Pattern
 from bpe.training.initial import InitialVocabulary
-from bpe.training.pretokens import is_one_pretoken
 
 if TYPE_CHECKING:
     from bpe.training.work import Merges
@@ -26,7 +25,7 @@ def required_bytes(required_tokens: Sequence[str | bytes], pattern: Pattern) -> 
         raise InputError("required_tokens is one string; give a list of strings")
     required = list(dict.fromkeys(t.encode() if isinstance(t, str) else t for t in required_tokens))
     for token in required:
-        if not is_one_pretoken(token, pattern):
+        if not pattern.keeps(token):
             raise InputError(
                 f"the required token {token.decode('utf-8', 'replace')!r} is empty or is not one pretoken of the split"
                 " pattern, so that no text would ever be encoded to it"

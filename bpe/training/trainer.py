@@ -261,7 +261,7 @@ def _count(sources: Sequence[CorpusSource], plan: _Plan, work: WorkDirectory) ->
         field=settings.field,
         errors=settings.errors,
         exclude=settings.exclude,
-        cut=None if plan.pattern.scanner is None else counter.counter.certain_part,
+        cut=counter.counter.certain_part,
         weights=plan.weights,
         start=work.position,
         batch_bytes=BATCH_BYTES,
@@ -291,7 +291,7 @@ def _count(sources: Sequence[CorpusSource], plan: _Plan, work: WorkDirectory) ->
         reader.left_out,
         read,
         reader.total,
-        counter.unmatched,
+        counter.counter.left_out(),
     )
 
 
@@ -300,12 +300,13 @@ def _merge_and_finish(
 ) -> Tokenizer:
     """Learn the merges, build the tokenizer, and call the `trained` callback."""
     if counted.is_empty:
-        unmatched = f" that the split pattern {plan.pattern.text!r} matches nowhere" if counted.unmatched else ""
+        unmatched = f" that the split pattern {plan.pattern.text!r} leaves out" if counted.unmatched else ""
         raise InputError(f"no text to train on: {counted.documents:,} documents hold {counted.size:,} bytes{unmatched}")
     if counted.unmatched:
+        remedy = "; to keep it, add an alternative at the end: |(?s:.)" if plan.pattern.steps is None else ""
         warnings.warn(
-            f"the split pattern {plan.pattern.text!r} matches nothing in {counted.unmatched:,} bytes of the text, and"
-            " the tokenizer drops such text; to keep it, add an alternative at the end: |(?s:.)",
+            f"the split pattern {plan.pattern.text!r} leaves out {counted.unmatched:,} bytes of the text, and the"
+            f" tokenizer drops such text{remedy}",
             stacklevel=2,
         )
     started = time.monotonic()

@@ -19,7 +19,6 @@ from bpe.analysis.usage import usage_of
 from bpe.errors import InputError
 from bpe.formats.gguf import render as gguf_of
 from bpe.patterns import find_pattern
-from bpe.regex_encoder import RegexEncoder
 from bpe.verify import reference_of, verify
 from bpe.vocabulary import AddedToken, Vocabulary
 from support.plain_added_tokens import random_text, random_tokenizer, split
@@ -80,6 +79,13 @@ def with_ranks_of(tokenizer: Tokenizer) -> Tokenizer:
     )
 
 
+def with_compiled_pattern(tokenizer: Tokenizer) -> Tokenizer:
+    """Return a tokenizer that splits text by the compiled pattern instead of the scanner."""
+    vocabulary = tokenizer.vocabulary
+    state = {**vocabulary.__getstate__(), "offsets": vocabulary.offsets, "ids": vocabulary.ids}
+    return Tokenizer.from_vocabulary(Vocabulary(**state | {"pattern": vocabulary.pattern._replace(scanner=None)}))  # type: ignore[arg-type]
+
+
 def every_encoding(tokenizer: Tokenizer, text: str, permitted: bool, rng: random.Random) -> Iterator[list[int]]:
     allowed: object = "all" if permitted else frozenset()
     choice = {"allowed_special": allowed, "disallowed_special": ()}
@@ -87,17 +93,16 @@ def every_encoding(tokenizer: Tokenizer, text: str, permitted: bool, rng: random
     yield tokenizer.encode_to_numpy(text, **choice).tolist()  # type: ignore[arg-type]
     yield tokenizer.encode_flat([text], **choice)[0].tolist()  # type: ignore[call-overload]
     yield tokenizer.encode_batch([text], **choice)[0]  # type: ignore[arg-type]
-    matcher = tokenizer.special_matchers.allowed(allowed)  # type: ignore[arg-type]
-    slow = Vocabulary.__new__(Vocabulary)
-    slow.__dict__.update(tokenizer.vocabulary.__dict__, regex=find_pattern("gpt2").compile())
-    yield RegexEncoder(slow).encode(text, matcher)
-    stream = StreamEncoder(tokenizer, **choice)  # type: ignore[arg-type]
-    content, ids, at = text.encode(), [], 0
-    while at < len(content):
-        size = rng.randrange(1, 6)
-        ids += stream.feed(content[at : at + size])
-        at += size
-    yield ids + stream.flush()
+    compiled = with_compiled_pattern(tokenizer)
+    yield compiled.encode(text, **choice)  # type: ignore[arg-type]
+    for each in (tokenizer, compiled):
+        stream = StreamEncoder(each, **choice)  # type: ignore[arg-type]
+        content, ids, at = text.encode(), [], 0
+        while at < len(content):
+            size = rng.randrange(1, 6)
+            ids += stream.feed(content[at : at + size])
+            at += size
+        yield ids + stream.flush()
     if not permitted:
         yield tokenizer.encode_ordinary(text)
         ids, spans = tokenizer.encode_with_offsets(text)

@@ -249,11 +249,26 @@ def test_an_encoder_can_be_used_again_after_flush(name: str) -> None:
         assert encoder.flush() == []
 
 
-def test_without_a_scanner_all_ids_come_with_flush() -> None:
-    encoder = StreamEncoder(byte_tokenizer(r"\w+|\W+", {"<|x|>": 300}))
-    assert encoder.feed("one two <|x") == encoder.feed("|>") == []
+def test_without_a_place_to_cut_all_ids_come_with_flush() -> None:
+    encoder = StreamEncoder(byte_tokenizer(r"(?s).+", {"<|x|>": 300}))
+    assert encoder.feed("one two <|x") == []
     with pytest.raises(ValueError, match="<|x|>"):
-        encoder.flush()
+        encoder.feed("|>")
+    assert encoder.feed("y") == []
+    assert encoder.flush() == list(b"one two <|xy")
+
+
+@pytest.mark.parametrize("pattern", [r"\w+|\W", r"\w+|\s+(?!\S)|\s|[^\w\s]", r"[a-c]+", r"\p{N}{1,3}|\P{N}", r"(?s).+"])
+def test_a_text_cut_at_every_place_gets_the_ids_of_the_whole_by_any_pattern(pattern: str) -> None:
+    tokenizer = byte_tokenizer(pattern, {"<|x|>": 300}, ab=256)
+    generator = random.Random(pattern)
+    for _ in range(300):
+        text = "".join(generator.choices(["a", "b", "é", " ", "\n", "12", "<|x|>", ".", "日", "ab"], k=12))
+        expected = tokenizer.encode(text, allowed_special="all")
+        content = text.encode()
+        for cut in range(len(content) + 1):
+            encoder = StreamEncoder(tokenizer, allowed_special="all")
+            assert encoder.feed(content[:cut]) + encoder.feed(content[cut:]) + encoder.flush() == expected
 
 
 @pytest.mark.parametrize("piece", [None, 5, 1.5, ["a"]])

@@ -13,7 +13,7 @@ namespace {
 // them would take longer than they do.
 class TokenizerBase {
  public:
-    // `core` is None if the pattern has no scanner. `always` holds the added tokens that need no permission, and is
+    // `core` is None if another library encodes. `always` holds the added tokens that need no permission, and is
     // None if there are none.
     TokenizerBase(nb::object core, nb::object all_special, nb::object always)
         : core_(std::move(core)),
