@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 import bpe
 from bpe import Tokenizer
-from support.references import BYTE_RANKS, any_text, broken_bytes, byte_tokenizer, encoding_of, is_pinned
+from support.references import BYTE_RANKS, any_text, broken_bytes, byte_tokenizer, encoding_of
 
 BEGIN, END = "<|begin_of_text|>", "<|end_of_text|>"
 
