@@ -29,7 +29,7 @@ from bpe.splitting.tree import (
 )
 from bpe.splitting.unicode import expansions, folded, named_set
 
-_DEEPEST = 200
+_DEEPEST = 60
 _MOST_REPEATS = 100_000
 _LINE_FEED = span(10, 10)
 _NEWLINES = union(span(10, 13), span(0x85, 0x85), span(0x2028, 0x2029))

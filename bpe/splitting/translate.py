@@ -116,7 +116,7 @@ class _Writer:
         if node.word == named_set(self.syntax.engine, r"\b"):
             return r"\B" if node.negative else r"\b"
         word = self._chars(Chars(node.word, r"\w"))
-        same, other = f"(?<={word})(?={word})|(?<!{word})(?!{word})", f"(?<!{word})(?={word})|(?<={word})(?!{word})"
+        same, other = f"(?<={word})(?={word})|(?<!{word})(?!{word})", f"(?<={word})(?!{word})|(?<!{word})(?={word})"
         return f"(?:{same if node.negative else other})"
 
     def _chars(self, node: Chars) -> str:
@@ -151,11 +151,12 @@ class _Writer:
 
 
 def _range(pair: tuple[int, int]) -> str:
-    """Return a range as part of a class. Surrogates, which no text has, are left out."""
+    """Return a range as part of a class. A range that ends within the surrogates, which no text has, ends before."""
     first, last = pair
-    if first <= 0xDFFF and last >= 0xD800:
-        parts = ((first, 0xD7FF), (0xE000, last))
-        return "".join(_range(part) for part in parts if part[0] <= part[1])
+    first = 0xE000 if 0xD800 <= first <= 0xDFFF else first
+    last = 0xD7FF if 0xD800 <= last <= 0xDFFF else last
+    if first > last:
+        return ""
     if first == last:
         return _character(first)
     return f"{_character(first)}-{_character(last)}"
