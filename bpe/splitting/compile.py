@@ -324,7 +324,7 @@ class _Compiler:
         for index, (op, x, y) in enumerate(code):
             if op in (Op.JUMP, Op.SPLIT):
                 x = _destination(code, x)
-            if op in (Op.SPLIT, Op.LOOK, Op.ATOMIC):
+            if op == Op.SPLIT:  # the target of LOOK and ATOMIC must stay: their body ends there
                 y = _destination(code, y)
             code[index] = op, x, y
         return Program(tuple(self.sets), _renumbered(code))

@@ -7,8 +7,9 @@ import random
 import pytest
 
 from bpe.errors import InputError
-from bpe.splitting.compile import compile_pattern
+from bpe.splitting.compile import compile_pattern, compile_steps
 from bpe.splitting.program import Program
+from bpe.splitting.steps import Dialect, Split
 from support.pattern_interpreter import pieces, pretokens
 from support.pattern_references import (
     differ_from_tiktoken,
@@ -72,3 +73,17 @@ def test_random_patterns_split_as_the_engine_does_or_are_refused(dialect: str) -
             assert _differ(pattern, dialect, program, texts(rng, program, 30)) == [], pattern
             compared += 1
     assert compared > 60
+
+
+@pytest.mark.parametrize("dialect", ["tiktoken", "tokenizers"])
+def test_the_core_and_the_interpreter_agree_on_random_patterns(dialect: Dialect) -> None:
+    """The programs are valid for the core, and two independent matchers give the same pretokens."""
+    rng = random.Random(20)
+    for _ in range(150):
+        pattern = PatternMaker(rng, dialect).pattern()
+        program = _compiled(pattern, dialect)
+        if program is None:
+            continue
+        matches = compile_steps([Split(pattern, dialect, "removed", invert=True)])
+        for text in texts(rng, program, 10):
+            assert [piece.decode() for piece in matches.split(text)] == pretokens(program, text), (pattern, text)
