@@ -36,7 +36,7 @@ Enum named(const std::array<const char*, kCount>& names, const std::string& name
     throw InputError("splitting has no setting named " + name);
 }
 
-SplitStep split_step(nb::tuple step) {
+SplitStep split_step(nb::tuple step, bool plain) {
     if (step.size() != 5)
         throw InputError("a split step has sets, instructions, a behavior and whether it is inverted");
     const auto sets = nb::cast<std::vector<Program::Set>>(step[1]);
@@ -45,7 +45,7 @@ SplitStep split_step(nb::tuple step) {
         if (instruction.size() != 3) throw InputError("an instruction has an operation and two operands");
         instructions.insert(instructions.end(), instruction.begin(), instruction.end());
     }
-    return {std::make_shared<const Program>(sets, instructions),
+    return {std::make_shared<const SplitMatcher>(Program(sets, instructions), plain),
             named<Behavior>(kBehaviors, nb::cast<std::string>(step[3])), nb::cast<bool>(step[4])};
 }
 
@@ -61,22 +61,24 @@ MetaspaceStep metaspace_step(nb::tuple step) {
             nb::cast<bool>(step[3])};
 }
 
-AnyStep step_of(nb::handle object) {
+AnyStep step_of(nb::handle object, bool plain) {
     const auto step = nb::cast<nb::tuple>(object);
     const std::string kind = step.size() ? nb::cast<std::string>(step[0]) : "";
-    if (kind == "split") return split_step(step);
+    if (kind == "split") return split_step(step, plain);
     if (kind == "prefix_space" && step.size() == 1) return PrefixSpaceStep{};
     if (kind == "metaspace") return metaspace_step(step);
     throw InputError("splitting has no step named " + kind);
 }
 
-std::vector<AnyStep> steps_of(nb::handle objects) {
+std::vector<AnyStep> steps_of(nb::handle objects, bool plain) {
     std::vector<AnyStep> steps;
-    for (nb::handle object : nb::iter(objects)) steps.push_back(step_of(object));
+    for (nb::handle object : nb::iter(objects)) steps.push_back(step_of(object, plain));
     return steps;
 }
 
-std::shared_ptr<Splitter> stepped(nb::handle steps) { return std::make_shared<StepSplitter>(steps_of(steps)); }
+std::shared_ptr<Splitter> stepped(nb::handle steps, bool plain) {
+    return std::make_shared<StepSplitter>(steps_of(steps, plain));
+}
 
 // The pretokens of a text, joined; where each ends; and where it begins and ends in the text.
 struct AllPretokens {
@@ -173,11 +175,13 @@ void register_splitting(nb::module_& module) {
     nb::class_<Splitter>(module, "Splitter", "Splits a text into pretokens.")
         .def_static("scanned", &scanned, nb::arg("pattern"), nb::arg("kernel") = kernels().front().name,
                     "Return the splitter of a known pattern, given by the number of its scanner.")
-        .def_static("stepped", &stepped, nb::arg("steps"), R"(Return a splitter that makes steps, one after the other.
+        .def_static("stepped", &stepped, nb::arg("steps"), nb::arg("plain") = false,
+                    R"(Return a splitter that makes steps, one after the other.
 
 Args:
     steps: Tuples that begin with a name: ("split", sets, instructions, behavior, invert), ("prefix_space",) or
         ("metaspace", replacement, prepend_scheme, split). See bpe/splitting/steps.py and bpe/splitting/program.py.
+    plain: Whether to use the backtracker only, for tests.
 
 Raises:
     InputError: When a program is not valid.)")

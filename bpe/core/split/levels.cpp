@@ -61,7 +61,10 @@ void PieceCopy::add(Bytes bytes, Range origin, CopyRun::Kind kind) {
 }
 
 Level::Level(const AnyStep& step) : step_(step) {
-    if (const auto* split = std::get_if<SplitStep>(&step)) grouper_ = Grouper(split->behavior, split->invert);
+    if (const auto* split = std::get_if<SplitStep>(&step)) {
+        grouper_ = Grouper(split->behavior, split->invert);
+        reader_.emplace(*split->matcher);
+    }
 }
 
 void Level::start(const StepPiece& piece, Start start) {
@@ -69,7 +72,7 @@ void Level::start(const StepPiece& piece, Start start) {
     start_ = start;
     at_ = 0;
     if (std::holds_alternative<SplitStep>(step_)) {
-        reader_.start(piece.bytes);
+        reader_->start(piece.bytes);
         grouper_.start();
     }
 }
@@ -80,9 +83,9 @@ std::optional<StepPiece> Level::next() {
 
 std::size_t Level::take_removed() { return std::exchange(removed_, 0); }
 
-std::optional<StepPiece> Level::next_of(const SplitStep& step) {
+std::optional<StepPiece> Level::next_of(const SplitStep&) {
     while (at_ < piece_.bytes.size()) {
-        const std::optional<Group> group = grouper_.add(reader_.next(*step.program));
+        const std::optional<Group> group = grouper_.add(reader_->next());
         if (!group) continue;
         at_ = group->end;
         if (group->is_removed) removed_ += piece_.origin_size(group->begin, group->end);

@@ -77,7 +77,7 @@ class Level {
 
     // Returns how many bytes of the text the step has removed since the last call.
     std::size_t take_removed();
-    std::uint64_t steps() const { return reader_.steps(); }
+    std::uint64_t steps() const { return reader_ ? reader_->steps() : 0; }
 
  private:
     std::optional<StepPiece> next_of(const SplitStep& step);
@@ -92,7 +92,7 @@ class Level {
     std::size_t at_ = 0;  // what comes before is done
     std::size_t removed_ = 0;
     PieceCopy copy_;
-    SegmentReader reader_;
+    std::optional<SegmentReader> reader_;  // of a SplitStep
     Grouper grouper_{Behavior::kIsolated, false};
 };
 

@@ -8,11 +8,40 @@ void SegmentReader::start(Bytes piece) {
     is_done_ = false;
     last_end_.reset();
     found_.reset();
+    ends_.clear();
+    taken_ = 0;
+    if (matcher_->fast()) return fast_.start(piece);
     memory_.start_piece();
 }
 
-std::optional<Segment> SegmentReader::next(const Program& program) {
-    if (!found_ && !is_done_) is_done_ = !find(program);
+// Joins gaps of one character, and gives them before the match that follows.
+std::optional<Segment> SegmentReader::next_fast() {
+    std::size_t gap_end = covered_;
+    for (;;) {
+        if (taken_ == ends_.size()) {
+            taken_ = 0;
+            if (fast_.read(*matcher_->fast(), ends_)) continue;
+            ends_.clear();
+            return gap_end > covered_ ? segment_to(gap_end, false) : std::nullopt;
+        }
+        const std::uint64_t end = ends_[taken_];
+        if (!(end & 1)) {
+            if (gap_end > covered_) return segment_to(gap_end, false);
+            ++taken_;
+            return segment_to(end >> 1, true);
+        }
+        gap_end = end >> 1;
+        ++taken_;
+    }
+}
+
+std::optional<Segment> SegmentReader::segment_to(std::size_t end, bool is_match) {
+    return Segment{std::exchange(covered_, end), end, is_match};
+}
+
+std::optional<Segment> SegmentReader::next() {
+    if (matcher_->fast()) return next_fast();
+    if (!found_ && !is_done_) is_done_ = !find();
     const std::size_t begin = covered_;
     if (found_) {
         if (begin < found_->begin) {
@@ -30,7 +59,8 @@ std::optional<Segment> SegmentReader::next(const Program& program) {
 }
 
 // Finds the next match. Returns whether there is one.
-bool SegmentReader::find(const Program& program) {
+bool SegmentReader::find() {
+    const Program& program = matcher_->program();
     const Backtracker matcher(program);
     while (from_ <= piece_.size()) {
         const std::size_t begin = from_;

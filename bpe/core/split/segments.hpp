@@ -3,13 +3,35 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
+#include <utility>
+#include <vector>
 
 #include "base/types.hpp"
 #include "split/backtracker.hpp"
+#include "split/fast_matcher.hpp"
 #include "split/program.hpp"
 
 namespace bpe {
+
+// A program and the fastest matcher that it allows. With `plain`, which the tests use, that is the backtracker.
+class SplitMatcher {
+ public:
+    explicit SplitMatcher(Program of, bool plain = false) : program_(std::move(of)) {
+        if (!plain) fast_ = FastMatcher::of(program_);
+    }
+    SplitMatcher(const SplitMatcher&) = delete;
+    SplitMatcher& operator=(const SplitMatcher&) = delete;
+
+    const Program& program() const { return program_; }
+    // Null if there is none.
+    const FastMatcher* fast() const { return fast_ ? &*fast_ : nullptr; }
+
+ private:
+    Program program_;
+    std::optional<FastMatcher> fast_;
+};
 
 // A part of a piece. Each begins where the one before ends. Parts that match may be empty.
 struct Segment {
@@ -23,19 +45,30 @@ struct Segment {
 // the match before it, and after an empty match search on behind the next character.
 class SegmentReader {
  public:
+    // `matcher` must outlive the reader.
+    explicit SegmentReader(const SplitMatcher& matcher) : matcher_(&matcher) {}
+
     void start(Bytes piece);
 
     // Returns the next segment, or none at the end of the piece.
-    std::optional<Segment> next(const Program& program);
+    std::optional<Segment> next();
 
-    std::uint64_t steps() const { return memory_.steps(); }
+    std::uint64_t steps() const { return memory_.steps() + fast_.steps(); }
 
  private:
-    bool find(const Program& program);
+    bool find();
+    std::optional<Segment> next_fast();
+    std::optional<Segment> segment_to(std::size_t end, bool is_match);
 
+    const SplitMatcher* matcher_;
     Bytes piece_;
     std::size_t covered_ = 0;  // where the next segment begins
-    std::size_t from_ = 0;     // where to search on
+    FastReader fast_;
+    std::vector<std::uint64_t> ends_;  // of matches and gaps, from the fast reader
+    std::size_t taken_ = 0;            // ends of these that have been given
+
+    // The rest is for the backtracker.
+    std::size_t from_ = 0;  // where to search on
     bool is_done_ = true;
     std::optional<std::size_t> last_end_;  // of the last match
     std::optional<Segment> found_;         // a match that is not given yet

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "base/errors.hpp"
+#include "split/cuts.hpp"
 #include "split/levels.hpp"
 
 namespace bpe {
@@ -74,13 +75,81 @@ StepSplitter::StepSplitter(std::vector<AnyStep> steps) : steps_(std::move(steps)
         keeps_text_ &= is_split_step && !removes(step);
         is_split |= metaspace ? metaspace->split : is_split_step;
     }
+    find_fast_step();
+    find_cutting_step();
     if (inserting > kMostInserting) {
         throw InputError("the pre-tokenizer puts something before each piece in " + std::to_string(inserting) +
                          " steps; at most " + std::to_string(kMostInserting) + " are supported");
     }
 }
 
+void StepSplitter::find_fast_step() {
+    const auto* split = steps_.size() == 1 ? std::get_if<SplitStep>(&steps_[0]) : nullptr;
+    if (!split || !split->matcher->fast() || !split->matcher->fast()->covers_text()) return;
+    const bool keeps_matches =
+        split->behavior == Behavior::kIsolated || (split->behavior == Behavior::kRemoved && split->invert);
+    if (!keeps_matches) return;
+    fast_ = split->matcher->fast();
+    keeps_text_ = true;
+}
+
+// A text may be cut where the first step that splits would cut it whatever comes before and after: each later step sees
+// the pieces of that step one by one. A space before the text changes no place between two characters of the text. The
+// first piece on the right of a cut is a piece like any other for the later steps.
+//
+// A match and a gap are pieces of their own if they are isolated, and if one of them is removed.
+void StepSplitter::find_cutting_step() {
+    const auto inserts = [](const AnyStep& step) { return std::holds_alternative<PrefixSpaceStep>(step); };
+    const auto first = std::ranges::find_if_not(steps_, inserts);
+    if (first == steps_.end()) return;
+    if (const auto* metaspace = std::get_if<MetaspaceStep>(&*first)) {
+        if (metaspace->split && first == steps_.begin()) spaces_ = metaspace;
+        return;
+    }
+    const auto* split = std::get_if<SplitStep>(&*first);
+    const bool is_isolated = split && (split->behavior == Behavior::kIsolated || split->behavior == Behavior::kRemoved);
+    if (is_isolated && split->matcher->fast()) cutting_ = split->matcher->fast();
+}
+
+// What `next` remembers of a text that a single fast matcher splits.
+struct FastState final : SplitRoom::State {
+    FastReader reader;
+    std::vector<std::uint64_t> ends;
+    std::size_t taken = 0;
+};
+
+Pretokens StepSplitter::next_fast(Bytes text, std::size_t position, SplitRoom& room) const {
+    auto* state = dynamic_cast<FastState*>(room.state.get());
+    if (!state) {
+        room.state = std::make_unique<FastState>();
+        state = static_cast<FastState*>(room.state.get());
+    }
+    if (position == 0) {
+        state->reader.start(text);
+        state->ends.clear();
+        state->taken = 0;
+    }
+    while (state->taken == state->ends.size()) {
+        state->taken = 0;
+        if (!state->reader.read(*fast_, state->ends)) {
+            state->ends.clear();
+            return {text.subspan(position), {}, text.size()};
+        }
+    }
+    const std::size_t count = std::min(kBatch, state->ends.size() - state->taken);
+    const std::uint64_t* ends = state->ends.data() + state->taken;
+    for (std::size_t i = 0; i < count; ++i) room.ends[i] = (ends[i] >> 1) - position;
+    state->taken += count;
+    const std::size_t size = room.ends[count - 1];
+    if (room.wants_origins) {
+        room.origins.clear();
+        for (std::size_t i = position; i < position + size; ++i) room.origins.push_back({i, i + 1});
+    }
+    return {text.subspan(position), {room.ends, count}, position + size};
+}
+
 Pretokens StepSplitter::next(Bytes text, std::size_t position, Start start, SplitRoom& room) const {
+    if (fast_) return next_fast(text, position, room);
     auto* levels = dynamic_cast<Levels*>(room.state.get());
     if (position == 0) {
         if (!levels || &levels->steps() != &steps_) {
@@ -101,9 +170,29 @@ Pretokens StepSplitter::next(Bytes text, std::size_t position, Start start, Spli
     return batch.pretokens(text, next, levels->take_removed());
 }
 
-std::size_t StepSplitter::next_cut(Bytes text, std::size_t) const { return text.size(); }
+std::size_t StepSplitter::next_cut(Bytes text, std::size_t position) const {
+    position = std::max<std::size_t>(position, 1);
+    if (position >= text.size() || (!cutting_ && !spaces_)) return text.size();
+    if (spaces_) {
+        for (; position < text.size(); ++position) {
+            if (text[position] == ' ') return position;
+        }
+        return position;
+    }
+    const Program& program = cutting_->program();
+    const std::size_t start = character_start(text, position - 1);
+    Program::Character left = program.character_at(text, start);
+    for (position = start + left.length; position < text.size();) {
+        const Program::Character right = program.character_at(text, position);
+        if (cutting_->automaton().may_cut(left.number, right.number)) return position;
+        left = right;
+        position += right.length;
+    }
+    return text.size();
+}
 
 std::uint64_t StepSplitter::steps_made(const SplitRoom& room) const {
+    if (const auto* state = dynamic_cast<const FastState*>(room.state.get())) return state->reader.steps();
     const auto* levels = dynamic_cast<const Levels*>(room.state.get());
     return levels ? levels->steps_made() : 0;
 }

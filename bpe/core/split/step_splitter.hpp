@@ -16,7 +16,7 @@ namespace bpe {
 
 // Splits each piece at the matches of a program.
 struct SplitStep {
-    std::shared_ptr<const Program> program;
+    std::shared_ptr<const SplitMatcher> matcher;
     Behavior behavior;
     bool invert;
 };
@@ -48,7 +48,14 @@ class StepSplitter final : public Splitter {
     std::uint64_t steps_made(const SplitRoom& room) const;
 
  private:
+    void find_fast_step();
+    void find_cutting_step();
+    Pretokens next_fast(Bytes text, std::size_t position, SplitRoom& room) const;
+
     std::vector<AnyStep> steps_;
+    const FastMatcher* fast_ = nullptr;      // of the only step, if its matches are the pretokens of every text
+    const FastMatcher* cutting_ = nullptr;   // of the step that decides where the text may be cut,
+    const MetaspaceStep* spaces_ = nullptr;  // or the step that splits before spaces
     bool depends_on_start_ = false;
     bool keeps_text_ = true;
 };

@@ -1,0 +1,87 @@
+// The fast matcher: a transducer that runs over a text in several places at once.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "base/types.hpp"
+#include "split/automaton.hpp"
+#include "split/backtracker.hpp"
+#include "split/program.hpp"
+#include "split/transducer.hpp"
+
+namespace bpe {
+
+// What the fast matcher needs of a program.
+class FastMatcher {
+ public:
+    // Returns none if the program has no automaton, or too large a one. `program` must outlive the matcher.
+    static std::optional<FastMatcher> of(const Program& program);
+
+    const Program& program() const { return *program_; }
+    const Automaton& automaton() const { return automaton_; }
+    const Transducer& transducer() const { return transducer_; }
+    // Whether matches cover every text.
+    bool covers_text() const { return !automaton_.has_gaps(); }
+
+    // Writes the class of each character of piece[begin, end) to the place of its first byte, and rest() to those of
+    // its other bytes. Both places are between two characters.
+    void write_classes(Bytes piece, std::size_t begin, std::size_t end, std::uint8_t* classes) const;
+
+ private:
+    FastMatcher(const Program& program, Automaton automaton, Transducer transducer);
+
+    const Program* program_;
+    Automaton automaton_;
+    Transducer transducer_;
+    std::array<std::uint8_t, 128> byte_classes_;
+};
+
+// Where the matches and the gaps of one piece end, one after the other.
+class FastReader {
+ public:
+    void start(Bytes piece);
+
+    // Replaces `ends` by the next ends. Returns false at the end of the piece. Each end is doubled, plus 1 for a gap of
+    // one character.
+    bool read(const FastMatcher& matcher, std::vector<std::uint64_t>& ends);
+
+    std::uint64_t steps() const { return steps_; }
+
+ private:
+    struct Lane {
+        std::uint32_t row;
+        std::uint64_t* out;
+        std::size_t at;
+        std::size_t to;
+    };
+
+    static constexpr std::size_t kWindow = std::size_t{1} << 14;
+    static constexpr std::size_t kLanes = 4;
+
+    std::size_t window_end(const FastMatcher& matcher) const;
+    std::size_t find_lanes(const FastMatcher& matcher, std::size_t end, Lane* lanes);
+    bool read_by_lanes(const FastMatcher& matcher, std::size_t end);
+    void read_in_order(const FastMatcher& matcher, std::size_t end);
+    std::uint64_t next_end(const FastMatcher& matcher, std::size_t begin);
+    std::size_t class_before(const FastMatcher& matcher, std::size_t position) const;
+
+    Bytes piece_;
+    std::size_t at_ = 0;
+    std::size_t certain_ = 0;  // the last certain end
+    bool is_done_ = true;
+    bool is_started_ = false;
+    std::uint32_t row_ = 0;
+    std::array<std::uint64_t, Transducer::kWalks> pending_{};  // the ends that are not certain
+    std::vector<std::uint8_t> classes_;                        // of the window
+    std::vector<std::uint64_t> out_;
+    std::size_t count_ = 0;
+    Outcomes outcomes_;  // pairs of a state and a position that lead to no match
+    std::size_t furthest_ = 0;
+    std::uint64_t steps_ = 0;
+};
+
+}  // namespace bpe

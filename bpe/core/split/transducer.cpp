@@ -1,0 +1,85 @@
+#include "split/transducer.hpp"
+
+#include <map>
+#include <utility>
+
+namespace bpe {
+
+class TransducerBuilder {
+ public:
+    explicit TransducerBuilder(const Automaton& automaton)
+        : automaton_(automaton), edge_(automaton.class_count()), transducer_(edge_ + 2) {}
+
+    std::optional<Transducer> run() {
+        keys_.push_back({});  // the row that stops
+        numbers_.emplace(Key{}, 0);
+        for (std::size_t previous = 0; previous <= edge_; ++previous) {
+            transducer_.starts_.push_back(row_of(state_of({{automaton_.start(previous)}, automaton_.start(previous)})));
+        }
+        for (std::size_t state = 0; state < keys_.size(); ++state) {
+            if ((keys_.size() + 1) * transducer_.width_ > Transducer::kMostSteps) return std::nullopt;
+            for (std::size_t c = 0; c <= edge_; ++c) transducer_.steps_.push_back(make_step(Key(keys_[state]), c));
+            transducer_.steps_.push_back(step(static_cast<std::uint32_t>(state), last_slot(keys_[state]), 0, false));
+        }
+        return std::move(transducer_);
+    }
+
+ private:
+    struct Key {
+        std::vector<Automaton::State> walks;  // all but the last have met a match
+        Automaton::State start = 0;           // of a match behind the last character
+        auto operator<=>(const Key&) const = default;
+    };
+
+    static std::uint32_t last_slot(const Key& key) {
+        return key.walks.empty() ? 0 : static_cast<std::uint32_t>(key.walks.size() - 1);
+    }
+
+    std::uint32_t row_of(std::uint32_t state) const { return static_cast<std::uint32_t>(state * transducer_.width_); }
+    Transducer::Step step(std::uint32_t state, std::uint32_t slot, std::uint32_t growth, bool is_gap) const {
+        return {row_of(state) << Transducer::kRowShift | std::uint32_t{is_gap} << 5 | growth << 2 | slot};
+    }
+
+    Transducer::Step make_step(const Key& key, std::size_t c) {
+        if (key.walks.empty()) return step(0, 0, 0, false);
+        const Automaton::State behind = c == edge_ ? Automaton::kDead : automaton_.start(c);
+        Key next{{}, behind};
+        std::uint32_t slot = last_slot(key);
+        bool is_gap = false;
+        std::size_t met = key.walks.size() - 1;  // walks that have met a match
+        for (std::size_t k = 0; k < key.walks.size(); ++k) {
+            const Automaton::Move& move = automaton_.move(key.walks[k], c);
+            next.walks.push_back(move.next);
+            if (move.accept == Automaton::Accept::kNo) continue;
+            slot = static_cast<std::uint32_t>(k);
+            is_gap = move.accept == Automaton::Accept::kGap;
+            met = k + 1;
+            next.walks.push_back(automaton_.move(key.start, c).next);
+            break;
+        }
+        std::uint32_t growth = 0;
+        while (growth < met && next.walks.front() == Automaton::kDead) {
+            next.walks.erase(next.walks.begin());
+            ++growth;
+        }
+        if (c == edge_) return step(0, slot, growth, is_gap);
+        // The ends in the slots move up by `growth`; the step stops before a slot would be out of range.
+        return step(next.walks.size() > Transducer::kWalks ? 0 : state_of(std::move(next)), slot, growth, is_gap);
+    }
+
+    std::uint32_t state_of(Key key) {
+        const auto [found, is_new] = numbers_.try_emplace(key, static_cast<std::uint32_t>(keys_.size()));
+        if (is_new) keys_.push_back(std::move(key));
+        return found->second;
+    }
+
+    const Automaton& automaton_;
+    std::size_t edge_;
+    std::vector<Key> keys_;
+    std::map<Key, std::uint32_t> numbers_;
+    Transducer transducer_;
+};
+
+std::optional<Transducer> Transducer::of(const Automaton& automaton) { return TransducerBuilder(automaton).run(); }
+
+}  // namespace bpe
