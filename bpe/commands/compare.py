@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -41,6 +42,7 @@ from bpe.progress import say
 @examples(
     "bpe compare llama3 my.json corpora",
     "bpe compare llama3 my.json -c 'Hello world'",
+    "bpe compare bpe.json pieces.model unigram.model wordpiece.json corpora",
     "bpe compare llama3 o200k_base my.json --on a.txt --on b.txt",
     "cat *.txt | bpe compare llama3 my.json -",
 )
@@ -60,12 +62,15 @@ def compare(
     The last argument is a file, directory, glob, or - for stdin, whose text is encoded. All arguments before it are
     tokenizers, by name or file. With --on or -c, all arguments are tokenizers.
 
+    A short text of -c is shown as each tokenizer cuts it: the number of tokens, and the tokens with | between them.
+
     The table shows tokens, bytes per token, tokens per word, and the share of the vocabulary that the text never uses.
     `relative` is the number of tokens divided by that of the first tokenizer. The 95% intervals come from a paired
     bootstrap over documents, or over blocks of 1,000 bytes if there are fewer than 100 documents.
     """
     from bpe.analysis.compare import compare as compare_tokenizers
     from bpe.analysis.compare import comparison_table
+    from bpe.analysis.cuts import MOST_BYTES, cuts, cuts_text
     from bpe.patterns import find_pattern
 
     if not files and not texts:
@@ -81,9 +86,13 @@ def compare(
     found = compare_tokenizers(
         tokenizers, documents, name=", ".join(name for name, _ in sources), samples=samples, seed=seed
     )
+    short = [content for content in map(os.fsencode, texts) if len(content) <= MOST_BYTES]
+    cut = [cuts(tokenizers, text) for text in short]
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        click.echo(json.dumps(found | {"cuts": cut}, indent=2))
     else:
+        for each in cut:
+            click.echo(cuts_text(each, stdout_columns()))
         click.echo(comparison_table(found).text(stdout_columns()), nl=False)
         say(_summary(found, samples))
 
