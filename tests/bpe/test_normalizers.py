@@ -79,7 +79,7 @@ def _nested(depth: int) -> dict[str, Any]:
         ({"type": None}, ['"type"']),
         ({"type": "Nfc"}, ["'Nfc'", "supported are", "NFC"]),
         ({"type": "Append", "append": "x"}, ["'Append'"]),
-        ({"type": "Foo"} | {"strip_left": True, "strip_right": True}, ["'Foo'", "supported are BertNormalizer"]),
+        ({"type": "Foo"} | {"strip_left": True, "strip_right": True}, ["'Foo'", "supported are Bert, BertNormalizer"]),
         ({"type": "NFC", "more": 1}, ["NFC", '"more"', "remove"]),
         ({"type": "Sequence"}, ["Sequence", 'no "normalizers"']),
         ({"type": "Sequence", "normalizers": {}}, ['"normalizers"', "a list"]),

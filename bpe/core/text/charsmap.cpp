@@ -92,8 +92,16 @@ std::optional<CharsMap::Match> CharsMap::find(Bytes text) const {
 template std::optional<CharsMap::Match> CharsMap::find<true>(Bytes text) const;
 template std::optional<CharsMap::Match> CharsMap::find<false>(Bytes text) const;
 
-bool CharsMap::begins_key(std::uint8_t byte) const {
-    return byte != 0 && label(units_[offset(units_[0]) ^ byte]) == byte;
+bool CharsMap::touches(Bytes character) const {
+    std::uint32_t at = offset(units_[0]);
+    for (const std::uint8_t byte : character) {
+        at ^= byte;
+        const std::uint32_t unit = units_[at];
+        if (byte == 0 || label(unit) != byte) return false;
+        if (has_value(unit)) return true;
+        at ^= offset(unit);
+    }
+    return true;
 }
 
 }  // namespace bpe

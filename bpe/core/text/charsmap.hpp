@@ -26,8 +26,8 @@ class CharsMap {
     std::optional<Match> shortest(Bytes text) const { return find<true>(text); }
     std::optional<Match> longest(Bytes text) const { return find<false>(text); }
 
-    // Returns whether a key begins with this byte.
-    bool begins_key(std::uint8_t byte) const;
+    // Returns whether a key begins with this character, or the character with a key.
+    bool touches(Bytes character) const;
 
  private:
     // A unit of the double array.

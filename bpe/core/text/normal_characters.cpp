@@ -100,8 +100,8 @@ class CharacterStep final : public SinkStep<CharacterStep<Map>> {
 
     std::optional<Neighbours> across(Neighbours neighbours) const override {
         const Mapped before = Map::map(neighbours.before), after = Map::map(neighbours.after);
-        if (before.count == 0 || after.count == 0) return std::nullopt;
-        return Neighbours{before.values[before.count - 1], after.values[0]};
+        return Neighbours{before.count == 0 ? kUnknown : before.values[before.count - 1],
+                          after.count == 0 ? kUnknown : after.values[0]};
     }
 
  private:

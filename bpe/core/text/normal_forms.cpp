@@ -143,14 +143,13 @@ class FormStep final : public SinkStep<FormStep> {
         return is_changed;
     }
 
-    // Starters that stay as they are, and that the form never joins to a character before or after them.
+    // A part can begin with the character after the cut, so it never joins to what is before it.
     std::optional<Neighbours> across(Neighbours neighbours) const override {
-        const FormRecord& before = form_record(neighbours.before);
-        const FormRecord& after = form_record(neighbours.after);
-        const bool stays =
-            !((before.flags | after.flags) & changes_) && (before.flags & starts_) && (after.flags & starts_);
-        if (!stays || (composes_ && (after.flags & kFirst))) return std::nullopt;
-        return neighbours;
+        const std::uint16_t before = form_record(neighbours.before).flags, after = form_record(neighbours.after).flags;
+        if (!(after & starts_)) return std::nullopt;
+        const bool keeps_before = !(before & changes_) && (before & starts_);
+        const bool keeps_after = !(after & changes_) && !(composes_ && (after & kFirst));
+        return Neighbours{keeps_before ? neighbours.before : kUnknown, keeps_after ? neighbours.after : kUnknown};
     }
 
  private:

@@ -130,9 +130,8 @@ class PrecompiledStep final : public SinkStep<PrecompiledStep> {
         stays_['\r'] = false;  // it may be in a cluster with the character after it
         for (std::uint32_t value = 0x80; value < 0x110000; ++value) {
             std::uint8_t bytes[4];
-            if (cluster_of(value) == Cluster::kPrepend && write_utf8(value, bytes) && map_.begins_key(bytes[0])) {
-                takes_next_ = true;
-            }
+            if (cluster_of(value) != Cluster::kPrepend) continue;
+            takes_next_ |= map_.touches(Bytes(bytes, write_utf8(value, bytes)));
         }
     }
 
@@ -175,17 +174,26 @@ class PrecompiledStep final : public SinkStep<PrecompiledStep> {
         return true;
     }
 
-    // Characters between which a cluster always ends and begins, and that are in no key.
+    // A cluster ends between the two, and no character before them matters to that.
     std::optional<Neighbours> across(Neighbours neighbours) const override {
-        const auto is_alone = [this](std::uint32_t value) {
+        const Cluster kind = cluster_of(neighbours.before);
+        const Conjunct conjunct = conjunct_of(neighbours.before);
+        if (kind == Cluster::kExtend || kind == Cluster::kSpacing || kind == Cluster::kJoiner ||
+            conjunct == Conjunct::kExtend || conjunct == Conjunct::kLinker) {
+            return std::nullopt;
+        }
+        ClusterRules rules;
+        rules.joins({neighbours.before, 0});
+        if (rules.joins({neighbours.after, 0})) return std::nullopt;
+        const auto stays = [this](std::uint32_t value) {
             std::uint8_t bytes[4];
-            write_utf8(value, bytes);
-            const Cluster kind = cluster_of(value);
-            return (kind == Cluster::kOther || (kind == Cluster::kControl && value != '\r' && value != '\n')) &&
-                   conjunct_of(value) == Conjunct::kNone && !map_.begins_key(bytes[0]);
+            const Cluster its_kind = cluster_of(value);
+            const bool may_be_alone = its_kind == Cluster::kOther || its_kind == Cluster::kControl;
+            return may_be_alone && value != '\r' && value != '\n' && conjunct_of(value) == Conjunct::kNone &&
+                   !map_.touches(Bytes(bytes, write_utf8(value, bytes)));
         };
-        if (takes_next_ || !is_alone(neighbours.before) || !is_alone(neighbours.after)) return std::nullopt;
-        return neighbours;
+        return Neighbours{!takes_next_ && stays(neighbours.before) ? neighbours.before : kUnknown,
+                          stays(neighbours.after) ? neighbours.after : kUnknown};
     }
 
  private:
@@ -203,7 +211,7 @@ class PrecompiledStep final : public SinkStep<PrecompiledStep> {
 
     const CharsMap map_;
     std::array<bool, 0x80> stays_;
-    bool takes_next_ = false;  // whether a key begins with a character that joins to any character after it
+    bool takes_next_ = false;  // whether a character that joins to any character after it is in a key
 };
 
 }  // namespace

@@ -17,7 +17,7 @@ struct CodePoint {
     std::uint32_t length;  // in bytes
 };
 
-inline constexpr std::uint32_t kMalformed = 0xFFFFFFFF;
+inline constexpr std::uint32_t kMalformed = kUnknown;
 
 // Returns the character at text[position], position < text.size().
 inline CodePoint code_point_at(Bytes text, std::size_t position) {

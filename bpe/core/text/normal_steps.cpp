@@ -59,9 +59,11 @@ class ReplaceStep final : public SinkStep<ReplaceStep> {
             at += next.length;
         }
         // A character that may or may not be part of an occurrence is unknown after this step.
-        if ((has_before || has_after) && (count > 1 || content_.empty())) return std::nullopt;
-        if (has_before) neighbours.before = code_point_before(content_, content_.size()).value;
-        if (has_after) neighbours.after = code_point_at(content_, 0).value;
+        const bool is_unknown = count > 1 || content_.empty();
+        if (has_before) {
+            neighbours.before = is_unknown ? kUnknown : code_point_before(content_, content_.size()).value;
+        }
+        if (has_after) neighbours.after = is_unknown ? kUnknown : code_point_at(content_, 0).value;
         return neighbours;
     }
 

@@ -62,12 +62,13 @@ NormalizedText Normalizer::apply_with_origins(Bytes text, bool at_start, NormalR
     return is_changed ? now : NormalizedText{text, {}};
 }
 
+// The last step may leave unknown neighbours: no step after it looks at them.
 bool Normalizer::cuts_between(Neighbours neighbours) const {
     for (const auto& step : steps_) {
+        if (neighbours.before == kUnknown || neighbours.after == kUnknown) return false;
         const auto after = step->across(neighbours);
         if (!after) return false;
         neighbours = *after;
-        if (neighbours.before == kMalformed || neighbours.after == kMalformed) return false;
     }
     return true;
 }

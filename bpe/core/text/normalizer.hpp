@@ -32,11 +32,14 @@ struct NormalRoom {
     NormalText texts[2];
 };
 
-// The characters on the two sides of a place where a text may be cut.
+// The characters on the two sides of a place where a text may be cut: code points, or kUnknown.
 struct Neighbours {
     std::uint32_t before;
     std::uint32_t after;
 };
+
+// A character that depends on more than its neighbour, or that may be removed.
+inline constexpr std::uint32_t kUnknown = 0xFFFFFFFF;
 
 // One normalizer of a sequence. Immutable. A byte that belongs to no well-formed character is a character of its own
 // that no step changes.
@@ -51,8 +54,9 @@ class NormalStep {
     // The same, with the origins of the bytes: each is the origin in `text` of the byte that a byte was made from.
     virtual bool apply(NormalizedText text, bool at_start, NormalText& out) const = 0;
 
-    // Returns the neighbours after this step, if a text with these neighbours can be cut between them whatever is
-    // before and after them, and nullopt if that is not certain. Both are code points.
+    // Returns the neighbours after this step, if a text with these neighbours, both known, can be cut between them
+    // whatever is before and after them: the step makes the same of the text and of its two sides. Returns nullopt if
+    // that is not certain.
     virtual std::optional<Neighbours> across(Neighbours neighbours) const = 0;
 };
 
