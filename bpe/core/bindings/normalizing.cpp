@@ -2,6 +2,7 @@
 
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
 
 #include <functional>
 #include <string>
@@ -9,6 +10,7 @@
 #include <utility>
 
 #include "bindings/python.hpp"
+#include "split/replace_matches.hpp"
 #include "text/normalizer.hpp"
 
 namespace bpe {
@@ -16,6 +18,16 @@ namespace bpe {
 namespace {
 
 Bytes bytes_at(const nb::tuple& step, std::size_t at) { return view_of(nb::cast<nb::bytes>(step[at])); }
+
+// The items after the name are the sets and the instructions of a program, and the content.
+Step replace_matches(const nb::tuple& step) {
+    const auto sets = nb::cast<std::vector<Program::Set>>(step[1]);
+    std::vector<std::uint32_t> code;
+    for (const auto& instruction : nb::cast<std::vector<std::vector<std::uint32_t>>>(step[2])) {
+        code.insert(code.end(), instruction.begin(), instruction.end());
+    }
+    return replace_matches_step(std::make_shared<const Program>(sets, code), bytes_at(step, 3));
+}
 
 // The steps by the first item of their tuple. The other items are their settings.
 const std::unordered_map<std::string, std::function<Step(const nb::tuple&)>> kSteps = {
@@ -33,6 +45,7 @@ const std::unordered_map<std::string, std::function<Step(const nb::tuple&)>> kSt
     {"byte_level", [](const nb::tuple&) { return byte_level_step(); }},
     {"precompiled", [](const nb::tuple& step) { return precompiled_step(bytes_at(step, 1)); }},
     {"replace", [](const nb::tuple& step) { return replace_step(bytes_at(step, 1), bytes_at(step, 2)); }},
+    {"replace_matches", replace_matches},
     {"prepend", [](const nb::tuple& step) { return prepend_step(bytes_at(step, 1)); }},
 };
 

@@ -23,6 +23,7 @@ void fill_origins(Bytes text, Buffer<Range>& origins) {
 }  // namespace
 
 Normalizer::Normalizer(std::vector<std::shared_ptr<const NormalStep>> steps) : steps_(std::move(steps)) {
+    for (const auto& step : steps_) can_cut_ = can_cut_ && step->can_cut();
     std::vector<bool> cuts(kAscii * kAscii);
     for (std::uint32_t before = 0; before < kAscii; ++before) {
         for (std::uint32_t after = 0; after < kAscii; ++after) {
@@ -74,6 +75,7 @@ bool Normalizer::cuts_between(Neighbours neighbours) const {
 }
 
 std::size_t Normalizer::next_cut(Bytes text, std::size_t position) const {
+    if (!can_cut_) return text.size();
     if (position == 0) position = 1;
     while (position < text.size() && is_continuation(text[position])) ++position;
     if (position >= text.size()) return text.size();

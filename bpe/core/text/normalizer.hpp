@@ -58,6 +58,9 @@ class NormalStep {
     // whatever is before and after them: the step makes the same of the text and of its two sides. Returns nullopt if
     // that is not certain.
     virtual std::optional<Neighbours> across(Neighbours neighbours) const = 0;
+
+    // Whether `across` ever knows a cut.
+    virtual bool can_cut() const { return true; }
 };
 
 // A sequence of steps, perhaps empty. Immutable, so any number of threads may use it, each with a room of its own.
@@ -85,6 +88,7 @@ class Normalizer {
     bool cuts_between(Neighbours neighbours) const;
 
     std::vector<std::shared_ptr<const NormalStep>> steps_;
+    bool can_cut_ = true;
     // A bit for each pair of ASCII characters that a cut may separate: bit `after` of the row of `before`.
     std::shared_ptr<const std::vector<bool>> ascii_cuts_;
 };

@@ -152,6 +152,41 @@ def test_malformed_bytes_stay_and_the_text_between_them_is_normalized(case: str)
         assert core.apply_with_origins(content)[0] == core.apply(content)
 
 
+_DIGITS, _SPACE = (0x30, 0x39), (0x20, 0x20)
+_PROGRAMS = {
+    "[0-9]+": ((_DIGITS,), ((0, 0, 0), (2, 0, 2), (3, 0, 0))),
+    " {2}": ((_SPACE,), ((0, 0, 0), (0, 0, 0), (3, 0, 0))),
+    "[0-9]*": ((_DIGITS,), ((2, 1, 3), (0, 0, 0), (1, 0, 0), (3, 0, 0))),
+}
+
+
+@pytest.mark.parametrize("pattern", _PROGRAMS)
+def test_replacing_the_matches_of_a_pattern_equals_the_reference(pattern: str) -> None:
+    random = Random(pattern)
+    for content in ("", "x", "é9"):
+        reference = normalizers.Replace(Regex(pattern), content)
+        core = _core.Normalizer([("replace_matches", *_PROGRAMS[pattern], content.encode())])
+        tokenizer = _with_tokens_of_characters(reference)
+        for _ in range(500):
+            text = _text(random, "a1é  2", 9)
+            normalized, origins = core.apply_with_origins(text)
+            assert core.apply(text) == normalized == reference.normalize_str(text).encode(), text
+            assert _origins_of_characters(text, normalized, origins) == tokenizer.encode(text).offsets, text
+            assert core.cuts(text) == []
+
+
+def test_a_long_string_that_nearly_occurs_everywhere_is_searched_for_in_linear_time() -> None:
+    core = _core.Normalizer([("replace", b"a" * 100_000 + b"b", b"!")])
+    text = b"a" * 1_000_000
+    assert core.apply(text) == text
+    assert core.apply(text + b"b" + text) == b"a" * 900_000 + b"!" + text
+    random = Random(2)
+    for _ in range(200):
+        pattern = _text(random, "ab", 3).encode() * 15 or b"a"
+        text = _text(random, "ab", 4).encode() * random.randrange(200)
+        assert _core.Normalizer([("replace", pattern, b"-")]).apply(text) == text.replace(pattern, b"-")
+
+
 @pytest.mark.parametrize("form", ["nfc", "nfd", "nfkc", "nfkd"])
 def test_a_long_run_of_marks_is_sorted_in_reasonable_time(form: str) -> None:
     text = "a" + "\u0301\u0316\u0345" * 100_000
