@@ -124,7 +124,10 @@ def _replace(entry: Mapping[str, Any]) -> Iterator[CoreStep]:
     if "String" in pattern:
         yield ("replace", _utf8(text, "String"), content)
     elif "Regex" in pattern:
-        raise InputError(f"replacing the matches of the regular expression {_shown(text)} is not supported")
+        from bpe.splitting.compile import compile_pattern  # here, because few files need it, and it adds to start-up
+
+        program = compile_pattern(text, "tokenizers")
+        yield ("replace_matches", program.sets, program.instructions, content)
     else:
         raise InputError(f'"pattern" has the key "{next(iter(pattern))}"; expected "String" or "Regex"')
 

@@ -30,6 +30,11 @@ ENTRIES: list[dict[str, Any]] = [
     {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
     {"type": "Replace", "pattern": {"String": "a.+"}, "content": r"\1"},
     {"type": "Replace", "pattern": {"String": ""}, "content": "-"},
+    *(
+        {"type": "Replace", "pattern": {"Regex": regex}, "content": content}
+        for regex in (r" {2,}", r"\s+", r"\p{Mn}|[A-Z]", r"(?<=a)\.|^e", r"(?i)å", r"x*", r"\p{Han}(?!\p{Hangul})", "$")
+        for content in ("", "▁", "$1")
+    ),
     {"type": "Sequence", "normalizers": []},
     {"type": "Sequence", "normalizers": [{"type": "Sequence", "normalizers": [{"type": "NFD"}]}, {"type": "NFC"}]},
 ]
@@ -95,6 +100,8 @@ def _nested(depth: int) -> dict[str, Any]:
         ({"type": "Replace", "pattern": {"String": "a", "Regex": "b"}, "content": "b"}, ['"pattern"']),
         ({"type": "Replace", "pattern": {"Text": "a"}, "content": "b"}, ['"Text"', '"Regex"']),
         ({"type": "Replace", "pattern": {"String": "a"}}, ['no "content"']),
+        ({"type": "Replace", "pattern": {"Regex": "a("}, "content": "b"}, ["normalizer", "Replace"]),
+        ({"type": "Replace", "pattern": {"Regex": r"(a)\1"}, "content": "b"}, ["normalizer", "Replace"]),
         ({"type": "Precompiled", "precompiled_charsmap": None}, ['"precompiled_charsmap"', "a string"]),
         ({"type": "Precompiled", "precompiled_charsmap": "!"}, ['"precompiled_charsmap"', "base64"]),
         ({"type": "Precompiled", "precompiled_charsmap": ""}, ['"normalizer"', "charsmap"]),
