@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 from bpe.splitting.escapes import read_character, read_set
 from bpe.splitting.program import Set
 from bpe.splitting.scanner import Scanner
@@ -13,13 +11,13 @@ from bpe.splitting.unicode import expansions, folded, named_set
 _DEEPEST = 50
 
 
-@dataclass
 class _Operand:
     """What has been read since the last set operation."""
 
-    parts: list[Set] = field(default_factory=list)
-    after: str = "start"
-    """What was read last: "start" of the operand, "character", "range", "set" (an escape) or "class"."""
+    def __init__(self) -> None:
+        self.parts: list[Set] = []
+        self.after = "start"
+        """What was read last: "start" of the operand, "character", "range", "set" (an escape) or "class"."""
 
 
 def read_class(scanner: Scanner, ignore_case: bool) -> Set:

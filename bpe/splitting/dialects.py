@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from bpe.splitting.unicode import Engine
 
 _COMMON = {"a": 7, "e": 0x1B, "f": 12, "n": 10, "r": 13, "t": 9, "v": 11}
 
 
-@dataclass(frozen=True)
-class Syntax:
+class Syntax(NamedTuple):
     """The rules of one engine where the engines differ."""
 
     engine: Engine

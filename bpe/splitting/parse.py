@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from bpe.splitting.analysis import may_be_empty, tries_empty_last
 from bpe.splitting.classes import read_class
@@ -56,8 +56,7 @@ _ESCAPES = {
 }
 
 
-@dataclass(frozen=True)
-class _Flags:
+class _Flags(NamedTuple):
     ignore_case: bool = False
     dot_all: bool = False
     multi_line: bool = False
@@ -343,7 +342,7 @@ class _Parser(Scanner):
             elif meaning == "nothing" and on:
                 count += 1
             elif meaning and meaning != "nothing":
-                flags = replace(flags, **{meaning: on})
+                flags = flags._replace(**{meaning: on})
                 count += 1
             else:
                 known = ", ".join(self.syntax.flags)
@@ -411,8 +410,13 @@ class _Parser(Scanner):
 
     def _check_target(self, node: Node, at: int) -> None:
         """Refuse a repetition of what matches no text."""
-        items = node.items if isinstance(node, Choice) else (node,)
-        for item in items:
-            is_condition = isinstance(item, (Look, Edge, WordBoundary)) or (item == EMPTY and len(items) == 1)
-            if is_condition and (len(items) == 1 or self.syntax.engine == "tokenizers"):
-                self.unsupported(at, "a repetition of a condition that matches no text", "remove the repetition")
+        any_part = self.syntax.engine == "tokenizers"
+        if node == EMPTY or _is_condition(node, any_part):
+            self.unsupported(at, "a repetition of a condition that matches no text", "remove the repetition")
+
+
+def _is_condition(node: Node, any_part: bool) -> bool:
+    """Return whether a node is a condition, or alternatives all of which are (or any, if `any_part`)."""
+    if isinstance(node, Choice):
+        return (any if any_part else all)(_is_condition(item, any_part) for item in node.items)
+    return isinstance(node, (Look, Edge, WordBoundary))

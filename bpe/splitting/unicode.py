@@ -6,8 +6,8 @@ import json
 import zlib
 from bisect import bisect_right
 from functools import cache, lru_cache
-from importlib.resources import files
 from itertools import accumulate, chain
+from pathlib import Path
 from typing import Any, Literal
 
 from bpe.splitting.program import Set
@@ -22,7 +22,7 @@ _BEYOND_ASCII = {"k": 0x212A, "s": 0x17F}
 @cache
 def _data() -> tuple[dict[str, Any], list[int], bytes]:
     """Return the header of unicode.bin, where each set begins, and the sets."""
-    content = zlib.decompress(files(__package__).joinpath("unicode.bin").read_bytes())
+    content = zlib.decompress(Path(__file__).with_name("unicode.bin").read_bytes())
     end = content.index(b"\n")
     header = json.loads(content[:end])
     return header, [0, *accumulate(header["sizes"])], content[end + 1 :]
