@@ -64,7 +64,7 @@ std::vector<Step> steps_from(nb::handle objects) {
 template <class Use>
 auto without_gil(Bytes text, const Use& use) {
     if (text.size() <= kMostBytesWithGil) return use();
-    const nb::gil_scoped_release release;
+    const ReleasedGil release;
     return use();
 }
 
