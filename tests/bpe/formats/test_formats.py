@@ -326,14 +326,6 @@ def remove(*path: str | int) -> Change:
 
 
 SPLIT = ("pre_tokenizer", "pretokenizers", 0)
-BYTE_LEVEL = ("pre_tokenizer", "pretokenizers", 1)
-DIGITS_TOGETHER = {
-    "type": "Sequence",
-    "pretokenizers": [
-        {"type": "Digits", "individual_digits": False},
-        {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True},
-    ],
-}
 
 
 @pytest.mark.parametrize(
@@ -342,24 +334,27 @@ DIGITS_TOGETHER = {
         (put("model", "type", value="Unigram"), "Unigram"),
         (put("model", "type", value=["BPE"]), "byte-level BPE, Unigram, WordPiece, WordLevel are supported"),
         (put("model", "dropout", value=0.1), "dropout"),
-        (put("model", "byte_fallback", value=True), "byte_fallback"),
         (put("model", "end_of_word_suffix", value="</w>"), "end_of_word_suffix"),
         (put("model", "continuing_subword_prefix", value="##"), "continuing_subword_prefix"),
+        (put("model", "dropout", value=True), '"dropout" of the model is True'),
+        (put("model", "ignore_merges", value="yes"), '"ignore_merges" of the model is .yes.'),
+        (put("model", "byte_fallback", value=1), '"byte_fallback" of the model is 1'),
+        (put("model", "fuse_unk", value=None), '"fuse_unk" of the model is None'),
+        (put("model", "unk_token", value=5), '"unk_token" of the model is 5'),
+        (put("model", "end_of_word_suffix", value=[]), r'"end_of_word_suffix" of the model is \[\]'),
+        (put("decoder", value={"type": "WordPiece"}), "\"decoder\" has 'WordPiece', which is not supported"),
+        (put("decoder", value={"type": "Sequence", "decoders": []}), "ByteLevel 0 times"),
+        (put("decoder", value={"type": "Sequence"}), 'no list "decoders"'),
+        (put("decoder", value={"type": "Sequence", "decoders": [{"type": "Strip"}]}), "'Strip'"),
+        (put("decoder", value=["ByteLevel"]), "in place of a step"),
+        (put("added_tokens", 0, "lstrip", value="no"), '"lstrip" of the added token .<.end.>. is not true or false'),
         (put("normalizer", value={"type": "NFC"}), "NFC"),
         (put("normalizer", value="lower"), "lower"),
         (put("pre_tokenizer", value=None), "pre_tokenizer"),
         (put("pre_tokenizer", value={"type": "Metaspace"}), "Metaspace"),
         (put("pre_tokenizer", value={"type": "Sequence"}), "pre_tokenizer"),
         (put("pre_tokenizer", value={"type": "Sequence", "pretokenizers": [5]}), "pre_tokenizer"),
-        (put("pre_tokenizer", value={"type": "ByteLevel", "add_prefix_space": True}), "space in front"),
-        (put(*SPLIT, "behavior", value="Removed"), "pre-tokenizer"),
-        (put(*SPLIT, "invert", value=True), "pre-tokenizer"),
-        (put(*SPLIT, "pattern", value={"String": " "}), "pre-tokenizer"),
-        (put(*SPLIT, "pattern", value="x"), "pre-tokenizer"),
         (put(*SPLIT, "pattern", value={"Regex": "("}), "the split pattern"),
-        (put(*BYTE_LEVEL, "use_regex", value=True), "pre-tokenizer"),
-        (put(*SPLIT, value={"type": "Digits", "individual_digits": True}), "pre-tokenizer"),  # without use_regex
-        (put("pre_tokenizer", value=DIGITS_TOGETHER), "pre-tokenizer"),
         (remove("model"), "model"),
         (put("model", value=[]), "model"),
         (remove("model", "vocab"), "vocab"),
