@@ -67,21 +67,23 @@ void FastReader::start(Bytes piece) {
 namespace {
 
 // Makes the steps of kCount lanes over `length` bytes each. `classes` begins at the position `base`.
-template <std::size_t kCount, class Lane>
+template <std::size_t kCount, bool kGaps, class Lane>
 void run(const Transducer& transducer, const std::uint8_t* classes, std::size_t base, Lane* lanes, std::size_t length) {
     const Transducer::Step* steps = transducer.row(0);
     std::uint32_t row[kCount];
     std::uint64_t* out[kCount];
-    std::size_t at[kCount];
+    std::uint64_t end[kCount];  // doubled
+    const std::uint8_t* next[kCount];
     for (std::size_t k = 0; k < kCount; ++k) {
         row[k] = lanes[k].row;
         out[k] = lanes[k].out;
-        at[k] = lanes[k].at;
+        end[k] = 2 * lanes[k].at;
+        next[k] = classes + (lanes[k].at - base);
     }
     for (std::size_t i = 0; i < length; ++i) {
         for (std::size_t k = 0; k < kCount; ++k) {
-            const Transducer::Step step = steps[row[k] + classes[at[k] + i - base]];
-            out[k][step.slot()] = (at[k] + i) << 1 | step.is_gap();
+            const Transducer::Step step = steps[row[k] + next[k][i]];
+            out[k][step.slot()] = end[k] + 2 * i + (kGaps ? step.is_gap() : 0);
             out[k] += step.growth();
             row[k] = step.row();
         }
@@ -91,6 +93,12 @@ void run(const Transducer& transducer, const std::uint8_t* classes, std::size_t 
         lanes[k].out = out[k];
         lanes[k].at += length;
     }
+}
+
+template <std::size_t kCount, class Lane>
+void run(const FastMatcher& matcher, const std::uint8_t* classes, std::size_t base, Lane* lanes, std::size_t length) {
+    if (matcher.covers_text()) return run<kCount, false>(matcher.transducer(), classes, base, lanes, length);
+    run<kCount, true>(matcher.transducer(), classes, base, lanes, length);
 }
 
 }  // namespace
@@ -111,15 +119,19 @@ std::size_t FastReader::class_before(const FastMatcher& matcher, std::size_t pos
     return matcher.program().character_before(piece_, position).number;
 }
 
-bool FastReader::read(const FastMatcher& matcher, std::vector<std::uint64_t>& ends) {
-    if (is_done_) return false;
+std::span<const std::uint64_t> FastReader::read(const FastMatcher& matcher) {
+    for (count_ = 0; count_ == 0 && !is_done_;) read_window(matcher);
+    return std::span<const std::uint64_t>(out_).first(count_);
+}
+
+void FastReader::read_window(const FastMatcher& matcher) {
     if (!is_started_) {
         row_ = matcher.transducer().start(matcher.transducer().edge());
         is_started_ = true;
     }
     const std::size_t end = window_end(matcher);
     classes_.resize(kWindow + 8);
-    out_.resize(kWindow + kSlack);
+    if (out_.size() < kWindow + kSlack) out_.resize(kWindow + kSlack);
     matcher.write_classes(piece_, at_, end, classes_.data());
     steps_ += end - at_;
     if (!read_by_lanes(matcher, end)) read_in_order(matcher, end);
@@ -131,8 +143,6 @@ bool FastReader::read(const FastMatcher& matcher, std::vector<std::uint64_t>& en
         is_done_ = true;
     }
     if (count_) certain_ = out_[count_ - 1] >> 1;
-    ends.assign(out_.begin(), out_.begin() + static_cast<std::ptrdiff_t>(count_));
-    return true;
 }
 
 // Divides the window up to `end` at places where the text may be cut. Returns how many lanes there are.
@@ -169,10 +179,10 @@ bool FastReader::read_by_lanes(const FastMatcher& matcher, std::size_t end) {
     if (count == kLanes) {
         std::size_t length = end;
         for (const Lane& lane : lanes) length = std::min(length, lane.to - lane.at);
-        run<kLanes>(matcher.transducer(), classes_.data(), at_, lanes, length);
+        run<kLanes>(matcher, classes_.data(), at_, lanes, length);
     }
     for (std::size_t k = 0; k < count; ++k) {
-        run<1>(matcher.transducer(), classes_.data(), at_, &lanes[k], lanes[k].to - lanes[k].at);
+        run<1>(matcher, classes_.data(), at_, &lanes[k], lanes[k].to - lanes[k].at);
         if (lanes[k].row == matcher.transducer().stopped()) return false;
     }
     std::copy(lanes[count - 1].out, lanes[count - 1].out + pending_.size(), pending_.begin());
@@ -193,7 +203,7 @@ void FastReader::read_in_order(const FastMatcher& matcher, std::size_t end) {
     Lane lane{row_, out_.data(), at_, end};
     std::copy(pending_.begin(), pending_.end(), out_.begin());
     while (lane.at < end) {
-        run<1>(matcher.transducer(), classes_.data(), base, &lane, std::min(kCheck, end - lane.at));
+        run<1>(matcher, classes_.data(), base, &lane, std::min(kCheck, end - lane.at));
         if (lane.row != matcher.transducer().stopped()) continue;
         const auto count = static_cast<std::size_t>(lane.out - out_.data());
         const std::size_t begin = count ? lane.out[-1] >> 1 : certain_;

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "base/types.hpp"
@@ -45,9 +46,9 @@ class FastReader {
  public:
     void start(Bytes piece);
 
-    // Replaces `ends` by the next ends. Returns false at the end of the piece. Each end is doubled, plus 1 for a gap of
-    // one character.
-    bool read(const FastMatcher& matcher, std::vector<std::uint64_t>& ends);
+    // Returns the next ends, or none at the end of the piece. Each end is doubled, plus 1 for a gap of one character.
+    // The result is valid until the next call.
+    std::span<const std::uint64_t> read(const FastMatcher& matcher);
 
     std::uint64_t steps() const { return steps_; }
 
@@ -64,6 +65,7 @@ class FastReader {
 
     std::size_t window_end(const FastMatcher& matcher) const;
     std::size_t find_lanes(const FastMatcher& matcher, std::size_t end, Lane* lanes);
+    void read_window(const FastMatcher& matcher);
     bool read_by_lanes(const FastMatcher& matcher, std::size_t end);
     void read_in_order(const FastMatcher& matcher, std::size_t end);
     std::uint64_t next_end(const FastMatcher& matcher, std::size_t begin);

@@ -8,8 +8,7 @@ void SegmentReader::start(Bytes piece) {
     is_done_ = false;
     last_end_.reset();
     found_.reset();
-    ends_.clear();
-    taken_ = 0;
+    ends_ = {};
     if (matcher_->fast()) return fast_.start(piece);
     memory_.start_piece();
 }
@@ -18,20 +17,16 @@ void SegmentReader::start(Bytes piece) {
 std::optional<Segment> SegmentReader::next_fast() {
     std::size_t gap_end = covered_;
     for (;;) {
-        if (taken_ == ends_.size()) {
-            taken_ = 0;
-            if (fast_.read(*matcher_->fast(), ends_)) continue;
-            ends_.clear();
-            return gap_end > covered_ ? segment_to(gap_end, false) : std::nullopt;
-        }
-        const std::uint64_t end = ends_[taken_];
+        if (ends_.empty()) ends_ = fast_.read(*matcher_->fast());
+        if (ends_.empty()) return gap_end > covered_ ? segment_to(gap_end, false) : std::nullopt;
+        const std::uint64_t end = ends_.front();
         if (!(end & 1)) {
             if (gap_end > covered_) return segment_to(gap_end, false);
-            ++taken_;
+            ends_ = ends_.subspan(1);
             return segment_to(end >> 1, true);
         }
         gap_end = end >> 1;
-        ++taken_;
+        ends_ = ends_.subspan(1);
     }
 }
 

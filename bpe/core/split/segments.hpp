@@ -5,8 +5,8 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <utility>
-#include <vector>
 
 #include "base/types.hpp"
 #include "split/backtracker.hpp"
@@ -64,8 +64,7 @@ class SegmentReader {
     Bytes piece_;
     std::size_t covered_ = 0;  // where the next segment begins
     FastReader fast_;
-    std::vector<std::uint64_t> ends_;  // of matches and gaps, from the fast reader
-    std::size_t taken_ = 0;            // ends of these that have been given
+    std::span<const std::uint64_t> ends_;  // of matches and gaps, from the fast reader
 
     // The rest is for the backtracker.
     std::size_t from_ = 0;  // where to search on

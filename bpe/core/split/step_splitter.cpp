@@ -114,8 +114,7 @@ void StepSplitter::find_cutting_step() {
 // What `next` remembers of a text that a single fast matcher splits.
 struct FastState final : SplitRoom::State {
     FastReader reader;
-    std::vector<std::uint64_t> ends;
-    std::size_t taken = 0;
+    std::span<const std::uint64_t> ends;
 };
 
 Pretokens StepSplitter::next_fast(Bytes text, std::size_t position, SplitRoom& room) const {
@@ -126,20 +125,13 @@ Pretokens StepSplitter::next_fast(Bytes text, std::size_t position, SplitRoom& r
     }
     if (position == 0) {
         state->reader.start(text);
-        state->ends.clear();
-        state->taken = 0;
+        state->ends = {};
     }
-    while (state->taken == state->ends.size()) {
-        state->taken = 0;
-        if (!state->reader.read(*fast_, state->ends)) {
-            state->ends.clear();
-            return {text.subspan(position), {}, text.size()};
-        }
-    }
-    const std::size_t count = std::min(kBatch, state->ends.size() - state->taken);
-    const std::uint64_t* ends = state->ends.data() + state->taken;
-    for (std::size_t i = 0; i < count; ++i) room.ends[i] = (ends[i] >> 1) - position;
-    state->taken += count;
+    if (state->ends.empty()) state->ends = state->reader.read(*fast_);
+    if (state->ends.empty()) return {text.subspan(position), {}, text.size()};
+    const std::size_t count = std::min(kBatch, state->ends.size());
+    for (std::size_t i = 0; i < count; ++i) room.ends[i] = (state->ends[i] >> 1) - position;
+    state->ends = state->ends.subspan(count);
     const std::size_t size = room.ends[count - 1];
     if (room.wants_origins) {
         room.origins.clear();

@@ -37,7 +37,7 @@ class TransducerBuilder {
 
     std::uint32_t row_of(std::uint32_t state) const { return static_cast<std::uint32_t>(state * transducer_.width_); }
     Transducer::Step step(std::uint32_t state, std::uint32_t slot, std::uint32_t growth, bool is_gap) const {
-        return {row_of(state) << Transducer::kRowShift | std::uint32_t{is_gap} << 5 | growth << 2 | slot};
+        return {row_of(state) << Transducer::kRowShift | std::uint32_t{is_gap} << 5 | slot << 3 | growth};
     }
 
     Transducer::Step make_step(const Key& key, std::size_t c) {

@@ -30,8 +30,8 @@ class Transducer {
         std::uint32_t bits;
 
         std::uint32_t row() const { return bits >> kRowShift; }  // of the next state
-        std::uint32_t slot() const { return bits & 3; }
-        std::uint32_t growth() const { return bits >> 2 & 7; }
+        std::uint32_t slot() const { return bits >> 3 & 3; }
+        std::uint32_t growth() const { return bits & 7; }
         std::uint32_t is_gap() const { return bits >> 5 & 1; }  // whether the end is that of a gap
     };
 
