@@ -26,7 +26,7 @@ Step replace_matches(const nb::tuple& step) {
     for (const auto& instruction : nb::cast<std::vector<std::vector<std::uint32_t>>>(step[2])) {
         code.insert(code.end(), instruction.begin(), instruction.end());
     }
-    return replace_matches_step(std::make_shared<const Program>(sets, code), bytes_at(step, 3));
+    return replace_matches_step(std::make_shared<const SplitMatcher>(Program(sets, code)), bytes_at(step, 3));
 }
 
 // The steps by the first item of their tuple. The other items are their settings.

@@ -3,7 +3,6 @@
 #include <utility>
 #include <vector>
 
-#include "split/segments.hpp"
 #include "text/normal_sinks.hpp"
 
 namespace bpe {
@@ -12,17 +11,17 @@ namespace {
 
 class ReplaceMatchesStep final : public SinkStep<ReplaceMatchesStep> {
  public:
-    ReplaceMatchesStep(std::shared_ptr<const Program> program, Bytes content)
-        : program_(std::move(program)), content_(content.begin(), content.end()) {}
+    ReplaceMatchesStep(std::shared_ptr<const SplitMatcher> matcher, Bytes content)
+        : matcher_(std::move(matcher)), content_(content.begin(), content.end()) {}
 
     template <class Sink>
     bool run(Bytes text, bool, Sink& sink) const {
         if (text.empty()) return false;  // as in tokenizers, even if the pattern matches nothing
-        SegmentReader reader;
+        SegmentReader reader(*matcher_);
         reader.start(text);
         std::size_t done = 0;
         bool is_changed = false;
-        while (const auto segment = reader.next(*program_)) {
+        while (const auto segment = reader.next()) {
             if (!segment->is_match) continue;
             sink.keep(text, done, segment->begin);
             sink.put(content_, segment->end == 0 ? kNowhere : segment->end - 1);
@@ -38,14 +37,14 @@ class ReplaceMatchesStep final : public SinkStep<ReplaceMatchesStep> {
     std::optional<Neighbours> across(Neighbours) const override { return std::nullopt; }
 
  private:
-    std::shared_ptr<const Program> program_;
+    std::shared_ptr<const SplitMatcher> matcher_;
     std::vector<std::uint8_t> content_;
 };
 
 }  // namespace
 
-Step replace_matches_step(std::shared_ptr<const Program> program, Bytes content) {
-    return std::make_shared<ReplaceMatchesStep>(std::move(program), content);
+Step replace_matches_step(std::shared_ptr<const SplitMatcher> matcher, Bytes content) {
+    return std::make_shared<ReplaceMatchesStep>(std::move(matcher), content);
 }
 
 }  // namespace bpe

@@ -4,12 +4,12 @@
 #include <memory>
 
 #include "base/types.hpp"
-#include "split/program.hpp"
+#include "split/segments.hpp"
 #include "text/normalizer.hpp"
 
 namespace bpe {
 
 // Replaces each match by the content as it is, as Replace of tokenizers does with a regular expression.
-Step replace_matches_step(std::shared_ptr<const Program> program, Bytes content);
+Step replace_matches_step(std::shared_ptr<const SplitMatcher> matcher, Bytes content);
 
 }  // namespace bpe
