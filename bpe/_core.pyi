@@ -63,7 +63,7 @@ class SpecialTokens:
 
 class AddedTokens:
     def __init__(
-        self, tokens: Iterable[tuple[str, int, bool, bool, bool, bool, bool]], normalizes: bool = False
+        self, tokens: Iterable[tuple[str | bytes, int, bool, bool, bool, bool, bool]], normalizes: bool = False
     ) -> None: ...
     def all_in(self, text: str | Buffer) -> list[tuple[int, int, int]]: ...
 

@@ -90,17 +90,12 @@ class Tokenizer(BatchTokenizer):
         >>> vocabulary = Vocabulary.from_ranks("tiny", find_pattern("gpt2"), ranks, special_tokens={})
         >>> Tokenizer.from_vocabulary(vocabulary).encode("abc")
         [256, 99]
-
-        Raises:
-            InputError: When the vocabulary has a normalizer, which is not supported.
         """
         self = cls.__new__(cls)
         self._wrap(vocabulary)
         return self
 
     def _wrap(self, vocabulary: Vocabulary) -> None:
-        if vocabulary.normalizer is not None:
-            raise InputError(f"{vocabulary.name}: the vocabulary normalizes text before it is split; not supported")
         self.vocabulary = vocabulary
         self.special_matchers = SpecialMatchers(vocabulary)
         if vocabulary.library is not None:

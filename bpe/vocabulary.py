@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from bpe import _core
 from bpe.boundaries import Boundaries, extended, known_boundaries
 from bpe.errors import InputError
+from bpe.normalizers import compile_normalizer
 from bpe.patterns import Pattern, find_pattern
 from bpe.splitting.steps import Split
 
@@ -99,8 +100,8 @@ class Vocabulary:
                 [3 * merges], uint32
             foreign_tokens: The id of each token that stands for no bytes, by its text. No text becomes such a token,
                 and it decodes to its text.
-            normalizer: How text is normalized before it is split, in the form of a tokenizer.json. `Tokenizer` refuses
-                a vocabulary with a normalizer, and no reader sets it yet.
+            normalizer: How text is normalized before it is split, in the form of a tokenizer.json; see
+                `bpe.normalizers`. Default: not at all.
             boundaries: What begins and ends a text. Default: the added tokens of known names; see
                 `bpe.boundaries.known_boundaries`.
 
@@ -127,6 +128,8 @@ class Vocabulary:
         """The id of each added token that is special, by its text. Do not change it."""
         self.boundaries: Boundaries = known_boundaries(self.added_ids) if boundaries is None else boundaries
         """What begins and ends a text, and where each of it comes from."""
+        self.core_normalizer: _core.Normalizer | None = compile_normalizer(normalizer)
+        """Normalizes text in the core; None if text stays as it is."""
         self.splitter: _core.Splitter = pattern.splitter()
         """Splits text into pretokens by the pattern."""
         self.encoder: _core.Encoder = _core.Encoder(
@@ -137,6 +140,7 @@ class Vocabulary:
             self.added_ids | self.foreign_tokens,
             merges_only=merges_only,
             merges=merge_list,
+            normalizer=self.core_normalizer,
         )
         """The core's encoder of these tokens. Made here because it checks them."""
         self.special_matcher: _core.SpecialTokens = _core.SpecialTokens(self.special_tokens)
@@ -253,14 +257,14 @@ class Vocabulary:
     @property
     def keeps_text(self) -> bool:
         """Whether the ids of any text decode to the text, if no special token in it is allowed."""
-        is_changed = self.normalizer is not None or bool(self.unknown_bytes) or self.takes_white_space
+        is_changed = self.core_normalizer is not None or bool(self.unknown_bytes) or self.takes_white_space
         return self.splitter.keeps_text and not is_changed
 
     @property
     def changes_text(self) -> bool:
         """Whether text is normalized, or gets other spaces, before it is encoded."""
         steps = self.pattern.steps or ()
-        return self.normalizer is not None or not all(isinstance(step, Split) for step in steps)
+        return self.core_normalizer is not None or not all(isinstance(step, Split) for step in steps)
 
     def added_matcher(self, allowed: AbstractSet[str]) -> _core.AddedTokens:
         """Return what splits a text at its added tokens as ``tokenizers`` does.
@@ -273,11 +277,24 @@ class Vocabulary:
             allowed: The texts of the special tokens that become their ids.
         """
         skip_others = len(self.special_tokens) < len(self.added_tokens)
-        return _core.AddedTokens(
-            (token.content, token.id, token.lstrip, token.rstrip, token.single_word, token.normalized, is_skipped)
+        tokens = [
+            (self._searched(token), token.id, token.lstrip, token.rstrip, token.single_word, token.normalized, skipped)
             for token in self.added_tokens
-            if not (is_skipped := token.special and token.content not in allowed) or skip_others
-        )
+            if not (skipped := token.special and token.content not in allowed) or skip_others
+        ]
+        return _core.AddedTokens(tokens, self.core_normalizer is not None)
+
+    def _searched(self, token: AddedToken) -> str | bytes:
+        """Return the text to search for. As in ``tokenizers``, it is normalized if the token is `normalized`."""
+        if self.core_normalizer is None or not token.normalized:
+            return token.content
+        content = self.core_normalizer.apply(token.content)
+        if not content:
+            raise InputError(
+                f"{self.name}: the {token.kind} token {token.content!r} is empty after normalization; set its"
+                ' "normalized" to false'
+            )
+        return content
 
     def merges(self) -> list[tuple[int, int, int]]:
         """Return the left, right and merged id of each pair that merges, in merge order."""

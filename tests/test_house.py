@@ -23,6 +23,7 @@ PYTHON = [
         "bpe.text",
         "bpe.state",
         "bpe.splitting",
+        "bpe.normalizers",
         "bpe.patterns",
         "bpe.boundaries",
         "bpe.columns",

@@ -145,6 +145,10 @@ def split_pattern(pattern: str | None, base: Tokenizer | None) -> Pattern:
     """
     if base is None:
         return find_pattern(pattern or "llama3")
+    if base.vocabulary.normalizer is not None:
+        raise InputError(
+            f"the base {base.name} normalizes text before it is split, which training does not; train without a base"
+        )
     if pattern is not None and find_pattern(pattern).text != base.pattern.text:
         raise InputError(
             f"the base splits text by {base.pattern.name or base.pattern.text!r}, not by {pattern!r}: leave the pattern"

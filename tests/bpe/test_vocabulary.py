@@ -81,11 +81,13 @@ def test_a_tokenizer_of_a_vocabulary_encodes_like_one_of_its_parts() -> None:
     assert (tokenizer.name, tokenizer.pattern, tokenizer.special_tokens) == ("tiny", GPT2, {"<|end|>": 300})
 
 
-def test_a_vocabulary_with_a_normalizer_is_refused_instead_of_encoded_without_it() -> None:
+def test_a_vocabulary_with_a_normalizer_is_encoded_with_it() -> None:
     plain = Vocabulary.from_ranks("tiny", GPT2, BYTE_RANKS, {})
     arrays = (plain.tokens, plain.offsets, plain.ids)
-    with pytest.raises(InputError, match="tiny: .* normalizes text"):
-        Tokenizer.from_vocabulary(Vocabulary("tiny", GPT2, *arrays, normalizer={"type": "NFC"}))
+    tokenizer = Tokenizer.from_vocabulary(Vocabulary("tiny", GPT2, *arrays, normalizer={"type": "Lowercase"}))
+    assert tokenizer.encode("A b") == pickle.loads(pickle.dumps(tokenizer)).encode("A b") == list(b"a b")
+    with pytest.raises(InputError, match="Nonsense"):
+        Vocabulary("tiny", GPT2, *arrays, normalizer={"type": "Nonsense"})
 
 
 def test_the_caller_chooses_all_none_more_or_other_added_tokens() -> None:

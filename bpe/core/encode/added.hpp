@@ -84,6 +84,9 @@ class AddedTokens {
         return match;
     }
 
+    // Whether a token of the first pass is in a text.
+    bool has_early_in(Bytes text) const { return early_.find(text, 0).begin < text.size(); }
+
     // Returns the first place at or after `position` from which the rest of the text may begin a token, or text.size().
     // With `normalizes`, only tokens of the first pass are searched for.
     std::size_t unfinished(Bytes text, std::size_t position, bool normalizes = false) const {

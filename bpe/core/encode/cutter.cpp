@@ -51,14 +51,19 @@ bool Cutter::is_cut_when_normalized(Bytes text, std::size_t position) const {
     std::size_t end = normalizer_->next_cut(text, position + std::min(text.size() - position, around));
     if (end >= text.size()) end = normalizer_->next_cut(text, position + 1);
     if (end >= text.size()) return false;
+    if (longest && added_->has_early_in(text.subspan(begin, end - begin))) return false;  // it begins a part
     NormalRoom left_room, right_room;
-    const Bytes left = normalizer_->apply(text.subspan(begin, position - begin), false, left_room);
     const Bytes right = normalizer_->apply(text.subspan(position, end - position), false, right_room);
-    if (left.empty() || right.empty() || (begin && left.size() < longest)) return false;
-    std::vector<std::uint8_t> joined(left.begin(), left.end());
-    joined.insert(joined.end(), right.begin(), right.end());
-    if (splitter_.next_cut(joined, left.size()) != left.size()) return false;
-    return !added_ || added_->may_cut_late(joined, left.size());
+    for (const bool at_start : {false, true}) {
+        const Bytes left = normalizer_->apply(text.subspan(begin, position - begin), at_start, left_room);
+        if (left.empty() || right.empty() || (begin && left.size() < longest)) return false;
+        std::vector<std::uint8_t> joined(left.begin(), left.end());
+        joined.insert(joined.end(), right.begin(), right.end());
+        if (splitter_.next_cut(joined, left.size()) != left.size()) return false;
+        if (added_ && !added_->may_cut_late(joined, left.size())) return false;
+        if (begin) break;  // otherwise, the text may begin a part, which some normalizers put something in front of
+    }
+    return true;
 }
 
 }  // namespace bpe
