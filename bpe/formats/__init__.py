@@ -22,6 +22,7 @@ from bpe.files import write_bytes
 from bpe.formats import gguf, gguf_container, huggingface, sentencepiece, tiktoken, vocab_txt
 from bpe.formats.companion_files import added_tokens_beside, boundaries_beside, special_names_beside
 from bpe.kinds import instead
+from bpe.piece_vocabulary import PieceVocabulary
 from bpe.vocabulary import Vocabulary
 
 TOKENIZER_FORMATS: dict[str, ModuleType] = {

@@ -17,8 +17,11 @@ from bpe.formats.byte_level import (
 )
 from bpe.formats.gguf_boundaries import boundaries_in, boundary_metadata
 from bpe.formats.gguf_container import MAGIC, Container, lay_out
+from bpe.formats.gguf_pieces import MODEL as PIECES
+from bpe.formats.gguf_pieces import piece_metadata, read_pieces
 from bpe.formats.gguf_pre import PRE_TOKENIZERS, known, pattern_of, pre_of
 from bpe.patterns import find_pattern
+from bpe.piece_vocabulary import PieceVocabulary
 from bpe.vocabulary import AddedToken, Vocabulary, chosen_tokens
 
 _NORMAL, _CONTROL, _USER_DEFINED, _UNUSED = 1, 3, 4, 5  # the types of tokens
@@ -64,8 +67,12 @@ def vocabulary_of(
         InputError: When there is no vocabulary, or llama.cpp would give other ids.
     """
     kind = metadata.get("tokenizer.ggml.model")
+    if kind == PIECES:
+        return read_pieces(metadata, name, pattern, special_tokens)
     if kind != "gpt2":
-        raise InputError(f"tokenizer.ggml.model is {kind!r}; only 'gpt2', byte-level BPE, is supported")
+        raise InputError(
+            f"tokenizer.ggml.model is {kind!r}; supported are 'gpt2', byte-level BPE, and 'llama', SentencePiece's BPE"
+        )
     pre = metadata.get("tokenizer.ggml.pre")
     chosen = pattern_of(pre) if pattern is None else find_pattern(pattern)
     found_pre = known(pre)
@@ -120,6 +127,8 @@ def vocabulary_metadata(vocabulary: Vocabulary, size: int) -> dict[str, Any]:
             treats tokens that no merge leads to differently; or an added token has the text of another token, or would
             be found in other places.
     """
+    if isinstance(vocabulary, PieceVocabulary):
+        return piece_metadata(vocabulary, size)
     has_unreachable = vocabulary.unreachable_count > 0
     pre = pre_of(vocabulary.pattern, vocabulary.merges_only if has_unreachable else None)
     merges_only = PRE_TOKENIZERS[pre].merges_only

@@ -4,6 +4,8 @@
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 
+#include <algorithm>
+#include <cstring>
 #include <stdexcept>
 
 #include "encode/places.hpp"
@@ -11,13 +13,26 @@
 
 namespace bpe {
 
+namespace {
+
+std::shared_ptr<const Vocabulary> vocabulary_from(Bytes tokens, std::span<const std::uint64_t> offsets,
+                                                  std::span<const Id> ids, bool merges_only,
+                                                  const std::optional<InputArray<Id>>& merges,
+                                                  std::shared_ptr<const Pieces> pieces) {
+    if (pieces) return build_piece_vocabulary(tokens, offsets, ids, std::move(pieces));
+    return build_vocabulary(tokens, offsets, ids, merges_only, merges ? std::optional(span_of(*merges)) : std::nullopt);
+}
+
+}  // namespace
+
 PythonEncoder::PythonEncoder(nb::bytes tokens, const InputArray<std::uint64_t>& offsets, const InputArray<Id>& ids,
                              std::shared_ptr<const Splitter> splitter, nb::dict added_tokens, const std::string& kernel,
                              bool merges_only, const std::optional<InputArray<Id>>& merges,
-                             std::shared_ptr<const Normalizer> normalizer)
-    : encoder_(build_vocabulary(view_of(tokens), span_of(offsets), span_of(ids), merges_only,
-                                merges ? std::optional(span_of(*merges)) : std::nullopt),
+                             std::shared_ptr<const Normalizer> normalizer, std::shared_ptr<const Pieces> pieces,
+                             int removed_spaces)
+    : encoder_(vocabulary_from(view_of(tokens), span_of(offsets), span_of(ids), merges_only, merges, std::move(pieces)),
                std::move(splitter), std::move(normalizer), kernel_named(kernel)),
+      removed_spaces_(removed_spaces),
       objects_(vocabulary().id_limit()) {
     for (auto [token, id] : added_tokens) {
         added_bytes_.try_emplace(id_from(id.ptr()), to_string(TextArgument(token).bytes()));
@@ -104,6 +119,11 @@ nb::object PythonEncoder::merge(nb::handle object) {
     IdBuffer ids;
     if (text.bytes().empty()) return objects_.list_of(ids);
     ids.reserve(text.bytes().size());
+    if (const Pieces* const pieces = vocabulary().pieces()) {
+        Pieces::Room room;
+        ids.advance(pieces->encode(text.bytes(), room, ids.end()));
+        return objects_.list_of(ids);
+    }
     Merger merger(vocabulary(), encoder_.kernel());
     ids.advance(merger.merge(text.bytes().data(), text.bytes().size(), ids.end()));
     return objects_.list_of(ids);
@@ -113,6 +133,11 @@ nb::object PythonEncoder::merge_plain(nb::handle object) {
     const TextArgument text(object);
     IdBuffer ids;
     ids.reserve(text.bytes().size());
+    if (const Pieces* const pieces = vocabulary().pieces()) {
+        Pieces::Room room;
+        ids.advance(pieces->encode_plain(text.bytes(), room, ids.end()));
+        return objects_.list_of(ids);
+    }
     ids.advance(bpe::merge_plain(vocabulary(), text.bytes().data(), text.bytes().size(), ids.end()));
     return objects_.list_of(ids);
 }
@@ -125,6 +150,8 @@ nb::object PythonEncoder::lists(const InputArray<Id>& ids, const InputArray<std:
 
 nb::object PythonEncoder::decode(nb::handle sequence, const char* errors) const {
     const DecodedText text = decoded(sequence);
+    // SentencePiece replaces each malformed byte; Python replaces each beginning of a character at once.
+    if (vocabulary().pieces() && std::strcmp(errors, "replace") == 0) errors = "bpe_replace_bytes";
     nb::object result = string_of({reinterpret_cast<const std::uint8_t*>(text.data.get()), text.size});
     if (!result.is_valid()) {
         result = nb::steal(PyUnicode_DecodeUTF8(text.data.get(), static_cast<Py_ssize_t>(text.size), errors));
@@ -150,10 +177,30 @@ PythonEncoder::DecodedText PythonEncoder::decoded(nb::handle sequence) const {
     return decoded(std::span<const Id>(ids));
 }
 
+// Decodes the ids at the beginning of a text, up to the last that loses a space, and returns their number. Added tokens
+// before them stay.
+std::size_t PythonEncoder::decode_beginning(std::span<const Id> ids, std::vector<char>& text) const {
+    const Pieces* const pieces = vocabulary().pieces();
+    if (!removed_spaces_ || !pieces) return 0;
+    for (std::size_t i = 0; i < ids.size(); ++i) {
+        Bytes token = lookup(ids[i]);
+        const bool is_added = ids[i] >= vocabulary().id_limit() || vocabulary().bytes_of(ids[i]).empty();
+        if (!is_added) {
+            if (!pieces->begins_with_space(ids[i])) return i;
+            token = token.subspan(1);
+        }
+        text.insert(text.end(), token.begin(), token.end());
+        if (!is_added && (removed_spaces_ == 1 || !token.empty())) return i + 1;
+    }
+    return ids.size();
+}
+
 // Joins the bytes of the tokens. Most tokens are short: 16 bytes are copied, and the end advances by the token's
 // length.
 PythonEncoder::DecodedText PythonEncoder::decoded(std::span<const Id> ids) const {
     constexpr std::size_t kAhead = 16;
+    std::vector<char> beginning;
+    ids = ids.subspan(decode_beginning(ids, beginning));
     const std::span<const Vocabulary::ShortToken> tokens = vocabulary().short_tokens();
     std::size_t room = ids.size() * 6 + 64;
     DecodedText text{std::make_unique_for_overwrite<char[]>(room)};
@@ -168,6 +215,9 @@ PythonEncoder::DecodedText PythonEncoder::decoded(std::span<const Id> ids) const
         text.data = std::move(larger);
         out = text.data.get();
     };
+    make_room(beginning.size());
+    std::copy(beginning.begin(), beginning.end(), out);
+    size = beginning.size();
     for (std::size_t i = 0; i < ids.size(); ++i) {
         if (i + kAhead < ids.size() && ids[i + kAhead] < tokens.size()) {
             __builtin_prefetch(&tokens[ids[i + kAhead]]);
@@ -253,7 +303,11 @@ Args:
     merges_only: Whether all tokens come from merging. Otherwise a pretoken that is a token is taken whole.
     merges: The left, right and merged id of the pairs that merge, in their order: [3 * merges], uint32. Default: any
         pair whose joined bytes are a token merges, in the order of the ids of those tokens.
-    normalizer: What changes a text before it is split, or None.)";
+    normalizer: What changes a text before it is split, or None.
+    pieces: The rules that merge characters, or None where bytes are merged. With these, several tokens may be the
+        same, and `merges_only` and `merges` have no meaning.
+    removed_spaces: What decoding removes where a text begins: 0 nothing, 1 the space that the first ordinary token
+        begins with, 2 that of all tokens up to the first that is more than a space.)";
 
 constexpr const char* kEncodeAllDoc = R"(Encode many texts on several threads.
 
@@ -275,10 +329,12 @@ void register_encoder(nb::module_& module) {
     nb::class_<PythonEncoder>(module, "Encoder", kEncoderDoc)
         .def(nb::init<nb::bytes, const InputArray<std::uint64_t>&, const InputArray<Id>&,
                       std::shared_ptr<const Splitter>, nb::dict, const std::string&, bool,
-                      const std::optional<InputArray<Id>>&, std::shared_ptr<const Normalizer>>(),
+                      const std::optional<InputArray<Id>>&, std::shared_ptr<const Normalizer>,
+                      std::shared_ptr<const Pieces>, int>(),
              nb::arg("tokens"), nb::arg("offsets"), nb::arg("ids"), nb::arg("splitter"), nb::arg("added_tokens"),
              nb::arg("kernel") = kernels().front().name, nb::arg("merges_only") = false,
-             nb::arg("merges").none() = nb::none(), nb::arg("normalizer").none() = nb::none())
+             nb::arg("merges").none() = nb::none(), nb::arg("normalizer").none() = nb::none(),
+             nb::arg("pieces").none() = nb::none(), nb::arg("removed_spaces") = 0)
         .def("encode", &PythonEncoder::encode, nb::arg("text").none(), nb::arg("added").none(),
              "Return the ids of a text, with the ids of the added tokens in it.")
         .def("encode_to_numpy", &PythonEncoder::encode_to_numpy, nb::arg("text").none(), nb::arg("added").none(),

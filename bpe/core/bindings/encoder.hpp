@@ -16,7 +16,8 @@ class PythonEncoder {
     PythonEncoder(nb::bytes tokens, const InputArray<std::uint64_t>& offsets, const InputArray<Id>& ids,
                   std::shared_ptr<const Splitter> splitter, nb::dict added_tokens, const std::string& kernel,
                   bool merges_only, const std::optional<InputArray<Id>>& merges,
-                  std::shared_ptr<const Normalizer> normalizer);
+                  std::shared_ptr<const Normalizer> normalizer, std::shared_ptr<const Pieces> pieces,
+                  int removed_spaces);
 
     const Encoder& encoder() const { return encoder_; }
 
@@ -66,8 +67,12 @@ class PythonEncoder {
     DecodedText decoded(std::span<const Id> ids) const;
     nb::object string_of(Bytes text) const;
     Bytes lookup(Id id) const;
+    std::size_t decode_beginning(std::span<const Id> ids, std::vector<char>& text) const;
 
     Encoder encoder_;
+    // What decoding removes where a text begins: 0 nothing, 1 the space that a token begins with, 2 that of all tokens
+    // up to the first that is more than a space.
+    int removed_spaces_;
     std::unordered_map<Id, std::string> added_bytes_;
     IdObjects objects_;
 };

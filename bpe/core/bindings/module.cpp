@@ -34,6 +34,7 @@ NB_MODULE(_core, module) {
     bpe::register_splitting(module);
     bpe::register_normalizing(module);
     bpe::register_special_tokens(module);
+    bpe::register_pieces(module);
     bpe::register_encoder(module);
     bpe::register_tokenizer_base(module);
     bpe::register_stream(module);

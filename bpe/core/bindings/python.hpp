@@ -37,6 +37,7 @@ void register_splitting(nb::module_& module);
 void register_normalizing(nb::module_& module);
 void register_special_tokens(nb::module_& module);
 void register_tokenizer_base(nb::module_& module);
+void register_pieces(nb::module_& module);
 void register_encoder(nb::module_& module);
 void register_stream(nb::module_& module);
 void register_training(nb::module_& module);

@@ -20,12 +20,14 @@ struct Encoder::Workspace {
 
     Interrupt* interrupt = nullptr;
     Merger merger;
+    Pieces::Room pieces;
     PretokenCache cache;
     std::size_t cache_limit;  // the encoder's limit when this workspace was made
     IdBuffer ids;             // for callers that need ids only for a moment
     // For one batch.
     NormalRoom normal;
     SplitRoom split;
+    std::uint64_t cuts[kBatch];
     std::uint32_t edges[kBatch + 1 + 8];
     std::uint64_t values[kBatch + 8];  // see Encoding; 0 if unknown
     Missing missing;
@@ -69,6 +71,7 @@ Encoder::Loan::~Loan() {
     }
     watch(nullptr);
     workspace_->ids.trim(std::size_t{1} << 18);
+    if (workspace_->pieces.symbols.capacity() > std::size_t{1} << 18) workspace_->pieces = {};
     Workspace* none = nullptr;
     if (encoder_.first_idle_.compare_exchange_strong(none, workspace_.get())) {
         workspace_.release();
@@ -81,6 +84,7 @@ Encoder::Loan::~Loan() {
 void Encoder::Loan::watch(Interrupt* interrupt) const {
     workspace_->interrupt = interrupt;
     workspace_->merger.watch(interrupt);
+    workspace_->pieces.interrupt = interrupt;
 }
 
 std::span<const Id> Encoder::Loan::encode(Bytes text, const AddedTokens* added, Interrupt* interrupt) const {
@@ -176,7 +180,11 @@ void Encoder::encode_part(Bytes text, Start start, Workspace& workspace, IdBuffe
 [[gnu::noinline]] void Encoder::encode_split(Bytes text, Start start, Workspace& workspace, IdBuffer& ids) const {
     for (std::size_t position = 0; position < text.size();) {
         const Pretokens pretokens = splitter_->next(text, position, start, workspace.split);
-        encode_pieces(pretokens.text, pretokens.ends, workspace, ids);
+        if (vocabulary_->pieces()) {
+            encode_cut(pretokens, workspace, ids);
+        } else {
+            encode_pieces(pretokens.text, pretokens.ends, workspace, ids);
+        }
         position = pretokens.next;
         if (workspace.interrupt) workspace.interrupt->poll();
     }
@@ -185,6 +193,30 @@ void Encoder::encode_part(Bytes text, Start start, Workspace& workspace, IdBuffe
 void Encoder::encode_pretokens(Bytes text, std::span<const std::uint64_t> ends, IdBuffer& ids) const {
     const Loan workspace(*this);
     encode_pieces(text, ends, *workspace, ids);
+}
+
+// Encodes pretokens in the smallest parts that no merge crosses, so that the tables hold few bytes for each.
+void Encoder::encode_cut(const Pretokens& pretokens, Workspace& workspace, IdBuffer& ids) const {
+    const Pieces& pieces = *vocabulary_->pieces();
+    std::uint64_t first = 0;  // the start of the first part in `cuts`
+    std::uint64_t begin = 0;
+    std::size_t count = 0;
+    const auto encode_cuts = [&] {
+        if (count) encode_pieces(pretokens.text.subspan(first), {workspace.cuts, count}, workspace, ids);
+        first = begin;
+        count = 0;
+    };
+    for (const std::uint64_t end : pretokens.ends) {
+        while (begin < end) {
+            std::uint64_t* const cuts = workspace.cuts + count;
+            const std::size_t more = pieces.cut(pretokens.text.subspan(begin, end - begin), cuts, kBatch - count);
+            std::for_each(cuts, cuts + more, [&](std::uint64_t& cut) { cut += begin - first; });
+            count += more;
+            begin = first + workspace.cuts[count - 1];
+            if (count == kBatch) encode_cuts();
+        }
+    }
+    encode_cuts();
 }
 
 // Lays the pretokens side by side, which makes them a text with known ends.
@@ -218,7 +250,7 @@ void Encoder::encode_pieces(Bytes text, std::span<const std::uint64_t> ends, Wor
         } else {  // a single pretoken is as long as that
             const Bytes pretoken = text.subspan(begin, ends[first] - begin);
             ids.reserve(pretoken.size());
-            ids.advance(encode_afresh(pretoken, workspace.merger, ids.end()));
+            ids.advance(encode_afresh(pretoken, workspace, ids.end()));
             count = 1;
         }
         first += count;
@@ -313,12 +345,21 @@ void Encoder::encode_unseen(const Batch& batch, Workspace& workspace) const {
     }
 
     // 2. Merge.
-    workspace.merger.merge({workspace.jobs, jobs});
+    merge_unseen(workspace, jobs);
     for (std::size_t j = 0; j < jobs; ++j) {
         remember(workspace.number_of_job[j], {workspace.jobs[j].ids, workspace.jobs[j].count});
     }
     for (const auto [i, job] : std::span(workspace.repeats, repeats)) {
         workspace.values[i] = workspace.values[workspace.number_of_job[job]];
+    }
+}
+
+// Merges the first jobs of the workspace.
+void Encoder::merge_unseen(Workspace& workspace, std::size_t jobs) const {
+    const Pieces* const pieces = vocabulary_->pieces();
+    if (!pieces) return workspace.merger.merge({workspace.jobs, jobs});
+    for (MergeJob& job : std::span(workspace.jobs, jobs)) {
+        job.count = pieces->encode({job.bytes, job.size}, workspace.pieces, job.ids);
     }
 }
 
@@ -339,7 +380,7 @@ void Encoder::write(const Batch& batch, Workspace& workspace, IdBuffer& ids) con
                 for (std::size_t k = 0; k < count; k += 4) std::memcpy(out + k, from + k, 4 * sizeof(Id));
                 out += count;
             } else {  // too long for the tables
-                out += encode_afresh(batch[i], workspace.merger, out);
+                out += encode_afresh(batch[i], workspace, out);
             }
         }
         if (i == batch.size) break;
@@ -349,10 +390,11 @@ void Encoder::write(const Batch& batch, Workspace& workspace, IdBuffer& ids) con
 
 // Encodes a pretoken without the tables: as a whole token if it is one, as the reference does, else by merging. `ids`
 // must have room for pretoken.size() ids. Returns the number of ids.
-std::size_t Encoder::encode_afresh(Bytes pretoken, Merger& merger, Id* ids) const {
+std::size_t Encoder::encode_afresh(Bytes pretoken, Workspace& workspace, Id* ids) const {
+    if (vocabulary_->pieces()) return vocabulary_->pieces()->encode(pretoken, workspace.pieces, ids);
     const std::uint64_t hash = hash_bytes(pretoken.data(), pretoken.size());
     const Id whole = vocabulary_->find_whole(pretoken.data(), pretoken.size(), hash);
-    if (whole == kNoId) return merger.merge(pretoken.data(), pretoken.size(), ids);
+    if (whole == kNoId) return workspace.merger.merge(pretoken.data(), pretoken.size(), ids);
     *ids = whole;
     return 1;
 }

@@ -98,7 +98,9 @@ class Encoder {
     void look_up(Table& table, std::span<const std::uint32_t> numbers, const Batch& batch, Workspace& workspace) const;
     void encode_unseen(const Batch& batch, Workspace& workspace) const;
     void write(const Batch& batch, Workspace& workspace, IdBuffer& ids) const;
-    std::size_t encode_afresh(Bytes pretoken, Merger& merger, Id* ids) const;
+    void encode_cut(const Pretokens& pretokens, Workspace& workspace, IdBuffer& ids) const;
+    void merge_unseen(Workspace& workspace, std::size_t jobs) const;
+    std::size_t encode_afresh(Bytes pretoken, Workspace& workspace, Id* ids) const;
 
     std::shared_ptr<const Vocabulary> vocabulary_;
     std::shared_ptr<const Splitter> splitter_;

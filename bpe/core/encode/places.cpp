@@ -57,6 +57,11 @@ class Placer {
     void add_part(Bytes part, std::size_t offset, Start start) {
         for (std::size_t position = 0; position < part.size();) {
             const Pretokens pretokens = encoder_.splitter().next(part, position, start, room_);
+            if (const Pieces* const pieces = encoder_.vocabulary().pieces()) {
+                place_pieces(*pieces, pretokens, offset);
+                position = pretokens.next;
+                continue;
+            }
             const std::size_t first = out_.ids.size();
             encoder_.encode_pretokens(pretokens.text, pretokens.ends, out_.ids);
             std::span<const Id> ids(out_.ids.data() + first, out_.ids.size() - first);
@@ -66,6 +71,21 @@ class Placer {
                 begin = end;
             }
             position = pretokens.next;
+        }
+    }
+
+    void place_pieces(const Pieces& pieces, const Pretokens& pretokens, std::size_t offset) {
+        std::uint64_t at = 0;
+        for (const std::uint64_t end : pretokens.ends) {
+            std::vector<std::size_t> sizes;
+            const std::vector<Id> ids = pieces.encode_with_sizes(pretokens.text.subspan(at, end - at), pieces_, sizes);
+            for (std::size_t i = 0; i < ids.size(); ++i) {
+                const Range first = room_.origins[at],
+                            last = room_.origins[at + std::max<std::size_t>(1, sizes[i]) - 1];
+                add(ids[i], origin_of({first.begin + offset, std::max(first.begin, last.end) + offset}));
+                at += sizes[i];
+            }
+            at = end;
         }
     }
 
@@ -106,6 +126,7 @@ class Placer {
     PlacedIds& out_;
     NormalRoom normal_;
     SplitRoom room_;
+    Pieces::Room pieces_;
     std::size_t base_ = 0;            // where the part begins in the text
     std::span<const Range> origins_;  // of the bytes of the part after normalization; empty if nothing has changed
     std::vector<std::uint64_t> known_;

@@ -6,6 +6,7 @@
 #include <iterator>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 namespace bpe {
 
@@ -60,8 +61,9 @@ bool are_equal(const std::uint8_t* a, const std::uint8_t* b, std::size_t size) {
 
 }  // namespace
 
-Vocabulary::Vocabulary(Bytes bytes, std::span<const std::uint64_t> offsets, std::span<const Id> ids, bool merges_only)
-    : token_count_(ids.size()) {
+Vocabulary::Vocabulary(Bytes bytes, std::span<const std::uint64_t> offsets, std::span<const Id> ids, bool merges_only,
+                       std::shared_ptr<const Pieces> pieces)
+    : pieces_(std::move(pieces)), token_count_(ids.size()) {
     check_tokens(bytes, offsets, ids);
     lay_out(bytes, offsets, ids);
     index_tokens();
@@ -101,7 +103,9 @@ void Vocabulary::index_tokens() {
         const Bytes token = bytes_of(id);
         if (token.empty()) continue;
         const std::uint64_t hash = hash_bytes(token.data(), token.size());
-        if (const Id other = find(token.data(), token.size(), hash); other != kNoId) {
+        const Id other = find(token.data(), token.size(), hash);
+        if (other != kNoId && pieces_) continue;  // the piece of a byte and that of an ASCII character
+        if (other != kNoId) {
             throw std::invalid_argument("the token " + quoted(token) + " appears twice, with ranks " +
                                         std::to_string(other) + " and " + std::to_string(id));
         }

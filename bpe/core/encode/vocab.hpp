@@ -4,12 +4,14 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
 #include "base/hash.hpp"
 #include "base/memory.hpp"
 #include "base/types.hpp"
+#include "encode/pieces.hpp"
 #include "kernels/pairs.hpp"
 
 namespace bpe {
@@ -24,6 +26,8 @@ class Vocabulary {
     // One more than the highest id. Some of the ids below it may be unused.
     std::size_t id_limit() const { return starts_.size() - 1; }
     std::size_t token_count() const { return token_count_; }
+    // The rules that merge characters, or null where bytes are merged.
+    const Pieces* pieces() const { return pieces_.get(); }
     std::size_t longest_token() const { return longest_token_; }
     std::size_t pair_count() const { return pair_count_; }
     bool knows_all_bytes() const { return knows_all_bytes_; }
@@ -88,14 +92,18 @@ class Vocabulary {
 
  private:
     friend class VocabularyBuilder;
+    friend std::shared_ptr<const Vocabulary> build_piece_vocabulary(Bytes, std::span<const std::uint64_t>,
+                                                                    std::span<const Id>, std::shared_ptr<const Pieces>);
 
     // Makes a vocabulary in which no pair merges yet.
-    Vocabulary(Bytes bytes, std::span<const std::uint64_t> offsets, std::span<const Id> ids, bool merges_only);
+    Vocabulary(Bytes bytes, std::span<const std::uint64_t> offsets, std::span<const Id> ids, bool merges_only,
+               std::shared_ptr<const Pieces> pieces = nullptr);
     void lay_out(Bytes bytes, std::span<const std::uint64_t> offsets, std::span<const Id> ids);
     void index_tokens();
     void index_bytes(bool merges_only);
     void insert_pair(Id left, Id right, std::uint32_t rank);
 
+    std::shared_ptr<const Pieces> pieces_;
     std::vector<std::uint8_t> bytes_;
     std::vector<std::uint32_t> starts_;     // by id, and one more
     ZeroedArray<std::uint64_t> tokens_{0};  // open addressing by hash of the bytes: its high half, then the id

@@ -249,6 +249,17 @@ void VocabularyBuilder::for_each_pair(const Use& use) const {
     });
 }
 
+// No pretoken is taken whole and no bytes merge: the pieces say what merges.
+std::shared_ptr<const Vocabulary> build_piece_vocabulary(Bytes bytes, std::span<const std::uint64_t> offsets,
+                                                         std::span<const Id> ids,
+                                                         std::shared_ptr<const Pieces> pieces) {
+    std::shared_ptr<Vocabulary> vocabulary(new Vocabulary(bytes, offsets, ids, true, std::move(pieces)));
+    vocabulary->unreachable_.assign(vocabulary->id_limit(), true);
+    vocabulary->pairs_ = ZeroedArray<std::uint64_t>(PairTable::kLine);
+    vocabulary->pair_count_ = vocabulary->pieces_->pair_count();
+    return vocabulary;
+}
+
 std::shared_ptr<const Vocabulary> build_vocabulary(Bytes bytes, std::span<const std::uint64_t> offsets,
                                                    std::span<const Id> ids, bool merges_only,
                                                    std::optional<std::span<const Id>> merges) {

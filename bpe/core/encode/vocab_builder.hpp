@@ -22,4 +22,9 @@ std::shared_ptr<const Vocabulary> build_vocabulary(Bytes bytes, std::span<const 
                                                    std::span<const Id> ids, bool merges_only = false,
                                                    std::optional<std::span<const Id>> merges = std::nullopt);
 
+// Makes a vocabulary of characters that merge by the rules of `pieces`, whose ids are those of `ids`. The tokens are
+// what ids decode to; several may be the same.
+std::shared_ptr<const Vocabulary> build_piece_vocabulary(Bytes bytes, std::span<const std::uint64_t> offsets,
+                                                         std::span<const Id> ids, std::shared_ptr<const Pieces> pieces);
+
 }  // namespace bpe
