@@ -41,6 +41,10 @@ class PieceNormalizer(NamedTuple):
     """Whether spaces become U+2581."""
     whitespace_as_suffix: bool = False
     """Whether pieces end with the space that separates words, instead of beginning with it."""
+    prefix_unless_space: bool = False
+    """Whether a text that begins with a space gets no other in front, as with Metaspace in ``tokenizers``."""
+    prefix_parts: bool = True
+    """Whether the text behind an added token gets a space in front as well."""
 
 
 class PieceModel(NamedTuple):
@@ -57,13 +61,18 @@ class PieceModel(NamedTuple):
     normalizer: PieceNormalizer = PieceNormalizer()
     unknown_surface: str = UNKNOWN_SURFACE
     """What the unknown piece decodes to."""
+    merges: memoryview | None = None
+    """The left, right and merged id of the pairs that merge, in their order, instead of scores. [3 * merges], uint32"""
+    unknown: str = "fused"
+    """What becomes of characters without a piece: a run of them is the unknown piece ("fused"), each is it ("each"), or
+    they are left out ("dropped")."""
     file: Mapping[str, Any] | None = None
     """What else the model file says, for writing it again; see `bpe.formats.sentencepiece_bpe`."""
 
     @property
     def unknown_id(self) -> int:
-        """The id of the unknown piece."""
-        return self.types.index(UNKNOWN)
+        """The id of the unknown piece; -1 if there is none."""
+        return self.types.find(UNKNOWN)
 
     def token_bytes(self, id: int) -> bytes:
         """Return what the id of a piece decodes to; b"" for a control piece."""
@@ -102,11 +111,14 @@ class PieceVocabulary(Vocabulary):
         Raises:
             ValueError: When `sentencepiece` would refuse the model, or cannot encode some text with it.
         """
-        check_pieces(model)
+        if model.merges is None:
+            check_pieces(model)
         self.name = name
         self.model = model
         self.pattern = PIECE_PATTERN
         self.normalizer = None
+        self.merge_list = model.merges
+        self.foreign_tokens = {}
         self.added_tokens = tuple(piece_tokens(model) if added_tokens is None else added_tokens)
         self.added_ids = {token.content: token.id for token in self.added_tokens}
         self.special_tokens = {token.content: token.id for token in self.added_tokens if token.special}
@@ -116,7 +128,7 @@ class PieceVocabulary(Vocabulary):
         self.tokens = b"".join(texts)
         self.offsets = memoryview(array("Q", accumulate((len(texts[id]) for id in ids), initial=0)))
         self.ids = memoryview(array("I", ids))
-        self.pieces: _core.Pieces = _core_pieces(model)
+        self.pieces: _core.Pieces = core_pieces(model)
         """The core's rules of merging."""
         self.encoder = _core.Encoder(
             self.tokens,
@@ -138,6 +150,11 @@ class PieceVocabulary(Vocabulary):
     def token_count(self) -> int:
         """The number of pieces and added tokens."""
         return len({*range(len(self.model.pieces)), *self.added_ids.values()})
+
+    @property
+    def takes_white_space(self) -> bool:
+        """Always: normalization changes white space, so the tokens of a text need not decode to it."""
+        return True
 
     @property
     def unreachable_count(self) -> int:
@@ -176,12 +193,14 @@ class PieceVocabulary(Vocabulary):
         return PieceVocabulary(self.name, self.model, added, boundaries)
 
     def __getstate__(self) -> dict[str, object]:
-        model = self.model._replace(scores=bytes(self.model.scores))  # type: ignore[arg-type]
+        merges = None if self.model.merges is None else bytes(self.model.merges)
+        model = self.model._replace(scores=bytes(self.model.scores), merges=merges)  # type: ignore[arg-type]
         return {"name": self.name, "model": model, "added_tokens": self.added_tokens, "boundaries": self.boundaries}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         model = state["model"]
-        state["model"] = model._replace(scores=memoryview(model.scores).cast("f"))
+        merges = None if model.merges is None else memoryview(model.merges).cast("I")
+        state["model"] = model._replace(scores=memoryview(model.scores).cast("f"), merges=merges)
         self.__init__(**state)  # type: ignore[misc]
 
 
@@ -232,10 +251,19 @@ def piece_splitter(pieces: _core.Pieces, normalizer: PieceNormalizer) -> _core.S
         raise InputError(f"normalizer_spec.precompiled_charsmap is damaged: {error}") from error
 
 
-def _core_pieces(model: PieceModel) -> _core.Pieces:
+def core_pieces(model: PieceModel) -> _core.Pieces:
+    """Return the core's rules of merging.
+
+    Raises:
+        ValueError: When a score is not a number, or a piece is not what its type says.
+    """
     texts = [piece.encode() for piece in model.pieces]
     offsets = array("Q", accumulate(map(len, texts), initial=0))
-    return _core.Pieces.from_scores(b"".join(texts), offsets, model.scores, model.types, model.byte_fallback)
+    if model.merges is None:
+        return _core.Pieces.from_scores(b"".join(texts), offsets, model.scores, model.types, model.byte_fallback)
+    unknown = model.unknown_id
+    arguments = (b"".join(texts), offsets, array("I", range(len(texts))), model.merges, model.byte_fallback)
+    return _core.Pieces.from_merges(*arguments, None if unknown < 0 else unknown, model.unknown)
 
 
 def _removed_spaces(normalizer: PieceNormalizer) -> int:

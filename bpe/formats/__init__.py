@@ -155,7 +155,8 @@ def write_vocabulary(vocabulary: Vocabulary, path: str | os.PathLike[str], forma
     """
     path = Path(path)
     own = None if vocabulary.library is None else vocabulary.library.format
-    name = format or ("sentencepiece" if path.suffix == ".model" == _suffix_of(own) else SUFFIXES.get(path.suffix))
+    is_model = isinstance(vocabulary, PieceVocabulary) or _suffix_of(own) == ".model"
+    name = format or ("sentencepiece" if path.suffix == ".model" and is_model else SUFFIXES.get(path.suffix))
     if name is None:
         raise InputError(f"{path}: no tokenizer format has the suffix {path.suffix!r}; use {', '.join(SUFFIXES)}")
     if name not in TOKENIZER_FORMATS:

@@ -8,6 +8,7 @@ from typing import Any
 
 from bpe.errors import InputError
 from bpe.formats.gguf_boundaries import boundaries_in, boundary_metadata
+from bpe.formats.piece_merges import with_scores
 from bpe.piece_vocabulary import (
     BYTE,
     CONTROL,
@@ -37,7 +38,7 @@ def read_pieces(
         InputError: When the arrays do not belong together, or `sentencepiece` would refuse the pieces.
     """
     if pattern is not None:
-        raise InputError("tokenizer.ggml.model is 'llama', which splits text by no pattern; leave the pattern out")
+        raise InputError("tokenizer.ggml.model is 'llama', which splits text by no pattern; leave out the pattern")
     tokens = _values(metadata, "tokens", "strings")
     scores = _values(metadata, "scores", "numbers")
     types = _values(metadata, "token_type", "numbers")
@@ -103,8 +104,8 @@ def piece_metadata(vocabulary: PieceVocabulary, size: int) -> dict[str, Any]:
     Raises:
         InputError: When llama.cpp would give other ids.
     """
-    model = vocabulary.model
     _refuse_what_differs(vocabulary)
+    model = with_scores(vocabulary)
     count = len(model.pieces)
     texts = [*model.pieces, *(f"[PAD{id}]" for id in range(count, size))]
     types = array("i", [*model.types, *[UNUSED] * (size - count)])
@@ -115,8 +116,15 @@ def piece_metadata(vocabulary: PieceVocabulary, size: int) -> dict[str, Any]:
                 raise InputError(f"the {token.kind} token {token.content!r} has {flag} set, which GGUF cannot express")
         if token.id < count and texts[token.id] != token.content:
             raise InputError(f"the {token.kind} token {token.content!r} and {texts[token.id]!r} have the same id")
+        if not token.special and model.normalizer.add_dummy_prefix:
+            raise InputError(
+                f"the added token {token.content!r} is found in every text, and llama.cpp would put a space behind it;"
+                " write a tokenizer.json"
+            )
         if token.id >= count:
-            texts[token.id], types[token.id] = token.content, CONTROL if token.special else USER_DEFINED
+            texts[token.id] = token.content
+        if token.id >= count or not token.special:
+            types[token.id] = CONTROL if token.special else USER_DEFINED
     return {
         "tokenizer.ggml.model": MODEL,
         "tokenizer.ggml.pre": "default",
@@ -129,6 +137,10 @@ def piece_metadata(vocabulary: PieceVocabulary, size: int) -> dict[str, Any]:
     }
 
 
+def _is_metaspace(normalizer: PieceNormalizer) -> bool:
+    return normalizer.add_dummy_prefix and normalizer.prefix_unless_space
+
+
 def _refuse_what_differs(vocabulary: PieceVocabulary) -> None:
     """Refuse what llama.cpp's tokenizer ``llama`` does not do."""
     model, normalizer = vocabulary.model, vocabulary.model.normalizer
@@ -136,6 +148,7 @@ def _refuse_what_differs(vocabulary: PieceVocabulary) -> None:
         "has no pieces of bytes (byte_fallback), without which it cannot encode every text": not model.byte_fallback,
         "replaces characters before it merges (precompiled_charsmap)": bool(normalizer.map),
         "removes extra spaces (remove_extra_whitespaces)": normalizer.remove_extra_whitespaces,
+        "puts a space only in front of words (Metaspace)": _is_metaspace(normalizer),
         "ends words with spaces (treat_whitespace_as_suffix)": normalizer.whitespace_as_suffix,
         "does not write spaces as U+2581 (escape_whitespaces)": not normalizer.escape_whitespaces,
         "has user-defined pieces, behind which llama.cpp would put another space": (

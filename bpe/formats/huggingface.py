@@ -25,9 +25,11 @@ from bpe.formats.byte_level import (
 )
 from bpe.formats.decoder import check_decoder
 from bpe.formats.library_json import ids_of, read_json_vocabulary
+from bpe.formats.pieces_json import added_pieces, has_pieces, pieces_data, read_pieces
 from bpe.formats.post_processor import boundaries_of, post_processor
 from bpe.formats.pre_tokenizer import read_pre_tokenizer, write_pre_tokenizer
 from bpe.patterns import Pattern, find_pattern, pattern_of_steps
+from bpe.piece_vocabulary import PieceVocabulary
 from bpe.subwords.tokenizers_encoder import ALGORITHMS
 from bpe.vocabulary import AddedToken, Vocabulary, chosen_tokens
 
@@ -76,10 +78,15 @@ def read(
         )
         return read_json_vocabulary(data, name.removesuffix(".json"), tokens, special_tokens)
     ids = _member(model, "vocab", dict)
+    found = with_special(with_more(listed_added_tokens(data), more_added_tokens, ids), special_names, ids)
+    if has_pieces(data):
+        pieces = read_pieces(data, name.removesuffix(".json"), pattern, special_tokens, found)
+        if isinstance(special_tokens, Mapping):
+            return pieces
+        return pieces.with_boundaries(boundaries_of(data.get("post_processor"), pieces, special_tokens is None))
     _refuse_other_kinds(data, model)
 
     merges = _member(model, "merges", list)
-    found = with_special(with_more(listed_added_tokens(data), more_added_tokens, ids), special_names, ids)
     following = max([*filter(is_id, ids.values()), *(token.id for token in found)], default=-1) + 1
     added = chosen_tokens(found, special_tokens, ids, following)
     chosen = find_pattern(pattern) if pattern is not None else _pattern_of(data)
@@ -107,6 +114,8 @@ def render(vocabulary: Vocabulary) -> bytes:
     """
     if vocabulary.library is not None:
         return library_json.render(vocabulary)
+    if isinstance(vocabulary, PieceVocabulary):
+        return _render_pieces(vocabulary)
     text_of = {id: token_text(token) for token, id in vocabulary.ranks.items()}
     ids = {text: id for id, text in text_of.items()} | vocabulary.foreign_tokens
     first_of = {token.id: token for token in reversed(vocabulary.added_tokens)}
@@ -139,6 +148,18 @@ def render(vocabulary: Vocabulary) -> bytes:
             "vocab": ids,
             "merges": [[text_of[left], text_of[right]] for left, right, _ in vocabulary.merges()],
         },
+    }
+    return json.dumps(data, ensure_ascii=False, indent=2).encode()
+
+
+def _render_pieces(vocabulary: PieceVocabulary) -> bytes:
+    data = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [written_token(token, ()) for token in added_pieces(vocabulary)],
+        "post_processor": post_processor(vocabulary),
+        **pieces_data(vocabulary),
     }
     return json.dumps(data, ensure_ascii=False, indent=2).encode()
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, cast
 
 from bpe.boundaries import BEGIN_NAMES, KNOWN_NAME, Boundaries
 from bpe.errors import InputError
+from bpe.formats.piece_merges import with_scores
 from bpe.formats.protobuf import (
     BYTES,
     FIXED32,
@@ -83,22 +84,17 @@ class ModelFile(NamedTuple):
     """Fields of a piece other than its text, score and type, by the id of the piece."""
 
 
-def read(
-    content: bytes, name: str, pattern: str | None, special_tokens: Mapping[str, int] | Sequence[str] | None
-) -> Vocabulary:
+def read(content: bytes, name: str, special_tokens: Mapping[str, int] | Sequence[str] | None) -> Vocabulary:
     """Read a model.
 
     Args:
         content: The content of the file.
         name: The name of the file, which names the vocabulary.
-        pattern: Must be None: such a model has no split pattern.
         special_tokens: The special tokens to use instead of the file's, or names to add to them.
 
     Raises:
         InputError: When the file is damaged, or is no BPE model, or `sentencepiece` would refuse it.
     """
-    if pattern is not None:
-        raise InputError("a SentencePiece model does not split text by a pattern; leave the pattern out")
     model, trainer = read_model(content)
     ids = {piece: id for id, piece in enumerate(model.pieces)}
     added = chosen_tokens(piece_tokens(model), special_tokens, ids, len(model.pieces)).values()
@@ -284,7 +280,12 @@ def render(vocabulary: Vocabulary) -> bytes:
         raise InputError(
             f"{vocabulary.name} merges bytes, but a SentencePiece model merges characters; write a tokenizer.json"
         )
-    model = vocabulary.model
+    if vocabulary.model.normalizer.add_dummy_prefix and vocabulary.model.normalizer.prefix_unless_space:
+        raise InputError(
+            f"{vocabulary.name} puts no space in front of a text that begins with one (Metaspace), but sentencepiece"
+            " does; write a tokenizer.json"
+        )
+    model = with_scores(vocabulary)
     file = ModelFile(**model.file) if model.file is not None else ModelFile()
     if file.content and _is_unchanged(vocabulary, file):
         return file.content
@@ -329,6 +330,10 @@ def _new_pieces(vocabulary: PieceVocabulary) -> Iterable[tuple[str, int]]:
                 raise InputError(
                     f"the {token.kind} token {token.content!r} has the id of the piece"
                     f" {vocabulary.model.pieces[token.id]!r}; a SentencePiece model has one piece for each id"
+                )
+            if not token.special and vocabulary.model.types[token.id] != USER_DEFINED:
+                raise InputError(
+                    f"the added token {token.content!r} is found in every text, unlike a piece; write a tokenizer.json"
                 )
             continue
         if token.id in new:

@@ -1,0 +1,184 @@
+"""SentencePiece's BPE in a tokenizer.json and in a GGUF: read, written and converted without a change of the ids."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import gguf
+import pytest
+import tokenizers
+
+from bpe import InputError, Tokenizer
+from bpe.formats import huggingface, read_vocabulary, sentencepiece
+from bpe.piece_vocabulary import PieceVocabulary
+from support.pieces import hard_texts, mistral, processor, trained
+
+NORMALIZERS: dict[str, dict[str, Any]] = {
+    "prepend": {
+        "normalizer": {
+            "type": "Sequence",
+            "normalizers": [
+                {"type": "Prepend", "prepend": "▁"},
+                {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
+            ],
+        },
+        "pre_tokenizer": None,
+    },
+    "gemma": {
+        "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
+        "pre_tokenizer": {
+            "type": "Split",
+            "pattern": {"String": " "},
+            "behavior": "MergedWithPrevious",
+            "invert": False,
+        },
+    },
+    "nothing": {"normalizer": None, "pre_tokenizer": None},
+    **{
+        f"metaspace, {scheme}": {
+            "normalizer": None,
+            "pre_tokenizer": {
+                "type": "Metaspace",
+                "replacement": "▁",
+                "prepend_scheme": scheme,
+                "split": False,
+            },
+        }
+        for scheme in ("always", "first", "never")
+    },
+}
+
+MODELS: dict[str, dict[str, Any]] = {
+    "bytes": {"byte_fallback": True, "unk_token": "<unk>", "fuse_unk": True},
+    "no unknown token": {"byte_fallback": True, "unk_token": None, "fuse_unk": True},
+    "fused": {"byte_fallback": False, "unk_token": "<unk>", "fuse_unk": True},
+    "each": {"byte_fallback": False, "unk_token": "<unk>", "fuse_unk": False},
+    "dropped": {"byte_fallback": False, "unk_token": None, "fuse_unk": False},
+}
+
+
+@cache
+def written(name: str) -> str:
+    """Return the tokenizer.json of a model that sentencepiece trained."""
+    return huggingface.render(sentencepiece.read(trained(name), "tokenizer.model", None, None)).decode()
+
+
+def variant(normalizer: str, model: str, some_bytes: bool = False) -> str:
+    data = json.loads(written("llama"))
+    data |= NORMALIZERS[normalizer]
+    data["model"] |= MODELS[model]
+    data["post_processor"] = None
+    data["added_tokens"].append(data["added_tokens"][0] | {"id": len(data["model"]["vocab"]), "content": "[TOOL]"})
+    data["added_tokens"][-1]["special"] = False
+    if some_bytes:  # characters with such a byte are unknown
+        texts = {f"<0x{byte:02X}>" for byte in (0x9F, 0xAD, 0xEF)}
+        for text in texts:
+            data["model"]["vocab"][f"no byte {text}"] = data["model"]["vocab"].pop(text)
+    return json.dumps(data, ensure_ascii=False)
+
+
+def check(content: str, count: int = 1000) -> None:
+    reference = tokenizers.Tokenizer.from_str(content)
+    tokenizer = Tokenizer.from_vocabulary(huggingface.read(content.encode(), "tokenizer.json", None, None))
+    for number, text in enumerate(hard_texts(count)):
+        text += "[TOOL] x" * (number % 5 == 0)
+        expected = reference.encode(text, add_special_tokens=False).ids
+        assert tokenizer.encode_ordinary(text) == expected, repr(text)
+
+
+@pytest.mark.parametrize("normalizer", NORMALIZERS)
+@pytest.mark.parametrize("model", MODELS)
+def test_ids_are_those_of_tokenizers(normalizer: str, model: str) -> None:
+    check(variant(normalizer, model), 400)
+
+
+@pytest.mark.parametrize("model", ["bytes", "no unknown token"])
+def test_bytes_without_a_token_are_treated_as_in_tokenizers(model: str) -> None:
+    check(variant("prepend", model, some_bytes=True))
+
+
+@pytest.mark.parametrize("name", ["llama", "identity"])
+def test_a_model_is_written_as_a_tokenizer_json_that_gives_its_ids(name: str) -> None:
+    reference = processor(trained(name))
+    theirs = tokenizers.Tokenizer.from_str(written(name))
+    ours = Tokenizer.from_vocabulary(huggingface.read(written("llama").encode(), "tokenizer.json", None, None))
+    for text in hard_texts(1500):
+        assert theirs.encode(text, add_special_tokens=False).ids == reference.encode(text), repr(text)
+        if name == "llama":
+            assert ours.encode_ordinary(text) == reference.encode(text), repr(text)
+
+
+def test_mistral_is_written_as_a_tokenizer_json_that_gives_its_ids(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.model").write_bytes(mistral("tokenizer.model.v1"))
+    Tokenizer.from_file(tmp_path / "tokenizer.model").save(tmp_path / "tokenizer.json")
+    theirs = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    reference = processor(mistral("tokenizer.model.v1"))
+    for text in hard_texts(500):
+        assert theirs.encode(text, add_special_tokens=False).ids == reference.encode(text), repr(text)
+
+
+@pytest.mark.parametrize("suffix", [".model", ".gguf"])
+def test_every_format_gives_the_ids_of_the_model(suffix: str, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text(written("llama"))
+    Tokenizer.from_file(tmp_path / "tokenizer.json").save(tmp_path / f"new{suffix}")
+    tokenizer = Tokenizer.from_file(tmp_path / f"new{suffix}")
+    reference = processor(trained("llama"))
+    written_model = processor((tmp_path / "new.model").read_bytes()) if suffix == ".model" else reference
+    for text in hard_texts(1500):
+        assert tokenizer.encode_ordinary(text) == reference.encode(text) == written_model.encode(text), repr(text)
+    assert (tokenizer.bos_id, tokenizer.eos_ids) == (1, (2,))
+
+
+def test_a_gguf_has_the_keys_of_llama_cpp(tmp_path: Path) -> None:
+    vocabulary = sentencepiece.read(mistral("tokenizer.model.v1"), "tokenizer.model", None, None)
+    Tokenizer.from_vocabulary(vocabulary).save(tmp_path / "vocabulary.gguf")
+    fields = gguf.GGUFReader(tmp_path / "vocabulary.gguf").fields
+    assert fields["tokenizer.ggml.model"].contents() == "llama"
+    assert fields["tokenizer.ggml.add_space_prefix"].contents() is True
+    assert fields["tokenizer.ggml.bos_token_id"].contents() == 1
+    assert isinstance(vocabulary, PieceVocabulary)
+    assert fields["tokenizer.ggml.tokens"].contents() == list(vocabulary.model.pieces)
+    assert fields["tokenizer.ggml.scores"].contents() == vocabulary.model.scores.tolist()
+    assert bytes(fields["tokenizer.ggml.token_type"].contents()) == vocabulary.model.types
+
+
+@pytest.mark.parametrize(
+    ("name", "suffix", "words"),
+    [
+        ("nfkc", ".gguf", "precompiled_charsmap"),
+        ("nfkc", ".json", "precompiled_charsmap"),
+        ("suffix", ".json", "treat_whitespace_as_suffix|precompiled_charsmap"),
+        ("identity", ".gguf", "byte_fallback"),
+        ("user-defined", ".gguf", "precompiled_charsmap"),
+        ("bytes", ".tiktoken", "tiktoken"),
+    ],
+)
+def test_what_a_format_cannot_express_is_refused(name: str, suffix: str, words: str, tmp_path: Path) -> None:
+    tokenizer = Tokenizer.from_vocabulary(sentencepiece.read(trained(name), "tokenizer.model", None, None))
+    with pytest.raises(InputError, match=words):
+        tokenizer.save(tmp_path / f"new{suffix}")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda data: data["model"].update(dropout=0.1), "model.dropout"),
+        (lambda data: data["model"].update(ignore_merges=True), "model.ignore_merges"),
+        (lambda data: data["model"].update(unk_token="<none>"), "model.unk_token"),
+        (lambda data: data["model"]["merges"].append(["a", "nothing"]), "which is no token"),
+        (lambda data: data["model"]["merges"].append("a"), "is not a pair of tokens"),
+        (lambda data: data["model"]["vocab"].update(more=9999), "must have the ids"),
+        (lambda data: data.update(normalizer={"type": "Lowercase"}), "the normalizer .* is not supported"),
+        (lambda data: data["added_tokens"][0].update(normalized=True), "normalized"),
+    ],
+)
+def test_what_is_not_supported_is_refused(change: Any, words: str, tmp_path: Path) -> None:
+    data = json.loads(written("llama"))
+    change(data)
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(data))
+    with pytest.raises(InputError, match=words):
+        read_vocabulary(path)
