@@ -93,6 +93,8 @@ class PieceVocabulary(Vocabulary):
     before it is normalized; they are ordinary tokens.
     """
 
+    merges_characters = True
+
     def __init__(
         self,
         name: str,
