@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
@@ -20,6 +21,7 @@ NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 TYPE_NAMES = ("", "NORMAL", "UNKNOWN", "CONTROL", "USER_DEFINED", "UNUSED", "BYTE")
 SPACE = "\u2581"
 """The character that stands for a space in pieces."""
+_BYTE_PIECE = re.compile("<0x[0-9A-F]{2}>")
 UNKNOWN_SURFACE = " \u2047 "
 """What the unknown piece decodes to if a model does not say."""
 
@@ -224,6 +226,8 @@ def check_pieces(model: PieceModel) -> None:
             raise InputError(f"pieces {first} and {id} are the same: {piece!r}")
         if kind == USER_DEFINED and "\0" in piece:
             raise InputError(f"the user-defined piece {id}, {piece!r}, contains a NUL, which is not supported")
+        if kind == BYTE and not _BYTE_PIECE.fullmatch(piece):
+            raise InputError(f"piece {id}, {piece!r}, has the type BYTE, but is not written as a byte such as <0x0A>")
         if kind == BYTE and not model.byte_fallback:
             raise InputError(f"piece {id}, {piece!r}, has the type BYTE, but trainer_spec.byte_fallback is false")
     unknown = model.types.count(UNKNOWN)

@@ -143,7 +143,7 @@ def read_model(content: bytes) -> tuple[PieceModel, dict[str, Any]]:
         memoryview(pieces.scores),
         bytes(pieces.types),
         trainer["byte_fallback"],
-        PieceNormalizer(*normalizer.values(), whitespace_as_suffix=trainer["treat_whitespace_as_suffix"]),
+        PieceNormalizer(*normalizer.values())._replace(whitespace_as_suffix=trainer["treat_whitespace_as_suffix"]),
         trainer["unk_surface"],
         file=file._asdict(),
     )
