@@ -95,8 +95,6 @@ class PieceVocabulary(Vocabulary):
     before it is normalized; they are ordinary tokens.
     """
 
-    merges_characters = True
-
     def __init__(
         self,
         name: str,
@@ -134,11 +132,12 @@ class PieceVocabulary(Vocabulary):
         self.ids = memoryview(array("I", ids))
         self.pieces: _core.Pieces = core_pieces(model)
         """The core's rules of merging."""
+        self.splitter = piece_splitter(self.pieces, model.normalizer)
         self.encoder = _core.Encoder(
             self.tokens,
             self.offsets,
             self.ids,
-            piece_splitter(self.pieces, model.normalizer),
+            self.splitter,
             self.added_ids,
             pieces=self.pieces,
             removed_spaces=_removed_spaces(model.normalizer),
@@ -154,6 +153,11 @@ class PieceVocabulary(Vocabulary):
     def token_count(self) -> int:
         """The number of pieces and added tokens."""
         return len({*range(len(self.model.pieces)), *self.added_ids.values()})
+
+    @property
+    def changes_text(self) -> bool:
+        """Always: text is normalized, and merges may cross any place of it."""
+        return True
 
     @property
     def takes_white_space(self) -> bool:

@@ -9,7 +9,6 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator
 
 from bpe import _core
-from bpe.errors import InputError
 from bpe.vocabulary import Vocabulary
 
 _SPACE = 16  # the bit of \s in the core's character classes
@@ -28,15 +27,7 @@ def split_unstable(
         encode: Encodes UTF-8, with the added tokens that a matcher finds.
         text: The text, in UTF-8.
         added: The matcher of the added tokens to recognise, or None.
-
-    Raises:
-        InputError: When characters merge, across any place of a text.
     """
-    if vocabulary.merges_characters:
-        raise InputError(
-            f"{vocabulary.name} merges characters across words, so only the end of a text settles its ids; encode"
-            " the text again when it is longer"
-        )
     ids, rest = _settled(vocabulary, encode, text, added)
     completions = set(_completions(vocabulary, encode, rest)) if rest else set()
     if vocabulary.always_added is not None:
@@ -101,8 +92,6 @@ def encode_truncated(
         encode: As in `split_unstable`.
         content: The bytes.
     """
-    if vocabulary.merges_characters:
-        return encode(content, vocabulary.always_added)
     if vocabulary.changes_text:
         return encode(content, vocabulary.always_added)  # tiktoken has no such vocabulary
     try:

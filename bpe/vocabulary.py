@@ -66,8 +66,6 @@ class Vocabulary:
     [b'he', b'll', b'hell']
     """
 
-    merges_characters: bool = False
-    """Whether characters merge instead of bytes; see `bpe.piece_vocabulary`."""
     library: LibraryEncoder | None = None
     """The library that encodes instead of the core; see `bpe.subwords`."""
 
