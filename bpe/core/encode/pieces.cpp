@@ -18,14 +18,14 @@ namespace {
 
 constexpr std::size_t kShortMerge = 32;  // symbols up to which a scan for the best pair is faster than a heap
 constexpr std::size_t kPollEvery = 4096;
-constexpr std::uint32_t kNowhere = 0xFFFFFFFF;
+constexpr std::uint32_t kNoNeighbour = 0xFFFFFFFF;
 
 std::string_view view_as_string(Bytes bytes) { return {reinterpret_cast<const char*>(bytes.data()), bytes.size()}; }
 
 std::vector<std::uint32_t> code_points_of(Bytes text) {
     std::vector<std::uint32_t> code_points;
     for (std::size_t i = 0; i < text.size();) {
-        const CodePoint point = read_code_point(text, i);
+        const DecodedCharacter point = decode_character(text, i);
         code_points.push_back(point.value);
         i += point.length;
     }
@@ -143,7 +143,7 @@ Pieces Pieces::from_scores(Bytes bytes, std::span<const std::uint64_t> offsets, 
     std::vector<std::vector<std::uint32_t>> characters;
     for (std::size_t i = 0; i < pieces.size(); ++i) {
         const std::vector<std::uint32_t> points = code_points_of(pieces[i]);
-        if (*std::max_element(points.begin(), points.end()) >= kMalformed) {
+        if (*std::max_element(points.begin(), points.end()) >= kMalformedByte) {
             throw std::invalid_argument("piece " + std::to_string(i) + " is not valid UTF-8");
         }
         const Id symbol = self.add_symbol(points.front());
@@ -348,10 +348,10 @@ void Pieces::begin(Bytes text, Room& room) const {
                 continue;
             }
         }
-        const CodePoint point = read_code_point(text, i);
+        const DecodedCharacter point = decode_character(text, i);
         const Bytes character = text.subspan(i, point.length);
         i += point.length;
-        const Id symbol = point.value < kMalformed ? symbol_of(point.value) : kNoId;
+        const Id symbol = point.value < kMalformedByte ? symbol_of(point.value) : kNoId;
         if (symbol != kNoId) [[likely]] {
             if (waits) symbols.push_back(unknown_);
             waits = false;
@@ -380,13 +380,13 @@ void Pieces::merge_short(Room& room) const {
     for (std::size_t i = 0; i + 1 < size; ++i) pairs[i] = find(symbols[i], symbols[i + 1]);
     while (size > 1) {
         std::size_t best = 0;
-        std::uint32_t lowest = kNowhere;
+        std::uint32_t lowest = kNoNeighbour;
         for (std::size_t i = 0; i + 1 < size; ++i) {
             const auto rank = static_cast<std::uint32_t>(pairs[i] >> 32);
             best = rank < lowest ? i : best;
             lowest = std::min(rank, lowest);
         }
-        if (lowest == kNowhere) break;
+        if (lowest == kNoNeighbour) break;
         symbols[best] = static_cast<Id>(pairs[best]);
         --size;
         for (std::size_t i = best + 1; i < size; ++i) symbols[i] = symbols[i + 1];
@@ -411,8 +411,8 @@ void Pieces::merge_long(Room& room) const {
         return (room.pairs[left] & 0xFFFFFFFF00000000) | left;
     };
     for (std::uint32_t i = 0; i < size; ++i) {
-        room.next[i] = i + 1 < size ? i + 1 : kNowhere;
-        room.previous[i] = i ? i - 1 : kNowhere;
+        room.next[i] = i + 1 < size ? i + 1 : kNoNeighbour;
+        room.previous[i] = i ? i - 1 : kNoNeighbour;
         if (i + 1 == size) break;
         const std::uint64_t entry = look_up(i, i + 1);
         if (room.pairs[i] != kNoPair) room.heap.push_back(entry);
@@ -438,11 +438,11 @@ void Pieces::merge_long(Room& room) const {
         room.pairs[right] = kNoPair;
         room.pairs[left] = kNoPair;
         room.next[left] = after;
-        if (after != kNowhere) {
+        if (after != kNoNeighbour) {
             room.previous[after] = left;
             push(left, after);
         }
-        if (room.previous[left] != kNowhere) push(room.previous[left], left);
+        if (room.previous[left] != kNoNeighbour) push(room.previous[left], left);
     }
     symbols.erase(std::remove(symbols.begin(), symbols.end(), kNoId), symbols.end());
 }
@@ -468,17 +468,17 @@ std::size_t Pieces::encode(Bytes text, Room& room, Id* ids) const {
 // Returns how many bytes of a text a symbol stands for that merging has put at `position`.
 std::size_t Pieces::size_at(Bytes text, std::size_t position, Id symbol) const {
     if (symbol == unknown_) {
-        std::size_t size = read_code_point(text, position).length;
+        std::size_t size = decode_character(text, position).length;
         if (!fuse_at_once_ || how_ == Unknown::kEach) return size;
         while (position + size < text.size()) {
-            const CodePoint next = read_code_point(text, position + size);
+            const DecodedCharacter next = decode_character(text, position + size);
             if (is_known(next.value)) break;
             size += next.length;
         }
         return size;
     }
     if (all_bytes_ && std::find(std::begin(bytes_), std::end(bytes_), symbol) != std::end(bytes_)) return 1;
-    return size_[symbol] ? size_[symbol] : read_code_point(text, position).length;
+    return size_[symbol] ? size_[symbol] : decode_character(text, position).length;
 }
 
 std::vector<Id> Pieces::encode_with_sizes(Bytes text, Room& room, std::vector<std::size_t>& sizes) const {
@@ -516,9 +516,9 @@ std::size_t Pieces::encode_plain(Bytes text, Room& room, Id* ids) const {
 
 std::size_t Pieces::cut(Bytes text, std::uint64_t* ends, std::size_t limit) const {
     std::size_t count = 0;
-    CodePoint before = read_code_point(text, 0);
+    DecodedCharacter before = decode_character(text, 0);
     for (std::size_t i = before.length; i < text.size();) {
-        const CodePoint after = read_code_point(text, i);
+        const DecodedCharacter after = decode_character(text, i);
         ends[count] = i;
         count += may_cut(before.value, after.value);
         if (count == limit) return count;

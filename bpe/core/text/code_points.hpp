@@ -8,14 +8,14 @@
 
 namespace bpe {
 
-struct CodePoint {
-    std::uint32_t value;   // kMalformed + byte for a byte that is part of no well-formed character
+struct DecodedCharacter {
+    std::uint32_t value;   // kMalformedByte + byte for a byte that is part of no well-formed character
     std::uint32_t length;  // in bytes, 1 to 4
 };
-inline constexpr std::uint32_t kMalformed = 0x110000;
+inline constexpr std::uint32_t kMalformedByte = 0x110000;
 
 // Returns the code point at text[position], which must exist.
-inline CodePoint read_code_point(Bytes text, std::size_t position) {
+inline DecodedCharacter decode_character(Bytes text, std::size_t position) {
     const std::uint8_t* p = text.data() + position;
     const std::size_t left = text.size() - position;
     const std::uint32_t first = p[0];
@@ -36,7 +36,7 @@ inline CodePoint read_code_point(Bytes text, std::size_t position) {
             if (value >= 0x10000 && value < 0x110000) return {value, 4};
         }
     }
-    return {kMalformed + first, 1};
+    return {kMalformedByte + first, 1};
 }
 
 }  // namespace bpe
