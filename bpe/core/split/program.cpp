@@ -13,8 +13,8 @@ namespace {
 
 constexpr std::uint32_t kCodePoints = 0x110000;
 constexpr std::size_t kMostClasses = 0xFFFF;
-constexpr std::size_t kMostWork = std::size_t{1} << 27;   // words of 64 sets, over all ranges
-constexpr std::size_t kMostWords = std::size_t{1} << 22;  // of 64 sets, over all classes
+constexpr std::size_t kMostSetWork = std::size_t{1} << 27;  // words of 64 sets, over all ranges
+constexpr std::size_t kMostWords = std::size_t{1} << 22;    // of 64 sets, over all classes
 
 [[noreturn]] void refuse(const std::string& what) { throw InputError("the program of a split pattern: " + what); }
 
@@ -212,7 +212,8 @@ void Program::add_classes(std::span<const Set> sets) {
     }
     std::ranges::sort(edges, {}, &Edge::at);
     words_ = sets.size() / 64 + 1;
-    if ((edges.size() + 1) * words_ > kMostWork) refuse("its sets are too many and too large; use a shorter pattern");
+    if ((edges.size() + 1) * words_ > kMostSetWork)
+        refuse("its sets are too many and too large; use a shorter pattern");
 
     std::vector<std::uint64_t> members(words_);
     std::map<std::vector<std::uint64_t>, Class> known;
