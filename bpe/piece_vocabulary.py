@@ -119,6 +119,7 @@ class PieceVocabulary(Vocabulary):
         self.model = model
         self.pattern = PIECE_PATTERN
         self.normalizer = None
+        self.core_normalizer = None  # the splitter normalizes
         self.merge_list = model.merges
         self.foreign_tokens = {}
         self.added_tokens = tuple(piece_tokens(model) if added_tokens is None else added_tokens)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from array import array
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from bpe.errors import InputError
 from bpe.piece_vocabulary import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, PieceModel, PieceVocabulary, core_pieces
@@ -36,13 +39,71 @@ def with_merges(vocabulary: PieceVocabulary) -> PieceModel:
             f"{vocabulary.name} has the unused piece {model.pieces[unused[0]]!r}, which a list of merges cannot"
             " express; write a SentencePiece model"
         )
-    scores = [model.scores[id] for id in merged]
-    if len(set(scores)) < len(scores):
+    tied = {score for score, count in Counter(model.scores[id] for id in merged).items() if count > 1}
+    if not tied:
+        return model._replace(merges=merges)
+    runs = [model.pieces[id] for id in merged if model.scores[id] in tied]
+    sizes = _merges_of_runs({len(run) for run in runs}) if _are_runs(runs, model.pieces) and len(tied) == 1 else None
+    if sizes is None:
         raise InputError(
             f"{vocabulary.name} has pieces with the same score, which a list of merges cannot express; write a"
             " SentencePiece model"
         )
-    return model._replace(merges=merges)
+    before = [i for i in range(len(merged)) if model.scores[merged[i]] > max(tied)]
+    after = [i for i in range(len(merged)) if model.scores[merged[i]] < max(tied)]
+    id_of = {piece: id for id, piece in enumerate(model.pieces)}
+    listed = array("I")
+    for triples in (
+        (numbers[3 * i : 3 * i + 3] for i in before),
+        ([id_of[runs[0][0] * size] for size in merge] for merge in sizes),
+        (numbers[3 * i : 3 * i + 3] for i in after),
+    ):
+        for triple in triples:
+            listed.extend(triple)
+    return model._replace(merges=memoryview(listed))
+
+
+def _are_runs(tied: Sequence[str], pieces: Sequence[str]) -> bool:
+    """Return whether pieces are runs of one character that no other piece contains twice in a row."""
+    run = 2 * tied[0][0]
+    return all(len({*piece}) == 1 for piece in tied) and {*tied} == {piece for piece in pieces if run in piece}
+
+
+def _merges_of_runs(sizes: set[int]) -> list[tuple[int, int, int]] | None:
+    """Return the merges that cut a run of a character as the pieces of these sizes do with equal scores, or None.
+
+    Llama 2 and Mistral have such pieces for runs of white space. With equal scores, sentencepiece merges at the
+    leftmost place, which makes the first piece as long as possible, and then the next. If the longest size is a power
+    of two, a list of merges can do the same: as pairs are doubled, a run becomes pieces of the longest size and a rest
+    in powers of two, the largest first, which are then joined from the left to the right.
+
+    >>> _merges_of_runs({2, 3, 4})
+    [(1, 1, 2), (2, 2, 4), (2, 1, 3)]
+    """
+    longest = max(sizes)
+    doubled = [(size, size, 2 * size) for size in (2**n for n in range(longest.bit_length() - 1))]
+    powers = [left for left, _, _ in reversed(doubled)]
+    joined = [
+        (total, part, total + part)
+        for first in powers
+        for part in powers
+        for total in range(first, 2 * first, 2 * part)
+        if part < first and {total, total + part} <= sizes
+    ]
+    merges = [*doubled, *joined]
+    rank = {(left, right): number for number, (left, right, _) in enumerate(merges)}
+    by_score = {(left, size - left): 0 for size in sizes for left in range(1, size)}
+    same = all(_merged(length, rank) == _merged(length, by_score) for length in range(1, 3 * longest))
+    return merges if same and {merged for _, _, merged in merges} == sizes else None
+
+
+def _merged(length: int, ranks: Mapping[tuple[int, int], int]) -> list[int]:
+    """Return the sizes of the pieces of a run: the pair of the lowest rank merges first, and of these the leftmost."""
+    sizes = [1] * length
+    while found := [(ranks[pair], place) for place, pair in enumerate(pairwise(sizes)) if pair in ranks]:
+        _, place = min(found)
+        sizes[place : place + 2] = [sum(sizes[place : place + 2])]
+    return sizes
 
 
 @dataclass

@@ -11,7 +11,7 @@
 
 #include "bindings/ids.hpp"
 #include "bindings/python.hpp"
-#include "split/piece_splitter.hpp"
+#include "encode/piece_splitter.hpp"
 #include "text/character_map.hpp"
 
 namespace bpe {

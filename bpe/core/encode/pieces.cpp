@@ -25,7 +25,7 @@ std::string_view view_as_string(Bytes bytes) { return {reinterpret_cast<const ch
 std::vector<std::uint32_t> code_points_of(Bytes text) {
     std::vector<std::uint32_t> code_points;
     for (std::size_t i = 0; i < text.size();) {
-        const DecodedCharacter point = decode_character(text, i);
+        const CodePoint point = code_point_at(text, i);
         code_points.push_back(point.value);
         i += point.length;
     }
@@ -143,7 +143,7 @@ Pieces Pieces::from_scores(Bytes bytes, std::span<const std::uint64_t> offsets, 
     std::vector<std::vector<std::uint32_t>> characters;
     for (std::size_t i = 0; i < pieces.size(); ++i) {
         const std::vector<std::uint32_t> points = code_points_of(pieces[i]);
-        if (*std::max_element(points.begin(), points.end()) >= kMalformedByte) {
+        if (*std::max_element(points.begin(), points.end()) == kMalformed) {
             throw std::invalid_argument("piece " + std::to_string(i) + " is not valid UTF-8");
         }
         const Id symbol = self.add_symbol(points.front());
@@ -348,10 +348,10 @@ void Pieces::begin(Bytes text, Room& room) const {
                 continue;
             }
         }
-        const DecodedCharacter point = decode_character(text, i);
+        const CodePoint point = code_point_at(text, i);
         const Bytes character = text.subspan(i, point.length);
         i += point.length;
-        const Id symbol = point.value < kMalformedByte ? symbol_of(point.value) : kNoId;
+        const Id symbol = point.value != kMalformed ? symbol_of(point.value) : kNoId;
         if (symbol != kNoId) [[likely]] {
             if (waits) symbols.push_back(unknown_);
             waits = false;
@@ -468,17 +468,17 @@ std::size_t Pieces::encode(Bytes text, Room& room, Id* ids) const {
 // Returns how many bytes of a text a symbol stands for that merging has put at `position`.
 std::size_t Pieces::size_at(Bytes text, std::size_t position, Id symbol) const {
     if (symbol == unknown_) {
-        std::size_t size = decode_character(text, position).length;
+        std::size_t size = code_point_at(text, position).length;
         if (!fuse_at_once_ || how_ == Unknown::kEach) return size;
         while (position + size < text.size()) {
-            const DecodedCharacter next = decode_character(text, position + size);
+            const CodePoint next = code_point_at(text, position + size);
             if (is_known(next.value)) break;
             size += next.length;
         }
         return size;
     }
     if (all_bytes_ && std::find(std::begin(bytes_), std::end(bytes_), symbol) != std::end(bytes_)) return 1;
-    return size_[symbol] ? size_[symbol] : decode_character(text, position).length;
+    return size_[symbol] ? size_[symbol] : code_point_at(text, position).length;
 }
 
 std::vector<Id> Pieces::encode_with_sizes(Bytes text, Room& room, std::vector<std::size_t>& sizes) const {
@@ -516,9 +516,9 @@ std::size_t Pieces::encode_plain(Bytes text, Room& room, Id* ids) const {
 
 std::size_t Pieces::cut(Bytes text, std::uint64_t* ends, std::size_t limit) const {
     std::size_t count = 0;
-    DecodedCharacter before = decode_character(text, 0);
+    CodePoint before = code_point_at(text, 0);
     for (std::size_t i = before.length; i < text.size();) {
-        const DecodedCharacter after = decode_character(text, i);
+        const CodePoint after = code_point_at(text, i);
         ends[count] = i;
         count += may_cut(before.value, after.value);
         if (count == limit) return count;

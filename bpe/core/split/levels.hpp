@@ -10,7 +10,7 @@
 #include "base/types.hpp"
 #include "split/segments.hpp"
 #include "split/splitter.hpp"
-#include "split/step_splitter.hpp"
+#include "split/steps.hpp"
 
 namespace bpe {
 

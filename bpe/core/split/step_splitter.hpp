@@ -3,36 +3,13 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
-#include <variant>
 #include <vector>
 
 #include "base/types.hpp"
-#include "split/program.hpp"
-#include "split/segments.hpp"
 #include "split/splitter.hpp"
+#include "split/steps.hpp"
 
 namespace bpe {
-
-// Splits each piece at the matches of a program.
-struct SplitStep {
-    std::shared_ptr<const SplitMatcher> matcher;
-    Behavior behavior;
-    bool invert;
-};
-
-// Puts a space before each piece that does not begin with a space.
-struct PrefixSpaceStep {};
-
-// Replaces spaces by a character, and splits before each of them.
-struct MetaspaceStep {
-    enum class Prepend : std::uint8_t { kFirst, kNever, kAlways };
-    std::vector<std::uint8_t> replacement;  // a character in UTF-8
-    Prepend prepend;
-    bool split;
-};
-
-using AnyStep = std::variant<SplitStep, PrefixSpaceStep, MetaspaceStep>;
 
 // Every step sees each piece that the step before it makes, as a text of its own.
 class StepSplitter final : public Splitter {

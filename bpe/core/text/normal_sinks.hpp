@@ -6,64 +6,11 @@
 #include <cstdint>
 #include <cstring>
 
+#include "text/code_points.hpp"
 #include "text/normalizer.hpp"
 #include "text/unicode.hpp"
 
 namespace bpe {
-
-// A character of a text that may be malformed.
-struct CodePoint {
-    std::uint32_t value;   // kMalformed for a byte that belongs to no well-formed character
-    std::uint32_t length;  // in bytes
-};
-
-inline constexpr std::uint32_t kMalformed = kUnknown;
-
-// Returns the character at text[position], position < text.size().
-inline CodePoint code_point_at(Bytes text, std::size_t position) {
-    const std::uint8_t* p = text.data() + position;
-    if (p[0] < 0x80) return {p[0], 1};
-    const std::uint32_t length = read_character(text.data(), position, text.size()).length;
-    if (length == 1) return {kMalformed, 1};
-    if (length < 4) return {code_point_of(p, length), length};
-    return {(p[0] & 0x07u) << 18 | (p[1] & 0x3Fu) << 12 | (p[2] & 0x3Fu) << 6 | (p[3] & 0x3Fu), 4};
-}
-
-// Returns the last character of text[0, end), end > 0.
-inline CodePoint code_point_before(Bytes text, std::size_t end) {
-    const Bytes head = text.first(end);
-    for (std::size_t length = 1; length <= 4 && length <= end; ++length) {
-        if (is_continuation(head[end - length])) continue;
-        const CodePoint last = code_point_at(head, end - length);
-        return last.length == length ? last : CodePoint{kMalformed, 1};
-    }
-    return {kMalformed, 1};
-}
-
-// Writes a code point as UTF-8 and returns its length.
-inline std::size_t write_utf8(std::uint32_t value, std::uint8_t* out) {
-    if (value < 0x80) {
-        out[0] = static_cast<std::uint8_t>(value);
-        return 1;
-    }
-    const auto tail = [&](std::size_t length) {
-        for (std::size_t i = length - 1; i > 0; --i, value >>= 6)
-            out[i] = static_cast<std::uint8_t>(0x80 | (value & 0x3F));
-    };
-    if (value < 0x800) {
-        tail(2);
-        out[0] = static_cast<std::uint8_t>(0xC0 | value);
-        return 2;
-    }
-    if (value < 0x10000) {
-        tail(3);
-        out[0] = static_cast<std::uint8_t>(0xE0 | value);
-        return 3;
-    }
-    tail(4);
-    out[0] = static_cast<std::uint8_t>(0xF0 | value);
-    return 4;
-}
 
 // A character whose origin is no byte of the text: tokenizers gives it the empty range at the start of the text.
 inline constexpr std::size_t kNowhere = static_cast<std::size_t>(-1);

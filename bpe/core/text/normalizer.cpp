@@ -2,7 +2,7 @@
 
 #include <utility>
 
-#include "text/normal_sinks.hpp"
+#include "text/code_points.hpp"
 
 namespace bpe {
 

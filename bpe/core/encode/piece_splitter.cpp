@@ -1,4 +1,4 @@
-#include "split/piece_splitter.hpp"
+#include "encode/piece_splitter.hpp"
 
 #include <algorithm>
 #include <cstring>
@@ -21,8 +21,8 @@ constexpr std::size_t kLongestPlainRun = 1024;
 std::uint32_t last_code_point(Bytes text) {
     std::size_t begin = text.size() - 1;
     while (begin > 0 && text.size() - begin < 4 && (text[begin] & 0xC0) == 0x80) --begin;
-    const DecodedCharacter point = decode_character(text, begin);
-    return begin + point.length == text.size() ? point.value : kMalformedByte;
+    const CodePoint point = code_point_at(text, begin);
+    return begin + point.length == text.size() ? point.value : kMalformed;
 }
 
 bool is_one_space(Bytes text) { return text.size() == 1 && text[0] == ' '; }
@@ -145,8 +145,8 @@ PieceSplitter::Step PieceSplitter::step(Bytes text) const {
     if (const CharacterMap::Match match = settings_.map.longest(text); match.length) {
         return {match.replacement, match.length};
     }
-    const DecodedCharacter point = decode_character(text, 0);
-    if (point.value >= kMalformedByte) return {Bytes(kReplacementCharacter), 1};
+    const CodePoint point = code_point_at(text, 0);
+    if (point.value == kMalformed) return {Bytes(kReplacementCharacter), 1};
     return {text.first(point.length), point.length};
 }
 
@@ -167,14 +167,14 @@ bool PieceSplitter::may_stop(Bytes rest, const Writer& writer) const {
     const Bytes following = step(rest).replacement;
     if (following.empty()) return false;
     const Bytes first = is_one_space(following.first(1)) ? writer.space() : following;
-    return pieces_->may_cut(last_code_point(writer.text()), decode_character(first, 0).value);
+    return pieces_->may_cut(last_code_point(writer.text()), code_point_at(first, 0).value);
 }
 
 bool PieceSplitter::wants_prefix(Bytes text, Start start) const {
     if (settings_.whitespace_as_suffix || (start == Start::kPart && !settings_.prefix_parts)) return false;
     if (!settings_.prefix_unless_space) return true;
     const Bytes first = step(text).replacement;
-    return !first.empty() && first[0] != ' ' && decode_character(first, 0).value != 0x2581;
+    return !first.empty() && first[0] != ' ' && code_point_at(first, 0).value != 0x2581;
 }
 
 Pretokens PieceSplitter::next(Bytes text, std::size_t position, Start start, SplitRoom& room) const {
@@ -231,7 +231,7 @@ std::size_t PieceSplitter::next_cut(Bytes text, std::size_t position) const {
         position = static_cast<std::size_t>(static_cast<const std::uint8_t*>(found) - text.data());
         if (!may_precede_cut_[text[position - 1]] || !may_follow_space_[text[position + 1]]) continue;
         const std::uint32_t before = last_code_point(text.first(position));
-        if (before < kMalformedByte && before != 0x2581 && pieces_->may_cut(before, space)) return position;
+        if (before != kMalformed && before != 0x2581 && pieces_->may_cut(before, space)) return position;
     }
     return text.size();
 }
