@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from bpe.errors import InputError
@@ -84,6 +84,7 @@ def vocabulary_from_texts(
     merges: Sequence[Any],
     merges_only: bool,
     all_ids: Mapping[str, Any],
+    normalizer: Mapping[str, Any] | None = None,
 ) -> Vocabulary:
     """Create a vocabulary from tokens as `token_text` writes them, and the merges of a file.
 
@@ -97,6 +98,7 @@ def vocabulary_from_texts(
         merges: The merges of the file, in their order: pairs, or two texts with a space between them.
         merges_only: Whether every id comes from merging; see `Vocabulary`.
         all_ids: `ids`, and those of the tokens that are found only where a text is split at added tokens.
+        normalizer: How text is normalized before it is split; see `bpe.normalizers`.
 
     Raises:
         ValueError: When there is no token, a value is not an id, an entry of the merges is not a pair of tokens or
@@ -108,13 +110,20 @@ def vocabulary_from_texts(
     tokens = "".join(ids).translate(to_bytes).encode("latin-1")  # a byte for each character
     offsets = array("Q", itertools.accumulate(map(len, ids), initial=0))
     arrays = (tokens, memoryview(offsets), memoryview(array("I", ids.values())))
-    by_rank = Vocabulary(name, pattern, *arrays, added_tokens, merges_only=merges_only, foreign_tokens=foreign)
+    create = partial(
+        Vocabulary,
+        name,
+        pattern,
+        *arrays,
+        added_tokens,
+        merges_only=merges_only,
+        foreign_tokens=foreign,
+        normalizer=normalizer,
+    )
+    by_rank = create()
     if _merges_by_rank(by_rank, merges, ids, all_ids):
         return by_rank
-    listed = memoryview(_listed_pairs(merges, ids))
-    return Vocabulary(
-        name, pattern, *arrays, added_tokens, merges_only=merges_only, merge_list=listed, foreign_tokens=foreign
-    )
+    return create(merge_list=memoryview(_listed_pairs(merges, ids)))
 
 
 def _checked_ids(ids: Mapping[str, Any]) -> Mapping[str, int]:

@@ -123,12 +123,17 @@ def vocabulary_metadata(vocabulary: Vocabulary, size: int) -> dict[str, Any]:
         size: The number of tokens to list. Ids that the vocabulary does not use are listed as unused.
 
     Raises:
-        InputError: When llama.cpp would give other ids: it has no pre-tokenizer with this split pattern, or one that
-            treats tokens that no merge leads to differently; or an added token has the text of another token, or would
-            be found in other places.
+        InputError: When llama.cpp would give other ids: the vocabulary normalizes text; llama.cpp has no pre-tokenizer
+            with this split pattern, or one that treats tokens that no merge leads to differently; or an added token has
+            the text of another token, or would be found in other places.
     """
     if isinstance(vocabulary, PieceVocabulary):
         return piece_metadata(vocabulary, size)
+    if vocabulary.core_normalizer is not None:
+        raise InputError(
+            f"{vocabulary.name} normalizes text before it is split, which llama.cpp does not do; write a"
+            ' tokenizer.json, or remove the "normalizer" if your text is normalized already'
+        )
     has_unreachable = vocabulary.unreachable_count > 0
     pre = pre_of(vocabulary.pattern, vocabulary.merges_only if has_unreachable else None)
     merges_only = PRE_TOKENIZERS[pre].merges_only

@@ -1,4 +1,4 @@
-"""Hugging Face's tokenizer.json, for byte-level BPE: tokens, merges, pattern and added tokens in one file."""
+"""Hugging Face's tokenizer.json, for byte-level BPE: tokens, merges, normalizer, pattern and added tokens."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def read(
         if isinstance(special_tokens, Mapping):
             return pieces
         return pieces.with_boundaries(boundaries_of(data.get("post_processor"), pieces, special_tokens is None))
-    _refuse_other_kinds(data, model)
+    _refuse_other_kinds(model)
 
     merges = _member(model, "merges", list)
     following = max([*filter(is_id, ids.values()), *(token.id for token in found)], default=-1) + 1
@@ -95,7 +95,14 @@ def read(
     unused = unused_as_ordinary(both, merges, None if merges_only else chosen)
     ordinary = {text: id for text, id in ids.items() if text not in unused}
     vocabulary = vocabulary_from_texts(
-        name.removesuffix(".json"), chosen, ordinary, added.values(), merges, merges_only, ids
+        name.removesuffix(".json"),
+        chosen,
+        ordinary,
+        added.values(),
+        merges,
+        merges_only,
+        ids,
+        normalizer=data.get("normalizer"),
     )
     if added and not isinstance(special_tokens, Mapping):
         refuse_renumbered({token.content: token.id for token in found}, ids)
@@ -132,7 +139,7 @@ def render(vocabulary: Vocabulary) -> bytes:
         "truncation": None,
         "padding": None,
         "added_tokens": [written_token(token, vocabulary.added_tokens) for token in added_tokens],
-        "normalizer": None,
+        "normalizer": vocabulary.normalizer,
         "pre_tokenizer": write_pre_tokenizer(vocabulary.pattern),
         "post_processor": post_processor(vocabulary),
         "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
@@ -191,7 +198,7 @@ def _member(data: Any, key: str, kind: type) -> Any:
     return data[key]
 
 
-def _refuse_other_kinds(data: dict[str, Any], model: dict[str, Any]) -> None:
+def _refuse_other_kinds(model: dict[str, Any]) -> None:
     """Refuse a setting that would change ids and that is not supported."""
     if model.get("type", "BPE") != "BPE":
         raise InputError(f"the model is {model['type']}; byte-level BPE, {', '.join(ALGORITHMS)} are supported")
@@ -207,9 +214,6 @@ def _refuse_other_kinds(data: dict[str, Any], model: dict[str, Any]) -> None:
     for option in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
         if model.get(option):
             raise InputError(f"the model has {option} = {model[option]!r}, which is not supported")
-    if data.get("normalizer"):
-        kind = data["normalizer"].get("type") if isinstance(data["normalizer"], dict) else data["normalizer"]
-        raise InputError(f"the text is normalized ({kind}) before it is split, which is not supported")
 
 
 def _refuse_unknown_bytes(unknown: bytes, model: dict[str, Any]) -> None:

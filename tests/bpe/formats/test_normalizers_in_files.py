@@ -1,0 +1,109 @@
+"""A tokenizer.json with a normalizer gives the ids and the offsets of `tokenizers`, also once it is written again."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tokenizers
+from transformers import Qwen2TokenizerFast  # type: ignore[attr-defined]
+
+from bpe import InputError, Tokenizer
+from bpe.formats.byte_level import token_text
+from bpe.verify import reference_of, require_identical, verify
+
+PIECES = [
+    *("a", "b", "ab", " ", "  ", "\n", "1", "23", ".", "'s", "é", "e\u0301", "e\u0323\u0301", "E\u0301", "\u0301", "Å"),
+    *("\u212b", "ﬁ", "½", "가", "\u1100\u1161", "\u1100\u1161\u11a8", "İ", "ß", "\u0f73", "\U0001d15e", "日本", "\0"),
+    *("<e\u0301>", "<é>", "<É>", "<x>", "<X>", "<|endoftext|>", "<|Endoftext|>", " <x> "),
+]
+NORMALIZERS: list[Any] = [
+    {"type": "NFC"},
+    {"type": "NFD"},
+    {"type": "NFKC"},
+    {"type": "NFKD"},
+    {"type": "Lowercase"},
+    {"type": "Sequence", "normalizers": []},
+    {"type": "Sequence", "normalizers": [{"type": "NFD"}, {"type": "StripAccents"}, {"type": "Lowercase"}]},
+    {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": " "}, {"type": "NFC"}]},
+    {"type": "Replace", "pattern": {"String": "a"}, "content": "e\u0301"},
+    {"type": "Replace", "pattern": {"Regex": "[ab]+| +$"}, "content": "_"},
+    {"type": "Strip", "strip_left": True, "strip_right": True},
+    {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True, "strip_accents": None}
+    | {"lowercase": True},
+]
+
+
+def small_merges() -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Return the ids and merges of a vocabulary in which "é" is other tokens than "e" and an accent."""
+    words = ["é".encode(), b"e\xcc\x81", b"ab", b" a", b" ab", b"  ", "가".encode(), "\u1100".encode(), b" \xc3\xa9"]
+    tokens = [bytes([byte]) for byte in range(256)]
+    merges = []
+    for word in words:
+        for cut in range(1, len(word)):
+            if word[: cut + 1] not in tokens:
+                merges.append((token_text(word[:cut]), token_text(word[cut : cut + 1])))
+                tokens.append(word[: cut + 1])
+    return {token_text(token): id for id, token in enumerate(tokens)}, merges
+
+
+def qwen2_file(directory: Path) -> Path:
+    """Save Qwen2's tokenizer with a small vocabulary and some added tokens as transformers does."""
+    ids, merges = small_merges()
+    theirs = Qwen2TokenizerFast(vocab=ids, merges=merges)
+    flags: list[dict[str, bool]] = [{"normalized": True}, {"normalized": False}, {"normalized": True, "rstrip": True}]
+    for content, each in zip(("<é>", "<e\u0301>", "<x>"), flags, strict=True):
+        theirs.add_tokens([tokenizers.AddedToken(content, **each)])
+    theirs.save_pretrained(directory)
+    return directory / "tokenizer.json"
+
+
+def assert_alike(ours: Tokenizer, path: Path, seed: int, count: int = 300) -> None:
+    theirs = tokenizers.Tokenizer.from_file(str(path))
+    generator = random.Random(seed)
+    for _ in range(count):
+        text = "".join(generator.choices(PIECES, k=generator.randrange(16)))
+        expected = theirs.encode(text, add_special_tokens=False)
+        assert ours.encode(text, allowed_special="all") == expected.ids, text
+        if "<|endoftext|>" not in text:
+            assert ours.encode_with_offsets(text) == (expected.ids, expected.offsets), text
+
+
+def with_normalizer(path: Path, entry: Any) -> Path:
+    data = json.loads(path.read_bytes())
+    data["normalizer"] = entry
+    path.write_text(json.dumps(data))
+    return path
+
+
+def test_qwen2_as_transformers_writes_it_has_the_ids_and_offsets_of_tokenizers(tmp_path: Path) -> None:
+    path = qwen2_file(tmp_path)
+    ours = Tokenizer.from_file(tmp_path)
+    assert ours.vocabulary.normalizer == {"type": "NFC"}
+    assert ours.pattern.name == "qwen2"
+    assert_alike(ours, path, 0, 3000)
+    require_identical(verify(ours, [], reference=reference_of(ours, tmp_path)))
+
+
+@pytest.mark.parametrize("number", range(len(NORMALIZERS)))
+def test_any_normalizer_has_the_ids_and_offsets_of_tokenizers_also_once_written(number: int, tmp_path: Path) -> None:
+    path = with_normalizer(qwen2_file(tmp_path), NORMALIZERS[number])
+    ours = Tokenizer.from_file(path)
+    assert_alike(ours, path, number)
+    again = tmp_path / "again.json"
+    ours.save(again)
+    assert json.loads(again.read_bytes())["normalizer"] == NORMALIZERS[number]
+    assert_alike(ours, again, number)
+    assert_alike(Tokenizer.from_file(again), path, number)
+    require_identical(verify(ours, [], reference=reference_of(ours, path)))
+
+
+@pytest.mark.parametrize("suffix", [".model", ".gguf"])
+def test_formats_without_a_normalizer_are_refused(suffix: str, tmp_path: Path) -> None:
+    qwen2_file(tmp_path)
+    ours = Tokenizer.from_file(tmp_path / "tokenizer.json", special_tokens=[])
+    with pytest.raises(InputError, match="normalizes text before it is split.*tokenizer.json"):
+        ours.save(tmp_path / f"out{suffix}")
