@@ -14,6 +14,8 @@ from bpe.vocabulary import Vocabulary
 def matches(content: bytes) -> bool:
     """Return whether the content begins a list of pieces."""
     first = content[:16]
+    if not first.strip():
+        return False  # blank lines
     for at in range(1, min(6, len(first))):
         if first[at] < 0x80:  # the last byte of the first piece's length
             return first[0] == 0x0A and first[at + 1 : at + 2] in (b"\x0a", b"\x15", b"\x18", b"")
