@@ -1,8 +1,8 @@
-"""The named split patterns, and the special tokens of the vocabularies that use them.
+"""Split patterns: those known by name, and any regular expression or steps.
 
-A pattern splits text into pretokens; merges never cross the border of a pretoken. Each pattern here has a scanner in
-the core. Its text is needed because a tokenizer file contains its pattern as text: the text identifies the pattern of a
-file, and is written to files and given to tiktoken. All other patterns are compiled for the core; see `bpe.splitting`.
+A pattern splits text into pretokens; merges never cross the border of a pretoken. The most common ones have a scanner
+in the core. Their text is needed because a tokenizer file contains its pattern as text: the text identifies the pattern
+of a file, and is written to files and given to tiktoken. All others are compiled for the core; see `bpe.splitting`.
 """
 
 from __future__ import annotations
@@ -13,78 +13,41 @@ from typing import NamedTuple
 
 from bpe import _core
 from bpe.errors import InputError, did_you_mean
+from bpe.published_patterns import (
+    CL100K,
+    CL100K_SPECIAL_TOKENS,
+    COMMAND_R_SPECIAL_TOKENS,
+    DEEPSEEK_CODER,
+    DEEPSEEK_LLM,
+    DEEPSEEK_SPECIAL_TOKENS,
+    DEEPSEEK_V3,
+    FALCON,
+    FALCON_SPECIAL_TOKENS,
+    FROM_ONIGURUMA,
+    GLM4_SPECIAL_TOKENS,
+    GPT2,
+    GPT2_POSSESSIVE,
+    GPT_NEOX_SPECIAL_TOKENS,
+    GPT_OSS_SPECIAL_TOKENS,
+    KIMI_K2,
+    KIMI_K2_SPECIAL_TOKENS,
+    LLAMA3,
+    LLAMA3_SPECIAL_TOKENS,
+    LLAMA4_SPECIAL_TOKENS,
+    NANOCHAT,
+    NANOCHAT_SPECIAL_TOKENS,
+    NUMERIC,
+    O200K,
+    QWEN2,
+    QWEN35,
+    SMOLLM,
+    SMOLLM_SPECIAL_TOKENS,
+    STARCODER_SPECIAL_TOKENS,
+    SUPERBPE,
+    TEKKEN,
+    TEKKEN_SPECIAL_TOKENS,
+)
 from bpe.splitting.steps import Metaspace, PrefixSpace, Split, Step, tiktoken_steps
-
-GPT2 = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
-GPT2_POSSESSIVE = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
-# `tokenizers` first splits off each digit, then splits each piece between them as GPT-2 does. This is the same as one
-# expression on the whole text. Except for the one for numbers, all alternatives exclude numbers, so only two of them
-# depend on where a piece ends. ` ?\p{N}+` finds a number alone in its piece, without a space before it: `\p{N}`. The
-# piece of `\s+(?!\S)` ends at the end of the text and before a number: only white space or a number may follow.
-SMOLLM = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?![^\s\p{N}])|\s+"""
-CL100K = (
-    r"""'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+"""
-    r"""|\s++$|\s*[\r\n]|\s+(?!\S)|\s"""
-)
-LLAMA3 = (
-    r"""(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"""
-    r"""|\s*[\r\n]+|\s+(?!\S)|\s+"""
-)
-
-QWEN2 = (
-    r"""(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"""
-    r"""|\s*[\r\n]+|\s+(?!\S)|\s+"""
-)
-O200K = (
-    r"""[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?"""
-    r"""|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?"""
-    r"""|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"""
-)
-
-# tokenizers runs patterns on Oniguruma, where "{1,3}+" means a repetition of "{1,3}" and "$" the end of a line.
-FOR_ONIGURUMA = {CL100K: CL100K.replace("{1,3}+", "{1,3}").replace("$", r"\z")}
-FROM_ONIGURUMA = {theirs: ours for ours, theirs in FOR_ONIGURUMA.items()}
-# What `tokenizers` calls numeric: all that Rust's char::is_numeric knows. Oniguruma's Unicode version is older.
-NUMERIC = r"[\p{N}\x{11DE0}-\x{11DE9}\x{16FF4}-\x{16FF6}]"
-
-LLAMA3_SPECIAL_TOKENS = (
-    "<|begin_of_text|>",
-    "<|end_of_text|>",
-    "<|reserved_special_token_0|>",
-    "<|reserved_special_token_1|>",
-    "<|finetune_right_pad_id|>",
-    "<|step_id|>",
-    "<|start_header_id|>",
-    "<|end_header_id|>",
-    "<|eom_id|>",
-    "<|eot_id|>",
-    "<|python_tag|>",
-    "<|image|>",
-    *(f"<|reserved_special_token_{i}|>" for i in range(2, 246)),
-)
-# Llama 4's: the beginnings and ends of texts and turns; blocks for post-training, vision and reasoning; reserves.
-LLAMA4_SPECIAL_TOKENS = (
-    *("<|begin_of_text|>", "<|end_of_text|>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>"),
-    *("<|header_start|>", "<|header_end|>", "<|eom|>", "<|eot|>", "<|step|>"),
-    *(f"<|text_post_train_reserved_special_token_{i}|>" for i in range(6)),
-    *("<|python_start|>", "<|python_end|>", "<|finetune_right_pad|>"),
-    *(f"<|text_post_train_reserved_special_token_{i}|>" for i in range(8, 69)),
-    *("<|image_start|>", "<|image_end|>"),
-    *(f"<|vision_reserved_special_token_{i}|>" for i in range(2)),
-    *("<|tile_x_separator|>", "<|tile_y_separator|>"),
-    *(f"<|vision_reserved_special_token_{i}|>" for i in range(2, 6)),
-    *("<|image|>", "<|vision_reserved_special_token_6|>", "<|patch|>"),
-    *(f"<|vision_reserved_special_token_{i}|>" for i in range(7, 1048)),
-    *(f"<|reasoning_reserved_special_token_{i}|>" for i in range(8)),
-    *("<|reasoning_thinking_start|>", "<|reasoning_thinking_end|>"),
-    *(f"<|reserved_special_token_{i}|>" for i in range(904)),
-)
-SMOLLM_SPECIAL_TOKENS = (
-    *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<repo_name>", "<reponame>", "<file_sep>", "<filename>"),
-    *("<gh_stars>", "<issue_start>", "<issue_comment>", "<issue_closed>", "<jupyter_start>", "<jupyter_text>"),
-    *("<jupyter_code>", "<jupyter_output>", "<jupyter_script>", "<empty_output>"),
-)
-CL100K_SPECIAL_TOKENS = ("<|endoftext|>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|endofprompt|>")
 
 
 class Pattern(NamedTuple):
@@ -134,8 +97,22 @@ def _splitter(scanner_or_steps: int | tuple[Step, ...]) -> _core.Splitter:
     return compile_steps(scanner_or_steps)
 
 
+def _described(step: Step) -> str:
+    if isinstance(step, PrefixSpace):
+        return "a space in front"
+    if isinstance(step, Metaspace):
+        return f"{step.replacement!r} for spaces ({step.prepend_scheme} in front{', no split' * (not step.split)})"
+    what = f"the text {step.pattern!r}" if step.dialect == "literal" else repr(step.pattern)
+    return f"{what} ({step.behavior}{', inverted' * step.invert})"
+
+
+def _stepped(name: str | None, steps: tuple[Step, ...], special_tokens: tuple[str, ...] = ()) -> Pattern:
+    text = ", then ".join(map(_described, steps)) or "nothing"
+    return Pattern(name, text, special_tokens=special_tokens, steps=steps)
+
+
 # The scanners' numbers are those of `enum class Pattern` in core/kernels/pattern.hpp.
-PATTERNS = {
+SCANNED = {
     "gpt2": Pattern("gpt2", GPT2, 0, ("<|endoftext|>",)),
     "cl100k": Pattern("cl100k", CL100K, 1, CL100K_SPECIAL_TOKENS),
     "llama3": Pattern("llama3", LLAMA3, 2, LLAMA3_SPECIAL_TOKENS),
@@ -143,8 +120,27 @@ PATTERNS = {
     "o200k": Pattern("o200k", O200K, 4, ("<|endoftext|>", "<|endofprompt|>")),
     "llama4": Pattern("llama4", O200K, 4, LLAMA4_SPECIAL_TOKENS),
     "smollm": Pattern("smollm", SMOLLM, 5, SMOLLM_SPECIAL_TOKENS),
+    "gpt-neox": Pattern("gpt-neox", GPT2, 0, GPT_NEOX_SPECIAL_TOKENS),
+    "mpt": Pattern("mpt", GPT2, 0, GPT_NEOX_SPECIAL_TOKENS),
+    "starcoder": Pattern("starcoder", SMOLLM, 5, STARCODER_SPECIAL_TOKENS),
+    "command-r": Pattern("command-r", SMOLLM, 5, COMMAND_R_SPECIAL_TOKENS),
+    "glm4": Pattern("glm4", LLAMA3, 2, GLM4_SPECIAL_TOKENS),
+    "gpt-oss": Pattern("gpt-oss", O200K, 4, GPT_OSS_SPECIAL_TOKENS),
 }
-_BY_TEXT = {pattern.text: pattern for name, pattern in PATTERNS.items() if name != "llama4"}  # has o200k's text
+"""The named patterns that have a scanner. Several have the same text; the first of them is the one found by it."""
+PATTERNS = SCANNED | {
+    "tekken": Pattern("tekken", TEKKEN, None, TEKKEN_SPECIAL_TOKENS),
+    "qwen3.5": Pattern("qwen3.5", QWEN35, None, ("<|endoftext|>", "<|im_start|>", "<|im_end|>")),
+    "nanochat": Pattern("nanochat", NANOCHAT, None, NANOCHAT_SPECIAL_TOKENS),
+    "kimi-k2": Pattern("kimi-k2", KIMI_K2, None, KIMI_K2_SPECIAL_TOKENS),
+    "deepseek-llm": _stepped("deepseek-llm", DEEPSEEK_LLM, DEEPSEEK_SPECIAL_TOKENS),
+    "deepseek-coder": _stepped("deepseek-coder", DEEPSEEK_CODER, DEEPSEEK_SPECIAL_TOKENS),
+    "deepseek-v3": _stepped("deepseek-v3", DEEPSEEK_V3, (*DEEPSEEK_SPECIAL_TOKENS, "<｜▁pad▁｜>")),
+    "falcon": _stepped("falcon", FALCON, FALCON_SPECIAL_TOKENS),
+    "superbpe": _stepped("superbpe", SUPERBPE, ("<|endoftext|>",)),
+}
+"""All patterns known by name."""
+_BY_TEXT = {pattern.text: pattern for pattern in reversed(PATTERNS.values()) if pattern.steps is None}
 _BY_TEXT[GPT2_POSSESSIVE] = PATTERNS["gpt2"]  # the same pattern as tiktoken words it
 _BY_STEPS: dict[tuple[Step, ...], Pattern] = {
     (Split(NUMERIC, "tokenizers"), Split(GPT2, "tokenizers")): PATTERNS["smollm"],
@@ -190,16 +186,7 @@ def pattern_of_steps(steps: Sequence[Step]) -> Pattern:
             return _BY_TEXT[text]
         if only == tiktoken_steps(only.pattern)[0]:
             return find_pattern(only.pattern)
-    return _BY_STEPS.get(steps) or Pattern(None, ", then ".join(map(_described, steps)) or "nothing", steps=steps)
-
-
-def _described(step: Step) -> str:
-    if isinstance(step, PrefixSpace):
-        return "a space in front"
-    if isinstance(step, Metaspace):
-        return f"{step.replacement!r} for spaces ({step.prepend_scheme} in front{', no split' * (not step.split)})"
-    what = f"the text {step.pattern!r}" if step.dialect == "literal" else repr(step.pattern)
-    return f"{what} ({step.behavior}{', inverted' * step.invert})"
+    return _BY_STEPS.get(steps) or _stepped(None, steps)
 
 
 def _refuse_misspelt(text: str) -> None:

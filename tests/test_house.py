@@ -25,6 +25,7 @@ PYTHON = [
         "bpe.splitting",
         "bpe.normalizers",
         "bpe.patterns",
+        "bpe.published_patterns",
         "bpe.boundaries",
         "bpe.columns",
     ],

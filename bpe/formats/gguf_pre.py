@@ -13,8 +13,18 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from bpe.errors import InputError, did_you_mean
-from bpe.patterns import GPT2, LLAMA3, O200K, PATTERNS, QWEN2, Pattern, pattern_of_steps
-from bpe.splitting.steps import Split, Step
+from bpe.patterns import PATTERNS, Pattern, pattern_of_steps
+from bpe.published_patterns import (
+    DEEPSEEK_V3_REST,
+    DEEPSEEK_V3_WORDS,
+    GPT2,
+    KANA_AND_HAN,
+    LLAMA3,
+    O200K,
+    QWEN2,
+    isolated,
+)
+from bpe.splitting.steps import Step
 
 
 class PreTokenizer(NamedTuple):
@@ -26,43 +36,10 @@ class PreTokenizer(NamedTuple):
     """Whether a token that no merge leads to is never used, even if it is a whole pretoken."""
 
 
-def _splits(*patterns: str) -> tuple[Step, ...]:
-    return tuple(Split(pattern, "tokenizers") for pattern in patterns)
-
-
-_KANA_AND_HAN = "[一-龥぀-ゟ゠-ヿ]+"
-_ASIAN = "[一-龥ࠀ-一가-퟿]+"
-_DEEPSEEK3_WORDS = (
-    r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+"""
-)
-_DEEPSEEK3_REST = r"[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-_DEEPSEEK3 = _splits(r"\p{N}{1,3}", _KANA_AND_HAN, _DEEPSEEK3_WORDS + _DEEPSEEK3_REST)
 _BLOOM = r" ?[^(\s|.,!?…。，、।۔،)]+"
-# Latin, Greek, Cyrillic and similar letters.
-_DEEPSEEK_LETTERS = (
-    "A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-ώᾀ-ᾴᾶ-ᾼιῂ-ῄ"
-    "ῆ-ῌῐ-ΐῖ-Ίῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤΩℨK-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃"
-)
-_DEEPSEEK = _splits(
-    r"[\r\n]", rf"\s?[{_DEEPSEEK_LETTERS}]+", r"\s?[!-/:-~！-／：-～‘-‟　-。]+", r"\s+$", _ASIAN, r"\p{N}+"
-)
-_DEEPSEEK_CODER = _splits(r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", _ASIAN, r"\p{N}")
-_FALCON_FIRST = r"[\p{P}\$\+<=>\^~\|`]+"
-_O200K_WITHOUT_ENGLISH = O200K.replace("(?i:'s|'t|'re|'ve|'m|'ll|'d)?", "")
 # Groups of three digits, counted from the end of the number.
 _DIGITS_FROM_THE_END = r"\p{N}{1,3}(?=(?:\p{N}{3})*(?!\p{N}))"
-_KIMI = Split(
-    r"[\p{Han}]+"
-    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+"
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
-    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*"
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
-    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-    "tiktoken",
-    "removed",
-    invert=True,
-)
-_CHAMELEON = _splits(
+_CHAMELEON = isolated(
     "<sentinel:[0-9]+>",
     "(IMGIMG)((A|B|C|D|E|F|G|H|I){1,4})Z",
     r"([\t\n]|    |  )",
@@ -77,7 +54,6 @@ _EXAONE_MOE = (
     r"| ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]|\s+(?!\S)|\s+"
 )
 _BAILING = r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
-_QWEN35 = QWEN2.replace(r"\p{L}+", r"[\p{L}\p{M}]+").replace(r"[^\s\p{L}", r"[^\s\p{L}\p{M}")
 _SEED = QWEN2.replace(r"|\p{N}|", r"|\p{N}{1}|").replace(r"[^\s\p{L}\p{N}]+[\r\n]*", r"[^\s\p{L}\p{N}\r\n]+")
 _JAIS2 = LLAMA3.removesuffix(r"|\s+(?!\S)|\s+") + (
     r"|\s{512}(?!\S)|\s{256}(?!\S)|\s{128}(?!\S)|\s{64}(?!\S)|\s{32}(?!\S)|\s{16}(?!\S)|\s{8}(?!\S)|\s{4}(?!\S)"
@@ -87,9 +63,9 @@ _JAIS2 = LLAMA3.removesuffix(r"|\s+(?!\S)|\s+") + (
 _KINDS: tuple[tuple[str | tuple[Step, ...], bool, str], ...] = (
     # llama.cpp takes a pretoken that is a token whole:
     ("llama3", False, "llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2 jina-v5-nano glm4 glm5"),
-    (_splits(_O200K_WITHOUT_ENGLISH.replace(r"\p{N}{1,3}", r"\p{N}")), False, "tekken"),
-    (_splits(_YOUTU, O200K.replace(r"\p{N}{1,3}", r"\p{N}")), False, "youtu"),
-    (_splits(r"\p{N}{1,3}", LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}+")), False, "minicpm5"),
+    ("tekken", False, "tekken"),
+    (isolated(_YOUTU, O200K.replace(r"\p{N}{1,3}", r"\p{N}")), False, "youtu"),
+    (isolated(r"\p{N}{1,3}", LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}+")), False, "minicpm5"),
     # llama.cpp only merges:
     ("llama3", True, "dbrx smaug-bpe chatglm-bpe"),
     (
@@ -103,30 +79,30 @@ _KINDS: tuple[tuple[str | tuple[Step, ...], bool, str], ...] = (
     ("o200k", True, "gpt-4o minimax-m2 kanana2 talkie"),
     ("llama4", True, "llama4"),
     ("o200k", False, "granite-embed-multi-97m"),  # takes tokens whole
-    (_splits(_QWEN35), True, "qwen35"),
-    (_splits(r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", "[0-9][0-9][0-9]"), True, "default"),
-    (_splits(_FALCON_FIRST, GPT2, "[0-9][0-9][0-9]"), True, "falcon"),
-    (_DEEPSEEK, True, "deepseek-llm"),
-    (_DEEPSEEK_CODER, True, "deepseek-coder"),
-    (_DEEPSEEK3, True, "deepseek-v3 hunyuan-dense joyai-llm hy_v4"),
+    ("qwen3.5", True, "qwen35"),
+    (isolated(r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", "[0-9][0-9][0-9]"), True, "default"),
+    ("falcon", True, "falcon"),
+    ("deepseek-llm", True, "deepseek-llm"),
+    ("deepseek-coder", True, "deepseek-coder"),
+    ("deepseek-v3", True, "deepseek-v3 hunyuan-dense joyai-llm hy_v4"),
     (
-        _splits(r"\p{N}{1,3}", _KANA_AND_HAN, _DEEPSEEK3_WORDS + r"|[\r\n]|\s+(?!\S)|\s+", r"\p{N}"),
+        isolated(r"\p{N}{1,3}", KANA_AND_HAN, DEEPSEEK_V3_WORDS + r"|[\r\n]|\s+(?!\S)|\s+", r"\p{N}"),
         True,
         "spark2_5",
     ),
-    (_splits(_BLOOM), True, "bloom poro-chat gpt3-finnish"),
-    (_splits(_BLOOM, r"\p{N}"), True, "viking"),
+    (isolated(_BLOOM), True, "bloom poro-chat gpt3-finnish"),
+    (isolated(_BLOOM, r"\p{N}"), True, "viking"),
     (_CHAMELEON, True, "chameleon"),
-    (_splits(r"\d{1,3}(?=(?:\d{3})*\b)", O200K), True, "tiny_aya cohere2moe"),
-    ((_KIMI,), True, "kimi-k2"),
-    (_splits(r"\p{N}+", r"(?=(\d{3})+(?!\d))"), True, "superbpe"),
-    (_splits(_BAILING), True, "bailingmoe bailingmoe2 llada-moe"),
-    (_splits(_SEED), True, "seed-coder"),
-    (_splits(QWEN2.removeprefix("(?i:'s|'t|'re|'ve|'m|'ll|'d)|")), True, "ufakzeka"),
-    (_splits(_DIGITS_FROM_THE_END, _AFMOE_SCRIPTS, _DEEPSEEK3_WORDS + _DEEPSEEK3_REST), True, "afmoe"),
-    (_splits(r"[^\n]+|[\n]+", QWEN2), True, "laguna"),
-    (_splits(_EXAONE_MOE), True, "exaone-moe"),
-    (_splits(_JAIS2), True, "jais-2"),
+    (isolated(r"\d{1,3}(?=(?:\d{3})*\b)", O200K), True, "tiny_aya cohere2moe"),
+    ("kimi-k2", True, "kimi-k2"),
+    ("superbpe", True, "superbpe"),
+    (isolated(_BAILING), True, "bailingmoe bailingmoe2 llada-moe"),
+    (isolated(_SEED), True, "seed-coder"),
+    (isolated(QWEN2.removeprefix("(?i:'s|'t|'re|'ve|'m|'ll|'d)|")), True, "ufakzeka"),
+    (isolated(_DIGITS_FROM_THE_END, _AFMOE_SCRIPTS, DEEPSEEK_V3_WORDS + DEEPSEEK_V3_REST), True, "afmoe"),
+    (isolated(r"[^\n]+|[\n]+", QWEN2), True, "laguna"),
+    (isolated(_EXAONE_MOE), True, "exaone-moe"),
+    (isolated(_JAIS2), True, "jais-2"),
 )
 PRE_TOKENIZERS: dict[str, PreTokenizer] = {
     name: PreTokenizer(splits, merges_only) for splits, merges_only, names in _KINDS for name in names.split()
@@ -183,7 +159,9 @@ def pre_of(pattern: Pattern, merges_only: bool | None) -> str:
     ('llama-bpe', 'dbrx')
     """
     same = [name for name, pre in PRE_TOKENIZERS.items() if _splits_by(pre, pattern)]
-    same.sort(key=lambda name: PRE_TOKENIZERS[name].splits != pattern.name)
+    known_by_name = {pre.splits for pre in PRE_TOKENIZERS.values()}
+    own = None if pattern.name in known_by_name else pattern.name  # such as starcoder, which splits as smollm does
+    same.sort(key=lambda name: (name != own, PRE_TOKENIZERS[name].splits != pattern.name))
     if same:
         return next((name for name in same if merges_only in (None, PRE_TOKENIZERS[name].merges_only)), same[0])
     has = dict.fromkeys(pre.splits for pre in PRE_TOKENIZERS.values() if isinstance(pre.splits, str))

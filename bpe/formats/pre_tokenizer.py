@@ -7,7 +7,8 @@ from typing import Any, NamedTuple, cast
 
 from bpe.errors import InputError
 from bpe.formats.rust_classes import PUNCTUATION, WHITE_SPACE, WORDS_AND_OTHERS
-from bpe.patterns import FOR_ONIGURUMA, GPT2, NUMERIC, SMOLLM, Pattern
+from bpe.patterns import Pattern
+from bpe.published_patterns import FOR_ONIGURUMA, GPT2, NUMERIC, SMOLLM
 from bpe.splitting.steps import Behavior, Metaspace, PrefixSpace, Split, Step
 
 _WHERE = '"pre_tokenizer"'

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from bpe import _core
 from bpe.errors import InputError
-from bpe.patterns import LLAMA3_SPECIAL_TOKENS, LLAMA4_SPECIAL_TOKENS, PATTERNS, Pattern, find_pattern
+from bpe.patterns import PATTERNS, Pattern, find_pattern
+from bpe.published_patterns import LLAMA3_SPECIAL_TOKENS, LLAMA4_SPECIAL_TOKENS
 from bpe.vocabulary import Vocabulary, as_added_tokens, checked_names
 
 

@@ -10,10 +10,10 @@ import tiktoken
 from hypothesis import example, given
 
 from bpe import Tokenizer, _core
-from bpe.patterns import PATTERNS, Pattern
+from bpe.patterns import PATTERNS, SCANNED, Pattern
 from support.references import any_text, broken_bytes, byte_tokenizer, peculiar_text
 
-each_pattern = pytest.mark.parametrize("pattern", PATTERNS.values(), ids=PATTERNS.keys())
+each_pattern = pytest.mark.parametrize("pattern", SCANNED.values(), ids=SCANNED.keys())
 
 texts = (any_text | peculiar_text).map(lambda text: text.encode("utf-8", "replace")) | broken_bytes()
 

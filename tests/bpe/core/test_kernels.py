@@ -17,7 +17,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bpe import Tokenizer, _core
-from bpe.patterns import PATTERNS
+from bpe.patterns import PATTERNS, SCANNED
 from bpe.verify import HARD_CASES
 from support.references import BYTE_RANKS, any_text, broken_bytes, core_encoder, encoding_of, peculiar_text
 
@@ -85,7 +85,7 @@ def cold(llama3: Tokenizer) -> Encoders:
     return Encoders(llama3.mergeable_ranks, "llama3")
 
 
-@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("pattern", SCANNED)
 def test_sample_texts_and_hard_cases_have_the_ids_of_tiktoken_with_every_pattern(
     pattern: str, gpt2: Tokenizer, corpus_texts: dict[str, str]
 ) -> None:

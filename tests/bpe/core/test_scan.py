@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from tokenizers import pre_tokenizers
 
 from bpe import Tokenizer, _core
-from bpe.patterns import GPT2_POSSESSIVE, PATTERNS, Pattern
+from bpe.patterns import PATTERNS, SCANNED, Pattern
+from bpe.published_patterns import GPT2_POSSESSIVE
 from support.references import (
     CODE_POINTS,
     PECULIAR,
@@ -28,9 +29,9 @@ from support.references import (
     pinned_characters,
 )
 
-REGEXES = {name: regex.compile(pattern.text) for name, pattern in PATTERNS.items()}
+REGEXES = {name: regex.compile(pattern.text) for name, pattern in SCANNED.items()}
 
-each_pattern = pytest.mark.parametrize("pattern", PATTERNS.values(), ids=PATTERNS.keys())
+each_pattern = pytest.mark.parametrize("pattern", SCANNED.values(), ids=SCANNED.keys())
 
 
 def ends_by_regex(pattern: Pattern, text: str) -> list[int]:

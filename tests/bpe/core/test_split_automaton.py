@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bpe import _core
-from bpe.patterns import PATTERNS
+from bpe.patterns import PATTERNS, SCANNED
 from bpe.splitting.compile import compile_pattern
 from support.programs import ANY, Tree, chars, random_tree, split_step
 from support.references import broken_bytes, peculiar_text
@@ -63,11 +63,11 @@ def known_step(name: str) -> tuple[object, ...]:
 
 
 COMPILED = {
-    name: [_core.Splitter.stepped([known_step(name)], plain=plain) for plain in (False, True)] for name in PATTERNS
+    name: [_core.Splitter.stepped([known_step(name)], plain=plain) for plain in (False, True)] for name in SCANNED
 }
 
 
-@pytest.mark.parametrize("name", PATTERNS)
+@pytest.mark.parametrize("name", SCANNED)
 @given(text=peculiar_text, repeats=st.sampled_from([1, 1, 1, 1, 3000]))
 def test_compiled_patterns_split_as_the_scanners_do(name: str, text: str, repeats: int) -> None:
     scanner = PATTERNS[name].scanner

@@ -25,7 +25,8 @@ from tokenizers import models, pre_tokenizers, trainers
 from bpe import InputError, Tokenizer
 from bpe.files import write_atomically
 from bpe.formats.byte_level import byte_characters
-from bpe.patterns import LLAMA3, PATTERNS
+from bpe.patterns import PATTERNS
+from bpe.published_patterns import LLAMA3
 from support.references import BYTE_RANKS, byte_tokenizer, is_pinned
 
 

@@ -269,7 +269,9 @@ def test_llama_3_round_trips_through_a_gguf(llama3: Tokenizer, tmp_path: Path, c
 
 
 def test_a_pattern_that_llama_cpp_does_not_have_is_not_written() -> None:
-    with pytest.raises(InputError, match=r"no pre-tokenizer for the pattern 'cl100k'; it has those of llama3, gpt2"):
+    with pytest.raises(
+        InputError, match=r"no pre-tokenizer for the pattern 'cl100k'; it has those of llama3, tekken, gpt2"
+    ):
         render(byte_tokenizer("cl100k").vocabulary)
 
 

@@ -13,7 +13,8 @@ from tokenizers import pre_tokenizers
 from bpe import InputError
 from bpe.formats.pre_tokenizer import read_pre_tokenizer, write_pre_tokenizer
 from bpe.formats.rust_classes import PUNCTUATION, WHITE_SPACE, WORDS_AND_OTHERS
-from bpe.patterns import NUMERIC, PATTERNS, pattern_of_steps
+from bpe.patterns import PATTERNS, pattern_of_steps
+from bpe.published_patterns import NUMERIC
 from bpe.splitting.steps import Metaspace, PrefixSpace, Split
 from support.references import CODE_POINTS, PECULIAR
 

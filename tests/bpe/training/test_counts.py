@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bpe import InputError, Tokenizer, train, train_from_counts, train_from_iterator
-from bpe.patterns import LLAMA3
+from bpe.published_patterns import LLAMA3
 from bpe.training.settings import Trained
 from support.references import any_text
 

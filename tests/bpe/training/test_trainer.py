@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from bpe import InputError, Tokenizer, train, train_from_iterator
 from bpe.formats.byte_level import byte_characters
-from bpe.patterns import GPT2, LLAMA3
+from bpe.published_patterns import GPT2, LLAMA3
 from bpe.training.settings import MergeStep, Trained, TrainingProgress
 from support.plain_trainer import plain_encode, plain_merges, plain_training
 from support.reference_trainers import train_with_tokenizers
