@@ -1,19 +1,21 @@
 """Compare a tokenizer with its reference, id for id.
 
-The reference of a tokenizer.json is Hugging Face's ``tokenizers``, which reads the file itself. The reference of ranks
-is tiktoken's ``Encoding`` with the same ranks, pattern and special tokens.
+The reference of a tokenizer.json is Hugging Face's ``tokenizers``, which reads the file itself. The reference of
+vocab.json and merges.txt is the tokenizer class of transformers that the files name. The reference of ranks is
+tiktoken's ``Encoding`` with the same ranks, pattern and special tokens.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 
 from bpe.errors import InputError
 from bpe.formats import TOKENIZER_FILES, open_tokenizer
 from bpe.formats.companion_files import added_tokens_beside, special_names_beside
+from bpe.formats.vocab_merges import class_of
 from bpe.progress import Progress, phase, shown
 from bpe.text import without_surrogates
 from bpe.tokenizer import Tokenizer
@@ -194,6 +196,22 @@ def huggingface_reference(
     return Reference(f"tokenizers {tokenizers.__version__}", encode, added, None)
 
 
+def _transformers_reference(tokenizer: Tokenizer, directory: Path) -> Reference:
+    """Return the tokenizer that transformers makes of a directory with vocab.json and merges.txt."""
+    name = class_of(directory)
+    if not name:
+        return tiktoken_reference(tokenizer)  # nothing but the pattern of the caller says how text is split
+    import transformers
+
+    try:
+        theirs = getattr(transformers, name).from_pretrained(directory)
+        content = theirs.backend_tokenizer.to_str().encode()
+    except Exception as error:
+        raise InputError(f"{directory}: transformers {transformers.__version__} cannot read it ({error})") from error
+    reference = huggingface_reference(directory, content)
+    return replace(reference, name=f"transformers {transformers.__version__}")
+
+
 def reference_of(tokenizer: Tokenizer, path: Path) -> Reference:
     """Return the reference of a tokenizer that was read from a file, or from the tokenizer file in a directory.
 
@@ -208,6 +226,8 @@ def reference_of(tokenizer: Tokenizer, path: Path) -> Reference:
         )
     given = path
     path, format, content = open_tokenizer(given)
+    if format == "vocab_merges":
+        return _transformers_reference(tokenizer, path.parent)
     if format != "huggingface":
         return tiktoken_reference(tokenizer)
     has_companions = given.is_dir() or path.name in TOKENIZER_FILES

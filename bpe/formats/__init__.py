@@ -19,13 +19,14 @@ from types import ModuleType
 from bpe.boundaries import completed
 from bpe.errors import InputError
 from bpe.files import write_bytes
-from bpe.formats import gguf, gguf_container, huggingface, sentencepiece, tiktoken, vocab_txt
+from bpe.formats import gguf, gguf_container, huggingface, sentencepiece, tiktoken, vocab_merges, vocab_txt
 from bpe.formats.companion_files import added_tokens_beside, boundaries_beside, special_names_beside
 from bpe.kinds import instead
 from bpe.piece_vocabulary import PieceVocabulary
 from bpe.vocabulary import Vocabulary
 
 TOKENIZER_FORMATS: dict[str, ModuleType] = {
+    "vocab_merges": vocab_merges,
     "huggingface": huggingface,
     "tiktoken": tiktoken,
     "gguf": gguf,
@@ -63,13 +64,15 @@ def read_vocabulary(
     """
     given = Path(path)
     path, format, content = open_tokenizer(given)
-    has_companions = format != "gguf" and (given.is_dir() or path.name in TOKENIZER_FILES)
+    has_companions = format != "gguf" and (given.is_dir() or path.name in (*TOKENIZER_FILES, vocab_merges.VOCAB))
     beside = has_companions and format == "huggingface"
     added_tokens = added_tokens_beside(path.parent) if beside else []
     special_names = special_names_beside(path.parent) if beside else []
     try:
         vocabulary: Vocabulary
-        if (added_tokens or special_names) and not isinstance(content, mmap.mmap):
+        if format == "vocab_merges" and not isinstance(content, mmap.mmap):
+            vocabulary = vocab_merges.read_directory(content, path, pattern, special_tokens)
+        elif (added_tokens or special_names) and not isinstance(content, mmap.mmap):
             vocabulary = huggingface.read(content, path.name, pattern, special_tokens, added_tokens, special_names)
         else:
             vocabulary = TOKENIZER_FORMATS[format].read(content, path.name, pattern, special_tokens)
@@ -99,6 +102,8 @@ def open_tokenizer(path: Path) -> tuple[Path, str, bytes | mmap.mmap]:
     """
     if path.is_dir():
         path = find_tokenizer(path)
+    if path.name == vocab_merges.MERGES and (path.parent / vocab_merges.VOCAB).is_file():
+        path = path.parent / vocab_merges.VOCAB
     content = _content(path)
     if isinstance(content, bytes) and content[:2] == b"\x1f\x8b":
         try:
@@ -123,7 +128,8 @@ def _content(path: Path) -> bytes | mmap.mmap:
 def find_tokenizer(directory: Path) -> Path:
     """Return the path of the tokenizer file in a directory.
 
-    This is the first of `TOKENIZER_FILES` that exists, or else the only tokenizer.* file, or the only *.gguf file.
+    This is the first of `TOKENIZER_FILES` that exists, or else vocab.json if there is a merges.txt as well, or else the
+    only tokenizer.* file, or the only *.gguf file.
 
     Raises:
         InputError: When there is no such file, or more than one under other names.
@@ -131,6 +137,8 @@ def find_tokenizer(directory: Path) -> Path:
     for name in TOKENIZER_FILES:
         if (directory / name).is_file():
             return directory / name
+    if (directory / vocab_merges.VOCAB).is_file() and (directory / vocab_merges.MERGES).is_file():
+        return directory / vocab_merges.VOCAB
     others = sorted(path for path in directory.glob("tokenizer.*") if path.is_file()) or sorted(
         directory.glob("*.gguf")
     )
@@ -138,7 +146,10 @@ def find_tokenizer(directory: Path) -> Path:
         return others[0]
     found = f"found {', '.join(path.name for path in others)}" if others else "found none"
     found += instead(directory, "tokenizer")
-    raise InputError(f"{directory}: expected a tokenizer, one of {', '.join(TOKENIZER_FILES)}; {found}")
+    raise InputError(
+        f"{directory}: expected a tokenizer, one of {', '.join(TOKENIZER_FILES)}, or vocab.json with merges.txt;"
+        f" {found}"
+    )
 
 
 def write_vocabulary(vocabulary: Vocabulary, path: str | os.PathLike[str], format: str | None = None) -> None:

@@ -22,7 +22,7 @@ TOKENIZER_CONFIG, SPECIAL_TOKENS = "tokenizer_config.json", "special_tokens_map.
 
 
 # The tokens that tokenizer_config.json may name, which transformers makes special.
-_NAMED_TOKENS = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
+NAMED_TOKENS = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 
 
 def boundaries_beside(vocabulary: Vocabulary, directory: Path) -> Boundaries:
@@ -81,10 +81,10 @@ def added_tokens_beside(directory: Path) -> list[AddedToken]:
     entries = config.get("added_tokens_decoder") or {}
     if not isinstance(entries, dict):
         raise InputError(f'{path}: "added_tokens_decoder" is not an object')
-    named = {_content(config.get(key)) for key in _NAMED_TOKENS} - {None}
+    named = {token_content(config.get(key)) for key in NAMED_TOKENS} - {None}
     tokens = []
     for number, entry in entries.items():
-        content = _content(entry) if isinstance(entry, dict) else None
+        content = token_content(entry) if isinstance(entry, dict) else None
         if content is None or not number.isdecimal() or not is_id(int(number)):
             raise InputError(f'{path}: the entry {number!r} of "added_tokens_decoder" is not an id and a token')
         special = bool(entry.get("special", False)) or content in named
@@ -118,11 +118,12 @@ def special_names_beside(directory: Path) -> list[str]:
     if "added_tokens_decoder" in config:
         return []
     files = (config, _read(directory / SPECIAL_TOKENS))
-    texts = [_content(value) for file in files for key, value in file.items() if key.endswith("_token")]
+    texts = [token_content(value) for file in files for key, value in file.items() if key.endswith("_token")]
     return list(dict.fromkeys(text for text in texts if text))
 
 
-def _content(token: Any) -> str | None:
+def token_content(token: Any) -> str | None:
+    """Return the text of a token, which a file gives as text or as an object; None if it is neither."""
     content = token.get("content") if isinstance(token, dict) else token
     return content if isinstance(content, str) else None
 

@@ -68,6 +68,22 @@ def read(
         raise InputError(f"not complete JSON ({error}); is the file truncated?") from error
     except RecursionError as error:
         raise InputError("the JSON is nested too deep for a tokenizer.json") from error
+    return read_data(data, name, pattern, special_tokens, more_added_tokens, special_names)
+
+
+def read_data(
+    data: Any,
+    name: str,
+    pattern: str | None,
+    special_tokens: Mapping[str, int] | Sequence[str] | None,
+    more_added_tokens: Iterable[AddedToken] = (),
+    special_names: Iterable[str] = (),
+) -> Vocabulary:
+    """Read what a tokenizer.json contains; see `read`.
+
+    Raises:
+        ValueError: When a part is missing, or `tokenizers` would give other ids.
+    """
     model = _member(data, "model", dict)
     if isinstance(model.get("type"), str) and model["type"] in ALGORITHMS:
         if pattern is not None:

@@ -39,7 +39,7 @@ def write_companions(checkpoint: Checkpoint, directory: Path) -> None:
     """Write the tokenizer and its companion files: copies where files exist, else files made from the checkpoint."""
     source = checkpoint.tokenizer
     path, format, content = open_tokenizer(source)
-    if format == "gguf":
+    if format in ("gguf", "vocab_merges"):
         read_tokenizer(checkpoint).save(directory / TOKENIZER_FILES[0])
     else:
         name = path.name if path.name in TOKENIZER_FILES else f"tokenizer{path.suffix.replace('.gz', '.tiktoken')}"

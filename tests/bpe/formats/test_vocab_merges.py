@@ -1,0 +1,145 @@
+"""vocab.json and merges.txt give the ids that the tokenizer classes of transformers give for the same directory."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import transformers
+
+from bpe import InputError, Tokenizer
+from bpe.formats.byte_level import token_text
+from bpe.verify import reference_of, require_identical, verify
+
+CLASSES = ["GPT2Tokenizer", "GPT2TokenizerFast", "Qwen2Tokenizer", "GPTNeoXTokenizer", "RobertaTokenizer"]
+PIECES = [
+    *("a", "b", "ab", " ", "  ", "\n", "1", "23", ".", "'s", "'S", "é", "e\u0301", "가", "日", "\0"),
+    *(
+        "<s>",
+        "</s>",
+        "<mask>",
+        " <mask> ",
+        "<unk>",
+        "<pad>",
+        "<|endoftext|>",
+        "<|im_end|>",
+        "<think>",
+        "<e\u0301>",
+        "<é>",
+    ),
+]
+SPECIAL = {"lstrip": False, "rstrip": False, "single_word": False, "normalized": False}
+BESIDE: list[dict[str, dict[str, Any]]] = [
+    {},
+    {"tokenizer_config.json": {"add_prefix_space": True, "eos_token": "<|im_end|>", "pad_token": None}},
+    {
+        "special_tokens_map.json": {
+            "mask_token": {"content": "<mask>", **SPECIAL, "lstrip": True},
+            "eos_token": "<|im_end|>",
+            "additional_special_tokens": ["<think>", "<|im_end|>"],
+        }
+    },
+    {"added_tokens.json": {"<think>": 270, "<é>": 271, "<|im_end|>": 272}, "special_tokens_map.json": {}},
+    {
+        "tokenizer_config.json": {
+            "added_tokens_decoder": {
+                "265": {"content": "<|im_end|>", **SPECIAL, "special": True},
+                "266": {"content": "<think>", **SPECIAL, "normalized": True, "special": False},
+                "267": {"content": "<é>", **SPECIAL, "normalized": True, "rstrip": True, "special": False},
+            },
+            "eos_token": "<|im_end|>",
+            "bos_token": "<é>",
+        },
+        "special_tokens_map.json": {"eos_token": "<é>"},
+    },
+    {"tokenizer_config.json": {"bos_token": {"__type": "AddedToken", "content": "<think>", **SPECIAL, "rstrip": True}}},
+]
+
+
+def write_files(directory: Path, tokenizer_class: str | None, beside: dict[str, dict[str, Any]]) -> None:
+    tokens = [bytes([byte]) for byte in range(256)]
+    merges = [(b"a", b"b"), (b" ", b"ab"), ("é".encode()[:1], "é".encode()[1:]), (b" ", b" "), (b"2", b"3")]
+    tokens += [left + right for left, right in merges]
+    ids = {token_text(token): id for id, token in enumerate(tokens)}
+    if tokenizer_class == "RobertaTokenizer":
+        ids |= {token: len(ids) + number for number, token in enumerate(("<s>", "</s>", "<pad>"))}
+    (directory / "vocab.json").write_text(json.dumps(ids))
+    lines = ["#version: 0.2", *(f"{token_text(left)} {token_text(right)}" for left, right in merges)]
+    (directory / "merges.txt").write_text("\n".join(lines) + "\n", "utf-8")
+    config = {} if tokenizer_class is None else {"tokenizer_class": tokenizer_class}
+    files = {"tokenizer_config.json": {}, **beside}
+    for name, content in files.items():
+        own = config if name == "tokenizer_config.json" else {}
+        if content or own:
+            (directory / name).write_text(json.dumps({**own, **content}))
+
+
+def assert_alike(ours: Tokenizer, theirs: Any, seed: int, count: int = 400) -> None:
+    generator = random.Random(seed)
+    for _ in range(count):
+        text = "".join(generator.choices(PIECES, k=generator.randrange(14)))
+        expected = theirs.encode(text, add_special_tokens=False)
+        assert ours.encode(text, allowed_special="all") == expected, text
+
+
+@pytest.mark.parametrize("number", range(len(BESIDE)))
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_directory_gives_the_ids_of_transformers_and_so_does_what_is_saved(
+    name: str, number: int, tmp_path: Path
+) -> None:
+    write_files(tmp_path, name, BESIDE[number])
+    theirs = getattr(transformers, name).from_pretrained(tmp_path)
+    ours = Tokenizer.from_file(tmp_path)
+    assert {token.content: token.id for token in ours.vocabulary.added_tokens} == theirs.get_added_vocab()
+    assert set(ours.special_tokens) == {str(t) for t in theirs.added_tokens_decoder.values() if t.special}
+    assert_alike(ours, theirs, number)
+    for path in (tmp_path / "vocab.json", tmp_path / "merges.txt"):
+        assert Tokenizer.from_file(path).encode("ab é<think>", allowed_special="all") == ours.encode(
+            "ab é<think>", allowed_special="all"
+        )
+    require_identical(verify(ours, [], reference=reference_of(ours, tmp_path)))
+    saved = tmp_path / "saved.json"
+    ours.save(saved)
+    assert_alike(ours, transformers.PreTrainedTokenizerFast(tokenizer_file=str(saved)), number, 100)
+
+
+def test_without_a_tokenizer_class_the_pattern_is_needed(tmp_path: Path) -> None:
+    write_files(tmp_path, None, {})
+    with pytest.raises(InputError, match=r"vocab\.json: no tokenizer_config\.json .* name the pattern.*GPT2Tokenizer"):
+        Tokenizer.from_file(tmp_path)
+    ours = Tokenizer.from_file(tmp_path, pattern="gpt2")
+    assert (ours.pattern.name, ours.encode("ab é")) == ("gpt2", [256, 32, 258])
+    write_files(tmp_path, "SpecialTokenizer", {})
+    with pytest.raises(InputError, match="names the tokenizer class 'SpecialTokenizer'.*name the pattern"):
+        Tokenizer.from_file(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("merges.txt", "a b\n\n", r"merges\.txt: line 2 is ''; expected two tokens"),
+        ("merges.txt", "a b c\n", r"merges\.txt: line 1 is 'a b c'"),
+        ("merges.txt", "a q\n", "makes 'aq', which is not a token"),
+        ("vocab.json", '{"a": 1, "b', "not complete JSON"),
+        ("vocab.json", '{"a": 1, "b": "2"}', "the token 'b' has the id '2'"),
+        ("tokenizer_config.json", '{"tokenizer_class": "GPT2Tokenizer", "image_token": "<i>"}', '"image_token" is not'),
+        ("tokenizer_config.json", '{"tokenizer_class": "GPT2Tokenizer", "eos_token": 5}', '"eos_token" .* is 5'),
+        ("tokenizer_config.json", '{"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": 1}', "expected true or"),
+        ("added_tokens.json", '{"x": "y"}', r"added_tokens\.json: the token 'x' has the id 'y'"),
+    ],
+)
+def test_damaged_files_are_refused_with_the_place(name: str, content: str, reason: str, tmp_path: Path) -> None:
+    write_files(tmp_path, "GPT2Tokenizer", {})
+    (tmp_path / name).write_text(content)
+    with pytest.raises(InputError, match=reason):
+        Tokenizer.from_file(tmp_path)
+
+
+def test_missing_merges_are_named(tmp_path: Path) -> None:
+    write_files(tmp_path, "GPT2Tokenizer", {})
+    (tmp_path / "merges.txt").unlink()
+    with pytest.raises(InputError, match=r"vocab\.json: there is no merges\.txt beside it"):
+        Tokenizer.from_file(tmp_path / "vocab.json")
