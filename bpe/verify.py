@@ -1,8 +1,9 @@
 """Compare a tokenizer with its reference, id for id.
 
 The reference of a tokenizer.json is Hugging Face's ``tokenizers``, which reads the file itself. The reference of
-vocab.json and merges.txt is the tokenizer class of transformers that the files name. The reference of ranks is
-tiktoken's ``Encoding`` with the same ranks, pattern and special tokens.
+vocab.json and merges.txt is the tokenizer class of transformers that the files name. The reference of a SentencePiece
+model is the ``sentencepiece`` package. The reference of ranks is tiktoken's ``Encoding`` with the same ranks, pattern
+and special tokens.
 """
 
 from __future__ import annotations
@@ -196,6 +197,29 @@ def huggingface_reference(
     return Reference(f"tokenizers {tokenizers.__version__}", encode, added, None)
 
 
+def sentencepiece_reference(path: Path, content: bytes) -> Reference:
+    """Return the ``sentencepiece`` package with the content of a model. It recognises no control pieces in a text.
+
+    Raises:
+        InputError: When ``sentencepiece`` rejects the file.
+        ModuleNotFoundError: When ``sentencepiece`` is not installed; the extra ``subwords`` installs it.
+    """
+    import sentencepiece
+
+    try:
+        theirs = sentencepiece.SentencePieceProcessor(model_proto=content)
+    except Exception as error:
+        raise InputError(
+            f"{path}: sentencepiece {sentencepiece.__version__} cannot read this file ({error})"
+        ) from error
+
+    def encode(text: str) -> list[int]:
+        ids: list[int] = theirs.encode(without_surrogates(text))
+        return ids
+
+    return Reference(f"sentencepiece {sentencepiece.__version__}", encode, frozenset(), encode)
+
+
 def _transformers_reference(tokenizer: Tokenizer, directory: Path) -> Reference:
     """Return the tokenizer that transformers makes of a directory with vocab.json and merges.txt."""
     name = class_of(directory)
@@ -228,6 +252,8 @@ def reference_of(tokenizer: Tokenizer, path: Path) -> Reference:
     path, format, content = open_tokenizer(given)
     if format == "vocab_merges":
         return _transformers_reference(tokenizer, path.parent)
+    if format == "sentencepiece":
+        return sentencepiece_reference(path, bytes(content))
     if format != "huggingface":
         return tiktoken_reference(tokenizer)
     has_companions = given.is_dir() or path.name in TOKENIZER_FILES

@@ -42,8 +42,9 @@ def verify(
     """Check that a tokenizer gives the ids of its reference.
 
     Compares both on built-in hard cases and on your texts: files, directories, globs, - for stdin, or -c TEXT. The
-    reference of a tokenizer.json is Hugging Face's tokenizers, which reads the file itself; the reference of a file of
-    ranks, and of any file under another --pattern, is tiktoken. Needs the extra `verify`.
+    reference of a tokenizer.json is Hugging Face's tokenizers, which reads the file itself; that of a SentencePiece
+    model is sentencepiece; that of vocab.json and merges.txt is transformers; that of a file of ranks, and of any file
+    under another --pattern, is tiktoken. Needs the extra `verify`, and sentencepiece the extra `subwords`.
     """
     from bpe.corpus import documents
     from bpe.locate import locate

@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import sentencepiece
 import tiktoken
 import tokenizers
 
 from bpe import InputError, Tokenizer, train
+from bpe.formats import sentencepiece as sentencepiece_format
 from bpe.verify import (
     HARD_CASES,
     Difference,
@@ -23,6 +25,8 @@ from bpe.verify import (
     verify,
     vocabulary_cases,
 )
+from bpe.vocabulary import Vocabulary
+from support.pieces import hard_texts, trained
 from support.references import byte_tokenizer
 
 TIKTOKEN = f"tiktoken {tiktoken.__version__}"
@@ -196,3 +200,33 @@ def test_text_on_which_the_reference_fails_is_skipped() -> None:
 
 def test_empty_verification_has_no_difference() -> None:
     require_identical(Verification(TIKTOKEN))
+
+
+@pytest.mark.parametrize("name", ["plain", "bytes", "llama", "user-defined", "suffix, bytes", "nmt_nfkc_cf", "ids"])
+def test_a_sentencepiece_model_is_compared_with_sentencepiece(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.model"
+    path.write_bytes(trained(name))
+    tokenizer = Tokenizer.from_file(path)
+    report = verify(tokenizer, [text.encode() for text in hard_texts(200)], reference=reference_of(tokenizer, path))
+    require_identical(report)
+    assert report.reference == f"sentencepiece {sentencepiece.__version__}"
+    assert report.documents > len(HARD_CASES) + 200
+    other = Tokenizer.from_vocabulary(sentencepiece_format.read(trained("identity"), "other", None, None))
+    assert verify(other, [], reference=reference_of(tokenizer, path)).differing > 0
+
+
+def test_pieces_in_a_tokenizer_json_are_compared_with_tokenizers(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    Tokenizer.from_vocabulary(sentencepiece_format.read(trained("llama"), "pieces", None, None)).save(path)
+    tokenizer = Tokenizer.from_file(path)
+    report = verify(tokenizer, [text.encode() for text in hard_texts(200)], reference=reference_of(tokenizer, path))
+    require_identical(report)
+    assert report.reference == TOKENIZERS
+
+
+def test_what_tiktoken_cannot_express_is_not_compared_with_it(tmp_path: Path) -> None:
+    plain = byte_tokenizer().vocabulary
+    arrays = (plain.tokens, plain.offsets, plain.ids)
+    lower = Vocabulary("lower", plain.pattern, *arrays, normalizer={"type": "Lowercase"})
+    with pytest.raises(InputError, match="lower normalizes text .* save the tokenizer as a tokenizer.json"):
+        tiktoken_reference(Tokenizer.from_vocabulary(lower))
