@@ -22,7 +22,8 @@ from bpe.formats.companion_files import (
     added_tokens_beside,
     token_content,
 )
-from bpe.patterns import PATTERNS, QWEN2
+from bpe.patterns import PATTERNS
+from bpe.published_patterns import QWEN2
 from bpe.vocabulary import AddedToken, Vocabulary
 
 VOCAB, MERGES, ADDED_TOKENS = "vocab.json", "merges.txt", "added_tokens.json"
