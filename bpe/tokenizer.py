@@ -117,9 +117,9 @@ class Tokenizer(BatchTokenizer):
     ) -> Tokenizer:
         """Load a tokenizer from a file, or from the tokenizer file in a directory.
 
-        The format is detected from the content: a tokenizer.json, tiktoken ranks, a GGUF, a SentencePiece model or a
-        vocab.txt of BERT. A file of ranks contains
-        neither the pattern nor the special tokens. Published files (Llama 3's, cl100k_base, ...) are recognised by
+        The format is detected from the content: a tokenizer.json, a tekken.json, tiktoken ranks, a GGUF, a
+        SentencePiece model or a vocab.txt of BERT. A file of ranks contains neither the pattern nor the special tokens.
+        Published files (Llama 3's, cl100k_base, ...) are recognised by
         their hash; for other files, `pattern` is required.
 
         Args:

@@ -19,7 +19,7 @@ from types import ModuleType
 from bpe.boundaries import completed
 from bpe.errors import InputError
 from bpe.files import write_bytes
-from bpe.formats import gguf, gguf_container, huggingface, sentencepiece, tiktoken, vocab_merges, vocab_txt
+from bpe.formats import gguf, gguf_container, huggingface, sentencepiece, tekken, tiktoken, vocab_merges, vocab_txt
 from bpe.formats.companion_files import added_tokens_beside, boundaries_beside, special_names_beside
 from bpe.kinds import instead
 from bpe.piece_vocabulary import PieceVocabulary
@@ -27,6 +27,7 @@ from bpe.vocabulary import Vocabulary
 
 TOKENIZER_FORMATS: dict[str, ModuleType] = {
     "vocab_merges": vocab_merges,
+    "tekken": tekken,
     "huggingface": huggingface,
     "tiktoken": tiktoken,
     "gguf": gguf,
@@ -36,7 +37,7 @@ TOKENIZER_FORMATS: dict[str, ModuleType] = {
 """The formats by name. A file is read by the first that matches its content."""
 TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer.model", "tokenizer.tiktoken"),
-    *("spiece.model", "sentencepiece.bpe.model", "vocab.txt"),
+    *("spiece.model", "sentencepiece.bpe.model", "vocab.txt", "tekken.json"),
 )
 """The file names to look for in a directory, in this order."""
 SUFFIXES = {".json": "huggingface", ".model": "tiktoken", ".tiktoken": "tiktoken", ".gguf": "gguf"}
@@ -114,8 +115,8 @@ def open_tokenizer(path: Path) -> tuple[Path, str, bytes | mmap.mmap]:
         if format.matches(content):
             return path, name, content
     raise InputError(
-        f"{path}: not a tokenizer file; expected a tokenizer.json, tiktoken ranks, a GGUF, a SentencePiece model or"
-        f" a vocab.txt of BERT{instead(path, 'tokenizer')}"
+        f"{path}: not a tokenizer file; expected a tokenizer.json, a tekken.json, tiktoken ranks, a GGUF, a"
+        f" SentencePiece model or a vocab.txt of BERT{instead(path, 'tokenizer')}"
     )
 
 
