@@ -41,6 +41,7 @@ from bpe.published_patterns import (
     QWEN2,
     QWEN35,
     SMOLLM,
+    SMOLLM_DIGITS,
     SMOLLM_SPECIAL_TOKENS,
     STARCODER_SPECIAL_TOKENS,
     SUPERBPE,
@@ -142,8 +143,11 @@ PATTERNS = SCANNED | {
 """All patterns known by name."""
 _BY_TEXT = {pattern.text: pattern for pattern in reversed(PATTERNS.values()) if pattern.steps is None}
 _BY_TEXT[GPT2_POSSESSIVE] = PATTERNS["gpt2"]  # the same pattern as tiktoken words it
+DIGITS_THEN_GPT2 = PATTERNS["smollm"]._replace(scanner=None, steps=(Split(SMOLLM_DIGITS, "tokenizers"),))
+"""What SmolLM's tokenizer.json says. It differs from its expression in 13 numbers, which tiktoken does not know."""
 _BY_STEPS: dict[tuple[Step, ...], Pattern] = {
-    (Split(NUMERIC, "tokenizers"), Split(GPT2, "tokenizers")): PATTERNS["smollm"],
+    (Split(NUMERIC, "tokenizers"), Split(GPT2, "tokenizers")): DIGITS_THEN_GPT2,
+    (Split(r"\p{N}", "tokenizers"), Split(GPT2, "tokenizers")): PATTERNS["smollm"],
     **{pattern.steps: pattern for pattern in PATTERNS.values() if pattern.steps is not None},
 }
 

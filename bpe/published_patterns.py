@@ -42,6 +42,11 @@ FOR_ONIGURUMA = {CL100K: CL100K.replace("{1,3}+", "{1,3}").replace("$", r"\z")}
 FROM_ONIGURUMA = {theirs: ours for ours, theirs in FOR_ONIGURUMA.items()}
 # What `tokenizers` calls numeric: all that Rust's char::is_numeric knows. Oniguruma's Unicode version is older.
 NUMERIC = r"[\p{N}\x{11DE0}-\x{11DE9}\x{16FF4}-\x{16FF6}]"
+# The steps of SmolLM's tokenizer.json as one expression: as SMOLLM, with the numbers that `tokenizers` knows.
+_NOT_NUMERIC = NUMERIC.removeprefix("[")
+SMOLLM_DIGITS = (
+    rf"'s|'t|'re|'ve|'m|'ll|'d| ?\p{{L}}+|{NUMERIC}| ?[^\s\p{{L}}{_NOT_NUMERIC}+|\s+(?![^\s{_NOT_NUMERIC})|\s+"
+)
 
 LLAMA3_SPECIAL_TOKENS = (
     "<|begin_of_text|>",

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from bpe.errors import InputError, did_you_mean
-from bpe.patterns import PATTERNS, Pattern, pattern_of_steps
+from bpe.patterns import DIGITS_THEN_GPT2, PATTERNS, Pattern, pattern_of_steps
 from bpe.published_patterns import (
     DEEPSEEK_V3_REST,
     DEEPSEEK_V3_WORDS,
@@ -173,6 +173,8 @@ def pre_of(pattern: Pattern, merges_only: bool | None) -> str:
 
 def _splits_by(pre: PreTokenizer, pattern: Pattern) -> bool:
     own = _pattern(pre)
+    if pattern.steps == DIGITS_THEN_GPT2.steps:
+        pattern = PATTERNS["smollm"]  # llama.cpp has one pre-tokenizer for both
     return (own.text, own.steps) == (pattern.text, pattern.steps)
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, cast
 
 from bpe.errors import InputError
 from bpe.formats.rust_classes import PUNCTUATION, WHITE_SPACE, WORDS_AND_OTHERS
-from bpe.patterns import Pattern
+from bpe.patterns import DIGITS_THEN_GPT2, Pattern
 from bpe.published_patterns import FOR_ONIGURUMA, GPT2, NUMERIC, SMOLLM
 from bpe.splitting.steps import Behavior, Metaspace, PrefixSpace, Split, Step
 
@@ -193,8 +193,10 @@ def write_pre_tokenizer(pattern: Pattern) -> dict[str, Any]:
     Raises:
         InputError: When no pre-tokenizer does so.
     """
-    if pattern.scanner is not None and pattern.text == SMOLLM:
+    if pattern.steps == DIGITS_THEN_GPT2.steps:
         return _sequence([{"type": "Digits", "individual_digits": True}, _written_byte_level(use_regex=True)])
+    if pattern.scanner is not None and pattern.text == SMOLLM:
+        return _sequence([_written(Split(r"\p{N}", "tokenizers")), _written_byte_level(use_regex=True)])
     if pattern.scanner is not None:
         regex = FOR_ONIGURUMA.get(pattern.text, pattern.text)
         return _sequence([_written(Split(regex, "tokenizers")), _written_byte_level()])

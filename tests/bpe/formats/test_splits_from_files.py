@@ -92,3 +92,25 @@ def test_a_pattern_that_leaves_text_out_is_written_in_the_words_of_tokenizers(pa
     ours.save(path)
     assert Tokenizer.from_file(path).pattern == ours.pattern
     assert_alike(ours, path, random.Random(0))
+
+
+def test_numbers_that_only_one_of_two_engines_knows_are_split_as_by_each(tmp_path: Path) -> None:
+    """tokenizers' Digits knows the numbers of Unicode 17; the class of numbers in an expression does not."""
+    digits = {"type": "Digits", "individual_digits": True}
+    path = file_with({"type": "Sequence", "pretokenizers": [digits, BYTE_LEVEL | {"use_regex": True}]}, tmp_path)
+    by_digits = Tokenizer.from_file(path)
+    by_expression = byte_tokenizer("smollm", ab=256)
+    assert by_digits.pattern.name == by_expression.pattern.name == "smollm"
+    written, saved = tmp_path / "written.json", tmp_path / "saved.json"
+    by_digits.save(written)
+    by_expression.save(saved)
+    assert json.loads(written.read_bytes())["pre_tokenizer"]["pretokenizers"][0] == digits
+    assert Tokenizer.from_file(saved).pattern == by_expression.pattern
+    splits = {each: tokenizers.Tokenizer.from_file(str(each)).pre_tokenizer for each in (path, written, saved)}
+    generator = random.Random(0)
+    letters = [*"as1² \n.'日é\t½\u3000", "'s", "  ", "\U00011de0", "\U00011de9", "\U00016ff4", "\U00016ff7"]
+    for _ in range(3000):
+        text = "".join(generator.choices(letters, k=generator.randrange(12)))
+        for each, ours in ((path, by_digits), (written, by_digits), (saved, by_expression)):
+            expected = [len(piece) for piece, _ in splits[each].pre_tokenize_str(text)]
+            assert [len(piece) for piece in ours.pattern.splitter().split(text)] == expected, text
