@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from bpe.splitting.analysis import may_be_empty, tries_empty_last
+from bpe.splitting.analysis import UnlimitedLookBehind, by_length, may_be_empty, tries_empty_last
 from bpe.splitting.classes import read_class
 from bpe.splitting.dialects import SYNTAXES, Syntax
 from bpe.splitting.escapes import read_character, read_set
@@ -229,7 +229,8 @@ class _Parser(Scanner):
         if chars is not None:
             return self._chars(chars, at)
         if letter.isdigit():
-            self.unsupported(at, "a back reference or an octal escape", r"write a character as \x{...}")
+            remedy = r"write the group's text again, or a character as \x{...}"
+            self.unsupported(at, "a back reference or an octal escape", remedy)
         if letter in _ESCAPES:
             self.unsupported(at, *_ESCAPES[letter])
         self.next()
@@ -302,6 +303,10 @@ class _Parser(Scanner):
         item = self._inside(begin, self.flags)
         if behind:
             self.looks_behind.pop()
+            try:
+                by_length(item)
+            except UnlimitedLookBehind as error:
+                self.unsupported(begin, str(error), "write it with fixed lengths, such as (?<=a|bc)")
         self.literals.clear()
         return Look(item, behind, negative)
 

@@ -46,9 +46,9 @@ class Scanner:
                 after "the split pattern has".
             remedy: What to do.
         """
-        shown = self.text[position : position + 12]
+        begin = "".join(map(_visible, self.text[position : position + 12]))
         more = "..." if position + 12 < len(self.text) else ""
-        where = f"at character {position + 1}" + (f", {shown + more!r}" if shown else " (its end)")
+        where = f"at character {position + 1}" + (f", '{begin}{more}'" if begin else " (its end)")
         raise InputError(f"the split pattern has {problem}, {where}; {remedy}")
 
     def unsupported(self, position: int, construct: str, remedy: str) -> NoReturn:
@@ -58,3 +58,8 @@ class Scanner:
     def invalid(self, position: int, problem: str, remedy: str) -> NoReturn:
         """Raise an InputError about a construct that the engine refuses, too."""
         self.refuse(position, f"{problem}, which {self.syntax.name} refuses", remedy)
+
+
+def _visible(character: str) -> str:
+    """Return a character as a person types it; one that cannot be printed, as an escape."""
+    return character if character.isprintable() else character.encode("unicode_escape").decode()

@@ -301,7 +301,8 @@ def _merge_and_finish(
     """Learn the merges, build the tokenizer, and call the `trained` callback."""
     if counted.is_empty:
         unmatched = f" that the split pattern {plan.pattern.text!r} leaves out" if counted.unmatched else ""
-        raise InputError(f"no text to train on: {counted.documents:,} documents hold {counted.size:,} bytes{unmatched}")
+        documents = "1 document holds" if counted.documents == 1 else f"{counted.documents:,} documents hold"
+        raise InputError(f"no text to train on: {documents} {counted.size:,} bytes{unmatched}")
     if counted.unmatched:
         remedy = "; to keep it, add an alternative at the end: |(?s:.)" if plan.pattern.steps is None else ""
         warnings.warn(

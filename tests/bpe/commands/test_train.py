@@ -163,7 +163,7 @@ def _tokens(file: Path | str) -> dict[bytes, int]:
         ("lama3", ["there is no split pattern 'lama3'; did you mean llama3?"]),
         ("GPT2", ["did you mean gpt2?"]),
         ("o200k_base", ["did you mean o200k?"]),
-        ("xyzzy", ["no text to train on: 1 documents hold 7 bytes that the split pattern 'xyzzy' leaves out"]),
+        ("xyzzy", ["no text to train on: 1 document holds 7 bytes that the split pattern 'xyzzy' leaves out"]),
     ],
 )
 def test_train_refuses_a_pattern_that_is_misspelt_or_matches_nothing(
@@ -172,6 +172,33 @@ def test_train_refuses_a_pattern_that_is_misspelt_or_matches_nothing(
     (tmp_path / "a.txt").write_text("abc abc")
     result = bpe("train", tmp_path / "a.txt", "-o", tmp_path / "t.json", "--vocab-size", "4096", "--pattern", pattern)
     fails_with(result, 1, *words)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "problem", "place", "remedy"),
+    [
+        ("a|(b", "a ( without its )", "at character 3, '(b'", "close the group"),
+        ("a)", "a ) without its (", "at character 2, ')'", "write it as \\)"),
+        ("x[a", "a class without its closing bracket", "at character 2, '[a'", "close the class with ]"),
+        ("a|*b", "a repetition of nothing", "at character 3, '*b'", "write the character as \\*"),
+        ("a{5,2}", "its limits in the wrong order", "at character 2, '{5,2}'", "swap the two numbers"),
+        ("[z-a]", "a range whose end comes before its beginning", "at character 2, 'z-a]'", "swap the two"),
+        ("(?<=a+)b", "a look-behind without a limit", "at character 1, '(?<=a+)b'", "write it with fixed lengths"),
+        (r"(a)\1", "a back reference", r"at character 4, '\1'", "write the group's text again"),
+        (r"\p{Foo}", r"the property \p{Foo}", r"at character 1, '\p{Foo}'", "write its characters as ranges"),
+        ("[[:foo:]]", "an unknown name in [: :]", "at character 2, '[:foo:]]'", "write a known one, such as [:alpha:]"),
+        ("a(?R)", "recursion", "at character 2, '(?R)'", "write the part without referring to another"),
+        (r"a\Kb", r"\K", r"at character 2, '\Kb'", "write what comes before as look-behind"),
+        ("(?(1)a|b)", "a conditional", "at character 1, '(?(1)a|b)'", "write its cases as alternatives"),
+        ("a\\", "a backslash at its end", "at character 2, '\\'", "write a backslash as \\\\"),
+    ],
+)
+def test_train_shows_where_a_pattern_is_wrong_and_what_to_write(
+    tmp_path: Path, pattern: str, problem: str, place: str, remedy: str
+) -> None:
+    (tmp_path / "a.txt").write_text("abc abc")
+    result = bpe("train", tmp_path / "a.txt", "-o", tmp_path / "t.json", "--vocab-size", "300", "--pattern", pattern)
+    fails_with(result, 1, f"the split pattern has {problem}", f"{place}; {remedy}")
 
 
 def test_train_warns_when_the_pattern_leaves_text_out(tmp_path: Path) -> None:
