@@ -181,7 +181,12 @@ def test_train_refuses_a_pattern_that_is_misspelt_or_matches_nothing(
         ("a)", "a ) without its (", "at character 2, ')'", "write it as \\)"),
         ("x[a", "a class without its closing bracket", "at character 2, '[a'", "close the class with ]"),
         ("a|*b", "a repetition of nothing", "at character 3, '*b'", "write the character as \\*"),
-        ("a{5,2}", "its limits in the wrong order", "at character 2, '{5,2}'", "swap the two numbers"),
+        (
+            "a{5,2}",
+            "a repetition with its limits in the wrong order",
+            "at character 2, '{5,2}'",
+            "swap the two numbers",
+        ),
         ("[z-a]", "a range whose end comes before its beginning", "at character 2, 'z-a]'", "swap the two"),
         ("(?<=a+)b", "a look-behind without a limit", "at character 1, '(?<=a+)b'", "write it with fixed lengths"),
         (r"(a)\1", "a back reference", r"at character 4, '\1'", "write the group's text again"),
