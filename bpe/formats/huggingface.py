@@ -17,6 +17,7 @@ from bpe.formats.added_tokens import (
     written_token,
 )
 from bpe.formats.byte_level import (
+    byte_characters,
     is_id,
     is_pretoken,
     token_text,
@@ -122,7 +123,7 @@ def read_data(
     )
     if added and not isinstance(special_tokens, Mapping):
         refuse_renumbered({token.content: token.id for token in found}, ids)
-    _refuse_unknown_bytes(vocabulary.unknown_bytes, model)
+    _refuse_unknown_bytes(vocabulary.unknown_bytes, model, ids)
     check_decoder(data.get("decoder"), ordinary)
     if isinstance(special_tokens, Mapping):
         return vocabulary  # the ids of the post-processor are those of other tokens
@@ -232,15 +233,21 @@ def _refuse_other_kinds(model: dict[str, Any]) -> None:
             raise InputError(f"the model has {option} = {model[option]!r}, which is not supported")
 
 
-def _refuse_unknown_bytes(unknown: bytes, model: dict[str, Any]) -> None:
+def _refuse_unknown_bytes(unknown: bytes, model: dict[str, Any], ids: Mapping[str, Any]) -> None:
     """Refuse a file that makes other tokens of bytes without a token, of those that may stand in UTF-8."""
     unknown = unknown.translate(None, _NOT_IN_UTF8)
-    for option in ("byte_fallback", "unk_token"):
-        if unknown and model.get(option) not in (None, False):
+    fallen = bytes(byte for byte in unknown if _falls_back(byte, ids)) if model.get("byte_fallback") else b""
+    for option, changed in (("byte_fallback", fallen), ("unk_token", unknown)):
+        if changed and model.get(option) not in (None, False):
             raise InputError(
-                f"{len(unknown)} bytes, such as {unknown[:1]!r}, have no token and become others"
+                f"{len(changed)} bytes, such as {changed[:1]!r}, have no token and become others"
                 f" ({option} = {model[option]!r}), which is not supported"
             )
+
+
+def _falls_back(byte: int, ids: Mapping[str, Any]) -> bool:
+    """Return whether there are tokens for the bytes of the character that stands for a byte."""
+    return all(f"<0x{each:02X}>" in ids for each in byte_characters()[byte].encode())
 
 
 def _pattern_of(data: dict[str, Any]) -> Pattern:
