@@ -152,6 +152,10 @@ _BY_STEPS: dict[tuple[Step, ...], Pattern] = {
 }
 
 
+# Names that people may try, where the most similar name would be the wrong one, or none is similar.
+_OTHER_NAMES = {"qwen2.5": "qwen2", "qwen3": "qwen2", "o200k_harmony": "gpt-oss", "pythia": "gpt-neox"}
+
+
 def find_pattern(name_or_text: str) -> Pattern:
     """Return the pattern with this name or text. An unknown text is a regular expression as tiktoken takes it.
 
@@ -198,6 +202,7 @@ def _refuse_misspelt(text: str) -> None:
     if not text.replace("-", "").replace("_", "").replace(".", "").isalnum():
         return
     word = text.lower().removesuffix("_base")
+    word = _OTHER_NAMES.get(word, word)
     meant = f"; did you mean {word}?" if word in PATTERNS else did_you_mean(word, PATTERNS)
     if meant:
         raise InputError(f"there is no split pattern {text!r}{meant}")

@@ -9,7 +9,7 @@ import pytest
 import tiktoken_ext.openai_public as openai
 from tokenizers import Regex, pre_tokenizers
 
-from bpe import Tokenizer, train_from_iterator
+from bpe import InputError, Tokenizer, train_from_iterator
 from bpe.patterns import PATTERNS, SCANNED, find_pattern, pattern_of_steps
 from bpe.published_patterns import FOR_ONIGURUMA, GPT2, O200K, SMOLLM
 from bpe.splitting.compile import compile_pattern
@@ -90,6 +90,16 @@ def test_a_tokenizer_trained_by_name_opens_again_and_splits_alike(name: str, tmp
         assert again.pattern.all_steps == ours.pattern.all_steps
         assert again.encode_ordinary(text) == ours.encode_ordinary(text)
     assert Tokenizer.from_file(path, pattern=name).pattern == PATTERNS[name]
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [("Tekken", "tekken"), ("glm-4", "glm4"), ("deepseek_v3", "deepseek-v3"), ("qwen3", "qwen2")]
+    + [("o200k_harmony", "gpt-oss"), ("Qwen2.5", "qwen2"), ("gpt_neox", "gpt-neox")],
+)
+def test_similar_words_are_refused_with_the_name_that_is_meant(word: str, meant: str) -> None:
+    with pytest.raises(InputError, match=f"there is no split pattern '{word}'; did you mean {meant}\\?"):
+        find_pattern(word)
 
 
 def test_the_guide_lists_all_names() -> None:
