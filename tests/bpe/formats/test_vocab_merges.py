@@ -143,3 +143,23 @@ def test_missing_merges_are_named(tmp_path: Path) -> None:
     (tmp_path / "merges.txt").unlink()
     with pytest.raises(InputError, match=r"vocab\.json: there is no merges\.txt beside it"):
         Tokenizer.from_file(tmp_path / "vocab.json")
+
+
+@pytest.mark.parametrize("name", ["vocab.json", "merges.txt", "tokenizer_config.json"])
+def test_truncated_files_and_flipped_bits_give_an_error_or_another_vocabulary(name: str, tmp_path: Path) -> None:
+    write_files(tmp_path, "RobertaTokenizer", BESIDE[4])
+    content = (tmp_path / name).read_bytes()
+    generator = random.Random(name)
+    refused = 0
+    for number in range(100):
+        damaged = bytearray(content)
+        if number % 2:
+            del damaged[generator.randrange(len(damaged)) :]
+        else:
+            damaged[generator.randrange(len(damaged))] ^= 1 << generator.randrange(8)
+        (tmp_path / name).write_bytes(damaged)
+        try:
+            Tokenizer.from_file(tmp_path)
+        except InputError:
+            refused += 1
+    assert refused > 20
