@@ -647,13 +647,22 @@ class Tokenizer(BatchTokenizer):
         return self._core.encode_pretokens([_strict_bytes(text_or_bytes)])
 
     def _encode_only_native_bpe(self, text: str) -> list[int]:
-        """Encode a text as `encode_ordinary` does, but split it by the compiled pattern instead of a scanner.
+        """Encode a text as `encode_ordinary` does, but split it with the ``regex`` module, as tiktoken does here.
+
+        The module's Unicode version is newer than tiktoken's. A pattern of several steps is split by the core.
 
         Raises:
+            TypeError: When `text` is not a str.
             UnicodeEncodeError: When the text contains a surrogate.
         """
         self._refuse_library("_encode_only_native_bpe", "encode_ordinary(text) encodes a text")
-        return self._core.encode_pretokens(self.pattern.compiled().split(text.encode()))
+        if not isinstance(text, str):
+            raise TypeError(f"expected str, not {type(text).__name__}")
+        if self.pattern.steps is not None:
+            return self._core.encode_pretokens(self.pattern.splitter().split(text.encode()))
+        import regex
+
+        return self._core.encode_pretokens(match.group().encode() for match in regex.finditer(self.pattern.text, text))
 
     def _refuse_library(self, name: str, remedy: str) -> None:
         if self.vocabulary.library is not None:

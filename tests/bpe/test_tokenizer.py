@@ -448,7 +448,7 @@ CUSTOM_PATTERNS = [
     r"\p{N}{1,3}+|\D",
     r"\w+|\W",
     r"\b\w|\B.",
-    r"(?m)^.*$\n?|\s",
+    r"(?m)^.+$\n?|\s",  # none matches nothing, at which tiktoken panics
     r"\S+$|\S|\s+",
     r"(?<=a)b+|a(?=b)|(?<!\s)\s|\S",
     r"(?>\s+)|\p{Lu}*?\p{Ll}|(?i)[ß-ſk]|[^a-z]",

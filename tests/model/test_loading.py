@@ -59,7 +59,7 @@ def test_a_gguf_with_an_unsupported_tokenizer_raises_with_the_file_name(director
     convert(directory, tmp_path / "model.gguf")
     content = (tmp_path / "model.gguf").read_bytes()
     (tmp_path / "model.gguf").write_bytes(content.replace(b"llama-bpe", b"llama-bqe"))
-    with pytest.raises(InputError, match=r"^\S*model\.gguf: tokenizer\.ggml\.pre is 'llama-bqe'; supported are"):
+    with pytest.raises(InputError, match=r"^\S*model\.gguf: tokenizer\.ggml\.pre is 'llama-bqe'.*mean llama-bpe"):
         load(tmp_path / "model.gguf")
 
 
