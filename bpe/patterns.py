@@ -136,9 +136,9 @@ PATTERNS = SCANNED | {
     "kimi-k2": Pattern("kimi-k2", KIMI_K2, None, KIMI_K2_SPECIAL_TOKENS),
     "deepseek-llm": _stepped("deepseek-llm", DEEPSEEK_LLM, DEEPSEEK_SPECIAL_TOKENS),
     "deepseek-coder": _stepped("deepseek-coder", DEEPSEEK_CODER, DEEPSEEK_SPECIAL_TOKENS),
-    "deepseek-v3": _stepped("deepseek-v3", DEEPSEEK_V3, (*DEEPSEEK_SPECIAL_TOKENS, "<｜▁pad▁｜>")),
+    "deepseek-v3": _stepped("deepseek-v3", DEEPSEEK_V3, DEEPSEEK_SPECIAL_TOKENS),
     "falcon": _stepped("falcon", FALCON, FALCON_SPECIAL_TOKENS),
-    "superbpe": _stepped("superbpe", SUPERBPE, ("<|endoftext|>",)),
+    "superbpe": _stepped("superbpe", SUPERBPE),
 }
 """All patterns known by name."""
 _BY_TEXT = {pattern.text: pattern for pattern in reversed(PATTERNS.values()) if pattern.steps is None}

@@ -151,9 +151,11 @@ DEEPSEEK_LLM = isolated(
 )
 DEEPSEEK_CODER = isolated("[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", ASIAN, NUMERIC)
 DEEPSEEK_V3 = isolated(r"\p{N}{1,3}", KANA_AND_HAN, DEEPSEEK_V3_WORDS + DEEPSEEK_V3_REST)
+# llama.cpp's models/ggml-vocab-deepseek-llm.gguf has them.
 DEEPSEEK_SPECIAL_TOKENS = ("<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>")
 # llama.cpp's src/llama-vocab.cpp. The tokenizer.json of Falcon looks for digits in the characters that stand for bytes.
 FALCON = isolated(r"[\p{P}\$\+<=>\^~\|`]+", GPT2, "[0-9][0-9][0-9]")
+# Those of llama.cpp's models/ggml-vocab-falcon.gguf.
 FALCON_SPECIAL_TOKENS = (
     *(">>TITLE<<", ">>ABSTRACT<<", ">>INTRODUCTION<<", ">>SUMMARY<<", ">>COMMENT<<", ">>ANSWER<<", ">>QUESTION<<"),
     *(">>DOMAIN<<", ">>PREFIX<<", ">>SUFFIX<<", ">>MIDDLE<<", "<|endoftext|>"),
@@ -163,13 +165,18 @@ SUPERBPE = isolated(r"\p{N}+", r"(?=(\d{3})+(?!\d))")
 
 # Vocabularies that split by the pattern of another one.
 GPT_NEOX_SPECIAL_TOKENS = ("<|endoftext|>", "<|padding|>")
+# llama.cpp's models/ggml-vocab-starcoder.gguf, which is StarCoder2's vocabulary, and models/ggml-vocab-command-r.gguf.
 STARCODER_SPECIAL_TOKENS = (
-    *("<|endoftext|>", "<fim_prefix>", "<fim_middle>", "<fim_suffix>", "<fim_pad>", "<filename>", "<gh_stars>"),
+    *("<|endoftext|>", "<fim_prefix>", "<fim_middle>", "<fim_suffix>", "<fim_pad>", "<repo_name>", "<file_sep>"),
     *("<issue_start>", "<issue_comment>", "<issue_closed>", "<jupyter_start>", "<jupyter_text>", "<jupyter_code>"),
-    *("<jupyter_output>", "<empty_output>", "<commit_before>", "<commit_msg>", "<commit_after>", "<reponame>"),
+    *("<jupyter_output>", "<jupyter_script>", "<empty_output>", "<code_to_intermediate>", "<intermediate_to_code>"),
+    *("<pr>", "<pr_status>", "<pr_is_merged>", "<pr_base>", "<pr_file>", "<pr_base_code>", "<pr_diff>"),
+    *("<pr_diff_hunk>", "<pr_comment>", "<pr_event_id>", "<pr_review>", "<pr_review_state>", "<pr_review_comment>"),
+    *("<pr_in_reply_to_review_id>", "<pr_in_reply_to_comment_id>", "<pr_diff_hunk_comment_line>"),
+    *("<NAME>", "<EMAIL>", "<KEY>", "<PASSWORD>"),
 )
 COMMAND_R_SPECIAL_TOKENS = (
-    *("<PAD>", "<UNK>", "<CLS>", "<SEP>", "<MASK_TOKEN>", "<BOS_TOKEN>", "<|START_OF_TURN_TOKEN|>"),
+    *("<PAD>", "<UNK>", "<CLS>", "<SEP>", "<MASK_TOKEN>", "<BOS_TOKEN>", "<EOS_TOKEN>", "<EOP_TOKEN>"),
     "<|END_OF_TURN_TOKEN|>",
 )
 # tokenization_chatglm.py of THUDM/glm-4-9b-chat.

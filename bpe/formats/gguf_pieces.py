@@ -12,6 +12,7 @@ from bpe.formats.piece_merges import with_scores
 from bpe.piece_vocabulary import (
     BYTE,
     CONTROL,
+    UNKNOWN,
     UNUSED,
     USER_DEFINED,
     PieceModel,
@@ -50,6 +51,10 @@ def read_pieces(
     for id, kind in enumerate(types):
         if not 1 <= kind <= BYTE:
             raise InputError(f"tokenizer.ggml.token_type gives the token {id}, {tokens[id]!r}, the type {kind}")
+    unknown_id = metadata.get("tokenizer.ggml.unknown_token_id")
+    if unknown_id is not None:  # Phi-3 has the type for tokens that fill gaps, such as [PAD32011], and not for <unk>
+        filled = [UNUSED if kind == UNKNOWN else kind for kind in types]
+        types = [UNKNOWN if id == unknown_id else kind for id, kind in enumerate(filled)]
     model = PieceModel(
         tuple(tokens), memoryview(array("f", scores)), bytes(types), BYTE in types, _normalizer(metadata)
     )

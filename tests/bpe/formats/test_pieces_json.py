@@ -12,7 +12,7 @@ import pytest
 import tokenizers
 
 from bpe import InputError, Tokenizer
-from bpe.formats import huggingface, read_vocabulary, sentencepiece
+from bpe.formats import gguf_pieces, huggingface, read_vocabulary, sentencepiece
 from bpe.piece_vocabulary import PieceVocabulary
 from support.pieces import hard_texts, mistral, processor, trained
 
@@ -145,6 +145,22 @@ def test_a_gguf_has_the_keys_of_llama_cpp(tmp_path: Path) -> None:
     assert fields["tokenizer.ggml.tokens"].contents() == list(vocabulary.model.pieces)
     assert fields["tokenizer.ggml.scores"].contents() == vocabulary.model.scores.tolist()
     assert bytes(fields["tokenizer.ggml.token_type"].contents()) == vocabulary.model.types
+
+
+def test_a_gguf_may_have_tokens_of_the_type_unknown_that_fill_gaps(tmp_path: Path) -> None:
+    vocabulary = sentencepiece.read(mistral("tokenizer.model.v1"), "tokenizer.model", None, None)
+    assert isinstance(vocabulary, PieceVocabulary)
+    metadata = gguf_pieces.piece_metadata(vocabulary, len(vocabulary.model.pieces))
+    more = {"tokens": ["[PAD32000]", "[PAD32001]"], "scores": [-1e4, -1e4], "token_type": [2, 2]}
+    for key, values in more.items():
+        metadata[f"tokenizer.ggml.{key}"] = [*metadata[f"tokenizer.ggml.{key}"], *values]
+    padded = Tokenizer.from_vocabulary(gguf_pieces.read_pieces(metadata, "padded.gguf", None, None))
+    reference = processor(mistral("tokenizer.model.v1"))
+    for text in [*hard_texts(200), "[PAD32000]"]:
+        assert padded.encode_ordinary(text) == reference.encode(text), repr(text)
+    del metadata["tokenizer.ggml.unknown_token_id"]
+    with pytest.raises(InputError, match="3 pieces have the type UNKNOWN"):
+        gguf_pieces.read_pieces(metadata, "padded.gguf", None, None)
 
 
 @pytest.mark.parametrize(
