@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from array import array
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -151,9 +152,10 @@ def test_a_gguf_may_have_tokens_of_the_type_unknown_that_fill_gaps(tmp_path: Pat
     vocabulary = sentencepiece.read(mistral("tokenizer.model.v1"), "tokenizer.model", None, None)
     assert isinstance(vocabulary, PieceVocabulary)
     metadata = gguf_pieces.piece_metadata(vocabulary, len(vocabulary.model.pieces))
-    more = {"tokens": ["[PAD32000]", "[PAD32001]"], "scores": [-1e4, -1e4], "token_type": [2, 2]}
-    for key, values in more.items():
-        metadata[f"tokenizer.ggml.{key}"] = [*metadata[f"tokenizer.ggml.{key}"], *values]
+    metadata["tokenizer.ggml.tokens"] += ["[PAD32000]", "[PAD32001]"]
+    for key, code, values in (("scores", "f", [-1e4, -1e4]), ("token_type", "i", [2, 2])):
+        known = metadata[f"tokenizer.ggml.{key}"]
+        metadata[f"tokenizer.ggml.{key}"] = memoryview(array(code, [*known, *values]))
     padded = Tokenizer.from_vocabulary(gguf_pieces.read_pieces(metadata, "padded.gguf", None, None))
     reference = processor(mistral("tokenizer.model.v1"))
     for text in [*hard_texts(200), "[PAD32000]"]:
