@@ -45,16 +45,13 @@ class Automaton {
     // and the same holds at the end of the text; and whether a match begins at `right` as it would at the begin of a
     // text. Then a text may be cut between the two:
     //
-    //   - Let a walk have consumed `left`. Its state is entered by a move for `left`. All such states accept a match,
-    //   not
-    //     a gap, before `right` and die by it. So the match ends between the two, whatever comes before. The next match
-    //     begins there.
+    //   - Let a walk have consumed `left`. Its state is entered by a move for `left`. All these states accept a match,
+    //     not a gap, before `right` and die by it. So the match ends between the two, whatever comes before, and the
+    //     next match begins there.
     //   - At the end of the text, these states accept, too, so the left side alone has the same matches: a walk depends
-    //   on
-    //     what follows a character by the next character at most, and before that place all of these are the same.
+    //     on what follows a character by the next character at most, and before that place all of these are the same.
     //   - The walk on the right side begins with the same move, so it is in the same state from then on, and looks
-    //   behind
-    //     a character only after that.
+    //     behind a character only after that.
     bool may_cut(std::size_t left, std::size_t right) const { return cuts_[left * class_count_ + right]; }
 
  private:
