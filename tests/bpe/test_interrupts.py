@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from bpe import StreamEncoder, Tokenizer, train_from_iterator
+from support.exits import exit_of
 from support.references import byte_tokenizer
 
 MEGABYTES = 128  # a quarter of a second or more, and so several times the time between two checks for signals
@@ -122,7 +122,7 @@ def test_a_pattern_without_a_scanner_is_interrupted(long_text: str) -> None:
 
 
 EXITS = """
-import sys, threading, time
+import sys
 from bpe import train_from_iterator
 from support.references import byte_tokenizer
 calls = {
@@ -130,29 +130,10 @@ calls = {
     "train": lambda: train_from_iterator([text], vocab_size=270, special_tokens=(), progress=lambda *at: None),
 }
 tokenizer, text = byte_tokenizer("llama3"), "hello world the cat sat " * 20_000
-begun = threading.Event()
-def work():
-    while True:
-        calls[sys.argv[1]]()
-        begun.set()
-threading.Thread(target=work, daemon=True).start()
-begun.wait()
-
-class Late:
-    def __del__(self):
-        time.sleep(0.5)  # meanwhile the thread asks for the lock of an interpreter that is ending
-late = Late()
+call = calls[sys.argv[1]]
 """
 
 
 @pytest.mark.parametrize("call", ["encode", "train"])
 def test_the_interpreter_exits_while_a_thread_works(call: str) -> None:
-    finished = subprocess.run(
-        [sys.executable, "-c", EXITS, call],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert (finished.returncode, finished.stderr) == (0, "")
+    assert exit_of(EXITS, call) == (0, "")

@@ -9,6 +9,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "bindings/programs.hpp"
 #include "bindings/python.hpp"
 #include "split/replace_matches.hpp"
 #include "text/normalizer.hpp"
@@ -19,14 +20,8 @@ namespace {
 
 Bytes bytes_at(const nb::tuple& step, std::size_t at) { return view_of(nb::cast<nb::bytes>(step[at])); }
 
-// The items after the name are the sets and the instructions of a program, and the content.
 Step replace_matches(const nb::tuple& step) {
-    const auto sets = nb::cast<std::vector<Program::Set>>(step[1]);
-    std::vector<std::uint32_t> code;
-    for (const auto& instruction : nb::cast<std::vector<std::vector<std::uint32_t>>>(step[2])) {
-        code.insert(code.end(), instruction.begin(), instruction.end());
-    }
-    return replace_matches_step(std::make_shared<const SplitMatcher>(Program(sets, code)), bytes_at(step, 3));
+    return replace_matches_step(std::make_shared<const SplitMatcher>(program_of(step)), bytes_at(step, 3));
 }
 
 // The steps by the first item of their tuple. The other items are their settings.

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "base/errors.hpp"
+#include "bindings/programs.hpp"
 #include "bindings/python.hpp"
 #include "split/scanned_splitter.hpp"
 #include "split/splitter.hpp"
@@ -39,13 +40,7 @@ Enum named(const std::array<const char*, kCount>& names, const std::string& name
 SplitStep split_step(nb::tuple step, bool plain) {
     if (step.size() != 5)
         throw InputError("a split step has sets, instructions, a behavior and whether it is inverted");
-    const auto sets = nb::cast<std::vector<Program::Set>>(step[1]);
-    std::vector<std::uint32_t> instructions;
-    for (const auto& instruction : nb::cast<std::vector<std::vector<std::uint32_t>>>(step[2])) {
-        if (instruction.size() != 3) throw InputError("an instruction has an operation and two operands");
-        instructions.insert(instructions.end(), instruction.begin(), instruction.end());
-    }
-    return {std::make_shared<const SplitMatcher>(Program(sets, instructions), plain),
+    return {std::make_shared<const SplitMatcher>(program_of(step), plain),
             named<Behavior>(kBehaviors, nb::cast<std::string>(step[3])), nb::cast<bool>(step[4])};
 }
 

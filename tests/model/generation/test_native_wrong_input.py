@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +16,7 @@ from bpe import InputError, Tokenizer
 from bpe.formats.gguf_container import Container, lay_out
 from model import ModelConfig, NativeModel, Transformer, convert, load, quantize, save
 from model.checkpoint.block_formats import QUANTIZED
+from support.exits import exit_of
 from support.references import BYTE_RANKS
 
 CONFIG = ModelConfig(dim=64, n_layers=1, n_heads=2, n_kv_heads=1, hidden_dim=96, vocab_size=300, max_seq_len=256)
@@ -115,29 +114,14 @@ def test_ctrl_c_stops_reading_and_leaves_the_model_unchanged(
 
 
 EXITS = """
-import sys, threading, time
+import sys
 from model import generate_ids, load
 model, _ = load(sys.argv[1], backend="native")
-begun = threading.Event()
-def read():
-    while True:
-        list(generate_ids(model, range(100), 20, temperature=0))
-        begun.set()
-        if sys.argv[2] == "idle":
-            return
-threading.Thread(target=read, daemon=True).start()
-begun.wait()
-
-class Late:
-    def __del__(self):
-        time.sleep(0.5)  # meanwhile the thread asks for the lock of an interpreter that is ending
-late = Late()
+def call():
+    list(generate_ids(model, range(100), 20, temperature=0))
 """
 
 
 @pytest.mark.parametrize("moment", ["idle", "while reading"])
 def test_the_interpreter_exits_with_threads_idle_and_while_they_read(moment: str, file: Path) -> None:
-    finished = subprocess.run(
-        [sys.executable, "-c", EXITS, str(file), moment], capture_output=True, text=True, check=False, timeout=300
-    )
-    assert (finished.returncode, finished.stderr) == (0, "")
+    assert exit_of(EXITS, str(file), is_idle=moment == "idle") == (0, "")
