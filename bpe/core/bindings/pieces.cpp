@@ -69,7 +69,7 @@ std::shared_ptr<Splitter> piece_splitter(std::shared_ptr<const Pieces> pieces, n
                                          bool remove_extra_whitespaces, bool escape_whitespaces,
                                          bool whitespace_as_suffix, bool prefix_unless_space, bool prefix_parts) {
     PieceSplitter::Settings settings;
-    settings.map = CharacterMap(view_of(map));
+    if (const Bytes content = view_of(map); !content.empty()) settings.map = CharacterMap(content);
     settings.add_dummy_prefix = add_dummy_prefix;
     settings.remove_extra_whitespaces = remove_extra_whitespaces;
     settings.escape_whitespaces = escape_whitespaces;

@@ -96,41 +96,19 @@ PieceSplitter::PieceSplitter(Settings settings, std::shared_ptr<const Pieces> pi
     if (!settings_.map.is_empty()) summarize_map();
 }
 
-// Walks over all strings of the map, and takes from the ASCII characters what the map may change. A damaged trie may
-// have circles, so a walk that is too long ends, and then nothing is certain.
+// Takes from the ASCII characters what the map may change. If it has too many strings, nothing is certain.
 void PieceSplitter::summarize_map() {
-    struct Place {
-        CharacterMap::Node node;
-        std::uint8_t first;
-        std::uint8_t last;
-        std::uint8_t second;
-        std::uint32_t depth;
-    };
-    const CharacterMap& map = settings_.map;
-    std::vector<Place> stack;
-    std::vector<std::uint8_t> labels;
-    bool is_certain = map.root().has_value();
-    if (is_certain) stack.push_back({*map.root(), 0, 0, 0, 0});
-    for (std::size_t visits = 0; !stack.empty() && is_certain; ++visits) {
-        const Place place = stack.back();
-        stack.pop_back();
-        if (visits > map.node_limit()) is_certain = false;
-        if (place.depth && map.replacement(place.node)) {
-            is_plain_[place.first] = false;
-            may_precede_cut_[place.last] = false;
-            if (place.depth == 1 || place.second < 0x80) is_plain_before_ascii_[place.first] = false;
-            if (place.first == ' ' && place.depth > 1) may_follow_space_[place.second] = false;
-            if (place.first == ' ' && place.depth == 1) is_certain = false;
-        }
-        labels.clear();
-        map.labels(place.node, labels);
-        for (const std::uint8_t label : labels) {
-            if (label == ' ' && place.depth) is_certain = false;
-            stack.push_back({*map.child(place.node, label), place.depth ? place.first : label, label,
-                             place.depth == 1 ? label : place.second, place.depth + 1});
-        }
-    }
-    if (is_certain) return;
+    bool is_certain = true;
+    const bool is_complete = settings_.map.for_each([&](Bytes string, Bytes) {
+        const std::uint8_t first = string[0];
+        is_plain_[first] = false;
+        may_precede_cut_[string.back()] = false;
+        if (string.size() == 1 || string[1] < 0x80) is_plain_before_ascii_[first] = false;
+        if (first == ' ' && string.size() > 1) may_follow_space_[string[1]] = false;
+        if (first == ' ' && string.size() == 1) is_certain = false;
+        if (std::find(string.begin() + 1, string.end(), ' ') != string.end()) is_certain = false;
+    });
+    if (is_complete && is_certain) return;
     for (bool* const flags : {is_plain_, is_plain_before_ascii_, may_precede_cut_})
         std::fill(flags, flags + 256, false);
 }

@@ -3,7 +3,7 @@
 #include <array>
 #include <cstring>
 
-#include "text/charsmap.hpp"
+#include "text/character_map.hpp"
 #include "text/normal_sinks.hpp"
 #include "text/normal_tables.hpp"
 
@@ -125,7 +125,7 @@ class ReplacingSink {
 
 class PrecompiledStep final : public SinkStep<PrecompiledStep> {
  public:
-    explicit PrecompiledStep(Bytes charsmap) : map_(charsmap) {
+    explicit PrecompiledStep(Bytes content) : map_(content) {
         for (std::uint8_t byte = 0; byte < 0x80; ++byte) stays_[byte] = !map_.shortest(Bytes(&byte, 1));
         stays_['\r'] = false;  // it may be in a cluster with the character after it
         for (std::uint32_t value = 0x80; value < 0x110000; ++value) {
@@ -154,7 +154,7 @@ class PrecompiledStep final : public SinkStep<PrecompiledStep> {
             const std::size_t end = cluster_end(text, at);
             if (end - at < kLongCluster) {
                 if (const auto match = match_of(text.subspan(at, end - at), code_point_at(text, at))) {
-                    replace(at, end, match->replacement);
+                    replace(at, end, match.replacement);
                     at = end;
                     continue;
                 }
@@ -163,7 +163,7 @@ class PrecompiledStep final : public SinkStep<PrecompiledStep> {
                 const CodePoint character = code_point_at(text, at);
                 const std::size_t next = at + character.length;
                 if (const auto match = match_of(text.subspan(at, next - at), character)) {
-                    replace(at, next, match->replacement);
+                    replace(at, next, match.replacement);
                 }
                 at = next;
             }
@@ -200,8 +200,8 @@ class PrecompiledStep final : public SinkStep<PrecompiledStep> {
     static constexpr std::size_t kLongCluster = 6;  // bytes; tokenizers replaces only shorter ones as a whole
 
     // Returns the key that a part of the text begins with. `first` is its first character.
-    std::optional<CharsMap::Match> match_of(Bytes part, CodePoint first) const {
-        return first.value == kMalformed ? std::nullopt : map_.shortest(part);
+    CharacterMap::Match match_of(Bytes part, CodePoint first) const {
+        return first.value == kMalformed ? CharacterMap::Match() : map_.shortest(part);
     }
 
     // Returns whether the character at the start of a cluster is one byte, is the whole cluster, and stays.
@@ -209,13 +209,13 @@ class PrecompiledStep final : public SinkStep<PrecompiledStep> {
         return text[at] < 0x80 && stays_[text[at]] && (at + 1 == text.size() || text[at + 1] < 0x80);
     }
 
-    const CharsMap map_;
+    const CharacterMap map_;
     std::array<bool, 0x80> stays_;
     bool takes_next_ = false;  // whether a character that joins to any character after it is in a key
 };
 
 }  // namespace
 
-Step precompiled_step(Bytes charsmap) { return std::make_shared<PrecompiledStep>(charsmap); }
+Step precompiled_step(Bytes content) { return std::make_shared<PrecompiledStep>(content); }
 
 }  // namespace bpe

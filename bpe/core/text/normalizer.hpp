@@ -131,6 +131,6 @@ Step bert_accents_step();
 Step byte_level_step();
 
 // Replaces characters and grapheme clusters by a map of sentencepiece's, as tokenizers does. Throws InputError.
-Step precompiled_step(Bytes charsmap);
+Step precompiled_step(Bytes content);
 
 }  // namespace bpe
