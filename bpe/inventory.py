@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from bpe.formats import TOKENIZER_FILES
+from bpe.formats import tokenizer_files
 from bpe.hub.names import is_installed
 from bpe.hub.repository import ADAPTER, cached_repositories, has_weights
 from bpe.locate import SOURCES, cache_directory, find, remedies
@@ -89,7 +89,7 @@ def _in_snapshot(repository: str, directory: Path) -> Iterator[tuple[str, str, P
     files = [path.relative_to(directory).as_posix() for path in sorted(directory.rglob("*")) if path.is_file()]
     if has_weights(directory, files):
         yield repository, _format_of(directory) or "huggingface", directory
-    elif any(name in files for name in TOKENIZER_FILES):
+    elif tokenizer_files(files):
         yield repository, "tokenizer", directory
     for file in files:
         if file.endswith(".gguf"):
@@ -132,7 +132,7 @@ def _format_of(path: Path) -> str | None:
         return "meta"
     if any(name.endswith(".safetensors") for name in names):
         return "bpe-llama" if "params.json" in names else "huggingface" if "config.json" in names else None
-    return "tokenizer" if any(name in names for name in TOKENIZER_FILES) else None
+    return "tokenizer" if tokenizer_files(names) else None
 
 
 def _is_tokenizer_json(path: Path) -> bool:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import gzip
 import mmap
 import os
+import re
 import warnings
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -40,6 +41,8 @@ TOKENIZER_FILES = (
     *("spiece.model", "sentencepiece.bpe.model", "vocab.txt", "tekken.json"),
 )
 """The file names to look for in a directory, in this order."""
+EXPECTED_FILES = f"{', '.join(TOKENIZER_FILES)}, or {vocab_merges.VOCAB} with {vocab_merges.MERGES}"
+"""The files that a directory may have, for messages."""
 SUFFIXES = {".json": "huggingface", ".model": "tiktoken", ".tiktoken": "tiktoken", ".gguf": "gguf"}
 """The format to write, by the suffix of the file."""
 
@@ -126,31 +129,45 @@ def _content(path: Path) -> bytes | mmap.mmap:
         return gguf_container.mapped(path) if gguf.matches(begin) else begin + file.read()
 
 
-def find_tokenizer(directory: Path) -> Path:
-    """Return the path of the tokenizer file in a directory.
+def tokenizer_files(names: Collection[str]) -> tuple[str, ...]:
+    """Return the files of a directory's tokenizer, given the names of all its files; () if it has none.
 
-    This is the first of `TOKENIZER_FILES` that exists, or else vocab.json if there is a merges.txt as well, or else the
-    only tokenizer.* file, or the only *.gguf file.
+    These are the first of `TOKENIZER_FILES` that exists, or else vocab.json with merges.txt, or else the only
+    tokenizer.* file.
+
+    >>> tokenizer_files(["merges.txt", "vocab.json", "README.md"])
+    ('vocab.json', 'merges.txt')
+    """
+    for name in TOKENIZER_FILES:
+        if name in names:
+            return (name,)
+    if vocab_merges.VOCAB in names and vocab_merges.MERGES in names:
+        return vocab_merges.VOCAB, vocab_merges.MERGES
+    others = _others(names)
+    return (others[0],) if len(others) == 1 else ()
+
+
+def _others(names: Collection[str]) -> list[str]:
+    """Return the names that only a tokenizer has, other than the usual ones, such as tokenizer.model.v3."""
+    return sorted(name for name in names if re.fullmatch(r"tokenizer\.[^/]+", name) and not name.endswith(".py"))
+
+
+def find_tokenizer(directory: Path) -> Path:
+    """Return the path of the tokenizer file in a directory: see `tokenizer_files`, or else the only *.gguf file.
 
     Raises:
         InputError: When there is no such file, or more than one under other names.
     """
-    for name in TOKENIZER_FILES:
-        if (directory / name).is_file():
-            return directory / name
-    if (directory / vocab_merges.VOCAB).is_file() and (directory / vocab_merges.MERGES).is_file():
-        return directory / vocab_merges.VOCAB
-    others = sorted(path for path in directory.glob("tokenizer.*") if path.is_file()) or sorted(
-        directory.glob("*.gguf")
-    )
+    names = [path.name for path in directory.iterdir() if path.is_file()]
+    found = tokenizer_files(names)
+    if found:
+        return directory / found[0]
+    others = _others(names) or sorted(name for name in names if name.endswith(".gguf"))
     if len(others) == 1:
-        return others[0]
-    found = f"found {', '.join(path.name for path in others)}" if others else "found none"
-    found += instead(directory, "tokenizer")
-    raise InputError(
-        f"{directory}: expected a tokenizer, one of {', '.join(TOKENIZER_FILES)}, or vocab.json with merges.txt;"
-        f" {found}"
-    )
+        return directory / others[0]
+    listed = f"found {', '.join(others)}" if others else "found none"
+    listed += instead(directory, "tokenizer")
+    raise InputError(f"{directory}: expected a tokenizer, one of {EXPECTED_FILES}; {listed}")
 
 
 def write_vocabulary(vocabulary: Vocabulary, path: str | os.PathLike[str], format: str | None = None) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from bpe.errors import InputError
-from bpe.formats import TOKENIZER_FILES
+from bpe.formats import EXPECTED_FILES, TOKENIZER_FILES, tokenizer_files
 from bpe.gguf_split import parts_of
 from bpe.hub.download import download, quiet, within_deadline
 from bpe.hub.names import FORM, INSTALL, HubName, is_installed
@@ -22,6 +22,8 @@ Kind = Literal["tokenizer", "model", "any"]
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 _SETTINGS = "tokenizer_config.json"
+_RECORDED = (TOKENIZER_FILES[0], _SETTINGS)
+"""Without these files, a tokenizer in the cache is complete only if the cache records that the hub does not have them."""
 _COMPANIONS = (
     _SETTINGS,
     "special_tokens_map.json",
@@ -107,9 +109,10 @@ def pull(name: HubName, kind: Kind, revision: str | None = None) -> Path:
         if INDEX in paths:
             needed += shards_of(name, paths[INDEX], files)
             paths |= {file: download(name.repository, file, commit) for file in needed if file not in paths}
-        if _SETTINGS not in files:
-            with suppress(Exception):  # raises, and records in the cache that there is no such file
-                hf_hub_download(name.repository, _SETTINGS, revision=commit)
+        for file in _RECORDED:
+            if file not in files:
+                with suppress(Exception):  # raises, and records in the cache that there is no such file
+                    hf_hub_download(name.repository, file, revision=commit)
         hf_hub_download(name.repository, needed[0], revision=revision)  # records in the cache what the revision is
     path = paths[needed[0]]
     return path if needed[0].endswith(".gguf") else path.parents[len(PurePosixPath(needed[0]).parts) - 1]
@@ -121,7 +124,8 @@ def at_hand(name: HubName, kind: Kind, with_settings: bool = True, revision: str
     Args:
         name: The repository.
         kind: What is needed of it.
-        with_settings: Whether it is incomplete without a tokenizer_config.json, if the hub may have one.
+        with_settings: Whether it is incomplete without a tokenizer.json or a tokenizer_config.json, if the hub may
+            have one.
         revision: A branch, tag or commit.
 
     Raises:
@@ -134,8 +138,10 @@ def at_hand(name: HubName, kind: Kind, with_settings: bool = True, revision: str
     ggufs = name.chosen(files)
     if name.choice is None:
         weights = has_weights(directory, files)
-        has_tokenizer = any(file in files for file in TOKENIZER_FILES)
-        has_settings = not with_settings or _SETTINGS in files or _is_absent(name.repository, _SETTINGS, revision)
+        has_tokenizer = bool(tokenizer_files(files))
+        has_settings = not with_settings or all(
+            file in files or _is_absent(name.repository, file, revision) for file in _RECORDED
+        )
         is_adapter = weights and ADAPTER[0] in files  # whose base may have the tokenizer
         if is_adapter or (has_tokenizer and has_settings and (kind == "tokenizer" or weights)):
             return directory
@@ -218,7 +224,7 @@ def _sizes_of(repository: str, revision: str | None) -> dict[str, int]:
 def needed_files(name: HubName, kind: Kind, files: list[str], revision: str | None) -> list[str]:
     """Return the files of a repository to download, except the shards that an index names."""
     companions = [file for file in files if file in _COMPANIONS or re.fullmatch(r"additional_chat_templates/.+", file)]
-    tokenizers = [file for file in TOKENIZER_FILES if file in files][:1]
+    tokenizers = tokenizer_files(files)
     weights = [file for file in (INDEX, WEIGHTS) if file in files][:1]
     if name.choice is None:
         if kind != "tokenizer" and ADAPTER[0] in files and ADAPTER[1] in files:
@@ -262,7 +268,7 @@ def _lack(name: HubName, kind: Kind, files: list[str]) -> str:
         has = f"has {', '.join(ggufs)}" if ggufs else "has no .gguf file"
         return f"no file of {name.repository} is meant by {name.choice!r}; it {has}"
     if kind == "tokenizer":
-        return f"the repository has none of {', '.join(TOKENIZER_FILES)} and no .gguf file; write {FORM}"
+        return f"the repository has none of {EXPECTED_FILES}, and no .gguf file; write {FORM}"
     pickles = [file for file in files if file.endswith((".bin", ".pth", ".pt", ".ckpt"))]
     if pickles:
         return f"the repository has only pickled weights ({pickles[0]}), which are never loaded; use another copy of it"

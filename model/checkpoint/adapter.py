@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from bpe import Tokenizer
 from bpe.errors import InputError
 from bpe.files import write_json
-from bpe.formats import TOKENIZER_FILES
+from bpe.formats import tokenizer_files
 from bpe.locate import locate
 from model.checkpoint.companions import complete_for_transformers, read_companions, read_tokenizer, write_companions
 from model.checkpoint.huggingface import NAMES
@@ -91,7 +91,7 @@ def open_checkpoint(path: Path, open_base: Callable[[Path], Checkpoint]) -> Chec
     if unties or size != base.config.vocab_size:
         tied = base.config.tied_embeddings and not unties
         own["config"] = dataclasses.replace(base.config, vocab_size=size, tied_embeddings=tied)
-    if any((directory / name).is_file() for name in TOKENIZER_FILES):
+    if tokenizer_files([path.name for path in directory.iterdir()]):
         own |= {"tokenizer": directory, "make_tokenizer": lambda: _tokenizer(directory, base)}
         own |= {key: value for key, value in read_companions(directory).items() if value}
     return dataclasses.replace(base, **own)

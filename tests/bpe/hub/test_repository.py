@@ -9,7 +9,8 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants
 
-from bpe import InputError
+from bpe import InputError, Tokenizer
+from bpe.formats.byte_level import byte_characters
 from bpe.hub import download as downloads
 from bpe.hub.names import HubName
 from bpe.hub.repository import INDEX, Kind, at_hand, fetch, pull
@@ -71,6 +72,18 @@ def test_a_model_takes_its_weights_in_safetensors_as_well(hub: Hub) -> None:
         (["x.gguf", "README.md", "tokenizer.json"], "tokenizer", ["tokenizer.json"]),
         (["x.gguf", "tokenizer.json"], "any", ["x.gguf"]),
         (["tokenizer.json", "pytorch_model.bin"], "any", ["tokenizer.json"]),
+        (["vocab.json", "merges.txt", "config.json", "a.safetensors"], "tokenizer",
+         ["vocab.json", "merges.txt", "config.json"]),
+        (["vocab.json", "merges.txt", "tokenizer_config.json", "added_tokens.json"], "any",
+         ["vocab.json", "merges.txt", "tokenizer_config.json", "added_tokens.json"]),
+        (["vocab.json", "merges.txt", "config.json", "model.safetensors"], "model",
+         ["vocab.json", "merges.txt", "config.json", "model.safetensors"]),
+        (["tekken.json", "vocab.json", "x.gguf"], "tokenizer", ["tekken.json"]),
+        (["tekken.json", "tokenizer.model", "merges.txt", "vocab.json"], "tokenizer", ["tokenizer.model"]),
+        (["tokenizer.model.v3", "tokenizer.py"], "tokenizer", ["tokenizer.model.v3"]),
+        (["vocab.json", "x.gguf"], "tokenizer", ["x.gguf"]),
+        (["spiece.model"], "tokenizer", ["spiece.model"]),
+        (["vocab.txt"], "any", ["vocab.txt"]),
     ],
 )  # fmt: skip
 def test_the_files_of_each_format(hub: Hub, files: list[str], kind: Kind, expected: list[str]) -> None:
@@ -81,7 +94,7 @@ def test_the_files_of_each_format(hub: Hub, files: list[str], kind: Kind, expect
     hub.requests.clear()
     assert fetch(name(), kind) == path
     assert hub.downloads() == []
-    if expected != ["tokenizer.json"] or kind != "any":  # the repository may have got weights
+    if kind != "any" or path.suffix == ".gguf":  # otherwise the repository may have got weights
         assert hub.requests == []
 
 
@@ -170,6 +183,24 @@ def test_settings_that_another_tool_left_out_are_downloaded(hub: Hub, monkeypatc
         assert (fetch(name(), kind) / "tokenizer.json").is_file()  # type: ignore[arg-type]
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     assert (fetch(name(), "tokenizer") / "tokenizer_config.json").is_file()
+
+
+def test_a_tokenizer_json_that_another_tool_left_out_is_downloaded(hub: Hub) -> None:
+    repository(hub, "tokenizer.json", "vocab.json", "merges.txt")
+    for file in ("vocab.json", "merges.txt"):
+        huggingface_hub.hf_hub_download("org/name", file)
+    assert (fetch(name(), "tokenizer") / "tokenizer.json").is_file()
+
+
+def test_a_repository_of_two_files_opens(hub: Hub) -> None:
+    ids = {character: id for id, character in enumerate(byte_characters())} | {"ab": 256}
+    added = repository(hub, "vocab.json", "merges.txt", "tokenizer_config.json")
+    added.files = {
+        "vocab.json": json.dumps(ids).encode(),
+        "merges.txt": b"#version: 0.2\na b\n",
+        "tokenizer_config.json": b'{"tokenizer_class": "GPT2Tokenizer"}',
+    }
+    assert Tokenizer.from_name("org/name").encode("abc") == [256, ids["c"]]
 
 
 def test_pull_updates_what_the_cache_has(hub: Hub) -> None:
