@@ -48,6 +48,16 @@ def compile_normalizer(entry: Mapping[str, Any] | None) -> _core.Normalizer | No
         raise InputError(f'"normalizer": {error}') from None
 
 
+def is_only_nfc(entry: Mapping[str, Any] | None) -> bool:
+    """Return whether an entry of a tokenizer.json does nothing but NFC. Arguments and errors as `compile_normalizer`.
+
+    >>> is_only_nfc({"type": "Sequence", "normalizers": [{"type": "NFC"}]}), is_only_nfc(None)
+    (True, False)
+    """
+    steps = [] if entry is None else list(_steps(entry, "normalizer", 0))
+    return bool(steps) and all(step == ("nfc",) for step in steps)
+
+
 def _steps(entry: Any, where: str, depth: int) -> Iterator[CoreStep]:
     if not isinstance(entry, Mapping) or not isinstance(entry.get("type"), str):
         raise InputError(f'"{where}" is {_shown(entry)}; expected an object with a "type", such as {{"type": "NFC"}}')

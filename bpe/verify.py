@@ -14,9 +14,9 @@ from itertools import zip_longest
 from pathlib import Path
 
 from bpe.errors import InputError
-from bpe.formats import TOKENIZER_FILES, open_tokenizer
+from bpe.formats import TOKENIZER_FILES, huggingface, open_tokenizer
 from bpe.formats.companion_files import added_tokens_beside, special_names_beside
-from bpe.formats.vocab_merges import class_of
+from bpe.formats.tokenizer_classes import class_of
 from bpe.progress import Progress, phase, shown
 from bpe.text import without_surrogates
 from bpe.tokenizer import Tokenizer
@@ -160,6 +160,23 @@ def tiktoken_reference(tokenizer: Tokenizer) -> Reference:
     )
 
 
+def reference_of_vocabulary(tokenizer: Tokenizer) -> Reference:
+    """Return the reference of a tokenizer without a file that a reference reads: a GGUF's, or one with a pattern given.
+
+    This is tiktoken, or else ``tokenizers`` with the vocabulary written as a tokenizer.json.
+
+    Raises:
+        InputError: When neither can express the vocabulary.
+        ModuleNotFoundError: When the package is not installed; the extra ``verify`` installs both.
+    """
+    vocabulary = tokenizer.vocabulary
+    by_merges = vocabulary.changes_text or vocabulary.merges_only or vocabulary.merge_list is not None
+    if not by_merges and tokenizer.pattern.steps is None:
+        return tiktoken_reference(tokenizer)
+    reference = huggingface_reference(Path(vocabulary.name), huggingface.render(vocabulary))
+    return replace(reference, name=f"{reference.name} (the vocabulary as a tokenizer.json)")
+
+
 def huggingface_reference(
     path: Path, content: bytes, added_tokens: Iterable[AddedToken] = (), special_names: Iterable[str] = ()
 ) -> Reference:
@@ -224,7 +241,7 @@ def _transformers_reference(tokenizer: Tokenizer, directory: Path) -> Reference:
     """Return the tokenizer that transformers makes of a directory with vocab.json and merges.txt."""
     name = class_of(directory)
     if not name:
-        return tiktoken_reference(tokenizer)  # nothing but the pattern of the caller says how text is split
+        return reference_of_vocabulary(tokenizer)  # nothing but the pattern of the caller says how text is split
     import transformers
 
     try:
@@ -255,7 +272,7 @@ def reference_of(tokenizer: Tokenizer, path: Path) -> Reference:
     if format == "sentencepiece":
         return sentencepiece_reference(path, bytes(content))
     if format != "huggingface":
-        return tiktoken_reference(tokenizer)
+        return reference_of_vocabulary(tokenizer)
     has_companions = given.is_dir() or path.name in TOKENIZER_FILES
     if not has_companions:
         return huggingface_reference(path, bytes(content))

@@ -43,12 +43,13 @@ def verify(
 
     Compares both on built-in hard cases and on your texts: files, directories, globs, - for stdin, or -c TEXT. The
     reference of a tokenizer.json is Hugging Face's tokenizers, which reads the file itself; that of a SentencePiece
-    model is sentencepiece; that of vocab.json and merges.txt is transformers; that of a file of ranks, and of any file
-    under another --pattern, is tiktoken. Needs the extra `verify`, and sentencepiece the extra `subwords`.
+    model is sentencepiece; that of vocab.json and merges.txt is transformers. Ranks, a GGUF, and any file under another
+    --pattern are compared with tiktoken, or with tokenizers if tiktoken cannot express the vocabulary. Needs the extra
+    `verify`, and sentencepiece the extra `subwords`.
     """
     from bpe.corpus import documents
     from bpe.locate import locate
-    from bpe.verify import reference_of, require_identical, tiktoken_reference
+    from bpe.verify import reference_of, reference_of_vocabulary, require_identical
     from bpe.verify import verify as verify_tokenizer
 
     sources = named_sources(files, texts)
@@ -56,7 +57,7 @@ def verify(
         refuse_given("without a text", "separator", "exclude")
     tokenizer = open_tokenizer(name, pattern)
     with phase("loading the reference"):
-        reference = reference_of(tokenizer, locate(name)) if pattern is None else tiktoken_reference(tokenizer)
+        reference = reference_of(tokenizer, locate(name)) if pattern is None else reference_of_vocabulary(tokenizer)
     read = documents([source for _, source in sources], separator=separator, exclude=exclude)
     report = verify_tokenizer(tokenizer, read, None, reference)
     remarks = []

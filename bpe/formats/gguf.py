@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import warnings
 from array import array
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ from bpe.formats.gguf_container import MAGIC, Container, lay_out
 from bpe.formats.gguf_pieces import MODEL as PIECES
 from bpe.formats.gguf_pieces import piece_metadata, read_pieces
 from bpe.formats.gguf_pre import PRE_TOKENIZERS, known, pattern_of, pre_of
+from bpe.normalizers import is_only_nfc
 from bpe.patterns import find_pattern
 from bpe.piece_vocabulary import PieceVocabulary
 from bpe.vocabulary import AddedToken, Vocabulary, chosen_tokens
@@ -123,17 +125,13 @@ def vocabulary_metadata(vocabulary: Vocabulary, size: int) -> dict[str, Any]:
         size: The number of tokens to list. Ids that the vocabulary does not use are listed as unused.
 
     Raises:
-        InputError: When llama.cpp would give other ids: the vocabulary normalizes text; llama.cpp has no pre-tokenizer
-            with this split pattern, or one that treats tokens that no merge leads to differently; or an added token has
-            the text of another token, or would be found in other places.
+        InputError: When llama.cpp would give other ids: the vocabulary normalizes text by more than NFC; llama.cpp has
+            no pre-tokenizer with this split pattern, or one that treats tokens that no merge leads to differently; or
+            an added token has the text of another token, or would be found in other places.
     """
     if isinstance(vocabulary, PieceVocabulary):
         return piece_metadata(vocabulary, size)
-    if vocabulary.core_normalizer is not None:
-        raise InputError(
-            f"{vocabulary.name} normalizes text before it is split, which llama.cpp does not do; write a"
-            ' tokenizer.json, or remove the "normalizer" if your text is normalized already'
-        )
+    _check_normalizer(vocabulary)
     has_unreachable = vocabulary.unreachable_count > 0
     pre = pre_of(vocabulary.pattern, vocabulary.merges_only if has_unreachable else None)
     merges_only = PRE_TOKENIZERS[pre].merges_only
@@ -170,6 +168,37 @@ def vocabulary_metadata(vocabulary: Vocabulary, size: int) -> dict[str, Any]:
         "tokenizer.ggml.merges": [f"{texts[left]} {texts[right]}" for left, right, _ in pairs],
         **boundary_metadata(vocabulary, texts),
     }
+
+
+def _check_normalizer(vocabulary: Vocabulary) -> None:
+    """Warn that llama.cpp does not apply NFC, and refuse any other normalizer.
+
+    Published GGUFs of Qwen and GPT-NeoX lack the NFC of their tokenizer.json as well. Most text is in NFC, and gets the
+    same ids. Any other normalizer changes ordinary text.
+
+    Raises:
+        InputError: When the vocabulary has another normalizer, or an added token whose text NFC changes.
+    """
+    normalizer = vocabulary.core_normalizer
+    if normalizer is None:
+        return
+    if not is_only_nfc(vocabulary.normalizer):
+        raise InputError(
+            f"{vocabulary.name} normalizes text before it is split, by more than NFC, which llama.cpp does not do;"
+            ' write a tokenizer.json, or remove the "normalizer" if your text is normalized already'
+        )
+    for token in vocabulary.added_tokens:
+        content = token.content.encode()
+        if token.normalized and normalizer.apply(content) != content:
+            raise InputError(
+                f"the {token.kind} token {token.content!r} is not in NFC, and llama.cpp would not find it in"
+                ' text that is; write its text in NFC, or set its "normalized" to false'
+            )
+    warnings.warn(
+        f"{vocabulary.name} normalizes text to NFC, which llama.cpp does not do; there, text that is not in NFC gets"
+        " other ids",
+        stacklevel=2,
+    )
 
 
 def _refuse_other_matches(added_tokens: Sequence[AddedToken]) -> None:

@@ -1,7 +1,7 @@
 """vocab.json and merges.txt: byte-level BPE in two files, as GPT-2 and Qwen2 are published.
 
-The two files say nothing about how text is split or normalized. As in transformers, "tokenizer_class" of
-tokenizer_config.json decides, and the files beside them name the added tokens.
+The two files say nothing about how text is split or normalized. As in transformers, the tokenizer class decides, which
+`bpe.formats.tokenizer_classes` finds, and the files beside them name the added tokens.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from bpe.errors import InputError
 from bpe.files import read_json
 from bpe.formats import huggingface
+from bpe.formats.added_tokens import with_more
 from bpe.formats.companion_files import (
     NAMED_TOKENS,
     SPECIAL_TOKENS,
@@ -22,41 +23,14 @@ from bpe.formats.companion_files import (
     added_tokens_beside,
     token_content,
 )
-from bpe.patterns import PATTERNS
-from bpe.published_patterns import QWEN2
+from bpe.formats.tokenizer_classes import CLASSES, TokenizerClass, class_of, no_class
 from bpe.vocabulary import AddedToken, Vocabulary
 
 VOCAB, MERGES, ADDED_TOKENS = "vocab.json", "merges.txt", "added_tokens.json"
 _BEGIN = re.compile(rb'(?:\xef\xbb\xbf)?\s*\{\s*"(?:[^"\\]|\\.)*"\s*:\s*[0-9]')
-_END = "<|endoftext|>"
-_SPLIT = {"type": "Split", "pattern": {"Regex": QWEN2}, "behavior": "Isolated", "invert": False}
-
-
-class _Class(NamedTuple):
-    """What a tokenizer class of transformers adds to the two files."""
-
-    tokens: Mapping[str, str]
-    """The tokens that it names if the files beside do not."""
-    normalizer: Mapping[str, Any] | None = None
-    splits: Sequence[Mapping[str, Any]] = ()
-    """The steps before ByteLevel, instead of its own expression."""
-    adds_again: bool = False
-    """Whether the class adds its special tokens once more, without any flags."""
-
-
-_CLASSES = {
-    "GPT2Tokenizer": _Class({"bos_token": _END, "eos_token": _END, "unk_token": _END}),
-    "Qwen2Tokenizer": _Class(
-        {"eos_token": _END, "unk_token": _END, "pad_token": _END}, {"type": "NFC"}, (_SPLIT,), True
-    ),
-    "GPTNeoXTokenizer": _Class(
-        {"bos_token": _END, "eos_token": _END, "unk_token": _END, "pad_token": "<|padding|>"}, {"type": "NFC"}
-    ),
-    "RobertaTokenizer": _Class(
-        {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "sep_token": "</s>", "pad_token": "<pad>"}
-        | {"cls_token": "<s>", "mask_token": "<mask>"}
-    ),
-}
+# Settings of Whisper's class that put other tokens in front of a text.
+_OTHER_PREFIX = ("language", "task", "predict_timestamps")
+_SUFFIX = "</w>"
 
 
 def matches(content: bytes) -> bool:
@@ -85,49 +59,38 @@ def read_directory(
     directory = path.parent
     config = _read(directory / TOKENIZER_CONFIG)
     name = class_of(directory)
-    known = _CLASSES.get(name)
+    known = CLASSES.get(name)
+    _refuse_suffixes(ids)
     if known is None and pattern is None:
-        what = (
-            f"{TOKENIZER_CONFIG} names the tokenizer class {name!r}" if name else "no tokenizer_config.json beside it"
-        )
-        raise InputError(
-            f"{what}, which does not tell the split pattern; name the pattern, for example pattern='gpt2' (on the"
-            f" command line --pattern gpt2; known names: {', '.join(PATTERNS)}), or set tokenizer_class to one of"
-            f" {', '.join(_CLASSES)}"
-        )
-    known = known or _Class({})
+        raise no_class(directory, name)
+    known = known or TokenizerClass({})
     space = config.get("add_prefix_space")
     if not isinstance(space, (bool, type(None))):
         raise InputError(f'{directory / TOKENIZER_CONFIG}: "add_prefix_space" is {space!r}; expected true or false')
+    said = "true" if space else f"true by default of {name}"
+    space = known.add_prefix_space if space is None else space
     if space and pattern is not None:
         raise InputError(
-            f'{directory / TOKENIZER_CONFIG}: "add_prefix_space" is true, which cannot be combined with a pattern; set'
-            " it to false, or leave out the pattern"
+            f'{directory / TOKENIZER_CONFIG}: "add_prefix_space" is {said}, which cannot be combined with a pattern;'
+            " set it to false, or leave out the pattern"
         )
     named = _named_tokens(directory, config, known)
-    last = {"type": "ByteLevel", "add_prefix_space": bool(space), "use_regex": not known.splits}
+    last = {"type": "ByteLevel", "add_prefix_space": space, "use_regex": known.use_regex}
+    added = _added_tokens(directory, config, named, known.adds_again)
     data: dict[str, Any] = {
         "added_tokens": [],
         "normalizer": known.normalizer,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [*known.splits, last]},
+        "post_processor": _post_processor(directory, config, known, ids, named, added),
         "decoder": {"type": "ByteLevel"},
         "model": {"type": "BPE", "vocab": ids, "merges": _merges(directory / MERGES)},
     }
-    added = _added_tokens(directory, config, named, known.adds_again)
-    if name == "RobertaTokenizer":
-        data["post_processor"] = _roberta(ids, added, named)
     return huggingface.read_data(data, path.name, pattern, special_tokens, added)
 
 
 def render(vocabulary: Vocabulary) -> bytes:
     """Refuse: the format has two files, which leave out how text is split."""
     raise InputError(f"{vocabulary.name} cannot be written as {VOCAB}; save it as tokenizer.json")
-
-
-def class_of(directory: Path) -> str:
-    """Return the tokenizer class that tokenizer_config.json names, without "Fast" at its end; "" if there is none."""
-    name = _read(directory / TOKENIZER_CONFIG).get("tokenizer_class")
-    return name.removesuffix("Fast") if isinstance(name, str) else ""
 
 
 def _merges(path: Path) -> list[str]:
@@ -146,7 +109,7 @@ def _merges(path: Path) -> list[str]:
     return [line for line in lines if not line.startswith("#version")]
 
 
-def _named_tokens(directory: Path, config: dict[str, Any], known: _Class) -> dict[str, AddedToken]:
+def _named_tokens(directory: Path, config: dict[str, Any], known: TokenizerClass) -> dict[str, AddedToken]:
     """Return the tokens that have a name, such as "eos_token", in the order in which transformers adds them."""
     files = {TOKENIZER_CONFIG: config}
     if "added_tokens_decoder" not in config:
@@ -166,6 +129,8 @@ def _named_tokens(directory: Path, config: dict[str, Any], known: _Class) -> dic
     for key in NAMED_TOKENS:
         if values.get(key) is not None:
             named[key] = _special(values[key], directory, key)
+            if key == "mask_token" and known.mask_takes_space and isinstance(values[key], str):
+                named[key] = named[key]._replace(lstrip=True)
     return named
 
 
@@ -207,16 +172,47 @@ def _added_tokens(
     return [*listed, *(AddedToken(token.content, 0) for token in specials)] if adds_again else listed
 
 
-def _roberta(ids: Any, added: Sequence[AddedToken], named: Mapping[str, AddedToken]) -> dict[str, Any]:
-    """Return the post-processor of RoBERTa, which puts a token in front of a text and another behind it."""
-    of_token = ids if isinstance(ids, dict) else {}
-    pairs = {}
-    for key, name in (("sep", "sep_token"), ("cls", "cls_token")):
-        content = named[name].content if name in named else ""
-        if content not in of_token:
-            raise InputError(f"{VOCAB} has no token {content!r}, the {name}; add it to the file")
-        pairs[key] = [content, of_token[content]]
-    return {"type": "RobertaProcessing", **pairs, "trim_offsets": True, "add_prefix_space": False}
+def _post_processor(
+    directory: Path,
+    config: Mapping[str, Any],
+    known: TokenizerClass,
+    ids: Any,
+    named: Mapping[str, AddedToken],
+    added: Sequence[AddedToken],
+) -> dict[str, Any] | None:
+    """Return the post-processor of a class, which puts tokens in front of a text and behind it; None if it does not."""
+    if not known.before or not isinstance(ids, dict):
+        return None
+    for key in _OTHER_PREFIX:
+        if config.get(key) and "<|startoftranscript|>" in known.before:
+            raise InputError(
+                f'{directory / TOKENIZER_CONFIG}: "{key}" is {config[key]!r}, which puts other tokens in front of a'
+                f" text and is not supported beside a {VOCAB}; remove it"
+            )
+    all_ids = {**ids, **{token.content: token.id for token in with_more((), added, ids)}}
+    special: dict[str, Any] = {}
+    sides: list[list[dict[str, Any]]] = []
+    for side in (known.before, known.behind):
+        sides.append([])
+        for name in side:
+            content = named[name].content if name in named else name
+            if content not in all_ids:
+                raise InputError(
+                    f"{directory}: the token {content!r}, which is put around each text, is missing; add it to {VOCAB}"
+                )
+            special[content] = {"id": content, "ids": [all_ids[content]], "tokens": [content]}
+            sides[-1].append({"SpecialToken": {"id": content, "type_id": 0}})
+    single = [*sides[0], {"Sequence": {"id": "A", "type_id": 0}}, *sides[1]]
+    return {"type": "TemplateProcessing", "single": single, "pair": [], "special_tokens": special}
+
+
+def _refuse_suffixes(ids: Any) -> None:
+    """Refuse a vocabulary whose words end with a suffix, as CLIP's and OpenAI GPT's do."""
+    if isinstance(ids, dict) and all(letter + _SUFFIX in ids for letter in "aeiou"):
+        raise InputError(
+            f"words end with {_SUFFIX}, as in CLIP's tokenizer; only byte-level BPE is supported: open the directory"
+            " with transformers"
+        )
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -23,7 +23,7 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 _SETTINGS = "tokenizer_config.json"
 _RECORDED = (TOKENIZER_FILES[0], _SETTINGS)
-"""Without these files, a tokenizer in the cache is complete only if the cache records that the hub does not have them."""
+"""A tokenizer in the cache without one of these is complete only if the cache records that the hub does not have it."""
 _COMPANIONS = (
     _SETTINGS,
     "special_tokens_map.json",

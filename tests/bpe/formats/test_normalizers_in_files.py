@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,52 @@ def test_any_normalizer_has_the_ids_and_offsets_of_tokenizers_also_once_written(
 
 @pytest.mark.parametrize("suffix", [".model", ".gguf"])
 def test_formats_without_a_normalizer_are_refused(suffix: str, tmp_path: Path) -> None:
+    path = with_normalizer(qwen2_file(tmp_path), {"type": "NFKC"})
+    ours = Tokenizer.from_file(path, special_tokens=[])
+    with pytest.raises(InputError, match="normalizes text before it is split.*tokenizer.json"):
+        ours.save(tmp_path / f"out{suffix}")
+
+
+def test_ranks_have_no_nfc(tmp_path: Path) -> None:
     qwen2_file(tmp_path)
     ours = Tokenizer.from_file(tmp_path / "tokenizer.json", special_tokens=[])
     with pytest.raises(InputError, match="normalizes text before it is split.*tokenizer.json"):
-        ours.save(tmp_path / f"out{suffix}")
+        ours.save(tmp_path / "out.model")
+
+
+def without_flags(path: Path) -> Path:
+    data = json.loads(path.read_bytes())
+    for token in data["added_tokens"]:
+        token |= {"lstrip": False, "rstrip": False, "single_word": False}
+    path.write_text(json.dumps(data))
+    return path
+
+
+@pytest.mark.parametrize("entry", [{"type": "NFC"}, {"type": "Sequence", "normalizers": [{"type": "NFC"}]}])
+def test_a_gguf_leaves_out_nfc_with_a_warning_and_text_in_nfc_keeps_its_ids(entry: Any, tmp_path: Path) -> None:
+    ours = Tokenizer.from_file(without_flags(with_normalizer(qwen2_file(tmp_path), entry)))
+    path = tmp_path / "out.gguf"
+    with pytest.warns(
+        UserWarning, match="normalizes text to NFC, which llama.cpp does not do; there, text that is not"
+    ):
+        ours.save(path)
+    again = Tokenizer.from_file(path)
+    assert again.vocabulary.normalizer is None
+    assert again.pattern.name == "qwen2"
+    generator = random.Random(5)
+    for _ in range(500):
+        text = unicodedata.normalize("NFC", "".join(generator.choices(PIECES, k=generator.randrange(16))))
+        assert again.encode(text, allowed_special="all") == ours.encode(text, allowed_special="all"), text
+    require_identical(verify(again, [], reference=reference_of(again, path)))
+    assert again.encode("e\u0301") != ours.encode("e\u0301")  # as llama.cpp, which does not join the two
+
+
+def test_a_gguf_without_nfc_cannot_have_a_token_that_nfc_changes(tmp_path: Path) -> None:
+    path = without_flags(qwen2_file(tmp_path))
+    data = json.loads(path.read_bytes())
+    token = {"id": data["added_tokens"][-1]["id"] + 1, "content": "<a\u0301>", "normalized": True, "special": False}
+    data["added_tokens"].append({**data["added_tokens"][-1], **token})
+    path.write_text(json.dumps(data))
+    ours = Tokenizer.from_file(path)
+    with pytest.raises(InputError, match="is not in NFC, and llama.cpp would not find it.*write its text in NFC"):
+        ours.save(tmp_path / "out.gguf")
