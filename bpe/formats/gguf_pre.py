@@ -24,6 +24,7 @@ from bpe.published_patterns import (
     QWEN2,
     isolated,
 )
+from bpe.splitting.excerpts import excerpt
 from bpe.splitting.steps import Step
 
 
@@ -166,7 +167,7 @@ def pre_of(pattern: Pattern, merges_only: bool | None) -> str:
         return next((name for name in same if merges_only in (None, PRE_TOKENIZERS[name].merges_only)), same[0])
     has = dict.fromkeys(pre.splits for pre in PRE_TOKENIZERS.values() if isinstance(pre.splits, str))
     raise InputError(
-        f"llama.cpp has no pre-tokenizer for the pattern {pattern.name or pattern.text!r}; it has those of"
+        f"llama.cpp has no pre-tokenizer for the pattern '{excerpt(pattern.name or pattern.text)}'; it has those of"
         f" {', '.join(has)}"
     )
 

@@ -52,6 +52,20 @@ def tries_empty_last(node: Node) -> bool:
     return True
 
 
+def ends_in_atomic(node: Node) -> bool:
+    """Return whether a round of an unlimited repetition of a node may match nothing within an atomic group.
+
+    The compiler cannot know in which of the two ways such a group has ended.
+    """
+    if isinstance(node, Concatenation):
+        return may_be_empty(node) and any(map(ends_in_atomic, node.items))
+    if isinstance(node, Choice):
+        return any(map(ends_in_atomic, node.items))
+    if isinstance(node, Repeat):
+        return node.high != 0 and may_be_empty(node.item) and (node.mode == "possessive" or ends_in_atomic(node.item))
+    return isinstance(node, Atomic) and may_be_empty(node)
+
+
 def beside(node: Node, behind: bool) -> tuple[Set, bool] | None:
     """Return what a condition on one character asks for: the character's set, and whether the edge of the text is fine.
 

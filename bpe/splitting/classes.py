@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bpe.splitting.escapes import read_character, read_set
+from bpe.splitting.excerpts import excerpt
 from bpe.splitting.program import Set
 from bpe.splitting.scanner import Scanner
 from bpe.splitting.sets import complement, difference, intersection, span, union
@@ -142,8 +143,8 @@ def _read_one(scanner: Scanner) -> int:
         return ord(scanner.next())
     value = read_character(scanner, in_class=True)
     if value is None:
-        shown = "\\" + scanner.peek()
-        scanner.refuse(at, f"the escape {shown} in a class, which is not known", r"write the character or \x{...}")
+        escape = "\\" + excerpt(scanner.peek())
+        scanner.refuse(at, f"the escape {escape} in a class, which is not known", r"write the character or \x{...}")
     return value
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -18,6 +19,7 @@ from bpe.splitting.analysis import (
     can_begin,
     may_be_empty,
 )
+from bpe.splitting.excerpts import place
 from bpe.splitting.parse import parse
 from bpe.splitting.program import MAX_INSTRUCTIONS, Op, Program, Set
 from bpe.splitting.sets import NONE, complement, union
@@ -36,7 +38,17 @@ from bpe.splitting.tree import (
     sequence,
 )
 
-_TOO_LONG = f"the split pattern needs more than {MAX_INSTRUCTIONS} instructions; lower its numbers of repeats"
+_COUNT = re.compile(r"(?<!\\[xuUpP])\{(\d*),?(\d*)\}")
+
+
+class _TooLong(InputError):
+    """A program that would have too many instructions."""
+
+    def __init__(self, where: str = "") -> None:
+        super().__init__(
+            f"the split pattern needs more than {MAX_INSTRUCTIONS} instructions{where}; lower its numbers of repeats,"
+            " or write + or *"
+        )
 
 
 def compile_steps(steps: Sequence[Step]) -> _core.Splitter:
@@ -69,7 +81,16 @@ def compile_pattern(text: str, dialect: Dialect) -> Program:
     Raises:
         InputError: When the pattern is not valid, or has a construct that cannot be matched exactly as in the engine.
     """
-    return compile_tree(parse(text, dialect))
+    try:
+        return compile_tree(parse(text, dialect))
+    except _TooLong as error:
+        raise _TooLong(f", {place(text, _most_repeats(text))}") from error
+
+
+def _most_repeats(text: str) -> int:
+    """Return where the highest number of repeats stands in a pattern."""
+    found = [(max(int(count or 0) for count in match.groups()), -match.start()) for match in _COUNT.finditer(text)]
+    return -max(found, default=(0, 0))[1]
 
 
 def compile_tree(tree: Node) -> Program:
@@ -110,7 +131,7 @@ class _Compiler:
 
     def add(self, op: Op, x: _Operand = 0, y: _Operand = 0) -> None:
         if len(self.code) >= MAX_INSTRUCTIONS:
-            raise InputError(_TOO_LONG)
+            raise _TooLong
         self.code.append((op, x, y))
 
     def _set(self, chars: Set) -> int:
@@ -216,7 +237,7 @@ class _Compiler:
 
     def _emit_tracked(self, node: Node, rest: Following, consumed: _Label, empty: _Label) -> None:
         """Add the instructions of a node; they continue at one label or the other, depending on what it has matched."""
-        if isinstance(node, Concatenation) and node.items:
+        if isinstance(node, Concatenation) and node.items and may_be_empty(node):
             after_text, after_nothing = _Label(), _Label()
             following = sequence(node.items[1:])
             self._emit_tracked(node.items[0], _after(node.items[1:], rest), after_text, after_nothing)
@@ -254,7 +275,7 @@ class _Compiler:
             self._emit_tracked(Choice((Repeat(item, 1, high, mode), nothing)), rest, consumed, empty)
         elif low > 0:
             if low > 1000:
-                raise InputError(_TOO_LONG)
+                raise _TooLong
             more = Repeat(item, low - 1, None if high is None else high - 1, mode)
             self._emit_tracked(Concatenation((item, more)), Unknown(), consumed, empty)
         else:
@@ -263,7 +284,7 @@ class _Compiler:
             self._here(first)
             more = Repeat(item, 0, None if high is None else high - 1, mode)
             if high is not None and high > 1000:
-                raise InputError(_TOO_LONG)
+                raise _TooLong
             if high is None:
                 after = _Label()
                 self._emit_tracked(item, Unknown(), after, empty)

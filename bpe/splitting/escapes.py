@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bpe.errors import did_you_mean
+from bpe.splitting.excerpts import excerpt
 from bpe.splitting.program import Set
 from bpe.splitting.scanner import Scanner
 from bpe.splitting.sets import complement
@@ -112,7 +113,9 @@ def _property(scanner: Scanner, name: str, begin: int, in_class: bool) -> Set:
         meant = did_you_mean(loose(name), names) if name.isascii() else ""
         remedy = "write its characters as ranges, such as [a-z]"
         scanner.refuse(
-            begin, rf"the property \p{{{name}}}, which is not known in the {syntax.name} dialect", remedy + meant
+            begin,
+            rf"the property \p{{{excerpt(name, 40)}}}, which is not known in the {syntax.name} dialect",
+            remedy + meant,
         )
     return found
 

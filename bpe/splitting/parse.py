@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from bpe.splitting.analysis import UnlimitedLookBehind, by_length, may_be_empty, tries_empty_last
+from bpe.splitting.analysis import UnlimitedLookBehind, by_length, ends_in_atomic, may_be_empty, tries_empty_last
 from bpe.splitting.classes import read_class
 from bpe.splitting.dialects import SYNTAXES, Syntax
 from bpe.splitting.escapes import read_character, read_set
+from bpe.splitting.excerpts import excerpt
 from bpe.splitting.program import Set
 from bpe.splitting.scanner import Scanner
 from bpe.splitting.sets import ALL, complement, intersection, span, union
@@ -236,7 +237,8 @@ class _Parser(Scanner):
         self.next()
         node = self._special_escape(letter, at)
         if node is None:
-            self.refuse(at, f"the escape \\{letter}, which is not known", "write the character without the backslash")
+            escape = "\\" + excerpt(letter)
+            self.refuse(at, f"the escape {escape}, which is not known", "write the character without the backslash")
         return node
 
     def _special_escape(self, letter: str, at: int) -> Node | None:
@@ -376,6 +378,8 @@ class _Parser(Scanner):
                 "a repetition of a part that may match nothing before its other alternatives",
                 "write the part so that it matches at least one character",
             )
+        if high is None:
+            self._check_rounds(node, at)
         braces = match[0][0] == "{"
         self._skip_comments()
         suffix = self.peek() if self.peek() in ("?", "+") else ""
@@ -385,7 +389,9 @@ class _Parser(Scanner):
             self.refuse(at, "a repetition of a repetition", "put the inner one into a group, (?:a+)*")
         if braces and not self.syntax.possessive_braces:
             if suffix == "+":
-                return Repeat(Repeat(node, low, high, "greedy"), 1, None, "greedy")
+                inner = Repeat(node, low, high, "greedy")
+                self._check_rounds(inner, at)
+                return Repeat(inner, 1, None, "greedy")
             if suffix == "?" and low == high:
                 if match[2]:
                     self.unsupported(at, "{n,n}?", "write {n}")
@@ -418,6 +424,15 @@ class _Parser(Scanner):
         any_part = self.syntax.engine == "tokenizers"
         if node == EMPTY or _is_condition(node, any_part):
             self.unsupported(at, "a repetition of a condition that matches no text", "remove the repetition")
+
+    def _check_rounds(self, node: Node, at: int) -> None:
+        """Refuse to repeat a node without a limit if the compiler cannot know whether a round has matched text."""
+        if may_be_empty(node) and ends_in_atomic(node):
+            self.unsupported(
+                at,
+                "a repetition of an atomic group or possessive repetition that may match nothing",
+                "write the group so that it matches at least one character",
+            )
 
 
 def _is_condition(node: Node, any_part: bool) -> bool:

@@ -6,6 +6,7 @@ from typing import NoReturn
 
 from bpe.errors import InputError
 from bpe.splitting.dialects import Syntax
+from bpe.splitting.excerpts import place
 
 
 class Scanner:
@@ -46,10 +47,7 @@ class Scanner:
                 after "the split pattern has".
             remedy: What to do.
         """
-        begin = "".join(map(_visible, self.text[position : position + 12]))
-        more = "..." if position + 12 < len(self.text) else ""
-        where = f"at character {position + 1}" + (f", '{begin}{more}'" if begin else " (its end)")
-        raise InputError(f"the split pattern has {problem}, {where}; {remedy}")
+        raise InputError(f"the split pattern has {problem}, {place(self.text, position)}; {remedy}")
 
     def unsupported(self, position: int, construct: str, remedy: str) -> NoReturn:
         """Raise an InputError about a construct that is valid for the engine, but not supported here."""
@@ -58,8 +56,3 @@ class Scanner:
     def invalid(self, position: int, problem: str, remedy: str) -> NoReturn:
         """Raise an InputError about a construct that the engine refuses, too."""
         self.refuse(position, f"{problem}, which {self.syntax.name} refuses", remedy)
-
-
-def _visible(character: str) -> str:
-    """Return a character as a person types it; one that cannot be printed, as an escape."""
-    return character if character.isprintable() else character.encode("unicode_escape").decode()

@@ -8,6 +8,7 @@ from functools import lru_cache
 from bpe.errors import InputError
 from bpe.splitting.compile import compile_pattern, compile_tree
 from bpe.splitting.dialects import SYNTAXES, Syntax
+from bpe.splitting.excerpts import excerpt
 from bpe.splitting.parse import parse
 from bpe.splitting.program import Set
 from bpe.splitting.sets import NONE, difference, pairs
@@ -41,8 +42,8 @@ def translate(text: str, source: Dialect, target: Dialect) -> str:
     if not _compiles_to(written, target, meant) and not _compiles_to(written, target, compile_tree(tree)):
         name = SYNTAXES[target].name
         raise InputError(
-            f"the split pattern {text!r} cannot be written for {name} with the same meaning; write it without what"
-            f" {name} lacks, such as look-around within look-behind"
+            f"the split pattern '{excerpt(text)}' cannot be written for {name} with the same meaning; write it without"
+            f" what {name} lacks, such as look-around within look-behind"
         )
     return written
 

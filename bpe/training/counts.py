@@ -13,6 +13,7 @@ from bpe.corpus import records
 from bpe.errors import InputError
 from bpe.optional import require
 from bpe.patterns import Pattern
+from bpe.splitting.excerpts import excerpt
 from bpe.text import as_bytes
 from bpe.training.counting import CountedPretokens
 
@@ -115,7 +116,7 @@ def _checked_pretoken(place: str, pretoken: object, pattern: Pattern, matcher: _
     if special is not None:
         raise InputError(f"{place}: {pretoken!r:.60} contains the special token {special!r}, which is never counted")
     if not pattern.keeps(text):
-        name = pattern.name or repr(pattern.text)
+        name = pattern.name or f"'{excerpt(pattern.text)}'"
         raise InputError(
             f"{place}: {pretoken!r:.60} is not one pretoken of the split pattern {name}; count what that pattern splits"
             " text into, or name the pattern that was used"

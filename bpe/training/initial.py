@@ -11,6 +11,7 @@ from bpe.boundaries import Boundaries
 from bpe.errors import InputError
 from bpe.formats.byte_level import byte_characters
 from bpe.patterns import Pattern, find_pattern
+from bpe.splitting.excerpts import excerpt
 from bpe.vocabulary import AddedToken, as_added_tokens, checked_names
 
 if TYPE_CHECKING:
@@ -151,8 +152,8 @@ def split_pattern(pattern: str | None, base: Tokenizer | None) -> Pattern:
         )
     if pattern is not None and find_pattern(pattern).text != base.pattern.text:
         raise InputError(
-            f"the base splits text by {base.pattern.name or base.pattern.text!r}, not by {pattern!r}: leave the pattern"
-            " out, or train without a base"
+            f"the base splits text by '{excerpt(base.pattern.name or base.pattern.text)}', not by '{excerpt(pattern)}':"
+            " leave the pattern out, or train without a base"
         )
     return base.pattern
 

@@ -21,6 +21,7 @@ from bpe.corpus import read_corpus
 from bpe.errors import ArgumentError, InputError
 from bpe.patterns import Pattern
 from bpe.progress import phase, shown
+from bpe.splitting.excerpts import excerpt
 from bpe.tokenizer import Tokenizer
 from bpe.training.counting import CorpusCounter, CountedPretokens
 from bpe.training.counts import counted_pretokens
@@ -300,14 +301,14 @@ def _merge_and_finish(
 ) -> Tokenizer:
     """Learn the merges, build the tokenizer, and call the `trained` callback."""
     if counted.is_empty:
-        unmatched = f" that the split pattern {plan.pattern.text!r} leaves out" if counted.unmatched else ""
+        unmatched = f" that the split pattern '{excerpt(plan.pattern.text)}' leaves out" if counted.unmatched else ""
         documents = "1 document holds" if counted.documents == 1 else f"{counted.documents:,} documents hold"
         raise InputError(f"no text to train on: {documents} {counted.size:,} bytes{unmatched}")
     if counted.unmatched:
         remedy = "; to keep it, add an alternative at the end: |(?s:.)" if plan.pattern.steps is None else ""
         warnings.warn(
-            f"the split pattern {plan.pattern.text!r} leaves out {counted.unmatched:,} bytes of the text, and the"
-            f" tokenizer drops such text{remedy}",
+            f"the split pattern '{excerpt(plan.pattern.text)}' leaves out {counted.unmatched:,} bytes of the text, and"
+            f" the tokenizer drops such text{remedy}",
             stacklevel=2,
         )
     started = time.monotonic()
