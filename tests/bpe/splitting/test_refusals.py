@@ -56,7 +56,7 @@ REFUSED = [
     (r"x(?:\s*+|(?>a|))+y", "tokenizers", "possessive repetition that may match nothing", "at character 17, '+y'"),
     (r"(?:(?:(?>a|)){0,3}){2,}", "tokenizers", "an atomic group or possessive", "at character 20, '{2,}'"),
     (r"(?>a|){2,3}+", "tokenizers", "atomic group or possessive repetition", "at character 7, '{2,3}+'"),
-    (r"(?:(?:c?|d)(?>b|))*", "tokenizers", "an atomic group", "at character 18, '*'"),
+    (r"(?:(?:c?|d)(?>b|))*", "tokenizers", "an atomic group", "at character 19, '*'"),
     ("\\", "tiktoken", "a backslash at its end", "at character 1"),
     (r"\x{110000}", "tokenizers", "no character", "at character 1"),
     (r"a|(?{callout})", "tokenizers", "a callout", "at character 3, '(?{callout})'; remove it"),
