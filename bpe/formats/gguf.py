@@ -73,7 +73,8 @@ def vocabulary_of(
         return read_pieces(metadata, name, pattern, special_tokens)
     if kind != "gpt2":
         raise InputError(
-            f"tokenizer.ggml.model is {kind!r}; supported are 'gpt2', byte-level BPE, and 'llama', SentencePiece's BPE"
+            f"tokenizer.ggml.model is {kind!r}; supported are 'gpt2', byte-level BPE, and 'llama', SentencePiece's BPE;"
+            " use the model's tokenizer.json, vocab.txt or SentencePiece model"
         )
     pre = metadata.get("tokenizer.ggml.pre")
     chosen = pattern_of(pre) if pattern is None else find_pattern(pattern)

@@ -10,6 +10,7 @@ capital and small letters, for example, its classes tell only ASCII letters apar
 
 from __future__ import annotations
 
+import warnings
 from typing import NamedTuple
 
 from bpe.errors import InputError, did_you_mean
@@ -114,28 +115,37 @@ _CHARACTERS = ("gemma4", "granite-embed-multi-311m", "sarvam-moe", "whitespace")
 
 
 def known(pre: object) -> PreTokenizer | None:
-    """Return what a value of ``tokenizer.ggml.pre`` stands for; None if it is missing or unknown."""
+    """Return what a value of ``tokenizer.ggml.pre`` stands for; None if it is unknown. A missing one is "default"."""
+    if pre is None or pre == "":
+        pre = "default"
     return PRE_TOKENIZERS.get(pre) if isinstance(pre, str) else None
 
 
 def pattern_of(pre: object) -> Pattern:
     """Return the split pattern that a value of ``tokenizer.ggml.pre`` stands for.
 
+    Warns if it is missing: llama.cpp, which warns as well, splits as with "default", which is hardly how the model has
+    been trained.
+
     Args:
-        pre: The value, as found in a file.
+        pre: The value, as found in a file; None if it is missing.
 
     Raises:
-        InputError: When it is missing, unknown or not supported.
+        InputError: When it is unknown or not supported.
 
     >>> pattern_of("falcon3").name
     'llama3'
     """
     remedy = "give the split pattern with pattern= or --pattern"
     found = known(pre)
+    if pre is None or pre == "":
+        warnings.warn(
+            "tokenizer.ggml.pre, which names the split pattern, is missing; text is split as llama.cpp does then, and"
+            f" the model may have been trained with another split: {remedy}",
+            stacklevel=2,
+        )
     if found is not None:
         return _pattern(found)
-    if pre is None:
-        raise InputError(f"tokenizer.ggml.pre, which names the split pattern, is missing; {remedy}")
     if pre in _CHARACTERS:
         raise InputError(
             f"tokenizer.ggml.pre is {pre!r}, which merges characters instead of bytes and is not supported; use the"

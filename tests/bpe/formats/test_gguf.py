@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import warnings
 from array import array
 from pathlib import Path
 from typing import Any
@@ -303,7 +304,6 @@ def test_tokens_that_no_merge_leads_to_are_written_only_where_llama_cpp_uses_the
         ({"model": ["gpt2"]}, "supported are 'gpt2'"),
         ({"pre": "lama3"}, "pre is 'lama3', which no llama.cpp is known to read; did you mean llama3.*--pattern"),
         ({"pre": "gemma4"}, "pre is 'gemma4', which merges characters instead of bytes.*tokenizer.json"),
-        ({"pre": None}, "tokenizer.ggml.pre, which names the split pattern, is missing; give .*pattern= or --pattern"),
         ({"pre": ["a"]}, "tokenizer.ggml.pre is"),
         ({"tokens": None}, "no array tokenizer.ggml.tokens"),
         ({"tokens": "abc"}, "no array tokenizer.ggml.tokens"),
@@ -321,6 +321,16 @@ def test_a_tokenizer_whose_ids_could_not_be_exact_is_refused(changes: Any, messa
         read(tokenizer_file(**changes), tmp_path)
     assert str(caught.value).startswith(str(tmp_path / "tokenizer.gguf"))
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("pre", [None, ""])
+def test_a_missing_value_splits_as_llama_cpp_does_then_with_a_warning(pre: str | None, tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="pre, which names the split pattern, is missing; .*pattern= or --patt"):
+        tokenizer = read(tokenizer_file(pre=pre), tmp_path)
+    assert tokenizer.pattern == read(tokenizer_file(pre="default"), tmp_path).pattern
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read(tokenizer_file(pre=pre), tmp_path, pattern="gpt2").pattern.name == "gpt2"
 
 
 def test_unused_tokens_are_left_out_and_user_defined_ones_are_added_without_being_special(tmp_path: Path) -> None:
