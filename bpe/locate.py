@@ -117,6 +117,8 @@ def _from_hub(name: str, source: Source) -> Path:
 
 def _unknown(name: str) -> str:
     """Return what is wrong with a name, and the likeliest right one."""
+    if os.path.islink(name):
+        return f"the symbolic link leads to no file; it points to {os.readlink(name)}"
     folder = os.path.dirname(name)
     names = [*SOURCES] if not folder else []
     with suppress(OSError, ValueError):

@@ -46,8 +46,8 @@ class Usage:
         counts: How often each token is used, for each id up to the highest of a token that is not special. int64 [ids]
         documents: How many documents the text has; None if unknown.
         words: The words of the text; None if unknown, because only counts of tokens are known.
-        size: The size of the text in bytes, and its number of characters; None if the tokens say it: their bytes are
-            those of the text, unless another library encodes.
+        size: The size of the text in bytes, and its number of characters; None if the tokens say it, because their
+            bytes are those of the text.
         blocks: The text in blocks of `BLOCK_BYTES`, of which the last of a document is shorter. For each block: its
             document, its size in bytes, and how many tokens begin in it. int64 [3, blocks]
     """
@@ -173,7 +173,7 @@ class _UsageCounter:
         self._whole = np.zeros_like(self._sizes)
         self._words = self._word_tokens = 0
         self._blocks = [np.zeros((3, 0), np.int64)]
-        self._size = None if tokenizer.vocabulary.library is None else (0, 0)
+        self._size = None if tokenizer.vocabulary.keeps_text else (0, 0)
 
     def add(self, text: _JoinedDocuments) -> tuple[npt.NDArray[np.uint32], Counts]:
         """Count the tokens of a text; return the ids of all its documents, and where in the text each token begins."""

@@ -7,6 +7,7 @@ than memory, it is the mapped file.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import mmap
 import os
@@ -36,6 +37,8 @@ TOKENIZER_FORMATS: dict[str, ModuleType] = {
     "vocab_txt": vocab_txt,
 }
 """The formats by name. A file is read by the first that matches its content."""
+_BEGIN = 1 << 20  # bytes that show the format of a file
+_GZIP = b"\x1f\x8b"
 TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer.model", "tokenizer.tiktoken"),
     *("spiece.model", "sentencepiece.bpe.model", "vocab.txt", "tekken.json"),
@@ -109,7 +112,7 @@ def open_tokenizer(path: Path) -> tuple[Path, str, bytes | mmap.mmap]:
     if path.name == vocab_merges.MERGES and (path.parent / vocab_merges.VOCAB).is_file():
         path = path.parent / vocab_merges.VOCAB
     content = _content(path)
-    if isinstance(content, bytes) and content[:2] == b"\x1f\x8b":
+    if isinstance(content, bytes) and content[:2] == _GZIP:
         try:
             content = gzip.decompress(content)
         except (OSError, EOFError, zlib.error) as error:
@@ -124,9 +127,17 @@ def open_tokenizer(path: Path) -> tuple[Path, str, bytes | mmap.mmap]:
 
 
 def _content(path: Path) -> bytes | mmap.mmap:
+    """Return the content of a file; if no format begins like it, only its beginning, because the file may be huge."""
     with open(path, "rb") as file:
-        begin = file.read(4)
-        return gguf_container.mapped(path) if gguf.matches(begin) else begin + file.read()
+        begin = file.read(_BEGIN)
+        if gguf.matches(begin):
+            return gguf_container.mapped(path)
+        shown = begin
+        if begin[:2] == _GZIP:
+            with contextlib.suppress(zlib.error):  # decompressing all of it says what is wrong
+                shown = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16).decompress(begin, _BEGIN)
+        is_known = shown[:2] == _GZIP or any(format.matches(shown) for format in TOKENIZER_FORMATS.values())
+        return begin + file.read() if is_known else shown
 
 
 def tokenizer_files(names: Collection[str]) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 from bpe.errors import InputError
 from bpe.formats.gguf_boundaries import boundaries_in, boundary_metadata
 from bpe.formats.piece_merges import with_scores
+from bpe.formats.pieces_json import lossless_format
 from bpe.piece_vocabulary import (
     BYTE,
     CONTROL,
@@ -163,6 +164,5 @@ def _refuse_what_differs(vocabulary: PieceVocabulary) -> None:
     for what, is_so in differs.items():
         if is_so:
             raise InputError(
-                f"{vocabulary.name} {what}; llama.cpp would give other ids. Write a SentencePiece model or a"
-                " tokenizer.json"
+                f"{vocabulary.name} {what}; llama.cpp would give other ids. Write {lossless_format(model)}"
             )

@@ -222,8 +222,8 @@ def added_pieces(vocabulary: PieceVocabulary) -> list[AddedToken]:
     )
 
 
-def _written_normalizer(vocabulary: PieceVocabulary, model: PieceModel) -> tuple[Any, Any]:
-    """Return "normalizer" and "pre_tokenizer"."""
+def _difference_from_tokenizers(model: PieceModel) -> str | None:
+    """Return what a model does that no tokenizer.json expresses; None if there is nothing."""
     normalizer = model.normalizer
     user_defined = [piece for piece, kind in zip(model.pieces, model.types, strict=True) if kind == USER_DEFINED]
     differs = {
@@ -239,9 +239,22 @@ def _written_normalizer(vocabulary: PieceVocabulary, model: PieceModel) -> tuple
             normalizer.remove_extra_whitespaces and bool(user_defined)
         ),
     }
-    for what, is_so in differs.items():
-        if is_so:
-            raise InputError(f"{vocabulary.name} {what}; tokenizers would give other ids. Write a SentencePiece model")
+    return next((what for what, is_so in differs.items() if is_so), None)
+
+
+def lossless_format(model: PieceModel) -> str:
+    """Return a file that expresses a model which another format does not, in the words of a message."""
+    return "a tokenizer.json" if _difference_from_tokenizers(model) is None else "a SentencePiece model (.model)"
+
+
+def _written_normalizer(vocabulary: PieceVocabulary, model: PieceModel) -> tuple[Any, Any]:
+    """Return "normalizer" and "pre_tokenizer"."""
+    normalizer = model.normalizer
+    what = _difference_from_tokenizers(model)
+    if what is not None:
+        raise InputError(
+            f"{vocabulary.name} {what}; tokenizers would give other ids. Write a SentencePiece model (.model)"
+        )
     if normalizer.prefix_unless_space:
         scheme = "never" if not normalizer.add_dummy_prefix else "always" if normalizer.prefix_parts else "first"
         return None, {"type": "Metaspace", "replacement": SPACE, "prepend_scheme": scheme, "split": False}

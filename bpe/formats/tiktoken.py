@@ -13,7 +13,9 @@ from dataclasses import dataclass
 
 from bpe import _core
 from bpe.errors import InputError
+from bpe.formats.pieces_json import lossless_format
 from bpe.patterns import PATTERNS, Pattern, find_pattern
+from bpe.piece_vocabulary import PieceVocabulary
 from bpe.published_patterns import LLAMA3_SPECIAL_TOKENS, LLAMA4_SPECIAL_TOKENS
 from bpe.vocabulary import Vocabulary, as_added_tokens, checked_names
 
@@ -103,6 +105,11 @@ def render(vocabulary: Vocabulary) -> bytes:
     Raises:
         InputError: When other ids would result from the ranks alone.
     """
+    if isinstance(vocabulary, PieceVocabulary):
+        raise InputError(
+            f"{vocabulary.name} merges characters instead of bytes, which tiktoken's format cannot express; write"
+            f" {lossless_format(vocabulary.model)}"
+        )
     if vocabulary.core_normalizer is not None:
         raise InputError(
             f"{vocabulary.name} normalizes text before it is split, which tiktoken's format cannot express; write a"

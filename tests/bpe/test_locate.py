@@ -87,6 +87,14 @@ def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
         Tokenizer.from_name("a\0b")
 
 
+def test_a_symbolic_link_that_leads_nowhere_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("here.json").symlink_to("there.json")
+    Path("there.json").symlink_to("here.json")
+    with pytest.raises(InputError, match=r"here\.json: the symbolic link leads to no file; it points to there\.json"):
+        locate.locate("here.json")
+
+
 def test_the_error_for_a_name_not_found_lists_every_remedy(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hide(monkeypatch, "huggingface_hub", "llama_models", "bpe_openai")
     with pytest.raises(InputError) as caught:

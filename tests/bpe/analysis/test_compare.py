@@ -11,6 +11,8 @@ import pytest
 from bpe import InputError, Tokenizer
 from bpe.analysis import bootstrap
 from bpe.analysis.compare import compare, comparison_table
+from bpe.formats import sentencepiece
+from support.pieces import trained
 from support.references import BYTE_RANKS, byte_tokenizer, encoding_of
 
 
@@ -123,3 +125,13 @@ def test_token_longer_than_blocks_is_compared() -> None:
     found = compare([("a", tokenizer), ("b", tokenizer)], [b"a" * 20_000])
     assert found["tokenizers"][0]["tokens"] == 1
     json.dumps(found, allow_nan=False)
+
+
+def test_bytes_per_token_are_those_of_the_text_also_where_it_is_normalized() -> None:
+    pieces = Tokenizer.from_vocabulary(sentencepiece.read(trained("nfkc"), "pieces", None, None))
+    text = "  \ufdfa  \ufb01 ".encode() * 100
+    found = compare([("bytes", byte_tokenizer()), ("pieces", pieces)], [text])
+    for row in found["tokenizers"]:
+        assert row["bytes"] == found["bytes"] == len(text)
+        assert row["characters"] == len(text.decode())
+        assert row["bytes_per_token"] == len(text) / row["tokens"]

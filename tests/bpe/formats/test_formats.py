@@ -9,6 +9,7 @@ import json
 import os
 import pickle
 import random
+import tracemalloc
 from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
@@ -95,6 +96,25 @@ def test_gzipped_files_are_read(gpt2: Tokenizer, tmp_path: Path) -> None:
         path.write_bytes(path.read_bytes()[:-20])
         with pytest.raises(InputError, match=f"{path.name}: the gzip archive is damaged"):
             Tokenizer.from_file(path)
+
+
+@pytest.mark.parametrize("archive", [False, True])
+def test_a_huge_file_of_another_kind_is_refused_by_its_beginning(
+    archive: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "tokenizer.model"
+    if archive:
+        path.write_bytes(gzip.compress(bytes(1 << 26), 1))
+    else:
+        with open(path, "wb") as file:
+            file.truncate(1 << 30)
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match=r"tokenizer\.model: not a tokenizer file"):
+            Tokenizer.from_file(path)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 24
+    finally:
+        tracemalloc.stop()
 
 
 def test_blank_lines_and_windows_line_ends_are_accepted(tmp_path: Path) -> None:

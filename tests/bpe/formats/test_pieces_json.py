@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from array import array
 from functools import cache
 from pathlib import Path
@@ -180,6 +181,18 @@ def test_what_a_format_cannot_express_is_refused(name: str, suffix: str, words: 
     tokenizer = Tokenizer.from_vocabulary(sentencepiece.read(trained(name), "tokenizer.model", None, None))
     with pytest.raises(InputError, match=words):
         tokenizer.save(tmp_path / f"new{suffix}")
+
+
+@pytest.mark.parametrize("name", ["nfkc", "identity", "suffix", "user-defined", "bytes"])
+def test_the_format_that_a_refusal_names_expresses_the_vocabulary(name: str, tmp_path: Path) -> None:
+    tokenizer = Tokenizer.from_vocabulary(sentencepiece.read(trained(name), "tokenizer.model", None, None))
+    for suffix in (".tiktoken", ".gguf", ".json"):
+        try:
+            tokenizer.save(tmp_path / f"new{suffix}")
+        except InputError as error:
+            remedy = re.search(r"[Ww]rite (a tokenizer\.json|a SentencePiece model \(\.model\))$", str(error))
+            assert remedy is not None, error
+            tokenizer.save(tmp_path / ("right.json" if remedy[1] == "a tokenizer.json" else "right.model"))
 
 
 @pytest.mark.parametrize(
