@@ -44,7 +44,9 @@ _ONLY_BPE = (
     *("pattern", "base", "no_special", "require", "counts", "weight", "tie_break", "max_token_length", "trace"),
     *("max_memory", "resume", "report", "held_out", "formats", "dark", "errors"),
 )
-_NOT_OF = {"sentencepiece-bpe": (), "unigram": ("min_frequency",), "wordpiece": ("threads",)}
+_NOT_OF = {"sentencepiece-bpe": (), "unigram": ("min_frequency",), "wordpiece": ("threads", "normalizer")}
+# The default of --normalizer. The other names are those of `bpe.training.pieces.NORMALIZERS`.
+_NORMALIZER = {"sentencepiece-bpe": "identity", "unigram": "nmt_nfkc"}
 
 # Options about reading a corpus, which `train_from_counts` does not have.
 _READING = ("field", "errors", "exclude", "max_memory")
@@ -76,6 +78,13 @@ _READING = ("field", "errors", "exclude", "max_memory")
     ),
     click.option(
         "--pattern", metavar="NAME|REGEX", help="Split pattern: llama3, o200k, gpt2, or a regex.  [default: llama3]"
+    ),
+    click.option(
+        "--normalizer",
+        type=click.Choice(["identity", "nmt_nfkc", "nfkc", "nmt_nfkc_cf", "nfkc_cf"]),
+        help="How sentencepiece-bpe and unigram normalize text: not at all, or by one of SentencePiece's rules, which"
+        " need the extra `subwords`; those with _cf also make text lowercase.  [default: identity; nmt_nfkc for"
+        " unigram]",
     ),
     click.option("--base", metavar="NAME|FILE", help="Tokenizer to extend: its ids stay, and new tokens are added."),
     click.option(
@@ -187,6 +196,8 @@ def train(context: click.Context, /, **options: Any) -> None:
         check_sources(options["corpus"], awaited="the corpus")
         _train_subwords(algorithm, options)
         return
+    refuse_given("with --algorithm bpe", "normalizer")
+    del options["normalizer"]
     if options["resume"] and not (options["corpus"] or options["counts"]):
         free = ("resume", "quiet", "as_events")
         others = [str(parameter.name) for parameter in context.command.params if parameter.name not in free]
@@ -234,6 +245,8 @@ def _train_subwords(algorithm: Any, options: dict[str, Any]) -> None:
         "allow_smaller": options["allow_smaller"] or options["vocab_size"] is None,
         "threads": options["threads"] or os.cpu_count() or 1,
     }
+    if algorithm in _NORMALIZER:
+        shared["normalizer"] = options["normalizer"] or _NORMALIZER[algorithm]
     documents = read_documents(options["corpus"], None, options["exclude"], options["field"], "reading")
     tokens = _write_trained(algorithm, documents, output, shared)
     seconds = time.monotonic() - start

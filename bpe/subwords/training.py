@@ -35,6 +35,7 @@ class SubwordSettings:
         min_frequency: Of WordPiece: do not merge pairs that occur less often.
         allow_smaller: Return a smaller vocabulary where the text gives no more tokens, instead of raising.
         threads: Of Unigram: number of threads.
+        normalizer: Of Unigram: the normalizer, by sentencepiece's name.
         name: Name of the vocabulary.
     """
 
@@ -43,6 +44,7 @@ class SubwordSettings:
     min_frequency: int = 1
     allow_smaller: bool = False
     threads: int = 1
+    normalizer: str = "nmt_nfkc"
     name: str = "trained"
 
 
@@ -107,6 +109,7 @@ def _train_unigram(lines: Lines, special: Sequence[str], settings: SubwordSettin
             model_type="unigram",
             vocab_size=settings.vocab_size,
             control_symbols=list(special),
+            normalization_rule_name=settings.normalizer,
             byte_fallback=True,
             hard_vocab_limit=not settings.allow_smaller,
             max_sentence_length=_LONGEST_LINE,

@@ -1,9 +1,12 @@
 """Training of BPE in SentencePiece's form: merges of characters, over words that begin with a visible space.
 
-A text is taken line by line. As ``sentencepiece`` does by default, with the normalizer "identity": spaces at both ends
-of a line are dropped and several become one, "▁" is put in front and takes the place of each space, words are split
-before each "▁" and between scripts (Hiragana and Katakana count as Han; digits and punctuation are of one script), the
-rarest characters beyond 99.95% of the text are left to the 256 byte tokens, and no piece is longer than 16 characters.
+A text is taken line by line. As ``sentencepiece`` does by default: a line is normalized, spaces at its ends are dropped
+and several become one, "▁" is put in front and takes the place of each space, words are split before each "▁" and
+between scripts (Hiragana and Katakana count as Han; digits and punctuation are of one script), the rarest characters
+beyond 99.95% of the text are left to the 256 byte tokens, and no piece is longer than 16 characters.
+
+The normalizer is "identity", unless another one of sentencepiece's is named. The maps of these are sentencepiece's own,
+so that package is needed for them.
 
 Merges go by count, as there. Of pairs with equal counts, the one whose characters are the most frequent comes first
 here; sentencepiece takes the pair with the shorter, then the smaller text. And where two pairs join to the same text,
@@ -12,16 +15,17 @@ both merge here, as they do when a text is encoded; sentencepiece's trainer merg
 
 from __future__ import annotations
 
-import struct
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from bpe import _core
 from bpe.errors import InputError
+from bpe.formats.protobuf import encode_bytes, encode_float, encode_varint, fields
 from bpe.patterns import PATTERNS
+from bpe.subwords.encoder import library
 from bpe.training.initial import token_arrays
 
 SPACE = "▁"
@@ -30,6 +34,8 @@ COVERAGE = 0.9995
 MAX_PIECE_LENGTH = 16
 """The most characters of a piece; as in sentencepiece."""
 PIECES = ("<unk>", "<s>", "</s>")
+NORMALIZERS = ("identity", "nmt_nfkc", "nfkc", "nmt_nfkc_cf", "nfkc_cf")
+"""The normalizers, by sentencepiece's names."""
 
 _CODE = 4  # bytes for each character in the core, whose units are bytes
 _SCRIPTS = """
@@ -50,6 +56,8 @@ class PieceSettings:
         min_frequency: Do not merge pairs that occur less often.
         allow_smaller: Return a smaller vocabulary where the text has no pair left to merge, instead of raising.
         threads: Number of threads. The result does not depend on it.
+        normalizer: One of `NORMALIZERS`: how a text is normalized before it is encoded, and before it is counted here.
+            All but "identity" need the package ``sentencepiece``.
     """
 
     vocab_size: int
@@ -57,6 +65,7 @@ class PieceSettings:
     min_frequency: int = 1
     allow_smaller: bool = False
     threads: int = 1
+    normalizer: str = "identity"
 
 
 class PieceModel(NamedTuple):
@@ -79,9 +88,11 @@ def train_pieces(lines: Iterable[str], settings: PieceSettings) -> PieceModel:
         The model.
 
     Raises:
-        InputError: When there is no text, or the vocabulary size is too small or larger than the text allows.
+        InputError: When there is no text, the vocabulary size is too small or larger than the text allows, or the
+            normalizer is unknown or needs a package that is not installed.
     """
-    words = count_words(lines)
+    rules = rules_of(settings.normalizer)
+    words = count_words(map(rules.normalized, lines))
     if not words:
         raise InputError("no text to train on: the documents hold no characters but white space")
     characters = covered_characters(words)
@@ -98,8 +109,53 @@ def train_pieces(lines: Iterable[str], settings: PieceSettings) -> PieceModel:
             f"the text gives {fixed + len(merged)} tokens, not {settings.vocab_size}: no pair is left to merge"
             " (use a smaller vocabulary or more text, or accept fewer tokens with allow_smaller / --allow-smaller)"
         )
-    content = model_content(settings.special_tokens, [*merged, *characters])
+    content = model_content(settings.special_tokens, [*merged, *characters], rules)
     return PieceModel(content, fixed + len(merged))
+
+
+class Rules:
+    """The rules of a normalizer.
+
+    Args:
+        name: The name of the normalizer.
+        library_normalizer: The ``SentencePieceNormalizer`` of that name; None for identity.
+    """
+
+    def __init__(self, name: str, library_normalizer: Any = None) -> None:
+        self.name = name
+        self._normalizer = library_normalizer
+        self.map = b"" if library_normalizer is None else _map_in(library_normalizer.serialized_model_proto())
+        """The precompiled map of a .model file."""
+
+    def normalized(self, line: str) -> str:
+        """Return a line with what the map replaces, and perhaps other spaces."""
+        return line if self._normalizer is None else str(self._normalizer.normalize(line))
+
+
+def rules_of(name: str) -> Rules:
+    """Return the rules of a normalizer.
+
+    Raises:
+        InputError: When there is no such normalizer, or the package ``sentencepiece``, which has it, is missing.
+    """
+    if name not in NORMALIZERS:
+        raise InputError(f"there is no normalizer {name!r}; give one of {', '.join(NORMALIZERS)}")
+    if name == "identity":
+        return Rules(name)
+    sentencepiece = library("sentencepiece", f"the normalizer {name}")
+    return Rules(name, sentencepiece.SentencePieceNormalizer(rule_name=name))
+
+
+def _map_in(model: bytes) -> bytes:
+    """Return the precompiled map in a model file."""
+    specs = [field.value for field in fields(model) if field.number == _NORMALIZER_SPEC]
+    return b"".join(
+        field.value
+        for spec in specs
+        if isinstance(spec, bytes)
+        for field in fields(spec)
+        if field.number == _CHARSMAP and isinstance(field.value, bytes)
+    )
 
 
 def count_words(lines: Iterable[str]) -> Counter[str]:
@@ -203,43 +259,32 @@ def _code(number: int) -> bytes:
     return bytes(64 * place + part for place, part in enumerate(parts))
 
 
-# The file: a protobuf with "pieces" (1), "trainer_spec" (2) and "normalizer_spec" (3) of sentencepiece_model.proto.
+# The file: a protobuf with the fields of sentencepiece_model.proto.
+_NORMALIZER_SPEC, _CHARSMAP = 3, 2
 _NORMAL, _UNKNOWN, _CONTROL, _BYTE = 1, 2, 3, 6
 
 
-def model_content(special_tokens: Sequence[str], pieces: Sequence[str]) -> bytes:
+def model_content(special_tokens: Sequence[str], pieces: Sequence[str], rules: Rules) -> bytes:
     """Return a .model file of BPE with byte fallback.
 
     Args:
         special_tokens: The control symbols besides `PIECES`.
         pieces: The other pieces: first those that merge, in the order of the merges.
+        rules: The normalizer.
     """
     all_pieces = [(PIECES[0], 0.0, _UNKNOWN), *((name, 0.0, _CONTROL) for name in (*PIECES[1:], *special_tokens))]
     all_pieces += [(f"<0x{byte:02X}>", 0.0, _BYTE) for byte in range(256)]
     all_pieces += [(piece, -float(rank), _NORMAL) for rank, piece in enumerate(pieces)]
     content = b"".join(
-        _bytes(1, _bytes(1, text.encode()) + b"\x15" + struct.pack("<f", score) + _number(3, kind))
+        encode_bytes(1, encode_bytes(1, text.encode()) + encode_float(2, score) + encode_varint(3, kind))
         for text, score, kind in all_pieces
     )
-    trainer = _number(3, 2) + _number(4, len(all_pieces))  # BPE
-    trainer += b"\x55" + struct.pack("<f", COVERAGE) + _number(20, MAX_PIECE_LENGTH)
-    trainer += b"".join(_bytes(30, name.encode()) for name in special_tokens)
-    trainer += _number(35, 1) + _number(40, 0) + _number(41, 1) + _number(42, 2) + _number(43, (1 << 64) - 1)
-    normalizer = _bytes(1, b"identity") + _number(3, 1) + _number(4, 1) + _number(5, 1)
-    return content + _bytes(2, trainer) + _bytes(3, normalizer)
-
-
-def _bytes(field: int, value: bytes) -> bytes:
-    return _varint(field << 3 | 2) + _varint(len(value)) + value
-
-
-def _number(field: int, value: int) -> bytes:
-    return _varint(field << 3) + _varint(value)
-
-
-def _varint(value: int) -> bytes:
-    parts = b""
-    while value >= 0x80:
-        parts += bytes([value & 0x7F | 0x80])
-        value >>= 7
-    return parts + bytes([value])
+    trainer = encode_varint(3, 2) + encode_varint(4, len(all_pieces))  # BPE
+    trainer += encode_float(10, COVERAGE) + encode_varint(20, MAX_PIECE_LENGTH)
+    trainer += b"".join(encode_bytes(30, name.encode()) for name in special_tokens)
+    trainer += encode_varint(35, 1) + b"".join(encode_varint(40 + place, id) for place, id in enumerate((0, 1, 2, -1)))
+    normalizer = encode_bytes(1, rules.name.encode()) + encode_bytes(_CHARSMAP, rules.map)
+    # Identity leaves repeated spaces as they are, as in Llama's models, which is what transformers takes for granted.
+    flags = {"add_dummy_prefix": 1, "remove_extra_whitespaces": int(rules.name != "identity"), "escape_whitespaces": 1}
+    normalizer += b"".join(encode_varint(number, flag) for number, flag in enumerate(flags.values(), 3))
+    return content + encode_bytes(2, trainer) + encode_bytes(_NORMALIZER_SPEC, normalizer)

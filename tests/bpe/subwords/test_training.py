@@ -44,6 +44,18 @@ def test_special_tokens_are_boundaries() -> None:
     assert all(b"<" not in token for _, token in vocabulary.items())
 
 
+@pytest.mark.parametrize("algorithm", ["sentencepiece-bpe", "unigram"])
+def test_the_command_writes_the_normalizer_into_the_model(algorithm: str, corpora: Path, tmp_path: Path) -> None:
+    output = tmp_path / "x.model"
+    options = ["--vocab-size", "600", "--normalizer", "nfkc_cf", "--algorithm", algorithm, "-o", str(output)]
+    result = bpe("train", corpora / "prose.txt", *options)
+    assert result.exit_code == 0, result.output
+    theirs = sentencepiece.SentencePieceProcessor(model_file=str(output))
+    text = "The ﬁrst Ｔree ① İ ẞ"
+    assert theirs.normalize(text) == sentencepiece.SentencePieceNormalizer(rule_name="nfkc_cf").normalize(text)
+    assert Tokenizer.from_file(output).encode(text) == theirs.encode(text)
+
+
 @pytest.mark.parametrize("algorithm", ["unigram", "wordpiece"])
 def test_sizes_that_do_not_fit_the_text_are_refused(algorithm: str) -> None:
     for size, documents, message in (
@@ -61,6 +73,8 @@ def test_sizes_that_do_not_fit_the_text_are_refused(algorithm: str) -> None:
         ("unigram", ["--pattern", "gpt2"], "--pattern has no effect with --algorithm unigram"),
         ("unigram", ["--min-frequency", "2"], "--min-frequency has no effect with --algorithm unigram"),
         ("wordpiece", ["--threads", "2"], "--threads has no effect with --algorithm wordpiece"),
+        ("wordpiece", ["--normalizer", "nfkc"], "--normalizer has no effect with --algorithm wordpiece"),
+        ("bpe", ["--normalizer", "nfkc"], "--normalizer has no effect with --algorithm bpe"),
         ("sentencepiece-bpe", ["--trace", "2"], "--trace has no effect with --algorithm sentencepiece-bpe"),
         ("unigram", ["-o", "x.json"], "x.json: a vocabulary of unigram is written as .model"),
     ],

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
@@ -10,12 +12,15 @@ from pathlib import Path
 
 import pytest
 import sentencepiece
+import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bpe import InputError
+from bpe import InputError, Tokenizer
+from bpe.formats import sentencepiece as sentencepiece_format
 from bpe.training.pieces import (
     MAX_PIECE_LENGTH,
+    NORMALIZERS,
     PieceSettings,
     count_words,
     covered_characters,
@@ -23,6 +28,7 @@ from bpe.training.pieces import (
     parts_of,
     train_pieces,
 )
+from support.pieces import corpus, hard_texts
 
 
 def plain_merges(lines: Sequence[str], merges: int) -> list[str]:
@@ -110,6 +116,79 @@ def test_the_model_opens_in_sentencepiece_with_pieces_close_to_its_own_trainers(
     assert len(pieces[0] & pieces[1]) > 850  # the others come from ties
     characters = [{piece for piece in each if len(piece) == 1} for each in pieces]
     assert characters[0] == characters[1]
+
+
+@pytest.mark.parametrize("name", NORMALIZERS)
+def test_a_model_with_each_normalizer_encodes_as_sentencepiece_does(name: str, corpora: Path) -> None:
+    paths = [corpora / "prose.txt", corpora / "unicode.txt"]
+    lines = [line for path in paths for line in path.read_text(encoding="utf-8").split("\n")]
+    model = train_pieces(lines, PieceSettings(vocab_size=1500, allow_smaller=True, normalizer=name))
+    tokenizer = Tokenizer.from_vocabulary(sentencepiece_format.read(model.content, "tokenizer.model", None, None))
+    reference = sentencepiece.SentencePieceProcessor(model_proto=model.content)
+    for text in [*hard_texts(400), "Ｈｅｌｌｏ①ﬁ\u200bÉ e\u0301 Straße\tX"]:
+        assert tokenizer.encode_ordinary(text) == reference.encode(text), ascii(text)
+    normalizer = sentencepiece.SentencePieceNormalizer(rule_name=name)
+    for text in hard_texts(100, seed=1):
+        normalized = reference.normalize(text)
+        if name == "identity":
+            assert normalized == "▁" * bool(text) + text.replace(" ", "▁")
+        else:
+            assert normalized == normalizer.normalize(text)
+
+
+def test_a_directory_with_the_model_opens_in_transformers_with_the_same_ids(tmp_path: Path) -> None:
+    settings = PieceSettings(vocab_size=3000, special_tokens=["<|end|>"])
+    (tmp_path / "tokenizer.model").write_bytes(train_pieces(corpus().splitlines(), settings).content)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "LlamaTokenizer"}))
+    tokenizer = Tokenizer.from_file(tmp_path)
+    for reference in (
+        transformers.AutoTokenizer.from_pretrained(tmp_path),
+        transformers.LlamaTokenizer.from_pretrained(tmp_path),
+    ):
+        assert isinstance(reference, transformers.LlamaTokenizer)
+        assert reference.convert_tokens_to_ids("<|end|>") == 3
+        for text in hard_texts(500):
+            if text[:1] in (" ", "▁"):  # before such a text, LlamaTokenizer puts no further space
+                continue
+            ids = reference.encode(text, add_special_tokens=False)
+            assert ids == tokenizer.encode_ordinary(text), ascii(text)
+
+
+def test_a_tokenizer_json_of_the_model_gives_the_same_ids_in_transformers(tmp_path: Path) -> None:
+    content = train_pieces(corpus().splitlines(), PieceSettings(vocab_size=3000)).content
+    tokenizer = Tokenizer.from_vocabulary(sentencepiece_format.read(content, "tokenizer.model", None, None))
+    tokenizer.save(tmp_path / "tokenizer.json")
+    reference = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    for text in hard_texts(500):
+        ids = tokenizer.encode_ordinary(text)
+        assert reference.encode(text, add_special_tokens=False) == ids, ascii(text)
+        assert reference.decode(ids) == tokenizer.decode(ids)
+
+
+@pytest.mark.parametrize("name", NORMALIZERS)
+def test_the_text_is_normalized_before_it_is_counted(name: str) -> None:
+    lines = ["Ｈｅｌｌｏ HELLO ①②③ ﬁne e\u0301te\u0301\tété", "Hello\u200b hello ÉTÉ"] * 3
+    settings = PieceSettings(vocab_size=500, allow_smaller=True, normalizer=name)
+    normalize = sentencepiece.SentencePieceNormalizer(rule_name=name).normalize
+    plain = train_pieces(map(normalize, lines), PieceSettings(vocab_size=500, allow_smaller=True))
+    given, expected = (
+        sentencepiece.SentencePieceProcessor(model_proto=train.content)
+        for train in (train_pieces(lines, settings), plain)
+    )
+    pieces = [[each.id_to_piece(id) for id in range(each.vocab_size())] for each in (given, expected)]
+    assert pieces[0] == pieces[1]
+    text = "".join(pieces[0])
+    assert ("Ｈ" in text) == (name == "identity")
+    assert any("H" in piece for piece in pieces[0]) == (not name.endswith("_cf"))
+
+
+def test_a_normalizer_that_is_unknown_or_whose_package_is_missing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="no normalizer 'nfc'; give one of identity, nmt_nfkc"):
+        train_pieces(["a"], PieceSettings(vocab_size=300, normalizer="nfc"))
+    monkeypatch.setitem(sys.modules, "sentencepiece", None)
+    with pytest.raises(InputError, match="the normalizer nfkc needs the package sentencepiece: pip install"):
+        train_pieces(["a"], PieceSettings(vocab_size=300, normalizer="nfkc"))
+    assert train_pieces(["a"], PieceSettings(vocab_size=300, allow_smaller=True)).size == 262
 
 
 def test_sizes_that_do_not_fit_the_text_are_refused() -> None:
