@@ -28,7 +28,7 @@ std::uint64_t Outcomes::find(std::uint32_t pc, std::size_t position) const {
 }
 
 void Outcomes::add(std::uint32_t pc, std::size_t position, std::uint64_t outcome) {
-    if (4 * (size_ + 1) > 3 * table_.size()) grow();
+    if (4 * (size_ + 1) > 3 * table_.size()) make_room();
     const std::uint64_t key = key_of(pc, position);
     const std::size_t mask = table_.size() - 1;
     std::size_t i = mix(key) & mask;
@@ -37,12 +37,17 @@ void Outcomes::add(std::uint32_t pc, std::size_t position, std::uint64_t outcome
     table_[i] = {key, outcome};
 }
 
-void Outcomes::grow() {
-    std::vector<Entry> old(std::max<std::size_t>(1024, 2 * table_.size()));
+// Drops the outcomes that are not needed any more. Doubles the table unless that frees half of it.
+void Outcomes::make_room() {
+    const std::uint64_t first = key_of(0, needed_from_);
+    const auto is_needed = [first](const Entry& entry) { return entry.key >= first; };
+    const auto needed = static_cast<std::size_t>(std::count_if(table_.begin(), table_.end(), is_needed));
+    std::vector<Entry> old(std::max<std::size_t>(1024, 2 * needed <= size_ ? table_.size() : 2 * table_.size()));
     old.swap(table_);
+    size_ = needed;
     const std::size_t mask = table_.size() - 1;
     for (const Entry& entry : old) {
-        if (entry.key == 0) continue;
+        if (!is_needed(entry)) continue;
         std::size_t i = mix(entry.key) & mask;
         while (table_[i].key != 0) i = (i + 1) & mask;
         table_[i] = entry;
@@ -234,6 +239,7 @@ std::optional<std::size_t> Backtracker::match(Bytes piece, std::size_t begin, Ba
         memory.outcomes_.clear();
         memory.remembers_ = false;
     }
+    memory.outcomes_.forget_before(begin);
     Run run(program_, piece, memory);
     if (!run.match(begin)) {
         memory.remembers_ = true;

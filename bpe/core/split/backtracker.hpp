@@ -23,6 +23,8 @@ class Outcomes {
     std::uint64_t find(std::uint32_t pc, std::size_t position) const;
     void add(std::uint32_t pc, std::size_t position, std::uint64_t outcome);
     void clear();
+    // Says that no outcome before this position is needed any more, except to save time.
+    void forget_before(std::size_t position) { needed_from_ = position; }
     bool empty() const { return size_ == 0; }
 
  private:
@@ -30,10 +32,11 @@ class Outcomes {
         std::uint64_t key;
         std::uint64_t outcome;
     };
-    void grow();
+    void make_room();
 
     std::vector<Entry> table_;
     std::size_t size_ = 0;
+    std::size_t needed_from_ = 0;
 };
 
 // The memory of one caller for one program, reused from match to match.
@@ -82,6 +85,9 @@ class BacktrackerMemory {
 //     except those on the way of a match of the whole program, and the next match begins at their end.
 //   - Remembering costs time and memory and is rarely needed, so it begins when a credit of steps is used up that grows
 //     by kStepsPerByte for each byte that matches pass.
+//   - Only a look-behind reads what is before the begin of a match, and it has a limit. So outcomes of places there are
+//     forgotten once they fill half of the table, and a pattern that looks a limited number of characters ahead needs
+//     memory for these alone, however long the piece is.
 class Backtracker {
  public:
     explicit Backtracker(const Program& program) : program_(program) {}

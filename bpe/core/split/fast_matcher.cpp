@@ -232,6 +232,7 @@ void FastReader::read_in_order(const FastMatcher& matcher, std::size_t end) {
 std::uint64_t FastReader::next_end(const FastMatcher& matcher, std::size_t begin) {
     const Automaton& automaton = matcher.automaton();
     if (begin > furthest_) outcomes_.clear();
+    outcomes_.forget_before(begin);
     Automaton::State state = automaton.start(class_before(matcher, begin));
     std::uint64_t end = 0;
     std::size_t beyond = 0;  // characters since the last match

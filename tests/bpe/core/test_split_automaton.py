@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from itertools import pairwise
 
 import pytest
@@ -117,3 +119,22 @@ def test_walks_beyond_a_match_take_linear_time(name: str) -> None:
         steps = [ours.steps_made(text) for text in texts]
         assert all(b <= 2.2 * a for a, b in pairwise(steps)), (end, steps)
         assert ours.ends(texts[0]).tolist() == plain.ends(texts[0]).tolist()
+
+
+PEAK = """
+import resource, sys
+from bpe import Tokenizer
+ranks = {bytes([byte]): byte for byte in range(256)}
+tokenizer = Tokenizer("bytes", pat_str=sys.argv[1], mergeable_ranks=ranks, special_tokens={})
+peaks = []
+for size in (500, 20_000):
+    assert tokenizer.count("a" * size) == 0
+    peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(peaks[1] - peaks[0])
+"""
+
+
+@pytest.mark.parametrize("pattern", ["a{0,299}b", "a{0,299}b(?!cd)"], ids=["automaton", "backtracker"])
+def test_memory_follows_how_far_a_pattern_looks_ahead_and_not_the_text(pattern: str) -> None:
+    kilobytes = subprocess.run([sys.executable, "-c", PEAK, pattern], capture_output=True, text=True, check=True).stdout
+    assert int(kilobytes) < 50_000
