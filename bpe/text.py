@@ -1,4 +1,4 @@
-"""Text as the encoder takes it: bytes of UTF-8."""
+"""Text as the encoder takes it, bytes of UTF-8, and numbers in words."""
 
 from __future__ import annotations
 
@@ -17,6 +17,11 @@ def without_surrogates(text: str) -> str:
     if type(text) is str and text.isascii():  # not a subclass, which may override the methods that read it
         return text
     return str.encode(text, "utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, such as "1 token" or "2,048 tokens"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def as_bytes(text: str | Buffer) -> bytes:

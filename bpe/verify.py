@@ -18,7 +18,7 @@ from bpe.formats import TOKENIZER_FILES, huggingface, open_tokenizer
 from bpe.formats.companion_files import added_tokens_beside, special_names_beside
 from bpe.formats.tokenizer_classes import class_of
 from bpe.progress import Progress, phase, shown
-from bpe.text import without_surrogates
+from bpe.text import counted, without_surrogates
 from bpe.tokenizer import Tokenizer
 from bpe.vocabulary import AddedToken
 
@@ -316,7 +316,7 @@ def verify(
         for name, text in vocabulary_cases(tokenizer):
             comparison.compare(name, text)
         for number, content in enumerate(texts, 1):
-            comparing.update(result.bytes, f"{result.documents:,} documents")
+            comparing.update(result.bytes, counted(result.documents, "document"))
             try:
                 text = content.decode()
             except UnicodeDecodeError:

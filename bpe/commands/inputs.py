@@ -16,6 +16,7 @@ import click
 from bpe.commands.terminal import shortened
 from bpe.progress import phase
 from bpe.quoting import quoted
+from bpe.text import counted
 
 _LARGE = 10_000_000  # bytes
 
@@ -259,5 +260,5 @@ def read_documents(
     with phase(doing, None, "bytes") as encoding:
         for number, document in enumerate(documents(sources, separator=separator, field=field, exclude=exclude), 1):
             size += len(document)
-            encoding.update(size, f"{number:,} documents")
+            encoding.update(size, counted(number, "document"))
             yield document

@@ -10,6 +10,7 @@ from contextlib import closing
 import click
 
 from bpe.columns import terminal_columns, wrapped
+from bpe.text import counted as counted
 
 
 def use_color(color: str) -> bool:
@@ -57,11 +58,6 @@ def print_pieces(pieces: Generator[str, None, None]) -> None:
         if wrapper:
             click.echo(wrapper.flush(), nl=False)
     click.echo()
-
-
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun, such as "1 token" or "2,048 tokens"."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def amount(number: float) -> str:

@@ -248,10 +248,12 @@ def _train_subwords(algorithm: Any, options: dict[str, Any]) -> None:
     if algorithm in _NORMALIZER:
         shared["normalizer"] = options["normalizer"] or _NORMALIZER[algorithm]
     documents = read_documents(options["corpus"], None, options["exclude"], options["field"], "reading")
-    tokens = _write_trained(algorithm, documents, output, shared)
+    with phase("training"):  # shown once the text has been read
+        tokens = _write_trained(algorithm, documents, output, shared)
     seconds = time.monotonic() - start
     text = f"{output}: {tokens:,} tokens of {algorithm}, {seconds:.1f} s"
     current().done(text, output=output, tokens=tokens, algorithm=algorithm, seconds=round(seconds, 3))
+    name_next(*after_training(output, options["corpus"], options["field"], options["exclude"], SHARDS))
 
 
 def _write_trained(algorithm: Any, documents: Iterable[bytes], output: str, shared: Mapping[str, Any]) -> int:

@@ -17,6 +17,7 @@ from bpe.shards.layout import SPLITS, crc32_of, sha256_of
 from bpe.shards.origin import ShardSources, SourceTally, checksums_of, sizes_of
 from bpe.shards.reading import Shard, Shards
 from bpe.shards.split import Split, places
+from bpe.text import counted
 from bpe.tokenizer import Tokenizer
 
 
@@ -136,7 +137,7 @@ def _compare(
             for name, rows in sides.rows.items():
                 written[name].compare([texts[row] for row in rows.tolist()])
             count, size = (sum(getattr(tally, key) for tally in tallies.values()) for key in ("documents", "size"))
-            comparing.update(batch.read if reader.total else size, f"{count:,} documents")
+            comparing.update(batch.read if reader.total else size, counted(count, "document"))
             if progress is not None:
                 progress(count, size)
     if waiting and count == 1:

@@ -27,6 +27,7 @@ from bpe.shards.origin import ShardSources
 from bpe.shards.reading import Shards
 from bpe.shards.shards_settings import ShardsSettings, WriteOptions, check_tokenizer_file
 from bpe.shards.unfinished import UnfinishedShards
+from bpe.text import counted
 from bpe.tokenizer import Tokenizer
 
 # Bytes of text that a thread encodes at once. Half as many took a tenth longer, because threads wait for each other
@@ -245,7 +246,7 @@ def _write_batches(
                 written.result()
             written = other_thread.submit(builder.add, each)
             documents, size = documents + len(each.texts), size + each.batch.size
-            encoding.update(each.batch.read if total else size, f"{documents:,} documents")
+            encoding.update(each.batch.read if total else size, counted(documents, "document"))
             if progress is not None:
                 progress(ShardsProgress(documents, size, each.batch.read, total))
             del each  # so that no more batches than needed are in memory

@@ -22,6 +22,7 @@ from bpe.errors import ArgumentError, InputError
 from bpe.patterns import Pattern
 from bpe.progress import phase, shown
 from bpe.splitting.excerpts import excerpt
+from bpe.text import counted
 from bpe.tokenizer import Tokenizer
 from bpe.training.counting import CorpusCounter, CountedPretokens
 from bpe.training.counts import counted_pretokens
@@ -274,7 +275,7 @@ def _count(sources: Sequence[CorpusSource], plan: _Plan, work: WorkDirectory) ->
                 counter.add(batch)
                 read = batch.read
                 done = read if reader.total else counter.size
-                counting.update(done, f"{counter.documents:,} documents", total=reader.total)
+                counting.update(done, counted(counter.documents, "document"), total=reader.total)
                 if callable(settings.progress):
                     settings.progress(
                         TrainingProgress("count", counter.documents, counter.size, read, reader.total, 0, plan.merges)

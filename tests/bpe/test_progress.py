@@ -15,6 +15,7 @@ import pytest
 from bpe import progress, train_from_counts, train_from_iterator
 from bpe.columns import columns_of
 from bpe.progress import Bars, Events, Lines, Reporter, phase, reporter_on, reporting, say, shown
+from bpe.text import counted
 from support.terminal import Screen, in_terminal
 
 
@@ -270,3 +271,7 @@ def test_training_in_a_program_shows_a_line(monkeypatch: pytest.MonkeyPatch, ter
     stream = Terminal()
     train_from_counts({"ab": 1, " bc": 2}, 257, "gpt2", (), progress=stream)
     assert "reading the counts" in stream.getvalue() and terminal.getvalue() == before
+
+
+def test_one_of_a_kind_is_singular() -> None:
+    assert [counted(number, "document") for number in (0, 1, 2048)] == ["0 documents", "1 document", "2,048 documents"]

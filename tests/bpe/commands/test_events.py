@@ -104,3 +104,10 @@ def test_quiet_keeps_results_and_errors(my_json: Path, corpora: Path, tmp_path: 
     assert "0 differ" in result.stdout and result.stderr == ""
     result = bpe("shards", tmp_path / "missing.txt", "-t", my_json, "-o", tmp_path / "out", "-q")
     assert result.exit_code == 1 and "missing.txt" in result.stderr
+
+
+def test_libraries_train_within_a_phase_of_their_own(corpora: Path, tmp_path: Path) -> None:
+    options = ["--algorithm", "unigram", "--vocab-size", 600, "-o", tmp_path / "u.model"]
+    found = [event for event in events("train", corpora / "prose.txt", *options) if event["event"] == "progress"]
+    assert [event["phase"] for event in found][:2] == ["training", "reading"]
+    assert found[-1]["phase"] == "training"

@@ -82,3 +82,11 @@ def test_the_named_commands_lead_from_text_to_shards(corpora: Path, tmp_path: Pa
         status, screen = in_terminal([*BPE, *shlex.split(line)[1:]], 200, cwd=tmp_path)
         assert status == 0
     assert screen.lines[-1] == "next: bpe pretrain --data shards"
+
+
+def test_training_by_another_algorithm_names_the_next_commands(corpora: Path, tmp_path: Path) -> None:
+    options = ["--algorithm", "wordpiece", "--vocab-size", "600", "-o", "w.json"]
+    status, screen = in_terminal([*BPE, "train", str(corpora / "prose.txt"), *options], 200, cwd=tmp_path)
+    assert status == 0
+    assert screen.lines[-2] == "next: bpe show -t w.json -c 'Hello, world!'"
+    assert screen.lines[-1].strip() == f"bpe shards {corpora / 'prose.txt'} -t w.json -o shards"
