@@ -1,6 +1,7 @@
 #include "split/backtracker.hpp"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/hash.hpp"
 
@@ -233,6 +234,33 @@ class Backtracker::Run {
     std::optional<std::size_t> end_;
     bool is_done_ = false;
 };
+
+std::vector<char> first_classes(const Program& program) {
+    std::vector<char> found(program.class_count());
+    std::vector<char> seen(program.code().size());
+    std::vector<std::uint32_t> open{0};
+    while (!open.empty()) {
+        const std::uint32_t pc = open.back();
+        open.pop_back();
+        if (std::exchange(seen[pc], 1)) continue;
+        const Instruction& at = program.code()[pc];
+        switch (at.op) {
+            case Op::kMatch:
+            case Op::kBack: return std::vector<char>(program.class_count(), 1);
+            case Op::kChar:
+            case Op::kAhead:
+                for (std::size_t c = 0; c < found.size(); ++c)
+                    found[c] |= program.contains(at.x, static_cast<Class>(c));
+                break;
+            case Op::kSplit: open.push_back(at.y); [[fallthrough]];
+            case Op::kJump: open.push_back(at.x); break;
+            case Op::kLook: open.push_back(at.x ? at.y : pc + 1); break;  // what a negative one matches does not begin
+            case Op::kBehind:
+            case Op::kAtomic: open.push_back(pc + 1); break;
+        }
+    }
+    return found;
+}
 
 std::optional<std::size_t> Backtracker::match(Bytes piece, std::size_t begin, BacktrackerMemory& memory) const {
     if (memory.remembers_ && begin > memory.furthest_) {

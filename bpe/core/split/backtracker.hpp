@@ -73,6 +73,10 @@ class BacktrackerMemory {
     std::uint64_t steps_ = 0;
 };
 
+// Returns for each class whether a match may begin before a character of it, as far as a quick look at the program
+// says.
+std::vector<char> first_classes(const Program& program);
+
 // Linear time. Matches of a piece, from left to right, take a number of steps that is at most proportional to the size
 // of the piece times that of the program:
 //

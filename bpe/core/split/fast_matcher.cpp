@@ -16,44 +16,22 @@ constexpr std::size_t kSearched = 512;   // bytes in which to look for a place t
 
 }  // namespace
 
-FastMatcher::FastMatcher(const Program& program, Automaton automaton, Transducer transducer)
-    : program_(&program), automaton_(std::move(automaton)), transducer_(std::move(transducer)) {
-    for (std::size_t byte = 0; byte < 128; ++byte) {
-        byte_classes_[byte] = static_cast<std::uint8_t>(program.byte_classes()[byte]);
-    }
-}
+FastMatcher::FastMatcher(const Program& program, Automaton automaton, Transducer transducer, ClassTable classes)
+    : program_(&program),
+      automaton_(std::move(automaton)),
+      transducer_(std::move(transducer)),
+      classes_(std::move(classes)) {}
 
 std::optional<FastMatcher> FastMatcher::of(const Program& program) {
-    if (program.class_count() > 253) return std::nullopt;
+    const Program* const programs[] = {&program};
+    if (program.class_count() > ClassTable::kMostClasses) return std::nullopt;
     std::optional<Automaton> automaton = Automaton::of(program);
     if (!automaton) return std::nullopt;
     std::optional<Transducer> transducer = Transducer::of(*automaton);
     if (!transducer) return std::nullopt;
-    return FastMatcher(program, std::move(*automaton), std::move(*transducer));
-}
-
-void FastMatcher::write_classes(Bytes piece, std::size_t begin, std::size_t end, std::uint8_t* classes) const {
-    const auto rest = static_cast<std::uint8_t>(transducer_.rest());
-    for (std::size_t at = begin; at < end;) {
-        if (end - at >= 8) {
-            std::uint64_t word;
-            std::memcpy(&word, piece.data() + at, 8);
-            if ((word & 0x8080808080808080) == 0) {
-                for (std::size_t i = 0; i < 8; ++i) classes[at - begin + i] = byte_classes_[piece[at + i]];
-                at += 8;
-                continue;
-            }
-        }
-        if (piece[at] < 0x80) {
-            classes[at - begin] = byte_classes_[piece[at]];
-            ++at;
-            continue;
-        }
-        const Program::Character character = program_->character_at(piece, at);
-        classes[at - begin] = static_cast<std::uint8_t>(character.number);
-        for (std::size_t i = 1; i < character.length; ++i) classes[at - begin + i] = rest;
-        at += character.length;
-    }
+    std::optional<ClassTable> classes = ClassTable::of(programs);
+    if (!classes) return std::nullopt;
+    return FastMatcher(program, std::move(*automaton), std::move(*transducer), std::move(*classes));
 }
 
 void FastReader::start(Bytes piece) {
@@ -66,39 +44,15 @@ void FastReader::start(Bytes piece) {
 
 namespace {
 
-// Makes the steps of kCount lanes over `length` bytes each. `classes` begins at the position `base`.
-template <std::size_t kCount, bool kGaps, class Lane>
-void run(const Transducer& transducer, const std::uint8_t* classes, std::size_t base, Lane* lanes, std::size_t length) {
-    const Transducer::Step* steps = transducer.row(0);
-    std::uint32_t row[kCount];
-    std::uint64_t* out[kCount];
-    std::uint64_t end[kCount];  // doubled
-    const std::uint8_t* next[kCount];
-    for (std::size_t k = 0; k < kCount; ++k) {
-        row[k] = lanes[k].row;
-        out[k] = lanes[k].out;
-        end[k] = 2 * lanes[k].at;
-        next[k] = classes + (lanes[k].at - base);
+template <std::size_t kCount>
+void run(const FastMatcher& matcher, const WindowSymbols& symbols, bool is_dense, TransducerLane* lanes,
+         std::size_t length) {
+    const Transducer::Step* steps = matcher.transducer().row(0);
+    if (matcher.covers_text()) {
+        if (is_dense) return run_lanes<kCount, false, true>(steps, symbols, lanes, length);
+        return run_lanes<kCount, false, false>(steps, symbols, lanes, length);
     }
-    for (std::size_t i = 0; i < length; ++i) {
-        for (std::size_t k = 0; k < kCount; ++k) {
-            const Transducer::Step step = steps[row[k] + next[k][i]];
-            out[k][step.slot()] = end[k] + 2 * i + (kGaps ? step.is_gap() : 0);
-            out[k] += step.growth();
-            row[k] = step.row();
-        }
-    }
-    for (std::size_t k = 0; k < kCount; ++k) {
-        lanes[k].row = row[k];
-        lanes[k].out = out[k];
-        lanes[k].at += length;
-    }
-}
-
-template <std::size_t kCount, class Lane>
-void run(const FastMatcher& matcher, const std::uint8_t* classes, std::size_t base, Lane* lanes, std::size_t length) {
-    if (matcher.covers_text()) return run<kCount, false>(matcher.transducer(), classes, base, lanes, length);
-    run<kCount, true>(matcher.transducer(), classes, base, lanes, length);
+    run_lanes<kCount, true, false>(steps, symbols, lanes, length);
 }
 
 }  // namespace
@@ -130,11 +84,12 @@ void FastReader::read_window(const FastMatcher& matcher) {
         is_started_ = true;
     }
     const std::size_t end = window_end(matcher);
-    classes_.resize(kWindow + 8);
+    classes_.resize(kWindow + ClassTable::kSlack);
+    starts_.resize(kWindow + ClassTable::kSlack);
     if (out_.size() < kWindow + kSlack) out_.resize(kWindow + kSlack);
-    matcher.write_classes(piece_, at_, end, classes_.data());
+    symbol_count_ = matcher.classes().write(piece_, at_, end, {classes_.data(), starts_.data()});
     steps_ += end - at_;
-    if (!read_by_lanes(matcher, end)) read_in_order(matcher, end);
+    at_ = read_by_lanes(matcher) ? end : read_in_order(matcher, end);
     if (at_ == piece_.size()) {
         const Transducer::Step step = matcher.transducer().row(row_)[matcher.transducer().edge()];
         std::copy(pending_.begin(), pending_.end(), out_.begin() + static_cast<std::ptrdiff_t>(count_));
@@ -145,44 +100,42 @@ void FastReader::read_window(const FastMatcher& matcher) {
     if (count_) certain_ = out_[count_ - 1] >> 1;
 }
 
-// Divides the window up to `end` at places where the text may be cut. Returns how many lanes there are.
-std::size_t FastReader::find_lanes(const FastMatcher& matcher, std::size_t end, Lane* lanes) {
-    const Transducer& transducer = matcher.transducer();
-    lanes[0] = {row_, out_.data(), at_, end};
+// Divides the window at places where the text may be cut. Returns how many lanes there are.
+std::size_t FastReader::find_lanes(const FastMatcher& matcher, TransducerLane* lanes) {
+    const Automaton& automaton = matcher.automaton();
+    lanes[0] = {row_, out_.data(), 0, symbol_count_};
     std::size_t count = 1;
-    const std::size_t part = (end - at_) / kLanes;
+    const std::size_t part = symbol_count_ / kLanes;
     for (std::size_t k = 1; k < kLanes && part >= kLeastPart; ++k) {
-        const std::size_t first = k * part;  // from at_ on
-        std::size_t left = transducer.rest();
+        const std::size_t first = k * part;
         for (std::size_t i = first; i < first + std::min(kSearched, part); ++i) {
-            const std::size_t right = classes_[i];
-            if (right == transducer.rest()) continue;
-            if (left != transducer.rest() && matcher.automaton().may_cut(left, right)) {
-                lanes[count - 1].to = at_ + i + 1;  // the step at the cut makes the end there certain
-                lanes[count] = {transducer.start(left), out_.data() + i + count * Transducer::kWalks * 2, at_ + i, end};
-                ++count;
-                break;
-            }
-            left = right;
+            if (!automaton.may_cut(classes_[i - 1], classes_[i])) continue;
+            lanes[count - 1].to = i + 1;  // the step at the cut makes the end there certain
+            lanes[count] = {matcher.transducer().start(classes_[i - 1]),
+                            out_.data() + i + count * Transducer::kWalks * 2, i, symbol_count_};
+            ++count;
+            break;
         }
     }
     return count;
 }
 
 // Reads the window in several places at once. Returns false, as if nothing had happened, if the transducer stops.
-bool FastReader::read_by_lanes(const FastMatcher& matcher, std::size_t end) {
-    Lane lanes[kLanes];
-    const std::size_t count = find_lanes(matcher, end, lanes);
+bool FastReader::read_by_lanes(const FastMatcher& matcher) {
+    TransducerLane lanes[kLanes];
+    const WindowSymbols symbols{classes_.data(), starts_.data(), at_};
+    const bool is_dense = symbol_count_ == 0 || starts_[symbol_count_ - 1] == symbol_count_ - 1;
+    const std::size_t count = find_lanes(matcher, lanes);
     std::uint64_t* begins[kLanes];
     for (std::size_t k = 0; k < count; ++k) begins[k] = lanes[k].out;
     std::copy(pending_.begin(), pending_.end(), out_.begin());
     if (count == kLanes) {
-        std::size_t length = end;
-        for (const Lane& lane : lanes) length = std::min(length, lane.to - lane.at);
-        run<kLanes>(matcher, classes_.data(), at_, lanes, length);
+        std::size_t length = symbol_count_;
+        for (const TransducerLane& lane : lanes) length = std::min(length, lane.to - lane.at);
+        run<kLanes>(matcher, symbols, is_dense, lanes, length);
     }
     for (std::size_t k = 0; k < count; ++k) {
-        run<1>(matcher, classes_.data(), at_, &lanes[k], lanes[k].to - lanes[k].at);
+        run<1>(matcher, symbols, is_dense, &lanes[k], lanes[k].to - lanes[k].at);
         if (lanes[k].row == matcher.transducer().stopped()) return false;
     }
     std::copy(lanes[count - 1].out, lanes[count - 1].out + pending_.size(), pending_.begin());
@@ -193,37 +146,40 @@ bool FastReader::read_by_lanes(const FastMatcher& matcher, std::size_t end) {
         count_ += size;
     }
     row_ = lanes[count - 1].row;
-    at_ = end;
     return true;
 }
 
-// Reads the window from begin to end. Where the transducer stops, finds one match by the automaton.
-void FastReader::read_in_order(const FastMatcher& matcher, std::size_t end) {
-    const std::size_t base = at_;
-    Lane lane{row_, out_.data(), at_, end};
+// Returns the number of the symbol at a position of the window, or how many symbols there are if it is behind them.
+std::size_t FastReader::symbol_at(std::size_t position) const {
+    const auto end = starts_.begin() + static_cast<std::ptrdiff_t>(symbol_count_);
+    return static_cast<std::size_t>(std::lower_bound(starts_.begin(), end, position - at_) - starts_.begin());
+}
+
+// Reads the window from begin to end. Where the transducer stops, finds one match by the automaton. Returns the
+// position up to which the text is read, which may be behind the window's end.
+std::size_t FastReader::read_in_order(const FastMatcher& matcher, std::size_t end) {
+    const WindowSymbols symbols{classes_.data(), starts_.data(), at_};
+    TransducerLane lane{row_, out_.data(), 0, symbol_count_};
     std::copy(pending_.begin(), pending_.end(), out_.begin());
-    while (lane.at < end) {
-        run<1>(matcher, classes_.data(), base, &lane, std::min(kCheck, end - lane.at));
+    while (lane.at < symbol_count_) {
+        run<1>(matcher, symbols, false, &lane, std::min(kCheck, symbol_count_ - lane.at));
         if (lane.row != matcher.transducer().stopped()) continue;
         const auto count = static_cast<std::size_t>(lane.out - out_.data());
-        const std::size_t begin = count ? lane.out[-1] >> 1 : certain_;
-        out_.resize(std::max(out_.size(), count + (base - std::min(base, begin)) + kWindow + kSlack));
+        std::size_t position = count ? lane.out[-1] >> 1 : certain_;
+        out_.resize(std::max(out_.size(), count + (at_ - std::min(at_, position)) + kWindow + kSlack));
         lane.out = out_.data() + count;
-        const std::uint64_t next = next_end(matcher, begin);
-        *lane.out++ = next;
-        lane.at = next >> 1;
-        lane.row = matcher.transducer().start(class_before(matcher, lane.at));
-        // The next match may begin before the window.
-        while (lane.at < base) {
-            *lane.out++ = next_end(matcher, lane.at);
-            lane.at = lane.out[-1] >> 1;
-            lane.row = matcher.transducer().start(class_before(matcher, lane.at));
-        }
+        do {  // the next match may begin before the window
+            *lane.out++ = next_end(matcher, position);
+            position = lane.out[-1] >> 1;
+        } while (position < at_);
+        lane.row = matcher.transducer().start(class_before(matcher, position));
+        lane.at = symbol_at(position);
+        end = std::max(end, position);
     }
     std::copy(lane.out, lane.out + pending_.size(), pending_.begin());
     count_ = static_cast<std::size_t>(lane.out - out_.data());
     row_ = lane.row;
-    at_ = lane.at;
+    return end;
 }
 
 // Returns the end of the match that begins at a place, or of the gap there. A walk that goes on far beyond the last

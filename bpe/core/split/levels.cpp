@@ -160,11 +160,11 @@ Levels::Levels(const std::vector<AnyStep>& steps) : steps_(steps) {
     for (const AnyStep& step : steps) levels_.emplace_back(step);
 }
 
-void Levels::start(Bytes text, Start start) {
+void Levels::start(Bytes text, Start start, std::size_t from) {
     start_ = start;
     level_ = 0;
     whole_.reset();
-    if (!text.empty()) whole_ = StepPiece{text, 0, {}, start == Start::kInside};
+    if (from < text.size()) whole_ = StepPiece{text.subspan(from), from, {}, start == Start::kInside};
     if (!levels_.empty() && whole_) {
         levels_[0].start(*whole_, start);
         whole_.reset();

@@ -104,7 +104,8 @@ class Levels final : public SplitRoom::State {
 
     const std::vector<AnyStep>& steps() const { return steps_; }
 
-    void start(Bytes text, Start start);
+    // Begins with a text, or with what is left of it from a place where it may be cut.
+    void start(Bytes text, Start start, std::size_t from = 0);
     // Returns the next piece that all steps make, or none. It is valid until the next call.
     std::optional<StepPiece> next();
     std::size_t take_removed();

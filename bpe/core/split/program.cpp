@@ -11,7 +11,7 @@ namespace bpe {
 
 namespace {
 
-constexpr std::uint32_t kCodePoints = 0x110000;
+constexpr std::uint32_t kCodePoints = Program::kCodePoints;
 constexpr std::size_t kMostClasses = 0xFFFF;
 constexpr std::size_t kMostSetWork = std::size_t{1} << 27;  // words of 64 sets, over all ranges
 constexpr std::size_t kMostWords = std::size_t{1} << 22;    // of 64 sets, over all classes

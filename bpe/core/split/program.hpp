@@ -31,6 +31,8 @@ class Program {
     using Set = std::vector<std::uint32_t>;
 
     static constexpr std::size_t kMostInstructions = std::size_t{1} << 16;
+    static constexpr std::uint32_t kCodePoints = 0x110000;
+    static constexpr unsigned kBlockBits = 7;
 
     // `instructions` holds the operation, x and y of each instruction. Throws InputError.
     Program(std::span<const Set> sets, std::span<const std::uint32_t> instructions);
@@ -63,12 +65,13 @@ class Program {
         return class_blocks_[class_block_of_[code_point >> kBlockBits] << kBlockBits |
                              (code_point & ((1u << kBlockBits) - 1))];
     }
+    // Returns the number of the block of 2^kBlockBits code points around a code point. Blocks of the same number have
+    // the same classes.
+    std::uint16_t block_of(std::uint32_t code_point) const { return class_block_of_[code_point >> kBlockBits]; }
     // The class of each byte below 0x80.
     std::span<const Class> byte_classes() const { return byte_classes_; }
 
  private:
-    static constexpr unsigned kBlockBits = 7;
-
     void add_classes(std::span<const Set> sets);
     void add_class_table(std::span<const std::uint32_t> begins, std::span<const Class> classes);
 

@@ -59,8 +59,15 @@ bool SegmentReader::find() {
     const Backtracker matcher(program);
     while (from_ <= piece_.size()) {
         const std::size_t begin = from_;
-        const std::size_t behind =
-            begin < piece_.size() ? begin + program.character_at(piece_, begin).length : begin + 1;
+        std::size_t behind = begin + 1;
+        if (begin < piece_.size()) {
+            const Program::Character first = program.character_at(piece_, begin);
+            behind = begin + first.length;
+            if (!matcher_->may_begin(first.number)) {
+                from_ = behind;
+                continue;
+            }
+        }
         const std::optional<std::size_t> end = matcher.match(piece_, begin, memory_);
         from_ = end && *end > begin ? *end : behind;
         if (!end || (*end == begin && last_end_ == begin)) continue;

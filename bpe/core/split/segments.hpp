@@ -7,6 +7,7 @@
 #include <optional>
 #include <span>
 #include <utility>
+#include <vector>
 
 #include "base/types.hpp"
 #include "split/backtracker.hpp"
@@ -19,7 +20,9 @@ namespace bpe {
 class SplitMatcher {
  public:
     explicit SplitMatcher(Program of, bool plain = false) : program_(std::move(of)) {
-        if (!plain) fast_ = FastMatcher::of(program_);
+        if (plain) return;
+        fast_ = FastMatcher::of(program_);
+        if (!fast_) first_classes_ = first_classes(program_);
     }
     SplitMatcher(const SplitMatcher&) = delete;
     SplitMatcher& operator=(const SplitMatcher&) = delete;
@@ -27,10 +30,13 @@ class SplitMatcher {
     const Program& program() const { return program_; }
     // Null if there is none.
     const FastMatcher* fast() const { return fast_ ? &*fast_ : nullptr; }
+    // Whether the backtracker may find a match that begins with a character of a class.
+    bool may_begin(Class c) const { return first_classes_.empty() || first_classes_[c]; }
 
  private:
     Program program_;
     std::optional<FastMatcher> fast_;
+    std::vector<char> first_classes_;
 };
 
 // A part of a piece. Each begins where the one before ends. Parts that match may be empty.

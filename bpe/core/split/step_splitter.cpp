@@ -76,6 +76,7 @@ StepSplitter::StepSplitter(std::vector<AnyStep> steps) : steps_(std::move(steps)
         is_split |= metaspace ? metaspace->split : is_split_step;
     }
     find_fast_step();
+    if (!fast_) chain_ = StepChain::of(steps_);
     find_cutting_step();
     if (inserting > kMostInserting) {
         throw InputError("the pre-tokenizer puts something before each piece in " + std::to_string(inserting) +
@@ -111,9 +112,10 @@ void StepSplitter::find_cutting_step() {
     if (is_isolated && split->matcher->fast()) cutting_ = split->matcher->fast();
 }
 
-// What `next` remembers of a text that a single fast matcher splits.
+// What `next` remembers of a text that a single fast matcher or a chain splits.
 struct FastState final : SplitRoom::State {
     FastReader reader;
+    ChainReader chain;
     std::span<const std::uint64_t> ends;
 };
 
@@ -124,11 +126,14 @@ Pretokens StepSplitter::next_fast(Bytes text, std::size_t position, SplitRoom& r
         state = static_cast<FastState*>(room.state.get());
     }
     if (position == 0) {
-        state->reader.start(text);
+        fast_ ? state->reader.start(text) : state->chain.start(text);
         state->ends = {};
     }
-    if (state->ends.empty()) state->ends = state->reader.read(*fast_);
-    if (state->ends.empty()) return {text.subspan(position), {}, text.size()};
+    if (state->ends.empty()) state->ends = fast_ ? state->reader.read(*fast_) : state->chain.read(*chain_);
+    if (state->ends.empty()) {
+        if (!fast_ && position < text.size()) return next_by_levels(text, position, Start::kInside, room);
+        return {text.subspan(position), {}, text.size()};
+    }
     const std::size_t count = std::min(kBatch, state->ends.size());
     for (std::size_t i = 0; i < count; ++i) room.ends[i] = (state->ends[i] >> 1) - position;
     state->ends = state->ends.subspan(count);
@@ -142,6 +147,7 @@ Pretokens StepSplitter::next_fast(Bytes text, std::size_t position, SplitRoom& r
 
 Pretokens StepSplitter::next(Bytes text, std::size_t position, Start start, SplitRoom& room) const {
     if (fast_) return next_fast(text, position, room);
+    if (chain_ && (position == 0 || dynamic_cast<FastState*>(room.state.get()))) return next_fast(text, position, room);
     auto* levels = dynamic_cast<Levels*>(room.state.get());
     if (position == 0) {
         if (!levels || &levels->steps() != &steps_) {
@@ -150,16 +156,29 @@ Pretokens StepSplitter::next(Bytes text, std::size_t position, Start start, Spli
         }
         levels->start(text, start);
     }
+    return next_of(*levels, text, room);
+}
+
+// Reads on from a place where the chain finds no end of a window.
+Pretokens StepSplitter::next_by_levels(Bytes text, std::size_t position, Start start, SplitRoom& room) const {
+    auto levels = std::make_unique<Levels>(steps_);
+    Levels& all = *levels;
+    room.state = std::move(levels);
+    all.start(text, start, position);
+    return next_of(all, text, room);
+}
+
+Pretokens StepSplitter::next_of(Levels& levels, Bytes text, SplitRoom& room) {
     Collector batch(room);
     while (!batch.is_full()) {
-        const std::optional<StepPiece> piece = levels->next();
-        if (!piece) return batch.pretokens(text, text.size(), levels->take_removed());
+        const std::optional<StepPiece> piece = levels.next();
+        if (!piece) return batch.pretokens(text, text.size(), levels.take_removed());
         batch.add(*piece);
     }
     // More pieces may follow, even if they all stand for the last byte of the text: fewer than a batch, since no byte
     // makes more than 2^kMostInserting pieces.
     const std::size_t next = std::min<std::size_t>(batch.origin_end(), text.size() - 1);
-    return batch.pretokens(text, next, levels->take_removed());
+    return batch.pretokens(text, next, levels.take_removed());
 }
 
 std::size_t StepSplitter::next_cut(Bytes text, std::size_t position) const {
@@ -184,7 +203,8 @@ std::size_t StepSplitter::next_cut(Bytes text, std::size_t position) const {
 }
 
 std::uint64_t StepSplitter::steps_made(const SplitRoom& room) const {
-    if (const auto* state = dynamic_cast<const FastState*>(room.state.get())) return state->reader.steps();
+    if (const auto* state = dynamic_cast<const FastState*>(room.state.get()))
+        return state->reader.steps() + state->chain.steps();
     const auto* levels = dynamic_cast<const Levels*>(room.state.get());
     return levels ? levels->steps_made() : 0;
 }

@@ -3,10 +3,13 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "base/types.hpp"
+#include "split/levels.hpp"
 #include "split/splitter.hpp"
+#include "split/step_chain.hpp"
 #include "split/steps.hpp"
 
 namespace bpe {
@@ -28,9 +31,12 @@ class StepSplitter final : public Splitter {
     void find_fast_step();
     void find_cutting_step();
     Pretokens next_fast(Bytes text, std::size_t position, SplitRoom& room) const;
+    Pretokens next_by_levels(Bytes text, std::size_t position, Start start, SplitRoom& room) const;
+    static Pretokens next_of(Levels& levels, Bytes text, SplitRoom& room);
 
     std::vector<AnyStep> steps_;
     const FastMatcher* fast_ = nullptr;      // of the only step, if its matches are the pretokens of every text
+    std::optional<StepChain> chain_;         // of all steps, if there are several and they can be read together
     const FastMatcher* cutting_ = nullptr;   // of the step that decides where the text may be cut,
     const MetaspaceStep* spaces_ = nullptr;  // or the step that splits before spaces
     bool depends_on_start_ = false;

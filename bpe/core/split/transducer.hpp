@@ -23,6 +23,7 @@ namespace bpe {
 class Transducer {
  public:
     static constexpr unsigned kWalks = 4;
+    static constexpr unsigned kRowShift = 6;
 
     // A step: where to write the position, and by how many ends the list grows after that. Steps that write nothing
     // write to a place that the last walk writes to later.
@@ -33,15 +34,15 @@ class Transducer {
         std::uint32_t slot() const { return bits >> 3 & 3; }
         std::uint32_t growth() const { return bits & 7; }
         std::uint32_t is_gap() const { return bits >> 5 & 1; }  // whether the end is that of a gap
+        Step with_row(std::uint32_t next) const { return {next << kRowShift | (bits & ((1u << kRowShift) - 1))}; }
     };
 
     // Returns none if there are too many states.
     static std::optional<Transducer> of(const Automaton& automaton);
 
-    // A row has a step for each class, one for the end of the text, and one for the rest of a character.
+    // A row has a step for each class, and one for the end of the text.
     const Step* row(std::uint32_t row) const { return steps_.data() + row; }
-    std::size_t edge() const { return width_ - 2; }
-    std::size_t rest() const { return width_ - 1; }
+    std::size_t edge() const { return width_ - 1; }
     std::size_t state_count() const { return steps_.size() / width_; }
     // Returns the row in which no walk has begun, behind a character of a class or, for edge(), at the begin of a text.
     std::uint32_t start(std::size_t previous) const { return starts_[previous]; }
@@ -49,7 +50,6 @@ class Transducer {
 
  private:
     friend class TransducerBuilder;
-    static constexpr unsigned kRowShift = 6;
     static constexpr std::size_t kMostSteps = std::size_t{1} << 18;
 
     explicit Transducer(std::size_t width) : width_(width) {}

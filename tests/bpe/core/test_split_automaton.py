@@ -90,6 +90,34 @@ def test_malformed_bytes_are_characters_of_no_class(content: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", ["llama3", "o200k"])
+def test_every_character_has_its_class(name: str) -> None:
+    fast, plain = COMPILED[name]
+    characters = [chr(i) for i in range(0x110000) if not 0xD800 <= i < 0xE000 and (i < 0x20000 or i % 16 == 0)]
+    random.Random(0).shuffle(characters)
+    text = "".join(characters[i] + " 1a\n"[i % 8 // 2] * (i % 2) for i in range(len(characters)))
+    assert fast.ends(text).tolist() == plain.ends(text).tolist()
+
+
+def test_sequences_that_end_early_or_have_another_form_are_malformed() -> None:
+    fast, plain = COMPILED["o200k"]
+    rng = random.Random(0)
+    wrong = [
+        b"\xc0\x80",
+        b"\xc1\xbf",
+        b"\xe0\x9f\xbf",
+        b"\xed\xa0\x80",
+        b"\xed\xbf\xbf",
+        b"\xf0\x8f\xbf\xbf",
+        b"\xf4\x90\x80\x80",
+    ]
+    right = [character.encode() for character in "aé߿ࠀ퟿\ue000一￿𐀀\U0010ffff"]
+    for _ in range(2000):
+        parts = [rng.choice(wrong + right) for _ in range(rng.randint(1, 6))]
+        text = b"".join(part[: rng.choice([len(part), len(part), rng.randint(1, 4)])] for part in parts)
+        assert fast.ends(text).tolist() == plain.ends(text).tolist(), text
+
+
+@pytest.mark.parametrize("name", ["llama3", "o200k"])
 def test_most_texts_can_be_cut_often(name: str) -> None:
     text = "In 1851, Moby-Dick's author wrote:\n\n  a whale of a tale...\n" * 20
     cuts = _core.Splitter.stepped([known_step(name)]).cuts(text)
