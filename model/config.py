@@ -8,89 +8,35 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, fields
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict, get_args
 
 from bpe.arguments import checked
 from bpe.errors import InputError, did_you_mean
+from model.presets import LLAMA_1_7B, LLAMA_3_1, LLAMA_3_2
+from model.presets import PRESETS as PRESETS
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
-
-_LLAMA_1_7B: dict[str, Any] = {
-    "dim": 4096, "n_layers": 32, "n_heads": 32, "n_kv_heads": 32, "hidden_dim": 11008,
-    "vocab_size": 32000, "rope_theta": 10000.0, "max_seq_len": 2048, "norm_eps": 1e-6,
-}  # fmt: skip
-_LLAMA_1_13B: dict[str, Any] = {
-    **_LLAMA_1_7B, "dim": 5120, "n_layers": 40, "n_heads": 40, "n_kv_heads": 40, "hidden_dim": 13824,
-}  # fmt: skip
-_LLAMA_2: dict[str, Any] = {"max_seq_len": 4096, "norm_eps": 1e-5}
-_LLAMA_3_8B: dict[str, Any] = {
-    "dim": 4096, "n_layers": 32, "n_heads": 32, "n_kv_heads": 8, "hidden_dim": 14336,
-    "vocab_size": 128256, "rope_theta": 500000.0, "max_seq_len": 8192,
-}  # fmt: skip
-_LLAMA_3_70B: dict[str, Any] = {**_LLAMA_3_8B, "dim": 8192, "n_layers": 80, "n_heads": 64, "hidden_dim": 28672}
-_LLAMA_3_1: dict[str, Any] = {"use_scaled_rope": True, "max_seq_len": 131072}
-_LLAMA_3_2: dict[str, Any] = {**_LLAMA_3_1, "rope_scaling_factor": 32.0, "tied_embeddings": True}
-_SMOLLM2: dict[str, Any] = {
-    "vocab_size": 49152, "rope_theta": 100000.0, "max_seq_len": 8192, "tied_embeddings": True,
-}  # fmt: skip
-
-# Published sizes (params.json or config.json of each release), and sizes to train at home. The vocab_size of the latter
-# is a default that the tokenizer of a run replaces. They tie the embeddings: at these sizes a second vocabulary matrix
-# costs more than the layers it would replace.
-PRESETS: dict[str, dict[str, Any]] = {
-    "llama1-7b": _LLAMA_1_7B,
-    "llama1-13b": _LLAMA_1_13B,
-    "llama1-30b": {
-        **_LLAMA_1_7B, "dim": 6656, "n_layers": 60, "n_heads": 52, "n_kv_heads": 52, "hidden_dim": 17920,
-    },
-    "llama1-65b": {
-        **_LLAMA_1_7B, "dim": 8192, "n_layers": 80, "n_heads": 64, "n_kv_heads": 64, "hidden_dim": 22016,
-        "norm_eps": 1e-5,
-    },
-    "llama2-7b": {**_LLAMA_1_7B, **_LLAMA_2},
-    "llama2-13b": {**_LLAMA_1_13B, **_LLAMA_2},
-    "llama2-70b": {
-        **_LLAMA_1_7B, **_LLAMA_2, "dim": 8192, "n_layers": 80, "n_heads": 64, "n_kv_heads": 8, "hidden_dim": 28672,
-    },
-    "llama3-8b": _LLAMA_3_8B,
-    "llama3-70b": _LLAMA_3_70B,
-    "llama3.1-8b": {**_LLAMA_3_8B, **_LLAMA_3_1},
-    "llama3.1-70b": {**_LLAMA_3_70B, **_LLAMA_3_1},
-    "llama3.1-405b": {
-        **_LLAMA_3_8B, **_LLAMA_3_1, "dim": 16384, "n_layers": 126, "n_heads": 128, "hidden_dim": 53248,
-    },
-    "llama3.2-1b": {**_LLAMA_3_8B, **_LLAMA_3_2, "dim": 2048, "n_layers": 16, "hidden_dim": 8192},
-    "llama3.2-3b": {**_LLAMA_3_8B, **_LLAMA_3_2, "dim": 3072, "n_layers": 28, "n_heads": 24, "hidden_dim": 8192},
-    "llama3.3-70b": {**_LLAMA_3_70B, **_LLAMA_3_1},
-    "smollm2-135m": {**_SMOLLM2, "dim": 576, "n_layers": 30, "n_heads": 9, "n_kv_heads": 3, "hidden_dim": 1536},
-    "smollm2-360m": {**_SMOLLM2, "dim": 960, "n_layers": 32, "n_heads": 15, "n_kv_heads": 5, "hidden_dim": 2560},
-    "smollm2-1.7b": {
-        **_SMOLLM2, "dim": 2048, "n_layers": 24, "n_heads": 32, "n_kv_heads": 32, "hidden_dim": 8192,
-        "rope_theta": 130000.0,
-    },
-    "nano": {
-        "dim": 128, "n_layers": 3, "n_heads": 2, "n_kv_heads": 1, "hidden_dim": 352,
-        "vocab_size": 4096, "rope_theta": 10000.0, "max_seq_len": 256, "tied_embeddings": True,
-    },
-    "micro": {
-        "dim": 192, "n_layers": 4, "n_heads": 3, "n_kv_heads": 1, "hidden_dim": 512,
-        "vocab_size": 4096, "rope_theta": 10000.0, "max_seq_len": 256, "tied_embeddings": True,
-    },
-    "mini": {
-        "dim": 384, "n_layers": 8, "n_heads": 6, "n_kv_heads": 2, "hidden_dim": 1024,
-        "vocab_size": 8192, "rope_theta": 10000.0, "max_seq_len": 512, "tied_embeddings": True,
-    },
-    "small": {
-        "dim": 768, "n_layers": 14, "n_heads": 12, "n_kv_heads": 4, "hidden_dim": 2048,
-        "vocab_size": 32768, "rope_theta": 10000.0, "max_seq_len": 1024, "tied_embeddings": True,
-    },
-}  # fmt: skip
 
 # The keys of Meta's params.json that determine the feed-forward size, and those that have no effect. All other keys are
 # fields of ModelConfig.
 _DERIVING_KEYS = ("multiple_of", "ffn_dim_multiplier")
 _HARMLESS_KEYS = ("max_batch_size",)
+RopeScaling = Literal["none", "llama3", "linear", "dynamic", "yarn", "longrope"]
+Activation = Literal["silu", "gelu", "gelu_tanh"]
+QkNorm = Literal["none", "head", "all"]
+_CHOICES = {"RopeScaling": get_args(RopeScaling), "Activation": get_args(Activation), "QkNorm": get_args(QkNorm)}
+_POSITIVE = (
+    "norm_eps", "rope_theta", "rope_scaling_factor", "rope_low_freq_factor", "rope_high_freq_factor",
+    "rope_beta_fast", "rope_beta_slow", "rope_attention_factor", "embedding_multiplier", "residual_multiplier",
+    "logits_scaling",
+)  # fmt: skip
+_LLAMA = {
+    "dim", "n_layers", "n_heads", "vocab_size", "n_kv_heads", "head_dim", "hidden_dim", "norm_eps", "max_seq_len",
+    "tied_embeddings", "rope_theta", "rope_scaling", "rope_scaling_factor", "rope_low_freq_factor",
+    "rope_high_freq_factor", "rope_original_length", "qkv_bias", "wo_bias",
+}  # fmt: skip
+"""The fields in which Llamas differ from each other."""
 _MAX_LAYERS = 1024  # eight times the deepest Llama; rejects damaged files that say a billion
 
 
@@ -105,16 +51,52 @@ class ModelConfigOptions(TypedDict, total=False):
     head_dim: int
     hidden_dim: int
     norm_eps: float
+    max_seq_len: int
+    tied_embeddings: bool
     rope_theta: float
-    use_scaled_rope: bool
+    rope_scaling: RopeScaling
     rope_scaling_factor: float
     rope_low_freq_factor: float
     rope_high_freq_factor: float
     rope_original_length: int
-    max_seq_len: int
-    tied_embeddings: bool
+    rope_beta_fast: float
+    rope_beta_slow: float
+    rope_truncate: bool
+    rope_attention_factor: float
+    rope_short_factors: tuple[float, ...]
+    rope_long_factors: tuple[float, ...]
+    rotary_dim: int
+    local_rope_theta: float
+    unrotated_layers: tuple[int, ...]
+    windows: tuple[int, ...]
     qkv_bias: bool
     wo_bias: bool
+    qk_norm: QkNorm
+    attention_multiplier: float
+    attention_softcap: float
+    ffn_bias: bool
+    activation: Activation
+    n_experts: int
+    n_experts_per_token: int
+    expert_hidden_dim: int
+    normalize_experts: bool
+    dense_layers: tuple[int, ...]
+    pre_norm: bool
+    post_norm: bool
+    norm_offset: bool
+    embedding_multiplier: float
+    residual_multiplier: float
+    logits_scaling: float
+    logits_softcap: float
+
+
+class LayerKind(NamedTuple):
+    """What the attention of a layer sees. Layers of the same kind share masks and rotations."""
+
+    window: int
+    """The number of tokens that a token attends to, itself included; 0 for all."""
+    rope: Literal["global", "local", "none"]
+    """Which rotary positions it has: those of rope_theta, those of local_rope_theta, or none."""
 
 
 @checked
@@ -132,17 +114,50 @@ class ModelConfig:
         hidden_dim: The size of the feed-forward network; 0 means two thirds of 4 * dim, rounded up to a multiple of 256
             (the rule of Llama 1).
         norm_eps: The epsilon of RMSNorm.
-        rope_theta: The base of the rotary frequencies.
-        use_scaled_rope: Whether low frequencies are scaled down as in Llama 3.1; the four settings below apply only
-            then. See `model.rotary.rope_frequencies`.
-        rope_scaling_factor: The divisor of the lowest frequencies.
-        rope_low_freq_factor: Wavelengths above rope_original_length / rope_low_freq_factor are scaled fully.
-        rope_high_freq_factor: Wavelengths below rope_original_length / rope_high_freq_factor are not scaled.
-        rope_original_length: The context length before scaling, in tokens.
         max_seq_len: The context length, in tokens.
         tied_embeddings: Whether the output matrix is the embedding matrix.
+        rope_theta: The base of the rotary frequencies.
+        rope_scaling: How the rotary frequencies are changed for a longer context: "none", "llama3" (Llama 3.1),
+            "linear", "dynamic", "yarn" or "longrope"; see `model.rotary.rope_frequencies`.
+        rope_scaling_factor: The factor of the scaling; without use for "longrope".
+        rope_low_freq_factor: For "llama3": wavelengths above rope_original_length / rope_low_freq_factor are scaled
+            fully.
+        rope_high_freq_factor: For "llama3": wavelengths below rope_original_length / rope_high_freq_factor are not
+            scaled.
+        rope_original_length: The context length before scaling, in tokens.
+        rope_beta_fast: For "yarn": frequencies with more turns in the original context are not scaled.
+        rope_beta_slow: For "yarn": frequencies with fewer turns are scaled fully.
+        rope_truncate: For "yarn": whether the bounds of the mixture are rounded outwards to whole pairs.
+        rope_attention_factor: For "yarn" and "longrope": a factor of rotated queries and keys.
+        rope_short_factors: For "longrope": the divisor of each frequency within the original context.
+        rope_long_factors: For "longrope": the divisor of each frequency beyond the original context.
+        rotary_dim: How many numbers of a head are rotated, the first; 0 means head_dim.
+        local_rope_theta: The base of the rotary frequencies in layers with a window, without scaling; 0 means that they
+            are those of the other layers.
+        unrotated_layers: The numbers of the layers without rotary positions.
+        windows: For each layer, how many tokens a token attends to, itself included; 0 means all. () means all in every
+            layer.
         qkv_bias: Whether wq, wk and wv have a bias.
         wo_bias: Whether wo has a bias.
+        qk_norm: Whether queries and keys are normalised before they are rotated: "none", each "head" with the same
+            weights, or "all" heads together.
+        attention_multiplier: The factor of the scores of attention; 0 means 1 / sqrt(head_dim).
+        attention_softcap: The bound c of the scores of attention, which become c * tanh(score / c); 0 means none.
+        ffn_bias: Whether w1, w2 and w3 have a bias.
+        activation: The function of the gate: "silu", "gelu", or its approximation "gelu_tanh".
+        n_experts: The number of feed-forward networks of a layer that the router chooses from; 0 means one network and
+            no router.
+        n_experts_per_token: How many of them read a token.
+        expert_hidden_dim: The size of an expert; 0 means hidden_dim.
+        normalize_experts: Whether the weights of the chosen experts sum to 1.
+        dense_layers: The numbers of the layers that have one network in spite of n_experts.
+        pre_norm: Whether attention and feed-forward network read the normalised stream.
+        post_norm: Whether their results are normalised before they are added to the stream.
+        norm_offset: Whether norms multiply by 1 + weight instead of weight.
+        embedding_multiplier: The factor of the embeddings, rounded to the dtype of the weights.
+        residual_multiplier: The factor of what a layer adds to the stream.
+        logits_scaling: The divisor of the logits.
+        logits_softcap: The bound of the logits, as attention_softcap; 0 means none.
 
     Fields left at 0 hold the derived number after construction.
 
@@ -165,30 +180,107 @@ class ModelConfig:
     head_dim: int = 0
     hidden_dim: int = 0
     norm_eps: float = 1e-5
+    max_seq_len: int = 8192
+    tied_embeddings: bool = False
     rope_theta: float = 500000.0
-    use_scaled_rope: bool = False
+    rope_scaling: RopeScaling = "none"
     rope_scaling_factor: float = 8.0
     rope_low_freq_factor: float = 1.0
     rope_high_freq_factor: float = 4.0
     rope_original_length: int = 8192
-    max_seq_len: int = 8192
-    tied_embeddings: bool = False
+    rope_beta_fast: float = 32.0
+    rope_beta_slow: float = 1.0
+    rope_truncate: bool = True
+    rope_attention_factor: float = 1.0
+    rope_short_factors: tuple[float, ...] = ()
+    rope_long_factors: tuple[float, ...] = ()
+    rotary_dim: int = 0
+    local_rope_theta: float = 0.0
+    unrotated_layers: tuple[int, ...] = ()
+    windows: tuple[int, ...] = ()
     qkv_bias: bool = False
     wo_bias: bool = False
+    qk_norm: QkNorm = "none"
+    attention_multiplier: float = 0.0
+    attention_softcap: float = 0.0
+    ffn_bias: bool = False
+    activation: Activation = "silu"
+    n_experts: int = 0
+    n_experts_per_token: int = 0
+    expert_hidden_dim: int = 0
+    normalize_experts: bool = True
+    dense_layers: tuple[int, ...] = ()
+    pre_norm: bool = True
+    post_norm: bool = False
+    norm_offset: bool = False
+    embedding_multiplier: float = 1.0
+    residual_multiplier: float = 1.0
+    logits_scaling: float = 1.0
+    logits_softcap: float = 0.0
 
     def __post_init__(self) -> None:
         self._convert_numbers()
+        self._check_ranges()
+        self._derive("n_kv_heads", self.n_heads)
+        self._derive("head_dim", self.dim // self.n_heads)
+        self._derive("hidden_dim", feed_forward_size(self.dim))
+        # These stay 0, so that dataclasses.replace() with another head_dim or hidden_dim changes them, too.
+        self._leave_out("rotary_dim", self.head_dim)
+        self._leave_out("attention_multiplier", self.head_dim**-0.5)
+        self._leave_out("expert_hidden_dim", self.hidden_dim)
+        if self.n_heads % self.n_kv_heads:
+            raise InputError(
+                f"n_heads ({self.n_heads}) is not divisible by n_kv_heads ({self.n_kv_heads}); change one of them"
+            )
+        if self.head_dim % 2:
+            raise InputError(f"head_dim is {self.head_dim}; it must be even, since rotary embeddings rotate pairs")
+        if self.rotary_dim % 2 or self.rotary_dim > self.head_dim:
+            raise InputError(
+                f"rotary_dim is {self.rotary_dim}; it must be even, and at most head_dim ({self.head_dim})"
+            )
+        self._check_rope()
+        self._check_layers()
+
+    def _derive(self, name: str, value: float) -> None:
+        """Set a field that was left at 0."""
+        if not getattr(self, name):
+            object.__setattr__(self, name, value)
+
+    def _leave_out(self, name: str, default: float) -> None:
+        """Set a field that has its default to 0, so that equal configurations compare equal."""
+        if getattr(self, name) == default:
+            object.__setattr__(self, name, 0)
+
+    @property
+    def rotated_dim(self) -> int:
+        """How many numbers of a head are rotated."""
+        return self.rotary_dim or self.head_dim
+
+    @property
+    def attention_scale(self) -> float:
+        """The factor of the scores of attention."""
+        return self.attention_multiplier or self.head_dim**-0.5
+
+    @property
+    def expert_size(self) -> int:
+        """The size of an expert's feed-forward network."""
+        return self.expert_hidden_dim or self.hidden_dim
+
+    def _check_ranges(self) -> None:
         for name in ("dim", "n_layers", "n_heads", "vocab_size", "max_seq_len", "rope_original_length"):
             if getattr(self, name) <= 0:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be positive")
         if self.n_layers > _MAX_LAYERS:
             raise InputError(f"n_layers is {self.n_layers}; it must be at most {_MAX_LAYERS}")
-        for name in ("n_kv_heads", "head_dim", "hidden_dim"):
+        for name in ("n_kv_heads", "head_dim", "hidden_dim", "rotary_dim", "expert_hidden_dim"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be positive, or 0 for the default")
-        for name in ("norm_eps", "rope_theta", "rope_scaling_factor", "rope_low_freq_factor", "rope_high_freq_factor"):
+        for name in _POSITIVE:
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
                 raise InputError(f"{name} is {getattr(self, name)}; it must be a positive number")
+        for name in ("attention_multiplier", "attention_softcap", "logits_softcap", "local_rope_theta"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
+                raise InputError(f"{name} is {getattr(self, name)}; it must be a positive number, or 0")
         if self.rope_high_freq_factor <= self.rope_low_freq_factor:
             raise InputError(
                 f"rope_high_freq_factor ({self.rope_high_freq_factor}) must exceed "
@@ -198,15 +290,64 @@ class ModelConfig:
             raise InputError(
                 f"dim ({self.dim}) is not divisible by n_heads ({self.n_heads}); change one of them, or set head_dim"
             )
-        object.__setattr__(self, "n_kv_heads", self.n_kv_heads or self.n_heads)
-        object.__setattr__(self, "head_dim", self.head_dim or self.dim // self.n_heads)
-        object.__setattr__(self, "hidden_dim", self.hidden_dim or feed_forward_size(self.dim))
-        if self.n_heads % self.n_kv_heads:
+        if not (self.pre_norm or self.post_norm):
+            raise InputError("pre_norm and post_norm are both false; a layer needs one of them")
+        if self.n_experts < 0 or not (0 <= self.n_experts_per_token <= self.n_experts):
             raise InputError(
-                f"n_heads ({self.n_heads}) is not divisible by n_kv_heads ({self.n_kv_heads}); change one of them"
+                f"n_experts_per_token is {self.n_experts_per_token}; it must be from 1 to n_experts ({self.n_experts})"
             )
-        if self.head_dim % 2:
-            raise InputError(f"head_dim is {self.head_dim}; it must be even, since rotary embeddings rotate pairs")
+        if bool(self.n_experts) != bool(self.n_experts_per_token):
+            raise InputError(f"n_experts is {self.n_experts}, but n_experts_per_token is {self.n_experts_per_token}")
+
+    def _check_rope(self) -> None:
+        factors = (self.rope_short_factors, self.rope_long_factors)
+        if self.rope_scaling == "longrope":
+            for name, numbers in zip(("rope_short_factors", "rope_long_factors"), factors, strict=True):
+                if len(numbers) != self.rotated_dim // 2:
+                    raise InputError(
+                        f"{name} has {len(numbers)} numbers; it must have rotary_dim / 2, one for each pair"
+                    )
+                if not all(math.isfinite(number) and number > 0 for number in numbers):
+                    raise InputError(f"{name} has a number that is not positive")
+        elif any(factors):
+            raise InputError('rope_short_factors and rope_long_factors need rope_scaling "longrope"')
+        if self.rope_scaling == "dynamic" and self.rotated_dim < 4:
+            raise InputError(f"rotary_dim is {self.rotated_dim}; dynamic scaling needs at least 4")
+        if self.rope_scaling in ("yarn", "dynamic") and self.rope_theta <= 1:
+            raise InputError(f"rope_theta is {self.rope_theta}; {self.rope_scaling} scaling needs more than 1")
+
+    def _check_layers(self) -> None:
+        """Check the fields that name layers, and bring equal settings to the same form."""
+        for name in ("unrotated_layers", "dense_layers"):
+            layers = getattr(self, name)
+            wrong = [layer for layer in layers if not 0 <= layer < self.n_layers]
+            if wrong:
+                raise InputError(f"{name} has {wrong[0]}; the layers are 0 to {self.n_layers - 1}")
+            object.__setattr__(self, name, tuple(sorted(set(layers))))
+        if self.windows and len(self.windows) != self.n_layers:
+            raise InputError(
+                f"windows has {len(self.windows)} numbers; it must have one for each of {self.n_layers} layers"
+            )
+        if any(window < 0 for window in self.windows):
+            raise InputError(f"windows has {min(self.windows)}; a window is positive, or 0 for all tokens")
+        if not any(self.windows):
+            object.__setattr__(self, "windows", ())
+
+    def layer_kind(self, layer: int) -> LayerKind:
+        """Return what the attention of a layer sees."""
+        window = self.windows[layer] if self.windows else 0
+        if layer in self.unrotated_layers:
+            return LayerKind(window, "none")
+        return LayerKind(window, "local" if window and self.local_rope_theta else "global")
+
+    def unlike_llama(self) -> list[str]:
+        """Return the names of the fields that differ from those of every Llama: what only its relatives have."""
+        names = [field.name for field in fields(self) if field.name not in _LLAMA and self._is_set(field)]
+        return names + (["rope_scaling"] if self.rope_scaling not in ("none", "llama3") else [])
+
+    def has_experts(self, layer: int) -> bool:
+        """Return whether a layer has a router and experts."""
+        return self.n_experts > 0 and layer not in self.dense_layers
 
     def __repr__(self) -> str:
         """Return the call that makes an equal configuration, with the fields that differ from their defaults."""
@@ -218,10 +359,23 @@ class ModelConfig:
         return getattr(self, field.name) not in (field.default, derived.get(field.name))
 
     def _convert_numbers(self) -> None:
-        """Make numbers Python's own: JSON may have 500000 for 500000.0, and a program NumPy's numbers."""
+        """Make values Python's own: JSON may have 500000 for 500000.0, and a program NumPy's numbers."""
         for field in fields(self):
-            kind = {"int": int, "float": float, "bool": bool}[str(field.type)]
-            object.__setattr__(self, field.name, kind(getattr(self, field.name)))
+            value = getattr(self, field.name)
+            kind = str(field.type)
+            try:
+                if kind in _CHOICES:
+                    if value not in _CHOICES[kind]:
+                        choices = ", ".join(map(repr, _CHOICES[kind]))
+                        raise InputError(f"{field.name} is {value!r}; expected one of {choices}")
+                elif kind.startswith("tuple"):
+                    number = int if "int" in kind else float
+                    value = tuple(_exact(number, item) for item in value)
+                else:
+                    value = {"int": int, "float": float, "bool": bool}[kind](value)
+            except (TypeError, ValueError, OverflowError):
+                raise InputError(f"{field.name} is {value!r}; expected a list of numbers") from None
+            object.__setattr__(self, field.name, value)
 
     @classmethod
     @checked(options=ModelConfigOptions)
@@ -263,6 +417,12 @@ class ModelConfig:
                 invalid.
         """
         given = {key: value for key, value in params.items() if value is not None and key not in _HARMLESS_KEYS}
+        scaled = given.pop("use_scaled_rope", None)  # Meta's key for the scaling of Llama 3.1
+        if scaled is not None:
+            if not isinstance(scaled, bool):
+                raise InputError(f"use_scaled_rope is {scaled!r}; expected true or false")
+            if given.setdefault("rope_scaling", "llama3" if scaled else "none") == "llama3" and not scaled:
+                raise InputError("use_scaled_rope is false, but rope_scaling is 'llama3'; remove one of them")
         multiple_of, multiplier = given.pop("multiple_of", 256), given.pop("ffn_dim_multiplier", None)
         if any(params.get(key) is not None for key in _DERIVING_KEYS) or "hidden_dim" not in given:
             derived = feed_forward_size(_positive(given, "dim"), multiple_of, multiplier)
@@ -270,19 +430,19 @@ class ModelConfig:
                 raise InputError(
                     f"hidden_dim is {given['hidden_dim']}, but multiple_of and ffn_dim_multiplier make it {derived}"
                 )
-        if given.get("use_scaled_rope"):
+        if given.get("rope_scaling") == "llama3":
             for preset in (PRESETS["llama3.2-1b"], PRESETS["llama3.2-3b"]):
                 if all(given.get(key) == preset[key] for key in ("dim", "n_layers", "n_heads")):
-                    given = {**_LLAMA_3_2, **given}
-            given.setdefault("max_seq_len", _LLAMA_3_1["max_seq_len"])
+                    given = {**LLAMA_3_2, **given}
+            given.setdefault("max_seq_len", LLAMA_3_1["max_seq_len"])
         elif "rope_theta" not in given:
-            context = _LLAMA_1_7B["max_seq_len"]
+            context = LLAMA_1_7B["max_seq_len"]
             for preset in (PRESETS[name] for name in PRESETS if name.startswith("llama2")):
                 if all(
                     given.get(key) == preset[key] for key in ("dim", "n_layers", "n_heads", "hidden_dim", "norm_eps")
                 ):
                     context = preset["max_seq_len"]
-            given = {"rope_theta": _LLAMA_1_7B["rope_theta"], "max_seq_len": context, **given}
+            given = {"rope_theta": LLAMA_1_7B["rope_theta"], "max_seq_len": context, **given}
         return cls._from_mapping(given, "params.json")
 
     @classmethod
@@ -309,21 +469,29 @@ class ModelConfig:
         before_rounding = 2 * 4 * self.dim // 3
         multiplier = self.hidden_dim / before_rounding if before_rounding > self.hidden_dim else None
         params = {field.name: getattr(self, field.name) for field in fields(self)}
-        return params | {"multiple_of": self.hidden_dim, "ffn_dim_multiplier": multiplier}
+        scaled = self.rope_scaling == "llama3"
+        return params | {"use_scaled_rope": scaled, "multiple_of": self.hidden_dim, "ffn_dim_multiplier": multiplier}
 
     def parameters(self) -> dict[str, int]:
         """Return the number of parameters of each part of the model. Tied embeddings count once, under "embedding"."""
         queries, keys = self.n_heads * self.head_dim, self.n_kv_heads * self.head_dim
         matrices = 2 * self.dim * (queries + keys)
         biases = self.qkv_bias * (queries + 2 * keys) + self.wo_bias * self.dim
+        head_norms = {"none": 0, "head": 2 * self.head_dim, "all": queries + keys}[self.qk_norm]
+        routed = sum(self.has_experts(layer) for layer in range(self.n_layers))
+        experts = self.n_experts * (self._feed_forward(self.expert_size) + self.dim)  # a row of the router each
+        norms = 2 * (self.pre_norm + self.post_norm) * self.dim
         vocabulary = self.vocab_size * self.dim
         return {
             "embedding": vocabulary,
             "attention": self.n_layers * (matrices + biases),
-            "feed_forward": self.n_layers * 3 * self.dim * self.hidden_dim,
-            "norms": (2 * self.n_layers + 1) * self.dim,
+            "feed_forward": (self.n_layers - routed) * self._feed_forward(self.hidden_dim) + routed * experts,
+            "norms": self.n_layers * (norms + head_norms) + self.dim,
             "output": 0 if self.tied_embeddings else vocabulary,
         }
+
+    def _feed_forward(self, hidden: int) -> int:
+        return 3 * self.dim * hidden + self.ffn_bias * (2 * hidden + self.dim)
 
     @property
     def n_parameters(self) -> int:
@@ -341,8 +509,7 @@ class ModelConfig:
         one percent.
         """
         layers = 2 * self._layer_matrices() * length
-        pairs = length * (length + 1) // 2  # each token attends to itself and all tokens before it
-        return layers + self._attention_flops(pairs) + 2 * self.vocab_size * self.dim
+        return layers + self._attention_flops(0, length) + 2 * self.vocab_size * self.dim
 
     def decode_flops(self, position: int) -> int:
         """Return the floating-point operations to read the token at `position`, from 0, with a cache, and its logits.
@@ -350,7 +517,7 @@ class ModelConfig:
         Counted as in `prefill_flops`: the increment from one length to the next, plus one use of the output matrix.
         """
         layers = 2 * self._layer_matrices()
-        return layers + self._attention_flops(position + 1) + 2 * self.vocab_size * self.dim
+        return layers + self._attention_flops(position, position + 1) + 2 * self.vocab_size * self.dim
 
     def training_flops(self, length: int) -> int:
         """Return the floating-point operations to train on a sequence of `length` tokens.
@@ -362,12 +529,31 @@ class ModelConfig:
         return 3 * reading
 
     def _layer_matrices(self) -> int:
+        """Return how many weights of matrices read a token, in all layers."""
         attention = 2 * self.dim * (self.n_heads + self.n_kv_heads) * self.head_dim
-        return self.n_layers * (attention + 3 * self.dim * self.hidden_dim)
+        routed = sum(self.has_experts(layer) for layer in range(self.n_layers))
+        expert = self.n_experts * self.dim + 3 * self.dim * self.expert_size * self.n_experts_per_token
+        dense = 3 * self.dim * self.hidden_dim
+        return self.n_layers * attention + (self.n_layers - routed) * dense + routed * expert
 
-    def _attention_flops(self, pairs: int) -> int:
+    def _attention_flops(self, start: int, end: int) -> int:
+        """Return the operations of the attention of the tokens from `start` to `end` - 1."""
         # Query times key, and probability times value: head_dim multiply-adds each, in every head of every layer.
-        return 4 * self.n_layers * self.n_heads * self.head_dim * pairs
+        pairs = sum(_pairs(end, window) - _pairs(start, window) for window in self.windows or (0,) * self.n_layers)
+        return 4 * self.n_heads * self.head_dim * pairs
+
+
+def _pairs(length: int, window: int) -> int:
+    """Return how many tokens the first `length` tokens attend to: each to itself and the tokens before, in a window."""
+    full = min(length, window or length)
+    return full * (full + 1) // 2 + (length - full) * full
+
+
+def _exact(kind: type, value: Any) -> Any:
+    """Return a number of a kind; raise ValueError for another value, such as a bool, or 1.5 as int."""
+    if isinstance(value, bool) or not hasattr(value, "__float__") or kind(value) != value:
+        raise ValueError
+    return kind(value)
 
 
 def feed_forward_size(dim: int, multiple_of: int = 256, ffn_dim_multiplier: float | None = None) -> int:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import cast
 
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.memory import return_freed_memory
-from model.transformer import Attention, Block, FeedForward, Transformer, attend
+from model.transformer import Attend, Attention, Block, FeedForward, RMSNorm, Transformer, attend
 
 # With this many rows or more, widening the weights costs less than multiplying without instructions for them. One
 # thread of an AVX2 machine, 576 x 1536 in bfloat16: 1 row 0.26 ms, 8 rows 1.6 ms; widened, 8 rows 0.70 ms.
@@ -24,6 +25,9 @@ _CHUNK = 1 << 20  # weights widened at a time: 4 MiB, which stay in the cache
 # Number of queries in a block of attention. 9 query heads of 64 on 3 key heads over 1,024 positions, two cores of an
 # AMD EPYC 9005, bfloat16: 4.9 ms, against 10.0 ms of torch's own attention; over 64 positions 0.18 and 0.09 ms.
 BLOCK = 128
+
+# oneDNN's name, and its variant, of each activation.
+_FUSED_ACTIVATIONS = {"silu": ("swish", ""), "gelu": ("gelu", "none"), "gelu_tanh": ("gelu", "tanh")}
 
 
 def has_matrix_instructions(dtype: torch.dtype) -> bool:
@@ -58,13 +62,15 @@ def pack(model: Transformer) -> None:
         return
     for layer in cast("list[Block]", model.layers):
         layer.add_module("attention", PackedAttention(layer.attention))
-        layer.add_module("feed_forward", PackedFeedForward(layer.feed_forward))
+        for name, child in [*layer.named_modules()]:
+            if type(child) is FeedForward:  # one, or one for each expert
+                layer.set_submodule(name, PackedFeedForward(child))
     if not model.config.tied_embeddings:
         model.add_module("output", PackedLinear(model.output))
     return_freed_memory()
 
 
-def multiply(x: Tensor, weight: Tensor, bias: Tensor | None = None, then: str = "none") -> Tensor:
+def multiply(x: Tensor, weight: Tensor, bias: Tensor | None = None, then: str = "none", variant: str = "") -> Tensor:
     """Compute `F.linear` with oneDNN, and the function that follows it.
 
     In float32, F.linear uses MKL, which reaches 200 GFLOP/s on two cores of an AMD EPYC 9005; oneDNN reaches 450.
@@ -74,8 +80,9 @@ def multiply(x: Tensor, weight: Tensor, bias: Tensor | None = None, then: str = 
         weight: [out, in], plain or packed.
         bias: [out]; None for no bias.
         then: "none", or the name of a function in oneDNN, such as "swish".
+        variant: The variant of that function, such as "tanh".
     """
-    return cast(Tensor, torch.ops.mkldnn._linear_pointwise.default(x.contiguous(), weight, bias, then, [], ""))
+    return cast(Tensor, torch.ops.mkldnn._linear_pointwise.default(x.contiguous(), weight, bias, then, [], variant))
 
 
 class PackedLinear(nn.Module):
@@ -100,11 +107,14 @@ class PackedAttention(Attention):
 
     def __init__(self, plain: Attention) -> None:
         nn.Module.__init__(self)
-        self.layer, self.head_dim = plain.layer, plain.head_dim
-        self.attend = attend_in_blocks
+        self.layer, self.head_dim, self.scale, self.qk_norm = plain.layer, plain.head_dim, plain.scale, plain.qk_norm
+        self.attend = attend_in_blocks if plain.attend is attend else plain.attend
         self.widths = [w.out_features // plain.head_dim for w in (plain.wq, plain.wk, plain.wv)]
         self.wqkv = PackedLinear(plain.wq, plain.wk, plain.wv)
         self.add_module("wo", PackedLinear(plain.wo))
+        for name, norm in plain.named_children():
+            if isinstance(norm, RMSNorm):
+                self.add_module(name, norm)
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         queries, keys, values = self.wqkv(x).unflatten(-1, (-1, self.head_dim)).split(self.widths, dim=-2)
@@ -117,15 +127,16 @@ class PackedFeedForward(nn.Module):
     def __init__(self, plain: FeedForward) -> None:
         super().__init__()
         self.w1, self.w2, self.w3 = PackedLinear(plain.w1), PackedLinear(plain.w2), PackedLinear(plain.w3)
+        self.activation = _FUSED_ACTIVATIONS[plain.activation]
 
     def forward(self, x: Tensor) -> Tensor:
-        gate = multiply(x, self.w1.weight, then="swish")  # [b, t, dim] -> [b, t, hidden]
-        gated = torch.ops.mkldnn._linear_pointwise.binary(x.contiguous(), gate, self.w3.weight, None, "mul")
+        gate = multiply(x, self.w1.weight, self.w1.bias, *self.activation)  # [b, t, dim] -> [b, t, hidden]
+        gated = torch.ops.mkldnn._linear_pointwise.binary(x.contiguous(), gate, self.w3.weight, self.w3.bias, "mul")
         projected: Tensor = self.w2(gated)  # [b, t, hidden] -> [b, t, dim]
         return projected
 
 
-def attend_in_blocks(queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None = None) -> Tensor:
+def attend_in_blocks(queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None, scale: float) -> Tensor:
     """Compute `attend` in blocks of queries: float32 scores with all visible keys, then their softmax.
 
     For prompts; a few queries go to `attend`. torch's own attention multiplies with MKL, which takes four times as long
@@ -136,6 +147,7 @@ def attend_in_blocks(queries: Tensor, keys: Tensor, values: Tensor, visible: Ten
         keys: [batch, kv_heads, end, head_dim].
         values: [batch, kv_heads, end, head_dim].
         visible: Boolean mask, as `attend` takes it; None for causal attention.
+        scale: The factor of the scores.
 
     Returns:
         [batch, heads, time, head_dim].
@@ -143,9 +155,9 @@ def attend_in_blocks(queries: Tensor, keys: Tensor, values: Tensor, visible: Ten
     batch, heads, count, width = queries.shape
     groups, end = keys.shape[1:3]
     if count < BLOCK or torch.is_grad_enabled():
-        return attend(queries, keys, values, visible)
+        return attend(queries, keys, values, visible, scale)
     # [b, h, t, d] -> [b, g, h / g, t, d]
-    grouped = (queries.float() / math.sqrt(width)).view(batch, groups, heads // groups, count, width)
+    grouped = (queries.float() * scale).view(batch, groups, heads // groups, count, width)
     attended = queries.new_empty(grouped.shape)
     wide_keys = keys.float()
     later = torch.full((BLOCK, BLOCK), -math.inf).triu(1)
@@ -182,7 +194,7 @@ def widen(model: Transformer) -> None:
         return
     for module in list(model.modules()):
         if isinstance(module, Attention):
-            module.attend = wide_attend
+            module.attend = functools.partial(wide_attend, module.attend)
         for name, child in module.named_children():
             if type(child) is nn.Linear:
                 setattr(module, name, WideLinear.of(child))
@@ -212,8 +224,10 @@ class WideLinear(nn.Linear):
         return result.view(*x.shape[:-1], self.out_features)  # [rows, out] -> [..., out]
 
 
-def wide_attend(queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None = None) -> Tensor:
+def wide_attend(
+    attend: Attend, queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None, scale: float
+) -> Tensor:
     """Compute `attend`, in float32 for more than one query."""
     if queries.shape[2] == 1 or torch.is_grad_enabled():
-        return attend(queries, keys, values, visible)
-    return attend(queries.float(), keys.float(), values.float(), visible).type_as(queries)
+        return attend(queries, keys, values, visible, scale)
+    return attend(queries.float(), keys.float(), values.float(), visible, scale).type_as(queries)

@@ -1,4 +1,4 @@
-"""The Llama 3 transformer (Dubey et al. 2024, arXiv:2407.21783), from token ids to logits.
+"""The Llama 3 transformer (Dubey et al. 2024, arXiv:2407.21783) and its relatives, from token ids to logits.
 
 Modules have Meta's names, so `state_dict` has Meta's keys and Meta's checkpoints load unchanged. Comments give shapes
 beside the lines that change them: b sequences, t new positions, s attended positions, h query heads, g key-value heads,
@@ -11,6 +11,7 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -18,10 +19,20 @@ from torch import Tensor, nn
 
 from bpe.errors import InputError
 from model.cache import KVCache
-from model.config import ModelConfig
+from model.config import LayerKind, ModelConfig, QkNorm
+from model.experts import Experts
+from model.masks import causal_mask, padded_mask
 from model.rotary import rope_frequencies, table_length
+from model.softcap import attend_softcapped, softcapped
 
 INIT_STD = 0.02
+Attend: TypeAlias = "Callable[[Tensor, Tensor, Tensor, Tensor | None, float], Tensor]"
+"""Combines queries, keys and values; see `attend`."""
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "gelu_tanh": functools.partial(F.gelu, approximate="tanh"),
+}
 
 
 class Transformer(nn.Module):
@@ -36,7 +47,7 @@ class Transformer(nn.Module):
         self.config = config
         self.tok_embeddings: nn.Embedding = nn.Embedding(config.vocab_size, config.dim)
         self.layers: nn.ModuleList = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
-        self.norm: RMSNorm = RMSNorm(config.dim, config.norm_eps)
+        self.norm: RMSNorm = RMSNorm(config.dim, config.norm_eps, config.norm_offset)
         self.output: nn.Linear = nn.Linear(config.dim, config.vocab_size, bias=False)
         self.init_weights()
 
@@ -64,10 +75,10 @@ class Transformer(nn.Module):
 
     def hidden(self, ids: Tensor, cache: KVCache | None = None, positions: Tensor | None = None) -> Tensor:
         """Return the normalised hidden states after the last layer, [batch, time, dim]; see `forward`."""
-        place = self._place(ids, cache, positions)
-        x = self.tok_embeddings(ids)  # [b, t] -> [b, t, dim]
-        for layer in self.layers:
-            x = layer(x, place, cache)
+        places = self._places(ids, cache, positions)
+        x = self.embed(ids)
+        for number, layer in enumerate(self.layers):
+            x = layer(x, places[self.config.layer_kind(number)], cache)
         if cache is not None:
             cache.advance(ids.shape[1])
         normalised: Tensor = self.norm(x)
@@ -83,8 +94,15 @@ class Transformer(nn.Module):
         weight = self.tok_embeddings.weight
         return KVCache(self.config, batch, capacity=capacity, dtype=weight.dtype, device=weight.device)
 
-    def _place(self, ids: Tensor, cache: KVCache | None, positions: Tensor | None) -> Place:
-        """Check the shapes, reserve memory in the cache, and return the rotations and the mask of `ids`."""
+    def embed(self, ids: Tensor) -> Tensor:
+        """Return the first state of the stream, [batch, time, dim], of ids [batch, time]."""
+        x: Tensor = self.tok_embeddings(ids)
+        if self.config.embedding_multiplier == 1:
+            return x
+        return x * torch.tensor(self.config.embedding_multiplier, dtype=x.dtype)
+
+    def _places(self, ids: Tensor, cache: KVCache | None, positions: Tensor | None) -> dict[LayerKind, Place]:
+        """Check the shapes, reserve memory in the cache, and return the place of `ids` for each kind of layer."""
         if ids.dim() != 2 or ids.shape[1] == 0:
             raise InputError(f"ids have the shape {list(ids.shape)}; expected [batch, time] with at least one id")
         batch, count = ids.shape
@@ -102,18 +120,37 @@ class Transformer(nn.Module):
             )
         if cache is not None:
             cache.reserve(count, positions)
-        table = rotary_table(self.config, end, ids.device)
-        if positions is None:
-            # A single query attends to everything. Without a cache, torch's causal attention needs no mask tensor.
-            visible = None if start == 0 or count == 1 else causal_mask(count, start + count, ids.device)
-            return Place(table[start:end], visible)
         stored = positions if cache is None or cache.positions is None else cache.positions[:, : start + count]
-        return Place(table[positions.clamp(min=0)], padded_mask(positions, stored))
+        kinds = {self.config.layer_kind(layer) for layer in range(self.config.n_layers)}
+        return {
+            kind: self._place(kind, range(start, start + count), end, positions, stored, ids.device) for kind in kinds
+        }
+
+    def _place(
+        self,
+        kind: LayerKind,
+        slots: range,
+        end: int,
+        positions: Tensor | None,
+        stored: Tensor | None,
+        device: torch.device,
+    ) -> Place:
+        """Return the rotations and the mask of the tokens in some slots, at some positions before `end`."""
+        table = None if kind.rope == "none" else rotary_table(self.config, end, device, kind.rope == "local")
+        if positions is None or stored is None:
+            # A single query attends to everything. Without a cache, torch's causal attention needs no mask tensor.
+            whole = (slots.start == 0 or len(slots) == 1) and not 0 < kind.window < end
+            visible = None if whole else causal_mask(len(slots), end, device, kind.window)
+            return Place(None if table is None else table[slots.start : slots.stop], visible)
+        rotation = None if table is None else table[positions.clamp(min=0)]
+        return Place(rotation, padded_mask(positions, stored, kind.window))
 
     def head(self, hidden: Tensor) -> Tensor:
         """Return the logits [..., vocabulary] of normalised hidden states [..., dim]."""
         logits: Tensor = self.output(hidden)
-        return logits
+        if self.config.logits_scaling != 1:
+            logits = logits / self.config.logits_scaling
+        return softcapped(logits, self.config.logits_softcap)
 
     def init_weights(self, generator: torch.Generator | None = None) -> None:
         """Initialise the weights for training: matrices normal with standard deviation 0.02, norms 1, biases 0.
@@ -131,7 +168,7 @@ class Transformer(nn.Module):
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)
             elif parameter.dim() == 1:
-                nn.init.ones_(parameter)
+                nn.init.constant_(parameter, 0.0 if self.config.norm_offset else 1.0)
             else:
                 std = residual_std if name.endswith(("wo.weight", "w2.weight")) else INIT_STD
                 nn.init.normal_(parameter, std=std, generator=generator)
@@ -139,10 +176,10 @@ class Transformer(nn.Module):
 
 @dataclass(frozen=True)
 class Place:
-    """The places of the tokens of a forward pass: their rotations and their mask, the same for all layers."""
+    """The places of the tokens of a forward pass: their rotations and their mask, for all layers of a kind."""
 
-    rotation: Tensor
-    """complex64 [t, d / 2] or [b, t, d / 2]: cos + i sin of the angles at the positions."""
+    rotation: Tensor | None
+    """complex64 [t, r / 2] or [b, t, r / 2]: cos + i sin of the angles of r rotated numbers; None for no rotation."""
     visible: Tensor | None
     """bool [t, s] or [b, 1, t, s]: the slots that each token attends to; None for all slots up to its own."""
 
@@ -161,22 +198,41 @@ class Place:
 
 
 class Block(nn.Module):
-    """One layer: attention, then a feed-forward network. Each reads the normalised stream and adds to the stream."""
+    """One layer: attention, then a feed-forward network.
+
+    Each reads the normalised stream and adds to the stream, in some models normalised (once more).
+    """
+
+    attention_norm: nn.Module
+    attention_post_norm: nn.Module
+    ffn_norm: nn.Module
+    ffn_post_norm: nn.Module
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.attention: Attention = Attention(config, layer)
-        self.feed_forward: FeedForward = FeedForward(config)
-        self.attention_norm: RMSNorm = RMSNorm(config.dim, config.norm_eps)
-        self.ffn_norm: RMSNorm = RMSNorm(config.dim, config.norm_eps)
+        self.feed_forward: nn.Module = FeedForward(config, config.hidden_dim)
+        if config.has_experts(layer):
+            experts = (FeedForward(config, config.expert_size) for _ in range(config.n_experts))
+            self.feed_forward = Experts(config, experts)
+        self.residual_multiplier: float = config.residual_multiplier
+        for name in ("attention", "ffn"):
+            for place, exists in ((f"{name}_norm", config.pre_norm), (f"{name}_post_norm", config.post_norm)):
+                norm = RMSNorm(config.dim, config.norm_eps, config.norm_offset) if exists else nn.Identity()
+                self.add_module(place, norm)
 
     def forward(self, x: Tensor, place: Place, cache: KVCache | None) -> Tensor:
-        x = x + self.attention(self.attention_norm(x), place, cache)
-        x = x + self.feed_forward(self.ffn_norm(x))
+        attended = self.attention(self.attention_norm(x), place, cache)
+        x = self.add(x, self.attention_post_norm(attended))
+        x = self.add(x, self.ffn_post_norm(self.feed_forward(self.ffn_norm(x))))
         return x
 
+    def add(self, x: Tensor, change: Tensor) -> Tensor:
+        """Add a change to the stream."""
+        return x + (change if self.residual_multiplier == 1 else change * self.residual_multiplier)
 
-def attend(queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None = None) -> Tensor:
+
+def attend(queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None, scale: float) -> Tensor:
     """Compute causal grouped-query attention (Ainslie et al. 2023, arXiv:2305.13245).
 
     Query head i attends to key-value head i // (h / g).
@@ -187,6 +243,7 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None
         values: [b, g, s, d].
         visible: bool [t, s] or [b, 1, t, s], the positions that each query attends to; None for all positions up to its
             own, in which case t is 1 or s.
+        scale: The factor of the scores.
 
     Returns:
         [b, h, t, d].
@@ -196,43 +253,19 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None
         # Queries that share a key-value head become the rows of one product. torch's own grouped-query attention takes
         # three times as long here (145 us against 46 us for 9 heads on 3 over 128 positions, bfloat16, AVX2).
         queries = queries.reshape(len(queries), groups, heads // groups, -1)  # [b, h, 1, d] -> [b, g, h / g, d]
-        attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=visible)
+        attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=visible, scale=scale)
         return attended.flatten(1, 2).unsqueeze(2)  # [b, g, h / g, d] -> [b, h, 1, d]
     return F.scaled_dot_product_attention(
-        queries, keys, values, attn_mask=visible, is_causal=visible is None, enable_gqa=heads != groups
+        queries, keys, values, attn_mask=visible, is_causal=visible is None, scale=scale, enable_gqa=heads != groups
     )
-
-
-def causal_mask(count: int, end: int, device: torch.device) -> Tensor:
-    """Return bool [t, s]: the last `count` of `end` positions attend to themselves and all positions before."""
-    return torch.ones(count, end, dtype=torch.bool, device=device).tril(diagonal=end - count)
-
-
-def padded_mask(positions: Tensor, stored: Tensor) -> Tensor:
-    """Return the mask of sequences with padding or with several texts.
-
-    A token attends to tokens of its own text up to itself, never to padding. Each token, padding included, attends to
-    itself, so that no row is empty and no NaN arises.
-
-    Args:
-        positions: The positions of the queries, [b, t], the last t of `stored`; -1 for padding.
-        stored: The positions of all slots, [b, s].
-
-    Returns:
-        bool [b, 1, t, s].
-    """
-    count, end = positions.shape[1], stored.shape[1]
-    visible = (stored[:, None] <= positions[:, :, None]) & (stored >= 0)[:, None]  # [b, 1, s], [b, t, 1] -> [b, t, s]
-    texts = (stored == 0).cumsum(1)  # [b, s], the number of the text of each slot
-    visible &= texts[:, None] == texts[:, end - count :, None]
-    itself = torch.eye(count, end, dtype=torch.bool, device=stored.device).roll(end - count, dims=1)
-    return (visible | itself)[:, None]
 
 
 class Attention(nn.Module):
     """Grouped-query attention with rotary positions."""
 
-    attend: Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
+    attend: Attend
+    q_norm: nn.Module
+    k_norm: nn.Module
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
@@ -242,16 +275,27 @@ class Attention(nn.Module):
         self.wk: nn.Linear = nn.Linear(config.dim, config.n_kv_heads * config.head_dim, bias=config.qkv_bias)
         self.wv: nn.Linear = nn.Linear(config.dim, config.n_kv_heads * config.head_dim, bias=config.qkv_bias)
         self.wo: nn.Linear = nn.Linear(config.n_heads * config.head_dim, config.dim, bias=config.wo_bias)
+        self.scale: float = config.attention_scale
         self.attend = attend
+        if config.attention_softcap:
+            self.attend = functools.partial(attend_softcapped, softcap=config.attention_softcap)
+        self.qk_norm: QkNorm = config.qk_norm
+        if config.qk_norm != "none":
+            for name, heads in (("q_norm", config.n_heads), ("k_norm", config.n_kv_heads)):
+                width = config.head_dim * (heads if config.qk_norm == "all" else 1)
+                self.add_module(name, RMSNorm(width, config.norm_eps, config.norm_offset))
 
     def forward(self, x: Tensor, place: Place, cache: KVCache | None) -> Tensor:
         queries, keys, values = self.project(x)  # [b, t, dim] -> [b, t, heads, d]
-        queries, keys = rotate(queries, place.rotation), rotate(keys, place.rotation)
+        if self.qk_norm != "none":
+            queries, keys = self.normalise(self.q_norm, queries), self.normalise(self.k_norm, keys)
+        if place.rotation is not None:
+            queries, keys = rotate(queries, place.rotation), rotate(keys, place.rotation)
         # [b, t, heads, d] -> [b, heads, t, d]
         queries, keys, values = (tensor.transpose(1, 2) for tensor in (queries, keys, values))
         if cache is not None:
             keys, values = cache.update(self.layer, keys, values)  # [b, g, t, d] -> [b, g, s, d]
-        attended = self.attend(queries, keys, values, place.visible)
+        attended = self.attend(queries, keys, values, place.visible, self.scale)
         projected: Tensor = self.wo(attended.transpose(1, 2).flatten(2))  # [b, h, t, d] -> [b, t, h * d] -> [b, t, dim]
         return projected
 
@@ -260,44 +304,55 @@ class Attention(nn.Module):
         queries, keys, values = (w(x).unflatten(-1, (-1, self.head_dim)) for w in (self.wq, self.wk, self.wv))
         return queries, keys, values
 
+    def normalise(self, norm: nn.Module, x: Tensor) -> Tensor:
+        """Normalise queries or keys [b, t, heads, d]: each head, or all heads together."""
+        normalised: Tensor = norm(x if self.qk_norm == "head" else x.flatten(-2))
+        return normalised.view_as(x)
+
 
 class FeedForward(nn.Module):
-    """The gated feed-forward network SwiGLU (Shazeer 2020, arXiv:2002.05202)."""
+    """The gated feed-forward network SwiGLU (Shazeer 2020, arXiv:2002.05202), or GeGLU with another activation."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, hidden_dim: int) -> None:
         super().__init__()
-        self.w1: nn.Linear = nn.Linear(config.dim, config.hidden_dim, bias=False)
-        self.w2: nn.Linear = nn.Linear(config.hidden_dim, config.dim, bias=False)
-        self.w3: nn.Linear = nn.Linear(config.dim, config.hidden_dim, bias=False)
+        self.activation: str = config.activation
+        self.w1: nn.Linear = nn.Linear(config.dim, hidden_dim, bias=config.ffn_bias)
+        self.w2: nn.Linear = nn.Linear(hidden_dim, config.dim, bias=config.ffn_bias)
+        self.w3: nn.Linear = nn.Linear(config.dim, hidden_dim, bias=config.ffn_bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        projected: Tensor = self.w2(F.silu(self.w1(x)) * self.w3(x))  # [b, t, dim] -> [b, t, hidden] -> [b, t, dim]
+        gate = ACTIVATIONS[self.activation](self.w1(x))  # [b, t, dim] -> [b, t, hidden]
+        projected: Tensor = self.w2(gate * self.w3(x))  # [b, t, hidden] -> [b, t, dim]
         return projected
 
 
 class RMSNorm(nn.Module):
     """Normalisation by the root mean square (Zhang and Sennrich 2019, arXiv:1910.07467), computed in float32."""
 
-    def __init__(self, dim: int, eps: float) -> None:
+    def __init__(self, dim: int, eps: float, offset: bool = False) -> None:
         super().__init__()
-        self.eps = eps
-        self.weight: nn.Parameter = nn.Parameter(torch.ones(dim))
+        self.eps, self.offset = eps, offset
+        self.weight: nn.Parameter = nn.Parameter(torch.zeros(dim) if offset else torch.ones(dim))
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.offset:  # Gemma's, which rounds once, at the end
+            return F.rms_norm(x.float(), x.shape[-1:], 1 + self.weight.float(), self.eps).type_as(x)
         return F.rms_norm(x, x.shape[-1:], self.weight, self.eps)
 
 
-def rotary_table(config: ModelConfig, end: int, device: torch.device) -> Tensor:
-    """Return the rotations cos + i sin at positions 0 to end - 1 or more: complex64 [positions, head_dim / 2]."""
-    return _rotary_table(config, table_length(config, end), device)
+def rotary_table(config: ModelConfig, end: int, device: torch.device, local: bool = False) -> Tensor:
+    """Return the rotations cos + i sin at positions 0 to end - 1 or more: complex64 [positions, rotated_dim / 2]."""
+    return _rotary_table(config, table_length(config, end), device, local)
 
 
 # Not a buffer of the module: model.to(bfloat16) would round it, and the meta device would lose it.
-@functools.lru_cache(maxsize=8)
-def _rotary_table(config: ModelConfig, length: int, device: torch.device) -> Tensor:
+@functools.lru_cache(maxsize=16)
+def _rotary_table(config: ModelConfig, length: int, device: torch.device, local: bool) -> Tensor:
     with torch.inference_mode(False), torch.device("cpu"):  # a table made during generation must be usable in training
-        angles = torch.outer(torch.arange(length).float(), torch.from_numpy(rope_frequencies(config)))
-        return torch.polar(torch.ones_like(angles), angles).to(device)
+        frequencies = torch.from_numpy(rope_frequencies(config, length, local=local))
+        angles = torch.outer(torch.arange(length).float(), frequencies)
+        sizes = torch.full_like(angles, 1.0 if local else config.rope_attention_factor)
+        return torch.polar(sizes, angles).to(device)
 
 
 def rotate(x: Tensor, rotation: Tensor) -> Tensor:
@@ -308,11 +363,14 @@ def rotate(x: Tensor, rotation: Tensor) -> Tensor:
 
     Args:
         x: [b, t, heads, d].
-        rotation: complex64 [t, d / 2] or [b, t, d / 2].
+        rotation: complex64 [t, r / 2] or [b, t, r / 2]. Only the first r numbers of each head are rotated.
 
     Returns:
         [b, t, heads, d], in the dtype of x.
     """
+    rotated = 2 * rotation.shape[-1]
+    if rotated < x.shape[-1]:
+        return torch.cat((rotate(x[..., :rotated], rotation), x[..., rotated:]), dim=-1)
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     pairs = torch.view_as_complex(wide.reshape(*x.shape[:-1], -1, 2))  # [b, t, heads, d] -> [b, t, heads, d / 2]
     return torch.view_as_real(pairs * rotation.unsqueeze(-2)).flatten(-2).type_as(x)  # back to [b, t, heads, d]

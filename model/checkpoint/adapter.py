@@ -20,7 +20,7 @@ from bpe.files import write_json
 from bpe.formats import tokenizer_files
 from bpe.locate import locate
 from model.checkpoint.companions import complete_for_transformers, read_companions, read_tokenizer, write_companions
-from model.checkpoint.huggingface import NAMES
+from model.checkpoint.huggingface import names_of
 from model.checkpoint.names import halved, is_rotated
 from model.checkpoint.opened import Checkpoint, read_json
 from model.checkpoint.tensor_files import read_header, write_tensors
@@ -209,12 +209,11 @@ def write_adapter(
 
     write_companions(base, directory)
     complete_for_transformers(base, directory)
-    head_dim = base.config.head_dim
     tensors = {}
     for name, (a, b) in adapter.items():
-        theirs = PREFIX + NAMES.from_meta(f"{name}.weight").removesuffix(".weight")
+        theirs = PREFIX + names_of(base.config).from_meta(f"{name}.weight").removesuffix(".weight")
         tensors[f"{theirs}.lora_A.weight"] = a
-        tensors[f"{theirs}.lora_B.weight"] = halved(b, head_dim) if is_rotated(f"{name}.weight") else b
+        tensors[f"{theirs}.lora_B.weight"] = halved(b, base.config) if is_rotated(f"{name}.weight") else b
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
     content = ((name, bytes_of(tensor.cpu(), torch.float32)) for name, tensor in tensors.items())
     write_tensors({directory / WEIGHTS: shapes}, "float32", content, {_LEARNED_ON: learned_on})

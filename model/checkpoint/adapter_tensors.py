@@ -18,8 +18,8 @@ from torch import Tensor
 from bpe.errors import InputError
 from model.checkpoint.assemble import Fingerprint
 from model.checkpoint.dequantize import WEIGHT_DTYPES, tensors_of
-from model.checkpoint.huggingface import NAMES
-from model.checkpoint.names import interleaved, is_rotated
+from model.checkpoint.huggingface import names_of
+from model.checkpoint.names import TensorNames, interleaved, is_rotated
 from model.checkpoint.opened import Checkpoint
 from model.checkpoint.tensor_files import read_weights
 from model.checkpoint.weights import EMBEDDINGS, TIED, expected_shapes
@@ -116,7 +116,8 @@ def read_changes(path: Path, base: Checkpoint, values: Mapping[str, Any]) -> tup
         pickled = (path.parent / "adapter_model.bin").is_file()
         remedy = "; pickled weights are never read, so save the adapter again with PEFT" if pickled else ""
         raise InputError(f"{path}: no such file{remedy}")
-    tensors = [(name, *_meaning(name), tensor) for name, tensor in tensors_of(read_weights(path), torch.float32)]
+    names = names_of(base.config)
+    tensors = [(name, *_meaning(name, names), tensor) for name, tensor in tensors_of(read_weights(path), torch.float32)]
     sizes = {
         len(tensor)
         for _, kind, meta, tensor in tensors
@@ -140,20 +141,20 @@ def read_changes(path: Path, base: Checkpoint, values: Mapping[str, Any]) -> tup
                 f" {list(shapes[meta])} of {base.source}; is it the right base?"
             )
         rotated = is_rotated(meta) and kind != "a"
-        setattr(change, kind, interleaved(tensor, base.config.head_dim) if rotated else tensor)
+        setattr(change, kind, interleaved(tensor, base.config) if rotated else tensor)
     for meta, change in changes.items():
-        _complete(path, NAMES.from_meta(meta).rpartition(".")[0], change, values, size)
-    _check_modules(path, changes, values)
+        _complete(path, names.from_meta(meta).rpartition(".")[0], change, values, size)
+    _check_modules(path, changes, values, names)
     return changes, size
 
 
-def _meaning(name: str) -> tuple[str, str]:
+def _meaning(name: str, names: TensorNames) -> tuple[str, str]:
     """Return the field of a `Change` that a tensor is, and Meta's name of the tensor that it changes; or "" twice."""
     match = _NAME.fullmatch(name)
     if match is None:
         return "", ""
     suffix = "bias" if match[2].endswith("bias") else "weight"
-    return _KINDS[match[2]], NAMES.to_meta(f"{match[1]}.{suffix}") or ""
+    return _KINDS[match[2]], names.to_meta(f"{match[1]}.{suffix}") or ""
 
 
 def _fits(kind: str, tensor: Tensor, shape: tuple[int, ...], change: Change) -> bool:
@@ -208,10 +209,10 @@ def _places(path: Path, module: str, given: Any, rows: Tensor, size: int) -> lis
     return given
 
 
-def _check_modules(path: Path, changes: Changes, values: Mapping[str, Any]) -> None:
+def _check_modules(path: Path, changes: Changes, values: Mapping[str, Any], of: TensorNames) -> None:
     """Check that each module of modules_to_save is there. A whole tensor of another module is one of the base."""
     modules = values.get("modules_to_save") or []
-    names = {meta: NAMES.from_meta(meta).rpartition(".")[0] for meta, change in changes.items()}
+    names = {meta: of.from_meta(meta).rpartition(".")[0] for meta, change in changes.items()}
     for module in modules:
         if not any(change.whole is not None and names[meta].endswith(module) for meta, change in changes.items()):
             raise InputError(f"{path}: no tensor of {module}, which modules_to_save of adapter_config.json lists")

@@ -180,12 +180,12 @@ def _with_rope_scaling(container: GgufFiles, config: ModelConfig) -> ModelConfig
         return config
     # A divisor is 1 / (kept + (1 - kept) / factor), where kept is the share of the frequency that an infinite factor
     # would leave.
-    slowest = dataclasses.replace(config, use_scaled_rope=True, rope_scaling_factor=1e300)
+    slowest = dataclasses.replace(config, rope_scaling="llama3", rope_scaling_factor=1e300)
     kept = rope_frequencies(slowest)[-1] / rope_frequencies(config)[-1]
     with np.errstate(all="ignore"):
         factor = round(float((1 - kept) / (1 / divisors[-1] - kept)), 3)
     if math.isfinite(factor) and factor > 0:
-        scaled = dataclasses.replace(config, use_scaled_rope=True, rope_scaling_factor=factor)
+        scaled = dataclasses.replace(config, rope_scaling="llama3", rope_scaling_factor=factor)
         if np.allclose(divisors, rope_divisors(scaled), rtol=1e-4):
             return scaled
     raise InputError(f"{_ROPE_DIVISORS} does not scale RoPE as Llama 3.1 does; other scalings are not supported")
@@ -193,7 +193,7 @@ def _with_rope_scaling(container: GgufFiles, config: ModelConfig) -> ModelConfig
 
 def rope_divisors(config: ModelConfig) -> npt.NDArray[np.float32]:
     """Return the divisor of each RoPE frequency under Llama 3.1's scaling: float32 [head_dim / 2]."""
-    return rope_frequencies(dataclasses.replace(config, use_scaled_rope=False)) / rope_frequencies(config)
+    return rope_frequencies(dataclasses.replace(config, rope_scaling="none")) / rope_frequencies(config)
 
 
 # --- reading ---
@@ -297,7 +297,7 @@ def _weights(file: Path, container: GgufFiles, config: ModelConfig) -> Iterator[
     for theirs, name, info in _named_tensors(file, container):
         data, release = container.data(theirs), functools.partial(container.release, theirs)
         if _is_halved(container, name):
-            data = interleaved_bytes(data, info.shape, config.head_dim)
+            data = interleaved_bytes(data, info.shape, config)
         yield StoredTensor(name, info.shape, info.type, data, release)
 
 
@@ -314,10 +314,13 @@ def write(checkpoint: Checkpoint, path: Path) -> None:
         InputError: When GGUF does not have the dtype, a number is beyond its range, or as `checked_tensors` does.
     """
     config = checkpoint.config
+    unlike = config.unlike_llama()
+    if unlike:
+        raise InputError(f"{checkpoint.source}: GGUF's architecture llama has no {', '.join(unlike)}")
     shapes = expected_shapes(config)
     kinds = _kinds(checkpoint, path, shapes) if checkpoint.computed is not None else checkpoint.kinds
     tensors = {NAMES.from_meta(name): (shape, kinds[name]) for name, shape in shapes.items()}
-    if config.use_scaled_rope:
+    if config.rope_scaling == "llama3":
         tensors[_ROPE_DIVISORS] = ((config.head_dim // 2,), "F32")
     sizes: Counter[str] = Counter()
     for name, shape in shapes.items():
@@ -366,7 +369,7 @@ def _to_write(checkpoint: Checkpoint, kinds: Mapping[str, str]) -> Iterator[tupl
                     f"{checkpoint.source}: {NAMES.from_meta(name)} holds numbers beyond the range of {written.dtype}"
                 )
             yield NAMES.from_meta(name), bytes_of(written)
-    if checkpoint.config.use_scaled_rope:
+    if checkpoint.config.rope_scaling == "llama3":
         yield _ROPE_DIVISORS, rope_divisors(checkpoint.config).data
 
 

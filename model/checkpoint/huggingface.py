@@ -6,228 +6,67 @@ head apart; in Meta's order they are neighbours.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import functools
+import re
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from bpe.errors import InputError
 from bpe.files import write_json
 from model.checkpoint.companions import complete_for_transformers, read_companions, write_companions
+from model.checkpoint.families import config_json, config_of
 from model.checkpoint.names import TensorNames, halved, interleaved_bytes, is_rotated
 from model.checkpoint.opened import Checkpoint, config_from, read_json
 from model.checkpoint.tensor_files import read_header, read_weights, write_tensors
 from model.checkpoint.weights import DTYPES, EMBEDDINGS, StoredTensor, expected_shapes, size_of
 from model.config import ModelConfig
-from model.dtypes import SIZES, DType, dtype_name
+from model.dtypes import SIZES
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 DESCRIPTION = f"{CONFIG} with {WEIGHTS}"
 SHARD_BYTES = 5 * 10**9
 _PICKLES = "pytorch_model*.bin"
 
-NAMES = TensorNames(
-    "model.layers",
-    {
-        "tok_embeddings": "model.embed_tokens",
-        "norm": "model.norm",
-        "output": "lm_head",
-        "attention.wq": "self_attn.q_proj",
-        "attention.wk": "self_attn.k_proj",
-        "attention.wv": "self_attn.v_proj",
-        "attention.wo": "self_attn.o_proj",
-        "feed_forward.w1": "mlp.gate_proj",
-        "feed_forward.w2": "mlp.down_proj",
-        "feed_forward.w3": "mlp.up_proj",
-        "attention_norm": "input_layernorm",
-        "ffn_norm": "post_attention_layernorm",
-    },
-)
+_MODULES = {
+    "tok_embeddings": "model.embed_tokens",
+    "norm": "model.norm",
+    "output": "lm_head",
+    "attention.wq": "self_attn.q_proj",
+    "attention.wk": "self_attn.k_proj",
+    "attention.wv": "self_attn.v_proj",
+    "attention.wo": "self_attn.o_proj",
+    "attention.q_norm": "self_attn.q_norm",
+    "attention.k_norm": "self_attn.k_norm",
+    "feed_forward.w1": "mlp.gate_proj",
+    "feed_forward.w2": "mlp.down_proj",
+    "feed_forward.w3": "mlp.up_proj",
+}
+_FUSED = {
+    "self_attn.qkv_proj": ("attention.wq", "attention.wk", "attention.wv"),
+    "mlp.gate_up_proj": ("feed_forward.w1", "feed_forward.w3"),
+}
+"""The matrices that Phi-3 stores below each other."""
+
+
+def names_of(config: ModelConfig) -> TensorNames:
+    """Return the names of the tensors of a model. Those of norms and experts differ between families."""
+    before = {"attention_norm": "input_layernorm"} if config.pre_norm else {}
+    after = {"attention_post_norm": "post_attention_layernorm", "ffn_post_norm": "post_feedforward_layernorm"}
+    ffn_norm = "pre_feedforward_layernorm" if config.post_norm else "post_attention_layernorm"
+    norms = before | ({"ffn_norm": ffn_norm} if config.pre_norm else {}) | (after if config.post_norm else {})
+    mixtral = config.qk_norm == "none"  # the family with experts and without these norms
+    place = "block_sparse_moe" if mixtral else "mlp"
+    own = {
+        name: name if mixtral else _MODULES[f"feed_forward.{name}"].removeprefix("mlp.") for name in ("w1", "w2", "w3")
+    }
+    experts = {f"feed_forward.experts.*.{name}": f"{place}.experts.*.{theirs}" for name, theirs in own.items()}
+    experts["feed_forward.router"] = f"{place}.gate"
+    return TensorNames("model.layers", _MODULES | norms | (experts if config.n_experts else {}))
+
+
+NAMES = names_of(ModelConfig.preset("llama3-8b"))
 _DERIVED = "rotary_emb.inv_freq"  # in older files; computed from the configuration
-
-
-# --- configuration ---
-
-# The supported model types, each with the values that transformers uses for keys that the file leaves out.
-_LLAMA: dict[str, Any] = {
-    "num_key_value_heads": None, "max_position_embeddings": 2048, "rms_norm_eps": 1e-6, "rope_theta": 10000.0,
-    "tie_word_embeddings": False, "attention_bias": False,
-}  # fmt: skip
-DEFAULTS: dict[str, dict[str, Any]] = {
-    "llama": _LLAMA,
-    "mistral": {**_LLAMA, "num_key_value_heads": 8, "max_position_embeddings": 131072, "sliding_window": 4096},
-    "qwen2": {
-        **_LLAMA, "num_key_value_heads": 32, "max_position_embeddings": 32768, "sliding_window": 4096,
-        "use_sliding_window": False,
-    },
-}  # fmt: skip
-REQUIRED = {
-    "hidden_size": "dim",
-    "intermediate_size": "hidden_dim",
-    "num_hidden_layers": "n_layers",
-    "num_attention_heads": "n_heads",
-    "vocab_size": "vocab_size",
-}
-_READ = {
-    *_LLAMA, *REQUIRED, "model_type", "architectures", "head_dim", "rope_scaling", "rope_parameters",
-    "sliding_window", "use_sliding_window", "layer_types", "max_window_layers",
-}  # fmt: skip
-_NEUTRAL: dict[str, Any] = {
-    "hidden_act": "silu", "mlp_bias": False, "partial_rotary_factor": 1.0, "rope_interleaved": False,
-    "is_encoder_decoder": False, "is_decoder": False, "add_cross_attention": False, "tie_encoder_decoder": False,
-    "pruned_heads": {},
-}  # fmt: skip
-"""Keys that change the result unless they have this value, the only supported one."""
-_HARMLESS = {
-    # about the file and about training
-    "transformers_version", "torch_dtype", "dtype", "initializer_range", "attention_dropout", "hidden_dropout",
-    "resid_pdrop", "embd_pdrop", "pretraining_tp", "use_cache", "gradient_checkpointing", "is_llama_config",
-    "transformers.js_config", "unsloth_version", "unsloth_fixed", "name_or_path", "model_name",
-    # about classification and return values
-    "id2label", "label2id", "num_labels", "problem_type", "finetuning_task", "task_specific_params", "return_dict",
-    "output_attentions", "output_hidden_states", "use_return_dict", "torchscript", "chunk_size_feed_forward",
-    "tokenizer_class", "prefix",
-    # about generation, which takes its options from generation_config.json and from the caller
-    "bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "decoder_start_token_id", "forced_bos_token_id",
-    "forced_eos_token_id", "max_length", "min_length", "max_new_tokens", "do_sample", "temperature", "top_k",
-    "top_p", "typical_p", "num_beams", "num_beam_groups", "num_return_sequences", "diversity_penalty",
-    "length_penalty", "repetition_penalty", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size",
-    "early_stopping", "bad_words_ids", "begin_suppress_tokens", "suppress_tokens",
-    "exponential_decay_length_penalty", "remove_invalid_values", "output_scores", "return_dict_in_generate",
-    "cross_attention_hidden_size", "tf_legacy_loss", "use_bfloat16",
-}  # fmt: skip
-_ROPE = {
-    "factor": "rope_scaling_factor",
-    "low_freq_factor": "rope_low_freq_factor",
-    "high_freq_factor": "rope_high_freq_factor",
-    "original_max_position_embeddings": "rope_original_length",
-}
-
-
-def config_of(data: Mapping[str, Any]) -> ModelConfig:
-    """Return the configuration that the content of a config.json describes.
-
-    Raises:
-        InputError: When the model is not supported, or a key is unknown, since an unknown key may change the result.
-            The message names the key.
-    """
-    data = {key: value for key, value in data.items() if value is not None or key == "sliding_window"}
-    kind = data.get("model_type")
-    if not isinstance(kind, str) or kind not in DEFAULTS:
-        raise InputError(f"model_type is {kind!r}; supported are {', '.join(DEFAULTS)}")
-    architectures = data.get("architectures", ["ForCausalLM"])
-    if not isinstance(architectures, list) or not any(str(name).endswith("ForCausalLM") for name in architectures):
-        raise InputError(f"architectures is {architectures!r}; expected a name that ends with ForCausalLM")
-    _refuse_others(data, {*_READ, *_HARMLESS}, "")
-    missing = [key for key in REQUIRED if key not in data]
-    if missing:
-        raise InputError(f"missing {', '.join(missing)}")
-    values = {**DEFAULTS[kind], **data}
-    _refuse_sliding_window(values)
-    if kind != "llama" and values["attention_bias"]:
-        raise InputError(f"attention_bias is {values['attention_bias']!r}, which {kind} does not have")
-    fields = {
-        "n_kv_heads": values["num_key_value_heads"],
-        "head_dim": values.get("head_dim"),
-        "norm_eps": values["rms_norm_eps"],
-        "max_seq_len": values["max_position_embeddings"],
-        "tied_embeddings": values["tie_word_embeddings"],
-        "qkv_bias": kind == "qwen2" or values["attention_bias"],
-        "wo_bias": values["attention_bias"],
-        **{field: values[key] for key, field in REQUIRED.items()},
-        **_rope_fields(values),
-    }
-    return ModelConfig(**{field: value for field, value in fields.items() if value is not None})
-
-
-def _refuse_others(data: Mapping[str, Any], known: set[str], prefix: str) -> None:
-    for key, value in data.items():
-        if key in _NEUTRAL:
-            if value != _NEUTRAL[key]:
-                raise InputError(f"{prefix}{key} is {value!r}, which is not supported; only {_NEUTRAL[key]!r} is")
-        elif key not in known and not key.startswith("_"):
-            raise InputError(
-                f"{prefix}{key} (value {value!r}) is not a known key and may change what the model computes"
-            )
-
-
-def _refuse_sliding_window(values: Mapping[str, Any]) -> None:
-    window = values.get("sliding_window") if values.get("use_sliding_window", True) else None
-    context = values["max_position_embeddings"]
-    if window is not None and not (isinstance(window, int) and isinstance(context, int) and window >= context):
-        raise InputError(
-            f"sliding_window is {window!r}, less than the context of {context!r} tokens, which is not supported;"
-            " set max_position_embeddings to sliding_window to use the model within its window"
-        )
-    kinds = values.get("layer_types", [])
-    if not isinstance(kinds, list) or any(kind != "full_attention" for kind in kinds):
-        raise InputError("layer_types contains types other than full_attention, which are not supported")
-
-
-def _rope_fields(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the RoPE fields, from rope_theta and rope_scaling or from transformers 5's rope_parameters."""
-    key = "rope_scaling" if values.get("rope_scaling") else "rope_parameters"
-    rope = values.get(key, {})
-    if not isinstance(rope, dict):
-        raise InputError(f"{key} is {rope!r}; expected an object")
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    theta = {"rope_theta": rope.get("rope_theta", values["rope_theta"])}
-    if kind not in ("default", "llama3"):
-        raise InputError(f"{key} is of type {kind!r}, which is not supported; default and llama3 are")
-    rope = {name: value for name, value in rope.items() if value is not None}
-    _refuse_others(rope, {"rope_type", "type", "rope_theta", *_ROPE}, f"{key}: ")
-    if kind == "default":
-        return theta
-    missing = [name for name in _ROPE if name not in rope and name != "original_max_position_embeddings"]
-    if missing:
-        raise InputError(f"{key}: missing {', '.join(missing)}")
-    scaling = {"original_max_position_embeddings": values["max_position_embeddings"], **rope}
-    return {"use_scaled_rope": True, **theta, **{field: scaling[name] for name, field in _ROPE.items()}}
-
-
-def config_json(config: ModelConfig, dtype: DType) -> dict[str, Any]:
-    """Return the content of a config.json, in the spelling that all versions of transformers read.
-
-    Args:
-        config: The configuration to write.
-        dtype: The dtype of the weights.
-
-    Raises:
-        InputError: When no model type of transformers fits the configuration.
-    """
-    if config.wo_bias and not config.qkv_bias:
-        raise InputError("no Hugging Face model type has a bias on wo alone; use the format bpe-llama")
-    if config.dim % config.n_heads:
-        raise InputError(
-            f"Hugging Face's Llama requires dim ({config.dim}) to be divisible by n_heads ({config.n_heads});"
-            " use the format bpe-llama"
-        )
-    qwen = config.qkv_bias and not config.wo_bias
-    data = {
-        "architectures": ["Qwen2ForCausalLM" if qwen else "LlamaForCausalLM"],
-        "model_type": "qwen2" if qwen else "llama",
-        **{key: getattr(config, field) for key, field in REQUIRED.items()},
-        "num_key_value_heads": config.n_kv_heads,
-        "head_dim": config.head_dim,
-        "hidden_act": "silu",
-        "rms_norm_eps": config.norm_eps,
-        "max_position_embeddings": config.max_seq_len,
-        "rope_theta": config.rope_theta,
-        "rope_scaling": None,
-        "tie_word_embeddings": config.tied_embeddings,
-        "torch_dtype": dtype_name(dtype),
-        "use_cache": True,
-    }
-    if config.use_scaled_rope:
-        data["rope_scaling"] = {
-            "rope_type": "llama3",
-            **{name: getattr(config, field) for name, field in _ROPE.items()},
-        }
-    if qwen:
-        return data | {"use_sliding_window": False}
-    return data | {"attention_bias": config.wo_bias, "mlp_bias": False}
-
-
-# --- reading and writing ---
 
 
 def recognises(path: Path) -> bool:
@@ -240,7 +79,7 @@ def recognises(path: Path) -> bool:
     return bool(_weights_in(directory)) or not any(directory.glob("*.gguf"))
 
 
-def open_checkpoint(path: Path) -> Checkpoint:
+def open_checkpoint(path: Path, ignore_unknown: bool = False) -> Checkpoint:
     """Open a checkpoint that `recognises` accepts.
 
     Raises:
@@ -248,13 +87,14 @@ def open_checkpoint(path: Path) -> Checkpoint:
     """
     directory = path if path.is_dir() else path.parent
     data = read_json(directory / CONFIG)
-    config = config_from(directory / CONFIG, config_of, data)
-    files = _files(directory)
+    config = config_from(directory / CONFIG, functools.partial(config_of, ignore_unknown=ignore_unknown), data)
+    files, names = _files(directory), names_of(config)
     kinds = {
-        NAMES.to_meta(name) or name: place.kind
+        meta: place.kind
         for file in files
         for name, place in read_header(file).places.items()
         if not name.endswith(_DERIVED)
+        for meta in _parts(name) or [names.to_meta(name) or name]
     }
     return Checkpoint(
         config=config,
@@ -263,7 +103,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
         tokenizer=directory,
         weights=lambda: _weights(files, config),
         kinds=kinds,
-        name_of=NAMES.from_meta,
+        name_of=names.from_meta,
         **read_companions(directory),
     )
 
@@ -310,18 +150,45 @@ def _is_file_name(name: Any) -> bool:
 
 def _weights(files: list[Path], config: ModelConfig) -> Iterator[StoredTensor]:
     """Yield the tensors of some files, with the rows of queries and keys in Meta's order."""
+    names = names_of(config)
     for file in files:
         for tensor in read_weights(file):
             if tensor.name.endswith(_DERIVED):
                 continue
-            name = NAMES.to_meta(tensor.name)
-            if name is None:
-                raise InputError(
-                    f"{file}: unknown tensor {tensor.name!r}; a model of this configuration does not have it"
-                )
-            if is_rotated(name):
-                tensor = tensor._replace(data=interleaved_bytes(tensor.data, tensor.shape, config.head_dim))
-            yield tensor._replace(name=name)
+            parts = _parts(tensor.name)
+            for part in _separated(file, tensor, parts, config) if parts else [tensor]:
+                name = part.name if parts else names.to_meta(part.name)
+                if name is None:
+                    raise InputError(
+                        f"{file}: unknown tensor {tensor.name!r}; a model of this configuration does not have it"
+                    )
+                if is_rotated(name):
+                    part = part._replace(data=interleaved_bytes(part.data, part.shape, config))
+                yield part._replace(name=name)
+
+
+def _parts(name: str) -> list[str]:
+    """Return the names, as Meta's, of the matrices that a tensor of Phi-3 joins; [] for any other tensor."""
+    match = re.fullmatch(rf"model\.layers\.(\d+)\.({'|'.join(_FUSED)})\.weight", name)
+    return [] if match is None else [f"layers.{match[1]}.{part}.weight" for part in _FUSED[match[2]]]
+
+
+def _separated(file: Path, tensor: StoredTensor, parts: list[str], config: ModelConfig) -> Iterator[StoredTensor]:
+    """Yield the matrices that a tensor joins, which are below each other."""
+    shapes = expected_shapes(config)
+    rows = [shapes[part][0] for part in parts if part in shapes]
+    if len(rows) < len(parts) or len(tensor.shape) != 2 or tensor.shape[0] != sum(rows):
+        raise InputError(f"{file}: {tensor.name} has the shape {[*tensor.shape]}, expected {sum(rows)} rows")
+    size, begin = len(tensor.data) // tensor.shape[0], 0
+    for part, count in zip(parts, rows, strict=True):
+        release = functools.partial(_release_part, tensor.release, begin * size)
+        data = tensor.data[begin * size : (begin + count) * size]
+        yield tensor._replace(name=part, shape=(count, tensor.shape[1]), data=data, release=release)
+        begin += count
+
+
+def _release_part(release: Callable[[int, int], None], offset: int, begin: int, size: int) -> None:
+    release(offset + begin, size)
 
 
 def write(checkpoint: Checkpoint, path: Path, shard_bytes: int = SHARD_BYTES) -> None:
@@ -339,8 +206,18 @@ def write(checkpoint: Checkpoint, path: Path, shard_bytes: int = SHARD_BYTES) ->
     from model.checkpoint.assemble import bytes_of, checked_tensors
 
     def theirs() -> Iterator[tuple[str, memoryview]]:
+        waiting: dict[str, dict[str, bytes]] = {}  # the parts of Phi-3's joined matrices that have been read
         for name, tensor in checked_tensors(checkpoint):
-            yield NAMES.from_meta(name), bytes_of(halved(tensor, config.head_dim) if is_rotated(name) else tensor)
+            data = bytes_of(halved(tensor, config) if is_rotated(name) else tensor)
+            whole = joined.get(name)
+            if whole is None:
+                yield names.from_meta(name), data
+                continue
+            found = waiting.setdefault(whole, {})
+            found[name] = bytes(data)
+            if len(found) == len(_parts(whole)):
+                yield whole, memoryview(b"".join(found[part] for part in _parts(whole)))
+                del waiting[whole]
 
     config, itemsize = checkpoint.config, SIZES[checkpoint.dtype]
     data = config_json(config, checkpoint.dtype)
@@ -348,18 +225,30 @@ def write(checkpoint: Checkpoint, path: Path, shard_bytes: int = SHARD_BYTES) ->
     write_companions(checkpoint, path)
     complete_for_transformers(checkpoint, path)
     write_json(path / CONFIG, data)
-    shapes = {NAMES.from_meta(name): shape for name, shape in expected_shapes(config).items()}
+    names = names_of(config)
+    joined = _joined(config) if data["model_type"] == "phi3" else {}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, shape in expected_shapes(config).items():
+        theirs_name = joined.get(name) or names.from_meta(name)
+        rows = shapes[theirs_name][0] if theirs_name in shapes else 0
+        shapes[theirs_name] = (rows + shape[0], *shape[1:])
     shards = _divided(shapes, itemsize, shard_bytes)
     count = len(shards)
-    names = (
+    files_names = (
         [f"model-{number:05}-of-{count:05}.safetensors" for number in range(1, count + 1)] if count > 1 else [WEIGHTS]
     )
-    files = {path / name: shard for name, shard in zip(names, shards, strict=True)}
+    files = {path / name: shard for name, shard in zip(files_names, shards, strict=True)}
     write_tensors(files, checkpoint.dtype, theirs())
     if count > 1:
         size = sum(map(size_of, shapes.values())) * itemsize
         places = {name: file.name for file, shard in files.items() for name in shard}
         write_json(path / INDEX, {"metadata": {"total_size": size}, "weight_map": places})
+
+
+def _joined(config: ModelConfig) -> dict[str, str]:
+    """Return the name of the joined tensor of each matrix that Phi-3 stores below others, by Meta's name."""
+    wholes = [f"model.layers.{layer}.{name}.weight" for layer in range(config.n_layers) for name in _FUSED]
+    return {part: whole for whole in wholes for part in _parts(whole)}
 
 
 def _divided(shapes: Mapping[str, tuple[int, ...]], itemsize: int, limit: int) -> list[dict[str, tuple[int, ...]]]:

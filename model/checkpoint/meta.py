@@ -81,6 +81,11 @@ def write(checkpoint: Checkpoint, path: Path) -> None:
 
     from model.checkpoint.assemble import checked_tensors
 
+    unlike = checkpoint.config.unlike_llama()
+    if unlike:
+        raise InputError(
+            f"{checkpoint.source}: Meta's format has no {', '.join(unlike)}; use the format huggingface or bpe-llama"
+        )
     path.mkdir(parents=True, exist_ok=True)
     write_companions(checkpoint, path)
     if not (

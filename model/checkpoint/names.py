@@ -7,19 +7,21 @@ differs translates its names with a `TensorNames` and its rows with `interleaved
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from model.config import ModelConfig
+
 if TYPE_CHECKING:
     from torch import Tensor
 
 Rows = TypeVar("Rows", "Tensor", npt.NDArray[Any])
 
-_ROTATED = ("attention.wq", "attention.wk")
+_ROTATED = ("attention.wq", "attention.wk", "attention.q_norm", "attention.k_norm")
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ class TensorNames:
     layers: str
     """What the format calls Meta's "layers"."""
     modules: Mapping[str, str]
-    """The format's name of each module by Meta's name of it, without the layer in front and the suffix behind."""
+    """The format's name of each module by Meta's name of it, without the layer in front and the suffix behind. "*" is
+    the number of an expert."""
     _meta: Mapping[str, str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -53,52 +56,80 @@ class TensorNames:
 
 def _renamed(name: str, layers: str, new_layers: str, modules: Mapping[str, str]) -> str | None:
     match = re.fullmatch(rf"(?:{re.escape(layers)}\.(\d+)\.)?(.+)\.(weight|bias)", name)
-    if match is None or match[2] not in modules:
+    if match is None:
+        return None
+    module, expert = match[2], re.search(r"\.(\d+)\.", match[2])
+    if expert is not None:
+        module = module.replace(expert[0], ".*.")
+    if module not in modules:
         return None
     layer = "" if match[1] is None else f"{new_layers}.{match[1]}."
-    return f"{layer}{modules[match[2]]}.{match[3]}"
+    renamed = modules[module] if expert is None else modules[module].replace("*", expert[1])
+    return f"{layer}{renamed}.{match[3]}"
 
 
 def is_rotated(name: str) -> bool:
-    """Return whether a tensor, under Meta's name, is rotated: the weight or bias of queries or keys.
+    """Return whether a tensor, under Meta's name, is rotated: the weight or bias of queries or keys, or of their norm.
 
     Hugging Face's format, and GGUF files of some architectures, store the rows of these tensors in another order.
     """
     return name.rsplit(".", 1)[0].endswith(_ROTATED)
 
 
-def interleaved(tensor: Rows, head_dim: int) -> Rows:
+def interleaved(tensor: Rows, config: ModelConfig) -> Rows:
     """Return rows in Meta's order: the two rows of each rotated pair are neighbours.
 
     Args:
-        tensor: Rows in halved order, [heads * head_dim, ...]: within each head, all first rows, then all second rows.
-        head_dim: The number of rows of each head.
+        tensor: Rows in halved order, [heads * head_dim, ...]: within each head, all first rows, then all second rows,
+            then the rows that are not rotated.
+        config: The configuration, which has the sizes of a head and of its rotated part.
 
     Returns:
         The same rows in Meta's order. A tensor whose shape does not fit is returned unchanged; the check of shapes
         reports it later.
     """
-    if len(tensor.shape) == 0 or tensor.shape[0] % head_dim:
-        return tensor
-    rows: Rows = tensor.reshape(-1, 2, head_dim // 2, *tensor.shape[1:]).swapaxes(1, 2).reshape(tensor.shape)
-    return rows
+    return _reordered(tensor, config, _interleaved_order)
 
 
-def interleaved_bytes(data: memoryview, shape: tuple[int, ...], head_dim: int) -> memoryview:
+def interleaved_bytes(data: memoryview, shape: tuple[int, ...], config: ModelConfig) -> memoryview:
     """Return the bytes of rows in Meta's order; see `interleaved`. Each row is moved as a whole, whatever its type.
 
     Args:
         data: The bytes of the rows.
         shape: The shape of the tensor.
-        head_dim: The number of rows of each head.
+        config: The configuration.
     """
     if not shape or not shape[0]:
         return data
-    rows = interleaved(np.frombuffer(data, np.uint8).reshape(shape[0], -1), head_dim)
+    rows = interleaved(np.frombuffer(data, np.uint8).reshape(shape[0], -1), config)
     return np.ascontiguousarray(rows).data.cast("B")
 
 
-def halved(tensor: Rows, head_dim: int) -> Rows:
+def halved(tensor: Rows, config: ModelConfig) -> Rows:
     """Return rows [heads * head_dim, ...] in halved order: the inverse of `interleaved`."""
-    rows: Rows = tensor.reshape(-1, head_dim // 2, 2, *tensor.shape[1:]).swapaxes(1, 2).reshape(tensor.shape)
+    return _reordered(tensor, config, _halved_order)
+
+
+def _interleaved_order(rotated: Rows) -> Rows:
+    """Reorder [heads, rotated, ...] from halves to pairs."""
+    rows: Rows = rotated.reshape(len(rotated), 2, -1, *rotated.shape[2:]).swapaxes(1, 2).reshape(rotated.shape)
     return rows
+
+
+def _halved_order(rotated: Rows) -> Rows:
+    """Reorder [heads, rotated, ...] from pairs to halves."""
+    rows: Rows = rotated.reshape(len(rotated), -1, 2, *rotated.shape[2:]).swapaxes(1, 2).reshape(rotated.shape)
+    return rows
+
+
+def _reordered(tensor: Rows, config: ModelConfig, order: Callable[[Rows], Rows]) -> Rows:
+    """Return a tensor with the rotated rows of each head in another order."""
+    if len(tensor.shape) == 0 or tensor.shape[0] == 0 or tensor.shape[0] % config.head_dim:
+        return tensor
+    heads = tensor.reshape(-1, config.head_dim, *tensor.shape[1:])
+    if config.rotated_dim == config.head_dim:
+        rows: Rows = order(heads).reshape(tensor.shape)
+        return rows
+    changed: Rows = heads.copy() if isinstance(heads, np.ndarray) else heads.clone()
+    changed[:, : config.rotated_dim] = order(heads[:, : config.rotated_dim])
+    return changed.reshape(tensor.shape)

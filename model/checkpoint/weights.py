@@ -37,27 +37,46 @@ class StoredTensor(NamedTuple):
 
 def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Return the shape of each tensor of a model by name, in the model's order; tied embeddings once."""
-    queries, keys = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
     shapes: dict[str, tuple[int, ...]] = {EMBEDDINGS: (config.vocab_size, config.dim)}
     for layer in range(config.n_layers):
-        matrices = {
-            "attention.wq": (queries, config.dim, config.qkv_bias),
-            "attention.wk": (keys, config.dim, config.qkv_bias),
-            "attention.wv": (keys, config.dim, config.qkv_bias),
-            "attention.wo": (config.dim, queries, config.wo_bias),
-            "feed_forward.w1": (config.hidden_dim, config.dim, False),
-            "feed_forward.w2": (config.dim, config.hidden_dim, False),
-            "feed_forward.w3": (config.hidden_dim, config.dim, False),
-        }
-        for name, (rows, columns, has_bias) in matrices.items():
-            shapes[f"layers.{layer}.{name}.weight"] = (rows, columns)
-            if has_bias:
-                shapes[f"layers.{layer}.{name}.bias"] = (rows,)
-        shapes[f"layers.{layer}.attention_norm.weight"] = (config.dim,)
-        shapes[f"layers.{layer}.ffn_norm.weight"] = (config.dim,)
+        shapes |= {f"layers.{layer}.{name}": shape for name, shape in _layer_shapes(config, layer).items()}
     shapes["norm.weight"] = (config.dim,)
     if not config.tied_embeddings:
         shapes[TIED] = (config.vocab_size, config.dim)
+    return shapes
+
+
+def _layer_shapes(config: ModelConfig, layer: int) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the tensors of a layer by their names within it."""
+    queries, keys = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
+    matrices = {
+        "attention.wq": (queries, config.dim, config.qkv_bias),
+        "attention.wk": (keys, config.dim, config.qkv_bias),
+        "attention.wv": (keys, config.dim, config.qkv_bias),
+        "attention.wo": (config.dim, queries, config.wo_bias),
+    }
+    networks = {"feed_forward": config.hidden_dim}
+    if config.has_experts(layer):
+        matrices["feed_forward.router"] = (config.n_experts, config.dim, False)
+        networks = {f"feed_forward.experts.{number}": config.expert_size for number in range(config.n_experts)}
+    for network, hidden_dim in networks.items():
+        matrices[f"{network}.w1"] = (hidden_dim, config.dim, config.ffn_bias)
+        matrices[f"{network}.w2"] = (config.dim, hidden_dim, config.ffn_bias)
+        matrices[f"{network}.w3"] = (hidden_dim, config.dim, config.ffn_bias)
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, (rows, columns, has_bias) in matrices.items():
+        shapes[f"{name}.weight"] = (rows, columns)
+        if has_bias:
+            shapes[f"{name}.bias"] = (rows,)
+    if config.qk_norm != "none":
+        whole = config.qk_norm == "all"
+        shapes["attention.q_norm.weight"] = (queries if whole else config.head_dim,)
+        shapes["attention.k_norm.weight"] = (keys if whole else config.head_dim,)
+    for part in ("attention", "ffn"):
+        if config.pre_norm:
+            shapes[f"{part}_norm.weight"] = (config.dim,)
+        if config.post_norm:
+            shapes[f"{part}_post_norm.weight"] = (config.dim,)
     return shapes
 
 

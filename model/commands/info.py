@@ -254,7 +254,9 @@ def _config_rows(config: ModelConfig, batch: int, length: int | None) -> list[tu
     if length > config.max_seq_len:
         raise InputError(f"--length is {length:,}, but the model's context is {config.max_seq_len:,} tokens")
     parts = ", ".join(f"{part.replace('_', '-')} {count:,}" for part, count in config.parameters().items())
-    rope = f"RoPE theta {config.rope_theta:,.0f}" + (", scaled" if config.use_scaled_rope else "")
+    rope = f"RoPE theta {config.rope_theta:,.0f}" + (
+        f", scaled ({config.rope_scaling})" if config.rope_scaling != "none" else ""
+    )
     cached = f"{length:,} tokens" if batch == 1 else f"{batch:,} sequences of {length:,} tokens"
     token_cache, cache = (amount(config.kv_cache_bytes(*size, 2)) for size in ((1, 1), (batch, length)))
     prefill, first, last = config.prefill_flops(length), config.decode_flops(0), config.decode_flops(length - 1)

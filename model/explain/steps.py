@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from bpe.errors import InputError
 from model.config import ModelConfig
+from model.softcap import softcapped
 from model.transformer import Block, Transformer
 
 MOST_TOKENS = 2048  # the attention map grows with the square of this number, and a larger map is of no use
@@ -114,19 +115,23 @@ def attention_maps(model: Transformer, ids: Sequence[int], *, layers: Sequence[i
     shares = torch.zeros(len(layers), len(heads), time, time)
     later = torch.ones(time, time, dtype=torch.bool, device=prompt.device).triu(1)
 
-    def keep(row: int, queries: Tensor, keys: Tensor) -> None:
+    def keep(row: int, queries: Tensor, keys: Tensor, visible: Tensor | None) -> None:
+        hidden = later if visible is None else ~visible.view(time, time)
         for column, head in enumerate(heads):
             group = head * config.n_kv_heads // config.n_heads
-            scores = queries[head].float() @ keys[group].float().T / math.sqrt(config.head_dim)  # [time, time]
-            shares[row, column] = scores.masked_fill(later, -math.inf).softmax(-1).cpu()
+            scores = queries[head].float() @ keys[group].float().T * config.attention_scale  # [time, time]
+            scores = softcapped(scores, config.attention_softcap)
+            shares[row, column] = scores.masked_fill(hidden, -math.inf).softmax(-1).cpu()
 
     attentions = [cast(Block, model.layers[layer]).attention for layer in layers]
     attend = [attention.attend for attention in attentions]
 
     def watched(row: int) -> Callable[..., Tensor]:
-        def attend_and_keep(queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None) -> Tensor:
-            keep(row, queries[0], keys[0])
-            return attend[row](queries, keys, values, visible)
+        def attend_and_keep(
+            queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None, scale: float
+        ) -> Tensor:
+            keep(row, queries[0], keys[0], visible)
+            return attend[row](queries, keys, values, visible, scale)
 
         return attend_and_keep
 
@@ -184,8 +189,8 @@ def _record(model: Transformer, prompt: Tensor, layer: int) -> _Seen:
     def keep_stream(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
         seen.stream.append(output[0, -1])
 
-    def attend_and_keep(queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None) -> Tensor:
-        attended = attend(queries, keys, values, visible)
+    def attend_and_keep(queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None, scale: float) -> Tensor:
+        attended = attend(queries, keys, values, visible, scale)
         seen.attention = queries[0], keys[0], values[0], attended[0]
         return attended
 
@@ -282,7 +287,7 @@ def _projection_steps(walk: _Walk) -> Iterator[ForwardStep]:
         "time x head_dim",
     )
     queries, keys, _, _ = walk.seen.attention
-    scaled = ", slowed for the longer context" if config.use_scaled_rope else ""
+    scaled = ", slowed for the longer context" if config.rope_scaling != "none" else ""
     yield ForwardStep(
         "queries, rotated",
         f"Pair i of neighbouring numbers turns by position x {config.rope_theta:,.0f}^(-2i/{d}) radians{scaled}.",

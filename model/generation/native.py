@@ -368,6 +368,11 @@ def kernels() -> list[str]:
 
 def refusal(checkpoint: Checkpoint) -> str | None:
     """Return why `NativeModel` cannot compute with the weights of a checkpoint as stored; None if it can."""
+    unlike = checkpoint.config.unlike_llama()
+    if unlike:
+        return (
+            f"there are no kernels for {', '.join(f'{name} {getattr(checkpoint.config, name)!r}' for name in unlike)}"
+        )
     shapes = expected_shapes(checkpoint.config)
     # Tensors of one dimension are converted to float32.
     kinds = {name: kind for name, kind in checkpoint.kinds.items() if len(shapes.get(name, ())) != 1}

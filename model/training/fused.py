@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -34,18 +34,19 @@ def fuse(model: Transformer) -> None:
 class FusedBlock(Block):
     """A `Block` that computes the same, up to rounding, with hand-written backward passes.
 
-    It falls back to the plain block without gradients, with a cache, with adapters, hooks or biases, with sharded
-    weights, within torch.compile and on other devices than a CPU.
+    It falls back to the plain block without gradients, with a cache, with adapters, hooks or biases, with parts
+    that only relatives of Llama have, with sharded weights, within torch.compile and on other devices than a CPU.
     """
 
     def forward(self, x: Tensor, place: Place, cache: KVCache | None) -> Tensor:
-        if not (cache is None and torch.is_grad_enabled() and x.device.type == "cpu" and _is_plain(self)):
+        if not (cache is None and torch.is_grad_enabled() and x.device.type == "cpu" and _is_plain(self, place)):
             return super().forward(x, place, cache)
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-        attention, ffn = self.attention, self.feed_forward
+        attention, ffn = self.attention, cast(FeedForward, self.feed_forward)
         if dtype == x.dtype == torch.float32 and attention.attend is attend:
             begins = place.begins
-            if (begins is None) == (place.visible is None):
+            plain_scale = attention.scale == attention.head_dim**-0.5
+            if plain_scale and (begins is None) == (place.visible is None):
                 result: Tensor = _Layer.apply(
                     x,
                     place.rotation,
@@ -60,7 +61,7 @@ class FusedBlock(Block):
             x, norm.weight, wq.weight, wk.weight, wv.weight, place.rotation, norm.eps, dtype
         )
         queries, keys, values = (tensor.transpose(1, 2) for tensor in projected)  # [b, t, heads, d] -> [b, heads, t, d]
-        attended = attention.attend(queries, keys, values, place.visible)
+        attended = attention.attend(queries, keys, values, place.visible, attention.scale)
         x = x + attention.wo(attended.transpose(1, 2).flatten(2))
         norm = self.ffn_norm
         result = _FeedForward.apply(  # type: ignore[no-untyped-call]
@@ -69,17 +70,21 @@ class FusedBlock(Block):
         return result
 
 
-def _is_plain(block: Block) -> bool:
-    """Return whether a block consists of the modules that it was built with, without hooks."""
+def _is_plain(block: Block, place: Place) -> bool:
+    """Return whether a block consists of the modules of a Llama's, as it was built with, without hooks."""
     attention, ffn = block.attention, block.feed_forward
+    if type(attention) is not Attention or type(ffn) is not FeedForward:
+        return False
     linears = (attention.wq, attention.wk, attention.wv, attention.wo, ffn.w1, ffn.w2, ffn.w3)
     norms = (block.attention_norm, block.ffn_norm)
     return (
-        type(attention) is Attention
-        and type(ffn) is FeedForward
-        and all(is_plain_linear(linear) for linear in linears)
-        and all(type(norm) is RMSNorm and type(norm.weight) is nn.Parameter for norm in norms)
+        all(is_plain_linear(linear) for linear in linears)
+        and all(type(norm) is RMSNorm and type(norm.weight) is nn.Parameter and not norm.offset for norm in norms)
         and not any(_has_hooks(part) for part in (attention, ffn, *norms))
+        and type(block.attention_post_norm) is type(block.ffn_post_norm) is nn.Identity
+        and (block.residual_multiplier, attention.qk_norm, ffn.activation) == (1, "none", "silu")
+        and place.rotation is not None
+        and 2 * place.rotation.shape[-1] == attention.head_dim
     )
 
 

@@ -40,9 +40,9 @@ def test_wide_attention_is_at_least_as_exact() -> None:
     generator = torch.Generator().manual_seed(1)
     queries, keys, values = (torch.randn(2, heads, 9, 16, generator=generator).bfloat16() for heads in (4, 2, 2))
     with torch.no_grad():
-        exact = attend(queries.double(), keys.double(), values.double())
-        wide = (wide_attend(queries, keys, values) - exact).abs().max()
-        narrow = (attend(queries, keys, values) - exact).abs().max()
+        exact = attend(queries.double(), keys.double(), values.double(), None, 0.25)
+        wide = (wide_attend(attend, queries, keys, values, None, 0.25) - exact).abs().max()
+        narrow = (attend(queries, keys, values, None, 0.25) - exact).abs().max()
     assert wide <= narrow
 
 
@@ -100,9 +100,9 @@ def test_attention_in_blocks_matches_attention(count: int, end: int, dtype: torc
     masks = [causal_mask(count, end, queries.device), padded_mask(positions, stored.clamp(min=-1))]
     for visible in [None, *masks] if count == end else masks:
         with torch.inference_mode():
-            exact = attend(queries.double(), keys.double(), values.double(), visible)
-            error = (attend(queries, keys, values, visible) - exact).square().mean().sqrt()
-            assert (attend_in_blocks(queries, keys, values, visible) - exact).square().mean().sqrt() < 1.5 * error
+            exact = attend(queries.double(), keys.double(), values.double(), visible, 0.25)
+            error = (attend(queries, keys, values, visible, 0.25) - exact).square().mean().sqrt()
+            assert (attend_in_blocks(queries, keys, values, visible, 0.25) - exact).square().mean().sqrt() < 1.5 * error
 
 
 def test_a_packed_model_generates_the_same_and_cannot_be_saved(

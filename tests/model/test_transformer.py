@@ -28,7 +28,8 @@ def test_logits_match_a_float64_computation(
     # With an original length of 40, some wavelengths are below, between and above the two limits.
     config = ModelConfig(
         dim=32, n_layers=2, n_heads=n_heads, n_kv_heads=n_kv_heads, head_dim=head_dim, hidden_dim=40, vocab_size=50,
-        rope_theta=100.0, use_scaled_rope=scaled, rope_original_length=40, tied_embeddings=tied, max_seq_len=64,
+        rope_theta=100.0, rope_scaling="llama3" if scaled else "none", rope_original_length=40,
+        tied_embeddings=tied, max_seq_len=64,
     )  # fmt: skip
     model = make_model(config)
     ids = torch.randint(50, (40,), generator=torch.Generator().manual_seed(1)).tolist()

@@ -13,7 +13,7 @@ Array = npt.NDArray[np.float64]
 def _rope_frequencies(config: ModelConfig) -> Array:
     """Return the rotation of each pair of dimensions, in radians per position, `[head_dim / 2]`."""
     angular = np.array([config.rope_theta ** (-2.0 * i / config.head_dim) for i in range(config.head_dim // 2)])
-    if config.use_scaled_rope:
+    if config.rope_scaling == "llama3":
         for i, frequency in enumerate(angular):
             wavelength = 2 * np.pi / frequency
             longest = config.rope_original_length / config.rope_low_freq_factor

@@ -24,7 +24,7 @@ CONFIGS = {
     "a head for each query, of another size": dataclasses.replace(BASE, n_kv_heads=4, head_dim=24),
     "biases": dataclasses.replace(BASE, qkv_bias=True, wo_bias=True),
     "scaled rotations": dataclasses.replace(
-        BASE, use_scaled_rope=True, rope_scaling_factor=8.0, rope_low_freq_factor=1.0, rope_high_freq_factor=4.0,
+        BASE, rope_scaling="llama3", rope_scaling_factor=8.0, rope_low_freq_factor=1.0, rope_high_freq_factor=4.0,
         rope_original_length=32,
     ),
 }  # fmt: skip
@@ -39,7 +39,7 @@ def half_split(weight: torch.Tensor, head_dim: int) -> torch.Tensor:
 def counterpart(model: Transformer) -> Any:
     """Return a LlamaForCausalLM with the weights of a model."""
     config, rope = model.config, {"rope_theta": model.config.rope_theta, "rope_type": "default"}
-    if config.use_scaled_rope:
+    if config.rope_scaling == "llama3":
         rope |= {
             "rope_type": "llama3",
             "factor": config.rope_scaling_factor,

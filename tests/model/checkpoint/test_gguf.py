@@ -189,8 +189,8 @@ def test_the_ids_that_begin_and_end_a_text_are_written(written: Path) -> None:
         {"qkv_bias": True, "wo_bias": True},
         {"qkv_bias": True},
         {"norm_eps": 1e-6, "rope_theta": 123456.0, "max_seq_len": 777},
-        {"use_scaled_rope": True, "rope_scaling_factor": 32.0, "head_dim": 64},
-        {"use_scaled_rope": True, "rope_theta": 1e4, "head_dim": 64},
+        {"rope_scaling": "llama3", "rope_scaling_factor": 32.0, "head_dim": 64},
+        {"rope_scaling": "llama3", "rope_theta": 1e4, "head_dim": 64},
     ],
 )
 def test_configurations_round_trip(
@@ -236,7 +236,7 @@ def test_queries_and_keys_of_qwen2_are_reordered_into_metas_order(
         if key.startswith("llama.")
     }
     rotated = {
-        NAMES.from_meta(name): halved(tensor, config.head_dim)
+        NAMES.from_meta(name): halved(tensor, config)
         for name, tensor in model.state_dict().items()
         if ".wq." in name or ".wk." in name
     }

@@ -18,10 +18,11 @@ from safetensors.torch import load_file, save_file
 from bpe import Tokenizer
 from bpe.errors import InputError
 from model import ModelConfig, Transformer, generate_ids, save
-from model.checkpoint import convert, huggingface, open_checkpoint
+from model.checkpoint import convert, families, huggingface, open_checkpoint
 from model.checkpoint.assemble import assemble
 from model.checkpoint.companions import read_tokenizer
-from model.checkpoint.huggingface import NAMES, config_of
+from model.checkpoint.families import config_of
+from model.checkpoint.huggingface import NAMES
 from model.checkpoint.names import halved, interleaved
 from support.references import BYTE_RANKS
 
@@ -226,10 +227,11 @@ def test_a_chat_template_whose_name_is_a_path_is_not_written(
 
 
 def test_the_row_order_of_queries_and_keys_round_trips() -> None:
+    six = ModelConfig(dim=12, n_layers=1, n_heads=2, vocab_size=1, hidden_dim=1)
     rows = torch.arange(12)  # two heads of six
-    assert interleaved(rows, 6).tolist() == [0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11]
+    assert interleaved(rows, six).tolist() == [0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11]
     for tensor in (rows, torch.randn(12, 5)):
-        assert torch.equal(halved(interleaved(tensor, 6), 6), tensor)
+        assert torch.equal(halved(interleaved(tensor, six), six), tensor)
 
 
 def test_tensor_names_round_trip(config: ModelConfig) -> None:
@@ -255,19 +257,23 @@ SHAPE: dict[str, Any] = {
     ],
 )
 def test_rotary_embeddings_are_read_in_every_spelling(spelling: dict[str, Any]) -> None:
-    scaled = {"use_scaled_rope": True, "rope_scaling_factor": 8.0, "rope_original_length": 64, "rope_theta": 5e5}
+    scaled = {"rope_scaling": "llama3", "rope_scaling_factor": 8.0, "rope_original_length": 64, "rope_theta": 5e5}
     assert config_of({**DATA, **spelling}) == ModelConfig(**{**SHAPE, **scaled})
 
 
 def test_missing_keys_have_the_defaults_of_transformers(transformers: Any) -> None:
-    required = {key: DATA[key] for key in ("model_type", *huggingface.REQUIRED)}
-    for kind, defaults in huggingface.DEFAULTS.items():
+    required = {key: DATA[key] for key in ("model_type", *families.REQUIRED)}
+    elsewhere = {"rope_theta", "rope_local_base_freq", "partial_rotary_factor", "sliding_window_pattern"}
+    alias = {"num_experts", "num_local_experts"}
+    for kind, family in families.FAMILIES.items():
         full = transformers.AutoConfig.for_model(kind).to_dict()
-        for key, value in defaults.items():
-            if key == "rope_theta":
-                assert full["rope_parameters"] == {"rope_type": "default", "rope_theta": value}
-            elif key != "num_key_value_heads" and (kind, key) != ("qwen2", "sliding_window"):
-                assert full.get(key, False) == value, (kind, key)
+        for key, value in {**families.COMMON, **family.keys}.items():
+            if key not in elsewhere | alias and value is not None and key in full:
+                windowless = key == "sliding_window" and not family.keys.get("use_sliding_window", True)
+                assert full[key] == (None if windowless else value), (kind, key)
+        theta = family.keys.get("rope_theta", families.COMMON["rope_theta"])
+        rope = full["rope_parameters"]
+        assert rope.get("full_attention", rope)["rope_theta"] == theta, kind
     assert config_of(required) == ModelConfig(**{**SHAPE, "n_kv_heads": 4, "max_seq_len": 2048, "norm_eps": 1e-6})
 
 
@@ -288,38 +294,47 @@ def test_a_published_config_is_read() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": "gpt2"}, "model_type is 'gpt2'; supported are llama, mistral, qwen2"),
+        ({"model_type": "gpt2"}, "model_type is 'gpt2'; supported are llama, mistral, ministral, qwen2, "),
         ({"model_type": ["llama"]}, "model_type is"),
         ({"architectures": ["LlamaForSequenceClassification"]}, "architectures is"),
-        ({"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
-        ({"mlp_bias": True}, "mlp_bias is True"),
+        ({"hidden_act": "relu"}, "hidden_act is 'relu'; supported are silu, "),
+        ({"model_type": "mistral", "mlp_bias": True}, "mlp_bias is True"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5"),
         ({"rope_interleaved": True}, "rope_interleaved is True"),
         (
             {"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}},
-            "rope_parameters: partial_rotary",
+            "partial_rotary_factor is 0.5, which a llama model does not have",
         ),
-        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling is of type 'linear'"),
-        ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "rope_scaling is of type 'yarn'"),
-        ({"rope_parameters": {"rope_type": "dynamic", "factor": 2.0}}, "rope_parameters is of type 'dynamic'"),
+        ({"rope_scaling": {"type": "linear"}}, "rope_scaling: missing factor"),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": "2"}}, "rope_scaling: factor is '2'; expected a number"),
+        ({"rope_parameters": {"rope_type": "mrope", "factor": 2.0}}, "rope_parameters is of type 'mrope'"),
+        ({"rope_scaling": {"rope_type": "longrope", "factor": 2.0}}, "rope_scaling: short_factor must be a list"),
         (
             {"rope_parameters": {**ROPE, "attention_factor": 2.0}},
-            "rope_parameters: attention_factor .* not a known key",
+            r"rope_parameters: attention_factor \(value 2.0\) is not a key of the type llama3",
         ),
         ({"rope_parameters": {"rope_type": "llama3"}}, "rope_parameters: missing factor"),
         ({"rope_parameters": 3}, "rope_parameters is 3; expected an object"),
-        ({"quantization_config": {"bits": 4}}, "quantization_config .* is not a known key"),
-        ({"attn_logit_softcapping": 50.0}, r"attn_logit_softcapping \(value 50.0\) is not a known key"),
+        ({"quantization_config": {"bits": 4}}, "quantization_config is .*, which is not supported"),
+        ({"attn_logit_softcapping": 50.0}, "attn_logit_softcapping is 50.0, which is not supported"),
         ({"hidden_size": None}, "missing hidden_size"),
-        ({"hidden_size": "wide"}, "dim is 'wide'"),
-        ({"num_hidden_layers": 10**9}, "n_layers is 1000000000; it must be at most 1024"),
-        ({"attention_bias": "yes"}, "qkv_bias is 'yes'"),
-        ({"model_type": "mistral"}, "sliding_window is 4096, less than the context of 100000 tokens"),
-        ({"model_type": "mistral", "sliding_window": 512}, "sliding_window is 512, less than the context"),
-        ({"model_type": "mistral", "sliding_window": 512, "max_position_embeddings": "x"}, "sliding_window is 512"),
-        ({"model_type": "qwen2", "use_sliding_window": True}, "sliding_window is 4096"),
-        ({"model_type": "qwen2", "layer_types": ["full_attention", "sliding_attention"]}, "layer_types"),
-        ({"model_type": "qwen2", "attention_bias": True}, "attention_bias is True, which qwen2 does not have"),
+        ({"hidden_size": "wide"}, "hidden_size is 'wide'; expected a positive whole number"),
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000; expected a whole number from 1 to 1024"),
+        ({"attention_bias": "yes"}, "attention_bias is 'yes'; expected true or false"),
+        ({"sliding_window": 512}, "sliding_window is 512, which a model of type llama does not have"),
+        ({"model_type": "mistral", "sliding_window": "x"}, "sliding_window is 'x'; expected a positive whole number"),
+        ({"model_type": "mistral", "sliding_window": 0}, "sliding_window is 0; expected a positive whole number"),
+        ({"model_type": "qwen2", "layer_types": ["full_attention"] * 9}, "layer_types must be a list with one of 2"),
+        ({"model_type": "qwen2", "layer_types": ["full_attention", "chunked_attention"]}, "has 'chunked_attention'"),
+        (
+            {"model_type": "qwen2", "layer_types": ["full_attention", "sliding_attention"]},
+            "layer_types has sliding_attention, but sliding_window is not set",
+        ),
+        ({"model_type": "mistral", "layer_types": ["full_attention"] * 2}, "layer_types is .*, but a mistral model"),
+        (
+            {"model_type": "qwen2", "attention_bias": True},
+            "attention_bias is True, which is not supported; only False is",
+        ),
     ],
 )
 def test_unsupported_settings_raise_with_their_key(changes: dict[str, Any], message: str) -> None:
@@ -329,7 +344,10 @@ def test_unsupported_settings_raise_with_their_key(changes: dict[str, Any], mess
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"wo_bias": True}, "bias on wo alone"), ({"dim": 34, "head_dim": 8}, r"dim \(34\) to be divisible by n_heads")],
+    [
+        ({"wo_bias": True}, "no Hugging Face model type .*wo_bias=True.* use the format bpe-llama"),
+        ({"dim": 34, "head_dim": 8}, r"dim \(34\) to be divisible by n_heads"),
+    ],
 )
 def test_a_model_that_fits_no_model_type_is_not_written(
     changes: dict[str, Any], message: str, config: ModelConfig, make_model: MakeModel, tmp_path: Path

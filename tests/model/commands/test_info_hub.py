@@ -18,7 +18,7 @@ from support.references import BYTE_RANKS
 
 CONFIG = ModelConfig(
     dim=64, n_layers=4, n_heads=4, n_kv_heads=2, hidden_dim=192, vocab_size=20_000, max_seq_len=64,
-    use_scaled_rope=True, tied_embeddings=True,
+    rope_scaling="llama3", tied_embeddings=True,
 )  # fmt: skip
 
 

@@ -28,7 +28,7 @@ def reference_steps(model: Transformer, ids: list[int], layer: int, head: int) -
     weights = {name: tensor.detach().double().numpy() for name, tensor in model.state_dict().items()}
     d, time = config.head_dim, len(ids)
     angular = config.rope_theta ** (-np.arange(0, d, 2) / d)
-    if config.use_scaled_rope:
+    if config.rope_scaling == "llama3":
         turns = config.rope_original_length * angular / (2 * np.pi)
         low, high = config.rope_low_freq_factor, config.rope_high_freq_factor
         kept = np.clip((turns - low) / (high - low), 0, 1)
@@ -100,7 +100,7 @@ def shape(**numbers: Any) -> ModelConfig:
         shape(n_kv_heads=2, tied_embeddings=True),
         shape(n_heads=6, n_kv_heads=1, head_dim=10),
         shape(n_kv_heads=2, qkv_bias=True, wo_bias=True),
-        shape(n_kv_heads=2, use_scaled_rope=True, rope_original_length=40, tied_embeddings=True),
+        shape(n_kv_heads=2, rope_scaling="llama3", rope_original_length=40, tied_embeddings=True),
     ],
     ids=["one key for each query", "grouped and tied", "one key for all", "biases", "scaled rotation"],
 )
@@ -161,7 +161,7 @@ def test_the_sentences_describe_the_configuration(make_model: MakeModel) -> None
     assert "keys that heads 2 to 3 share" in words(n_kv_heads=2)
     assert "head 3 of 4, plus their bias: what" in words(qkv_bias=True)
     assert "Times wo, plus its bias" in words(wo_bias=True)
-    assert "radians, slowed for the longer context." in words(use_scaled_rope=True)
+    assert "radians, slowed for the longer context." in words(rope_scaling="llama3")
     assert "embeddings again" in words(tied_embeddings=True)
 
 

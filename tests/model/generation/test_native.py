@@ -118,7 +118,7 @@ CONFIGS = {
     "one key-value head, tied": dataclasses.replace(BASE, n_kv_heads=1, tied_embeddings=True),
     "heads of an odd size": dataclasses.replace(BASE, n_kv_heads=4, head_dim=22),
     "biases": dataclasses.replace(BASE, qkv_bias=True, wo_bias=True),
-    "scaled rotations": dataclasses.replace(BASE, use_scaled_rope=True, rope_original_length=32),
+    "scaled rotations": dataclasses.replace(BASE, rope_scaling="llama3", rope_original_length=32),
 }
 
 
