@@ -60,7 +60,15 @@ class Pieces:
     def from_scores(pieces: bytes, offsets: Buffer, scores: Buffer, types: bytes, byte_fallback: bool) -> Pieces: ...
     @staticmethod
     def from_merges(
-        tokens: bytes, offsets: Buffer, ids: Buffer, merges: Buffer, byte_fallback: bool, unknown: int | None, how: str
+        tokens: bytes,
+        offsets: Buffer,
+        ids: Buffer,
+        merges: Buffer,
+        byte_fallback: bool,
+        unknown: int | None,
+        how: str,
+        takes_whole: bool = False,
+        stands_for_bytes: bool = False,
     ) -> Pieces: ...
     def encode(self, text: str | Buffer) -> list[int]: ...
     def encode_plain(self, text: str | Buffer) -> list[int]: ...

@@ -48,7 +48,7 @@ from bpe.published_patterns import (
     TEKKEN,
     TEKKEN_SPECIAL_TOKENS,
 )
-from bpe.splitting.steps import Metaspace, PrefixSpace, Split, Step, tiktoken_steps
+from bpe.splitting.steps import ByteCharacters, Metaspace, PrefixSpace, Split, Step, tiktoken_steps
 
 
 class Pattern(NamedTuple):
@@ -101,6 +101,8 @@ def _splitter(scanner_or_steps: int | tuple[Step, ...]) -> _core.Splitter:
 def _described(step: Step) -> str:
     if isinstance(step, PrefixSpace):
         return "a space in front"
+    if isinstance(step, ByteCharacters):
+        return "a character for each byte" if step.direction == "to" else "a byte for each character"
     if isinstance(step, Metaspace):
         return f"{step.replacement!r} for spaces ({step.prepend_scheme} in front{', no split' * (not step.split)})"
     what = f"the text {step.pattern!r}" if step.dialect == "literal" else repr(step.pattern)

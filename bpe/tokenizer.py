@@ -658,8 +658,8 @@ class Tokenizer(BatchTokenizer):
         self._refuse_library("_encode_only_native_bpe", "encode_ordinary(text) encodes a text")
         if not isinstance(text, str):
             raise TypeError(f"expected str, not {type(text).__name__}")
-        if self.pattern.steps is not None:
-            return self._core.encode_pretokens(self.pattern.splitter().split(text.encode()))
+        if self.pattern.steps is not None or self.vocabulary.characters is not None:
+            return self._core.encode_pretokens(self.vocabulary.splitter.split(text.encode()))
         import regex
 
         return self._core.encode_pretokens(match.group().encode() for match in regex.finditer(self.pattern.text, text))

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bpe import _core
 from bpe.boundaries import Boundaries, extended, known_boundaries
+from bpe.character_merges import CharacterMerges
 from bpe.errors import InputError
 from bpe.normalizers import compile_normalizer
 from bpe.patterns import Pattern, find_pattern
-from bpe.splitting.steps import Split
+from bpe.splitting.steps import ByteCharacters, Split
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,6 +69,8 @@ class Vocabulary:
 
     library: LibraryEncoder | None = None
     """The library that encodes instead of the core; see `bpe.subwords`."""
+    characters: CharacterMerges | None = None
+    """What merges characters that stand for bytes, where merging bytes would give other ids."""
 
     def __init__(
         self,
@@ -83,6 +86,7 @@ class Vocabulary:
         foreign_tokens: Mapping[str, int] | None = None,
         normalizer: Mapping[str, Any] | None = None,
         boundaries: Boundaries | None = None,
+        characters: CharacterMerges | None = None,
     ) -> None:
         """
         Args:
@@ -104,6 +108,8 @@ class Vocabulary:
                 `bpe.normalizers`. Default: not at all.
             boundaries: What begins and ends a text. Default: the added tokens of known names; see
                 `bpe.boundaries.known_boundaries`.
+            characters: What merges characters that stand for bytes, where merging bytes would give other ids;
+                `merges_only` and `merge_list` then have no meaning. Its tokens are those of this vocabulary.
 
         Raises:
             ValueError: When a byte has no token, a token or the id of an ordinary token occurs twice, an added token is
@@ -119,6 +125,7 @@ class Vocabulary:
         self.foreign_tokens: dict[str, int] = dict(foreign_tokens or {})
         self.added_tokens: tuple[AddedToken, ...] = tuple(added_tokens)
         self.normalizer = normalizer
+        self.characters = characters
 
         check_added_tokens(self.added_tokens)
         _check_foreign_tokens(self.foreign_tokens, ids)
@@ -130,8 +137,8 @@ class Vocabulary:
         """What begins and ends a text, and where each of it comes from."""
         self.core_normalizer: _core.Normalizer | None = compile_normalizer(normalizer)
         """Normalizes text in the core; None if text stays as it is."""
-        self.splitter: _core.Splitter = pattern.splitter()
-        """Splits text into pretokens by the pattern."""
+        self.splitter: _core.Splitter = pattern.splitter() if characters is None else characters.splitter(pattern)
+        """Splits text into pretokens by the pattern. With `characters`, they have a character for each byte."""
         self.encoder: _core.Encoder = _core.Encoder(
             tokens,
             offsets,
@@ -141,6 +148,7 @@ class Vocabulary:
             merges_only=merges_only,
             merges=merge_list,
             normalizer=self.core_normalizer,
+            pieces=None if characters is None else characters.pieces(),
         )
         """The core's encoder of these tokens. Made here because it checks them."""
         self.special_matcher: _core.SpecialTokens = _core.SpecialTokens(self.special_tokens)
@@ -149,10 +157,14 @@ class Vocabulary:
             self.added_matcher(frozenset()) if len(self.special_tokens) < len(self.added_ids) else None
         )
         """Splits a text at the added tokens that need no permission; None if all are special."""
-        all_bytes = bytes(range(256)) if merges_only else b""
+        drops = merges_only if characters is None else characters.unknown_token is None
+        all_bytes = bytes(range(256)) if drops else b""
         self.unknown_bytes: bytes = bytes(byte for byte in all_bytes if self.encoder.find(bytes([byte])) is None)
         """The bytes without a token, which are dropped from a text before it is encoded; b"" unless `merges_only`."""
-        self.merges_only: bool = merges_only and (len(self.unknown_bytes) > 0 or self.unreachable_count > 0)
+        changes_bytes = characters is not None or len(self.unknown_bytes) > 0
+        self.merges_only: bool = (merges_only or characters is not None) and (
+            changes_bytes or self.unreachable_count > 0
+        )
         """Whether ids may differ from tiktoken's, because a token is unreachable or a byte has no token."""
         others = [*self.added_ids.values(), *self.foreign_tokens.values()]
         self.max_token_value: int = max([self.id_limit - 1, *others])
@@ -258,13 +270,17 @@ class Vocabulary:
     def keeps_text(self) -> bool:
         """Whether the ids of any text decode to the text, if no special token in it is allowed."""
         is_changed = self.core_normalizer is not None or bool(self.unknown_bytes) or self.takes_white_space
+        is_changed |= self.characters is not None
         return self.splitter.keeps_text and not is_changed
 
     @property
     def changes_text(self) -> bool:
-        """Whether text is normalized, or gets other spaces, before it is encoded."""
+        """Whether text is normalized, or gets other spaces or unknown tokens, before it is encoded."""
+        if self.characters is not None:
+            return True
         steps = self.pattern.steps or ()
-        return self.core_normalizer is not None or not all(isinstance(step, Split) for step in steps)
+        keeps = (Split, ByteCharacters)
+        return self.core_normalizer is not None or not all(isinstance(step, keeps) for step in steps)
 
     def added_matcher(self, allowed: AbstractSet[str]) -> _core.AddedTokens:
         """Return what splits a text at its added tokens as ``tokenizers`` does.
@@ -298,6 +314,8 @@ class Vocabulary:
 
     def merges(self) -> list[tuple[int, int, int]]:
         """Return the left, right and merged id of each pair that merges, in merge order."""
+        if self.characters is not None:
+            return self.characters.triples()
         ids = memoryview(self.encoder.pairs()).cast("I")
         return list(zip(ids[0::3], ids[1::3], ids[2::3], strict=True))
 
@@ -329,6 +347,7 @@ class Vocabulary:
             "merge_list": None if self.merge_list is None else bytes(self.merge_list),
             "foreign_tokens": self.foreign_tokens,
             "normalizer": self.normalizer,
+            "characters": self.characters,
             "boundaries": self.boundaries,
         }
 

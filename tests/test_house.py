@@ -27,6 +27,7 @@ PYTHON = [
         "bpe.patterns",
         "bpe.published_patterns",
         "bpe.boundaries",
+        "bpe.character_merges",
         "bpe.columns",
     ],
     ["bpe.progress"],

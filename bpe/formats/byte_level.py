@@ -104,12 +104,8 @@ def vocabulary_from_texts(
         ValueError: When there is no token, a value is not an id, an entry of the merges is not a pair of tokens or
             makes no token, or as `Vocabulary` does.
     """
-    ids, foreign = _without_foreign(_checked_ids(ids))
-    # Characters below U+0100 that stand for no byte do not occur: their tokens are foreign.
-    to_bytes = {ord(character): byte for byte, character in enumerate(byte_characters())}
-    tokens = "".join(ids).translate(to_bytes).encode("latin-1")  # a byte for each character
-    offsets = array("Q", itertools.accumulate(map(len, ids), initial=0))
-    arrays = (tokens, memoryview(offsets), memoryview(array("I", ids.values())))
+    arrays, foreign = tokens_and_others(checked_ids(ids))
+    ids = {text: id for text, id in ids.items() if text not in foreign} if foreign else ids
     create = partial(
         Vocabulary,
         name,
@@ -126,7 +122,26 @@ def vocabulary_from_texts(
     return create(merge_list=memoryview(_listed_pairs(merges, ids)))
 
 
-def _checked_ids(ids: Mapping[str, Any]) -> Mapping[str, int]:
+def tokens_and_others(ids: Mapping[str, int]) -> tuple[tuple[bytes, memoryview, memoryview], dict[str, int]]:
+    """Return the tokens that stand for bytes as a `Vocabulary` takes them, and the ids of the others by their text.
+
+    Raises:
+        InputError: When so many stand for no bytes that this is not byte-level BPE.
+    """
+    ids, foreign = _without_foreign(ids)
+    # Characters below U+0100 that stand for no byte do not occur: their tokens are foreign.
+    to_bytes = {ord(character): byte for byte, character in enumerate(byte_characters())}
+    tokens = "".join(ids).translate(to_bytes).encode("latin-1")  # a byte for each character
+    offsets = array("Q", itertools.accumulate(map(len, ids), initial=0))
+    return (tokens, memoryview(offsets), memoryview(array("I", ids.values()))), foreign
+
+
+def checked_ids(ids: Mapping[str, Any]) -> Mapping[str, int]:
+    """Return the ids of tokens by their text, which are those of a file.
+
+    Raises:
+        InputError: When there is none, or a value is not an id.
+    """
     if not ids:
         raise InputError("the vocabulary is empty")
     values = ids.values()
@@ -176,19 +191,32 @@ def _merges_by_rank(
     written = [_spaced(merge, position) for position, merge in enumerate(merges)]
     if written == expected:
         return True
-    position_of = {merge: position for position, merge in enumerate(written)}
-    for merge, position in position_of.items():
+    position_of = checked_merges(merges, all_ids)
+    positions = [position_of.get(merge, -1) for merge in expected]
+    return all(before < after for before, after in itertools.pairwise([-1, *positions]))
+
+
+def checked_merges(merges: Sequence[Any], ids: Mapping[str, Any]) -> dict[str, int]:
+    """Return where the merges of a file are in its list, by their two texts with a space between them.
+
+    Of equal merges, the last counts.
+
+    Raises:
+        InputError: When an entry is not a pair of tokens, or makes no token.
+    """
+    position_of = {_spaced(merge, position): position for position, merge in enumerate(merges)}
+    for merge, position in [*position_of.items()]:
         left, _, right = merge.partition(" ")
         if merge.startswith("#version") and isinstance(merges[position], str):
+            del position_of[merge]
             continue
-        if " " in right or left not in all_ids or right not in all_ids:
+        if " " in right or left not in ids or right not in ids:
             raise _not_a_pair(merges[position], position)
-        if left + right not in all_ids:
+        if left + right not in ids:
             raise InputError(
                 f"entry {position} of the merges, {merges[position]!r}, makes {left + right!r}, which is not a token"
             )
-    positions = [position_of.get(merge, -1) for merge in expected]
-    return all(before < after for before, after in itertools.pairwise([-1, *positions]))
+    return position_of
 
 
 def _listed_pairs(merges: Sequence[Any], ids: Mapping[str, int]) -> array[int]:

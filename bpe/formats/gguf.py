@@ -133,6 +133,10 @@ def vocabulary_metadata(vocabulary: Vocabulary, size: int) -> dict[str, Any]:
     if isinstance(vocabulary, PieceVocabulary):
         return piece_metadata(vocabulary, size)
     _check_normalizer(vocabulary)
+    if vocabulary.characters is not None:
+        raise InputError(
+            f"{vocabulary.name} {vocabulary.characters.effect}, which llama.cpp does not do; write a tokenizer.json"
+        )
     has_unreachable = vocabulary.unreachable_count > 0
     pre = pre_of(vocabulary.pattern, vocabulary.merges_only if has_unreachable else None)
     merges_only = PRE_TOKENIZERS[pre].merges_only

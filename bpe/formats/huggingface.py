@@ -17,12 +17,17 @@ from bpe.formats.added_tokens import (
     written_token,
 )
 from bpe.formats.byte_level import (
-    byte_characters,
     is_id,
     is_pretoken,
     token_text,
     unused_as_ordinary,
     vocabulary_from_texts,
+)
+from bpe.formats.characters_json import (
+    flattened_normalizers,
+    needs_characters,
+    read_characters,
+    unknown_options,
 )
 from bpe.formats.decoder import check_decoder
 from bpe.formats.library_json import ids_of, read_json_vocabulary
@@ -33,8 +38,6 @@ from bpe.patterns import Pattern, find_pattern, pattern_of_steps
 from bpe.piece_vocabulary import PieceVocabulary
 from bpe.subwords.tokenizers_encoder import ALGORITHMS
 from bpe.vocabulary import AddedToken, Vocabulary, chosen_tokens
-
-_NOT_IN_UTF8 = b"\xc0\xc1" + bytes(range(0xF5, 0x100))
 
 
 def matches(content: bytes) -> bool:
@@ -106,24 +109,20 @@ def read_data(
     merges = _member(model, "merges", list)
     following = max([*filter(is_id, ids.values()), *(token.id for token in found)], default=-1) + 1
     added = chosen_tokens(found, special_tokens, ids, following)
-    chosen = find_pattern(pattern) if pattern is not None else _pattern_of(data)
+    chosen = _pattern_of(data) if pattern is None else _given_pattern(pattern, data)
     merges_only = not model.get("ignore_merges")
     both = [text for text, id in ids.items() if text in added and added[text].id == id]
     unused = unused_as_ordinary(both, merges, None if merges_only else chosen)
     ordinary = {text: id for text, id in ids.items() if text not in unused}
-    vocabulary = vocabulary_from_texts(
-        name.removesuffix(".json"),
-        chosen,
-        ordinary,
-        added.values(),
-        merges,
-        merges_only,
-        ids,
-        normalizer=data.get("normalizer"),
-    )
+    name, normalizer = name.removesuffix(".json"), data.get("normalizer")
+    if needs_characters(model, ids, chosen, normalizer):
+        vocabulary = read_characters(name, chosen, model, unused, added.values(), normalizer)
+    else:
+        vocabulary = vocabulary_from_texts(
+            name, chosen, ordinary, added.values(), merges, merges_only, ids, normalizer=normalizer
+        )
     if added and not isinstance(special_tokens, Mapping):
         refuse_renumbered({token.content: token.id for token in found}, ids)
-    _refuse_unknown_bytes(vocabulary.unknown_bytes, model, ids)
     check_decoder(data.get("decoder"), ordinary)
     if isinstance(special_tokens, Mapping):
         return vocabulary  # the ids of the post-processor are those of other tokens
@@ -142,6 +141,9 @@ def render(vocabulary: Vocabulary) -> bytes:
         return _render_pieces(vocabulary)
     text_of = {id: token_text(token) for token, id in vocabulary.ranks.items()}
     ids = {text: id for id, text in text_of.items()} | vocabulary.foreign_tokens
+    if vocabulary.characters is not None:
+        ids = dict(vocabulary.characters.ids)
+        text_of = {id: text for text, id in ids.items()}
     first_of = {token.id: token for token in reversed(vocabulary.added_tokens)}
     added_tokens = [first_of[id] for id in sorted(first_of)]
     for token in vocabulary.added_tokens:
@@ -150,7 +152,9 @@ def render(vocabulary: Vocabulary) -> bytes:
                 f"the {token.kind} token {token.content!r} is also an ordinary token, with the id {ids[token.content]}"
                 f" instead of {token.id}; tokenizer.json has one id for one text"
             )
-    ids |= _needed_in_vocab(vocabulary, added_tokens, ids)
+    needed = _needed_in_vocab(added_tokens, ids)
+    takes_whole = _takes_whole(vocabulary, added_tokens if needed else [], ids)
+    ids |= needed
     data = {
         "version": "1.0",
         "truncation": None,
@@ -168,9 +172,10 @@ def render(vocabulary: Vocabulary) -> bytes:
             "end_of_word_suffix": None,
             "fuse_unk": False,
             "byte_fallback": False,
-            "ignore_merges": not vocabulary.merges_only,  # a pretoken that is a token is taken whole, as in tiktoken
             "vocab": ids,
+            "ignore_merges": takes_whole,
             "merges": [[text_of[left], text_of[right]] for left, right, _ in vocabulary.merges()],
+            **({} if vocabulary.characters is None else unknown_options(vocabulary.characters)),
         },
     }
     return json.dumps(data, ensure_ascii=False, indent=2).encode()
@@ -188,9 +193,7 @@ def _render_pieces(vocabulary: PieceVocabulary) -> bytes:
     return json.dumps(data, ensure_ascii=False, indent=2).encode()
 
 
-def _needed_in_vocab(
-    vocabulary: Vocabulary, added_tokens: Sequence[AddedToken], ids: Mapping[str, int]
-) -> dict[str, int]:
+def _needed_in_vocab(added_tokens: Sequence[AddedToken], ids: Mapping[str, int]) -> dict[str, int]:
     """The ids of the added tokens, if "vocab" must list them because ``tokenizers`` would number them differently."""
     following = len(ids)
     for token in added_tokens:
@@ -200,13 +203,30 @@ def _needed_in_vocab(
             break
     else:
         return {}
-    for token in added_tokens:
-        if not vocabulary.merges_only and token.content not in ids and is_pretoken(token.content, vocabulary.pattern):
+    return {token.content: token.id for token in added_tokens}
+
+
+def _takes_whole(vocabulary: Vocabulary, in_vocab: Sequence[AddedToken], ids: Mapping[str, int]) -> bool:
+    """Return whether a pretoken that is a token is taken whole, as in tiktoken ("ignore_merges").
+
+    Args:
+        vocabulary: The vocabulary.
+        in_vocab: The added tokens that "vocab" must list, and that must not become ordinary tokens by this.
+        ids: The id of each ordinary token, by its text.
+    """
+    if vocabulary.characters is not None:
+        return vocabulary.characters.takes_whole
+    if vocabulary.merges_only:
+        return False
+    for token in in_vocab:
+        if token.content not in ids and is_pretoken(token.content, vocabulary.pattern):
+            if vocabulary.unreachable_count == 0:
+                return False  # merging alone leads to every token
             raise InputError(
                 f"the {token.kind} token {token.content!r} would become an ordinary token as well, since the ids of the"
                 " added tokens do not follow the others without a gap; give it a text that is not a word"
             )
-    return {token.content: token.id for token in added_tokens}
+    return True
 
 
 def _member(data: Any, key: str, kind: type) -> Any:
@@ -233,26 +253,23 @@ def _refuse_other_kinds(model: dict[str, Any]) -> None:
             raise InputError(f"the model has {option} = {model[option]!r}, which is not supported")
 
 
-def _refuse_unknown_bytes(unknown: bytes, model: dict[str, Any], ids: Mapping[str, Any]) -> None:
-    """Refuse a file that makes other tokens of bytes without a token, of those that may stand in UTF-8."""
-    unknown = unknown.translate(None, _NOT_IN_UTF8)
-    fallen = bytes(byte for byte in unknown if _falls_back(byte, ids)) if model.get("byte_fallback") else b""
-    for option, changed in (("byte_fallback", fallen), ("unk_token", unknown)):
-        if changed and model.get(option) not in (None, False):
-            raise InputError(
-                f"{len(changed)} bytes, such as {changed[:1]!r}, have no token and become others"
-                f" ({option} = {model[option]!r}), which is not supported"
-            )
+def _given_pattern(pattern: str, data: dict[str, Any]) -> Pattern:
+    """Return the split pattern that the caller gives instead of the file's."""
+    if _normalizer_is_byte_level(data):
+        raise InputError(
+            'the "normalizer" has ByteLevel, so the file\'s pattern splits characters that stand for bytes; leave out'
+            " the pattern"
+        )
+    return find_pattern(pattern)
 
 
-def _falls_back(byte: int, ids: Mapping[str, Any]) -> bool:
-    """Return whether there are tokens for the bytes of the character that stands for a byte."""
-    return all(f"<0x{each:02X}>" in ids for each in byte_characters()[byte].encode())
+def _normalizer_is_byte_level(data: dict[str, Any]) -> bool:
+    return any(step.get("type") == "ByteLevel" for step in flattened_normalizers(data.get("normalizer")))
 
 
 def _pattern_of(data: dict[str, Any]) -> Pattern:
     """Return the split pattern of a file."""
-    found = read_pre_tokenizer(data.get("pre_tokenizer"))
+    found = read_pre_tokenizer(data.get("pre_tokenizer"), _normalizer_is_byte_level(data))
     if not found.is_byte_level:
-        raise InputError('"pre_tokenizer" has no ByteLevel at its end; only byte-level BPE is supported')
+        raise InputError('neither "pre_tokenizer" nor "normalizer" has ByteLevel; only byte-level BPE is supported')
     return pattern_of_steps(found.steps)

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 from bpe.errors import InputError
+from bpe.formats.byte_level import byte_characters
 from bpe.formats.rust_classes import PUNCTUATION, WHITE_SPACE, WORDS_AND_OTHERS
 from bpe.patterns import DIGITS_THEN_GPT2, Pattern
 from bpe.published_patterns import FOR_ONIGURUMA, GPT2, NUMERIC, SMOLLM
-from bpe.splitting.steps import Behavior, Metaspace, PrefixSpace, Split, Step
+from bpe.splitting.steps import (
+    FROM_BYTE_CHARACTERS,
+    TO_BYTE_CHARACTERS,
+    Behavior,
+    Metaspace,
+    PrefixSpace,
+    Split,
+    Step,
+)
 
 _WHERE = '"pre_tokenizer"'
 _MOST_NESTED = 64
@@ -28,24 +37,47 @@ class PreTokenizer(NamedTuple):
 
     steps: tuple[Step, ...]
     is_byte_level: bool
-    """Whether it ends with ByteLevel, which writes a character for each byte."""
+    """Whether the pretokens have a character for each byte, as ByteLevel writes it."""
 
 
-def read_pre_tokenizer(value: Any) -> PreTokenizer:
+def read_pre_tokenizer(value: Any, normalizer_is_byte_level: bool = False) -> PreTokenizer:
     """Read the "pre_tokenizer" of a tokenizer.json. None, or an empty Sequence, leaves a text whole.
 
+    ByteLevel writes a character for each byte, which the steps behind it see. The last ByteLevel needs no step of its
+    own if nothing follows it, since the core's merges are those of bytes.
+
+    Args:
+        value: The value of "pre_tokenizer".
+        normalizer_is_byte_level: Whether the text that it splits has a character for each byte already.
+
     Raises:
-        InputError: When a kind is unknown, a key is missing or has the wrong type, or a step follows ByteLevel.
+        InputError: When a kind is unknown, or a key is missing or has the wrong type.
     """
     steps: list[Step] = []
-    is_byte_level = False
+    is_byte_level = normalizer_is_byte_level
     for entry in _flattened(value):
         kind = entry["type"]
-        if is_byte_level:
-            raise InputError(f"{_WHERE} has {kind} after ByteLevel, which is not supported; ByteLevel must come last")
-        is_byte_level = kind == "ByteLevel"
         steps += _READERS[kind](_Fields(kind, entry))
+        if kind == "ByteLevel":
+            steps.append(TO_BYTE_CHARACTERS)
+            is_byte_level = True
+    if steps[-1:] == [TO_BYTE_CHARACTERS]:
+        steps.pop()
+    elif is_byte_level:
+        steps.append(FROM_BYTE_CHARACTERS)
     return PreTokenizer(tuple(steps), is_byte_level)
+
+
+def adds_other_characters(steps: Sequence[Step]) -> bool:
+    """Return whether steps behind the last ByteLevel may write a character that stands for no byte."""
+    if steps[-1:] != (FROM_BYTE_CHARACTERS,):
+        return False
+    for step in reversed(steps):
+        if step == TO_BYTE_CHARACTERS:
+            return False
+        if isinstance(step, Metaspace) and step.prepend_scheme != "never" and step.replacement not in byte_characters():
+            return True
+    return False
 
 
 def _flattened(value: Any, depth: int = 0) -> list[dict[str, Any]]:
@@ -190,6 +222,8 @@ _READERS: dict[str, Callable[[_Fields], list[Step]]] = {
 def write_pre_tokenizer(pattern: Pattern) -> dict[str, Any]:
     """Return the pre-tokenizer that splits as a pattern does, and writes a character for each byte.
 
+    With a pattern for texts that have a character for each byte already, it writes none.
+
     Raises:
         InputError: When no pre-tokenizer does so.
     """
@@ -200,14 +234,28 @@ def write_pre_tokenizer(pattern: Pattern) -> dict[str, Any]:
     if pattern.scanner is not None:
         regex = FOR_ONIGURUMA.get(pattern.text, pattern.text)
         return _sequence([_written(Split(regex, "tokenizers")), _written_byte_level()])
-    steps = list(pattern.all_steps)
+    written: list[dict[str, Any]] = []
+    steps: list[Step] = []
+    for step in pattern.all_steps:
+        if step == TO_BYTE_CHARACTERS:
+            written += _written_before_bytes(steps)
+            steps = []
+        else:
+            steps.append(step)
+    if steps[-1:] == [FROM_BYTE_CHARACTERS]:
+        return _sequence([*written, *map(_written, steps[:-1])])
+    return _sequence([*written, *_written_before_bytes(steps)])
+
+
+def _written_before_bytes(steps: list[Step]) -> list[dict[str, Any]]:
+    """Return what makes some steps and then writes a character for each byte."""
     uses_regex = steps[-1:] == [Split(GPT2, "tokenizers")]
     adds_space = steps[-2:-1] == [PrefixSpace()] if uses_regex else steps[-1:] == [PrefixSpace()]
     if adds_space:
         steps = steps[: -2 if uses_regex else -1]
     else:
         uses_regex = False
-    return _sequence([*map(_written, steps), _written_byte_level(uses_regex, adds_space)])
+    return [*map(_written, steps), _written_byte_level(uses_regex, adds_space)]
 
 
 def _sequence(steps: list[dict[str, Any]]) -> dict[str, Any]:
@@ -227,7 +275,7 @@ def _written(step: Step) -> dict[str, Any]:
     if isinstance(step, Metaspace):
         fields = {"replacement": step.replacement, "prepend_scheme": step.prepend_scheme, "split": step.split}
         return {"type": "Metaspace", **fields}
-    if isinstance(step, PrefixSpace):
+    if not isinstance(step, Split):
         raise InputError("the split pattern puts a space in front before other steps, which tokenizers cannot do")
     kind, text = ("String" if step.dialect == "literal" else "Regex"), step.pattern
     own = {}

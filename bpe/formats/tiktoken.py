@@ -115,6 +115,11 @@ def render(vocabulary: Vocabulary) -> bytes:
             f"{vocabulary.name} normalizes text before it is split, which tiktoken's format cannot express; write a"
             " tokenizer.json"
         )
+    if vocabulary.characters is not None:
+        raise InputError(
+            f"{vocabulary.name} {vocabulary.characters.effect}, which tiktoken's format cannot express; write a"
+            " tokenizer.json"
+        )
     if vocabulary.merges_only:
         raise InputError(
             f"{vocabulary.name} never uses the tokens that no merge leads to, or drops bytes without a token, which"

@@ -23,7 +23,7 @@ from bpe.splitting.excerpts import place
 from bpe.splitting.parse import parse
 from bpe.splitting.program import MAX_INSTRUCTIONS, Op, Program, Set
 from bpe.splitting.sets import NONE, complement, union
-from bpe.splitting.steps import Dialect, PrefixSpace, Split, Step
+from bpe.splitting.steps import ByteCharacters, Dialect, PrefixSpace, Split, Step
 from bpe.splitting.tree import (
     Atomic,
     Chars,
@@ -67,6 +67,8 @@ def _step(step: Step) -> tuple[object, ...]:
         return "split", program.sets, program.instructions, step.behavior, step.invert
     if isinstance(step, PrefixSpace):
         return ("prefix_space",)
+    if isinstance(step, ByteCharacters):
+        return (f"{step.direction}_byte_characters",)
     return "metaspace", step.replacement, step.prepend_scheme, step.split
 
 

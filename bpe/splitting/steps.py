@@ -33,7 +33,18 @@ class Metaspace(NamedTuple):
     split: bool = True
 
 
-Step: TypeAlias = Split | PrefixSpace | Metaspace
+class ByteCharacters(NamedTuple):
+    """Write the character that stands for each byte, or the byte that each character stands for."""
+
+    direction: Literal["to", "from"]
+
+
+TO_BYTE_CHARACTERS = ByteCharacters("to")
+"""What ByteLevel does for the steps behind it."""
+FROM_BYTE_CHARACTERS = ByteCharacters("from")
+"""What ends steps whose text consists of characters that stand for bytes."""
+
+Step: TypeAlias = Split | PrefixSpace | Metaspace | ByteCharacters
 
 
 def tiktoken_steps(pattern: str) -> tuple[Step, ...]:

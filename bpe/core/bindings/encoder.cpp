@@ -151,7 +151,9 @@ nb::object PythonEncoder::lists(const InputArray<Id>& ids, const InputArray<std:
 nb::object PythonEncoder::decode(nb::handle sequence, const char* errors) const {
     const DecodedText text = decoded(sequence);
     // SentencePiece replaces each malformed byte; Python replaces each beginning of a character at once.
-    if (vocabulary().pieces() && std::strcmp(errors, "replace") == 0) errors = "bpe_replace_bytes";
+    const Pieces* const pieces = vocabulary().pieces();
+    const bool replaces_bytes = pieces && !pieces->stands_for_bytes();
+    if (replaces_bytes && std::strcmp(errors, "replace") == 0) errors = "bpe_replace_bytes";
     nb::object result = string_of({reinterpret_cast<const std::uint8_t*>(text.data.get()), text.size});
     if (!result.is_valid()) {
         result = nb::steal(PyUnicode_DecodeUTF8(text.data.get(), static_cast<Py_ssize_t>(text.size), errors));

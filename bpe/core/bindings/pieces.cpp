@@ -36,12 +36,14 @@ std::shared_ptr<Pieces> pieces_from_scores(nb::bytes pieces, const InputArray<st
 
 std::shared_ptr<Pieces> pieces_from_merges(nb::bytes tokens, const InputArray<std::uint64_t>& offsets,
                                            const InputArray<Id>& ids, const InputArray<Id>& merges, bool byte_fallback,
-                                           std::optional<std::size_t> unknown, const std::string& how) {
+                                           std::optional<std::size_t> unknown, const std::string& how, bool takes_whole,
+                                           bool stands_for_bytes) {
     const Bytes bytes = view_of(tokens);
-    const Unknown treatment = unknown_named(how);
+    const Pieces::Options options{byte_fallback, unknown.value_or(kNoId), unknown_named(how), takes_whole,
+                                  stands_for_bytes};
     const nb::gil_scoped_release release;
-    return std::make_shared<Pieces>(Pieces::from_merges(bytes, span_of(offsets), span_of(ids), span_of(merges),
-                                                        byte_fallback, unknown.value_or(kNoId), treatment));
+    return std::make_shared<Pieces>(
+        Pieces::from_merges(bytes, span_of(offsets), span_of(ids), span_of(merges), options));
 }
 
 template <std::size_t (Pieces::*method)(Bytes, Pieces::Room&, Id*) const>
@@ -90,9 +92,11 @@ void register_pieces(nb::module_& module) {
         .def_static(
             "from_merges", &pieces_from_merges, nb::arg("tokens"), nb::arg("offsets"), nb::arg("ids"),
             nb::arg("merges"), nb::arg("byte_fallback"), nb::arg("unknown").none(), nb::arg("how"),
+            nb::arg("takes_whole") = false, nb::arg("stands_for_bytes") = false,
             "Build the rules of a tokenizer.json: the tokens, joined; where each begins, and the end: "
             "[tokens + 1], uint64; their ids; the number of the left, right and merged token of each merge; the "
-            "number of the unknown token; and whether unknown characters are dropped, each or fused.")
+            "number of the unknown token; whether unknown characters are dropped, each or fused; whether a text that "
+            "is a token is taken whole; and whether each character stands for a byte, as with ByteLevel.")
         .def("encode", &piece_ids<&Pieces::encode>, nb::arg("text"), "Return the ids of a normalized text.")
         .def("encode_plain", &piece_ids<&Pieces::encode_plain>, nb::arg("text"),
              "Return the same ids as `encode` by the quadratic definition, for tests.")

@@ -61,6 +61,8 @@ AnyStep step_of(nb::handle object, bool plain) {
     const std::string kind = step.size() ? nb::cast<std::string>(step[0]) : "";
     if (kind == "split") return split_step(step, plain);
     if (kind == "prefix_space" && step.size() == 1) return PrefixSpaceStep{};
+    if (kind == "to_byte_characters" && step.size() == 1) return ToByteCharactersStep{};
+    if (kind == "from_byte_characters" && step.size() == 1) return FromByteCharactersStep{};
     if (kind == "metaspace") return metaspace_step(step);
     throw InputError("splitting has no step named " + kind);
 }
@@ -174,8 +176,9 @@ void register_splitting(nb::module_& module) {
                     R"(Return a splitter that makes steps, one after the other.
 
 Args:
-    steps: Tuples that begin with a name: ("split", sets, instructions, behavior, invert), ("prefix_space",) or
-        ("metaspace", replacement, prepend_scheme, split). See bpe/splitting/steps.py and bpe/splitting/program.py.
+    steps: Tuples that begin with a name: ("split", sets, instructions, behavior, invert), ("prefix_space",),
+        ("metaspace", replacement, prepend_scheme, split), ("to_byte_characters",) or ("from_byte_characters",). See
+        bpe/splitting/steps.py and bpe/splitting/program.py.
     plain: Whether to use the backtracker only, for tests.
 
 Raises:

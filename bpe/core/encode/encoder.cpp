@@ -180,7 +180,7 @@ void Encoder::encode_part(Bytes text, Start start, Workspace& workspace, IdBuffe
 [[gnu::noinline]] void Encoder::encode_split(Bytes text, Start start, Workspace& workspace, IdBuffer& ids) const {
     for (std::size_t position = 0; position < text.size();) {
         const Pretokens pretokens = splitter_->next(text, position, start, workspace.split);
-        if (vocabulary_->pieces()) {
+        if (vocabulary_->pieces() && !vocabulary_->pieces()->takes_whole()) {
             encode_cut(pretokens, workspace, ids);
         } else {
             encode_pieces(pretokens.text, pretokens.ends, workspace, ids);

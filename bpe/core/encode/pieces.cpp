@@ -9,6 +9,7 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "text/code_points.hpp"
 
@@ -296,7 +297,7 @@ std::vector<std::vector<Id>> Pieces::outputs_by_piece(std::span<const Bytes> pie
 }
 
 Pieces Pieces::from_merges(Bytes bytes, std::span<const std::uint64_t> offsets, std::span<const Id> ids,
-                           std::span<const Id> merges, bool byte_fallback, std::size_t unknown, Unknown how) {
+                           std::span<const Id> merges, const Options& options) {
     const std::vector<Bytes> tokens = parts_of(bytes, offsets);
     if (ids.size() != tokens.size()) throw std::invalid_argument("tokens and ids differ in number");
     if (merges.size() % 3) throw std::invalid_argument("a merge has not three numbers");
@@ -307,10 +308,12 @@ Pieces Pieces::from_merges(Bytes bytes, std::span<const std::uint64_t> offsets, 
         self.last_code_point_.back() = points.back();
         self.size_.back() = static_cast<std::uint32_t>(tokens[i].size());
         if (points.size() == 1) self.set_symbol(points[0], i);
-        if (const int byte = byte_of(tokens[i]); byte >= 0 && byte_fallback) self.bytes_[byte] = i;
+        if (const int byte = byte_of(tokens[i]); byte >= 0 && options.byte_fallback) self.bytes_[byte] = i;
+        if (options.takes_whole) self.whole_.emplace(view_as_string(tokens[i]), i);
     }
-    self.unknown_ = unknown < tokens.size() ? static_cast<Id>(unknown) : kNoId;
-    self.how_ = self.unknown_ == kNoId ? Unknown::kDropped : how;
+    self.unknown_ = options.unknown < tokens.size() ? static_cast<Id>(options.unknown) : kNoId;
+    self.how_ = self.unknown_ == kNoId ? Unknown::kDropped : options.how;
+    self.stands_for_bytes_ = options.stands_for_bytes;
     self.fuse_at_once_ = true;
     self.all_bytes_ = std::find(std::begin(self.bytes_), std::end(self.bytes_), kNoId) == std::end(self.bytes_);
     self.unknown_matters_ = self.all_bytes_ ? kNever : self.how_ == Unknown::kDropped ? kIfEither : kIfBoth;
@@ -324,7 +327,7 @@ Pieces Pieces::from_merges(Bytes bytes, std::span<const std::uint64_t> offsets, 
         self.add_pair(left, right, static_cast<std::uint32_t>(i / 3), merges[i + 2]);
         for (const Id part : {left, right}) {
             is_strange |= part == self.unknown_;
-            is_strange |= byte_fallback && byte_of(tokens[part]) >= 0;
+            is_strange |= options.byte_fallback && byte_of(tokens[part]) >= 0;
         }
     }
     // The symbol of a byte or of an unknown character does not have the characters of its token.
@@ -335,15 +338,32 @@ Pieces Pieces::from_merges(Bytes bytes, std::span<const std::uint64_t> offsets, 
     return self;
 }
 
-// Writes the symbols that merging begins with to the room.
+// Writes the symbols that merging begins with to the room: the whole text, or its characters.
 void Pieces::begin(Bytes text, Room& room) const {
+    room.symbols.clear();
+    room.places.clear();
+    if (const auto whole = whole_.empty() ? whole_.end() : whole_.find(view_as_string(text)); whole != whole_.end()) {
+        room.symbols.push_back(whole->second);
+        if (room.wants_places) room.places.push_back({0, text.size()});
+        return;
+    }
+    begin_with_characters(text, room);
+}
+
+void Pieces::begin_with_characters(Bytes text, Room& room) const {
     std::vector<Id>& symbols = room.symbols;
-    symbols.clear();
-    bool waits = false;  // whether an unknown token is due, as in tokenizers, which looks for more to fuse
+    std::uint64_t done = 0;  // the bytes that symbols stand for so far
+    const auto push = [&](Id symbol, std::size_t size) {
+        symbols.push_back(symbol);
+        if (room.wants_places) [[unlikely]]
+            room.places.push_back({done, done + size});
+        done += size;
+    };
+    std::size_t waiting = 0;  // bytes for which an unknown token is due, as in tokenizers, which looks for more to fuse
     for (std::size_t i = 0; i < text.size();) {
         if (user_defined_.may_begin_with(text[i])) {
             if (const SymbolTrie::Match match = user_defined_.longest(text.subspan(i)); match.length) {
-                symbols.push_back(match.symbol);
+                push(match.symbol, match.length);
                 i += match.length;
                 continue;
             }
@@ -353,23 +373,29 @@ void Pieces::begin(Bytes text, Room& room) const {
         i += point.length;
         const Id symbol = point.value != kMalformed ? symbol_of(point.value) : kNoId;
         if (symbol != kNoId) [[likely]] {
-            if (waits) symbols.push_back(unknown_);
-            waits = false;
-            symbols.push_back(symbol);
+            if (waiting) push(unknown_, std::exchange(waiting, 0));
+            push(symbol, point.length);
             continue;
         }
         const auto has_symbol = [&](std::uint8_t byte) { return bytes_[byte] != kNoId; };
         if (all_bytes_ || std::all_of(character.begin(), character.end(), has_symbol)) {
-            for (const std::uint8_t byte : character) symbols.push_back(bytes_[byte]);
-        } else if (how_ != Unknown::kDropped) {
-            if (!fuse_at_once_ || (waits && how_ == Unknown::kEach)) symbols.push_back(unknown_);
-            waits = fuse_at_once_;
+            for (const std::uint8_t byte : character) push(bytes_[byte], 1);
+        } else if (how_ == Unknown::kDropped) {
+            done += point.length;
+        } else if (!fuse_at_once_) {
+            push(unknown_, point.length);
+        } else {
+            if (waiting && how_ == Unknown::kEach) push(unknown_, std::exchange(waiting, 0));
+            waiting += point.length;
         }
     }
-    if (waits) symbols.push_back(unknown_);
+    if (waiting) push(unknown_, waiting);
 }
 
-void Pieces::merge(Room& room) const { room.symbols.size() <= kShortMerge ? merge_short(room) : merge_long(room); }
+void Pieces::merge(Room& room) const {
+    const bool is_short = room.symbols.size() <= kShortMerge && !room.wants_places;
+    is_short ? merge_short(room) : merge_long(room);
+}
 
 void Pieces::merge_short(Room& room) const {
     std::size_t size = room.symbols.size();
@@ -435,6 +461,7 @@ void Pieces::merge_long(Room& room) const {
         const std::uint32_t after = room.next[right];
         symbols[left] = static_cast<Id>(room.pairs[left]);
         symbols[right] = kNoId;
+        if (room.wants_places) room.places[left].end = room.places[right].end;
         room.pairs[right] = kNoPair;
         room.pairs[left] = kNoPair;
         room.next[left] = after;
@@ -444,7 +471,14 @@ void Pieces::merge_long(Room& room) const {
         }
         if (room.previous[left] != kNoNeighbour) push(room.previous[left], left);
     }
-    symbols.erase(std::remove(symbols.begin(), symbols.end(), kNoId), symbols.end());
+    std::size_t left = 0;
+    for (std::size_t i = 0; i < size; ++i) {
+        if (symbols[i] == kNoId) continue;
+        if (room.wants_places) room.places[left] = room.places[i];
+        symbols[left++] = symbols[i];
+    }
+    symbols.resize(left);
+    if (room.wants_places) room.places.resize(left);
 }
 
 std::size_t Pieces::write(const Room& room, Id* ids) const {
@@ -463,49 +497,6 @@ std::size_t Pieces::encode(Bytes text, Room& room, Id* ids) const {
     begin(text, room);
     merge(room);
     return write(room, ids);
-}
-
-// Returns how many bytes of a text a symbol stands for that merging has put at `position`.
-std::size_t Pieces::size_at(Bytes text, std::size_t position, Id symbol) const {
-    if (symbol == unknown_) {
-        std::size_t size = code_point_at(text, position).length;
-        if (!fuse_at_once_ || how_ == Unknown::kEach) return size;
-        while (position + size < text.size()) {
-            const CodePoint next = code_point_at(text, position + size);
-            if (is_known(next.value)) break;
-            size += next.length;
-        }
-        return size;
-    }
-    if (all_bytes_ && std::find(std::begin(bytes_), std::end(bytes_), symbol) != std::end(bytes_)) return 1;
-    return size_[symbol] ? size_[symbol] : code_point_at(text, position).length;
-}
-
-std::vector<Id> Pieces::encode_with_sizes(Bytes text, Room& room, std::vector<std::size_t>& sizes) const {
-    begin(text, room);
-    merge(room);
-    std::vector<Id> ids;
-    std::size_t position = 0;
-    for (const Id symbol : room.symbols) {
-        if (position == text.size()) break;
-        const std::size_t size = size_at(text, position, symbol);
-        std::size_t left = size;
-        for (std::uint32_t i = output_begin_[symbol]; i < output_begin_[symbol + 1]; ++i) {
-            const bool is_last = i + 1 == output_begin_[symbol + 1];
-            const std::size_t part = is_last               ? left
-                                     : is_unknown_[symbol] ? 1
-                                                           : std::min<std::size_t>(left, size_[outputs_[i]]);
-            left -= part;
-            if (outputs_[i] == unknown_id_ && !ids.empty() && ids.back() == unknown_id_) {
-                sizes.back() += part;
-            } else {
-                ids.push_back(outputs_[i]);
-                sizes.push_back(part);
-            }
-        }
-        position += size;
-    }
-    return ids;
 }
 
 std::size_t Pieces::encode_plain(Bytes text, Room& room, Id* ids) const {

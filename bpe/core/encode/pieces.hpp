@@ -4,7 +4,10 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
+#include <string>
+#include <string_view>
 #include <unordered_map>
 #include <vector>
 
@@ -57,15 +60,26 @@ class Pieces {
     static Pieces from_scores(Bytes bytes, std::span<const std::uint64_t> offsets, std::span<const float> scores,
                               std::span<const std::uint8_t> types, bool byte_fallback);
 
+    // The options of a model in a tokenizer.json.
+    struct Options {
+        bool byte_fallback = false;
+        std::size_t unknown = kNoId;  // the number of the unknown token, if there is one
+        Unknown how = Unknown::kDropped;
+        bool takes_whole = false;      // whether a text that is a token is taken whole (ignore_merges)
+        bool stands_for_bytes = false;  // whether each character stands for a byte, as with ByteLevel
+    };
+
     // Builds the rules of a tokenizer.json: the listed pairs merge, the first of the list first. `merges` holds the
     // left, right and merged number of each. Token i is bytes[offsets[i], offsets[i + 1]) and has the id ids[i].
     // Throws std::invalid_argument.
     static Pieces from_merges(Bytes bytes, std::span<const std::uint64_t> offsets, std::span<const Id> ids,
-                              std::span<const Id> merges, bool byte_fallback, std::size_t unknown, Unknown how);
+                              std::span<const Id> merges, const Options& options);
 
     // Memory that one thread reuses from call to call.
     struct Room {
         std::vector<Id> symbols;
+        std::vector<Range> places;  // of the symbols in the text, if wanted
+        bool wants_places = false;
         std::vector<std::uint64_t> pairs;
         std::vector<std::uint32_t> next;
         std::vector<std::uint32_t> previous;
@@ -75,9 +89,8 @@ class Pieces {
 
     // Writes the ids of a text to `ids`, which has room for text.size(), and returns how many there are.
     std::size_t encode(Bytes text, Room& room, Id* ids) const;
-    // Also appends the number of bytes of the text that each id stands for. Of fused unknown characters it is those of
-    // all.
-    std::vector<Id> encode_with_sizes(Bytes text, Room& room, std::vector<std::size_t>& sizes) const;
+    // Also appends the place in the text of what each id stands for. Of fused unknown characters it is that of all.
+    std::vector<Id> encode_with_places(Bytes text, Room& room, std::vector<Range>& places) const;
     // The same by the definition, in quadratic time. The tests' reference for `encode`.
     std::size_t encode_plain(Bytes text, Room& room, Id* ids) const;
 
@@ -103,8 +116,15 @@ class Pieces {
     // Whether the piece with this id begins with U+2581, for the pieces of a SentencePiece model.
     bool begins_with_space(Id id) const { return id < first_code_point_.size() && first_code_point_[id] == 0x2581; }
     const SymbolTrie& user_defined() const { return user_defined_; }
+    bool takes_whole() const { return !whole_.empty(); }
+    bool stands_for_bytes() const { return stands_for_bytes_; }
 
  private:
+    struct HashOfText {
+        using is_transparent = void;
+        std::size_t operator()(std::string_view text) const { return std::hash<std::string_view>()(text); }
+    };
+
     static constexpr std::size_t kAsciiBits = 128 * 128;
     static constexpr std::size_t kHashedBits = std::size_t{1} << 21;
     static constexpr std::uint64_t kNoPair = ~std::uint64_t{0};
@@ -151,11 +171,12 @@ class Pieces {
     void find_pairs(std::span<const Bytes> pieces, std::span<const float> scores, std::span<const std::uint8_t> types);
 
     void begin(Bytes text, Room& room) const;
+    void begin_with_characters(Bytes text, Room& room) const;
     void merge(Room& room) const;
     void merge_short(Room& room) const;
     void merge_long(Room& room) const;
     std::size_t write(const Room& room, Id* ids) const;
-    std::size_t size_at(Bytes text, std::size_t position, Id symbol) const;
+    void add_outputs(Id symbol, Range place, std::vector<Id>& ids, std::vector<Range>& places) const;
 
     ZeroedArray<Id> basic_;                         // by code point below 0x10000
     std::unordered_map<std::uint32_t, Id> others_;  // by code point
@@ -165,7 +186,9 @@ class Pieces {
     bool all_bytes_ = false;
     bool fuse_at_once_ = false;  // fuse unknown characters before merging, as tokenizers does
     enum : std::uint8_t { kNever, kIfBoth, kIfEither } unknown_matters_ = kNever;
+    bool stands_for_bytes_ = false;
     SymbolTrie user_defined_;
+    std::unordered_map<std::string, Id, HashOfText, std::equal_to<>> whole_;  // the texts that are taken whole
     std::vector<std::uint32_t> size_;              // by symbol, in bytes; 0 for characters that are no pieces
     std::vector<std::uint32_t> first_code_point_;  // by symbol
     std::vector<std::uint32_t> last_code_point_;

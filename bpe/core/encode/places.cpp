@@ -77,13 +77,14 @@ class Placer {
     void place_pieces(const Pieces& pieces, const Pretokens& pretokens, std::size_t offset) {
         std::uint64_t at = 0;
         for (const std::uint64_t end : pretokens.ends) {
-            std::vector<std::size_t> sizes;
-            const std::vector<Id> ids = pieces.encode_with_sizes(pretokens.text.subspan(at, end - at), pieces_, sizes);
+            std::vector<Range> places;
+            const std::vector<Id> ids =
+                pieces.encode_with_places(pretokens.text.subspan(at, end - at), pieces_, places);
             for (std::size_t i = 0; i < ids.size(); ++i) {
-                const Range first = room_.origins[at],
-                            last = room_.origins[at + std::max<std::size_t>(1, sizes[i]) - 1];
+                const std::uint64_t begin = at + places[i].begin;
+                const Range first = room_.origins[begin],
+                            last = room_.origins[std::max(begin + 1, at + places[i].end) - 1];
                 add(ids[i], origin_of({first.begin + offset, std::max(first.begin, last.end) + offset}));
-                at += sizes[i];
             }
             at = end;
         }

@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <utility>
 
+#include "text/byte_characters.hpp"
+#include "text/code_points.hpp"
+
 namespace bpe {
 
 namespace {
@@ -19,6 +22,10 @@ std::span<const CopyRun>::iterator run_at(std::span<const CopyRun> runs, std::si
 Range StepPiece::origin(std::size_t at) const {
     const std::size_t place = begin + at;
     return is_copy() ? run_at(runs, place)->origin_of(place) : Range{place, place + 1};
+}
+
+CopyRun::Kind StepPiece::kind(std::size_t at) const {
+    return is_copy() ? run_at(runs, begin + at)->kind : CopyRun::Kind::kCopied;
 }
 
 Range StepPiece::first_origin() const {
@@ -154,6 +161,52 @@ std::optional<StepPiece> Level::next_of(const MetaspaceStep& step) {
     }
     part.is_continued = part.is_continued && !step.split;
     return part;
+}
+
+// Adds to the copy what replaces a part of the piece.
+void Level::replace(std::size_t from, std::size_t to, Bytes replacement) {
+    const bool is_inserted = piece_.kind(from) == CopyRun::Kind::kInserted;
+    copy_.add(replacement, {piece_.origin(from).begin, piece_.origin(to - 1).end},
+              is_inserted ? CopyRun::Kind::kInserted : CopyRun::Kind::kReplaced);
+}
+
+std::optional<StepPiece> Level::next_of(const ToByteCharactersStep&) {
+    if (at_ == piece_.size()) return std::nullopt;
+    copy_.start(piece_);
+    std::size_t copied = 0;
+    for (; at_ < piece_.size(); ++at_) {
+        const std::uint32_t character = kByteCharacters[piece_.bytes[at_]];
+        if (character < 0x80) continue;
+        copy_.add(piece_, copied, at_);
+        std::uint8_t utf8[4];
+        const std::size_t size = write_utf8(character, utf8);
+        replace(at_, at_ + 1, {utf8, size});
+        copied = at_ + 1;
+    }
+    if (copied == 0) return piece_;
+    copy_.add(piece_, copied, at_);
+    return copy_.piece();
+}
+
+std::optional<StepPiece> Level::next_of(const FromByteCharactersStep&) {
+    if (at_ == piece_.size()) return std::nullopt;
+    copy_.start(piece_);
+    std::size_t copied = 0;
+    while (at_ < piece_.size()) {
+        const CodePoint character = code_point_at(piece_.bytes, at_);
+        const std::size_t end = at_ + character.length;
+        if (character.value >= 0x80 && character.value < kByteCharacterLimit &&
+            kCharacterBytes[character.value] != kNoByte) {
+            copy_.add(piece_, copied, at_);
+            const auto byte = static_cast<std::uint8_t>(kCharacterBytes[character.value]);
+            replace(at_, end, {&byte, 1});
+            copied = end;
+        }
+        at_ = end;
+    }
+    if (copied == 0) return piece_;
+    copy_.add(piece_, copied, at_);
+    return copy_.piece();
 }
 
 Levels::Levels(const std::vector<AnyStep>& steps) : steps_(steps) {

@@ -43,6 +43,8 @@ struct StepPiece {
     std::size_t size() const { return bytes.size(); }
     // Returns the bytes of the text that a byte stands for.
     Range origin(std::size_t at) const;
+    // Returns the kind of the run that a byte belongs to.
+    CopyRun::Kind kind(std::size_t at) const;
     StepPiece part(std::size_t from, std::size_t to) const {
         return {bytes.subspan(from, to - from), begin + from, runs, is_continued && from == 0};
     }
@@ -83,6 +85,9 @@ class Level {
     std::optional<StepPiece> next_of(const SplitStep& step);
     std::optional<StepPiece> next_of(const PrefixSpaceStep& step);
     std::optional<StepPiece> next_of(const MetaspaceStep& step);
+    std::optional<StepPiece> next_of(const ToByteCharactersStep& step);
+    std::optional<StepPiece> next_of(const FromByteCharactersStep& step);
+    void replace(std::size_t from, std::size_t to, Bytes replacement);
     std::size_t space_at(const MetaspaceStep& step, std::size_t at) const;
     bool prepends(const MetaspaceStep& step) const;
 

@@ -23,6 +23,14 @@ bool needs_first(const AnyStep& step) {
     return metaspace && metaspace->prepend == MetaspaceStep::Prepend::kFirst;
 }
 
+// Returns how often the step may double what one byte of the text becomes.
+std::size_t doublings(const AnyStep& step, bool maps_bytes) {
+    if (std::holds_alternative<PrefixSpaceStep>(step) || std::holds_alternative<ToByteCharactersStep>(step)) return 1;
+    const auto* metaspace = std::get_if<MetaspaceStep>(&step);
+    if (!metaspace) return 0;
+    return (metaspace->prepend != MetaspaceStep::Prepend::kNever) + (maps_bytes ? 2 : 0);
+}
+
 // Collects pretokens. As long as they are side by side in the text, nothing is copied.
 class Collector {
  public:
@@ -64,23 +72,30 @@ class Collector {
 }  // namespace
 
 StepSplitter::StepSplitter(std::vector<AnyStep> steps) : steps_(std::move(steps)) {
+    const auto maps_bytes = [](const AnyStep& step) { return std::holds_alternative<ToByteCharactersStep>(step); };
+    const bool has_mapped = std::ranges::any_of(steps_, maps_bytes);
     std::size_t inserting = 0;
+    int mapped = 0;  // how many times bytes have become characters
     bool is_split = false;
     for (const AnyStep& step : steps_) {
         const auto* metaspace = std::get_if<MetaspaceStep>(&step);
         const bool is_split_step = std::holds_alternative<SplitStep>(step);
-        const bool prepends = metaspace ? metaspace->prepend != MetaspaceStep::Prepend::kNever : !is_split_step;
-        inserting += prepends;
+        const bool prepends = metaspace ? metaspace->prepend != MetaspaceStep::Prepend::kNever
+                                        : std::holds_alternative<PrefixSpaceStep>(step);
+        inserting += doublings(step, has_mapped);
+        mapped += maps_bytes(step) - std::holds_alternative<FromByteCharactersStep>(step);
         depends_on_start_ |= needs_first(step) || (prepends && !is_split);
-        keeps_text_ &= is_split_step && !removes(step);
+        keeps_text_ &= mapped >= 0 && !metaspace && !prepends && !removes(step);
         is_split |= metaspace ? metaspace->split : is_split_step;
     }
+    keeps_text_ &= mapped == 0;
     find_fast_step();
     if (!fast_) chain_ = StepChain::of(steps_);
     find_cutting_step();
     if (inserting > kMostInserting) {
-        throw InputError("the pre-tokenizer puts something before each piece in " + std::to_string(inserting) +
-                         " steps; at most " + std::to_string(kMostInserting) + " are supported");
+        throw InputError("the pre-tokenizer may make 2^" + std::to_string(inserting) +
+                         " pieces of one byte, by steps that put something before each piece or write characters for"
+                         " bytes; at most 2^" + std::to_string(kMostInserting) + " are supported");
     }
 }
 

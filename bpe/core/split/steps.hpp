@@ -28,6 +28,12 @@ struct MetaspaceStep {
     bool split;
 };
 
-using AnyStep = std::variant<SplitStep, PrefixSpaceStep, MetaspaceStep>;
+// Writes the character that stands for each byte, for the steps behind it.
+struct ToByteCharactersStep {};
+
+// Writes the byte that each character stands for. Other characters stay as they are.
+struct FromByteCharactersStep {};
+
+using AnyStep = std::variant<SplitStep, PrefixSpaceStep, MetaspaceStep, ToByteCharactersStep, FromByteCharactersStep>;
 
 }  // namespace bpe

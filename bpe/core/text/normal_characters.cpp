@@ -1,9 +1,9 @@
 // The steps that look at one character at a time: Lowercase, StripAccents, Nmt, ByteLevel and the parts of
 // BertNormalizer; and Strip.
 
-#include <array>
 #include <utility>
 
+#include "text/byte_characters.hpp"
 #include "text/normal_sinks.hpp"
 #include "text/normal_tables.hpp"
 
@@ -145,31 +145,15 @@ class StripStep final : public SinkStep<StripStep> {
     const bool left_, right_;
 };
 
-// Returns the character that stands for a byte: printable Latin-1 characters for themselves, and the other bytes are
-// numbered from U+0100 on.
-std::uint32_t byte_character(std::uint32_t byte) {
-    const auto is_printable = [](std::uint32_t value) {
-        return (value >= 0x21 && value <= 0x7E) || (value >= 0xA1 && value != 0xAD);
-    };
-    if (is_printable(byte)) return byte;
-    std::uint32_t number = 0x100;
-    for (std::uint32_t other = 0; other < byte; ++other) number += !is_printable(other);
-    return number;
-}
-
 class ByteLevelStep final : public SinkStep<ByteLevelStep> {
  public:
-    ByteLevelStep() {
-        for (std::uint32_t byte = 0; byte < characters_.size(); ++byte) characters_[byte] = byte_character(byte);
-    }
-
     template <class Sink>
     bool run(Bytes text, bool, Sink& sink) const {
         std::size_t done = 0;
         for (std::size_t at = 0; at < text.size(); ++at) {
-            if (characters_[text[at]] == text[at] && text[at] < 0x80) continue;
+            if (kByteCharacters[text[at]] == text[at] && text[at] < 0x80) continue;
             sink.keep(text, done, at);
-            sink.put(characters_[text[at]], at);
+            sink.put(kByteCharacters[text[at]], at);
             done = at + 1;
         }
         if (done == 0) return false;
@@ -181,11 +165,8 @@ class ByteLevelStep final : public SinkStep<ByteLevelStep> {
         std::uint8_t before[4], after[4];
         const std::size_t size = write_utf8(neighbours.before, before);
         write_utf8(neighbours.after, after);
-        return Neighbours{characters_[before[size - 1]], characters_[after[0]]};
+        return Neighbours{kByteCharacters[before[size - 1]], kByteCharacters[after[0]]};
     }
-
- private:
-    std::array<std::uint32_t, 256> characters_;
 };
 
 }  // namespace

@@ -227,7 +227,8 @@ WRONG: dict[str, tuple[list[tuple[object, ...]], str]] = {
     "an unknown step": ([("odd",)], "no step named odd"),
     "a long replacement": ([("metaspace", "ab", "first", True)], "must be one character"),
     "no replacement": ([("metaspace", "", "first", True)], "must be one character"),
-    "too many spaces": ([("prefix_space",)] * 9, "at most 8"),
+    "too many spaces": ([("prefix_space",)] * 9, r"2\^9 pieces of one byte, .* at most 2\^8"),
+    "too many characters": ([("to_byte_characters",)] * 9, r"2\^9 pieces of one byte, .* at most 2\^8"),
 }
 
 

@@ -148,7 +148,6 @@ def test_nothing_and_an_empty_sequence_leave_a_text_whole() -> None:
         ),
         ({"type": "Metaspace", "replacement": "▁", "add_prefix_space": False}, '"add_prefix_space" of Metaspace'),
         ({"type": "FixedLength", "length": 0}, '"length" of FixedLength .* is 0; expected a positive integer'),
-        ({"type": "Sequence", "pretokenizers": [BYTE_LEVEL, {"type": "Whitespace"}]}, "has Whitespace after ByteLevel"),
     ],
 )
 def test_wrong_steps_are_refused_by_name(pre_tokenizer: Any, message: str) -> None:
