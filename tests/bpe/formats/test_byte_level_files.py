@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import pickle
 import random
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tokenizers
 
-from support.byte_level_files import BEHAVIORS, BYTE_LEVEL, assert_alike, split, trained
+from bpe import InputError, Tokenizer
+from support.byte_level_files import BEHAVIORS, BYTE_LEVEL, assert_alike, random_text, split, trained
 
 SPLITS: list[dict[str, Any]] = [
     *({"type": "Digits", "individual_digits": individual} for individual in (True, False)),
@@ -24,9 +28,8 @@ SPLITS: list[dict[str, Any]] = [
     {"type": "Metaspace", "replacement": "Ġ", "prepend_scheme": "always", "split": False},
     {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "never", "split": True},
 ]
-MAPPED = [BYTE_LEVEL | {"add_prefix_space": space, "use_regex": regex} for space in (0, 1) for regex in (0, 1)]
 MAPPED = [
-    step | {"add_prefix_space": bool(step["add_prefix_space"]), "use_regex": bool(step["use_regex"])} for step in MAPPED
+    BYTE_LEVEL | {"add_prefix_space": space, "use_regex": regex} for space in (True, False) for regex in (True, False)
 ]
 FALCON = [
     {"type": "Punctuation", "behavior": "Contiguous"},
@@ -110,3 +113,109 @@ def test_byte_level_as_a_normalizer_gives_the_ids_of_tokenizers(seed: int, tmp_p
         more,
     )
     assert_alike(data, tmp_path / "tokenizer.json", generator)
+
+
+def opened(tmp_path: Path, more: tuple[str, ...], options: dict[str, Any], **parts: Any) -> Tokenizer:
+    """Return the tokenizer of a file that lacks tokens for some bytes."""
+    data = trained(random.Random(5), BYTE_LEVEL, None, True, options, more) | parts
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(data), encoding="utf-8")
+    return Tokenizer.from_file(path)
+
+
+@pytest.mark.parametrize(
+    ("more", "options", "effect"),
+    [
+        (("<unk>",), {"unk_token": "<unk>"}, "encodes bytes without a token as '<unk>'"),
+        (OPTIONS[7][0], {"byte_fallback": True}, r"encodes bytes without a token as others \(byte_fallback\)"),
+        ((), {"ignore_merges": True}, "drops bytes without a token"),
+    ],
+)
+def test_other_formats_refuse_bytes_that_become_others(
+    more: tuple[str, ...], options: dict[str, Any], effect: str, tmp_path: Path
+) -> None:
+    ours = opened(tmp_path, more, options)
+    with pytest.raises(InputError, match=f"{effect}, which tiktoken's format cannot express; write a tokenizer.json"):
+        ours.save(tmp_path / "saved.tiktoken")
+    with pytest.raises(InputError, match=f"{effect}, which llama.cpp does not do; write a tokenizer.json"):
+        ours.save(tmp_path / "saved.gguf")
+    assert list(tmp_path.iterdir()) == [tmp_path / "tokenizer.json"]
+
+
+def test_a_file_that_other_steps_follow_is_pickled_and_gets_special_tokens(tmp_path: Path) -> None:
+    ours = opened(tmp_path, ("<unk>",), {"unk_token": "<unk>", "fuse_unk": True})
+    copy = pickle.loads(pickle.dumps(ours))
+    text = "abc 123 日本 é²"
+    assert copy.encode(text) == ours.encode(text)
+    assert copy.decode(ours.encode(text)) == ours.decode(ours.encode(text))
+    assert copy.vocabulary.merges() == ours.vocabulary.merges() != []
+    more = ours.vocabulary.with_special_tokens(["<|end|>"])
+    assert more.special_tokens["<|end|>"] == ours.n_vocab
+    with pytest.raises(InputError, match="encode_with_unstable"):
+        ours.encode_with_unstable(text)
+
+
+def test_text_that_is_not_utf8_is_encoded_byte_by_byte(tmp_path: Path) -> None:
+    generator = random.Random(3)
+    path = tmp_path / "tokenizer.json"
+    for normalizer in (None, {"type": "ByteLevel"}):
+        steps = [split("[0-9][0-9][0-9]"), split("Ġ")] if normalizer else FALCON
+        data = trained(generator, sequence(steps), normalizer)
+        path.write_text(json.dumps(data), encoding="utf-8")
+        ours = Tokenizer.from_file(path)
+        for _ in range(200):
+            content = bytes(generator.choices([*range(0x20, 0x80), *range(0x80, 0x100)], k=generator.randrange(40)))
+            assert ours.decode_bytes(ours.encode_ordinary(content)) == content
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_long_texts_have_the_same_ids_on_several_threads(seed: int, tmp_path: Path) -> None:
+    generator = random.Random(seed)
+    more, options = OPTIONS[seed % len(OPTIONS)]
+    steps = [split(r"\s?\p{L}+|\p{N}{1,3}|[^\p{L}\p{N}]"), BYTE_LEVEL, {"type": "Digits", "individual_digits": False}]
+    data = trained(generator, sequence(steps), None, seed % 2 == 0, options, more)
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(data), encoding="utf-8")
+    ours, theirs = Tokenizer.from_file(path), tokenizers.Tokenizer.from_file(str(path))
+    text = "".join(random_text(generator) for _ in range(20_000)).replace("<unk>", "")
+    expected = theirs.encode(text, add_special_tokens=False).ids
+    assert ours.encode(text) == expected
+    assert ours.encode_batch([text, text], num_threads=4) == [expected, expected]
+
+
+DROPS = {"unk_token": None, "ignore_merges": True}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"normalizer": {"type": "Sequence", "normalizers": [{"type": "ByteLevel"}, 5]}}, '"normalizer.normalizers'),
+        ({"normalizer": {"type": "ByteLevel", "use_regex": True}}, '"use_regex", which tokenizers ignores'),
+        ({"pre_tokenizer": sequence([BYTE_LEVEL, {"type": "UnicodeScripts"}])}, "UnicodeScripts"),
+        ({"pre_tokenizer": sequence([BYTE_LEVEL, split("(a)\\1")])}, "back reference"),
+        ({"pre_tokenizer": {"type": "Whitespace"}}, 'neither "pre_tokenizer" nor "normalizer" has ByteLevel'),
+        ({"pre_tokenizer": sequence([BYTE_LEVEL] * 9 + [split("a")])}, r"at most 2\^8"),
+        ({"merges": [["Ġ", "zz"]]}, r"entry 0 of the merges, \['Ġ', 'zz'\], is not a pair of tokens"),
+        ({"merges": [5]}, "entry 0 of the merges, 5, is not a pair"),
+        ({"vocab": {"a": 0, "b": -1}, "merges": []} | DROPS, "the token 'b' has the id -1"),
+        ({"vocab": {"a": 0, "b": 0}, "merges": []} | DROPS, "rank 0 appears twice"),
+        ({"vocab": {}, "merges": []} | DROPS, "the vocabulary is empty"),
+        ({"unk_token": 5}, '"unk_token" of the model is 5'),
+        ({"byte_fallback": "yes"}, "\"byte_fallback\" of the model is 'yes'"),
+        ({"unk_token": "<none>"}, "such as b'.*', have no token, and unk_token = '<none>' is no token either"),
+    ],
+)
+def test_damaged_files_are_refused_in_one_line(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    of_file = {key: value for key, value in change.items() if key in ("normalizer", "pre_tokenizer")}
+    of_model = {key: value for key, value in change.items() if key not in of_file}
+    with pytest.raises(InputError, match=message) as caught:
+        opened(tmp_path, ("<unk>",), {"unk_token": "<unk>"} | of_model, **of_file)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_pattern_cannot_replace_that_of_a_normalizer_with_byte_level(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(trained(random.Random(0), split("Ġ"), {"type": "ByteLevel"})), encoding="utf-8")
+    assert Tokenizer.from_file(path).encode("a b")
+    with pytest.raises(InputError, match='"normalizer" has ByteLevel, .*leave out the pattern'):
+        Tokenizer.from_file(path, pattern="gpt2")
