@@ -6,6 +6,7 @@ import json
 import re
 from array import array
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any
 
 from bpe.errors import InputError
@@ -26,7 +27,6 @@ from bpe.vocabulary import AddedToken, chosen_tokens
 
 _BYTE_TEXT = re.compile("<0x[0-9A-F]{2}>")
 _TO_SPACE_SYMBOL = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
-_PREPEND = {"type": "Prepend", "prepend": SPACE}
 # Gemma's pre-tokenizer, which finds nothing because its normalizer leaves no spaces.
 _NO_SPLIT = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False}
 
@@ -70,11 +70,13 @@ def read_pieces(
             raise InputError(f"model.{option} is {model[option]!r}, which is not supported for merges of characters")
     texts = _texts(model["vocab"])
     normalizer = _normalizer(data, model)
+    changes_edges = normalizer.add_dummy_prefix and not normalizer.prefix_unless_space
     for token in found:
-        if token.normalized and normalizer.add_dummy_prefix and not normalizer.prefix_unless_space:
+        if token.normalized and (changes_edges or normalizer.remove_extra_whitespaces):
             raise InputError(
                 f"the {token.kind} token {token.content!r} is searched for in the normalized text, which is not"
-                ' supported with a normalizer that puts a space in front; set its "normalized" to false'
+                " supported with a normalizer that adds or removes spaces at the edges of a text; set its"
+                ' "normalized" to false'
             )
     unknown_text = model.get("unk_token")
     if unknown_text is not None and unknown_text not in model["vocab"]:
@@ -142,12 +144,12 @@ def _normalizer(data: Mapping[str, Any], model: Mapping[str, Any]) -> PieceNorma
     entries = given.get("normalizers") if isinstance(given, dict) and is_sequence else [] if given is None else [given]
     plain = PieceNormalizer(add_dummy_prefix=False, remove_extra_whitespaces=False)
     if pre_tokenizer in (None, _NO_SPLIT):
-        if entries == [_PREPEND, _TO_SPACE_SYMBOL]:
-            return plain._replace(add_dummy_prefix=True)
-        if entries == [_TO_SPACE_SYMBOL]:
-            return plain
-        if not entries and pre_tokenizer is None:
-            return plain._replace(escape_whitespaces=False)
+        for prefix, remove, escape in product((False, True), repeat=3):
+            normalizer = plain._replace(
+                add_dummy_prefix=prefix, remove_extra_whitespaces=remove, escape_whitespaces=escape
+            )
+            if entries == _entries(normalizer) and (escape or pre_tokenizer is None):
+                return normalizer
     elif isinstance(pre_tokenizer, dict) and pre_tokenizer.get("type") == "Metaspace" and not entries:
         return _metaspace(pre_tokenizer, model, plain)
     raise InputError(
@@ -258,6 +260,12 @@ def _written_normalizer(vocabulary: PieceVocabulary, model: PieceModel) -> tuple
     if normalizer.prefix_unless_space:
         scheme = "never" if not normalizer.add_dummy_prefix else "always" if normalizer.prefix_parts else "first"
         return None, {"type": "Metaspace", "replacement": SPACE, "prepend_scheme": scheme, "split": False}
+    entries = _entries(normalizer)
+    return ({"type": "Sequence", "normalizers": entries} if entries else None), None
+
+
+def _entries(normalizer: PieceNormalizer) -> list[dict[str, Any]]:
+    """Return the normalizers of tokenizers that do what SentencePiece does with spaces."""
     entries: list[dict[str, Any]] = []
     space = SPACE if normalizer.escape_whitespaces else " "
     if normalizer.remove_extra_whitespaces:
@@ -267,4 +275,4 @@ def _written_normalizer(vocabulary: PieceVocabulary, model: PieceModel) -> tuple
         entries.append({"type": "Prepend", "prepend": space})
     if normalizer.escape_whitespaces:
         entries.append(_TO_SPACE_SYMBOL)
-    return ({"type": "Sequence", "normalizers": entries} if entries else None), None
+    return entries

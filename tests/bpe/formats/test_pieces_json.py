@@ -104,6 +104,20 @@ def test_bytes_without_a_token_are_treated_as_in_tokenizers(model: str) -> None:
     check(variant("prepend", model, some_bytes=True))
 
 
+@pytest.mark.parametrize("escape", [True, False])
+@pytest.mark.parametrize("prefix", [True, False])
+def test_a_file_that_removes_extra_spaces_is_read_as_it_is_written(escape: bool, prefix: bool) -> None:
+    data = json.loads(variant("nothing", "bytes")) | {"normalizer": json.loads(written("identity"))["normalizer"]}
+    entries = data["normalizer"]["normalizers"]
+    assert len(entries) == 5
+    entries[3]["prepend"] = "▁" if escape else " "
+    entries[1]["pattern"]["Regex"] = r"[ ▁]+\z" if escape else r"[  ]+\z"
+    del entries[4 if not escape else 5 :]
+    if not prefix:
+        del entries[3]
+    check(json.dumps(data))
+
+
 @pytest.mark.parametrize("name", ["llama", "identity"])
 def test_a_model_is_written_as_a_tokenizer_json_that_gives_its_ids(name: str) -> None:
     reference = processor(trained(name))
