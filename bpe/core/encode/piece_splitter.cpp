@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <cstring>
-#include <optional>
-#include <string_view>
+#include <iterator>
+#include <span>
 #include <vector>
 
 #include "text/code_points.hpp"
@@ -16,7 +16,9 @@ constexpr std::uint8_t kMetaSpace[] = {0xE2, 0x96, 0x81};  // U+2581
 constexpr std::uint8_t kPlainSpace[] = {' '};
 constexpr std::uint8_t kReplacementCharacter[] = {0xEF, 0xBF, 0xBD};  // U+FFFD
 constexpr std::size_t kLeastNormalized = 8192;                        // bytes of a normalized part, at least
-constexpr std::size_t kLongestPlainRun = 1024;
+constexpr std::size_t kLongestCopy = 512;                             // bytes of a text that are copied at once
+constexpr std::size_t kShortCopy = 16;                                // the same, near the end of a part
+constexpr std::uint32_t kBasicEnd = 0x10000;
 
 std::uint32_t last_code_point(Bytes text) {
     std::size_t begin = text.size() - 1;
@@ -56,12 +58,12 @@ class PieceSplitter::Writer {
             append(bytes, begin, end);
         }
     }
-    // Writes bytes of which each stands for itself.
-    void write_plain(Bytes bytes, std::size_t begin) {
+    // Writes bytes that were copied from the text, with their origins if these are wanted.
+    void write_copied(Bytes bytes, std::span<const Range> origins) {
         room_.text.insert(room_.text.end(), bytes.begin(), bytes.end());
-        if (!room_.wants_origins) return;
-        for (std::size_t i = 0; i < bytes.size(); ++i) room_.origins.push_back({begin + i, begin + i + 1});
+        room_.origins.insert(room_.origins.end(), origins.begin(), origins.end());
     }
+    bool wants_origins() const { return room_.wants_origins; }
     void remove_last_spaces() {
         while (ends_with_space()) {
             room_.text.resize(room_.text.size() - space_.size());
@@ -83,34 +85,54 @@ class PieceSplitter::Writer {
 PieceSplitter::PieceSplitter(Settings settings, std::shared_ptr<const Pieces> pieces)
     : settings_(std::move(settings)), pieces_(std::move(pieces)) {
     const SymbolTrie& symbols = pieces_->user_defined();
-    for (int byte = 0x21; byte < 0x7F; ++byte) {
-        is_plain_[byte] = is_plain_before_ascii_[byte] = !symbols.may_begin_with(static_cast<std::uint8_t>(byte));
-        may_precede_cut_[byte] = may_follow_space_[byte] = true;
-    }
+    for (int byte = 0x21; byte < 0x7F; ++byte) may_precede_cut_[byte] = may_follow_space_[byte] = true;
     for (int byte = 0x80; byte < 0xC0; ++byte) may_precede_cut_[byte] = settings_.map.is_empty();
     for (int byte = 0xC2; byte < 0xF5; ++byte) may_follow_space_[byte] = true;
     // Text may be cut only before a space that is a word's first character.
     if (settings_.whitespace_as_suffix || symbols.has_inner_space() || symbols.may_begin_with(' ')) {
         std::fill(std::begin(may_precede_cut_), std::end(may_precede_cut_), false);
     }
-    if (!settings_.map.is_empty()) summarize_map();
+    set_traits();
 }
 
-// Takes from the ASCII characters what the map may change. If it has too many strings, nothing is certain.
-void PieceSplitter::summarize_map() {
-    bool is_certain = true;
-    const bool is_complete = settings_.map.for_each([&](Bytes string, Bytes) {
-        const std::uint8_t first = string[0];
-        is_plain_[first] = false;
-        may_precede_cut_[string.back()] = false;
-        if (string.size() == 1 || string[1] < 0x80) is_plain_before_ascii_[first] = false;
-        if (first == ' ' && string.size() > 1) may_follow_space_[string[1]] = false;
-        if (first == ' ' && string.size() == 1) is_certain = false;
-        if (std::find(string.begin() + 1, string.end(), ' ') != string.end()) is_certain = false;
-    });
-    if (is_complete && is_certain) return;
-    for (bool* const flags : {is_plain_, is_plain_before_ascii_, may_precede_cut_})
-        std::fill(flags, flags + 256, false);
+// Finds out what the map may change. If it has too many strings, nothing is certain.
+void PieceSplitter::set_traits() {
+    const SymbolTrie& symbols = pieces_->user_defined();
+    traits_.resize(kBasicEnd);
+    for (std::uint32_t value = 0; value < kBasicEnd; ++value) {
+        std::uint8_t bytes[4];
+        write_utf8(value, bytes);
+        traits_[value] = symbols.may_begin_with(bytes[0]) ? 0 : kStays;
+    }
+    const CharacterMap& map = settings_.map;
+    const auto beginnings = map.beginnings();
+    bool spaces_stay = beginnings && !map.has_inner_space();
+    for (const Bytes string : beginnings ? *beginnings : std::vector<std::vector<std::uint8_t>>()) {
+        add_traits(string);
+        if (string[0] == ' ' && string.size() > 1) may_follow_space_[string[1]] = false;
+        spaces_stay &= string[0] != ' ' || string.size() > 1;
+    }
+    if (!beginnings) std::fill(traits_.begin(), traits_.end(), std::uint8_t{0});
+    for (int byte = 0; byte < 256; ++byte) {
+        if (!spaces_stay || map.may_end_with(static_cast<std::uint8_t>(byte))) may_precede_cut_[byte] = false;
+    }
+}
+
+// Adds what the beginning of a string of the map says of its characters.
+void PieceSplitter::add_traits(Bytes beginning) {
+    const CodePoint first = code_point_at(beginning, 0);
+    const bool is_basic = first.value < kBasicEnd;
+    if (first.length == beginning.size()) {
+        if (is_basic) traits_[first.value] &= static_cast<std::uint8_t>(~kStays);
+        return;
+    }
+    if (is_basic) traits_[first.value] |= kBegins;
+    const CodePoint second = code_point_at(beginning, first.length);
+    if (second.value < kBasicEnd) {
+        traits_[second.value] |= kSecond;
+    } else {
+        is_second_above_basic_ = true;
+    }
 }
 
 // Returns what the beginning of a text becomes: a user-defined symbol stays, the longest string of the map is replaced,
@@ -120,7 +142,7 @@ PieceSplitter::Step PieceSplitter::step(Bytes text) const {
     if (symbols.may_begin_with(text[0])) {
         if (const std::size_t length = symbols.longest(text).length) return {text.first(length), length};
     }
-    if (const CharacterMap::Match match = settings_.map.longest(text); match.length) {
+    if (const CharacterMap::Match match = settings_.map.longest(text)) {
         return {match.replacement, match.length};
     }
     const CodePoint point = code_point_at(text, 0);
@@ -128,14 +150,53 @@ PieceSplitter::Step PieceSplitter::step(Bytes text) const {
     return {text.first(point.length), point.length};
 }
 
-// Returns how many bytes from `position` on are ASCII characters that stay themselves and are no spaces.
-std::size_t PieceSplitter::plain_run(Bytes text, std::size_t position) const {
-    const std::size_t end = std::min(text.size(), position + kLongestPlainRun);
+// Whether a character is certain to stay itself before another one. After the last character, one of no bytes follows.
+inline bool PieceSplitter::stays(CodePoint character, CodePoint following) const {
+    if (character.value >= kBasicEnd) return false;
+    const std::uint8_t traits = traits_[character.value];
+    if (!(traits & kStays)) return false;
+    if (!(traits & kBegins) || following.length == 0) return true;
+    return following.value < kBasicEnd ? !(traits_[following.value] & kSecond) : !is_second_above_basic_;
+}
+
+// Copies characters that stay themselves, and writes spaces as the model wants them. Returns how many bytes of the text
+// it has read: none where `step` must decide. This is where most of the text passes through.
+template <bool kOrigins>
+std::size_t PieceSplitter::copy(Bytes text, std::size_t position, bool& after_space, Writer& writer) const {
+    const auto character_at = [&](std::size_t at) -> CodePoint {
+        if (at >= text.size()) return {kMalformed, 0};
+        if (text[at] < 0x80) return {text[at], 1};
+        return code_point_at(text, at);
+    };
+    const std::size_t limit = position + (writer.size() < kLeastNormalized ? kLongestCopy : kShortCopy);
+    const Bytes space = writer.space();
+    std::uint8_t bytes[3 * kLongestCopy + 4];
+    Range origins[kOrigins ? std::size(bytes) : 1];
+    std::size_t size = 0;
     std::size_t at = position;
-    while (at < end && (is_plain_[text[at]] ||
-                        (is_plain_before_ascii_[text[at]] && (at + 1 == text.size() || text[at + 1] < 0x80)))) {
-        ++at;
+    bool is_after_space = after_space;
+    CodePoint next = character_at(at);
+    while (at < limit) {
+        const CodePoint character = next;
+        next = character_at(at + character.length);
+        if (!stays(character, next)) break;
+        if (character.value != ' ') {
+            for (std::size_t i = 0; i < character.length; ++i) {
+                if constexpr (kOrigins) origins[size] = {at, at + character.length};
+                bytes[size++] = text[at + i];
+            }
+            is_after_space = false;
+        } else if (!is_after_space) {
+            for (const std::uint8_t byte : space) {
+                if constexpr (kOrigins) origins[size] = {at, at + 1};
+                bytes[size++] = byte;
+            }
+            is_after_space = settings_.remove_extra_whitespaces;
+        }
+        at += character.length;
     }
+    if (size) writer.write_copied({bytes, size}, {origins, kOrigins ? size : 0});
+    after_space = is_after_space;
     return at - position;
 }
 
@@ -176,10 +237,9 @@ Pretokens PieceSplitter::next(Bytes text, std::size_t position, Start start, Spl
     bool after_space = removes && is_first;
     while (position < text.size()) {
         if (writer.size() >= kLeastNormalized && may_stop(text.subspan(position), writer)) break;
-        if (const std::size_t run = plain_run(text, position)) {
-            writer.write_plain(text.subspan(position, run), position);
-            position += run;
-            after_space = false;
+        if (const std::size_t size = writer.wants_origins() ? copy<true>(text, position, after_space, writer)
+                                                            : copy<false>(text, position, after_space, writer)) {
+            position += size;
             continue;
         }
         const Step next = step(text.subspan(position));

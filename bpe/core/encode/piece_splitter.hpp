@@ -5,11 +5,13 @@
 #include <cstdint>
 #include <memory>
 #include <utility>
+#include <vector>
 
 #include "base/types.hpp"
 #include "encode/pieces.hpp"
 #include "split/splitter.hpp"
 #include "text/character_map.hpp"
+#include "text/code_points.hpp"
 
 namespace bpe {
 
@@ -41,19 +43,26 @@ class PieceSplitter final : public Splitter {
         Bytes replacement;
         std::size_t length;  // bytes of the text that it replaces
     };
-    struct Summary;
+    // What is known of a character below U+10000.
+    enum Trait : std::uint8_t {
+        kStays = 1,   // by itself, it is neither replaced nor a part of a user-defined symbol
+        kBegins = 2,  // strings of the map begin with it and go on with another character
+        kSecond = 4   // it is the second character of such a string
+    };
 
-    void summarize_map();
+    void set_traits();
+    void add_traits(Bytes beginning);
     Step step(Bytes text) const;
-    std::size_t plain_run(Bytes text, std::size_t position) const;
+    bool stays(CodePoint character, CodePoint following) const;
+    template <bool kOrigins>
+    std::size_t copy(Bytes text, std::size_t position, bool& after_space, Writer& writer) const;
     bool wants_prefix(Bytes text, Start start) const;
     bool may_stop(Bytes rest, const Writer& writer) const;
 
     Settings settings_;
     std::shared_ptr<const Pieces> pieces_;
-    // By ASCII character: it stays itself whatever follows it; and it does so if an ASCII character follows it.
-    bool is_plain_[256] = {};
-    bool is_plain_before_ascii_[256] = {};
+    std::vector<std::uint8_t> traits_;    // by code point below 0x10000
+    bool is_second_above_basic_ = false;  // whether a character from U+10000 on is the second of a string of the map
     // By byte: a text may be cut between a character that ends with one of the first and a space that is followed by
     // one of the second.
     bool may_precede_cut_[256] = {};

@@ -506,10 +506,14 @@ std::size_t Pieces::encode_plain(Bytes text, Room& room, Id* ids) const {
 }
 
 std::size_t Pieces::cut(Bytes text, std::uint64_t* ends, std::size_t limit) const {
+    const auto character_at = [text](std::size_t at) -> CodePoint {
+        if (text[at] < 0x80) return {text[at], 1};
+        return code_point_at(text, at);
+    };
     std::size_t count = 0;
-    CodePoint before = code_point_at(text, 0);
+    CodePoint before = character_at(0);
     for (std::size_t i = before.length; i < text.size();) {
-        const CodePoint after = code_point_at(text, i);
+        const CodePoint after = character_at(i);
         ends[count] = i;
         count += may_cut(before.value, after.value);
         if (count == limit) return count;

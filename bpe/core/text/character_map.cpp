@@ -31,7 +31,23 @@ CharacterMap::CharacterMap(Bytes content) {
     check();
 }
 
-// Visits all strings. A damaged trie may have nodes with several parents, even circles; each is visited once.
+// The children lie in one block of 256 units, which a processor compares several at a time.
+CharacterMap::Labels CharacterMap::labels(std::uint32_t children) const {
+    const std::uint32_t* const block = units_.data() + (children & ~std::uint32_t{0xFF});
+    const std::uint32_t first = children & 0xFF;
+    bool is_child[256];
+    for (std::uint32_t i = 0; i < 256; ++i) is_child[i] = label(block[i]) == (i ^ first);
+    Labels found;
+    found.count = 0;
+    for (std::uint32_t i = 0; i < 256; ++i) {
+        found.bytes[found.count] = static_cast<std::uint8_t>(i ^ first);
+        found.count += is_child[i] && i != first;
+    }
+    return found;
+}
+
+// Visits all nodes. Strings may share the nodes of their ends, and a damaged trie may have circles; each node is
+// visited once.
 void CharacterMap::check() {
     std::vector<bool> is_known(units_.size());
     std::vector<std::uint32_t> open;  // where the children of a node begin
@@ -41,20 +57,68 @@ void CharacterMap::check() {
         is_known[children] = true;
         open.push_back(children);
     };
-    visit(offset(units_[0]));
-    for (std::uint32_t byte = 1; byte < 256; ++byte) first_[byte] = label(units_[open[0] ^ byte]) == byte;
+    const std::uint32_t root = offset(units_[0]);
+    visit(root);
     while (!open.empty()) {
         const std::uint32_t children = open.back();
         open.pop_back();
-        for (std::uint32_t byte = 1; byte < 256; ++byte) {
+        const Labels found = labels(children);
+        for (std::size_t i = 0; i < found.count; ++i) {
+            const std::uint8_t byte = found.bytes[i];
             const std::uint32_t at = children ^ byte;
-            const std::uint32_t unit = units_[at];
-            if (label(unit) != byte) continue;
-            const std::uint32_t next = at ^ offset(unit);
+            const std::uint32_t next = at ^ offset(units_[at]);
             visit(next);
-            if (has_value(unit)) check_value(value(units_[next]));
+            if (children == root) first_[byte] = true;
+            has_inner_space_ |= (children != root && byte == ' ') || next == root;
+            if (!has_value(units_[at])) continue;
+            last_[byte] = true;
+            check_value(value(units_[next]));
         }
     }
+}
+
+std::optional<std::vector<std::vector<std::uint8_t>>> CharacterMap::beginnings() const {
+    std::vector<std::vector<std::uint8_t>> found;
+    if (units_.empty()) return found;
+    struct Place {
+        std::uint32_t children;
+        std::uint8_t depth;      // bytes that lead to it
+        std::uint8_t remaining;  // bytes until the end of the character
+        bool is_second;          // whether that is the second one
+        std::uint8_t byte;       // the last byte
+    };
+    std::vector<Place> open = {{offset(units_[0]), 0, 0, false, 0}};
+    std::vector<std::uint8_t> string;
+    for (std::size_t left = 16 * units_.size(); !open.empty(); --left) {
+        if (!left) return std::nullopt;
+        const Place place = open.back();
+        open.pop_back();
+        if (place.depth) {
+            string.resize(place.depth - 1u);
+            string.push_back(place.byte);
+        }
+        const Labels next = labels(place.children);
+        for (std::size_t i = 0; i < next.count; ++i) {
+            const std::uint8_t byte = next.bytes[i];
+            const bool begins = place.remaining == 0;
+            if (begins == is_continuation(byte) || byte >= 0xF5) return std::nullopt;
+            const int length = byte < 0x80 ? 1 : byte < 0xE0 ? 2 : byte < 0xF0 ? 3 : 4;
+            const auto remaining = static_cast<std::uint8_t>(begins ? length - 1 : place.remaining - 1);
+            const bool is_second = place.is_second || (begins && place.depth);
+            const std::uint32_t at = place.children ^ byte;
+            const bool ends = has_value(units_[at]);
+            if (ends && remaining) return std::nullopt;
+            if (!remaining && (ends || is_second)) {
+                found.push_back(string);
+                found.back().push_back(byte);
+            }
+            if (remaining || !is_second) {
+                const auto depth = static_cast<std::uint8_t>(place.depth + 1);
+                open.push_back({at ^ offset(units_[at]), depth, remaining, is_second, byte});
+            }
+        }
+    }
+    return found;
 }
 
 void CharacterMap::check_value(std::uint32_t at) const {

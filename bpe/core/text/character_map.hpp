@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "base/types.hpp"
@@ -35,20 +36,28 @@ class CharacterMap {
     // Returns whether a string of the map begins with this character, or the character with a string.
     bool touches(Bytes character) const;
 
-    // Calls visit(string, replacement) for all strings of the map. Strings may share the nodes of their ends, so a
-    // damaged trie may have circles or far more strings than units: then it stops and returns false.
-    template <class Visit>
-    bool for_each(Visit&& visit) const;
+    // Whether a string ends with this byte, and whether one has a space after its first byte.
+    bool may_end_with(std::uint8_t byte) const { return last_[byte]; }
+    bool has_inner_space() const { return has_inner_space_; }
+
+    // Returns the distinct beginnings of all strings: their first two characters, or the whole string if it has one.
+    // Returns nullopt if one is no character, or there are too many, as in a damaged trie with circles.
+    std::optional<std::vector<std::vector<std::uint8_t>>> beginnings() const;
 
  private:
-    static constexpr std::size_t kLongestString = 1024;
-
     // A unit of the double array. Bits 0 to 7 are the label, bit 8 says that a string ends here, and bits 9 to 30 hold
     // the offset to the block of the children. The unit of a value, a child with the label 0, has bit 31 set.
     static bool has_value(std::uint32_t unit) { return unit >> 8 & 1; }
     static std::uint32_t value(std::uint32_t unit) { return unit & 0x7FFFFFFF; }
     static std::uint32_t label(std::uint32_t unit) { return unit & 0x800000FF; }
     static std::uint32_t offset(std::uint32_t unit) { return unit >> 10 << ((unit & 1u << 9) >> 6); }
+
+    // The bytes that lead to children, of which the first `count` are set.
+    struct Labels {
+        std::uint8_t bytes[256];
+        std::size_t count;
+    };
+    Labels labels(std::uint32_t children) const;
 
     bool may_begin(Bytes text) const { return !text.empty() && first_[text[0]]; }
     template <bool kShortest>
@@ -60,37 +69,8 @@ class CharacterMap {
     std::vector<std::uint32_t> units_;  // whole blocks of 256
     std::vector<std::uint8_t> replacements_;
     bool first_[256] = {};  // the bytes that begin strings
+    bool last_[256] = {};   // the bytes that end strings
+    bool has_inner_space_ = false;
 };
-
-template <class Visit>
-bool CharacterMap::for_each(Visit&& visit) const {
-    if (units_.empty()) return true;
-    struct Place {
-        std::uint32_t at;
-        std::size_t depth;
-        std::uint8_t byte;
-    };
-    std::vector<Place> open;
-    std::vector<std::uint8_t> string;
-    const auto open_children = [&](std::uint32_t children, std::size_t depth) {
-        for (std::uint32_t byte = 1; byte < 256; ++byte) {
-            const std::uint32_t at = children ^ byte;
-            if (label(units_[at]) == byte) open.push_back({at, depth, static_cast<std::uint8_t>(byte)});
-        }
-    };
-    open_children(offset(units_[0]), 0);
-    for (std::size_t left = 4 * units_.size(); !open.empty(); --left) {
-        if (!left || string.size() > kLongestString) return false;
-        const Place place = open.back();
-        open.pop_back();
-        string.resize(place.depth);
-        string.push_back(place.byte);
-        const std::uint32_t unit = units_[place.at];
-        const std::uint32_t children = place.at ^ offset(unit);
-        if (has_value(unit)) visit(Bytes(string), replacement(value(units_[children])));
-        open_children(children, place.depth + 1);
-    }
-    return true;
-}
 
 }  // namespace bpe

@@ -13,6 +13,7 @@ from sentencepiece import sentencepiece_model_pb2 as protobuf
 from bpe import InputError, StreamEncoder, Tokenizer
 from bpe.formats import read_vocabulary, sentencepiece
 from bpe.piece_vocabulary import BYTE, CONTROL, PieceVocabulary
+from support.charsmaps import charsmap
 from support.pieces import MISTRAL, OPTIONS, hard_texts, mistral, processor, trained
 
 MODELS = [*OPTIONS, *MISTRAL]
@@ -273,6 +274,33 @@ def test_a_damaged_map_of_characters_is_refused_or_encodes_text() -> None:
             refused += 1
             assert "precompiled_charsmap is damaged" in str(error)
     assert 10 < refused < 100
+
+
+_MAPPED = "aeé ©½\r\n\t\u0301\u0308\u0323\u0600\u200d❤👍\U0001f1e6가\u1100\u1161\u0915\u093cﷺｶﾞ▁z\ufffd"
+
+
+def test_random_maps_of_characters_replace_what_sentencepiece_replaces() -> None:
+    draw = random.Random(7)
+    for round in range(60):
+        contents = ["", "x", "xyz", "é", "中文", " ", "  ", " a", "b "]
+        sizes = [1, 1, 2, 2, 3, 4]
+        keys = {"".join(draw.choice(_MAPPED) for _ in range(draw.choice(sizes))) for _ in range(draw.choice([3, 20]))}
+        map = charsmap({key: draw.choice(contents) for key in keys})
+
+        def replace(model: protobuf.ModelProto, map: bytes = map, extra: bool = round % 3 == 0) -> None:
+            model.normalizer_spec.precompiled_charsmap = map
+            model.normalizer_spec.remove_extra_whitespaces = extra
+
+        content = changed(("bytes", "user-defined", "suffix")[round % 3 if round % 5 else 0], replace)
+        reference, tokenizer = processor(content), tokenizer_of(content)
+        for _ in range(60):
+            text = "".join(draw.choice(_MAPPED) for _ in range(draw.choice([3, 10, 40])))
+            assert tokenizer.encode_ordinary(text) == reference.encode(text), ascii(text)
+        text = "".join(draw.choice(_MAPPED) for _ in range(20_000))
+        ids = reference.encode(text)
+        assert tokenizer.encode_ordinary(text) == ids
+        assert tokenizer.encode_ordinary_batch([text], num_threads=4)[0] == ids
+        assert tokenizer.encode_with_offsets(text)[0] == ids
 
 
 @pytest.mark.parametrize("size", [1, 3, 4, 5, 100, 1000])
