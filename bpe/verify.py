@@ -14,9 +14,10 @@ from itertools import zip_longest
 from pathlib import Path
 
 from bpe.errors import InputError
-from bpe.formats import TOKENIZER_FILES, huggingface, open_tokenizer
+from bpe.formats import TOKENIZER_FILES, huggingface, open_tokenizer, sentencepiece
 from bpe.formats.companion_files import added_tokens_beside, special_names_beside
 from bpe.formats.tokenizer_classes import class_of
+from bpe.piece_vocabulary import PieceVocabulary
 from bpe.progress import Progress, phase, shown
 from bpe.text import counted, without_surrogates
 from bpe.tokenizer import Tokenizer
@@ -163,17 +164,25 @@ def tiktoken_reference(tokenizer: Tokenizer) -> Reference:
 def reference_of_vocabulary(tokenizer: Tokenizer) -> Reference:
     """Return the reference of a tokenizer without a file that a reference reads: a GGUF's, or one with a pattern given.
 
-    This is tiktoken, or else ``tokenizers`` with the vocabulary written as a tokenizer.json.
+    This is tiktoken, or else ``tokenizers`` with the vocabulary written as a tokenizer.json, or else ``sentencepiece``
+    with the vocabulary written as a .model.
 
     Raises:
-        InputError: When neither can express the vocabulary.
-        ModuleNotFoundError: When the package is not installed; the extra ``verify`` installs both.
+        InputError: When none can express the vocabulary.
+        ModuleNotFoundError: When the package is not installed; the extras ``verify`` and ``subwords`` install all.
     """
     vocabulary = tokenizer.vocabulary
     by_merges = vocabulary.changes_text or vocabulary.merges_only or vocabulary.merge_list is not None
     if not by_merges and tokenizer.pattern.steps is None:
         return tiktoken_reference(tokenizer)
-    reference = huggingface_reference(Path(vocabulary.name), huggingface.render(vocabulary))
+    try:
+        content = huggingface.render(vocabulary)
+    except InputError:
+        if not isinstance(vocabulary, PieceVocabulary):
+            raise
+        reference = sentencepiece_reference(Path(vocabulary.name), sentencepiece.render(vocabulary))
+        return replace(reference, name=f"{reference.name} (the vocabulary as a .model)")
+    reference = huggingface_reference(Path(vocabulary.name), content)
     return replace(reference, name=f"{reference.name} (the vocabulary as a tokenizer.json)")
 
 
@@ -221,20 +230,18 @@ def sentencepiece_reference(path: Path, content: bytes) -> Reference:
         InputError: When ``sentencepiece`` rejects the file.
         ModuleNotFoundError: When ``sentencepiece`` is not installed; the extra ``subwords`` installs it.
     """
-    import sentencepiece
+    import sentencepiece as library
 
     try:
-        theirs = sentencepiece.SentencePieceProcessor(model_proto=content)
+        theirs = library.SentencePieceProcessor(model_proto=content)
     except Exception as error:
-        raise InputError(
-            f"{path}: sentencepiece {sentencepiece.__version__} cannot read this file ({error})"
-        ) from error
+        raise InputError(f"{path}: sentencepiece {library.__version__} cannot read this file ({error})") from error
 
     def encode(text: str) -> list[int]:
         ids: list[int] = theirs.encode(without_surrogates(text))
         return ids
 
-    return Reference(f"sentencepiece {sentencepiece.__version__}", encode, frozenset(), encode)
+    return Reference(f"sentencepiece {library.__version__}", encode, frozenset(), encode)
 
 
 def _transformers_reference(tokenizer: Tokenizer, directory: Path) -> Reference:

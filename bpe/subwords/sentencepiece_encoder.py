@@ -209,8 +209,8 @@ def render(vocabulary: Vocabulary) -> bytes:
     added = [token.content for token in vocabulary.added_tokens if token not in encoder.own_added]
     if added:
         raise InputError(
-            f"{vocabulary.name} has {len(added)} special tokens that are not in the SentencePiece model, such as"
-            f" {added[0]!r}, and the model cannot take them; train it with them"
+            f"{vocabulary.name} has special tokens that are not in the SentencePiece model, such as {added[0]!r}, and"
+            " the model cannot take them; train it with them"
         )
     return encoder.content
 

@@ -76,8 +76,9 @@ def convert(
     With --resize-vocab, each token keeps its rows of the embeddings and of the output head, even if its id changes. The
     row of a new token is the mean of the rows of the tokens that its text was encoded as before.
 
-    A tokenizer file without a model is converted to a tokenizer.json, tiktoken ranks or a GGUF, by the suffix of OUT;
-    --special adds special tokens to it. A model follows with --resize-vocab.
+    A tokenizer file without a model is converted to a tokenizer.json, tiktoken ranks (.tiktoken or .model), a GGUF or
+    a SentencePiece model (.model), by the suffix of OUT; --special adds special tokens to it. A model follows with
+    --resize-vocab.
     """
     from bpe.formats import SUFFIXES
 
@@ -149,11 +150,13 @@ def _tokenizer_alone(source: str) -> Path | None:
 def _convert_tokenizer(path: Path, output: str, special: tuple[str, ...]) -> None:
     from bpe import Tokenizer
     from bpe.formats import SUFFIXES
+    from bpe.piece_vocabulary import PieceVocabulary
 
     if Path(output).exists():
         raise InputError(f"{output}: already exists; remove it, or give another name")
     tokenizer = Tokenizer.from_file(path).with_special_tokens(special)
-    if special and SUFFIXES.get(Path(output).suffix) == "tiktoken":
+    is_bytes = tokenizer.vocabulary.library is None and not isinstance(tokenizer.vocabulary, PieceVocabulary)
+    if special and is_bytes and SUFFIXES.get(Path(output).suffix) == "tiktoken":
         raise InputError(f"{output}: ranks contain no special tokens; give a name that ends in .json")
     tokenizer.save(output)
     added = "".join(f", {token!r} is {tokenizer.special_tokens[token]}" for token in special)

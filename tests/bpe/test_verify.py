@@ -19,6 +19,7 @@ from bpe.verify import (
     Verification,
     huggingface_reference,
     reference_of,
+    reference_of_vocabulary,
     require_identical,
     special_cases,
     tiktoken_reference,
@@ -230,3 +231,14 @@ def test_what_tiktoken_cannot_express_is_not_compared_with_it(tmp_path: Path) ->
     lower = Vocabulary("lower", plain.pattern, *arrays, normalizer={"type": "Lowercase"})
     with pytest.raises(InputError, match="lower normalizes text .* save the tokenizer as a tokenizer.json"):
         tiktoken_reference(Tokenizer.from_vocabulary(lower))
+
+
+def test_pieces_that_no_tokenizer_json_expresses_are_compared_with_sentencepiece(tmp_path: Path) -> None:
+    vocabulary = sentencepiece_format.read(trained("user-defined"), "pieces", None, None)
+    pieces = Tokenizer.from_vocabulary(vocabulary)
+    with pytest.raises(InputError, match="precompiled_charsmap"):
+        pieces.save(tmp_path / "pieces.json")
+    reference = reference_of_vocabulary(pieces)
+    assert reference.name == f"sentencepiece {sentencepiece.__version__} (the vocabulary as a .model)"
+    texts = list(hard_texts(50))
+    assert [reference.encode_special(text) for text in texts] == pieces.encode_ordinary_batch(texts)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import sentencepiece
 import tokenizers
 import torch
 
 from bpe import Tokenizer
 from model import load
 from support.command_line import ROOT, bpe, fails_with
+from support.pieces import trained
 
 
 def test_convert_writes_each_format_and_info_describes_it(run: Path, tmp_path: Path) -> None:
@@ -83,6 +85,17 @@ def test_convert_writes_a_tokenizer_alone_in_each_format(my_json: Path, tmp_path
         )
     assert bpe("convert", tmp_path / "a.gguf", tmp_path / "b.json", "--special", "<|x|>").exit_code == 0
     assert Tokenizer.from_file(tmp_path / "b.json").special_tokens["<|x|>"] == before.n_vocab
+
+
+def test_convert_adds_special_tokens_to_a_sentencepiece_model(tmp_path: Path) -> None:
+    before, after = tmp_path / "before.model", tmp_path / "after.model"
+    before.write_bytes(trained("bytes"))
+    result = bpe("convert", before, after, "--special", "<|x|>")
+    assert result.exit_code == 0, result.output
+    library = sentencepiece.SentencePieceProcessor(model_file=str(after))
+    assert library.is_control(Tokenizer.from_file(after).special_tokens["<|x|>"])
+    refused = bpe("convert", before, tmp_path / "ranks.tiktoken", "--special", "<|x|>")
+    fails_with(refused, 1, "merges characters instead of bytes, which tiktoken's format cannot express")
 
 
 def test_convert_refuses_special_tokens_that_cannot_be_added(run: Path, my_json: Path, tmp_path: Path) -> None:
