@@ -58,35 +58,36 @@ std::size_t ClassTable::write(Bytes piece, std::size_t begin, std::size_t end, S
         symbols.starts[count++] = static_cast<std::uint32_t>(at);
         at += length;
     };
+    const auto is_valid = [](std::size_t block) {  // of three bytes: no overlong form, no surrogate
+        return block >= kFirstOfThree && block - kSurrogates >= kSurrogateBlocks;
+    };
     for (std::size_t at = 0; at < size;) {
-        if (size - at >= 8) {
+        while (size - at >= 8) {
             std::uint64_t word;
             std::memcpy(&word, text + at, 8);
-            if ((word & 0x8080808080808080) == 0) {
-                for (std::size_t i = 0; i < 8; ++i) symbols.classes[count + i] = ascii_[text[at + i]];
-                for (std::size_t i = 0; i < 8; ++i) symbols.starts[count + i] = static_cast<std::uint32_t>(at + i);
-                at += 8;
-                count += 8;
-                continue;
+            if ((word & 0x8080808080808080) != 0) break;
+            for (std::size_t i = 0; i < 8; ++i) symbols.classes[count + i] = ascii_[text[at + i]];
+            for (std::size_t i = 0; i < 8; ++i) symbols.starts[count + i] = static_cast<std::uint32_t>(at + i);
+            at += 8;
+            count += 8;
+        }
+        // Characters of two or three bytes, and single ones of one byte between them.
+        while (size - at >= 3) {
+            const std::uint8_t* p = text + at;
+            const std::size_t block = std::size_t{p[0] & 0x0Fu} << 6 | (p[1] & 0x3F);
+            const std::uint32_t word = std::uint32_t{p[0]} | std::uint32_t{p[1]} << 8 | std::uint32_t{p[2]} << 16;
+            if ((word & 0xC0C0F0) == 0x8080E0 && is_valid(block)) {
+                add(at, class_at(block, p[2]), 3);
+            } else if ((word & 0xC0E0) == 0x80C0 && p[0] >= 0xC2) {
+                add(at, class_at(p[0] & 0x1F, p[1]), 2);
+            } else if (p[0] < 0x80) {
+                add(at, ascii_[p[0]], 1);
+                if (p[1] < 0x80) break;
+            } else {
+                break;
             }
         }
-        const std::uint8_t first = text[at];
-        if (first < 0x80) {
-            add(at, ascii_[first], 1);
-            continue;
-        }
-        if (size - at >= 2 && first >= 0xC2 && first < 0xF0 && is_continuation(text[at + 1])) {
-            if (first < 0xE0) {
-                add(at, class_at(first & 0x1F, text[at + 1]), 2);
-                continue;
-            }
-            const std::size_t block = std::size_t{first & 0x0Fu} << 6 | (text[at + 1] & 0x3F);
-            const bool is_valid = block >= kFirstOfThree && block - kSurrogates >= kSurrogateBlocks;
-            if (is_valid && size - at >= 3 && is_continuation(text[at + 2])) {
-                add(at, class_at(block, text[at + 2]), 3);
-                continue;
-            }
-        }
+        if (at == size) break;
         const RawCharacter character = read_code_point(text, at, size);
         const auto last_bits = static_cast<std::uint8_t>(character.value & 0x3F);
         add(at, class_at(character.value >> kBlockBits, last_bits), character.length);
