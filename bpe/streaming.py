@@ -146,6 +146,9 @@ class _HasTokenBytes(Protocol):
 class StreamDecoder:
     """Decodes ids one at a time. The bytes of an incomplete character are held back until the rest arrives.
 
+    The space that a SentencePiece model puts in front of a text is kept, unlike in `Tokenizer.decode`, because the ids
+    may continue another text.
+
     >>> from bpe import Tokenizer
     >>> ranks = {bytes([byte]): byte for byte in range(256)}
     >>> decoder = StreamDecoder(Tokenizer("bytes", pat_str="gpt2", mergeable_ranks=ranks, special_tokens={}))

@@ -453,6 +453,8 @@ class Tokenizer(BatchTokenizer):
     def decode_with_offsets(self, tokens: Sequence[int]) -> tuple[str, list[int]]:
         """Decode ids to text, and return for each token the index of the first character that contains its bytes.
 
+        The text is that of the tokens, joined: a space that `decode` removes in front of a text is kept.
+
         Raises:
             UnicodeDecodeError: When the bytes of the tokens are not UTF-8.
         """
