@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import io
 import mmap
 import os
 import re
@@ -25,6 +26,7 @@ from bpe.formats import gguf, gguf_container, huggingface, sentencepiece, tekken
 from bpe.formats.companion_files import added_tokens_beside, boundaries_beside, special_names_beside
 from bpe.kinds import instead
 from bpe.piece_vocabulary import PieceVocabulary
+from bpe.splitting.excerpts import excerpt
 from bpe.vocabulary import Vocabulary
 
 TOKENIZER_FORMATS: dict[str, ModuleType] = {
@@ -46,6 +48,14 @@ TOKENIZER_FILES = (
 """The file names to look for in a directory, in this order."""
 EXPECTED_FILES = f"{', '.join(TOKENIZER_FILES)}, or {vocab_merges.VOCAB} with {vocab_merges.MERGES}"
 """The files that a directory may have, for messages."""
+_OTHER_KINDS = {
+    b"version https://git-lfs": "a pointer of Git LFS: run git lfs pull, or download the file itself",
+    b"<": "a web page: download the file itself",
+    b"PK\x03\x04": "a ZIP archive or weights of PyTorch: give the tokenizer's file",
+    b"\x80\x02": "a pickle, which is never loaded: give the tokenizer's file",
+    b"\x80\x04": "a pickle, which is never loaded: give the tokenizer's file",
+}
+_LONGEST = 800  # characters of a message
 SUFFIXES = {".json": "huggingface", ".model": "tiktoken", ".tiktoken": "tiktoken", ".gguf": "gguf"}
 """The format to write, by the suffix of the file."""
 
@@ -84,7 +94,7 @@ def read_vocabulary(
         else:
             vocabulary = TOKENIZER_FORMATS[format].read(content, path.name, pattern, special_tokens)
     except ValueError as error:
-        raise InputError(f"{path}: {error}") from error
+        raise InputError(f"{path}: {_explained(error)}") from error
     boundaries = vocabulary.boundaries
     if has_companions:
         if special_tokens is None:
@@ -95,6 +105,17 @@ def read_vocabulary(
                 boundaries = boundaries_beside(vocabulary, path.parent)
     added = {token.content: token.id for token in vocabulary.added_tokens}
     return vocabulary.with_boundaries(completed(boundaries, added))
+
+
+def _explained(error: ValueError) -> str:
+    """Return what is wrong with a file, and what to do, in one line: a file may have texts of any length."""
+    message = excerpt(str(error), _LONGEST)
+    if len(message) > _LONGEST:
+        message = f"{message[: _LONGEST - 200]}...{excerpt(str(error)[-200:], 200)}"
+    if ";" in message or message.endswith("?"):
+        return message
+    remedy = "encode with the program that made it" if "not supported" in message else "download or copy it again"
+    return f"{message}; {remedy}"
 
 
 def open_tokenizer(path: Path) -> tuple[Path, str, bytes | mmap.mmap]:
@@ -114,7 +135,7 @@ def open_tokenizer(path: Path) -> tuple[Path, str, bytes | mmap.mmap]:
     content = _content(path)
     if isinstance(content, bytes) and content[:2] == _GZIP:
         try:
-            content = gzip.decompress(content)
+            content = _decompressed(content)
         except (OSError, EOFError, zlib.error) as error:
             raise InputError(f"{path}: the gzip archive is damaged ({error}); download or copy it again") from error
     for name, format in TOKENIZER_FORMATS.items():
@@ -122,8 +143,28 @@ def open_tokenizer(path: Path) -> tuple[Path, str, bytes | mmap.mmap]:
             return path, name, content
     raise InputError(
         f"{path}: not a tokenizer file; expected a tokenizer.json, a tekken.json, tiktoken ranks, a GGUF, a"
-        f" SentencePiece model or a vocab.txt of BERT{instead(path, 'tokenizer')}"
+        f" SentencePiece model or a vocab.txt of BERT{instead(path, 'tokenizer') or _other_kind(content[:64])}"
     )
+
+
+def _decompressed(archive: bytes) -> bytes:
+    """Return the content of a gzip archive, unless that is far larger than a tokenizer's would be.
+
+    Raises:
+        InputError: When the content is too large.
+        OSError, EOFError, zlib.error: When the archive is damaged.
+    """
+    limit = 100 * len(archive) + (1 << 20)  # published tokenizers shrink to between a half and a twentieth
+    content = gzip.GzipFile(fileobj=io.BytesIO(archive)).read(limit + 1)
+    if len(content) > limit:
+        raise OSError(f"its content is more than {limit:,} bytes, and so no tokenizer")
+    return content
+
+
+def _other_kind(begin: bytes) -> str:
+    """Return the end of a message that says what a file is instead of a tokenizer, given its first bytes."""
+    found = next((what for magic, what in _OTHER_KINDS.items() if begin.lstrip().startswith(magic)), "")
+    return f"; it is {found}" if found else "" if begin.strip() else "; it is empty: download or copy it again"
 
 
 def _content(path: Path) -> bytes | mmap.mmap:

@@ -71,6 +71,8 @@ def vocabulary_of(
     kind = metadata.get("tokenizer.ggml.model")
     if kind == PIECES:
         return read_pieces(metadata, name, pattern, special_tokens)
+    if kind is None:
+        raise InputError("there is no tokenizer.ggml.model; is this a model without a tokenizer?")
     if kind != "gpt2":
         raise InputError(
             f"tokenizer.ggml.model is {kind!r}; supported are 'gpt2', byte-level BPE, and 'llama', SentencePiece's BPE;"

@@ -88,7 +88,7 @@ class Container:
         for _ in range(n_values):
             key = self._string()
             if key in self.metadata:
-                raise InputError(f"two values for the key {key!r}")
+                raise InputError(f"two values for the key {key[:80]!r}")
             self.metadata[key] = self._value(key, self._scalar("I"))
         infos = [self._tensor_info() for _ in range(n_tensors)]
         self.tensors: dict[str, TensorInfo] = self._placed(infos)
@@ -157,14 +157,16 @@ class Container:
         if kind == _ARRAY:
             return self._array(key, self._scalar("I"), self._scalar("Q"))
         if kind not in _SCALARS:
-            raise InputError(f"the value of {key!r} has the type {kind}, which does not exist; the file is damaged")
+            raise InputError(
+                f"the value of {key[:80]!r} has the type {kind}, which does not exist; the file is damaged"
+            )
         return self._scalar(_SCALARS[kind])
 
     def _array(self, key: str, kind: int, count: int) -> list[str] | memoryview:
         if kind == _STRING:
             return self._strings(count)
         if kind not in _SCALARS:
-            raise InputError(f"{key!r} is an array of the type {kind}; only numbers and strings are supported")
+            raise InputError(f"{key[:80]!r} is an array of the type {kind}; only numbers and strings are supported")
         code = _SCALARS[kind]
         n_bytes = count * struct.calcsize("<" + code)
         self._require(n_bytes)

@@ -57,13 +57,20 @@ class SentencePieceEncoder(LibraryEncoder):
             raise InputError(f"the sentencepiece package cannot read the model ({reason})") from None
         if not count:
             raise InputError("the model has no tokens")
-        texts = [self.processor.id_to_piece(id) for id in range(count)]
+        texts = [self._text_of(id) for id in range(count)]
         self.own_added = tuple(self._own_added(texts))
         self.added = self.own_added if added is None else tuple(added)
         own = {token.id for token in self.own_added}
         tokens = {id: self._bytes_of(id, text) for id, text in enumerate(texts) if id not in own}
         super().__init__(tokens, dict(enumerate(texts)), self.added)
         self._controls = {token.id: token.content.encode() for token in self.added if token.special}
+
+    def _text_of(self, id: int) -> str:
+        try:
+            text: str = self.processor.id_to_piece(id)
+        except UnicodeDecodeError:
+            raise InputError(f"piece {id} is not valid UTF-8") from None
+        return text
 
     def _own_added(self, texts: Sequence[str]) -> Iterable[AddedToken]:
         types = piece_types(self.content)

@@ -117,6 +117,51 @@ def test_a_huge_file_of_another_kind_is_refused_by_its_beginning(
         tracemalloc.stop()
 
 
+def test_an_archive_of_far_more_content_than_a_tokenizer_has_is_not_decompressed(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.model"
+    path.write_bytes(gzip.compress(b"{" + b" " * 10_000_000))
+    with pytest.raises(
+        InputError, match="its content is more than 2,.* bytes, and so no tokenizer.*; download or copy"
+    ):
+        Tokenizer.from_file(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 4\n",
+            "a pointer of Git LFS: run git lfs pull",
+        ),
+        (b"<!DOCTYPE html><html></html>", "a web page: download the file itself"),
+        (b"PK\x03\x04\0\0", "a ZIP archive or weights of PyTorch: give the tokenizer's file"),
+        (b"\x80\x02}q\0.", "a pickle, which is never loaded: give the tokenizer's file"),
+        (b"", "empty: download or copy it again"),
+        (b" \n", "empty: download or copy it again"),
+    ],
+)
+def test_a_file_of_another_kind_is_named(content: bytes, what: str, tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.model"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=rf"tokenizer\.model: not a tokenizer file; .*; it is {what}"):
+        Tokenizer.from_file(path)
+
+
+def test_messages_about_long_texts_are_cut_and_say_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    vocab = {"a": 0, "b" * 1_000_000 + "\u0007": "x"}
+    step = {"type": "ByteLevel", "add_prefix_space": False}
+    path.write_text(json.dumps({"model": {"type": "BPE", "vocab": vocab, "merges": []}, "pre_tokenizer": step}))
+    with pytest.raises(InputError) as caught:
+        Tokenizer.from_file(path)
+    message = str(caught.value)
+    assert len(message) < 2000 and message.isprintable()
+    assert message.endswith("has the id 'x'; an id is an integer from 0 to 2**32 - 1")
+    path.write_bytes(BYTE_LINES + b"YWI= 0\n")
+    with pytest.raises(InputError, match="rank 0 appears twice; download or copy it again"):
+        Tokenizer.from_file(path, pattern="gpt2")
+
+
 def test_blank_lines_and_windows_line_ends_are_accepted(tmp_path: Path) -> None:
     path = tmp_path / "ranks.model"
     path.write_bytes(BYTE_LINES.replace(b"\n", b"\r\n") + b"\r\n\n" + b"YWI= 256")

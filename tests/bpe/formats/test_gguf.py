@@ -300,7 +300,7 @@ def test_tokens_that_no_merge_leads_to_are_written_only_where_llama_cpp_uses_the
     [
         ({"model": "llama"}, "no array tokenizer.ggml.scores of numbers"),
         ({"model": "bert"}, "tokenizer.ggml.model is 'bert'; supported are 'gpt2'.*'llama'"),
-        ({"model": None}, "tokenizer.ggml.model is None"),
+        ({"model": None}, "there is no tokenizer.ggml.model; is this a model without a tokenizer"),
         ({"model": ["gpt2"]}, "supported are 'gpt2'"),
         ({"pre": "lama3"}, "pre is 'lama3', which no llama.cpp is known to read; did you mean llama3.*--pattern"),
         ({"pre": "gemma4"}, "pre is 'gemma4', which merges characters instead of bytes.*tokenizer.json"),
