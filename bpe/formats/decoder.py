@@ -1,13 +1,21 @@
-"""The decoder of a tokenizer.json with byte-level tokens: only what decodes to the bytes of the tokens is supported."""
+"""The decoder of a tokenizer.json: only what decodes to the bytes of the tokens is supported."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from typing import Any
 
 from bpe.errors import InputError
+from bpe.piece_vocabulary import SPACE
 
+_TO_SPACE = {"type": "Replace", "pattern": {"String": SPACE}, "content": " "}
+_STRIP = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
+_REMEDY = (
+    " not supported for merges of characters; write Replace, ByteFallback, Fuse and Strip as in the tokenizer.json of"
+    " Llama 2, or null"
+)
 _BYTE = re.compile("<0x[0-9A-Fa-f]{2}>")
 
 
@@ -26,7 +34,7 @@ def check_decoder(decoder: Any, texts: Iterable[str]) -> None:
     """
     if decoder is None:
         return
-    kinds = _kinds(decoder)
+    kinds = [step["type"] for step in _steps(decoder)]
     for kind in kinds:
         if kind not in ("ByteLevel", "Fuse", "ByteFallback"):
             raise InputError(
@@ -40,13 +48,42 @@ def check_decoder(decoder: Any, texts: Iterable[str]) -> None:
         raise InputError(f'"decoder" has ByteFallback, which makes a byte of the token {text!r}; not supported')
 
 
-def _kinds(decoder: Any, depth: int = 0) -> list[str]:
+def check_piece_decoder(decoder: Any, byte_fallback: bool) -> None:
+    """Refuse a decoder that does not decode tokens with a symbol for spaces as SentencePiece does.
+
+    A file without a decoder says nothing: then the tokens are decoded as by SentencePiece.
+
+    Args:
+        decoder: The "decoder" of the file.
+        byte_fallback: Whether the model has tokens for bytes.
+
+    Raises:
+        InputError: When a step changes the text otherwise, which the message names, or the decoder is damaged.
+    """
+    if decoder is None:
+        return
+    steps = _steps(decoder)
+    known = ({"type": "ByteFallback"}, {"type": "Fuse"}, _TO_SPACE, _STRIP)
+    for step in steps:
+        if step not in known and not (step["type"] == "Metaspace" and step.get("replacement") == SPACE):
+            raise InputError(f'"decoder" has the step {json.dumps(step, ensure_ascii=False):.100}, which is' + _REMEDY)
+    kinds = [step["type"] for step in steps]
+    before_fuse = kinds[: kinds.index("Fuse")] if "Fuse" in kinds else kinds
+    if "Strip" in before_fuse:
+        raise InputError('"decoder" has Strip without Fuse before it, which strips every token and is' + _REMEDY)
+    if byte_fallback and "ByteFallback" not in before_fuse:
+        raise InputError('"decoder" leaves the tokens of bytes, such as <0x0A>, as they are, which is' + _REMEDY)
+    if "Metaspace" not in kinds and _TO_SPACE not in steps:
+        raise InputError(f'"decoder" has no step that makes a space of {SPACE}, which is' + _REMEDY)
+
+
+def _steps(decoder: Any, depth: int = 0) -> list[dict[str, Any]]:
     kind = decoder.get("type") if isinstance(decoder, dict) else None
     if not isinstance(kind, str) or depth > 64:
         raise InputError(f'"decoder" has {decoder!r:.60} in place of a step; expected an object with a type')
     if kind != "Sequence":
-        return [kind]
+        return [decoder]
     inner = decoder.get("decoders")
     if not isinstance(inner, list):
         raise InputError('a Sequence in "decoder" has no list "decoders"')
-    return [kind for each in inner for kind in _kinds(each, depth + 1)]
+    return [step for each in inner for step in _steps(each, depth + 1)]

@@ -11,6 +11,7 @@ from typing import Any
 
 from bpe.errors import InputError
 from bpe.formats.byte_level import is_id
+from bpe.formats.decoder import check_piece_decoder
 from bpe.formats.piece_merges import with_merges
 from bpe.piece_vocabulary import (
     BYTE,
@@ -70,19 +71,14 @@ def read_pieces(
             raise InputError(f"model.{option} is {model[option]!r}, which is not supported for merges of characters")
     texts = _texts(model["vocab"])
     normalizer = _normalizer(data, model)
-    changes_edges = normalizer.add_dummy_prefix and not normalizer.prefix_unless_space
     for token in found:
-        if token.normalized and (changes_edges or normalizer.remove_extra_whitespaces):
-            raise InputError(
-                f"the {token.kind} token {token.content!r} is searched for in the normalized text, which is not"
-                " supported with a normalizer that adds or removes spaces at the edges of a text; set its"
-                ' "normalized" to false'
-            )
+        _refuse_normalized(token, normalizer)
     unknown_text = model.get("unk_token")
     if unknown_text is not None and unknown_text not in model["vocab"]:
         raise InputError(f"model.unk_token is {unknown_text!r}, which is no token")
     specials = {token.content for token in found if token.special}
     byte_fallback = bool(model.get("byte_fallback"))
+    check_piece_decoder(data.get("decoder"), byte_fallback)
 
     def kind_of(text: str) -> int:
         if text == unknown_text:
@@ -104,6 +100,24 @@ def read_pieces(
     following = max([len(texts), *(token.id + 1 for token in found)])
     added = chosen_tokens(found, special_tokens, model["vocab"], following).values()
     return PieceVocabulary(name, pieces, added)
+
+
+def _refuse_normalized(token: AddedToken, normalizer: PieceNormalizer) -> None:
+    """Refuse an added token that is searched for after spaces were replaced, if that makes a difference."""
+    if not token.normalized:
+        return
+    reason, is_metaspace = "", normalizer.prefix_unless_space  # which replaces spaces after the search
+    if normalizer.remove_extra_whitespaces or (normalizer.add_dummy_prefix and not is_metaspace):
+        reason = "a normalizer that adds or removes spaces at the edges of a text"
+    elif not is_metaspace and normalizer.escape_whitespaces and (" " in token.content or SPACE in token.content):
+        reason = "a normalizer that replaces spaces, which the token contains"
+    elif not is_metaspace and normalizer.escape_whitespaces and (token.lstrip or token.rstrip):
+        reason = "a normalizer that replaces the spaces that lstrip and rstrip take"
+    if reason:
+        raise InputError(
+            f"the {token.kind} token {token.content!r} is searched for in the normalized text, which is not supported"
+            f' with {reason}; set its "normalized" to false'
+        )
 
 
 def _texts(ids: Mapping[str, Any]) -> list[str]:

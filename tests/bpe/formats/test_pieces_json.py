@@ -220,6 +220,18 @@ def test_the_format_that_a_refusal_names_expresses_the_vocabulary(name: str, tmp
         (lambda data: data["model"]["vocab"].update(more=9999), "must have the ids"),
         (lambda data: data.update(normalizer={"type": "Lowercase"}), "the normalizer .* is not supported"),
         (lambda data: data["added_tokens"][0].update(normalized=True), "normalized"),
+        (lambda data: data["added_tokens"][0].update(id=5), "has the id 5, but tokenizers gives it 0"),
+        (
+            lambda data: data["added_tokens"].append(data["added_tokens"][0] | {"id": 9999, "content": "[X]"}),
+            "has the id",
+        ),
+        (lambda data: data.update(decoder={"type": "WordPiece", "prefix": "##"}), '"decoder" has the step .*WordPiece'),
+        (lambda data: data.update(decoder={"type": "Fuse"}), "leaves the tokens of bytes"),
+        (lambda data: data.update(decoder=["Fuse"]), "in place of a step"),
+        (lambda data: data["decoder"]["decoders"].pop(0), "no step that makes a space"),
+        (lambda data: data["decoder"]["decoders"].pop(1), "leaves the tokens of bytes"),
+        (lambda data: data["decoder"]["decoders"].pop(2), "Strip without Fuse before it"),
+        (lambda data: data["decoder"]["decoders"][3].update(start=2), '"decoder" has the step .*"start": 2'),
     ],
 )
 def test_what_is_not_supported_is_refused(change: Any, words: str, tmp_path: Path) -> None:
@@ -229,3 +241,23 @@ def test_what_is_not_supported_is_refused(change: Any, words: str, tmp_path: Pat
     path.write_text(json.dumps(data))
     with pytest.raises(InputError, match=words):
         read_vocabulary(path)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"content": "▁qj"}, "which the token contains"),
+        ({"content": "x qj"}, "which the token contains"),
+        ({"lstrip": True}, "lstrip and rstrip"),
+        ({"rstrip": True}, "lstrip and rstrip"),
+    ],
+)
+def test_an_added_token_that_a_replaced_space_would_hide_is_refused(flags: dict[str, Any], words: str) -> None:
+    data = json.loads(variant("gemma", "bytes"))
+    data["added_tokens"][-1]["normalized"] = True
+    check(json.dumps(data), 50)
+    data["added_tokens"][-1].update(flags)
+    with pytest.raises(InputError, match=f'{words}.*set its "normalized" to false'):
+        huggingface.read(json.dumps(data).encode(), "tokenizer.json", None, None)
+    data["added_tokens"][-1]["normalized"] = False
+    check(json.dumps(data), 50)
