@@ -149,6 +149,10 @@ void Encoder::encode_normalized(Workspace& workspace, Bytes text, Start start, c
     const auto on_token = [&](AddedTokens::Match match) { ids.push(match.id); };
     const auto on_part = [&](std::size_t begin, std::size_t end) {
         const Start first = begin ? Start::kPart : start;
+        workspace.split.first_size.reset();
+        if (first == Start::kText && splitter_->needs_first()) {
+            workspace.split.first_size = normalizer_->first_size(text.subspan(begin, end - begin), workspace.normal);
+        }
         const Bytes part =
             normalizer_->apply(text.subspan(begin, end - begin), first != Start::kInside, workspace.normal);
         if (!added) return encode_part(part, first, workspace, ids);

@@ -43,6 +43,11 @@ class Placer {
     void add_normalized(Bytes text, Start start) {
         const NormalizedText normalized = encoder_.normalizer()->apply_with_origins(text, true, normal_);
         origins_ = normalized.origins;
+        room_.first_size.reset();
+        if (start == Start::kText && encoder_.splitter().needs_first()) {
+            NormalRoom other;
+            room_.first_size = encoder_.normalizer()->first_size(text, other);
+        }
         const Bytes part = normalized.text;
         if (!added_) return add_part(part, 0, start);
         added_->split_late(

@@ -74,9 +74,10 @@ Level::Level(const AnyStep& step) : step_(step) {
     }
 }
 
-void Level::start(const StepPiece& piece, Start start) {
+void Level::start(const StepPiece& piece, Start start, std::size_t first_size) {
     piece_ = piece;
     start_ = start;
+    first_size_ = first_size;
     at_ = 0;
     if (std::holds_alternative<SplitStep>(step_)) {
         reader_->start(piece.bytes);
@@ -127,7 +128,8 @@ std::size_t Level::space_at(const MetaspaceStep& step, std::size_t at) const {
 bool Level::prepends(const MetaspaceStep& step) const {
     if (piece_.is_continued || space_at(step, 0)) return false;
     if (step.prepend == MetaspaceStep::Prepend::kAlways) return true;
-    return step.prepend == MetaspaceStep::Prepend::kFirst && start_ == Start::kText && piece_.origin(0).begin == 0;
+    return step.prepend == MetaspaceStep::Prepend::kFirst && start_ == Start::kText &&
+           piece_.origin(0).begin < first_size_;
 }
 
 // Gives the part up to the next space, or all of it. The part begins with a space or with what is put before the piece,
@@ -213,13 +215,14 @@ Levels::Levels(const std::vector<AnyStep>& steps) : steps_(steps) {
     for (const AnyStep& step : steps) levels_.emplace_back(step);
 }
 
-void Levels::start(Bytes text, Start start, std::size_t from) {
+void Levels::start(Bytes text, Start start, std::optional<std::size_t> first_size, std::size_t from) {
     start_ = start;
+    first_size_ = first_size ? *first_size : text.empty() ? 0 : code_point_at(text, 0).length;
     level_ = 0;
     whole_.reset();
     if (from < text.size()) whole_ = StepPiece{text.subspan(from), from, {}, start == Start::kInside};
     if (!levels_.empty() && whole_) {
-        levels_[0].start(*whole_, start);
+        levels_[0].start(*whole_, start, first_size_);
         whole_.reset();
         level_ = 1;
     }
@@ -235,7 +238,7 @@ std::optional<StepPiece> Levels::next() {
             continue;
         }
         if (level_ == levels_.size()) return piece;
-        levels_[level_++].start(*piece, start_);
+        levels_[level_++].start(*piece, start_, first_size_);
     }
     return std::nullopt;
 }

@@ -73,7 +73,8 @@ class Level {
  public:
     explicit Level(const AnyStep& step);
 
-    void start(const StepPiece& piece, Start start);
+    // `first_size` is how many bytes of the text stand for its first character.
+    void start(const StepPiece& piece, Start start, std::size_t first_size);
     // Returns the next piece, or none. It is valid until the next call.
     std::optional<StepPiece> next();
 
@@ -94,6 +95,7 @@ class Level {
     const AnyStep& step_;
     StepPiece piece_;
     Start start_ = Start::kText;
+    std::size_t first_size_ = 0;
     std::size_t at_ = 0;  // what comes before is done
     std::size_t removed_ = 0;
     PieceCopy copy_;
@@ -109,8 +111,8 @@ class Levels final : public SplitRoom::State {
 
     const std::vector<AnyStep>& steps() const { return steps_; }
 
-    // Begins with a text, or with what is left of it from a place where it may be cut.
-    void start(Bytes text, Start start, std::size_t from = 0);
+    // Begins with a text, or with what is left of it from a place where it may be cut. `first_size` as in SplitRoom.
+    void start(Bytes text, Start start, std::optional<std::size_t> first_size, std::size_t from = 0);
     // Returns the next piece that all steps make, or none. It is valid until the next call.
     std::optional<StepPiece> next();
     std::size_t take_removed();
@@ -119,6 +121,7 @@ class Levels final : public SplitRoom::State {
  private:
     const std::vector<AnyStep>& steps_;
     Start start_ = Start::kText;
+    std::size_t first_size_ = 0;
     std::vector<Level> levels_;
     std::optional<StepPiece> whole_;  // the text, until the first step takes it
     std::size_t level_ = 0;           // of the next piece

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -29,6 +30,9 @@ struct SplitRoom {
     std::uint64_t ends[kBatch];
     std::vector<std::uint8_t> text;  // for pretokens that do not lie side by side in the text, or are changed
     std::unique_ptr<State> state;
+    // How many bytes of the text stand for the first character of a text that was normalized before; see `needs_first`.
+    // Unset if it was not normalized.
+    std::optional<std::size_t> first_size;
     // Whether `next` fills `origins`: for each byte of the pretokens, the bytes of the text that it stands for. A
     // byte that was inserted before a character stands for that character, as in tokenizers.
     bool wants_origins = false;
@@ -62,6 +66,9 @@ class Splitter {
 
     // Whether the pretokens of a text depend on its `start`.
     virtual bool depends_on_start() const { return false; }
+
+    // Whether the splitter treats what stands for the first character of a text differently.
+    virtual bool needs_first() const { return false; }
 
     // Whether every pretoken is a part of the text and every byte of the text is in a pretoken.
     virtual bool keeps_text() const { return false; }

@@ -18,7 +18,7 @@ bool removes(const AnyStep& step) {
     return split && split->behavior == Behavior::kRemoved;
 }
 
-bool needs_first(const AnyStep& step) {
+bool prepends_to_first(const AnyStep& step) {
     const auto* metaspace = std::get_if<MetaspaceStep>(&step);
     return metaspace && metaspace->prepend == MetaspaceStep::Prepend::kFirst;
 }
@@ -84,7 +84,8 @@ StepSplitter::StepSplitter(std::vector<AnyStep> steps) : steps_(std::move(steps)
                                         : std::holds_alternative<PrefixSpaceStep>(step);
         inserting += doublings(step, has_mapped);
         mapped += maps_bytes(step) - std::holds_alternative<FromByteCharactersStep>(step);
-        depends_on_start_ |= needs_first(step) || (prepends && !is_split);
+        needs_first_ |= prepends_to_first(step);
+        depends_on_start_ |= needs_first_ || (prepends && !is_split);
         keeps_text_ &= mapped >= 0 && !metaspace && !prepends && !removes(step);
         is_split |= metaspace ? metaspace->split : is_split_step;
     }
@@ -169,7 +170,7 @@ Pretokens StepSplitter::next(Bytes text, std::size_t position, Start start, Spli
             room.state = std::make_unique<Levels>(steps_);
             levels = static_cast<Levels*>(room.state.get());
         }
-        levels->start(text, start);
+        levels->start(text, start, room.first_size);
     }
     return next_of(*levels, text, room);
 }
@@ -179,7 +180,7 @@ Pretokens StepSplitter::next_by_levels(Bytes text, std::size_t position, Start s
     auto levels = std::make_unique<Levels>(steps_);
     Levels& all = *levels;
     room.state = std::move(levels);
-    all.start(text, start, position);
+    all.start(text, start, room.first_size, position);
     return next_of(all, text, room);
 }
 

@@ -22,6 +22,7 @@ class StepSplitter final : public Splitter {
     Pretokens next(Bytes text, std::size_t position, Start start, SplitRoom& room) const override;
     std::size_t next_cut(Bytes text, std::size_t position) const override;
     bool depends_on_start() const override { return depends_on_start_; }
+    bool needs_first() const override { return needs_first_; }
     bool keeps_text() const override { return keeps_text_; }
 
     // Returns how many steps the matchers have made with a room, for tests of linear time.
@@ -40,6 +41,7 @@ class StepSplitter final : public Splitter {
     const FastMatcher* cutting_ = nullptr;   // of the step that decides where the text may be cut,
     const MetaspaceStep* spaces_ = nullptr;  // or the step that splits before spaces
     bool depends_on_start_ = false;
+    bool needs_first_ = false;
     bool keeps_text_ = true;
 };
 

@@ -63,6 +63,14 @@ NormalizedText Normalizer::apply_with_origins(Bytes text, bool at_start, NormalR
     return is_changed ? now : NormalizedText{text, {}};
 }
 
+std::size_t Normalizer::first_size(Bytes text, NormalRoom& room) const {
+    const NormalizedText normalized = apply_with_origins(text, true, room);
+    if (normalized.origins.empty()) return normalized.text.empty() ? 0 : code_point_at(text, 0).length;
+    std::size_t size = 0;
+    while (size < normalized.origins.size() && normalized.origins[size].begin == 0) ++size;
+    return size;
+}
+
 // The last step may leave unknown neighbours: no step after it looks at them.
 bool Normalizer::cuts_between(Neighbours neighbours) const {
     for (const auto& step : steps_) {

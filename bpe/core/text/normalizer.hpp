@@ -79,6 +79,9 @@ class Normalizer {
     // The same, with the origins of the bytes in `text`.
     NormalizedText apply_with_origins(Bytes text, bool at_start, NormalRoom& room) const;
 
+    // Returns how many bytes at the start of the normalized text stand for the first character of the text.
+    std::size_t first_size(Bytes text, NormalRoom& room) const;
+
     // Returns a place at or after `position`, and after the text's first byte, where the text may be cut: whatever
     // follows the text, it becomes what the left side becomes with the same `at_start`, followed by what the right side
     // becomes without. Returns text.size() if it knows none. The place is always between two characters.

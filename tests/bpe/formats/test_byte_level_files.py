@@ -27,7 +27,12 @@ SPLITS: list[dict[str, Any]] = [
     {"type": "Metaspace", "replacement": "Ġ", "prepend_scheme": "first", "split": True},
     {"type": "Metaspace", "replacement": "Ġ", "prepend_scheme": "always", "split": False},
     {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "never", "split": True},
+    {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": True},
+    {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": False},
+    split("[²³0-9]+"),
+    split("Â²?", "MergedWithNext"),
 ]
+BEFORE = [step for step in SPLITS if "Ġ" not in str(step)]
 MAPPED = [
     BYTE_LEVEL | {"add_prefix_space": space, "use_regex": regex} for space in (True, False) for regex in (True, False)
 ]
@@ -52,10 +57,25 @@ def test_falcons_steps_behind_byte_level_see_the_characters_of_bytes(seed: int, 
 @pytest.mark.parametrize("seed", range(40))
 def test_random_steps_behind_byte_level_give_the_ids_of_tokenizers(seed: int, tmp_path: Path) -> None:
     generator = random.Random(seed)
-    before = generator.choices(SPLITS[:-3], k=generator.randrange(2))
+    before = generator.choices(BEFORE, k=generator.randrange(2))
     after = generator.choices([*SPLITS, *MAPPED], k=generator.randint(1, 3))
     steps = [*before, generator.choice(MAPPED), *after]
     assert_alike(trained(generator, sequence(steps)), tmp_path / "tokenizer.json", generator)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_metaspace_knows_what_stands_for_the_first_character_of_a_text(seed: int, tmp_path: Path) -> None:
+    """The bytes of the first character are pieces of their own, or a normalizer removes it or puts others before it."""
+    generator = random.Random(seed)
+    metaspace = {"type": "Metaspace", "replacement": "Ġ▁"[seed % 2], "prepend_scheme": "first", "split": False}
+    if seed % 3:
+        steps = [generator.choice(MAPPED), split(r"[²³0-9]|\p{L}"), metaspace]
+        normalizer = None
+    else:
+        steps = [generator.choice([split("b"), {"type": "Punctuation"}]), metaspace, generator.choice(MAPPED)]
+        marks = [{"type": "NFD"}, {"type": "StripAccents"}, {"type": "Prepend", "prepend": "x"}]
+        normalizer = {"type": "Sequence", "normalizers": marks[: generator.randint(1, 3)]}
+    assert_alike(trained(generator, sequence(steps), normalizer), tmp_path / "tokenizer.json", generator)
 
 
 OPTIONS: list[tuple[tuple[str, ...], dict[str, Any]]] = [
@@ -75,7 +95,7 @@ OPTIONS: list[tuple[tuple[str, ...], dict[str, Any]]] = [
 def test_bytes_without_a_token_become_what_tokenizers_makes_of_them(seed: int, tmp_path: Path) -> None:
     generator = random.Random(seed)
     more, options = OPTIONS[seed % len(OPTIONS)]
-    steps = [*generator.choices(SPLITS[:-3], k=generator.randrange(2)), generator.choice(MAPPED)]
+    steps = [*generator.choices(BEFORE, k=generator.randrange(2)), generator.choice(MAPPED)]
     data = trained(generator, sequence(steps), None, True, options, more)
     assert_alike(data, tmp_path / "tokenizer.json", generator)
 
