@@ -25,9 +25,7 @@ void Pieces::add_outputs(Id symbol, Range place, std::vector<Id>& ids, std::vect
         const Id id = outputs_[i];
         const bool is_last = i + 1 == output_begin_[symbol + 1];
         const std::uint64_t left = place.end - place.begin;
-        const std::uint64_t size = is_last               ? left
-                                   : is_unknown_[symbol] ? 1
-                                                         : std::min<std::uint64_t>(left, size_[id]);
+        const std::uint64_t size = is_last ? left : is_unknown_[symbol] ? 1 : std::min<std::uint64_t>(left, size_[id]);
         const Range part{place.begin, place.begin + size};
         place.begin += size;
         if (id == unknown_id_ && !ids.empty() && ids.back() == unknown_id_) {

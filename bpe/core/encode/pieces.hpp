@@ -65,7 +65,7 @@ class Pieces {
         bool byte_fallback = false;
         std::size_t unknown = kNoId;  // the number of the unknown token, if there is one
         Unknown how = Unknown::kDropped;
-        bool takes_whole = false;      // whether a text that is a token is taken whole (ignore_merges)
+        bool takes_whole = false;       // whether a text that is a token is taken whole (ignore_merges)
         bool stands_for_bytes = false;  // whether each character stands for a byte, as with ByteLevel
     };
 

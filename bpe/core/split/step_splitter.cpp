@@ -96,7 +96,8 @@ StepSplitter::StepSplitter(std::vector<AnyStep> steps) : steps_(std::move(steps)
     if (inserting > kMostInserting) {
         throw InputError("the pre-tokenizer may make 2^" + std::to_string(inserting) +
                          " pieces of one byte, by steps that put something before each piece or write characters for"
-                         " bytes; at most 2^" + std::to_string(kMostInserting) + " are supported");
+                         " bytes; at most 2^" +
+                         std::to_string(kMostInserting) + " are supported");
     }
 }
 
