@@ -113,6 +113,11 @@ void PieceSplitter::set_traits() {
         spaces_stay &= string[0] != ' ' || string.size() > 1;
     }
     if (!beginnings) std::fill(traits_.begin(), traits_.end(), std::uint8_t{0});
+    const bool second_is_ascii =
+        std::any_of(traits_.begin(), traits_.begin() + 0x80, [](std::uint8_t traits) { return traits & kSecond; });
+    for (int byte = 0; byte < 0x80; ++byte) {
+        copies_[byte] = byte != ' ' && (traits_[byte] & kStays) && (!second_is_ascii || !(traits_[byte] & kBegins));
+    }
     for (int byte = 0; byte < 256; ++byte) {
         if (!spaces_stay || map.may_end_with(static_cast<std::uint8_t>(byte))) may_precede_cut_[byte] = false;
     }
@@ -176,24 +181,40 @@ std::size_t PieceSplitter::copy(Bytes text, std::size_t position, bool& after_sp
     std::size_t at = position;
     bool is_after_space = after_space;
     CodePoint next = character_at(at);
+    const auto append = [&](std::uint8_t byte, Range origin) {
+        if constexpr (kOrigins) origins[size] = origin;
+        bytes[size++] = byte;
+    };
     while (at < limit) {
+        if (const std::size_t first = at; copies_[text[at]]) {
+            while (at < limit && at + 1 < text.size() && copies_[text[at]] && text[at + 1] < 0x80) {
+                append(text[at], {at, at + 1});
+                ++at;
+            }
+            if (at != first) {
+                is_after_space = false;
+                next = character_at(at);
+                continue;
+            }
+        }
         const CodePoint character = next;
-        next = character_at(at + character.length);
+        const Range origin = {at, at + character.length};
+        next = character_at(origin.end);
         if (!stays(character, next)) break;
         if (character.value != ' ') {
-            for (std::size_t i = 0; i < character.length; ++i) {
-                if constexpr (kOrigins) origins[size] = {at, at + character.length};
-                bytes[size++] = text[at + i];
-            }
+            append(text[at], origin);
+            if (character.length > 1) append(text[at + 1], origin);
+            if (character.length > 2) append(text[at + 2], origin);
             is_after_space = false;
         } else if (!is_after_space) {
-            for (const std::uint8_t byte : space) {
-                if constexpr (kOrigins) origins[size] = {at, at + 1};
-                bytes[size++] = byte;
+            append(space[0], origin);
+            if (space.size() > 1) {
+                append(space[1], origin);
+                append(space[2], origin);
             }
             is_after_space = settings_.remove_extra_whitespaces;
         }
-        at += character.length;
+        at = origin.end;
     }
     if (size) writer.write_copied({bytes, size}, {origins, kOrigins ? size : 0});
     after_space = is_after_space;

@@ -61,7 +61,8 @@ class PieceSplitter final : public Splitter {
 
     Settings settings_;
     std::shared_ptr<const Pieces> pieces_;
-    std::vector<std::uint8_t> traits_;    // by code point below 0x10000
+    std::vector<std::uint8_t> traits_;  // by code point below 0x10000
+    bool copies_[256] = {};             // ASCII characters, but spaces, that stay themselves before any ASCII character
     bool is_second_above_basic_ = false;  // whether a character from U+10000 on is the second of a string of the map
     // By byte: a text may be cut between a character that ends with one of the first and a space that is followed by
     // one of the second.
