@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from sentencepiece import sentencepiece_model_pb2 as protobuf
 
-from bpe import InputError, StreamEncoder, Tokenizer
+from bpe import InputError, StreamDecoder, StreamEncoder, Tokenizer
 from bpe.formats import read_vocabulary, sentencepiece
 from bpe.piece_vocabulary import BYTE, CONTROL, PieceVocabulary
 from support.charsmaps import charsmap
@@ -389,3 +389,11 @@ def test_what_sentencepiece_refuses_is_refused(change, words: str, tmp_path: Pat
 def test_a_pattern_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="leave out the pattern"):
         read_vocabulary(_written(trained("plain"), tmp_path), pattern="llama3")
+
+
+def test_a_stream_of_ids_keeps_the_space_of_its_first_token_because_it_continues_a_text() -> None:
+    tokenizer = tokenizer_of(trained("llama"))
+    ids = tokenizer.encode_ordinary("the text")
+    decoder = StreamDecoder(tokenizer)
+    assert "".join(map(decoder.feed, ids)) + decoder.flush() == " the text"
+    assert tokenizer.decode(ids) == "the text"
