@@ -179,7 +179,6 @@ _GEMMA_SETTINGS = {"norm_offset": True}
 _SANDWICH = {**_GEMMA_SETTINGS, "post_norm": True}
 _GEMMA = {
     "head_dim": 256, "max_position_embeddings": 8192, "tie_word_embeddings": True, "attention_bias": False,
-    "use_bidirectional_attention": None,
 }  # fmt: skip
 _GEMMA2 = {
     **_GEMMA, "hidden_activation": "gelu_pytorch_tanh", "num_key_value_heads": 4, "query_pre_attn_scalar": 256,
@@ -369,7 +368,8 @@ def config_of(data: Values, ignore_unknown: bool = False) -> ModelConfig:
         raise InputError(f"architectures is {architectures!r}; expected a name that ends with ForCausalLM")
     family = FAMILIES[kind]
     defaults = {**COMMON, **family.keys}
-    _refuse_others(data, {*defaults, *REQUIRED, "rope_scaling", "rope_parameters"}, ignore_unknown)
+    known = {*defaults, *REQUIRED, "rope_scaling", "rope_parameters"}
+    _refuse_others(data, known, ignore_unknown)
     missing = [key for key in REQUIRED if data.get(key) is None]
     if missing:
         raise InputError(f"missing {', '.join(missing)}")
@@ -379,7 +379,8 @@ def config_of(data: Values, ignore_unknown: bool = False) -> ModelConfig:
         *(key for key, value in defaults.items() if value is None),
         *_SOFTCAPS,
     )
-    values = defaults | {key: value for key, value in data.items() if value is not None or key in nullable}
+    own = {key: value for key, value in data.items() if key in known and (value is not None or key in nullable)}
+    values = {"model_type": kind, **defaults, **own}
     fields = {
         **{field: values[key] for key, field in _FIELDS.items()},
         **{field: values[key] for key, field in family.fields.items()},
