@@ -54,8 +54,9 @@ class TensorCheck:
     def finish(self) -> None:
         """Raise InputError if a tensor is missing; the message names it and the file."""
         if self._missing:
-            names = ", ".join(self._checkpoint.name_of(name) for name in [*self._missing][:3])
-            more = f" and {len(self._missing) - 3} more" if len(self._missing) > 3 else ""
+            missing = [*dict.fromkeys(map(self._checkpoint.name_of, self._missing))]  # experts may share a tensor
+            names = ", ".join(missing[:3])
+            more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
             raise InputError(
                 f"{self._checkpoint.source}: missing {names}{more}; the file is incomplete, or belongs to another model"
             )

@@ -99,9 +99,23 @@ def interleaved_bytes(data: memoryview, shape: tuple[int, ...], config: ModelCon
         shape: The shape of the tensor.
         config: The configuration.
     """
+    return _moved(data, shape, config, interleaved)
+
+
+def halved_bytes(data: memoryview, shape: tuple[int, ...], config: ModelConfig) -> memoryview:
+    """Return the bytes of rows in halved order: the inverse of `interleaved_bytes`."""
+    return _moved(data, shape, config, halved)
+
+
+def _moved(
+    data: memoryview,
+    shape: tuple[int, ...],
+    config: ModelConfig,
+    order: Callable[[npt.NDArray[Any], ModelConfig], npt.NDArray[Any]],
+) -> memoryview:
     if not shape or not shape[0]:
         return data
-    rows = interleaved(np.frombuffer(data, np.uint8).reshape(shape[0], -1), config)
+    rows = order(np.frombuffer(data, np.uint8).reshape(shape[0], -1), config)
     return np.ascontiguousarray(rows).data.cast("B")
 
 

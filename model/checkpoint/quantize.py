@@ -24,7 +24,7 @@ from model.checkpoint.assemble import bytes_of, checked_tensors
 from model.checkpoint.block_formats import QUANTIZED, Array
 from model.checkpoint.dequantize import torch_dtype
 from model.checkpoint.opened import Checkpoint
-from model.checkpoint.weights import DTYPES, EMBEDDINGS, TIED, StoredTensor, expected_shapes
+from model.checkpoint.weights import DTYPES, EMBEDDINGS, TIED, StoredTensor, expected_shapes, is_router
 from model.config import ModelConfig
 
 Floats: TypeAlias = npt.NDArray[np.float32]
@@ -185,15 +185,18 @@ def kind_named(name: str) -> str:
 def plan(config: ModelConfig, kind: str) -> dict[str, str]:
     """Return the type of each tensor by name for quantization to `kind`.
 
-    Norms and biases stay F32; the embeddings and the output matrix get at least six bits. If rows are not a whole
-    number of blocks, a type with smaller blocks is used, and F16 if no block size fits.
+    Norms, biases and routers stay F32; the embeddings and the output matrix get at least six bits. If rows are not a
+    whole number of blocks, a type with smaller blocks is used, and F16 if no block size fits.
     """
     kinds = {}
     for name, shape in expected_shapes(config).items():
+        if len(shape) == 1 or is_router(name):
+            kinds[name] = "F32"
+            continue
         wanted = _OF_TOKENS.get(kind, kind) if name in (EMBEDDINGS, TIED) else kind
-        while len(shape) > 1 and wanted in QUANTIZED and shape[-1] % QUANTIZED[wanted][1]:
+        while wanted in QUANTIZED and shape[-1] % QUANTIZED[wanted][1]:
             wanted = _INSTEAD.get(wanted, _PLAIN_INSTEAD)
-        kinds[name] = wanted if len(shape) > 1 else "F32"
+        kinds[name] = wanted
     return kinds
 
 
@@ -201,9 +204,7 @@ def exceptions(config: ModelConfig, kind: str) -> list[str]:
     """Describe the tensors for which `plan` had to use another type, one line for each row length and type."""
     shapes, kinds = expected_shapes(config), plan(config, kind)
     found = Counter(
-        (shapes[name][-1], own)
-        for name, own in kinds.items()
-        if len(shapes[name]) > 1 and shapes[name][-1] % QUANTIZED[kind][1]
+        (shapes[name][-1], own) for name, own in kinds.items() if own != "F32" and shapes[name][-1] % QUANTIZED[kind][1]
     )
     block = QUANTIZED[kind][1]
     return [

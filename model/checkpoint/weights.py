@@ -80,6 +80,11 @@ def _layer_shapes(config: ModelConfig, layer: int) -> dict[str, tuple[int, ...]]
     return shapes
 
 
+def is_router(name: str) -> bool:
+    """Return whether a tensor, under Meta's name, chooses experts. Routers stay in float32, as norms and biases do."""
+    return name.endswith("feed_forward.router.weight")
+
+
 def size_of(shape: tuple[int, ...]) -> int:
     """Return the number of numbers in a tensor of this shape."""
     return math.prod(shape)

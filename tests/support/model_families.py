@@ -102,10 +102,15 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 """The model type and the keys of config.json, beside those of `SHAPE`, of each model by a name."""
 
 
-def make(name: str, seed: int = 1) -> Any:
-    """Return a model of transformers with random weights in float32, biases and norms included."""
+def config_of(name: str, **changes: Any) -> Any:
+    """Return the configuration of a model as transformers has it, with some of its keys changed."""
     kind, keys = FAMILIES[name]
-    config = transformers.AutoConfig.for_model(kind, **{**SHAPE, **keys})
+    return transformers.AutoConfig.for_model(kind, **{**SHAPE, **keys, **changes})
+
+
+def make(name: str, seed: int = 1, **changes: Any) -> Any:
+    """Return a model of transformers with random weights in float32, biases and norms included."""
+    config = config_of(name, **changes)
     config._attn_implementation = "eager"  # soft caps are ignored by the others
     torch.manual_seed(seed)
     model = transformers.AutoModelForCausalLM.from_config(config).eval()
@@ -120,8 +125,8 @@ def make(name: str, seed: int = 1) -> Any:
     return model
 
 
-def write(name: str, path: Path, seed: int = 1) -> Any:
+def write(name: str, path: Path, seed: int = 1, **changes: Any) -> Any:
     """Write a model as transformers does, and return it."""
-    model = make(name, seed)
+    model = make(name, seed, **changes)
     model.save_pretrained(path)
     return model

@@ -21,14 +21,16 @@ from hypothesis import strategies as st
 
 from bpe import Tokenizer
 from bpe.errors import InputError
-from bpe.formats.gguf_container import Container, lay_out
+from bpe.formats.gguf_container import Container
 from model import ModelConfig, Transformer, load
 from model.checkpoint import convert, open_checkpoint, save
 from model.checkpoint.assemble import assemble, checked_tensors
 from model.checkpoint.companions import read_tokenizer
-from model.checkpoint.gguf import NAMES, recognises, write
+from model.checkpoint.gguf import recognises, write
+from model.checkpoint.gguf_tensors import NAMES
 from model.checkpoint.names import halved
 from model.checkpoint.opened import Checkpoint
+from support.gguf_files import change
 from support.references import BYTE_RANKS
 
 MakeModel = Callable[[ModelConfig], Transformer]
@@ -52,33 +54,6 @@ def written(tmp_path: Path, model: Transformer, tokenizer_file: Path) -> Path:
 
 def read(path: Path, dtype: torch.dtype | None = None) -> Transformer:
     return assemble(open_checkpoint(path), dtype, CPU)
-
-
-def change(
-    path: Path,
-    metadata: dict[str, Any] | None = None,
-    tensors: dict[str, torch.Tensor | None] | None = None,
-    kinds: dict[str, str] | None = None,
-) -> Path:
-    """Rewrite a file with some values and tensors replaced, or removed if they are None."""
-    container = Container.open(path)
-    values = {key: value for key, value in {**container.metadata, **(metadata or {})}.items() if value is not None}
-    content: dict[str, tuple[tuple[int, ...], str, bytes]] = {
-        name: (info.shape, info.type, bytes(container.data(name))) for name, info in container.tensors.items()
-    }
-    for name, tensor in (tensors or {}).items():
-        content.pop(name, None)
-        if tensor is not None:
-            content[name] = (tuple(tensor.shape), "F32", tensor.float().contiguous().numpy().tobytes())
-    for name, kind in (kinds or {}).items():
-        content[name] = (content[name][0], kind, content[name][2])
-    before, places = lay_out(values, {name: (shape, kind) for name, (shape, kind, _) in content.items()})
-    whole = bytearray(before)
-    for name, info in places.items():
-        whole.extend(bytes(info.offset - len(whole)))
-        whole.extend(content[name][2][: info.n_bytes].ljust(info.n_bytes, b"\0"))
-    path.write_bytes(whole)
-    return path
 
 
 # --- SmolLM2 ---
@@ -276,7 +251,7 @@ def test_a_directory_with_one_gguf_is_a_checkpoint(written: Path) -> None:
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [
-        ({"general.architecture": "gemma3"}, "general.architecture is 'gemma3'; supported are llama, qwen2"),
+        ({"general.architecture": "mamba"}, "general.architecture is 'mamba'; supported are qwen2, llama, qwen3"),
         ({"general.architecture": None}, "general.architecture is None"),
         ({"general.architecture": ["llama"]}, "general.architecture is"),
         ({"llama.block_count": None}, "missing llama.block_count"),
@@ -288,13 +263,26 @@ def test_a_directory_with_one_gguf_is_a_checkpoint(written: Path) -> None:
         ({"llama.attention.head_count": 3}, "n_heads (3) is not divisible"),
         ({"llama.attention.head_count": memoryview(array("i", [4, 2]))}, "differs from layer to layer"),
         ({"llama.attention.layer_norm_rms_epsilon": math.nan}, "norm_eps is nan"),
-        ({"llama.expert_count": 8}, "llama.expert_count is 8, which is not supported"),
+        ({"llama.expert_count": 8}, "llama.expert_count is 8, but llama.expert_used_count is missing"),
+        ({"llama.expert_used_count": 2}, "n_experts_per_token is 2; it must be from 1 to n_experts (0)"),
+        ({"llama.logit_scale": 8.0}, "llama.logit_scale is 8.0, which is not supported"),
         ({"llama.attention.causal": False}, "llama.attention.causal is False"),
-        ({"llama.rope.scaling.type": "longrope"}, "llama.rope.scaling.type is 'longrope'"),
-        ({"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 4.0}, "llama.rope.scaling.factor is 4.0"),
+        ({"llama.rope.scaling.type": "longrope"}, "is 'longrope', but the tensor rope_factors_long.weight is missing"),
+        ({"llama.rope.scaling.type": "ntk"}, "llama.rope.scaling.type is 'ntk'; supported are none, linear"),
+        (
+            {"llama.rope.scaling.type": "none", "llama.rope.scaling.factor": 4.0},
+            "llama.rope.scaling.factor is 4.0, but",
+        ),
+        ({"llama.rope.scaling.factor": "4"}, "llama.rope.scaling.factor is '4'; expected a positive number"),
+        ({"llama.rope.scaling.attn_factor": 1.5}, "llama.rope.scaling.attn_factor is 1.5, which is not supported"),
+        ({"llama.rope.scaling.yarn_log_multiplier": 0.1}, "llama.rope.scaling.yarn_log_multiplier is 0.1"),
         ({"llama.rope.dimension_count": 4}, "llama.rope.dimension_count is 4, but a head has 8"),
         ({"llama.attention.value_length": 16}, "llama.attention.value_length is 16, but a head has 8"),
-        ({"llama.attention.sliding_window": 32}, "llama.attention.sliding_window is 32, less than the context of 64"),
+        (
+            {"llama.attention.sliding_window": "32"},
+            "llama.attention.sliding_window is '32'; expected a number of tokens",
+        ),
+        ({"llama.attention.sliding_window_pattern": 2}, "llama.attention.sliding_window_pattern (value 2) is not a"),
         ({"llama.some.novelty": 1}, "llama.some.novelty (value 1) is not a known key"),
         ({"tokenizer.ggml.eos_token_id": 300}, "tokenizer.ggml.eos_token_id is 300; expected an id below 259"),
         ({"tokenizer.ggml.bos_token_id": "<s>"}, "tokenizer.ggml.bos_token_id is '<s>'"),
@@ -340,7 +328,7 @@ def test_metadata_that_changes_nothing_is_accepted(
         ({"blk.0.attn_q.weight": torch.ones(1024)}, "blk.0.attn_q.weight has the shape [1024]"),
         ({"output_norm.weight": torch.full((32,), math.nan)}, "output_norm.weight contains NaN or infinity"),
         ({"blk.0.attn_q.bias": torch.zeros(32)}, "missing blk.0.attn_k.bias"),
-        ({"rope_freqs.weight": torch.tensor([1.0, 2.0, 3.0])}, "rope_freqs.weight is F32 [3]; expected F32 [4]"),
+        ({"rope_freqs.weight": torch.tensor([1.0, 2.0, 3.0])}, "rope_freqs.weight has the shape [3], expected [4]"),
         ({"rope_freqs.weight": torch.tensor([1.0, 3.0, 2.0, 8.0])}, "does not scale RoPE as Llama 3.1 does"),
         ({"rope_freqs.weight": torch.tensor([1.0, 1.0, 1.0, math.nan])}, "does not scale RoPE as Llama 3.1 does"),
         ({"rope_freqs.weight": torch.tensor([1.0, 1.0, 1.0, 0.0])}, "does not scale RoPE as Llama 3.1 does"),

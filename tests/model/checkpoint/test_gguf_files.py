@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from bpe import InputError, Tokenizer
-from bpe.formats.gguf_container import Container, lay_out
+from bpe.formats.gguf_container import Container
 from model import Transformer, convert, generate_ids, load, save
 from model.checkpoint import format_of, open_checkpoint
+from support.gguf_files import split
 from support.references import BYTE_RANKS
 
 
@@ -22,25 +23,6 @@ def whole(model: Transformer, tmp_path: Path) -> Path:
     tokenizer.save(tmp_path / "tokenizer.json")
     save(tmp_path / "whole.gguf", model, tmp_path / "tokenizer.json")
     return tmp_path / "whole.gguf"
-
-
-def split(file: Path, into: Path, count: int = 3, **changes: Any) -> list[Path]:
-    """Split a file as llama.cpp's gguf-split does: all metadata are in the first file."""
-    container = Container.open(file)
-    names, paths = [*container.tensors], []
-    into.mkdir()
-    for number in range(count):
-        own = names[number * len(names) // count : (number + 1) * len(names) // count]
-        metadata = {"split.no": number, "split.count": count, "split.tensors.count": len(names), **changes}
-        metadata = {**(container.metadata if number == 0 else {}), **metadata}
-        header, places = lay_out(metadata, {name: container.tensors[name][:2] for name in own})
-        content = bytearray(max(info.offset + info.n_bytes for info in places.values()))
-        content[: len(header)] = header
-        for name, info in places.items():
-            content[info.offset : info.offset + info.n_bytes] = container.data(name)
-        paths.append(into / f"model-{number + 1:05}-of-{count:05}.gguf")
-        paths[-1].write_bytes(content)
-    return paths
 
 
 @pytest.mark.parametrize("backend", ["torch", "native"])

@@ -19,7 +19,7 @@ from bpe import InputError, Tokenizer
 from bpe.cli import cli
 from model import ModelConfig, NativeModel, Transformer, convert, load, quantize, save
 from model.checkpoint import open_checkpoint
-from model.checkpoint.gguf import NAMES
+from model.checkpoint.gguf_tensors import NAMES
 from model.checkpoint.quantize import QUANTIZERS, encode, exceptions, plan, quantized
 from support.references import BYTE_RANKS
 
