@@ -1,9 +1,9 @@
 """ggml's block formats in NumPy: the layout of a block, and how it is unpacked to integers, scales and offsets.
 
 A quantized row is a sequence of blocks. Each block holds 32 or 256 small integers and their scales. In every format a
-number is scale * integer + offset. The scale is a float16, or the product of a float16 and a small integer, and its
-product with the integer has at most 24 significant bits. Only the addition rounds, so the result does not depend on the
-order or the instructions of the other operations.
+number is scale * integer + offset. The scale is a float16, the product of a float16 and a small integer, or a power of
+two, and its product with the integer has at most 24 significant bits. Only the addition rounds, so the result does not
+depend on the order or the instructions of the other operations.
 
 In shapes, n is the number of blocks. Bytes that stay together are one void element ("V16"), which numpy copies as a
 whole: ten times as fast as 16 single bytes.
@@ -105,6 +105,44 @@ def _q6_k(blocks: Array) -> Unpacked:
     return Unpacked(_signed(integers, 32), _floats(blocks["scale"]) * blocks["scales"])
 
 
+def _q2_k(blocks: Array) -> Unpacked:
+    """Unpack sixteen sub-blocks: a scale and an offset of 4 bits share a byte; the offset is subtracted."""
+    packed = blocks["scales"]
+    offsets = -(_floats(blocks["offset"]) * (packed >> 4))
+    return Unpacked(_parts(blocks["low"], 2), _floats(blocks["scale"]) * (packed & 15), offsets)
+
+
+def _q3_k(blocks: Array) -> Unpacked:
+    """Unpack sixteen sub-blocks, each with a scale of 6 bits: the low four in "scales", the high two in "shared"."""
+    scales = _parts(blocks["scales"], 4) | _parts(blocks["shared"], 2) << 4
+    integers = _parts(blocks["low"], 2) | _parts(blocks["high"], 1) << 2
+    return Unpacked(_signed(integers, 4), _floats(blocks["scale"]) * _signed(scales, 32))
+
+
+# The numbers that four bits stand for: not evenly spaced, as weights are not (IQ4), and floats of four bits (MXFP4).
+_IQ4_VALUES = np.array((-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113), np.int8)
+_MXFP4_VALUES = np.array((0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12), np.int8)
+
+
+def _iq4_nl(blocks: Array) -> Unpacked:
+    return Unpacked(_IQ4_VALUES[_parts(blocks["low"], 4)], _floats(blocks["scale"]))
+
+
+def _iq4_xs(blocks: Array) -> Unpacked:
+    """Unpack eight sub-blocks, each with a scale of 6 bits: the low four in "scales", the high two in "shared"."""
+    low = np.stack((blocks["scales"] & 15, blocks["scales"] >> 4), axis=-1).reshape(-1, 8)
+    high = (blocks["shared"][:, None] >> np.arange(0, 16, 2, dtype=np.uint16)).astype(np.uint8) & 3
+    scales = _floats(blocks["scale"]) * _signed(low | high << 4, 32)
+    return Unpacked(_IQ4_VALUES[_parts(blocks["low"], 4)], scales)
+
+
+def _mxfp4(blocks: Array) -> Unpacked:
+    """Unpack a block whose scale is a power of two, of which only the exponent is stored."""
+    exponents = blocks["exponent"].astype(np.uint32)
+    bits = np.where(exponents < 2, np.uint32(0x00200000) << exponents, (exponents - np.uint32(1)) << np.uint32(23))
+    return Unpacked(_MXFP4_VALUES[_parts(blocks["low"], 4)], bits.view(np.float32)[:, None])
+
+
 _SCALE, _OFFSET = ("scale", "<f2"), ("offset", "<f2")
 _SUB_BLOCKS = [_SCALE, _OFFSET, ("scales", "u1", 4), ("offsets", "u1", 4), ("shared", "u1", 4)]
 
@@ -117,7 +155,16 @@ QUANTIZED: dict[str, tuple[np.dtype[Any], int, Callable[[Array], Unpacked]]] = {
     "Q8_0": (np.dtype([_SCALE, ("integers", "V32", 1)]), 32, _q8_0),
     "Q4_K": (np.dtype([*_SUB_BLOCKS, ("low", "V32", 4)]), 256, _q4_k),
     "Q5_K": (np.dtype([*_SUB_BLOCKS, ("high", "V32"), ("low", "V32", 4)]), 256, _q5_k),
+    "Q2_K": (np.dtype([("scales", "u1", 16), ("low", "V32", 2), _SCALE, _OFFSET]), 256, _q2_k),
+    "Q3_K": (
+        np.dtype([("high", "V32"), ("low", "V32", 2), ("scales", "V8"), ("shared", "V4"), _SCALE]),
+        256,
+        _q3_k,
+    ),
     "Q6_K": (np.dtype([("low", "V64", 2), ("high", "V32", 2), ("scales", "i1", 16), _SCALE]), 256, _q6_k),
+    "IQ4_NL": (np.dtype([_SCALE, ("low", "V16")]), 32, _iq4_nl),
+    "IQ4_XS": (np.dtype([_SCALE, ("shared", "<u2"), ("scales", "u1", 4), ("low", "V16", 8)]), 256, _iq4_xs),
+    "MXFP4": (np.dtype([("exponent", "u1"), ("low", "V16")]), 32, _mxfp4),
 }
 
 

@@ -19,7 +19,12 @@ from model.checkpoint.dequantize import dequantize
 ALL = [*PLAIN, *QUANTIZED]
 BYTES = {name: size for name, _, size in TENSOR_TYPES.values()}
 # The offsets of the float16 numbers of a block, if they are not just 0.
-SCALES_AT = {"Q6_K": (208,), **dict.fromkeys(("Q4_1", "Q5_1", "Q4_K", "Q5_K"), (0, 2))}
+SCALES_AT = {
+    "Q6_K": (208,),
+    "Q2_K": (80, 82),
+    "Q3_K": (108,),
+    **dict.fromkeys(("Q4_1", "Q5_1", "Q4_K", "Q5_K"), (0, 2)),
+}
 # Zero, ones, subnormals, the largest numbers, infinities and NaNs.
 SPECIAL = np.array([0, 0x8000, 1, 0x8001, 0x3FF, 0x400, 0x3C00, 0x7BFF, 0xFBFF, 0x7C00, 0xFC00, 0x7E00, 0xFE01], "<u2")
 
