@@ -210,8 +210,13 @@ def checked_merges(merges: Sequence[Any], ids: Mapping[str, Any]) -> dict[str, i
         if merge.startswith("#version") and isinstance(merges[position], str):
             del position_of[merge]
             continue
-        if " " in right or left not in ids or right not in ids:
+        missing = [part for part in (left, right) if part not in ids]
+        if " " in right or (missing and not (left and right)):
             raise _not_a_pair(merges[position], position)
+        if missing:
+            raise InputError(
+                f"entry {position} of the merges, {merges[position]!r}, has {missing[0]!r}, which is not a token"
+            )
         if left + right not in ids:
             raise InputError(
                 f"entry {position} of the merges, {merges[position]!r}, makes {left + right!r}, which is not a token"

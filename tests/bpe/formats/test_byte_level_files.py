@@ -215,7 +215,7 @@ DROPS = {"unk_token": None, "ignore_merges": True}
         ({"pre_tokenizer": sequence([BYTE_LEVEL, split("(a)\\1")])}, "back reference"),
         ({"pre_tokenizer": {"type": "Whitespace"}}, 'neither "pre_tokenizer" nor "normalizer" has ByteLevel'),
         ({"pre_tokenizer": sequence([BYTE_LEVEL] * 9 + [split("a")])}, r"at most 2\^8"),
-        ({"merges": [["Ġ", "zz"]]}, r"entry 0 of the merges, \['Ġ', 'zz'\], is not a pair of tokens"),
+        ({"merges": [["Ġ", "zz"]]}, r"entry 0 of the merges, \['Ġ', 'zz'\], has 'zz', which is not a token"),
         ({"merges": [5]}, "entry 0 of the merges, 5, is not a pair"),
         ({"vocab": {"a": 0, "b": -1}, "merges": []} | DROPS, "the token 'b' has the id -1"),
         ({"vocab": {"a": 0, "b": 0}, "merges": []} | DROPS, "rank 0 appears twice"),

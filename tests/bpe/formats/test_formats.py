@@ -428,7 +428,6 @@ SPLIT = ("pre_tokenizer", "pretokenizers", 0)
         (remove("model", "vocab"), "vocab"),
         (put("model", "vocab", value={}), "vocab"),
         (put("model", "vocab", value=[["a", 0.5]]), "vocab"),
-        (remove("model", "vocab", "a"), "byte"),
         (put("model", "vocab", "hello", value=2**24), "16777216"),
         (put("model", "vocab", "hello", value=2**40), "1099511627776"),
         (put("model", "vocab", "hello", value=-1), "-1"),
@@ -439,7 +438,14 @@ SPLIT = ("pre_tokenizer", "pretokenizers", 0)
         (put("model", "vocab", "hello", value=[259]), "259"),
         (put("model", "vocab", "hello", value=258), "rank 258 appears twice"),
         (put("model", "vocab", "\ud800", value=260), "surrogate"),
-        (put("model", "vocab", value={chr(0x4E00 + id): id for id in range(300)}), "stands for no byte"),
+        (
+            put("model", "vocab", value={chr(0x4E00 + id): id for id in range(300)}),
+            r"entry 0 of the merges, \['h', 'e'\], has 'h', which is not a token",
+        ),
+        (
+            put("model", value={"type": "BPE", "vocab": {chr(0x4E00 + id): id for id in range(300)}, "merges": []}),
+            "a character that stands for no byte, as have 299 others",
+        ),
         (remove("model", "vocab", "hell"), "entry 2 of the merges.*makes 'hell', which is not a token"),
         (remove("model", "merges"), "merges"),
         (put("model", "merges", value={}), "merges"),
@@ -449,7 +455,8 @@ SPLIT = ("pre_tokenizer", "pretokenizers", 0)
         (put("model", "merges", 0, value=["h", ["e"]]), "entry 0"),
         (put("model", "merges", 0, value=[{}, "e"]), "entry 0"),
         (put("model", "merges", 0, value=None), "entry 0"),
-        (put("model", "merges", 0, value=["h", "zz"]), "entry 0"),
+        (put("model", "merges", 0, value=["h", "zz"]), "entry 0 of the merges.*has 'zz', which is not a token"),
+        (put("model", "merges", 0, value="hh zz"), "entry 0 of the merges.*has 'hh', which is not a token"),
         (put("added_tokens", value=5), "added_tokens"),
         (put("added_tokens", value="x"), "added_tokens"),
         (put("added_tokens", value={"a": 1}), "added_tokens"),
@@ -548,11 +555,25 @@ def test_bytes_without_a_token_are_dropped_as_in_tokenizers(small_json: dict[str
     assert tokenizer.encode(text) == ids_by_tokenizers(path, text)
 
 
-def test_bytes_that_become_another_token_are_refused(small_json: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("ignore_merges", [False, True])
+def test_bytes_without_a_token_become_the_unknown_token_as_in_tokenizers(
+    small_json: dict[str, Any], tmp_path: Path, ignore_merges: bool
+) -> None:
     path = tmp_path / "tokenizer.json"
-    path.write_bytes(changed(small_json, without_tokens("!", ignore_merges=False, unk_token="?")))
-    with pytest.raises(InputError, match=r"1 bytes, such as b'!'.*unk_token"):
+    text = "!! h!e!llo hé!l!l a?"
+    for unknown, options in ((None, {}), ("?", {}), ("?", {"fuse_unk": True})):
+        change = without_tokens("!", "a", ignore_merges=ignore_merges, unk_token=unknown, **options)
+        path.write_bytes(changed(small_json, change))
+        assert Tokenizer.from_file(path).encode(text) == ids_by_tokenizers(path, text)
+    path.write_bytes(changed(small_json, without_tokens("!", ignore_merges=ignore_merges, unk_token="<none>")))
+    with pytest.raises(InputError, match=r"1 bytes, such as b'!'.*unk_token = '<none>' is no token"):
         Tokenizer.from_file(path)
+
+
+def test_a_file_without_tokens_for_bytes_that_never_are_in_utf_8_opens(
+    small_json: dict[str, Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "tokenizer.json"
     path.write_bytes(changed(small_json, without_tokens("À", ignore_merges=False, unk_token="?")))  # never in UTF-8
     assert Tokenizer.from_file(path).encode("?") == [63]
 
