@@ -8,6 +8,7 @@ from torch import Tensor
 
 from bpe.errors import InputError
 from model.config import ModelConfig
+from model.view import View
 
 
 class KVCache:
@@ -52,10 +53,14 @@ class KVCache:
         self.positions: Tensor | None = None
         """int64 [batch, capacity], the position of each slot in its sequence, or -1 for padding; None while there is no
         padding, so that slots and positions are equal."""
+        self.view: View | None = None
+        """The images of the texts, with the keys and values of the layers that read images."""
         shape = (batch, config.n_kv_heads, capacity, config.head_dim)
-        # For each layer [batch, kv_heads, capacity, head_dim], filled up to [:, :, :length].
-        self._keys = [torch.empty(shape, dtype=dtype, device=device) for _ in range(config.n_layers)]
-        self._values = [torch.empty(shape, dtype=dtype, device=device) for _ in range(config.n_layers)]
+        layers = [layer for layer in range(config.n_layers) if layer not in config.cross_attention_layers]
+        self._places = {layer: place for place, layer in enumerate(layers)}
+        # For each layer of text [batch, kv_heads, capacity, head_dim], filled up to [:, :, :length].
+        self._keys = [torch.empty(shape, dtype=dtype, device=device) for _ in layers]
+        self._values = [torch.empty(shape, dtype=dtype, device=device) for _ in layers]
 
     def __repr__(self) -> str:
         return f"<KVCache: {self.length:,} of {self.capacity:,} slots filled, batch {self.batch}>"
@@ -118,10 +123,10 @@ class KVCache:
         Returns:
             Views of the keys and values of all tokens, [batch, kv_heads, length + new, head_dim].
         """
-        end = self.length + keys.shape[2]
-        self._keys[layer][:, :, self.length : end] = keys.detach()
-        self._values[layer][:, :, self.length : end] = values.detach()
-        return self._keys[layer][:, :, :end], self._values[layer][:, :, :end]
+        end, place = self.length + keys.shape[2], self._places[layer]
+        self._keys[place][:, :, self.length : end] = keys.detach()
+        self._values[place][:, :, self.length : end] = values.detach()
+        return self._keys[place][:, :, :end], self._values[place][:, :, :end]
 
     def advance(self, count: int) -> None:
         """Record that every layer has filled `count` more slots."""
@@ -136,6 +141,7 @@ class KVCache:
         if not 0 <= length <= self.length:
             raise InputError(f"cannot truncate a cache of {self.length} slots to {length}")
         self.length = length
+        self.view = None if self.view is None else self.view.truncated(length)
 
     def select(self, rows: Tensor) -> None:
         """Keep these sequences, in this order: int64 [new batch]. A sequence named several times is copied."""
@@ -144,6 +150,8 @@ class KVCache:
                 tensors[layer] = self._copy(old, rows, self.capacity)
         if self.positions is not None:
             self.positions = self.positions[rows]
+        if self.view is not None:
+            self.view = self.view.select(rows)
 
     def _copy(self, old: Tensor, rows: Tensor | slice, capacity: int) -> Tensor:
         """Return the filled slots of these sequences in a new tensor with `capacity` slots."""

@@ -5,6 +5,7 @@ Nothing here allocates a weight or imports torch, so the cost of a 405B model ca
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, fields
@@ -14,6 +15,7 @@ from bpe.arguments import checked
 from bpe.errors import InputError, did_you_mean
 from model.presets import LLAMA_1_7B, LLAMA_3_1, LLAMA_3_2
 from model.presets import PRESETS as PRESETS
+from model.vision_config import EXTRA_EMBEDDINGS, VisionConfig
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -88,6 +90,8 @@ class ModelConfigOptions(TypedDict, total=False):
     residual_multiplier: float
     logits_scaling: float
     logits_softcap: float
+    cross_attention_layers: tuple[int, ...]
+    vision: VisionConfig | None
 
 
 class LayerKind(NamedTuple):
@@ -158,6 +162,8 @@ class ModelConfig:
         residual_multiplier: The factor of what a layer adds to the stream.
         logits_scaling: The divisor of the logits.
         logits_softcap: The bound of the logits, as attention_softcap; 0 means none.
+        cross_attention_layers: The numbers of the layers that read images instead of text; they need `vision`.
+        vision: The configuration of the image encoder, or a mapping of its fields; None for a model without images.
 
     Fields left at 0 hold the derived number after construction.
 
@@ -217,6 +223,8 @@ class ModelConfig:
     residual_multiplier: float = 1.0
     logits_scaling: float = 1.0
     logits_softcap: float = 0.0
+    cross_attention_layers: tuple[int, ...] = ()
+    vision: VisionConfig | None = None
 
     def __post_init__(self) -> None:
         self._convert_numbers()
@@ -255,6 +263,16 @@ class ModelConfig:
     def rotated_dim(self) -> int:
         """How many numbers of a head are rotated."""
         return self.rotary_dim or self.head_dim
+
+    @property
+    def embedding_rows(self) -> int:
+        """The number of ids that the model reads: those of the vocabulary and, with images, of the image token."""
+        return self.vocab_size + (EXTRA_EMBEDDINGS if self.vision is not None else 0)
+
+    @property
+    def image_token(self) -> int | None:
+        """The id of the token that stands for an image; None for a model without images."""
+        return None if self.vision is None else self.vision.image_token or self.vocab_size
 
     @property
     def attention_scale(self) -> float:
@@ -318,7 +336,7 @@ class ModelConfig:
 
     def _check_layers(self) -> None:
         """Check the fields that name layers, and bring equal settings to the same form."""
-        for name in ("unrotated_layers", "dense_layers"):
+        for name in ("unrotated_layers", "dense_layers", "cross_attention_layers"):
             layers = getattr(self, name)
             wrong = [layer for layer in layers if not 0 <= layer < self.n_layers]
             if wrong:
@@ -332,6 +350,26 @@ class ModelConfig:
             raise InputError(f"windows has {min(self.windows)}; a window is positive, or 0 for all tokens")
         if not any(self.windows):
             object.__setattr__(self, "windows", ())
+        if bool(self.cross_attention_layers) != (self.vision is not None):
+            raise InputError("cross_attention_layers and vision need each other; set both or neither")
+        if len(self.cross_attention_layers) == self.n_layers:
+            raise InputError("cross_attention_layers has all layers; a model needs layers that read text")
+        if self.vision is not None:
+            self._check_vision(self.vision)
+
+    def _check_vision(self, vision: VisionConfig) -> None:
+        """Check the fields that a model with images must have."""
+        if vision.image_token >= self.embedding_rows:
+            raise InputError(f"vision: image_token is {vision.image_token}; the ids are 0 to {self.embedding_rows - 1}")
+        if vision.image_token == self.vocab_size:
+            object.__setattr__(self, "vision", dataclasses.replace(vision, image_token=0))
+        allowed = ("cross_attention_layers", "vision", "activation")
+        unlike = [name for name in self.unlike_llama() if name not in allowed and not name.startswith("rope_")]
+        if self.head_dim * self.n_heads != self.dim:
+            unlike.append("head_dim")
+        if unlike or self.tied_embeddings or self.qkv_bias or self.wo_bias:
+            wrong = [*unlike, *(name for name in ("tied_embeddings", "qkv_bias", "wo_bias") if getattr(self, name))]
+            raise InputError(f"{wrong[0]} is set, which a model with images does not have; unset it, or vision")
 
     def layer_kind(self, layer: int) -> LayerKind:
         """Return what the attention of a layer sees."""
@@ -351,7 +389,13 @@ class ModelConfig:
 
     def __repr__(self) -> str:
         """Return the call that makes an equal configuration, with the fields that differ from their defaults."""
-        given = [f"{field.name}={getattr(self, field.name)!r}" for field in fields(self) if self._is_set(field)]
+        values = {field.name: getattr(self, field.name) for field in fields(self) if self._is_set(field)}
+        if self.vision is not None:
+            values["vision"] = self.vision.set_fields()
+            layers = self.cross_attention_layers
+            evenly = range(layers[0], self.n_layers, layers[1] - layers[0]) if len(layers) > 2 else layers
+            values["cross_attention_layers"] = evenly if tuple(evenly) == layers else layers
+        given = [f"{name}={value!r}" for name, value in values.items()]
         return f"ModelConfig({', '.join(given)})"
 
     def _is_set(self, field: Field[Any]) -> bool:
@@ -360,9 +404,12 @@ class ModelConfig:
 
     def _convert_numbers(self) -> None:
         """Make values Python's own: JSON may have 500000 for 500000.0, and a program NumPy's numbers."""
+        object.__setattr__(self, "vision", _vision(self.vision))
         for field in fields(self):
             value = getattr(self, field.name)
             kind = str(field.type)
+            if kind.startswith("VisionConfig"):
+                continue
             try:
                 if kind in _CHOICES:
                     if value not in _CHOICES[kind]:
@@ -469,6 +516,7 @@ class ModelConfig:
         before_rounding = 2 * 4 * self.dim // 3
         multiplier = self.hidden_dim / before_rounding if before_rounding > self.hidden_dim else None
         params = {field.name: getattr(self, field.name) for field in fields(self)}
+        params["vision"] = None if self.vision is None else dataclasses.asdict(self.vision)
         scaled = self.rope_scaling == "llama3"
         return params | {"use_scaled_rope": scaled, "multiple_of": self.hidden_dim, "ffn_dim_multiplier": multiplier}
 
@@ -481,13 +529,15 @@ class ModelConfig:
         routed = sum(self.has_experts(layer) for layer in range(self.n_layers))
         experts = self.n_experts * (self._feed_forward(self.expert_size) + self.dim)  # a row of the router each
         norms = 2 * (self.pre_norm + self.post_norm) * self.dim
-        vocabulary = self.vocab_size * self.dim
+        crossing = len(self.cross_attention_layers)  # each with norms of heads, and two gates
+        vision = {} if self.vision is None else {"vision": self.vision.parameters(self.dim)}
         return {
-            "embedding": vocabulary,
-            "attention": self.n_layers * (matrices + biases),
+            "embedding": self.embedding_rows * self.dim,
+            "attention": self.n_layers * (matrices + biases) + 2 * crossing,
             "feed_forward": (self.n_layers - routed) * self._feed_forward(self.hidden_dim) + routed * experts,
-            "norms": self.n_layers * (norms + head_norms) + self.dim,
-            "output": 0 if self.tied_embeddings else vocabulary,
+            "norms": self.n_layers * (norms + head_norms) + self.dim + crossing * 2 * self.head_dim,
+            "output": 0 if self.tied_embeddings else self.vocab_size * self.dim,
+            **vision,
         }
 
     def _feed_forward(self, hidden: int) -> int:
@@ -499,8 +549,13 @@ class ModelConfig:
         return sum(self.parameters().values())
 
     def kv_cache_bytes(self, batch: int, length: int, bytes_per_number: int) -> int:
-        """Return the size of a KV cache in bytes, for `length` positions of `batch` sequences."""
-        return 2 * self.n_layers * batch * self.n_kv_heads * length * self.head_dim * bytes_per_number
+        """Return the size of a KV cache in bytes, for `length` positions of `batch` sequences, without images."""
+        return 2 * self._text_layers * batch * self.n_kv_heads * length * self.head_dim * bytes_per_number
+
+    @property
+    def _text_layers(self) -> int:
+        """How many layers read a text without images."""
+        return self.n_layers - len(self.cross_attention_layers)
 
     def prefill_flops(self, length: int) -> int:
         """Return the floating-point operations to read `length` tokens from position 0 and compute the last logits.
@@ -534,12 +589,12 @@ class ModelConfig:
         routed = sum(self.has_experts(layer) for layer in range(self.n_layers))
         expert = self.n_experts * self.dim + 3 * self.dim * self.expert_size * self.n_experts_per_token
         dense = 3 * self.dim * self.hidden_dim
-        return self.n_layers * attention + (self.n_layers - routed) * dense + routed * expert
+        return self._text_layers * attention + (self._text_layers - routed) * dense + routed * expert
 
     def _attention_flops(self, start: int, end: int) -> int:
         """Return the operations of the attention of the tokens from `start` to `end` - 1."""
         # Query times key, and probability times value: head_dim multiply-adds each, in every head of every layer.
-        pairs = sum(_pairs(end, window) - _pairs(start, window) for window in self.windows or (0,) * self.n_layers)
+        pairs = sum(_pairs(end, window) - _pairs(start, window) for window in self.windows or (0,) * self._text_layers)
         return 4 * self.n_heads * self.head_dim * pairs
 
 
@@ -547,6 +602,19 @@ def _pairs(length: int, window: int) -> int:
     """Return how many tokens the first `length` tokens attend to: each to itself and the tokens before, in a window."""
     full = min(length, window or length)
     return full * (full + 1) // 2 + (length - full) * full
+
+
+def _vision(value: Any) -> VisionConfig | None:
+    """Return the configuration of an image encoder, from itself or from a mapping of its fields."""
+    if value is None or isinstance(value, VisionConfig):
+        return value
+    if not isinstance(value, Mapping):
+        raise InputError(f"vision is {value!r}; expected an object with the sizes of an image encoder")
+    known = [field.name for field in fields(VisionConfig)]
+    unknown = [key for key in value if key not in known]
+    if unknown:
+        raise InputError(f"vision: unknown {unknown[0]!r}; known keys are {', '.join(known)}")
+    return VisionConfig(**value)
 
 
 def _exact(kind: type, value: Any) -> Any:

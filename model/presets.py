@@ -19,6 +19,7 @@ _LLAMA_3_8B: dict[str, Any] = {
 _LLAMA_3_70B: dict[str, Any] = {**_LLAMA_3_8B, "dim": 8192, "n_layers": 80, "n_heads": 64, "hidden_dim": 28672}
 LLAMA_3_1: dict[str, Any] = {"rope_scaling": "llama3", "max_seq_len": 131072}
 LLAMA_3_2: dict[str, Any] = {**LLAMA_3_1, "rope_scaling_factor": 32.0, "tied_embeddings": True}
+_VISION: dict[str, Any] = {**LLAMA_3_1, "vision": {}}
 _SMOLLM2: dict[str, Any] = {
     "vocab_size": 49152, "rope_theta": 100000.0, "max_seq_len": 8192, "tied_embeddings": True,
 }  # fmt: skip
@@ -50,6 +51,12 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "llama3.2-1b": {**_LLAMA_3_8B, **LLAMA_3_2, "dim": 2048, "n_layers": 16, "hidden_dim": 8192},
     "llama3.2-3b": {**_LLAMA_3_8B, **LLAMA_3_2, "dim": 3072, "n_layers": 28, "n_heads": 24, "hidden_dim": 8192},
+    "llama3.2-11b-vision": {
+        **_LLAMA_3_8B, **_VISION, "n_layers": 40, "cross_attention_layers": tuple(range(3, 40, 5)),
+    },
+    "llama3.2-90b-vision": {
+        **_LLAMA_3_70B, **_VISION, "n_layers": 100, "cross_attention_layers": tuple(range(3, 100, 5)),
+    },
     "llama3.3-70b": {**_LLAMA_3_70B, **LLAMA_3_1},
     "smollm2-135m": {**_SMOLLM2, "dim": 576, "n_layers": 30, "n_heads": 9, "n_kv_heads": 3, "hidden_dim": 1536},
     "smollm2-360m": {**_SMOLLM2, "dim": 960, "n_layers": 32, "n_heads": 15, "n_kv_heads": 5, "hidden_dim": 2560},

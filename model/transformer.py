@@ -20,10 +20,13 @@ from torch import Tensor, nn
 from bpe.errors import InputError
 from model.cache import KVCache
 from model.config import LayerKind, ModelConfig, QkNorm
+from model.cross_attention import CrossAttention
 from model.experts import Experts
 from model.masks import causal_mask, padded_mask
 from model.rotary import rope_frequencies, table_length
 from model.softcap import attend_softcapped, softcapped
+from model.view import Glance, Images, View
+from model.vision import Gate, VisionEncoder
 
 INIT_STD = 0.02
 Attend: TypeAlias = "Callable[[Tensor, Tensor, Tensor, Tensor | None, float], Tensor]"
@@ -45,14 +48,24 @@ class Transformer(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.tok_embeddings: nn.Embedding = nn.Embedding(config.vocab_size, config.dim)
-        self.layers: nn.ModuleList = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
+        self.tok_embeddings: nn.Embedding = nn.Embedding(config.embedding_rows, config.dim)
+        self.vision: VisionEncoder | None = None if config.vision is None else VisionEncoder(config.vision, config.dim)
+        self.layers: nn.ModuleList = nn.ModuleList(
+            CrossBlock(config, layer) if layer in config.cross_attention_layers else Block(config, layer)
+            for layer in range(config.n_layers)
+        )
         self.norm: RMSNorm = RMSNorm(config.dim, config.norm_eps, config.norm_offset)
         self.output: nn.Linear = nn.Linear(config.dim, config.vocab_size, bias=False)
         self.init_weights()
 
     def forward(
-        self, ids: Tensor, cache: KVCache | None = None, *, positions: Tensor | None = None, last_only: bool = False
+        self,
+        ids: Tensor,
+        cache: KVCache | None = None,
+        *,
+        positions: Tensor | None = None,
+        last_only: bool = False,
+        images: Images | None = None,
     ) -> Tensor:
         """Return the logits of the token that follows each id.
 
@@ -63,22 +76,33 @@ class Transformer(nn.Module):
                 tokens do not attend to the tokens before it. -1 marks padding, which may be anywhere: no token attends
                 to it, and its own logits are meaningless. By default, ids follow each other and the cached tokens.
             last_only: Return the logits of the last id only.
+            images: The images of the texts. With a cache, they are given once, with the first ids.
 
         Returns:
             [batch, time, vocabulary], or [batch, 1, vocabulary] with `last_only`, in the dtype of the weights.
 
         Raises:
-            InputError: When a shape is wrong, or a position exceeds the context.
+            InputError: When a shape is wrong, a position exceeds the context, or the model takes no images.
         """
-        hidden = self.hidden(ids, cache, positions)
+        hidden = self.hidden(ids, cache, positions, images)
         return self.head(hidden[:, -1:] if last_only else hidden)
 
-    def hidden(self, ids: Tensor, cache: KVCache | None = None, positions: Tensor | None = None) -> Tensor:
+    def hidden(
+        self,
+        ids: Tensor,
+        cache: KVCache | None = None,
+        positions: Tensor | None = None,
+        images: Images | None = None,
+    ) -> Tensor:
         """Return the normalised hidden states after the last layer, [batch, time, dim]; see `forward`."""
+        glance = self._glance(ids, cache, images)
         places = self._places(ids, cache, positions)
         x = self.embed(ids)
         for number, layer in enumerate(self.layers):
-            x = layer(x, places[self.config.layer_kind(number)], cache)
+            if number not in self.config.cross_attention_layers:
+                x = layer(x, places[self.config.layer_kind(number)], cache)
+            elif glance is not None:  # without images, the layer is left out
+                x = layer(x, glance)
         if cache is not None:
             cache.advance(ids.shape[1])
         normalised: Tensor = self.norm(x)
@@ -100,6 +124,19 @@ class Transformer(nn.Module):
         if self.config.embedding_multiplier == 1:
             return x
         return x * torch.tensor(self.config.embedding_multiplier, dtype=x.dtype)
+
+    def _glance(self, ids: Tensor, cache: KVCache | None, images: Images | None) -> Glance | None:
+        """Return what `ids` see of the images that are given now or were given with the tokens in the cache."""
+        view = None if cache is None else cache.view
+        if images is not None:
+            if self.vision is None:
+                raise InputError("images are given, but the model takes none; load a model with an image encoder")
+            if view is not None or (cache is not None and cache.length):
+                raise InputError("images are given, but the cache has tokens; give all images with the first ids")
+            view = View(self.vision(images), images.visible.flatten(2))
+            if cache is not None:
+                cache.view = view
+        return None if view is None else view.glance(0 if cache is None else cache.length, ids.shape[1])
 
     def _places(self, ids: Tensor, cache: KVCache | None, positions: Tensor | None) -> dict[LayerKind, Place]:
         """Check the shapes, reserve memory in the cache, and return the place of `ids` for each kind of layer."""
@@ -165,7 +202,7 @@ class Transformer(nn.Module):
             self.output.weight = self.tok_embeddings.weight
         residual_std = INIT_STD / math.sqrt(2 * self.config.n_layers)
         for name, parameter in self.named_parameters():
-            if name.endswith("bias"):
+            if name.endswith(("bias", "gate.weight")):
                 nn.init.zeros_(parameter)
             elif parameter.dim() == 1:
                 nn.init.constant_(parameter, 0.0 if self.config.norm_offset else 1.0)
@@ -230,6 +267,25 @@ class Block(nn.Module):
     def add(self, x: Tensor, change: Tensor) -> Tensor:
         """Add a change to the stream."""
         return x + (change if self.residual_multiplier == 1 else change * self.residual_multiplier)
+
+
+class CrossBlock(nn.Module):
+    """A layer that reads images: cross-attention, then a feed-forward network, each times a gate."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        norms = (RMSNorm(config.head_dim, config.norm_eps) for _ in range(2))
+        self.cross_attention: CrossAttention = CrossAttention(config, layer, *norms)
+        self.attention_norm: RMSNorm = RMSNorm(config.dim, config.norm_eps)
+        self.attention_gate: Gate = Gate()
+        self.feed_forward: FeedForward = FeedForward(config, config.hidden_dim)
+        self.ffn_norm: RMSNorm = RMSNorm(config.dim, config.norm_eps)
+        self.ffn_gate: Gate = Gate()
+
+    def forward(self, x: Tensor, glance: Glance) -> Tensor:
+        x = x + self.attention_gate(self.cross_attention(self.attention_norm(x), glance))
+        x = x + self.ffn_gate(self.feed_forward(self.ffn_norm(x)) * glance.shown)
+        return x
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None, scale: float) -> Tensor:

@@ -369,7 +369,7 @@ def config_of(data: Values, ignore_unknown: bool = False) -> ModelConfig:
     family = FAMILIES[kind]
     defaults = {**COMMON, **family.keys}
     known = {*defaults, *REQUIRED, "rope_scaling", "rope_parameters"}
-    _refuse_others(data, known, ignore_unknown)
+    refuse_others(data, known, ignore_unknown)
     missing = [key for key in REQUIRED if data.get(key) is None]
     if missing:
         raise InputError(f"missing {', '.join(missing)}")
@@ -404,7 +404,8 @@ def config_of(data: Values, ignore_unknown: bool = False) -> ModelConfig:
     return ModelConfig(**{field: value for field, value in fields.items() if value is not None})
 
 
-def _refuse_others(data: Values, known: set[str], ignore_unknown: bool, prefix: str = "") -> None:
+def refuse_others(data: Values, known: set[str], ignore_unknown: bool, prefix: str = "") -> None:
+    """Raise InputError for a key that is neither known nor harmless; the message begins with the prefix."""
     for key, value in data.items():
         if key in known or key in _HARMLESS or key.startswith("_") or (value is None and key not in _NEUTRAL):
             continue

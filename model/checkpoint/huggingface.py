@@ -16,6 +16,7 @@ from bpe.errors import InputError
 from bpe.files import write_json
 from model.checkpoint.companions import complete_for_transformers, read_companions, write_companions
 from model.checkpoint.families import config_json, config_of
+from model.checkpoint.mllama import TYPE, MllamaNames, config_of_mllama, mllama_json, stored_shapes
 from model.checkpoint.names import TensorNames, halved, interleaved_bytes, is_rotated
 from model.checkpoint.opened import Checkpoint, config_from, read_json
 from model.checkpoint.tensor_files import read_header, read_weights, write_tensors
@@ -51,6 +52,8 @@ _FUSED = {
 
 def names_of(config: ModelConfig) -> TensorNames:
     """Return the names of the tensors of a model. Those of norms and experts differ between families."""
+    if config.vision is not None:
+        return MllamaNames(config)
     before = {"attention_norm": "input_layernorm"} if config.pre_norm else {}
     after = {"attention_post_norm": "post_attention_layernorm", "ffn_post_norm": "post_feedforward_layernorm"}
     ffn_norm = "pre_feedforward_layernorm" if config.post_norm else "post_attention_layernorm"
@@ -87,7 +90,8 @@ def open_checkpoint(path: Path, ignore_unknown: bool = False) -> Checkpoint:
     """
     directory = path if path.is_dir() else path.parent
     data = read_json(directory / CONFIG)
-    config = config_from(directory / CONFIG, functools.partial(config_of, ignore_unknown=ignore_unknown), data)
+    reader = config_of_mllama if data.get("model_type") == TYPE else config_of
+    config = config_from(directory / CONFIG, functools.partial(reader, ignore_unknown=ignore_unknown), data)
     files, names = _files(directory), names_of(config)
     kinds = {
         meta: place.kind
@@ -150,7 +154,7 @@ def _is_file_name(name: Any) -> bool:
 
 def _weights(files: list[Path], config: ModelConfig) -> Iterator[StoredTensor]:
     """Yield the tensors of some files, with the rows of queries and keys in Meta's order."""
-    names = names_of(config)
+    names, ours, stored = names_of(config), expected_shapes(config), stored_shapes(config)
     for file in files:
         for tensor in read_weights(file):
             if tensor.name.endswith(_DERIVED):
@@ -164,6 +168,8 @@ def _weights(files: list[Path], config: ModelConfig) -> Iterator[StoredTensor]:
                     )
                 if is_rotated(name):
                     part = part._replace(data=interleaved_bytes(part.data, part.shape, config))
+                if part.shape == stored.get(name):
+                    part = part._replace(shape=ours[name])
                 yield part._replace(name=name)
 
 
@@ -220,7 +226,7 @@ def write(checkpoint: Checkpoint, path: Path, shard_bytes: int = SHARD_BYTES) ->
                 del waiting[whole]
 
     config, itemsize = checkpoint.config, SIZES[checkpoint.dtype]
-    data = config_json(config, checkpoint.dtype)
+    data = (config_json if config.vision is None else mllama_json)(config, checkpoint.dtype)
     path.mkdir(parents=True, exist_ok=True)
     write_companions(checkpoint, path)
     complete_for_transformers(checkpoint, path)
@@ -228,7 +234,7 @@ def write(checkpoint: Checkpoint, path: Path, shard_bytes: int = SHARD_BYTES) ->
     names = names_of(config)
     joined = _joined(config) if data["model_type"] == "phi3" else {}
     shapes: dict[str, tuple[int, ...]] = {}
-    for name, shape in expected_shapes(config).items():
+    for name, shape in (expected_shapes(config) | stored_shapes(config)).items():
         theirs_name = joined.get(name) or names.from_meta(name)
         rows = shapes[theirs_name][0] if theirs_name in shapes else 0
         shapes[theirs_name] = (rows + shape[0], *shape[1:])

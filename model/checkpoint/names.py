@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Rows = TypeVar("Rows", "Tensor", npt.NDArray[Any])
 
-_ROTATED = ("attention.wq", "attention.wk", "attention.q_norm", "attention.k_norm")
+_ROTATED = (".attention.wq", ".attention.wk", ".attention.q_norm", ".attention.k_norm")
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def is_rotated(name: str) -> bool:
 
     Hugging Face's format, and GGUF files of some architectures, store the rows of these tensors in another order.
     """
-    return name.rsplit(".", 1)[0].endswith(_ROTATED)
+    return name.rsplit(".", 1)[0].endswith(_ROTATED) and not name.startswith("vision.")
 
 
 def interleaved(tensor: Rows, config: ModelConfig) -> Rows:
