@@ -84,7 +84,7 @@ def test_missing_and_unknown_tensors_are_named_as_in_the_file(written: tuple[Pat
 
 @pytest.mark.parametrize("write_as", [write_gguf, write_meta])
 def test_other_formats_refuse_the_model_by_name(written: tuple[Path, Any], tmp_path: Path, write_as: Any) -> None:
-    with pytest.raises(InputError, match="cross_attention_layers, vision"):
+    with pytest.raises(InputError, match="cross_attention_layers.* vision"):
         write_as(open_checkpoint(written[0]), tmp_path / "out")
 
 
