@@ -68,8 +68,8 @@ def open_checkpoint(path: Path, ignore_unknown: bool = False) -> Checkpoint:
         shapes = {name: info.shape for name, info in container.tensors.items()}
         config = config_of(container.metadata, shapes, functools.partial(_float32, container), ignore_unknown)
         architecture = ARCHITECTURES[architecture_of(container.metadata)]
-        special_ids(container.metadata, config.vocab_size)
         _check_vocabulary(container, config)
+        special_ids(container.metadata, config.vocab_size)
         sampling = sampling_in_metadata(container.metadata)
         templates = templates_in_metadata(container.metadata)
         for name, info in container.tensors.items():
@@ -119,7 +119,7 @@ def _check_vocabulary(container: GgufFiles, config: ModelConfig) -> None:
     tokens = container.metadata.get("tokenizer.ggml.tokens")
     if isinstance(tokens, list) and len(tokens) > config.vocab_size:
         raise InputError(
-            f"tokenizer.ggml.tokens has {len(tokens)} tokens, but {EMBEDDINGS} only {config.vocab_size} rows; convert"
+            f"tokenizer.ggml.tokens has {len(tokens)} tokens, but {EMBEDDINGS} has {config.vocab_size} rows; convert"
             " the model again with its own tokenizer"
         )
 

@@ -166,6 +166,21 @@ def test_the_ids_that_begin_and_end_a_text_are_written(written: Path) -> None:
         {"norm_eps": 1e-6, "rope_theta": 123456.0, "max_seq_len": 777},
         {"rope_scaling": "llama3", "rope_scaling_factor": 32.0, "head_dim": 64},
         {"rope_scaling": "llama3", "rope_theta": 1e4, "head_dim": 64},
+        {"rope_scaling": "llama3", "rope_original_length": 2048, "head_dim": 64},
+        {"rope_scaling": "llama3", "rope_original_length": 131072, "head_dim": 16},
+        {"rope_scaling": "llama3", "rope_low_freq_factor": 2.0, "rope_high_freq_factor": 7.5, "head_dim": 64},
+        {"rope_scaling": "llama3", "rope_original_length": 1_000_000_000},
+        {"rope_scaling": "linear", "rope_scaling_factor": 4.0},
+        {"rope_scaling": "yarn", "rope_original_length": 32, "rope_attention_factor": 0.75},
+        {
+            "rope_scaling": "longrope",
+            "rope_original_length": 32,
+            "rope_attention_factor": 1.25,
+            "rope_short_factors": (1.0, 1.5, 2.0, 3.3),
+            "rope_long_factors": (1.0, 4.0, 9.0, 16.0),
+        },
+        {"ffn_bias": True},
+        {"windows": (16, 16)},
     ],
 )
 def test_configurations_round_trip(
