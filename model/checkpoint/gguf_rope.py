@@ -115,8 +115,14 @@ def _by_factor(prefix: str, kind: str, factor: float, values: Mapping[str, Any],
         "rope_scaling_factor": factor,
         "rope_original_length": values.get(_ORIGINAL, config.max_seq_len),
         **{field: values[key] for key, field in _YARN.items() if key in values},
-        "rope_attention_factor": values.get(_ATTENTION, 1.0) * _yarn_size(factor),
+        "rope_attention_factor": _times_yarn_size(values.get(_ATTENTION, 1.0), factor),
     }
+
+
+def _times_yarn_size(attention: float, factor: float) -> float:
+    """Return the factor of rotated vectors, of which a file has the quotient with YaRN's in float32."""
+    size = _yarn_size(factor)
+    return size if attention == 1 else float(f"{attention * size:.7g}")
 
 
 def _yarn_size(factor: float) -> float:
@@ -154,7 +160,10 @@ def _llama3(prefix: str, values: Mapping[str, Any], found: Floats, config: Model
     own = {field: values[key] for key, field in _LLAMA3.items() if key in values}
     if np.array_equal(divisors, np.ones_like(divisors)) and not own:
         return {}
-    fields = {"rope_scaling": "llama3", "rope_original_length": values.get(_ORIGINAL, 8192), **own}
+    fields = {
+        "rope_scaling": "llama3", "rope_original_length": values.get(_ORIGINAL, 8192), "rope_low_freq_factor": 1.0,
+        "rope_high_freq_factor": 4.0, **own,
+    }  # fmt: skip
     if "rope_scaling_factor" not in own:
         # A divisor is 1 / (kept + (1 - kept) / factor), where kept is the share of the frequency that an infinite
         # factor would leave.
