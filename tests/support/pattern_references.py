@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import tiktoken
@@ -55,6 +56,9 @@ def differ_from_tiktoken(pattern: str, texts: Sequence[str], ours: Sequence[Sequ
 
 def tokenizers_pieces(pattern: str, text: str, invert: bool) -> list[str]:
     """Return the matches of a pattern (if `invert`), or these and the parts between them."""
-    behavior = "removed" if invert else "isolated"
-    split = pre_tokenizers.Split(Regex(pattern), behavior, invert)
-    return [piece for piece, _ in split.pre_tokenize_str(text)]
+    return [piece for piece, _ in _splitter(pattern, invert).pre_tokenize_str(text)]
+
+
+@functools.lru_cache(maxsize=4)  # to compile a pattern takes as long as to split hundreds of short texts
+def _splitter(pattern: str, invert: bool) -> pre_tokenizers.PreTokenizer:
+    return pre_tokenizers.Split(Regex(pattern), "removed" if invert else "isolated", invert)
