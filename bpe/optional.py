@@ -26,6 +26,7 @@ PACKAGES = {
     "safetensors": Package("this kind of model files", _extra("model")),
     "matplotlib": Package("a picture", _extra("report")),
     "sentencepiece": Package("a SentencePiece model that is not BPE", _extra("subwords")),
+    "PIL": Package("an image", _extra("vision")),
     "tiktoken": Package("a comparison with tiktoken", _extra("verify")),
     "tokenizers": Package("a comparison with tokenizers", _extra("verify")),
     "huggingface_hub": Package("a download from the hub", _extra("hub")),

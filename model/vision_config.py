@@ -9,6 +9,7 @@ from typing import Any
 from bpe.arguments import checked
 from bpe.errors import InputError
 
+_MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 DEFAULT_RATIOS = ((1, 1), (1, 2), (1, 3), (1, 4), (2, 1), (2, 2), (3, 1), (4, 1))
 EXTRA_EMBEDDINGS = 8
 """The rows of the embedding matrix after the vocabulary. The first is that of the image token."""
@@ -35,6 +36,8 @@ class VisionConfig:
         aspect_ratios: The arrangements of tiles, (rows, columns) each. The encoder knows them by their numbers from 1.
         norm_eps: The epsilon of the layers' LayerNorm.
         activation: The function of the feed-forward networks: "gelu" or "gelu_tanh".
+        mean: What is subtracted from each colour, from 0 to 1, before an image is read.
+        std: What each colour is then divided by.
         image_token: The id of the token that stands for an image in a text; 0 means vocab_size of the model.
 
     Raises:
@@ -54,6 +57,8 @@ class VisionConfig:
     aspect_ratios: tuple[tuple[int, int], ...] = DEFAULT_RATIOS
     norm_eps: float = 1e-5
     activation: str = "gelu"
+    mean: tuple[float, ...] = _MEAN
+    std: tuple[float, ...] = _STD
     image_token: int = 0
 
     def __post_init__(self) -> None:
@@ -73,7 +78,19 @@ class VisionConfig:
         if self.patch_size > self.image_size:
             raise InputError(f"vision: patch_size ({self.patch_size}) exceeds image_size ({self.image_size})")
         self._check_layers()
+        self._check_colours()
         self._check_ratios()
+
+    def _check_colours(self) -> None:
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if isinstance(values, str) or not hasattr(values, "__len__") or len(values) != self.channels:
+                raise InputError(f"vision: {name} is {values!r}; expected {self.channels} numbers, one for each colour")
+            if not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
+                raise InputError(f"vision: {name} is {values!r}; expected numbers")
+            object.__setattr__(self, name, tuple(map(float, values)))
+        if not all(self.std):
+            raise InputError(f"vision: std is {self.std}; no number may be 0")
 
     def _check_layers(self) -> None:
         layers = _whole_numbers("feature_layers", self.feature_layers)
@@ -119,6 +136,12 @@ class VisionConfig:
         layer = 4 * self.dim**2 + 2 * self.dim * self.hidden_dim + self.hidden_dim + self.dim + 4 * self.dim
         layers = (self.n_layers + self.n_global_layers) * layer + 2 * self.n_global_layers
         return embeddings + positions + tiles + layers + 4 * self.dim + self.output_dim * dim + dim
+
+
+def all_ratios(tiles: int) -> tuple[tuple[int, int], ...]:
+    """Return the rows and columns of all arrangements of at most so many tiles, in the order of their numbers."""
+    pairs = ((rows, columns) for rows in range(1, tiles + 1) for columns in range(1, tiles + 1))
+    return tuple(pair for pair in pairs if math.prod(pair) <= tiles)
 
 
 def _whole_numbers(name: str, values: Any) -> tuple[int, ...]:

@@ -16,15 +16,24 @@ from bpe.errors import InputError
 from bpe.files import write_json
 from model.checkpoint.companions import complete_for_transformers, read_companions, write_companions
 from model.checkpoint.families import config_json, config_of
-from model.checkpoint.mllama import TYPE, MllamaNames, config_of_mllama, mllama_json, stored_shapes
+from model.checkpoint.mllama import (
+    TYPE,
+    MllamaNames,
+    config_of_mllama,
+    mllama_json,
+    preprocessor_json,
+    stored_shapes,
+    with_preprocessor,
+)
 from model.checkpoint.names import TensorNames, halved, interleaved_bytes, is_rotated
-from model.checkpoint.opened import Checkpoint, config_from, read_json
+from model.checkpoint.opened import Checkpoint, config_from, read_json, read_optional_json
 from model.checkpoint.tensor_files import read_header, read_weights, write_tensors
 from model.checkpoint.weights import DTYPES, EMBEDDINGS, StoredTensor, expected_shapes, size_of
 from model.config import ModelConfig
 from model.dtypes import SIZES
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+PREPROCESSOR = "preprocessor_config.json"
 DESCRIPTION = f"{CONFIG} with {WEIGHTS}"
 SHARD_BYTES = 5 * 10**9
 _PICKLES = "pytorch_model*.bin"
@@ -92,6 +101,9 @@ def open_checkpoint(path: Path, ignore_unknown: bool = False) -> Checkpoint:
     data = read_json(directory / CONFIG)
     reader = config_of_mllama if data.get("model_type") == TYPE else config_of
     config = config_from(directory / CONFIG, functools.partial(reader, ignore_unknown=ignore_unknown), data)
+    if config.vision is not None:
+        reads_images = functools.partial(with_preprocessor, config)
+        config = config_from(directory / PREPROCESSOR, reads_images, read_optional_json(directory / PREPROCESSOR))
     files, names = _files(directory), names_of(config)
     kinds = {
         meta: place.kind
@@ -231,6 +243,8 @@ def write(checkpoint: Checkpoint, path: Path, shard_bytes: int = SHARD_BYTES) ->
     write_companions(checkpoint, path)
     complete_for_transformers(checkpoint, path)
     write_json(path / CONFIG, data)
+    if config.vision is not None:
+        write_json(path / PREPROCESSOR, preprocessor_json(config))
     names = names_of(config)
     joined = _joined(config) if data["model_type"] == "phi3" else {}
     shapes: dict[str, tuple[int, ...]] = {}

@@ -67,6 +67,40 @@ def config_of_mllama(data: Values, ignore_unknown: bool = False) -> ModelConfig:
     return dataclasses.replace(plain, cross_attention_layers=_layers(crossing), vision=VisionConfig(**fields))
 
 
+def with_preprocessor(config: ModelConfig, data: Values) -> ModelConfig:
+    """Return a configuration with the colours that the content of a preprocessor_config.json gives.
+
+    Raises:
+        InputError: When the file prepares images in a way that is not supported; the message names the key.
+    """
+    assert config.vision is not None
+    size = config.vision.image_size
+    for key, only in {
+        "size": {"height": size, "width": size}, "max_image_tiles": config.vision.max_tiles, "resample": 2,
+        "do_resize": True, "do_rescale": True, "do_normalize": True, "do_pad": True, "do_convert_rgb": True,
+    }.items():  # fmt: skip
+        if data.get(key, only) != only:
+            raise InputError(f"{key} is {data[key]!r}, which is not supported; only {only!r} is")
+    factor = data.get("rescale_factor", 1 / 255)
+    if not isinstance(factor, int | float) or abs(factor * 255 - 1) > 1e-12:
+        raise InputError(f"rescale_factor is {factor!r}, which is not supported; only 1/255 is")
+    colours = {ours: data.get(key) for ours, key in (("mean", "image_mean"), ("std", "image_std"))}
+    given = {name: value for name, value in colours.items() if value is not None}
+    return dataclasses.replace(config, vision=dataclasses.replace(config.vision, **given))
+
+
+def preprocessor_json(config: ModelConfig) -> dict[str, Any]:
+    """Return the content of a preprocessor_config.json."""
+    vision = config.vision
+    assert vision is not None
+    return {
+        "image_processor_type": "MllamaImageProcessor", "processor_class": "MllamaProcessor",
+        "size": {"height": vision.image_size, "width": vision.image_size}, "max_image_tiles": vision.max_tiles,
+        "resample": 2, "do_resize": True, "do_rescale": True, "do_normalize": True, "do_pad": True,
+        "do_convert_rgb": True, "rescale_factor": 1 / 255, "image_mean": [*vision.mean], "image_std": [*vision.std],
+    }  # fmt: skip
+
+
 def _object(data: Values, name: str) -> dict[str, Any]:
     value = data.get(name)
     if not isinstance(value, Mapping):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers.models.mllama.image_processing_pil_mllama import MllamaImageProcessorPil
 
 from bpe import train_from_counts
 from bpe.errors import InputError
@@ -125,3 +127,44 @@ def test_keys_that_are_not_computed_are_refused_by_name(
     with pytest.raises(InputError, match=words) as caught:
         open_huggingface(tmp_path)
     assert str(tmp_path / "config.json") in str(caught.value)
+
+
+def test_the_colours_of_a_preprocessor_config_are_read_and_written(written: tuple[Path, Any], tmp_path: Path) -> None:
+    path, _ = written
+    source, out = tmp_path / "in", tmp_path / "out"
+    shutil.copytree(path, source)
+    colours = {"image_mean": [0.5, 0.25, 0.125], "image_std": [0.5, 0.75, 0.25]}
+    processor = MllamaImageProcessorPil(size={"height": 28, "width": 28}, **colours)
+    processor.save_pretrained(source)
+    config = open_checkpoint(source).config
+    assert config.vision is not None
+    assert (config.vision.mean, config.vision.std) == ((0.5, 0.25, 0.125), (0.5, 0.75, 0.25))
+    write_huggingface(open_checkpoint(source), out)
+    again = MllamaImageProcessorPil.from_pretrained(out)
+    names = ("image_mean", "image_std", "max_image_tiles", "resample", "rescale_factor", "do_pad")
+    assert [getattr(again, name) for name in names] == [getattr(processor, name) for name in names]
+    assert (again.size.height, again.size.width) == (28, 28)
+    assert open_checkpoint(out).config == config
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("size", {"height": 56, "width": 56}, "size is .*, which is not supported; only .*28"),
+        ("max_image_tiles", 2, "max_image_tiles is 2, which is not supported; only 4 is"),
+        ("resample", 3, "resample is 3, which is not supported"),
+        ("do_normalize", False, "do_normalize is False, which is not supported"),
+        ("rescale_factor", 1.0, "rescale_factor is 1.0, which is not supported"),
+        ("image_std", [1.0, 0.0, 1.0], "no number may be 0"),
+        ("image_mean", [0.5], r"mean is \[0.5\]; expected 3 numbers"),
+    ],
+)
+def test_images_that_are_prepared_otherwise_are_refused_by_name(
+    written: tuple[Path, Any], tmp_path: Path, key: str, value: Any, words: str
+) -> None:
+    path, _ = written
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).symlink_to(path / name)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({key: value}), "utf-8")
+    with pytest.raises(InputError, match=f"preprocessor_config.json: .*{words}"):
+        open_checkpoint(tmp_path)
