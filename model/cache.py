@@ -8,6 +8,7 @@ from torch import Tensor
 
 from bpe.errors import InputError
 from model.config import ModelConfig
+from model.lengths import Lengths
 from model.view import View
 
 
@@ -55,6 +56,8 @@ class KVCache:
         padding, so that slots and positions are equal."""
         self.view: View | None = None
         """The images of the texts, with the keys and values of the layers that read images."""
+        self.lengths: Lengths | None = Lengths.of(config)
+        """What a model needs whose rotations depend on the length of the text; None for other models."""
         shape = (batch, config.n_kv_heads, capacity, config.head_dim)
         layers = [layer for layer in range(config.n_layers) if layer not in config.cross_attention_layers]
         self._places = {layer: place for place, layer in enumerate(layers)}
@@ -79,6 +82,11 @@ class KVCache:
     def bytes(self) -> int:
         """The size of the memory for keys and values, filled or not, in bytes."""
         return sum(tensor.nbytes for tensor in (*self._keys, *self._values))
+
+    def expect(self, length: int) -> None:
+        """Announce a text of `length` positions that is read in several parts, so that all have the same rotations."""
+        if self.lengths is not None:
+            self.lengths.expected = length
 
     def next_positions(self, count: int) -> Tensor | None:
         """Return the positions of the next `count` tokens, [batch, count]; None if they equal the slots."""
@@ -140,6 +148,8 @@ class KVCache:
         """
         if not 0 <= length <= self.length:
             raise InputError(f"cannot truncate a cache of {self.length} slots to {length}")
+        if self.lengths is not None and (length < self.length or not length):
+            self.lengths.cut()
         self.length = length
         self.view = None if self.view is None else self.view.truncated(length)
 
@@ -152,6 +162,8 @@ class KVCache:
             self.positions = self.positions[rows]
         if self.view is not None:
             self.view = self.view.select(rows)
+        if self.lengths is not None and self.lengths.ids is not None:
+            self.lengths.ids = self.lengths.ids[rows]
 
     def _copy(self, old: Tensor, rows: Tensor | slice, capacity: int) -> Tensor:
         """Return the filled slots of these sequences in a new tensor with `capacity` slots."""

@@ -122,9 +122,10 @@ def table_length(config: ModelConfig, end: int) -> int:
     """Return the length of the table that has the positions 0 to end - 1, for which few tables serve all lengths."""
     longest = config.max_seq_len
     if depends_on_length(config):  # a table beyond the original context has other frequencies
-        if end > config.rope_original_length:
+        if end <= config.rope_original_length:
+            longest = min(longest, config.rope_original_length)
+        elif config.rope_scaling == "dynamic":
             return end
-        longest = min(longest, config.rope_original_length)
     return min(longest, 1 << max(8, (end - 1).bit_length()))
 
 

@@ -22,6 +22,7 @@ from model.cache import KVCache
 from model.config import LayerKind, ModelConfig, QkNorm
 from model.cross_attention import CrossAttention
 from model.experts import Experts
+from model.lengths import rotated_length
 from model.masks import causal_mask, padded_mask
 from model.rotary import rope_frequencies, table_length
 from model.softcap import attend_softcapped, softcapped
@@ -157,23 +158,24 @@ class Transformer(nn.Module):
             )
         if cache is not None:
             cache.reserve(count, positions)
+        rotated = rotated_length(cache, ids, end, self.hidden)
         stored = positions if cache is None or cache.positions is None else cache.positions[:, : start + count]
         kinds = {self.config.layer_kind(layer) for layer in range(self.config.n_layers)}
-        return {
-            kind: self._place(kind, range(start, start + count), end, positions, stored, ids.device) for kind in kinds
-        }
+        slots = range(start, start + count)
+        return {kind: self._place(kind, slots, end, rotated, positions, stored, ids.device) for kind in kinds}
 
     def _place(
         self,
         kind: LayerKind,
         slots: range,
         end: int,
+        rotated: int,
         positions: Tensor | None,
         stored: Tensor | None,
         device: torch.device,
     ) -> Place:
-        """Return the rotations and the mask of the tokens in some slots, at some positions before `end`."""
-        table = None if kind.rope == "none" else rotary_table(self.config, end, device, kind.rope == "local")
+        """Return the rotations, for `rotated` positions, and the mask of the tokens in some slots, all before `end`."""
+        table = None if kind.rope == "none" else rotary_table(self.config, rotated, device, kind.rope == "local")
         if positions is None or stored is None:
             # A single query attends to everything. Without a cache, torch's causal attention needs no mask tensor.
             whole = (slots.start == 0 or len(slots) == 1) and not 0 < kind.window < end

@@ -53,6 +53,7 @@ PYTHON = [
     [
         "model.rotary",
         "model.device",
+        "model.lengths",
         "model.masks",
         "model.experts",
         "model.vision",

@@ -119,8 +119,7 @@ def attention_maps(model: Transformer, ids: Sequence[int], *, layers: Sequence[i
         hidden = later if visible is None else ~visible.view(time, time)
         for column, head in enumerate(heads):
             group = head * config.n_kv_heads // config.n_heads
-            scores = queries[head].float() @ keys[group].float().T * config.attention_scale  # [time, time]
-            scores = softcapped(scores, config.attention_softcap)
+            scores = softcapped(scaled_scores(config, queries[head], keys[group]), config.attention_softcap)
             shares[row, column] = scores.masked_fill(hidden, -math.inf).softmax(-1).cpu()
 
     attentions = [cast(Block, model.layers[layer]).attention for layer in layers]
@@ -144,6 +143,11 @@ def attention_maps(model: Transformer, ids: Sequence[int], *, layers: Sequence[i
         for attention, before in zip(attentions, attend, strict=True):
             attention.attend = before
     return shares
+
+
+def scaled_scores(config: ModelConfig, queries: Tensor, keys: Tensor) -> Tensor:
+    """Return the scores of queries and keys of one head, before soft cap and mask: [t, d], [t, d] -> [t, t]."""
+    return queries.float() @ keys.float().T * config.attention_scale
 
 
 def _check(config: ModelConfig, ids: Sequence[int], layer: int, head: int) -> None:
@@ -306,7 +310,7 @@ def _attention_steps(walk: _Walk) -> Iterator[ForwardStep]:
     config, head = walk.config, walk.head
     queries, keys, _, attended = walk.seen.attention
     d = config.head_dim
-    scores = queries[head].float() @ keys[walk.group].float().T / math.sqrt(d)  # [t, d], [t, d] -> [t, t]
+    scores = scaled_scores(config, queries[head], keys[walk.group])
     yield ForwardStep("scores", f"Each query times each key, over the square root of {d}.", scores, "time x time")
     masked = scores.masked_fill(torch.ones_like(scores, dtype=torch.bool).triu(1), -math.inf)
     yield ForwardStep(

@@ -66,12 +66,12 @@ class Decoder(Protocol):
         """Read the token of each text that was chosen last."""
 
 
-def _decoder_of(model: Any, cache: Any, sampling: Sampling, n_vocab: int) -> Decoder:
+def _decoder_of(model: Any, cache: Any, sampling: Sampling, n_vocab: int, prompt_length: int) -> Decoder:
     if isinstance(model, NativeModel):
         return NativeDecoder(model, cache, sampling, n_vocab)
     from model.generation.tensor_decoder import TensorDecoder
 
-    return TensorDecoder(model, cache, sampling, n_vocab)
+    return TensorDecoder(model, cache, sampling, n_vocab, prompt_length)
 
 
 class GeneratedToken(NamedTuple):
@@ -119,6 +119,7 @@ class Session:
             if old != new:
                 break
             same += 1
+        same = min(same, self.cache.length)  # less than `ids` if reading them again was interrupted
         del self.ids[same:]  # first, so that after an interruption the cache holds all of `ids`
         self.cache.truncate(same)
         return same
@@ -274,7 +275,7 @@ class Generation:
             cache = self.session.cache
         else:
             cache = self.model.new_cache(len(self.prompts), longest + min(max(self._room), ROOM))
-        decoder = _decoder_of(self.model, cache, self.sampling, self.n_vocab)
+        decoder = _decoder_of(self.model, cache, self.sampling, self.n_vocab, longest)
         self.times.prefill_tokens = sum(map(len, self.prompts)) - read
         part = min(PREFILL, NATIVE_PREFILL) if isinstance(self.model, NativeModel) else PREFILL
         count = max(1, part // len(self.prompts))

@@ -21,9 +21,12 @@ class TensorDecoder:
     For each token, the chosen ids are the only numbers that come from the device, besides those that sampling needs.
     """
 
-    def __init__(self, model: Transformer, cache: KVCache, sampling: Sampling, n_vocab: int) -> None:
+    def __init__(
+        self, model: Transformer, cache: KVCache, sampling: Sampling, n_vocab: int, prompt_length: int
+    ) -> None:
         self._model, self._cache, self._sampling, self._n_vocab = model, cache, sampling, n_vocab
         self._device = model.device
+        cache.expect(prompt_length)
         self._logits: Tensor = torch.empty(0, n_vocab)  # [batch, n_vocab]
         self._ids: Tensor = torch.empty(0, dtype=torch.long)  # [batch], chosen last
 
