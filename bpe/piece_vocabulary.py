@@ -7,7 +7,7 @@ import re
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, groupby
 from typing import Any, NamedTuple
 
 from bpe import _core
@@ -68,6 +68,10 @@ class PieceModel(NamedTuple):
     unknown: str = "fused"
     """What becomes of characters without a piece: a run of them is the unknown piece ("fused"), each is it ("each"), or
     they are left out ("dropped")."""
+    decoding: str = "sentencepiece"
+    """What decoding removes where the ids begin. "sentencepiece": the spaces that the normalizer adds there, also
+    behind control pieces. As the decoder of a tokenizer.json does, "keep": nothing; "strip": a space with which the
+    text begins; "metaspace": all spaces of the first token."""
     file: Mapping[str, Any] | None = None
     """What else the model file says, for writing it again; see `bpe.formats.sentencepiece_bpe`."""
 
@@ -139,15 +143,17 @@ class PieceVocabulary(Vocabulary):
             self.offsets,
             self.ids,
             self.splitter,
-            self.added_ids,
+            _decoded_texts(model, self.added_ids),  # type: ignore[arg-type]
             pieces=self.pieces,
-            removed_spaces=_removed_spaces(model.normalizer),
+            removed_spaces=_removed_spaces(model.normalizer) if model.decoding == "sentencepiece" else 0,
+            first_tokens=_first_tokens(model, self.added_ids),
         )
         self.special_matcher = _core.SpecialTokens(self.special_tokens)
         all_special = len(self.special_tokens) == len(self.added_ids)
         self.always_added = None if all_special else self.added_matcher(frozenset())
         self.unknown_bytes = b""
         self.merges_only = True
+        self.replaces_byte_runs = model.decoding != "sentencepiece"
         self.max_token_value = max(len(model.pieces) - 1, max(self.added_ids.values(), default=0))
 
     @property
@@ -192,6 +198,29 @@ class PieceVocabulary(Vocabulary):
         for id in sorted(self.ids, key=lambda id: self.model.types[id] not in (BYTE, UNKNOWN)):
             by_bytes[self.model.token_bytes(id)] = id
         return {token: id for token, id in sorted(by_bytes.items(), key=lambda item: item[1])}
+
+    def decoded(self, tokens: Iterable[int]) -> str:
+        """Decode ids whose bytes are not UTF-8 as the decoder of a tokenizer.json does.
+
+        Of a run of tokens for bytes that is not UTF-8 as a whole, each byte becomes U+FFFD.
+        """
+        parts: list[str] = []
+        runs = groupby(map(int, tokens), lambda id: id < len(self.model.types) and self.model.types[id] == BYTE)
+        for is_byte_run, ids in runs:
+            part = b"".join(map(self.encoder.bytes_of, ids)) if is_byte_run else b""
+            if not is_byte_run:
+                listed = [*ids]
+                decode_bytes = self.encoder.bytes_of
+                first = self.encoder.decode_bytes(listed[:1]) if not parts else decode_bytes(listed[0])
+                part = first + b"".join(map(decode_bytes, listed[1:]))
+            try:
+                text = part.decode()
+            except UnicodeDecodeError:
+                text = "\ufffd" * len(part)
+            if is_byte_run and not parts and self.model.decoding == "strip":
+                text = text.removeprefix(" ")
+            parts.append(text)
+        return "".join(parts)
 
     def with_special_tokens(self, names: Sequence[str]) -> PieceVocabulary:
         """Return a vocabulary with more special tokens; see `Vocabulary.with_special_tokens`."""
@@ -275,6 +304,33 @@ def core_pieces(model: PieceModel) -> _core.Pieces:
     unknown = model.unknown_id
     arguments = (b"".join(texts), offsets, array("I", range(len(texts))), model.merges, model.byte_fallback)
     return _core.Pieces.from_merges(*arguments, None if unknown < 0 else unknown, model.unknown)
+
+
+def _decoded_texts(model: PieceModel, added_ids: Mapping[str, int]) -> Mapping[str | bytes, int]:
+    """Return the ids of the added tokens by what they decode to.
+
+    The decoder of a tokenizer.json makes spaces in these tokens, too. Such a text is bytes, so that it is not the same
+    key as that of another token, which is written with spaces.
+    """
+    if model.decoding == "sentencepiece":
+        return added_ids  # type: ignore[return-value]
+    texts = {text.replace(SPACE, " ").encode() if SPACE in text else text: id for text, id in added_ids.items()}
+    if len(texts) < len(added_ids):
+        raise InputError(f"two added tokens differ only in {SPACE} and spaces, which is not supported; remove a token")
+    return texts
+
+
+def _first_tokens(model: PieceModel, added_ids: Mapping[str, int]) -> dict[int, bytes]:
+    """Return the bytes of the ids that decode otherwise where they are the first."""
+    if model.decoding not in ("strip", "metaspace"):
+        return {}
+    texts = {id: text for text, id in reversed([*added_ids.items()])}
+    texts |= {id: text for id, text in enumerate(model.pieces) if model.types[id] not in (CONTROL, BYTE)}
+    if model.decoding == "metaspace":
+        return {id: text.replace(SPACE, "").encode() for id, text in texts.items() if SPACE in text}
+    space = "<0x20>"
+    texts |= {id: " " for id, text in enumerate(model.pieces) if model.types[id] == BYTE and text == space}
+    return {id: text[1:].replace(SPACE, " ").encode() for id, text in texts.items() if text[0] in (" ", SPACE)}
 
 
 def _removed_spaces(normalizer: PieceNormalizer) -> int:

@@ -424,7 +424,7 @@ class Tokenizer(BatchTokenizer):
             KeyError: When the vocabulary has no token with one of the ids.
             OverflowError: When an id is negative or has more than 32 bits.
         """
-        return self._core.decode(tokens, errors)
+        return self._decode(tokens, errors)
 
     def decode_single_token_bytes(self, token: int) -> bytes:
         """Return the bytes of one token.

@@ -217,7 +217,16 @@ class BatchTokenizer(_core.TokenizerBase):
             ValueError: When `num_threads` is less than 1.
         """
         _thread_count(num_threads)
-        return [self._core.decode(tokens, errors) for tokens in batch]
+        return [self._decode(tokens, errors) for tokens in batch]
+
+    def _decode(self, tokens: Sequence[int] | npt.NDArray[np.uint32], errors: str) -> str:
+        vocabulary = self.vocabulary
+        if errors != "replace" or not vocabulary.replaces_byte_runs:
+            return self._core.decode(tokens, errors)
+        try:
+            return self._core.decode(tokens, "strict")
+        except UnicodeDecodeError:
+            return vocabulary.decoded(tokens)
 
     def decode_bytes_batch(self, batch: Sequence[Sequence[int]], *, num_threads: int = 8) -> list[bytes]:
         """Decode each sequence of ids to bytes. `num_threads` is ignored, as in `decode_batch`."""

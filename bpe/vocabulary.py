@@ -71,6 +71,8 @@ class Vocabulary:
     """The library that encodes instead of the core; see `bpe.subwords`."""
     characters: CharacterMerges | None = None
     """What merges characters that stand for bytes, where merging bytes would give other ids."""
+    replaces_byte_runs: bool = False
+    """Whether `decoded` decodes ids whose bytes are not UTF-8, instead of the core."""
 
     def __init__(
         self,
@@ -239,6 +241,10 @@ class Vocabulary:
     def id_limit(self) -> int:
         """The highest id plus one, without the added tokens."""
         return self.encoder.id_limit
+
+    def decoded(self, tokens: Iterable[int]) -> str:
+        """Decode ids whose bytes are not UTF-8, with `replaces_byte_runs`."""
+        raise NotImplementedError
 
     @property
     def token_count(self) -> int:

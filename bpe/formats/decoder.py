@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from bpe.errors import InputError
@@ -17,6 +17,7 @@ _REMEDY = (
     " Llama 2, or null"
 )
 _BYTE = re.compile("<0x[0-9A-Fa-f]{2}>")
+_READ_AS_BYTE = re.compile("<0x[+0-9A-Fa-f][0-9A-Fa-f]>")  # by tokenizers, whose numbers may have a sign
 
 
 def check_decoder(decoder: Any, texts: Iterable[str]) -> None:
@@ -48,33 +49,85 @@ def check_decoder(decoder: Any, texts: Iterable[str]) -> None:
         raise InputError(f'"decoder" has ByteFallback, which makes a byte of the token {text!r}; not supported')
 
 
-def check_piece_decoder(decoder: Any, byte_fallback: bool) -> None:
-    """Refuse a decoder that does not decode tokens with a symbol for spaces as SentencePiece does.
+def decodes_bytes(decoder: Any) -> bool:
+    """Return whether a decoder makes bytes of tokens such as <0x0A>."""
+    return decoder is not None and any(step["type"] == "ByteFallback" for step in _steps(decoder))
 
-    A file without a decoder says nothing: then the tokens are decoded as by SentencePiece.
+
+def piece_decoding(decoder: Any, byte_texts: Collection[str], texts: Iterable[str]) -> str:
+    """Return how a file decodes tokens with a symbol for spaces: the `decoding` of a `PieceModel`.
+
+    A file without a decoder does not say: then the tokens are decoded as by SentencePiece.
 
     Args:
         decoder: The "decoder" of the file.
-        byte_fallback: Whether the model has tokens for bytes.
+        byte_texts: The texts of the tokens that stand for bytes.
+        texts: The texts of all tokens, added tokens included.
 
     Raises:
         InputError: When a step changes the text otherwise, which the message names, or the decoder is damaged.
     """
     if decoder is None:
-        return
+        return "sentencepiece"
     steps = _steps(decoder)
-    known = ({"type": "ByteFallback"}, {"type": "Fuse"}, _TO_SPACE, _STRIP)
+    makes_space, is_fused, has_bytes, decoding = False, False, False, "keep"
     for step in steps:
-        if step not in known and not (step["type"] == "Metaspace" and step.get("replacement") == SPACE):
+        is_metaspace = step["type"] == "Metaspace" and step.get("replacement") == SPACE
+        if step["type"] == "ByteFallback":
+            if is_fused:
+                raise InputError('"decoder" has ByteFallback behind Fuse, which is' + _REMEDY)
+            has_bytes = True
+        elif step["type"] == "Fuse":
+            is_fused = True
+        elif step == _STRIP:
+            if not is_fused:
+                raise InputError(
+                    '"decoder" has Strip without Fuse before it, which strips every token and is' + _REMEDY
+                )
+            if not makes_space:
+                raise InputError(
+                    f'"decoder" has before Strip no step that makes a space of {SPACE}, which is' + _REMEDY
+                )
+            if decoding != "keep":
+                raise InputError('"decoder" has Strip behind a step that removes spaces as well, which is' + _REMEDY)
+            decoding = "strip"
+        elif step != _TO_SPACE and not is_metaspace:
             raise InputError(f'"decoder" has the step {json.dumps(step, ensure_ascii=False):.100}, which is' + _REMEDY)
-    kinds = [step["type"] for step in steps]
-    before_fuse = kinds[: kinds.index("Fuse")] if "Fuse" in kinds else kinds
-    if "Strip" in before_fuse:
-        raise InputError('"decoder" has Strip without Fuse before it, which strips every token and is' + _REMEDY)
-    if byte_fallback and "ByteFallback" not in before_fuse:
+        elif not makes_space:
+            if has_bytes and {f"<0x{byte:02X}>" for byte in SPACE.encode()}.issubset(byte_texts):
+                raise InputError(f'"decoder" has {step["type"]} behind ByteFallback, which is' + _REMEDY)
+            if is_metaspace and _scheme(step) != "never":
+                if is_fused:
+                    raise InputError('"decoder" has Metaspace behind Fuse, which removes all spaces and is' + _REMEDY)
+                decoding = "metaspace"
+            makes_space = True
+    if byte_texts and not has_bytes:
         raise InputError('"decoder" leaves the tokens of bytes, such as <0x0A>, as they are, which is' + _REMEDY)
-    if "Metaspace" not in kinds and _TO_SPACE not in steps:
+    if not makes_space:
         raise InputError(f'"decoder" has no step that makes a space of {SPACE}, which is' + _REMEDY)
+    others = (text for text in texts if text not in byte_texts and _READ_AS_BYTE.fullmatch(text))
+    if has_bytes and (text := next(others, None)) is not None:
+        raise InputError(f'"decoder" has ByteFallback, which makes a byte of the token {text!r}; that is' + _REMEDY)
+    return decoding
+
+
+def _scheme(metaspace: Mapping[str, Any]) -> Any:
+    return metaspace.get("prepend_scheme", "always" if metaspace.get("add_prefix_space", True) else "never")
+
+
+def written_decoder(decoding: str, has_prefix: bool) -> dict[str, Any]:
+    """Return the decoder of a tokenizer.json.
+
+    Args:
+        decoding: The `decoding` of a `PieceModel`.
+        has_prefix: Whether a text gets a space in front, which SentencePiece removes.
+    """
+    to_space: dict[str, Any] = _TO_SPACE
+    if decoding == "metaspace":
+        to_space = {"type": "Metaspace", "replacement": SPACE, "prepend_scheme": "always", "split": False}
+    strips = decoding == "strip" or (decoding == "sentencepiece" and has_prefix)
+    steps = [to_space, {"type": "ByteFallback"}, {"type": "Fuse"}, *([_STRIP] if strips else [])]
+    return {"type": "Sequence", "decoders": steps}
 
 
 def _steps(decoder: Any, depth: int = 0) -> list[dict[str, Any]]:

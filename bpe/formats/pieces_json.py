@@ -11,7 +11,7 @@ from typing import Any
 
 from bpe.errors import InputError
 from bpe.formats.byte_level import is_id
-from bpe.formats.decoder import check_piece_decoder
+from bpe.formats.decoder import decodes_bytes, piece_decoding, written_decoder
 from bpe.formats.piece_merges import with_merges
 from bpe.piece_vocabulary import (
     BYTE,
@@ -78,12 +78,14 @@ def read_pieces(
         raise InputError(f"model.unk_token is {unknown_text!r}, which is no token")
     specials = {token.content for token in found if token.special}
     byte_fallback = bool(model.get("byte_fallback"))
-    check_piece_decoder(data.get("decoder"), byte_fallback)
+    has_bytes = byte_fallback or decodes_bytes(data.get("decoder"))
+    byte_texts = {text for text in texts if has_bytes and _BYTE_TEXT.fullmatch(text)} - {unknown_text}
+    decoding = piece_decoding(data.get("decoder"), byte_texts, [*texts, *(token.content for token in found)])
 
     def kind_of(text: str) -> int:
         if text == unknown_text:
             return UNKNOWN
-        if byte_fallback and _BYTE_TEXT.fullmatch(text):
+        if text in byte_texts:
             return BYTE
         return CONTROL if text in specials else NORMAL
 
@@ -93,9 +95,10 @@ def read_pieces(
         bytes(map(kind_of, texts)),
         byte_fallback,
         normalizer,
-        unknown_text or "",
+        unknown_text or "" if decoding == "sentencepiece" else (unknown_text or "").replace(SPACE, " "),
         _merges(model, model["vocab"]),
         "dropped" if unknown_text is None else "fused" if model.get("fuse_unk") else "each",
+        decoding=decoding,
     )
     following = max([len(texts), *(token.id + 1 for token in found)])
     added = chosen_tokens(found, special_tokens, model["vocab"], following).values()
@@ -205,15 +208,10 @@ def pieces_data(vocabulary: PieceVocabulary) -> dict[str, Any]:
         raise InputError("two pieces have the same text, and tokenizer.json has one id for one text")
     merges = [] if model.merges is None else model.merges.tolist()
     pairs = zip(merges[0::3], merges[1::3], strict=True)
-    strip = [{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if model.normalizer.add_dummy_prefix else []
-    to_space = {"type": "Replace", "pattern": {"String": SPACE}, "content": " "}
     return {
         "normalizer": normalizer,
         "pre_tokenizer": pre_tokenizer,
-        "decoder": {
-            "type": "Sequence",
-            "decoders": [to_space, {"type": "ByteFallback"}, {"type": "Fuse"}, *strip],
-        },
+        "decoder": written_decoder(model.decoding, model.normalizer.add_dummy_prefix),
         "model": {
             "type": "BPE",
             "dropout": None,

@@ -29,13 +29,16 @@ PythonEncoder::PythonEncoder(nb::bytes tokens, const InputArray<std::uint64_t>& 
                              std::shared_ptr<const Splitter> splitter, nb::dict added_tokens, const std::string& kernel,
                              bool merges_only, const std::optional<InputArray<Id>>& merges,
                              std::shared_ptr<const Normalizer> normalizer, std::shared_ptr<const Pieces> pieces,
-                             int removed_spaces)
+                             int removed_spaces, nb::dict first_tokens)
     : encoder_(vocabulary_from(view_of(tokens), span_of(offsets), span_of(ids), merges_only, merges, std::move(pieces)),
                std::move(splitter), std::move(normalizer), kernel_named(kernel)),
       removed_spaces_(removed_spaces),
       objects_(vocabulary().id_limit()) {
     for (auto [token, id] : added_tokens) {
         added_bytes_.try_emplace(id_from(id.ptr()), to_string(TextArgument(token).bytes()));
+    }
+    for (auto [id, token] : first_tokens) {
+        first_bytes_.try_emplace(id_from(id.ptr()), to_string(TextArgument(token).bytes()));
     }
 }
 
@@ -182,6 +185,12 @@ PythonEncoder::DecodedText PythonEncoder::decoded(nb::handle sequence) const {
 // Decodes the ids at the beginning of a text, up to the last that loses a space, and returns their number. Added tokens
 // before them stay.
 std::size_t PythonEncoder::decode_beginning(std::span<const Id> ids, std::vector<char>& text) const {
+    if (!ids.empty() && !first_bytes_.empty()) {
+        const auto first = first_bytes_.find(ids.front());
+        if (first == first_bytes_.end()) return 0;
+        text.assign(first->second.begin(), first->second.end());
+        return 1;
+    }
     const Pieces* const pieces = vocabulary().pieces();
     if (!removed_spaces_ || !pieces) return 0;
     for (std::size_t i = 0; i < ids.size(); ++i) {
@@ -309,7 +318,8 @@ Args:
     pieces: The rules that merge characters, or None where bytes are merged. With these, several tokens may be the
         same, and `merges_only` and `merges` have no meaning.
     removed_spaces: What decoding removes where a text begins: 0 nothing, 1 the space that the first ordinary token
-        begins with, 2 that of all tokens up to the first that is more than a space.)";
+        begins with, 2 that of all tokens up to the first that is more than a space.
+    first_tokens: The bytes of the ids that decode otherwise where they are the first of a text.)";
 
 constexpr const char* kEncodeAllDoc = R"(Encode many texts on several threads.
 
@@ -332,11 +342,11 @@ void register_encoder(nb::module_& module) {
         .def(nb::init<nb::bytes, const InputArray<std::uint64_t>&, const InputArray<Id>&,
                       std::shared_ptr<const Splitter>, nb::dict, const std::string&, bool,
                       const std::optional<InputArray<Id>>&, std::shared_ptr<const Normalizer>,
-                      std::shared_ptr<const Pieces>, int>(),
+                      std::shared_ptr<const Pieces>, int, nb::dict>(),
              nb::arg("tokens"), nb::arg("offsets"), nb::arg("ids"), nb::arg("splitter"), nb::arg("added_tokens"),
              nb::arg("kernel") = kernels().front().name, nb::arg("merges_only") = false,
              nb::arg("merges").none() = nb::none(), nb::arg("normalizer").none() = nb::none(),
-             nb::arg("pieces").none() = nb::none(), nb::arg("removed_spaces") = 0)
+             nb::arg("pieces").none() = nb::none(), nb::arg("removed_spaces") = 0, nb::arg("first_tokens") = nb::dict())
         .def("encode", &PythonEncoder::encode, nb::arg("text").none(), nb::arg("added").none(),
              "Return the ids of a text, with the ids of the added tokens in it.")
         .def("encode_to_numpy", &PythonEncoder::encode_to_numpy, nb::arg("text").none(), nb::arg("added").none(),

@@ -17,7 +17,7 @@ class PythonEncoder {
                   std::shared_ptr<const Splitter> splitter, nb::dict added_tokens, const std::string& kernel,
                   bool merges_only, const std::optional<InputArray<Id>>& merges,
                   std::shared_ptr<const Normalizer> normalizer, std::shared_ptr<const Pieces> pieces,
-                  int removed_spaces);
+                  int removed_spaces, nb::dict first_tokens);
 
     const Encoder& encoder() const { return encoder_; }
 
@@ -73,6 +73,7 @@ class PythonEncoder {
     // What decoding removes where a text begins: 0 nothing, 1 the space that a token begins with, 2 that of all tokens
     // up to the first that is more than a space.
     int removed_spaces_;
+    std::unordered_map<Id, std::string> first_bytes_;  // of tokens that decode otherwise where a text begins
     std::unordered_map<Id, std::string> added_bytes_;
     IdObjects objects_;
 };

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 from array import array
 from functools import cache
@@ -228,7 +229,7 @@ def test_the_format_that_a_refusal_names_expresses_the_vocabulary(name: str, tmp
         (lambda data: data.update(decoder={"type": "WordPiece", "prefix": "##"}), '"decoder" has the step .*WordPiece'),
         (lambda data: data.update(decoder={"type": "Fuse"}), "leaves the tokens of bytes"),
         (lambda data: data.update(decoder=["Fuse"]), "in place of a step"),
-        (lambda data: data["decoder"]["decoders"].pop(0), "no step that makes a space"),
+        (lambda data: data["decoder"]["decoders"].pop(0), "before Strip no step that makes a space"),
         (lambda data: data["decoder"]["decoders"].pop(1), "leaves the tokens of bytes"),
         (lambda data: data["decoder"]["decoders"].pop(2), "Strip without Fuse before it"),
         (lambda data: data["decoder"]["decoders"][3].update(start=2), '"decoder" has the step .*"start": 2'),
@@ -241,6 +242,76 @@ def test_what_is_not_supported_is_refused(change: Any, words: str, tmp_path: Pat
     path.write_text(json.dumps(data))
     with pytest.raises(InputError, match=words):
         read_vocabulary(path)
+
+
+TO_SPACE = {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}
+TO_BYTES, FUSE = {"type": "ByteFallback"}, {"type": "Fuse"}
+STRIP = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
+METASPACE = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": False}
+
+
+@pytest.mark.parametrize("normalizer", NORMALIZERS)
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [TO_SPACE, TO_BYTES, FUSE, STRIP],
+        [TO_SPACE, TO_BYTES, FUSE],
+        [TO_SPACE, TO_BYTES],
+        [METASPACE, TO_BYTES, FUSE],
+        [METASPACE | {"prepend_scheme": "never"}, TO_BYTES],
+    ],
+)
+def test_the_decoder_of_the_file_decodes(normalizer: str, steps: list[dict[str, Any]]) -> None:
+    data = json.loads(variant(normalizer, "bytes"))
+    data["decoder"] = {"type": "Sequence", "decoders": steps}
+    for content in ("▁x", " y", "▁z▁", "[▁]"):
+        entry = data["added_tokens"][-1]
+        data["added_tokens"].append(entry | {"id": entry["id"] + 1, "content": content, "special": content == "▁x"})
+    text = json.dumps(data)
+    reference = tokenizers.Tokenizer.from_str(text)
+    ours = Tokenizer.from_vocabulary(huggingface.read(text.encode(), "tokenizer.json", None, None))
+    again = Tokenizer.from_vocabulary(
+        huggingface.read(huggingface.render(ours.vocabulary), "tokenizer.json", None, None)
+    )
+    source = random.Random(0)
+    count = reference.get_vocab_size()
+    bytes_, others = [range(start, end) for start, end in ((3, 259), (count - 6, count))]
+    spaces = [id for id in range(count) if (reference.id_to_token(id) or "").startswith("▁")]
+    for _ in range(1500):
+        kinds = (bytes_, others, spaces, range(count), [3 + byte for byte in " é▁日".encode()])
+        ids = [source.choice(source.choice(kinds)) for _ in range(source.randrange(7))]
+        expected = reference.decode(ids, skip_special_tokens=False)
+        assert ours.decode(ids) == expected, ids
+        assert again.decode_batch([ids]) == [expected]
+        specials = {0, 1, 2, count - 4}
+        rest = [id for id in ids if not ours.is_special_token(id)]
+        assert not specials.intersection(rest)
+        assert ours.decode(rest) == reference.decode(ids)
+
+
+@pytest.mark.parametrize(
+    ("steps", "words"),
+    [
+        ([FUSE, TO_SPACE, TO_BYTES], "ByteFallback behind Fuse"),
+        ([TO_BYTES, TO_SPACE, FUSE, STRIP], "Replace behind ByteFallback"),
+        ([TO_BYTES, FUSE, METASPACE], "Metaspace behind ByteFallback"),
+        ([METASPACE, TO_BYTES, FUSE, STRIP], "Strip behind a step that removes spaces"),
+        ([TO_SPACE, TO_BYTES, FUSE, STRIP, STRIP], "Strip behind a step that removes spaces"),
+    ],
+)
+def test_decoders_that_change_text_otherwise_are_refused(steps: list[dict[str, Any]], words: str) -> None:
+    data = json.loads(written("llama"))
+    data["decoder"] = {"type": "Sequence", "decoders": steps}
+    with pytest.raises(InputError, match=f"{words}.*write Replace, ByteFallback, Fuse and Strip"):
+        huggingface.read(json.dumps(data).encode(), "tokenizer.json", None, None)
+
+
+def test_an_added_token_that_the_decoder_makes_a_byte_of_is_refused() -> None:
+    data = json.loads(written("llama"))
+    entry = data["added_tokens"][0] | {"id": len(data["model"]["vocab"]), "content": "<0xab>"}
+    data["added_tokens"].append(entry)
+    with pytest.raises(InputError, match="which makes a byte of the token '<0xab>'"):
+        huggingface.read(json.dumps(data).encode(), "tokenizer.json", None, None)
 
 
 @pytest.mark.parametrize(
