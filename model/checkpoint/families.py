@@ -265,12 +265,11 @@ FAMILIES: dict[str, Family] = {
     "gemma3_text": Family(
         "Gemma3ForCausalLM",
         {
-            **_GEMMA2, "max_position_embeddings": 131072, "attn_logit_softcapping": None,
-            "final_logit_softcapping": None, "rope_theta": 1000000.0, "rope_local_base_freq": 10000.0,
-            "sliding_window_pattern": 6,
+            **_GEMMA2, "max_position_embeddings": 131072, "final_logit_softcapping": None, "rope_theta": 1000000.0,
+            "rope_local_base_freq": 10000.0, "sliding_window_pattern": 6,
         },
         {**_SANDWICH, "qk_norm": "head"},
-        _SOFTCAPS,
+        {"final_logit_softcapping": "logits_softcap"},  # transformers does not apply attn_logit_softcapping
         {"attention_multiplier": _inverse_root},
         _by_layer_types(_but_each_nth),
         activation="hidden_activation",
@@ -380,6 +379,9 @@ def config_of(data: Values, ignore_unknown: bool = False) -> ModelConfig:
         *_SOFTCAPS,
     )
     own = {key: value for key, value in data.items() if key in known and (value is not None or key in nullable)}
+    for key, value in data.items():
+        if key in known:
+            _check_type(key, value, defaults.get(key), key in nullable)
     values = {"model_type": kind, **defaults, **own}
     fields = {
         **{field: values[key] for key, field in _FIELDS.items()},
@@ -396,8 +398,6 @@ def config_of(data: Values, ignore_unknown: bool = False) -> ModelConfig:
             f"layer_types is {values['layer_types']!r}, but a {kind} model of this configuration has {kinds}"
         )
     if values.get("attention_bias"):
-        if values["attention_bias"] is not True:
-            raise InputError(f"attention_bias is {values['attention_bias']!r}; expected true or false")
         fields |= {"qkv_bias": True, "wo_bias": True}
     if kind.startswith("gemma"):
         fields["embedding_multiplier"] = math.sqrt(_positive(values, "hidden_size"))
@@ -420,6 +420,25 @@ def refuse_others(data: Values, known: set[str], ignore_unknown: bool, prefix: s
             )
 
 
+def _check_type(key: str, value: Any, default: Any, is_nullable: bool) -> None:
+    """Raise InputError unless a value has the type of a default; null is as good as no value where that is falsy."""
+    if value is None:
+        if default and not is_nullable:
+            raise InputError(f"{key} is null; remove the key for its default ({default!r}), or give a value")
+    elif isinstance(default, bool) and not isinstance(value, bool):
+        raise InputError(f"{key} is {value!r}; expected true or false")
+    elif key in _SOFTCAPS and not (_is_number(value) and value > 0):
+        raise InputError(f"{key} is {value!r}; expected a positive number, or null for none")
+    elif key == "head_dim" and (isinstance(value, bool) or not isinstance(value, int) or value <= 0):
+        raise InputError(f"{key} is {value!r}; expected a positive whole number")
+    elif isinstance(default, float) and not _is_number(value):
+        raise InputError(f"{key} is {value!r}; expected a number")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def _activation(kind: str, family: Family, values: Values) -> Activation:
     name = values[family.activation]
     if kind == "gemma" and name == "gelu":  # in Google's files, where it always meant the approximation
@@ -435,13 +454,12 @@ def _rope(family: Family, values: Values) -> dict[str, Any]:
     rope = values.get(key) or {}
     fields: dict[str, Any] = {}
     if "rope_local_base_freq" in values and isinstance(rope, dict):
-        local: Any = {}
-        if {*rope} & {"full_attention", "sliding_attention"}:
-            rope, local = (rope.get(f"{name}_attention") or {} for name in ("full", "sliding"))
+        rope, local = _global_and_local(values, key, rope)
         if not isinstance(local, dict):
             raise InputError(f"{key}: sliding_attention is {local!r}; expected an object")
-        if local.get("rope_type", "default") != "default":
-            raise InputError(f"{key}: sliding_attention has the type {local['rope_type']!r}; only default is supported")
+        kind = local.get("rope_type", local.get("type", "default"))
+        if kind != "default":
+            raise InputError(f"{key}: sliding_attention has the type {kind!r}; only default is supported")
         _refuse_rope(f"{key}: sliding_attention: ", local, "default")
         fields["local_rope_theta"] = local.get("rope_theta", values["rope_local_base_freq"])
     if not isinstance(rope, dict):
@@ -459,9 +477,34 @@ def _rope(family: Family, values: Values) -> dict[str, Any]:
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
         raise InputError(f"partial_rotary_factor is {share!r}; expected a number from 0 to 1")
     heads = _positive(values, "num_attention_heads")
-    head_dim = values["head_dim"] or _positive(values, "hidden_size") // heads
+    head_dim: int = values["head_dim"] or _positive(values, "hidden_size") // heads
     fields |= {"rope_theta": rope.get("rope_theta", values["rope_theta"]), "rotary_dim": int(head_dim * share)}
     return fields | _READERS[kind](rope, values, key)
+
+
+def _global_and_local(values: Values, key: str, rope: Values) -> tuple[Any, Any]:
+    """Return the RoPE of layers that see everything, and that of layers with windows, of Gemma 3.
+
+    transformers 5 ignores what is written in another way, such as the key "type" for rope_type, without a word.
+
+    Raises:
+        InputError: When it would be ignored.
+    """
+    if values.get("rope_scaling") and values.get("rope_parameters"):
+        raise InputError("rope_scaling and rope_parameters are both set; remove rope_scaling")
+    if key == "rope_scaling":
+        if {*rope} & {"full_attention", "sliding_attention"}:
+            raise InputError("rope_scaling has an object for each type of layers; call it rope_parameters")
+        if "rope_type" not in rope:
+            raise InputError("rope_scaling has no rope_type, without which transformers ignores it; add rope_type")
+        return rope, {}
+    others = {*rope} - {"full_attention", "sliding_attention"}
+    if others:
+        raise InputError(
+            f"rope_parameters: {min(others)} is outside of full_attention and sliding_attention; move it into them"
+        )
+    full, local = (rope.get(f"{name}_attention") or {} for name in ("full", "sliding"))
+    return full, local
 
 
 def _refuse_rope(prefix: str, rope: Values, kind: str) -> None:
@@ -469,21 +512,33 @@ def _refuse_rope(prefix: str, rope: Values, kind: str) -> None:
     for name, value in rope.items():
         if name not in known:
             raise InputError(f"{prefix}{name} (value {value!r}) is not a key of the type {kind}; remove it")
+        if name == "truncate":
+            fits, expected = isinstance(value, bool), "true or false"
+        elif name in ("short_factor", "long_factor"):
+            fits, expected = isinstance(value, list) and all(map(_is_number, value)), "a list of numbers"
+        else:
+            fits, expected = name in ("rope_type", "type") or _is_number(value), "a number"
+        if not fits and value is not None:
+            raise InputError(f"{prefix}{name} is {value!r}; expected {expected}")
 
 
 def _number(rope: Values, name: str, key: str, default: float | None = None) -> float:
     value = rope.get(name, default)
     if value is None:
         raise InputError(f"{key}: missing {name}")
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if not _is_number(value):
         raise InputError(f"{key}: {name} is {value!r}; expected a number")
-    return value
+    number: float = value
+    return number
 
 
 def _original(rope: Values, values: Values, key: str) -> Any:
     """Return the context before scaling, which Phi-3 gives outside of the object."""
-    outside = values.get("original_max_position_embeddings")
-    return outside or _number(rope, "original_max_position_embeddings", key, values["max_position_embeddings"])
+    name = "original_max_position_embeddings"
+    length = values.get(name) or _number(rope, name, key, values["max_position_embeddings"])
+    if isinstance(length, bool) or not _is_number(length) or length <= 1:
+        raise InputError(f"{name} is {length!r}; expected a whole number above 1")
+    return length
 
 
 def _linear(rope: Values, values: Values, key: str) -> dict[str, Any]:

@@ -113,7 +113,11 @@ def make(name: str, seed: int = 1, **changes: Any) -> Any:
     config = config_of(name, **changes)
     config._attn_implementation = "eager"  # soft caps are ignored by the others
     torch.manual_seed(seed)
-    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    return randomize(transformers.AutoModelForCausalLM.from_config(config).eval())
+
+
+def randomize(model: Any) -> Any:
+    """Return a model after its weights were made random, biases and norms included."""
     with torch.no_grad():
         for parameter_name, parameter in model.named_parameters():
             if parameter.dim() == 1:
