@@ -137,6 +137,7 @@ def read_model(content: bytes) -> tuple[PieceModel, dict[str, Any]]:
             " supported"
         )
     normalizer = _settings(specs.get(_NORMALIZER, b""), _NORMALIZER_FIELDS, "normalizer_spec")
+    _refuse_damage(pieces.texts, normalizer["precompiled_charsmap"])
     file = ModelFile(specs[_TRAINER], specs.get(_NORMALIZER, b""), others, bytes(content), pieces.extras)
     model = PieceModel(
         tuple(pieces.texts),
@@ -148,6 +149,23 @@ def read_model(content: bytes) -> tuple[PieceModel, dict[str, Any]]:
         file=file._asdict(),
     )
     return model, trainer
+
+
+def _refuse_damage(texts: Sequence[str], charsmap: bytes) -> None:
+    """Refuse what no trainer writes and `sentencepiece` does not load."""
+    if charsmap and not charsmap.endswith(b"\0"):
+        raise InputError(
+            "normalizer_spec.precompiled_charsmap is damaged: its last replacement does not end with a null character;"
+            " download or copy the file again"
+        )
+    if "\0" not in "".join(texts):
+        return
+    for id, text in enumerate(texts):
+        if "\0" in text and text != "\0":
+            raise InputError(
+                f"piece {id}, {text!r}, contains a null character, which sentencepiece refuses; train the model again"
+                " without such characters, or download or copy the file again"
+            )
 
 
 class _Pieces:

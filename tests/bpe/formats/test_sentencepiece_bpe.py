@@ -312,6 +312,18 @@ def test_a_truncated_map_of_characters_is_refused(size: int) -> None:
         tokenizer_of(changed("plain", cut))
 
 
+@pytest.mark.parametrize("last", [b"", b"x"])
+def test_a_map_of_characters_without_a_null_at_its_end_is_refused_as_by_sentencepiece(last: bytes) -> None:
+    def cut(model: protobuf.ModelProto) -> None:
+        model.normalizer_spec.precompiled_charsmap = model.normalizer_spec.precompiled_charsmap[:-1] + last
+
+    content = changed("nfkc", cut)
+    with pytest.raises(RuntimeError, match="null terminated"):
+        processor(content)
+    with pytest.raises(InputError, match="precompiled_charsmap is damaged: .* does not end with a null.*copy the file"):
+        sentencepiece.read(content, "tokenizer.model", None, None)
+
+
 def test_lengths_that_lie_are_refused(tmp_path: Path) -> None:
     content = trained("llama")
     for length in (b"\xff\xff\xff\xff\x07", b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", b"\x80" * 11, b"\x7f"):
@@ -368,9 +380,14 @@ def odd_byte(model: protobuf.ModelProto) -> None:
     model.pieces[400].type = BYTE
 
 
+def null_inside(model: protobuf.ModelProto) -> None:
+    model.pieces[400].piece = "q\0"
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
+        (null_inside, "contains a null character, which sentencepiece refuses; train the model again"),
         (denormalized, "denormalizer_spec"),
         (nameless, "piece 400 is empty"),
         (repeated, "pieces 400 and 401 are the same"),
