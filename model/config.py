@@ -395,7 +395,7 @@ class ModelConfig:
             layers = self.cross_attention_layers
             evenly = range(layers[0], self.n_layers, layers[1] - layers[0]) if len(layers) > 2 else layers
             values["cross_attention_layers"] = evenly if tuple(evenly) == layers else layers
-        given = [f"{name}={value!r}" for name, value in values.items()]
+        given = [f"{name}={_short(value)}" for name, value in values.items()]
         return f"ModelConfig({', '.join(given)})"
 
     def _is_set(self, field: Field[Any]) -> bool:
@@ -615,6 +615,17 @@ def _vision(value: Any) -> VisionConfig | None:
     if unknown:
         raise InputError(f"vision: unknown {unknown[0]!r}; known keys are {', '.join(known)}")
     return VisionConfig(**value)
+
+
+def _short(value: Any) -> str:
+    """Return the repr of a value, with a tuple that repeats itself as a product: (4096, 0) * 13."""
+    if isinstance(value, tuple):
+        for period in range(1, len(value) // 2 + 1):
+            if all(item == value[place % period] for place, item in enumerate(value)):
+                end = f"[:{len(value)}]" if len(value) % period else ""
+                product = f"{value[:period]!r} * {-(-len(value) // period)}"
+                return f"({product}){end}" if end else product
+    return repr(value)
 
 
 def _exact(kind: type, value: Any) -> Any:
