@@ -139,6 +139,7 @@ class Vocabulary:
         """What begins and ends a text, and where each of it comes from."""
         self.core_normalizer: _core.Normalizer | None = compile_normalizer(normalizer)
         """Normalizes text in the core; None if text stays as it is."""
+        self._refuse_equal_searches()
         self.splitter: _core.Splitter = pattern.splitter() if characters is None else characters.splitter(pattern)
         """Splits text into pretokens by the pattern. With `characters`, they have a character for each byte."""
         self.encoder: _core.Encoder = _core.Encoder(
@@ -306,6 +307,21 @@ class Vocabulary:
         ]
         return _core.AddedTokens(tokens, self.core_normalizer is not None)
 
+    def _refuse_equal_searches(self) -> None:
+        """Refuse two added tokens with the same text to search for: ``tokenizers`` chooses one of them at random."""
+        found: dict[str | bytes, AddedToken] = {}
+        normalizer = self.core_normalizer
+        for token in self.added_tokens if normalizer is not None else ():
+            if normalizer is None or not token.normalized or not (text := normalizer.apply(token.content)):
+                continue
+            other = found.setdefault(text, token)
+            if other.id != token.id:
+                raise InputError(
+                    f"the added tokens {other.content!r} (id {other.id}) and {token.content!r} (id {token.id}) are the"
+                    ' same after normalization, and tokenizers chooses one of them at random; set "normalized" of at'
+                    " least one of them to false"
+                )
+
     def _searched(self, token: AddedToken) -> str | bytes:
         """Return the text to search for. As in ``tokenizers``, it is normalized if the token is `normalized`."""
         if self.core_normalizer is None or not token.normalized:
@@ -313,8 +329,7 @@ class Vocabulary:
         content = self.core_normalizer.apply(token.content)
         if not content:
             raise InputError(
-                f"{self.name}: the {token.kind} token {token.content!r} is empty after normalization; set its"
-                ' "normalized" to false'
+                f'the {token.kind} token {token.content!r} is empty after normalization; set its "normalized" to false'
             )
         return content
 

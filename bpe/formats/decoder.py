@@ -40,7 +40,8 @@ def check_decoder(decoder: Any, texts: Iterable[str]) -> None:
         if kind not in ("ByteLevel", "Fuse", "ByteFallback"):
             raise InputError(
                 f'"decoder" has {kind!r}, which is not supported for byte-level BPE; supported are ByteLevel, with Fuse'
-                " and ByteFallback beside it"
+                ' and ByteFallback beside it. Set "decoder" to null, which changes no ids, or open the file with'
+                " tokenizers"
             )
     if kinds.count("ByteLevel") != 1:
         raise InputError(f'"decoder" has ByteLevel {kinds.count("ByteLevel")} times; expected it once')

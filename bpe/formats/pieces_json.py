@@ -68,7 +68,11 @@ def read_pieces(
     model = data["model"]
     for option in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "ignore_merges"):
         if model.get(option):
-            raise InputError(f"model.{option} is {model[option]!r}, which is not supported for merges of characters")
+            raise InputError(
+                f"model.{option} is {model[option]!r}, which is not supported for merges of characters; open the file"
+                f" with the package tokenizers, or set {option} to {'false' if option == 'ignore_merges' else 'null'}"
+                " if the model was trained so"
+            )
     texts = _texts(model["vocab"])
     normalizer = _normalizer(data, model)
     for token in found:
@@ -171,7 +175,8 @@ def _normalizer(data: Mapping[str, Any], model: Mapping[str, Any]) -> PieceNorma
         return _metaspace(pre_tokenizer, model, plain)
     raise InputError(
         f"the normalizer {_brief(given)} with the pre_tokenizer {_brief(pre_tokenizer)} is not supported for merges of"
-        " characters; supported are Prepend and Replace of the space, or Metaspace"
+        " characters; supported are Prepend and Replace of the space, or Metaspace. Open the file with the package"
+        " tokenizers, or train the model again with one of these"
     )
 
 

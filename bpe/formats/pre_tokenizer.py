@@ -96,7 +96,8 @@ def _flattened(value: Any, depth: int = 0) -> list[dict[str, Any]]:
     if not isinstance(kind, str) or kind not in _READERS:
         raise InputError(
             f"{_WHERE} has a step of the type {_short(kind)}, which is not supported; supported are"
-            f" {', '.join(_READERS)} and Sequence"
+            f" {', '.join(_READERS)} and Sequence. Open the file with the package tokenizers, or train the model again"
+            " with one of these"
         )
     return [value]
 

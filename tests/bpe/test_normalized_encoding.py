@@ -114,6 +114,21 @@ def test_a_text_that_is_normalized_is_neither_continued_by_tiktoken_s_rules_nor_
         train_from_iterator(["text"], 400, base=ours)
 
 
+def test_added_tokens_that_normalization_makes_equal_are_refused() -> None:
+    plain = Vocabulary.from_ranks("equal", find_pattern("gpt2"), BYTE_RANKS, {})
+
+    def vocabulary(*added: AddedToken) -> Vocabulary:
+        parts = (plain.pattern, plain.tokens, plain.offsets, plain.ids)
+        return Vocabulary("equal", *parts, added, normalizer={"type": "Lowercase"})
+
+    upper, lower = (AddedToken(text, id, special=False) for id, text in ((300, "[MASK]"), (301, "[mask]")))
+    searched = upper._replace(normalized=True), lower._replace(normalized=True)
+    with pytest.raises(InputError, match=r"'\[MASK\]' \(id 300\) and '\[mask\]' \(id 301\) are the same.*to false"):
+        vocabulary(*searched)
+    vocabulary(searched[0], lower)
+    vocabulary(*searched[:1])
+
+
 def test_an_added_token_that_normalization_empties_is_refused() -> None:
     plain = Vocabulary.from_ranks("empty", find_pattern("gpt2"), BYTE_RANKS, {})
     added = [AddedToken(" ", 300, special=False, normalized=True)]
