@@ -75,41 +75,57 @@ class Cache:
             MemoryError: When memory runs out. The cache is unchanged.
         """
 
-class Decoder:
-    """A Llama whose weights stay in the types in which a checkpoint stores them."""
+class DecoderShape:
+    """The sizes and parts of a model. A new object has the parts of a Llama, and no sizes."""
 
-    def __init__(
-        self,
-        *,
-        dim: int,
-        layers: int,
-        heads: int,
-        kv_heads: int,
-        head_dim: int,
-        hidden: int,
-        vocabulary: int,
-        epsilon: float,
-        tied: bool,
-        query_bias: bool,
-        output_bias: bool,
-        kinds: dict[str, str],
-        threads: int = 1,
-        kernel: str = "",
-    ) -> None:
+    dim: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    hidden: int
+    vocabulary: int
+    epsilon: float
+    tied: bool
+    """Whether the output matrix is the embedding matrix."""
+    query_bias: bool
+    """Whether the projections to queries, keys and values have biases."""
+    output_bias: bool
+    """Whether the projection after attention has a bias."""
+    feed_forward_bias: bool
+    pre_norm: bool
+    post_norm: bool
+    norm_offset: float
+    """Added to the weights of norms when they are set."""
+    head_norm: str
+    """How queries and keys are normalised: "none", "head" or "all"."""
+    activation: str
+    """The function of the gate: "silu", "gelu" or "gelu_tanh"."""
+    attention_factor: float
+    """The factor of the scores of attention."""
+    attention_softcap: float
+    logits_softcap: float
+    embedding_factor: float
+    residual_factor: float
+    logits_divisor: float
+    expert_hidden: int
+    experts_per_token: int
+    normalize_experts: bool
+    windows: list[int]
+    """For each layer, the number of tokens that a token attends to, itself included; 0 for all."""
+    tables: list[int]
+    """For each layer, the number of its table of rotations."""
+    experts: list[int]
+    """For each layer, the number of its experts; 0 for a single network."""
+
+class Decoder:
+    """A Llama, or a relative, whose weights stay in the types in which a checkpoint stores them."""
+
+    def __init__(self, shape: DecoderShape, kinds: dict[str, str], threads: int = 1, kernel: str = "") -> None:
         """Allocate the memory of a model. `put` sets its weights.
 
         Args:
-            dim: The size of the hidden states.
-            layers: The number of layers.
-            heads: The number of query heads.
-            kv_heads: The number of key-value heads.
-            head_dim: The size of a head.
-            hidden: The size of the feed-forward network.
-            vocabulary: The vocabulary size.
-            epsilon: The epsilon of the norms.
-            tied: Whether the output matrix is the embedding matrix.
-            query_bias: Whether the projections to queries, keys and values have biases.
-            output_bias: Whether the projection after attention has a bias.
+            shape: The sizes and parts of the model.
             kinds: The type of each matrix, by its name in Meta's checkpoints.
             threads: The number of threads.
             kernel: A name from `kernels()`; default: the best.
@@ -125,7 +141,8 @@ class Decoder:
 
         Args:
             name: The tensor's name in Meta's checkpoints.
-            data: uint8 `[bytes]`: a matrix as stored in a file, in its type; a vector in float32.
+            data: uint8 `[bytes]`: a matrix as stored in a file, in its type; a vector in float32, a norm without its
+                offset.
         """
     def forward(self, tokens: Any, cache: Cache, rotation: Any, wanted: Any, logits: Any) -> None:
         """Run the model on up to `MOST_TOKENS` tokens, and add them to the cache.
@@ -134,7 +151,8 @@ class Decoder:
             tokens: int64 `[tokens, 3]`: id, sequence and position of each token. The tokens of a sequence continue the
                 positions that its cache holds.
             cache: The cache, with room for the tokens.
-            rotation: float32 `[positions, head_dim]`: cosine and sine of the angle of each pair at each position.
+            rotation: float32 `[tables, positions, head_dim]`: cosine and sine of the angle of each pair at each
+                position.
             wanted: int64 `[wanted]`: indices of the tokens whose logits are computed.
             logits: Results, float32 `[wanted, vocabulary]`.
         """

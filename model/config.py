@@ -27,6 +27,7 @@ _HARMLESS_KEYS = ("max_batch_size",)
 RopeScaling = Literal["none", "llama3", "linear", "dynamic", "yarn", "longrope"]
 Activation = Literal["silu", "gelu", "gelu_tanh"]
 QkNorm = Literal["none", "head", "all"]
+Rope = Literal["global", "local", "none"]
 _CHOICES = {"RopeScaling": get_args(RopeScaling), "Activation": get_args(Activation), "QkNorm": get_args(QkNorm)}
 _POSITIVE = (
     "norm_eps", "rope_theta", "rope_scaling_factor", "rope_low_freq_factor", "rope_high_freq_factor",
@@ -99,7 +100,7 @@ class LayerKind(NamedTuple):
 
     window: int
     """The number of tokens that a token attends to, itself included; 0 for all."""
-    rope: Literal["global", "local", "none"]
+    rope: Rope
     """Which rotary positions it has: those of rope_theta, those of local_rope_theta, or none."""
 
 

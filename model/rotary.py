@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from model.config import ModelConfig, RopeScaling
+from model.config import ModelConfig, Rope, RopeScaling
 
 
 def rope_frequencies(config: ModelConfig, end: int = 1, *, local: bool = False) -> npt.NDArray[np.float32]:
@@ -129,12 +129,37 @@ def table_length(config: ModelConfig, end: int) -> int:
     return min(longest, 1 << max(8, (end - 1).bit_length()))
 
 
+def used_ropes(config: ModelConfig) -> list[Rope]:
+    """Return which rotary positions the layers of a model have, each kind once."""
+    return list(dict.fromkeys(config.layer_kind(layer).rope for layer in range(config.n_layers)))
+
+
 @functools.lru_cache(maxsize=8)
-def rotations(config: ModelConfig, length: int) -> npt.NDArray[np.float32]:
-    """Return the cosine and the sine of each angle at positions 0 to length - 1: float32 [length, head_dim].
+def rotation_tables(config: ModelConfig, length: int) -> npt.NDArray[np.float32]:
+    """Return the rotations of each kind in `used_ropes`: float32 [kinds, length, head_dim].
+
+    Numbers of a head that are not rotated have the angle 0.
+    """
+    ropes = used_ropes(config)
+    tables = np.zeros((len(ropes), length, config.head_dim), np.float32)
+    tables[:, :, ::2] = 1
+    for table, rope in zip(tables, ropes, strict=True):
+        if rope != "none":
+            table[:, : config.rotated_dim] = rotations(config, length, local=rope == "local")
+    return tables
+
+
+def rotations(config: ModelConfig, length: int, *, local: bool = False) -> npt.NDArray[np.float32]:
+    """Return the cosine and the sine of each angle at positions 0 to length - 1: float32 [length, rotary_dim].
 
     The two numbers of an angle are neighbours. The angles are float32, as in `model.transformer.rotary_table`.
+
+    Args:
+        config: The configuration of the model.
+        length: The number of positions.
+        local: Return the angles of the layers with local_rope_theta, as in `rope_frequencies`.
     """
-    angles = np.outer(np.arange(length, dtype=np.float32), rope_frequencies(config, length)).astype(np.float64)
-    table = np.stack((np.cos(angles), np.sin(angles)), -1) * config.rope_attention_factor
+    frequencies = rope_frequencies(config, length, local=local)
+    angles = np.outer(np.arange(length, dtype=np.float32), frequencies).astype(np.float64)
+    table = np.stack((np.cos(angles), np.sin(angles)), -1) * (1.0 if local else config.rope_attention_factor)
     return table.astype(np.float32).reshape(length, -1)

@@ -25,7 +25,7 @@ Decoder::Decoder(const ModelShape& shape, const Kinds& kinds, std::size_t thread
     : shape_(shape), kernel_(kernel), pool_(threads), arena_(pool_.size()) {
     layers_.reserve(shape.layers);  // so that pointers to matrices stay valid
     while (layers_.size() < shape.layers) add_layer(kinds);
-    add_vector("norm.weight", norm_, shape.dim);
+    add_norm("norm.weight", norm_, shape.dim);
     embeddings_.push_back(matrix_of(kinds, "tok_embeddings.weight", shape.vocabulary, shape.dim));
     matrices_["tok_embeddings.weight"] = &embeddings_[0];
     arena_.add({&embeddings_[0]});
@@ -41,8 +41,8 @@ Decoder::Decoder(const ModelShape& shape, const Kinds& kinds, std::size_t thread
 }
 
 void Decoder::add_layer(const Kinds& kinds) {
-    const std::size_t dim = shape_.dim, queries = shape_.queries(), keys = shape_.keys(), hidden = shape_.hidden;
-    const std::string prefix = "layers." + std::to_string(layers_.size()) + ".";
+    const std::size_t dim = shape_.dim, queries = shape_.queries(), keys = shape_.keys(), number = layers_.size();
+    const std::string prefix = "layers." + std::to_string(number) + ".";
     const auto matrix = [&](const char* name, std::size_t rows, std::size_t columns) {
         return matrix_of(kinds, prefix + name + ".weight", rows, columns);
     };
@@ -50,18 +50,29 @@ void Decoder::add_layer(const Kinds& kinds) {
                        .wk = matrix("attention.wk", keys, dim),
                        .wv = matrix("attention.wv", keys, dim),
                        .wo = matrix("attention.wo", dim, queries),
-                       .w1 = matrix("feed_forward.w1", hidden, dim),
-                       .w3 = matrix("feed_forward.w3", hidden, dim),
-                       .w2 = matrix("feed_forward.w2", dim, hidden)});
+                       .window = shape_.windows[number],
+                       .table = shape_.tables[number]});
     Layer& layer = layers_.back();
     const std::pair<const char*, Matrix*> named[] = {
-        {"attention.wq", &layer.wq},    {"attention.wk", &layer.wk},    {"attention.wv", &layer.wv},
-        {"attention.wo", &layer.wo},    {"feed_forward.w1", &layer.w1}, {"feed_forward.w3", &layer.w3},
-        {"feed_forward.w2", &layer.w2},
+        {"attention.wq", &layer.wq},
+        {"attention.wk", &layer.wk},
+        {"attention.wv", &layer.wv},
+        {"attention.wo", &layer.wo},
     };
     for (const auto& [name, own] : named) matrices_[prefix + name + ".weight"] = own;
-    add_vector(prefix + "attention_norm.weight", layer.attention_norm, dim);
-    add_vector(prefix + "ffn_norm.weight", layer.ffn_norm, dim);
+    if (shape_.pre_norm) {
+        add_norm(prefix + "attention_norm.weight", layer.attention_norm, dim);
+        add_norm(prefix + "ffn_norm.weight", layer.ffn_norm, dim);
+    }
+    if (shape_.post_norm) {
+        add_norm(prefix + "attention_post_norm.weight", layer.attention_post_norm, dim);
+        add_norm(prefix + "ffn_post_norm.weight", layer.ffn_post_norm, dim);
+    }
+    if (shape_.head_norm != HeadNorm::kNone) {
+        const bool all = shape_.head_norm == HeadNorm::kAll;
+        add_norm(prefix + "attention.q_norm.weight", layer.query_norm, all ? queries : shape_.head_dim);
+        add_norm(prefix + "attention.k_norm.weight", layer.key_norm, all ? keys : shape_.head_dim);
+    }
     if (shape_.query_bias) {
         add_vector(prefix + "attention.wq.bias", layer.query_bias, queries);
         add_vector(prefix + "attention.wk.bias", layer.key_bias, keys);
@@ -69,17 +80,47 @@ void Decoder::add_layer(const Kinds& kinds) {
     }
     if (shape_.output_bias) add_vector(prefix + "attention.wo.bias", layer.output_bias, dim);
     for (Matrix* alone : {&layer.wq, &layer.wk, &layer.wv, &layer.wo}) arena_.add({alone});
-    arena_.add({&layer.w1, &layer.w3});
-    arena_.add({&layer.w2});
+    const std::size_t experts = shape_.experts[number];
+    layer.networks.reserve(std::max<std::size_t>(1, experts));  // as above
+    if (!experts) return add_network(kinds, layer, prefix + "feed_forward.", shape_.hidden);
+    const std::string name = prefix + "feed_forward.router.weight";
+    layer.router.push_back(matrix_of(kinds, name, experts, dim));
+    matrices_[name] = &layer.router[0];
+    arena_.add({&layer.router[0]});
+    for (std::size_t i = 0; i < experts; ++i) {
+        add_network(kinds, layer, prefix + "feed_forward.experts." + std::to_string(i) + ".", shape_.expert_hidden);
+    }
 }
 
-void Decoder::add_vector(const std::string& name, std::vector<float>& numbers, std::size_t size) {
+void Decoder::add_network(const Kinds& kinds, Layer& layer, const std::string& prefix, std::size_t hidden) {
+    layer.networks.push_back({.w1 = matrix_of(kinds, prefix + "w1.weight", hidden, shape_.dim),
+                              .w3 = matrix_of(kinds, prefix + "w3.weight", hidden, shape_.dim),
+                              .w2 = matrix_of(kinds, prefix + "w2.weight", shape_.dim, hidden)});
+    Network& network = layer.networks.back();
+    matrices_[prefix + "w1.weight"] = &network.w1;
+    matrices_[prefix + "w3.weight"] = &network.w3;
+    matrices_[prefix + "w2.weight"] = &network.w2;
+    if (shape_.feed_forward_bias) {
+        add_vector(prefix + "w1.bias", network.w1_bias, hidden);
+        add_vector(prefix + "w3.bias", network.w3_bias, hidden);
+        add_vector(prefix + "w2.bias", network.w2_bias, shape_.dim);
+    }
+    arena_.add({&network.w1, &network.w3});
+    arena_.add({&network.w2});
+}
+
+void Decoder::add_norm(const std::string& name, std::vector<float>& numbers, std::size_t size) {
+    add_vector(name, numbers, size, shape_.norm_offset);
+}
+
+void Decoder::add_vector(const std::string& name, std::vector<float>& numbers, std::size_t size, float offset) {
     numbers.resize(size);
-    vectors_[name] = &numbers;
+    vectors_[name] = {&numbers, offset};
 }
 
 void Decoder::allocate_buffers() {
-    const std::size_t widest = std::max({shape_.dim, shape_.queries(), shape_.hidden});
+    const std::size_t hidden = std::max(shape_.hidden, shape_.most_experts() ? shape_.expert_hidden : 0);
+    const std::size_t widest = std::max({shape_.dim, shape_.queries(), hidden});
     const auto allocate = [&](Buffer& buffer, std::size_t tokens) {
         buffer.numbers.resize(tokens * widest);
         buffer.bytes.resize(tokens * (widest / kTile) * kernel_.tile_bytes(tokens));
@@ -89,7 +130,10 @@ void Decoder::allocate_buffers() {
     queries_.resize(kMostTokens * shape_.queries());
     keys_.resize(kMostTokens * shape_.keys());
     values_.resize(kMostTokens * shape_.keys());
-    hidden_.resize(kMostTokens * shape_.hidden);
+    hidden_.resize(kMostTokens * hidden);
+    if (shape_.post_norm || shape_.most_experts()) changes_.resize(kMostTokens * shape_.dim);
+    expert_scores_.resize(kMostTokens * shape_.most_experts());
+    shares_.resize(shape_.most_experts());
     allocate(shared_, kMostTokens);
     own_.resize(pool_.size());
     for (Buffer& buffer : own_) allocate(buffer, 1);
@@ -112,11 +156,13 @@ void Decoder::put(const std::string& name, std::span<const std::uint8_t> bytes) 
             throw std::invalid_argument(name + " contains " + error.what());
         }
     } else if (const auto other = vectors_.find(name); other != vectors_.end()) {
-        check_size(other->second->size() * sizeof(float));
-        std::memcpy(other->second->data(), bytes.data(), bytes.size());
-        if (!std::all_of(other->second->begin(), other->second->end(), [](float x) { return is_finite(x); })) {
+        std::vector<float>& numbers = *other->second.numbers;
+        check_size(numbers.size() * sizeof(float));
+        std::memcpy(numbers.data(), bytes.data(), bytes.size());
+        if (!std::all_of(numbers.begin(), numbers.end(), [](float x) { return is_finite(x); })) {
             throw std::invalid_argument(name + " contains numbers that are not finite (NaN or infinity)");
         }
+        for (float& number : numbers) number += other->second.offset;
     } else {
         throw std::invalid_argument(name + " is not a tensor of this model");
     }

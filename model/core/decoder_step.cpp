@@ -6,6 +6,8 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <numbers>
+#include <numeric>
 #include <utility>
 
 #include "decoder.hpp"
@@ -35,6 +37,7 @@ struct Decoder::Step {
     std::span<const Token> tokens;
     Cache& cache;
     const float* rotation;
+    std::size_t positions;
     std::span<const std::size_t> wanted;
     float* logits;
 
@@ -57,13 +60,16 @@ struct Decoder::Step {
         std::atomic<std::size_t> taken{0};
         std::size_t take(std::size_t some) { return taken.fetch_add(some, std::memory_order_relaxed); }
     };
-    std::vector<Counter> counters{tokens.size() > 1 ? shape.layers * (6 * threads + 1) + threads : 0};
+    std::vector<Counter> counters{tokens.size() > 1 ? shape.layers * ((6 + networks()) * threads + 1) + threads : 0};
     // Returns the counters of the next piece of work, or null for a single token, whose work is too small to share.
     Counter* share(Thread& thread, std::size_t count) {
         if (counters.empty()) return nullptr;
         thread.turn += count;
         return counters.data() + thread.turn - count;
     }
+
+    // Returns how many more pieces of work a layer has at most, for its router and experts.
+    std::size_t networks() const { return shape.most_experts() ? 1 + 2 * shape.most_experts() : 0; }
 
     static constexpr std::size_t room_for(std::size_t queries) { return rounded_up(queries, kLanes); }
 
@@ -89,52 +95,114 @@ struct Decoder::Step {
     void work(std::size_t number) {
         Thread thread{number};
         for (std::size_t i = number; i < tokens.size(); i += threads) {
-            model.embeddings_[0].read_row(tokens[i].id, model.stream_.data() + i * shape.dim);
+            float* const to = model.stream_.data() + i * shape.dim;
+            model.embeddings_[0].read_row(tokens[i].id, to);
+            if (shape.embedding_factor != 1)
+                std::for_each(to, to + shape.dim, [&](float& x) { x *= shape.embedding_factor; });
         }
         pool.barrier();
         for (std::size_t layer = 0; layer < shape.layers; ++layer) {
             project(thread, model.layers_[layer]);
             attend_all(thread, layer);
             add_attended(thread, model.layers_[layer]);
-            feed_forward(thread, model.layers_[layer]);
+            if (model.layers_[layer].router.empty()) {
+                feed_forward(thread, model.layers_[layer]);
+            } else {
+                pass_experts(thread, model.layers_[layer]);
+            }
         }
         if (!wanted.empty()) compute_logits(thread);
     }
 
     // --- layers ---
 
-    // Return a callback for vectors() that normalises the residual stream, and one for multiply() that adds to it.
+    // Returns a callback for vectors() that normalises the residual stream, or copies it if there are no weights.
     auto normalised(const std::vector<float>& weights) const {
         return [this, &weights, stream = model.stream_.data()](std::size_t token, float* to) {
-            kernel.normalise(stream + token * shape.dim, weights.data(), shape.dim, shape.epsilon, to);
+            const float* const from = stream + token * shape.dim;
+            if (weights.empty()) {
+                std::memcpy(to, from, shape.dim * sizeof(float));
+            } else {
+                kernel.normalise(from, weights.data(), shape.dim, shape.epsilon, to);
+            }
         };
     }
 
-    auto add_to_stream(const std::vector<float>& bias) const {
-        return [this, &bias, stream = model.stream_.data()](std::size_t token, std::size_t first, std::size_t rows,
-                                                            auto y) {
-            float* to = stream + token * shape.dim + first;
-            for (std::size_t i = 0; i < rows; ++i) to[i] += y[0][i] + (bias.empty() ? 0 : bias[first + i]);
+    // Returns a callback for multiply() that adds a bias, which may be empty, and keeps the results in rows of `size`.
+    auto keep_in(std::vector<float>& numbers, std::size_t size, const std::vector<float>& bias) const {
+        return [&numbers, size, &bias](std::size_t token, std::size_t first, std::size_t rows, auto y) {
+            float* to = numbers.data() + token * size + first;
+            for (std::size_t i = 0; i < rows; ++i) to[i] = y[0][i] + (bias.empty() ? 0 : bias[first + i]);
         };
+    }
+
+    // Multiplies a matrix with vectors, and adds the results, normalised if there are weights, to the stream.
+    void add_product(Thread& thread, const Matrix& matrix, const Vectors& x, const std::vector<float>& bias,
+                     const std::vector<float>& post_norm) {
+        if (!post_norm.empty()) {
+            multiply(thread, {&matrix}, x, tokens.size(), keep_in(model.changes_, shape.dim, bias));
+            pool.barrier();
+            add_changes(thread, post_norm);
+            return;
+        }
+        multiply(thread, {&matrix}, x, tokens.size(),
+                 [&](std::size_t token, std::size_t first, std::size_t rows, auto y) {
+                     float* to = model.stream_.data() + token * shape.dim + first;
+                     for (std::size_t i = 0; i < rows; ++i) {
+                         to[i] += (y[0][i] + (bias.empty() ? 0 : bias[first + i])) * shape.residual_factor;
+                     }
+                 });
+        pool.barrier();
+    }
+
+    // Adds model.changes_, normalised if there are weights, to the stream.
+    void add_changes(Thread& thread, const std::vector<float>& post_norm) {
+        for (std::size_t token = thread.number; token < tokens.size(); token += threads) {
+            float* const change = model.changes_.data() + token * shape.dim;
+            float* const to = model.stream_.data() + token * shape.dim;
+            if (!post_norm.empty()) kernel.normalise(change, post_norm.data(), shape.dim, shape.epsilon, change);
+            for (std::size_t i = 0; i < shape.dim; ++i) to[i] += change[i] * shape.residual_factor;
+        }
+        pool.barrier();
     }
 
     // Computes the queries, keys and values of the tokens.
     void project(Thread& thread, const Layer& layer) {
         const std::size_t count = tokens.size();
         const Vectors x = vectors(thread, count, {&layer.wq, &layer.wk, &layer.wv}, normalised(layer.attention_norm));
-        const float factor = 1 / std::sqrt(static_cast<float>(shape.head_dim));
-        multiply(thread, {&layer.wq}, x, count, [&](std::size_t token, std::size_t first, std::size_t rows, auto y) {
-            rotate(token, first, rows, layer.query_bias, y[0], factor, model.queries_.data() + token * query_size);
-        });
-        multiply(thread, {&layer.wk}, x, count, [&](std::size_t token, std::size_t first, std::size_t rows, auto y) {
-            rotate(token, first, rows, layer.key_bias, y[0], 1, model.keys_.data() + token * key_size);
-        });
-        multiply(thread, {&layer.wv}, x, count, [&](std::size_t token, std::size_t first, std::size_t rows, auto y) {
-            float* to = model.values_.data() + token * key_size + first;
-            for (std::size_t i = 0; i < rows; ++i) {
-                to[i] = y[0][i] + (layer.value_bias.empty() ? 0 : layer.value_bias[first + i]);
-            }
-        });
+        if (shape.head_norm == HeadNorm::kNone) {
+            const auto rotated_in = [&](std::vector<float>& numbers, std::size_t size, const std::vector<float>& bias,
+                                        float factor) {
+                return [&, size, factor](std::size_t token, std::size_t first, std::size_t rows, auto y) {
+                    rotate(layer, token, first, rows, bias, y[0], factor, numbers.data() + token * size);
+                };
+            };
+            multiply(thread, {&layer.wq}, x, count,
+                     rotated_in(model.queries_, query_size, layer.query_bias, shape.attention_factor));
+            multiply(thread, {&layer.wk}, x, count, rotated_in(model.keys_, key_size, layer.key_bias, 1));
+        } else {
+            multiply(thread, {&layer.wq}, x, count, keep_in(model.queries_, query_size, layer.query_bias));
+            multiply(thread, {&layer.wk}, x, count, keep_in(model.keys_, key_size, layer.key_bias));
+        }
+        multiply(thread, {&layer.wv}, x, count, keep_in(model.values_, key_size, layer.value_bias));
+        pool.barrier();
+        if (shape.head_norm != HeadNorm::kNone) normalise_heads(thread, layer);
+    }
+
+    // Normalises and rotates queries and keys.
+    void normalise_heads(Thread& thread, const Layer& layer) {
+        const bool all = shape.head_norm == HeadNorm::kAll;
+        const std::size_t of_queries = all ? 1 : shape.heads, parts = of_queries + (all ? 1 : shape.kv_heads);
+        for (std::size_t i = thread.number; i < tokens.size() * parts; i += threads) {
+            const std::size_t token = i / parts, part = i % parts;
+            const bool query = part < of_queries;
+            const std::vector<float>& weights = query ? layer.query_norm : layer.key_norm;
+            float* const row =
+                query ? model.queries_.data() + token * query_size : model.keys_.data() + token * key_size;
+            const std::size_t size = weights.size(), first = (query ? part : part - of_queries) * size;
+            kernel.normalise(row + first, weights.data(), size, shape.epsilon, row + first);
+            rotate(layer, token, first, size, no_bias, row + first, query ? shape.attention_factor : 1, row);
+        }
         pool.barrier();
     }
 
@@ -162,26 +230,109 @@ struct Decoder::Step {
         const std::size_t count = tokens.size();
         const Vectors x =
             vectors(thread, count, {&layer.wo}, [&](std::size_t token, float* to) { merge_slices(token, to); });
-        multiply(thread, {&layer.wo}, x, count, add_to_stream(layer.output_bias));
-        pool.barrier();
+        add_product(thread, layer.wo, x, layer.output_bias, layer.attention_post_norm);
     }
 
     void feed_forward(Thread& thread, const Layer& layer) {
-        const std::size_t count = tokens.size();
-        Vectors x = vectors(thread, count, {&layer.w1, &layer.w3}, normalised(layer.ffn_norm));
-        multiply(thread, {&layer.w1, &layer.w3}, x, count,
-                 [&](std::size_t token, std::size_t first, std::size_t rows, auto y) {
+        const Network& network = layer.networks[0];
+        const Vectors x = hidden_of(thread, network, tokens.size(), normalised(layer.ffn_norm));
+        add_product(thread, network.w2, x, network.w2_bias, layer.ffn_post_norm);
+    }
+
+    // Computes the hidden state of a network for some vectors, given a callback for vectors().
+    template <class Fill>
+    Vectors hidden_of(Thread& thread, const Network& network, std::size_t count, const Fill& fill) {
+        const std::size_t hidden = network.w1.rows();
+        const Vectors x = vectors(thread, count, {&network.w1, &network.w3}, fill);
+        multiply(thread, {&network.w1, &network.w3}, x, count,
+                 [&](std::size_t i, std::size_t first, std::size_t rows, auto y) {
+                     if (!network.w1_bias.empty()) {
+                         for (std::size_t j = 0; j < rows; ++j) {
+                             y[0][j] += network.w1_bias[first + j], y[1][j] += network.w3_bias[first + j];
+                         }
+                     }
                      float gated[kLanes];
-                     kernel.gate(y[0], y[1], gated);
-                     std::memcpy(model.hidden_.data() + token * shape.hidden + first, gated, rows * sizeof(float));
+                     gate(y[0], y[1], gated);
+                     std::memcpy(model.hidden_.data() + i * hidden + first, gated, rows * sizeof(float));
                  });
         pool.barrier();
-        x = vectors(thread, count, {&layer.w2}, [&](std::size_t token, float* to) {
-            std::memcpy(to, model.hidden_.data() + token * shape.hidden, shape.hidden * sizeof(float));
+        return vectors(thread, count, {&network.w2}, [&, hidden](std::size_t i, float* to) {
+            std::memcpy(to, model.hidden_.data() + i * hidden, hidden * sizeof(float));
         });
-        multiply(thread, {&layer.w2}, x, count, add_to_stream(no_bias));
-        pool.barrier();
     }
+
+    // results = activation(x) * y, for sixteen numbers
+    void gate(const float* x, const float* y, float* results) const {
+        if (shape.activation == Activation::kSilu) return kernel.gate(x, y, results);
+        if (shape.activation == Activation::kGelu) {
+            for (std::size_t i = 0; i < kLanes; ++i) {
+                results[i] = 0.5f * x[i] * std::erfc(-x[i] * std::numbers::sqrt2_v<float> / 2) * y[i];
+            }
+            return;
+        }
+        // 1 + tanh(z) = 2 sigmoid(2z), so that gelu_tanh(x) = x * sigmoid(x * f), which is silu(x * f) / f. Beyond the
+        // bound of x^2, sigmoid is 0 or 1.
+        float inner[kLanes], outer[kLanes];
+        constexpr float kFactor = 1.5957691216057308f;  // 2 sqrt(2 / pi)
+        for (std::size_t i = 0; i < kLanes; ++i) {
+            const float f = kFactor * (1 + 0.044715f * std::min(x[i] * x[i], 1e4f));
+            inner[i] = x[i] * f, outer[i] = y[i] / f;
+        }
+        kernel.gate(inner, outer, results);
+    }
+
+    // --- experts ---
+
+    // Reads the matrices of an expert once, for all tokens that the router sends to it.
+    void pass_experts(Thread& thread, const Layer& layer) {
+        const Matrix& router = layer.router[0];
+        const std::size_t experts = router.rows(), count = tokens.size();
+        const auto normalise = normalised(layer.ffn_norm);
+        const Vectors x = vectors(thread, count, {&router}, normalise);
+        multiply(thread, {&router}, x, count, keep_in(model.expert_scores_, experts, no_bias));
+        pool.barrier();
+        if (thread.number == 0) {
+            for (auto& shares : model.shares_) shares.clear();
+            for (std::size_t token = 0; token < count; ++token) choose_experts(token, experts);
+            std::fill_n(model.changes_.data(), count * shape.dim, 0.0f);
+        }
+        pool.barrier();
+        for (std::size_t expert = 0; expert < experts; ++expert) {
+            const std::vector<Share>& shares = model.shares_[expert];
+            if (shares.empty()) continue;
+            const Network& network = layer.networks[expert];
+            const Vectors hidden = hidden_of(thread, network, shares.size(),
+                                             [&](std::size_t i, float* to) { normalise(shares[i].token, to); });
+            multiply(thread, {&network.w2}, hidden, shares.size(),
+                     [&](std::size_t i, std::size_t first, std::size_t rows, auto y) {
+                         float* to = model.changes_.data() + shares[i].token * shape.dim + first;
+                         for (std::size_t j = 0; j < rows; ++j) {
+                             const float bias = network.w2_bias.empty() ? 0 : network.w2_bias[first + j];
+                             to[j] += (y[0][j] + bias) * shares[i].weight;
+                         }
+                     });
+            pool.barrier();
+        }
+        add_changes(thread, layer.ffn_post_norm);
+    }
+
+    // Gives a token to the experts with the highest scores. Of equal scores, the first wins.
+    void choose_experts(std::size_t token, std::size_t experts) const {
+        float* const scores = model.expert_scores_.data() + token * experts;
+        const float largest = *std::max_element(scores, scores + experts);
+        float total = 0, chosen = 0;
+        for (std::size_t i = 0; i < experts; ++i) total += scores[i] = std::exp(scores[i] - largest);
+        std::vector<std::size_t> order(experts);
+        std::iota(order.begin(), order.end(), std::size_t{0});
+        std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) { return scores[a] > scores[b]; });
+        order.resize(shape.experts_per_token);
+        for (const std::size_t expert : order) chosen += scores[expert];
+        for (const std::size_t expert : order) {
+            model.shares_[expert].push_back({token, scores[expert] / (shape.normalize_experts ? chosen : total)});
+        }
+    }
+
+    // --- logits ---
 
     void compute_logits(Thread& thread) {
         const Matrix& head = shape.tied ? model.embeddings_[0] : model.output_[0];
@@ -189,8 +340,17 @@ struct Decoder::Step {
         const Vectors x =
             vectors(thread, wanted.size(), {&head}, [&](std::size_t i, float* to) { normalise(wanted[i], to); });
         multiply(thread, {&head}, x, wanted.size(), [&](std::size_t i, std::size_t first, std::size_t rows, auto y) {
-            std::memcpy(logits + i * shape.vocabulary + first, y[0], rows * sizeof(float));
+            float* const to = logits + i * shape.vocabulary + first;
+            std::memcpy(to, y[0], rows * sizeof(float));
+            if (shape.logits_divisor != 1) std::for_each(to, to + rows, [&](float& z) { z /= shape.logits_divisor; });
+            soften(to, rows, shape.logits_softcap);
         });
+    }
+
+    // Bounds numbers smoothly, if there is a bound.
+    static void soften(float* numbers, std::size_t count, float bound) {
+        if (bound == 0) return;
+        for (std::size_t i = 0; i < count; ++i) numbers[i] = bound * std::tanh(numbers[i] / bound);
     }
 
     // --- products ---
@@ -278,9 +438,9 @@ struct Decoder::Step {
     }
 
     // Rotates rows of queries or keys by the angles at the token's position, and multiplies them with a factor.
-    void rotate(std::size_t token, std::size_t first, std::size_t rows, const std::vector<float>& bias,
-                const float* from, float factor, float* to) const {
-        const float* angles = rotation + tokens[token].position * shape.head_dim;
+    void rotate(const Layer& layer, std::size_t token, std::size_t first, std::size_t rows,
+                const std::vector<float>& bias, const float* from, float factor, float* to) const {
+        const float* angles = rotation + (layer.table * positions + tokens[token].position) * shape.head_dim;
         std::size_t place = first % shape.head_dim;
         for (std::size_t i = 0; i < rows; i += 2, place += 2) {
             if (place == shape.head_dim) place = 0;
@@ -308,8 +468,14 @@ struct Decoder::Step {
     // Computes the attention of a run's queries, in the heads of one key-value head, to one slice of the positions.
     void attend(const Thread& thread, std::size_t layer, const Run& run, std::size_t group, std::size_t slice) const {
         const std::size_t length = tokens[run.end - 1].position + 1;
-        const std::size_t blocks = divided_up(length, kLanes);
-        const std::size_t first = blocks * slice / slices, end = blocks * (slice + 1) / slices;
+        const std::size_t window = model.layers_[layer].window;
+        // Returns the first position that the token at a position attends to.
+        const auto start_of = [window](std::size_t position) {
+            return window && position >= window ? position + 1 - window : 0;
+        };
+        const std::size_t low = start_of(tokens[run.first].position) / kLanes;  // the first block
+        const std::size_t blocks = divided_up(length, kLanes) - low;
+        const std::size_t first = low + blocks * slice / slices, end = low + blocks * (slice + 1) / slices;
         const std::size_t begin = first * kLanes, size = std::min(length, end * kLanes) - std::min(length, begin);
         const std::size_t count = (run.end - run.first) * heads_of_group, stride = (end - first) * kLanes;
         const Cache::Head head = cache.head(tokens[run.first].sequence, layer, group);
@@ -329,17 +495,23 @@ struct Decoder::Step {
             float* own = scores + i * stride;
             const std::size_t seen = tokens[token_of(i)].position + 1;
             const std::size_t visible = std::min(size, seen - std::min(seen, begin));
+            const std::size_t start = start_of(seen - 1), hidden = std::min(visible, start - std::min(start, begin));
             float* result = partial(token_of(i), head_of(i), slice);
             float& largest = result[cache.width()];
             float& sum = result[cache.width() + 1];
             largest = -std::numeric_limits<float>::infinity();
             sum = 0;
-            if (visible) {
+            if (visible > hidden) {
                 scale(own, head.key_scales, begin, visible);
+                soften(own, visible, shape.attention_softcap);
+                std::fill_n(own, hidden, -std::numeric_limits<float>::infinity());
                 kernel.softmax(own, visible, &largest, &sum);
                 scale(own, head.value_scales, begin, visible);
+                std::fill_n(own, hidden, 0.0f);
+                std::fill(own + visible, own + size, 0.0f);
+            } else {
+                std::fill_n(own, size, 0.0f);
             }
-            std::fill(own + visible, own + size, 0.0f);
         }
         attention.mix(head.values + begin * cache.width() * number_bytes, size, cache.width(), scores, count, stride,
                       mixed);
@@ -376,10 +548,10 @@ struct Decoder::Step {
     }
 };
 
-void Decoder::forward(std::span<const Token> tokens, Cache& cache, const float* rotation,
+void Decoder::forward(std::span<const Token> tokens, Cache& cache, const float* rotation, std::size_t positions,
                       std::span<const std::size_t> wanted, float* logits) {
     const std::lock_guard lock(mutex_);
-    Step step{*this, tokens, cache, rotation, wanted, logits};
+    Step step{*this, tokens, cache, rotation, positions, wanted, logits};
     step.prepare();
     pool_.run([&](std::size_t number) { step.work(number); });
 }

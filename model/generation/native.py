@@ -24,7 +24,7 @@ from model.checkpoint.opened import Checkpoint
 from model.checkpoint.weights import KINDS, StoredTensor, expected_shapes
 from model.config import ModelConfig
 from model.dtypes import DType
-from model.rotary import rotations, table_length
+from model.rotary import rotation_tables, table_length, used_ropes
 from model.threads import default_threads
 
 if TYPE_CHECKING:
@@ -146,22 +146,8 @@ class NativeModel:
         self._reading = threading.Lock()
         _MODELS.add(self)
         try:
-            self.core = _core.Decoder(
-                dim=config.dim,
-                layers=config.n_layers,
-                heads=config.n_heads,
-                kv_heads=config.n_kv_heads,
-                head_dim=config.head_dim,
-                hidden=config.hidden_dim,
-                vocabulary=config.vocab_size,
-                epsilon=config.norm_eps,
-                tied=config.tied_embeddings,
-                query_bias=config.qkv_bias,
-                output_bias=config.wo_bias,
-                kinds=kinds,
-                threads=default_threads() if threads is None else threads,
-                kernel=kernel,
-            )
+            threads = default_threads() if threads is None else threads
+            self.core = _core.Decoder(_shape(config), kinds, threads, kernel)
         except ValueError as error:
             raise InputError(str(error)) from None
 
@@ -313,7 +299,7 @@ class NativeModel:
         logits: npt.NDArray[np.float32],
     ) -> None:
         """Read tokens in chunks, so that Ctrl-C takes effect between two chunks."""
-        rotation = rotations(self.config, table_length(self.config, max(end, 1)))
+        rotation = rotation_tables(self.config, table_length(self.config, max(end, 1)))
         done = 0
         for start in range(0, len(tokens), _core.MOST_TOKENS):
             some = slice(start, start + _core.MOST_TOKENS)
@@ -348,6 +334,28 @@ class NativeModel:
             raise InputError(str(error)) from None
 
 
+def _shape(config: ModelConfig) -> _core.DecoderShape:
+    shape = _core.DecoderShape()
+    shape.dim, shape.layers, shape.vocabulary = config.dim, config.n_layers, config.vocab_size
+    shape.heads, shape.kv_heads, shape.head_dim = config.n_heads, config.n_kv_heads, config.head_dim
+    shape.hidden, shape.activation, shape.tied = config.hidden_dim, config.activation, config.tied_embeddings
+    shape.query_bias, shape.output_bias = config.qkv_bias, config.wo_bias
+    shape.feed_forward_bias = config.ffn_bias
+    shape.epsilon, shape.norm_offset = config.norm_eps, float(config.norm_offset)
+    shape.pre_norm, shape.post_norm, shape.head_norm = config.pre_norm, config.post_norm, config.qk_norm
+    shape.attention_factor, shape.attention_softcap = config.attention_scale, config.attention_softcap
+    shape.embedding_factor, shape.residual_factor = config.embedding_multiplier, config.residual_multiplier
+    shape.logits_divisor, shape.logits_softcap = config.logits_scaling, config.logits_softcap
+    shape.expert_hidden, shape.experts_per_token = config.expert_size, config.n_experts_per_token
+    shape.normalize_experts = config.normalize_experts
+    layers = range(config.n_layers)
+    shape.windows = [config.layer_kind(layer).window for layer in layers]
+    ropes = used_ropes(config)
+    shape.tables = [ropes.index(config.layer_kind(layer).rope) for layer in layers]
+    shape.experts = [config.n_experts if config.has_experts(layer) else 0 for layer in layers]
+    return shape
+
+
 _MODELS: weakref.WeakSet[NativeModel] = weakref.WeakSet()
 
 
@@ -368,11 +376,6 @@ def kernels() -> list[str]:
 
 def refusal(checkpoint: Checkpoint) -> str | None:
     """Return why `NativeModel` cannot compute with the weights of a checkpoint as stored; None if it can."""
-    unlike = checkpoint.config.unlike_llama()
-    if unlike:
-        return (
-            f"there are no kernels for {', '.join(f'{name} {getattr(checkpoint.config, name)!r}' for name in unlike)}"
-        )
     shapes = expected_shapes(checkpoint.config)
     # Tensors of one dimension are converted to float32.
     kinds = {name: kind for name, kind in checkpoint.kinds.items() if len(shapes.get(name, ())) != 1}

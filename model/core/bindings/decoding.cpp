@@ -56,19 +56,75 @@ void select(Cache& self, const std::vector<std::size_t>& sequences, const std::v
     self.select(sequences, filled);
 }
 
-void construct_decoder(Decoder* self, std::size_t dim, std::size_t layers, std::size_t heads, std::size_t kv_heads,
-                       std::size_t head_dim, std::size_t hidden, std::size_t vocabulary, float epsilon, bool tied,
-                       bool query_bias, bool output_bias, const std::map<std::string, std::string>& kinds,
+void construct_decoder(Decoder* self, const ModelShape& shape, const std::map<std::string, std::string>& kinds,
                        std::size_t threads, const std::string& kernel) {
-    if (!dim || !layers || !heads || !kv_heads || !head_dim || !hidden || !vocabulary || heads % kv_heads ||
-        head_dim % 2) {
+    const std::size_t layers = shape.layers;
+    if (!shape.dim || !layers || !shape.heads || !shape.kv_heads || !shape.head_dim || !shape.hidden ||
+        !shape.vocabulary || shape.heads % shape.kv_heads || shape.head_dim % 2 || shape.windows.size() != layers ||
+        shape.tables.size() != layers || shape.experts.size() != layers) {
         throw std::invalid_argument("the sizes of the model do not fit each other");
+    }
+    for (const std::size_t experts : shape.experts) {
+        if (experts && (!shape.expert_hidden || !shape.experts_per_token || shape.experts_per_token > experts)) {
+            throw std::invalid_argument("the numbers of experts do not fit each other");
+        }
     }
     Decoder::Kinds known;
     for (const auto& [name, kind] : kinds) known[name] = kind_named(kind);
-    const ModelShape shape{dim,        layers,  heads, kv_heads,   head_dim,   hidden,
-                           vocabulary, epsilon, tied,  query_bias, output_bias};
     new (self) Decoder(shape, known, threads, kernel_named(kernel));
+}
+
+// Binds a choice as a property that has one of these names.
+template <class Choice, std::size_t kCount>
+void def_choice(nb::class_<ModelShape>& type, const char* name, Choice ModelShape::* field,
+                const char* const (&names)[kCount]) {
+    type.def_prop_rw(
+        name, [&names, field](const ModelShape& self) { return names[static_cast<std::size_t>(self.*field)]; },
+        [&names, field](ModelShape& self, const std::string& given) {
+            for (std::size_t i = 0; i < kCount; ++i) {
+                if (names[i] == given) {
+                    self.*field = static_cast<Choice>(i);
+                    return;
+                }
+            }
+            throw std::invalid_argument("unknown choice " + given);
+        });
+}
+
+void bind_shape(nb::module_& m) {
+    static constexpr const char* kActivations[] = {"silu", "gelu", "gelu_tanh"};
+    static constexpr const char* kHeadNorms[] = {"none", "head", "all"};
+    nb::class_<ModelShape> shape(m, "DecoderShape");
+    shape.def(nb::init<>())
+        .def_rw("dim", &ModelShape::dim)
+        .def_rw("layers", &ModelShape::layers)
+        .def_rw("heads", &ModelShape::heads)
+        .def_rw("kv_heads", &ModelShape::kv_heads)
+        .def_rw("head_dim", &ModelShape::head_dim)
+        .def_rw("hidden", &ModelShape::hidden)
+        .def_rw("vocabulary", &ModelShape::vocabulary)
+        .def_rw("epsilon", &ModelShape::epsilon)
+        .def_rw("tied", &ModelShape::tied)
+        .def_rw("query_bias", &ModelShape::query_bias)
+        .def_rw("output_bias", &ModelShape::output_bias)
+        .def_rw("feed_forward_bias", &ModelShape::feed_forward_bias)
+        .def_rw("pre_norm", &ModelShape::pre_norm)
+        .def_rw("post_norm", &ModelShape::post_norm)
+        .def_rw("norm_offset", &ModelShape::norm_offset)
+        .def_rw("attention_factor", &ModelShape::attention_factor)
+        .def_rw("attention_softcap", &ModelShape::attention_softcap)
+        .def_rw("logits_softcap", &ModelShape::logits_softcap)
+        .def_rw("embedding_factor", &ModelShape::embedding_factor)
+        .def_rw("residual_factor", &ModelShape::residual_factor)
+        .def_rw("logits_divisor", &ModelShape::logits_divisor)
+        .def_rw("expert_hidden", &ModelShape::expert_hidden)
+        .def_rw("experts_per_token", &ModelShape::experts_per_token)
+        .def_rw("normalize_experts", &ModelShape::normalize_experts)
+        .def_rw("windows", &ModelShape::windows)
+        .def_rw("tables", &ModelShape::tables)
+        .def_rw("experts", &ModelShape::experts);
+    def_choice(shape, "activation", &ModelShape::activation, kActivations);
+    def_choice(shape, "head_norm", &ModelShape::head_norm, kHeadNorms);
 }
 
 void put(Decoder& self, const std::string& name, Input<std::uint8_t, 1> bytes) {
@@ -77,7 +133,7 @@ void put(Decoder& self, const std::string& name, Input<std::uint8_t, 1> bytes) {
     self.put(name, given);
 }
 
-void forward(Decoder& self, Input<std::int64_t, 2> tokens, Cache& cache, Input<float, 2> rotation,
+void forward(Decoder& self, Input<std::int64_t, 2> tokens, Cache& cache, Input<float, 3> rotation,
              Input<std::int64_t, 1> wanted, Output<float, 2> logits) {
     if (tokens.shape(1) != 3) throw std::invalid_argument("tokens must have the shape [tokens, 3]");
     std::vector<Token> given(tokens.shape(0));
@@ -87,20 +143,21 @@ void forward(Decoder& self, Input<std::int64_t, 2> tokens, Cache& cache, Input<f
                     static_cast<std::size_t>(own[2])};
     }
     const std::vector<std::size_t> numbers(wanted.data(), wanted.data() + wanted.size());
-    if (rotation.shape(1) != self.shape().head_dim) {
-        throw std::invalid_argument("rotation must have the shape [positions, head_dim]");
+    if (rotation.shape(0) != self.shape().rotation_tables() || rotation.shape(2) != self.shape().head_dim) {
+        throw std::invalid_argument("rotation must have the shape [tables, positions, head_dim]");
     }
-    self.check(given, cache, rotation.shape(0), numbers);
+    self.check(given, cache, rotation.shape(1), numbers);
     if (logits.shape(0) != numbers.size() || logits.shape(1) != self.shape().vocabulary) {
         throw std::invalid_argument("logits must have the shape [wanted, vocabulary]");
     }
     const bpe::ReleasedGil released;
-    self.forward(given, cache, rotation.data(), numbers, logits.data());
+    self.forward(given, cache, rotation.data(), rotation.shape(1), numbers, logits.data());
 }
 
 }  // namespace
 
 void bind_decoding(nb::module_& m) {
+    bind_shape(m);
     nb::class_<Cache>(m, "Cache")
         .def("__init__", construct_cache, nb::arg("kind"), nb::arg("layers"), nb::arg("kv_heads"), nb::arg("head_dim"),
              nb::arg("sequences"))
@@ -111,9 +168,7 @@ void bind_decoding(nb::module_& m) {
         .def("select", select, nb::arg("sequences"), nb::arg("filled"));
 
     nb::class_<Decoder>(m, "Decoder")
-        .def("__init__", construct_decoder, nb::kw_only(), nb::arg("dim"), nb::arg("layers"), nb::arg("heads"),
-             nb::arg("kv_heads"), nb::arg("head_dim"), nb::arg("hidden"), nb::arg("vocabulary"), nb::arg("epsilon"),
-             nb::arg("tied"), nb::arg("query_bias"), nb::arg("output_bias"), nb::arg("kinds"), nb::arg("threads") = 1,
+        .def("__init__", construct_decoder, nb::arg("shape"), nb::arg("kinds"), nb::arg("threads") = 1,
              nb::arg("kernel") = "")
         .def("put", put, nb::arg("name"), nb::arg("data"))
         .def("forward", forward, nb::arg("tokens"), nb::arg("cache"), nb::arg("rotation"), nb::arg("wanted"),

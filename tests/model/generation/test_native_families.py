@@ -1,0 +1,106 @@
+"""The relatives of Llama with native kernels against transformers, and against `Transformer` in float64."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from model import Generation, NativeModel, Sampling, Transformer
+from model.checkpoint import open_checkpoint
+from model.checkpoint.assemble import assemble
+from model.generation.native import kernels
+from support.model_families import FAMILIES, write
+from support.native_models import close, reference
+
+NAMES = sorted(FAMILIES)
+KERNELS = kernels()
+CHANGES_WITH_LENGTH = ("llama, dynamic", "phi3, longrope, partial")
+"""Models whose rotations depend on the length of the text, so that parts have other logits than the whole."""
+FIXED = [name for name in NAMES if name not in CHANGES_WITH_LENGTH]
+MADE: dict[str, tuple[Path, Any]] = {}
+
+
+@pytest.fixture
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """Return the directory of a model, and the model of transformers."""
+    name = request.param
+    if name not in MADE:
+        path = tmp_path_factory.mktemp("family")
+        MADE[name] = path, write(name, path)
+    return MADE[name]
+
+
+def ours_of(path: Path) -> Transformer:
+    return assemble(open_checkpoint(path), torch.float32, torch.device("cpu")).eval()
+
+
+def some_ids(batch: int, count: int, seed: int = 5) -> Tensor:
+    return torch.randint(1, 300, (batch, count), generator=torch.Generator().manual_seed(seed))
+
+
+def texts(model: Any, prompts: list[list[int]], count: int) -> list[list[int]]:
+    written: list[list[int]] = [[] for _ in prompts]
+    for tokens in Generation(model, prompts, max_tokens=count, sampling=Sampling(temperature=0)):
+        for token in tokens:
+            written[token.row].append(token.id)
+    return written
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("pair", NAMES, indirect=True)
+def test_logits_are_those_of_transformers(pair: tuple[Path, Any], kernel: str) -> None:
+    path, theirs = pair
+    native = NativeModel.of(open_checkpoint(path), kernel)
+    for count in (1, 20, 75):  # 75 tokens are read in two parts
+        ids = some_ids(2, count)
+        expected = theirs(ids).logits
+        errors = (native(ids) - expected).abs() / expected.std()
+        assert errors.quantile(0.99) < 2e-3  # transformers does not round keys and values
+        if not native.config.n_experts:  # of two experts with almost the same score, either may be chosen
+            assert errors.max() < 6e-3
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("pair", FIXED, indirect=True)
+def test_a_cache_gives_the_logits_of_one_pass(pair: tuple[Path, Any], kernel: str, threads: int) -> None:
+    path, _ = pair
+    native, ids = NativeModel.of(open_checkpoint(path), kernel, threads), some_ids(2, 60)
+    expected, cache = reference(ours_of(path), ids), native.new_cache(2)
+    parts = [native(ids[:, :17], cache), native(ids[:, 17:40], cache)]
+    parts += [native(ids[:, i : i + 1], cache) for i in range(40, 50)]
+    close(torch.cat(parts, dim=1), expected[:, :50], coarse=3)
+    cache.truncate(30)
+    close(native(ids[:, 30:], cache), expected[:, 30:], coarse=3)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("pair", NAMES, indirect=True)
+def test_padding_changes_nothing(pair: tuple[Path, Any], kernel: str) -> None:
+    path, _ = pair
+    native, ids = NativeModel.of(open_checkpoint(path), kernel), some_ids(3, 22)
+    real = torch.ones(3, 22, dtype=torch.bool)
+    for row, padding in enumerate((0, 5, 21)):
+        real[row, :padding] = False
+    positions = (real.cumsum(1) - 1).masked_fill(~real, -1)
+    found = native(ids, positions=positions)
+    for row in range(3):
+        alone = native(ids[row : row + 1, real[row]])
+        close(found[row, real[row]], alone[0], coarse=3)
+
+
+@pytest.mark.parametrize("pair", NAMES, indirect=True)
+def test_greedy_texts_are_those_of_the_transformer(pair: tuple[Path, Any]) -> None:
+    path, _ = pair
+    prompts = [[1, 2, 3], [*range(1, 30)], [9]]
+    native = NativeModel.of(open_checkpoint(path))
+    if path == MADE.get("llama, dynamic", (None,))[0]:  # a batch has the rotations of its longest text
+        prompts = prompts[1:2]
+    assert texts(native, prompts, 30) == texts(ours_of(path), prompts, 30)
