@@ -24,7 +24,7 @@ from model.checkpoint.opened import Checkpoint
 from model.checkpoint.weights import KINDS, StoredTensor, expected_shapes
 from model.config import ModelConfig
 from model.dtypes import DType
-from model.rotary import rotation_tables, table_length, used_ropes
+from model.rotary import depends_on_length, rotation_tables, table_length, used_ropes
 from model.threads import default_threads
 
 if TYPE_CHECKING:
@@ -139,6 +139,9 @@ class NativeModel:
         Raises:
             InputError: When the core does not support the configuration or the kernel.
         """
+        reason = _without_kernels(config)
+        if reason is not None:
+            raise InputError(reason)
         self.config = config
         self.kernel: str = kernel or kernels()[0]
         """The name of its kernels."""
@@ -374,8 +377,23 @@ def kernels() -> list[str]:
     return _core.kernels()
 
 
+def _without_kernels(config: ModelConfig) -> str | None:
+    """Return which part of a model has no kernels; None if all parts have."""
+    if config.vision is not None:
+        return "there are no kernels for images (vision, cross_attention_layers)"
+    if depends_on_length(config) and config.max_seq_len > config.rope_original_length:
+        return (
+            f"there are no kernels for rope_scaling {config.rope_scaling!r} beyond the original context, "
+            f"rope_original_length {config.rope_original_length:,}"
+        )
+    return None
+
+
 def refusal(checkpoint: Checkpoint) -> str | None:
     """Return why `NativeModel` cannot compute with the weights of a checkpoint as stored; None if it can."""
+    without_kernels = _without_kernels(checkpoint.config)
+    if without_kernels is not None:
+        return without_kernels
     shapes = expected_shapes(checkpoint.config)
     # Tensors of one dimension are converted to float32.
     kinds = {name: kind for name, kind in checkpoint.kinds.items() if len(shapes.get(name, ())) != 1}

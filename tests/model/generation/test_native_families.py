@@ -9,18 +9,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from model import Generation, NativeModel, Sampling, Transformer
+from bpe import InputError
+from model import Generation, ModelConfig, NativeModel, Sampling, Transformer
 from model.checkpoint import open_checkpoint
 from model.checkpoint.assemble import assemble
 from model.generation.native import kernels
+from model.loading import backend_of
 from support.model_families import FAMILIES, write
 from support.native_models import close, reference
 
-NAMES = sorted(FAMILIES)
 KERNELS = kernels()
-CHANGES_WITH_LENGTH = ("llama, dynamic", "phi3, longrope, partial")
-"""Models whose rotations depend on the length of the text, so that parts have other logits than the whole."""
-FIXED = [name for name in NAMES if name not in CHANGES_WITH_LENGTH]
+REFUSED = ("llama, dynamic", "phi3, longrope, partial")
+NAMES = sorted(set(FAMILIES) - set(REFUSED))
 MADE: dict[str, tuple[Path, Any]] = {}
 
 
@@ -68,7 +68,7 @@ def test_logits_are_those_of_transformers(pair: tuple[Path, Any], kernel: str) -
 @torch.inference_mode()
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize("pair", FIXED, indirect=True)
+@pytest.mark.parametrize("pair", NAMES, indirect=True)
 def test_a_cache_gives_the_logits_of_one_pass(pair: tuple[Path, Any], kernel: str, threads: int) -> None:
     path, _ = pair
     native, ids = NativeModel.of(open_checkpoint(path), kernel, threads), some_ids(2, 60)
@@ -101,6 +101,24 @@ def test_greedy_texts_are_those_of_the_transformer(pair: tuple[Path, Any]) -> No
     path, _ = pair
     prompts = [[1, 2, 3], [*range(1, 30)], [9]]
     native = NativeModel.of(open_checkpoint(path))
-    if path == MADE.get("llama, dynamic", (None,))[0]:  # a batch has the rotations of its longest text
-        prompts = prompts[1:2]
     assert texts(native, prompts, 30) == texts(ours_of(path), prompts, 30)
+
+
+@pytest.mark.parametrize("pair", REFUSED, indirect=True)
+def test_rotations_that_change_while_a_text_grows_are_refused(pair: tuple[Path, Any]) -> None:
+    path, _ = pair
+    checkpoint = open_checkpoint(path)
+    scaling = checkpoint.config.rope_scaling
+    message = f"no kernels for rope_scaling '{scaling}' beyond the original context, rope_original_length 24"
+    assert backend_of(checkpoint) == ("torch", f"there are {message}")
+    with pytest.raises(InputError, match=message) as caught:
+        NativeModel.of(checkpoint)
+    assert str(path) in str(caught.value)
+    with pytest.raises(InputError, match=message):
+        NativeModel(checkpoint.config, {})
+
+
+def test_images_are_refused() -> None:
+    config = ModelConfig.preset("llama3.2-11b-vision")
+    with pytest.raises(InputError, match="no kernels for images"):
+        NativeModel(config, {})
