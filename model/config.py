@@ -41,6 +41,7 @@ _LLAMA = {
 }  # fmt: skip
 """The fields in which Llamas differ from each other."""
 _MAX_LAYERS = 1024  # eight times the deepest Llama; rejects damaged files that say a billion
+_MAX_EXPERTS = 4096  # eight times the most that llama.cpp takes; a damaged file may say a billion
 
 
 class ModelConfigOptions(TypedDict, total=False):
@@ -291,6 +292,8 @@ class ModelConfig:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be positive")
         if self.n_layers > _MAX_LAYERS:
             raise InputError(f"n_layers is {self.n_layers}; it must be at most {_MAX_LAYERS}")
+        if self.n_experts > _MAX_EXPERTS:
+            raise InputError(f"n_experts is {self.n_experts}; it must be at most {_MAX_EXPERTS}")
         for name in ("n_kv_heads", "head_dim", "hidden_dim", "rotary_dim", "expert_hidden_dim"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be positive, or 0 for the default")

@@ -205,8 +205,11 @@ def config_of(metadata: Values, tensors: Shapes, numbers: Numbers, ignore_unknow
         values["vocab_size"] = tensors[EMBEDDINGS][0] if tensors[EMBEDDINGS] else 0
     values = {**architecture.defaults, **values}
     given = {field: values[key] for key, field in (_FIELDS | {**architecture.fields}).items() if key in values}
-    if name == "granite":  # llama.cpp takes 0 for no scale
-        given = {field: value for field, value in given.items() if value != 0.0}
+    for key, field in architecture.fields.items():
+        if key.endswith("_scale") and given.get(field) == 0:  # llama.cpp takes 0 for no scale
+            del given[field]
+        if key == "rope.freq_base_swa" and given[field] == 0:
+            raise InputError(f"{prefix}{key} is {given[field]!r}; it must be a positive number")
     tied = OUTPUT not in tensors if architecture.tied is None else architecture.tied
     config = ModelConfig(
         **{

@@ -157,7 +157,6 @@ def test_transformers_computes_the_same_from_our_file(case: Any) -> None:
         ("smollm3, windows", {}, "llama", "unrotated_layers (1, 2)"),
         ("gemma2", {}, "gemma2", "attention_multiplier 0.204"),
         ("gemma2", {"query_pre_attn_scalar": 16, "attn_logit_softcapping": None}, "gemma2", "attention_softcap 0.0"),
-        ("gemma3", {"query_pre_attn_scalar": 16, "attn_logit_softcapping": 9.0}, "gemma3", "attention_softcap 9.0"),
         ("gemma", {"tie_word_embeddings": False}, "gemma", "tied_embeddings False"),
         ("olmo2, biases", {}, "olmo2", "wo_bias True"),
     ],
@@ -249,6 +248,11 @@ def test_the_largest_gemma_scales_attention_by_the_share_of_a_head(
     assert described(config)[0] == "gemma3"
     with pytest.raises(InputError, match="attention_multiplier"):
         described(dataclasses.replace(config, attention_multiplier=0.3))
+
+
+def test_a_soft_cap_of_the_attention_of_gemma_3_is_refused() -> None:
+    with pytest.raises(InputError, match=r"gemma3, the closest, cannot hold attention_softcap 9\.0"):
+        described(dataclasses.replace(SMALL_GEMMA, attention_softcap=9.0))
 
 
 # --- conversion ---
@@ -366,6 +370,7 @@ def test_separate_queries_keys_and_values_of_phi_3_are_read(tmp_path: Path) -> N
         ("mixtral", {"llama.expert_weights_norm": True, "llama.expert_gating_func": 1}),
         ("gemma3, pattern", {"gemma3.attention.sliding_window_pattern": memoryview(array("i", [1, 1, 0, 1]))}),
         ("gemma2", {"gemma2.attn_logit_softcapping": None, "gemma2.final_logit_softcapping": None}),
+        ("granite", {"granite.rope.scaling.finetuned": True}),
         ("granite", {"granite.feed_forward_length": memoryview(array("i", [80] * 4))}),
     ],
 )
@@ -405,6 +410,7 @@ GONE = None
         ),
         ("mixtral", {"llama.expert_count": 5}, {}, "expected [5, "),
         ("mixtral", {"llama.expert_count": 0}, {}, "n_experts_per_token is 2; it must be from 1 to n_experts (0)"),
+        ("mixtral", {"llama.expert_count": 2**32 - 1}, {}, "n_experts is 4294967295; it must be at most 4096"),
         ("mixtral", {"llama.expert_used_count": 9}, {}, "n_experts_per_token is 9"),
         ("mixtral", {"llama.expert_gating_func": 2}, {}, "llama.expert_gating_func is 2, which is not supported"),
         ("qwen3", {"qwen3.block_count": 5}, {}, "missing blk.4.attn_q.weight, blk.4.attn_k.weight"),
@@ -422,6 +428,8 @@ GONE = None
         ),
         ("gemma3", {"gemma3.rope.scaling.type": "yarn", "gemma3.rope.scaling.factor": 4.0}, {}, "'yarn', which is not"),
         ("granite", {"granite.rope.scaling.finetuned": False}, {}, "a model without positions"),
+        ("gemma3", {"gemma3.rope.freq_base_swa": 0.0}, {}, "gemma3.rope.freq_base_swa is 0.0; it must be a positive"),
+        ("granite", {"granite.block_count": 0}, {}, "n_layers is 0; it must be positive"),
         ("granite", {"granite.residual_scale": -1.0}, {}, "residual_multiplier is -1.0"),
         (
             "phi3, longrope, partial", {}, {"rope_factors_short.weight": GONE},
