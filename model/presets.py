@@ -26,14 +26,11 @@ _SMOLLM2: dict[str, Any] = {
 }  # fmt: skip
 
 
-def _shape(
-    dim: int, hidden_dim: int, n_layers: int, n_heads: int, n_kv_heads: int, vocab_size: int, max_seq_len: int,
-    **settings: Any,
-) -> dict[str, Any]:  # fmt: skip
-    return {
-        "dim": dim, "hidden_dim": hidden_dim, "n_layers": n_layers, "n_heads": n_heads, "n_kv_heads": n_kv_heads,
-        "vocab_size": vocab_size, "max_seq_len": max_seq_len, **settings,
-    }  # fmt: skip
+_SIZES = ("dim", "hidden_dim", "n_layers", "n_heads", "n_kv_heads", "vocab_size", "max_seq_len")
+
+
+def _shape(*sizes: int, **settings: Any) -> dict[str, Any]:
+    return {**dict(zip(_SIZES, sizes, strict=True)), **settings}
 
 
 def _gemma(dim: int, *sizes: int, **settings: Any) -> dict[str, Any]:

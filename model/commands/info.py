@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -263,6 +264,7 @@ def _config_rows(config: ModelConfig, batch: int, length: int | None) -> list[tu
     return [
         ("shape", _shape(config)),
         ("context", f"{config.max_seq_len:,} tokens, {rope}"),
+        *_relatives_rows(config),
         ("vocabulary", f"{config.vocab_size:,}" + (", embeddings tied" if config.tied_embeddings else "")),
         ("parameters", f"{config.n_parameters:,}: {parts}"),
         (
@@ -273,15 +275,87 @@ def _config_rows(config: ModelConfig, batch: int, length: int | None) -> list[tu
             ),
         ),
         ("KV cache", f"{token_cache}B a token, {cache}B for {cached}, in bfloat16"),
+        *_heads_rows(config, batch, length),
         ("prefill", f"{amount(prefill)}FLOP for {length:,} tokens, {amount(prefill / length)}FLOP a token"),
         ("decode", f"{amount(first)}FLOP for the first token, {amount(last)}FLOP for token {length:,}"),
     ]
 
 
+def _heads_rows(config: ModelConfig, batch: int, length: int) -> list[tuple[str, str]]:
+    """Return the size of the KV cache with a key-value head for each head, as it is, and with a single one."""
+    counts = {config.n_kv_heads: "grouped", 1: "multi-query", config.n_heads: "multi-head"}
+    if len(counts) == 1:
+        return []
+    rows = []
+    for count in sorted(counts, reverse=True):
+        other = replace(config, n_kv_heads=count)
+        token_cache, cache = (amount(other.kv_cache_bytes(*size, 2)) for size in ((1, 1), (batch, length)))
+        own = ", as in this model" if count == config.n_kv_heads else ""
+        heads = counted(count, "key-value head")
+        rows.append(("", f"{counts[count]} ({heads}): {token_cache}B a token, {cache}B{own}"))
+    return rows
+
+
+def _relatives_rows(config: ModelConfig) -> list[tuple[str, str]]:
+    """Return what only relatives of Llama have."""
+    positions = [
+        *([f"{config.rotary_dim} of {config.head_dim} numbers of a head rotated"] if config.rotary_dim else []),
+        *([f"none in {_layers(config, config.unrotated_layers)}"] if config.unrotated_layers else []),
+        *([f"theta {config.local_rope_theta:,.0f} in layers with a window"] if config.local_rope_theta else []),
+    ]
+    windows = sorted({window for window in config.windows if window})
+    attention = [
+        *(
+            f"window of {window:,} tokens in"
+            f" {_layers(config, [layer for layer, other in enumerate(config.windows) if other == window])}"
+            for window in windows
+        ),
+        *([f"scores times {config.attention_multiplier:g}"] if config.attention_multiplier else []),
+        *([f"scores capped at {config.attention_softcap:g}"] if config.attention_softcap else []),
+    ]
+    norms = [
+        *(["before and after attention and feed-forward"] if config.pre_norm and config.post_norm else []),
+        *([] if config.pre_norm else ["after attention and feed-forward, not before"]),
+        *({"head": ["of each query and key head"], "all": ["of all queries and all keys"]}.get(config.qk_norm, [])),
+        *(["times 1 + weight"] if config.norm_offset else []),
+    ]
+    scales = [
+        *([f"embeddings times {config.embedding_multiplier:g}"] if config.embedding_multiplier != 1 else []),
+        *([f"changes of the stream times {config.residual_multiplier:g}"] if config.residual_multiplier != 1 else []),
+        *([f"logits over {config.logits_scaling:g}"] if config.logits_scaling != 1 else []),
+        *([f"logits capped at {config.logits_softcap:g}"] if config.logits_softcap else []),
+    ]
+    rows = {"attention": attention, "positions": positions, "experts": _experts(config), "norms": norms}
+    return [(label, ", ".join(parts)) for label, parts in {**rows, "scales": scales}.items() if parts]
+
+
+def _layers(config: ModelConfig, layers: Collection[int]) -> str:
+    return "all layers" if len(layers) == config.n_layers else f"{len(layers)} of {config.n_layers} layers"
+
+
+def _experts(config: ModelConfig) -> list[str]:
+    """Return the experts of a layer, and how many parameters a token meets: all but those of the other experts."""
+    routed = [layer for layer in range(config.n_layers) if config.has_experts(layer)]
+    if not routed:
+        return []
+    chosen = config.n_experts_per_token
+    fewer = replace(config, n_experts=chosen).n_parameters
+    active = fewer + len(routed) * (config.n_experts - chosen) * config.dim  # the router is read whole
+    shared = "" if config.normalize_experts else ", their shares not normalised"
+    return [
+        f"{config.n_experts} with feed-forward {config.expert_size:,} in {_layers(config, routed)}",
+        f"{chosen} for a token{shared}",
+        f"{active:,} parameters active for a token",
+    ]
+
+
 def _shape(config: ModelConfig) -> str:
-    biases = [name for name, has_bias in (("wq, wk, wv", config.qkv_bias), ("wo", config.wo_bias)) if has_bias]
+    given = {"wq, wk, wv": config.qkv_bias, "wo": config.wo_bias, "w1, w2, w3": config.ffn_bias}
+    biases = [name for name, has_bias in given.items() if has_bias]
     with_biases = f", bias on {', '.join(biases)}" if biases else ""
+    activation = {"silu": "", "gelu": " with GELU", "gelu_tanh": " with GELU (tanh)"}[config.activation]
     return (
-        f"dim {config.dim:,}, {config.n_layers} layers, {config.n_heads} heads, {config.n_kv_heads} key-value heads"
-        f" of {config.head_dim}, feed-forward {config.hidden_dim:,}{with_biases}"
+        f"dim {config.dim:,}, {config.n_layers} layers, {config.n_heads} heads,"
+        f" {counted(config.n_kv_heads, 'key-value head')} of {config.head_dim},"
+        f" feed-forward {config.hidden_dim:,}{activation}{with_biases}"
     )

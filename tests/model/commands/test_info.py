@@ -92,6 +92,26 @@ def test_info_computes_costs_for_a_batch_and_a_length() -> None:
     fails_with(bpe("info", "llama3-8b", "--length", "9000"), 1, "--length is 9,000", "8,192")
 
 
+def test_info_compares_key_value_heads_and_says_what_only_relatives_of_llama_have() -> None:
+    grouped = bpe("info", "llama3-8b").stdout
+    assert [line.strip() for line in grouped.splitlines() if line.startswith(" ")] == [
+        "multi-head (32 key-value heads): 524 kB a token, 4.29 GB",
+        "grouped (8 key-value heads): 131 kB a token, 1.07 GB, as in this model",
+        "multi-query (1 key-value head): 16.4 kB a token, 134 MB",
+    ]
+    assert "norms " not in grouped.split("parameters")[0]
+    gemma = bpe("info", "gemma2-2b").stdout
+    for line in (
+        "attention   window of 4,096 tokens in 13 of 26 layers, scores capped at 50",
+        "norms       before and after attention and feed-forward, times 1 + weight",
+        "scales      embeddings times 48, logits capped at 30",
+    ):
+        assert line in gemma.splitlines()
+    assert "12,879,925,248 parameters active for a token" in bpe("info", "mixtral-8x7b").stdout
+    assert "positions   none in 9 of 36 layers" in bpe("info", "smollm3-3b").stdout
+    assert "norms       after attention and feed-forward, not before, of all q" in bpe("info", "olmo2-7b").stdout
+
+
 def test_info_needs_no_torch_for_presets_and_unknown_names() -> None:
     program = "import sys; sys.modules['torch'] = None; from bpe.cli import main; main()"
 
