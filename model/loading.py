@@ -68,6 +68,7 @@ def load(
     packed: bool = False,
     quantize: str | None = None,
     threads: int | None = None,
+    ignore_unknown: bool = False,
 ) -> tuple[Transformer, Tokenizer]: ...
 
 
@@ -81,6 +82,7 @@ def load(
     packed: bool = False,
     quantize: str | None = None,
     threads: int | None = None,
+    ignore_unknown: bool = False,
 ) -> tuple[Transformer | NativeModel, Tokenizer]: ...
 
 
@@ -94,6 +96,7 @@ def load(
     packed: bool = False,
     quantize: str | None = None,
     threads: int | None = None,
+    ignore_unknown: bool = False,
 ) -> tuple[Transformer | NativeModel, Tokenizer]:
     """Load the model and the tokenizer of a checkpoint.
 
@@ -113,6 +116,7 @@ def load(
         quantize: "q8_0", "q6_k", "q4_k", "q4_1" or "q4_0": quantize the weights to this type. This needs torch.
         threads: The number of CPU threads: of the native model, or of torch in this process. Defaults to
             `model.threads.default_threads`.
+        ignore_unknown: Warn about keys of the configuration that are not known, instead of raising.
 
     Returns:
         The model and its tokenizer.
@@ -126,7 +130,7 @@ def load(
     if backend not in ("torch", "native", "auto"):
         raise InputError(f"there is no backend {backend!r}; choose one of torch, native, auto")
     place = "cpu" if backend == "native" and str(device) == "auto" else choose(device).name
-    checkpoint = open_checkpoint(locate(os.fspath(path), "model"))
+    checkpoint = open_checkpoint(locate(os.fspath(path), "model"), ignore_unknown)
     if quantize is not None:
         require_torch(f"{checkpoint.source}: quantizing it")
         from model.checkpoint.quantize import quantized

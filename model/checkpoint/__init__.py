@@ -8,6 +8,7 @@ detects the format, saves models and converts between formats.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import shutil
 import tempfile
@@ -44,6 +45,7 @@ CHECKPOINT_FORMATS: dict[str, ModuleType] = {
 }  # fmt: skip
 """The formats by name, in the order in which they are tried."""
 WRITABLE_FORMATS = {name: module for name, module in CHECKPOINT_FORMATS.items() if hasattr(module, "write")}
+_WITH_UNKNOWN = ("gguf", "huggingface")  # formats of others, which may have keys that are not known here
 _FORMATS_BY_SUFFIX = {".gguf": "gguf"}  # a path with another suffix is written as a directory
 
 
@@ -75,19 +77,23 @@ def _is_unfinished_run(path: Path) -> bool:
     return False
 
 
-def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+def open_checkpoint(path: str | os.PathLike[str], ignore_unknown: bool = False) -> Checkpoint:
     """Open a checkpoint: read its configuration now, and its tensors when they are asked for.
 
     Args:
         path: A directory, or a file in it. The format is detected.
+        ignore_unknown: Warn about keys of a config.json, or of the metadata of a GGUF, that are not known, instead of
+            raising. An unknown key may change what the model computes.
 
     Raises:
         InputError: When there is no model, or the model is incomplete or not supported.
     """
     name = format_of(path)
     if name == "adapter":  # its base may have any other format
-        return adapter.open_checkpoint(Path(path), open_base=open_checkpoint)
-    checkpoint: Checkpoint = CHECKPOINT_FORMATS[name].open_checkpoint(Path(path))
+        open_base = functools.partial(open_checkpoint, ignore_unknown=ignore_unknown)
+        return adapter.open_checkpoint(Path(path), open_base=open_base)
+    given = {"ignore_unknown": True} if ignore_unknown and name in _WITH_UNKNOWN else {}
+    checkpoint: Checkpoint = CHECKPOINT_FORMATS[name].open_checkpoint(Path(path), **given)
     return checkpoint
 
 
@@ -156,6 +162,7 @@ def convert(
     progress: Callable[[int, int], None] | Progress = None,
     tokenizer: str | os.PathLike[str] | None = None,
     quantize: str | None = None,
+    ignore_unknown: bool = False,
 ) -> None:
     """Convert a checkpoint to another format or dtype, or quantize it, one tensor at a time.
 
@@ -171,6 +178,7 @@ def convert(
             the number of tensors written and the number of all tensors.
         tokenizer: A tokenizer, by file or name, that the vocabulary grows into; see `model.checkpoint.resize`.
         quantize: "q8_0", "q6_k", "q4_k", "q4_1" or "q4_0", instead of a dtype. Only GGUF holds these types.
+        ignore_unknown: As for `open_checkpoint`. What is written no longer has the unknown keys.
 
     Raises:
         InputError: When the destination exists, the arguments contradict each other, or `load` would raise for the
@@ -184,7 +192,7 @@ def convert(
     writer = _writer(target, format, "huggingface")
     _check_destination(destination, target, writer, dtype, quantize)
     with shown(progress), phase("converting", unit="tensors") as converting:
-        checkpoint = open_checkpoint(locate(os.fspath(source), "model"))
+        checkpoint = open_checkpoint(locate(os.fspath(source), "model"), ignore_unknown)
         if tokenizer is not None:
             checkpoint = resized(checkpoint, locate(os.fspath(tokenizer)))
         changed = dataclasses.replace(

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from bpe.errors import InputError
@@ -192,7 +193,11 @@ _SCALES = {
 _QWEN_WINDOWS = {"use_sliding_window": False, "sliding_window": 4096, "max_window_layers": 28}
 
 FAMILIES: dict[str, Family] = {
-    "llama": Family("LlamaForCausalLM", {"attention_bias": False, "mlp_bias": False}, fields={"mlp_bias": "ffn_bias"}),
+    "llama": Family(
+        "LlamaForCausalLM",
+        {"attention_bias": False, "mlp_bias": False, "attention_out_bias": None},
+        fields={"mlp_bias": "ffn_bias"},
+    ),
     "mistral": Family(
         "MistralForCausalLM",
         {"num_key_value_heads": 8, "max_position_embeddings": 131072, "sliding_window": 4096},
@@ -222,7 +227,8 @@ FAMILIES: dict[str, Family] = {
         "SmolLM3ForCausalLM",
         {
             "num_key_value_heads": 4, "max_position_embeddings": 32768, "rope_theta": 2000000.0,
-            "tie_word_embeddings": True, "attention_bias": False, "mlp_bias": False, "use_sliding_window": False,
+            "tie_word_embeddings": True, "attention_bias": False, "attention_out_bias": None, "mlp_bias": False,
+            "use_sliding_window": False,
             "sliding_window": None,            "no_rope_layers": None, "no_rope_layer_interval": 4,
         },
         fields={"mlp_bias": "ffn_bias"},
@@ -398,14 +404,18 @@ def config_of(data: Values, ignore_unknown: bool = False) -> ModelConfig:
             f"layer_types is {values['layer_types']!r}, but a {kind} model of this configuration has {kinds}"
         )
     if values.get("attention_bias"):
-        fields |= {"qkv_bias": True, "wo_bias": True}
+        fields |= {"qkv_bias": True, "wo_bias": values.get("attention_out_bias") is not False}
     if kind.startswith("gemma"):
         fields["embedding_multiplier"] = math.sqrt(_positive(values, "hidden_size"))
     return ModelConfig(**{field: value for field, value in fields.items() if value is not None})
 
 
 def refuse_others(data: Values, known: set[str], ignore_unknown: bool, prefix: str = "") -> None:
-    """Raise InputError for a key that is neither known nor harmless; the message begins with the prefix."""
+    """Raise InputError for a key that is neither known nor harmless; the message begins with the prefix.
+
+    With `ignore_unknown`, warn about the unknown keys instead.
+    """
+    unknown = []
     for key, value in data.items():
         if key in known or key in _HARMLESS or key.startswith("_") or (value is None and key not in _NEUTRAL):
             continue
@@ -413,11 +423,27 @@ def refuse_others(data: Values, known: set[str], ignore_unknown: bool, prefix: s
             if value not in _NEUTRAL[key]:
                 needed = " or ".join(map(repr, _NEUTRAL[key]))
                 raise InputError(f"{prefix}{key} is {value!r}, which is not supported; only {needed} is")
-        elif not ignore_unknown:
-            raise InputError(
-                f"{prefix}{key} (value {value!r}) is not a known key and may change what the model computes; "
-                "--ignore-unknown passes over it"
-            )
+        else:
+            unknown.append((prefix + key, value))
+    refuse_unknown(unknown, ignore_unknown)
+
+
+def refuse_unknown(unknown: Sequence[tuple[str, Any]], ignore_unknown: bool) -> None:
+    """Raise InputError if there are unknown keys, or warn about them if they are to be ignored.
+
+    Args:
+        unknown: The keys, as a message names them, and their values.
+        ignore_unknown: Whether to warn.
+    """
+    if not unknown:
+        return
+    if not ignore_unknown:
+        raise InputError(
+            f"{unknown[0][0]} (value {unknown[0][1]!r}) is not a known key and may change what the model computes; "
+            "if it does not, --ignore-unknown (ignore_unknown=True) passes over it, also in bpe convert"
+        )
+    names = ", ".join(name for name, _ in unknown)
+    warnings.warn(f"passed over {names}, which are not known and may change what the model computes", stacklevel=2)
 
 
 def _check_type(key: str, value: Any, default: Any, is_nullable: bool) -> None:
@@ -665,6 +691,8 @@ def _written(kind: str, family: Family, config: ModelConfig) -> dict[str, Any]:
         "rope_theta": config.rope_theta,
         "rope_scaling": _rope_scaling(config),
     }
+    if kind in ("smollm3", "phi3"):  # transformers' default is an id that a small vocabulary does not have
+        data["pad_token_id"] = None
     if config.rope_scaling == "dynamic":
         data["max_position_embeddings"] = config.rope_original_length
     if "use_sliding_window" in data and not window:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bpe.errors import InputError, did_you_mean
+from model.checkpoint.families import refuse_unknown
 from model.checkpoint.gguf_rope import ROPE_KEYS, Numbers, rope_fields, rope_metadata, rope_tensors
 from model.checkpoint.gguf_tensors import EMBEDDINGS, OUTPUT, layout, whole_shape
 from model.config import ModelConfig
@@ -299,6 +300,7 @@ def _single(key: str, value: Any, is_list: bool = False) -> Any:
 
 
 def _refuse_others(prefix: str, architecture: Architecture, values: Values, ignore_unknown: bool) -> None:
+    unknown = []
     known = {*_FIELDS, *architecture.fields, *_OTHERS, *ROPE_KEYS, *([_PATTERN] if architecture.pattern else [])}
     for key, value in values.items():
         if key in known:
@@ -306,10 +308,9 @@ def _refuse_others(prefix: str, architecture: Architecture, values: Values, igno
         if key in _NEUTRAL:
             if value not in _NEUTRAL[key]:
                 raise InputError(f"{prefix}{key} is {value!r}, which is not supported; only {_NEUTRAL[key][-1]!r} is")
-        elif not ignore_unknown:
-            raise InputError(
-                f"{prefix}{key} (value {value!r}) is not a known key and may change what the model computes"
-            )
+        else:
+            unknown.append((prefix + key, value))
+    refuse_unknown(unknown, ignore_unknown)
     if values.get("expert_count") and architecture.experts and not values.get("expert_used_count"):
         raise InputError(
             f"{prefix}expert_count is {values['expert_count']!r}, but {prefix}expert_used_count is missing"

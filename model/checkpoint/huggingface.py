@@ -6,15 +6,17 @@ head apart; in Meta's order they are neighbours.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bpe.errors import InputError
 from bpe.files import write_json
-from model.checkpoint.companions import complete_for_transformers, read_companions, write_companions
+from model.checkpoint.block_formats import float32_of
+from model.checkpoint.companions import complete_for_transformers, read_companions, read_tokenizer, write_companions
 from model.checkpoint.families import config_json, config_of
 from model.checkpoint.mllama import (
     TYPE,
@@ -31,6 +33,10 @@ from model.checkpoint.tensor_files import read_header, read_weights, write_tenso
 from model.checkpoint.weights import DTYPES, EMBEDDINGS, StoredTensor, expected_shapes, size_of
 from model.config import ModelConfig
 from model.dtypes import SIZES
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 PREPROCESSOR = "preprocessor_config.json"
@@ -78,6 +84,7 @@ def names_of(config: ModelConfig) -> TensorNames:
 
 
 NAMES = names_of(ModelConfig.preset("llama3-8b"))
+_OUT_BIAS = ".attention.wo.bias"
 _DERIVED = "rotary_emb.inv_freq"  # in older files; computed from the configuration
 
 
@@ -111,6 +118,7 @@ def open_checkpoint(path: Path, ignore_unknown: bool = False) -> Checkpoint:
         for name, place in read_header(file).places.items()
         if not name.endswith(_DERIVED)
         for meta in _parts(name) or [names.to_meta(name) or name]
+        if config.wo_bias or not meta.endswith(_OUT_BIAS)
     }
     return Checkpoint(
         config=config,
@@ -178,11 +186,22 @@ def _weights(files: list[Path], config: ModelConfig) -> Iterator[StoredTensor]:
                     raise InputError(
                         f"{file}: unknown tensor {tensor.name!r}; a model of this configuration does not have it"
                     )
+                if name.endswith(_OUT_BIAS) and not config.wo_bias:  # of `_keeping_split_pattern`
+                    _check_zero(file, part)
+                    continue
                 if is_rotated(name):
                     part = part._replace(data=interleaved_bytes(part.data, part.shape, config))
                 if part.shape == stored.get(name):
                     part = part._replace(shape=ours[name])
                 yield part._replace(name=name)
+
+
+def _check_zero(file: Path, bias: StoredTensor) -> None:
+    if any(float32_of(bias.data, bias.kind)):
+        raise InputError(
+            f"{file}: {bias.name} is not zero, but a model of this configuration has no bias there; "
+            f"change attention_out_bias or attention_bias in {CONFIG}"
+        )
 
 
 def _parts(name: str) -> list[str]:
@@ -237,8 +256,11 @@ def write(checkpoint: Checkpoint, path: Path, shard_bytes: int = SHARD_BYTES) ->
                 yield whole, memoryview(b"".join(found[part] for part in _parts(whole)))
                 del waiting[whole]
 
+    given, checkpoint = checkpoint.config, _keeping_split_pattern(checkpoint)
     config, itemsize = checkpoint.config, SIZES[checkpoint.dtype]
     data = (config_json if config.vision is None else mllama_json)(config, checkpoint.dtype)
+    if config.wo_bias and not given.wo_bias:
+        data["attention_out_bias"] = False
     path.mkdir(parents=True, exist_ok=True)
     write_companions(checkpoint, path)
     complete_for_transformers(checkpoint, path)
@@ -263,6 +285,34 @@ def write(checkpoint: Checkpoint, path: Path, shard_bytes: int = SHARD_BYTES) ->
         size = sum(map(size_of, shapes.values())) * itemsize
         places = {name: file.name for file, shard in files.items() for name in shard}
         write_json(path / INDEX, {"metadata": {"total_size": size}, "weight_map": places})
+
+
+def _keeping_split_pattern(checkpoint: Checkpoint) -> Checkpoint:
+    """Return a checkpoint for which transformers keeps the split pattern of its tokenizer.
+
+    For the model type qwen2, transformers 5 replaces the pattern and the normalizer of any tokenizer.json by those of
+    Qwen2. A model with another tokenizer is therefore written as a llama, or as a smollm3 if it has windows, whose
+    attention_bias includes a bias of the output projection. That bias is zero, and attention_out_bias says so; the key
+    is this project's, and transformers does not read it.
+    """
+    config = checkpoint.config
+    if config.vision is not None or not config.qkv_bias or config.wo_bias:
+        return checkpoint
+    if config_json(config, checkpoint.dtype)["model_type"] != "qwen2":
+        return checkpoint
+    vocabulary = read_tokenizer(checkpoint).vocabulary
+    if vocabulary.pattern.name == "qwen2" and vocabulary.normalizer == {"type": "NFC"}:
+        return checkpoint
+    biased = dataclasses.replace(config, wo_bias=True)
+
+    def tensors(dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
+        import torch
+
+        yield from checkpoint.tensors(dtype)
+        for layer in range(config.n_layers):
+            yield f"layers.{layer}{_OUT_BIAS}", torch.zeros(config.dim, dtype=dtype)
+
+    return dataclasses.replace(checkpoint, config=biased, computed=tensors, weights=None, kinds={}, stored="")
 
 
 def _joined(config: ModelConfig) -> dict[str, str]:

@@ -22,6 +22,7 @@ from model.commands.options import (
     device_option,
     dtype_option,
     eos_token_option,
+    ignore_unknown_option,
     load_model,
     penalty_options,
     place_of,
@@ -94,7 +95,7 @@ TEMPERATURE, TOP_P = 0.6, 0.9
     ),
 )
 @sampling_options(TEMPERATURE, TOP_P, *penalty_options)
-@group("Computation", dtype_option, device_option, backend_option, threads_option)
+@group("Computation", dtype_option, device_option, backend_option, threads_option, ignore_unknown_option)
 @progress_options(with_events=False)
 @examples(
     "bpe chat smollm2",
@@ -118,6 +119,7 @@ def chat(
     device: str,
     backend: str,
     threads: int | None,
+    ignore_unknown: bool,
     eos_tokens: Sequence[str],
     **settings: Any,
 ) -> None:
@@ -147,9 +149,9 @@ def chat(
         from model.checkpoint import open_checkpoint
         from model.generation.conversation import Conversation
 
-        checkpoint = open_checkpoint(path)
+        checkpoint = open_checkpoint(path, ignore_unknown)
         settings = sampling_settings(checkpoint, settings, TEMPERATURE, TOP_P)
-        model, tokenizer = load_model(path, dtype, device, backend, threads, eos_tokens=eos_tokens)
+        model, tokenizer = load_model(path, dtype, device, backend, threads, None, eos_tokens, ignore_unknown)
         format = _chat_format(name, checkpoint, tokenizer, template, variables)
         conversation = Conversation(model, tokenizer, format, prefill=prefill or "", forget=forget, **settings)
         saving = _saving(name, conversation, continues, save)

@@ -12,7 +12,7 @@ from bpe.commands.options import Command, examples, progress_options, tell_defau
 from bpe.commands.terminal import amount
 from bpe.errors import InputError
 from bpe.progress import current, say
-from model.commands.options import default_run
+from model.commands.options import default_run, ignore_unknown_option
 
 _OF_MODELS = ("*.safetensors", "*.pth", "*.bin", "*.gguf", "config.json", "params.json", "adapter_config.json")
 
@@ -48,6 +48,7 @@ _OF_MODELS = ("*.safetensors", "*.pth", "*.bin", "*.gguf", "config.json", "param
     type=click.Choice(["q8_0", "q6_k", "q4_k", "q4_1", "q4_0"]),
     help="llama.cpp type for the matrices, of 8.5, 6.6, 4.5, 5 or 4.5 bits per weight; GGUF only.",
 )
+@ignore_unknown_option
 @progress_options()
 @examples(
     "bpe convert Llama-3.2-1B/original llama-hf",
@@ -66,6 +67,7 @@ def convert(
     tokenizer: str | None,
     special: tuple[str, ...],
     quantize: str | None,
+    ignore_unknown: bool,
 ) -> None:
     """Convert a model and its tokenizer to another format.
 
@@ -88,6 +90,7 @@ def convert(
     path = _tokenizer_alone(source)
     if path is not None and (special or Path(output).suffix in SUFFIXES):
         given = {"--format": format_name, "--dtype": dtype, "--resize-vocab": tokenizer, "--quantize": quantize}
+        given["--ignore-unknown"] = "" if ignore_unknown else None
         for option, value in given.items():
             if value is not None:
                 raise InputError(f"{source}: a tokenizer without a model; {option} has no effect on it")
@@ -104,7 +107,7 @@ def convert(
             f"{source}: a model, whose embeddings have no row for a new token; add --special to its tokenizer alone"
             f" (bpe convert TOKENIZER new.json --special '{special[0]}'), and then give --resize-vocab new.json"
         )
-    convert_checkpoint(source, output, format_name, dtype, None, tokenizer, quantize)
+    convert_checkpoint(source, output, format_name, dtype, None, tokenizer, quantize, ignore_unknown)
     if quantize:
         for line in exceptions(open_checkpoint(output).config, kind_named(quantize)):
             say(line)

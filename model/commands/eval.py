@@ -25,7 +25,15 @@ from bpe.commands.options import (
 )
 from bpe.commands.terminal import counted, stdout_columns
 from bpe.progress import phase, say
-from model.commands.options import bos_option, device_option, dtype_option, load_model, place_of, threads_option
+from model.commands.options import (
+    bos_option,
+    device_option,
+    dtype_option,
+    ignore_unknown_option,
+    load_model,
+    place_of,
+    threads_option,
+)
 
 
 @click.command(cls=Command, needed={"FILE, -c / --text TEXT or --choices FILE": ("files", "texts", "choices")})
@@ -69,6 +77,7 @@ from model.commands.options import bos_option, device_option, dtype_option, load
     dtype_option,
     device_option,
     threads_option,
+    ignore_unknown_option,
 )
 @progress_options(with_events=False)
 @examples(
@@ -93,6 +102,7 @@ def eval(
     dtype: str | None,
     device: str,
     threads: int | None,
+    ignore_unknown: bool,
     **settings: Any,
 ) -> None:
     """Measure a model on texts and multiple-choice questions.
@@ -115,7 +125,7 @@ def eval(
     if not choices:
         refuse_given("without --choices", "delimiter")
     start = time.perf_counter()
-    transformer, tokenizer = load_model(model, dtype, device, "torch", threads, bos)
+    transformer, tokenizer = load_model(model, dtype, device, "torch", threads, bos, ignore_unknown=ignore_unknown)
 
     with phase("loading PyTorch"):
         from model.evaluation.choices import choices_table, evaluate_choices, read_questions

@@ -15,7 +15,14 @@ from bpe.commands.pictures import dark_option, parse_formats
 from bpe.commands.terminal import use_color
 from bpe.display import visible
 from bpe.progress import phase, say
-from model.commands.options import bos_option, chosen_device, device_option, dtype_option, overruled
+from model.commands.options import (
+    bos_option,
+    chosen_device,
+    device_option,
+    dtype_option,
+    ignore_unknown_option,
+    overruled,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -91,7 +98,7 @@ class _NumberOrAll(click.ParamType):  # type: ignore[type-arg]
     click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON."),
     color_option,
 )
-@group("Computation", dtype_option, device_option)
+@group("Computation", dtype_option, device_option, ignore_unknown_option)
 @progress_options(with_events=False)
 @examples(
     "bpe explain runs/tales -p 'the answer to the ultimate question of life'",
@@ -113,6 +120,7 @@ def explain(
     color: str,
     dtype: str | None,
     device: str,
+    ignore_unknown: bool,
 ) -> None:
     """Explain step by step how a model predicts the next token.
 
@@ -145,7 +153,7 @@ def explain(
     from model.generation.completions import prompt_ids
 
     with phase(f"loading {model}"):
-        transformer, tokenizer = load(path, dtype, chosen_device(device))
+        transformer, tokenizer = load(path, dtype, chosen_device(device), ignore_unknown=ignore_unknown)
     tokenizer = overruled(tokenizer, model, bos)
     ids = prompt_ids(tokenizer, prompt)
     label = _labels(tokenizer)

@@ -27,6 +27,7 @@ from model.commands.options import (
     device_option,
     dtype_option,
     eos_token_option,
+    ignore_unknown_option,
     load_model,
     penalty_options,
     place_of,
@@ -85,7 +86,7 @@ TEMPERATURE, TOP_P = 0.8, 0.95
         help="With --json: log-probabilities of the tokens, and of the N most likely ones at each place.",
     ),
 )
-@group("Computation", dtype_option, device_option, backend_option, threads_option)
+@group("Computation", dtype_option, device_option, backend_option, threads_option, ignore_unknown_option)
 @progress_options(with_events=False)
 @examples(
     "bpe generate runs/tales -p 'Once upon a time'",
@@ -110,6 +111,7 @@ def generate(
     device: str,
     backend: str,
     threads: int | None,
+    ignore_unknown: bool,
     **settings: Any,
 ) -> None:
     """Continue a text with a model.
@@ -129,9 +131,9 @@ def generate(
     prompts = list(inputs)
     from model.checkpoint import open_checkpoint
 
-    settings = sampling_settings(open_checkpoint(path), settings, TEMPERATURE, TOP_P)
+    settings = sampling_settings(open_checkpoint(path, ignore_unknown), settings, TEMPERATURE, TOP_P)
     start = time.perf_counter()
-    transformer, tokenizer = load_model(path, dtype, device, backend, threads, bos, eos_tokens)
+    transformer, tokenizer = load_model(path, dtype, device, backend, threads, bos, eos_tokens, ignore_unknown)
     load_seconds = time.perf_counter() - start
 
     from model import Completions

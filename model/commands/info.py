@@ -27,6 +27,7 @@ from bpe.commands.options import (
 )
 from bpe.commands.pictures import dark_option, format_option, picture_settings
 from bpe.commands.terminal import amount, counted, print_rows
+from model.commands.options import ignore_unknown_option
 from model.commands.presets import PRESET_OR_NAME
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ _MODEL_SUFFIXES = (".gguf", ".safetensors", ".pth")
         metavar="N",
         help="Length of these sequences, in tokens.  [default: the model's context]",
     ),
+    ignore_unknown_option,
 )
 @progress_options(with_events=False)
 @examples(
@@ -85,6 +87,7 @@ def info(
     dark: bool,
     batch: int,
     length: int | None,
+    ignore_unknown: bool,
 ) -> None:
     """Describe a tokenizer, model, preset or shards.
 
@@ -109,15 +112,15 @@ def info(
         _refuse_similar_preset(name)
         if measured:
             _refuse_preset(name)
-    rows = [] if measured or is_path else _rows_of_hub(name, batch, length)
+    rows = [] if measured or is_path else _rows_of_hub(name, batch, length, ignore_unknown)
     if not rows:
         path = Path(name) if is_path else locate(name, "tokenizer" if measured else "any")
-        rows = [] if measured else _rows(name, path, batch, length)
+        rows = [] if measured else _rows(name, path, batch, length, ignore_unknown)
     if rows:
         refuse_given("on a model or on shards", "pattern")
         print_rows(rows)
         return
-    refuse_given("on a tokenizer", "batch", "length")
+    refuse_given("on a tokenizer", "batch", "length", "ignore_unknown")
     tokenizer = open_tokenizer(name, pattern)
     pictures = picture_settings(report, formats, dark) if report else None
     if not as_json:
@@ -126,7 +129,7 @@ def info(
         report_on(tokenizer, sources, separator, exclude, as_json, report, pictures)
 
 
-def _rows_of_hub(name: str, batch: int, length: int | None) -> list[tuple[str, str]]:
+def _rows_of_hub(name: str, batch: int, length: int | None, ignore_unknown: bool) -> list[tuple[str, str]]:
     """Return the description of a model of the hub whose weights are not in the cache; nothing for anything else.
 
     Only small files and the headers of the weights are downloaded.
@@ -154,7 +157,7 @@ def _rows_of_hub(name: str, batch: int, length: int | None) -> list[tuple[str, s
         files = counted(found.n_files, "file")
         size = f"{amount(found.n_bytes)}B in {files} on the hub, not downloaded; to download: bpe pull {name}"
         try:
-            first, *others = _model_rows(found.path, batch, length)
+            first, *others = _model_rows(found.path, batch, length, ignore_unknown)
         except InputError as error:
             raise InputError(str(error).replace(f"{folder}{os.sep}", f"{name}: ").replace(folder, name)) from None
     return [(first[0], name), ("size", size), *others]
@@ -184,13 +187,13 @@ def _refuse_preset(name: str) -> None:
         )
 
 
-def _rows(name: str, path: Path, batch: int, length: int | None) -> list[tuple[str, str]]:
+def _rows(name: str, path: Path, batch: int, length: int | None, ignore_unknown: bool) -> list[tuple[str, str]]:
     """Return the description of shards, a model or a preset; nothing if it is none of these."""
     if (path / "index.json").is_file():
-        refuse_given("on shards", "batch", "length")
+        refuse_given("on shards", "batch", "length", "ignore_unknown")
         return shards_rows(path)
     if path.exists() and _is_model(path):
-        return _model_rows(path, batch, length)
+        return _model_rows(path, batch, length, ignore_unknown)
     return [] if path.exists() else _preset_rows(name, batch, length)
 
 
@@ -201,11 +204,11 @@ def _is_model(path: Path) -> bool:
     return path.suffix in _MODEL_SUFFIXES or path.name in ("params.json", "config.json")
 
 
-def _model_rows(path: Path, batch: int, length: int | None) -> list[tuple[str, str]]:
+def _model_rows(path: Path, batch: int, length: int | None, ignore_unknown: bool) -> list[tuple[str, str]]:
     from model.checkpoint import format_of, open_checkpoint
     from model.loading import backend_of
 
-    checkpoint = open_checkpoint(path)
+    checkpoint = open_checkpoint(path, ignore_unknown)
     backend, reason = backend_of(checkpoint)
     stored = checkpoint.stored or checkpoint.dtype
     return [

@@ -38,6 +38,11 @@ backend_option = click.option(
     default="auto",
     help="Engine: native (C++ on the CPU, reads quantized weights in place), torch, or auto (native if possible).",
 )
+ignore_unknown_option = click.option(
+    "--ignore-unknown",
+    is_flag=True,
+    help="Pass over keys of the model's configuration that are not known, which may change what it computes.",
+)
 bos_option = click.option(
     "--bos/--no-bos",
     default=None,
@@ -231,6 +236,7 @@ def load_model(
     threads: int | None,
     bos: bool | None = None,
     eos_tokens: Sequence[str] = (),
+    ignore_unknown: bool = False,
 ) -> tuple[Any, Any]:
     """Load the model and the tokenizer that these options name.
 
@@ -242,6 +248,7 @@ def load_model(
         threads: Number of CPU threads; None for all processors.
         bos: As for `overruled`.
         eos_tokens: As for `overruled`.
+        ignore_unknown: As for `model.load`.
 
     Returns:
         The model and its tokenizer.
@@ -254,7 +261,9 @@ def load_model(
         from model import load
 
         place = chosen_device("cpu" if backend == "native" and device == "auto" else device)
-        model, tokenizer = load(path, dtype, place, backend, packed=True, threads=threads)
+        model, tokenizer = load(
+            path, dtype, place, backend, packed=True, threads=threads, ignore_unknown=ignore_unknown
+        )
     return model, overruled(tokenizer, name, bos, eos_tokens)
 
 

@@ -15,7 +15,7 @@ from model.checkpoint import open_checkpoint
 from model.checkpoint.assemble import assemble
 from model.checkpoint.families import config_of
 from support.config_edits import LAYERED, Edit, some
-from support.model_families import FAMILIES, randomize
+from support.model_families import FAMILIES, randomize, write
 
 NAMES = sorted(FAMILIES)
 FOUND = [
@@ -90,3 +90,22 @@ def test_many_edited_configs_are_equal_or_refused(name: str, tmp_path: Path) -> 
     results = [checked(edit, tmp_path) for edit in some(name, 24, seed=2)]
     assert "refused" in results or "refused by both" in results
     assert "equal" in results
+
+
+def test_unknown_keys_are_refused_or_named_in_a_warning(tmp_path: Path) -> None:
+    write("llama", tmp_path)
+    config = open_checkpoint(tmp_path).config
+    data = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**data, "novelty": 3, "other": 1, "note": None}))
+    with pytest.raises(InputError, match=r"config.json: novelty \(value 3\) is not a known key.*--ignore-unknown"):
+        open_checkpoint(tmp_path)
+    with pytest.warns(UserWarning, match="passed over novelty, other, which are not known"):
+        assert open_checkpoint(tmp_path, ignore_unknown=True).config == config
+
+
+def test_ignoring_unknown_keys_does_not_ignore_keys_that_change_the_result(tmp_path: Path) -> None:
+    write("llama", tmp_path)
+    data = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**data, "use_bidirectional_attention": True}))
+    with pytest.raises(InputError, match="use_bidirectional_attention is True"):
+        open_checkpoint(tmp_path, ignore_unknown=True)

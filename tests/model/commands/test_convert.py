@@ -133,3 +133,18 @@ def test_the_output_is_named_by_the_format(run: Path, tmp_path: Path, monkeypatc
     fails_with(bpe("convert", run), 2, "missing OUT (or --format NAME)\n")
     fails_with(bpe("convert"), 2, "missing IN, OUT (or --format NAME)\n")
     fails_with(bpe("convert", "x", "--special", "<s>", "--format", "gguf"), 2, "missing OUT, the tokenizer file")
+
+
+def test_ignore_unknown_passes_over_keys_with_a_warning(run: Path, tmp_path: Path) -> None:
+    assert bpe("convert", run, tmp_path / "hf", "--format", "huggingface").exit_code == 0
+    config = tmp_path / "hf" / "config.json"
+    config.write_text(config.read_text().replace("{", '{"novelty": 3,', 1))
+    for command in (["info"], ["generate", "-p", "Once", "--max-tokens", "1"]):
+        name, *options = command
+        fails_with(bpe(name, tmp_path / "hf", *options), 1, "config.json: novelty (value 3)", "--ignore-unknown")
+        with pytest.warns(UserWarning, match="passed over novelty"):
+            assert bpe(name, tmp_path / "hf", *options, "--ignore-unknown").exit_code == 0
+    fails_with(bpe("convert", tmp_path / "hf", tmp_path / "new"), 1, "novelty", "--ignore-unknown")
+    with pytest.warns(UserWarning, match="passed over novelty"):
+        assert bpe("convert", tmp_path / "hf", tmp_path / "new", "--ignore-unknown").exit_code == 0
+    assert bpe("info", tmp_path / "new").exit_code == 0
