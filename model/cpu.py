@@ -60,8 +60,9 @@ def pack(model: Transformer) -> None:
     """
     if not can_pack(model.tok_embeddings.weight):
         return
-    for layer in cast("list[Block]", model.layers):
-        layer.add_module("attention", PackedAttention(layer.attention))
+    for layer in model.layers:
+        if isinstance(layer, Block):  # not one that reads images
+            layer.add_module("attention", PackedAttention(layer.attention))
         for name, child in [*layer.named_modules()]:
             if type(child) is FeedForward:  # one, or one for each expert
                 layer.set_submodule(name, PackedFeedForward(child))

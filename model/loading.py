@@ -137,10 +137,10 @@ def load(
 
         checkpoint = quantized(checkpoint, quantize)
     tokenizer = read_tokenizer(checkpoint)
-    if tokenizer.n_vocab > checkpoint.config.vocab_size:
+    if tokenizer.n_vocab > checkpoint.config.embedding_rows:
         raise InputError(
             f"{checkpoint.tokenizer}: the tokenizer has {tokenizer.n_vocab} tokens, but the model only"
-            f" {checkpoint.config.vocab_size}; they do not belong together"
+            f" {checkpoint.config.embedding_rows}; they do not belong together"
         )
     best, reason = backend_of(checkpoint, dtype, place)
     if backend == "native" and best == "torch" and reason != NO_KERNELS:

@@ -31,6 +31,8 @@ def resized(checkpoint: Checkpoint, tokenizer_file: Path) -> Checkpoint:
     Raises:
         InputError: When the new tokenizer lacks an old token; the message names the first missing token.
     """
+    if checkpoint.config.vision is not None:
+        raise InputError(f"{checkpoint.source}: the vocabulary of a model that reads images cannot grow; keep its own")
     old, new = read_tokenizer(checkpoint), Tokenizer.from_file(tokenizer_file)
     moved = _moved(old, new, f"{tokenizer_file}: does not extend the vocabulary of {checkpoint.tokenizer}")
     boundaries = _moved_boundaries(old.vocabulary.boundaries, moved)

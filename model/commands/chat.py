@@ -23,9 +23,11 @@ from model.commands.options import (
     dtype_option,
     eos_token_option,
     ignore_unknown_option,
+    image_option,
     load_model,
     penalty_options,
     place_of,
+    read_images,
     sampling_options,
     sampling_settings,
     threads_option,
@@ -56,6 +58,7 @@ TEMPERATURE, TOP_P = 0.6, 0.9
         help="Question to answer; repeatable. The contents of FILEs follow it.",
     ),
     click.option("-c", "--continue", "continues", is_flag=True, help="Continue the last dialog with this model."),
+    image_option,
     click.option("--system", metavar="TEXT", help="System message before the first question.  [default: none]"),
     click.option(
         "--save/--no-save", default=True, help="Save the dialog, for --continue, and the lines that are typed."
@@ -109,6 +112,7 @@ def chat(
     files: Sequence[str],
     prompts: Sequence[str],
     continues: bool,
+    image_files: Sequence[str],
     system: str | None,
     save: bool,
     forget: bool,
@@ -131,6 +135,8 @@ def chat(
     With -p TEXT, answers the question and exits. Otherwise, in a pipe or with FILEs (- is stdin), each line is a
     question of one dialog. Answers go to stdout, separated by empty lines.
 
+    Images are part of the first question. They are not saved: give them again with --continue.
+
     Dialogs are saved in $BPE_STATE, by default ~/.local/state/bpe-llama, where only you can read them.
     """
     variables = dict(map(_variable, template_args))
@@ -151,9 +157,12 @@ def chat(
 
         checkpoint = open_checkpoint(path, ignore_unknown)
         settings = sampling_settings(checkpoint, settings, TEMPERATURE, TOP_P)
+        images = read_images(name, checkpoint.config, image_files)
         model, tokenizer = load_model(path, dtype, device, backend, threads, None, eos_tokens, ignore_unknown)
         format = _chat_format(name, checkpoint, tokenizer, template, variables)
-        conversation = Conversation(model, tokenizer, format, prefill=prefill or "", forget=forget, **settings)
+        conversation = Conversation(
+            model, tokenizer, format, prefill=prefill or "", forget=forget, images=images, **settings
+        )
         saving = _saving(name, conversation, continues, save)
         if system is not None:
             conversation.system = system

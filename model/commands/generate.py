@@ -28,9 +28,11 @@ from model.commands.options import (
     dtype_option,
     eos_token_option,
     ignore_unknown_option,
+    image_option,
     load_model,
     penalty_options,
     place_of,
+    read_images,
     sampling_options,
     sampling_settings,
     threads_option,
@@ -54,6 +56,7 @@ TEMPERATURE, TOP_P = 0.8, 0.95
     ),
     click.option("--batch", metavar="FILE", help="File with one prompt per line; all are continued at once."),
     bos_option,
+    image_option,
     click.option(
         "--samples", type=click.IntRange(min=1), default=1, metavar="N", help="Number of texts for each prompt."
     ),
@@ -102,6 +105,7 @@ def generate(
     file: str | None,
     batch: str | None,
     allow_special: bool,
+    image_files: Sequence[str],
     logit_bias: Sequence[str],
     as_json: bool,
     logprobs: int | None,
@@ -118,6 +122,8 @@ def generate(
 
     The text is -p TEXT, the content of a FILE, or stdin. A single text is printed while it is generated. Several texts,
     from several prompts or --samples, are generated together and printed at the end, separated by empty lines.
+
+    Images stand before each text, or where it has <|image|> with --allow-special.
     """
     if logprobs is not None and not as_json:
         raise click.UsageError("--logprobs needs --json")
@@ -131,14 +137,16 @@ def generate(
     prompts = list(inputs)
     from model.checkpoint import open_checkpoint
 
-    settings = sampling_settings(open_checkpoint(path, ignore_unknown), settings, TEMPERATURE, TOP_P)
+    checkpoint = open_checkpoint(path, ignore_unknown)
+    settings = sampling_settings(checkpoint, settings, TEMPERATURE, TOP_P)
+    images = read_images(model, checkpoint.config, image_files)
     start = time.perf_counter()
     transformer, tokenizer = load_model(path, dtype, device, backend, threads, bos, eos_tokens, ignore_unknown)
     load_seconds = time.perf_counter() - start
 
     from model import Completions
 
-    completions = Completions(transformer, tokenizer, prompts, **settings)
+    completions = Completions(transformer, tokenizer, prompts, images=images, **settings)
     if len(prompts) * settings["samples"] == 1 and not as_json:
         print_pieces(piece for pieces in (prompts, (piece for _, piece in completions)) for piece in pieces)
     else:

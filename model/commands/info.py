@@ -33,6 +33,7 @@ from model.commands.presets import PRESET_OR_NAME
 if TYPE_CHECKING:
     from model.checkpoint import Checkpoint
     from model.config import ModelConfig
+    from model.vision_config import VisionConfig
 
 _MODEL_FILES = ("params.json", "config.json", "adapter_config.json", "run.json")
 _MODEL_SUFFIXES = (".gguf", ".safetensors", ".pth")
@@ -266,6 +267,7 @@ def _config_rows(config: ModelConfig, batch: int, length: int | None) -> list[tu
     prefill, first, last = config.prefill_flops(length), config.decode_flops(0), config.decode_flops(length - 1)
     return [
         ("shape", _shape(config)),
+        *([("images", _images(config.vision, config))] if config.vision is not None else []),
         ("context", f"{config.max_seq_len:,} tokens, {rope}"),
         *_relatives_rows(config),
         ("vocabulary", f"{config.vocab_size:,}" + (", embeddings tied" if config.tied_embeddings else "")),
@@ -350,6 +352,14 @@ def _experts(config: ModelConfig) -> list[str]:
         f"{chosen} for a token{shared}",
         f"{active:,} parameters active for a token",
     ]
+
+
+def _images(vision: VisionConfig, config: ModelConfig) -> str:
+    return (
+        f"up to {vision.max_tiles} tiles of {vision.image_size} x {vision.image_size} pixels, {vision.n_patches:,}"
+        f" vectors each; encoder dim {vision.dim:,}, {vision.n_layers} + {vision.n_global_layers} layers; read by"
+        f" {len(config.cross_attention_layers)} of the {config.n_layers} layers"
+    )
 
 
 def _shape(config: ModelConfig) -> str:

@@ -15,6 +15,8 @@ from bpe.progress import phase, say
 if TYPE_CHECKING:
     from bpe import Tokenizer
     from model.checkpoint.opened import Checkpoint
+    from model.config import ModelConfig
+    from model.images import TiledImage
     from model.training.settings import TrainResult
 
 dtype_option = click.option(
@@ -48,6 +50,31 @@ bos_option = click.option(
     default=None,
     help="Put the token that begins a text in front of each text, or do not.  [default: as the tokenizer's files say]",
 )
+image_option = click.option(
+    "--image",
+    "image_files",
+    multiple=True,
+    metavar="FILE",
+    help="Image for the model to look at, for models that read images; repeatable.",
+)
+
+
+def read_images(name: str, config: ModelConfig, files: Sequence[str]) -> list[TiledImage]:
+    """Return the images that --image names, as a model reads them.
+
+    Raises:
+        InputError: When the model takes no images, or a file is no image; the message names it.
+    """
+    from bpe import InputError
+    from model.images import open_image, tiled
+
+    if files and config.vision is None:
+        raise InputError(
+            f"{name}: the model takes no images, so --image {files[0]} cannot be shown to it; leave it out"
+        )
+    return [tiled(open_image(file), config.vision) for file in files if config.vision is not None]
+
+
 eos_token_option = click.option(
     "--eos-token",
     "eos_tokens",

@@ -151,6 +151,8 @@ def scaled_scores(config: ModelConfig, queries: Tensor, keys: Tensor) -> Tensor:
 
 
 def _check(config: ModelConfig, ids: Sequence[int], layer: int, head: int) -> None:
+    if layer in config.cross_attention_layers:
+        raise InputError(f"layer {layer}: it reads images, which a text does not have; choose another layer")
     for name, number, count in (("layer", layer, config.n_layers), ("head", head, config.n_heads)):
         if not 0 <= number < count:
             raise InputError(f"{name} {number}: the model has {count}; give a number from 0 to {count - 1}")

@@ -17,6 +17,7 @@ from bpe.errors import InputError
 from bpe.streaming import StopStrings, StreamDecoder
 from model.generation.decoding import Finish, Generation, Model, Session
 from model.generation.sampling import Sampling, SamplingOptions
+from model.images import TiledImage
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -60,6 +61,13 @@ def prompt_ids(tokenizer: GenerationTokenizer, prompt: str, allowed_special: All
         return prefix + tokenizer.encode_ordinary(prompt)
     ids = tokenizer.encode(prompt, allowed_special=allowed_special, disallowed_special=())
     return ids if ids[: len(prefix)] == prefix else prefix + ids
+
+
+def with_images(ids: Sequence[int], images: Sequence[TiledImage], image_token: int | None) -> Sequence[int]:
+    """Return a prompt with a token for each image, at the beginning, as in transformers, if it has none yet."""
+    if image_token is None or image_token in ids:
+        return ids
+    return [image_token] * len(images) + [*ids]
 
 
 @checked(options=SamplingOptions, settings=Sampling)
@@ -249,6 +257,7 @@ class Completions:
         logprobs: int | None = None,
         session: Session | None = None,
         allowed_special: AllowedSpecial = frozenset(),
+        images: Sequence[TiledImage] = (),
         **sampling: Unpack[SamplingOptions],
     ) -> None:
         """Check the arguments and encode the prompts. Nothing is generated before iteration.
@@ -265,14 +274,15 @@ class Completions:
                 chosen token; None for no log-probabilities.
             session: As for `generate`; for one prompt and one sample.
             allowed_special: As for `generate`.
+            images: The images of each prompt. A prompt without image tokens gets them at its beginning.
             **sampling: The fields of `Sampling`.
 
         Raises:
             InputError: When an argument is out of range or a prompt does not fit.
         """
-        if tokenizer.n_vocab > model.config.vocab_size:
+        if tokenizer.n_vocab > model.config.embedding_rows:
             raise InputError(
-                f"the tokenizer has {tokenizer.n_vocab} tokens, but the model only {model.config.vocab_size}; "
+                f"the tokenizer has {tokenizer.n_vocab} tokens, but the model only {model.config.embedding_rows}; "
                 "they do not belong together"
             )
         self._stops = (stop,) if isinstance(stop, str) else tuple(stop)
@@ -284,16 +294,23 @@ class Completions:
         self._unprinted = frozenset(specials.values()).union(ends)
         self._stop_ids = frozenset(specials[text] for text in self._stops if text in specials)
         ends_with_rows = [id for id in ends if id < model.config.vocab_size]  # perhaps without a token
+        token = model.config.image_token
         self.generation: Generation = Generation(
             model,
-            [prompt_ids(tokenizer, text, allowed_special) if isinstance(text, str) else text for text in prompts],
+            [
+                with_images(
+                    prompt_ids(tokenizer, text, allowed_special) if isinstance(text, str) else text, images, token
+                )
+                for text in prompts
+            ],
             samples=samples,
             max_tokens=max_tokens,
             sampling=Sampling(**sampling),
             end_ids=ends,
-            n_vocab=max(tokenizer.n_vocab, *(id + 1 for id in ends_with_rows), 0),
+            n_vocab=min(max(tokenizer.n_vocab, *(id + 1 for id in ends_with_rows), 0), model.config.vocab_size),
             logprobs=logprobs,
             session=session,
+            images=images,
         )
         self.texts: list[Completion] = []
         """The completions so far; the samples of a prompt are neighbours."""

@@ -14,6 +14,7 @@ from bpe.errors import InputError
 from model.generation.completions import Completions
 from model.generation.decoding import Finish, GenerationTimes, Model, Session
 from model.generation.sampling import Sampling, SamplingOptions
+from model.images import TiledImage
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -46,6 +47,7 @@ class Conversation:
         forget: bool = True,
         max_tokens: int = 256,
         stop: str | Sequence[str] = (),
+        images: Sequence[TiledImage] = (),
         **sampling: Unpack[SamplingOptions],
     ) -> None:
         """Start or continue a dialog.
@@ -60,6 +62,8 @@ class Conversation:
                 at the end of the context, and a question that no longer fits raises InputError.
             max_tokens: The largest number of tokens of an answer.
             stop: Strings that end an answer; see `generate`.
+            images: Images that the first message of the user, of those that the model reads, begins with. They are no
+                part of `messages`.
             **sampling: The fields of `Sampling`.
 
         Raises:
@@ -81,6 +85,7 @@ class Conversation:
         self._tokenizer = tokenizer
         self._format = chat_format
         self._forget = forget
+        self._images = images
         self._session = Session(model)
         self._is_full = False
         self._repeats = 0  # how often the last answer was generated again
@@ -232,6 +237,7 @@ class Conversation:
                 [prompt],
                 end_ids=self._format.end_ids,
                 session=self._session,
+                images=self._images,
                 **settings,
             )
             for completion, piece in completions:
@@ -298,7 +304,13 @@ class Conversation:
     def _window(self, messages: Sequence[Message], forgotten: int) -> list[Message]:
         """Return the messages that the model reads."""
         lead = _leading(messages)
-        return [*messages[:lead], *messages[lead + forgotten :]]
+        window = [*messages[:lead], *messages[lead + forgotten :]]
+        first = next((place for place, message in enumerate(window) if message["role"] == "user"), None)
+        if self._images and first is not None:
+            content = window[first]["content"]
+            parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+            window[first] = {**window[first], "content": [*({"type": "image"} for _ in self._images), *parts]}
+        return window
 
     def _too_long(self, messages: list[Message]) -> str:
         """Return the message of the error for a dialog that does not fit, even without what can be forgotten."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import random
 import time
 from collections.abc import Collection, Iterator, Sequence
@@ -15,9 +16,11 @@ import numpy.typing as npt
 from bpe.arguments import checked
 from bpe.errors import InputError
 from bpe.progress import phase
+from model.config import ModelConfig
 from model.generation.native import NativeModel
 from model.generation.native_decoder import NativeDecoder
 from model.generation.sampling import Sampling
+from model.images import TiledImage, images_of
 
 if TYPE_CHECKING:
     from model.transformer import Transformer
@@ -66,12 +69,12 @@ class Decoder(Protocol):
         """Read the token of each text that was chosen last."""
 
 
-def _decoder_of(model: Any, cache: Any, sampling: Sampling, n_vocab: int, prompt_length: int) -> Decoder:
+def _decoder_of(model: Any, cache: Any, sampling: Sampling, n_vocab: int, prompt_length: int, images: Any) -> Decoder:
     if isinstance(model, NativeModel):
         return NativeDecoder(model, cache, sampling, n_vocab)
     from model.generation.tensor_decoder import TensorDecoder
 
-    return TensorDecoder(model, cache, sampling, n_vocab, prompt_length)
+    return TensorDecoder(model, cache, sampling, n_vocab, prompt_length, images)
 
 
 class GeneratedToken(NamedTuple):
@@ -98,17 +101,21 @@ class Session:
     def __init__(self, model: Model) -> None:
         self.cache = model.new_cache()
         self.ids: list[int] = []
+        self.images: list[TiledImage] = []
+        """The images in the cache."""
         self.user: object = None
         """The iteration that started last, and the only one that may continue."""
 
     def __repr__(self) -> str:
         return f"<Session: {len(self.ids):,} tokens in the cache>"
 
-    def reuse(self, prompt: Sequence[int]) -> int:
+    def reuse(self, prompt: Sequence[int], images: Sequence[TiledImage] = (), image_token: int | None = None) -> int:
         """Truncate the cache to its common prefix with a prompt.
 
         Args:
             prompt: The ids of the new prompt.
+            images: The images of the prompt. Nothing is kept if they are others, or not all of them are kept.
+            image_token: The id that stands for an image.
 
         Returns:
             The number of tokens kept. At least the last token of the prompt is left to read, since its logits choose
@@ -120,6 +127,10 @@ class Session:
                 break
             same += 1
         same = min(same, self.cache.length)  # less than `ids` if reading them again was interrupted
+        equal = len(self.images) == len(images) and all(map(operator.is_, self.images, images))
+        if not equal or image_token in prompt[same:]:
+            same = 0
+        self.images = list(images)
         del self.ids[same:]  # first, so that after an interruption the cache holds all of `ids`
         self.cache.truncate(same)
         return same
@@ -157,6 +168,7 @@ class Generation:
         n_vocab: int | None = None,
         logprobs: int | None = None,
         session: Session | None = None,
+        images: Sequence[TiledImage] = (),
     ) -> None:
         """Check the arguments. Nothing is generated before iteration.
 
@@ -172,6 +184,7 @@ class Generation:
             logprobs: The number of likeliest tokens whose log-probabilities are yielded, in addition to that of the
                 chosen token; None for no log-probabilities.
             session: Keeps the cache for the next call; for one prompt and one sample.
+            images: The images of each prompt, one for each of its image tokens.
 
         Raises:
             InputError: When an argument is out of range, or a prompt does not fit the model.
@@ -188,7 +201,8 @@ class Generation:
         if session is not None and (len(prompts) != 1 or samples != 1):
             raise InputError("a session continues one text; give one prompt and one sample")
         for prompt in prompts:
-            _check_prompt(prompt, config.vocab_size, config.max_seq_len)
+            _check_prompt(prompt, config.embedding_rows, config.max_seq_len)
+            _check_images(prompt, config, len(images))
         self.model: Any = model  # Any: each kind of model takes only its own kind of cache
         self.prompts: list[list[int]] = [list(prompt) for prompt in prompts]
         self.samples = samples
@@ -198,6 +212,7 @@ class Generation:
         self.n_vocab: int = n_vocab or config.vocab_size
         self.logprobs = logprobs
         self.session = session
+        self.images: list[TiledImage] = list(images)
         outside = [id for id in self.sampling.logit_bias if not 0 <= id < self.n_vocab]
         if outside:
             raise InputError(f"logit_bias has the id {outside[0]}; ids must be 0 to {self.n_vocab - 1}")
@@ -263,7 +278,8 @@ class Generation:
 
     def _prefill(self) -> Decoder:
         """Read all prompts."""
-        read = 0 if self.session is None else self.session.reuse(self.prompts[0])
+        token = self.model.config.image_token
+        read = 0 if self.session is None else self.session.reuse(self.prompts[0], self.images, token)
         longest = max(map(len, self.prompts))
         # Prompts are padded on the left, so that all end at the same slot and each step writes into one slot.
         padding = [longest - len(prompt) for prompt in self.prompts]
@@ -275,7 +291,10 @@ class Generation:
             cache = self.session.cache
         else:
             cache = self.model.new_cache(len(self.prompts), longest + min(max(self._room), ROOM))
-        decoder = _decoder_of(self.model, cache, self.sampling, self.n_vocab, longest)
+        images = None
+        if self.images and not read:
+            images = images_of(self.model.config, ids.tolist(), [self.images] * len(ids), self.model.device)
+        decoder = _decoder_of(self.model, cache, self.sampling, self.n_vocab, longest, images)
         self.times.prefill_tokens = sum(map(len, self.prompts)) - read
         part = min(PREFILL, NATIVE_PREFILL) if isinstance(self.model, NativeModel) else PREFILL
         count = max(1, part // len(self.prompts))
@@ -305,6 +324,18 @@ class Generation:
             finish: Finish | None = "end" if id in self.end_ids else "length" if left[row] == 0 else None
             tokens.append(GeneratedToken(row, id, logprob, top, finish))
         return tokens
+
+
+def _check_images(ids: Sequence[int], config: ModelConfig, count: int) -> None:
+    if config.image_token is None:
+        if count:
+            raise InputError("images are given, but the model takes none; leave them out")
+        return
+    found = sum(id == config.image_token for id in ids)
+    if found != count:
+        raise InputError(
+            f"the prompt has {found} image tokens, but {count} images are given; put one token for each image"
+        )
 
 
 def _check_prompt(ids: Sequence[int], vocab_size: int, context: int) -> None:

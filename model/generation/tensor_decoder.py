@@ -13,6 +13,7 @@ from model.cache import KVCache
 from model.generation.sampling import Sampling
 from model.generation.tensor_sampling import Penalties, sample
 from model.transformer import Transformer
+from model.view import Images
 
 
 class TensorDecoder:
@@ -22,9 +23,16 @@ class TensorDecoder:
     """
 
     def __init__(
-        self, model: Transformer, cache: KVCache, sampling: Sampling, n_vocab: int, prompt_length: int
+        self,
+        model: Transformer,
+        cache: KVCache,
+        sampling: Sampling,
+        n_vocab: int,
+        prompt_length: int,
+        images: Images | None = None,
     ) -> None:
         self._model, self._cache, self._sampling, self._n_vocab = model, cache, sampling, n_vocab
+        self._images = images  # to be read with the first ids
         self._device = model.device
         cache.expect(prompt_length)
         self._logits: Tensor = torch.empty(0, n_vocab)  # [batch, n_vocab]
@@ -36,7 +44,9 @@ class TensorDecoder:
         self._read(self._tensor(ids), at)
 
     def _read(self, ids: Tensor, positions: Tensor | None = None) -> None:
-        logits = self._model(ids, self._cache, positions=positions, last_only=True)
+        images = {} if self._images is None else {"images": self._images}
+        self._images = None
+        logits = self._model(ids, self._cache, positions=positions, last_only=True, **images)
         self._logits = logits[:, -1, : self._n_vocab]
 
     @torch.inference_mode()

@@ -58,6 +58,8 @@ class BaseModel:
             self.checkpoint, self.name, self._adapter = parts.base, parts.base_name, parts.adapter
         else:
             self.checkpoint = open_checkpoint(path)
+        if self.checkpoint.config.vision is not None:
+            raise InputError(f"{path}: a model that reads images cannot be fine-tuned here; use a model of text")
         self.tokenizer = read_tokenizer(self.checkpoint)
         directory = path if path.is_dir() else path.parent
         if run.exists() and run.resolve() == directory.resolve():

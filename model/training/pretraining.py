@@ -199,6 +199,8 @@ class Pretraining:
         """
         self.shards, self.config, self.train, self._start = shards, config, settings, start
         self._weights = {} if start is None else {"weights": fingerprint(start)[:16]}
+        if config.vision is not None:
+            raise InputError("vision is set, but a model that reads images cannot be trained here; unset it")
         if settings.sequence_length > config.max_seq_len:
             raise InputError(
                 f"sequence_length is {settings.sequence_length}, but the context of the model holds "
