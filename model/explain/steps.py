@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bpe.errors import InputError
 from model.config import ModelConfig
 from model.softcap import softcapped
-from model.transformer import Block, Transformer
+from model.transformer import ACTIVATIONS, Block, Transformer
 
 MOST_TOKENS = 2048  # the attention map grows with the square of this number, and a larger map is of no use
 MOST_SHARES = 1 << 26  # numbers in all maps that `attention_maps` returns: 256 MB
@@ -173,6 +172,8 @@ class _Seen:
         """The residual stream of the last token after the embeddings and after each layer, [dim] each."""
         self.attention: tuple[Tensor, Tensor, Tensor, Tensor] = ()  # type: ignore[assignment]
         """Rotated queries, rotated keys, values and the output of attention: [heads, time, head_dim] each."""
+        self.visible: Tensor | None = None
+        """bool [time, time], what each token attends to; None for itself and all tokens before."""
 
     @property
     def logits(self) -> Tensor:
@@ -188,16 +189,19 @@ def _record(model: Transformer, prompt: Tensor, layer: int) -> _Seen:
 
     def keep(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-            seen.inputs[name], seen.outputs[name] = inputs[0][0], output[0]
+            # Experts and their router read the tokens of all texts as rows, without a batch axis.
+            seen.inputs[name], seen.outputs[name] = (x[0] if x.dim() > 2 else x for x in (inputs[0], output))
 
         return hook
 
     def keep_stream(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-        seen.stream.append(output[0, -1])
+        scale = model.config.embedding_multiplier if module is model.tok_embeddings else 1
+        seen.stream.append(output[0, -1] if scale == 1 else output[0, -1] * torch.tensor(scale, dtype=output.dtype))
 
     def attend_and_keep(queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None, scale: float) -> Tensor:
         attended = attend(queries, keys, values, visible, scale)
         seen.attention = queries[0], keys[0], values[0], attended[0]
+        seen.visible = None if visible is None else visible.view(visible.shape[-2:])
         return attended
 
     watched = {
@@ -268,15 +272,19 @@ def _projection_steps(walk: _Walk) -> Iterator[ForwardStep]:
     d = config.head_dim
     with_bias = ", plus their bias" if config.qkv_bias else ""
     users = f"that heads {group * sharing} to {group * sharing + sharing - 1} share" if sharing > 1 else "of this head"
-    yield ForwardStep(
-        f"layer {layer}: norm",
-        "Each row divided by its root mean square, times a learned weight for each dimension.",
-        walk.seen.outputs["attention_norm"],
-        "time x dim",
-    )
+    read = "norm" if config.pre_norm else "stream"
+    if config.pre_norm:
+        weight = "1 plus a learned weight" if config.norm_offset else "a learned weight"
+        yield ForwardStep(
+            f"layer {layer}: norm",
+            f"Each row divided by its root mean square, times {weight} for each dimension.",
+            walk.seen.outputs["attention_norm"],
+            "time x dim",
+        )
     yield ForwardStep(
         f"queries of head {head}",
-        f"The norm times the {d} rows of wq for head {head} of {config.n_heads}{with_bias}: what each token looks for.",
+        f"The {read} times the {d} rows of wq for head {head} of {config.n_heads}{with_bias}: what each token"
+        " looks for.",
         walk.projected("wq", head),
         "time x head_dim",
     )
@@ -292,11 +300,27 @@ def _projection_steps(walk: _Walk) -> Iterator[ForwardStep]:
         walk.projected("wv", group),
         "time x head_dim",
     )
+    yield from _position_steps(walk)
+
+
+def _position_steps(walk: _Walk) -> Iterator[ForwardStep]:
+    """The norms of queries and keys, and their rotation."""
+    config, head, group, d = walk.config, walk.head, walk.group, walk.config.rotated_dim
+    if config.qk_norm != "none":
+        over = "Each head" if config.qk_norm == "head" else "All heads together"
+        for name, number, what in (("q_norm", head, "queries"), ("k_norm", group, "keys")):
+            text = f"{over} divided by the root mean square, times a learned weight for each dimension."
+            yield ForwardStep(f"{what}, normalised", text, walk.projected(name, number), "time x head_dim")
+    kind = config.layer_kind(walk.layer)
+    if kind.rope == "none":
+        return
+    theta = config.local_rope_theta if kind.rope == "local" else config.rope_theta
+    part = f" of the first {d} numbers" if config.rotary_dim else ""
     queries, keys, _, _ = walk.seen.attention
-    scaled = ", slowed for the longer context" if config.rope_scaling != "none" else ""
+    scaled = ", slowed for the longer context" if config.rope_scaling != "none" and kind.rope == "global" else ""
     yield ForwardStep(
         "queries, rotated",
-        f"Pair i of neighbouring numbers turns by position x {config.rope_theta:,.0f}^(-2i/{d}) radians{scaled}.",
+        f"Pair i of neighbouring numbers{part} turns by position x {theta:,.0f}^(-2i/{d}) radians{scaled}.",
         queries[head],
         "time x head_dim",
     )
@@ -313,11 +337,20 @@ def _attention_steps(walk: _Walk) -> Iterator[ForwardStep]:
     queries, keys, _, attended = walk.seen.attention
     d = config.head_dim
     scores = scaled_scores(config, queries[head], keys[walk.group])
-    yield ForwardStep("scores", f"Each query times each key, over the square root of {d}.", scores, "time x time")
-    masked = scores.masked_fill(torch.ones_like(scores, dtype=torch.bool).triu(1), -math.inf)
+    scale = f"times {config.attention_scale:g}" if config.attention_multiplier else f"over the square root of {d}"
+    yield ForwardStep("scores", f"Each query times each key, {scale}.", scores, "time x time")
+    if config.attention_softcap:
+        bound = f"{config.attention_softcap:g}"
+        scores = softcapped(scores, config.attention_softcap)
+        yield ForwardStep("scores, capped", f"{bound} * tanh(score / {bound}) bounds them.", scores, "time x time")
+    hidden = torch.ones_like(scores, dtype=torch.bool).triu(1) if walk.seen.visible is None else ~walk.seen.visible
+    masked = scores.masked_fill(hidden, -math.inf)
+    window = config.layer_kind(walk.layer).window
+    sees = f"the {window - 1:,} tokens" if window else "the tokens"
+    others = "all others" if window else "later tokens"
     yield ForwardStep(
         "scores, masked",
-        "A token sees itself and the tokens before it; scores of later tokens become -inf.",
+        f"A token sees itself and {sees} before it; scores of {others} become -inf.",
         masked,
         "time x time",
     )
@@ -344,28 +377,72 @@ def _attention_steps(walk: _Walk) -> Iterator[ForwardStep]:
 
 
 def _feed_forward_steps(walk: _Walk) -> Iterator[ForwardStep]:
-    inputs, outputs = walk.seen.inputs, walk.seen.outputs
+    inputs, outputs, config = walk.seen.inputs, walk.seen.outputs, walk.config
+    if config.post_norm:
+        yield ForwardStep("norm", "Of attention's output.", outputs["attention_post_norm"], "time x dim")
     yield ForwardStep(
         "residual stream, after attention",
-        "The input of the layer plus this change.",
+        f"The input of the layer plus this change{_times(config)}.",
         inputs["ffn_norm"],
         "time x dim",
     )
-    yield ForwardStep("norm", "As before, with its own weights.", outputs["ffn_norm"], "time x dim")
-    gate = outputs["feed_forward.w1"]
-    yield ForwardStep("feed-forward: w1", "The norm times w1, into a wider space: the gate.", gate, "time x hidden_dim")
+    if config.pre_norm:
+        yield ForwardStep("norm", "As before, with its own weights.", outputs["ffn_norm"], "time x dim")
+    yield from _expert_steps(walk) if config.has_experts(walk.layer) else _gate_steps(walk)
+    if config.post_norm:
+        yield ForwardStep("norm", "Of the feed-forward's output.", outputs["ffn_post_norm"], "time x dim")
     yield ForwardStep(
-        "SiLU",
-        "x / (1 + e^-x): large numbers pass, negative numbers are almost shut off.",
-        F.silu(gate),
+        f"residual stream, after layer {walk.layer}",
+        f"The stream plus this change{_times(config)}: the input of the next layer.",
+        outputs["layer"],
+        "time x dim",
+    )
+
+
+def _times(config: ModelConfig) -> str:
+    return "" if config.residual_multiplier == 1 else f" times {config.residual_multiplier:g}"
+
+
+def _expert_steps(walk: _Walk) -> Iterator[ForwardStep]:
+    """The experts that the router chooses for each token, and their mixture."""
+    config, outputs = walk.config, walk.seen.outputs
+    shares = outputs["feed_forward.router"].softmax(-1, dtype=torch.float32)  # [t, experts]
+    yield ForwardStep(
+        "router", f"Softmax turns {config.n_experts} numbers into the experts' shares.", shares, "time x experts"
+    )
+    chosen, numbers = shares.topk(config.n_experts_per_token)
+    if config.normalize_experts:
+        chosen = chosen / chosen.sum(-1, keepdim=True)
+    kept = torch.zeros_like(shares).scatter(-1, numbers, chosen)
+    last = ", ".join(f"{number} ({share:.0%})" for number, share in zip(numbers[-1], chosen[-1], strict=True))
+    yield ForwardStep("chosen experts", f"The last token's are {last}; others have 0.", kept, "time x experts")
+    yield ForwardStep(
+        "feed-forward's output", "The experts' outputs, mixed by these shares.", outputs["feed_forward"], "time x dim"
+    )
+
+
+def _gate_steps(walk: _Walk) -> Iterator[ForwardStep]:
+    inputs, outputs, config = walk.seen.inputs, walk.seen.outputs, walk.config
+    read = "norm" if config.pre_norm else "stream"
+    silu = config.activation == "silu"
+    name = "SiLU" if silu else "GELU"
+    formula = "x / (1 + e^-x)" if silu else "x times the normal distribution's share below x"
+    gate = outputs["feed_forward.w1"]
+    yield ForwardStep(
+        "feed-forward: w1", f"The {read} times w1, into a wider space: the gate.", gate, "time x hidden_dim"
+    )
+    yield ForwardStep(
+        name,
+        f"{formula}: large numbers pass, negative numbers are almost shut off.",
+        ACTIVATIONS[config.activation](gate),
         "time x hidden_dim",
     )
     yield ForwardStep(
-        "w3", "The norm times w3: the numbers to be gated.", outputs["feed_forward.w3"], "time x hidden_dim"
+        "w3", f"The {read} times w3: the numbers to be gated.", outputs["feed_forward.w3"], "time x hidden_dim"
     )
     yield ForwardStep(
         "gated",
-        "The output of SiLU times the output of w3, number by number.",
+        f"The output of {name} times the output of w3, number by number.",
         inputs["feed_forward.w2"],
         "time x hidden_dim",
     )
@@ -373,12 +450,6 @@ def _feed_forward_steps(walk: _Walk) -> Iterator[ForwardStep]:
         "feed-forward's output",
         "Times w2: the second change to the stream.",
         outputs["feed_forward.w2"],
-        "time x dim",
-    )
-    yield ForwardStep(
-        f"residual stream, after layer {walk.layer}",
-        "The stream plus this change: the input of the next layer.",
-        outputs["layer"],
         "time x dim",
     )
 

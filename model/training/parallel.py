@@ -343,6 +343,10 @@ def shard_matrices(model: Transformer, mesh: DeviceMesh) -> None:
             )
 
     config, parts = model.config, mesh.size()
+    if config.qk_norm == "all":
+        raise InputError('qk_norm is "all": norms over all heads cannot be sharded for tensor parallelism; use fsdp')
+    if config.n_experts:
+        raise InputError(f"n_experts is {config.n_experts}: tensor parallelism does not shard experts; use fsdp")
     for name in ("n_heads", "n_kv_heads", "hidden_dim"):
         if getattr(config, name) % parts:
             raise InputError(

@@ -414,3 +414,16 @@ def test_a_model_that_cannot_be_sharded_is_refused(name: str) -> None:
     mesh: Any = types.SimpleNamespace(size=lambda: 3)
     with pytest.raises(InputError, match=rf"{name} \(\d+\) is not divisible by 3"):
         shard_matrices(model, mesh)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"qk_norm": "all"}, 'qk_norm is "all".*use fsdp'),
+        ({"n_experts": 4, "n_experts_per_token": 2}, "n_experts is 4.*use fsdp"),
+    ],
+)
+def test_parts_that_tensor_parallelism_does_not_shard_are_refused(fields: dict[str, Any], message: str) -> None:
+    mesh: Any = types.SimpleNamespace(size=lambda: 2)
+    with pytest.raises(InputError, match=message):
+        shard_matrices(Transformer(dataclasses.replace(CONFIG, **fields)), mesh)
