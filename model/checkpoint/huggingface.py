@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from bpe.errors import InputError
 from bpe.files import write_json
+from model.checkpoint import text_part
 from model.checkpoint.block_formats import float32_of
 from model.checkpoint.companions import complete_for_transformers, read_companions, read_tokenizer, write_companions
 from model.checkpoint.families import config_json, config_of
@@ -30,6 +31,7 @@ from model.checkpoint.mllama import (
 from model.checkpoint.names import TensorNames, halved, interleaved_bytes, is_rotated
 from model.checkpoint.opened import Checkpoint, config_from, read_json, read_optional_json
 from model.checkpoint.tensor_files import read_header, read_weights, write_tensors
+from model.checkpoint.text_part import config_of_text, text_name
 from model.checkpoint.weights import DTYPES, EMBEDDINGS, StoredTensor, expected_shapes, size_of
 from model.config import ModelConfig
 from model.dtypes import SIZES
@@ -106,7 +108,8 @@ def open_checkpoint(path: Path, ignore_unknown: bool = False) -> Checkpoint:
     """
     directory = path if path.is_dir() else path.parent
     data = read_json(directory / CONFIG)
-    reader = config_of_mllama if data.get("model_type") == TYPE else config_of
+    reader = {TYPE: config_of_mllama, text_part.TYPE: config_of_text}.get(str(data.get("model_type")), config_of)
+    renamed = text_name if reader is config_of_text else _same
     config = config_from(directory / CONFIG, functools.partial(reader, ignore_unknown=ignore_unknown), data)
     if config.vision is not None:
         reads_images = functools.partial(with_preprocessor, config)
@@ -115,8 +118,8 @@ def open_checkpoint(path: Path, ignore_unknown: bool = False) -> Checkpoint:
     kinds = {
         meta: place.kind
         for file in files
-        for name, place in read_header(file).places.items()
-        if not name.endswith(_DERIVED)
+        for theirs, place in read_header(file).places.items()
+        if (name := renamed(theirs)) is not None and not name.endswith(_DERIVED)
         for meta in _parts(name) or [names.to_meta(name) or name]
         if config.wo_bias or not meta.endswith(_OUT_BIAS)
     }
@@ -125,7 +128,7 @@ def open_checkpoint(path: Path, ignore_unknown: bool = False) -> Checkpoint:
         dtype=DTYPES.get(kinds.get(EMBEDDINGS, ""), "float32"),
         source=files[0] if len(files) == 1 else directory,
         tokenizer=directory,
-        weights=lambda: _weights(files, config),
+        weights=lambda: _weights(files, config, renamed),
         kinds=kinds,
         name_of=names.from_meta,
         **read_companions(directory),
@@ -172,13 +175,19 @@ def _is_file_name(name: Any) -> bool:
     return isinstance(name, str) and name.endswith(".safetensors") and Path(name).name == name
 
 
-def _weights(files: list[Path], config: ModelConfig) -> Iterator[StoredTensor]:
+def _same(name: str) -> str:
+    return name
+
+
+def _weights(files: list[Path], config: ModelConfig, renamed: Callable[[str], str | None]) -> Iterator[StoredTensor]:
     """Yield the tensors of some files, with the rows of queries and keys in Meta's order."""
     names, ours, stored = names_of(config), expected_shapes(config), stored_shapes(config)
     for file in files:
         for tensor in read_weights(file):
-            if tensor.name.endswith(_DERIVED):
+            plain = renamed(tensor.name)
+            if plain is None or plain.endswith(_DERIVED):
                 continue
+            tensor = tensor._replace(name=plain)
             parts = _parts(tensor.name)
             for part in _separated(file, tensor, parts, config) if parts else [tensor]:
                 name = part.name if parts else names.to_meta(part.name)
