@@ -26,7 +26,7 @@ _SHARDS = "consolidated.*.pth"
 def recognises(path: Path) -> bool:
     """Return whether the path is a directory in this format, or a file in such a directory."""
     directory = path if path.is_dir() else path.parent
-    return (directory / PARAMS).is_file() and any(directory.glob(_SHARDS))
+    return (directory / PARAMS).is_file() and any(directory.glob("consolidated*.pth"))
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
@@ -39,6 +39,12 @@ def open_checkpoint(path: Path) -> Checkpoint:
         InputError: When a file is missing or damaged, or holds something other than tensors; the message names it.
     """
     directory = path if path.is_dir() else path.parent
+    vision = [key for key in read_json(directory / PARAMS) if key.startswith("vision_")]
+    if vision:
+        raise InputError(
+            f"{directory / PARAMS}: has {vision[0]}, so it is Llama 3.2 Vision in Meta's form, which is not supported;"
+            " download it in Hugging Face's form, with config.json and safetensors"
+        )
     paths = _numbered(directory)
     require_torch(f"{paths[0]}: reading it")
     from model.checkpoint.meta_tensors import differs_from_embeddings, joined, read_shard
