@@ -404,7 +404,8 @@ const Kernel& amx_kernel() {
             own[3] = multiply_integers<Tile, 8>, own[4] = multiply_integers<Tile, 16>;
             own[5] = multiply_many<Tile, 32>, own[6] = multiply_many<Tile, 64>;
         };
-        set(Q4_0<V>()), set(Q4_1<V>()), set(Q8_0<V>()), set(Q4_K<V>()), set(Q6_K<V>());
+        set(Q4_0<V>()), set(Q4_1<V>()), set(Q5_0<V>()), set(Q5_1<V>()), set(Q8_0<V>());
+        set(Q4_K<V>()), set(Q5_K<V>()), set(Q6_K<V>());
         const auto set_numbers = [&]<class T, Kind kind>(T, std::integral_constant<Kind, kind>) {
             products(kind)[5] = multiply_many_numbers<T, kind, 32>;
             products(kind)[6] = multiply_many_numbers<T, kind, 64>;

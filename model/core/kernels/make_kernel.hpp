@@ -27,8 +27,11 @@ Kernel make_kernel(const char* name) {
         set(Kind::kBF16, multiply_numbers<V, BFloat16, std::size_t{1} << kPower>...);
         set(Kind::kQ4_0, multiply_tiles<V, Q4_0<V>, std::size_t{1} << kPower>...);
         set(Kind::kQ4_1, multiply_tiles<V, Q4_1<V>, std::size_t{1} << kPower>...);
+        set(Kind::kQ5_0, multiply_tiles<V, Q5_0<V>, std::size_t{1} << kPower>...);
+        set(Kind::kQ5_1, multiply_tiles<V, Q5_1<V>, std::size_t{1} << kPower>...);
         set(Kind::kQ8_0, multiply_tiles<V, Q8_0<V>, std::size_t{1} << kPower>...);
         set(Kind::kQ4_K, multiply_tiles<V, Q4_K<V>, std::size_t{1} << kPower>...);
+        set(Kind::kQ5_K, multiply_tiles<V, Q5_K<V>, std::size_t{1} << kPower>...);
         set(Kind::kQ6_K, multiply_tiles<V, Q6_K<V>, std::size_t{1} << kPower>...);
     };
     sizes(std::make_index_sequence<kSizes>());

@@ -41,6 +41,31 @@ bool pack_q4_1(const std::uint8_t* block, std::size_t lane, std::uint8_t* to) {
     return is_finite(scale) && is_finite(offset);
 }
 
+// Writes the fifth bits of 32 columns, given a callback from a column to its bit: quad i has bit i of each byte.
+template <class Bit>
+void put_fifth_bits(std::uint8_t* tile, std::size_t lane, const Bit& bit) {
+    Word word = 0;
+    for (std::size_t column = 0; column < kTile; ++column) word |= bit(column) << (column % 4 * 8 + column / 4);
+    put(tile, 4, lane, word);
+}
+
+bool pack_q5_0(const std::uint8_t* block, std::size_t lane, std::uint8_t* to) {
+    for (std::size_t i = 0; i < 4; ++i) put(to, i, lane, read<Word>(block + 6, i));
+    put_fifth_bits(to, lane, [bits = read<Word>(block + 2)](std::size_t column) { return bits >> column & 1; });
+    const Half scale = read<Half>(block);
+    write(to + 5 * kQuad, lane, scale);
+    return is_finite(scale);
+}
+
+bool pack_q5_1(const std::uint8_t* block, std::size_t lane, std::uint8_t* to) {
+    for (std::size_t i = 0; i < 4; ++i) put(to, i, lane, read<Word>(block + 8, i));
+    put_fifth_bits(to, lane, [bits = read<Word>(block + 4)](std::size_t column) { return bits >> column & 1; });
+    const Half scale = read<Half>(block), offset = read<Half>(block, 1);
+    write(to + 5 * kQuad, lane, scale);
+    write(to + 5 * kQuad + 32, lane, offset);
+    return is_finite(scale) && is_finite(offset);
+}
+
 bool pack_q8_0(const std::uint8_t* block, std::size_t lane, std::uint8_t* to) {
     for (std::size_t i = 0; i < 8; ++i) put(to, i, lane, read<Word>(block + 2, i) ^ 0x80808080);
     const Half scale = read<Half>(block);
@@ -48,13 +73,18 @@ bool pack_q8_0(const std::uint8_t* block, std::size_t lane, std::uint8_t* to) {
     return is_finite(scale);
 }
 
-bool pack_q4_k(const std::uint8_t* block, std::size_t lane, std::uint8_t* to) {
+// Q4_K, and Q5_K, which has 32 bytes of fifth bits before the halves: bit i of each belongs to tile i.
+template <Kind kind>
+bool pack_k(const std::uint8_t* block, std::size_t lane, std::uint8_t* to) {
+    constexpr bool kFive = kind == Kind::kQ5_K;
+    constexpr std::size_t kQuads = kFive ? 5 : 4;
     const Half scale = read<Half>(block), offset = read<Half>(block, 1);
     write(to, lane, scale);
     write(to + 32, lane, offset);
-    to += format_of(Kind::kQ4_K).header;
-    const std::uint8_t *scales = block + 4, *offsets = block + 8, *shared = block + 12, *integers = block + 16;
-    for (std::size_t tile = 0; tile < kTilesOfHeader; ++tile, to += format_of(Kind::kQ4_K).tile) {
+    to += format_of(kind).header;
+    const std::uint8_t *scales = block + 4, *offsets = block + 8, *shared = block + 12, *bits = block + 16;
+    const std::uint8_t* integers = bits + (kFive ? 32 : 0);
+    for (std::size_t tile = 0; tile < kTilesOfHeader; ++tile, to += format_of(kind).tile) {
         // Two tiles share 32 bytes: the first has the low half of each byte, the second the high half.
         const std::uint8_t* words = integers + tile / 2 * 32;
         const unsigned shift = tile % 2 * 4;
@@ -62,10 +92,13 @@ bool pack_q4_k(const std::uint8_t* block, std::size_t lane, std::uint8_t* to) {
             const Word first = read<Word>(words, i) >> shift & kLow, second = read<Word>(words, i + 4) >> shift & kLow;
             put(to, i, lane, first | second << 4);
         }
+        if constexpr (kFive) {
+            put_fifth_bits(to, lane, [&](std::size_t column) { return Word{bits[column]} >> tile & 1; });
+        }
         const std::size_t i = tile % 4;
         const bool late = tile >= 4;
-        to[4 * kQuad + lane] = late ? scales[i] >> 6 << 4 | (shared[i] & 15) : scales[i] & 63;
-        to[4 * kQuad + 16 + lane] = late ? offsets[i] >> 6 << 4 | shared[i] >> 4 : offsets[i] & 63;
+        to[kQuads * kQuad + lane] = late ? scales[i] >> 6 << 4 | (shared[i] & 15) : scales[i] & 63;
+        to[kQuads * kQuad + 16 + lane] = late ? offsets[i] >> 6 << 4 | shared[i] >> 4 : offsets[i] & 63;
     }
     return is_finite(scale) && is_finite(offset);
 }
@@ -103,15 +136,20 @@ bool pack_number(const std::uint8_t* block, std::size_t lane, std::uint8_t* to) 
     return is_finite(number);
 }
 
-constexpr decltype(&pack_q4_0) kPack[] = {pack_number<float>, pack_number<Half>, pack_number<BFloat16>,
-                                          pack_q4_0,          pack_q4_1,         pack_q8_0,
-                                          pack_q4_k,          pack_q6_k};
+constexpr decltype(&pack_q4_0) kPack[] = {
+    pack_number<float>, pack_number<Half>, pack_number<BFloat16>, pack_q4_0,           pack_q4_1, pack_q5_0,
+    pack_q5_1,          pack_q8_0,         pack_k<Kind::kQ4_K>,   pack_k<Kind::kQ5_K>, pack_q6_k};
 
 float half_at(const std::uint8_t* bytes, std::size_t lane) { return to_float(read<Half>(bytes, lane)); }
 
 // Each reads bits of the integer at a row and column of a tile.
 int low_half(const std::uint8_t* tile, std::size_t lane, std::size_t column) {
     return tile[column % 16 / 4 * kQuad + 4 * lane + column % 4] >> column / 16 * 4 & 15;
+}
+
+int five_bits(const std::uint8_t* tile, std::size_t lane, std::size_t column) {
+    const int fifth = tile[4 * kQuad + 4 * lane + column % 4] >> column / 4 & 1;
+    return low_half(tile, lane, column) | fifth << 4;
 }
 
 int high_quarter(const std::uint8_t* tile, std::size_t lane, std::size_t column) {
@@ -163,6 +201,13 @@ void read_row(Kind kind, const std::uint8_t* group, std::size_t lane, std::size_
                 number = half_at(group + 4 * kQuad, lane) * static_cast<float>(low_half(group, lane, inner)) +
                          half_at(group + 4 * kQuad + 32, lane);
                 break;
+            case Kind::kQ5_0:
+                number = half_at(group + 5 * kQuad, lane) * static_cast<float>(five_bits(group, lane, inner) - 16);
+                break;
+            case Kind::kQ5_1:
+                number = half_at(group + 5 * kQuad, lane) * static_cast<float>(five_bits(group, lane, inner)) +
+                         half_at(group + 5 * kQuad + 32, lane);
+                break;
             case Kind::kQ8_0:
                 number = half_at(group + 8 * kQuad, lane) *
                          static_cast<float>(group[inner / 4 * kQuad + 4 * lane + inner % 4] - 128);
@@ -171,6 +216,12 @@ void read_row(Kind kind, const std::uint8_t* group, std::size_t lane, std::size_
                 const float scale = half_at(header, lane) * group[4 * kQuad + lane];
                 const float offset = half_at(header + 32, lane) * group[4 * kQuad + 16 + lane];
                 number = scale * static_cast<float>(low_half(group, lane, inner)) - offset;
+                break;
+            }
+            case Kind::kQ5_K: {
+                const float scale = half_at(header, lane) * group[5 * kQuad + lane];
+                const float offset = half_at(header + 32, lane) * group[5 * kQuad + 16 + lane];
+                number = scale * static_cast<float>(five_bits(group, lane, inner)) - offset;
                 break;
             }
             case Kind::kQ6_K: {

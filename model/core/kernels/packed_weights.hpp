@@ -4,7 +4,8 @@
 // header before every eight tiles. A group of any other type is a sequence of columns. The integers of a tile are
 // unsigned bytes. A "quad" is four neighbouring columns: sixteen lanes of 32 bits, one byte per column. A tile has
 // eight quads; integers of fewer than 8 bits share the bytes of a quad. A weight is scale * integer + offset. Packing
-// is lossless, and takes no more memory than the file, except that two scales of Q4_K take 8 bits instead of 6.
+// is lossless, and takes no more memory than the file, except that two scales of Q4_K and Q5_K take 8 bits instead
+// of 6.
 #pragma once
 
 #include <cstddef>
@@ -21,7 +22,7 @@ inline constexpr std::size_t kTile = 32;  // columns
 inline constexpr std::size_t kTilesOfHeader = 8;
 inline constexpr std::size_t kQuad = 4 * kLanes;  // bytes
 
-enum class Kind : std::uint8_t { kF32, kF16, kBF16, kQ4_0, kQ4_1, kQ8_0, kQ4_K, kQ6_K };
+enum class Kind : std::uint8_t { kF32, kF16, kBF16, kQ4_0, kQ4_1, kQ5_0, kQ5_1, kQ8_0, kQ4_K, kQ5_K, kQ6_K };
 
 struct Format {
     std::string_view name;
@@ -42,8 +43,11 @@ inline constexpr Format kFormats[] = {
     {"BF16", 1, 2, 0, 32},
     {"Q4_0", 32, 18, 0, 4 * kQuad + 32},
     {"Q4_1", 32, 20, 0, 4 * kQuad + 64},
+    {"Q5_0", 32, 22, 0, 5 * kQuad + 32},
+    {"Q5_1", 32, 24, 0, 5 * kQuad + 64},
     {"Q8_0", 32, 34, 0, 8 * kQuad + 32},
     {"Q4_K", 256, 144, 64, 4 * kQuad + 32},
+    {"Q5_K", 256, 176, 64, 5 * kQuad + 32},
     {"Q6_K", 256, 210, 32, 6 * kQuad + 32},
 };
 inline constexpr std::size_t kKinds = std::size(kFormats);

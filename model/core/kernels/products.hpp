@@ -19,6 +19,20 @@ void unpack_nibbles(const std::uint8_t* tile, const Take& take) {
     });
 }
 
+// As unpack_nibbles, for 5-bit integers.
+template <class V, class Take>
+void unpack_fives(const std::uint8_t* tile, const Take& take) {
+    const auto fifths = V::load_bytes(tile + 4 * kQuad);
+    unpack_nibbles<V>(tile, [&](auto number, const typename V::I& nibbles) {
+        const auto shifted = [&] {  // bit `number` of each byte becomes bit 4
+            if constexpr (number < 4) return V::template shift_left<4 - static_cast<int>(number())>(fifths);
+            if constexpr (number == 4) return fifths;
+            if constexpr (number > 4) return V::template shift_right<static_cast<int>(number()) - 4>(fifths);
+        };
+        take(number, V::bit_or(nibbles, V::bit_and(shifted(), 0x10101010)));
+    });
+}
+
 template <class V>
 typename V::F load_halves(const std::uint8_t* bytes) {
     return V::load(reinterpret_cast<const Half*>(bytes));
@@ -113,6 +127,32 @@ struct Q4_1 : TileOf<Kind::kQ4_1> {
 };
 
 template <class V>
+struct Q5_0 : TileOf<Kind::kQ5_0> {
+    void open(const std::uint8_t*) {}
+    template <class Take>
+    void unpack(const std::uint8_t* tile, const Take& take) const {
+        unpack_fives<V>(tile, take);
+    }
+    void scale(const std::uint8_t* tile, std::size_t, typename V::F& scale, typename V::F& offset) const {
+        scale = load_halves<V>(tile + 5 * kQuad);
+        offset = V::mul(scale, V::set(-16.0f));
+    }
+};
+
+template <class V>
+struct Q5_1 : TileOf<Kind::kQ5_1> {
+    void open(const std::uint8_t*) {}
+    template <class Take>
+    void unpack(const std::uint8_t* tile, const Take& take) const {
+        unpack_fives<V>(tile, take);
+    }
+    void scale(const std::uint8_t* tile, std::size_t, typename V::F& scale, typename V::F& offset) const {
+        scale = load_halves<V>(tile + 5 * kQuad);
+        offset = load_halves<V>(tile + 5 * kQuad + 32);
+    }
+};
+
+template <class V>
 struct Q8_0 : TileOf<Kind::kQ8_0> {
     void open(const std::uint8_t*) {}
     template <class Take>
@@ -145,6 +185,24 @@ struct Q4_K : TileOf<Kind::kQ4_K> {
     }
     void scale(const std::uint8_t* tile, std::size_t, typename V::F& scale, typename V::F& offset) const {
         const auto* own = reinterpret_cast<const std::int8_t*>(tile + 4 * kQuad);  // below 64
+        scale = V::mul(scales, V::load(own));
+        offset = V::mul(offsets, V::load(own + kLanes));
+    }
+};
+
+template <class V>
+struct Q5_K : TileOf<Kind::kQ5_K> {
+    typename V::F scales = V::set(0.0f), offsets = scales;
+    void open(const std::uint8_t* header) {
+        scales = load_halves<V>(header);
+        offsets = V::mul(load_halves<V>(header + 32), V::set(-1.0f));
+    }
+    template <class Take>
+    void unpack(const std::uint8_t* tile, const Take& take) const {
+        unpack_fives<V>(tile, take);
+    }
+    void scale(const std::uint8_t* tile, std::size_t, typename V::F& scale, typename V::F& offset) const {
+        const auto* own = reinterpret_cast<const std::int8_t*>(tile + 5 * kQuad);  // below 64
         scale = V::mul(scales, V::load(own));
         offset = V::mul(offsets, V::load(own + kLanes));
     }
