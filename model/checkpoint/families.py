@@ -481,6 +481,8 @@ def _rope(family: Family, values: Values) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     if "rope_local_base_freq" in values and isinstance(rope, dict):
         rope, local = _global_and_local(values, key, rope)
+        if isinstance(rope, dict) and rope.get("truncate") is False:  # transformers looks for it one level above
+            raise InputError(f"{key}: truncate is false, which transformers ignores for this model type; remove it")
         if not isinstance(local, dict):
             raise InputError(f"{key}: sliding_attention is {local!r}; expected an object")
         kind = local.get("rope_type", local.get("type", "default"))

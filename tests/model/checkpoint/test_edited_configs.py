@@ -24,6 +24,7 @@ FOUND = [
     Edit("gemma3", "new", "rope_parameters", {"rope_type": "default", "rope_theta": 1234.0}),
     Edit("gemma3", "new", "rope_parameters", {"rope_type": "linear", "factor": 0.5}),
     Edit("gemma3", "old", "rope_scaling", {"type": "yarn", "factor": 4.0}),
+    Edit("gemma3", "old", "rope_scaling", {"rope_type": "yarn", "factor": 4.0, "truncate": False}),
     Edit("gemma3, scaled", "old", "rope_scaling", LAYERED[1]),
     Edit("qwen3", "new", "head_dim", "16"),
     Edit("phi3, longrope, partial", "new", "original_max_position_embeddings", True),
