@@ -145,7 +145,7 @@ class _Layer(torch.autograd.Function):
         queries, keys, hidden = len(weights[1]), len(weights[2]), len(weights[6])
         shape = _core.LayerShape(batch, time, dim, queries // head_dim, keys // head_dim, head_dim, hidden, eps)
         if begins is not None:
-            begins = begins.expand(batch, -1, time).contiguous()
+            begins = begins.view(-1, 1, time).expand(batch, -1, time).contiguous()  # without positions: [t]
         rotation = torch.view_as_real(rotation)
         sizes = (1, queries, keys, keys, queries, dim, 1, hidden, hidden)
         states = [torch.empty(batch * time, size) for size in sizes]
