@@ -36,7 +36,6 @@ from bpe.formats.post_processor import boundaries_of, post_processor
 from bpe.formats.pre_tokenizer import read_pre_tokenizer, write_pre_tokenizer
 from bpe.patterns import Pattern, find_pattern, pattern_of_steps
 from bpe.piece_vocabulary import PieceVocabulary
-from bpe.splitting.steps import Metaspace
 from bpe.subwords.tokenizers_encoder import ALGORITHMS
 from bpe.vocabulary import AddedToken, Vocabulary, chosen_tokens
 
@@ -112,7 +111,6 @@ def read_data(
     following = max([*filter(is_id, ids.values()), *(token.id for token in found)], default=-1) + 1
     added = chosen_tokens(found, special_tokens, ids, following)
     chosen = _pattern_of(data) if pattern is None else _given_pattern(pattern, data)
-    _refuse_first_of_normalized(data.get("normalizer"), chosen)
     merges_only = not model.get("ignore_merges")
     both = [text for text, id in ids.items() if text in added and added[text].id == id]
     unused = unused_as_ordinary(both, merges, None if merges_only else chosen)
@@ -268,21 +266,6 @@ def _given_pattern(pattern: str, data: dict[str, Any]) -> Pattern:
 
 def _normalizer_is_byte_level(data: dict[str, Any]) -> bool:
     return any(step.get("type") == "ByteLevel" for step in flattened_normalizers(data.get("normalizer")))
-
-
-def _refuse_first_of_normalized(normalizer: Any, pattern: Pattern) -> None:
-    """Refuse a Metaspace that looks for the begin of a text that a normalizer may have moved.
-
-    ``tokenizers`` takes every pretoken whose place in the original text is 0 for the first, and none if the first
-    characters were removed.
-    """
-    if normalizer in (None, {"type": "Sequence", "normalizers": []}):
-        return
-    if any(isinstance(step, Metaspace) and step.prepend_scheme == "first" for step in pattern.all_steps):
-        raise InputError(
-            '"pre_tokenizer" has a Metaspace with prepend_scheme = "first", which is not supported behind a'
-            ' "normalizer"; set prepend_scheme to "always" or "never", or "normalizer" to null'
-        )
 
 
 def _pattern_of(data: dict[str, Any]) -> Pattern:

@@ -312,7 +312,7 @@ def test_tokens_that_no_merge_leads_to_are_written_only_where_llama_cpp_uses_the
         ({"tokens": ["a"] * 259}, "two tokens"),
         ({"tokens": [chr(0x4E00 + id) for id in range(259)]}, "stands for no byte"),
         ({"merges": None}, "no array tokenizer.ggml.merges"),
-        ({"merges": ["h e", "he l", "x yz"]}, "entry 2 of the merges, 'x yz', is not a pair"),
+        ({"merges": ["h e", "he l", "x yz"]}, "entry 2 of the merges, 'x yz', has 'yz', which is not a token"),
         ({"token_type": memoryview(array("i", [5] * 259))}, "empty"),
     ],
 )
