@@ -309,6 +309,7 @@ FAMILIES: dict[str, Family] = {
 
 _FALSE = {"use_bidirectional_attention": (None, False), "rope_interleaved": (False,), "use_mrope": (False,)}
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "hidden_activation": (None, "gelu_pytorch_tanh"),  # in Gemma's files, beside a hidden_act that means the same
     **_FALSE, "mlp_bias": (False,), "attention_bias": (False,), "partial_rotary_factor": (1.0,),
     "is_encoder_decoder": (False,), "is_decoder": (False,), "add_cross_attention": (False,),
     "tie_encoder_decoder": (False,), "pruned_heads": ({},), "use_sliding_window": (False,),
