@@ -18,7 +18,7 @@ from bpe.files import write_json
 from model.checkpoint import text_part
 from model.checkpoint.block_formats import float32_of
 from model.checkpoint.companions import complete_for_transformers, read_companions, read_tokenizer, write_companions
-from model.checkpoint.families import config_json, config_of
+from model.checkpoint.config_json import config_json, config_of
 from model.checkpoint.mllama import (
     TYPE,
     MllamaNames,

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from bpe.errors import InputError
-from model.checkpoint.families import Values, config_json, config_of, refuse_others
+from model.checkpoint.config_json import config_json, config_of, refuse_others
+from model.checkpoint.config_values import Values
 from model.checkpoint.names import TensorNames
 from model.checkpoint.weights import expected_shapes
 from model.config import ModelConfig

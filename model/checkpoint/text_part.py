@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bpe.errors import InputError
-from model.checkpoint.families import config_of
+from model.checkpoint.config_json import config_of
 from model.config import ModelConfig
 
 TYPE = "gemma3"

@@ -257,7 +257,7 @@ def _model_config(name: str, vocab_size: int) -> ModelConfig:
         if not isinstance(params, dict):
             raise ValueError("not a JSON object")
         if "hidden_size" in params:
-            from model.checkpoint.families import config_of
+            from model.checkpoint.config_json import config_of
 
             return config_of({**params, "vocab_size": vocab_size})
         return ModelConfig.from_params({**params, "vocab_size": vocab_size})

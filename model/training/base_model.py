@@ -19,7 +19,7 @@ from model.checkpoint.adapter import write_adapter
 from model.checkpoint.assemble import assemble, fingerprint
 from model.checkpoint.bpe_llama import PARAMS
 from model.checkpoint.companions import read_tokenizer
-from model.checkpoint.families import config_json
+from model.checkpoint.config_json import config_json
 from model.checkpoint.huggingface import CONFIG
 from model.checkpoint.opened import Checkpoint
 from model.lora import TARGETS, Adapter, LoraConfig, adapter_of, add_lora, merge_lora, set_adapter

@@ -7,7 +7,7 @@ import torch
 import transformers
 
 from model import ModelConfig
-from model.checkpoint.families import config_of
+from model.checkpoint.config_json import config_of
 from support.published_configs import CONFIGS
 
 

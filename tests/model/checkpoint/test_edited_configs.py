@@ -13,7 +13,7 @@ import transformers
 from bpe.errors import InputError
 from model.checkpoint import open_checkpoint
 from model.checkpoint.assemble import assemble
-from model.checkpoint.families import config_of
+from model.checkpoint.config_json import config_of
 from support.config_edits import LAYERED, Edit, some
 from support.model_families import FAMILIES, randomize, write
 

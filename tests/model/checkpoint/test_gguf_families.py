@@ -19,7 +19,7 @@ from bpe.formats.gguf_container import Container
 from model import ModelConfig, Transformer, convert, load
 from model.checkpoint import open_checkpoint
 from model.checkpoint.assemble import assemble
-from model.checkpoint.families import config_of
+from model.checkpoint.config_json import config_of
 from model.checkpoint.gguf import open_checkpoint as open_gguf
 from model.checkpoint.gguf_families import described
 from model.checkpoint.opened import read_json

@@ -21,7 +21,7 @@ from model import ModelConfig, Transformer, generate_ids, save
 from model.checkpoint import convert, families, huggingface, open_checkpoint
 from model.checkpoint.assemble import assemble
 from model.checkpoint.companions import read_tokenizer
-from model.checkpoint.families import config_of
+from model.checkpoint.config_json import config_of
 from model.checkpoint.huggingface import NAMES
 from model.checkpoint.names import halved, interleaved
 from support.references import BYTE_RANKS
