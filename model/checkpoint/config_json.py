@@ -142,7 +142,7 @@ def refuse_unknown(unknown: Sequence[tuple[str, Any]], ignore_unknown: bool) -> 
             "if it does not, --ignore-unknown (ignore_unknown=True) passes over it, also in bpe convert"
         )
     names = ", ".join(name for name, _ in unknown)
-    warnings.warn(f"passed over {names}, which are not known and may change what the model computes", stacklevel=2)
+    warnings.warn(f"passed over keys that are not known and may change what the model computes: {names}", stacklevel=2)
 
 
 def _check_type(key: str, value: Any, default: Any, is_nullable: bool) -> None:
