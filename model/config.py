@@ -6,6 +6,7 @@ Nothing here allocates a weight or imports torch, so the cost of a 405B model ca
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, fields
@@ -513,14 +514,18 @@ class ModelConfig:
     def to_params(self) -> dict[str, Any]:
         """Return the content of params.json: Meta's keys, so that tools for Meta's files can read it, and our own keys.
 
+        Fields that only relatives of Llama have are left out where they have their defaults.
+
         `from_params(config.to_params())` returns an equal configuration. `multiple_of` and `ffn_dim_multiplier` are
         chosen so that Meta's rule results in `hidden_dim`: rounding up to a multiple of `hidden_dim` gives `hidden_dim`
         if the multiplier brings the number before rounding to at most `hidden_dim`.
         """
         before_rounding = 2 * 4 * self.dim // 3
         multiplier = self.hidden_dim / before_rounding if before_rounding > self.hidden_dim else None
-        params = {field.name: getattr(self, field.name) for field in fields(self)}
-        params["vision"] = None if self.vision is None else dataclasses.asdict(self.vision)
+        values = json.loads(json.dumps(dataclasses.asdict(self)))  # with lists instead of tuples, as a file is read
+        params = {name: values[name] for name in values if name in _LLAMA or name in self.unlike_llama()}
+        if self.rope_scaling in ("none", "llama3"):  # Meta has a key for this
+            del params["rope_scaling"]
         scaled = self.rope_scaling == "llama3"
         return params | {"use_scaled_rope": scaled, "multiple_of": self.hidden_dim, "ffn_dim_multiplier": multiplier}
 
@@ -671,3 +676,7 @@ def _positive(values: Mapping[str, Any], name: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
         raise InputError(f"{name} is {value!r}; expected a positive whole number")
     return value
+
+
+PARAMS_KEYS = {*(field.name for field in fields(ModelConfig)), *_DERIVING_KEYS, *_HARMLESS_KEYS, "use_scaled_rope"}
+"""The keys of a params.json that `ModelConfig.from_params` takes."""

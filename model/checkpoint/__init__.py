@@ -45,7 +45,6 @@ CHECKPOINT_FORMATS: dict[str, ModuleType] = {
 }  # fmt: skip
 """The formats by name, in the order in which they are tried."""
 WRITABLE_FORMATS = {name: module for name, module in CHECKPOINT_FORMATS.items() if hasattr(module, "write")}
-_WITH_UNKNOWN = ("gguf", "huggingface")  # formats of others, which may have keys that are not known here
 _FORMATS_BY_SUFFIX = {".gguf": "gguf"}  # a path with another suffix is written as a directory
 
 
@@ -82,8 +81,8 @@ def open_checkpoint(path: str | os.PathLike[str], ignore_unknown: bool = False) 
 
     Args:
         path: A directory, or a file in it. The format is detected.
-        ignore_unknown: Warn about keys of a config.json, or of the metadata of a GGUF, that are not known, instead of
-            raising. An unknown key may change what the model computes.
+        ignore_unknown: Warn about keys of the configuration that are not known, instead of raising. An unknown key may
+            change what the model computes.
 
     Raises:
         InputError: When there is no model, or the model is incomplete or not supported.
@@ -92,8 +91,7 @@ def open_checkpoint(path: str | os.PathLike[str], ignore_unknown: bool = False) 
     if name == "adapter":  # its base may have any other format
         open_base = functools.partial(open_checkpoint, ignore_unknown=ignore_unknown)
         return adapter.open_checkpoint(Path(path), open_base=open_base)
-    given = {"ignore_unknown": True} if ignore_unknown and name in _WITH_UNKNOWN else {}
-    checkpoint: Checkpoint = CHECKPOINT_FORMATS[name].open_checkpoint(Path(path), **given)
+    checkpoint: Checkpoint = CHECKPOINT_FORMATS[name].open_checkpoint(Path(path), ignore_unknown)
     return checkpoint
 
 

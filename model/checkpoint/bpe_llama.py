@@ -20,7 +20,7 @@ def recognises(path: Path) -> bool:
     return all((directory / name).is_file() for name in (WEIGHTS, PARAMS))
 
 
-def open_checkpoint(path: Path) -> Checkpoint:
+def open_checkpoint(path: Path, ignore_unknown: bool = False) -> Checkpoint:
     """Open a checkpoint that `recognises` accepts.
 
     Raises:
@@ -30,7 +30,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
     weights = directory / WEIGHTS
     kinds = {name: place.kind for name, place in read_header(weights).places.items()}
     return Checkpoint(
-        config=read_params(directory / PARAMS),
+        config=read_params(directory / PARAMS, ignore_unknown),
         dtype=DTYPES.get(kinds.get(EMBEDDINGS, ""), "float32"),
         source=weights,
         tokenizer=directory,

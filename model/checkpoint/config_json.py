@@ -6,12 +6,10 @@ A configuration is written for the first family whose config.json reads back as 
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Sequence
 from typing import Any
 
 from bpe.errors import InputError
-from model.checkpoint.config_values import Values, is_number, positive
+from model.checkpoint.config_values import Values, is_number, positive, refuse_unknown
 from model.checkpoint.families import ACTIVATIONS, COMMON, FAMILIES, FIELDS, REQUIRED, SOFTCAPS, Family, layers
 from model.checkpoint.rope_json import rope_fields, rope_scaling
 from model.config import Activation, ModelConfig
@@ -125,24 +123,6 @@ def refuse_others(data: Values, known: set[str], ignore_unknown: bool, prefix: s
         else:
             unknown.append((prefix + key, value))
     refuse_unknown(unknown, ignore_unknown)
-
-
-def refuse_unknown(unknown: Sequence[tuple[str, Any]], ignore_unknown: bool) -> None:
-    """Raise InputError if there are unknown keys, or warn about them if they are to be ignored.
-
-    Args:
-        unknown: The keys, as a message names them, and their values.
-        ignore_unknown: Whether to warn.
-    """
-    if not unknown:
-        return
-    if not ignore_unknown:
-        raise InputError(
-            f"{unknown[0][0]} (value {unknown[0][1]!r}) is not a known key and may change what the model computes; "
-            "if it does not, --ignore-unknown (ignore_unknown=True) passes over it, also in bpe convert"
-        )
-    names = ", ".join(name for name, _ in unknown)
-    warnings.warn(f"passed over keys that are not known and may change what the model computes: {names}", stacklevel=2)
 
 
 def _check_type(key: str, value: Any, default: Any, is_nullable: bool) -> None:

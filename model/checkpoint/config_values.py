@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bpe.errors import InputError
@@ -30,3 +31,21 @@ def number(rope: Values, name: str, key: str, default: float | None = None) -> f
         raise InputError(f"{key}: {name} is {value!r}; expected a number")
     number: float = value
     return number
+
+
+def refuse_unknown(unknown: Sequence[tuple[str, Any]], ignore_unknown: bool) -> None:
+    """Raise InputError if there are unknown keys, or warn about them if they are to be ignored.
+
+    Args:
+        unknown: The keys, as a message names them, and their values.
+        ignore_unknown: Whether to warn.
+    """
+    if not unknown:
+        return
+    if not ignore_unknown:
+        raise InputError(
+            f"{unknown[0][0]} (value {unknown[0][1]!r}) is not a known key and may change what the model computes; "
+            "if it does not, --ignore-unknown (ignore_unknown=True) passes over it, also in bpe convert"
+        )
+    names = ", ".join(name for name, _ in unknown)
+    warnings.warn(f"passed over keys that are not known and may change what the model computes: {names}", stacklevel=2)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bpe.errors import InputError, did_you_mean
-from model.checkpoint.config_json import refuse_unknown
+from model.checkpoint.config_values import refuse_unknown
 from model.checkpoint.gguf_rope import ROPE_KEYS, Numbers, rope_fields, rope_metadata, rope_tensors
 from model.checkpoint.gguf_tensors import EMBEDDINGS, OUTPUT, layout, whole_shape
 from model.config import ModelConfig

@@ -6,15 +6,15 @@ Larger models are split across several devices, with one file for each: consolid
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from pathlib import Path
 
 from bpe.errors import InputError
 from bpe.files import replacing, write_json
 from model.checkpoint.companions import read_companions, read_tokenizer, write_companions
-from model.checkpoint.opened import Checkpoint, config_from, read_json
+from model.checkpoint.opened import Checkpoint, config_from, config_of_params, read_json
 from model.checkpoint.weights import EMBEDDINGS, TIED
-from model.config import ModelConfig
 from model.dtypes import dtype_name
 from model.torch_needed import require_torch
 
@@ -29,7 +29,7 @@ def recognises(path: Path) -> bool:
     return (directory / PARAMS).is_file() and any(directory.glob("consolidated*.pth"))
 
 
-def open_checkpoint(path: Path) -> Checkpoint:
+def open_checkpoint(path: Path, ignore_unknown: bool = False) -> Checkpoint:
     """Open a checkpoint that `recognises` accepts. Only tensors are loaded; no pickle is executed.
 
     If the file has an output matrix that differs from the embedding matrix, the model is untied even if the
@@ -55,7 +55,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
     if params.get("vocab_size") == -1 and embeddings and isinstance(params.get("dim"), int) and params["dim"] > 0:
         # Llama 1 and 2 leave vocab_size to the tokenizer. The quotient is right for either axis of the split.
         params["vocab_size"] = sum(part.numel() for part in embeddings) // params["dim"]
-    config = config_from(directory / PARAMS, ModelConfig.from_params, params)
+    config = config_from(directory / PARAMS, functools.partial(config_of_params, ignore_unknown=ignore_unknown), params)
     source = paths[0] if len(paths) == 1 else directory
     if config.tied_embeddings and differs_from_embeddings(source, shards, config):
         config = dataclasses.replace(config, tied_embeddings=False)

@@ -6,6 +6,7 @@ asked for. Everything above the formats works on this class and knows no format.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from bpe import Tokenizer, files
 from bpe.errors import InputError
+from model.checkpoint.config_values import refuse_unknown
 from model.checkpoint.weights import DTYPES, StoredTensor
-from model.config import ModelConfig
+from model.config import PARAMS_KEYS, ModelConfig
 from model.dtypes import DType
 
 if TYPE_CHECKING:
@@ -105,10 +107,26 @@ def config_from(path: Path, config_of: Callable[[dict[str, Any]], ModelConfig], 
         raise InputError(f"{path}: {error}") from None
 
 
-def read_params(path: Path) -> ModelConfig:
+def config_of_params(params: Mapping[str, Any], ignore_unknown: bool = False) -> ModelConfig:
+    """Return the configuration that the content of a params.json describes; see `ModelConfig.from_params`.
+
+    Args:
+        params: The content.
+        ignore_unknown: Warn about keys that are not known, instead of raising.
+
+    Raises:
+        InputError: When the configuration is invalid.
+    """
+    if ignore_unknown:
+        refuse_unknown([(key, value) for key, value in params.items() if key not in PARAMS_KEYS], ignore_unknown)
+        params = {key: value for key, value in params.items() if key in PARAMS_KEYS}
+    return ModelConfig.from_params(params)
+
+
+def read_params(path: Path, ignore_unknown: bool = False) -> ModelConfig:
     """Read the configuration in a params.json.
 
     Raises:
         InputError: When the file cannot be read, or the configuration is invalid; the message names the file.
     """
-    return config_from(path, ModelConfig.from_params, read_json(path))
+    return config_from(path, functools.partial(config_of_params, ignore_unknown=ignore_unknown), read_json(path))
