@@ -20,10 +20,11 @@ from bpe.files import write_json
 from bpe.formats import tokenizer_files
 from bpe.locate import locate
 from model.checkpoint.companions import complete_for_transformers, read_companions, read_tokenizer, write_companions
-from model.checkpoint.huggingface import names_of
+from model.checkpoint.huggingface import joined_parts, names_of
 from model.checkpoint.names import halved, is_rotated
 from model.checkpoint.opened import Checkpoint, read_json
 from model.checkpoint.tensor_files import read_header, write_tensors
+from model.checkpoint.weights import expected_shapes
 from model.torch_needed import require_torch
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ _HARMLESS = {
     "use_rslora", "use_dora", "lora_alpha", "r", "rank_pattern", "alpha_pattern", "modules_to_save",
     "trainable_token_indices",
 }  # fmt: skip
+_EXPERTS = "target_parameters"  # LoRA on the stacked experts of transformers 5
 _NEUTRAL = {"bias": ("none", "all", "lora_only"), "init_lora_weights": (True, "gaussian", "orthogonal", "eva")}
 """Supported values besides null, false and empty: they leave the weights of the base unchanged, or are in the file."""
 
@@ -209,15 +211,13 @@ def write_adapter(
 
     write_companions(base, directory)
     complete_for_transformers(base, directory)
+    matrices, patterns = _written(base, config, adapter)
     tensors = {}
-    for name, (a, b) in adapter.items():
-        theirs = PREFIX + names_of(base.config).from_meta(f"{name}.weight").removesuffix(".weight")
-        tensors[f"{theirs}.lora_A.weight"] = a
-        tensors[f"{theirs}.lora_B.weight"] = halved(b, base.config) if is_rotated(f"{name}.weight") else b
+    for module, (a, b) in matrices.items():
+        tensors[f"{PREFIX}{module}.lora_A.weight"], tensors[f"{PREFIX}{module}.lora_B.weight"] = a, b
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
     content = ((name, bytes_of(tensor.cpu(), torch.float32)) for name, tensor in tensors.items())
     write_tensors({directory / WEIGHTS: shapes}, "float32", content, {_LEARNED_ON: learned_on})
-    alpha = config.scale * config.rank
     write_json(
         directory / CONFIG,
         {
@@ -225,15 +225,48 @@ def write_adapter(
             "task_type": "CAUSAL_LM",
             BASE: os.path.abspath(base_name) if os.path.exists(base_name) else base_name,
             "r": config.rank,
-            "lora_alpha": int(alpha) if alpha == int(alpha) else alpha,
+            "lora_alpha": _plain(config.scale * config.rank),
             "lora_dropout": config.dropout,
             "target_modules": sorted({name.split(".")[-3] for name in tensors}),
             "bias": "none",
             "fan_in_fan_out": False,
             "init_lora_weights": True,
             "inference_mode": True,
+            **patterns,
         },
     )
+
+
+def _written(base: Checkpoint, config: LoraConfig, adapter: Adapter) -> tuple[Adapter, dict[str, Any]]:
+    """Return the matrices of an adapter by the names of transformers' modules, and the keys that they need.
+
+    The matrices of what the base stores as one (Phi-3's queries, keys and values) become one pair, whose rank is the
+    sum of theirs.
+    """
+    from model.checkpoint.adapter_tensors import joined_matrices
+
+    names, shapes = names_of(base.config), expected_shapes(base.config)
+    theirs: Adapter = {}
+    ranks: dict[str, int] = {}
+    adapter = {
+        name: (a, halved(b, base.config) if is_rotated(f"{name}.weight") else b) for name, (a, b) in adapter.items()
+    }
+    for name in adapter:
+        whole = base.name_of(f"{name}.weight")
+        parts = [part.removesuffix(".weight") for part in joined_parts(whole, base.config)]
+        if not whole.endswith(".weight") or not parts:
+            theirs[names.from_meta(f"{name}.weight").removesuffix(".weight")] = adapter[name]
+            continue
+        rows = [shapes[f"{part}.weight"][0] for part in parts]
+        module = whole.removesuffix(".weight")
+        theirs[module] = joined_matrices([adapter.get(part) for part in parts], rows)
+        ranks[module.rpartition(".")[2]] = len(parts) * config.rank
+    alphas = {module: _plain(config.scale * rank) for module, rank in ranks.items()}
+    return theirs, {"rank_pattern": ranks, "alpha_pattern": alphas} if ranks else {}
+
+
+def _plain(number: float) -> int | float:
+    return int(number) if number == int(number) else number
 
 
 def _checked_config(path: Path) -> dict[str, Any]:
@@ -243,7 +276,8 @@ def _checked_config(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: peft_type is {values.get('peft_type')!r}; only 'LORA' is supported")
     for key, value in values.items():
         if value and key not in _HARMLESS and value not in _NEUTRAL.get(key, ()):
-            raise InputError(f"{path}: {key} is {json.dumps(value)}, which is not supported")
+            remedy = "; merge the adapter in PEFT (merge_and_unload), and save that model" if key == _EXPERTS else ""
+            raise InputError(f"{path}: {key} is {json.dumps(value)}, which is not supported{remedy}")
     rank, alpha = values.get("r"), values.get("lora_alpha")
     if not (_is_rank(rank) and _is_alpha(alpha)):
         raise InputError(f"{path}: r is {rank!r} and lora_alpha is {alpha!r}; expected positive numbers")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,12 @@ from torch import Tensor
 from bpe.errors import InputError
 from model.checkpoint.assemble import Fingerprint
 from model.checkpoint.dequantize import WEIGHT_DTYPES, tensors_of
-from model.checkpoint.huggingface import names_of
+from model.checkpoint.huggingface import joined_parts, names_of
 from model.checkpoint.names import TensorNames, interleaved, is_rotated
 from model.checkpoint.opened import Checkpoint
 from model.checkpoint.tensor_files import read_weights
 from model.checkpoint.weights import EMBEDDINGS, TIED, expected_shapes
+from model.config import ModelConfig
 from model.lora import merged
 
 PREFIX = "base_model.model."
@@ -117,52 +119,117 @@ def read_changes(path: Path, base: Checkpoint, values: Mapping[str, Any]) -> tup
         remedy = "; pickled weights are never read, so save the adapter again with PEFT" if pickled else ""
         raise InputError(f"{path}: no such file{remedy}")
     names = names_of(base.config)
-    tensors = [(name, *_meaning(name, names), tensor) for name, tensor in tensors_of(read_weights(path), torch.float32)]
+    tensors = [
+        (name, *_meaning(name, names, base.config), tensor)
+        for name, tensor in tensors_of(read_weights(path), torch.float32)
+    ]
     sizes = {
         len(tensor)
-        for _, kind, meta, tensor in tensors
-        if kind in ("base", "whole") and meta in (EMBEDDINGS, TIED) and tensor.dim() == 2
+        for _, kind, _, metas, tensor in tensors
+        if kind in ("base", "whole") and metas in ([EMBEDDINGS], [TIED]) and tensor.dim() == 2
     }
     size = sizes.pop() if len(sizes) == 1 else base.config.vocab_size
     shapes = expected_shapes(dataclasses.replace(base.config, vocab_size=size))
     shapes.setdefault(TIED, shapes[EMBEDDINGS])
     changes: Changes = {}
-    for name, kind, meta, tensor in tensors:
-        if meta not in shapes or (kind in ("a", "b") and meta == EMBEDDINGS):
+    modules: dict[str, tuple[str, list[str]]] = {}
+    for name, kind, module, metas, tensor in tensors:
+        fits = metas and all(meta in shapes for meta in metas)
+        if not fits or (kind in ("a", "b") and metas == [EMBEDDINGS]) or (kind == "rows" and len(metas) > 1):
             raise InputError(f"{path}: the tensor {name!r} fits no matrix of {base.source}; is it the right base?")
         if tensor.dtype not in WEIGHT_DTYPES.values() or not torch.isfinite(tensor).all():
             raise InputError(f"{path}: {name} holds {tensor.dtype}, or contains NaN or infinity; the file is damaged")
         if kind.startswith("embedding"):  # W + (B A)^T = W + A^T B^T
             kind, tensor = {"embedding_a": "b", "embedding_b": "a"}[kind], tensor.mT
-        change = changes.setdefault(meta, Change(columns=meta == EMBEDDINGS))
-        if not _fits(kind, tensor, shapes[meta], change):
+        counts = [shapes[meta][0] for meta in metas]
+        shape = (sum(counts), *shapes[metas[0]][1:])
+        if not _fits(kind, tensor, shape, metas == [EMBEDDINGS]):
             raise InputError(
-                f"{path}: {name} has the shape {list(tensor.shape)}, which does not fit {base.name_of(meta)}"
-                f" {list(shapes[meta])} of {base.source}; is it the right base?"
+                f"{path}: {name} has the shape {list(tensor.shape)}, which does not fit {base.name_of(metas[0])}"
+                f" {list(shape)} of {base.source}; is it the right base?"
             )
-        rotated = is_rotated(meta) and kind != "a"
-        setattr(change, kind, interleaved(tensor, base.config) if rotated else tensor)
+        parts = [tensor] * len(metas) if kind == "a" or len(metas) == 1 else _separated(tensor, counts)
+        for meta, part in zip(metas, parts, strict=True):
+            change = changes.setdefault(meta, Change(columns=meta == EMBEDDINGS))
+            if modules.setdefault(meta, (module, metas))[0] != module:
+                raise InputError(f"{path}: {name} changes the same matrix as {modules[meta][0]}; remove one of the two")
+            rotated = is_rotated(meta) and kind != "a"
+            setattr(change, kind, interleaved(part, base.config) if rotated else part)
     for meta, change in changes.items():
-        _complete(path, names.from_meta(meta).rpartition(".")[0], change, values, size)
-    _check_modules(path, changes, values, names)
+        _complete(path, modules[meta][0], change, values, size)
+    _check_modules(path, changes, values, {meta: module for meta, (module, _) in modules.items()})
+    for meta, (_, metas) in modules.items():
+        if len(metas) > 1 and _is_unchanged(_keep_own_block(changes[meta], metas.index(meta), len(metas), values["r"])):
+            del changes[meta]
     return changes, size
 
 
-def _meaning(name: str, names: TensorNames) -> tuple[str, str]:
-    """Return the field of a `Change` that a tensor is, and Meta's name of the tensor that it changes; or "" twice."""
+def joined_matrices(matrices: Sequence[tuple[Tensor, Tensor] | None], rows: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Return one pair A and B for matrices that are stored below each other, with the same product B A.
+
+    The A matrices are below each other, and B has the B matrices as blocks on its diagonal. `read_changes` separates
+    them again.
+
+    Args:
+        matrices: A [rank, in] and B [out, rank] of each matrix; None for a matrix that is not adapted.
+        rows: The number of rows of each matrix.
+    """
+    first, _ = next(pair for pair in matrices if pair is not None)
+    zeros = [(torch.zeros_like(first), first.new_zeros(count, len(first))) for count in rows]
+    pairs = [zero if pair is None else pair for pair, zero in zip(matrices, zeros, strict=True)]
+    whole = first.new_zeros(sum(rows), len(pairs) * len(first))
+    for index, (part, (_, b)) in enumerate(zip(_separated(whole, rows), pairs, strict=True)):
+        part[:, index * len(first) : (index + 1) * len(first)] = b
+    return torch.cat([a for a, _ in pairs]), whole
+
+
+def _separated(tensor: Tensor, rows: Sequence[int]) -> list[Tensor]:
+    """Return views of these numbers of rows, from top to bottom."""
+    ends = [*itertools.accumulate(rows)]
+    return [tensor[end - count : end] for end, count in zip(ends, rows, strict=True)]
+
+
+def _keep_own_block(change: Change, index: int, count: int, rank: int) -> Change:
+    """Remove the parts of A and B that `joined_matrices` added for the other matrices, in place."""
+    a, b = change.a, change.b
+    if a is None or b is None or change.magnitude is not None or len(a) != count * rank:
+        return change
+    own = slice(index * rank, (index + 1) * rank)
+    others = b.clone()
+    others[:, own] = 0
+    if not others.any():
+        change.a, change.b = a[own], b[:, own]
+    return change
+
+
+def _is_unchanged(change: Change) -> bool:
+    """Return whether a change is LoRA of which both matrices are zero: a matrix that is not adapted."""
+    parts = change.parts()
+    return parts.keys() == {"a", "b"} and not any(bool(part.any()) for part in parts.values())
+
+
+def _meaning(name: str, names: TensorNames, config: ModelConfig) -> tuple[str, str, list[str]]:
+    """Return what a tensor changes.
+
+    Returns:
+        The field of a `Change` that the tensor is, the name of its module, and Meta's names of the tensors that it
+        changes, more than one for the joined matrices of Phi-3. Empty for an unknown name.
+    """
     match = _NAME.fullmatch(name)
     if match is None:
-        return "", ""
+        return "", "", []
     suffix = "bias" if match[2].endswith("bias") else "weight"
-    return _KINDS[match[2]], names.to_meta(f"{match[1]}.{suffix}") or ""
+    whole = f"{match[1]}.{suffix}"
+    meta = names.to_meta(whole)
+    return _KINDS[match[2]], match[1], joined_parts(whole, config) if meta is None else [meta]
 
 
-def _fits(kind: str, tensor: Tensor, shape: tuple[int, ...], change: Change) -> bool:
+def _fits(kind: str, tensor: Tensor, shape: tuple[int, ...], columns: bool) -> bool:
     """Return whether a tensor, as a part of a `Change`, has the right shape for a tensor of the base."""
     if kind in ("base", "whole"):
         return tensor.shape == shape
     if kind == "magnitude":
-        return tensor.shape == (shape[1:] if change.columns else shape[:1])
+        return tensor.shape == (shape[1:] if columns else shape[:1])
     if kind == "b":
         return tensor.dim() == 2 and tensor.shape[0] == shape[0]
     return len(shape) == tensor.dim() == 2 and tensor.shape[1] == shape[1]  # of A, and of rows
@@ -209,10 +276,9 @@ def _places(path: Path, module: str, given: Any, rows: Tensor, size: int) -> lis
     return given
 
 
-def _check_modules(path: Path, changes: Changes, values: Mapping[str, Any], of: TensorNames) -> None:
+def _check_modules(path: Path, changes: Changes, values: Mapping[str, Any], names: Mapping[str, str]) -> None:
     """Check that each module of modules_to_save is there. A whole tensor of another module is one of the base."""
     modules = values.get("modules_to_save") or []
-    names = {meta: of.from_meta(meta).rpartition(".")[0] for meta, change in changes.items()}
     for module in modules:
         if not any(change.whole is not None and names[meta].endswith(module) for meta, change in changes.items()):
             raise InputError(f"{path}: no tensor of {module}, which modules_to_save of adapter_config.json lists")

@@ -65,6 +65,10 @@ _FUSED = {
     "mlp.gate_up_proj": ("feed_forward.w1", "feed_forward.w3"),
 }
 """The matrices that Phi-3 stores below each other."""
+_STACKED = {"gate_up_proj": ("w1", "w3"), "down_proj": ("w2",)}
+"""The matrices of all experts, one expert after another, in a file of transformers 5 that was saved with
+save_original_format=False."""
+_STACKED_ROUTER = "mlp.gate"  # Mixtral's name of it in these files
 
 
 def names_of(config: ModelConfig) -> TensorNames:
@@ -115,12 +119,17 @@ def open_checkpoint(path: Path, ignore_unknown: bool = False) -> Checkpoint:
         reads_images = functools.partial(with_preprocessor, config)
         config = config_from(directory / PREPROCESSOR, reads_images, read_optional_json(directory / PREPROCESSOR))
     files, names = _files(directory), names_of(config)
-    kinds = {
-        meta: place.kind
+    places = [
+        (name, place.kind)
         for file in files
         for theirs, place in read_header(file).places.items()
         if (name := renamed(theirs)) is not None and not name.endswith(_DERIVED)
-        for meta in _parts(name) or [names.to_meta(name) or name]
+    ]
+    wholes = {part: name for name, _ in places for part in joined_parts(name, config)}
+    kinds = {
+        meta: kind
+        for name, kind in places
+        for meta in joined_parts(name, config) or [_to_meta(names, name) or name]
         if config.wo_bias or not meta.endswith(_OUT_BIAS)
     }
     return Checkpoint(
@@ -130,7 +139,7 @@ def open_checkpoint(path: Path, ignore_unknown: bool = False) -> Checkpoint:
         tokenizer=directory,
         weights=lambda: _weights(files, config, renamed),
         kinds=kinds,
-        name_of=names.from_meta,
+        name_of=lambda name: wholes.get(name) or names.from_meta(name),
         **read_companions(directory),
     )
 
@@ -188,9 +197,9 @@ def _weights(files: list[Path], config: ModelConfig, renamed: Callable[[str], st
             if plain is None or plain.endswith(_DERIVED):
                 continue
             tensor = tensor._replace(name=plain)
-            parts = _parts(tensor.name)
+            parts = joined_parts(tensor.name, config)
             for part in _separated(file, tensor, parts, config) if parts else [tensor]:
-                name = part.name if parts else names.to_meta(part.name)
+                name = part.name if parts else _to_meta(names, part.name)
                 if name is None:
                     raise InputError(
                         f"{file}: unknown tensor {tensor.name!r}; a model of this configuration does not have it"
@@ -205,6 +214,13 @@ def _weights(files: list[Path], config: ModelConfig, renamed: Callable[[str], st
                 yield part._replace(name=name)
 
 
+def _to_meta(names: TensorNames, name: str) -> str | None:
+    """Return Meta's name of a tensor, also of Mixtral's router in a file with stacked experts."""
+    place = "block_sparse_moe.gate"
+    found = names.to_meta(name)
+    return names.to_meta(name.replace(f".{_STACKED_ROUTER}.", f".{place}.")) if found is None else found
+
+
 def _check_zero(file: Path, bias: StoredTensor) -> None:
     if any(float32_of(bias.data, bias.kind)):
         raise InputError(
@@ -213,23 +229,47 @@ def _check_zero(file: Path, bias: StoredTensor) -> None:
         )
 
 
-def _parts(name: str) -> list[str]:
-    """Return the names, as Meta's, of the matrices that a tensor of Phi-3 joins; [] for any other tensor."""
+def joined_parts(name: str, config: ModelConfig) -> list[str]:
+    """Return the names, as Meta's, of the matrices that a tensor joins, from top to bottom; [] for any other tensor.
+
+    Phi-3 joins queries, keys and values, and two matrices of the feed-forward. Files of transformers 5 may join the
+    matrices of all experts.
+
+    Args:
+        name: The name of the tensor in transformers.
+        config: The configuration of the model.
+    """
     match = re.fullmatch(rf"model\.layers\.(\d+)\.({'|'.join(_FUSED)})\.weight", name)
-    return [] if match is None else [f"layers.{match[1]}.{part}.weight" for part in _FUSED[match[2]]]
+    if match is not None:
+        return [f"layers.{match[1]}.{part}.weight" for part in _FUSED[match[2]]]
+    match = re.fullmatch(rf"model\.layers\.(\d+)\.mlp\.experts\.({'|'.join(_STACKED)})", name)
+    if match is None:
+        return []
+    place = f"layers.{match[1]}.feed_forward.experts"
+    return [f"{place}.{number}.{part}.weight" for number in range(config.n_experts) for part in _STACKED[match[2]]]
 
 
 def _separated(file: Path, tensor: StoredTensor, parts: list[str], config: ModelConfig) -> Iterator[StoredTensor]:
     """Yield the matrices that a tensor joins, which are below each other."""
     shapes = expected_shapes(config)
     rows = [shapes[part][0] for part in parts if part in shapes]
-    if len(rows) < len(parts) or len(tensor.shape) != 2 or tensor.shape[0] != sum(rows):
-        raise InputError(f"{file}: {tensor.name} has the shape {[*tensor.shape]}, expected {sum(rows)} rows")
-    size, begin = len(tensor.data) // tensor.shape[0], 0
+    if len(rows) < len(parts):
+        raise InputError(
+            f"{file}: unknown tensor {tensor.name!r}; a model of this configuration does not have it, so correct"
+            f" {CONFIG}"
+        )
+    columns = shapes[parts[0]][1]
+    stacked = tensor.name.endswith(tuple(_STACKED))
+    expected = (config.n_experts, sum(rows) // config.n_experts, columns) if stacked else (sum(rows), columns)
+    if tensor.shape != expected:
+        raise InputError(
+            f"{file}: {tensor.name} has the shape {[*tensor.shape]}, expected {[*expected]}; correct {CONFIG}"
+        )
+    size, begin = len(tensor.data) // sum(rows), 0
     for part, count in zip(parts, rows, strict=True):
         release = functools.partial(_release_part, tensor.release, begin * size)
         data = tensor.data[begin * size : (begin + count) * size]
-        yield tensor._replace(name=part, shape=(count, tensor.shape[1]), data=data, release=release)
+        yield tensor._replace(name=part, shape=(count, columns), data=data, release=release)
         begin += count
 
 
@@ -261,8 +301,8 @@ def write(checkpoint: Checkpoint, path: Path, shard_bytes: int = SHARD_BYTES) ->
                 continue
             found = waiting.setdefault(whole, {})
             found[name] = bytes(data)
-            if len(found) == len(_parts(whole)):
-                yield whole, memoryview(b"".join(found[part] for part in _parts(whole)))
+            if len(found) == len(parts := joined_parts(whole, config)):
+                yield whole, memoryview(b"".join(found[part] for part in parts))
                 del waiting[whole]
 
     given, checkpoint = checkpoint.config, _keeping_split_pattern(checkpoint)
@@ -277,7 +317,7 @@ def write(checkpoint: Checkpoint, path: Path, shard_bytes: int = SHARD_BYTES) ->
     if config.vision is not None:
         write_json(path / PREPROCESSOR, preprocessor_json(config))
     names = names_of(config)
-    joined = _joined(config) if data["model_type"] == "phi3" else {}
+    joined = joined_names(config) if data["model_type"] == "phi3" else {}
     shapes: dict[str, tuple[int, ...]] = {}
     for name, shape in (expected_shapes(config) | stored_shapes(config)).items():
         theirs_name = joined.get(name) or names.from_meta(name)
@@ -324,10 +364,10 @@ def _keeping_split_pattern(checkpoint: Checkpoint) -> Checkpoint:
     return dataclasses.replace(checkpoint, config=biased, computed=tensors, weights=None, kinds={}, stored="")
 
 
-def _joined(config: ModelConfig) -> dict[str, str]:
+def joined_names(config: ModelConfig) -> dict[str, str]:
     """Return the name of the joined tensor of each matrix that Phi-3 stores below others, by Meta's name."""
     wholes = [f"model.layers.{layer}.{name}.weight" for layer in range(config.n_layers) for name in _FUSED]
-    return {part: whole for whole in wholes for part in _parts(whole)}
+    return {part: whole for whole in wholes for part in joined_parts(whole, config)}
 
 
 def _divided(shapes: Mapping[str, tuple[int, ...]], itemsize: int, limit: int) -> list[dict[str, tuple[int, ...]]]:
