@@ -41,7 +41,7 @@ def read_shard(path: Path) -> dict[str, Tensor]:
 
 
 def joined(source: Path, shards: Sequence[Mapping[str, Tensor]], config: ModelConfig) -> Iterator[tuple[str, Tensor]]:
-    """Yield the tensors of the files of all devices, whole.
+    """Return the tensors of the files of all devices, whole.
 
     Args:
         source: The path that error messages name.
@@ -53,6 +53,13 @@ def joined(source: Path, shards: Sequence[Mapping[str, Tensor]], config: ModelCo
     """
     expected = expected_shapes(config)
     expected[TIED] = expected[EMBEDDINGS]
+    return join_all(source, shards, expected)
+
+
+def join_all(
+    source: Path, shards: Sequence[Mapping[str, Tensor]], expected: Mapping[str, tuple[int, ...]]
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors of the files of all devices, whole, as `joined` does, given the shapes of the whole tensors."""
     for name in dict.fromkeys(name for shard in shards for name in shard):
         parts = [shard[name] for shard in shards if name in shard]
         if len(parts) < len(shards):

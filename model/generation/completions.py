@@ -63,9 +63,21 @@ def prompt_ids(tokenizer: GenerationTokenizer, prompt: str, allowed_special: All
     return ids if ids[: len(prefix)] == prefix else prefix + ids
 
 
-def with_images(ids: Sequence[int], images: Sequence[TiledImage], image_token: int | None) -> Sequence[int]:
-    """Return a prompt with a token for each image, at the beginning, as in transformers, if it has none yet."""
-    if image_token is None or image_token in ids:
+def with_images(
+    ids: Sequence[int], images: Sequence[TiledImage], image_token: int | None, written: int | None = None
+) -> Sequence[int]:
+    """Return a prompt with a token for each image, at the beginning, as in transformers, if it has none yet.
+
+    Args:
+        ids: The prompt.
+        images: The images.
+        image_token: The id that stands for an image in the model; None for a model without images.
+        written: The id of <|image|> in the tokenizer. In Meta's tokenizer.model, it is not the model's.
+    """
+    if image_token is None:
+        return ids
+    ids = [image_token if id == written else id for id in ids]
+    if image_token in ids:
         return ids
     return [image_token] * len(images) + [*ids]
 
@@ -294,12 +306,15 @@ class Completions:
         self._unprinted = frozenset(specials.values()).union(ends)
         self._stop_ids = frozenset(specials[text] for text in self._stops if text in specials)
         ends_with_rows = [id for id in ends if id < model.config.vocab_size]  # perhaps without a token
-        token = model.config.image_token
+        token, written = model.config.image_token, specials.get("<|image|>")
         self.generation: Generation = Generation(
             model,
             [
                 with_images(
-                    prompt_ids(tokenizer, text, allowed_special) if isinstance(text, str) else text, images, token
+                    prompt_ids(tokenizer, text, allowed_special) if isinstance(text, str) else text,
+                    images,
+                    token,
+                    written,
                 )
                 for text in prompts
             ],

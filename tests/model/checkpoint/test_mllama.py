@@ -168,12 +168,3 @@ def test_images_that_are_prepared_otherwise_are_refused_by_name(
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({key: value}), "utf-8")
     with pytest.raises(InputError, match=f"preprocessor_config.json: .*{words}"):
         open_checkpoint(tmp_path)
-
-
-@pytest.mark.parametrize("name", ["consolidated.pth", "consolidated.00.pth"])
-def test_metas_form_is_refused_by_name_with_a_remedy(tmp_path: Path, name: str) -> None:
-    params = {"dim": 64, "n_layers": 4, "n_heads": 4, "vocab_size": 300, "vision_chunk_size": 28}
-    (tmp_path / "params.json").write_text(json.dumps(params), "utf-8")
-    (tmp_path / name).write_bytes(b"")
-    with pytest.raises(InputError, match="params.json: has vision_chunk_size, .* in Hugging Face's form"):
-        open_checkpoint(tmp_path)
