@@ -146,7 +146,8 @@ def open_parts(path: Path, open_base: Callable[[Path], Checkpoint]) -> Parts:
         adapter[target] = change.a.float(), change.b.float()
     targets = tuple(name for name in TARGETS if any(key.endswith(f".{name}") for key in adapter))
     shapes = {(len(a), changes[f"{name}.weight"].scale) for name, (a, _) in adapter.items()}
-    if len(shapes) != 1 or len(adapter) != len(targets) * base.config.n_layers:
+    adaptable = [name.removesuffix(".weight").rpartition(".")[2] for name in expected_shapes(base.config)]
+    if len(shapes) != 1 or len(adapter) != sum(name in targets for name in adaptable):
         raise InputError(f"{config}: the layers do not all have LoRA matrices of the same rank and scale; {_MERGE}")
     ((rank, scale),) = shapes
     lora = LoraConfig(rank, scale * rank, targets, float(values.get("lora_dropout") or 0))
