@@ -127,7 +127,7 @@ def plain(config: Any, weights: Mapping[str, Any]) -> tuple[Any, Callable[[Any, 
 
     def of_layer(layer: int) -> dict[str, Tensor]:
         w = {name: weights[f"layers.{layer}.{name}.weight"] for name in LAYER}
-        rotated = [halved(w[f"attention.{name}"], config.head_dim) for name in ("wq", "wk")]
+        rotated = [halved(w[f"attention.{name}"], config) for name in ("wq", "wk")]
         named = {"qkv": torch.cat([*rotated, w["attention.wv"]]), "out": w["attention.wo"]}
         named |= {"gate": w["feed_forward.w1"], "up": w["feed_forward.w3"], "down": w["feed_forward.w2"]}
         return named | {"norm1": w["attention_norm"], "norm2": w["ffn_norm"]}
@@ -155,7 +155,7 @@ def transformers(config: Any, weights: Mapping[str, Any]) -> tuple[Any, Callable
     model = LlamaForCausalLM._from_config(LlamaConfig(**shape), attn_implementation="sdpa")
     rotated = ("attention.wq.weight", "attention.wk.weight")
     model.load_state_dict({
-        NAMES.from_meta(name): halved(weight, config.head_dim) if name.endswith(rotated) else weight
+        NAMES.from_meta(name): halved(weight, config) if name.endswith(rotated) else weight
         for name, weight in weights.items()
     })  # fmt: skip
 

@@ -85,7 +85,8 @@ def test_models_of_the_hub_are_completed(hub: object) -> None:
 
 
 def test_presets_patterns_devices_and_choices_are_completed() -> None:
-    assert completed("pretrain", "--config", "mi") == ["micro", "mini"]
+    assert completed("pretrain", "--config", "mic") == ["micro"]
+    assert completed("pretrain", "--config", "min") == ["ministral-8b", "mini"]
     assert "llama3.2-1b" in completed("info", "llama3.2")
     assert completed("encode", "--pattern", "") == [*PATTERNS]
     assert completed("generate", "m", "--device", "") == ["auto", "cpu", "cuda", "mps"]

@@ -135,7 +135,7 @@ def test_each_optional_package_is_named_with_its_purpose_and_its_extra_exists() 
     for name, package in PACKAGES.items():
         match = re.fullmatch(r"'bpe-llama\[(\w+)\]'", package.install)
         if match:
-            wanted = name.replace("_", "-").partition(".zstd")[0]
+            wanted = {"PIL": "pillow"}.get(name, name.replace("_", "-").partition(".zstd")[0])
             assert re.search(rf'^{match[1]} = .*"{wanted}', metadata.replace("_", "-"), re.MULTILINE)
         assert missing(f"{name}.part") == f"{package.purpose} needs the package {name}: pip install {package.install}"
     assert missing("other") is missing(None) is None

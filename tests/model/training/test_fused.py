@@ -50,7 +50,7 @@ def test_loss_and_gradients_match_the_plain_model(
 def fused_runs(layer: nn.Module) -> bool:
     """Return whether the hand-written functions compute the layer."""
     config = ModelConfig(dim=32, n_layers=1, n_heads=4, vocab_size=2)
-    place = Transformer(config)._place(torch.zeros(1, 2, dtype=torch.long), None, None)
+    place = Transformer(config)._places(torch.zeros(1, 2, dtype=torch.long), None, None)[config.layer_kind(0)]
     weight = next(layer.parameters())
     result = layer(torch.ones(1, 2, 32, dtype=weight.dtype, requires_grad=True), place, None)
     return {"_FeedForwardBackward", "_LayerBackward"} & {type(result.grad_fn).__name__} != set()
