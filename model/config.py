@@ -56,14 +56,16 @@ class ModelConfigOptions(TypedDict, total=False):
     head_dim: int
     hidden_dim: int
     norm_eps: float
-    max_seq_len: int
-    tied_embeddings: bool
     rope_theta: float
     rope_scaling: RopeScaling
     rope_scaling_factor: float
     rope_low_freq_factor: float
     rope_high_freq_factor: float
     rope_original_length: int
+    max_seq_len: int
+    tied_embeddings: bool
+    qkv_bias: bool
+    wo_bias: bool
     rope_beta_fast: float
     rope_beta_slow: float
     rope_truncate: bool
@@ -74,8 +76,6 @@ class ModelConfigOptions(TypedDict, total=False):
     local_rope_theta: float
     unrotated_layers: tuple[int, ...]
     windows: tuple[int, ...]
-    qkv_bias: bool
-    wo_bias: bool
     qk_norm: QkNorm
     attention_multiplier: float
     attention_softcap: float
@@ -121,8 +121,6 @@ class ModelConfig:
         hidden_dim: The size of the feed-forward network; 0 means two thirds of 4 * dim, rounded up to a multiple of 256
             (the rule of Llama 1).
         norm_eps: The epsilon of RMSNorm.
-        max_seq_len: The context length, in tokens.
-        tied_embeddings: Whether the output matrix is the embedding matrix.
         rope_theta: The base of the rotary frequencies.
         rope_scaling: How the rotary frequencies are changed for a longer context: "none", "llama3" (Llama 3.1),
             "linear", "dynamic", "yarn" or "longrope"; see `model.rotary.rope_frequencies`.
@@ -132,6 +130,10 @@ class ModelConfig:
         rope_high_freq_factor: For "llama3": wavelengths below rope_original_length / rope_high_freq_factor are not
             scaled.
         rope_original_length: The context length before scaling, in tokens.
+        max_seq_len: The context length, in tokens.
+        tied_embeddings: Whether the output matrix is the embedding matrix.
+        qkv_bias: Whether wq, wk and wv have a bias.
+        wo_bias: Whether wo has a bias.
         rope_beta_fast: For "yarn": frequencies with more turns in the original context are not scaled.
         rope_beta_slow: For "yarn": frequencies with fewer turns are scaled fully.
         rope_truncate: For "yarn": whether the bounds of the mixture are rounded outwards to whole pairs.
@@ -144,8 +146,6 @@ class ModelConfig:
         unrotated_layers: The numbers of the layers without rotary positions.
         windows: For each layer, how many tokens a token attends to, itself included; 0 means all. () means all in every
             layer.
-        qkv_bias: Whether wq, wk and wv have a bias.
-        wo_bias: Whether wo has a bias.
         qk_norm: Whether queries and keys are normalised before they are rotated: "none", each "head" with the same
             weights, or "all" heads together.
         attention_multiplier: The factor of the scores of attention; 0 means 1 / sqrt(head_dim).
@@ -189,14 +189,16 @@ class ModelConfig:
     head_dim: int = 0
     hidden_dim: int = 0
     norm_eps: float = 1e-5
-    max_seq_len: int = 8192
-    tied_embeddings: bool = False
     rope_theta: float = 500000.0
     rope_scaling: RopeScaling = "none"
     rope_scaling_factor: float = 8.0
     rope_low_freq_factor: float = 1.0
     rope_high_freq_factor: float = 4.0
     rope_original_length: int = 8192
+    max_seq_len: int = 8192
+    tied_embeddings: bool = False
+    qkv_bias: bool = False
+    wo_bias: bool = False
     rope_beta_fast: float = 32.0
     rope_beta_slow: float = 1.0
     rope_truncate: bool = True
@@ -207,8 +209,6 @@ class ModelConfig:
     local_rope_theta: float = 0.0
     unrotated_layers: tuple[int, ...] = ()
     windows: tuple[int, ...] = ()
-    qkv_bias: bool = False
-    wo_bias: bool = False
     qk_norm: QkNorm = "none"
     attention_multiplier: float = 0.0
     attention_softcap: float = 0.0
