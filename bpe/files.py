@@ -77,6 +77,24 @@ def write_json(path: str | os.PathLike[str], value: Any, private: bool = False) 
     write_bytes(path, (json.dumps(value, indent=2) + "\n").encode(), private)
 
 
+def parsed_json(content: bytes, kind: str) -> Any:
+    """Parse the content of a file that others wrote.
+
+    Args:
+        content: The content.
+        kind: What the file is, such as "tokenizer.json".
+
+    Raises:
+        InputError: When it is no JSON, or nested too deep.
+    """
+    try:
+        return json.loads(content)
+    except ValueError as error:
+        raise InputError(f"not complete JSON ({error}); is the file truncated?") from error
+    except RecursionError as error:
+        raise InputError(f"the JSON is nested too deep for a {kind}") from error
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read the JSON object in a file.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,6 +12,8 @@ from bpe.errors import InputError
 from model.config import ModelConfig
 from model.lengths import Lengths
 from model.view import View
+
+_PART = 2048  # tokens that are read again at a time, of all texts together; bounds the memory that long texts need
 
 
 class KVCache:
@@ -119,6 +123,38 @@ class KVCache:
             following = self.next_positions(count) if positions is None else positions
             assert following is not None
             self.positions[:, self.length : needed] = following
+
+    def rotated_length(self, ids: Tensor, end: int, read: Callable[[Tensor, KVCache, Tensor | None], object]) -> int:
+        """Return the number of positions that new tokens are rotated for, at least `end`.
+
+        If the stored keys were rotated otherwise, their tokens are read again first; see `model.lengths`.
+
+        Args:
+            ids: The ids of the new tokens, [batch, new], for which memory is reserved.
+            end: The number of positions up to the last of them.
+            read: Reads ids [batch, time] into a cache, at positions [batch, time].
+        """
+        if self.lengths is None:
+            return end
+        lengths, known = self.lengths, self.length
+        length = lengths.next(end)
+        if known and lengths.is_outdated(length):
+            assert lengths.ids is not None
+            old = lengths.ids[:, :known]
+            positions = None if self.positions is None else self.positions[:, :known].clone()
+            view = self.view
+            self.truncate(0)
+            self.view, lengths.expected = view, length
+            try:
+                count = max(1, _PART // len(old))
+                for start in range(0, known, count):
+                    part = slice(start, min(start + count, known))
+                    read(old[:, part], self, None if positions is None else positions[:, part])
+            except BaseException:  # Ctrl-C between two parts
+                self.truncate(0)
+                raise
+        lengths.add(known, ids, length)
+        return length
 
     def update(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Store one layer's keys and values of the new tokens.

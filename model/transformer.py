@@ -22,7 +22,6 @@ from model.cache import KVCache
 from model.config import LayerKind, ModelConfig, QkNorm
 from model.cross_attention import CrossAttention
 from model.experts import Experts
-from model.lengths import rotated_length
 from model.masks import causal_mask, padded_mask
 from model.rotary import rope_frequencies, table_length
 from model.softcap import attend_softcapped, softcapped
@@ -158,7 +157,7 @@ class Transformer(nn.Module):
             )
         if cache is not None:
             cache.reserve(count, positions)
-        rotated = rotated_length(cache, ids, end, self.hidden)
+        rotated = end if cache is None else cache.rotated_length(ids, end, self.hidden)
         stored = positions if cache is None or cache.positions is None else cache.positions[:, : start + count]
         kinds = {self.config.layer_kind(layer) for layer in range(self.config.n_layers)}
         slots = range(start, start + count)

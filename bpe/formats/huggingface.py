@@ -8,6 +8,7 @@ from types import NoneType
 from typing import Any
 
 from bpe.errors import InputError
+from bpe.files import parsed_json
 from bpe.formats import library_json
 from bpe.formats.added_tokens import (
     listed_added_tokens,
@@ -66,12 +67,7 @@ def read(
     Raises:
         ValueError: When the JSON is damaged, a part of the file is missing, or `tokenizers` would give other ids.
     """
-    try:
-        data = json.loads(content)
-    except ValueError as error:
-        raise InputError(f"not complete JSON ({error}); is the file truncated?") from error
-    except RecursionError as error:
-        raise InputError("the JSON is nested too deep for a tokenizer.json") from error
+    data = parsed_json(content, "tokenizer.json")
     return read_data(data, name, pattern, special_tokens, more_added_tokens, special_names)
 
 

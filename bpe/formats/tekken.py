@@ -6,7 +6,6 @@ of special tokens. See ``Tekkenizer`` in mistral-common, which encodes with tikt
 
 from __future__ import annotations
 
-import json
 import mmap
 import re
 from base64 import b64decode
@@ -15,6 +14,7 @@ from typing import Any
 
 from bpe.boundaries import Boundaries
 from bpe.errors import InputError
+from bpe.files import parsed_json
 from bpe.patterns import find_pattern
 from bpe.published_patterns import TEKKEN_SPECIAL_TOKENS
 from bpe.vocabulary import Vocabulary, as_added_tokens, chosen_tokens
@@ -46,12 +46,7 @@ def read(
     Raises:
         InputError: When the JSON is damaged, or a part of the file is missing or of another type.
     """
-    try:
-        data = json.loads(content)
-    except ValueError as error:
-        raise InputError(f"not complete JSON ({error}); is the file truncated?") from error
-    except RecursionError as error:
-        raise InputError("the JSON is nested too deep for a tekken.json") from error
+    data = parsed_json(content, "tekken.json")
     config = _member(data, "config", dict, "the file")
     size = _count(config, "default_vocab_size")
     first = _count(config, "default_num_special_tokens")
