@@ -100,57 +100,46 @@ struct TileOf {
     static constexpr std::size_t kParts = parts;
 };
 
-template <class V>
-struct Q4_0 : TileOf<Kind::kQ4_0> {
+// A tile of 4-bit or 5-bit integers: it has as many quads as an integer has bits, and then the scales.
+template <class V, Kind kind, std::size_t bits>
+struct LowBits : TileOf<kind> {
+    static constexpr std::size_t kScales = bits * kQuad;
     void open(const std::uint8_t*) {}
     template <class Take>
     void unpack(const std::uint8_t* tile, const Take& take) const {
-        unpack_nibbles<V>(tile, take);
+        if constexpr (bits == 5) {
+            unpack_fives<V>(tile, take);
+        } else {
+            unpack_nibbles<V>(tile, take);
+        }
     }
+};
+
+template <class V, Kind kind, std::size_t bits>
+struct Centred : LowBits<V, kind, bits> {
     void scale(const std::uint8_t* tile, std::size_t, typename V::F& scale, typename V::F& offset) const {
-        scale = load_halves<V>(tile + 4 * kQuad);
-        offset = V::mul(scale, V::set(-8.0f));
+        scale = load_halves<V>(tile + Centred::kScales);
+        offset = V::mul(scale, V::set(bits == 5 ? -16.0f : -8.0f));
     }
 };
 
 template <class V>
-struct Q4_1 : TileOf<Kind::kQ4_1> {
-    void open(const std::uint8_t*) {}
-    template <class Take>
-    void unpack(const std::uint8_t* tile, const Take& take) const {
-        unpack_nibbles<V>(tile, take);
-    }
+using Q4_0 = Centred<V, Kind::kQ4_0, 4>;
+template <class V>
+using Q5_0 = Centred<V, Kind::kQ5_0, 5>;
+
+template <class V, Kind kind, std::size_t bits>
+struct Shifted : LowBits<V, kind, bits> {
     void scale(const std::uint8_t* tile, std::size_t, typename V::F& scale, typename V::F& offset) const {
-        scale = load_halves<V>(tile + 4 * kQuad);
-        offset = load_halves<V>(tile + 4 * kQuad + 32);
+        scale = load_halves<V>(tile + Shifted::kScales);
+        offset = load_halves<V>(tile + Shifted::kScales + 32);
     }
 };
 
 template <class V>
-struct Q5_0 : TileOf<Kind::kQ5_0> {
-    void open(const std::uint8_t*) {}
-    template <class Take>
-    void unpack(const std::uint8_t* tile, const Take& take) const {
-        unpack_fives<V>(tile, take);
-    }
-    void scale(const std::uint8_t* tile, std::size_t, typename V::F& scale, typename V::F& offset) const {
-        scale = load_halves<V>(tile + 5 * kQuad);
-        offset = V::mul(scale, V::set(-16.0f));
-    }
-};
-
+using Q4_1 = Shifted<V, Kind::kQ4_1, 4>;
 template <class V>
-struct Q5_1 : TileOf<Kind::kQ5_1> {
-    void open(const std::uint8_t*) {}
-    template <class Take>
-    void unpack(const std::uint8_t* tile, const Take& take) const {
-        unpack_fives<V>(tile, take);
-    }
-    void scale(const std::uint8_t* tile, std::size_t, typename V::F& scale, typename V::F& offset) const {
-        scale = load_halves<V>(tile + 5 * kQuad);
-        offset = load_halves<V>(tile + 5 * kQuad + 32);
-    }
-};
+using Q5_1 = Shifted<V, Kind::kQ5_1, 5>;
 
 template <class V>
 struct Q8_0 : TileOf<Kind::kQ8_0> {
@@ -172,41 +161,24 @@ struct Q8_0 : TileOf<Kind::kQ8_0> {
     }
 };
 
-template <class V>
-struct Q4_K : TileOf<Kind::kQ4_K> {
+template <class V, Kind kind, std::size_t bits>
+struct WithHeader : LowBits<V, kind, bits> {
     typename V::F scales = V::set(0.0f), offsets = scales;
     void open(const std::uint8_t* header) {
         scales = load_halves<V>(header);
         offsets = V::mul(load_halves<V>(header + 32), V::set(-1.0f));
     }
-    template <class Take>
-    void unpack(const std::uint8_t* tile, const Take& take) const {
-        unpack_nibbles<V>(tile, take);
-    }
     void scale(const std::uint8_t* tile, std::size_t, typename V::F& scale, typename V::F& offset) const {
-        const auto* own = reinterpret_cast<const std::int8_t*>(tile + 4 * kQuad);  // below 64
+        const auto* own = reinterpret_cast<const std::int8_t*>(tile + WithHeader::kScales);  // below 64
         scale = V::mul(scales, V::load(own));
         offset = V::mul(offsets, V::load(own + kLanes));
     }
 };
 
 template <class V>
-struct Q5_K : TileOf<Kind::kQ5_K> {
-    typename V::F scales = V::set(0.0f), offsets = scales;
-    void open(const std::uint8_t* header) {
-        scales = load_halves<V>(header);
-        offsets = V::mul(load_halves<V>(header + 32), V::set(-1.0f));
-    }
-    template <class Take>
-    void unpack(const std::uint8_t* tile, const Take& take) const {
-        unpack_fives<V>(tile, take);
-    }
-    void scale(const std::uint8_t* tile, std::size_t, typename V::F& scale, typename V::F& offset) const {
-        const auto* own = reinterpret_cast<const std::int8_t*>(tile + 5 * kQuad);  // below 64
-        scale = V::mul(scales, V::load(own));
-        offset = V::mul(offsets, V::load(own + kLanes));
-    }
-};
+using Q4_K = WithHeader<V, Kind::kQ4_K, 4>;
+template <class V>
+using Q5_K = WithHeader<V, Kind::kQ5_K, 5>;
 
 template <class V>
 struct Q6_K : TileOf<Kind::kQ6_K, 2> {
