@@ -62,8 +62,8 @@ def print_pieces(pieces: Generator[str, None, None]) -> None:
 
 def amount(number: float) -> str:
     """Return the number with three digits and a decimal prefix, such as "16.1 G"."""
-    for prefix in ("", "k", "M", "G", "T"):  # noqa: B007
-        if number < 999.5:
-            break
+    prefixes = ["", "k", "M", "G", "T", "P", "E"]
+    while number >= 999.5 and len(prefixes) > 1:
         number /= 1000
-    return f"{number:.3g} {prefix}"
+        del prefixes[0]
+    return f"{number:.3g} {prefixes[0]}"

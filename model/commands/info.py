@@ -295,7 +295,7 @@ def _heads_rows(config: ModelConfig, batch: int, length: int) -> list[tuple[str,
     for count in sorted(counts, reverse=True):
         other = replace(config, n_kv_heads=count)
         token_cache, cache = (amount(other.kv_cache_bytes(*size, 2)) for size in ((1, 1), (batch, length)))
-        own = ", as in this model" if count == config.n_kv_heads else ""
+        own = ", as here" if count == config.n_kv_heads else ""
         heads = counted(count, "key-value head")
         rows.append(("", f"{counts[count]} ({heads}): {token_cache}B a token, {cache}B{own}"))
     return rows

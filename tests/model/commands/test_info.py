@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from model.presets import PRESETS
 from support.command_line import ROOT, bpe, fails_with
 
 
@@ -92,11 +93,28 @@ def test_info_computes_costs_for_a_batch_and_a_length() -> None:
     fails_with(bpe("info", "llama3-8b", "--length", "9000"), 1, "--length is 9,000", "8,192")
 
 
+@pytest.mark.parametrize("name", ["llama3.1-405b", "mixtral-8x7b", "smollm3-3b"])
+def test_info_has_units_for_the_largest_numbers(name: str) -> None:
+    """The operations of a token, times the length of the text, are those of the text."""
+    (line,) = (line for line in bpe("info", name).stdout.splitlines() if line.startswith("prefill"))
+    units = {"GFLOP": 1e9, "TFLOP": 1e12, "PFLOP": 1e15}
+    _, whole, unit, _, length, _, each, unit_of_each, *_ = line.split()
+    of_each = float(each) * units[unit_of_each] * int(length.replace(",", ""))
+    assert float(whole) * units[unit] == pytest.approx(of_each, rel=0.01)
+
+
+def test_info_fits_the_sizes_of_a_cache_into_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    for name in PRESETS:
+        lines = [line for line in bpe("info", name).stdout.splitlines() if "a token, " in line and "head" in line]
+        assert all(len(line) <= 80 for line in lines), name
+
+
 def test_info_compares_key_value_heads_and_says_what_only_relatives_of_llama_have() -> None:
     grouped = bpe("info", "llama3-8b").stdout
     assert [line.strip() for line in grouped.splitlines() if line.startswith(" ")] == [
         "multi-head (32 key-value heads): 524 kB a token, 4.29 GB",
-        "grouped (8 key-value heads): 131 kB a token, 1.07 GB, as in this model",
+        "grouped (8 key-value heads): 131 kB a token, 1.07 GB, as here",
         "multi-query (1 key-value head): 16.4 kB a token, 134 MB",
     ]
     assert "norms " not in grouped.split("parameters")[0]
