@@ -35,35 +35,66 @@ class TiledImage(NamedTuple):
 def open_image(path: str | os.PathLike[str]) -> Any:
     """Open an image of any format and mode that Pillow reads, turned as its EXIF orientation says.
 
-    Transparency is dropped; of an animation, the first picture is read.
+    An alpha channel is dropped; a single transparent colour becomes white. Of an animation, the first picture is read.
 
     Returns:
         A PIL.Image of the mode RGB.
 
     Raises:
         InputError: When Pillow is not installed, or the file is missing, broken, huge or no image.
+        OSError: When the system cannot read the file.
     """
-    name = os.fspath(path)
+    name = os.fsdecode(path)
     pillow, operations = require(name, "PIL.Image"), require(name, "PIL.ImageOps")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of oddities in files that it reads all the same
             with pillow.open(name) as image:
                 image.load()
-                return operations.exif_transpose(image).convert("RGB")
+                return _on_white(operations.exif_transpose(image).convert("RGB"))
     except FileNotFoundError:
-        raise InputError(f"{name}: no such file; name an image, such as a .jpg or .png") from None
+        raise InputError(f"{name}: {_absent(name)}") from None
     except IsADirectoryError:
         raise InputError(f"{name}: is a directory; name an image, such as a .jpg or .png") from None
     except pillow.DecompressionBombError:
         limit = 2 * (pillow.MAX_IMAGE_PIXELS or 0)
         raise InputError(f"{name}: the image has more than {limit:,} pixels; make it smaller first") from None
     except pillow.UnidentifiedImageError:
-        reason = "the file is empty" if os.path.getsize(name) == 0 else "no format of images that Pillow knows"
-        raise InputError(f"{name}: {reason}; convert it to PNG or JPEG") from None
+        if os.path.getsize(name) == 0:
+            raise InputError(f"{name}: the file is empty; name an image, such as a .jpg or .png") from None
+        raise InputError(
+            f"{name}: no format of images that Pillow knows, or the file is damaged; convert it to PNG or JPEG"
+        ) from None
+    except MemoryError:
+        raise InputError(f"{name}: not enough memory for the image; make it smaller first") from None
     except Exception as error:  # the readers of formats raise errors of many types for damaged files
+        if isinstance(error, OSError) and error.errno is not None:  # of the system, not of a reader
+            raise OSError(error.errno, error.strerror, name) from None
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise InputError(f"{name}: the image cannot be read ({reason}); the file is damaged or truncated") from None
+        raise InputError(
+            f"{name}: the image cannot be read ({reason}); the file is damaged or truncated, or must be converted to"
+            " PNG or JPEG"
+        ) from None
+
+
+def _absent(name: str) -> str:
+    """Return what is wrong with the name of a file that does not exist, and what to do."""
+    if "://" in name or name.startswith("data:"):
+        return "is not a file but an address; download the image, and name its file"
+    if name == "-":
+        return "no such file; for an image from stdin, name /dev/stdin"
+    return "no such file; name an image, such as a .jpg or .png"
+
+
+def _on_white(image: Any) -> Any:
+    """Return an image of the mode RGB whose transparent colour, if it has one, is white, as in transformers."""
+    if image.info.get("transparency") is None:
+        return image
+    from PIL import Image
+
+    clear = image.convert("RGBA")
+    white: Any = Image.new("RGBA", clear.size, "white")
+    return Image.alpha_composite(white, clear).convert("RGB")
 
 
 def tiled(image: Any, vision: VisionConfig) -> TiledImage:

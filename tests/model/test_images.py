@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 from transformers.models.mllama.image_processing_pil_mllama import MllamaImageProcessorPil
 from transformers.models.mllama.processing_mllama import (
     convert_sparse_cross_attention_mask_to_dense,
@@ -90,6 +90,19 @@ def test_transparency_of_a_palette_and_animations_are_read_as_by_transformers(tm
     assert_equal_to_the_processor(saved(tmp_path / "a.gif", frames[0], save_all=True, append_images=frames[1:]))
 
 
+def test_a_transparent_colour_is_white_as_by_transformers(tmp_path: Path) -> None:
+    black = {"1": 0, "L": 0, "RGB": (0, 0, 0)}
+    for mode, colour in black.items():
+        image = Image.new(mode, (40, 30), colour)
+        ImageDraw.Draw(image).rectangle((5, 5, 20, 20), fill=Image.new(mode, (1, 1), "white").getpixel((0, 0)))
+        path = saved(tmp_path / f"{mode}.png", image, transparency=colour)
+        assert_equal_to_the_processor(path)
+        assert open_image(path).getpixel((0, 0)) == (255, 255, 255)
+    frames = [picture(40, 30, "P", seed=seed) for seed in range(2)]
+    path = saved(tmp_path / "a.gif", frames[0], save_all=True, append_images=frames[1:], transparency=7, disposal=2)
+    assert_equal_to_the_processor(path)
+
+
 def test_masks_of_texts_are_those_of_transformers() -> None:
     for length in range(1, 7):
         for letters in itertools.product((5, IMAGE), repeat=length):
@@ -124,9 +137,15 @@ def test_other_numbers_of_tiles_are_arranged_as_by_transformers(tmp_path: Path, 
 
 def test_files_that_are_no_images_are_named_with_the_reason(tmp_path: Path) -> None:
     whole = Path(saved(tmp_path / "whole.png", picture(80, 60))).read_bytes()
+    tiff = Path(saved(tmp_path / "whole.tif", picture(80, 60), compression="tiff_lzw")).read_bytes()
     files = {
-        "empty.png": (b"", r"the file is empty"),
-        "text.jpg": (b"just text", "no format of images that Pillow knows; convert it to PNG or JPEG"),
+        "empty.png": (b"", r"the file is empty; name an image"),
+        "text.jpg": (b"just text", "no format of images that Pillow knows, .*; convert it to PNG or JPEG"),
+        "begun.tif": (tiff[:-9], "or the file is damaged; convert it to PNG or JPEG"),
+        "print.eps": (
+            b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+            "cannot be read .* converted to PNG or JPEG",
+        ),
         "cut.png": (whole[: len(whole) // 2], "cannot be read .*; the file is damaged or truncated"),
         "broken.png": (whole[:60] + b"\0" * 200 + whole[260:], "cannot be read .*; the file is damaged or truncated"),
     }
@@ -138,6 +157,18 @@ def test_files_that_are_no_images_are_named_with_the_reason(tmp_path: Path) -> N
         open_image(tmp_path / "absent.png")
     with pytest.raises(InputError, match="is a directory; name an image"):
         open_image(tmp_path)
+    with pytest.raises(InputError, match=r"https://x.org/a.png: is not a file but an address; download the image"):
+        open_image("https://x.org/a.png")
+    with pytest.raises(InputError, match="-: no such file; for an image from stdin, name /dev/stdin"):
+        open_image("-")
+
+
+def test_errors_of_the_system_name_the_image_and_are_not_called_damage(tmp_path: Path) -> None:
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    for name in ("loop.png", "a" * 400 + ".png"):
+        with pytest.raises(OSError, match="links|too long") as caught:
+            open_image(tmp_path / name)
+        assert caught.value.filename == str(tmp_path / name)
 
 
 def test_an_image_with_too_many_pixels_is_refused(tmp_path: Path) -> None:
