@@ -112,7 +112,8 @@ def open_checkpoint(path: Path, ignore_unknown: bool = False) -> Checkpoint:
     """
     directory = path if path.is_dir() else path.parent
     data = read_json(directory / CONFIG)
-    reader = {TYPE: config_of_mllama, text_part.TYPE: config_of_text}.get(str(data.get("model_type")), config_of)
+    readers = {TYPE: config_of_mllama, **dict.fromkeys(text_part.TYPES, config_of_text)}
+    reader = readers.get(str(data.get("model_type")), config_of)
     renamed = text_name if reader is config_of_text else _same
     config = config_from(directory / CONFIG, functools.partial(reader, ignore_unknown=ignore_unknown), data)
     if config.vision is not None:
@@ -125,6 +126,10 @@ def open_checkpoint(path: Path, ignore_unknown: bool = False) -> Checkpoint:
         for theirs, place in read_header(file).places.items()
         if (name := renamed(theirs)) is not None and not name.endswith(_DERIVED)
     ]
+    if reader is config_of_text and "lm_head.weight" in dict(
+        places
+    ):  # which transformers takes, whatever config.json says
+        config = dataclasses.replace(config, tied_embeddings=False)
     wholes = {part: name for name, _ in places for part in joined_parts(name, config)}
     kinds = {
         meta: kind

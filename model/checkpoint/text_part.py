@@ -1,20 +1,25 @@
-"""The text part of checkpoints that also read images: Gemma 3 of 4B and more, opened as a model of text alone."""
+"""The text part of checkpoints that also read images, opened as a model of text alone: Gemma 3 of 4B and more, and
+Mistral Small 3.1 and later."""
 
 from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from bpe.errors import InputError
 from model.checkpoint.config_json import config_of
 from model.config import ModelConfig
 
-TYPE = "gemma3"
+TYPES = {"gemma3": "gemma3_text", "mistral3": "mistral"}
+"""The model type of the text part, by that of the whole model."""
 _DEFAULTS = {
-    "hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26, "num_attention_heads": 8,
-    "vocab_size": 262208,
+    "gemma3_text": {
+        "hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26, "num_attention_heads": 8,
+        "vocab_size": 262208,
+    },
+    "mistral": {},
 }  # fmt: skip
 """transformers' defaults of keys that published files leave out."""
 _IMAGES = re.compile(r"(?:model\.)?(?:vision_tower|multi_modal_projector)\..+")
@@ -34,13 +39,14 @@ def config_of_text(data: Mapping[str, Any], ignore_unknown: bool = False) -> Mod
     text = data.get("text_config")
     if not isinstance(text, dict):
         raise InputError(f"text_config is {text!r}; expected an object that describes the text part")
-    kind = text.get("model_type", "gemma3_text")
-    if kind != "gemma3_text":
-        raise InputError(f"text_config: model_type is {kind!r}; expected 'gemma3_text'")
+    expected = TYPES[data["model_type"]]
+    kind = text.get("model_type") or expected
+    if kind != expected:
+        raise InputError(f"text_config: model_type is {kind!r}; expected {expected!r}")
     tied = data.get("tie_word_embeddings")
-    tied = text.get("tie_word_embeddings", True) if tied is None else tied
+    tied = True if tied is None else tied
     try:
-        given = {**_DEFAULTS, **text, "model_type": kind, "architectures": None, "tie_word_embeddings": tied}
+        given = {**_DEFAULTS[kind], **text, "model_type": kind, "architectures": None, "tie_word_embeddings": tied}
         config = config_of(given, ignore_unknown)
     except InputError as error:
         raise InputError(f"text_config: {error}") from None
@@ -62,3 +68,17 @@ def text_name(name: str) -> str | None:
         return None
     plain = _TEXT.sub("", name, count=1) if _TEXT.match(name) else name.removeprefix("model.")
     return plain if plain.startswith("lm_head.") else f"model.{plain}"
+
+
+def has_own_head(data: Mapping[str, Any], names: Collection[str]) -> bool:
+    """Return whether an output matrix in the file counts, although config.json does not say that it is untied.
+
+    transformers uses it if it differs from the embeddings. Published files of Mistral have it without the key; when
+    transformers saves them again, config.json says that it is tied.
+
+    Args:
+        data: The content of the config.json of the whole model.
+        names: The names of the tensors, as `text_name` returns them.
+    """
+    says_tied = data.get("tie_word_embeddings") is not None and data["model_type"] != "mistral3"
+    return "lm_head.weight" in names and not says_tied
