@@ -15,6 +15,8 @@ class Package(NamedTuple):
     """What needs it; a message begins with it."""
     install: str
     """What to install: an extra of this distribution, or the package itself."""
+    distribution: str = ""
+    """The name of the package, where it differs from the name of its module."""
 
 
 def _extra(name: str) -> str:
@@ -26,7 +28,7 @@ PACKAGES = {
     "safetensors": Package("this kind of model files", _extra("model")),
     "matplotlib": Package("a picture", _extra("report")),
     "sentencepiece": Package("a SentencePiece model that is not BPE", _extra("subwords")),
-    "PIL": Package("an image", _extra("vision")),
+    "PIL": Package("an image", _extra("vision"), "Pillow"),
     "tiktoken": Package("a comparison with tiktoken", _extra("verify")),
     "tokenizers": Package("a comparison with tokenizers", _extra("verify")),
     "huggingface_hub": Package("a download from the hub", _extra("hub")),
@@ -62,7 +64,7 @@ def missing(name: str | None) -> str | None:
     if not name:
         return None
     package = PACKAGES[name]
-    return f"{package.purpose} needs the package {name}: pip install {package.install}"
+    return f"{package.purpose} needs the package {package.distribution or name}: pip install {package.install}"
 
 
 def first_module(*names: str) -> Any:

@@ -95,9 +95,9 @@ def open_checkpoint(path: str | os.PathLike[str], ignore_unknown: bool = False) 
     return checkpoint
 
 
-def open_adapter(path: str | os.PathLike[str]) -> adapter.Parts:
-    """Open a LoRA adapter and its base as two; see `model.checkpoint.adapter.open_parts`."""
-    return adapter.open_parts(Path(path), open_base=open_checkpoint)
+def open_adapter(path: str | os.PathLike[str], ignore_unknown: bool = False) -> adapter.Parts:
+    """Open a LoRA adapter and its base as two; see `model.checkpoint.adapter.open_parts` and `open_checkpoint`."""
+    return adapter.open_parts(Path(path), functools.partial(open_checkpoint, ignore_unknown=ignore_unknown))
 
 
 @checked

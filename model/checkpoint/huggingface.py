@@ -112,10 +112,8 @@ def open_checkpoint(path: Path, ignore_unknown: bool = False) -> Checkpoint:
     """
     directory = path if path.is_dir() else path.parent
     data = read_json(directory / CONFIG)
-    readers = {TYPE: config_of_mllama, **dict.fromkeys(text_part.TYPES, config_of_text)}
-    reader = readers.get(str(data.get("model_type")), config_of)
-    renamed = text_name if reader is config_of_text else _same
-    config = config_from(directory / CONFIG, functools.partial(reader, ignore_unknown=ignore_unknown), data)
+    renamed = text_name if data.get("model_type") in text_part.TYPES else _same
+    config = read_config(directory / CONFIG, data, ignore_unknown)
     if config.vision is not None:
         reads_images = functools.partial(with_preprocessor, config)
         config = config_from(directory / PREPROCESSOR, reads_images, read_optional_json(directory / PREPROCESSOR))
@@ -147,6 +145,22 @@ def open_checkpoint(path: Path, ignore_unknown: bool = False) -> Checkpoint:
         name_of=lambda name: wholes.get(name) or names.from_meta(name),
         **read_companions(directory),
     )
+
+
+def read_config(path: Path, data: dict[str, Any], ignore_unknown: bool = False) -> ModelConfig:
+    """Return the configuration that the content of a config.json describes.
+
+    Args:
+        path: The file, which messages name.
+        data: Its content.
+        ignore_unknown: Warn about keys that are not known, instead of raising.
+
+    Raises:
+        InputError: When the model is not supported.
+    """
+    readers = {TYPE: config_of_mllama, **dict.fromkeys(text_part.TYPES, config_of_text)}
+    reader = readers.get(str(data.get("model_type")), config_of)
+    return config_from(path, functools.partial(reader, ignore_unknown=ignore_unknown), data)
 
 
 def _weights_in(directory: Path) -> list[Path]:

@@ -117,10 +117,16 @@ def config_of_params(params: Mapping[str, Any], ignore_unknown: bool = False) ->
     Raises:
         InputError: When the configuration is invalid.
     """
+    unknown = [(key, value) for key, value in params.items() if key not in PARAMS_KEYS]
     if ignore_unknown:
-        refuse_unknown([(key, value) for key, value in params.items() if key not in PARAMS_KEYS], ignore_unknown)
+        refuse_unknown(unknown, ignore_unknown)
         params = {key: value for key, value in params.items() if key in PARAMS_KEYS}
-    return ModelConfig.from_params(params)
+    try:
+        return ModelConfig.from_params(params)
+    except InputError as error:
+        if not unknown or "unknown" not in str(error):
+            raise
+        raise InputError(f"{error}; --ignore-unknown (ignore_unknown=True) passes over unknown keys") from None
 
 
 def read_params(path: Path, ignore_unknown: bool = False) -> ModelConfig:

@@ -102,7 +102,7 @@ def convert(
     from model.checkpoint.quantize import exceptions, kind_named
 
     if special:
-        open_checkpoint(locate(source))  # if there is no model either, say so
+        open_checkpoint(locate(source), ignore_unknown)  # if there is no model either, say so
         raise InputError(
             f"{source}: a model, whose embeddings have no row for a new token; add --special to its tokenizer alone"
             f" (bpe convert TOKENIZER new.json --special '{special[0]}'), and then give --resize-vocab new.json"

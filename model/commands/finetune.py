@@ -29,6 +29,7 @@ from model.commands.options import (
     default_run,
     device_option,
     figures,
+    ignore_unknown_option,
     processes_options,
     restart_option,
     run_option,
@@ -144,6 +145,7 @@ from model.commands.options import (
     ),
     device_option,
     threads_option,
+    ignore_unknown_option,
 )
 @group("Plot of the loss", format_option, dark_option)
 @processes_options
@@ -179,6 +181,7 @@ def finetune(
     tensor_parallel: int,
     formats: Sequence[str],
     dark: bool,
+    ignore_unknown: bool,
     **settings: Any,
 ) -> None:
     """Fine-tune a model on dialogs or preferences.
@@ -239,7 +242,15 @@ def finetune(
             separator=separator,
         )
         result = run_finetuning(
-            model, data, output, config, restart=restart, parallel=processes, pictures=pictures, **given
+            model,
+            data,
+            output,
+            config,
+            restart=restart,
+            parallel=processes,
+            pictures=pictures,
+            ignore_unknown=ignore_unknown,
+            **given,
         )
     if processes.is_main and current().is_for_programs:
         current().done("", output=output, **figures(result))

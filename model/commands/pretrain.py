@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +21,7 @@ from model.commands.options import (
     default_run,
     device_option,
     figures,
+    ignore_unknown_option,
     processes_options,
     restart_option,
     run_option,
@@ -146,6 +147,7 @@ _LEARNING_RATE_OF_INIT = 2e-4
         "--checkpoint-activations", is_flag=True, help="Recompute activations in the backward pass to save memory."
     ),
     click.option("--compile", is_flag=True, help="Compile the layers with torch.compile."),
+    ignore_unknown_option,
 )
 @group("Plot of the loss", format_option, dark_option)
 @processes_options
@@ -169,6 +171,7 @@ def pretrain(
     tensor_parallel: int,
     formats: Sequence[str],
     dark: bool,
+    ignore_unknown: bool,
     **settings: Any,
 ) -> None:
     """Train a Llama from scratch on token shards.
@@ -195,7 +198,7 @@ def pretrain(
 
     pictures = loss_settings(output, formats, dark)
     if init is not None:
-        shape = shape_of(init)
+        shape = shape_of(init, ignore_unknown)
         if "learning_rate" not in given:
             settings["learning_rate"] = _LEARNING_RATE_OF_INIT
     if data is None:
@@ -206,10 +209,18 @@ def pretrain(
     settings["device"] = chosen_device(settings["device"])
     with Parallel(parallel, tensor_parallel, settings["device"]) as processes:
         if "config" in given or shape is None:
-            shape = _model_config(config, Shards(data).n_vocab)
+            shape = _model_config(config, Shards(data).n_vocab, ignore_unknown)
         train = TrainConfig(**settings)
         result = run_training(
-            data, output, shape, train, restart=restart, parallel=processes, init=init, pictures=pictures
+            data,
+            output,
+            shape,
+            train,
+            restart=restart,
+            parallel=processes,
+            init=init,
+            pictures=pictures,
+            ignore_unknown=ignore_unknown,
         )
     if not processes.is_main:
         return
@@ -242,9 +253,10 @@ def _data_and_output(data: str | None, output: str | None, config: str, init: st
     return data, output
 
 
-def _model_config(name: str, vocab_size: int) -> ModelConfig:
+def _model_config(name: str, vocab_size: int, ignore_unknown: bool) -> ModelConfig:
     """Return the configuration of a preset, a file or a model directory, with the vocabulary of the data."""
-    from bpe import InputError
+    from model.checkpoint.huggingface import read_config
+    from model.checkpoint.opened import config_from, config_of_params, read_json
     from model.config import ModelConfig
 
     path = Path(name)
@@ -252,14 +264,9 @@ def _model_config(name: str, vocab_size: int) -> ModelConfig:
         path = next((path / file for file in ("params.json", "config.json") if (path / file).is_file()), path)
     if path.suffix != ".json":
         return ModelConfig.preset(name, vocab_size=vocab_size)
-    try:
-        params = json.loads(path.read_bytes())
-        if not isinstance(params, dict):
-            raise ValueError("not a JSON object")
-        if "hidden_size" in params:
-            from model.checkpoint.config_json import config_of
-
-            return config_of({**params, "vocab_size": vocab_size})
-        return ModelConfig.from_params({**params, "vocab_size": vocab_size})
-    except ValueError as error:
-        raise InputError(f"{path}: {error}") from error
+    given = read_json(path) | {"vocab_size": vocab_size}
+    if "model_type" in given or "hidden_size" in given:
+        text = given.get("text_config")
+        inner = {"text_config": text | {"vocab_size": vocab_size}} if isinstance(text, dict) else {}
+        return read_config(path, given | inner, ignore_unknown)
+    return config_from(path, functools.partial(config_of_params, ignore_unknown=ignore_unknown), given)

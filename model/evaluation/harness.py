@@ -86,6 +86,7 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # the harness is untyped
         chat_format: ChatFormat | None = None,
         chat_template_args: Mapping[str, Any] | None = None,
         enable_thinking: bool | None = None,
+        ignore_unknown: bool = False,
     ) -> None:
         """Load the model, or wrap a loaded one.
 
@@ -99,6 +100,7 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # the harness is untyped
             chat_format: Encodes dialogs, where the harness applies a chat template. Default: that of the model's files.
             chat_template_args: Variables for the chat template.
             enable_thinking: The variable of this name for the chat template.
+            ignore_unknown: As for `model.load`.
 
         Raises:
             InputError: As `load` does, and when the tokenizer has no token that begins or ends a text, which the
@@ -111,8 +113,9 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # the harness is untyped
             self.model, self._tokens = pretrained
         else:
             kept = dtype in (None, "auto")
-            self.model, self._tokens = load(pretrained, None if kept else getattr(torch, str(dtype)), device or "cpu")
-        self._pretrained = pretrained
+            wanted = None if kept else getattr(torch, str(dtype))
+            self.model, self._tokens = load(pretrained, wanted, device or "cpu", ignore_unknown=bool(ignore_unknown))
+        self._pretrained, self._ignore_unknown = pretrained, bool(ignore_unknown)
         self._chat_format = chat_format
         self._chat_name: str | None = None
         thinking = {} if enable_thinking is None else {"enable_thinking": enable_thinking}
@@ -203,7 +206,8 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # the harness is untyped
                     raise InputError("a loaded model has no chat templates; give its path, or a chat_format")
                 self._chat_format = Llama3Chat(self._tokens)
             else:
-                source = open_checkpoint(locate(os.fspath(self._pretrained), "model")).tokenizer
+                path = locate(os.fspath(self._pretrained), "model")
+                source = open_checkpoint(path, self._ignore_unknown).tokenizer
                 self._chat_format = chat_format(source, self._tokens, self._chat_name, self._chat_variables)
         return self._chat_format
 

@@ -38,13 +38,14 @@ class BaseModel:
         format: Format in which a fine-tuned model is saved.
     """
 
-    def __init__(self, name: PathLike, run: Path, config: FinetuneConfig) -> None:
+    def __init__(self, name: PathLike, run: Path, config: FinetuneConfig, ignore_unknown: bool = False) -> None:
         """Open a model.
 
         Args:
             name: Path or name of the model, as `model.load` takes it. Fine-tuning continues an adapter.
             run: The run directory, which must not be the model's.
             config: Settings of fine-tuning.
+            ignore_unknown: As for `model.load`.
 
         Raises:
             InputError: When the model cannot be read, or its fine-tuned form cannot be saved.
@@ -53,11 +54,11 @@ class BaseModel:
         path = locate(self.name, "model")
         self._adapter: Adapter | None = None
         if format_of(path) == "adapter":
-            parts = open_adapter(path)
+            parts = open_adapter(path, ignore_unknown)
             self.config = config = dataclasses.replace(config, lora=_continued(path, config.lora, parts.lora))
             self.checkpoint, self.name, self._adapter = parts.base, parts.base_name, parts.adapter
         else:
-            self.checkpoint = open_checkpoint(path)
+            self.checkpoint = open_checkpoint(path, ignore_unknown)
         if self.checkpoint.config.vision is not None:
             raise InputError(f"{path}: a model that reads images cannot be fine-tuned here; use a model of text")
         self.tokenizer = read_tokenizer(self.checkpoint)

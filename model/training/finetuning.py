@@ -46,6 +46,7 @@ def finetune(
     progress: Progress = None,
     parallel: Parallel | None = None,
     pictures: PictureSettings | None = PictureSettings(),  # noqa: B008, it cannot be changed
+    ignore_unknown: bool = False,
     **settings: Unpack[TrainConfigOptions],
 ) -> TrainResult:
     """Train a model on files of dialogs (see `read_dialogs`), or with config.beta on preferences (see `read_pairs`).
@@ -60,6 +61,7 @@ def finetune(
         progress: Where to show the progress; see `model.training.loop.train`.
         parallel: The processes that train together (see `model.training.loop.train`).
         pictures: Formats and colors of the plot of the loss; None to draw none.
+        ignore_unknown: Warn about keys of the model's configuration that are not known, instead of raising.
         **settings: Fields of `TrainConfig`, with these defaults and meanings. sequence_length: tokens of an example
             that are read, the rest is cut off; the model's context, but at most 1,024. batch_tokens: tokens that the
             rows of a step hold; one row. learning_rate: 2e-5, ten times that with LoRA, a tenth with preferences.
@@ -76,7 +78,7 @@ def finetune(
     with shown_run(progress, parallel is None or parallel.is_main) as reporter:
         # 1. Open the model, and complete the settings.
         with phase("opening the model"):
-            base = BaseModel(model, Path(run), config)
+            base = BaseModel(model, Path(run), config, ignore_unknown)
         config = base.config  # with the settings of an adapter that is trained further
         train_config = _train_config(base, config, settings)
         # 2. Read the data.

@@ -56,6 +56,7 @@ def pretrain(
     parallel: Parallel | None = None,
     init: str | os.PathLike[str] | None = None,
     pictures: PictureSettings | None = PictureSettings(),  # noqa: B008, it cannot be changed
+    ignore_unknown: bool = False,
 ) -> TrainResult:
     """Train a new model, or a given one, on a shard directory, and save it in the run directory.
 
@@ -70,6 +71,7 @@ def pretrain(
         init: Path or name of a model whose weights to start from. `config` must be its shape (`shape_of`). Default: the
             weights are drawn from the seed.
         pictures: Formats and colors of the plot of the loss; None to draw none.
+        ignore_unknown: Warn about keys of the configuration of `init` that are not known, instead of raising.
 
     Returns:
         The result of the run.
@@ -82,7 +84,7 @@ def pretrain(
             shards, notes = Shards(data), {"directory": os.path.abspath(data)}
             start = None
             if init is not None:
-                start = _start(init, shards, Path(run))
+                start = _start(init, shards, Path(run), ignore_unknown)
                 notes["init"] = os.path.abspath(init) if os.path.exists(init) else os.fspath(init)
             task = Pretraining(shards, config, settings, start)
         if parallel is None or parallel.size == 1:
@@ -107,12 +109,17 @@ def _refuse_beyond_memory(config: ModelConfig, settings: TrainConfig) -> None:
         )
 
 
-def shape_of(model: str | os.PathLike[str]) -> ModelConfig:
-    """Return the shape of a model, by path or name, to start from its weights."""
-    return open_checkpoint(locate(os.fspath(model), "model")).config
+def shape_of(model: str | os.PathLike[str], ignore_unknown: bool = False) -> ModelConfig:
+    """Return the shape of a model, by path or name, to start from its weights.
+
+    Args:
+        model: The path or name.
+        ignore_unknown: As for `model.load`.
+    """
+    return open_checkpoint(locate(os.fspath(model), "model"), ignore_unknown).config
 
 
-def _start(model: str | os.PathLike[str], shards: Shards, run: Path) -> Checkpoint:
+def _start(model: str | os.PathLike[str], shards: Shards, run: Path, ignore_unknown: bool) -> Checkpoint:
     """Open the model to start from.
 
     Raises:
@@ -122,7 +129,7 @@ def _start(model: str | os.PathLike[str], shards: Shards, run: Path) -> Checkpoi
     directory = path if path.is_dir() else path.parent
     if run.exists() and run.resolve() == directory.resolve():
         raise InputError(f"{run}: holds the model to start from; use another directory for the run")
-    checkpoint = open_checkpoint(path)
+    checkpoint = open_checkpoint(path, ignore_unknown)
     own, theirs = read_tokenizer(checkpoint), Tokenizer.from_file(shards.tokenizer_path)
     differ = next((id for id in range(max(own.n_vocab, theirs.n_vocab)) if _token(own, id) != _token(theirs, id)), None)
     if differ is not None or own.encode_ordinary(_SAMPLE) != theirs.encode_ordinary(_SAMPLE):

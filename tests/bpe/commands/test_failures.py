@@ -47,6 +47,10 @@ def raised_by(call: Callable[[], object]) -> Exception:
             ModuleNotFoundError(name="torch.nn.utils"),
             "this computation needs the package torch: pip install 'bpe-llama[model]'",
         ),
+        (
+            ModuleNotFoundError(name="PIL.Image"),
+            "an image needs the package Pillow: pip install 'bpe-llama[vision]'",
+        ),
         (ModuleNotFoundError(name="jinja2"), "a chat template needs the package jinja2: pip install jinja2"),
         (
             ModuleNotFoundError("No module named 'other'", name="other"),
@@ -135,7 +139,8 @@ def test_each_optional_package_is_named_with_its_purpose_and_its_extra_exists() 
     for name, package in PACKAGES.items():
         match = re.fullmatch(r"'bpe-llama\[(\w+)\]'", package.install)
         if match:
-            wanted = {"PIL": "pillow"}.get(name, name.replace("_", "-").partition(".zstd")[0])
+            wanted = (package.distribution.lower() or name).replace("_", "-").partition(".zstd")[0]
             assert re.search(rf'^{match[1]} = .*"{wanted}', metadata.replace("_", "-"), re.MULTILINE)
-        assert missing(f"{name}.part") == f"{package.purpose} needs the package {name}: pip install {package.install}"
+        shown = package.distribution or name
+        assert missing(f"{name}.part") == f"{package.purpose} needs the package {shown}: pip install {package.install}"
     assert missing("other") is missing(None) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,19 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pairs = [{"prompt": f"{count}?", "chosen": f"{count}!", "rejected": f"{count + 1}!"} for count in range(5)]
     (directory / "pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)))
     return directory
+
+
+def test_ignore_unknown_opens_a_model_whose_configuration_has_another_key(place: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(place / "base", model)
+    params = json.loads((model / "params.json").read_text())
+    (model / "params.json").write_text(json.dumps({**params, "novelty": 3}))
+    adapter = ("finetune", model, place / "dialogs.jsonl", "-o", tmp_path / "adapter", "--lora", "2", *QUICK)
+    further = ("finetune", tmp_path / "adapter", place / "dialogs.jsonl", "-o", tmp_path / "further", *QUICK)
+    for command in (adapter, further):
+        fails_with(bpe(*command), 1, "params.json: ", "novelty", "--ignore-unknown")
+        with pytest.warns(UserWarning, match="passed over keys that .*novelty"):
+            assert bpe(*command, "--ignore-unknown").exit_code == 0
 
 
 def test_an_adapter_can_be_chatted_with_and_converted(place: Path, tmp_path: Path) -> None:

@@ -75,6 +75,49 @@ def test_pretrain_accepts_a_config_json(data: Path, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "run" / "params.json").read_text())["hidden_dim"] == 48
 
 
+def test_pretrain_takes_the_text_part_of_a_config_json_that_also_describes_images(data: Path, tmp_path: Path) -> None:
+    text = {"model_type": "gemma3_text", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+            "num_key_value_heads": 1, "intermediate_size": 48, "head_dim": 16, "vocab_size": 9,
+            "max_position_embeddings": 64, "sliding_window": 16, "layer_types": ["sliding_attention"] * 2}  # fmt: skip
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({"model_type": "gemma3", "text_config": text, "vision_config": {}}))
+    options = ["--steps", "1", "--sequence-length", "64", "--sample-tokens", "4", "--eval-tokens", "256"]
+    with pytest.warns(UserWarning, match="only the text part"):
+        result = bpe("pretrain", "--data", data, "-o", tmp_path / "run", "--config", config, *options)
+    assert result.exit_code == 0, result.output
+    params = json.loads((tmp_path / "run" / "params.json").read_text())
+    assert (params["vocab_size"], params["windows"], params["norm_offset"]) == (1024, [16, 16], True)
+
+
+def test_pretrain_names_the_file_whose_shape_cannot_be_read(data: Path, tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    for content, *words in (
+        ("[]", "config.json"),
+        ('{"model_type": "gemma9", "hidden_size": 3}', "config.json: model_type is 'gemma9'; supported are llama,"),
+        ('{"dim": 3, "novelty": 2}', "config.json: ", "novelty"),
+    ):
+        config.write_text(content)
+        fails_with(bpe("pretrain", "--data", data, "-o", tmp_path / "r", "--config", config), 1, *words)
+    missing = tmp_path / "none.json"
+    fails_with(bpe("pretrain", "--data", data, "-o", tmp_path / "r", "--config", missing), 1, "none.json", "No such")
+
+
+@pytest.mark.parametrize("option", ["--config", "--init"])
+def test_ignore_unknown_passes_over_keys_of_the_shape(option: str, run: Path, data: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    for name in ("model.safetensors", "tokenizer.json"):
+        shutil.copy(run / name, model)
+    params = json.loads((run / "params.json").read_text())
+    (model / "params.json").write_text(json.dumps({**params, "novelty": 3}))
+    options = ("--steps", "1", "--sample-tokens", "1", "--eval-tokens", "256", "--sequence-length", "64")
+    command = ("pretrain", "--data", data, "-o", tmp_path / "run", option, model, *options)
+    fails_with(bpe(*command), 1, "params.json: ", "novelty", "--ignore-unknown")
+    with pytest.warns(UserWarning, match="passed over keys that .*novelty"):
+        assert bpe(*command, "--ignore-unknown").exit_code == 0
+    assert "novelty" not in (tmp_path / "run" / "params.json").read_text()
+
+
 def test_pretrain_refuses_a_run_with_other_settings(run: Path, data: Path) -> None:
     fails_with(bpe("pretrain", "--data", data, "-o", run, "--config", "nano", "--steps", "5"), 1, "steps")
 

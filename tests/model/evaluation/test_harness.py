@@ -334,3 +334,16 @@ def test_settings_of_generation_mean_what_they_do_in_transformers(
 def test_sampling_at_temperature_0_is_refused(pair: Pair) -> None:
     with pytest.raises(InputError, match="do_sample and a temperature of 0"):
         HarnessModel(pair)._generation({"do_sample": True, "temperature": 0.0})
+
+
+def test_ignore_unknown_opens_a_model_whose_configuration_has_another_key(pair: Pair, tmp_path: Path) -> None:
+    pair[1].save(tmp_path / "tokenizer.json")
+    save(tmp_path / "model", pair[0], tmp_path / "tokenizer.json", "huggingface")
+    config = tmp_path / "model" / "config.json"
+    config.write_text(config.read_text().replace("{", '{"novelty": 3,', 1))
+    (config.parent / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    with pytest.raises(InputError, match=r"config.json: novelty \(value 3\) is not a known key.*ignore_unknown=True"):
+        HarnessModel(tmp_path / "model")
+    with pytest.warns(UserWarning, match="passed over keys that .*novelty"):
+        harness = get_model("bpe").create_from_arg_string(f"pretrained={tmp_path / 'model'},ignore_unknown=True")
+    assert harness.chat_template(True) == "{{ messages[0].content }}"
