@@ -124,9 +124,7 @@ def open_checkpoint(path: Path, ignore_unknown: bool = False) -> Checkpoint:
         for theirs, place in read_header(file).places.items()
         if (name := renamed(theirs)) is not None and not name.endswith(_DERIVED)
     ]
-    if reader is config_of_text and "lm_head.weight" in dict(
-        places
-    ):  # which transformers takes, whatever config.json says
+    if renamed is text_name and "lm_head.weight" in dict(places):  # transformers takes it, whatever config.json says
         config = dataclasses.replace(config, tied_embeddings=False)
     wholes = {part: name for name, _ in places for part in joined_parts(name, config)}
     kinds = {
