@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +22,14 @@ from bpe.formats.gguf_container import MAGIC, TensorInfo, lay_out
 from bpe.tokenizer import Tokenizer
 from model.checkpoint.block_formats import PLAIN, QUANTIZED, float32_of, known_kinds
 from model.checkpoint.companions import read_tokenizer
-from model.checkpoint.gguf_families import ARCHITECTURES, Architecture, architecture_of, config_of, described
+from model.checkpoint.gguf_families import (
+    ARCHITECTURES,
+    Architecture,
+    architecture_of,
+    config_of,
+    described,
+    differences_in_llama_cpp,
+)
 from model.checkpoint.gguf_files import GgufFiles, first_file
 from model.checkpoint.gguf_rope import ROPE_TENSORS, rope_tensors
 from model.checkpoint.gguf_tensors import EMBEDDINGS, Layout, layout, name_of, readable, separated, whole_shape
@@ -193,7 +201,7 @@ def write(checkpoint: Checkpoint, path: Path) -> None:
     """Write a file that llama.cpp opens, one tensor in memory at a time.
 
     If the checkpoint has stored rows, they are written in their types. Otherwise matrices are written in the
-    checkpoint's dtype, norms and biases in float32.
+    checkpoint's dtype, norms and biases in float32. Warns if llama.cpp computes differently beyond some length.
 
     Raises:
         InputError: When GGUF does not have the dtype, a number is beyond its range, or as `checked_tensors` does.
@@ -224,6 +232,8 @@ def write(checkpoint: Checkpoint, path: Path) -> None:
         **sampling_metadata(checkpoint.sampling),
         **_tokenizer_metadata(checkpoint),
     }
+    for difference in differences_in_llama_cpp(name, config):
+        warnings.warn(f"{path.name}: {difference}", stacklevel=2)
     header, places = lay_out(metadata, tensors)
     offsets = _offsets(whole, shapes, places)
     with replacing(path) as part, open(part, "wb") as file:

@@ -111,12 +111,11 @@ ARCHITECTURES: dict[str, Architecture] = {
         scalings=_ALL,
         experts=True,
     ),
-    "qwen3": Architecture(settings={"qk_norm": "head"}, biases=("qkv_bias",), partial=True),
+    "qwen3": Architecture(settings={"qk_norm": "head"}, biases=("qkv_bias",)),
     "qwen3moe": Architecture(
         settings={"qk_norm": "head"},
         fields={**_EXPERTS, "expert_feed_forward_length": "expert_hidden_dim"},
         biases=("qkv_bias",),
-        partial=True,
         experts=True,
     ),
     "phi3": Architecture(windows=True, scalings=("linear", "yarn", "longrope"), partial=True, square=True, fused=True),
@@ -359,10 +358,36 @@ def described(config: ModelConfig) -> tuple[str, dict[str, Any]]:
     )
 
 
+def differences_in_llama_cpp(name: str, config: ModelConfig) -> list[str]:
+    """Return a sentence for each setting that a file holds, but that llama.cpp applies otherwise.
+
+    Published files of these models have the same settings. Up to a number of tokens, which the sentence names,
+    llama.cpp computes the same.
+
+    Args:
+        name: The architecture that `described` returns.
+        config: The configuration.
+    """
+    found = []
+    window = max(config.windows, default=0)
+    if ARCHITECTURES[name].windows and 0 < window < config.max_seq_len:
+        found.append(
+            f"llama.cpp passes over {name}.{_WINDOW}: in texts of more than {window} tokens, it attends to all of them"
+            " and its logits differ"
+        )
+    if config.rope_scaling == "longrope" and config.rope_original_length < config.max_seq_len:
+        found.append(
+            f"llama.cpp chooses the factors of longrope by the size of its context, not by the length of the text: up to"
+            f" {config.rope_original_length} tokens, give it -c {config.rope_original_length} for the same logits"
+        )
+    return found
+
+
 def _metadata(name: str, architecture: Architecture, config: ModelConfig) -> dict[str, Any]:
     """Return the metadata of a configuration, which may describe another one if the architecture does not fit."""
     values = {key: getattr(config, field) for key, field in _FIELDS.items()}
-    values |= {"attention.value_length": config.head_dim, "rope.dimension_count": config.rotated_dim}
+    rotated = config.rotated_dim if architecture.partial else config.head_dim
+    values |= {"attention.value_length": config.head_dim, "rope.dimension_count": rotated}
     for key, field in architecture.fields.items():
         value = config.expert_size if field == "expert_hidden_dim" else getattr(config, field)
         if value or key == "logit_scale":

@@ -21,13 +21,14 @@ from model.checkpoint import open_checkpoint
 from model.checkpoint.assemble import assemble
 from model.checkpoint.config_json import config_of
 from model.checkpoint.gguf import open_checkpoint as open_gguf
-from model.checkpoint.gguf_families import described
+from model.checkpoint.gguf_families import described, differences_in_llama_cpp
 from model.checkpoint.opened import read_json
 from support import model_families
 from support.command_line import bpe
 from support.gguf_files import change, split
 from support.references import BYTE_RANKS
 
+pytestmark = pytest.mark.filterwarnings("ignore:model.gguf. llama.cpp:UserWarning")
 CPU = torch.device("cpu")
 CASES = {
     # The name of a model, the changes to it, and the architecture that it is written as.
@@ -170,6 +171,48 @@ def test_what_llama_cpp_would_compute_otherwise_is_refused_by_name(
         described(config)
     assert f"architecture {architecture}, the closest, cannot hold {message}" in str(caught.value)
     assert "use the format huggingface or bpe-llama" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("mistral, window", {}, r"llama\.attention\.sliding_window: in texts of more than 11 tokens"),
+        ("phi3", {}, r"llama\.attention\.sliding_window: in texts of more than 13 tokens"),
+        ("phi3, longrope, partial", {}, "longrope by the size of its context, .*: up to 24 tokens, give it -c 24"),
+    ],
+)
+def test_what_llama_cpp_computes_otherwise_in_long_texts_is_said(
+    name: str, changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    model_families.write(name, tmp_path / "hf", **changes)
+    tokenizer().save(tmp_path / "hf" / "tokenizer.json")
+    with pytest.warns(UserWarning, match=rf"model\.gguf: llama\.cpp .*{message}"):
+        convert(tmp_path / "hf", tmp_path / "model.gguf")
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("mistral", {}),
+        ("mistral, window", {"sliding_window": 128}),
+        ("gemma2", {"query_pre_attn_scalar": 16}),
+        ("qwen3", {}),
+    ],
+)
+def test_what_llama_cpp_computes_alike_is_not_warned_about(name: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    model_families.config_of(name, **changes).save_pretrained(tmp_path)
+    config = config_of({"architectures": None} | read_json(tmp_path / "config.json"))
+    assert differences_in_llama_cpp(described(config)[0], config) == []
+
+
+@pytest.mark.parametrize("name", ["qwen3", "qwen3 moe"])
+def test_llama_cpp_rotates_whole_heads_of_qwen_3(name: str, tmp_path: Path) -> None:
+    changes = {"mlp_only_layers": []} if "moe" in name else {}
+    model_families.config_of(name, **changes).save_pretrained(tmp_path)
+    config = config_of({"architectures": None} | read_json(tmp_path / "config.json"))
+    described(config)
+    with pytest.raises(InputError, match=f"{name.replace(' ', '')}, the closest, cannot hold rotary_dim 8"):
+        described(dataclasses.replace(config, rotary_dim=8))
 
 
 # --- metadata ---
