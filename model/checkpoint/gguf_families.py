@@ -377,8 +377,8 @@ def differences_in_llama_cpp(name: str, config: ModelConfig) -> list[str]:
         )
     if config.rope_scaling == "longrope" and config.rope_original_length < config.max_seq_len:
         found.append(
-            f"llama.cpp chooses the factors of longrope by the size of its context, not by the length of the text: up to"
-            f" {config.rope_original_length} tokens, give it -c {config.rope_original_length} for the same logits"
+            f"llama.cpp chooses the factors of longrope by the size of its context, not by the length of the text: up"
+            f" to {config.rope_original_length} tokens, give it -c {config.rope_original_length} for the same logits"
         )
     return found
 
