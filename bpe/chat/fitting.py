@@ -90,8 +90,11 @@ def _fitted_content(index: int, content: Any, messages: Messages, render: Callab
     if not isinstance(content, (list, dict)):
         return content
 
+    def replaced(other: Any) -> Messages:
+        return [*messages[:index], {**messages[index], "content": other}, *messages[index + 1 :]]
+
     def rendered(other: Any) -> str:
-        return _attempt(render, [*messages[:index], {**messages[index], "content": other}, *messages[index + 1 :]])
+        return _attempt(render, replaced(other))
 
     if not (isinstance(content, list) and content and all(map(is_part, content))):
         probe = {_PROBE: _PROBE} if isinstance(content, dict) else [{_PROBE: _PROBE}]
@@ -104,6 +107,7 @@ def _fitted_content(index: int, content: Any, messages: Messages, render: Callab
     whole = rendered(content) if reads_parts else ""
     for place, part in enumerate(content):
         if part["type"] != "text" and (not reads_parts or rendered(content[:place] + content[place + 1 :]) == whole):
+            _raise_own_reason(render, replaced(content))
             raise InputError(
                 f"message {index + 1}: its content has a part of type {part['type']!r}, which the chat template cannot"
                 " write; use text"
@@ -123,3 +127,12 @@ def _attempt(render: Callable[[Messages], str], messages: Messages) -> str:
         return render(messages)
     except InputError:  # the template cannot write this form
         return ""
+
+
+def _raise_own_reason(render: Callable[[Messages], str], messages: Messages) -> None:
+    """Raise the error by which the template itself rejects the messages, such as images beside a system message."""
+    try:
+        render(messages)
+    except InputError as error:
+        if type(error.__cause__).__name__ == "TemplateError":  # from raise_exception
+            raise

@@ -18,7 +18,8 @@ class Llama3Chat(ChatFormat):
 
     Content is encoded as it is, including white space. A call of one of Meta's built-in tools is written in Meta's
     notation, any other call as JSON. An assistant's message with ``"stop_reason": "end_of_message"`` ends with
-    <|eom_id|>, because it waits for the result of a tool.
+    <|eom_id|>, because it waits for the result of a tool. A part ``{"type": "image"}`` of a user's content is
+    <|image|>, as in Llama 3.2 Vision.
 
     The ids of a longer dialog begin with those of a shorter one, so a KV cache can be reused.
 
@@ -45,7 +46,7 @@ class Llama3Chat(ChatFormat):
     def check(self, messages: Sequence[Message]) -> None:
         check_messages(messages)
         for number, message in enumerate(messages, 1):
-            wrong = _what_is_wrong(message)
+            wrong = _what_is_wrong(message, "<|image|>" in self._special)
             if wrong:
                 raise InputError(f"message {number}: {wrong}")
 
@@ -92,6 +93,10 @@ class Llama3Chat(ChatFormat):
     ) -> tuple[list[int], list[bool]]:
         ids: list[int] = []
         mask: list[bool] = []
+        self.check(messages)
+        for number, message in enumerate(messages, 1):
+            if any(text is None for text in _texts(message.get("content"))):
+                raise InputError(f"message {number}: it has an image, which training does not read; use text")
         for part, written in self._parts(messages, tools, learned):
             ids += part
             mask += [written] * len(part)
@@ -130,7 +135,7 @@ class Llama3Chat(ChatFormat):
         calls = [_name_and_arguments(call) for call in message.get("tool_calls") or ()]
         ids = [self._token("<|python_tag|>")] if calls and calls[0][0] == "code_interpreter" else []
         for text in (*_texts(message.get("content")), *(_written_call(*call) for call in calls)):
-            ids += self._tokenizer.encode_ordinary(text)
+            ids += [self._special["<|image|>"]] if text is None else self._tokenizer.encode_ordinary(text)
         waits = message["role"] == "assistant" and message.get("stop_reason") == "end_of_message"
         return [*ids, self._token("<|eom_id|>" if waits else "<|eot_id|>")]
 
@@ -148,25 +153,29 @@ def missing_llama3_tokens(tokenizer: Tokenizer) -> list[str]:
     return [name for name in needed if name not in tokenizer.vocabulary.added_ids]
 
 
-def _what_is_wrong(message: Message) -> str | None:
+def _what_is_wrong(message: Message, takes_images: bool) -> str | None:
     role, content = message["role"], message.get("content")
     if role not in ROLES:
         return f"the role is {role!r}; it must be one of {', '.join(ROLES)}"
     if content is None and not message.get("tool_calls"):
         return '"content" must be text; it is missing'
     parts = content if isinstance(content, (list, tuple)) and all(map(is_part, content)) else ()
-    other = next((part["type"] for part in parts if part["type"] != "text"), None)
+    shown = takes_images and role == "user"
+    is_written = [part["type"] == "text" or (shown and part == {"type": "image"}) for part in parts]
+    other = next((part["type"] for part, written in zip(parts, is_written, strict=True) if not written), None)
     if other is not None:
         return f"its content has a part of type {other!r}, which Llama 3's chat format cannot write; use text"
     return None
 
 
-def _texts(content: Any) -> list[str]:
-    """Return the texts of content: one of each part if it has any, or JSON if it is another value."""
+def _texts(content: Any) -> list[str | None]:
+    """Return the texts of content: one of each part if it has any, None for an image; JSON if it is another value."""
     if content is None or isinstance(content, str):
         return [content or ""]
     if isinstance(content, (list, tuple)) and all(map(is_part, content)):
-        return [part["text"] for part in content]  # each is encoded by itself, as Meta's code does
+        return [
+            None if part["type"] == "image" else part["text"] for part in content
+        ]  # each is encoded by itself, as Meta's code does
     try:
         return [json.dumps(content, ensure_ascii=False)]
     except (TypeError, ValueError, RecursionError) as error:

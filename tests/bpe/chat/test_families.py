@@ -142,6 +142,13 @@ def test_content_in_parts_becomes_text_where_the_template_reads_text(tokenizer: 
         chat.encode([{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}])
 
 
+def test_the_templates_own_reason_against_images_is_given(tokenizer: Tokenizer) -> None:
+    chat = TemplateChat(tokenizer, FAMILIES["llama3.2-vision"], "<s>", "</s>")
+    parts = [{"type": "image"}, {"type": "text", "text": "What is it?"}]
+    with pytest.raises(InputError, match="A system message is incompatible with images"):
+        chat.encode([{"role": "system", "content": "Be short."}, {"role": "user", "content": parts}])
+
+
 TAKES_TEXT = (
     "functionary-v2", "functionary-v3.1", "functionary-v3.2", "deepseek-r1", "deepseek-v3.1", "qwen3", "kimi-k2",
     "nemotron-nano",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from llama_models.datatypes import RawMessage, StopReason, ToolCall
+from llama_models.datatypes import RawMediaItem, RawMessage, RawTextItem, StopReason, ToolCall
 from llama_models.llama3.chat_format import ChatFormat as MetaChat
+from PIL import Image
 
 from bpe import InputError, Tokenizer
 from bpe.chat import Llama3Chat
@@ -100,6 +102,30 @@ def test_end_ids_are_llama_3s(llama3: Tokenizer, llama3_chat: Llama3Chat) -> Non
 def test_tools_are_rejected(llama3_chat: Llama3Chat) -> None:
     with pytest.raises(InputError, match="system message"):
         llama3_chat.encode([user("Hi")], tools=TOOLS)
+
+
+def test_images_are_those_of_meta(llama3_chat: Llama3Chat, meta: MetaChat) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (3, 2)).save(file, "png")
+    picture = RawMediaItem(data=file.getvalue())
+    for count in (1, 2):
+        theirs: Any = [*[picture] * count, RawTextItem(text="What is it? <|image|>")]
+        ids = meta.encode_dialog_prompt([RawMessage(role="user", content=theirs)]).tokens
+        # Meta's tokenizer has <|image|>, too, but its models have another id, which ours get in generation.
+        expected = [llama3_chat._special["<|image|>"] if id == meta.vision_token else id for id in ids]
+        assert expected != ids
+        parts: Any = [*[{"type": "image"}] * count, {"type": "text", "text": "What is it? <|image|>"}]
+        assert llama3_chat.encode([{"role": "user", "content": parts}]) == expected
+
+
+def test_images_that_are_not_shown_or_not_learned_are_rejected(llama3_chat: Llama3Chat) -> None:
+    image: Any = {"type": "image"}
+    dialog: Any = [{"role": "user", "content": [image]}, assistant("A circle.")]
+    with pytest.raises(InputError, match=r"message 1: it has an image, which training does not read; use text"):
+        llama3_chat.encode_with_mask(dialog)
+    for role, part in (("system", image), ("assistant", image), ("user", {**image, "url": "x"})):
+        with pytest.raises(InputError, match=r"message 1: its content has a part of type 'image', .*; use text"):
+            llama3_chat.encode([{"role": role, "content": [part]}])
 
 
 def test_tokenizer_without_llama_3s_special_tokens_is_rejected(small: Tokenizer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,17 @@ def test_chat_answers_several_questions_about_an_image(model: Path, pictures: di
     ids += [*first.encode(), 259, *header(b"user"), *b"Red?", 259, *header(b"assistant")]
     assert result.stdout.split() == [first, greedy(model, ids, [file])]
     assert first != run("chat", model, "--no-save", "-p", "What is it?").stdout.strip()
+
+
+def test_a_model_without_a_template_reads_images_before_the_question(
+    model: Path, pictures: dict[str, Path], tmp_path: Path
+) -> None:
+    shutil.copytree(model, tmp_path / "model")
+    (tmp_path / "model/chat_template.jinja").unlink()
+    options = ("--no-save", "-p", "What is it?", "-p", "Red?", *(f"--image={pictures[name]}" for name in pictures))
+    result = run("chat", tmp_path / "model", *options)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == run("chat", model, *options).stdout
 
 
 def test_images_that_cannot_be_shown_are_refused_in_one_line(
