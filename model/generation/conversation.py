@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -227,7 +227,7 @@ class Conversation:
         settings = dict(self.settings)
         if settings.get("seed") is not None:
             settings["seed"] += self._repeats
-        text = self.prefill
+        text, begun = self.prefill, bool(self.prefill)
         if text:
             yield text
         while True:
@@ -243,6 +243,8 @@ class Conversation:
             for completion, piece in completions:
                 reached_end = completion.finish == "length" and len(completion.ids) < settings["max_tokens"]
                 piece = piece.rstrip(_CUT) if reached_end else piece
+                if piece and not begun:
+                    piece, begun = self._beginning(piece, completions.text_of, completion.ids), True
                 text += piece
                 if piece:
                     yield piece
@@ -257,6 +259,18 @@ class Conversation:
                 break
             prompt = longer
         self.finish = completion.finish
+
+    def _beginning(self, piece: str, text_of: Callable[[int], str | None], ids: Sequence[int]) -> str:
+        """Return the first piece of an answer without the space that encoding adds to a text, as decoding removes it.
+
+        The chat format writes the answer as a text of its own. With that space, it would have another one, and other
+        ids than those that the model generated.
+        """
+        for id in ids if piece.startswith(" ") else ():
+            token = text_of(id)
+            if token and token.startswith(" "):
+                return piece[len(token) - len(self._tokenizer.decode([id])) :]
+        return piece
 
     def _continued_prompt(self, messages: list[Message], text: str, max_tokens: int) -> list[int] | None:
         """Return the prompt with fewer turns for the rest of an answer; None if none is left to forget."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import transformers
 from bpe import Tokenizer
 from bpe.chat import chat_format
 from model import complete, load
+from model.generation.conversation import Conversation
 from support.chat_families import FOLDER
 from support.command_line import bpe
 from support.model_families import FAMILIES, SHAPE, randomize
@@ -133,10 +135,10 @@ def write(name: str, directory: Path, as_json: bool) -> tuple[Any, Any]:
 
 
 @torch.inference_mode()
-def continued(model: Any, ids: list[int]) -> list[int]:
+def continued(model: Any, ids: list[int], **settings: Any) -> list[int]:
     """Return the ids that transformers adds to a prompt, without an end token."""
-    prompt = torch.tensor([ids])
-    output = model.generate(prompt, max_new_tokens=TOKENS, do_sample=False, attention_mask=torch.ones_like(prompt))
+    prompt, settings = torch.tensor([ids]), {"max_new_tokens": TOKENS, "do_sample": False, **settings}
+    output = model.generate(prompt, attention_mask=torch.ones_like(prompt), **settings)
     return without_end(output[0, len(ids) :].tolist(), model.generation_config.eos_token_id)
 
 
@@ -184,6 +186,25 @@ def test_a_question_is_answered_as_by_transformers(name: str, as_json: bool, tmp
     printed = bpe("chat", tmp_path / "model", "-p", "Who are you?", *options)
     assert printed.exit_code == 0, printed.output
     assert printed.stdout.strip() == found.text.strip()
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_dialog_has_the_answers_of_transformers(name: str, tmp_path: Path) -> None:
+    """An answer becomes part of the next prompt as it is decoded: without the space that Llama's encoding adds."""
+    theirs, their_tokenizer = write(name, tmp_path / "model", KINDS[name].tokenizer != "bytes")
+    model, tokenizer = load(tmp_path / "model", dtype="float32")
+    texts = [tokenizer.decode_single_token_bytes(id).decode(errors="replace") for id in range(tokenizer.n_vocab)]
+    others = [id for id, text in enumerate(texts) if not (text[:1] == " " and text[1:].isalpha() and text.isascii())]
+    settings: dict[str, Any] = {"temperature": 0, "max_tokens": TOKENS, "logit_bias": dict.fromkeys(others, -math.inf)}
+    dialog = Conversation(model, tokenizer, chat_format(tmp_path / "model", tokenizer), **settings)
+    messages: list[dict[str, str]] = []
+    for question in ("Who are you?", "And what is 12 times  3?", "Thanks, goodbye!"):
+        messages.append({"role": "user", "content": question})
+        ids = their_tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        expected = their_tokenizer.decode(continued(theirs, ids, suppress_tokens=others), skip_special_tokens=True)
+        assert "".join(dialog.answer(question)) == expected
+        messages.append({"role": "assistant", "content": expected})
+    assert dialog.messages == messages
 
 
 @pytest.mark.parametrize("form", ["llama", "gemma"])
