@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple, Union
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from bpe.errors import InputError
 from bpe.progress import Progress, phase
+from model.rotary import depends_on_length, table_length
 from model.training.loss import CHUNK_LOGITS, IGNORED
 from model.transformer import Transformer
 
@@ -130,6 +132,10 @@ def score(
         scores: dict[int, Scores] = {}
         while order:
             rows = max(1, batch_tokens // max(1, some[order[0]].size))
+            if depends_on_length(model.config):  # a batch is rotated for its longest window
+                length = table_length(model.config, some[order[0]].size)
+                alike = (table_length(model.config, some[place].size) == length for place in order)
+                rows = min(rows, sum(itertools.takewhile(bool, alike)))
             batch, order = order[:rows], order[rows:]
             scores.update(zip(batch, _score_batch(model, [some[place] for place in batch]), strict=True))
             done += sum(some[place].size for place in batch)

@@ -34,7 +34,8 @@ def cross_entropy_sum(model: Transformer, hidden: Tensor, targets: Tensor, chunk
     """Return the sum over all positions of -log p(target), in nats.
 
     The gradients of a chunk of logits are computed together with its loss, after which the logits are not needed any
-    more. A head other than a plain `nn.Linear` computes its logits a second time in the backward pass instead.
+    more. A head other than a plain `nn.Linear`, or with a bound of the logits, computes its logits a second time in the
+    backward pass instead.
 
     Args:
         model: The model, whose head computes the logits.
@@ -47,7 +48,9 @@ def cross_entropy_sum(model: Transformer, hidden: Tensor, targets: Tensor, chunk
     """
     hidden, targets = hidden.flatten(0, -2), targets.flatten()  # [b, t, dim] -> [b * t, dim]
     chunk = max(1, chunk_logits // model.config.vocab_size)
-    if torch.is_grad_enabled() and is_plain_linear(model.output):
+    if torch.is_grad_enabled() and is_plain_linear(model.output) and not model.config.logits_softcap:
+        if model.config.logits_scaling != 1:
+            hidden = hidden / model.config.logits_scaling  # as good as dividing the logits, which are more numbers
         device = hidden.device.type
         if torch.is_autocast_enabled(device):
             hidden = hidden.to(torch.get_autocast_dtype(device))

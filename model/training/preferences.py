@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bpe.errors import InputError
+from model.config import ModelConfig
+from model.rotary import depends_on_length
 from model.training.base_model import BaseModel
 from model.training.dialogs import Pair, PathLike, batch_of, read_pairs, texts_of
 from model.training.examples import ExampleTask
@@ -70,8 +72,13 @@ class Preferences(ExampleTask[Pair]):
     kind = "preference optimization"
 
     def __init__(self, base: BaseModel, data: Sequence[PathLike], settings: TrainConfig) -> None:
-        """Read pairs; see `ExampleTask`."""
+        """Read pairs; see `ExampleTask`.
+
+        Raises:
+            InputError: Also when the rotations of a text would depend on the other texts of its batch.
+        """
         super().__init__(lambda data, base, how: read_pairs(data, base.chat_format, how), base, data, settings)
+        _refuse_mixed_rotations(base.checkpoint.config, [*self.train, *self.held_out])
         self.beta, self._run = base.config.beta or 0.0, settings
         self._reference = self._held_out_reference = torch.empty(0)
         self._preferred, self._mean = 0, 0.0
@@ -133,6 +140,17 @@ class Preferences(ExampleTask[Pair]):
             return None
         count = f"{self._preferred} of {len(self.held_out)} held-out pairs moved to the chosen one"
         return f"{count}, by {self._mean:.3f} nats on average"
+
+
+def _refuse_mixed_rotations(config: ModelConfig, pairs: Sequence[Pair]) -> None:
+    """Raise InputError if a step would rotate a text otherwise than the reference did, which reads each pair alone."""
+    longest = max((len(text) for pair in pairs for text in pair.texts), default=0)
+    if depends_on_length(config) and longest > config.rope_original_length:
+        raise InputError(
+            f"a preference has {longest:,} tokens, but beyond {config.rope_original_length:,} tokens the rotations of this"
+            f" model (rope_scaling {config.rope_scaling!r}) depend on the longest text of a batch; set sequence_length to"
+            f" {config.rope_original_length:,} or less"
+        )
 
 
 def preference(model: Transformer, batch: TokenBatch) -> Tensor:

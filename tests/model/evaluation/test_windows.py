@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -115,3 +117,20 @@ def test_losses_are_computed_in_float32_for_any_dtype_of_the_weights(
         logits = model(torch.tensor([ids[:-1]]))[0].double()
     expected = -logits.log_softmax(-1)[torch.arange(39), ids[1:]].numpy()
     np.testing.assert_allclose(found.nats, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("scaling", ["dynamic", "longrope"])
+def test_scores_do_not_depend_on_the_other_windows_where_rope_depends_on_the_length(
+    scaling: Any, config: ModelConfig, make_model: MakeModel
+) -> None:
+    factors: dict[str, Any] = {"rope_short_factors": (1.0,) * 4, "rope_long_factors": (2.0,) * 4}
+    if scaling == "dynamic":
+        factors = {}
+    longer = dataclasses.replace(
+        config, rope_scaling=scaling, rope_scaling_factor=4.0, rope_original_length=16, **factors
+    )
+    model = make_model(longer)
+    some = [Window(list(range(size)), size - 1) for size in (9, 15, 20, 20, 33, 50)]
+    together = list(score(model, some))
+    for window, scores in zip(some, together, strict=True):
+        np.testing.assert_allclose(scores.nats, next(score(model, [window])).nats, rtol=1e-5)
