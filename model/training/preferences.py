@@ -147,9 +147,9 @@ def _refuse_mixed_rotations(config: ModelConfig, pairs: Sequence[Pair]) -> None:
     longest = max((len(text) for pair in pairs for text in pair.texts), default=0)
     if depends_on_length(config) and longest > config.rope_original_length:
         raise InputError(
-            f"a preference has {longest:,} tokens, but beyond {config.rope_original_length:,} tokens the rotations of this"
-            f" model (rope_scaling {config.rope_scaling!r}) depend on the longest text of a batch; set sequence_length to"
-            f" {config.rope_original_length:,} or less"
+            f"a preference has {longest:,} tokens, but beyond {config.rope_original_length:,} tokens the rotations of"
+            f" this model (rope_scaling {config.rope_scaling!r}) depend on the longest text of a batch; set"
+            f" sequence_length to {config.rope_original_length:,} or less"
         )
 
 
