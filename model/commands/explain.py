@@ -161,7 +161,9 @@ def explain(
     steps = list(explain_steps(transformer, ids, layer=layer or 0, head=head or 0, n_vocab=tokenizer.n_vocab))
     maps = None
     if picture is not None or layer is None or head is None:
-        layers = range(transformer.config.n_layers) if layer is None else [layer]
+        image_layers = transformer.config.cross_attention_layers
+        numbers = [number for number in range(transformer.config.n_layers) if number not in image_layers]
+        layers = numbers if layer is None else [layer]
         heads = range(transformer.config.n_heads) if head is None else [head]
         maps = _Maps(attention_maps(transformer, ids, layers=layers, heads=heads), layers, heads)
     if picture is not None and maps is not None:

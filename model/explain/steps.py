@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, cast
 
@@ -80,6 +81,8 @@ def explain(
         logits = torch.cat((model.head(model.norm(stream[:-1])), seen.logits))  # [layers + 1, vocabulary]
         guesses = logits[:, :n_vocab].float().softmax(-1)
         walk = _Walk(config, prompt[0], seen, layer, head)
+        if layer in config.cross_attention_layers:
+            return itertools.chain(_image_layer_steps(walk), _output_steps(walk, stream, guesses))
         parts = (_input_steps, _projection_steps, _attention_steps, _feed_forward_steps)
         return itertools.chain(*(part(walk) for part in parts), _output_steps(walk, stream, guesses))
 
@@ -103,6 +106,10 @@ def attention_maps(model: Transformer, ids: Sequence[int], *, layers: Sequence[i
     config, time = model.config, len(ids)
     for layer, head in itertools.product(layers, heads):
         _check(config, ids, layer, head)
+        if layer in config.cross_attention_layers:
+            raise InputError(
+                f"layer {layer}: it reads images, so its tokens do not attend to tokens; use another layer"
+            )
     longest = math.isqrt(MOST_SHARES // max(1, len(layers) * len(heads)))
     if time > longest:
         maps = f"{len(layers) * len(heads):,} attention maps"
@@ -150,8 +157,6 @@ def scaled_scores(config: ModelConfig, queries: Tensor, keys: Tensor) -> Tensor:
 
 
 def _check(config: ModelConfig, ids: Sequence[int], layer: int, head: int) -> None:
-    if layer in config.cross_attention_layers:
-        raise InputError(f"layer {layer}: it reads images, which a text does not have; choose another layer")
     for name, number, count in (("layer", layer, config.n_layers), ("head", head, config.n_heads)):
         if not 0 <= number < count:
             raise InputError(f"{name} {number}: the model has {count}; give a number from 0 to {count - 1}")
@@ -169,7 +174,8 @@ class _Seen:
         self.outputs: dict[str, Tensor] = {}
         """Inputs and outputs by module name: [time, numbers]."""
         self.stream: list[Tensor] = []
-        """The residual stream of the last token after the embeddings and after each layer, [dim] each."""
+        """The residual stream of the last token after the embeddings and after each layer, [dim] each. A layer that
+        reads images is passed over, so it repeats the stream before it."""
         self.attention: tuple[Tensor, Tensor, Tensor, Tensor] = ()  # type: ignore[assignment]
         """Rotated queries, rotated keys, values and the output of attention: [heads, time, head_dim] each."""
         self.visible: Tensor | None = None
@@ -182,10 +188,8 @@ class _Seen:
 
 def _record(model: Transformer, prompt: Tensor, layer: int) -> _Seen:
     """Record one forward pass of `prompt` [1, time] by hooks."""
-    seen = _Seen()
-    block = cast(Block, model.layers[layer])
-    attention = block.attention
-    attend = attention.attend
+    seen, streams = _Seen(), dict[int, Tensor]()
+    block = model.layers[layer]
 
     def keep(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -194,30 +198,51 @@ def _record(model: Transformer, prompt: Tensor, layer: int) -> _Seen:
 
         return hook
 
-    def keep_stream(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-        scale = model.config.embedding_multiplier if module is model.tok_embeddings else 1
-        seen.stream.append(output[0, -1] if scale == 1 else output[0, -1] * torch.tensor(scale, dtype=output.dtype))
+    def keep_stream(number: int) -> Callable[..., None]:
+        scale = model.config.embedding_multiplier if number < 0 else 1
+
+        def hook(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+            last = output[0, -1]
+            streams[number] = last if scale == 1 else last * torch.tensor(scale, dtype=output.dtype)
+
+        return hook
+
+    read = [number for number in range(layer) if number not in model.config.cross_attention_layers]
+    watched = {
+        **{name: module for name, module in block.named_modules() if name},
+        "before": model.layers[read[-1]] if read else model.tok_embeddings,
+        "layer": block, "tok_embeddings": model.tok_embeddings, "norm": model.norm, "output": model.output,
+    }  # fmt: skip
+    handles = [module.register_forward_hook(keep(name)) for name, module in watched.items()]
+    counted = enumerate((model.tok_embeddings, *model.layers), -1)
+    handles += [module.register_forward_hook(keep_stream(number)) for number, module in counted]
+    try:
+        with nullcontext() if layer in model.config.cross_attention_layers else _attention_kept(block.attention, seen):
+            model(prompt, last_only=True)
+    finally:
+        for handle in handles:
+            handle.remove()
+    for number in range(-1, model.config.n_layers):
+        seen.stream.append(streams[number] if number in streams else seen.stream[-1])
+    return seen
+
+
+@contextmanager
+def _attention_kept(attention: Any, seen: _Seen) -> Iterator[None]:
+    """Record what the attention of a layer reads and returns."""
+    attend = attention.attend
 
     def attend_and_keep(queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None, scale: float) -> Tensor:
-        attended = attend(queries, keys, values, visible, scale)
+        attended: Tensor = attend(queries, keys, values, visible, scale)
         seen.attention = queries[0], keys[0], values[0], attended[0]
         seen.visible = None if visible is None else visible.view(visible.shape[-2:])
         return attended
 
-    watched = {
-        **{name: module for name, module in block.named_modules() if name},
-        "layer": block, "tok_embeddings": model.tok_embeddings, "norm": model.norm, "output": model.output,
-    }  # fmt: skip
-    handles = [module.register_forward_hook(keep(name)) for name, module in watched.items()]
-    handles += [module.register_forward_hook(keep_stream) for module in (model.tok_embeddings, *model.layers)]
     try:
         attention.attend = attend_and_keep
-        model(prompt, last_only=True)
+        yield
     finally:
         attention.attend = attend
-        for handle in handles:
-            handle.remove()
-    return seen
 
 
 @dataclass(frozen=True)
@@ -265,6 +290,17 @@ def _input_steps(walk: _Walk) -> Iterator[ForwardStep]:
             seen.inputs["attention_norm"],
             "time x dim",
         )
+
+
+def _image_layer_steps(walk: _Walk) -> Iterator[ForwardStep]:
+    """Yield the steps of a layer that reads images, which a text does not have."""
+    yield from itertools.islice(_input_steps(walk), 2)
+    yield ForwardStep(
+        f"layer {walk.layer}: passed over",
+        "This layer reads images. The text has none, so the stream stays as it is.",
+        walk.seen.outputs["before"],
+        "time x dim",
+    )
 
 
 def _projection_steps(walk: _Walk) -> Iterator[ForwardStep]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -183,9 +184,30 @@ def test_other_commands_read_the_text_part_or_refuse_the_model(model: Path, tmp_
     assert "images" in shown.stdout
     (tmp_path / "text.txt").write_text("some text\n" * 3, "utf-8")
     assert bpe("eval", model, tmp_path / "text.txt").exit_code == 0
-    fails_with(bpe("explain", model, "-p", "abc", "--layer", 1), 1, "layer 1: it reads images")
-    assert bpe("explain", model, "-p", "abc", "--layer", 2).exit_code == 0
     fails_with(run("generate", model, "-p", "x", "--backend", "native"), 1, "the native backend cannot be used")
+
+
+def test_explain_passes_over_the_layers_that_read_images(model: Path) -> None:
+    shown = bpe("explain", model, "-p", "abc", "--layer", 1)
+    assert shown.exit_code == 0, shown.output
+    assert "layer 1: passed over" in shown.stdout
+    assert "The text has none, so the stream stays as it is." in shown.stdout
+    streams = [
+        json.loads(bpe("explain", model, "-p", "abc", "--json", "--layer", layer).stdout)["steps"][-4]["layers"]
+        for layer in (0, 1, 2)
+    ]
+    assert streams[0] == streams[1] == streams[2]
+    sizes = [layer["root_mean_square"] for layer in streams[0]]
+    assert len(sizes) == 6  # the embeddings and five layers, of which the layers 1 and 3 change nothing
+    assert sizes[1] == sizes[2]
+    assert sizes[3] == sizes[4]
+    assert len(set(sizes)) == 4
+    found = json.loads(bpe("explain", model, "-p", "abc", "--json", "--layer", "all", "--head", 0).stdout)
+    assert [part["layer"] for part in found["attention"]] == [0, 2, 4]
+    fails_with(
+        bpe("explain", model, "-p", "abc", "--json", "--layer", 1, "--head", "all"), 1,
+        "layer 1: it reads images, so its tokens do not attend to tokens; use another layer",
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(("preset", "count"), [("11b", "10,670,220,835"), ("90b", "88,593,355,323")])
