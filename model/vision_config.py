@@ -94,6 +94,8 @@ class VisionConfig:
 
     def _check_layers(self) -> None:
         layers = _whole_numbers("feature_layers", self.feature_layers)
+        if not layers:
+            raise InputError("vision: feature_layers is empty; it must have at least one layer")
         wrong = [layer for layer in layers if not 0 <= layer < self.n_layers]
         if wrong:
             raise InputError(f"vision: feature_layers has {wrong[0]}; the layers are 0 to {self.n_layers - 1}")

@@ -108,8 +108,15 @@ def convert(
             f" (bpe convert TOKENIZER new.json --special '{special[0]}'), and then give --resize-vocab new.json"
         )
     convert_checkpoint(source, output, format_name, dtype, None, tokenizer, quantize, ignore_unknown)
+    config = open_checkpoint(output).config
+    if config.vision is not None and format_of(locate(source)) == "meta":
+        features = ", ".join(map(str, config.vision.feature_layers))
+        say(
+            f"{output}: the images' feature layers are {features}, where Meta's code counts each one higher: it takes"
+            " what a layer reads, and the new form what a layer returns"
+        )
     if quantize:
-        for line in exceptions(open_checkpoint(output).config, kind_named(quantize)):
+        for line in exceptions(config, kind_named(quantize)):
             say(line)
     size = sum(file.stat().st_size for file in [Path(output), *Path(output).glob("*")] if file.is_file())
     current().done(

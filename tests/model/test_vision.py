@@ -206,6 +206,7 @@ def test_images_are_refused_where_they_cannot_be_read(pair: Any) -> None:
         ({"vision": {"dim": 30}}, r"vision: dim \(30\) is not divisible by n_heads"),
         ({"vision": {"aspect_ratios": [[3, 2]]}}, r"vision: aspect_ratios has \[3, 2\]; .* at most 4 tiles"),
         ({"vision": {"feature_layers": [40]}}, "vision: feature_layers has 40; the layers are 0 to 31"),
+        ({"vision": {"feature_layers": []}}, "vision: feature_layers is empty; it must have at least one layer"),
         ({"vision": {"image_token": 600}}, "vision: image_token is 600; the ids are 0 to 519"),
         ({"vision": {"dim": "big"}}, "dim is 'big'; expected a whole number"),
         ({"vision": 3}, "vision is 3; expected an object"),

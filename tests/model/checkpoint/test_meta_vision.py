@@ -21,6 +21,7 @@ from model.checkpoint.huggingface import write as write_huggingface
 from model.checkpoint.meta import write as write_meta
 from model.generation.completions import Completions
 from model.images import tiled
+from support.command_line import bpe
 from support.references import BYTE_RANKS
 from support.vision_models import as_ours, make, some_ids, some_images
 
@@ -295,6 +296,18 @@ def test_it_is_written_in_hugging_faces_form_only(pair: Any, tmp_path: Path) -> 
     assert all(torch.equal(tensor, expected[name]) for name, tensor in found.items())
     with pytest.raises(InputError, match=r"consolidated.00.pth: Meta's format has no .*vision"):
         write_meta(open_checkpoint(path), tmp_path / "meta")
+
+
+def test_convert_says_that_the_feature_layers_are_counted_otherwise(pair: Any, tmp_path: Path) -> None:
+    path = put(tmp_path, pair[1])
+    train_from_counts({"abc": 2}, vocab_size=258, special_tokens=["<|end|>"]).save(path / "tokenizer.json")
+    words = "the images' feature layers are 2, 6, 14, 22, 29, where Meta's code counts each one higher"
+    shown = bpe("convert", path, tmp_path / "out", "--format", "huggingface")
+    assert shown.exit_code == 0, shown.output
+    assert words in shown.stderr
+    again = bpe("convert", tmp_path / "out", tmp_path / "again", "--format", "bpe-llama")
+    assert again.exit_code == 0, again.output
+    assert "feature layers" not in again.stderr
 
 
 @torch.inference_mode()
