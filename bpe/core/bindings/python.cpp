@@ -57,6 +57,7 @@ Pattern pattern_of(int number) {
 }
 
 const Kernel& kernel_named(const std::string& name) {
+    if (name.empty()) return chosen_kernel();
     const auto all = kernels();
     const auto found = std::find_if(all.begin(), all.end(), [&](const Kernel& kernel) { return kernel.name == name; });
     if (found != all.end()) return *found;

@@ -170,7 +170,7 @@ nb::list cuts(const Splitter& splitter, nb::handle object) {
 
 void register_splitting(nb::module_& module) {
     nb::class_<Splitter>(module, "Splitter", "Splits a text into pretokens.")
-        .def_static("scanned", &scanned, nb::arg("pattern"), nb::arg("kernel") = kernels().front().name,
+        .def_static("scanned", &scanned, nb::arg("pattern"), nb::arg("kernel") = "",
                     "Return the splitter of a known pattern, given by the number of its scanner.")
         .def_static("stepped", &stepped, nb::arg("steps"), nb::arg("plain") = false,
                     R"(Return a splitter that makes steps, one after the other.

@@ -193,7 +193,7 @@ void register_utf8(nb::module_& module) {
 
 void register_text(nb::module_& module) {
     module.def("kernels", &kernel_names, "Return the names of the kernels that this machine can run, the best first.");
-    module.def("scan", &pretoken_ends, nb::arg("pattern"), nb::arg("text"), nb::arg("kernel") = kernels().front().name,
+    module.def("scan", &pretoken_ends, nb::arg("pattern"), nb::arg("text"), nb::arg("kernel") = "",
                "Return the end of each pretoken, in bytes: [pretokens], uint64.");
     register_files(module);
     register_utf8(module);

@@ -34,7 +34,7 @@ class Encoder {
     // All caches together take at most `cache_limit` bytes, but at least 2 MiB for each thread.
     // `normalizer` may be null.
     Encoder(std::shared_ptr<const Vocabulary> vocabulary, std::shared_ptr<const Splitter> splitter,
-            std::shared_ptr<const Normalizer> normalizer = nullptr, const Kernel& kernel = kernels().front(),
+            std::shared_ptr<const Normalizer> normalizer = nullptr, const Kernel& kernel = chosen_kernel(),
             std::size_t cache_limit = kCacheLimit);
     ~Encoder();
 

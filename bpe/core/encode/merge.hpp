@@ -32,7 +32,7 @@ struct MergeJob {
 // Gives the same result as merge_plain, fast. It reuses its buffers, so only one thread may use it at a time.
 class Merger {
  public:
-    explicit Merger(const Vocabulary& vocabulary, const Kernel& kernel = kernels().front())
+    explicit Merger(const Vocabulary& vocabulary, const Kernel& kernel = chosen_kernel())
         : vocabulary_(vocabulary), merge_round_(kernel.merge_round), look_up_all_(kernel.look_up_all) {}
 
     // Polls `interrupt`, which may be null, while it merges a long pretoken.

@@ -1,6 +1,10 @@
 #include "kernels/kernels.hpp"
 
+#include <cstdlib>
+#include <string>
 #include <vector>
+
+#include "base/errors.hpp"
 
 namespace bpe {
 
@@ -16,7 +20,7 @@ std::vector<Kernel> available_kernels() {
             {"avx512", scan_avx512, probe_avx512, write_avx512, merge_round_avx512, look_up_all_avx512, &kUtf8Avx512});
     }
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2"))
-        found.push_back({"avx2", scan_avx2, probe_plain, write_plain, merge_round_plain, look_up_all_plain, nullptr});
+        found.push_back({"avx2", scan_avx2, probe_avx2, write_plain, merge_round_avx2, look_up_all_avx2, nullptr});
 #endif
     found.push_back({"plain", scan_plain, probe_plain, write_plain, merge_round_plain, look_up_all_plain, nullptr});
     return found;
@@ -29,9 +33,24 @@ std::span<const Kernel> kernels() {
     return found;
 }
 
+const Kernel& chosen_kernel() {
+    static const Kernel& chosen = []() -> const Kernel& {
+        const char* name = std::getenv("BPE_KERNEL");
+        if (!name || !*name) return kernels().front();
+        std::string names;
+        for (const Kernel& kernel : kernels()) {
+            if (kernel.name == std::string_view(name)) return kernel;
+            names += (names.empty() ? "" : ", ") + std::string(kernel.name);
+        }
+        throw InputError("BPE_KERNEL is '" + std::string(name) + "'; this processor runs the kernels " + names +
+                         "; choose one of these, or unset BPE_KERNEL for the fastest");
+    }();
+    return chosen;
+}
+
 std::size_t scan(Pattern pattern, const std::uint8_t* text, std::size_t position, std::size_t size, std::uint64_t* ends,
                  std::size_t capacity) {
-    return kernels().front().scan(pattern, text, position, size, ends, capacity);
+    return chosen_kernel().scan(pattern, text, position, size, ends, capacity);
 }
 
 }  // namespace bpe

@@ -25,7 +25,11 @@ struct Kernel {
 // portable C++ and scans character by character.
 std::span<const Kernel> kernels();
 
-// Scans with the fastest kernel.
+// Returns the kernel that the environment variable BPE_KERNEL names or, if it is not set, the fastest. Throws InputError
+// if this machine's processor does not support the named kernel.
+const Kernel& chosen_kernel();
+
+// Scans with the chosen kernel.
 std::size_t scan(Pattern pattern, const std::uint8_t* text, std::size_t position, std::size_t size, std::uint64_t* ends,
                  std::size_t capacity);
 

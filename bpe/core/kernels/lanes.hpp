@@ -43,6 +43,27 @@ static inline void ask_for(Lane& lane, int which, std::uint32_t place, std::uint
     __builtin_prefetch(pairs.entries + lane.lines[which] * PairTable::kLine);
 }
 
+// Makes the merge of a candidate, without a branch, and asks for the two pairs that it makes.
+static inline void merge_at(Lane& lane, std::int32_t candidate, const PairTable& pairs) {
+    const std::uint32_t place = static_cast<std::uint32_t>(candidate) & (kLaneSymbols - 1);
+    const Id id = token_of_rank(pairs, static_cast<std::uint32_t>(candidate) >> 6);
+    const std::uint64_t upper = ~std::uint64_t{1} << place;
+    const std::uint64_t without = lane.live & upper;
+    const std::uint64_t following = without & (without - 1);
+    const std::uint64_t preceding = lane.live & ~upper & ~(std::uint64_t{1} << place);
+    lane.live = (lane.live & ~upper) | following;
+    lane.symbols[place] = id;
+    lane.candidates[__builtin_ctzll(without)] = kNoCandidate;
+    lane.candidates[place] = kNoCandidate;
+    // At an end of the pretoken there is no pair. (The extra bits keep the counts of zeros defined.)
+    const auto previous = static_cast<std::uint32_t>(63 - __builtin_clzll(preceding | 1));
+    const auto next = static_cast<std::uint32_t>(__builtin_ctzll(following | std::uint64_t{1} << 63));
+    const std::uint64_t no_previous = -static_cast<std::uint64_t>(preceding == 0);
+    const std::uint64_t no_next = -static_cast<std::uint64_t>(following == 0);
+    ask_for(lane, 0, previous, pair_key(lane.symbols[previous], id) | no_previous, pairs);
+    ask_for(lane, 1, place, pair_key(id, lane.symbols[next]) | no_next, pairs);
+}
+
 // Looks up the pairs noted in the first `count` lanes, then makes one merge in each of these lanes. Returns a bit for
 // each lane that had no merge left.
 using MergeRound = std::uint32_t (*)(Lane* lanes, std::size_t count, const PairTable& pairs);
@@ -51,8 +72,10 @@ using MergeRound = std::uint32_t (*)(Lane* lanes, std::size_t count, const PairT
 using LookUpAll = void (*)(Lane& lane, std::size_t count, const PairTable& pairs);
 
 std::uint32_t merge_round_plain(Lane* lanes, std::size_t count, const PairTable& pairs);
+std::uint32_t merge_round_avx2(Lane* lanes, std::size_t count, const PairTable& pairs);
 std::uint32_t merge_round_avx512(Lane* lanes, std::size_t count, const PairTable& pairs);
 void look_up_all_plain(Lane& lane, std::size_t count, const PairTable& pairs);
+void look_up_all_avx2(Lane& lane, std::size_t count, const PairTable& pairs);
 void look_up_all_avx512(Lane& lane, std::size_t count, const PairTable& pairs);
 
 }  // namespace bpe

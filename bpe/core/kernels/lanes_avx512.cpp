@@ -47,23 +47,7 @@ std::uint32_t merge_round_avx512(Lane* lanes, std::size_t count, const PairTable
             done |= 1u << i;
             continue;
         }
-        const std::uint32_t place = static_cast<std::uint32_t>(best) & (kLaneSymbols - 1);
-        const Id id = token_of_rank(pairs, static_cast<std::uint32_t>(best) >> 6);
-        const std::uint64_t upper = ~std::uint64_t{1} << place;
-        const std::uint64_t without = lane.live & upper;
-        const std::uint64_t following = without & (without - 1);
-        const std::uint64_t preceding = lane.live & ~upper & ~(std::uint64_t{1} << place);
-        lane.live = (lane.live & ~upper) | following;
-        lane.symbols[place] = id;
-        lane.candidates[__builtin_ctzll(without)] = kNoCandidate;
-        lane.candidates[place] = kNoCandidate;
-        // At an end of the pretoken there is no pair. (The extra bits keep the counts of zeros defined.)
-        const auto previous = static_cast<std::uint32_t>(63 - __builtin_clzll(preceding | 1));
-        const auto next = static_cast<std::uint32_t>(__builtin_ctzll(following | std::uint64_t{1} << 63));
-        const std::uint64_t no_previous = -static_cast<std::uint64_t>(preceding == 0);
-        const std::uint64_t no_next = -static_cast<std::uint64_t>(following == 0);
-        ask_for(lane, 0, previous, pair_key(lane.symbols[previous], id) | no_previous, pairs);
-        ask_for(lane, 1, place, pair_key(id, lane.symbols[next]) | no_next, pairs);
+        merge_at(lane, best, pairs);
     }
     return done;
 }

@@ -12,7 +12,7 @@ namespace bpe {
 
 class ScannedSplitter final : public Splitter {
  public:
-    explicit ScannedSplitter(Pattern pattern, const Kernel& kernel = kernels().front())
+    explicit ScannedSplitter(Pattern pattern, const Kernel& kernel = chosen_kernel())
         : pattern_(pattern), scan_(kernel.scan) {}
 
     Pattern pattern() const { return pattern_; }

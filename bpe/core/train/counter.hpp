@@ -22,7 +22,7 @@ namespace bpe {
 class PretokenCounter {
  public:
     PretokenCounter(std::shared_ptr<const Splitter> splitter, std::shared_ptr<const SpecialTokens> special,
-                    const Kernel& kernel = kernels().front());
+                    const Kernel& kernel = chosen_kernel());
     PretokenCounter(const PretokenCounter&) = delete;
     PretokenCounter& operator=(const PretokenCounter&) = delete;
     ~PretokenCounter();
