@@ -85,15 +85,57 @@ def installed(distribution: str) -> str | None:
         return None
 
 
+class ChooseKernel(argparse.Action):
+    """Set the environment variables that choose our kernels, for each of our two cores that has this kernel."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        """Choose the kernel, or stop with an error if neither core has it."""
+        from bpe import _core as tokenizers
+        from model import _core as models
+
+        cores = {"BPE_KERNEL": tokenizers.kernels(), "MODEL_KERNEL": models.kernels()}
+        chosen = [variable for variable, kernels in cores.items() if values in kernels]
+        if not chosen:
+            names = ", ".join(dict.fromkeys(name for kernels in reversed(cores.values()) for name in kernels))
+            parser.error(f"this processor does not run the kernel {values}; choose one of {names}")
+        os.environ.update(dict.fromkeys(chosen, str(values)))
+
+
+def add_kernel_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option --kernel, which chooses our kernels in all worker processes."""
+    parser.add_argument(
+        "--kernel",
+        action=ChooseKernel,
+        metavar="NAME",
+        help="our kernels: plain, avx2, avx512, amx or neon (default: the best for this processor)",
+    )
+
+
+def describe_machine() -> str:
+    """Return the version of Python, the processor, and the kernels that run on it."""
+    from bpe import _core as tokenizers
+    from bpe.processor import processor_name
+    from model import _core as models
+
+    kernels = f"kernels {tokenizers.chosen_kernel()} (tokenizers), {models.chosen_kernel()} (models)"
+    return f"Python {platform.python_version()}, {processor_name()}, {os.cpu_count()} processors, {kernels}"
+
+
 def introduce(distributions: Mapping[str, str]) -> tuple[str, dict[str, str]]:
     """Print the machine, the installed peers and how to install the others.
 
     Returns:
-        The description of the machine, and the version of each installed peer.
+        The description of the machine and of our kernels, and the version of each installed peer.
     """
+    machine = describe_machine()
     found = {peer: installed(distribution) for peer, distribution in distributions.items()}
     versions = {peer: number for peer, number in found.items() if number}
-    machine = f"Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} processors"
     print(f"{machine}; " + ", ".join(f"{peer} {number}" for peer, number in versions.items()))
     missing = [distribution for peer, distribution in distributions.items() if peer not in versions]
     if missing:

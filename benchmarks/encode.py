@@ -47,6 +47,7 @@ from typing import Any
 import numpy as np
 from common import (
     ROOT,
+    add_kernel_option,
     choice,
     introduce,
     memory,
@@ -609,6 +610,7 @@ def main() -> None:
         "--repeat", type=int, default=1, metavar="N", help="run everything N times and show the best (default: 1)"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all results to FILE")
+    add_kernel_option(parser)
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:

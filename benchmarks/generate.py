@@ -33,7 +33,17 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from common import choice, introduce, memory, number, reset_peak_memory, run_worker, show, skip_rebuilding
+from common import (
+    add_kernel_option,
+    choice,
+    introduce,
+    memory,
+    number,
+    reset_peak_memory,
+    run_worker,
+    show,
+    skip_rebuilding,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -346,6 +356,7 @@ def main() -> None:
         "--peers", type=choice(list(PEERS)), default=list(PEERS), help="peers, separated by commas (default: all)"
     )
     parser.add_argument("--threads", type=int, default=2, help="threads of each peer (default: 2)")
+    add_kernel_option(parser)
     parser.add_argument("--repeat", type=int, default=3, help="number of runs of each peer (default: 3)")
     parser.add_argument("--tokens", type=int, default=48, help="number of decoding steps to time (default: 48)")
     parser.add_argument(

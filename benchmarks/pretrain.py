@@ -31,7 +31,18 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from common import ROOT, choice, introduce, memory, number, reset_peak_memory, run_worker, show, skip_rebuilding
+from common import (
+    ROOT,
+    add_kernel_option,
+    choice,
+    introduce,
+    memory,
+    number,
+    reset_peak_memory,
+    run_worker,
+    show,
+    skip_rebuilding,
+)
 
 PEERS = {"ours": "bpe-llama", "plain": "torch", "transformers": "transformers"}
 DTYPES = ("float32", "bfloat16")
@@ -281,6 +292,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=8, help="number of steps to time per run (default: 8)")
     parser.add_argument("--repeat", type=int, default=3, help="number of runs of each peer (default: 3)")
     parser.add_argument("--threads", type=int, default=2, help="threads of each peer (default: 2)")
+    add_kernel_option(parser)
     parser.add_argument(
         "--tolerance", type=float, default=TOLERANCE, help=f"largest loss difference, nats per token ({TOLERANCE:g})"
     )

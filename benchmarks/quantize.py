@@ -28,7 +28,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from common import ROOT, choice, introduce, number, run_worker, show, skip_rebuilding
+from common import ROOT, add_kernel_option, choice, introduce, number, run_worker, show, skip_rebuilding
 from generate import LlamaCpp
 
 TYPES = ("as it is", "q8_0", "q6_k", "q4_k", "q4_1", "q4_0")
@@ -175,6 +175,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--window", type=int, default=512, help="tokens per window (default: 512)")
     parser.add_argument("--steps", type=int, default=32, help="number of decoding steps to time (default: 32)")
     parser.add_argument("--threads", type=int, default=2, help="threads of each reader (default: 2)")
+    add_kernel_option(parser)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all results to FILE")
     return parser.parse_args()
 

@@ -22,7 +22,17 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from common import ROOT, memory, number, reset_peak_memory, run_worker, show, skip_rebuilding
+from common import (
+    ROOT,
+    add_kernel_option,
+    describe_machine,
+    memory,
+    number,
+    reset_peak_memory,
+    run_worker,
+    show,
+    skip_rebuilding,
+)
 
 COLUMNS = ("text", "MB", "documents", "encoder", "shards", "share", "memory")
 
@@ -124,6 +134,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2, help="threads of both sides (default: 2)")
     parser.add_argument("--repeat", type=int, default=3, help="number of turns; medians are shown (default: 3)")
     parser.add_argument("--json", metavar="FILE", help="write all results to FILE")
+    add_kernel_option(parser)
     parser.add_argument("--worker", type=json.loads, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
@@ -131,6 +142,7 @@ def main() -> None:
         return
 
     results = []
+    print(describe_machine())
     print(f"{COLUMNS[0]:<24}" + "".join(f"{column:>11}" for column in COLUMNS[1:]))
     for source in arguments.texts:
         result = measure(source, arguments)

@@ -44,6 +44,7 @@ from typing import Any
 
 from common import (
     ROOT,
+    add_kernel_option,
     choice,
     introduce,
     memory,
@@ -603,6 +604,7 @@ def parse_arguments() -> argparse.Namespace:
         "--plot", type=Path, metavar="FILE", help="mode growth: draw the results to FILE, a .png, .svg or .pdf"
     )
     parser.add_argument("--dark", action="store_true", help="draw them on a dark background")
+    add_kernel_option(parser)
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.plot and arguments.mode != "growth":

@@ -16,6 +16,13 @@ KINDS: dict[str, int]
 def kernels() -> list[str]:
     """Return the names of the kernels that this processor can run, best first. The last is always "plain"."""
 
+def chosen_kernel() -> str:
+    """Return the kernel that runs: the one that the environment variable MODEL_KERNEL names, or the best.
+
+    Raises:
+        InputError: When this processor cannot run it.
+    """
+
 class Matrix:
     """A single packed matrix, for the tests."""
 
@@ -37,7 +44,7 @@ class Matrix:
         Args:
             vectors: float32 `[count, columns]`; count is a power of two.
             out: Results, float32 `[count, rows]`.
-            kernel: A name from `kernels()`; default: the best.
+            kernel: A name from `kernels()`; default: `chosen_kernel()`.
         """
 
 class Cache:
@@ -128,7 +135,7 @@ class Decoder:
             shape: The sizes and parts of the model.
             kinds: The type of each matrix, by its name in Meta's checkpoints.
             threads: The number of threads.
-            kernel: A name from `kernels()`; default: the best.
+            kernel: A name from `kernels()`; default: `chosen_kernel()`.
         """
     @property
     def bytes(self) -> int:

@@ -18,7 +18,7 @@ from model.checkpoint.companions import read_tokenizer
 from model.checkpoint.opened import Checkpoint
 from model.device import choose
 from model.dtypes import DType, dtype_name
-from model.generation.native import NativeModel, kernels, refusal
+from model.generation.native import NativeModel, chosen_kernel, kernels, refusal
 from model.threads import check_threads
 from model.torch_needed import is_installed, require_torch
 
@@ -52,9 +52,8 @@ def backend_of(
         return "torch", reason
     if dtype is not None and (checkpoint.is_quantized or dtype_name(dtype) != checkpoint.dtype):
         return "torch", f"{dtype_name(dtype)} is requested"
-    (best, *others) = kernels()
-    if others:
-        return "native", f"kernels for {best}"
+    if len(kernels()) > 1:
+        return "native", f"kernels for {chosen_kernel()}"
     return ("torch", NO_KERNELS) if is_installed() else ("native", f"{NO_KERNELS}, and {_NO_TORCH}")
 
 

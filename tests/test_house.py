@@ -20,6 +20,7 @@ PYTHON = [
         "bpe.gguf_split",
         "bpe.drawing",
         "bpe.kinds",
+        "bpe.processor",
         "bpe.text",
         "bpe.state",
         "bpe.splitting",

@@ -40,7 +40,7 @@ _MODEL_SUFFIXES = (".gguf", ".safetensors", ".pth")
 
 
 @click.command(cls=Command)
-@click.argument("name", metavar="NAME|FILE|DIRECTORY", type=PRESET_OR_NAME)
+@click.argument("name", metavar="NAME|FILE|DIRECTORY", type=PRESET_OR_NAME, required=False)
 @files_argument
 @group(
     "Tokenizers",
@@ -66,6 +66,12 @@ _MODEL_SUFFIXES = (".gguf", ".safetensors", ".pth")
     ),
     ignore_unknown_option,
 )
+@group(
+    "This computer",
+    click.option(
+        "--kernels", is_flag=True, help="Print which kernels this processor runs, instead of describing a file."
+    ),
+)
 @progress_options(with_events=False)
 @examples(
     "bpe info llama3",
@@ -74,9 +80,10 @@ _MODEL_SUFFIXES = (".gguf", ".safetensors", ".pth")
     "bpe info runs/tales",
     "bpe info llama3.2-1b",
     "bpe info llama3.1-70b --batch 8 --length 4096",
+    "bpe info --kernels",
 )
 def info(
-    name: str,
+    name: str | None,
     files: Sequence[str],
     texts: Sequence[str],
     pattern: str | None,
@@ -89,6 +96,7 @@ def info(
     batch: int,
     length: int | None,
     ignore_unknown: bool,
+    kernels: bool,
 ) -> None:
     """Describe a tokenizer, model, preset or shards.
 
@@ -102,6 +110,12 @@ def info(
     from bpe.hub.names import parse
     from bpe.locate import SOURCES, locate
 
+    if kernels:
+        refuse_given("with --kernels", *click.get_current_context().params.keys() - {"kernels"})
+        print_rows(_kernel_rows())
+        return
+    if name is None:
+        raise click.UsageError("Missing argument 'NAME|FILE|DIRECTORY'.")
     sources = named_sources(files, texts)
     if not sources:
         refuse_given("without a text", "separator", "exclude")
@@ -128,6 +142,19 @@ def info(
         print_rows(tokenizer_rows(tokenizer))
     if measured:
         report_on(tokenizer, sources, separator, exclude, as_json, report, pictures)
+
+
+def _kernel_rows() -> list[tuple[str, str]]:
+    """Return the processor, and the kernels of the tokenizer's core and of the model's core."""
+    from bpe import _core as tokenizers
+    from bpe.processor import kernel_line, processor_name
+    from model import _core as models
+
+    return [
+        ("processor", processor_name()),
+        ("tokenizers", kernel_line(tokenizers.chosen_kernel(), tokenizers.kernels(), "BPE_KERNEL")),
+        ("models", kernel_line(models.chosen_kernel(), models.kernels(), "MODEL_KERNEL")),
+    ]
 
 
 def _rows_of_hub(name: str, batch: int, length: int | None, ignore_unknown: bool) -> list[tuple[str, str]]:

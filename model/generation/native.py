@@ -133,7 +133,7 @@ class NativeModel:
         Args:
             config: The configuration.
             kinds: The stored type of every tensor, by Meta's name.
-            kernel: "amx", "avx512", "avx2", "neon" or "plain". Defaults to the best that this processor can run.
+            kernel: "amx", "avx512", "avx2", "neon" or "plain". Defaults to `chosen_kernel()`.
             threads: The number of threads. Defaults to `model.threads.default_threads`.
 
         Raises:
@@ -143,7 +143,7 @@ class NativeModel:
         if reason is not None:
             raise InputError(reason)
         self.config = config
-        self.kernel: str = kernel or kernels()[0]
+        self.kernel: str = kernel or chosen_kernel()
         """The name of its kernels."""
         self._kinds = kinds
         self._reading = threading.Lock()
@@ -375,6 +375,15 @@ def _read_no_more() -> None:
 def kernels() -> list[str]:
     """Return the names of the kernels that this processor can run, best first; the last is "plain"."""
     return _core.kernels()
+
+
+def chosen_kernel() -> str:
+    """Return the kernel that runs: the one that the environment variable MODEL_KERNEL names, or the best.
+
+    Raises:
+        InputError: When this processor cannot run it.
+    """
+    return _core.chosen_kernel()
 
 
 def _without_kernels(config: ModelConfig) -> str | None:

@@ -87,3 +87,16 @@ def test_an_unknown_peer_exits_with_a_usage_error() -> None:
     )
     assert finished.returncode == 2
     assert "unknown name 'nobody'; choose from ours, tiktoken" in finished.stderr
+
+
+def test_a_kernel_can_be_chosen_and_is_printed(llama3: Tokenizer, tmp_path: Path) -> None:
+    printed, results = run(tmp_path, "--peers", "ours", "--modes", "documents", "--kernel", "plain")
+    assert "kernels plain (tokenizers), plain (models)" in printed
+    assert results
+
+
+def test_a_kernel_that_the_processor_lacks_is_refused() -> None:
+    command = [sys.executable, str(SCRIPT), "--kernel", "sse9"]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert finished.returncode == 2
+    assert "this processor does not run the kernel sse9; choose one of" in finished.stderr

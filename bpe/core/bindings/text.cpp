@@ -117,6 +117,8 @@ nb::list kernel_names() {
     return names;
 }
 
+std::string chosen_kernel_name() { return chosen_kernel().name; }
+
 Array<std::uint64_t> pretoken_ends(int pattern, nb::handle object, const std::string& kernel) {
     const TextArgument text(object);
     const Bytes bytes = text.bytes();
@@ -193,6 +195,9 @@ void register_utf8(nb::module_& module) {
 
 void register_text(nb::module_& module) {
     module.def("kernels", &kernel_names, "Return the names of the kernels that this machine can run, the best first.");
+    module.def("chosen_kernel", &chosen_kernel_name,
+               "Return the name of the kernel that runs: that of the environment variable BPE_KERNEL, or the best. Raise "
+               "InputError if this machine cannot run it.");
     module.def("scan", &pretoken_ends, nb::arg("pattern"), nb::arg("text"), nb::arg("kernel") = "",
                "Return the end of each pretoken, in bytes: [pretokens], uint64.");
     register_files(module);

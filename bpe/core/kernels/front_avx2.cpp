@@ -102,8 +102,8 @@ void probe_shorts(const Batch& batch, std::size_t count, const Fronts& fronts, s
     missing.long_count = longs;
 }
 
-// Looks up the pretokens in missing.mediums and removes those that are found. Fills the last group of four by looking up
-// the last pretoken again.
+// Looks up the pretokens in missing.mediums and removes those that are found. Fills the last group of four by looking
+// up the last pretoken again.
 void probe_mediums(const Batch& batch, const Fronts& fronts, std::uint64_t* values, Missing& missing) {
     const std::size_t mediums = missing.medium_count;
     if (!mediums) return;
@@ -118,11 +118,11 @@ void probe_mediums(const Batch& batch, const Fronts& fronts, std::uint64_t* valu
         const auto end = [&](int k) { return batch.edges[number[k] + 1]; };
         const __m256i low = load_words([&](int k) { return batch.text + begin(k); });
         const __m256i last = load_words([&](int k) { return batch.text + end(k) - 8; });
-        const __m256i length =
-            _mm256_cvtepu32_epi64(_mm_sub_epi32(_mm_setr_epi32(static_cast<int>(end(0)), static_cast<int>(end(1)),
-                                                               static_cast<int>(end(2)), static_cast<int>(end(3))),
-                                                _mm_setr_epi32(static_cast<int>(begin(0)), static_cast<int>(begin(1)),
-                                                               static_cast<int>(begin(2)), static_cast<int>(begin(3)))));
+        const __m256i length = _mm256_cvtepu32_epi64(
+            _mm_sub_epi32(_mm_setr_epi32(static_cast<int>(end(0)), static_cast<int>(end(1)), static_cast<int>(end(2)),
+                                         static_cast<int>(end(3))),
+                          _mm_setr_epi32(static_cast<int>(begin(0)), static_cast<int>(begin(1)),
+                                         static_cast<int>(begin(2)), static_cast<int>(begin(3)))));
         const __m256i doubled = _mm256_slli_epi64(_mm256_sub_epi64(all(16), length), 3);
         const __m256i high = _mm256_or_si256(_mm256_srlv_epi64(last, doubled), _mm256_slli_epi64(length, 56));
         const __m256i hash = hash4(_mm256_xor_si256(multiplied(low), high));

@@ -1,10 +1,8 @@
 #include "kernels/kernels.hpp"
 
-#include <cstdlib>
-#include <string>
 #include <vector>
 
-#include "base/errors.hpp"
+#include "base/kernel_choice.hpp"
 
 namespace bpe {
 
@@ -34,17 +32,7 @@ std::span<const Kernel> kernels() {
 }
 
 const Kernel& chosen_kernel() {
-    static const Kernel& chosen = []() -> const Kernel& {
-        const char* name = std::getenv("BPE_KERNEL");
-        if (!name || !*name) return kernels().front();
-        std::string names;
-        for (const Kernel& kernel : kernels()) {
-            if (kernel.name == std::string_view(name)) return kernel;
-            names += (names.empty() ? "" : ", ") + std::string(kernel.name);
-        }
-        throw InputError("BPE_KERNEL is '" + std::string(name) + "'; this processor runs the kernels " + names +
-                         "; choose one of these, or unset BPE_KERNEL for the fastest");
-    }();
+    static const Kernel& chosen = kernel_chosen_by("BPE_KERNEL", kernels());
     return chosen;
 }
 

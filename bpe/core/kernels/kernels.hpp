@@ -25,8 +25,8 @@ struct Kernel {
 // portable C++ and scans character by character.
 std::span<const Kernel> kernels();
 
-// Returns the kernel that the environment variable BPE_KERNEL names or, if it is not set, the fastest. Throws InputError
-// if this machine's processor does not support the named kernel.
+// Returns the kernel that the environment variable BPE_KERNEL names or, if it is not set, the fastest. Throws
+// InputError if this machine's processor does not support the named kernel.
 const Kernel& chosen_kernel();
 
 // Scans with the chosen kernel.

@@ -24,7 +24,8 @@ inline std::int32_t look_up(std::uint64_t pair, std::size_t line, std::uint32_t 
             continue;
         const __m256i both = _mm256_or_si256(_mm256_and_si256(low, in_low), _mm256_and_si256(high, in_high));
         const __m128i two = _mm_or_si128(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1));
-        const auto entry = static_cast<std::uint32_t>(_mm_cvtsi128_si32(_mm_or_si128(two, _mm_unpackhi_epi64(two, two))));
+        const auto entry =
+            static_cast<std::uint32_t>(_mm_cvtsi128_si32(_mm_or_si128(two, _mm_unpackhi_epi64(two, two))));
         const std::uint32_t rank = (entry | (found ? 0 : kIdMask)) & kIdMask;
         return static_cast<std::int32_t>(rank << 6 | place);
     }
@@ -48,7 +49,8 @@ std::uint32_t merge_round_avx2(Lane* lanes, std::size_t count, const PairTable& 
         Lane& lane = lanes[i];
         __m256i lowest = _mm256_min_epi32(load(lane.candidates), load(lane.candidates + 8));
         for (std::size_t k = kLaneBlock; k < lane.padded; k += kLaneBlock) {
-            lowest = _mm256_min_epi32(lowest, _mm256_min_epi32(load(lane.candidates + k), load(lane.candidates + k + 8)));
+            lowest =
+                _mm256_min_epi32(lowest, _mm256_min_epi32(load(lane.candidates + k), load(lane.candidates + k + 8)));
         }
         __m128i four = _mm_min_epi32(_mm256_castsi256_si128(lowest), _mm256_extracti128_si256(lowest, 1));
         four = _mm_min_epi32(four, _mm_shuffle_epi32(four, 0x4E));

@@ -27,10 +27,11 @@ inline Kind kind_named(const std::string& name) {
     throw std::invalid_argument("there are no kernels for the type " + name);
 }
 
-// Returns the best kernel for an empty name.
+// Returns the chosen kernel for an empty name.
 inline const Kernel& kernel_named(const std::string& name) {
+    if (name.empty()) return chosen_kernel();
     for (const Kernel& kernel : kernels()) {
-        if (name.empty() || name == kernel.name) return kernel;
+        if (name == kernel.name) return kernel;
     }
     throw std::invalid_argument("this processor cannot run the kernel " + name);
 }

@@ -2,6 +2,8 @@
 
 #include <vector>
 
+#include "bpe/core/base/kernel_choice.hpp"
+
 namespace model {
 
 static std::vector<Kernel> available_kernels() {
@@ -27,6 +29,11 @@ static std::vector<Kernel> available_kernels() {
 std::span<const Kernel> kernels() {
     static const std::vector<Kernel> found = available_kernels();
     return found;
+}
+
+const Kernel& chosen_kernel() {
+    static const Kernel& chosen = bpe::kernel_chosen_by("MODEL_KERNEL", kernels());
+    return chosen;
 }
 
 }  // namespace model

@@ -125,6 +125,10 @@ struct Kernel {
 // Returns the kernels that this processor can run, best first. The last is always "plain", in portable C++.
 std::span<const Kernel> kernels();
 
+// Returns the kernel that the environment variable MODEL_KERNEL names or, if it is not set, the best. Throws InputError
+// if this processor cannot run the named kernel.
+const Kernel& chosen_kernel();
+
 const Kernel& plain_kernel();
 const Kernel& avx2_kernel();
 const Kernel& avx512_kernel();
