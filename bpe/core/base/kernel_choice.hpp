@@ -6,7 +6,7 @@
 #include <string>
 #include <string_view>
 
-#include "errors.hpp"
+#include "base/errors.hpp"
 
 namespace bpe {
 
