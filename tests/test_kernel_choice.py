@@ -58,7 +58,8 @@ def test_a_kernel_that_the_processor_lacks_is_refused(variable: str) -> None:
     kernels = ", ".join(CORES[variable][1])
     assert finished.returncode == 1
     assert finished.stderr == (
-        f"bpe: {variable} is 'sse9', a kernel that this processor does not run; set it to one of {kernels}, or unset it\n"
+        f"bpe: {variable} is 'sse9', a kernel that this processor does not run; set it to one of {kernels},"
+        " or unset it\n"
     )
 
 
