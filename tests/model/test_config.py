@@ -121,6 +121,55 @@ def test_decode_flops_are_two_per_weight_plus_attention() -> None:
     assert config.decode_flops(9) == 2 * matrices + 3 * 2 * 10 * 2 * (4 + 4)
 
 
+FLOP_CASES: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "wide heads, biases": {"head_dim": 24, "qkv_bias": True, "wo_bias": True, "ffn_bias": True},
+    "one window": {"windows": (5, 5, 5, 5)},
+    "windows of some layers": {"windows": (7, 0, 3, 0), "unrotated_layers": (1,)},
+    "a window of one token": {"windows": (0, 1, 0, 1)},
+    "a window beyond the text": {"windows": (500, 0, 500, 0)},
+    "experts": {"n_experts": 6, "n_experts_per_token": 2},
+    "narrow experts": {"n_experts": 8, "n_experts_per_token": 3, "expert_hidden_dim": 10},
+    "experts, dense layers, windows": {
+        "n_experts": 5, "n_experts_per_token": 4, "expert_hidden_dim": 12, "dense_layers": (0, 2),
+        "windows": (4, 4, 0, 0),
+    },
+}  # fmt: skip
+
+
+def multiply_adds(config: ModelConfig, position: int) -> int:
+    """Return the multiply-adds of the matrices and of the attention that one token needs, without its logits."""
+    count = 0
+    for layer in range(config.n_layers):
+        for rows in (config.n_heads, config.n_kv_heads, config.n_kv_heads):  # wq, wk, wv
+            count += rows * config.head_dim * config.dim
+        count += config.dim * config.n_heads * config.head_dim  # wo
+        window = config.windows[layer] if config.windows else 0
+        for earlier in range(position + 1):
+            if not window or position - earlier < window:
+                count += config.n_heads * (config.head_dim + config.head_dim)  # query times key, share times value
+        if config.n_experts and layer not in config.dense_layers:
+            count += config.n_experts * config.dim  # the router
+            for _ in range(config.n_experts_per_token):
+                for _ in ("w1", "w2", "w3"):
+                    count += config.dim * (config.expert_hidden_dim or config.hidden_dim)
+        else:
+            for _ in ("w1", "w2", "w3"):
+                count += config.dim * config.hidden_dim
+    return count
+
+
+@pytest.mark.parametrize("case", FLOP_CASES)
+@pytest.mark.parametrize("length", [1, 4, 11])
+def test_flops_are_counted_layer_by_layer_with_windows_and_chosen_experts(case: str, length: int) -> None:
+    config = ModelConfig(dim=16, n_layers=4, n_heads=4, n_kv_heads=2, hidden_dim=20, vocab_size=50, **FLOP_CASES[case])
+    tokens = [multiply_adds(config, position) for position in range(length)]
+    logits = 50 * 16
+    assert [config.decode_flops(position) for position in range(length)] == [2 * (each + logits) for each in tokens]
+    assert config.prefill_flops(length) == 2 * (sum(tokens) + logits)
+    assert config.training_flops(length) == 3 * 2 * (sum(tokens) + length * logits)
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_params_round_trip(name: str) -> None:
     config = ModelConfig.preset(name)
