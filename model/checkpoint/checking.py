@@ -31,11 +31,17 @@ class TensorCheck:
         source, theirs = self._checkpoint.source, self._checkpoint.name_of(name)
         expected = self.expected[EMBEDDINGS] if name in self._tied else self.expected.get(name)
         if expected is None:
-            raise InputError(f"{source}: unknown tensor {theirs!r}; a model of this configuration does not have it")
+            raise InputError(
+                f"{source}: unknown tensor {theirs!r}; a model of this configuration does not have it;"
+                " the configuration is wrong, or the file belongs to another model"
+            )
         if name in self._seen:
             raise InputError(f"{source}: the tensor {theirs!r} occurs twice")
         if shape != expected:
-            raise InputError(f"{source}: {theirs} has the shape {[*shape]}, expected {[*expected]}")
+            raise InputError(
+                f"{source}: {theirs} has the shape {[*shape]}, expected {[*expected]};"
+                " the configuration is wrong, or the file belongs to another model"
+            )
         self._seen.add(name)
         self._missing.pop(name, None)
         return theirs
@@ -48,7 +54,8 @@ class TensorCheck:
         """Return the error for an output matrix that differs from the embeddings that it is tied to."""
         output, embeddings = map(self._checkpoint.name_of, (TIED, EMBEDDINGS))
         return InputError(
-            f"{self._checkpoint.source}: {output} differs from {embeddings}, but the configuration ties them"
+            f"{self._checkpoint.source}: {output} differs from {embeddings}, but the configuration ties them;"
+            " correct the configuration, or take the file of the same model"
         )
 
     def finish(self) -> None:

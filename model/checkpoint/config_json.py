@@ -6,6 +6,7 @@ A configuration is written for the first family whose config.json reads back as 
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 from bpe.errors import InputError
@@ -19,7 +20,7 @@ _FALSE = {"use_bidirectional_attention": (None, False), "rope_interleaved": (Fal
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "hidden_activation": (None, "gelu_pytorch_tanh"),  # in Gemma's files, beside a hidden_act that means the same
     **_FALSE, "mlp_bias": (False,), "attention_bias": (False,), "partial_rotary_factor": (1.0,),
-    "is_encoder_decoder": (False,), "is_decoder": (False,), "add_cross_attention": (False,),
+    "is_encoder_decoder": (False,), "add_cross_attention": (False,),
     "tie_encoder_decoder": (False,), "pruned_heads": ({},), "use_sliding_window": (False,),
     "attn_logit_softcapping": (None,), "final_logit_softcapping": (None,), "quantization_config": (None,),
 }  # fmt: skip
@@ -35,7 +36,7 @@ _HARMLESS = {
     # about classification and return values
     "id2label", "label2id", "num_labels", "problem_type", "finetuning_task", "task_specific_params", "return_dict",
     "output_attentions", "output_hidden_states", "use_return_dict", "torchscript", "chunk_size_feed_forward",
-    "tokenizer_class", "prefix",
+    "tokenizer_class", "prefix", "is_decoder",
     # about generation, which takes its options from generation_config.json and from the caller
     "bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "unk_token_id", "decoder_start_token_id",
     "forced_bos_token_id", "forced_eos_token_id",
@@ -104,7 +105,18 @@ def config_of(data: Values, ignore_unknown: bool = False) -> ModelConfig:
         fields |= {"qkv_bias": True, "wo_bias": values.get("attention_out_bias") is not False}
     if kind.startswith("gemma"):
         fields["embedding_multiplier"] = math.sqrt(positive(values, "hidden_size"))
-    return ModelConfig(**{field: value for field, value in fields.items() if value is not None})
+    given = {field: value for field, value in fields.items() if value is not None}
+    try:
+        return ModelConfig(**given)
+    except InputError as error:
+        raise InputError(_with_keys(str(error), family)) from None
+
+
+def _with_keys(message: str, family: Family) -> str:
+    """Return a message with the keys of config.json instead of the names of fields."""
+    keys = {field: key for key, field in {**FIELDS, **family.fields}.items()}
+    keys["n_experts"] = "num_experts" if "mlp_only_layers" in family.keys else "num_local_experts"
+    return re.sub(r"\w+", lambda word: keys.get(word[0], word[0]), message)
 
 
 def refuse_others(data: Values, known: set[str], ignore_unknown: bool, prefix: str = "") -> None:
@@ -116,6 +128,12 @@ def refuse_others(data: Values, known: set[str], ignore_unknown: bool, prefix: s
     for key, value in data.items():
         if key in known or key in _HARMLESS or key.startswith("_") or (value is None and key not in _NEUTRAL):
             continue
+        if key == "quantization_config" and value is not None:
+            method = value.get("quant_method") if isinstance(value, dict) else None
+            by = f" by {method}" if isinstance(method, str) else ""
+            raise InputError(
+                f"{prefix}{key}: weights quantized{by} are not read; download the original model, or a GGUF of it"
+            )
         if key in _NEUTRAL:
             if value not in _NEUTRAL[key]:
                 needed = " or ".join(map(repr, _NEUTRAL[key]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,7 +20,8 @@ def positive(values: Values, key: str) -> int:
 
 
 def is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Return whether a value is a number that a float can hold."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def number(rope: Values, name: str, key: str, default: float | None = None) -> float:

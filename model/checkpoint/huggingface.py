@@ -127,6 +127,8 @@ def open_checkpoint(path: Path, ignore_unknown: bool = False) -> Checkpoint:
     if renamed is text_name and "lm_head.weight" in dict(places):  # transformers takes it, whatever config.json says
         config = dataclasses.replace(config, tied_embeddings=False)
     wholes = {part: name for name, _ in places for part in joined_parts(name, config)}
+    if data.get("model_type") == "phi3":
+        wholes = joined_names(config) | wholes
     kinds = {
         meta: kind
         for name, kind in places
@@ -219,7 +221,8 @@ def _weights(files: list[Path], config: ModelConfig, renamed: Callable[[str], st
                 name = part.name if parts else _to_meta(names, part.name)
                 if name is None:
                     raise InputError(
-                        f"{file}: unknown tensor {tensor.name!r}; a model of this configuration does not have it"
+                        f"{file}: unknown tensor {tensor.name!r}; a model of this configuration does not have it;"
+                        f" correct {CONFIG}, or take the file of the same model"
                     )
                 if name.endswith(_OUT_BIAS) and not config.wo_bias:  # of `_keeping_split_pattern`
                     _check_zero(file, part)

@@ -23,6 +23,8 @@ _ROPE_KEYS = {
     "longrope": ("factor", "original_max_position_embeddings", "attention_factor", "short_factor", "long_factor"),
 }
 """The keys of each type of RoPE."""
+_PASSED = {"linear": ("original_max_position_embeddings",), "yarn": ("finetuned",)}
+"""Keys of published files that say how the model was trained, and change no result in transformers."""
 
 
 def rope_fields(family: Family, values: Values) -> dict[str, Any]:
@@ -89,6 +91,8 @@ def _global_and_local(values: Values, key: str, rope: Values) -> tuple[Any, Any]
 def _refuse_rope(prefix: str, rope: Values, kind: str) -> None:
     known = {"rope_type", "type", "rope_theta", "partial_rotary_factor", *_ROPE_KEYS[kind]}
     for name, value in rope.items():
+        if name in _PASSED.get(kind, ()):
+            continue
         if name not in known:
             raise InputError(f"{prefix}{name} (value {value!r}) is not a key of the type {kind}; remove it")
         if name == "truncate":

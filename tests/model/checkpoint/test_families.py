@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from bpe.errors import InputError
 from model import Transformer
 from model.checkpoint import open_checkpoint
 from model.checkpoint.assemble import assemble
@@ -92,3 +94,11 @@ def test_gradients_are_those_of_transformers(pair: Any) -> None:
     ours(ids).square().mean().backward()
     expected = theirs.get_input_embeddings().weight.grad
     assert largest(ours.tok_embeddings.weight.grad, expected) < 1e-4 * float(expected.abs().max())
+
+
+def test_a_missing_joined_matrix_has_its_name_in_the_file(tmp_path: Path) -> None:
+    write("phi3", tmp_path)
+    file, name = tmp_path / "model.safetensors", "model.layers.2.self_attn.qkv_proj.weight"
+    save_file({key: tensor for key, tensor in load_file(file).items() if key != name}, file)
+    with pytest.raises(InputError, match=f"missing {name}; the file is incomplete"):
+        ours_of(tmp_path)

@@ -261,6 +261,14 @@ def test_rotary_embeddings_are_read_in_every_spelling(spelling: dict[str, Any]) 
     assert config_of({**DATA, **spelling}) == ModelConfig(**{**SHAPE, **scaled})
 
 
+def test_keys_without_an_effect_in_transformers_are_passed_over() -> None:
+    linear = {"rope_type": "linear", "factor": 4.0}
+    yarn = {"rope_type": "yarn", "factor": 16.0, "original_max_position_embeddings": 64}
+    for rope, more in ((linear, {"original_max_position_embeddings": 64}), (yarn, {"finetuned": True})):
+        expected = config_of({**DATA, "rope_scaling": rope})
+        assert config_of({**DATA, "rope_scaling": {**rope, **more}, "is_decoder": True}) == expected
+
+
 def test_missing_keys_have_the_defaults_of_transformers(transformers: Any) -> None:
     required = {key: DATA[key] for key in ("model_type", *families.REQUIRED)}
     elsewhere = {"rope_theta", "rope_local_base_freq", "partial_rotary_factor", "sliding_window_pattern"}
@@ -315,7 +323,19 @@ def test_a_published_config_is_read() -> None:
         ),
         ({"rope_parameters": {"rope_type": "llama3"}}, "rope_parameters: missing factor"),
         ({"rope_parameters": 3}, "rope_parameters is 3; expected an object"),
-        ({"quantization_config": {"bits": 4}}, "quantization_config is .*, which is not supported"),
+        (
+            {"quantization_config": {"bits": 4}},
+            "quantization_config: weights quantized are not read; download the",
+        ),
+        ({"quantization_config": {"quant_method": "gptq"}}, "quantization_config: weights quantized by gptq are not"),
+        ({"rms_norm_eps": 10**400}, "rms_norm_eps is 10+; expected a number"),
+        ({"rms_norm_eps": -1.0}, "rms_norm_eps is -1.0; it must be a positive number"),
+        ({"rope_parameters": {"rope_theta": 10**400}}, "rope_parameters: rope_theta is 10+; expected a number"),
+        (
+            {"model_type": "mixtral", "num_experts_per_tok": 9},
+            r"num_experts_per_tok is 9; it must be from 1 to num_local_experts \(8\)",
+        ),
+        ({"model_type": "qwen3_moe", "num_experts": 9999}, "^num_experts is 9999; it must be at most 4096"),
         ({"attn_logit_softcapping": 50.0}, "attn_logit_softcapping is 50.0, which is not supported"),
         ({"hidden_size": None}, "missing hidden_size"),
         ({"hidden_size": "wide"}, "hidden_size is 'wide'; expected a positive whole number"),
