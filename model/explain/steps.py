@@ -78,7 +78,8 @@ def explain(
         if not bool(torch.isfinite(seen.logits).all()):
             raise InputError("the logits contain NaN or infinity; the weights are damaged, or need --dtype float32")
         stream = torch.stack(seen.stream)  # layers + 1 times [dim] -> [layers + 1, dim]
-        logits = torch.cat((model.head(model.norm(stream[:-1])), seen.logits))  # [layers + 1, vocabulary]
+        *_, last = _finished_logits(config, seen.logits)
+        logits = torch.cat((model.head(model.norm(stream[:-1])), last.tensor))  # [layers + 1, vocabulary]
         guesses = logits[:, :n_vocab].float().softmax(-1)
         walk = _Walk(config, prompt[0], seen, layer, head)
         if layer in config.cross_attention_layers:
@@ -183,6 +184,7 @@ class _Seen:
 
     @property
     def logits(self) -> Tensor:
+        """The product with the output matrix, before scale and soft cap: [1, vocabulary]."""
         return self.outputs["output"]
 
 
@@ -283,6 +285,10 @@ def _input_steps(walk: _Walk) -> Iterator[ForwardStep]:
         seen.outputs["tok_embeddings"],
         "time x dim",
     )
+    if config.embedding_multiplier != 1:
+        rows = seen.outputs["tok_embeddings"]
+        rows = rows * torch.tensor(config.embedding_multiplier, dtype=rows.dtype)
+        yield ForwardStep("embeddings, scaled", f"Times {config.embedding_multiplier:g}.", rows, "time x dim")
     if layer:
         yield ForwardStep(
             f"residual stream, before layer {layer}",
@@ -310,10 +316,9 @@ def _projection_steps(walk: _Walk) -> Iterator[ForwardStep]:
     users = f"that heads {group * sharing} to {group * sharing + sharing - 1} share" if sharing > 1 else "of this head"
     read = "norm" if config.pre_norm else "stream"
     if config.pre_norm:
-        weight = "1 plus a learned weight" if config.norm_offset else "a learned weight"
         yield ForwardStep(
             f"layer {layer}: norm",
-            f"Each row divided by its root mean square, times {weight} for each dimension.",
+            f"Each row divided by its root mean square, times {_norm_weight(config)} for each dimension.",
             walk.seen.outputs["attention_norm"],
             "time x dim",
         )
@@ -339,13 +344,17 @@ def _projection_steps(walk: _Walk) -> Iterator[ForwardStep]:
     yield from _position_steps(walk)
 
 
+def _norm_weight(config: ModelConfig) -> str:
+    return "1 plus a learned weight" if config.norm_offset else "a learned weight"
+
+
 def _position_steps(walk: _Walk) -> Iterator[ForwardStep]:
     """The norms of queries and keys, and their rotation."""
     config, head, group, d = walk.config, walk.head, walk.group, walk.config.rotated_dim
     if config.qk_norm != "none":
         over = "Each head" if config.qk_norm == "head" else "All heads together"
         for name, number, what in (("q_norm", head, "queries"), ("k_norm", group, "keys")):
-            text = f"{over} divided by the root mean square, times a learned weight for each dimension."
+            text = f"{over} divided by the root mean square, times {_norm_weight(config)} for each dimension."
             yield ForwardStep(f"{what}, normalised", text, walk.projected(name, number), "time x head_dim")
     kind = config.layer_kind(walk.layer)
     if kind.rope == "none":
@@ -374,7 +383,9 @@ def _attention_steps(walk: _Walk) -> Iterator[ForwardStep]:
     d = config.head_dim
     scores = scaled_scores(config, queries[head], keys[walk.group])
     scale = f"times {config.attention_scale:g}" if config.attention_multiplier else f"over the square root of {d}"
-    yield ForwardStep("scores", f"Each query times each key, {scale}.", scores, "time x time")
+    unrotated = config.layer_kind(walk.layer).rope == "none"
+    blind = " This layer does not rotate them, so positions have no effect on the scores." if unrotated else ""
+    yield ForwardStep("scores", f"Each query times each key, {scale}.{blind}", scores, "time x time")
     if config.attention_softcap:
         bound = f"{config.attention_softcap:g}"
         scores = softcapped(scores, config.attention_softcap)
@@ -382,11 +393,10 @@ def _attention_steps(walk: _Walk) -> Iterator[ForwardStep]:
     hidden = torch.ones_like(scores, dtype=torch.bool).triu(1) if walk.seen.visible is None else ~walk.seen.visible
     masked = scores.masked_fill(hidden, -math.inf)
     window = config.layer_kind(walk.layer).window
-    sees = f"the {window - 1:,} tokens" if window else "the tokens"
     others = "all others" if window else "later tokens"
     yield ForwardStep(
         "scores, masked",
-        f"A token sees itself and {sees} before it; scores of {others} become -inf.",
+        f"A token sees {_seen_in(window)}; scores of {others} become -inf.",
         masked,
         "time x time",
     )
@@ -410,6 +420,14 @@ def _attention_steps(walk: _Walk) -> Iterator[ForwardStep]:
         walk.seen.outputs["attention.wo"],
         "time x dim",
     )
+
+
+def _seen_in(window: int) -> str:
+    """Return which tokens a token sees in a window, 0 for none."""
+    before = {0: "the tokens before it", 1: "", 2: "the token before it"}.get(
+        window, f"the {window - 1:,} tokens before it"
+    )
+    return f"itself and {before}" if before else "only itself"
 
 
 def _feed_forward_steps(walk: _Walk) -> Iterator[ForwardStep]:
@@ -462,10 +480,11 @@ def _gate_steps(walk: _Walk) -> Iterator[ForwardStep]:
     read = "norm" if config.pre_norm else "stream"
     silu = config.activation == "silu"
     name = "SiLU" if silu else "GELU"
+    with_bias = ", plus its bias" if config.ffn_bias else ""
     formula = "x / (1 + e^-x)" if silu else "x times the normal distribution's share below x"
     gate = outputs["feed_forward.w1"]
     yield ForwardStep(
-        "feed-forward: w1", f"The {read} times w1, into a wider space: the gate.", gate, "time x hidden_dim"
+        "feed-forward: w1", f"The {read} times w1{with_bias}, into a wider space: the gate.", gate, "time x hidden_dim"
     )
     yield ForwardStep(
         name,
@@ -474,7 +493,10 @@ def _gate_steps(walk: _Walk) -> Iterator[ForwardStep]:
         "time x hidden_dim",
     )
     yield ForwardStep(
-        "w3", f"The {read} times w3: the numbers to be gated.", outputs["feed_forward.w3"], "time x hidden_dim"
+        "w3",
+        f"The {read} times w3{with_bias}: the numbers to be gated.",
+        outputs["feed_forward.w3"],
+        "time x hidden_dim",
     )
     yield ForwardStep(
         "gated",
@@ -484,7 +506,7 @@ def _gate_steps(walk: _Walk) -> Iterator[ForwardStep]:
     )
     yield ForwardStep(
         "feed-forward's output",
-        "Times w2: the second change to the stream.",
+        f"Times w2{with_bias}: the second change to the stream.",
         outputs["feed_forward.w2"],
         "time x dim",
     )
@@ -501,13 +523,22 @@ def _output_steps(walk: _Walk, stream: Tensor, guesses: Tensor) -> Iterator[Forw
         guesses,
     )
     yield ForwardStep("last norm", "The same norm again, after the last layer.", seen.outputs["norm"], "time x dim")
-    tied = ", which is the table of embeddings again" if config.tied_embeddings else ""
-    yield ForwardStep(
-        "logits",
-        f"The last token's row times the output matrix{tied}: one number for each id.",
-        seen.logits,
-        "time x vocabulary",
-    )
+    yield from _finished_logits(config, seen.logits)
     yield ForwardStep(
         "next token", "Softmax of the logits: the likeliest ids.", guesses[-1:], "time x vocabulary", "next"
     )
+
+
+def _finished_logits(config: ModelConfig, logits: Tensor) -> Iterator[ForwardStep]:
+    """Yield the product with the output matrix, and what scale and soft cap make of it, as `Transformer.head` does."""
+    tied = ", which is the table of embeddings again" if config.tied_embeddings else ""
+    text = f"The last token's row times the output matrix{tied}: one number for each id."
+    yield ForwardStep("logits", text, logits, "time x vocabulary")
+    if config.logits_scaling != 1:
+        logits = logits / config.logits_scaling
+        yield ForwardStep("logits, scaled", f"Over {config.logits_scaling:g}.", logits, "time x vocabulary")
+    if config.logits_softcap:
+        logits, bound = softcapped(logits, config.logits_softcap), f"{config.logits_softcap:g}"
+        yield ForwardStep(
+            "logits, capped", f"{bound} * tanh(logit / {bound}) bounds them.", logits, "time x vocabulary"
+        )
