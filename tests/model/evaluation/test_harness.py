@@ -24,6 +24,8 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window  # noq
 
 from model.evaluation.choices import evaluate_choices, read_questions  # noqa: E402
 from model.evaluation.harness import HarnessModel  # noqa: E402
+from support.family_data import tokenizer_of_bytes  # noqa: E402
+from support.model_families import write  # noqa: E402
 from support.references import BYTE_RANKS  # noqa: E402
 
 SPECIAL = {"<|begin_of_text|>": 256, "<|end_of_text|>": 257, "<|eot_id|>": 258}
@@ -347,3 +349,30 @@ def test_ignore_unknown_opens_a_model_whose_configuration_has_another_key(pair: 
     with pytest.warns(UserWarning, match="passed over keys that .*novelty"):
         harness = get_model("bpe").create_from_arg_string(f"pretrained={tmp_path / 'model'},ignore_unknown=True")
     assert harness.chat_template(True) == "{{ messages[0].content }}"
+
+
+@pytest.mark.parametrize("name", ["qwen3 moe", "mistral, window", "gemma2"])
+def test_batches_of_the_relatives_of_llama_have_the_results_of_one_text_at_a_time(name: str, tmp_path: Path) -> None:
+    theirs = write(name, tmp_path)
+    tokenizer_of_bytes().save(tmp_path / "tokenizer.json")
+    batched, single = HarnessModel(tmp_path, batch_size=5), HarnessModel(tmp_path, batch_size=1, batch_tokens=1)
+    contexts = ["the sea", "a much longer cloth than any window holds", "x", "thin cloth", ""]
+    pairs = [(context, " and on" * (1 + number)) for number, context in enumerate(contexts)]
+
+    found = batched.loglikelihood(asks("loglikelihood", *pairs))
+    alone = [answer for pair in pairs for answer in single.loglikelihood(asks("loglikelihood", pair))]
+    for answer, one, (context, continuation) in zip(found, alone, pairs, strict=True):
+        expected = cost(theirs, [256, *context.encode()], list(continuation.encode()))
+        assert answer == (pytest.approx(expected[0], rel=1e-5), expected[1])
+        assert one == (pytest.approx(expected[0], rel=1e-5), expected[1])
+
+    texts = [(LONG,), ("the sea",), ("é" * 40,)]  # the context holds 128 tokens, so the first needs two windows
+    whole = batched.loglikelihood_rolling(asks("loglikelihood_rolling", *texts))
+    parts = [each for text in texts for each in single.loglikelihood_rolling(asks("loglikelihood_rolling", text))]
+    assert whole == pytest.approx(parts, rel=1e-6)
+
+    limits = {"until": [], "max_gen_toks": 20, "do_sample": False}
+    written = batched.generate_until(asks("generate_until", *((context, limits) for context in contexts)))
+    for context, text in zip(contexts, written, strict=True):
+        assert single.generate_until(asks("generate_until", (context, limits))) == [text]
+    assert len(set(written)) == len(contexts)
