@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from collections.abc import Set as AbstractSet
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 from bpe import _core
 from bpe.special import as_set, raise_disallowed
 from bpe.text import as_bytes
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from bpe.tokenizer import Tokenizer
+
+_Ids = TypeVar("_Ids", list[int], "npt.NDArray[np.uint32]")
 
 
 class StreamEncoder:
@@ -76,6 +81,33 @@ class StreamEncoder:
             ValueError: When a disallowed special token is complete with this piece, which then counts as not fed. With
                 a vocabulary that another library encodes, `flush` raises instead.
         """
+        return self._feed(piece, self._stream.feed)
+
+    def feed_to_numpy(self, piece: str | bytes) -> npt.NDArray[np.uint32]:
+        """Encode the next piece as `feed` does, and return the ids that are now certain as an array.
+
+        Args:
+            piece: As for `feed`.
+
+        Returns:
+            The ids. [tokens], uint32
+
+        Raises:
+            ValueError: As for `feed`.
+        """
+        return self._feed(piece, self._stream.feed_to_numpy)
+
+    def flush(self) -> list[int]:
+        """Return the remaining ids at the end of the text. The encoder can then encode another text."""
+        return [*self._end(self._stream.feed), *self._stream.flush()]
+
+    def flush_to_numpy(self) -> npt.NDArray[np.uint32]:
+        """Return the remaining ids as `flush` does, as an array. [tokens], uint32"""
+        import numpy as np
+
+        return np.concatenate([self._end(self._stream.feed_to_numpy), self._stream.flush_to_numpy()])
+
+    def _feed(self, piece: str | bytes, feed: Callable[[str | bytes], _Ids | str]) -> _Ids:
         high = ""
         if isinstance(piece, str):
             piece = self._high + piece
@@ -83,22 +115,23 @@ class StreamEncoder:
                 piece, high = piece[:-1], piece[-1]
         elif self._high:
             content = as_bytes(piece)
-            if not content:
-                return []
-            piece = "\ufffd".encode() + content
-        ids = self._stream.feed(piece)
+            if content:
+                piece = "\ufffd".encode() + content
+            else:
+                piece, high = b"", self._high
+        ids = feed(piece)
         if isinstance(ids, str):
             raise_disallowed(ids)
         self._high = high
         return ids
 
-    def flush(self) -> list[int]:
-        """Return the remaining ids at the end of the text. The encoder can then encode another text."""
-        ids = self._stream.feed(self._high)
+    def _end(self, feed: Callable[[str | bytes], _Ids | str]) -> _Ids:
+        """Feed the half of a surrogate pair that was held back."""
+        ids = feed(self._high)
         if isinstance(ids, str):
             raise_disallowed(ids)
         self._high = ""
-        return ids + self._stream.flush()
+        return ids
 
     def __copy__(self) -> StreamEncoder:
         """Return an independent encoder with the same text so far and the same tokenizer."""
@@ -128,6 +161,16 @@ class _WaitingStream:
     def feed(self, piece: str | bytes) -> list[int]:
         self._text += as_bytes(piece)
         return []
+
+    def feed_to_numpy(self, piece: str | bytes) -> npt.NDArray[np.uint32]:
+        import numpy as np
+
+        return np.array(self.feed(piece), np.uint32)
+
+    def flush_to_numpy(self) -> npt.NDArray[np.uint32]:
+        import numpy as np
+
+        return np.array(self.flush(), np.uint32)
 
     def copy(self) -> _WaitingStream:
         twin = _WaitingStream(self._tokenizer, self._allowed, self._disallowed)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-from bpe.commands.inputs import open_tokenizer, read_inputs, working_on
+from bpe.commands.inputs import open_tokenizer
 from bpe.commands.options import (
     Command,
     examples,
@@ -16,6 +16,7 @@ from bpe.commands.options import (
     text_option,
     tokenizer_option,
 )
+from bpe.commands.pieces import encoded, stream_inputs
 
 
 @click.command(cls=Command)
@@ -30,12 +31,12 @@ def count(files: Sequence[str], texts: Sequence[str], name: str, pattern: str | 
 
     Prints a line for each file: tokens, bytes, bytes per token, and the name. Several files get a line with the total.
     """
-    inputs = read_inputs(files, texts)
+    inputs = stream_inputs(files, texts)
     tokenizer = open_tokenizer(name, pattern)
     rows = []
-    for file, content in inputs:
-        with working_on("counting", file, content):
-            rows.append((tokenizer.count(content), len(content), file))
+    for text in inputs:
+        tokens = sum(ids.size for ids in encoded(tokenizer, text, "counting"))
+        rows.append((tokens, text.read, text.name))
     if len(rows) > 1:
         rows.append((sum(row[0] for row in rows), sum(row[1] for row in rows), "total"))
     for tokens, size, file in rows:

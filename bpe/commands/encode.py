@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import click
 
 from bpe.commands.ids import ids_format_option, write_ids
-from bpe.commands.inputs import open_tokenizer, read_inputs, working_on
+from bpe.commands.inputs import open_tokenizer
 from bpe.commands.options import (
     Command,
     examples,
@@ -18,6 +18,7 @@ from bpe.commands.options import (
     text_option,
     tokenizer_option,
 )
+from bpe.commands.pieces import encoded, stream_inputs
 
 
 @click.command(cls=Command)
@@ -40,11 +41,9 @@ def encode(
 
     The input is -c TEXT, files, or stdin. It may hold any bytes; `bpe decode` restores them exactly.
     """
-    inputs = read_inputs(files, texts)
+    inputs = stream_inputs(files, texts)
     tokenizer = open_tokenizer(name, pattern)
     if ids_format == "u16" and tokenizer.n_vocab > 1 << 16:
         raise click.UsageError(f"ids go up to {tokenizer.n_vocab - 1:,}, too large for 16 bits; use --format u32")
-    for file, content in inputs:
-        with working_on("encoding", file, content):
-            ids = tokenizer.encode(content, allowed_special="all" if allow_special else set(), disallowed_special=())
-        write_ids(ids, ids_format)
+    for text in inputs:
+        write_ids(encoded(tokenizer, text, "encoding", allow_special), ids_format)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 # Name of the format -> NumPy's dtype, for binary formats.
 ID_FORMATS = {"text": None, "json": None, "u16": "<u2", "u32": "<u4"}
@@ -22,16 +26,34 @@ ids_format_option = click.option(
 )
 
 
-def write_ids(ids: Sequence[int], ids_format: str) -> None:
-    """Write ids to stdout in one of `ID_FORMATS`."""
-    if ids_format == "text":
-        click.echo(" ".join(map(str, ids)))
-    elif ids_format == "json":
-        click.echo("[" + ", ".join(map(str, ids)) + "]")
-    else:
-        import numpy as np
+_BRACKETS = {"text": (b"", b" ", b"\n"), "json": (b"[", b", ", b"]\n")}
+"""What begins a text's ids, what stands between two, and what ends them."""
 
-        sys.stdout.buffer.write(np.array(ids, dtype=ID_FORMATS[ids_format]).tobytes())
+
+def write_ids(pieces: Iterable[npt.NDArray[np.uint32]], ids_format: str) -> None:
+    """Write the ids of a text to stdout in one of `ID_FORMATS`.
+
+    Args:
+        pieces: The ids in pieces. Each [tokens], uint32
+        ids_format: A key of `ID_FORMATS`.
+    """
+    from bpe import _core
+
+    stdout = sys.stdout.buffer
+    dtype = ID_FORMATS[ids_format]
+    if dtype is not None:
+        for ids in pieces:
+            stdout.write(ids.astype(dtype, copy=False).data)
+        return
+    begin, between, end = _BRACKETS[ids_format]
+    stdout.write(begin)
+    is_first = True
+    for ids in pieces:
+        if ids.size:
+            stdout.write((b"" if is_first else between) + _core.decimals(ids, between))
+            is_first = False
+    stdout.write(end)
+    stdout.flush()
 
 
 def read_ids(content: bytes, ids_format: str) -> Any:

@@ -62,6 +62,17 @@ def read_inputs(files: Sequence[str], texts: Sequence[str] = (), awaited: str = 
         click.UsageError: When both files and texts are given, or stdin twice.
         InputError: When a file does not exist.
     """
+    check_input_arguments(files, texts)
+    return _read(files, texts, awaited)
+
+
+def check_input_arguments(files: Sequence[str], texts: Sequence[str]) -> None:
+    """Refuse files and texts together, stdin twice, and files that do not exist.
+
+    Raises:
+        click.UsageError: When both files and texts are given, or stdin twice.
+        InputError: When a file does not exist.
+    """
     if texts and files:
         raise click.UsageError(
             f"-c / --text and the argument {files[0]} exclude each other; give files or texts, not both"
@@ -69,7 +80,6 @@ def read_inputs(files: Sequence[str], texts: Sequence[str] = (), awaited: str = 
     if files.count("-") > 1:
         raise click.UsageError("stdin (-) can be read only once")
     check_files(files)
-    return _read(files, texts, awaited)
 
 
 def _read(files: Sequence[str], texts: Sequence[str], awaited: str) -> Iterator[tuple[str, bytes]]:

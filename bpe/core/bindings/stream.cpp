@@ -5,6 +5,7 @@
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/unique_ptr.h>
 
+#include <cstring>
 #include <mutex>
 #include <type_traits>
 
@@ -30,25 +31,36 @@ class PythonStream {
     }
 
     nb::object feed(nb::handle object) {
+        return feed_to(object, [](const IdBuffer& ids) { return nb::object(list_of(ids)); });
+    }
+    nb::object feed_to_numpy(nb::handle object) {
+        return feed_to(object, [](const IdBuffer& ids) { return nb::cast(array_of(ids)); });
+    }
+
+    nb::list flush() { return list_of(flushed()); }
+    Array<Id> flush_to_numpy() { return array_of(flushed()); }
+
+ private:
+    PythonStream(const PythonStream& other)
+        : added_(other.added_), forbidden_(other.forbidden_), stream_(other.stream_) {}
+
+    template <class ToPython>
+    nb::object feed_to(nb::handle object, const ToPython& to_python) {
         const TextArgument text(object);
         IdBuffer ids;
         Interrupt interrupt(check_signals);
         Interrupt* const polled = text.bytes().size() < kLongWork ? nullptr : &interrupt;
         const auto forbidden = locked(text.bytes().size(), [&] { return stream_.feed(text.bytes(), ids, polled); });
         if (forbidden) return nb::str(forbidden->data(), forbidden->size());
-        return list_of(ids);
+        return to_python(ids);
     }
 
-    nb::list flush() {
+    IdBuffer flushed() {
         IdBuffer ids;
         Interrupt interrupt(check_signals);
         locked(kMostBytesWithGil + 1, [&] { stream_.flush(ids, &interrupt); });
-        return list_of(ids);
+        return ids;
     }
-
- private:
-    PythonStream(const PythonStream& other)
-        : added_(other.added_), forbidden_(other.forbidden_), stream_(other.stream_) {}
 
     // Calls `use` with the mutex locked, and without the GIL if there are many bytes to process.
     template <class Use>
@@ -69,6 +81,12 @@ class PythonStream {
         return list;
     }
 
+    static Array<Id> array_of(const IdBuffer& ids) {
+        Array<Id> array = new_array<Id>(ids.size());
+        if (ids.size()) std::memcpy(array.data(), ids.data(), ids.size() * sizeof(Id));
+        return array;
+    }
+
     std::shared_ptr<const AddedTokens> added_;
     std::shared_ptr<const SpecialTokens> forbidden_;
     std::mutex mutex_;
@@ -84,9 +102,13 @@ void register_stream(nb::module_& module) {
         .def("feed", &PythonStream::feed, nb::arg("text").none(),
              "Add a piece of the text, and return the ids that no more text can change. If the piece completes a "
              "forbidden special token, return that token instead and ignore the piece.")
+        .def("feed_to_numpy", &PythonStream::feed_to_numpy, nb::arg("text").none(),
+             "Add a piece of the text as `feed` does, and return the ids as an array.")
         .def("copy", &PythonStream::copy, nb::keep_alive<0, 1>(),
              "Return an independent stream with the same text so far.")
-        .def("flush", &PythonStream::flush, "End the text, and return its last ids. After that, a new text may begin.");
+        .def("flush", &PythonStream::flush, "End the text, and return its last ids. After that, a new text may begin.")
+        .def("flush_to_numpy", &PythonStream::flush_to_numpy,
+             "End the text as `flush` does, and return its last ids as an array.");
 }
 
 }  // namespace bpe

@@ -5,6 +5,7 @@
 #include <nanobind/stl/string.h>
 
 #include <cerrno>
+#include <charconv>
 #include <stdexcept>
 #include <system_error>
 #include <utility>
@@ -109,6 +110,28 @@ std::uint32_t checked_classes_of(std::uint32_t code_point) {
     return classes_of(code_point);
 }
 
+// --- ids as text ---
+
+// Returns ids as decimal numbers with a separator between them.
+nb::bytes decimals(const InputArray<Id>& array, nb::bytes separator) {
+    const std::span<const Id> ids = span_of(array);
+    const Bytes between = view_of(separator);
+    constexpr std::size_t kDigits = 10;
+    Buffer<std::uint8_t> text;
+    {
+        const ReleasedGil release;
+        text.reserve(ids.size() * (kDigits + between.size()));
+        char* const begin = reinterpret_cast<char*>(text.end());
+        char* out = begin;
+        for (std::size_t i = 0; i < ids.size(); ++i) {
+            if (i) out = std::copy(between.begin(), between.end(), out);
+            out = std::to_chars(out, out + kDigits, ids[i]).ptr;
+        }
+        text.advance(static_cast<std::size_t>(out - begin));
+    }
+    return bytes_object(std::span<const std::uint8_t>(text.data(), text.size()));
+}
+
 // --- pretoken boundaries ---
 
 nb::list kernel_names() {
@@ -194,10 +217,13 @@ void register_utf8(nb::module_& module) {
 }  // namespace
 
 void register_text(nb::module_& module) {
+    module.def("decimals", &decimals, nb::arg("ids"), nb::arg("separator"),
+               "Return ids as decimal numbers with a separator between them.");
     module.def("kernels", &kernel_names, "Return the names of the kernels that this machine can run, the best first.");
-    module.def("chosen_kernel", &chosen_kernel_name,
-               "Return the name of the kernel that runs: that of the environment variable BPE_KERNEL, or the best. Raise "
-               "InputError if this machine cannot run it.");
+    module.def(
+        "chosen_kernel", &chosen_kernel_name,
+        "Return the name of the kernel that runs: that of the environment variable BPE_KERNEL, or the best. Raise "
+        "InputError if this machine cannot run it.");
     module.def("scan", &pretoken_ends, nb::arg("pattern"), nb::arg("text"), nb::arg("kernel") = "",
                "Return the end of each pretoken, in bytes: [pretokens], uint64.");
     register_files(module);
