@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from bpe.errors import InputError
@@ -43,8 +43,9 @@ def config_of_text(data: Mapping[str, Any], ignore_unknown: bool = False) -> Mod
     kind = text.get("model_type") or expected
     if kind != expected:
         raise InputError(f"text_config: model_type is {kind!r}; expected {expected!r}")
-    tied = data.get("tie_word_embeddings")
-    tied = True if tied is None else tied
+    tied = data.get("tie_word_embeddings", True)  # transformers ignores the key of the text part
+    if tied is None:
+        raise InputError("tie_word_embeddings is null; remove the key for its default (True), or give a value")
     try:
         given = {**_DEFAULTS[kind], **text, "model_type": kind, "architectures": None, "tie_word_embeddings": tied}
         config = config_of(given, ignore_unknown)
@@ -68,17 +69,3 @@ def text_name(name: str) -> str | None:
         return None
     plain = _TEXT.sub("", name, count=1) if _TEXT.match(name) else name.removeprefix("model.")
     return plain if plain.startswith("lm_head.") else f"model.{plain}"
-
-
-def has_own_head(data: Mapping[str, Any], names: Collection[str]) -> bool:
-    """Return whether an output matrix in the file counts, although config.json does not say that it is untied.
-
-    transformers uses it if it differs from the embeddings. Published files of Mistral have it without the key; when
-    transformers saves them again, config.json says that it is tied.
-
-    Args:
-        data: The content of the config.json of the whole model.
-        names: The names of the tensors, as `text_name` returns them.
-    """
-    says_tied = data.get("tie_word_embeddings") is not None and data["model_type"] != "mistral3"
-    return "lm_head.weight" in names and not says_tied

@@ -49,11 +49,13 @@ def test_the_text_part_has_the_logits_of_transformers(tmp_path: Path, family: st
     theirs = write(tmp_path, family, tie_word_embeddings=tied)
     if key != "right":  # published files of both have no key; transformers saves those of Mistral 3 with true
         data = json.loads((tmp_path / "config.json").read_text())
-        data["tie_word_embeddings"] = True if key == "true" and family == "mistral3" else None
+        del data["tie_word_embeddings"]
+        data |= {"tie_word_embeddings": True} if key == "true" else {}
+        data["text_config"]["tie_word_embeddings"] = not tied
         (tmp_path / "config.json").write_text(json.dumps(data))
     with pytest.warns(UserWarning, match="vision_tower and multi_modal_projector.*left out"):
         checkpoint = open_checkpoint(tmp_path)
-    assert checkpoint.config.tied_embeddings is tied
+    assert checkpoint.config.tied_embeddings is tied  # an output matrix in the file counts, whatever the key says
     ours = assemble(checkpoint, torch.float32, torch.device("cpu"))
     ids = torch.randint(1, 300, (2, 30), generator=torch.Generator().manual_seed(1))
     assert float((ours(ids) - theirs(ids).logits).abs().max()) < 1e-5
@@ -65,6 +67,9 @@ def test_a_key_of_the_text_part_is_named_with_its_place(tmp_path: Path) -> None:
     data["text_config"]["novelty"] = 3
     (tmp_path / "config.json").write_text(json.dumps(data))
     with pytest.raises(InputError, match=r"config.json: text_config: novelty \(value 3\)"):
+        open_checkpoint(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({**data, "tie_word_embeddings": None}))
+    with pytest.raises(InputError, match=r"config.json: tie_word_embeddings is null; remove the key"):
         open_checkpoint(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "gemma3"}))
     with pytest.raises(InputError, match="text_config is None"):
