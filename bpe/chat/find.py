@@ -46,7 +46,7 @@ def chat_format(
     templates, tokens = _from_gguf(path, tokenizer) if is_gguf else _from_directory(source, tokenizer)
     if templates:
         try:
-            return _template_chat(tokenizer, templates, tokens, template, variables or {})
+            return _template_chat(tokenizer, templates, tokens, template, variables or {}, str(source))
         except InputError as error:
             raise InputError(f"{source}: {error}") from error
     if not missing_llama3_tokens(tokenizer):
@@ -67,10 +67,11 @@ def _template_chat(
     tokens: Mapping[str, str],
     name: str | None,
     variables: Mapping[str, Any],
+    origin: str,
 ) -> TemplateChat:
     with warnings.catch_warnings():  # about variables, which are errors here
         warnings.simplefilter("ignore", UserWarning)
-        chat = TemplateChat(tokenizer, templates, variables=variables, name=name, tokens=tokens)
+        chat = TemplateChat(tokenizer, templates, variables=variables, name=name, tokens=tokens, origin=origin)
     for variable in variables:
         if not chat.reads(variable):
             known = ", ".join(chat.variable_names) or "no variables"

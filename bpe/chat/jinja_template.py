@@ -26,6 +26,10 @@ _MOST_CHARACTERS = 1 << 24  # the most characters that a template may write: mor
 GENERATION_BEGIN, GENERATION_END = "generation_begin", "generation_end"
 
 
+class TemplateFailure(InputError):
+    """Raised when a template rejects a dialog or fails."""
+
+
 class JinjaTemplate:
     """A compiled template.
 
@@ -98,7 +102,7 @@ class JinjaTemplate:
                     raise InputError(f"it writes more than {_MOST_CHARACTERS:,} characters")
                 pieces.append(piece)
         except Exception as error:  # a template can raise any error, and many raise one to reject a dialog
-            raise InputError(f"the chat template rejects the dialog or fails: {_one_line(error)}") from error
+            raise TemplateFailure(f"the chat template rejects the dialog or fails: {_one_line(error)}") from error
         return pieces
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain, islice, pairwise
 from typing import Any, NamedTuple, TypeVar
 
-from bpe.chat.jinja_template import GENERATION_BEGIN, GENERATION_END, JinjaTemplate
+from bpe.chat.jinja_template import GENERATION_BEGIN, GENERATION_END, JinjaTemplate, TemplateFailure
 from bpe.chat.tracing import DATA, TEMPLATE, UNKNOWN, Traced, joined, origin_of, traced, without_surrogates_traced
 from bpe.errors import InputError
 from bpe.tokenizer import Tokenizer
@@ -46,6 +47,7 @@ class TemplateDialog:
         tokens: Variables that are texts of special tokens, such as bos_token.
         functions: Functions of the template.
         continued: The field of the last message that the model continues, such as "content"; None if there is none.
+        origin: The file or directory of the template, which errors name; "" for none.
     """
 
     tokenizer: Tokenizer
@@ -57,6 +59,7 @@ class TemplateDialog:
     tokens: Mapping[str, str]
     functions: Mapping[str, Any]
     continued: str | None = None
+    origin: str = ""
 
     def with_messages(self, messages: list[dict[str, Any]]) -> TemplateDialog:
         """Return the same dialog with other messages."""
@@ -64,17 +67,32 @@ class TemplateDialog:
 
     def render(self, add_generation_prompt: bool = False, until: int | None = None) -> str:
         """Return the text of the dialog, or only of the messages before index `until`."""
-        return self._cut(
-            self.template.render(
-                {
-                    **self.functions,
-                    **self.tokens,
-                    **self.variables,
-                    **self._dialog(self._tagged(self.messages[:until])),
-                    "add_generation_prompt": add_generation_prompt,
-                }
-            )
+        try:
+            return self._cut(self._rendered(self.messages[:until], add_generation_prompt))
+        except TemplateFailure as error:
+            place = f"{self.origin}: " if self.origin else ""
+            remedy = self._remedy(self.messages[:until], add_generation_prompt)
+            raise TemplateFailure(f"{place}{error}; {remedy}") from error.__cause__
+
+    def _rendered(self, messages: list[dict[str, Any]], add_generation_prompt: bool) -> str:
+        return self.template.render(
+            {
+                **self.functions,
+                **self.tokens,
+                **self.variables,
+                **self._dialog(self._tagged(messages)),
+                "add_generation_prompt": add_generation_prompt,
+            }
         )
+
+    def _remedy(self, messages: list[dict[str, Any]], add_generation_prompt: bool) -> str:
+        """Return what to do about messages that the template rejects."""
+        others = [message for message in messages if message.get("role") != "system"]
+        if others and len(others) < len(messages):
+            with suppress(InputError):
+                self._rendered(others, add_generation_prompt)
+                return "it takes no system message, so leave that out (bpe chat: without --system, or /system none)"
+        return "change the messages, or use another template"
 
     def _dialog(self, messages: list[dict[str, Any]]) -> dict[str, Any]:
         return {"messages": messages, "tools": self.tools, "documents": self.documents}

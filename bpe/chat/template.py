@@ -47,6 +47,7 @@ class TemplateChat(ChatFormat):
         variables: More variables for the template, such as ``{"enable_thinking": False}``.
         name: The name of the template to use. Default: "tool_use" with tools if there is one, or else "default".
         tokens: The texts of other special tokens that templates use, such as ``{"pad_token": "<pad>"}``.
+        origin: The file or directory of the template. The error for a dialog that the template rejects names it.
 
     Raises:
         InputError: When a template cannot be compiled, or there is no template of this name.
@@ -62,6 +63,7 @@ class TemplateChat(ChatFormat):
         *,
         name: str | None = None,
         tokens: Mapping[str, str] | None = None,
+        origin: str = "",
     ) -> None:
         sources = {"default": template} if isinstance(template, str) else dict(template)
         if name is None and "default" not in sources:
@@ -76,6 +78,7 @@ class TemplateChat(ChatFormat):
         used = {use: sources[name] for use, name in names.items() if name in sources}
         self._templates = {key: compiled(source) for key, source in used.items()}
         self._eos_token = eos_token
+        self._origin = origin
         named = {"bos_token": bos_token, "eos_token": eos_token}  # undefined if there is none: None would be written
         given = {name: text for name, text in named.items() if text is not None} | {
             **(tokens or {}),
@@ -207,6 +210,7 @@ class TemplateChat(ChatFormat):
             self._variables,
             self._tokens,
             {"strftime_now": lambda format: now.strftime(format)},
+            origin=self._origin,
         )
         dialog = dialog.with_messages(fitted(dialog.messages, lambda other: dialog.with_messages(other).render()))
         _require_all_written(dialog)

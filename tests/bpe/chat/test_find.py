@@ -173,3 +173,17 @@ def test_the_map_of_special_tokens_takes_precedence_as_in_transformers(
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path).apply_chat_template(dialog, return_dict=False)
     assert chat_format(tmp_path, small).encode(dialog, add_generation_prompt=False) == theirs
     assert theirs[0] == (ids[first] if listed else ids[second])
+
+
+def test_a_rejected_dialog_is_refused_with_the_file_and_a_remedy(small: Tokenizer, tmp_path: Path) -> None:
+    (tmp_path / "chat_template.jinja").write_text(
+        "{% for m in messages %}{{ m.content }}{% if m.role == 'system' %}"
+        "{{ raise_exception('System role not supported') }}{% endif %}{% endfor %}"
+    )
+    chat = chat_format(tmp_path, small)
+    system = {"role": "system", "content": "Be brief."}
+    reason = f"{tmp_path}: the chat template rejects the dialog or fails: System role not supported; "
+    with pytest.raises(InputError, match=f"^{reason}it takes no system message.*without --system"):
+        chat.encode([system, user("Hi")])
+    with pytest.raises(InputError, match=f"^{reason}change the messages"):
+        chat.encode([system])

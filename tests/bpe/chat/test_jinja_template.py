@@ -30,6 +30,7 @@ def test_harmful_or_failing_template_raises_a_one_line_error(small: Tokenizer, t
     with pytest.raises(InputError, match=f"the chat template rejects the dialog or fails: .*{words}") as error:
         TemplateChat(small, template).encode([user("Hi")])
     assert "\n" not in str(error.value)
+    assert str(error.value).endswith("; change the messages, or use another template")
 
 
 @pytest.mark.parametrize(
