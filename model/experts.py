@@ -27,7 +27,10 @@ class Experts(nn.Module):
         if self.normalize:
             shares = shares / shares.sum(-1, keepdim=True)
         mixed = torch.zeros_like(tokens)
-        for number in numbers.unique().tolist():
+        # In training, experts without tokens read no rows, so that they have gradients of zero, as in transformers: DDP
+        # and FSDP wait for the gradients of all weights, and the optimizer passes over weights without gradients.
+        used = range(len(self.experts)) if torch.is_grad_enabled() else numbers.unique().tolist()
+        for number in used:
             rows, places = (numbers == number).nonzero(as_tuple=True)
             result = self.experts[number](tokens[rows]) * shares[rows, places, None].to(x.dtype)
             mixed = mixed.index_add(0, rows, result)

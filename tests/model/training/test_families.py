@@ -53,6 +53,23 @@ def test_fused_layers_and_lora_compute_the_same(name: str, tmp_path: Path) -> No
     assert len(adapted) >= 7 * plain.config.n_layers
 
 
+@pytest.mark.parametrize("is_fused", [False, True])
+def test_experts_without_tokens_have_gradients_of_zero_as_in_transformers(is_fused: bool, tmp_path: Path) -> None:
+    theirs = write("mixtral", tmp_path, num_local_experts=12)
+    ours = assemble(open_checkpoint(tmp_path), torch.float32, torch.device("cpu"))
+    if is_fused:
+        fuse(ours)
+    ids = torch.tensor([[5, 9, 200]])  # 3 tokens choose at most 6 experts
+    for model in (ours, theirs):
+        output = model(ids)
+        getattr(output, "logits", output).square().mean().backward()
+        assert all(each.grad is not None for each in model.parameters())
+    for layer, their_layer in zip(ours.layers, theirs.model.layers, strict=True):
+        expected = [bool(each.any()) for each in their_layer.mlp.experts.down_proj.grad]
+        assert [bool(each.w2.weight.grad.any()) for each in layer.feed_forward.experts] == expected
+        assert 2 <= sum(expected) <= 6
+
+
 def nats_of(theirs: Any, ids: Tensor, targets: Tensor, length: int = 0) -> Tensor:
     """Return the loss of the targets of one text, read by itself, with padding at its end up to a length.
 

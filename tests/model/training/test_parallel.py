@@ -39,6 +39,12 @@ pytestmark = pytest.mark.slow  # processes are started for each test
 CONFIG = ModelConfig(
     dim=32, n_layers=2, n_heads=4, n_kv_heads=2, hidden_dim=48, vocab_size=259, max_seq_len=64, tied_embeddings=True
 )
+GEMMA_2 = dataclasses.replace(
+    CONFIG, windows=(5, 0), attention_softcap=4.0, logits_softcap=2.0, post_norm=True, norm_offset=True,
+    activation="gelu_tanh", embedding_multiplier=5.5,
+)  # fmt: skip
+# Some experts of a layer get no token in the part of a process.
+MIXTURE = dataclasses.replace(CONFIG, n_experts=24, n_experts_per_token=2, qk_norm="head")
 STEPS, HIGHEST_NORM = 3, 0.5
 
 
@@ -54,6 +60,12 @@ class Case:
     texts: int = 7
     parts: int = 2
     """Number of texts in a step, and of micro-batches."""
+    config: ModelConfig = CONFIG
+
+    @property
+    def shape(self) -> ModelConfig:
+        """The shape of the model."""
+        return dataclasses.replace(self.config, tied_embeddings=self.tied)
 
 
 EXACT = Case(2, "ddp", texts=8, parts=1)
@@ -65,6 +77,11 @@ CASES = [
     Case(4, "ddp"),
     Case(4, "fsdp"),
     Case(4, "fsdp", 2, dtype=torch.bfloat16),
+    Case(2, "ddp", config=GEMMA_2),
+    Case(2, "fsdp", config=GEMMA_2),
+    Case(2, None, 2, config=GEMMA_2),
+    Case(2, "ddp", config=MIXTURE),
+    Case(2, "fsdp", config=MIXTURE),
 ]
 
 
@@ -116,7 +133,7 @@ def batches(step: int, texts: int, parts: int) -> list[TokenBatch]:
 def train(parallel: Parallel, case: Case) -> Found:
     """Train as the loop does, in a few lines."""
     found = Found()
-    model = Transformer(ModelConfig(**{**vars(CONFIG), "tied_embeddings": case.tied}))
+    model = Transformer(case.shape)
     model.init_weights(torch.Generator().manual_seed(0))
     loss = parallel.prepare(model, next_token_loss)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1, fused=True)
@@ -263,7 +280,8 @@ def alone() -> dict[Case, Found]:
 
 
 def name(case: Case) -> str:
-    return f"{case.processes} {case.kind} tensor={case.tensor} tied={case.tied} {case.dtype} {case.texts}"
+    relative = {CONFIG: "", GEMMA_2: " gemma2", MIXTURE: " experts"}[case.config]
+    return f"{case.processes} {case.kind} tensor={case.tensor} tied={case.tied} {case.dtype} {case.texts}{relative}"
 
 
 @pytest.mark.parametrize("case", CASES, ids=name)
@@ -298,11 +316,11 @@ def test_two_processes_match_one_process_with_two_micro_batches_bit_for_bit(foun
 
 @pytest.mark.parametrize("case", CASES, ids=name)
 def test_each_process_holds_its_share_of_the_weights(case: Case, found: dict[Case, list[Found]]) -> None:
-    whole = dataclasses.replace(CONFIG, tied_embeddings=case.tied).n_parameters
+    whole = case.shape.n_parameters
     if case.kind == "ddp":
         assert [each.cut for each in found[case]] == [whole] * case.processes
     else:
-        norms = 5 * CONFIG.dim  # whole on each process of the tensor dimension
+        norms = case.shape.parameters()["norms"]  # whole on each process of the tensor dimension
         shares = [each.cut for each in found[case]]
         assert sum(shares) == whole + (case.tensor - 1) * norms
         assert max(shares) < 1.2 * whole / case.processes
