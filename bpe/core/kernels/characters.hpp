@@ -21,6 +21,7 @@ struct Utf8Kernel {
     bool (*wide)(const std::uint8_t* text, std::size_t size, std::uint16_t* out);
 };
 
+extern const Utf8Kernel kUtf8Avx2;
 extern const Utf8Kernel kUtf8Avx512;
 
 }  // namespace bpe
