@@ -36,6 +36,8 @@ _MOST_DIMENSIONS = 4
 _UINT32, _FLOAT32, _BOOL, _STRING, _ARRAY = 4, 6, 7, 8, 9
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _NUMBER_OF_SCALAR = {code: number for number, code in _SCALARS.items()}
+ALIGNMENT = "general.alignment"
+_SHOWN = 60  # characters of a value in a message
 
 
 class TensorInfo(NamedTuple):
@@ -204,9 +206,9 @@ class Container:
 
     def _placed(self, infos: Iterable[tuple[str, TensorInfo]]) -> dict[str, TensorInfo]:
         """The tensors by name, with offsets from the beginning of the file. Refuses overlapping and truncated ones."""
-        alignment = self.metadata.get("general.alignment", 32)
+        alignment = self.metadata.get(ALIGNMENT, 32)
         if not isinstance(alignment, int) or alignment <= 0 or alignment % 8:
-            raise InputError(f"general.alignment is {alignment!r}; expected a multiple of 8")
+            raise InputError(f"{ALIGNMENT} is {shown(alignment)}; expected a multiple of 8")
         begin = -(-self._at // alignment) * alignment
         tensors: dict[str, TensorInfo] = {}
         for name, info in infos:
@@ -225,6 +227,14 @@ class Container:
                 f" {places[-1][1]}; is the download incomplete?"
             )
         return tensors
+
+
+def shown(value: Any) -> str:
+    """Return a value of the metadata for a message, cut to some 60 characters."""
+    text = repr(
+        [*value[:_SHOWN]] if isinstance(value, memoryview) else value[:_SHOWN] if isinstance(value, list) else value
+    )
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def mapped(path: Path, access: int = mmap.ACCESS_READ) -> mmap.mmap:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from array import array
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bpe.errors import InputError, did_you_mean
+from bpe.formats.gguf_container import shown
 from model.checkpoint.config_values import refuse_unknown
 from model.checkpoint.gguf_rope import ROPE_KEYS, Numbers, rope_fields, rope_metadata, rope_tensors
 from model.checkpoint.gguf_tensors import EMBEDDINGS, OUTPUT, layout, whole_shape
@@ -42,6 +44,8 @@ _REQUIRED = (
     "attention.layer_norm_rms_epsilon",
 )
 _MOST_PARAMETERS = 2**48
+# The largest whole number and the longest text among the keys of an architecture.
+_LARGEST, _LONGEST_TEXT = 2**48, 80
 _WINDOW, _PATTERN = "attention.sliding_window", "attention.sliding_window_pattern"
 _EXPERTS = {"expert_count": "n_experts", "expert_used_count": "n_experts_per_token"}
 _BIASES = {
@@ -173,7 +177,7 @@ def architecture_of(metadata: Values) -> str:
     name = metadata.get("general.architecture")
     if not isinstance(name, str) or name not in ARCHITECTURES:
         meant = did_you_mean(name, ARCHITECTURES) if isinstance(name, str) else ""
-        raise InputError(f"general.architecture is {name!r}; supported are {', '.join(ARCHITECTURES)}{meant}")
+        raise InputError(f"general.architecture is {shown(name)}; supported are {', '.join(ARCHITECTURES)}{meant}")
     return name
 
 
@@ -201,8 +205,10 @@ def config_of(metadata: Values, tensors: Shapes, numbers: Numbers, ignore_unknow
     missing = [prefix + key for key in _REQUIRED if key not in values]
     if missing:
         raise InputError(f"missing {', '.join(missing)}")
-    if "vocab_size" not in values and EMBEDDINGS in tensors:
-        values["vocab_size"] = tensors[EMBEDDINGS][0] if tensors[EMBEDDINGS] else 0
+    if EMBEDDINGS in tensors:
+        rows = tensors[EMBEDDINGS][0] if tensors[EMBEDDINGS] else 0
+        if values.setdefault("vocab_size", rows) != rows:
+            raise InputError(f"{prefix}vocab_size is {values['vocab_size']!r}, but {EMBEDDINGS} has {rows} rows")
     values = {**architecture.defaults, **values}
     given = {field: values[key] for key, field in (_FIELDS | {**architecture.fields}).items() if key in values}
     for key, field in architecture.fields.items():
@@ -211,21 +217,30 @@ def config_of(metadata: Values, tensors: Shapes, numbers: Numbers, ignore_unknow
         if key == "rope.freq_base_swa" and given[field] == 0:
             raise InputError(f"{prefix}{key} is {given[field]!r}; it must be a positive number")
     tied = OUTPUT not in tensors if architecture.tied is None else architecture.tied
-    config = ModelConfig(
-        **{
-            "rope_theta": 10000.0,
-            **given,
-            **architecture.settings,
-            **{field: any(each in tensors for each in _BIASES[field]) for field in architecture.biases},
-            "tied_embeddings": tied,
-        }
-    )
+    fields = {
+        "rope_theta": 10000.0,
+        **given,
+        **architecture.settings,
+        **{field: any(each in tensors for each in _BIASES[field]) for field in architecture.biases},
+        "tied_embeddings": tied,
+    }
+    try:
+        config = ModelConfig(**fields)
+    except InputError as error:
+        raise InputError(f"{error}{_keys_in(str(error), prefix, architecture)}") from None
     if config.n_parameters > _MOST_PARAMETERS:  # torch overflows on the sizes of much larger tensors
         raise InputError(f"the metadata describe a model of {config.n_parameters:,} parameters; the file is damaged")
     more = _more_fields(prefix, architecture, values, config)
     config = dataclasses.replace(config, **more)
     scaling = rope_fields(prefix, architecture.scalings, values, tensors, numbers, config)
     return dataclasses.replace(config, **scaling)
+
+
+def _keys_in(message: str, prefix: str, architecture: Architecture) -> str:
+    """Return the keys of the fields that a message names, in brackets."""
+    keys = {field: prefix + key for key, field in (_FIELDS | {**architecture.fields}).items()}
+    found = [keys[word] for word in dict.fromkeys(re.findall(r"\w+", message)) if word in keys]
+    return f" (in the file: {', '.join(found)})" if found else ""
 
 
 def _more_fields(prefix: str, architecture: Architecture, values: Values, config: ModelConfig) -> dict[str, Any]:
@@ -275,6 +290,8 @@ def _windows(prefix: str, architecture: Architecture, values: Values, config: Mo
     if isinstance(pattern, list):
         if len(pattern) != config.n_layers:
             raise InputError(f"{prefix}{_PATTERN} has {len(pattern)} values; expected one for each layer")
+        if any(slides not in (0, 1) for slides in pattern):
+            raise InputError(f"{prefix}{_PATTERN} is {shown(pattern)}; expected 1 or 0 for each layer")
         return tuple(window * bool(slides) for slides in pattern)
     step = architecture.pattern if pattern is None else pattern
     if isinstance(step, bool) or not isinstance(step, int) or step < 0:
@@ -287,12 +304,18 @@ def _single(key: str, value: Any, is_list: bool = False) -> Any:
     if isinstance(value, (list, memoryview)):
         if is_list:
             return [*value]
+        if not value:
+            raise InputError(f"{key} is an empty array; expected a value, or one for each layer")
         if len({*value}) != 1:
             raise InputError(f"{key} differs from layer to layer, which is not supported")
         value = value[0]
+    if isinstance(value, str) and len(value) > _LONGEST_TEXT or isinstance(value, int) and value > _LARGEST:
+        raise InputError(f"{key} is {shown(value)}; the file is damaged")
     if isinstance(value, float):
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", under="ignore"):
             narrow = np.float32(value)
+        if math.isfinite(value) and (math.isinf(narrow) or narrow == 0 != value):
+            raise InputError(f"{key} is {value!r}, which is beyond the range of a float32; the file is damaged")
         if float(narrow) == value:
             return float(str(narrow))
     return value

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bpe.errors import InputError
-from bpe.formats.gguf_container import Container, TensorInfo
+from bpe.formats.gguf_container import ALIGNMENT, Container, TensorInfo, shown
 from bpe.gguf_split import firsts, parts_of
 
 _NUMBER, _COUNT, _TENSORS = "split.no", "split.count", "split.tensors.count"
@@ -37,6 +37,8 @@ class GgufFiles:
         """
         container = Container.open(path)
         count = container.metadata.get(_COUNT, 1)
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise InputError(f"{path}: {_COUNT} is {shown(count)}; expected a number of files")
         if count == 1:
             return cls([container])
         paths = [path.with_name(name) for name in parts_of(path.name)]
@@ -56,6 +58,7 @@ class GgufFiles:
         for number, (other, opened) in enumerate(zip(paths, containers, strict=True)):
             if opened.metadata.get(_COUNT) != count or opened.metadata.get(_NUMBER) != number:
                 raise InputError(f"{other}: not file {number + 1} of the {count} files of {path.name}")
+            _refuse_other_metadata(other, opened, container, path)
         files = cls(containers)
         total = container.metadata.get(_TENSORS, len(files.tensors))
         if total != len(files.tensors) or total != sum(len(opened.tensors) for opened in containers):
@@ -72,6 +75,16 @@ class GgufFiles:
     def release(self, name: str, begin: int, size: int) -> None:
         """Free the memory of a part of a tensor, which is read again when it is used again."""
         self._containers[name].release(self.tensors[name].offset + begin, size)
+
+
+def _refuse_other_metadata(path: Path, part: Container, first: Container, first_path: Path) -> None:
+    """Raise InputError if a later file describes another model. gguf-split writes only the keys of the split to it."""
+    for key, value in part.metadata.items():
+        if key not in (_NUMBER, ALIGNMENT) and value != first.metadata.get(key):
+            wanted = f"is {shown(first.metadata[key])}" if key in first.metadata else "is missing"
+            raise InputError(
+                f"{path}: {key} is {shown(value)}, but {wanted} in {first_path.name}; the files do not belong together"
+            )
 
 
 def first_file(path: Path) -> Path | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -99,9 +99,28 @@ def rope_fields(
         fields = _by_factor(prefix, kind, factor, values, config)
     if fields.get("rope_scaling", "none") not in ("none", *scalings):
         raise InputError(f"{prefix}{_TYPE} is {kind!r}, which is not supported; {', '.join(scalings)} are")
+    _refuse_lost_divisors(prefix, scalings, values, found, fields)
     if attention != 1 and "rope_attention_factor" not in fields:
         raise InputError(f"{prefix}{_ATTENTION} is {attention!r}, which is not supported without yarn or longrope")
     return fields
+
+
+def _refuse_lost_divisors(
+    prefix: str,
+    scalings: tuple[str, ...],
+    values: Mapping[str, Any],
+    found: Sequence[str],
+    fields: Mapping[str, Any],
+) -> None:
+    """Raise InputError if keys belong to Llama 3.1's scaling, but its tensor is missing."""
+    keys = [key for key in _LLAMA3 if key in values]
+    if "llama3" in scalings and not found and not fields and _TYPE not in values and values.get(_ORIGINAL):
+        keys.append(_ORIGINAL)
+    if keys and fields.get("rope_scaling") != "llama3":
+        raise InputError(
+            f"{prefix}{keys[0]} is {values[keys[0]]!r}, but the tensor {DIVISORS}, which scales RoPE, is missing;"
+            " convert the model again"
+        )
 
 
 def _by_factor(prefix: str, kind: str, factor: float, values: Mapping[str, Any], config: ModelConfig) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from bpe import InputError, Tokenizer
 from bpe.formats.gguf_container import Container
 from model import Transformer, convert, generate_ids, load, save
 from model.checkpoint import format_of, open_checkpoint
-from support.gguf_files import split
+from support.gguf_files import change, split
 from support.references import BYTE_RANKS
 
 
@@ -63,6 +63,26 @@ def test_files_of_different_models_are_refused(whole: Path, tmp_path: Path) -> N
     paths = split(whole, tmp_path / "more", **{"split.tensors.count": 99})
     with pytest.raises(InputError, match="the first file names 99; the files do not belong together"):
         open_checkpoint(paths[0])
+
+
+def test_a_file_of_another_model_is_refused_by_the_keys_that_differ(whole: Path, tmp_path: Path) -> None:
+    paths = split(whole, tmp_path / "parts")
+    split(whole, tmp_path / "others", **{"split.tensors.count": 99})
+    paths[2].write_bytes((tmp_path / "others" / paths[2].name).read_bytes())
+    with pytest.raises(
+        InputError, match=r"00003-of-00003\.gguf: split\.tensors\.count is 99, but is \d+ in model-00001"
+    ):
+        open_checkpoint(paths[0])
+    split(whole, tmp_path / "more", **{"qwen3.block_count": 2})
+    paths[2].write_bytes((tmp_path / "more" / paths[2].name).read_bytes())
+    with pytest.raises(InputError, match=r"qwen3\.block_count is 2, but is missing in model-00001-of-00003\.gguf"):
+        open_checkpoint(paths[0])
+
+
+@pytest.mark.parametrize("count", [["3"], "x\n", 0, True, 2.0])
+def test_a_wrong_number_of_files_is_refused(count: Any, whole: Path) -> None:
+    with pytest.raises(InputError, match=r"whole\.gguf: split\.count is .*; expected a number of files$"):
+        open_checkpoint(change(whole, {"split.count": count}))
 
 
 def test_a_renamed_file_of_a_split_model_says_what_its_name_must_be(whole: Path, tmp_path: Path) -> None:
