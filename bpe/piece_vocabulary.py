@@ -228,7 +228,11 @@ class PieceVocabulary(Vocabulary):
         checked_names(names)
         added = chosen_tokens(self.added_tokens, names, ids, self.n_vocab).values() if names else self.added_tokens
         boundaries = extended(self.boundaries, {token.content: token.id for token in added})
-        return PieceVocabulary(self.name, self.model, added, boundaries)
+        return self.with_added_tokens(added, boundaries)
+
+    def with_added_tokens(self, added: Iterable[AddedToken], boundaries: Boundaries | None = None) -> PieceVocabulary:
+        """Return a vocabulary with other added tokens; see `Vocabulary.with_added_tokens`."""
+        return PieceVocabulary(self.name, self.model, added, self.boundaries if boundaries is None else boundaries)
 
     def __getstate__(self) -> dict[str, object]:
         merges = None if self.model.merges is None else bytes(self.model.merges)

@@ -227,10 +227,19 @@ class Vocabulary:
             if id is not None:
                 ids[name] = id
         added = chosen_tokens(self.added_tokens, names, ids, self.n_vocab).values() if names else self.added_tokens
-        state = {**self.__getstate__(), "pattern": self.pattern, "offsets": self.offsets, "ids": self.ids}
-        state["merge_list"] = self.merge_list
         boundaries = extended(self.boundaries, {token.content: token.id for token in added})
-        state |= {"added_tokens": added, "boundaries": boundaries}
+        return self.with_added_tokens(added, boundaries)
+
+    def with_added_tokens(self, added: Iterable[AddedToken], boundaries: Boundaries | None = None) -> Vocabulary:
+        """Return a vocabulary with these added tokens instead of its own.
+
+        Args:
+            added: The added tokens.
+            boundaries: What begins and ends a text; None keeps it.
+        """
+        state = {**self.__getstate__(), "pattern": self.pattern, "offsets": self.offsets, "ids": self.ids}
+        state |= {"merge_list": self.merge_list, "added_tokens": tuple(added)}
+        state["boundaries"] = self.boundaries if boundaries is None else boundaries
         return type(self)(**state)  # type: ignore[arg-type]
 
     @property

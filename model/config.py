@@ -272,6 +272,22 @@ class ModelConfig:
         """The number of ids that the model reads: those of the vocabulary and, with images, of the image token."""
         return self.vocab_size + (EXTRA_EMBEDDINGS if self.vision is not None else 0)
 
+    def check_tokens(self, n_vocab: int) -> None:
+        """Refuse a tokenizer with more ids than the embedding has rows.
+
+        Args:
+            n_vocab: The number of ids of the tokenizer.
+
+        Raises:
+            InputError: When an id has no row.
+        """
+        if n_vocab > self.embedding_rows:
+            raise InputError(
+                f"the tokenizer has {n_vocab} tokens, but the model only {self.embedding_rows}; they do not belong"
+                " together: copy the tokenizer that came with the model, which bpe convert --resize-vocab can then"
+                " replace by a larger one"
+            )
+
     @property
     def image_token(self) -> int | None:
         """The id of the token that stands for an image; None for a model without images."""

@@ -14,7 +14,7 @@ from bpe.arguments import checked
 from bpe.errors import InputError
 from bpe.locate import locate
 from model.checkpoint import checkpoint_of, open_checkpoint
-from model.checkpoint.companions import read_tokenizer
+from model.checkpoint.companions import fitting_tokenizer
 from model.checkpoint.opened import Checkpoint
 from model.device import choose
 from model.dtypes import DType, dtype_name
@@ -135,12 +135,7 @@ def load(
         from model.checkpoint.quantize import quantized
 
         checkpoint = quantized(checkpoint, quantize)
-    tokenizer = read_tokenizer(checkpoint)
-    if tokenizer.n_vocab > checkpoint.config.embedding_rows:
-        raise InputError(
-            f"{checkpoint.tokenizer}: the tokenizer has {tokenizer.n_vocab} tokens, but the model only"
-            f" {checkpoint.config.embedding_rows}; they do not belong together"
-        )
+    tokenizer = fitting_tokenizer(checkpoint)
     best, reason = backend_of(checkpoint, dtype, place)
     if backend == "native" and best == "torch" and reason != NO_KERNELS:
         raise InputError(f"{checkpoint.source}: the native backend cannot be used: {reason}; use the torch backend")

@@ -12,6 +12,7 @@ import functools
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -26,7 +27,7 @@ from bpe.kinds import instead
 from bpe.locate import locate
 from bpe.progress import Phase, Progress, phase, shown
 from model.checkpoint import adapter, bpe_llama, gguf, huggingface, meta
-from model.checkpoint.companions import read_companions
+from model.checkpoint.companions import check_fits, read_companions, read_tokenizer
 from model.checkpoint.opened import Checkpoint
 from model.checkpoint.weights import EMBEDDINGS, expected_shapes
 from model.dtypes import DType, dtype_name
@@ -191,6 +192,7 @@ def convert(
     _check_destination(destination, target, writer, dtype, quantize)
     with shown(progress), phase("converting", unit="tensors") as converting:
         checkpoint = open_checkpoint(locate(os.fspath(source), "model"), ignore_unknown)
+        _check_tokenizer(checkpoint)
         if tokenizer is not None:
             checkpoint = resized(checkpoint, locate(os.fspath(tokenizer)))
         changed = dataclasses.replace(
@@ -211,6 +213,17 @@ def convert(
             os.rename(work / target.name, target)
         finally:
             shutil.rmtree(work, ignore_errors=True)
+
+
+def _check_tokenizer(checkpoint: Checkpoint) -> None:
+    """Refuse a tokenizer that does not fit the model."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it is read again when it is written
+            tokenizer = read_tokenizer(checkpoint)
+    except InputError:  # a tokenizer that is only copied, such as ranks whose split pattern the caller names
+        return
+    check_fits(checkpoint, tokenizer)
 
 
 def _check_destination(

@@ -16,6 +16,7 @@ from model.checkpoint.opened import Checkpoint, read_optional_json
 from model.checkpoint.sampling_settings import GENERATION, generation_config, read_sampling
 
 TOKENIZER = "tokenizer_config.json"
+_IMAGE_TOKEN = "<image_soft_token>"
 COMPANIONS = (GENERATION, TOKENIZER, TEMPLATE, "special_tokens_map.json")
 
 
@@ -123,11 +124,43 @@ def read_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
         InputError: When the tokenizer is missing or damaged; the message names the file.
     """
     if checkpoint.make_tokenizer is None:
-        return Tokenizer.from_file(checkpoint.tokenizer)
+        return without_image_token(Tokenizer.from_file(checkpoint.tokenizer), checkpoint)
     try:
-        return checkpoint.make_tokenizer()
+        return without_image_token(checkpoint.make_tokenizer(), checkpoint)
     except ValueError as error:
         raise InputError(f"{checkpoint.tokenizer}: {error}") from error
+
+
+def without_image_token(tokenizer: Tokenizer, checkpoint: Checkpoint) -> Tokenizer:
+    """Return a tokenizer without the token that a program replaces by an image, if the embedding has no row for it.
+
+    All sizes of Gemma 3 have the same tokenizer; the embedding of the smallest, which reads no images, ends one row
+    before this token.
+    """
+    vocabulary, rows = tokenizer.vocabulary, checkpoint.config.embedding_rows
+    if tokenizer.n_vocab != rows + 1 or vocabulary.special_tokens.get(_IMAGE_TOKEN) != rows:
+        return tokenizer
+    kept = [token for token in vocabulary.added_tokens if token.content != _IMAGE_TOKEN]
+    return Tokenizer.from_vocabulary(vocabulary.with_added_tokens(kept))
+
+
+def fitting_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
+    """Return the tokenizer of a checkpoint, each id of which has a row in the embedding.
+
+    Raises:
+        InputError: When an id has none, or as `read_tokenizer` does.
+    """
+    tokenizer = read_tokenizer(checkpoint)
+    check_fits(checkpoint, tokenizer)
+    return tokenizer
+
+
+def check_fits(checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
+    """Refuse a tokenizer with an id that has no row in the embedding; the error names the tokenizer's place."""
+    try:
+        checkpoint.config.check_tokens(tokenizer.n_vocab)
+    except InputError as error:
+        raise InputError(f"{checkpoint.tokenizer}: {error}") from None
 
 
 def _generation(boundaries: Boundaries) -> dict[str, Any]:

@@ -265,9 +265,14 @@ def _boundary_rows(checkpoint: Checkpoint) -> list[tuple[str, str]]:
     from model.checkpoint.companions import read_tokenizer
 
     try:
-        return boundary_rows(read_tokenizer(checkpoint))
+        tokenizer = read_tokenizer(checkpoint)
     except InputError as error:
         return [("tokenizer", f"cannot be read: {error}")]
+    try:
+        checkpoint.config.check_tokens(tokenizer.n_vocab)
+    except InputError as error:
+        return [("tokenizer", f"cannot be used: {error}"), *boundary_rows(tokenizer)]
+    return boundary_rows(tokenizer)
 
 
 def _preset_rows(name: str, batch: int, length: int | None) -> list[tuple[str, str]]:

@@ -292,11 +292,7 @@ class Completions:
         Raises:
             InputError: When an argument is out of range or a prompt does not fit.
         """
-        if tokenizer.n_vocab > model.config.embedding_rows:
-            raise InputError(
-                f"the tokenizer has {tokenizer.n_vocab} tokens, but the model only {model.config.embedding_rows}; "
-                "they do not belong together"
-            )
+        model.config.check_tokens(tokenizer.n_vocab)
         self._stops = (stop,) if isinstance(stop, str) else tuple(stop)
         if "" in self._stops:
             raise InputError("an empty stop string would end every text before it begins")

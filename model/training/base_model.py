@@ -18,7 +18,7 @@ from model.checkpoint.adapter import CONFIG as ADAPTER
 from model.checkpoint.adapter import write_adapter
 from model.checkpoint.assemble import assemble, fingerprint
 from model.checkpoint.bpe_llama import PARAMS
-from model.checkpoint.companions import read_tokenizer
+from model.checkpoint.companions import fitting_tokenizer
 from model.checkpoint.config_json import config_json
 from model.checkpoint.huggingface import CONFIG
 from model.checkpoint.opened import Checkpoint
@@ -61,7 +61,7 @@ class BaseModel:
             self.checkpoint = open_checkpoint(path, ignore_unknown)
         if self.checkpoint.config.vision is not None:
             raise InputError(f"{path}: a model that reads images cannot be fine-tuned here; use a model of text")
-        self.tokenizer = read_tokenizer(self.checkpoint)
+        self.tokenizer = fitting_tokenizer(self.checkpoint)
         directory = path if path.is_dir() else path.parent
         if run.exists() and run.resolve() == directory.resolve():
             raise InputError(f"{run}: holds the model that is to be fine-tuned; use another directory for the run")

@@ -27,7 +27,7 @@ from bpe.shards import HELD_OUT, TRAIN, Shard, Shards
 from model.checkpoint import WRITABLE_FORMATS, open_checkpoint
 from model.checkpoint import save as save_model
 from model.checkpoint.assemble import assemble, fingerprint
-from model.checkpoint.companions import read_tokenizer
+from model.checkpoint.companions import fitting_tokenizer, without_image_token
 from model.checkpoint.opened import Checkpoint
 from model.config import ModelConfig
 from model.device import choose
@@ -130,7 +130,8 @@ def _start(model: str | os.PathLike[str], shards: Shards, run: Path, ignore_unkn
     if run.exists() and run.resolve() == directory.resolve():
         raise InputError(f"{run}: holds the model to start from; use another directory for the run")
     checkpoint = open_checkpoint(path, ignore_unknown)
-    own, theirs = read_tokenizer(checkpoint), Tokenizer.from_file(shards.tokenizer_path)
+    own = fitting_tokenizer(checkpoint)
+    theirs = without_image_token(Tokenizer.from_file(shards.tokenizer_path), checkpoint)
     differ = next((id for id in range(max(own.n_vocab, theirs.n_vocab)) if _token(own, id) != _token(theirs, id)), None)
     if differ is not None or own.encode_ordinary(_SAMPLE) != theirs.encode_ordinary(_SAMPLE):
         where = "" if differ is None else f" (the first token that differs has the id {differ})"

@@ -66,8 +66,24 @@ def test_a_gguf_with_an_unsupported_tokenizer_raises_with_the_file_name(director
 def test_a_tokenizer_larger_than_the_model_raises(directory: Path, tmp_path: Path) -> None:
     small = Transformer(ModelConfig(dim=8, n_layers=1, n_heads=2, vocab_size=257))
     save(tmp_path / "small", small, directory / "tokenizer.json")
-    with pytest.raises(InputError, match=r"the tokenizer has 258 tokens, but the model only 257"):
+    refusal = r"small: the tokenizer has 258 tokens, but the model only 257; .* copy the tokenizer that came with"
+    with pytest.raises(InputError, match=refusal):
         load(tmp_path / "small")
+    with pytest.raises(InputError, match=refusal):
+        convert(tmp_path / "small", tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_the_image_token_of_gemma_3_needs_no_row_in_a_model_of_text(directory: Path, tmp_path: Path) -> None:
+    tokenizer_file = directory / "tokenizer.json"
+    Tokenizer.from_file(tokenizer_file).with_special_tokens(["<|pad|>", "<image_soft_token>"]).save(tokenizer_file)
+    for path in (directory, tmp_path / "huggingface", tmp_path / "model.gguf"):
+        if path != directory:
+            convert(directory, path)
+        model, tokenizer = load(path)
+        assert tokenizer.n_vocab == model.config.vocab_size == 259
+        assert "<image_soft_token>" not in tokenizer.special_tokens_set
+        assert tokenizer.decode(tokenizer.encode("a<image_soft_token>")) == "a<image_soft_token>"
 
 
 @pytest.mark.parametrize("backend", ["native", "torch"])

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from bpe import Tokenizer
+from model import ModelConfig, Transformer
+from model.checkpoint import save
 from model.presets import PRESETS
 from support.command_line import ROOT, bpe, fails_with
 
@@ -172,3 +175,14 @@ def test_a_misspelt_preset_is_asked_for(tmp_path: Path, monkeypatch: pytest.Monk
     fails_with(bpe("info", "micr"), 1, "micr: no such file", "did you mean micro?\n")
     (tmp_path / "micr").mkdir()
     assert "micro" not in bpe("info", "micr").stderr
+
+
+def test_info_says_that_a_tokenizer_does_not_fit_the_model(my_json: Path, tmp_path: Path) -> None:
+    size = Tokenizer.from_file(my_json).n_vocab
+    model = Transformer(ModelConfig(dim=8, n_layers=1, n_heads=2, vocab_size=size - 1))
+    save(tmp_path / "model", model, my_json)
+    output = bpe("info", tmp_path / "model").output
+    assert f"the tokenizer has {size} tokens, but the model only {size - 1}; they do not belong" in " ".join(
+        output.split()
+    )
+    fails_with(bpe("convert", tmp_path / "model", tmp_path / "out"), 1, "copy the tokenizer that came with the model")
