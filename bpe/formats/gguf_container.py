@@ -187,20 +187,21 @@ class Container:
         name, n_dimensions = self._string(), self._scalar("I")
         if n_dimensions > _MOST_DIMENSIONS:
             raise InputError(
-                f"the tensor {name!r} has {n_dimensions} dimensions; at most {_MOST_DIMENSIONS} are allowed"
+                f"the tensor {shown(name)} has {n_dimensions} dimensions; at most {_MOST_DIMENSIONS} are allowed"
             )
         shape = tuple(self._scalar("Q") for _ in range(n_dimensions))[::-1]
         number, offset = self._scalar("I"), self._scalar("Q")
         if number not in TENSOR_TYPES:
             raise InputError(
-                f"the tensor {name!r} has the unknown type {number}; convert the model to a type that is supported"
+                f"the tensor {shown(name)} has the unknown type {number}; convert the model to a type that is supported"
             )
         kind, block, n_bytes = TENSOR_TYPES[number]
         if 0 in shape:
-            raise InputError(f"the tensor {name!r} has the shape {list(shape)}, so it is empty")
+            raise InputError(f"the tensor {shown(name)} has the shape {list(shape)}, so it is empty")
         if (shape[-1] if shape else 1) % block:
             raise InputError(
-                f"the tensor {name!r} has rows of {(shape or (1,))[-1]} numbers; {kind} needs a multiple of {block}"
+                f"the tensor {shown(name)} has rows of {(shape or (1,))[-1]} numbers; {kind} needs a multiple of"
+                f" {block}"
             )
         return name, TensorInfo(shape, kind, offset, prod(shape) // block * n_bytes)
 
@@ -213,17 +214,19 @@ class Container:
         tensors: dict[str, TensorInfo] = {}
         for name, info in infos:
             if name in tensors:
-                raise InputError(f"two tensors are called {name!r}")
+                raise InputError(f"two tensors are called {shown(name)}")
             if info.offset % alignment:
-                raise InputError(f"the tensor {name!r} begins at {info.offset}, which is not aligned to {alignment}")
+                raise InputError(
+                    f"the tensor {shown(name)} begins at {info.offset}, which is not aligned to {alignment}"
+                )
             tensors[name] = info._replace(offset=begin + info.offset)
         places = sorted((info.offset, info.offset + info.n_bytes, name) for name, info in tensors.items())
         for (_, end, name), (offset, _, other) in pairwise(places):
             if offset < end:
-                raise InputError(f"the tensors {name!r} and {other!r} overlap; the file is damaged")
+                raise InputError(f"the tensors {shown(name)} and {shown(other)} overlap; the file is damaged")
         if places and places[-1][1] > self._size:
             raise InputError(
-                f"the file ends at {self._size} bytes, but the tensor {places[-1][2]!r} ends at"
+                f"the file ends at {self._size} bytes, but the tensor {shown(places[-1][2])} ends at"
                 f" {places[-1][1]}; is the download incomplete?"
             )
         return tensors

@@ -18,7 +18,7 @@ from bpe.errors import InputError
 from bpe.files import replacing
 from bpe.formats.gguf import vocabulary_metadata, vocabulary_of
 from bpe.formats.gguf_boundaries import special_ids
-from bpe.formats.gguf_container import MAGIC, TensorInfo, lay_out
+from bpe.formats.gguf_container import MAGIC, TensorInfo, lay_out, shown
 from bpe.tokenizer import Tokenizer
 from model.checkpoint.block_formats import PLAIN, QUANTIZED, float32_of, known_kinds
 from model.checkpoint.companions import read_tokenizer
@@ -174,7 +174,7 @@ def _weights(
         if theirs in ROPE_TENSORS:
             continue
         if theirs not in names:
-            raise InputError(f"{file}: unknown tensor {theirs!r}; a model of this configuration does not have it")
+            raise InputError(f"{file}: unknown tensor {shown(theirs)}; a model of this configuration does not have it")
         release = functools.partial(container.release, theirs)
         whole = StoredTensor(theirs, info.shape, info.type, container.data(theirs), release)
         try:

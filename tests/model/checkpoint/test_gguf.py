@@ -345,6 +345,7 @@ def test_metadata_that_changes_nothing_is_accepted(
             "missing blk.0.ffn_up.weight, blk.1.attn_k.weight",
         ),
         ({"extra": torch.zeros(3)}, "unknown tensor 'extra'"),
+        ({"x" * 10**5: torch.zeros(3)}, f"unknown tensor '{'x' * 59}...; a model"),
         ({"layers.0.attention.wq.weight": torch.zeros(32, 32)}, "unknown tensor 'layers.0.attention.wq.weight'"),
         ({"blk.0.ffn_gate_inp.weight": torch.zeros(8, 32)}, "unknown tensor 'blk.0.ffn_gate_inp.weight'"),
         ({"output_norm.weight": torch.ones(31)}, "output_norm.weight has the shape [31], expected [32]"),
