@@ -39,9 +39,15 @@ class GgufFiles:
         count = container.metadata.get(_COUNT, 1)
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise InputError(f"{path}: {_COUNT} is {shown(count)}; expected a number of files")
-        if count == 1:
-            return cls([container])
         paths = [path.with_name(name) for name in parts_of(path.name)]
+        if count == 1:
+            beside = [other.name for other in paths[1:] if other.is_file()]
+            if beside:
+                raise InputError(
+                    f"{path}: a whole model, not the first file of a split one, although {beside[0]} lies beside it;"
+                    " give the two other names"
+                )
+            return cls([container])
         if len(paths) != count:
             raise InputError(
                 f"{path}: one of {count} files of a split model, but its name does not end in"

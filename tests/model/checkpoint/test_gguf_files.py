@@ -91,6 +91,19 @@ def test_a_renamed_file_of_a_split_model_says_what_its_name_must_be(whole: Path,
         open_checkpoint(first)
 
 
+def test_a_whole_model_with_the_name_of_a_part_is_not_opened_for_its_neighbour(whole: Path, tmp_path: Path) -> None:
+    paths = split(whole, tmp_path / "parts")
+    paths[0].write_bytes(whole.read_bytes())
+    for path in paths:
+        with pytest.raises(
+            InputError, match=rf"{paths[0].name}: a whole model, .* although {paths[1].name}.*other names"
+        ):
+            open_checkpoint(path)
+    for path in paths[1:]:
+        path.unlink()
+    assert open_checkpoint(paths[0]).config == open_checkpoint(whole).config
+
+
 def test_two_models_in_a_directory_are_not_one(whole: Path, tmp_path: Path) -> None:
     split(whole, tmp_path / "parts")
     (tmp_path / "parts" / "other.gguf").write_bytes(whole.read_bytes())
