@@ -72,9 +72,11 @@ using MergeRound = std::uint32_t (*)(Lane* lanes, std::size_t count, const PairT
 using LookUpAll = void (*)(Lane& lane, std::size_t count, const PairTable& pairs);
 
 std::uint32_t merge_round_plain(Lane* lanes, std::size_t count, const PairTable& pairs);
+std::uint32_t merge_round_neon(Lane* lanes, std::size_t count, const PairTable& pairs);
 std::uint32_t merge_round_avx2(Lane* lanes, std::size_t count, const PairTable& pairs);
 std::uint32_t merge_round_avx512(Lane* lanes, std::size_t count, const PairTable& pairs);
 void look_up_all_plain(Lane& lane, std::size_t count, const PairTable& pairs);
+void look_up_all_neon(Lane& lane, std::size_t count, const PairTable& pairs);
 void look_up_all_avx2(Lane& lane, std::size_t count, const PairTable& pairs);
 void look_up_all_avx512(Lane& lane, std::size_t count, const PairTable& pairs);
 

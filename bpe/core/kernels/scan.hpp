@@ -19,6 +19,8 @@ std::size_t scan_plain(Pattern pattern, const std::uint8_t* text, std::size_t po
                        std::uint64_t* ends, std::size_t capacity);
 std::size_t scan_avx2(Pattern pattern, const std::uint8_t* text, std::size_t position, std::size_t size,
                       std::uint64_t* ends, std::size_t capacity);
+std::size_t scan_neon(Pattern pattern, const std::uint8_t* text, std::size_t position, std::size_t size,
+                      std::uint64_t* ends, std::size_t capacity);
 std::size_t scan_avx512(Pattern pattern, const std::uint8_t* text, std::size_t position, std::size_t size,
                         std::uint64_t* ends, std::size_t capacity);
 
