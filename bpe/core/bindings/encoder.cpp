@@ -344,9 +344,9 @@ void register_encoder(nb::module_& module) {
                       const std::optional<InputArray<Id>>&, std::shared_ptr<const Normalizer>,
                       std::shared_ptr<const Pieces>, int, nb::dict>(),
              nb::arg("tokens"), nb::arg("offsets"), nb::arg("ids"), nb::arg("splitter"), nb::arg("added_tokens"),
-             nb::arg("kernel") = "", nb::arg("merges_only") = false,
-             nb::arg("merges").none() = nb::none(), nb::arg("normalizer").none() = nb::none(),
-             nb::arg("pieces").none() = nb::none(), nb::arg("removed_spaces") = 0, nb::arg("first_tokens") = nb::dict())
+             nb::arg("kernel") = "", nb::arg("merges_only") = false, nb::arg("merges").none() = nb::none(),
+             nb::arg("normalizer").none() = nb::none(), nb::arg("pieces").none() = nb::none(),
+             nb::arg("removed_spaces") = 0, nb::arg("first_tokens") = nb::dict())
         .def("encode", &PythonEncoder::encode, nb::arg("text").none(), nb::arg("added").none(),
              "Return the ids of a text, with the ids of the added tokens in it.")
         .def("encode_to_numpy", &PythonEncoder::encode_to_numpy, nb::arg("text").none(), nb::arg("added").none(),
