@@ -52,7 +52,6 @@ using Probe = void (*)(const Batch& batch, const Fronts& fronts, std::uint64_t* 
 using Write = std::size_t (*)(const std::uint64_t* values, std::size_t first, std::size_t last, std::uint32_t*& out);
 
 void probe_plain(const Batch& batch, const Fronts& fronts, std::uint64_t* values, Missing& missing);
-void probe_neon(const Batch& batch, const Fronts& fronts, std::uint64_t* values, Missing& missing);
 void probe_avx2(const Batch& batch, const Fronts& fronts, std::uint64_t* values, Missing& missing);
 void probe_avx512(const Batch& batch, const Fronts& fronts, std::uint64_t* values, Missing& missing);
 // Looks up the pretokens from `first` on with portable code, and adds those not found to `missing`.
