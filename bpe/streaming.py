@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import struct
 from collections.abc import Callable, Collection
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
@@ -12,12 +13,9 @@ from bpe.special import as_set, raise_disallowed
 from bpe.text import as_bytes
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
     from bpe.tokenizer import Tokenizer
 
-_Ids = TypeVar("_Ids", list[int], "npt.NDArray[np.uint32]")
+_Ids = TypeVar("_Ids", list[int], bytes)
 
 
 class StreamEncoder:
@@ -83,29 +81,28 @@ class StreamEncoder:
         """
         return self._feed(piece, self._stream.feed)
 
-    def feed_to_numpy(self, piece: str | bytes) -> npt.NDArray[np.uint32]:
-        """Encode the next piece as `feed` does, and return the ids that are now certain as an array.
+    def feed_to_bytes(self, piece: str | bytes) -> bytes:
+        """Encode the next piece as `feed` does, and return the ids that are now certain in packed form.
 
         Args:
             piece: As for `feed`.
 
         Returns:
-            The ids. [tokens], uint32
+            The ids as little-endian integers of 32 bits, for `numpy.frombuffer(ids, "<u4")`. They have the same order
+            and number as those of `feed`.
 
         Raises:
             ValueError: As for `feed`.
         """
-        return self._feed(piece, self._stream.feed_to_numpy)
+        return self._feed(piece, self._stream.feed_to_bytes)
 
     def flush(self) -> list[int]:
         """Return the remaining ids at the end of the text. The encoder can then encode another text."""
         return [*self._end(self._stream.feed), *self._stream.flush()]
 
-    def flush_to_numpy(self) -> npt.NDArray[np.uint32]:
-        """Return the remaining ids as `flush` does, as an array. [tokens], uint32"""
-        import numpy as np
-
-        return np.concatenate([self._end(self._stream.feed_to_numpy), self._stream.flush_to_numpy()])
+    def flush_to_bytes(self) -> bytes:
+        """Return the remaining ids as `flush` does, in the form of `feed_to_bytes`."""
+        return self._end(self._stream.feed_to_bytes) + self._stream.flush_to_bytes()
 
     def _feed(self, piece: str | bytes, feed: Callable[[str | bytes], _Ids | str]) -> _Ids:
         high = ""
@@ -162,15 +159,13 @@ class _WaitingStream:
         self._text += as_bytes(piece)
         return []
 
-    def feed_to_numpy(self, piece: str | bytes) -> npt.NDArray[np.uint32]:
-        import numpy as np
+    def feed_to_bytes(self, piece: str | bytes) -> bytes:
+        self.feed(piece)
+        return b""
 
-        return np.array(self.feed(piece), np.uint32)
-
-    def flush_to_numpy(self) -> npt.NDArray[np.uint32]:
-        import numpy as np
-
-        return np.array(self.flush(), np.uint32)
+    def flush_to_bytes(self) -> bytes:
+        ids = self.flush()
+        return struct.pack(f"<{len(ids)}I", *ids)
 
     def copy(self) -> _WaitingStream:
         twin = _WaitingStream(self._tokenizer, self._allowed, self._disallowed)

@@ -35,7 +35,7 @@ def count(files: Sequence[str], texts: Sequence[str], name: str, pattern: str | 
     tokenizer = open_tokenizer(name, pattern)
     rows = []
     for text in inputs:
-        tokens = sum(ids.size for ids in encoded(tokenizer, text, "counting"))
+        tokens = sum(len(ids) for ids in encoded(tokenizer, text, "counting")) // 4
         rows.append((tokens, text.read, text.name))
     if len(rows) > 1:
         rows.append((sum(row[0] for row in rows), sum(row[1] for row in rows), "total"))

@@ -6,13 +6,9 @@ import json
 import re
 import sys
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
 
 # Name of the format -> NumPy's dtype, for binary formats.
 ID_FORMATS = {"text": None, "json": None, "u16": "<u2", "u32": "<u4"}
@@ -30,26 +26,31 @@ _BRACKETS = {"text": (b"", b" ", b"\n"), "json": (b"[", b", ", b"]\n")}
 """What begins a text's ids, what stands between two, and what ends them."""
 
 
-def write_ids(pieces: Iterable[npt.NDArray[np.uint32]], ids_format: str) -> None:
+def write_ids(pieces: Iterable[bytes], ids_format: str) -> None:
     """Write the ids of a text to stdout in one of `ID_FORMATS`.
 
     Args:
-        pieces: The ids in pieces. Each [tokens], uint32
+        pieces: The ids in pieces, as little-endian integers of 32 bits.
         ids_format: A key of `ID_FORMATS`.
     """
     from bpe import _core
 
     stdout = sys.stdout.buffer
-    dtype = ID_FORMATS[ids_format]
-    if dtype is not None:
+    if ids_format == "u16":
+        import numpy as np
+
         for ids in pieces:
-            stdout.write(ids.astype(dtype, copy=False).data)
+            stdout.write(np.frombuffer(ids, "<u4").astype("<u2").data)
+        return
+    if ids_format == "u32":
+        for ids in pieces:
+            stdout.write(ids)
         return
     begin, between, end = _BRACKETS[ids_format]
     stdout.write(begin)
     is_first = True
     for ids in pieces:
-        if ids.size:
+        if ids:
             stdout.write((b"" if is_first else between) + _core.decimals(ids, between))
             is_first = False
     stdout.write(end)

@@ -14,9 +14,6 @@ from bpe.commands.inputs import announce_keyboard, check_input_arguments
 from bpe.progress import phase
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
     from bpe import Tokenizer
 
 _T = TypeVar("_T")
@@ -95,9 +92,7 @@ def _inputs(files: Sequence[str], texts: Sequence[str], awaited: str) -> Iterato
         yield Input(file)
 
 
-def encoded(
-    tokenizer: Tokenizer, text: Input, verb: str, with_special: bool = False
-) -> Iterator[npt.NDArray[np.uint32]]:
+def encoded(tokenizer: Tokenizer, text: Input, verb: str, with_special: bool = False) -> Iterator[bytes]:
     """Encode an input, and yield the ids of the whole text in pieces.
 
     Reading and encoding have threads of their own, so they overlap with what the caller does with the ids. A large text
@@ -110,16 +105,16 @@ def encoded(
         with_special: Whether special tokens in the text become their ids, instead of ordinary text.
 
     Yields:
-        Ids. [tokens], uint32
+        Ids, as little-endian integers of 32 bits.
     """
     from bpe import StreamEncoder
 
     encoder = StreamEncoder(tokenizer, allowed_special="all" if with_special else set(), disallowed_special=())
 
-    def work() -> Iterator[npt.NDArray[np.uint32]]:
+    def work() -> Iterator[bytes]:
         for piece in ahead(iter(text)):
-            yield encoder.feed_to_numpy(piece)
-        yield encoder.flush_to_numpy()
+            yield encoder.feed_to_bytes(piece)
+        yield encoder.flush_to_bytes()
 
     with ExitStack() as stack:
         shown = None

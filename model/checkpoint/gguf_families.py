@@ -375,7 +375,8 @@ def described(config: ModelConfig) -> tuple[str, dict[str, Any]]:
             more = f" (nor {', '.join(different[1:4])})" if different[1:] else ""
             wanted, found = (getattr(each, field) for each in (config, read))
             closest = (distance, name, f"{different[0]} {wanted!r}{more}: llama.cpp computes with {found!r}")
-    _, name, reason = closest or (0, "llama", "its sizes")
+    images = "cross_attention_layers, vision" if config.vision is not None else "its sizes"
+    _, name, reason = closest or (0, "llama", images)
     raise InputError(
         f"GGUF's architecture {name}, the closest, cannot hold {reason}; use the format huggingface or bpe-llama"
     )

@@ -39,7 +39,7 @@ _MODEL_FILES = ("params.json", "config.json", "adapter_config.json", "run.json")
 _MODEL_SUFFIXES = (".gguf", ".safetensors", ".pth")
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, needed={"NAME|FILE|DIRECTORY": ("name", "kernels")})
 @click.argument("name", metavar="NAME|FILE|DIRECTORY", type=PRESET_OR_NAME, required=False)
 @files_argument
 @group(
@@ -114,8 +114,7 @@ def info(
         refuse_given("with --kernels", *click.get_current_context().params.keys() - {"kernels"})
         print_rows(_kernel_rows())
         return
-    if name is None:
-        raise click.UsageError("Missing argument 'NAME|FILE|DIRECTORY'.")
+    assert name is not None
     sources = named_sources(files, texts)
     if not sources:
         refuse_given("without a text", "separator", "exclude")

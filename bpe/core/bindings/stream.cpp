@@ -5,7 +5,7 @@
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/unique_ptr.h>
 
-#include <cstring>
+#include <bit>
 #include <mutex>
 #include <type_traits>
 
@@ -33,12 +33,15 @@ class PythonStream {
     nb::object feed(nb::handle object) {
         return feed_to(object, [](const IdBuffer& ids) { return nb::object(list_of(ids)); });
     }
-    nb::object feed_to_numpy(nb::handle object) {
-        return feed_to(object, [](const IdBuffer& ids) { return nb::cast(array_of(ids)); });
+    nb::object feed_to_bytes(nb::handle object) {
+        return feed_to(object, [](IdBuffer& ids) { return nb::object(packed(ids)); });
     }
 
     nb::list flush() { return list_of(flushed()); }
-    Array<Id> flush_to_numpy() { return array_of(flushed()); }
+    nb::bytes flush_to_bytes() {
+        IdBuffer ids = flushed();
+        return packed(ids);
+    }
 
  private:
     PythonStream(const PythonStream& other)
@@ -81,10 +84,12 @@ class PythonStream {
         return list;
     }
 
-    static Array<Id> array_of(const IdBuffer& ids) {
-        Array<Id> array = new_array<Id>(ids.size());
-        if (ids.size()) std::memcpy(array.data(), ids.data(), ids.size() * sizeof(Id));
-        return array;
+    // Returns ids as little-endian integers of 32 bits. Uses up the ids.
+    static nb::bytes packed(IdBuffer& ids) {
+        if constexpr (std::endian::native == std::endian::big) {
+            for (std::size_t i = 0; i < ids.size(); ++i) ids.data()[i] = __builtin_bswap32(ids.data()[i]);
+        }
+        return nb::bytes(reinterpret_cast<const char*>(ids.data()), ids.size() * sizeof(Id));
     }
 
     std::shared_ptr<const AddedTokens> added_;
@@ -102,13 +107,13 @@ void register_stream(nb::module_& module) {
         .def("feed", &PythonStream::feed, nb::arg("text").none(),
              "Add a piece of the text, and return the ids that no more text can change. If the piece completes a "
              "forbidden special token, return that token instead and ignore the piece.")
-        .def("feed_to_numpy", &PythonStream::feed_to_numpy, nb::arg("text").none(),
-             "Add a piece of the text as `feed` does, and return the ids as an array.")
+        .def("feed_to_bytes", &PythonStream::feed_to_bytes, nb::arg("text").none(),
+             "Add a piece of the text as `feed` does, and return the ids as little-endian integers of 32 bits.")
         .def("copy", &PythonStream::copy, nb::keep_alive<0, 1>(),
              "Return an independent stream with the same text so far.")
         .def("flush", &PythonStream::flush, "End the text, and return its last ids. After that, a new text may begin.")
-        .def("flush_to_numpy", &PythonStream::flush_to_numpy,
-             "End the text as `flush` does, and return its last ids as an array.");
+        .def("flush_to_bytes", &PythonStream::flush_to_bytes,
+             "End the text as `flush` does, and return its last ids as little-endian integers of 32 bits.");
 }
 
 }  // namespace bpe

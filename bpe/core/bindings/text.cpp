@@ -4,8 +4,11 @@
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 
+#include <algorithm>
+#include <bit>
 #include <cerrno>
 #include <charconv>
+#include <cstring>
 #include <stdexcept>
 #include <system_error>
 #include <utility>
@@ -112,20 +115,24 @@ std::uint32_t checked_classes_of(std::uint32_t code_point) {
 
 // --- ids as text ---
 
-// Returns ids as decimal numbers with a separator between them.
-nb::bytes decimals(const InputArray<Id>& array, nb::bytes separator) {
-    const std::span<const Id> ids = span_of(array);
+// Returns ids, which are little-endian integers of 32 bits, as decimal numbers with a separator between them.
+nb::bytes decimals(nb::bytes packed, nb::bytes separator) {
+    const Bytes ids = view_of(packed);
+    const std::size_t count = ids.size() / sizeof(Id);
     const Bytes between = view_of(separator);
     constexpr std::size_t kDigits = 10;
     Buffer<std::uint8_t> text;
     {
         const ReleasedGil release;
-        text.reserve(ids.size() * (kDigits + between.size()));
+        text.reserve(count * (kDigits + between.size()));
         char* const begin = reinterpret_cast<char*>(text.end());
         char* out = begin;
-        for (std::size_t i = 0; i < ids.size(); ++i) {
+        for (std::size_t i = 0; i < count; ++i) {
+            Id id;
+            std::memcpy(&id, ids.data() + i * sizeof(Id), sizeof(Id));
+            if constexpr (std::endian::native == std::endian::big) id = __builtin_bswap32(id);
             if (i) out = std::copy(between.begin(), between.end(), out);
-            out = std::to_chars(out, out + kDigits, ids[i]).ptr;
+            out = std::to_chars(out, out + kDigits, id).ptr;
         }
         text.advance(static_cast<std::size_t>(out - begin));
     }
@@ -217,8 +224,9 @@ void register_utf8(nb::module_& module) {
 }  // namespace
 
 void register_text(nb::module_& module) {
-    module.def("decimals", &decimals, nb::arg("ids"), nb::arg("separator"),
-               "Return ids as decimal numbers with a separator between them.");
+    module.def(
+        "decimals", &decimals, nb::arg("ids"), nb::arg("separator"),
+        "Return ids, given as little-endian integers of 32 bits, as decimal numbers with a separator between them.");
     module.def("kernels", &kernel_names, "Return the names of the kernels that this machine can run, the best first.");
     module.def(
         "chosen_kernel", &chosen_kernel_name,
