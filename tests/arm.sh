@@ -54,7 +54,7 @@ if [ ! -e "$arm/site/done" ]; then
             $platforms --constraint "$arm/constraints.txt" --upgrade --target "$arm/site" "$@" 2> "$arm/pip.log" ||
             { cat "$arm/pip.log" >&2; exit 1; }
     }
-    wheels numpy regex click pytest hypothesis tiktoken tokenizers huggingface_hub tqdm bpe-openai \
+    wheels numpy regex click matplotlib safetensors gguf pytest hypothesis tiktoken tokenizers huggingface_hub tqdm bpe-openai \
         sympy networkx jinja2 filelock fsspec typing-extensions
     wheels --no-deps 'torch==2.9.1' llama-models
     touch "$arm/site/done"
@@ -81,5 +81,6 @@ cp "$arm"/cores/model/_core.*.so "$arm/tree/model/_core.so"
 cd "$arm/tree"
 [ $# -gt 0 ] || set -- tests/bpe/core/test_kernels.py tests/bpe/core/test_scan.py tests/bpe/core/test_utf8.py \
     tests/bpe/core/test_merge.py tests/model/training/test_kernels.py
-exec qemu-aarch64 -L "$arm/root" -E PYTHONPATH="$arm/tree:$arm/site" "$arm/root/usr/bin/python$version" \
+# More threads of torch would wait for each other in loops, which qemu makes slow.
+exec qemu-aarch64 -L "$arm/root" -E OMP_NUM_THREADS=1 -E PYTHONPATH="$arm/tree:$arm/site" "$arm/root/usr/bin/python$version" \
     -m pytest -p no:cacheprovider "$@"
