@@ -64,6 +64,48 @@ static inline void merge_at(Lane& lane, std::int32_t candidate, const PairTable&
     ask_for(lane, 1, place, pair_key(id, lane.symbols[next]) | no_next, pairs);
 }
 
+// The two functions below for kernels whose `look_up` returns the candidate of a pair, given its key, its line, its
+// place and the table, and whose `lowest` returns the lowest candidate of a lane. First all lanes look up the pairs
+// that their last merges made, then all lanes make a merge, so a lane reads what it wrote long after the stores have
+// completed.
+template <class LookUp, class Lowest>
+static inline std::uint32_t merge_round_with(Lane* lanes, std::size_t count, const PairTable& table,
+                                             const LookUp& look_up, const Lowest& lowest) {
+    const PairTable pairs = table;
+    for (std::size_t i = 0; i < count; ++i) {
+        Lane& lane = lanes[i];
+        for (int which = 0; which < 2; ++which) {
+            const std::uint32_t place = lane.places[which];
+            lane.candidates[place] = look_up(lane.pairs[which], lane.lines[which], place, pairs);
+        }
+    }
+    std::uint32_t done = 0;
+    for (std::size_t i = 0; i < count; ++i) {
+        const std::int32_t best = lowest(lanes[i]);
+        if (best >= kNoCandidate) {
+            done |= 1u << i;
+            continue;
+        }
+        merge_at(lanes[i], best, pairs);
+    }
+    return done;
+}
+
+template <class LookUp>
+static inline void look_up_all_with(Lane& lane, std::size_t count, const PairTable& table, const LookUp& look_up) {
+    const PairTable pairs = table;
+    std::uint64_t keys[kLaneSymbols];
+    std::size_t lines[kLaneSymbols];
+    for (std::size_t i = 0; i + 1 < count; ++i) {
+        keys[i] = pair_key(lane.symbols[i], lane.symbols[i + 1]);
+        lines[i] = line_of(keys[i], pairs);
+        __builtin_prefetch(pairs.entries + lines[i] * PairTable::kLine);
+    }
+    for (std::size_t i = 0; i + 1 < count; ++i) {
+        lane.candidates[i] = look_up(keys[i], lines[i], static_cast<std::uint32_t>(i), pairs);
+    }
+}
+
 // Looks up the pairs noted in the first `count` lanes, then makes one merge in each of these lanes. Returns a bit for
 // each lane that had no merge left.
 using MergeRound = std::uint32_t (*)(Lane* lanes, std::size_t count, const PairTable& pairs);

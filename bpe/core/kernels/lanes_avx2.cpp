@@ -33,50 +33,26 @@ inline std::int32_t look_up(std::uint64_t pair, std::size_t line, std::uint32_t 
 
 inline __m256i load(const std::int32_t* at) { return _mm256_load_si256(reinterpret_cast<const __m256i*>(at)); }
 
-}  // namespace
-
-std::uint32_t merge_round_avx2(Lane* lanes, std::size_t count, const PairTable& table) {
-    const PairTable pairs = table;
-    for (std::size_t i = 0; i < count; ++i) {
-        Lane& lane = lanes[i];
-        for (int which = 0; which < 2; ++which) {
-            const std::uint32_t place = lane.places[which];
-            lane.candidates[place] = look_up(lane.pairs[which], lane.lines[which], place, pairs);
-        }
+// Returns the lowest candidate of a lane.
+inline std::int32_t lowest_candidate(const Lane& lane) {
+    __m256i lowest = _mm256_min_epi32(load(lane.candidates), load(lane.candidates + 8));
+    for (std::size_t k = kLaneBlock; k < lane.padded; k += kLaneBlock) {
+        lowest = _mm256_min_epi32(lowest, _mm256_min_epi32(load(lane.candidates + k), load(lane.candidates + k + 8)));
     }
-    std::uint32_t done = 0;
-    for (std::size_t i = 0; i < count; ++i) {
-        Lane& lane = lanes[i];
-        __m256i lowest = _mm256_min_epi32(load(lane.candidates), load(lane.candidates + 8));
-        for (std::size_t k = kLaneBlock; k < lane.padded; k += kLaneBlock) {
-            lowest =
-                _mm256_min_epi32(lowest, _mm256_min_epi32(load(lane.candidates + k), load(lane.candidates + k + 8)));
-        }
-        __m128i four = _mm_min_epi32(_mm256_castsi256_si128(lowest), _mm256_extracti128_si256(lowest, 1));
-        four = _mm_min_epi32(four, _mm_shuffle_epi32(four, 0x4E));
-        four = _mm_min_epi32(four, _mm_shuffle_epi32(four, 0xB1));
-        const std::int32_t best = _mm_cvtsi128_si32(four);
-        if (best >= kNoCandidate) {
-            done |= 1u << i;
-            continue;
-        }
-        merge_at(lane, best, pairs);
-    }
-    return done;
+    __m128i four = _mm_min_epi32(_mm256_castsi256_si128(lowest), _mm256_extracti128_si256(lowest, 1));
+    four = _mm_min_epi32(four, _mm_shuffle_epi32(four, 0x4E));
+    four = _mm_min_epi32(four, _mm_shuffle_epi32(four, 0xB1));
+    return _mm_cvtsi128_si32(four);
 }
 
-void look_up_all_avx2(Lane& lane, std::size_t count, const PairTable& table) {
-    const PairTable pairs = table;
-    std::uint64_t keys[kLaneSymbols];
-    std::size_t lines[kLaneSymbols];
-    for (std::size_t i = 0; i + 1 < count; ++i) {
-        keys[i] = pair_key(lane.symbols[i], lane.symbols[i + 1]);
-        lines[i] = line_of(keys[i], pairs);
-        __builtin_prefetch(pairs.entries + lines[i] * PairTable::kLine);
-    }
-    for (std::size_t i = 0; i + 1 < count; ++i) {
-        lane.candidates[i] = look_up(keys[i], lines[i], static_cast<std::uint32_t>(i), pairs);
-    }
+}  // namespace
+
+std::uint32_t merge_round_avx2(Lane* lanes, std::size_t count, const PairTable& pairs) {
+    return merge_round_with(lanes, count, pairs, look_up, lowest_candidate);
+}
+
+void look_up_all_avx2(Lane& lane, std::size_t count, const PairTable& pairs) {
+    look_up_all_with(lane, count, pairs, look_up);
 }
 
 }  // namespace bpe

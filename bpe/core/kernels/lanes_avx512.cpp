@@ -24,46 +24,23 @@ inline std::int32_t look_up(std::uint64_t pair, std::size_t line, std::uint32_t 
     }
 }
 
-}  // namespace
-
-std::uint32_t merge_round_avx512(Lane* lanes, std::size_t count, const PairTable& table) {
-    const PairTable pairs = table;
-    for (std::size_t i = 0; i < count; ++i) {
-        Lane& lane = lanes[i];
-        for (int which = 0; which < 2; ++which) {
-            const std::uint32_t place = lane.places[which];
-            lane.candidates[place] = look_up(lane.pairs[which], lane.lines[which], place, pairs);
-        }
+// Returns the lowest candidate of a lane.
+inline std::int32_t lowest_candidate(const Lane& lane) {
+    __m512i lowest = _mm512_load_si512(lane.candidates);
+    for (std::size_t k = kLaneBlock; k < lane.padded; k += kLaneBlock) {
+        lowest = _mm512_min_epi32(lowest, _mm512_load_si512(lane.candidates + k));
     }
-    std::uint32_t done = 0;
-    for (std::size_t i = 0; i < count; ++i) {
-        Lane& lane = lanes[i];
-        __m512i lowest = _mm512_load_si512(lane.candidates);
-        for (std::size_t k = kLaneBlock; k < lane.padded; k += kLaneBlock) {
-            lowest = _mm512_min_epi32(lowest, _mm512_load_si512(lane.candidates + k));
-        }
-        const std::int32_t best = _mm512_reduce_min_epi32(lowest);
-        if (best >= kNoCandidate) {
-            done |= 1u << i;
-            continue;
-        }
-        merge_at(lane, best, pairs);
-    }
-    return done;
+    return _mm512_reduce_min_epi32(lowest);
 }
 
-void look_up_all_avx512(Lane& lane, std::size_t count, const PairTable& table) {
-    const PairTable pairs = table;
-    std::uint64_t keys[kLaneSymbols];
-    std::size_t lines[kLaneSymbols];
-    for (std::size_t i = 0; i + 1 < count; ++i) {
-        keys[i] = pair_key(lane.symbols[i], lane.symbols[i + 1]);
-        lines[i] = line_of(keys[i], pairs);
-        __builtin_prefetch(pairs.entries + lines[i] * PairTable::kLine);
-    }
-    for (std::size_t i = 0; i + 1 < count; ++i) {
-        lane.candidates[i] = look_up(keys[i], lines[i], static_cast<std::uint32_t>(i), pairs);
-    }
+}  // namespace
+
+std::uint32_t merge_round_avx512(Lane* lanes, std::size_t count, const PairTable& pairs) {
+    return merge_round_with(lanes, count, pairs, look_up, lowest_candidate);
+}
+
+void look_up_all_avx512(Lane& lane, std::size_t count, const PairTable& pairs) {
+    look_up_all_with(lane, count, pairs, look_up);
 }
 
 }  // namespace bpe

@@ -25,52 +25,25 @@ inline std::int32_t look_up(std::uint64_t pair, std::size_t line, std::uint32_t 
     }
 }
 
-}  // namespace
-
-std::uint32_t merge_round_neon(Lane* lanes, std::size_t count, const PairTable& table) {
-    const PairTable pairs = table;
-    for (std::size_t i = 0; i < count; ++i) {
-        Lane& lane = lanes[i];
-        const auto look_up_noted = [&](int which) {
-            const std::uint32_t place = lane.places[which];
-            lane.candidates[place] = look_up(lane.pairs[which], lane.lines[which], place, pairs);
-        };
-        look_up_noted(0);
-        look_up_noted(1);
-    }
-    std::uint32_t done = 0;
-    for (std::size_t i = 0; i < count; ++i) {
-        Lane& lane = lanes[i];
-        const auto lowest_of_block = [&](std::size_t k) {
-            const std::int32_t* at = lane.candidates + k;
-            return vminq_s32(vminq_s32(vld1q_s32(at), vld1q_s32(at + 4)),
-                             vminq_s32(vld1q_s32(at + 8), vld1q_s32(at + 12)));
-        };
-        int32x4_t lowest = lowest_of_block(0);
-        for (std::size_t k = kLaneBlock; k < lane.padded; k += kLaneBlock)
-            lowest = vminq_s32(lowest, lowest_of_block(k));
-        const std::int32_t best = vminvq_s32(lowest);
-        if (best >= kNoCandidate) {
-            done |= 1u << i;
-            continue;
-        }
-        merge_at(lane, best, pairs);
-    }
-    return done;
+// Returns the lowest candidate of a lane.
+inline std::int32_t lowest_candidate(const Lane& lane) {
+    const auto lowest_of_block = [&](std::size_t k) {
+        const std::int32_t* at = lane.candidates + k;
+        return vminq_s32(vminq_s32(vld1q_s32(at), vld1q_s32(at + 4)), vminq_s32(vld1q_s32(at + 8), vld1q_s32(at + 12)));
+    };
+    int32x4_t lowest = lowest_of_block(0);
+    for (std::size_t k = kLaneBlock; k < lane.padded; k += kLaneBlock) lowest = vminq_s32(lowest, lowest_of_block(k));
+    return vminvq_s32(lowest);
 }
 
-void look_up_all_neon(Lane& lane, std::size_t count, const PairTable& table) {
-    const PairTable pairs = table;
-    std::uint64_t keys[kLaneSymbols];
-    std::size_t lines[kLaneSymbols];
-    for (std::size_t i = 0; i + 1 < count; ++i) {
-        keys[i] = pair_key(lane.symbols[i], lane.symbols[i + 1]);
-        lines[i] = line_of(keys[i], pairs);
-        __builtin_prefetch(pairs.entries + lines[i] * PairTable::kLine);
-    }
-    for (std::size_t i = 0; i + 1 < count; ++i) {
-        lane.candidates[i] = look_up(keys[i], lines[i], static_cast<std::uint32_t>(i), pairs);
-    }
+}  // namespace
+
+std::uint32_t merge_round_neon(Lane* lanes, std::size_t count, const PairTable& pairs) {
+    return merge_round_with(lanes, count, pairs, look_up, lowest_candidate);
+}
+
+void look_up_all_neon(Lane& lane, std::size_t count, const PairTable& pairs) {
+    look_up_all_with(lane, count, pairs, look_up);
 }
 
 }  // namespace bpe
