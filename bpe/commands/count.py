@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-from bpe.commands.inputs import open_tokenizer
+from bpe.commands.inputs import open_tokenizer, stream_inputs
 from bpe.commands.options import (
     Command,
     examples,
@@ -16,7 +16,7 @@ from bpe.commands.options import (
     text_option,
     tokenizer_option,
 )
-from bpe.commands.pieces import encoded, stream_inputs
+from bpe.commands.pieces import encoded
 
 
 @click.command(cls=Command)

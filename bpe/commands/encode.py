@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import click
 
 from bpe.commands.ids import ids_format_option, write_ids
-from bpe.commands.inputs import open_tokenizer
+from bpe.commands.inputs import open_tokenizer, stream_inputs
 from bpe.commands.options import (
     Command,
     examples,
@@ -18,7 +18,7 @@ from bpe.commands.options import (
     text_option,
     tokenizer_option,
 )
-from bpe.commands.pieces import encoded, stream_inputs
+from bpe.commands.pieces import encoded
 
 
 @click.command(cls=Command)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from glob import glob, has_magic
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,7 +18,8 @@ from bpe.progress import phase
 from bpe.quoting import quoted
 from bpe.text import counted
 
-_LARGE = 10_000_000  # bytes
+LARGE = 10_000_000  # bytes; the work on an input of this size is shown
+_PIECE = 1 << 20  # bytes
 
 if TYPE_CHECKING:
     from bpe import Tokenizer
@@ -50,24 +51,63 @@ def open_tokenizer_or_ranks(name: str, pattern: str | None) -> Tokenizer:
         return open_tokenizer(name, pattern)
 
 
-def read_inputs(files: Sequence[str], texts: Sequence[str] = (), awaited: str = "text") -> Iterator[tuple[str, bytes]]:
-    """Return an iterator over the name and the content of each input. Wrong arguments raise here, not in the iterator.
+class Input:
+    """A text in pieces: `for piece in input`, each of at most 1 MiB.
+
+    Attributes:
+        name: The name of the file, "stdin" or "text".
+        total: The size of the file in bytes; None where it is not known.
+        read: The number of bytes read so far.
+    """
+
+    def __init__(self, name: str, content: bytes | None = None) -> None:
+        """
+        Args:
+            name: The path of a file, where "-" is stdin; or the name of the content.
+            content: The content, if it is not in a file.
+        """
+        self._is_stdin = content is None and name == "-"
+        self.name = "stdin" if self._is_stdin else name
+        self.total: int | None = None if content is None else len(content)
+        self.read = 0
+        self._content = content
+
+    def __iter__(self) -> Iterator[bytes]:
+        if self._content is not None:
+            yield from self._counted(iter([self._content]))
+        elif self._is_stdin:
+            yield from self._counted(_blocks(sys.stdin.buffer))
+        else:
+            with open(self.name, "rb", buffering=0) as file:
+                self.total = os.fstat(file.fileno()).st_size or None  # pipes and devices have no size
+                yield from self._counted(_blocks(file))
+
+    def content(self) -> bytes:
+        """Read the whole text at once."""
+        if self._content is not None:
+            return self._content
+        return sys.stdin.buffer.read() if self._is_stdin else Path(self.name).read_bytes()
+
+    def _counted(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        for piece in pieces:
+            self.read += len(piece)
+            yield piece
+
+
+def _blocks(file: Any) -> Iterator[bytes]:
+    """Read a file in blocks. A pipe gives what it has, so that a slow writer does not hold text back."""
+    read = getattr(file, "read1", file.read)
+    while block := read(_PIECE):
+        yield block
+
+
+def stream_inputs(files: Sequence[str], texts: Sequence[str] = (), awaited: str = "text") -> Iterator[Input]:
+    """Return an iterator over inputs. Wrong arguments raise here, not in the iterator.
 
     Args:
         files: Paths, where "-" is stdin. Without files and texts, stdin is read.
         texts: Texts of the command line to read instead of files.
         awaited: What the person types if stdin is a terminal.
-
-    Raises:
-        click.UsageError: When both files and texts are given, or stdin twice.
-        InputError: When a file does not exist.
-    """
-    check_input_arguments(files, texts)
-    return _read(files, texts, awaited)
-
-
-def check_input_arguments(files: Sequence[str], texts: Sequence[str]) -> None:
-    """Refuse files and texts together, stdin twice, and files that do not exist.
 
     Raises:
         click.UsageError: When both files and texts are given, or stdin twice.
@@ -80,14 +120,32 @@ def check_input_arguments(files: Sequence[str], texts: Sequence[str]) -> None:
     if files.count("-") > 1:
         raise click.UsageError("stdin (-) can be read only once")
     check_files(files)
+    return _inputs(files, texts, awaited)
 
 
-def _read(files: Sequence[str], texts: Sequence[str], awaited: str) -> Iterator[tuple[str, bytes]]:
+def _inputs(files: Sequence[str], texts: Sequence[str], awaited: str) -> Iterator[Input]:
     if texts:
-        yield from (("text", os.fsencode(text)) for text in texts)
+        yield from (Input("text", os.fsencode(text)) for text in texts)
         return
     for file in files or ["-"]:
-        yield ("stdin", read_stdin(awaited)) if file == "-" else (file, Path(file).read_bytes())
+        if file == "-":
+            announce_keyboard(awaited)
+        yield Input(file)
+
+
+def read_inputs(files: Sequence[str], texts: Sequence[str] = (), awaited: str = "text") -> Iterator[tuple[str, bytes]]:
+    """Return an iterator over the name and the content of each input. Wrong arguments raise here, not in the iterator.
+
+    Args:
+        files: Paths, where "-" is stdin. Without files and texts, stdin is read.
+        texts: Texts of the command line to read instead of files.
+        awaited: What the person types if stdin is a terminal.
+
+    Raises:
+        click.UsageError: When both files and texts are given, or stdin twice.
+        InputError: When a file does not exist.
+    """
+    return ((text.name, text.content()) for text in stream_inputs(files, texts, awaited))
 
 
 def read_prompts(files: Sequence[str], texts: Sequence[str]) -> Iterator[str]:
@@ -119,12 +177,6 @@ def read_prompt_lines(file: str) -> Iterator[str]:
 
 def _text_of(content: bytes) -> str:
     return content.removeprefix(codecs.BOM_UTF8).decode(errors="replace").replace("\r\n", "\n")
-
-
-def read_stdin(awaited: str) -> bytes:
-    """Return the content of stdin, and tell a person at the keyboard what is awaited."""
-    announce_keyboard(awaited)
-    return sys.stdin.buffer.read()
 
 
 def announce_keyboard(awaited: str, sources: Sequence[str] = ("-",)) -> None:
@@ -232,7 +284,7 @@ def _brief(text: str) -> str:
 
 def working_on(verb: str, name: str, content: bytes) -> AbstractContextManager[object]:
     """Show what is done with an input while the block runs, if it is so large that this takes more than a moment."""
-    return phase(f"{verb} {name}") if len(content) >= _LARGE else nullcontext()
+    return phase(f"{verb} {name}") if len(content) >= LARGE else nullcontext()
 
 
 def read_lines(file: str) -> list[str]:

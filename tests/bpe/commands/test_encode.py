@@ -31,6 +31,15 @@ def test_encode_prints_ids_in_each_format(my_json: Path) -> None:
     assert list(struct.unpack(f"<{len(ids)}H", packed)) == ids
 
 
+def test_a_file_may_be_called_stdin(my_json: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("stdin").write_text("Hello")
+    expected = bpe("encode", "-t", my_json, "-c", "Hello").stdout
+    assert bpe("encode", "-t", my_json, "stdin", input="other").stdout == expected
+    _, size, _, name = bpe("count", "-t", my_json, "stdin", input="other one").stdout.split()
+    assert (size, name) == ("5", "stdin")
+
+
 def test_special_tokens_are_text_unless_allowed(my_json: Path) -> None:
     text = "<|end_of_text|>"
     assert bpe("encode", "-t", my_json, "-c", text, "--allow-special").stdout == "769\n"

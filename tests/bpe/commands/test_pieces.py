@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from bpe import StreamEncoder, Tokenizer, _core
-from bpe.commands.pieces import Input, ahead, encoded
+from bpe.commands.inputs import Input
+from bpe.commands.pieces import ahead, encoded
 from support.command_line import ROOT
 
 
