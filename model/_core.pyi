@@ -54,7 +54,7 @@ class Cache:
         """Create a cache with room for no positions.
 
         Args:
-            kind: The stored type: "float16", "bfloat16" or "int8".
+            kind: The stored type: "float32", "float16", "bfloat16" or "int8".
             layers: The number of layers.
             kv_heads: The number of key-value heads.
             head_dim: The size of a head.

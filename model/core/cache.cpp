@@ -16,6 +16,11 @@ Cache::Cache(CacheKind kind, std::size_t layers, std::size_t kv_heads, std::size
       width_(rounded_up(head_dim, kLanes)),
       sequences_(sequences) {}
 
+std::size_t Cache::number_bytes() const {
+    if (kind_ == CacheKind::kI8) return 1;
+    return kind_ == CacheKind::kF32 ? 4 : 2;
+}
+
 std::size_t Cache::head_bytes(std::size_t capacity) const {
     const std::size_t scales = kind_ == CacheKind::kI8 ? 2 * sizeof(float) : 0;
     return capacity * ((head_dim_ + width_) * number_bytes() + scales);
@@ -91,7 +96,11 @@ void Cache::store(const Head& head, std::size_t position, const float* key, cons
                   const Kernel& kernel) const {
     // Within a block of sixteen positions, the numbers of a key are kLanes apart.
     const std::size_t first = position / kLanes * kLanes * head_dim_ + position % kLanes;
-    if (kind_ == CacheKind::kF16) {
+    if (kind_ == CacheKind::kF32) {
+        auto* keys = reinterpret_cast<float*>(head.keys) + first;
+        for (std::size_t i = 0; i < head_dim_; ++i) keys[i * kLanes] = key[i];
+        std::memcpy(reinterpret_cast<float*>(head.values) + position * width_, value, head_dim_ * sizeof(float));
+    } else if (kind_ == CacheKind::kF16) {
         auto* keys = reinterpret_cast<Half*>(head.keys) + first;
         auto* values = reinterpret_cast<Half*>(head.values) + position * width_;
         Half sixteen[kLanes];

@@ -30,6 +30,7 @@ class Cache {
     std::size_t sequences() const { return sequences_.size(); }
     std::size_t capacity() const;  // positions for which every sequence has room
     std::size_t bytes() const;
+    std::size_t number_bytes() const;  // of one number of a key or value
 
     // Makes room for `capacity` positions of each sequence, and keeps the first `filled` positions of each. Copies one
     // sequence at a time; when memory runs out, throws std::bad_alloc and loses nothing.
@@ -51,7 +52,6 @@ class Cache {
         std::size_t capacity = 0;
     };
 
-    std::size_t number_bytes() const { return kind_ == CacheKind::kI8 ? 1 : 2; }
     std::size_t head_bytes(std::size_t capacity) const;
     std::size_t sequence_bytes(std::size_t capacity) const { return layers_ * kv_heads_ * head_bytes(capacity); }
     Head head_in(const Sequence& sequence, std::size_t number) const;

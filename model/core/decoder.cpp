@@ -125,6 +125,7 @@ void Decoder::allocate_buffers() {
         buffer.numbers.resize(tokens * widest);
         buffer.bytes.resize(tokens * (widest / kTile) * kernel_.tile_bytes(tokens));
         buffer.scales.resize(tokens * (widest / kTile));
+        if (kernel_.splits(tokens, kTile)) buffer.parts.resize(tokens * (widest / kTile) * kFloatParts);
     };
     stream_.resize(kMostTokens * shape_.dim);
     queries_.resize(kMostTokens * shape_.queries());

@@ -102,10 +102,10 @@ class Decoder {
         std::size_t token;
         float weight;
     };
-    // Activation vectors, in both of the forms that weights may need.
+    // Activation vectors, in all forms that weights may need.
     struct Buffer {
         std::vector<float> numbers;
-        std::vector<TileBytes> bytes;
+        std::vector<TileBytes> bytes, parts;
         std::vector<TileScale> scales;
     };
     struct Step;

@@ -368,6 +368,7 @@ struct Decoder::Step {
         const std::size_t columns = (*for_weights.begin())->columns();
         const bool quantized =
             std::any_of(for_weights.begin(), for_weights.end(), [](auto m) { return m->quantized(); });
+        const bool plain = std::any_of(for_weights.begin(), for_weights.end(), [](auto m) { return !m->quantized(); });
         const bool alone = count == 1;
         Buffer& buffer = alone ? model.own_[thread.number] : model.shared_;
         const std::size_t tiles = columns / kTile;
@@ -377,14 +378,17 @@ struct Decoder::Step {
             for (std::size_t i = alone ? 0 : thread.number; i < some; i += alone ? 1 : threads) {
                 float* numbers = buffer.numbers.data() + (first + i) * columns;
                 fill(first + i, numbers);
-                if (quantized || some >= kernel.split_from) {
+                if (quantized) {
                     kernel.quantize(numbers, tiles, some, bytes + i * kernel.tile_bytes(some),
                                     buffer.scales.data() + first * tiles + i);
+                }
+                if (plain && kernel.splits(some, columns)) {
+                    kernel.split(numbers, tiles, some, buffer.parts.data() + (first * tiles + i) * kFloatParts);
                 }
             }
         }
         if (!alone) pool.barrier();
-        return {buffer.numbers.data(), buffer.bytes.data(), buffer.scales.data(), columns};
+        return {buffer.numbers.data(), buffer.bytes.data(), buffer.scales.data(), buffer.parts.data(), columns};
     }
 
     // Multiplies matrices with vectors. Calls done(vector, first row, rows, results) with the results of sixteen rows
@@ -407,9 +411,9 @@ struct Decoder::Step {
                 const std::size_t end = std::min(begin + kGroups, part.end);
                 for (std::size_t first = 0, some; first < count; first += some) {
                     some = some_of(count, first);
-                    const Vectors these{all.numbers + first * all.columns,
-                                        all.bytes + kernel.tile_bytes(kMostVectors) * first * tiles,
-                                        all.scales + first * tiles, all.columns};
+                    const Vectors these{
+                        all.numbers + first * all.columns, all.bytes + kernel.tile_bytes(kMostVectors) * first * tiles,
+                        all.scales + first * tiles, all.parts + first * tiles * kFloatParts, all.columns};
                     for (std::size_t group = begin; group < end; ++group) {
                         multiply_group(matrices, number, group, these, first, some, done);
                     }
@@ -479,7 +483,7 @@ struct Decoder::Step {
         const std::size_t begin = first * kLanes, size = std::min(length, end * kLanes) - std::min(length, begin);
         const std::size_t count = (run.end - run.first) * heads_of_group, stride = (end - first) * kLanes;
         const Cache::Head head = cache.head(tokens[run.first].sequence, layer, group);
-        const std::size_t number_bytes = cache.kind() == CacheKind::kI8 ? 1 : 2;
+        const std::size_t number_bytes = cache.number_bytes();
         const auto token_of = [&](std::size_t i) { return run.first + i / heads_of_group; };
         const auto head_of = [&](std::size_t i) { return group * heads_of_group + i % heads_of_group; };
         float* queries = model.scratch_[thread.number].data();

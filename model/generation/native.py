@@ -1,8 +1,9 @@
 """A model that computes what `Transformer` computes, faster, with our own CPU kernels for quantized weights.
 
-Generation uses it like a `Transformer`. It takes the weights of any checkpoint as they are stored. Weights of every
-kind are multiplied in at least 16 bits with activations of 16 bits and summed in 32 bits, so that the precision of a
-result is that of the weights, not of the kernels.
+Generation uses it like a `Transformer`. It takes the weights of any checkpoint as they are stored. Quantized weights
+are multiplied in at least 16 bits with activations of 16 bits and summed in 32 bits, so that the precision of a result
+is that of the weights, not of the kernels. With float32, bfloat16 and float16 weights, everything is computed and
+cached with the precision of float32.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Ids: TypeAlias = Union[npt.NDArray[np.int64], Sequence[Sequence[int]]]
-CACHES = ("float16", "bfloat16", "int8")
+CACHES = ("float32", "float16", "bfloat16", "int8")
 """The names of the dtypes in which keys and values can be stored."""
 
 
@@ -146,6 +147,8 @@ class NativeModel:
         self.kernel: str = kernel or chosen_kernel()
         """The name of its kernels."""
         self._kinds = kinds
+        self.cache_dtype = "float16" if any(_core.KINDS.get(kind, 1) > 1 for kind in kinds.values()) else "float32"
+        """The dtype of keys and values in a new cache: rounding to float16 costs less than quantized weights do."""
         self._reading = threading.Lock()
         _MODELS.add(self)
         try:
@@ -310,15 +313,16 @@ class NativeModel:
             self.core.forward(tokens[some], cache.core, rotation, asked, logits[done : done + len(asked)])
             done += len(asked)
 
-    def new_cache(self, batch: int = 1, capacity: int = 0, dtype: DType = "float16") -> NativeCache:
+    def new_cache(self, batch: int = 1, capacity: int = 0, dtype: DType | None = None) -> NativeCache:
         """Return an empty cache for this model.
 
         Args:
             batch: The number of texts.
             capacity: The number of tokens of each text to reserve memory for.
-            dtype: float16; bfloat16, with the range of float32; or int8, with half the size.
+            dtype: float32; float16, with half the size; bfloat16, likewise, with the range of float32; or int8, with a
+                quarter. Defaults to `cache_dtype`: float16 for quantized weights, otherwise float32.
         """
-        return NativeCache(self.config, batch, capacity=capacity, dtype=dtype)
+        return NativeCache(self.config, batch, capacity=capacity, dtype=self.cache_dtype if dtype is None else dtype)
 
     def put(self, name: str, data: memoryview | Tensor) -> None:
         """Set a tensor, given the stored bytes of its rows or its numbers.

@@ -15,11 +15,11 @@ namespace model {
 namespace {
 
 CacheKind cache_kind_named(const std::string& name) {
-    constexpr const char* kNames[] = {"float16", "bfloat16", "int8"};
+    constexpr const char* kNames[] = {"float16", "bfloat16", "int8", "float32"};
     for (std::size_t i = 0; i < std::size(kNames); ++i) {
         if (kNames[i] == name) return static_cast<CacheKind>(i);
     }
-    throw std::invalid_argument("a cache cannot store " + name + ", only float16, bfloat16 and int8");
+    throw std::invalid_argument("a cache cannot store " + name + ", only float32, float16, bfloat16 and int8");
 }
 
 void construct_cache(Cache* self, const std::string& kind, std::size_t layers, std::size_t kv_heads,

@@ -44,12 +44,17 @@ class SingleMatrix {
         const std::size_t tiles = columns / kTile;
         std::vector<TileBytes> bytes(count * tiles * kernel.tile_bytes(count));
         std::vector<TileScale> scales(count * tiles);
-        const bool quantize = matrix_.quantized() || count >= kernel.split_from;
-        for (std::size_t i = 0; quantize && i < count; ++i) {
-            kernel.quantize(vectors.data() + i * columns, tiles, count, bytes.data() + i * kernel.tile_bytes(count),
-                            scales.data() + i);
+        const bool split = !matrix_.quantized() && kernel.splits(count, columns);
+        std::vector<TileBytes> parts(split ? count * tiles * kFloatParts : 0);
+        for (std::size_t i = 0; i < count; ++i) {
+            const float* numbers = vectors.data() + i * columns;
+            if (matrix_.quantized()) {
+                kernel.quantize(numbers, tiles, count, bytes.data() + i * kernel.tile_bytes(count), scales.data() + i);
+            }
+            if (split) kernel.split(numbers, tiles, count, parts.data() + i * kFloatParts);
         }
-        multiply_parts(kernel, {vectors.data(), bytes.data(), scales.data(), columns}, count, results.data());
+        multiply_parts(kernel, {vectors.data(), bytes.data(), scales.data(), parts.data(), columns}, count,
+                       results.data());
     }
 
  private:

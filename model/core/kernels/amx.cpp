@@ -115,36 +115,38 @@ void multiply_integers(const std::uint8_t* group, const Vectors& vectors, float*
 
 // --- products of more vectors: bfloat16 ---
 
-// Numbers split into the sum of two bfloat16 numbers, which together are as precise as the integers. A lane holds two.
+// Numbers split into sums of bfloat16 numbers: two are as precise as the integers, three as float32. A lane holds a
+// part of two numbers.
+template <std::size_t kParts>
 struct Split {
-    I high, low;
+    I parts[kParts];
 
     Split(F first, F second) {
-        const I a = rounded(first), b = rounded(second);
-        high = pairs(a, b);
-        low = pairs(rounded(_mm512_sub_ps(first, upper(a))), rounded(_mm512_sub_ps(second, upper(b))));
+        unrolled<kParts>([&](auto i) {
+            const I a = rounded(first), b = rounded(second);
+            parts[i] = V::bit_or(V::shift_right<16>(a), V::bit_and(b, static_cast<std::int32_t>(0xFFFF0000)));
+            first = _mm512_sub_ps(first, upper(a)), second = _mm512_sub_ps(second, upper(b));
+        });
     }
 
  private:
     static I rounded(F number) { return V::add(_mm512_castps_si512(number), V::set_integers(0x8000)); }
     static F upper(I bits) { return _mm512_castsi512_ps(V::bit_and(bits, static_cast<std::int32_t>(0xFFFF0000))); }
-    static I pairs(I first, I second) {
-        return V::bit_or(V::shift_right<16>(first), V::bit_and(second, static_cast<std::int32_t>(0xFFFF0000)));
-    }
 };
 
-// Writes the high parts of the numbers of a tile, then the low parts.
+// Writes the first parts of the numbers of a tile, then the second parts, and so on.
+template <std::size_t kParts>
 void put_split(F half, F other, TileBytes* to) {
     const I even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     const I odd = V::add(even, V::set_integers(1));
-    const Split split(_mm512_permutex2var_ps(half, even, other), _mm512_permutex2var_ps(half, odd, other));
-    _mm512_store_si512(to[0].bytes, split.high);
-    _mm512_store_si512(to[1].bytes, split.low);
+    const Split<kParts> split(_mm512_permutex2var_ps(half, even, other), _mm512_permutex2var_ps(half, odd, other));
+    unrolled<kParts>([&](auto i) { _mm512_store_si512(to[i].bytes, split.parts[i]); });
 }
 
+template <std::size_t kParts>
 void split_vector(const float* numbers, std::size_t tiles, std::size_t step, TileBytes* bytes) {
-    for (std::size_t tile = 0; tile < tiles; ++tile, numbers += kTile, bytes += 2 * step) {
-        put_split(V::load(numbers), V::load(numbers + kLanes), bytes);
+    for (std::size_t tile = 0; tile < tiles; ++tile, numbers += kTile, bytes += kParts * step) {
+        put_split<kParts>(V::load(numbers), V::load(numbers + kLanes), bytes);
     }
 }
 
@@ -152,15 +154,25 @@ constexpr std::size_t kSplitFrom = 32;  // vectors
 
 void quantize_or_split(const float* numbers, std::size_t tiles, std::size_t step, TileBytes* bytes, TileScale* scales) {
     if (step >= kSplitFrom) {
-        split_vector(numbers, tiles, step, bytes);
+        split_vector<2>(numbers, tiles, step, bytes);
     } else {
         avx512_kernel().quantize(numbers, tiles, step, bytes, scales);
     }
 }
 
-// Dequantizes and splits the weights of a tile. A row of the results has two columns.
+// The split weights of a tile: a row of a part has two columns.
+template <std::size_t kParts>
+using SplitTile = I[kParts][kLanes];
+
+template <std::size_t kParts>
+void put_two_columns(F first, F second, std::size_t row, SplitTile<kParts>& to) {
+    const Split<kParts> split(first, second);
+    unrolled<kParts>([&](auto i) { to[i][row] = split.parts[i]; });
+}
+
+// Dequantizes and splits the weights of a tile.
 template <class Tile>
-void unpack_split(const Tile& tile, const std::uint8_t* bytes, I* high, I* low) {
+void unpack_split(const Tile& tile, const std::uint8_t* bytes, SplitTile<2>& to) {
     F scales[Tile::kParts], offsets[Tile::kParts];
     for (std::size_t part = 0; part < Tile::kParts; ++part) tile.scale(bytes, part, scales[part], offsets[part]);
     tile.unpack(bytes, [&](auto number, const I& quad) {
@@ -168,22 +180,36 @@ void unpack_split(const Tile& tile, const std::uint8_t* bytes, I* high, I* low) 
         const auto column = [&](const I& shifted) {
             return V::fma(V::to_floats(V::bit_and(shifted, 255)), scales[part], offsets[part]);
         };
-        const Split first(column(quad), column(V::shift_right<8>(quad)));
-        const Split second(column(V::shift_right<16>(quad)), column(V::shift_right<24>(quad)));
-        high[2 * number] = first.high, high[2 * number + 1] = second.high;
-        low[2 * number] = first.low, low[2 * number + 1] = second.low;
+        put_two_columns<2>(column(quad), column(V::shift_right<8>(quad)), 2 * number, to);
+        put_two_columns<2>(column(V::shift_right<16>(quad)), column(V::shift_right<24>(quad)), 2 * number + 1, to);
     });
 }
 
-// Adds high * high + high * low + low * high; the missing low * low is no larger than the rounding error. A macro,
-// because GCC's intrinsics are macros that need the register's number as a literal.
-#define MODEL_ADD_SPLIT(sum, x)                        \
-    do {                                               \
-        _tile_loadd(4, (x)[0].bytes, 2 * sizeof *(x)); \
-        _tile_dpbf16ps(sum, 4, 6);                     \
-        _tile_dpbf16ps(sum, 4, 7);                     \
-        _tile_loadd(5, (x)[1].bytes, 2 * sizeof *(x)); \
-        _tile_dpbf16ps(sum, 5, 6);                     \
+// Loads the parts of a tile of weights, which are `step` registers apart, to the registers from 5 on.
+template <std::size_t kParts>
+[[gnu::always_inline]] inline void load_weights(const I* parts, std::size_t step) {
+    _tile_loadd(5, parts, kQuad);
+    if constexpr (kParts > 1) _tile_loadd(6, parts + step, kQuad);
+    if constexpr (kParts > 2) _tile_loadd(7, parts + 2 * step, kQuad);
+}
+
+// Adds the products of sixteen vectors and the weights in registers. Of parts i and j, the product is no larger than
+// the rounding error if i + j is the number of parts or more. A macro, because GCC's intrinsics are macros that need
+// the register's number as a literal.
+#define MODEL_ADD_PART(sum, x, part)                                             \
+    do {                                                                         \
+        if constexpr (kX > part) {                                               \
+            _tile_loadd(4, (x)[part].bytes, kX * sizeof *(x));                   \
+            _tile_dpbf16ps(sum, 4, 5);                                           \
+            if constexpr (kW > 1 && part + 1 < kMost) _tile_dpbf16ps(sum, 4, 6); \
+            if constexpr (kW > 2 && part + 2 < kMost) _tile_dpbf16ps(sum, 4, 7); \
+        }                                                                        \
+    } while (false)
+#define MODEL_ADD_SPLIT(sum, x)    \
+    do {                           \
+        MODEL_ADD_PART(sum, x, 0); \
+        MODEL_ADD_PART(sum, x, 1); \
+        MODEL_ADD_PART(sum, x, 2); \
     } while (false)
 
 // Up to four registers hold sums, each of sixteen vectors.
@@ -194,11 +220,14 @@ void unpack_split(const Tile& tile, const std::uint8_t* bytes, I* high, I* low) 
     _tile_zero(3);
 }
 
+// Adds the products of vectors with kX parts and weights with kW parts.
+template <std::size_t kX, std::size_t kW>
 [[gnu::always_inline]] inline void add_to_sums(const TileBytes* x, std::size_t sixteens) {
+    constexpr std::size_t kMost = kX > kW ? kX : kW;
     MODEL_ADD_SPLIT(0, x);
-    if (sixteens > 1) MODEL_ADD_SPLIT(1, x + 2 * 16);
-    if (sixteens > 2) MODEL_ADD_SPLIT(2, x + 2 * 32);
-    if (sixteens > 3) MODEL_ADD_SPLIT(3, x + 2 * 48);
+    if (sixteens > 1) MODEL_ADD_SPLIT(1, x + kX * 16);
+    if (sixteens > 2) MODEL_ADD_SPLIT(2, x + kX * 32);
+    if (sixteens > 3) MODEL_ADD_SPLIT(3, x + kX * 48);
 }
 
 [[gnu::always_inline]] inline void load_sums(const float* from, std::size_t stride, std::size_t sixteens) {
@@ -217,61 +246,93 @@ void unpack_split(const Tile& tile, const std::uint8_t* bytes, I* high, I* low) 
     if (sixteens > 3) _tile_stored(3, to + 48 * stride, step);
 }
 
-// Calls unpack(number, high, low) to write the split weights of a tile. Sums stay in registers, and one tile is
-// unpacked while the previous one is multiplied. With 64 vectors, each takes three quarters of its time with 16.
-template <std::size_t kVectors, class Unpack>
-void multiply_split(const Vectors& vectors, float* results, const Unpack& unpack) {
+template <std::size_t kVectors>
+void add_up(const float* sums, float* results) {
+    for (std::size_t i = 0; i < kVectors * kLanes; i += kLanes) {
+        V::store(results + i, V::add(V::load(results + i), V::load(sums + i)));
+    }
+}
+
+// Calls unpack(number, to) to write the split weights of a tile. Sums stay in registers, and one tile is unpacked while
+// the previous one is multiplied. With 64 vectors, each takes three quarters of its time with 16. With the precision of
+// float32, sums are added up in blocks of tiles: as a single sum, they would lose twice as much to rounding.
+template <std::size_t kVectors, std::size_t kX, std::size_t kW, class Unpack>
+void multiply_split(const TileBytes* x, std::size_t columns, float* results, const Unpack& unpack) {
     static_assert(kVectors == 32 || kVectors == 64);
-    const std::size_t tiles = vectors.columns / kTile;
-    I high[2][kLanes], low[2][kLanes];
-    unpack(0, high[0], low[0]);
+    constexpr bool kExact = kX == kFloatParts;
+    constexpr std::size_t kTilesOfSum = 4;
+    const std::size_t tiles = columns / kTile;
+    SplitTile<kW> weights[2];
+    alignas(64) float sums[kVectors * kLanes];
+    unpack(0, weights[0]);
     _tile_loadconfig(&kConfiguration<kQuad, kLanes>);
     zero_sums();
-    for (std::size_t number = 0; number < tiles; ++number) {
-        const TileBytes* x = vectors.bytes + number * 2 * kVectors;
-        _tile_loadd(6, high[number % 2], kQuad);
-        _tile_loadd(7, low[number % 2], kQuad);
-        add_to_sums(x, kVectors / 16);
+    for (std::size_t number = 0; number < tiles; ++number, x += kX * kVectors) {
+        load_weights<kW>(weights[number % 2][0], kLanes);
+        add_to_sums<kX, kW>(x, kVectors / 16);
         const std::size_t next = number + 1;
-        if (next < tiles) unpack(next, high[next % 2], low[next % 2]);
+        if (next < tiles) unpack(next, weights[next % 2]);
+        if (kExact && next % kTilesOfSum == 0 && next < tiles) {
+            store_sums(next == kTilesOfSum ? results : sums, kLanes, kVectors / 16);
+            zero_sums();
+            if (next > kTilesOfSum) add_up<kVectors>(sums, results);
+        }
     }
-    store_sums(results, kLanes, kVectors / 16);
+    const bool whole = !kExact || tiles <= kTilesOfSum;
+    store_sums(whole ? results : sums, kLanes, kVectors / 16);
     _tile_release();
+    if (!whole) add_up<kVectors>(sums, results);
 }
 
 template <class Tile, std::size_t kVectors>
 void multiply_many(const std::uint8_t* group, const Vectors& vectors, float* results) {
     Tile tile;
-    multiply_split<kVectors>(vectors, results, [&](std::size_t number, I* high, I* low) __attribute__((always_inline)) {
+    const auto unpack = [&](std::size_t number, SplitTile<2>& to) __attribute__((always_inline)) {
         fetch_ahead<V, Tile::kFormat.tile>(group);
         if (Tile::kFormat.header && number % kTilesOfHeader == 0) {
             tile.open(group);
             group += Tile::kFormat.header;
         }
-        unpack_split(tile, group, high, low);
+        unpack_split(tile, group, to);
         group += Tile::kFormat.tile;
-    });
+    };
+    multiply_split<kVectors, 2, 2>(vectors.bytes, vectors.columns, results, unpack);
 }
 
-// Splits 16-bit weights likewise. 32-bit weights, and rows that do not end with a whole tile, are multiplied with
-// sixteen vectors at a time.
+// The number of bfloat16 numbers whose sum is a number of this type.
+template <class T>
+constexpr std::size_t kPartsOf = sizeof(T) == 4 ? 3 : 2;
+template <>
+constexpr std::size_t kPartsOf<BFloat16> = 1;
+
+// Splits two columns of weights.
+template <class T>
+void put_two_weights(const T* columns, std::size_t row, SplitTile<kPartsOf<T>>& to) {
+    if constexpr (kPartsOf<T> == 1) {
+        const I pairs = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21,
+                                         5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+        to[0][row] = _mm512_permutexvar_epi16(pairs, _mm512_loadu_si512(columns));
+    } else {
+        put_two_columns<kPartsOf<T>>(V::load(columns), V::load(columns + kLanes), row, to);
+    }
+}
+
+// With the precision of float32. Rows that do not end with a whole tile are multiplied with sixteen vectors at a time.
 template <class T, Kind kind, std::size_t kVectors>
 void multiply_many_numbers(const std::uint8_t* group, const Vectors& vectors, float* results) {
     constexpr std::size_t kPower = 4, kSome = std::size_t{1} << kPower;
-    if (sizeof(T) == 2 && vectors.columns % kTile == 0) {
-        multiply_split<kVectors>(vectors, results, [&](std::size_t, I* high, I* low) __attribute__((always_inline)) {
+    if (vectors.columns % kTile == 0) {
+        const auto unpack = [&](std::size_t, SplitTile<kPartsOf<T>>& to) __attribute__((always_inline)) {
             fetch_ahead<V, kTile * kLanes * sizeof(T)>(group);
             const auto* weights = reinterpret_cast<const T*>(group);
-            for (std::size_t i = 0; i < kTile / 2; ++i) {
-                const Split split(V::load(weights + 2 * i * kLanes), V::load(weights + (2 * i + 1) * kLanes));
-                high[i] = split.high, low[i] = split.low;
-            }
+            for (std::size_t i = 0; i < kLanes; ++i) put_two_weights(weights + 2 * i * kLanes, i, to);
             group += kTile * kLanes * sizeof(T);
-        });
+        };
+        multiply_split<kVectors, kFloatParts, kPartsOf<T>>(vectors.parts, vectors.columns, results, unpack);
         return;
     }
     for (std::size_t first = 0; first < kVectors; first += kSome) {
-        const Vectors some{vectors.numbers + first * vectors.columns, nullptr, nullptr, vectors.columns};
+        const Vectors some{vectors.numbers + first * vectors.columns, nullptr, nullptr, nullptr, vectors.columns};
         avx512_kernel().products[static_cast<std::size_t>(kind)][kPower](group, some, results + first * kLanes);
     }
 }
@@ -280,6 +341,10 @@ void multiply_many_numbers(const std::uint8_t* group, const Vectors& vectors, fl
 
 constexpr std::size_t kQueries = 64;  // at a time, at most
 constexpr std::size_t kWidest = 128;  // the largest head_dim
+
+// The number of parts into which queries, weights, and keys and values of a type are split.
+template <class T>
+constexpr std::size_t kCacheParts = sizeof(T) == 4 ? 3 : 2;
 
 // Missing queries, up to a multiple of sixteen, count as zeros; `scores` has room for their scores.
 template <class T, CacheKind kind>
@@ -291,27 +356,29 @@ void score_split(const void* all_keys, std::size_t blocks, std::size_t head_dim,
         return;
     }
     const std::size_t tiles = head_dim / kTile, sixteens = (count + 15) / 16;
-    TileBytes x[kWidest / kTile * kQueries * 2];
-    for (std::size_t i = 0; i < count; ++i) split_vector(queries + i * head_dim, tiles, kQueries, x + 2 * i);
+    constexpr std::size_t kParts = kCacheParts<T>;
+    TileBytes x[kWidest / kTile * kQueries * kParts];
+    for (std::size_t i = 0; i < count; ++i) {
+        split_vector<kParts>(queries + i * head_dim, tiles, kQueries, x + kParts * i);
+    }
     for (std::size_t i = count; i < sixteens * 16; ++i) {
         for (std::size_t tile = 0; tile < tiles; ++tile) {
-            std::memset(x + 2 * (tile * kQueries + i), 0, 2 * sizeof(TileBytes));
+            std::memset(x + kParts * (tile * kQueries + i), 0, kParts * sizeof(TileBytes));
         }
     }
-    I high[kWidest / 2], low[kWidest / 2];
+    SplitTile<kParts> weights[kWidest / kTile];
     const T* keys = static_cast<const T*>(all_keys);
     _tile_loadconfig(&kConfiguration<kQuad, kLanes>);
     for (std::size_t block = 0; block < blocks; ++block, keys += head_dim * kLanes) {
         for (std::size_t i = 0; i < head_dim; i += 2) {
             fetch_ahead<V, 2 * kLanes * sizeof(T)>(reinterpret_cast<const std::uint8_t*>(keys + i * kLanes));
-            const Split split(V::load(keys + i * kLanes), V::load(keys + (i + 1) * kLanes));
-            high[i / 2] = split.high, low[i / 2] = split.low;
+            put_two_columns<kParts>(V::load(keys + i * kLanes), V::load(keys + (i + 1) * kLanes), i % kTile / 2,
+                                    weights[i / kTile]);
         }
         zero_sums();
         for (std::size_t tile = 0; tile < tiles; ++tile) {
-            _tile_loadd(6, high + tile * 16, kQuad);
-            _tile_loadd(7, low + tile * 16, kQuad);
-            add_to_sums(x + 2 * tile * kQueries, sixteens);
+            load_weights<kParts>(weights[tile][0], kLanes);
+            add_to_sums<kParts, kParts>(x + kParts * tile * kQueries, sixteens);
         }
         store_sums(scores + block * kLanes, stride, sixteens);
     }
@@ -327,9 +394,10 @@ void mix_split(const void* all_values, std::size_t positions, std::size_t width,
         return;
     }
     constexpr std::size_t kTiles = 8;  // of positions, whose split weights stay in the L1 and L2 caches
+    constexpr std::size_t kParts = kCacheParts<T>;
     const std::size_t sixteens = (count + 15) / 16;
-    TileBytes x[kTiles * kQueries * 2];
-    I high[kLanes], low[kLanes];
+    TileBytes x[kTiles * kQueries * kParts];
+    SplitTile<kParts> split;
     const T* values = static_cast<const T*>(all_values);
     std::memset(results, 0, sixteens * 16 * width * sizeof(float));
     _tile_loadconfig(&kConfiguration<kQuad, kLanes>);
@@ -344,7 +412,7 @@ void mix_split(const void* all_values, std::size_t positions, std::size_t width,
                     const auto mask = static_cast<__mmask16>(there < kLanes ? (1U << there) - 1 : 0xFFFF);
                     return _mm512_maskz_loadu_ps(mask, weights + i * stride + begin + tile * kTile + first);
                 };
-                put_split(some(0), some(kLanes), x + 2 * (tile * kQueries + i));
+                put_split<kParts>(some(0), some(kLanes), x + kParts * (tile * kQueries + i));
             }
         }
         for (std::size_t first = 0; first < width; first += kLanes) {
@@ -356,12 +424,10 @@ void mix_split(const void* all_values, std::size_t positions, std::size_t width,
                     const T* from = values + (begin + position) * width + first;
                     const F a = position < size ? V::load(from) : V::set(0.0f);
                     const F b = position + 1 < size ? V::load(from + width) : V::set(0.0f);
-                    const Split split(a, b);
-                    high[i] = split.high, low[i] = split.low;
+                    put_two_columns<kParts>(a, b, i, split);
                 }
-                _tile_loadd(6, high, kQuad);
-                _tile_loadd(7, low, kQuad);
-                add_to_sums(x + 2 * tile * kQueries, sixteens);
+                load_weights<kParts>(split[0], kLanes);
+                add_to_sums<kParts, kParts>(x + kParts * tile * kQueries, sixteens);
             }
             store_sums(results + first, width, sixteens);
         }
@@ -390,7 +456,7 @@ const Kernel& amx_kernel() {
         Kernel made = avx512_kernel();
         made.name = "amx";
         made.most_vectors = 64, made.split_from = kSplitFrom;
-        made.quantize = quantize_or_split;
+        made.quantize = quantize_or_split, made.split = split_vector<kFloatParts>;
         made.most_queries = kQueries;
         const auto set_attention = [&]<class T, CacheKind kind>(T, std::integral_constant<CacheKind, kind>) {
             made.attention[static_cast<std::size_t>(kind)] = {score_split<T, kind>, mix_split<T, kind>};
@@ -398,6 +464,7 @@ const Kernel& amx_kernel() {
         set_attention(Half(), std::integral_constant<CacheKind, CacheKind::kF16>());
         set_attention(BFloat16(), std::integral_constant<CacheKind, CacheKind::kBF16>());
         set_attention(std::int8_t(), std::integral_constant<CacheKind, CacheKind::kI8>());
+        set_attention(0.0f, std::integral_constant<CacheKind, CacheKind::kF32>());
         const auto products = [&](Kind kind) { return made.products[static_cast<std::size_t>(kind)]; };
         const auto set = [&]<class Tile>(Tile) {
             GroupProduct* const own = products(Tile::kKind);

@@ -22,13 +22,18 @@ struct TileScale {
     float sums[3];  // of all numbers, and of each half
 };
 
-// Activation vectors. Unquantized weights read `numbers`, quantized ones `bytes` and `scales`; the other may be unset.
+// Activation vectors. Quantized weights read `bytes` and `scales`, others `numbers` or, in products of split_from
+// vectors or more, `parts`. What no weights read may be unset.
 struct Vectors {
     const float* numbers;     // [vectors, columns]
     const TileBytes* bytes;   // [tiles, vectors]
     const TileScale* scales;  // [tiles, vectors]
+    const TileBytes* parts;   // [tiles, vectors, kFloatParts]
     std::size_t columns;
 };
+
+// How many parts of a number, split into a sum of bfloat16 numbers, have the precision of float32.
+inline constexpr std::size_t kFloatParts = 3;
 
 // Multiplies a group of sixteen rows with some vectors: results [vectors, 16].
 using GroupProduct = void (*)(const std::uint8_t* group, const Vectors& vectors, float* results);
@@ -36,7 +41,8 @@ using GroupProduct = void (*)(const std::uint8_t* group, const Vectors& vectors,
 inline constexpr std::size_t kVectorSizes = 7;  // 1, 2, 4, 8, 16, 32, 64
 inline constexpr std::size_t kMostVectors = 64;
 
-enum class CacheKind : std::uint8_t { kF16, kBF16, kI8 };
+enum class CacheKind : std::uint8_t { kF16, kBF16, kI8, kF32 };
+inline constexpr std::size_t kCacheKinds = 4;
 
 // Keys are stored in blocks of sixteen positions, [blocks, head_dim, 16], values by position, [positions, stride]. Both
 // are padded with finite numbers. For kI8, the caller applies the scales. Scores and results have room for a multiple
@@ -102,11 +108,15 @@ struct Kernel {
     const char* name;
     std::size_t most_vectors;  // that are multiplied together
     std::size_t most_queries;  // that attention handles together
-    std::size_t split_from;    // products of this many vectors or more take two TileBytes per tile, of split numbers
+    // Products of this many vectors or more take numbers that are split into sums of bfloat16 numbers: two TileBytes
+    // per tile for quantized weights, kFloatParts for others.
+    std::size_t split_from;
     GroupProduct products[kKinds][kVectorSizes];
-    AttentionKernel attention[3];  // by CacheKind
+    AttentionKernel attention[kCacheKinds];  // by CacheKind
     // Quantizes one of `step` vectors that are multiplied together.
     void (*quantize)(const float* numbers, std::size_t tiles, std::size_t step, TileBytes* bytes, TileScale* scales);
+    // Splits one of `step` vectors that are multiplied together with unquantized weights. Null if never needed.
+    void (*split)(const float* numbers, std::size_t tiles, std::size_t step, TileBytes* parts);
     // results = numbers / root mean square * weights
     void (*normalise)(const float* numbers, const float* weights, std::size_t size, float epsilon, float* results);
     // Replaces scores by exp(score - the largest), and returns the largest and the sum. `scores` has room for a
@@ -120,6 +130,10 @@ struct Kernel {
 
     // Returns the TileBytes per tile of a vector, when this many vectors are multiplied together.
     std::size_t tile_bytes(std::size_t vectors) const { return vectors < split_from ? 1 : 2; }
+    // Returns whether products with unquantized weights read the parts of this many vectors.
+    bool splits(std::size_t vectors, std::size_t columns) const {
+        return vectors >= split_from && columns % kTile == 0;
+    }
 };
 
 // Returns the kernels that this processor can run, best first. The last is always "plain", in portable C++.

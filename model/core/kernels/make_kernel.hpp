@@ -11,12 +11,19 @@ namespace model {
 template <class V>
 Kernel make_kernel(const char* name) {
     constexpr std::size_t kSizes = V::kSizes;
-    Kernel kernel{name,        std::size_t{1} << (kSizes - 1),
-                  16,          kMostVectors + 1,
-                  {},          {},
-                  quantize<V>, normalise<V>,
-                  softmax<V>,  gate<V>,
-                  narrow<V>,   make_training_kernel<V>()};
+    Kernel kernel{name,
+                  std::size_t{1} << (kSizes - 1),
+                  16,
+                  kMostVectors + 1,
+                  {},
+                  {},
+                  quantize<V>,
+                  nullptr,
+                  normalise<V>,
+                  softmax<V>,
+                  gate<V>,
+                  narrow<V>,
+                  make_training_kernel<V>()};
     const auto sizes = [&]<std::size_t... kPower>(std::index_sequence<kPower...>) {
         const auto set = [&](Kind kind, auto... products) {
             std::size_t power = 0;
@@ -38,6 +45,7 @@ Kernel make_kernel(const char* name) {
     kernel.attention[static_cast<std::size_t>(CacheKind::kF16)] = {score<V, Half>, mix<V, Half>};
     kernel.attention[static_cast<std::size_t>(CacheKind::kBF16)] = {score<V, BFloat16>, mix<V, BFloat16>};
     kernel.attention[static_cast<std::size_t>(CacheKind::kI8)] = {score<V, std::int8_t>, mix<V, std::int8_t>};
+    kernel.attention[static_cast<std::size_t>(CacheKind::kF32)] = {score<V, float>, mix<V, float>};
     return kernel;
 }
 

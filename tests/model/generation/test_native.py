@@ -21,7 +21,7 @@ from model.checkpoint.block_formats import QUANTIZED
 from model.generation.native import kernels
 from model.generation.native_decoder import NativeDecoder
 from model.loading import backend_of
-from support.native_models import close, native, reference
+from support.native_models import close, native, nearly_close, reference
 
 MakeModel = Callable[[ModelConfig], Transformer]
 KERNELS = kernels()
@@ -152,7 +152,7 @@ def test_logits_match_the_transformer(name: str, kernel: str, threads: int, make
     close(torch.cat(pieces, dim=1), expected)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int8])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.int8])
 @pytest.mark.parametrize("kernel", KERNELS)
 @torch.inference_mode()
 def test_caches_of_all_types_hold_rounded_keys_and_values(
@@ -161,10 +161,10 @@ def test_caches_of_all_types_hold_rounded_keys_and_values(
     model = make_model(BASE)
     ours, ids = native(model, kernel), ids_of(3, 50)
     cache = ours.new_cache(3, dtype=dtype)
-    close(
+    nearly_close(
         torch.cat((ours(ids[:, :40], cache), ours(ids[:, 40:], cache)), dim=1),
         reference(model, ids, dtype),
-        1 if dtype == torch.float16 else 8,
+        8 if dtype in (torch.bfloat16, torch.int8) else 1,
     )
 
 
@@ -177,6 +177,30 @@ def test_many_queries_attend_to_all_tokens_before_them(kernel: str, head_dim: in
     cache = ours.new_cache(1)
     pieces = [ours(ids[:, start:end], cache) for start, end in ((0, 290), (290, 311), (311, 331))]
     close(torch.cat(pieces, dim=1), reference(model, ids))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("kernel", KERNELS)
+@torch.inference_mode()
+def test_weights_of_plain_types_lose_nothing_to_kernels_or_cache(
+    kernel: str, dtype: torch.dtype, make_model: MakeModel
+) -> None:
+    config = dataclasses.replace(BASE, dim=256, hidden_dim=512, max_seq_len=512)
+    model = make_model(config).to(dtype)
+    kind = {exact: name for name, exact in PLAIN.items()}[dtype]
+    ours = NativeModel(config, dict.fromkeys(model.state_dict(), kind), kernel, threads=2)
+    for name, weight in model.state_dict().items():
+        ours.put(name, weight if weight.dim() > 1 else weight.float())
+    assert ours.cache_dtype == "float32"
+    ids, cache = ids_of(1, 300), ours.new_cache()
+    # 64 at a time, 32, fewer, one
+    pieces = [
+        ours(ids[:, start:end], cache) for start, end in ((0, 200), (200, 232), (232, 240), (240, 241), (241, 300))
+    ]
+    expected = reference(model, ids)
+    found = torch.cat(pieces, dim=1)
+    close(found, expected)
+    assert torch.equal(found.argmax(-1), expected.argmax(-1))
 
 
 @torch.inference_mode()
