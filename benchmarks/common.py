@@ -45,17 +45,20 @@ def reset_peak_memory() -> None:
 # --- for the main process ---
 
 
-def run_worker(script: str, job: Mapping[str, Any], threads: int, **environment: str) -> dict[str, Any]:
+def run_worker(
+    script: str, job: Mapping[str, Any], threads: int, timeout: float | None = None, **environment: str
+) -> dict[str, Any]:
     """Run `script --worker JOB` in a new process and return the JSON of the last line that it prints.
 
     Args:
         script: Path of the benchmark.
         job: What the worker measures; passed as JSON.
         threads: Value of the environment variables that limit the threads of peers.
+        timeout: Seconds after which the process is stopped; None for no limit.
         environment: More environment variables.
 
     Returns:
-        The worker's result, or `{"error": last line of its stderr}` when it fails.
+        The worker's result, or `{"error": last line of its stderr}` when it fails or is stopped.
     """
     variables = {
         **os.environ,
@@ -64,7 +67,10 @@ def run_worker(script: str, job: Mapping[str, Any], threads: int, **environment:
         **environment,
     }
     command = [sys.executable, script, "--worker", json.dumps(job)]
-    finished = subprocess.run(command, capture_output=True, text=True, env=variables, check=False)
+    try:
+        finished = subprocess.run(command, capture_output=True, text=True, env=variables, check=False, timeout=timeout)
+    except subprocess.TimeoutExpired:
+        return {"error": f"stopped after {timeout:.0f} s"}
     if finished.returncode:
         return {"error": (finished.stderr.strip().splitlines() or [f"exit status {finished.returncode}"])[-1]}
     result: dict[str, Any] = json.loads(finished.stdout.splitlines()[-1])

@@ -172,6 +172,14 @@ class KVCache:
         self._values[place][:, :, self.length : end] = values.detach()
         return self._keys[place][:, :, :end], self._values[place][:, :, :end]
 
+    def memory(self, layer: int) -> tuple[Tensor, Tensor]:
+        """Return the keys and values of a layer in all slots, filled or not, [batch, kv_heads, capacity, head_dim].
+
+        Writing to them changes the cache. `reserve` and `select` may replace them.
+        """
+        place = self._places[layer]
+        return self._keys[place], self._values[place]
+
     def advance(self, count: int) -> None:
         """Record that every layer has filled `count` more slots."""
         self.length += count

@@ -429,5 +429,9 @@ def rotate(x: Tensor, rotation: Tensor) -> Tensor:
     if rotated < x.shape[-1]:
         return torch.cat((rotate(x[..., :rotated], rotation), x[..., rotated:]), dim=-1)
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    if torch.compiler.is_compiling():  # the compiler writes no code for complex numbers, and fuses the four products
+        cos, sin = torch.view_as_real(rotation).unsqueeze(-3).unbind(-1)  # [(b,) t, 1, r / 2]
+        first, second = wide.reshape(*x.shape[:-1], -1, 2).unbind(-1)
+        return torch.stack((first * cos - second * sin, first * sin + second * cos), -1).flatten(-2).type_as(x)
     pairs = torch.view_as_complex(wide.reshape(*x.shape[:-1], -1, 2))  # [b, t, heads, d] -> [b, t, heads, d / 2]
     return torch.view_as_real(pairs * rotation.unsqueeze(-2)).flatten(-2).type_as(x)  # back to [b, t, heads, d]

@@ -16,7 +16,7 @@ from torch import Tensor
 from bpe.errors import InputError
 from bpe.progress import Progress, phase
 from model.rotary import depends_on_length, table_length
-from model.training.loss import CHUNK_LOGITS, IGNORED
+from model.training.loss import IGNORED, chunk_rows
 from model.transformer import Transformer
 
 BATCH_TOKENS = 4096  # tokens read by the model at once
@@ -82,7 +82,7 @@ def check_window(window: int, stride: int, context: int) -> None:
 
 
 def token_losses(
-    model: Transformer, hidden: Tensor, targets: Tensor, chunk_logits: int = CHUNK_LOGITS
+    model: Transformer, hidden: Tensor, targets: Tensor, chunk_logits: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """Return the loss of each target, and whether no other token is likelier.
 
@@ -92,12 +92,12 @@ def token_losses(
         model: The model.
         hidden: Hidden states from `model.hidden`, [n, dim].
         targets: The ids to predict, [n].
-        chunk_logits: The largest number of logits in memory at a time.
+        chunk_logits: The largest number of logits in memory at a time; see `chunk_rows`.
 
     Returns:
         -log p(target) in nats, float [n], and bool [n].
     """
-    chunk = max(1, chunk_logits // model.config.vocab_size)
+    chunk = chunk_rows(model, chunk_logits)
     losses, likeliest = [], []
     for some_hidden, some_targets in zip(torch.split(hidden, chunk), torch.split(targets, chunk), strict=True):
         logits = model.head(some_hidden)

@@ -23,14 +23,34 @@ _Batch = TypeVar("_Batch")
 IGNORED = -100
 """Target of a position that has no loss."""
 
-CHUNK_LOGITS = 1 << 23
+_CHUNK_LOGITS = 1 << 23
 """Number of logits that exist at a time: 32 MiB in float32, about the size of a processor's cache."""
 
+_ACCELERATOR_CHUNK_LOGITS = 1 << 28
+"""As _CHUNK_LOGITS, on other devices than a CPU: 1 GiB in float32, 2,092 rows of Llama 3's vocabulary.
+
+Each chunk reads the output matrix and adds to its gradient. With the 65 rows of _CHUNK_LOGITS, that traffic would take
+an H200 several times as long as the products, by its data sheet.
+"""
+
 _BLOCK_LOGITS = 1 << 18
-"""Number of logits that become probabilities at a time: 1 MiB. A chunk of 512 x 4,096 takes a tenth less time so."""
+"""Number of logits that become probabilities at a time on a CPU: 1 MiB. A chunk of 512 x 4,096 takes a tenth less time
+so. On other devices, a chunk is one block, because small operations take as long to launch as to run."""
 
 
-def cross_entropy_sum(model: Transformer, hidden: Tensor, targets: Tensor, chunk_logits: int = CHUNK_LOGITS) -> Tensor:
+def chunk_rows(model: Transformer, chunk_logits: int | None = None) -> int:
+    """Return the number of positions whose logits are computed at a time, at least 1.
+
+    Args:
+        model: The model.
+        chunk_logits: Number of logits that exist at a time. Default: 2^23 on a CPU and 2^28 on other devices.
+    """
+    if chunk_logits is None:
+        chunk_logits = _CHUNK_LOGITS if model.device.type == "cpu" else _ACCELERATOR_CHUNK_LOGITS
+    return max(1, chunk_logits // model.config.vocab_size)
+
+
+def cross_entropy_sum(model: Transformer, hidden: Tensor, targets: Tensor, chunk_logits: int | None = None) -> Tensor:
     """Return the sum over all positions of -log p(target), in nats.
 
     The gradients of a chunk of logits are computed together with its loss, after which the logits are not needed any
@@ -41,13 +61,13 @@ def cross_entropy_sum(model: Transformer, hidden: Tensor, targets: Tensor, chunk
         model: The model, whose head computes the logits.
         hidden: Output of `model.hidden`, [..., dim].
         targets: Ids [...]. Positions equal to IGNORED have no loss.
-        chunk_logits: Number of logits that exist at a time, but at least those of one position.
+        chunk_logits: Number of logits that exist at a time; see `chunk_rows`.
 
     Returns:
         A scalar, float32, or float64 for logits in float64.
     """
     hidden, targets = hidden.flatten(0, -2), targets.flatten()  # [b, t, dim] -> [b * t, dim]
-    chunk = max(1, chunk_logits // model.config.vocab_size)
+    chunk = chunk_rows(model, chunk_logits)
     if torch.is_grad_enabled() and is_plain_linear(model.output) and not model.config.logits_softcap:
         if model.config.logits_scaling != 1:
             hidden = hidden / model.config.logits_scaling  # as good as dividing the logits, which are more numbers
@@ -117,7 +137,7 @@ class _HeadLoss(torch.autograd.Function):
 def _softmax_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """Return the sum of -log p(target) for logits [n, vocabulary], and replace the logits by its gradient."""
     total = logits.new_zeros(())
-    rows = max(1, _BLOCK_LOGITS // logits.shape[1])
+    rows = max(1, _BLOCK_LOGITS // logits.shape[1]) if logits.device.type == "cpu" else len(logits)
     for block, some in zip(torch.split(logits, rows), torch.split(targets, rows), strict=True):
         counted = (some != IGNORED)[:, None]  # [n, 1]
         places = some[:, None].clamp(min=0)

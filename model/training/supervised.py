@@ -12,7 +12,7 @@ from model.generation.completions import generate_ids
 from model.training.base_model import BaseModel
 from model.training.dialogs import Dialog, PathLike, Reading, batch_of, read_dialogs, read_texts, texts_of
 from model.training.examples import ExampleTask
-from model.training.loss import CHUNK_LOGITS, IGNORED, Evaluation, TokenBatch, counted, cross_entropy_sum, hidden_states
+from model.training.loss import IGNORED, Evaluation, TokenBatch, chunk_rows, counted, cross_entropy_sum, hidden_states
 from model.training.settings import TrainConfig
 from model.transformer import Transformer
 
@@ -120,7 +120,7 @@ _SHOWN = 24  # tokens that a sample begins with and adds
 def _loss_and_match(model: Transformer, hidden: Tensor, targets: Tensor) -> tuple[float, bool]:
     """Return the loss of targets [n] in nats, and whether each target is the most likely token."""
     nats, exact = 0.0, True
-    size = max(1, CHUNK_LOGITS // model.config.vocab_size)
+    size = chunk_rows(model)
     for some_hidden, some_targets in zip(torch.split(hidden, size), torch.split(targets, size), strict=True):
         logits = model.head(some_hidden).float()
         nats += F.cross_entropy(logits, some_targets, reduction="sum").item()

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from model import ModelConfig, Transformer
-from model.training.loss import IGNORED, Evaluation, TokenBatch, cross_entropy_sum, evaluate
+from model.training.loss import IGNORED, Evaluation, TokenBatch, chunk_rows, cross_entropy_sum, evaluate
 
 
 @pytest.mark.parametrize("chunk_logits", [1, 259 * 3, 259 * 7, 1 << 24])
@@ -92,6 +92,16 @@ def test_no_more_than_chunk_logits_exist_at_a_time(grad: bool, dtype: torch.dtyp
         if grad:
             loss.backward()
     assert largest.numbers == 259 * 40  # the weights have 259 * 32
+
+
+def test_a_chunk_is_larger_on_other_devices_than_a_cpu() -> None:
+    config = ModelConfig(dim=8, n_layers=1, n_heads=1, vocab_size=128_256)
+    assert chunk_rows(Transformer(config)) == 65
+    with torch.device("meta"):
+        model = Transformer(config)
+    assert chunk_rows(model) == 2092
+    assert chunk_rows(model, 128_256 * 7) == 7
+    assert chunk_rows(model, 1) == 1
 
 
 def test_a_head_with_a_hook_computes_the_logits_of_a_chunk_twice(model: Transformer) -> None:
