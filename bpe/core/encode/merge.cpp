@@ -9,6 +9,13 @@
 
 namespace bpe {
 
+namespace {
+
+// Whether a byte may be the first of a character of several bytes.
+bool may_lead_character(std::uint8_t byte) { return byte >= 0xC2; }
+
+}  // namespace
+
 std::size_t merge_plain(const Vocabulary& vocabulary, const std::uint8_t* bytes, std::size_t size, Id* ids) {
     std::transform(bytes, bytes + size, ids, [&](std::uint8_t byte) { return vocabulary.id_of_byte(byte); });
     size = static_cast<std::size_t>(std::remove(ids, ids + size, kNoId) - ids);
@@ -106,16 +113,18 @@ Id Merger::whole_character(const MergeJob& job, std::size_t i, std::size_t& leng
     return vocabulary_.whole_character(code_point_of(bytes + i, length));
 }
 
-// Writes the symbols that merging begins with to the place of the ids, and sets the count to their number, or to 0 if
-// they are too many for a lane. Prefetches what `begin` will look up.
+// Finds the symbols that merging begins with, and sets the count to their number, or to 0 if they are too many for a
+// lane. Where some are whole characters, writes all to the place of the ids and prefetches what `begin` will look up.
 void Merger::prepare(MergeJob& job) const {
+    job.count = job.size;
+    if (job.size <= kLaneSymbols && std::none_of(job.bytes, job.bytes + job.size, may_lead_character)) return;
     const PairTable pairs = vocabulary_.pair_table();
     std::size_t count = 0;
     job.count = 0;
     for (std::size_t i = 0; i < job.size;) {
         std::size_t length = 1;
         Id id = kNoId;
-        if (job.bytes[i] >= 0xC2) id = whole_character(job, i, length);
+        if (may_lead_character(job.bytes[i])) id = whole_character(job, i, length);
         if (count + (id == kNoId ? length : 1) > kLaneSymbols) return;
         if (id != kNoId) {
             job.ids[count++] = id;
@@ -127,27 +136,33 @@ void Merger::prepare(MergeJob& job) const {
     job.count = count;
     if (count == job.size) return;  // only single bytes, whose pairs have their own table
     for (std::size_t i = 0; i + 1 < count; ++i) {
-        __builtin_prefetch(pairs.entries + line_of(pair_key(job.ids[i], job.ids[i + 1]), pairs) * PairTable::kLine);
+        prefetch_slot(pairs, slot_of(pair_key(job.ids[i], job.ids[i + 1]), pairs));
     }
 }
 
 // Sets up a lane with the symbols of a prepared job and the ranks of all their pairs.
 void Merger::begin(Lane& lane, const MergeJob& job) const {
+    const PairTable pairs = vocabulary_.pair_table();
     const std::size_t count = job.count;
-    std::copy_n(job.ids, count, lane.symbols);
-    lane.padded = ((count + kLaneBlock - 1) / kLaneBlock * kLaneBlock);
-    lane.live = ~std::uint64_t{0} >> (64 - count);
-    lane.places[0] = lane.places[1] = 0;
-    lane.pairs[0] = lane.pairs[1] = count > 1 ? pair_key(lane.symbols[0], lane.symbols[1]) : kNoPair;
-    lane.lines[0] = lane.lines[1] = line_of(lane.pairs[0], vocabulary_.pair_table());
     if (count < job.size) {
-        look_up_all_(lane, count, vocabulary_.pair_table());
-    } else {
+        std::copy_n(job.ids, count, lane.symbols);
         for (std::uint32_t i = 0; i + 1 < count; ++i) {
+            const std::uint64_t pair = pair_key(lane.symbols[i], lane.symbols[i + 1]);
+            lane.candidates[i] = candidate_of(find_pair(pairs, pair, slot_of(pair, pairs)), i);
+        }
+    } else {
+        lane.symbols[0] = vocabulary_.id_of_byte(job.bytes[0]);
+        for (std::uint32_t i = 0; i + 1 < count; ++i) {
+            lane.symbols[i + 1] = vocabulary_.id_of_byte(job.bytes[i + 1]);
             lane.candidates[i] = candidate_of(vocabulary_.rank_of_bytes(job.bytes[i], job.bytes[i + 1]), i);
         }
     }
+    lane.padded = ((count + kLaneBlock - 1) / kLaneBlock * kLaneBlock);
     for (std::size_t i = count - 1; i < lane.padded; ++i) lane.candidates[i] = kNoCandidate;
+    lane.live = ~std::uint64_t{0} >> (64 - count);
+    lane.places[0] = lane.places[1] = 0;
+    lane.pairs[0] = lane.pairs[1] = count > 1 ? pair_key(lane.symbols[0], lane.symbols[1]) : kNoPair;
+    lane.slots[0] = lane.slots[1] = slot_of(lane.pairs[0], pairs);
 }
 
 // Writes the ids of a lane in which no merge is left.

@@ -33,7 +33,7 @@ struct MergeJob {
 class Merger {
  public:
     explicit Merger(const Vocabulary& vocabulary, const Kernel& kernel = chosen_kernel())
-        : vocabulary_(vocabulary), merge_round_(kernel.merge_round), look_up_all_(kernel.look_up_all) {}
+        : vocabulary_(vocabulary), merge_round_(kernel.merge_round) {}
 
     // Polls `interrupt`, which may be null, while it merges a long pretoken.
     void watch(Interrupt* interrupt) { interrupt_ = interrupt; }
@@ -68,7 +68,6 @@ class Merger {
     const Vocabulary& vocabulary_;
     Interrupt* interrupt_ = nullptr;
     MergeRound merge_round_;
-    LookUpAll look_up_all_;
     std::array<Lane, kLanes> lanes_{};
     std::array<MergeJob*, kLanes> job_of_lane_{};
     std::vector<std::uint8_t> known_bytes_;  // of the jobs that contain bytes without a token

@@ -144,15 +144,59 @@ Id Vocabulary::find(const std::uint8_t* bytes, std::size_t size, std::uint64_t h
 
 void Vocabulary::insert_pair(Id left, Id right, std::uint32_t rank) {
     const std::uint64_t key = pair_key(left, right);
-    for (std::size_t line = line_of(key, pair_table());; line = (line + 1) & line_mask_) {
-        std::uint64_t* entries = pairs_.data() + line * PairTable::kLine;
-        for (std::size_t i = 0; i < PairTable::kLine; ++i) {
-            if (entries[i]) continue;
-            entries[i] = key << kIdBits | rank;
-            ++pair_count_;
-            return;
+    std::size_t slot = slot_of(key, pair_table());
+    while (pairs_[slot]) slot = (slot + 1) & (pairs_.size() - 1);
+    pairs_[slot] = key << kIdBits | rank;
+    ++pair_count_;
+}
+
+// Turns the table of pairs, to which no more are added, into a perfect hash table. The buckets with the most pairs
+// choose their pilots first, while most slots are free: each takes the first pilot that gives its pairs free slots.
+void Vocabulary::finish_pairs() {
+    constexpr std::size_t kPairsInBucket = 4;
+    constexpr std::size_t kMostPilots = std::size_t{1} << 16;
+    const auto bucket_bits = static_cast<unsigned>(std::bit_width(pair_count_ / kPairsInBucket | 1));
+    const unsigned shift = 64 - bucket_bits;
+    std::vector<std::uint32_t> first(((std::size_t{1} << bucket_bits) + 1));  // by bucket: its first pair
+    for (const std::uint64_t entry : std::span(pairs_.data(), pairs_.size())) {
+        if (entry) ++first[(hash_of(entry >> kIdBits) >> shift) + 1];
+    }
+    const std::uint32_t most = *std::max_element(first.begin(), first.end());
+    std::vector<std::vector<std::uint32_t>> buckets_of_size(most + 1);
+    for (std::uint32_t bucket = 0; bucket + 1 < first.size(); ++bucket) {
+        buckets_of_size[first[bucket + 1]].push_back(bucket);
+        first[bucket + 1] += first[bucket];
+    }
+    std::vector<std::uint64_t> sorted(pair_count_);
+    std::vector<std::uint32_t> next(first.begin(), first.end() - 1);
+    for (const std::uint64_t entry : std::span(pairs_.data(), pairs_.size())) {
+        if (entry) sorted[next[hash_of(entry >> kIdBits) >> shift]++] = entry;
+    }
+
+    ZeroedArray<std::uint64_t> table(pair_count_ + pair_count_ / 4 + 1);
+    std::vector<std::uint16_t> pilots(first.size() - 1);
+    std::vector<std::size_t> slots(most);
+    for (std::size_t size = most; size > 0; --size) {
+        for (const std::uint32_t bucket : buckets_of_size[size]) {
+            const std::span entries(sorted.data() + first[bucket], size);
+            const auto fits = [&](std::uint64_t pilot) {
+                for (std::size_t i = 0; i < size; ++i) {
+                    slots[i] = slot_with_pilot(hash_of(entries[i] >> kIdBits), pilot, table.size());
+                    if (table[slots[i]] || std::find(slots.data(), slots.data() + i, slots[i]) != slots.data() + i)
+                        return false;
+                }
+                return true;
+            };
+            std::size_t pilot = 0;
+            while (pilot < kMostPilots && !fits(pilot)) ++pilot;
+            if (pilot == kMostPilots) return;  // all but impossible; the table can be used as it is
+            pilots[bucket] = static_cast<std::uint16_t>(pilot);
+            for (std::size_t i = 0; i < size; ++i) table[slots[i]] = entries[i];
         }
     }
+    pairs_ = std::move(table);
+    pilots_ = std::move(pilots);
+    bucket_shift_ = shift;
 }
 
 std::vector<Id> Vocabulary::pairs() const {

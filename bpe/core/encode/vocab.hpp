@@ -75,10 +75,12 @@ class Vocabulary {
     // Returns the rank of the merge of two neighbours, or kNoId.
     std::uint32_t rank_of(Id left, Id right) const {
         const std::uint64_t pair = pair_key(left, right);
-        return find_pair(pair_table(), pair, line_of(pair, pair_table()));
+        const std::uint32_t rank = find_pair(pair_table(), pair, slot_of(pair, pair_table()));
+        return rank == kIdMask ? kNoId : rank;
     }
     PairTable pair_table() const {
-        return {pairs_.data(), line_mask_, merged_ids_.empty() ? nullptr : merged_ids_.data()};
+        return {pairs_.data(), pairs_.size(), pilots_.empty() ? nullptr : pilots_.data(), bucket_shift_,
+                merged_ids_.empty() ? nullptr : merged_ids_.data()};
     }
 
     // Merging may begin with the token of a whole character instead of its bytes (see VocabularyBuilder). Returns that
@@ -102,13 +104,16 @@ class Vocabulary {
     void index_tokens();
     void index_bytes(bool merges_only);
     void insert_pair(Id left, Id right, std::uint32_t rank);
+    void finish_pairs();
 
     std::shared_ptr<const Pieces> pieces_;
     std::vector<std::uint8_t> bytes_;
     std::vector<std::uint32_t> starts_;     // by id, and one more
     ZeroedArray<std::uint64_t> tokens_{0};  // open addressing by hash of the bytes: its high half, then the id
     ZeroedArray<ShortToken> short_tokens_{0};
-    ZeroedArray<std::uint64_t> pairs_{0};
+    ZeroedArray<std::uint64_t> pairs_{0};  // see PairTable
+    std::vector<std::uint16_t> pilots_;
+    unsigned bucket_shift_ = 0;
     std::vector<Id> merged_ids_;  // by rank: the token that a merge makes. Empty if that is the token of this id.
     ZeroedArray<std::uint32_t> byte_pairs_{0};  // `rank_of` two single bytes, for the first step of merging
     ZeroedArray<Id> characters_{0};             // by code point
@@ -116,7 +121,6 @@ class Vocabulary {
     std::vector<bool> unreachable_;  // by id: tokens that no merges lead to. Empty if pretokens may be taken whole.
     bool knows_all_bytes_ = true;
     std::size_t token_mask_ = 0;
-    std::size_t line_mask_ = 0;
     std::size_t pair_count_ = 0;
     std::size_t unreachable_count_ = 0;
     std::size_t token_count_ = 0;

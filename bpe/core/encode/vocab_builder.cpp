@@ -37,7 +37,7 @@ class VocabularyBuilder {
     void list_pair(Id left, Id right, Id id);
     void find_unreachable();
     std::vector<std::uint32_t> last_ranks() const;
-    std::vector<Id> tokens_by_length();
+    std::vector<std::vector<Id>> tokens_by_length();
     void index_pairs();
     void index_pairs_of(std::span<const Id> tokens, std::size_t length, Merger& merger);
     void index_characters();
@@ -56,9 +56,7 @@ bool VocabularyBuilder::knows_all(Bytes bytes) const {
 }
 
 void VocabularyBuilder::make_pair_table(std::size_t count) {
-    const std::size_t lines = std::bit_ceil(count / 4 + 1);  // two to four pairs in each
-    vocabulary_->pairs_ = ZeroedArray<std::uint64_t>(lines * PairTable::kLine);
-    vocabulary_->line_mask_ = lines - 1;
+    vocabulary_->pairs_ = ZeroedArray<std::uint64_t>(std::bit_ceil(2 * count + 1));
 }
 
 // Makes only the listed pairs merge, in the order of the list.
@@ -70,6 +68,7 @@ void VocabularyBuilder::list_pairs(std::span<const Id> merges) {
     vocabulary_->merged_ids_.reserve(count + 1);
     for (std::size_t i = 0; i < merges.size(); i += 3) list_pair(merges[i], merges[i + 1], merges[i + 2]);
     vocabulary_->merged_ids_.push_back(kNoId);  // so that it is not empty
+    vocabulary_->finish_pairs();
     find_unreachable();
 }
 
@@ -110,18 +109,15 @@ void VocabularyBuilder::find_unreachable() {
     }
 }
 
-// Returns the tokens that merging may make, the shortest first.
-std::vector<Id> VocabularyBuilder::tokens_by_length() {
-    std::vector<Id> tokens;
-    tokens.reserve(vocabulary_->token_count());
+// Returns, by length, the tokens that merging may make.
+std::vector<std::vector<Id>> VocabularyBuilder::tokens_by_length() {
+    std::vector<std::vector<Id>> tokens(vocabulary_->longest_token() + 1);
     for (Id id = 0; id < vocabulary_->id_limit(); ++id) {
         const Bytes token = vocabulary_->bytes_of(id);
         if (token.size() < 2) continue;
         if (!vocabulary_->unreachable_.empty()) vocabulary_->unreachable_[id] = true;  // until a pair is found
-        if (knows_all(token)) tokens.push_back(id);
+        if (knows_all(token)) tokens[token.size()].push_back(id);
     }
-    std::stable_sort(tokens.begin(), tokens.end(),
-                     [this](Id a, Id b) { return vocabulary_->bytes_of(a).size() < vocabulary_->bytes_of(b).size(); });
     return tokens;
 }
 
@@ -136,18 +132,18 @@ std::vector<Id> VocabularyBuilder::tokens_by_length() {
 // holds those.)
 void VocabularyBuilder::index_pairs() {
     constexpr std::size_t kTogether = 256;
-    const std::vector<Id> tokens = tokens_by_length();
-    make_pair_table(tokens.size());
+    const std::vector<std::vector<Id>> tokens = tokens_by_length();
+    make_pair_table(vocabulary_->token_count());
     Merger merger(*vocabulary_);
     // Tokens of the same length do not need each other's pairs, so they are merged together.
-    for (std::size_t first = 0; first < tokens.size();) {
-        const std::size_t length = vocabulary_->bytes_of(tokens[first]).size();
-        std::size_t last = first;
-        while (last < tokens.size() && last - first < kTogether && vocabulary_->bytes_of(tokens[last]).size() == length)
-            ++last;
-        index_pairs_of(std::span(tokens).subspan(first, last - first), length, merger);
-        first = last;
+    for (std::size_t length = 2; length < tokens.size(); ++length) {
+        for (std::span<const Id> left = tokens[length]; !left.empty();) {
+            const std::size_t count = std::min(kTogether, left.size());
+            index_pairs_of(left.first(count), length, merger);
+            left = left.subspan(count);
+        }
     }
+    vocabulary_->finish_pairs();
     for (Id id = 0; id < vocabulary_->id_limit(); ++id) {
         vocabulary_->unreachable_count_ += vocabulary_->bytes_of(id).size() > 1;
     }
@@ -255,7 +251,7 @@ std::shared_ptr<const Vocabulary> build_piece_vocabulary(Bytes bytes, std::span<
                                                          std::shared_ptr<const Pieces> pieces) {
     std::shared_ptr<Vocabulary> vocabulary(new Vocabulary(bytes, offsets, ids, true, std::move(pieces)));
     vocabulary->unreachable_.assign(vocabulary->id_limit(), true);
-    vocabulary->pairs_ = ZeroedArray<std::uint64_t>(PairTable::kLine);
+    vocabulary->pairs_ = ZeroedArray<std::uint64_t>(1);
     vocabulary->pair_count_ = vocabulary->pieces_->pair_count();
     return vocabulary;
 }

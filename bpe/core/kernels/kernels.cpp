@@ -14,16 +14,15 @@ std::vector<Kernel> available_kernels() {
     if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vbmi") &&
         __builtin_cpu_supports("avx512vbmi2")) {
-        found.push_back(
-            {"avx512", scan_avx512, probe_avx512, write_avx512, merge_round_avx512, look_up_all_avx512, &kUtf8Avx512});
+        found.push_back({"avx512", scan_avx512, probe_avx512, write_avx512, merge_round_avx512, &kUtf8Avx512});
     }
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2"))
-        found.push_back({"avx2", scan_avx2, probe_avx2, write_plain, merge_round_avx2, look_up_all_avx2, &kUtf8Avx2});
+        found.push_back({"avx2", scan_avx2, probe_avx2, write_plain, merge_round_avx2, &kUtf8Avx2});
 #endif
 #ifdef BPE_ARM_KERNELS
-    found.push_back({"neon", scan_neon, probe_plain, write_plain, merge_round_neon, look_up_all_neon, nullptr});
+    found.push_back({"neon", scan_neon, probe_plain, write_plain, merge_round_neon, nullptr});
 #endif
-    found.push_back({"plain", scan_plain, probe_plain, write_plain, merge_round_plain, look_up_all_plain, nullptr});
+    found.push_back({"plain", scan_plain, probe_plain, write_plain, merge_round_plain, nullptr});
     return found;
 }
 

@@ -17,7 +17,6 @@ struct Kernel {
     Probe probe;
     Write write;
     MergeRound merge_round;
-    LookUpAll look_up_all;
     const Utf8Kernel* utf8;  // null: use the interpreter's own decoder
 };
 

@@ -17,12 +17,7 @@ std::uint32_t lowest(std::uint64_t bits) { return static_cast<std::uint32_t>(std
 // First all lanes look up the pairs that their last merges made, then all lanes make a merge. A lane reads in one half
 // what it wrote in the other, long after the stores have completed.
 std::uint32_t merge_round_plain(Lane* lanes, std::size_t count, const PairTable& pairs) {
-    for (Lane* lane = lanes; lane < lanes + count; ++lane) {
-        for (int which = 0; which < 2; ++which) {
-            const std::uint32_t place = lane->places[which];
-            lane->candidates[place] = candidate_of(find_pair(pairs, lane->pairs[which], lane->lines[which]), place);
-        }
-    }
+    for (Lane* lane = lanes; lane < lanes + count; ++lane) look_up_pairs(*lane, pairs);
     std::uint32_t done = 0;
     for (std::size_t i = 0; i < count; ++i) {
         Lane& lane = lanes[i];
@@ -46,13 +41,6 @@ std::uint32_t merge_round_plain(Lane* lanes, std::size_t count, const PairTable&
         ask_for(lane, 1, place, following ? pair_key(id, lane.symbols[lowest(following)]) : kNoPair, pairs);
     }
     return done;
-}
-
-void look_up_all_plain(Lane& lane, std::size_t count, const PairTable& pairs) {
-    for (std::uint32_t i = 0; i + 1 < count; ++i) {
-        const std::uint64_t pair = pair_key(lane.symbols[i], lane.symbols[i + 1]);
-        lane.candidates[i] = candidate_of(find_pair(pairs, pair, line_of(pair, pairs)), i);
-    }
 }
 
 }  // namespace bpe

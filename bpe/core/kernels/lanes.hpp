@@ -29,18 +29,18 @@ struct alignas(64) Lane {
     std::uint32_t symbols[kLaneSymbols];
     std::uint64_t live;
     std::uint64_t padded;  // candidates up to here are set
-    // The two pairs to look up next: the place where each begins, its key, and its line in the pair table.
+    // The two pairs to look up next: the place where each begins, its key, and its slot in the pair table.
     std::uint32_t places[2];
     std::uint64_t pairs[2];
-    std::size_t lines[2];
+    std::size_t slots[2];
 };
 
-// Notes a pair to look up in the next round, and prefetches its line.
+// Notes a pair to look up in the next round, and prefetches its slot.
 static inline void ask_for(Lane& lane, int which, std::uint32_t place, std::uint64_t pair, const PairTable& pairs) {
     lane.places[which] = place;
     lane.pairs[which] = pair;
-    lane.lines[which] = line_of(pair, pairs);
-    __builtin_prefetch(pairs.entries + lane.lines[which] * PairTable::kLine);
+    lane.slots[which] = slot_of(pair, pairs);
+    prefetch_slot(pairs, lane.slots[which]);
 }
 
 // Makes the merge of a candidate, without a branch, and asks for the two pairs that it makes.
@@ -64,21 +64,22 @@ static inline void merge_at(Lane& lane, std::int32_t candidate, const PairTable&
     ask_for(lane, 1, place, pair_key(id, lane.symbols[next]) | no_next, pairs);
 }
 
-// The two functions below for kernels whose `look_up` returns the candidate of a pair, given its key, its line, its
-// place and the table, and whose `lowest` returns the lowest candidate of a lane. First all lanes look up the pairs
-// that their last merges made, then all lanes make a merge, so a lane reads what it wrote long after the stores have
-// completed.
-template <class LookUp, class Lowest>
-static inline std::uint32_t merge_round_with(Lane* lanes, std::size_t count, const PairTable& table,
-                                             const LookUp& look_up, const Lowest& lowest) {
-    const PairTable pairs = table;
-    for (std::size_t i = 0; i < count; ++i) {
-        Lane& lane = lanes[i];
-        for (int which = 0; which < 2; ++which) {
-            const std::uint32_t place = lane.places[which];
-            lane.candidates[place] = look_up(lane.pairs[which], lane.lines[which], place, pairs);
-        }
+// Looks up the pairs that the last merge of a lane made.
+static inline void look_up_pairs(Lane& lane, const PairTable& pairs) {
+    for (int which = 0; which < 2; ++which) {
+        const std::uint32_t place = lane.places[which];
+        lane.candidates[place] = candidate_of(find_pair(pairs, lane.pairs[which], lane.slots[which]), place);
     }
+}
+
+// A round for kernels whose `lowest` returns the lowest candidate of a lane. First all lanes look up the pairs that
+// their last merges made, then all lanes make a merge, so a lane reads what it wrote long after the stores have
+// completed.
+template <class Lowest>
+static inline std::uint32_t merge_round_with(Lane* lanes, std::size_t count, const PairTable& table,
+                                             const Lowest& lowest) {
+    const PairTable pairs = table;
+    for (std::size_t i = 0; i < count; ++i) look_up_pairs(lanes[i], pairs);
     std::uint32_t done = 0;
     for (std::size_t i = 0; i < count; ++i) {
         const std::int32_t best = lowest(lanes[i]);
@@ -91,35 +92,13 @@ static inline std::uint32_t merge_round_with(Lane* lanes, std::size_t count, con
     return done;
 }
 
-template <class LookUp>
-static inline void look_up_all_with(Lane& lane, std::size_t count, const PairTable& table, const LookUp& look_up) {
-    const PairTable pairs = table;
-    std::uint64_t keys[kLaneSymbols];
-    std::size_t lines[kLaneSymbols];
-    for (std::size_t i = 0; i + 1 < count; ++i) {
-        keys[i] = pair_key(lane.symbols[i], lane.symbols[i + 1]);
-        lines[i] = line_of(keys[i], pairs);
-        __builtin_prefetch(pairs.entries + lines[i] * PairTable::kLine);
-    }
-    for (std::size_t i = 0; i + 1 < count; ++i) {
-        lane.candidates[i] = look_up(keys[i], lines[i], static_cast<std::uint32_t>(i), pairs);
-    }
-}
-
 // Looks up the pairs noted in the first `count` lanes, then makes one merge in each of these lanes. Returns a bit for
 // each lane that had no merge left.
 using MergeRound = std::uint32_t (*)(Lane* lanes, std::size_t count, const PairTable& pairs);
-
-// Looks up all pairs of the first `count` symbols of a lane.
-using LookUpAll = void (*)(Lane& lane, std::size_t count, const PairTable& pairs);
 
 std::uint32_t merge_round_plain(Lane* lanes, std::size_t count, const PairTable& pairs);
 std::uint32_t merge_round_neon(Lane* lanes, std::size_t count, const PairTable& pairs);
 std::uint32_t merge_round_avx2(Lane* lanes, std::size_t count, const PairTable& pairs);
 std::uint32_t merge_round_avx512(Lane* lanes, std::size_t count, const PairTable& pairs);
-void look_up_all_plain(Lane& lane, std::size_t count, const PairTable& pairs);
-void look_up_all_neon(Lane& lane, std::size_t count, const PairTable& pairs);
-void look_up_all_avx2(Lane& lane, std::size_t count, const PairTable& pairs);
-void look_up_all_avx512(Lane& lane, std::size_t count, const PairTable& pairs);
 
 }  // namespace bpe

@@ -17,13 +17,20 @@ inline constexpr std::uint32_t kIdMask = (1u << kIdBits) - 1;  // no token has t
 static inline std::uint64_t pair_key(Id left, Id right) { return std::uint64_t{left + 1} << kIdBits | right; }
 inline constexpr std::uint64_t kNoPair = ~std::uint64_t{0};  // a key that no table holds
 
-// A hash table of words with 3 * kIdBits bits: a pair's key, then the rank of its merge. Free entries are 0. A pair is
-// in the cache line that its hash names or, if that line is full, in one of the next lines.
+// A hash table of words with 3 * kIdBits bits: a pair's key, then the rank of its merge. Free entries are 0.
+//
+// A finished table is a perfect hash table, after Pibiri and Trani, "PTHash: Revisiting FCH Minimal Perfect Hashing"
+// (2021): a pair's hash names a bucket, the pilot of the bucket gives the only slot where the pair may be, and no two
+// pairs have the same slot. A lookup is one load and one comparison, and needs no branch. The pilots fit into the first
+// or second level of the cache, and four of five slots are taken.
+//
+// A table that grows has no pilots. A pair is in the slot that its hash names, or in the next free one after it.
 struct PairTable {
-    static constexpr std::size_t kLine = 8;  // entries in a cache line
     const std::uint64_t* entries;
-    std::size_t line_mask;
-    const Id* ids;  // the id of the token that the merge of a rank makes; null if the rank is that id
+    std::size_t size;             // slots; a power of two while the table grows
+    const std::uint16_t* pilots;  // by bucket; null while the table grows
+    unsigned bucket_shift;        // from a hash to its bucket
+    const Id* ids;                // the id of the token that the merge of a rank makes; null if the rank is that id
 };
 
 // Returns the id of the token that the merge of a rank makes.
@@ -42,18 +49,35 @@ static inline MergingPair merging_pair(std::uint64_t entry) {
             static_cast<std::uint32_t>(entry & kIdMask)};
 }
 
-// Returns the first line where a pair may be.
-static inline std::size_t line_of(std::uint64_t pair, const PairTable& pairs) { return mix(pair) & pairs.line_mask; }
+// Returns the slot of a pair with this hash in a finished table, if the pilot of its bucket is `pilot`.
+static inline std::size_t slot_with_pilot(std::uint64_t hash, std::uint64_t pilot, std::size_t size) {
+    const std::uint64_t mixed = (hash ^ hash >> 32 ^ pilot) * kHashFactor;
+    return (mixed >> 32) * size >> 32;
+}
 
-// Returns the rank of a pair's merge, or kNoId if the pair does not merge. `line` is the pair's `line_of`.
-static inline std::uint32_t find_pair(const PairTable& pairs, std::uint64_t pair, std::size_t line) {
-    for (;; line = (line + 1) & pairs.line_mask) {
-        const std::uint64_t* entries = pairs.entries + line * PairTable::kLine;
-        for (std::size_t i = 0; i < PairTable::kLine; ++i) {
-            if (!entries[i]) return kNoId;
-            if (entries[i] >> kIdBits == pair) return entries[i] & kIdMask;
-        }
+// Returns the only slot where a pair may be or, while the table grows, the first.
+static inline std::size_t slot_of(std::uint64_t pair, const PairTable& pairs) {
+    const std::uint64_t hash = hash_of(pair);
+    if (!pairs.pilots) [[unlikely]]
+        return hash >> 32 & (pairs.size - 1);
+    return slot_with_pilot(hash, pairs.pilots[hash >> pairs.bucket_shift], pairs.size);
+}
+
+static inline void prefetch_slot(const PairTable& pairs, std::size_t slot) { __builtin_prefetch(pairs.entries + slot); }
+
+// Returns the rank of a pair's merge, or kIdMask if the pair does not merge. `slot` is the pair's `slot_of`. Half of
+// the pairs merge, so whether one does causes no branch in a finished table.
+static inline std::uint32_t find_pair(const PairTable& pairs, std::uint64_t pair, std::size_t slot) {
+    if (!pairs.pilots) [[unlikely]] {
+        const auto is_of_another = [&] {  // one condition, which is rarely true
+            return (pairs.entries[slot] != 0) & (pairs.entries[slot] >> kIdBits != pair);
+        };
+        while (is_of_another()) slot = (slot + 1) & (pairs.size - 1);
     }
+    const std::uint64_t entry = pairs.entries[slot];
+    const std::uint64_t difference = (entry >> kIdBits) ^ pair;
+    const std::uint64_t missed = (difference | (0 - difference)) >> 63;  // as a comparison, it would become a branch
+    return static_cast<std::uint32_t>(entry | (0 - missed)) & kIdMask;
 }
 
 }  // namespace bpe
