@@ -38,6 +38,13 @@ void shrink_memory(ZeroedMemory& memory, std::size_t size) {
     memory.get_deleter().size = kept;
 }
 
+void use_large_pages(void* block, std::size_t size) {
+    if (size < 2 * kLargePage) return;
+    const auto begin = (reinterpret_cast<std::uintptr_t>(block) + kLargePage - 1) / kLargePage * kLargePage;
+    const auto end = (reinterpret_cast<std::uintptr_t>(block) + size) / kLargePage * kLargePage;
+    if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+}
+
 #else
 
 constexpr std::align_val_t kCacheLine{64};
@@ -49,6 +56,8 @@ ZeroedMemory zeroed_memory(std::size_t size) {
 void FreeZeroedMemory::operator()(void* memory) const { ::operator delete(memory, kCacheLine); }
 
 void shrink_memory(ZeroedMemory&, std::size_t) {}
+
+void use_large_pages(void*, std::size_t) {}
 
 #endif
 
