@@ -157,6 +157,8 @@ class Encoder:
     @property
     def unreachable_count(self) -> int: ...
 
+def render_byte_level(encoder: Encoder, head: bytes, more: bytes, tail: bytes) -> bytes: ...
+
 class Stream:
     def __init__(self, encoder: Encoder, added: AddedTokens | None, forbidden: SpecialTokens | None) -> None: ...
     def feed(self, text: str | Buffer) -> list[int] | str: ...
@@ -182,16 +184,16 @@ def merge_runs(paths: list[str], merged: str) -> None: ...
 def train_merges(
     counted: Counter | str,
     tokens: bytes,
-    offsets: npt.NDArray[np.uint64],
-    ids: npt.NDArray[np.uint32],
+    offsets: Buffer,
+    ids: Buffer,
     merges: int,
     min_frequency: int,
     max_token_length: int,
     threads: int,
     progress: Callable[[int], bool],
-    save: Callable[[npt.NDArray[np.uint64]], None],
+    save: Callable[[bytes], None],
     traced: int = 0,
     trace: Callable[[int, int, int, list[int], int], None] | None = None,
     keep: bool = False,
     memory: int = 0,
-) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64], bytes, npt.NDArray[np.uint64]]: ...
+) -> tuple[bytes, bytes, bytes, bytes]: ...

@@ -62,8 +62,9 @@ def test_every_command_has_examples_and_every_option_has_a_description() -> None
                 assert option.help, f"{name} {option.name} has no help"
 
 
-def test_the_help_and_encode_load_no_heavy_module(my_json: Path, tmp_path: Path) -> None:
-    ranks = tmp_path / "my.model"
+def test_the_help_encode_and_train_load_no_heavy_module(my_json: Path, tmp_path: Path) -> None:
+    ranks, text = tmp_path / "my.model", tmp_path / "text"
+    text.write_text("some words " * 100)
     Tokenizer.from_file(my_json).save(ranks)
     program = """
 import sys
@@ -74,7 +75,9 @@ finally:
     heavy = {"torch", "numpy", "matplotlib", "pyarrow", "regex", "safetensors", "model.transformer", "asyncio"}
     print("loaded:", *sorted(heavy & {*sys.modules}), file=sys.stderr)
 """
-    for arguments in (["--help"], ["pretrain", "--help"], ["encode", "-c", "hi", "-t", ranks, "--pattern", "llama3"]):
+    training = ["train", text, "-o", tmp_path / "x.json", "--vocab-size", 260, "--no-special", "--quiet"]
+    encoding = ["encode", "-c", "hi", "-t", ranks, "--pattern", "llama3"]
+    for arguments in (["--help"], ["pretrain", "--help"], encoding, training):
         finished = python(program, *arguments)
         assert (finished.returncode, finished.stderr) == (0, "loaded:\n"), arguments
 

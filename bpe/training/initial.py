@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, count, islice
 from typing import TYPE_CHECKING
 
 from bpe.boundaries import Boundaries
@@ -12,14 +14,11 @@ from bpe.errors import InputError
 from bpe.formats.byte_level import byte_characters
 from bpe.patterns import Pattern, find_pattern
 from bpe.splitting.excerpts import excerpt
+from bpe.training.work import Merges, rows_of
 from bpe.vocabulary import AddedToken, as_added_tokens, checked_names
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
     from bpe.tokenizer import Tokenizer
-    from bpe.training.work import Merges
 
 
 @dataclass(frozen=True)
@@ -97,22 +96,21 @@ class InitialVocabulary:
     def tokens_after(self, merges: Merges) -> list[bytes]:
         """Return all tokens after some merges. A token's index is the id by which merges refer to it."""
         tokens = list(self.tokens)
-        for left, right, _ in merges.tolist():
+        for left, right, _ in rows_of(merges):
             tokens.append(tokens[left] + tokens[right])
         return tokens
 
-    def arrays_after(self, merges: Merges) -> tuple[bytes, npt.NDArray[np.uint64], npt.NDArray[np.uint32]]:
+    def arrays_after(self, merges: Merges) -> tuple[bytes, array[int], array[int]]:
         """Return all tokens after some merges as `token_arrays` does."""
         return token_arrays({token: id for id, token in enumerate(self.tokens_after(merges)) if token})
 
-    def new_ids(self, count: int) -> npt.NDArray[np.uint32]:
-        """Return the lowest `count` ids behind the initial tokens that no special token keeps. [count], uint32"""
-        import numpy as np
-
+    def new_ids(self, number: int) -> array[int]:
+        """Return the lowest `number` ids behind the initial tokens that no special token keeps. [number], uint32"""
         first = len(self.tokens)
-        ids = np.arange(first, first + count + len(self.special_tokens), dtype=np.uint32)
-        taken = [id for id in self.special_tokens.values() if id >= 0]
-        return ids[~np.isin(ids, np.array(taken, np.uint32))][:count]
+        taken = {id for id in self.special_tokens.values() if id >= first}
+        if not taken:
+            return array("I", range(first, first + number))
+        return array("I", islice((id for id in count(first) if id not in taken), number))
 
     def added_tokens(self, highest: int) -> list[AddedToken]:
         """Return the special tokens with their ids, where `highest` is the highest id of the other tokens."""
@@ -126,16 +124,14 @@ class InitialVocabulary:
         return hashlib.sha256(joined).hexdigest()
 
 
-def token_arrays(ranks: Mapping[bytes, int]) -> tuple[bytes, npt.NDArray[np.uint64], npt.NDArray[np.uint32]]:
+def token_arrays(ranks: Mapping[bytes, int]) -> tuple[bytes, array[int], array[int]]:
     """Lay tokens out for the core.
 
     Returns:
-        The joined bytes of all tokens, the offsets of the tokens in them [tokens + 1], and their ids [tokens].
+        The joined bytes of all tokens, the offsets of the tokens in them ([tokens + 1], uint64), and their ids
+        ([tokens], uint32).
     """
-    import numpy as np
-
-    offsets = np.cumsum([0, *map(len, ranks)], dtype=np.uint64)
-    return b"".join(ranks), offsets, np.array(list(ranks.values()), np.uint32)
+    return b"".join(ranks), array("Q", accumulate(map(len, ranks), initial=0)), array("I", ranks.values())
 
 
 def split_pattern(pattern: str | None, base: Tokenizer | None) -> Pattern:

@@ -27,6 +27,7 @@ from bpe.formats.protobuf import encode_bytes, encode_float, encode_varint, fiel
 from bpe.patterns import PATTERNS
 from bpe.subwords.encoder import library
 from bpe.training.initial import token_arrays
+from bpe.training.work import rows_of
 
 SPACE = "▁"
 COVERAGE = 0.9995
@@ -249,7 +250,7 @@ def learn_merges(
         lambda _: None,
     )
     pieces = dict(enumerate(characters, first))
-    for left, right, _ in learned.tolist():
+    for left, right, _ in rows_of(learned):
         pieces[first + len(pieces)] = pieces[left] + pieces[right]
     return list(pieces.values())[len(characters) :]
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from bpe.errors import InputError
 from bpe.patterns import Pattern
 from bpe.training.initial import InitialVocabulary
-
-if TYPE_CHECKING:
-    from bpe.training.work import Merges
+from bpe.training.work import MERGE_BYTES, Merges
 
 _NEVER = 1 << 62  # the rank of a pair that joins to no token
 
@@ -50,8 +47,9 @@ def with_required(
     Raises:
         InputError: The required tokens alone need more than `room` tokens.
     """
-    kept = min(len(learned), room)
-    added = _missing_tokens(initial, learned[:kept], required)
+    most = len(learned) // MERGE_BYTES
+    kept = min(most, room)
+    added = _missing_tokens(initial, learned[: kept * MERGE_BYTES], required)
     while kept + len(added) > room:  # dropping merges may make more tokens missing
         kept -= kept + len(added) - room
         if kept < 0:
@@ -59,9 +57,9 @@ def with_required(
                 f"the required tokens need {len(added)} tokens, but the vocabulary has room for {room};"
                 " use a larger vocabulary or require fewer tokens"
             )
-        added = _missing_tokens(initial, learned[:kept], required)
-    while kept < len(learned):
-        more = _missing_tokens(initial, learned[: kept + 1], required)
+        added = _missing_tokens(initial, learned[: kept * MERGE_BYTES], required)
+    while kept < most:
+        more = _missing_tokens(initial, learned[: (kept + 1) * MERGE_BYTES], required)
         if kept + 1 + len(more) > room:
             break
         kept, added = kept + 1, more
@@ -80,7 +78,7 @@ def _missing_tokens(initial: InitialVocabulary, learned: Merges, required: Seque
         first, *others = _merge_plain(token, ranks)
         for other in others:
             first += other
-            ranks.setdefault(first, len(initial.tokens) + len(learned) + len(ranks))
+            ranks.setdefault(first, len(initial.tokens) + len(learned) // MERGE_BYTES + len(ranks))
     return list(ranks)[known:]
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict
 
 from bpe.arguments import checked
@@ -53,17 +55,30 @@ class MergeStep(NamedTuple):
     """The index of the pair's left token in `word`."""
 
 
+@dataclass(frozen=True)
+class LearnedArrays:
+    """What a training run learned, as the core returns it; numbers are uint64."""
+
+    merges: bytes
+    """For each merge the two internal ids that become a token, and how often the pair occurred, times `scale`."""
+    ids: array[int]
+    """The final id of each internal id."""
+    uses: bytes
+    """How often each token of `used_ids` occurs in the encoded text, times `scale`."""
+    used_ids: array[int]
+    scale: int
+
+
 @dataclass(frozen=True, repr=False)
 class Trained:
-    """The result of a training run, as the `trained` callback receives it."""
+    """The result of a training run, as the `trained` callback receives it.
+
+    The arrays are made when they are first used.
+    """
 
     tokenizer: Tokenizer
-    pairs: npt.NDArray[np.uint32]
-    """The merged pairs of ids in the order in which they were learned. [merges, 2], uint32"""
-    counts: npt.NDArray[np.float64]
-    """How often each pair occurred in the text when it was merged, multiplied by the weights. [merges], float64"""
-    uses: npt.NDArray[np.float64]
-    """How often each token occurs in the encoded text, multiplied by the weights. [highest rank + 1], float64"""
+    learned: LearnedArrays
+    """What the arrays are made from."""
     documents: int
     size: int
     """Bytes of text, without weights."""
@@ -73,6 +88,31 @@ class Trained:
     """The binary files of directories, which were not read."""
     seconds: dict[str, float]
     """Seconds that this process spent on reading and counting ("count") and on learning merges ("merge")."""
+
+    @cached_property
+    def pairs(self) -> npt.NDArray[np.uint32]:
+        """The merged pairs of ids in the order in which they were learned. [merges, 2], uint32"""
+        import numpy as np
+
+        ids = np.array(self.learned.ids, np.uint32)
+        return ids[np.frombuffer(self.learned.merges, np.uint64).reshape(-1, 3)[:, :2]]
+
+    @cached_property
+    def counts(self) -> npt.NDArray[np.float64]:
+        """How often each pair occurred in the text when it was merged, multiplied by the weights. [merges], float64"""
+        import numpy as np
+
+        return np.frombuffer(self.learned.merges, np.uint64)[2::3] / self.learned.scale
+
+    @cached_property
+    def uses(self) -> npt.NDArray[np.float64]:
+        """How often each token occurs in the encoded text, multiplied by the weights. [highest rank + 1], float64"""
+        import numpy as np
+
+        ids = np.array(self.learned.used_ids, np.uint32)
+        uses = np.zeros(int(ids.max()) + 1, np.uint64)
+        uses[ids] = np.frombuffer(self.learned.uses, np.uint64)
+        return uses / self.learned.scale
 
     def __repr__(self) -> str:
         text = f"{self.documents:,} documents, {self.size:,} bytes"

@@ -10,8 +10,10 @@ import glob
 import os
 import time
 import warnings
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from bpe import _core
@@ -30,6 +32,7 @@ from bpe.training.initial import InitialVocabulary, split_pattern
 from bpe.training.required import required_bytes, with_required
 from bpe.training.settings import (
     IteratorOptions,
+    LearnedArrays,
     MergeOptions,
     MergeStep,
     Trained,
@@ -38,18 +41,15 @@ from bpe.training.settings import (
     TrainSettings,
 )
 from bpe.training.weights import whole_weights
-from bpe.training.work import WorkDirectory
+from bpe.training.work import MERGE_BYTES, Merges, WorkDirectory
 from bpe.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
     from typing_extensions import Unpack
 
     from bpe.corpus import CorpusSource
     from bpe.corpus.arrow import Dataset
     from bpe.training.counts import Counts
-    from bpe.training.work import Merges
 
 BATCH_BYTES = 2 << 20
 _MOST_UINT64 = (1 << 64) - 1
@@ -243,15 +243,20 @@ class _Merged:
     """The merges, and the tokens that they make."""
 
     merges: Merges
-    """All merges, those of an earlier, interrupted run included. [merges, 3], uint64"""
-    before: tuple[bytes, npt.NDArray[np.uint64], npt.NDArray[np.uint32]]
+    """All merges, those of an earlier, interrupted run included."""
+    before: tuple[bytes, array[int], array[int]]
     """The tokens before the merges of this process, as `token_arrays` lays them out."""
     joined: bytes
-    """The bytes of the new tokens, joined."""
-    offsets: npt.NDArray[np.uint64]
-    """The offsets of the new tokens in `joined`. [new + 1], uint64"""
-    uses: npt.NDArray[np.uint64]
+    """The bytes of the tokens of `before` and of the new tokens, joined."""
+    ends: bytes
+    """Where each new token ends in `joined`. [new], uint64"""
+    uses: bytes
     """How often each token occurs in the encoded text, by the id that merges refer to. uint64"""
+
+    @property
+    def count(self) -> int:
+        """The number of merges."""
+        return len(self.merges) // MERGE_BYTES
 
 
 def _count(sources: Sequence[CorpusSource], plan: _Plan, work: WorkDirectory) -> CountedPretokens:
@@ -322,51 +327,50 @@ def _merge_and_finish(
 
 def _learn_merges(plan: _Plan, counted: CountedPretokens, work: WorkDirectory) -> _Merged:
     """Merge pairs until the vocabulary is full or no pair is left, from where an interrupted run stopped."""
-    import numpy as np
-
     settings, initial = plan.settings, plan.initial
-    earlier = work.merges[: plan.merges]
+    earlier = work.merges[: plan.merges * MERGE_BYTES]
+    resumed = len(earlier) // MERGE_BYTES
     before = initial.arrays_after(earlier)
 
     def learn(done: int) -> bool:
         """Report progress; return True to be given the merges to save."""
         if work.is_due and counted.on_disk:
             return True
-        report(len(earlier) + done)
+        report(resumed + done)
         return False
 
     def save(fresh: Merges) -> None:
-        work.save_merges(np.concatenate((earlier, fresh)))
-        report(len(earlier) + len(fresh))
+        work.save_merges(earlier + fresh)
+        report(resumed + len(fresh) // MERGE_BYTES)
 
     def report(done: int) -> None:
         merging.update(done)
         plan.report(counted, done)
 
-    with phase("merging", plan.merges, "merges", len(earlier)) as merging:
-        fresh, uses, joined, offsets = _core.train_merges(
+    with phase("merging", plan.merges, "merges", resumed) as merging:
+        fresh, uses, joined, ends = _core.train_merges(
             counted.counts,
             *before,
-            min(plan.merges - len(earlier), 1 << 32),
+            min(plan.merges - resumed, 1 << 32),
             min(settings.min_frequency * plan.scale, _MOST_UINT64),
             settings.max_token_length or 0,
             plan.threads,
             learn,
             save,
-            0 if settings.traced is None else max(0, settings.trace - len(earlier)),
+            0 if settings.traced is None else max(0, settings.trace - resumed),
             _tracer(plan, earlier),
             keep=bool(plan.required),
             memory=counted.memory,
         )
-        learned = np.concatenate((earlier, fresh))
-        report(len(learned))
-    if len(learned) < plan.merges and not plan.required and not settings.allow_smaller:
-        possible = settings.vocab_size - plan.merges + len(learned)
+        merged = _Merged(earlier + fresh, before, joined, ends, uses)
+        report(merged.count)
+    if merged.count < plan.merges and not plan.required and not settings.allow_smaller:
+        possible = settings.vocab_size - plan.merges + merged.count
         raise InputError(
             f"the text gives {possible} tokens, not {settings.vocab_size}: no pair is left to merge"
             " (use a smaller vocabulary or more text, or accept fewer tokens with allow_smaller / --allow-smaller)"
         )
-    return _Merged(learned, before, joined, offsets, uses)
+    return merged
 
 
 def _tracer(plan: _Plan, earlier: Merges) -> Any:
@@ -387,34 +391,35 @@ def _tracer(plan: _Plan, earlier: Merges) -> Any:
 
 def _finish(plan: _Plan, counted: CountedPretokens, merged: _Merged, seconds: dict[str, float]) -> Tokenizer:
     """Give ids to all tokens: the initial ones, the merges, the required ones, the special ones."""
-    import numpy as np
-
     settings, initial, before = plan.settings, plan.initial, merged.before
-    kept, added = with_required(initial, merged.merges, plan.required, plan.merges)
-    new_ids = initial.new_ids(len(merged.merges) + len(added))
-    ends = np.concatenate((before[1], before[1][-1] + merged.offsets[1:]))[: 1 + len(initial.ranks) + kept]
-    text = (before[0] + merged.joined)[: int(ends[-1])] + b"".join(added)
-    ends = np.concatenate((ends, ends[-1] + np.cumsum([len(token) for token in added], dtype=np.uint64)))
-    ids = np.concatenate((before[2][: len(initial.ranks)], new_ids[: kept + len(added)]))
-    added_tokens = initial.added_tokens(int(ids.max()))
+    kept, added = min(merged.count, plan.merges), list[bytes]()
+    if plan.required:
+        kept, added = with_required(initial, merged.merges, plan.required, plan.merges)
+    new_ids = initial.new_ids(merged.count + len(added))
+    ends = before[1] + array("Q", merged.ends)
+    del ends[1 + len(initial.ranks) + kept :]
+    text = (
+        merged.joined if len(merged.joined) == ends[-1] and not added else merged.joined[: ends[-1]] + b"".join(added)
+    )
+    ends.extend(accumulate(map(len, added), initial=ends.pop()))
+    ids = before[2][: len(initial.ranks)] + new_ids[: kept + len(added)]
+    added_tokens = initial.added_tokens(max(ids))
     boundaries = initial.boundaries
     if boundaries is not None:
         boundaries = extended(boundaries, {token.content: token.id for token in added_tokens})
-    vocabulary = Vocabulary(settings.name, plan.pattern, text, ends.data, ids.data, added_tokens, boundaries=boundaries)
+    arrays = (text, memoryview(ends), memoryview(ids))
+    vocabulary = Vocabulary(settings.name, plan.pattern, *arrays, added_tokens, boundaries=boundaries)
     tokenizer = Tokenizer.from_vocabulary(vocabulary)
     if settings.trained is not None:
-        final_ids = np.concatenate((np.arange(len(initial.tokens), dtype=np.uint32), new_ids))
+        final_ids = array("I", range(len(initial.tokens))) + new_ids
+        uses, used_ids = merged.uses, final_ids
         if plan.required:  # they change how the text is encoded, and so do merges that made room for them
-            final_uses = _count_uses(counted, text, ends, ids, plan.threads)
-        else:
-            final_uses = np.zeros(int(ids.max()) + 1, np.uint64)
-            final_uses[final_ids[: len(merged.uses)]] = merged.uses
+            uses = _count_uses(counted, *arrays, plan.threads)
+            used_ids = array("I", range(len(uses) // 8))
         settings.trained(
             Trained(
                 tokenizer,
-                final_ids[merged.merges[:kept, :2]],
-                merged.merges[:kept, 2] / plan.scale,
-                final_uses / plan.scale,
+                LearnedArrays(merged.merges[: kept * MERGE_BYTES], final_ids, uses, used_ids, plan.scale),
                 counted.documents,
                 counted.size,
                 list(counted.invalid),
@@ -425,18 +430,9 @@ def _finish(plan: _Plan, counted: CountedPretokens, merged: _Merged, seconds: di
     return tokenizer
 
 
-def _count_uses(
-    counted: CountedPretokens,
-    text: bytes,
-    ends: npt.NDArray[np.uint64],
-    ids: npt.NDArray[np.uint32],
-    threads: int,
-) -> npt.NDArray[np.uint64]:
+def _count_uses(counted: CountedPretokens, text: bytes, ends: memoryview, ids: memoryview, threads: int) -> bytes:
     """Count how often each token of a finished vocabulary occurs in the encoded text: learn no merges on top of it."""
-    _, uses, _, _ = _core.train_merges(
-        counted.counts, text, ends, ids, 0, 1, 0, threads, lambda _: False, lambda _: None
-    )
-    return uses
+    return _core.train_merges(counted.counts, text, ends, ids, 0, 1, 0, threads, lambda _: False, lambda _: None)[1]
 
 
 def _settings(

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from bpe import _core
 from bpe.errors import InputError
@@ -21,13 +21,15 @@ from bpe.files import replacing, write_atomically, write_json
 from bpe.state import checksum, shortened
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
     from bpe.corpus import Position
 
-    Merges = npt.NDArray[np.uint64]
-    """For each merge the two ids that become a token, and how often the pair occurred. [merges, 3], uint64"""
+Merges: TypeAlias = bytes
+"""For each merge the two ids that become a token, and how often the pair occurred. [merges, 3], uint64
+
+Bytes instead of an array: importing NumPy takes longer than training on a small text.
+"""
+MERGE_BYTES = 24
+"""The bytes of one of the `Merges`."""
 
 FORMAT = "bpe-llama training"
 VERSION = 1
@@ -135,15 +137,13 @@ class WorkDirectory:
     @property
     def merges(self) -> Merges:
         """The merges learned so far."""
-        import numpy as np
-
         if "merges" not in self._state:
-            return np.zeros((0, 3), np.uint64)
+            return b""
         file = self.path / self._state["merges"]
-        content = file.read_bytes()
+        content: bytes = file.read_bytes()
         if zlib.crc32(content) != self._state["merges_crc32"]:
             raise InputError(f"{file}: the file is damaged; start over in another directory")
-        return np.frombuffer(content, np.uint64).reshape(-1, 3)
+        return content
 
     @property
     def is_due(self) -> bool:
@@ -175,8 +175,8 @@ class WorkDirectory:
         """Save all merges learned so far."""
         path = self._new_file("merges", "u64")
         with write_atomically(path) as file:
-            file.write(merges.tobytes())
-        self._save(merges=path.name, merges_crc32=zlib.crc32(merges.tobytes()))
+            file.write(merges)
+        self._save(merges=path.name, merges_crc32=zlib.crc32(merges))
 
     def remove(self) -> None:
         """Remove the directory at the end of the run."""
@@ -218,6 +218,12 @@ class WorkDirectory:
             with suppress(FileNotFoundError):
                 (self.path / file).unlink()
         self._saved = time.monotonic()
+
+
+def rows_of(merges: Merges) -> list[list[int]]:
+    """Return merges as lists: the two ids that become a token, and how often the pair occurred."""
+    numbers = memoryview(merges).cast("Q").tolist()
+    return [numbers[begin : begin + 3] for begin in range(0, len(numbers), 3)]
 
 
 def read_state(path: str | os.PathLike[str]) -> dict[str, Any]:

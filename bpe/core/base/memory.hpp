@@ -14,25 +14,36 @@ namespace bpe {
 
 struct FreeZeroedMemory {
     std::size_t size = 0;
+    bool is_mapped = false;
     void operator()(void* memory) const;
 };
 using ZeroedMemory = std::unique_ptr<void, FreeZeroedMemory>;
 
+// Which pages a block of memory gets, where the system has large ones (of 2 MiB).
+enum class Pages {
+    kLarge,    // large ones only, as many as it takes
+    kFitting,  // large ones where they are filled, and small ones for the rest
+};
+
 // Returns at least `size` zeroed bytes, aligned to a cache line. Throws std::bad_alloc.
-ZeroedMemory zeroed_memory(std::size_t size);
+ZeroedMemory zeroed_memory(std::size_t size, Pages pages = Pages::kLarge);
 
 // Returns the memory beyond the first `size` bytes to the system, where the system supports it.
 void shrink_memory(ZeroedMemory& memory, std::size_t size);
 
 // An array of zeros that starts at a cache line. The system provides memory page by page as the array is touched, so a
 // large array that is barely used costs little and is ready at once. Lookups are scattered over the array, so it uses
-// large pages where the system has them.
+// large pages where the system has them. To clear one takes 50 to 200 us, so short-lived and small arrays should have
+// `Pages::kFitting`.
 template <class T>
 class ZeroedArray {
  public:
-    explicit ZeroedArray(std::size_t size) : size_(size), memory_(zeroed_memory(size * sizeof(T))) {}
+    explicit ZeroedArray(std::size_t size, Pages pages = Pages::kLarge)
+        : size_(size), memory_(zeroed_memory(size * sizeof(T), pages)) {}
     std::size_t size() const { return size_; }
-    ZeroedArray(std::size_t size, const T& value) : ZeroedArray(size) { std::fill(data(), data() + size, value); }
+    ZeroedArray(std::size_t size, const T& value, Pages pages = Pages::kLarge) : ZeroedArray(size, pages) {
+        std::fill(data(), data() + size, value);
+    }
     T& operator[](std::size_t i) { return data()[i]; }
     const T& operator[](std::size_t i) const { return data()[i]; }
     // Keeps the first `size` elements and returns the memory of the rest to the system, where the system supports it.

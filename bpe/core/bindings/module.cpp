@@ -37,6 +37,7 @@ NB_MODULE(_core, module) {
     bpe::register_pieces(module);
     bpe::register_encoder(module);
     bpe::register_tokenizer_base(module);
+    bpe::register_byte_level(module);
     bpe::register_stream(module);
     bpe::register_training(module);
 }

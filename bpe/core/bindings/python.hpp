@@ -39,6 +39,7 @@ void register_special_tokens(nb::module_& module);
 void register_tokenizer_base(nb::module_& module);
 void register_pieces(nb::module_& module);
 void register_encoder(nb::module_& module);
+void register_byte_level(nb::module_& module);
 void register_stream(nb::module_& module);
 void register_training(nb::module_& module);
 

@@ -57,12 +57,13 @@ class CountedWords : public WordSource {
     bool keep_;
 };
 
-Array<std::uint64_t> flat_rows(std::span<const Merge> merges) {
+// Bytes instead of an array, here and below: importing NumPy takes longer than training on a small text.
+nb::bytes rows_of(std::span<const Merge> merges) {
     std::vector<std::uint64_t> rows;
+    rows.reserve(3 * merges.size());
     for (const Merge& merge : merges) rows.insert(rows.end(), {merge.left, merge.right, merge.count});
-    return copied_array(rows);
+    return bytes_object(rows);
 }
-nb::object rows_of(std::span<const Merge> merges) { return flat_rows(merges).cast().attr("reshape")(-1, 3); }
 
 // The Python functions that training calls. An exception in one of them, or a signal, stops training and is raised in
 // the end.
@@ -111,28 +112,36 @@ class TrainingCallbacks {
     bool failed_ = false;
 };
 
-// The bytes of the new tokens, joined, and where each begins and the last ends.
-struct NewTokens {
-    NewTokens(std::span<const Merge> merges, const Vocabulary& base) {
+// The bytes of all tokens, joined: first those of the base as they were given, then the new ones.
+class AllTokens {
+ public:
+    AllTokens(Bytes given, std::span<const Merge> merges, const Vocabulary& base) {
+        bytes_.append(given.data(), given.size());
+        ends_.reserve(merges.size());
         for (const Merge& merge : merges) {
-            append(merge.left, base);
-            append(merge.right, base);
-            offsets.push_back(bytes.size());
+            append(merge.left, base, given.size());
+            append(merge.right, base, given.size());
+            ends_.push_back(bytes_.size());
         }
     }
-
-    std::vector<std::uint8_t> bytes;
-    std::vector<std::uint64_t> offsets{0};
+    nb::bytes bytes() const { return nb::bytes(bytes_.data(), bytes_.size()); }
+    nb::bytes ends() const { return bytes_object(ends_); }
 
  private:
-    void append(Id id, const Vocabulary& base) {
-        const std::size_t limit = base.id_limit();
-        const Bytes token =
-            id < limit ? base.bytes_of(id)
-                       : Bytes(bytes).subspan(offsets[id - limit], offsets[id - limit + 1] - offsets[id - limit]);
-        const std::vector<std::uint8_t> copy(token.begin(), token.end());  // `bytes` may move as it grows
-        bytes.insert(bytes.end(), copy.begin(), copy.end());
+    void append(Id id, const Vocabulary& base, std::size_t given) {
+        if (id < base.id_limit()) {
+            const Bytes token = base.bytes_of(id);
+            return bytes_.append(token.data(), token.size());
+        }
+        const std::size_t index = id - base.id_limit();
+        const std::size_t begin = index ? ends_[index - 1] : given;
+        const std::size_t size = ends_[index] - begin;
+        bytes_.reserve(size);  // may move the bytes
+        bytes_.append(bytes_.data() + begin, size);
     }
+
+    Buffer<std::uint8_t> bytes_;
+    std::vector<std::uint64_t> ends_;  // of the new tokens
 };
 
 nb::tuple train(nb::handle counted, nb::bytes tokens, const InputArray<std::uint64_t>& offsets,
@@ -159,9 +168,8 @@ nb::tuple train(nb::handle counted, nb::bytes tokens, const InputArray<std::uint
         learned = train_merges(words, options);
     }
     callbacks.raise_failure();
-    const NewTokens made(learned.merges, *options.base);
-    return nb::make_tuple(rows_of(learned.merges), copied_array(learned.uses), bytes_object(made.bytes),
-                          copied_array(made.offsets));
+    const AllTokens all(view_of(tokens), learned.merges, *options.base);
+    return nb::make_tuple(rows_of(learned.merges), bytes_object(learned.uses), all.bytes(), all.ends());
 }
 
 void register_counter(nb::module_& module) {
@@ -243,7 +251,7 @@ Args:
     max_token_length: The length of the longest token that is made, in bytes; 0 for no limit.
     threads: The number of threads.
     progress: A function that is called now and then with the number of merges learned.
-    save: A function that is called with the merges so far ([merges, 3], uint64) when `progress` returns True.
+    save: A function that is called with the merges so far, as below, when `progress` returns True.
     traced: For how many of the first merges `trace` is called.
     trace: A function that is called with the left id, the right id, the count, the ids of the most frequent word with
         that pair, and the index of the pair in them.
@@ -251,8 +259,8 @@ Args:
     memory: The memory limit in bytes, kept approximately; 0 for no limit.
 
 Returns:
-    The merges ([merges, 3], uint64: left id, right id, count), how often each id is used in the end ([ids], uint64), the
-    bytes of the new tokens, joined, and where each begins and the last ends ([merges + 1], uint64).)");
+    The merges ([merges, 3]: left id, right id, count), how often each id is used in the end ([ids]), `tokens` with the
+    bytes of the new tokens, and where each of these ends in it ([merges]). Numbers are uint64, as bytes.)");
 }
 
 }  // namespace bpe

@@ -69,8 +69,8 @@ Vocabulary::Vocabulary(Bytes bytes, std::span<const std::uint64_t> offsets, std:
     index_tokens();
     index_bytes(merges_only);
     if (merges_only) unreachable_.resize(id_limit());
-    byte_pairs_ = ZeroedArray<std::uint32_t>(1 << 16, kNoId);
-    characters_ = ZeroedArray<Id>(1 << 16, kNoId);
+    byte_pairs_ = ZeroedArray<std::uint32_t>(1 << 16, kNoId, table_pages());
+    characters_ = ZeroedArray<Id>(1 << 16, kNoId, table_pages());
 }
 
 // Copies the tokens, sorted by id.
@@ -87,7 +87,7 @@ void Vocabulary::lay_out(Bytes bytes, std::span<const std::uint64_t> offsets, st
     for (std::size_t i = 0; i < ids.size(); ++i) {
         std::memcpy(bytes_.data() + starts_[ids[i]], bytes.data() + offsets[i], offsets[i + 1] - offsets[i]);
     }
-    short_tokens_ = ZeroedArray<ShortToken>(id_limit());
+    short_tokens_ = ZeroedArray<ShortToken>(id_limit(), table_pages());
     for (Id id = 0; id < id_limit(); ++id) {
         const Bytes token = bytes_of(id);
         if (token.size() > sizeof(ShortToken::bytes)) continue;
@@ -97,7 +97,7 @@ void Vocabulary::lay_out(Bytes bytes, std::span<const std::uint64_t> offsets, st
 }
 
 void Vocabulary::index_tokens() {
-    tokens_ = ZeroedArray<std::uint64_t>(std::bit_ceil(token_count_ * 2 + 1), kNoId);
+    tokens_ = ZeroedArray<std::uint64_t>(std::bit_ceil(token_count_ * 2 + 1), kNoId, table_pages());
     token_mask_ = tokens_.size() - 1;
     for (Id id = 0; id < id_limit(); ++id) {
         const Bytes token = bytes_of(id);
@@ -173,7 +173,7 @@ void Vocabulary::finish_pairs() {
         if (entry) sorted[next[hash_of(entry >> kIdBits) >> shift]++] = entry;
     }
 
-    ZeroedArray<std::uint64_t> table(pair_count_ + pair_count_ / 4 + 1);
+    ZeroedArray<std::uint64_t> table(pair_count_ + pair_count_ / 4 + 1, table_pages());
     std::vector<std::uint16_t> pilots(first.size() - 1);
     std::vector<std::size_t> slots(most);
     for (std::size_t size = most; size > 0; --size) {

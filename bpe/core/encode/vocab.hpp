@@ -100,6 +100,8 @@ class Vocabulary {
     // Makes a vocabulary in which no pair merges yet.
     Vocabulary(Bytes bytes, std::span<const std::uint64_t> offsets, std::span<const Id> ids, bool merges_only,
                std::shared_ptr<const Pieces> pieces = nullptr);
+    // A vocabulary of the 256 bytes, with which training begins, would clear large pages for nothing.
+    Pages table_pages() const { return token_count_ < 1024 ? Pages::kFitting : Pages::kLarge; }
     void lay_out(Bytes bytes, std::span<const std::uint64_t> offsets, std::span<const Id> ids);
     void index_tokens();
     void index_bytes(bool merges_only);

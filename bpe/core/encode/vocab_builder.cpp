@@ -56,7 +56,7 @@ bool VocabularyBuilder::knows_all(Bytes bytes) const {
 }
 
 void VocabularyBuilder::make_pair_table(std::size_t count) {
-    vocabulary_->pairs_ = ZeroedArray<std::uint64_t>(std::bit_ceil(2 * count + 1));
+    vocabulary_->pairs_ = ZeroedArray<std::uint64_t>(std::bit_ceil(2 * count + 1), vocabulary_->table_pages());
 }
 
 // Makes only the listed pairs merge, in the order of the list.

@@ -116,7 +116,7 @@ Cells::Cells(WordSource& words, const Vocabulary& vocabulary, std::size_t memory
     starts_.push_back(start);
 
     size_ = start;
-    cells_ = ZeroedArray<Id>(size_ + 1);  // one more, since the cell after a token is read
+    cells_ = ZeroedArray<Id>(size_ + 1, Pages::kFitting);  // one more, since the cell after a token is read
     cells_[0] = kSeparator;
     place(words, vocabulary, room);
     index_blocks();

@@ -17,8 +17,8 @@ namespace bpe {
 // The table of one thread, and its buffers. The front tables (see front.hpp) map words to their numbers.
 struct PretokenCounter::Worker {
     WordCounts words;
-    ZeroedArray<ShortFront> shorts{std::size_t{1} << kShortFrontBits};
-    ZeroedArray<MediumFront> mediums{std::size_t{1} << kMediumFrontBits};
+    ZeroedArray<ShortFront> shorts{std::size_t{1} << kShortFrontBits, Pages::kFitting};
+    ZeroedArray<MediumFront> mediums{std::size_t{1} << kMediumFrontBits, Pages::kFitting};
     SplitRoom split;
     std::uint32_t edges[kBatch + 1 + 8];
     std::uint64_t numbers[kBatch + 8];  // 0 for words that are not in the front tables

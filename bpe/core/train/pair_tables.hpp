@@ -48,7 +48,7 @@ class KnownPairs {
 
     void clear(std::size_t expected) {
         const std::size_t slots = std::bit_ceil(std::max<std::size_t>(1024, expected * 2));
-        entries_ = ZeroedArray<PairEntry>(slots);
+        entries_ = ZeroedArray<PairEntry>(slots, Pages::kFitting);
         shift_ = 64 - std::countr_zero(slots);
         size_ = 0;
     }
@@ -87,7 +87,7 @@ class KnownPairs {
         return slot;
     }
     void grow() {
-        ZeroedArray<PairEntry> old(entries_.size() * 2);
+        ZeroedArray<PairEntry> old(entries_.size() * 2, Pages::kFitting);
         std::swap(old, entries_);
         --shift_;
         for (std::size_t i = 0; i < old.size(); ++i) {
@@ -105,7 +105,7 @@ class KnownPairs {
 class Sketch {
  public:
     Sketch(std::size_t sums, Count threshold)
-        : sums_(sums),
+        : sums_(sums, Pages::kFitting),
           shift_(64 - std::countr_zero(sums)),
           unit_(1 + (threshold - 1) / kMost),
           most_(1 + (threshold - 1) / unit_) {}

@@ -99,7 +99,7 @@ void WordCounts::add(const WordCounts& other) {
 
 void WordCounts::grow() {
     if (shift_ == 0) return;
-    ZeroedArray<std::uint64_t> larger(slots_.size() * 2);
+    ZeroedArray<std::uint64_t> larger(slots_.size() * 2, Pages::kFitting);
     --shift_;
     for (std::size_t from = 0; from < slots_.size(); ++from) {
         if (!slots_[from]) continue;
@@ -119,7 +119,7 @@ void WordCounts::clear_entries() {
 }
 
 void WordCounts::clear() {
-    slots_ = ZeroedArray<std::uint64_t>(kFirstSlots);
+    slots_ = ZeroedArray<std::uint64_t>(kFirstSlots, Pages::kFitting);
     shift_ = 32 - kFirstBits;
     clear_entries();
 }

@@ -41,7 +41,7 @@ struct WordKey {
 // reading the words.
 class WordCounts {
  public:
-    WordCounts() : slots_(kFirstSlots), shift_(32 - kFirstBits) { clear_entries(); }
+    WordCounts() : slots_(kFirstSlots, Pages::kFitting), shift_(32 - kFirstBits) { clear_entries(); }
 
     std::size_t size() const { return counts_.size() - 1; }
     Bytes bytes_of(std::uint32_t number) const;

@@ -25,7 +25,7 @@ from tokenizers import models, pre_tokenizers, trainers
 
 from bpe import InputError, Tokenizer
 from bpe.files import write_atomically
-from bpe.formats.byte_level import byte_characters
+from bpe.formats.byte_level import byte_characters, token_text
 from bpe.patterns import DIGITS_THEN_GPT2, PATTERNS
 from bpe.published_patterns import LLAMA3
 from support.references import BYTE_RANKS, byte_tokenizer, is_pinned
@@ -276,6 +276,29 @@ def test_a_tokenizer_json_round_trips(request: pytest.FixtureRequest, tmp_path: 
     assert again.mergeable_ranks == tokenizer.mergeable_ranks
     assert again.special_tokens == tokenizer.special_tokens
     assert again.pattern == tokenizer.pattern
+
+
+@pytest.mark.parametrize(
+    ("special_tokens", "listed"),
+    [({}, False), ({'\\"é': 600}, False), ({"<|a|>": 600, '\\"é': 602}, True)],  # after a gap, "vocab" lists them, too
+)
+def test_a_written_tokenizer_json_lists_tokens_and_merges_as_json_dumps_does(
+    special_tokens: dict[str, int], listed: bool, tmp_path: Path
+) -> None:
+    generator = random.Random(1)
+    ranks = {bytes([byte]): byte for byte in range(256)}
+    while len(ranks) < 600:
+        left, right = generator.choices(list(ranks), k=2)
+        ranks.setdefault(left + right, len(ranks))
+    tokenizer = Tokenizer("x", pat_str="gpt2", mergeable_ranks=ranks, special_tokens=special_tokens)
+    tokenizer.save(tmp_path / "x.json")
+    content = (tmp_path / "x.json").read_bytes()
+    data = json.loads(content)
+    assert content == json.dumps(data, ensure_ascii=False, indent=2).encode()
+    texts = [token_text(token) for token in ranks]
+    expected = {text: id for id, text in enumerate(texts)} | (special_tokens if listed else {})
+    assert list(data["model"]["vocab"].items()) == list(expected.items())
+    assert data["model"]["merges"] == [[texts[a], texts[b]] for a, b, _ in tokenizer.vocabulary.merges()]
 
 
 def test_special_tokens_keep_any_ids_in_tokenizers(tmp_path: Path) -> None:

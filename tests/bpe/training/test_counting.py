@@ -210,7 +210,7 @@ def uses_in_run(path: Path) -> list[int]:
     """Return how often each byte occurs in the words of a run, according to the core."""
     bytes_only = token_arrays(BYTE_RANKS)
     _, uses, _, _ = _core.train_merges(str(path), *bytes_only, 0, 1, 0, 1, lambda _: False, lambda _: None)
-    return [int(n) for n in uses]
+    return memoryview(uses).cast("Q").tolist()
 
 
 @given(counts=word_counts)
@@ -413,13 +413,13 @@ def test_merging_in_little_memory_gives_the_same_result(threads: int) -> None:
     random = Random(1)
     words = {"".join(random.choices("aaab", k=14)) + f"{i:x}" for i in range(60_000)}
 
-    def learn(memory: int) -> list[list[int]]:
+    def learn(memory: int) -> bytes:
         counter = _core.Counter(_core.Splitter.scanned(0), _core.SpecialTokens({}))
         counter.add_pretokens([word.encode() for word in sorted(words)], 1)
         start = token_arrays(BYTE_RANKS)
         never, nothing = (lambda _: False), (lambda _: None)
         found = _core.train_merges(counter, *start, 400, 1, 0, threads, never, nothing, memory=memory)
-        return found[0].tolist()
+        return found[0]
 
     needed = (1 + sum(len(word) + 1 for word in words)) * 5
     assert learn(needed + 100_000) == learn(0)
