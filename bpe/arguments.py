@@ -194,15 +194,23 @@ def _alternatives(text: str) -> list[str]:
     return [part.strip() for part in parts]
 
 
+@functools.cache
+def _defaults(settings: Any) -> dict[str, Any]:
+    """Return the default of each argument of a class."""
+    import inspect
+
+    return {name: parameter.default for name, parameter in inspect.signature(settings).parameters.items()}
+
+
 def _signature(function: Any, options: type, settings: Any) -> inspect.Signature:
     """Return the signature of a function with its options by name, for help() and for the completion of notebooks."""
     import inspect  # here, because it is large; the modules whose functions have options need it for dataclasses
 
     plain = inspect.signature(function)
     kept = [parameter for parameter in plain.parameters.values() if parameter.kind != parameter.VAR_KEYWORD]
-    defaults = inspect.signature(settings).parameters if settings else {}
+    defaults = _defaults(settings) if settings else {}
     for name, annotation in options.__annotations__.items():
-        default = defaults[name].default if name in defaults else ...
+        default = defaults.get(name, ...)
         text = getattr(annotation, "__forward_arg__", annotation)
         kept.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=text))
     return plain.replace(parameters=kept)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from html import escape
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,6 +22,12 @@ _MOST_IN_HTML = 10_000  # tokens; a browser slows down with more
 _CARD = "border:1px solid #8888;border-radius:6px;padding:8px 12px;display:inline-block;max-width:60em"
 _LABEL = "text-align:left;vertical-align:top;padding:1px 12px 1px 0;white-space:nowrap"
 _VALUE = "text-align:left;vertical-align:top;padding:1px 12px 1px 0;white-space:pre-wrap"
+
+
+def _escaped(text: str) -> str:
+    from html import escape  # here, because it would add to the start-up time of every command
+
+    return escape(text)
 
 
 def painted(piece: str, color: int) -> str:
@@ -96,7 +101,7 @@ class ShownText:
         spans = []
         for i, (id, piece) in enumerate(zip(self.ids[:_MOST_IN_HTML], self._pieces(), strict=False)):
             style = f"background:{_COLORS[i % len(_COLORS)][1]};color:#000"
-            spans.append(f'<span title="{id}" style="{style}">{escape(piece)}</span>')
+            spans.append(f'<span title="{id}" style="{style}">{_escaped(piece)}</span>')
         left_out = len(self.ids) - _MOST_IN_HTML
         end = f"<div>… and {left_out:,} more tokens</div>" if left_out > 0 else ""
         text = f'<div style="white-space:pre-wrap;font-family:monospace;line-height:1.6">{"".join(spans)}</div>'
@@ -120,10 +125,10 @@ def card(vocabulary: Vocabulary) -> str:
         ("longest", _longest(vocabulary)),
     ]
     lines = "".join(
-        f'<tr style="background:none"><th style="{_LABEL}">{label}</th><td style="{_VALUE}">{escape(value)}</td></tr>'
+        f'<tr style="background:none"><th style="{_LABEL}">{label}</th><td style="{_VALUE}">{_escaped(value)}</td></tr>'
         for label, value in rows
     )
-    title = f"<b>Tokenizer {escape(_printable(vocabulary.name))}</b>"
+    title = f"<b>Tokenizer {_escaped(_printable(vocabulary.name))}</b>"
     return f'<div style="{_CARD}">{title}<table style="border:none;margin:4px 0 0">{lines}</table></div>'
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -31,16 +30,14 @@ def replacing(path: str | os.PathLike[str], private: bool = False) -> Iterator[P
     """
     target = Path(os.path.realpath(path))
     try:
-        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
-        os.close(descriptor)
+        temporary = _new_file_beside(target)
     except OSError as error:
         raise OSError(error.errno, error.strerror, os.fspath(path)) from error
-    temporary = Path(name)
     try:
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
-        if not private:  # mkstemp's files are
+        if not private:  # as the temporary file is
             umask = os.umask(0)
             os.umask(umask)
             os.chmod(temporary, 0o666 & ~umask)
@@ -50,6 +47,18 @@ def replacing(path: str | os.PathLike[str], private: bool = False) -> Iterator[P
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()
+
+
+def _new_file_beside(target: Path) -> Path:
+    """Create an empty file that only its owner may read, with a new name, in the directory of another file.
+
+    `tempfile` does the same, but its modules take longer to import than most files take to write.
+    """
+    while True:
+        path = target.with_name(f".{target.name}.{os.urandom(6).hex()}.part")
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_BINARY", 0), 0o600))
+            return path
 
 
 @contextmanager

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from fractions import Fraction
 
 # Digits, in groups of three by commas or in any groups by underscores, and a fraction.
 _DIGITS = r"[+-]?(?:\d{1,3}(?:,\d{3})+|\d+(?:_\d+)*)(?:\.\d+)?"
@@ -39,6 +41,8 @@ def number_of(text: str) -> Fraction | None:
 
     Prefixes are decimal, except Ki, Mi, Gi and Ti.
     """
+    from fractions import Fraction  # here, because it would add to the start-up time of every command
+
     match = _SIZE.fullmatch(text.strip())
     if match is None:
         return None
@@ -131,6 +135,8 @@ class Duration(Number):
         parts = [(match["digits"], match["unit"].lower()) for match in _DURATION.finditer(value)]
         is_whole = not _DURATION.sub("", value).strip() and all(unit in _SECONDS for _, unit in parts)
         if parts and is_whole:
+            from fractions import Fraction
+
             seconds = sum(Fraction(_plain(digits)) * _SECONDS[unit] for digits, unit in parts)
             return float(seconds / _SECONDS[self._unit])
         try:

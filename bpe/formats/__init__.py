@@ -9,35 +9,47 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import importlib
 import io
 import mmap
 import os
 import re
 import warnings
 import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
 from bpe.boundaries import completed
 from bpe.errors import InputError
 from bpe.files import write_bytes
-from bpe.formats import gguf, gguf_container, huggingface, sentencepiece, tekken, tiktoken, vocab_merges, vocab_txt
-from bpe.formats.companion_files import added_tokens_beside, boundaries_beside, special_names_beside
+from bpe.formats import gguf_container
+from bpe.formats.companion_files import MERGES, VOCAB, added_tokens_beside, boundaries_beside, special_names_beside
 from bpe.kinds import instead
 from bpe.piece_vocabulary import PieceVocabulary
 from bpe.splitting.excerpts import excerpt
 from bpe.vocabulary import Vocabulary
 
-TOKENIZER_FORMATS: dict[str, ModuleType] = {
-    "vocab_merges": vocab_merges,
-    "tekken": tekken,
-    "huggingface": huggingface,
-    "tiktoken": tiktoken,
-    "gguf": gguf,
-    "sentencepiece": sentencepiece,
-    "vocab_txt": vocab_txt,
-}
+
+class _Formats(Mapping[str, ModuleType]):
+    """The modules of the formats by their names, each of which is imported when it is first used."""
+
+    def __init__(self, *names: str) -> None:
+        self._names = names
+
+    def __getitem__(self, name: str) -> ModuleType:
+        if name not in self._names:
+            raise KeyError(name)
+        return importlib.import_module(f"bpe.formats.{name}")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+TOKENIZER_FORMATS = _Formats("vocab_merges", "tekken", "huggingface", "tiktoken", "gguf", "sentencepiece", "vocab_txt")
 """The formats by name. A file is read by the first that matches its content."""
 _BEGIN = 1 << 20  # bytes that show the format of a file
 _GZIP = b"\x1f\x8b"
@@ -46,7 +58,7 @@ TOKENIZER_FILES = (
     *("spiece.model", "sentencepiece.bpe.model", "vocab.txt", "tekken.json"),
 )
 """The file names to look for in a directory, in this order."""
-EXPECTED_FILES = f"{', '.join(TOKENIZER_FILES)}, or {vocab_merges.VOCAB} with {vocab_merges.MERGES}"
+EXPECTED_FILES = f"{', '.join(TOKENIZER_FILES)}, or {VOCAB} with {MERGES}"
 """The files that a directory may have, for messages."""
 _OTHER_KINDS = {
     b"version https://git-lfs": "a pointer of Git LFS: run git lfs pull, or download the file itself",
@@ -81,16 +93,18 @@ def read_vocabulary(
     """
     given = Path(path)
     path, format, content = open_tokenizer(given)
-    has_companions = format != "gguf" and (given.is_dir() or path.name in (*TOKENIZER_FILES, vocab_merges.VOCAB))
+    has_companions = format != "gguf" and (given.is_dir() or path.name in (*TOKENIZER_FILES, VOCAB))
     beside = has_companions and format == "huggingface"
     added_tokens = added_tokens_beside(path.parent) if beside else []
     special_names = special_names_beside(path.parent) if beside else []
     try:
         vocabulary: Vocabulary
         if format == "vocab_merges" and not isinstance(content, mmap.mmap):
-            vocabulary = vocab_merges.read_directory(content, path, pattern, special_tokens)
+            vocabulary = TOKENIZER_FORMATS[format].read_directory(content, path, pattern, special_tokens)
         elif (added_tokens or special_names) and not isinstance(content, mmap.mmap):
-            vocabulary = huggingface.read(content, path.name, pattern, special_tokens, added_tokens, special_names)
+            vocabulary = TOKENIZER_FORMATS[format].read(
+                content, path.name, pattern, special_tokens, added_tokens, special_names
+            )
         else:
             vocabulary = TOKENIZER_FORMATS[format].read(content, path.name, pattern, special_tokens)
     except ValueError as error:
@@ -130,8 +144,8 @@ def open_tokenizer(path: Path) -> tuple[Path, str, bytes | mmap.mmap]:
     """
     if path.is_dir():
         path = find_tokenizer(path)
-    if path.name == vocab_merges.MERGES and (path.parent / vocab_merges.VOCAB).is_file():
-        path = path.parent / vocab_merges.VOCAB
+    if path.name == MERGES and (path.parent / VOCAB).is_file():
+        path = path.parent / VOCAB
     content = _content(path)
     if isinstance(content, bytes) and content[:2] == _GZIP:
         try:
@@ -171,7 +185,7 @@ def _content(path: Path) -> bytes | mmap.mmap:
     """Return the content of a file; if no format begins like it, only its beginning, because the file may be huge."""
     with open(path, "rb") as file:
         begin = file.read(_BEGIN)
-        if gguf.matches(begin):
+        if begin.startswith(gguf_container.MAGIC):
             return gguf_container.mapped(path)
         shown = begin
         if begin[:2] == _GZIP:
@@ -193,8 +207,8 @@ def tokenizer_files(names: Collection[str]) -> tuple[str, ...]:
     for name in TOKENIZER_FILES:
         if name in names:
             return (name,)
-    if vocab_merges.VOCAB in names and vocab_merges.MERGES in names:
-        return vocab_merges.VOCAB, vocab_merges.MERGES
+    if VOCAB in names and MERGES in names:
+        return VOCAB, MERGES
     others = _others(names)
     return (others[0],) if len(others) == 1 else ()
 

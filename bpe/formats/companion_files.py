@@ -19,6 +19,7 @@ from bpe.vocabulary import AddedToken, Vocabulary
 
 GENERATION, CONFIG = "generation_config.json", "config.json"
 TOKENIZER_CONFIG, SPECIAL_TOKENS = "tokenizer_config.json", "special_tokens_map.json"
+VOCAB, MERGES, ADDED_TOKENS = "vocab.json", "merges.txt", "added_tokens.json"
 
 
 # The tokens that tokenizer_config.json may name, which transformers makes special.

@@ -17,16 +17,18 @@ from bpe.files import read_json
 from bpe.formats import huggingface
 from bpe.formats.added_tokens import with_more
 from bpe.formats.companion_files import (
+    ADDED_TOKENS,
+    MERGES,
     NAMED_TOKENS,
     SPECIAL_TOKENS,
     TOKENIZER_CONFIG,
+    VOCAB,
     added_tokens_beside,
     token_content,
 )
 from bpe.formats.tokenizer_classes import CLASSES, TokenizerClass, class_of, no_class
 from bpe.vocabulary import AddedToken, Vocabulary
 
-VOCAB, MERGES, ADDED_TOKENS = "vocab.json", "merges.txt", "added_tokens.json"
 _BEGIN = re.compile(rb'(?:\xef\xbb\xbf)?\s*\{\s*"(?:[^"\\]|\\.)*"\s*:\s*[0-9]')
 # Settings of Whisper's class that put other tokens in front of a text.
 _OTHER_PREFIX = ("language", "task", "predict_timestamps")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -120,6 +119,8 @@ class InitialVocabulary:
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of all tokens in the order of their ranks."""
+        import hashlib  # here, because it would add to the start-up time of every training run, and to its memory
+
         joined = b"".join(len(token).to_bytes(4, "little") + token for token in self.tokens)
         return hashlib.sha256(joined).hexdigest()
 

@@ -55,7 +55,7 @@ class MergeStep(NamedTuple):
     """The index of the pair's left token in `word`."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class LearnedArrays:
     """What a training run learned, as the core returns it; numbers are uint64."""
 
@@ -69,7 +69,7 @@ class LearnedArrays:
     scale: int
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Trained:
     """The result of a training run, as the `trained` callback receives it.
 

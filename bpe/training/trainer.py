@@ -170,13 +170,13 @@ def train_from_counts(
     with shown(plan.settings.progress):
         with phase("reading the counts"):
             counted = counted_pretokens(counts, plan.pattern, plan.initial.special_tokens)
-        return _merge_and_finish(plan, counted, WorkDirectory(None, {}), time.monotonic() - started)
+        return _merge_and_finish(plan, counted, WorkDirectory(None, dict), time.monotonic() - started)
 
 
 def train_sources(sources: Sequence[CorpusSource], settings: TrainSettings) -> Tokenizer:
     """Train on any sources that ``bpe.corpus`` reads, paths and iterables of documents alike; see `train`."""
     plan = _Plan.of(settings, len(sources))
-    work = WorkDirectory(settings.work, plan.decisive_settings(), settings.note)
+    work = WorkDirectory(settings.work, plan.decisive_settings, settings.note)
     started = time.monotonic()
     with shown(settings.progress):
         counted = _count(sources, plan, work)

@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
-import tempfile
 import time
 import weakref
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -51,14 +49,15 @@ class WorkDirectory:
     def __init__(
         self,
         path: str | os.PathLike[str] | None,
-        settings: Mapping[str, Any],
+        settings: Callable[[], Mapping[str, Any]],
         note: Mapping[str, Any] | None = None,
     ) -> None:
         """Open or plan a work directory; it is created when the first file is written.
 
         Args:
             path: The directory, or None for a temporary one.
-            settings: Plain values that decide the result. A directory with other settings is refused.
+            settings: Returns plain values that decide the result; called when there is a state to read or to write. A
+                directory with other settings is refused.
             note: Plain values to keep in the state.
 
         Raises:
@@ -66,15 +65,16 @@ class WorkDirectory:
         """
         self.is_temporary: bool = path is None
         self._path = None if path is None else Path(path)
-        self._state: dict[str, Any] = {"format": FORMAT, "version": VERSION, "settings": dict(settings), "runs": []}
+        self._state: dict[str, Any] = {"format": FORMAT, "version": VERSION, "runs": []}
         if note is not None:
             self._state["note"] = dict(note)
+        self._settings = settings
         self._saved = time.monotonic()
         if self._path is not None:
-            self._take_up(self._path, settings)
+            self._take_up(self._path)
         self._next = 1 + max((int(file.split("-")[1].split(".")[0]) for file in self._files - {STATE}), default=-1)
 
-    def _take_up(self, path: Path, settings: Mapping[str, Any]) -> None:
+    def _take_up(self, path: Path) -> None:
         """Resume from the state in the directory, if it has one."""
         if not path.exists():
             if not path.absolute().parent.is_dir():
@@ -84,7 +84,7 @@ class WorkDirectory:
             raise InputError(f"{path}: not a directory; name a new or an empty directory")
         if (path / STATE).exists():
             state = read_state(path)
-            for name, value in settings.items():
+            for name, value in self._settings().items():
                 if state["settings"].get(name) != value:
                     raise InputError(
                         f"{path}: this run was started with {name} {shortened(state['settings'].get(name))}, not"
@@ -99,6 +99,9 @@ class WorkDirectory:
     def path(self) -> Path:
         """The directory, which is created when it is first asked for."""
         if self._path is None:
+            import shutil  # here, because they would add to the start-up time of every training run
+            import tempfile
+
             self._path = Path(tempfile.mkdtemp(prefix="bpe-train-"))
             weakref.finalize(self, shutil.rmtree, self._path, ignore_errors=True)
         self._path.mkdir(exist_ok=True)
@@ -213,6 +216,7 @@ class WorkDirectory:
         before = self._files
         self._state = {**self._state, **changes}
         if not self.is_temporary:
+            self._state.setdefault("settings", dict(self._settings()))
             write_json(self.path / STATE, {**self._state, "checksum": checksum(self._state)})
         for file in before - self._files:
             with suppress(FileNotFoundError):
