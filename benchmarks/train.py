@@ -4,6 +4,7 @@
     python benchmarks/train.py big.txt code.txt.xz --vocab-sizes 32000,128000 --threads 2
     python benchmarks/train.py big.txt --peers ours,rustbpe,gigabpe --json results.json
     python benchmarks/train.py big.txt --mode counting                  # or phases
+    python benchmarks/train.py big.txt --mode processes --vocab-sizes 64000 --threads 2
     python benchmarks/train.py folder --mode growth --json growth.json --plot growth.png
 
 How to read the table: each line is a peer. Its last two numbers are the ratios of its seconds and its memory to ours
@@ -21,6 +22,8 @@ The modes:
     peers      compare with other trainers
     counting   ours on one thread: MB of text counted per second, with and without reading the file
     phases     ours: the shares of reading, counting and merging
+    processes  the command `bpe train` beside a script with gigabpe, from the start of the process to its end: seconds,
+               CPU seconds and peak memory, interpreter and imports included
     growth     seconds and memory by the size of the corpus (the beginnings of all files together, one after the other)
                with the middle one of --vocab-sizes, and by --vocab-sizes with the middle one of --megabytes
 """
@@ -42,6 +45,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import processes
 from common import (
     ROOT,
     add_kernel_option,
@@ -56,11 +60,12 @@ from common import (
     skip_rebuilding,
 )
 
-MODES = ("peers", "counting", "phases", "growth")
+MODES = ("peers", "counting", "phases", "processes", "growth")
 VOCAB_SIZES = {
     "peers": [4096],
     "counting": [256],
     "phases": [4096],
+    "processes": [4096],
     "growth": [4096, 8192, 16384, 32768, 65536, 131072, 262144],
 }
 MEGABYTES = [10, 30, 100, 300, 1000, 3000, 10000]
@@ -488,6 +493,28 @@ def growth(comparison: Comparison) -> str:
     return "\n".join(text)
 
 
+def measure_processes(
+    corpora: Sequence[Corpus], arguments: argparse.Namespace, threads: int, directory: Path
+) -> list[dict[str, Any]]:
+    """Measure whole processes on each corpus with each vocabulary size, and return the rows of the table."""
+    rows: list[dict[str, Any]] = []
+    for corpus, vocab_size in product(corpora, arguments.vocab_sizes):
+        show(f"{corpus.name}, {vocab_size:,} tokens")
+        training = processes.Training(corpus.paths, vocab_size, corpus.alphabet(), threads)
+        found = processes.measure(training, arguments.peers, arguments.repeat, directory)
+        expected = found["ours"].merges
+        for peer, runs in found.items():
+            missing = len(set(expected).difference(runs.merges))
+            same = "the same merges" if runs.merges == expected else f"differs: {missing:,} of {len(expected):,} merges"
+            rows.append(
+                {"corpus": corpus.name, "MB": corpus.megabytes, "vocab_size": vocab_size, "peer": peer}
+                | {"threads": threads, "seconds": runs.seconds, "cpu": runs.cpu, "memory": runs.memory}
+                | {"merges": len(runs.merges), "difference": "" if peer == "ours" else same}
+            )
+    show()
+    return rows
+
+
 def measure_growth(comparison: Comparison, corpus: Corpus, arguments: argparse.Namespace, directory: Path) -> None:
     """Run the peers on beginnings of the corpus, and with all vocabulary sizes."""
     sizes = [size for size in arguments.megabytes if size < corpus.megabytes]
@@ -607,6 +634,10 @@ def parse_arguments() -> argparse.Namespace:
     add_kernel_option(parser)
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.mode == "processes":
+        arguments.peers = arguments.peers or list(processes.PROCESSES)
+        if "ours" not in arguments.peers or {*arguments.peers} - {*processes.PROCESSES}:
+            parser.error("--mode processes compares ours with gigabpe; give --peers ours, or ours,gigabpe")
     if arguments.plot and arguments.mode != "growth":
         parser.error("--plot needs --mode growth")
     if arguments.plot and arguments.plot.suffix not in (".png", ".svg", ".pdf"):
@@ -632,14 +663,19 @@ def main() -> None:
     comparison = Comparison(arguments.threads or (1 if mode == "counting" else os.cpu_count() or 1))
     with tempfile.TemporaryDirectory() as name:
         corpora = find_corpora(arguments.corpora or [str(ROOT / "corpora")], Path(name))
-        if mode == "growth":
+        if mode == "processes":
+            rows = measure_processes(corpora, arguments, comparison.threads, Path(name))
+        elif mode == "growth":
             every = Corpus("all", [path for corpus in corpora for path in corpus.paths])
             measure_growth(comparison, every, arguments, Path(name))
         else:
             for corpus, vocab_size in product(corpora, arguments.vocab_sizes):
                 comparison.measure(corpus, vocab_size, arguments.peers, arguments.repeat)
-    print("", PRINTED[mode](comparison), sep="\n")
-    rows = comparison.rows()
+    if mode == "processes":
+        print("", processes.table(rows), sep="\n")
+    else:
+        print("", PRINTED[mode](comparison), sep="\n")
+        rows = comparison.rows()
     if arguments.json:
         results = {"mode": mode, "machine": machine, "versions": versions, "results": rows}
         arguments.json.write_text(json.dumps(results, indent=1))

@@ -72,6 +72,15 @@ def test_modes_counting_and_phases_measure_ours_alone(
     assert sum(phases.values()) - phases["reading"] <= result["seconds"][0]
 
 
+def test_whole_processes_are_measured(tmp_path: Path) -> None:
+    arguments = ("--mode", "processes", "--peers", "ours", "--vocab-sizes", "290", "--threads", "2")
+    printed, [result] = run(tmp_path, *arguments)
+    assert result["merges"] == 34
+    assert len(result["seconds"]) == len(result["cpu"]) == 1
+    assert 5 < result["memory"][0] < 1000
+    assert printed.splitlines()[-1].split()[:2] == ["little,", "ours"]
+
+
 def test_growth_is_measured_by_corpus_and_vocabulary_size_and_plotted(tmp_path: Path) -> None:
     picture = tmp_path / "growth.png"
     sizes = ("--megabytes", "0.001,0.002,5", "--vocab-sizes", "260,270,280")

@@ -117,7 +117,8 @@ class Buffer {
         const std::size_t capacity = std::max({needed, capacity_ + capacity_ / 2, std::size_t{64}});
         void* data = std::realloc(static_cast<void*>(data_), capacity * sizeof(T));
         if (!data) throw std::bad_alloc();
-        use_large_pages(data, capacity * sizeof(T));
+        // A block with values may have to grow again, which the system does by copying if only a part has large pages.
+        if (!size_) use_large_pages(data, capacity * sizeof(T));
         data_ = static_cast<T*>(data);
         capacity_ = capacity;
     }

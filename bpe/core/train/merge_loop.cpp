@@ -24,6 +24,7 @@ class MergeLoop {
           tokens_(*options.base, options.max_token_length),
           unreached_(*options.base),
           cells_(words, *options.base, options.memory),
+          search_(cells_, tokens_, options.threads),
           before_(most_ids()),
           after_(most_ids()),
           most_(cells_.total_count()),
@@ -51,7 +52,7 @@ class MergeLoop {
     bool wants_more() const { return tokens_.merges().size() < options_.merges; }
 
     bool begin_epoch();
-    std::vector<PairEntry> find_pairs(PairSearch& search, RankedPair& bound);
+    std::vector<PairEntry> find_pairs(RankedPair& bound);
     void keep_best(std::vector<PairEntry>& pairs, RankedPair& bound);
     std::size_t most_collected() const;
 
@@ -71,6 +72,7 @@ class MergeLoop {
     MergedTokens tokens_;
     UnreachedTokens unreached_;
     Cells cells_;
+    PairSearch search_;
     PairQueue queue_;
     // The state of one merge.
     std::vector<MergedPlace> merged_;
@@ -85,25 +87,24 @@ class MergeLoop {
 // Fills the queue with the most frequent pairs. Returns false if no pair is left.
 bool MergeLoop::begin_epoch() {
     queue_.clear();
-    PairSearch search(cells_, tokens_, options_.threads);
     RankedPair bound{};
-    std::vector<PairEntry> pairs = find_pairs(search, bound);
+    std::vector<PairEntry> pairs = find_pairs(bound);
     keep_best(pairs, bound);
-    queue_.fill(pairs, bound, kFewPlaces + cells_.size() / 4, search);
+    queue_.fill(pairs, bound, kFewPlaces + cells_.size() / 4, search_);
     return !pairs.empty();
 }
 
 // Lowers the threshold by a factor until pairs reach it: how many do is only known afterwards.
-std::vector<PairEntry> MergeLoop::find_pairs(PairSearch& search, RankedPair& bound) {
+std::vector<PairEntry> MergeLoop::find_pairs(RankedPair& bound) {
     std::vector<PairEntry> pairs;
     while (pairs.empty() && most_ >= least_) {
         Count threshold = std::max(least_, std::min(most_, next_threshold_));
         // If the places take too much memory, fewer pairs will do. But the most frequent pair must be found, so at the
         // highest threshold there is no limit.
-        for (std::size_t most = most_collected(); !search.collect(threshold, most);) {
+        for (std::size_t most = most_collected(); !search_.collect(threshold, most);) {
             threshold < most_ / 4 ? threshold *= 4 : most = ~std::size_t{0};
         }
-        pairs = search.count(threshold);
+        pairs = search_.count(threshold);
         bound = {threshold, ~Pair{0}};
         most_ = threshold - 1;
         next_threshold_ = std::max<Count>(1, threshold / 4);

@@ -21,6 +21,7 @@ void PairQueue::fill(std::span<PairEntry> pairs, const RankedPair& bound, std::s
         queue_.push_back(entry.ranked());
     }
     std::make_heap(queue_.begin(), queue_.end());
+    places_.reserve(places + spare);  // untouched memory costs nothing, and moving it does
     places_.resize(places);
     most_places_ = places + spare;
     search.take_places(known_, places_);

@@ -8,10 +8,18 @@
 namespace bpe {
 
 bool PairSearch::collect(Count threshold, std::size_t most) {
+    constexpr std::size_t kMostKept = std::size_t{1} << 19;
     places_.clear();
     const std::size_t sums = Sketch::size_for(cells_.size() / 16);
+    if (sums_.size() != sums * threads_) {
+        sums_ = ZeroedArray<std::uint32_t>(sums * threads_);
+    } else {
+        std::fill_n(sums_.data(), sums_.size(), 0);
+    }
     std::vector<Sketch> sketches;
-    for (std::size_t i = 0; i < threads_; ++i) sketches.emplace_back(sums, threshold);
+    for (std::size_t i = 0; i < threads_; ++i) {
+        sketches.emplace_back(std::span(sums_.data() + i * sums, sums), threshold);
+    }
     cells_.compact(threads_, [&](std::size_t part, Pair pair, Count count, bool is_pair) {
         sketches[part].add(pair, count, is_pair);
     });
@@ -23,14 +31,14 @@ bool PairSearch::collect(Count threshold, std::size_t most) {
                            if ((total += places.size()) > most) return;
                            for (const Position at : places) places_[part][share_of(cells_.pair_at(at))].push(at);
                        });
+    if (sums_.size() > kMostKept) sums_ = ZeroedArray<std::uint32_t>(0);
     return total <= most;
 }
 
 std::vector<PairEntry> PairSearch::count(Count threshold) const {
     std::vector<PairEntry> frequent;
     std::mutex mutex;
-    for_shares([&](std::size_t share) {
-        KnownPairs pairs;
+    for_shares([&](std::size_t share, KnownPairs& pairs) {
         for (const auto& part : places_) {
             visit_places(part[share], pairs, [&](Position at) {
                 PairEntry& entry = pairs[cells_.pair_at(at)];
@@ -38,16 +46,18 @@ std::vector<PairEntry> PairSearch::count(Count threshold) const {
                 ++entry.place_count;
             });
         }
-        const std::lock_guard lock(mutex);
-        pairs.visit([&](const PairEntry& entry) {
-            if (entry.count >= threshold && tokens_.may_merge(entry.pair)) frequent.push_back(entry);
+        std::vector<PairEntry> found;
+        pairs.drain([&](const PairEntry& entry) {
+            if (entry.count >= threshold && tokens_.may_merge(entry.pair)) found.push_back(entry);
         });
+        const std::lock_guard lock(mutex);
+        frequent.insert(frequent.end(), found.begin(), found.end());
     });
     return frequent;
 }
 
 void PairSearch::take_places(KnownPairs& known, Buffer<Position>& places) {
-    for_shares([&](std::size_t share) {
+    for_shares([&](std::size_t share, KnownPairs&) {
         for (auto& part : places_) {
             visit_places(part[share], known, [&](Position at) {
                 if (PairEntry* entry = known.find(cells_.pair_at(at))) places[entry->first_place++] = at;
@@ -58,12 +68,14 @@ void PairSearch::take_places(KnownPairs& known, Buffer<Position>& places) {
     known.visit([](PairEntry& entry) { entry.first_place -= entry.place_count; });
 }
 
-// Calls work(share) for each share, on several threads.
+// The shares are of about the same size, so a table that has grown for one of them has room for the next: new tables,
+// and the pages that they touch first, took two thirds of the time.
 template <class Work>
 void PairSearch::for_shares(const Work& work) const {
     std::atomic<std::size_t> next = 0;
     on_threads(cells_.parts(), [&](std::size_t) {
-        for (std::size_t share; (share = next++) < kShares;) work(share);
+        KnownPairs table;
+        for (std::size_t share; (share = next++) < kShares;) work(share, table);
     });
 }
 

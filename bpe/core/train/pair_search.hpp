@@ -13,7 +13,7 @@
 
 namespace bpe {
 
-// Call `collect`, then `count`, then `take_places`. The cells must not change in between.
+// Call `collect`, then `count`, then `take_places`, any number of times. The cells must not change in between.
 class PairSearch {
  public:
     PairSearch(Cells& cells, const MergedTokens& tokens, std::size_t threads)
@@ -35,13 +35,14 @@ class PairSearch {
     static std::size_t share_of(Pair pair) { return hash_of(pair, 0) >> 60; }
 
     template <class Work>
-    void for_shares(const Work& work) const;
+    void for_shares(const Work& work) const;  // calls work(share, table) with an empty table that the thread keeps
     template <class Use>
     void visit_places(const Buffer<Position>& places, const KnownPairs& pairs, const Use& use) const;
 
     Cells& cells_;
     const MergedTokens& tokens_;
     std::size_t threads_;
+    ZeroedArray<std::uint32_t> sums_{0};  // of the sketches; small ones are kept for the next search
     std::vector<std::array<Buffer<Position>, kShares>> places_;  // for each part of the cells
 };
 

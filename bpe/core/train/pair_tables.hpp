@@ -5,6 +5,7 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <utility>
 
 #include "base/hash.hpp"
@@ -59,6 +60,12 @@ class KnownPairs {
             if (entries_[slot].place_count) use(entries_[slot]);
         }
     }
+    // Calls use(entry) for each entry and removes it. The memory stays, for as many pairs again.
+    template <class Use>
+    void drain(const Use& use) {
+        visit([&](PairEntry& entry) { use(std::exchange(entry, {})); });
+        size_ = 0;
+    }
 
     void prefetch(Pair pair) const { __builtin_prefetch(&entries_[slot_of(pair)]); }
     // Returns the pair's entry, or null.
@@ -102,11 +109,12 @@ class KnownPairs {
 
 // An upper bound of each pair's count, to find the pairs that may reach a threshold: one sum for all pairs with the
 // same hash. The unit of the sums is a fraction of the threshold, and counts are rounded up to it.
-class Sketch {
+class alignas(64) Sketch {  // aligned, because each thread changes its own
  public:
-    Sketch(std::size_t sums, Count threshold)
-        : sums_(sums, Pages::kFitting),
-          shift_(64 - std::countr_zero(sums)),
+    // Uses these sums, all of which are 0. Their number is a power of two.
+    Sketch(std::span<std::uint32_t> sums, Count threshold)
+        : sums_(sums),
+          shift_(64 - std::countr_zero(sums.size())),
           unit_(1 + (threshold - 1) / kMost),
           most_(1 + (threshold - 1) / unit_) {}
 
@@ -136,7 +144,7 @@ class Sketch {
         sum = static_cast<std::uint32_t>(std::min<Count>(most_, sum + std::min(units, most_)));
     }
 
-    ZeroedArray<std::uint32_t> sums_;
+    std::span<std::uint32_t> sums_;
     int shift_;
     Count unit_;
     Count most_;  // the threshold in units; sums stop there
