@@ -37,7 +37,6 @@ Decoder::Decoder(const ModelShape& shape, const Kinds& kinds, std::size_t thread
     arena_.allocate();
     for (const auto& [name, own] : matrices_) missing_[name] = true;
     for (const auto& [name, own] : vectors_) missing_[name] = true;
-    allocate_buffers();
 }
 
 void Decoder::add_layer(const Kinds& kinds) {
@@ -118,27 +117,29 @@ void Decoder::add_vector(const std::string& name, std::vector<float>& numbers, s
     vectors_[name] = {&numbers, offset};
 }
 
-void Decoder::allocate_buffers() {
+void Decoder::make_room(std::size_t tokens) {
+    if (tokens <= room_) return;
     const std::size_t hidden = std::max(shape_.hidden, shape_.most_experts() ? shape_.expert_hidden : 0);
     const std::size_t widest = std::max({shape_.dim, shape_.queries(), hidden});
-    const auto allocate = [&](Buffer& buffer, std::size_t tokens) {
-        buffer.numbers.resize(tokens * widest);
-        buffer.bytes.resize(tokens * (widest / kTile) * kernel_.tile_bytes(tokens));
-        buffer.scales.resize(tokens * (widest / kTile));
-        if (kernel_.splits(tokens, kTile)) buffer.parts.resize(tokens * (widest / kTile) * kFloatParts);
+    const auto allocate = [&](Buffer& buffer, std::size_t count) {
+        buffer.numbers.resize(count * widest);
+        buffer.bytes.resize(count * (widest / kTile) * kernel_.tile_bytes(kMostVectors));
+        buffer.scales.resize(count * (widest / kTile));
+        if (kernel_.splits(kMostVectors, kTile)) buffer.parts.resize(count * (widest / kTile) * kFloatParts);
     };
-    stream_.resize(kMostTokens * shape_.dim);
-    queries_.resize(kMostTokens * shape_.queries());
-    keys_.resize(kMostTokens * shape_.keys());
-    values_.resize(kMostTokens * shape_.keys());
-    hidden_.resize(kMostTokens * hidden);
-    if (shape_.post_norm || shape_.most_experts()) changes_.resize(kMostTokens * shape_.dim);
-    expert_scores_.resize(kMostTokens * shape_.most_experts());
+    stream_.resize(tokens * shape_.dim);
+    queries_.resize(tokens * shape_.queries());
+    keys_.resize(tokens * shape_.keys());
+    values_.resize(tokens * shape_.keys());
+    hidden_.resize(tokens * hidden);
+    if (shape_.post_norm || shape_.most_experts()) changes_.resize(tokens * shape_.dim);
+    expert_scores_.resize(tokens * shape_.most_experts());
     shares_.resize(shape_.most_experts());
-    allocate(shared_, kMostTokens);
+    allocate(shared_, tokens);
     own_.resize(pool_.size());
     for (Buffer& buffer : own_) allocate(buffer, 1);
     scratch_.resize(pool_.size());
+    room_ = tokens;
 }
 
 void Decoder::put(const std::string& name, std::span<const std::uint8_t> bytes) {

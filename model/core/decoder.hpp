@@ -80,7 +80,7 @@ class Decoder {
     // Reads all weights, as a step does, and adds them up: the time that this takes bounds the speed of a step.
     std::uint64_t sum_weights();
 
-    static constexpr std::size_t kMostTokens = 64;
+    static constexpr std::size_t kMostTokens = 256;
 
  private:
     struct Network {
@@ -114,7 +114,7 @@ class Decoder {
     void add_network(const Kinds& kinds, Layer& layer, const std::string& prefix, std::size_t hidden);
     void add_norm(const std::string& name, std::vector<float>& numbers, std::size_t size);
     void add_vector(const std::string& name, std::vector<float>& numbers, std::size_t size, float offset = 0);
-    void allocate_buffers();
+    void make_room(std::size_t tokens);  // in the buffers
 
     const ModelShape shape_;
     const Kernel& kernel_;
@@ -133,6 +133,7 @@ class Decoder {
     std::mutex mutex_;
 
     // Buffers of a step, kept for the next step.
+    std::size_t room_ = 0;  // tokens
     std::vector<float> stream_, queries_, keys_, values_, hidden_, partial_;
     std::vector<float> changes_;        // [tokens, dim]: what a part adds to the stream, if that is not known at once
     std::vector<float> expert_scores_;  // [tokens, experts]
@@ -140,6 +141,8 @@ class Decoder {
     Buffer shared_;
     std::vector<Buffer> own_;  // of each thread
     std::vector<std::vector<float>> scratch_;
+    std::vector<std::vector<TileBytes>> panels_;  // of each thread: unpacked weights
+    std::vector<std::vector<float>> results_;     // and their products
 };
 
 }  // namespace model

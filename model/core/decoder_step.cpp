@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <memory>
 #include <numbers>
 #include <numeric>
 #include <utility>
@@ -19,6 +20,9 @@ namespace {
 
 // Groups of rows that are multiplied with all vectors before the next ones, while they are in the L1 cache.
 constexpr std::size_t kGroups = 4;
+// Columns that are unpacked at a time, so that the unpacked weights of kGroups groups stay in the L2 cache.
+constexpr std::size_t kPanelTiles = 64;
+constexpr std::size_t kMostMatrices = 2;  // that are multiplied together
 
 }  // namespace
 
@@ -73,8 +77,25 @@ struct Decoder::Step {
 
     static constexpr std::size_t room_for(std::size_t queries) { return rounded_up(queries, kLanes); }
 
+    // The wanted tokens alone, if not all are wanted: what the others become in the last layer is never read.
+    std::vector<Token> kept = {};
+    std::vector<std::size_t> numbers_of_kept = {};
+    std::unique_ptr<Step> last = {};
+
     // Allocates memory, before the threads start.
     void prepare() {
+        if (wanted.size() < tokens.size() && std::is_sorted(wanted.begin(), wanted.end())) {
+            for (const std::size_t token : wanted) kept.push_back(tokens[token]);
+            numbers_of_kept.resize(kept.size());
+            std::iota(numbers_of_kept.begin(), numbers_of_kept.end(), std::size_t{0});
+            const std::span<const Token> others = kept.empty() ? tokens.first(1) : kept;
+            last.reset(new Step{model, others, cache, rotation, positions, numbers_of_kept, logits});
+            last->prepare_attention();
+        }
+        prepare_attention();
+    }
+
+    void prepare_attention() {
         const std::size_t most = std::max<std::size_t>(1, kernel.most_queries / heads_of_group);
         for (std::size_t i = 0; i < tokens.size(); ++i) {
             const bool continues = !runs.empty() && i - runs.back().first < most &&
@@ -86,7 +107,8 @@ struct Decoder::Step {
                 runs.push_back({i, i + 1});
             }
         }
-        model.partial_.resize(tokens.size() * shape.heads * slices * partial_size);
+        const std::size_t partial = tokens.size() * shape.heads * slices * partial_size;
+        model.partial_.resize(std::max(model.partial_.size(), partial));
         for (std::vector<float>& scratch : model.scratch_) {
             scratch.resize(room_for(most * heads_of_group) * (cache.capacity() + shape.head_dim + cache.width()));
         }
@@ -101,17 +123,44 @@ struct Decoder::Step {
                 std::for_each(to, to + shape.dim, [&](float& x) { x *= shape.embedding_factor; });
         }
         pool.barrier();
-        for (std::size_t layer = 0; layer < shape.layers; ++layer) {
-            project(thread, model.layers_[layer]);
-            attend_all(thread, layer);
-            add_attended(thread, model.layers_[layer]);
-            if (model.layers_[layer].router.empty()) {
-                feed_forward(thread, model.layers_[layer]);
-            } else {
-                pass_experts(thread, model.layers_[layer]);
+        const std::size_t end = shape.layers - (last ? 1 : 0);
+        for (std::size_t layer = 0; layer < end; ++layer) {
+            project(thread, model.layers_[layer], true, true);
+            attend_all(thread, layer, true);
+            finish_layer(thread, model.layers_[layer]);
+        }
+        if (last) {
+            project(thread, model.layers_[end], false, true);
+            store_all(thread, end);
+            if (!wanted.empty()) last->pass_last_layer(number, wanted);
+        } else if (!wanted.empty()) {
+            compute_logits(thread);
+        }
+    }
+
+    // Passes the tokens through the last layer, which has stored the keys and values of all.
+    void pass_last_layer(std::size_t number, std::span<const std::size_t> places) {
+        Thread thread{number};
+        if (number == 0) {
+            for (std::size_t i = 0; i < places.size(); ++i) {
+                const float* const from = model.stream_.data() + places[i] * shape.dim;
+                std::memmove(model.stream_.data() + i * shape.dim, from, shape.dim * sizeof(float));
             }
         }
-        if (!wanted.empty()) compute_logits(thread);
+        pool.barrier();
+        project(thread, model.layers_.back(), true, false);
+        attend_all(thread, shape.layers - 1, false);
+        finish_layer(thread, model.layers_.back());
+        compute_logits(thread);
+    }
+
+    void finish_layer(Thread& thread, const Layer& layer) {
+        add_attended(thread, layer);
+        if (layer.router.empty()) {
+            feed_forward(thread, layer);
+        } else {
+            pass_experts(thread, layer);
+        }
     }
 
     // --- layers ---
@@ -166,8 +215,8 @@ struct Decoder::Step {
         pool.barrier();
     }
 
-    // Computes the queries, keys and values of the tokens.
-    void project(Thread& thread, const Layer& layer) {
+    // Computes the queries of the tokens, or their keys and values, or all.
+    void project(Thread& thread, const Layer& layer, bool queries, bool keys) {
         const std::size_t count = tokens.size();
         const Vectors x = vectors(thread, count, {&layer.wq, &layer.wk, &layer.wv}, normalised(layer.attention_norm));
         if (shape.head_norm == HeadNorm::kNone) {
@@ -177,25 +226,28 @@ struct Decoder::Step {
                     rotate(layer, token, first, rows, bias, y[0], factor, numbers.data() + token * size);
                 };
             };
-            multiply(thread, {&layer.wq}, x, count,
-                     rotated_in(model.queries_, query_size, layer.query_bias, shape.attention_factor));
-            multiply(thread, {&layer.wk}, x, count, rotated_in(model.keys_, key_size, layer.key_bias, 1));
+            if (queries) {
+                multiply(thread, {&layer.wq}, x, count,
+                         rotated_in(model.queries_, query_size, layer.query_bias, shape.attention_factor));
+            }
+            if (keys) multiply(thread, {&layer.wk}, x, count, rotated_in(model.keys_, key_size, layer.key_bias, 1));
         } else {
-            multiply(thread, {&layer.wq}, x, count, keep_in(model.queries_, query_size, layer.query_bias));
-            multiply(thread, {&layer.wk}, x, count, keep_in(model.keys_, key_size, layer.key_bias));
+            if (queries) multiply(thread, {&layer.wq}, x, count, keep_in(model.queries_, query_size, layer.query_bias));
+            if (keys) multiply(thread, {&layer.wk}, x, count, keep_in(model.keys_, key_size, layer.key_bias));
         }
-        multiply(thread, {&layer.wv}, x, count, keep_in(model.values_, key_size, layer.value_bias));
+        if (keys) multiply(thread, {&layer.wv}, x, count, keep_in(model.values_, key_size, layer.value_bias));
         pool.barrier();
-        if (shape.head_norm != HeadNorm::kNone) normalise_heads(thread, layer);
+        if (shape.head_norm != HeadNorm::kNone) normalise_heads(thread, layer, queries, keys);
     }
 
     // Normalises and rotates queries and keys.
-    void normalise_heads(Thread& thread, const Layer& layer) {
+    void normalise_heads(Thread& thread, const Layer& layer, bool queries, bool keys) {
         const bool all = shape.head_norm == HeadNorm::kAll;
         const std::size_t of_queries = all ? 1 : shape.heads, parts = of_queries + (all ? 1 : shape.kv_heads);
         for (std::size_t i = thread.number; i < tokens.size() * parts; i += threads) {
             const std::size_t token = i / parts, part = i % parts;
             const bool query = part < of_queries;
+            if (!(query ? queries : keys)) continue;
             const std::vector<float>& weights = query ? layer.query_norm : layer.key_norm;
             float* const row =
                 query ? model.queries_.data() + token * query_size : model.keys_.data() + token * key_size;
@@ -206,21 +258,24 @@ struct Decoder::Step {
         pool.barrier();
     }
 
-    // Stores keys and values in the cache, and computes attention to each slice of the positions.
-    void attend_all(Thread& thread, std::size_t layer) {
-        const std::size_t count = tokens.size();
-        if (count > 1) {
-            for (std::size_t i = thread.number; i < count * shape.kv_heads; i += threads) {
-                store(layer, i / shape.kv_heads, i % shape.kv_heads);
-            }
-            pool.barrier();
+    // Stores keys and values in the cache.
+    void store_all(Thread& thread, std::size_t layer) {
+        for (std::size_t i = thread.number; i < tokens.size() * shape.kv_heads; i += threads) {
+            store(layer, i / shape.kv_heads, i % shape.kv_heads);
         }
+        pool.barrier();
+    }
+
+    // Stores keys and values, if they are new, and computes attention to each slice of the positions.
+    void attend_all(Thread& thread, std::size_t layer, bool fresh) {
+        const std::size_t count = tokens.size();
+        if (fresh && count > 1) store_all(thread, layer);
         Counter* const taken = share(thread, 1);
         const auto next = [&](std::size_t i) { return taken ? taken->take(1) : i; };
         for (std::size_t i = next(thread.number); i < runs.size() * shape.kv_heads * slices; i = next(i + threads)) {
             const std::size_t slice = i % slices, group = i / slices % shape.kv_heads;
             // A single new position is in the last slice, so only the thread of that slice reads it.
-            if (count == 1 && slice == slices - 1) store(layer, 0, group);
+            if (fresh && count == 1 && slice == slices - 1) store(layer, 0, group);
             attend(thread, layer, runs[i / slices / shape.kv_heads], group, slice);
         }
         pool.barrier();
@@ -396,7 +451,6 @@ struct Decoder::Step {
     template <std::size_t kCount, class Done>
     void multiply(Thread& thread, const Matrix* const (&matrices)[kCount], const Vectors& all, std::size_t count,
                   const Done& done) {
-        const std::size_t tiles = all.columns / kTile;
         // A thread first multiplies its own part, which is near its processor, then the rest of others' parts.
         Counter* const taken = share(thread, threads);
         for (std::size_t tried = 0; tried < (taken ? threads : 1); ++tried) {
@@ -409,17 +463,74 @@ struct Decoder::Step {
             };
             for (std::size_t begin; (begin = next()) < part.end;) {
                 const std::size_t end = std::min(begin + kGroups, part.end);
-                for (std::size_t first = 0, some; first < count; first += some) {
+                std::size_t first = many_of(count, all.columns);
+                if (first) multiply_panels(thread, matrices, number, begin, end, all, first, done);
+                for (std::size_t some; first < count; first += some) {
                     some = some_of(count, first);
-                    const Vectors these{
-                        all.numbers + first * all.columns, all.bytes + kernel.tile_bytes(kMostVectors) * first * tiles,
-                        all.scales + first * tiles, all.parts + first * tiles * kFloatParts, all.columns};
+                    const Vectors these = from(all, first);
                     for (std::size_t group = begin; group < end; ++group) {
                         multiply_group(matrices, number, group, these, first, some, done);
                     }
                 }
             }
         }
+    }
+
+    // Returns how many vectors are multiplied with unpacked weights: all but the last few.
+    std::size_t many_of(std::size_t count, std::size_t columns) const {
+        if (!kernel.panels || columns % kTile) return 0;
+        const std::size_t rest = count % kMostVectors;
+        return count < kernel.split_from ? 0 : count - (rest < kernel.split_from ? rest : rest % kernel.split_from);
+    }
+
+    // Multiplies the groups [begin, end) of each matrix with the first `many` vectors. Weights are unpacked once for
+    // all vectors, some columns at a time.
+    template <std::size_t kCount, class Done>
+    void multiply_panels(const Thread& thread, const Matrix* const (&matrices)[kCount], std::size_t number,
+                         std::size_t begin, std::size_t end, const Vectors& all, std::size_t many,
+                         const Done& done) const {
+        static_assert(kCount <= kMostMatrices);
+        const std::size_t tiles = all.columns / kTile, groups = end - begin;
+        TileBytes* const panels = model.panels_[thread.number].data();
+        float* const results = model.results_[thread.number].data();
+        for (std::size_t i = 0; i < kCount; ++i) {
+            const Matrix& own = *matrices[i];
+            const Part& part = own.parts()[number];
+            const PanelKernel& panel = kernel.panels[static_cast<std::size_t>(own.kind())];
+            for (std::size_t tile = 0, some_tiles; tile < tiles; tile += some_tiles) {
+                some_tiles = std::min(kPanelTiles, tiles - tile);
+                const std::size_t skipped = format_of(own.kind()).group_bytes(tile * kTile);
+                for (std::size_t group = begin; group < end; ++group) {
+                    panel.unpack(part.data + (group - part.first) * own.stride() + skipped, some_tiles,
+                                 panels + (group - begin) * some_tiles * panel.parts * kLanes);
+                }
+                for (std::size_t first = 0, some; first < many; first += some) {
+                    some = some_of(many, first);
+                    const Vectors these = from(all, first);
+                    const TileBytes* const x = own.quantized() ? these.bytes + tile * some * kernel.tile_bytes(some)
+                                                               : these.parts + tile * some * kFloatParts;
+                    panel.multiply(panels, groups, some_tiles, x, some, results + (i * groups * many + first) * kLanes,
+                                   many * kLanes, tile > 0);
+                }
+            }
+        }
+        for (std::size_t group = begin; group < end; ++group) {
+            const std::size_t rows = std::min(kLanes, matrices[0]->rows() - group * kLanes);
+            for (std::size_t vector = 0; vector < many; ++vector) {
+                std::array<float*, kCount> own;
+                for (std::size_t i = 0; i < kCount; ++i) {
+                    own[i] = results + ((i * groups + group - begin) * many + vector) * kLanes;
+                }
+                done(vector, group * kLanes, rows, own);
+            }
+        }
+    }
+
+    // Returns the vectors from `first` on.
+    Vectors from(const Vectors& all, std::size_t first) const {
+        const std::size_t tiles = all.columns / kTile;
+        return {all.numbers + first * all.columns, all.bytes + kernel.tile_bytes(kMostVectors) * first * tiles,
+                all.scales + first * tiles, all.parts + first * tiles * kFloatParts, all.columns};
     }
 
     // Multiplies one group of rows of each matrix with the vectors [first, first + some).
@@ -555,6 +666,12 @@ struct Decoder::Step {
 void Decoder::forward(std::span<const Token> tokens, Cache& cache, const float* rotation, std::size_t positions,
                       std::span<const std::size_t> wanted, float* logits) {
     const std::lock_guard lock(mutex_);
+    make_room(tokens.size());
+    if (kernel_.panels && tokens.size() >= kernel_.split_from) {
+        panels_.resize(pool_.size()), results_.resize(pool_.size());
+        for (auto& panels : panels_) panels.resize(kGroups * kPanelTiles * kFloatParts * kLanes);
+        for (auto& results : results_) results.resize(kMostMatrices * kGroups * kMostTokens * kLanes);
+    }
     Step step{*this, tokens, cache, rotation, positions, wanted, logits};
     step.prepare();
     pool_.run([&](std::size_t number) { step.work(number); });

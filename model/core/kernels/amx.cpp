@@ -121,8 +121,8 @@ template <std::size_t kParts>
 struct Split {
     I parts[kParts];
 
-    Split(F first, F second) {
-        unrolled<kParts>([&](auto i) {
+    [[gnu::always_inline]] Split(F first, F second) {
+        unrolled<kParts>([&](auto i) __attribute__((always_inline)) {
             const I a = rounded(first), b = rounded(second);
             parts[i] = V::bit_or(V::shift_right<16>(a), V::bit_and(b, static_cast<std::int32_t>(0xFFFF0000)));
             first = _mm512_sub_ps(first, upper(a)), second = _mm512_sub_ps(second, upper(b));
@@ -165,9 +165,9 @@ template <std::size_t kParts>
 using SplitTile = I[kParts][kLanes];
 
 template <std::size_t kParts>
-void put_two_columns(F first, F second, std::size_t row, SplitTile<kParts>& to) {
+[[gnu::always_inline]] inline void put_two_columns(F first, F second, std::size_t row, SplitTile<kParts>& to) {
     const Split<kParts> split(first, second);
-    unrolled<kParts>([&](auto i) { to[i][row] = split.parts[i]; });
+    unrolled<kParts>([&](auto i) __attribute__((always_inline)) { to[i][row] = split.parts[i]; });
 }
 
 // Dequantizes and splits the weights of a tile.
@@ -175,9 +175,9 @@ template <class Tile>
 void unpack_split(const Tile& tile, const std::uint8_t* bytes, SplitTile<2>& to) {
     F scales[Tile::kParts], offsets[Tile::kParts];
     for (std::size_t part = 0; part < Tile::kParts; ++part) tile.scale(bytes, part, scales[part], offsets[part]);
-    tile.unpack(bytes, [&](auto number, const I& quad) {
+    tile.unpack(bytes, [&](auto number, const I& quad) __attribute__((always_inline)) {
         constexpr std::size_t part = number * Tile::kParts / 8;
-        const auto column = [&](const I& shifted) {
+        const auto column = [&](const I& shifted) __attribute__((always_inline)) {
             return V::fma(V::to_floats(V::bit_and(shifted, 255)), scales[part], offsets[part]);
         };
         put_two_columns<2>(column(quad), column(V::shift_right<8>(quad)), 2 * number, to);
@@ -246,59 +246,6 @@ template <std::size_t kX, std::size_t kW>
     if (sixteens > 3) _tile_stored(3, to + 48 * stride, step);
 }
 
-template <std::size_t kVectors>
-void add_up(const float* sums, float* results) {
-    for (std::size_t i = 0; i < kVectors * kLanes; i += kLanes) {
-        V::store(results + i, V::add(V::load(results + i), V::load(sums + i)));
-    }
-}
-
-// Calls unpack(number, to) to write the split weights of a tile. Sums stay in registers, and one tile is unpacked while
-// the previous one is multiplied. With 64 vectors, each takes three quarters of its time with 16. With the precision of
-// float32, sums are added up in blocks of tiles: as a single sum, they would lose twice as much to rounding.
-template <std::size_t kVectors, std::size_t kX, std::size_t kW, class Unpack>
-void multiply_split(const TileBytes* x, std::size_t columns, float* results, const Unpack& unpack) {
-    static_assert(kVectors == 32 || kVectors == 64);
-    constexpr bool kExact = kX == kFloatParts;
-    constexpr std::size_t kTilesOfSum = 4;
-    const std::size_t tiles = columns / kTile;
-    SplitTile<kW> weights[2];
-    alignas(64) float sums[kVectors * kLanes];
-    unpack(0, weights[0]);
-    _tile_loadconfig(&kConfiguration<kQuad, kLanes>);
-    zero_sums();
-    for (std::size_t number = 0; number < tiles; ++number, x += kX * kVectors) {
-        load_weights<kW>(weights[number % 2][0], kLanes);
-        add_to_sums<kX, kW>(x, kVectors / 16);
-        const std::size_t next = number + 1;
-        if (next < tiles) unpack(next, weights[next % 2]);
-        if (kExact && next % kTilesOfSum == 0 && next < tiles) {
-            store_sums(next == kTilesOfSum ? results : sums, kLanes, kVectors / 16);
-            zero_sums();
-            if (next > kTilesOfSum) add_up<kVectors>(sums, results);
-        }
-    }
-    const bool whole = !kExact || tiles <= kTilesOfSum;
-    store_sums(whole ? results : sums, kLanes, kVectors / 16);
-    _tile_release();
-    if (!whole) add_up<kVectors>(sums, results);
-}
-
-template <class Tile, std::size_t kVectors>
-void multiply_many(const std::uint8_t* group, const Vectors& vectors, float* results) {
-    Tile tile;
-    const auto unpack = [&](std::size_t number, SplitTile<2>& to) __attribute__((always_inline)) {
-        fetch_ahead<V, Tile::kFormat.tile>(group);
-        if (Tile::kFormat.header && number % kTilesOfHeader == 0) {
-            tile.open(group);
-            group += Tile::kFormat.header;
-        }
-        unpack_split(tile, group, to);
-        group += Tile::kFormat.tile;
-    };
-    multiply_split<kVectors, 2, 2>(vectors.bytes, vectors.columns, results, unpack);
-}
-
 // The number of bfloat16 numbers whose sum is a number of this type.
 template <class T>
 constexpr std::size_t kPartsOf = sizeof(T) == 4 ? 3 : 2;
@@ -317,23 +264,150 @@ void put_two_weights(const T* columns, std::size_t row, SplitTile<kPartsOf<T>>& 
     }
 }
 
-// With the precision of float32. Rows that do not end with a whole tile are multiplied with sixteen vectors at a time.
-template <class T, Kind kind, std::size_t kVectors>
-void multiply_many_numbers(const std::uint8_t* group, const Vectors& vectors, float* results) {
+template <class Tile>
+void unpack_integers(const std::uint8_t* group, std::size_t tiles, TileBytes* panel) {
+    Tile tile;
+    for (std::size_t number = 0; number < tiles; ++number, panel += 2 * kLanes) {
+        fetch_ahead<V, Tile::kFormat.tile>(group);
+        if (Tile::kFormat.header && number % kTilesOfHeader == 0) {
+            tile.open(group);
+            group += Tile::kFormat.header;
+        }
+        unpack_split(tile, group, *reinterpret_cast<SplitTile<2>*>(panel));
+        group += Tile::kFormat.tile;
+    }
+}
+
+template <class T>
+void unpack_numbers(const std::uint8_t* group, std::size_t tiles, TileBytes* panel) {
+    constexpr std::size_t kParts = kPartsOf<T>;
+    for (std::size_t number = 0; number < tiles; ++number, panel += kParts * kLanes) {
+        fetch_ahead<V, kTile * kLanes * sizeof(T)>(group);
+        const auto* weights = reinterpret_cast<const T*>(group);
+        auto& to = *reinterpret_cast<SplitTile<kParts>*>(panel);
+        for (std::size_t i = 0; i < kLanes; ++i) put_two_weights(weights + 2 * i * kLanes, i, to);
+        group += kTile * kLanes * sizeof(T);
+    }
+}
+
+// Adds the products of one part of the weights of two groups with the parts of 32 vectors.
+#define MODEL_ADD_PAIR(w)                                                            \
+    do {                                                                             \
+        if constexpr (kW > w) {                                                      \
+            _tile_loadd(4, (first + w * kLanes)->bytes, kQuad);                      \
+            if constexpr (kTwo) _tile_loadd(5, (second + w * kLanes)->bytes, kQuad); \
+            MODEL_ADD_FOUR(0, w);                                                    \
+            MODEL_ADD_FOUR(1, w);                                                    \
+            MODEL_ADD_FOUR(2, w);                                                    \
+        }                                                                            \
+    } while (false)
+#define MODEL_ADD_FOUR(part, w)                                      \
+    do {                                                             \
+        if constexpr (kX > part && part + w < kMost) {               \
+            _tile_loadd(6, x[part].bytes, kX * sizeof *x);           \
+            _tile_dpbf16ps(0, 6, 4);                                 \
+            if constexpr (kTwo) _tile_dpbf16ps(2, 6, 5);             \
+            _tile_loadd(7, x[part + kX * 16].bytes, kX * sizeof *x); \
+            _tile_dpbf16ps(1, 7, 4);                                 \
+            if constexpr (kTwo) _tile_dpbf16ps(3, 7, 5);             \
+        }                                                            \
+    } while (false)
+
+// Multiplies the weights of one or two groups, which are `distance` apart, with 32 of `vectors` vectors.
+template <std::size_t kX, std::size_t kW, bool kTwo>
+void multiply_pair(const TileBytes* first, std::size_t distance, std::size_t tiles, const TileBytes* x,
+                   std::size_t vectors, float* results, std::size_t stride, bool add) {
+    constexpr std::size_t kMost = kX > kW ? kX : kW, kStep = kLanes * sizeof(float);
+    // With the precision of float32, sums start anew: as a single sum, they would lose twice as much to rounding.
+    constexpr bool kExact = kX == kFloatParts;
+    alignas(64) float sums[4][kLanes * kLanes];
+    float* const places[4] = {results, results + kLanes * kLanes, results + stride, results + stride + kLanes * kLanes};
+    const TileBytes* second = first + distance;
+    if (kExact || !add) {
+        zero_sums();
+    } else {
+        _tile_loadd(0, places[0], kStep);
+        _tile_loadd(1, places[1], kStep);
+        if constexpr (kTwo) {
+            _tile_loadd(2, places[2], kStep);
+            _tile_loadd(3, places[3], kStep);
+        }
+    }
+    for (std::size_t tile = 0; tile < tiles; ++tile) {
+        MODEL_ADD_PAIR(0);
+        MODEL_ADD_PAIR(1);
+        MODEL_ADD_PAIR(2);
+        first += kW * kLanes, second += kW * kLanes, x += kX * vectors;
+    }
+    const bool apart = kExact && add;
+    _tile_stored(0, apart ? sums[0] : places[0], kStep);
+    _tile_stored(1, apart ? sums[1] : places[1], kStep);
+    if constexpr (kTwo) {
+        _tile_stored(2, apart ? sums[2] : places[2], kStep);
+        _tile_stored(3, apart ? sums[3] : places[3], kStep);
+    }
+    if (!apart) return;
+    for (std::size_t i = 0; i < (kTwo ? 4 : 2); ++i) {
+        for (std::size_t j = 0; j < kLanes * kLanes; j += kLanes) {
+            V::store(places[i] + j, V::add(V::load(places[i] + j), V::load(sums[i] + j)));
+        }
+    }
+}
+
+// Some tiles of 32 vectors stay in the L1 cache while they are multiplied with all groups.
+template <std::size_t kX, std::size_t kW>
+void multiply_panels(const TileBytes* panels, std::size_t groups, std::size_t tiles, const TileBytes* x,
+                     std::size_t vectors, float* results, std::size_t stride, bool add) {
+    constexpr std::size_t kSome = kX == kFloatParts ? 4 : 8, kVectors = 32;
+    const std::size_t distance = tiles * kW * kLanes;
+    _tile_loadconfig(&kConfiguration<kQuad, kLanes>);
+    for (std::size_t vector = 0; vector < vectors; vector += kVectors) {
+        for (std::size_t tile = 0; tile < tiles; tile += kSome) {
+            const std::size_t some = tiles - tile < kSome ? tiles - tile : kSome;
+            const TileBytes* const own = x + (tile * vectors + vector) * kX;
+            for (std::size_t group = 0; group < groups; group += 2) {
+                const auto multiply = group + 1 < groups ? multiply_pair<kX, kW, true> : multiply_pair<kX, kW, false>;
+                multiply(panels + group * distance + tile * kW * kLanes, distance, some, own, vectors,
+                         results + group * stride + vector * kLanes, stride, add || tile > 0);
+            }
+        }
+    }
+    _tile_release();
+}
+
+template <class Tile>
+constexpr PanelKernel kIntegerPanels = {2, unpack_integers<Tile>, multiply_panels<2, 2>};
+template <class T>
+constexpr PanelKernel kNumberPanels = {kPartsOf<T>, unpack_numbers<T>, multiply_panels<kFloatParts, kPartsOf<T>>};
+
+// In the order of Kind.
+constexpr PanelKernel kPanels[kKinds] = {
+    kNumberPanels<float>,    kNumberPanels<Half>,     kNumberPanels<BFloat16>, kIntegerPanels<Q4_0<V>>,
+    kIntegerPanels<Q4_1<V>>, kIntegerPanels<Q5_0<V>>, kIntegerPanels<Q5_1<V>>, kIntegerPanels<Q8_0<V>>,
+    kIntegerPanels<Q4_K<V>>, kIntegerPanels<Q5_K<V>>, kIntegerPanels<Q6_K<V>>,
+};
+
+// Rows of unquantized numbers that do not end with a whole tile are multiplied with sixteen vectors at a time.
+template <Kind kind, std::size_t kVectors>
+void multiply_many(const std::uint8_t* group, const Vectors& vectors, float* results) {
     constexpr std::size_t kPower = 4, kSome = std::size_t{1} << kPower;
-    if (vectors.columns % kTile == 0) {
-        const auto unpack = [&](std::size_t, SplitTile<kPartsOf<T>>& to) __attribute__((always_inline)) {
-            fetch_ahead<V, kTile * kLanes * sizeof(T)>(group);
-            const auto* weights = reinterpret_cast<const T*>(group);
-            for (std::size_t i = 0; i < kLanes; ++i) put_two_weights(weights + 2 * i * kLanes, i, to);
-            group += kTile * kLanes * sizeof(T);
-        };
-        multiply_split<kVectors, kFloatParts, kPartsOf<T>>(vectors.parts, vectors.columns, results, unpack);
+    if (vectors.columns % kTile) {
+        for (std::size_t first = 0; first < kVectors; first += kSome) {
+            const Vectors some{vectors.numbers + first * vectors.columns, nullptr, nullptr, nullptr, vectors.columns};
+            avx512_kernel().products[static_cast<std::size_t>(kind)][kPower](group, some, results + first * kLanes);
+        }
         return;
     }
-    for (std::size_t first = 0; first < kVectors; first += kSome) {
-        const Vectors some{vectors.numbers + first * vectors.columns, nullptr, nullptr, nullptr, vectors.columns};
-        avx512_kernel().products[static_cast<std::size_t>(kind)][kPower](group, some, results + first * kLanes);
+    constexpr bool kQuantized = format_of(kind).quantized();
+    constexpr std::size_t kTiles = kTilesOfHeader, kX = kQuantized ? 2 : kFloatParts;
+    const PanelKernel& panel = kPanels[static_cast<std::size_t>(kind)];
+    const std::size_t tiles = vectors.columns / kTile;
+    TileBytes weights[kTiles * kFloatParts * kLanes];
+    const TileBytes* x = kQuantized ? vectors.bytes : vectors.parts;
+    for (std::size_t tile = 0; tile < tiles; tile += kTiles, x += kTiles * kVectors * kX) {
+        const std::size_t some = tiles - tile < kTiles ? tiles - tile : kTiles;
+        panel.unpack(group + format_of(kind).group_bytes(tile * kTile), some, weights);
+        panel.multiply(weights, 1, some, x, kVectors, results, 0, tile > 0);
     }
 }
 
@@ -465,21 +539,18 @@ const Kernel& amx_kernel() {
         set_attention(BFloat16(), std::integral_constant<CacheKind, CacheKind::kBF16>());
         set_attention(std::int8_t(), std::integral_constant<CacheKind, CacheKind::kI8>());
         set_attention(0.0f, std::integral_constant<CacheKind, CacheKind::kF32>());
-        const auto products = [&](Kind kind) { return made.products[static_cast<std::size_t>(kind)]; };
+        made.panels = kPanels;
         const auto set = [&]<class Tile>(Tile) {
-            GroupProduct* const own = products(Tile::kKind);
+            GroupProduct* const own = made.products[static_cast<std::size_t>(Tile::kKind)];
             own[3] = multiply_integers<Tile, 8>, own[4] = multiply_integers<Tile, 16>;
-            own[5] = multiply_many<Tile, 32>, own[6] = multiply_many<Tile, 64>;
         };
         set(Q4_0<V>()), set(Q4_1<V>()), set(Q5_0<V>()), set(Q5_1<V>()), set(Q8_0<V>());
         set(Q4_K<V>()), set(Q5_K<V>()), set(Q6_K<V>());
-        const auto set_numbers = [&]<class T, Kind kind>(T, std::integral_constant<Kind, kind>) {
-            products(kind)[5] = multiply_many_numbers<T, kind, 32>;
-            products(kind)[6] = multiply_many_numbers<T, kind, 64>;
+        const auto set_many = [&]<std::size_t... kNumber>(std::index_sequence<kNumber...>) {
+            ((made.products[kNumber][5] = multiply_many<static_cast<Kind>(kNumber), 32>), ...);
+            ((made.products[kNumber][6] = multiply_many<static_cast<Kind>(kNumber), 64>), ...);
         };
-        set_numbers(0.0f, std::integral_constant<Kind, Kind::kF32>());
-        set_numbers(Half(), std::integral_constant<Kind, Kind::kF16>());
-        set_numbers(BFloat16(), std::integral_constant<Kind, Kind::kBF16>());
+        set_many(std::make_index_sequence<kKinds>());
         return made;
     }();
     return kernel;

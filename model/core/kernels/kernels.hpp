@@ -41,6 +41,17 @@ using GroupProduct = void (*)(const std::uint8_t* group, const Vectors& vectors,
 inline constexpr std::size_t kVectorSizes = 7;  // 1, 2, 4, 8, 16, 32, 64
 inline constexpr std::size_t kMostVectors = 64;
 
+// Products with many vectors, for which weights are unpacked once.
+struct PanelKernel {
+    std::size_t parts;  // of an unpacked tile, each of sixteen TileBytes
+    // Unpacks some tiles of a group, from the first tile of a block on: [tiles, parts, 16]
+    void (*unpack)(const std::uint8_t* group, std::size_t tiles, TileBytes* panel);
+    // Multiplies the unpacked tiles of some groups, [groups, tiles, parts, 16], with 32 or 64 split vectors. Writes the
+    // results, [groups, vectors, 16] with groups `stride` apart, or adds to them.
+    void (*multiply)(const TileBytes* panels, std::size_t groups, std::size_t tiles, const TileBytes* x,
+                     std::size_t vectors, float* results, std::size_t stride, bool add);
+};
+
 enum class CacheKind : std::uint8_t { kF16, kBF16, kI8, kF32 };
 inline constexpr std::size_t kCacheKinds = 4;
 
@@ -113,6 +124,7 @@ struct Kernel {
     std::size_t split_from;
     GroupProduct products[kKinds][kVectorSizes];
     AttentionKernel attention[kCacheKinds];  // by CacheKind
+    const PanelKernel* panels;               // by kind, for split_from vectors or more; null if there are none
     // Quantizes one of `step` vectors that are multiplied together.
     void (*quantize)(const float* numbers, std::size_t tiles, std::size_t step, TileBytes* bytes, TileScale* scales);
     // Splits one of `step` vectors that are multiplied together with unquantized weights. Null if never needed.

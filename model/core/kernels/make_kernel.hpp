@@ -11,19 +11,13 @@ namespace model {
 template <class V>
 Kernel make_kernel(const char* name) {
     constexpr std::size_t kSizes = V::kSizes;
-    Kernel kernel{name,
-                  std::size_t{1} << (kSizes - 1),
-                  16,
-                  kMostVectors + 1,
-                  {},
-                  {},
-                  quantize<V>,
-                  nullptr,
-                  normalise<V>,
-                  softmax<V>,
-                  gate<V>,
-                  narrow<V>,
-                  make_training_kernel<V>()};
+    Kernel kernel{name,       std::size_t{1} << (kSizes - 1),
+                  16,         kMostVectors + 1,
+                  {},         {},
+                  nullptr,    quantize<V>,
+                  nullptr,    normalise<V>,
+                  softmax<V>, gate<V>,
+                  narrow<V>,  make_training_kernel<V>()};
     const auto sizes = [&]<std::size_t... kPower>(std::index_sequence<kPower...>) {
         const auto set = [&](Kind kind, auto... products) {
             std::size_t power = 0;

@@ -203,6 +203,20 @@ def test_weights_of_plain_types_lose_nothing_to_kernels_or_cache(
     assert torch.equal(found.argmax(-1), expected.argmax(-1))
 
 
+@pytest.mark.parametrize("kernel", KERNELS)
+@torch.inference_mode()
+def test_a_long_prompt_and_wide_rows_are_read_in_several_parts(kernel: str, make_model: MakeModel) -> None:
+    model = make_model(dataclasses.replace(BASE, hidden_dim=2592, max_seq_len=512))
+    ours, ids = native(model, kernel, threads=2), ids_of(1, _core.MOST_TOKENS + 41)
+    expected = reference(model, ids)
+    cache = ours.new_cache()
+    close(ours(ids, cache), expected)
+    cache.truncate(0)
+    close(ours(ids, cache, last_only=True), expected[:, -1:])
+    cache.truncate(len(ids[0]) - 1)  # the keys and values are those of all tokens
+    close(ours(ids[:, -1:], cache), expected[:, -1:])
+
+
 @torch.inference_mode()
 def test_a_cache_can_be_truncated_grown_and_selected_from(make_model: MakeModel) -> None:
     model = make_model(BASE)
