@@ -309,6 +309,7 @@ def generate(job: Mapping[str, Any]) -> dict[str, Any]:
             id = int(rows[-1].argmax()) if text is None else text[place]
             rows.append(runner.read(torch.tensor([[id]], device=job["device"])).float())
         result["greedy"] = [int(row.argmax()) for row in rows]
+        result["dtype"] = str(next(runner.model.parameters()).dtype)
         if text is None:
             np.save(job["file"], torch.stack(rows).cpu().numpy())
             return result
@@ -372,13 +373,13 @@ def main() -> None:
     """Run the peers, compare their results, and print a table for each section."""
     began = time.monotonic()
     arguments = parse_arguments()
-    _, versions = introduce({"ours": "bpe-llama", "plain": "torch", "transformers": "transformers"})
+    _, versions = introduce({"torch": "torch", "transformers": "transformers"})
     device, name = chosen_device(arguments.device)
     peaks = peaks_of(name, arguments.peak_tflops, arguments.peak_bandwidth)
     sections = {key: (TINY if arguments.tiny else SECTIONS)[key] for key in arguments.sections}
     found: dict[str, dict[str, dict[str, Any]]] = {key: {} for key in sections}
     with tempfile.TemporaryDirectory() as directory:
-        for key, peer in runs_of(sections, [peer for peer in arguments.peers if peer.partition(" ")[0] in versions]):
+        for key, peer in runs_of(sections, present(arguments.peers, versions)):
             left = arguments.minutes * 60 - (time.monotonic() - began)
             section, results = sections[key], found[key]
             needed = section.seconds[peer.endswith("compiled")]
@@ -405,6 +406,11 @@ def main() -> None:
         print_section(key, section, found[key], peaks, arguments)
     if arguments.tiny:
         print("\nthe shapes are tiny and nothing was compiled, so the rates mean nothing")
+
+
+def present(peers: Sequence[str], versions: Mapping[str, str]) -> list[str]:
+    """Return the peers without transformers if it is not installed."""
+    return [peer for peer in peers if not peer.startswith("transformers") or "transformers" in versions]
 
 
 def runs_of(sections: Mapping[str, Section], peers: Sequence[str]) -> list[tuple[str, str]]:

@@ -89,14 +89,13 @@ def plain(config: Any, weights: Mapping[str, Any]) -> tuple[Any, Callable[[Any, 
 
 
 def transformers(config: Any, weights: Mapping[str, Any]) -> tuple[Any, Callable[[Any, Any], Any]]:
-    """Return Hugging Face's Llama with scaled_dot_product_attention."""
-    import torch
+    """Return Hugging Face's Llama with scaled_dot_product_attention, in the dtype of the weights."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from model.checkpoint.huggingface import NAMES, config_json
     from model.checkpoint.names import halved
 
-    shape = config_json(config, torch.float32) | {"use_cache": False}
+    shape = config_json(config, weights["tok_embeddings.weight"].dtype) | {"use_cache": False}
     model = LlamaForCausalLM._from_config(LlamaConfig(**shape), attn_implementation="sdpa")
     rotated = ("attention.wq.weight", "attention.wk.weight")
     model.load_state_dict({

@@ -51,6 +51,9 @@ def test_peers_generate_the_ids_of_the_reference(run: Run, capsys: pytest.Captur
     assert [*found] == ["reference", "ours", "transformers"]
     for peer in ("ours", "transformers"):
         assert found[peer]["same"]
+        assert found[peer]["dtype"] == "torch.bfloat16"
+    assert found["reference"]["dtype"] == "torch.float32"
+    for peer in ("ours", "transformers"):
         assert found[peer]["decode"] > 0
     printed = capsys.readouterr().out
     assert "the MFU is left out: no peak is known for this device; give it with --peak-tflops" in printed
