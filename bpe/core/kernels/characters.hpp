@@ -23,5 +23,6 @@ struct Utf8Kernel {
 
 extern const Utf8Kernel kUtf8Avx2;
 extern const Utf8Kernel kUtf8Avx512;
+extern const Utf8Kernel kUtf8Neon;
 
 }  // namespace bpe

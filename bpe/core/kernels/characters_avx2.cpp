@@ -4,16 +4,15 @@
 
 #include <cstring>
 
+#include "kernels/character_blocks.hpp"
 #include "kernels/characters.hpp"
+#include "kernels/packings.hpp"
 
 namespace bpe {
 
 namespace {
 
-constexpr std::size_t kBlock = 64;
-// Eight characters are stored at once, of which some may be surplus. The bytes that follow a block must have room for
-// the surplus: 24 bytes hold at least eight characters of up to three bytes. A block also reads two bytes beyond it.
-constexpr std::size_t kBeyond = 24;
+constexpr std::size_t kBlock = kCharacterBlock;
 
 inline __m256i all(int byte) { return _mm256_set1_epi8(static_cast<char>(byte)); }
 inline __m256i load(const std::uint8_t* at) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at)); }
@@ -56,27 +55,8 @@ struct Utf8Block {
     }
 };
 
-// For each set of eight lanes, the places of these lanes, in order.
-template <int kWidth>
-struct Packings {
-    struct alignas(8 * kWidth) Packing {
-        std::uint8_t bytes[8 * kWidth];
-    };
-    Packing of[256];
-
-    constexpr Packings() : of{} {
-        for (unsigned lanes = 0; lanes < 256; ++lanes) {
-            unsigned count = 0;
-            for (unsigned lane = 0; lane < 8; ++lane) {
-                if (!(lanes >> lane & 1)) continue;
-                for (unsigned byte = 0; byte < kWidth; ++byte)
-                    of[lanes].bytes[count++] = static_cast<std::uint8_t>(kWidth * lane + byte);
-            }
-        }
-    }
-};
-constexpr Packings<1> kNarrow;
-constexpr Packings<2> kWide;
+constexpr Packings<8, 1> kNarrow;
+constexpr Packings<8, 2> kWide;
 
 // Stores the characters of a block whose first bytes are in `begins`, and advances `out`.
 struct Narrow {
@@ -138,42 +118,24 @@ struct Wide {
     }
 };
 
-// Decodes a block. Returns false if it is malformed.
+// See decode_blocks.
 template <class To>
-bool decode_block(const std::uint8_t* text, std::uint64_t& carried, typename To::Character*& out) {
-    const Utf8Block block(text);
-    if (!(block.beyond_ascii() | carried)) {
-        To::copy_ascii(block, out);
+struct Decoder {
+    std::uint64_t carried = 0;
+
+    bool complete() const { return !carried; }
+    bool block(const std::uint8_t* text, typename To::Character*& out) {
+        const Utf8Block block(text);
+        if (!(block.beyond_ascii() | carried)) {
+            To::copy_ascii(block, out);
+            return true;
+        }
+        const std::uint64_t continuation = block.continued();
+        if (!block.well_formed(continuation, carried)) return false;
+        To::decode(block, ~continuation, out);
         return true;
     }
-    const std::uint64_t continuation = block.continued();
-    if (!block.well_formed(continuation, carried)) return false;
-    To::decode(block, ~continuation, out);
-    return true;
-}
-
-template <class To>
-bool decode(const std::uint8_t* text, std::size_t size, typename To::Character* out) {
-    std::uint64_t carried = 0;
-    std::size_t begin = 0;
-    for (; size - begin >= kBlock + kBeyond; begin += kBlock) {
-        if (!decode_block<To>(text + begin, carried, out)) return false;
-    }
-    // The last bytes are decoded elsewhere, with zeros behind them, each of which gives a character.
-    constexpr std::size_t kLast = 2 * kBlock;
-    std::uint8_t last[kLast + 32] = {};
-    typename To::Character characters[kLast + 32];
-    typename To::Character* end = characters;
-    std::memcpy(last, text + begin, size - begin);
-    for (std::size_t at = 0; at < size - begin; at += kBlock) {
-        if (!decode_block<To>(last + at, carried, end)) return false;
-    }
-    const std::size_t padding = (kLast - (size - begin)) % kBlock;
-    const std::size_t count = static_cast<std::size_t>(end - characters);
-    if (carried || count < padding) return false;
-    std::memcpy(out, characters, (count - padding) * sizeof(*out));
-    return true;
-}
+};
 
 Utf8Shape measure(const std::uint8_t* text, std::size_t size) {
     std::size_t continued = 0;
@@ -197,6 +159,7 @@ Utf8Shape measure(const std::uint8_t* text, std::size_t size) {
 
 }  // namespace
 
-const Utf8Kernel kUtf8Avx2{measure, decode<Narrow>, decode<Wide>};
+const Utf8Kernel kUtf8Avx2{measure, decode_blocks<Decoder<Narrow>, std::uint8_t>,
+                           decode_blocks<Decoder<Wide>, std::uint16_t>};
 
 }  // namespace bpe

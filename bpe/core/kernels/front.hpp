@@ -58,6 +58,7 @@ void probe_avx512(const Batch& batch, const Fronts& fronts, std::uint64_t* value
 void probe_from(std::size_t first, const Batch& batch, const Fronts& fronts, std::uint64_t* values, Missing& missing);
 
 std::size_t write_plain(const std::uint64_t* values, std::size_t first, std::size_t last, std::uint32_t*& out);
+std::size_t write_neon(const std::uint64_t* values, std::size_t first, std::size_t last, std::uint32_t*& out);
 std::size_t write_avx512(const std::uint64_t* values, std::size_t first, std::size_t last, std::uint32_t*& out);
 
 }  // namespace bpe

@@ -3,6 +3,7 @@
 #include <immintrin.h>
 
 #include "kernels/front.hpp"
+#include "kernels/packings.hpp"
 
 namespace bpe {
 
@@ -27,24 +28,7 @@ inline __m256i multiplied(__m256i words) {
 // Returns hash_of of four keys.
 inline __m256i hash4(__m256i keys) { return multiplied(_mm256_xor_si256(keys, _mm256_srli_epi64(keys, 32))); }
 
-// For each set of lanes, the bytes of these lanes of 32 bits, in order.
-struct alignas(16) Packing {
-    std::uint8_t bytes[16];
-};
-constexpr auto kPackings = [] {
-    struct {
-        Packing of[16];
-    } all{};
-    for (unsigned lanes = 0; lanes < 16; ++lanes) {
-        unsigned count = 0;
-        for (unsigned lane = 0; lane < 4; ++lane) {
-            if (!(lanes >> lane & 1)) continue;
-            for (unsigned byte = 0; byte < 4; ++byte)
-                all.of[lanes].bytes[count++] = static_cast<std::uint8_t>(4 * lane + byte);
-        }
-    }
-    return all;
-}();
+constexpr Packings<4, 4> kPackings;
 
 // Appends the numbers in `lanes` to a list. Writes four places.
 inline void append(std::uint32_t* list, std::size_t& count, unsigned lanes, __m128i numbers) {

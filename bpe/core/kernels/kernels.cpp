@@ -20,7 +20,7 @@ std::vector<Kernel> available_kernels() {
         found.push_back({"avx2", scan_avx2, probe_avx2, write_plain, merge_round_avx2, &kUtf8Avx2});
 #endif
 #ifdef BPE_ARM_KERNELS
-    found.push_back({"neon", scan_neon, probe_plain, write_plain, merge_round_neon, nullptr});
+    found.push_back({"neon", scan_neon, probe_plain, write_neon, merge_round_neon, &kUtf8Neon});
 #endif
     found.push_back({"plain", scan_plain, probe_plain, write_plain, merge_round_plain, nullptr});
     return found;

@@ -8,6 +8,7 @@
 #endif
 
 #include "text/unicode.hpp"
+#include "text/utf8_errors.hpp"
 
 namespace bpe {
 namespace {
@@ -82,39 +83,7 @@ std::size_t checked_plain(Bytes text, std::size_t position) {
 
 #ifdef BPE_X86_KERNELS
 
-// Validates 32 bytes at once (Keiser and Lemire 2021, "Validating UTF-8 in less than one instruction per byte"). Three
-// half-bytes decide whether a pair of neighbouring bytes is an error: both halves of the first byte and the high half
-// of the second. A table gives the errors that each half allows, and an error allowed by all three is present. A
-// continuation byte may follow another one only where the byte two or three places before begins a longer character.
-enum Wrong : std::uint8_t {
-    kTooShort = 1 << 0,   // a leading byte before a byte that is no continuation
-    kTooLong = 1 << 1,    // ASCII before a continuation
-    kLongThree = 1 << 2,  // E0 before 80 to 9F
-    kTooLarge = 1 << 3,   // F4 and above before 90 to BF
-    kSurrogate = 1 << 4,  // ED before A0 to BF
-    kLongTwo = 1 << 5,    // C0 and C1
-    kLongFour = 1 << 6,   // F0, or F5 and above, before 80 to 8F
-    kTwoFollow = 1 << 7,  // a continuation before a continuation
-    kAny = kTooShort | kTooLong | kTwoFollow,
-};
-
-struct alignas(16) ErrorTable {
-    std::uint8_t of[16];
-};
-
-constexpr std::uint8_t kAbove = kAny | kTooLarge | kLongFour;
-constexpr ErrorTable kFirstHigh = {{kTooLong, kTooLong, kTooLong, kTooLong, kTooLong, kTooLong, kTooLong, kTooLong,
-                                    kTwoFollow, kTwoFollow, kTwoFollow, kTwoFollow, kTooShort | kLongTwo, kTooShort,
-                                    kTooShort | kLongThree | kSurrogate, kTooShort | kTooLarge | kLongFour}};
-constexpr ErrorTable kFirstLow = {{kAny | kLongTwo | kLongThree | kLongFour, kAny | kLongTwo, kAny, kAny,
-                                   kAny | kTooLarge, kAbove, kAbove, kAbove, kAbove, kAbove, kAbove, kAbove, kAbove,
-                                   kAbove | kSurrogate, kAbove, kAbove}};
-constexpr std::uint8_t kContinued = kTooLong | kLongTwo | kTwoFollow;
-constexpr ErrorTable kSecondHigh = {{kTooShort, kTooShort, kTooShort, kTooShort, kTooShort, kTooShort, kTooShort,
-                                     kTooShort, kContinued | kLongThree | kLongFour,
-                                     kContinued | kLongThree | kTooLarge, kContinued | kSurrogate | kTooLarge,
-                                     kContinued | kSurrogate | kTooLarge, kTooShort, kTooShort, kTooShort, kTooShort}};
-
+// Validates 32 bytes at once; see utf8_errors.hpp.
 __attribute__((target("avx2"))) inline __m256i errors_of(const ErrorTable& table, __m256i halves) {
     const __m128i row = _mm_load_si128(reinterpret_cast<const __m128i*>(table.of));
     return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(row), halves);
@@ -152,6 +121,24 @@ __attribute__((target("avx2"))) std::size_t checked_avx2(Bytes text, std::size_t
 }
 
 #endif
+#ifdef BPE_ARM_KERNELS
+
+// See checked_avx2.
+std::size_t checked_neon(Bytes text, std::size_t position) {
+    uint8x16_t before = vdupq_n_u8(0);
+    for (; position + kBlock <= text.size(); position += kBlock) {
+        const uint8x16x4_t bytes = vld1q_u8_x4(text.data() + position);
+        if (is_utf8_ascii(bytes, before)) {
+            before = bytes.val[3];
+            continue;
+        }
+        if (has_utf8_errors(bytes, before)) break;
+        before = bytes.val[3];
+    }
+    return position;
+}
+
+#endif
 
 // Returns the length in bytes of the malformed sequence that begins at `position`.
 std::size_t malformed_length(Bytes text, std::size_t position) {
@@ -171,6 +158,8 @@ std::size_t invalid_utf8(Bytes text, std::size_t begin, bool plain) {
 #ifdef BPE_X86_KERNELS
     static const bool has_avx2 = __builtin_cpu_supports("avx2");
     position = has_avx2 && !plain ? checked_avx2(text, begin) : checked_plain(text, begin);
+#elif defined(BPE_ARM_KERNELS)
+    position = plain ? checked_plain(text, begin) : checked_neon(text, begin);
 #else
     static_cast<void>(plain);
     position = checked_plain(text, begin);
