@@ -50,13 +50,13 @@ def with_required(
     most = len(learned) // MERGE_BYTES
     kept = min(most, room)
     added = _missing_tokens(initial, learned[: kept * MERGE_BYTES], required)
-    while kept + len(added) > room:  # dropping merges may make more tokens missing
-        kept -= kept + len(added) - room
-        if kept < 0:
+    while kept + len(added) > room:  # dropping merges may make more tokens missing, or fewer
+        if kept == 0:
             raise InputError(
                 f"the required tokens need {len(added)} tokens, but the vocabulary has room for {room};"
                 " use a larger vocabulary or require fewer tokens"
             )
+        kept = max(0, room - len(added))
         added = _missing_tokens(initial, learned[: kept * MERGE_BYTES], required)
     while kept < most:
         more = _missing_tokens(initial, learned[: (kept + 1) * MERGE_BYTES], required)

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from bpe.corpus.arrow import Dataset
     from bpe.training.counts import Counts
 
-BATCH_BYTES = 2 << 20
+BATCH_BYTES = 1 << 20
 _MOST_UINT64 = (1 << 64) - 1
 
 

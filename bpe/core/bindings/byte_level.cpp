@@ -2,6 +2,7 @@
 
 #include <array>
 #include <charconv>
+#include <cstring>
 
 #include "bindings/encoder.hpp"
 #include "text/byte_characters.hpp"
@@ -32,14 +33,24 @@ constexpr std::array<WrittenByte, 256> kWrittenBytes = [] {
     return written;
 }();
 
+// Writes to a bytes object that has room for all: what is not written to takes no memory until it is cut off.
 class JsonWriter {
  public:
-    void add(std::string_view text) { text_.append(text.data(), text.size()); }
-    void add(const nb::bytes& text) { text_.append(text.c_str(), text.size()); }
+    explicit JsonWriter(std::size_t room)
+        : object_(nb::steal(PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(room)))) {
+        if (!object_.is_valid()) nb::raise_python_error();
+        end_ = begin_ = PyBytes_AsString(object_.ptr());
+    }
 
+    void add(std::string_view text) {
+        std::memcpy(end_, text.data(), text.size());
+        end_ += text.size();
+    }
+    void add(const nb::bytes& text) { add(std::string_view(text.c_str(), text.size())); }
+
+    // Takes two bytes for each byte of the token, and two more, at most.
     void add_token(Bytes token) {
-        text_.reserve(2 * token.size() + 2);
-        char* to = text_.end();
+        char* to = end_;
         *to++ = '"';
         for (const std::uint8_t byte : token) {
             const WrittenByte& written = kWrittenBytes[byte];
@@ -48,7 +59,7 @@ class JsonWriter {
             to += written.size;
         }
         *to++ = '"';
-        text_.advance(static_cast<std::size_t>(to - text_.end()));
+        end_ = to;
     }
 
     void add_number(Id number) {
@@ -57,15 +68,28 @@ class JsonWriter {
         add(std::string_view(digits, static_cast<std::size_t>(end - digits)));
     }
 
-    nb::bytes content() const { return nb::bytes(text_.data(), text_.size()); }
+    nb::object take() {
+        PyObject* object = object_.release().ptr();
+        if (_PyBytes_Resize(&object, end_ - begin_) != 0) nb::raise_python_error();
+        return nb::steal(object);
+    }
 
  private:
-    Buffer<char> text_;
+    nb::object object_;
+    char* begin_;
+    char* end_;
 };
 
-nb::bytes render(const PythonEncoder& encoder, const nb::bytes& head, const nb::bytes& more, const nb::bytes& tail) {
+nb::object render(const PythonEncoder& encoder, const nb::bytes& head, const nb::bytes& more, const nb::bytes& tail) {
+    constexpr std::size_t kMostBeside = 64;  // bytes of a line beside its tokens
     const Vocabulary& vocabulary = encoder.encoder().vocabulary();
-    JsonWriter json;
+    const std::vector<Id> pairs = vocabulary.pairs();
+    std::size_t room = head.size() + more.size() + tail.size() + kMostBeside;
+    for (Id id = 0; id < vocabulary.id_limit(); ++id) room += 2 * vocabulary.bytes_of(id).size() + kMostBeside;
+    for (std::size_t i = 0; i < pairs.size(); i += 3)
+        room += 2 * vocabulary.bytes_of(pairs[i + 2]).size() + kMostBeside;
+
+    JsonWriter json(room);
     json.add(head);
     json.add("{");
     std::string_view separator = "\n      ";
@@ -80,9 +104,10 @@ nb::bytes render(const PythonEncoder& encoder, const nb::bytes& head, const nb::
     }
     json.add(more);
     json.add("\n    },\n    \"merges\": [");
-    const std::vector<Id> pairs = vocabulary.pairs();
+    separator = "\n      [\n        ";
     for (std::size_t i = 0; i < pairs.size(); i += 3) {
-        json.add(i ? ",\n      [\n        " : "\n      [\n        ");
+        json.add(separator);
+        separator = ",\n      [\n        ";
         json.add_token(vocabulary.bytes_of(pairs[i]));
         json.add(",\n        ");
         json.add_token(vocabulary.bytes_of(pairs[i + 1]));
@@ -90,7 +115,7 @@ nb::bytes render(const PythonEncoder& encoder, const nb::bytes& head, const nb::
     }
     json.add(pairs.empty() ? "]" : "\n    ]");
     json.add(tail);
-    return json.content();
+    return json.take();
 }
 
 }  // namespace

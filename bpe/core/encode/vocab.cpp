@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
-#include <iterator>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -200,13 +199,14 @@ void Vocabulary::finish_pairs() {
 }
 
 std::vector<Id> Vocabulary::pairs() const {
-    std::vector<std::uint64_t> entries;
-    std::copy_if(pairs_.data(), pairs_.data() + pairs_.size(), std::back_inserter(entries),
-                 [](std::uint64_t entry) { return entry != 0; });
-    std::sort(entries.begin(), entries.end(),
-              [](std::uint64_t a, std::uint64_t b) { return (a & kIdMask) < (b & kIdMask); });
+    std::vector<std::uint64_t> by_rank(std::max(id_limit(), pair_count_));  // each pair has a rank of its own
+    for (const std::uint64_t entry : std::span(pairs_.data(), pairs_.size())) {
+        if (entry) by_rank[merging_pair(entry).rank] = entry;
+    }
     std::vector<Id> pairs;
-    for (const std::uint64_t entry : entries) {
+    pairs.reserve(3 * pair_count_);
+    for (const std::uint64_t entry : by_rank) {
+        if (!entry) continue;
         const MergingPair pair = merging_pair(entry);
         pairs.insert(pairs.end(), {pair.left, pair.right, token_of_rank(pair_table(), pair.rank)});
     }

@@ -28,7 +28,7 @@ class MergeLoop {
           before_(most_ids()),
           after_(most_ids()),
           most_(cells_.total_count()),
-          next_threshold_(most_ / 32768) {}
+          next_threshold_(most_ / 4096) {}
 
     LearnedMerges run() {
         while (wants_more() && begin_epoch()) {
@@ -54,6 +54,7 @@ class MergeLoop {
     bool begin_epoch();
     std::vector<PairEntry> find_pairs(RankedPair& bound);
     void keep_best(std::vector<PairEntry>& pairs, RankedPair& bound);
+    std::size_t wanted_pairs() const;
     std::size_t most_collected() const;
 
     bool run_epoch();
@@ -104,7 +105,7 @@ std::vector<PairEntry> MergeLoop::find_pairs(RankedPair& bound) {
         for (std::size_t most = most_collected(); !search_.collect(threshold, most);) {
             threshold < most_ / 4 ? threshold *= 4 : most = ~std::size_t{0};
         }
-        pairs = search_.count(threshold);
+        pairs = search_.count(threshold, 2 * wanted_pairs() + 1);
         bound = {threshold, ~Pair{0}};
         most_ = threshold - 1;
         next_threshold_ = std::max<Count>(1, threshold / 4);
@@ -114,17 +115,19 @@ std::vector<PairEntry> MergeLoop::find_pairs(RankedPair& bound) {
 
 // Drops the rarest pairs, and raises the bound, if there are many more pairs than will be merged soon.
 void MergeLoop::keep_best(std::vector<PairEntry>& pairs, RankedPair& bound) {
+    const std::size_t wanted = wanted_pairs();
+    if (pairs.size() <= 2 * wanted) return;
+    PairSearch::keep_best(pairs, wanted + 1);
+    bound = pairs.back().ranked();
+    most_ = next_threshold_ = bound.count;
+    if (most_ > least_) next_threshold_ = std::max(least_, most_ / 4);
+}
+
+// How many pairs may be merged soon.
+std::size_t MergeLoop::wanted_pairs() const {
     constexpr std::size_t kFirstPairs = 4096;
     const std::size_t done = tokens_.merges().size();
-    const std::size_t wanted = kFirstPairs + std::min(2 * done, options_.merges - done);
-    if (pairs.size() <= 2 * wanted) return;
-    const auto last = pairs.begin() + static_cast<std::ptrdiff_t>(wanted);
-    std::ranges::nth_element(pairs, last,
-                             [](const PairEntry& a, const PairEntry& b) { return b.ranked() < a.ranked(); });
-    bound = last->ranked();
-    most_ = next_threshold_ = last->count;
-    if (most_ > least_) next_threshold_ = std::max(least_, most_ / 4);
-    pairs.erase(last + 1, pairs.end());
+    return kFirstPairs + std::min(2 * done, options_.merges - done);
 }
 
 // How many places a search may collect. They and the places that arise from them use the memory that the cells leave;

@@ -1,5 +1,6 @@
 #include "train/pair_search.hpp"
 
+#include <algorithm>
 #include <atomic>
 #include <mutex>
 
@@ -35,7 +36,7 @@ bool PairSearch::collect(Count threshold, std::size_t most) {
     return total <= most;
 }
 
-std::vector<PairEntry> PairSearch::count(Count threshold) const {
+std::vector<PairEntry> PairSearch::count(Count threshold, std::size_t enough) const {
     std::vector<PairEntry> frequent;
     std::mutex mutex;
     for_shares([&](std::size_t share, KnownPairs& pairs) {
@@ -52,8 +53,16 @@ std::vector<PairEntry> PairSearch::count(Count threshold) const {
         });
         const std::lock_guard lock(mutex);
         frequent.insert(frequent.end(), found.begin(), found.end());
+        if (frequent.size() > 2 * enough) keep_best(frequent, enough);
     });
     return frequent;
+}
+
+void PairSearch::keep_best(std::vector<PairEntry>& pairs, std::size_t count) {
+    const auto last = pairs.begin() + static_cast<std::ptrdiff_t>(count) - 1;
+    std::ranges::nth_element(pairs, last,
+                             [](const PairEntry& a, const PairEntry& b) { return b.ranked() < a.ranked(); });
+    pairs.erase(last + 1, pairs.end());
 }
 
 void PairSearch::take_places(KnownPairs& known, Buffer<Position>& places) {

@@ -23,16 +23,20 @@ class PairSearch {
     // incomplete collection, if there are more than `most` places.
     bool collect(Count threshold, std::size_t most);
 
-    // Counts the collected pairs, and returns those that reach the threshold and may be merged.
-    std::vector<PairEntry> count(Count threshold) const;
+    // Counts the collected pairs, and returns those that reach the threshold and may be merged: all of them, or the
+    // best ones, but at least `enough`.
+    std::vector<PairEntry> count(Count threshold, std::size_t enough) const;
+
+    // Keeps the best `count` pairs, the last of which becomes the last element.
+    static void keep_best(std::vector<PairEntry>& pairs, std::size_t count);
 
     // Writes the places of each known pair to places[first_place...], and frees the collection.
     void take_places(KnownPairs& known, Buffer<Position>& places);
 
  private:
     // Pairs are shared out by their hashes, so that each share is counted by one thread, in a small table.
-    static constexpr std::size_t kShares = 16;
-    static std::size_t share_of(Pair pair) { return hash_of(pair, 0) >> 60; }
+    static constexpr std::size_t kShares = 64;
+    static std::size_t share_of(Pair pair) { return hash_of(pair, 0) >> 58; }
 
     template <class Work>
     void for_shares(const Work& work) const;  // calls work(share, table) with an empty table that the thread keeps

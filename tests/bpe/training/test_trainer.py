@@ -279,6 +279,7 @@ def required_after(learned: list[bytes], required: list[bytes], room: int) -> tu
     room=st.integers(0, 30),
 )
 @example(text="aaaa aaaa bb", required=[b"xy"], room=2)  # the pair (aa, aa) makes room
+@example(text="aa", required=["aéabééé".encode(), "abaaé".encode()], room=13)  # fewer are missing without the merge
 def test_the_vocabulary_has_the_required_tokens_and_all_merges_that_fit_beside_them(
     text: str, required: list[bytes], room: int
 ) -> None:
