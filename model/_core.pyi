@@ -151,6 +151,8 @@ class Decoder:
             data: uint8 `[bytes]`: a matrix as stored in a file, in its type; a vector in float32, a norm without its
                 offset.
         """
+    def put_all(self, tensors: Sequence[tuple[str, Any]]) -> None:
+        """Set several tensors, given as pairs of the arguments of `put`. Other Python threads run meanwhile."""
     def forward(self, tokens: Any, cache: Cache, rotation: Any, wanted: Any, logits: Any) -> None:
         """Run the model on up to `MOST_TOKENS` tokens, and add them to the cache.
 

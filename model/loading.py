@@ -6,6 +6,7 @@ This module is not called `load`: importing a module of that name would hide the
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Union, overload
 
@@ -19,7 +20,7 @@ from model.checkpoint.opened import Checkpoint
 from model.device import choose
 from model.dtypes import DType, dtype_name
 from model.generation.native import NativeModel, chosen_kernel, kernels, refusal
-from model.threads import check_threads
+from model.threads import check_threads, default_threads
 from model.torch_needed import is_installed, require_torch
 
 if TYPE_CHECKING:
@@ -135,11 +136,13 @@ def load(
         from model.checkpoint.quantize import quantized
 
         checkpoint = quantized(checkpoint, quantize)
-    tokenizer = fitting_tokenizer(checkpoint)
     best, reason = backend_of(checkpoint, dtype, place)
-    if backend == "native" and best == "torch" and reason != NO_KERNELS:
-        raise InputError(f"{checkpoint.source}: the native backend cannot be used: {reason}; use the torch backend")
-    if backend == "native" or (backend == "auto" and best == "native"):
+    if backend != "torch" and best == "native":
+        return _native_and_tokenizer(checkpoint, threads)
+    tokenizer = fitting_tokenizer(checkpoint)
+    if backend == "native":
+        if reason != NO_KERNELS:
+            raise InputError(f"{checkpoint.source}: the native backend cannot be used: {reason}; use the torch backend")
         return NativeModel.of(checkpoint, threads=threads), tokenizer
     require_torch(f"{checkpoint.source}: the torch backend ({reason if best == 'torch' else 'as requested'})")
     import torch
@@ -154,6 +157,31 @@ def load(
     if packed:
         pack(model)
     return model, tokenizer
+
+
+def _native_and_tokenizer(checkpoint: Checkpoint, threads: int | None) -> tuple[NativeModel, Tokenizer]:
+    """Pack the weights while the tokenizer is read, which takes about as long. Its errors come first."""
+    if checkpoint.computed is not None:  # with torch, whose settings belong to this thread
+        tokenizer = fitting_tokenizer(checkpoint)
+        return NativeModel.of(checkpoint, threads=threads), tokenizer
+    threads = default_threads() if threads is None else threads
+    made: list[NativeModel | BaseException] = []
+
+    def pack() -> None:
+        try:
+            made.append(NativeModel.of(checkpoint, threads=threads))
+        except BaseException as error:
+            made.append(error)
+
+    packing = threading.Thread(target=pack, name="model.loading")
+    packing.start()
+    try:
+        tokenizer = fitting_tokenizer(checkpoint)
+    finally:
+        packing.join()
+    if isinstance(made[0], BaseException):
+        raise made[0]
+    return made[0], tokenizer
 
 
 @checked

@@ -60,8 +60,7 @@ def unused_as_ordinary(added_texts: Iterable[str], merges: Sequence[Any], whole_
         InputError: When an entry of the merges is not a pair.
     """
     pairs = {f"{text[:cut]} {text[cut:]}": text for text in added_texts for cut in range(1, len(text))}
-    written = (_spaced(merge, position) for position, merge in enumerate(merges)) if pairs else ()
-    merged = {pairs[merge] for merge in written if merge in pairs}
+    merged = {pairs[merge] for merge in filter(pairs.__contains__, _all_spaced(merges) if pairs else ())}
     unused = {text for text in added_texts if text not in merged and text not in byte_characters()}
     return unused if whole_in is None else {text for text in unused if not is_pretoken(text, whole_in)}
 
@@ -185,11 +184,12 @@ def _merges_by_rank(
     Raises:
         InputError: When an entry is not a pair of tokens, or makes no token.
     """
-    text_of = {id: text for text, id in ids.items()}
+    text_of = dict(zip(ids.values(), ids.keys(), strict=True))
     # No text of an ordinary token contains a space, so two texts with a space between them stand for one pair only.
-    expected = [f"{text_of[left]} {text_of[right]}" for left, right, _ in vocabulary.merges()]
-    written = [_spaced(merge, position) for position, merge in enumerate(merges)]
-    if written == expected:
+    pairs = memoryview(vocabulary.encoder.pairs()).cast("I")
+    lefts, rights = (map(text_of.__getitem__, side) for side in (pairs[0::3], pairs[1::3]))
+    expected = [*map(" ".join, zip(lefts, rights, strict=True))]
+    if _all_spaced(merges) == expected:
         return True
     position_of = checked_merges(merges, all_ids)
     positions = [position_of.get(merge, -1) for merge in expected]
@@ -233,6 +233,13 @@ def _listed_pairs(merges: Sequence[Any], ids: Mapping[str, int]) -> array[int]:
         if left in ids and right in ids and left + right in ids:
             listed.extend((ids[left], ids[right], ids[left + right]))
     return listed
+
+
+def _all_spaced(merges: Sequence[Any]) -> list[str]:
+    """Return the merges of a file as two texts with a space between them. Usually that is how the file has them."""
+    if isinstance(merges, list) and {*map(type, merges)} <= {str}:
+        return merges
+    return [_spaced(merge, position) for position, merge in enumerate(merges)]
 
 
 def _spaced(merge: Any, position: int) -> str:

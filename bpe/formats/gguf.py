@@ -86,16 +86,20 @@ def vocabulary_of(
     types = _array_of(metadata, "token_type", memoryview).tolist()
     if len(types) != len(tokens):
         raise InputError(f"{len(tokens)} tokens, but {len(types)} in tokenizer.ggml.token_type")
-    ids = {text: id for id, (text, kind) in enumerate(zip(tokens, types, strict=True)) if kind != _UNUSED}
+    ids = dict(zip(tokens, range(len(tokens)), strict=True))
+    if _UNUSED in types:
+        ids = {text: id for id, (text, kind) in enumerate(zip(tokens, types, strict=True)) if kind != _UNUSED}
     if len(ids) < len(types) - types.count(_UNUSED):
         raise InputError("two tokens of tokenizer.ggml.tokens are the same")
-    found = [AddedToken(text, id, types[id] == _CONTROL) for text, id in ids.items() if types[id] in _ADDED]
+    found = [AddedToken(tokens[id], id, kind == _CONTROL) for id, kind in enumerate(types) if kind in _ADDED]
     added = chosen_tokens(found, special_tokens, ids, len(tokens)).values()
     # Only a control token can stand in a text that is not split at it.
     unused = unused_as_ordinary([token.content for token in found if not token.special], merges, None)
     controls = [token.content for token in {*found, *added} if token.special]
     unused |= unused_as_ordinary(controls, merges, None if merges_only else chosen)
-    ordinary = {text: id for text, id in ids.items() if text not in unused}
+    ordinary = ids.copy()
+    for text in unused:
+        ordinary.pop(text, None)
     vocabulary = vocabulary_from_texts(name.removesuffix(".gguf"), chosen, ordinary, added, merges, merges_only, ids)
     if isinstance(special_tokens, Mapping):
         return vocabulary  # the ids in the file are those of other tokens

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 Ids: TypeAlias = Union[npt.NDArray[np.int64], Sequence[Sequence[int]]]
 CACHES = ("float32", "float16", "bfloat16", "int8")
 """The names of the dtypes in which keys and values can be stored."""
+_AT_ONCE = 1 << 24  # bytes of weights that are packed before the memory that the file took is released
 
 
 class NativeCache:
@@ -190,14 +191,31 @@ class NativeModel:
         return model
 
     def _put_all(self, checkpoint: Checkpoint, weights: Iterable[StoredTensor]) -> None:
-        """Set all tensors; an error names the file and the tensor by its name there."""
-        for name, shape, kind, data, release in weights:
-            try:
-                self.core.put(name, data if len(shape) > 1 else float32_of(data, kind).view(np.uint8))
-            except ValueError as error:
-                message = str(error).replace(name, checkpoint.name_of(name))
-                raise InputError(f"{checkpoint.source}: {message}") from None
-            release(0, len(data))
+        """Set all tensors, many at a time: between two calls, this thread may have to wait for others to let it run."""
+        some: list[StoredTensor] = []
+        size = 0
+        for tensor in weights:
+            some.append(tensor)
+            size += len(tensor.data)
+            if size >= _AT_ONCE:
+                self._put_some(checkpoint, some)
+                some, size = [], 0
+        self._put_some(checkpoint, some)
+
+    def _put_some(self, checkpoint: Checkpoint, tensors: Sequence[StoredTensor]) -> None:
+        """Set tensors; an error names the file and the tensor by its name there."""
+        given = [
+            (name, data if len(shape) > 1 else float32_of(data, kind).view(np.uint8))
+            for name, shape, kind, data, _ in tensors
+        ]
+        try:
+            self.core.put_all(given)
+        except ValueError as error:
+            message = str(error)
+            name = message.partition(" ")[0]  # which it begins with
+            raise InputError(f"{checkpoint.source}: {message.replace(name, checkpoint.name_of(name))}") from None
+        for tensor in tensors:
+            tensor.release(0, len(tensor.data))
 
     @overload
     def __call__(

@@ -63,6 +63,22 @@ def test_a_gguf_with_an_unsupported_tokenizer_raises_with_the_file_name(director
         load(tmp_path / "model.gguf")
 
 
+def test_a_native_model_is_packed_while_its_tokenizer_is_read(directory: Path, tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    convert(directory, path)
+    loaded, tokenizer = load(path, backend="native")
+    ids = torch.tensor([tokenizer.encode("Once upon a time")])
+    torch.testing.assert_close(loaded(ids), load(path)[0](ids), rtol=1e-4, atol=1e-5)
+    content = bytearray(path.read_bytes())
+    content[-64:] = b"\xff" * 64  # not finite
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"model\.gguf: \S+ contains numbers.*not finite"):
+        load(path, backend="native")
+    path.write_bytes(content.replace(b"llama-bpe", b"llama-bqe"))
+    with pytest.raises(InputError, match=r"tokenizer\.ggml\.pre is 'llama-bqe'"):  # the first error
+        load(path, backend="native")
+
+
 def test_a_tokenizer_larger_than_the_model_raises(directory: Path, tmp_path: Path) -> None:
     small = Transformer(ModelConfig(dim=8, n_layers=1, n_heads=2, vocab_size=257))
     save(tmp_path / "small", small, directory / "tokenizer.json")

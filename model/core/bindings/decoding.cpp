@@ -1,11 +1,13 @@
 // _core.Cache and _core.Decoder.
 #include <nanobind/stl/map.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
 #include <iterator>
 #include <map>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "bindings/python.hpp"
@@ -133,6 +135,11 @@ void put(Decoder& self, const std::string& name, Input<std::uint8_t, 1> bytes) {
     self.put(name, given);
 }
 
+void put_all(Decoder& self, const std::vector<std::pair<std::string, Input<std::uint8_t, 1>>>& tensors) {
+    const bpe::ReleasedGil released;
+    for (const auto& [name, bytes] : tensors) self.put(name, {bytes.data(), bytes.size()});
+}
+
 void forward(Decoder& self, Input<std::int64_t, 2> tokens, Cache& cache, Input<float, 3> rotation,
              Input<std::int64_t, 1> wanted, Output<float, 2> logits) {
     if (tokens.shape(1) != 3) throw std::invalid_argument("tokens must have the shape [tokens, 3]");
@@ -171,6 +178,7 @@ void bind_decoding(nb::module_& m) {
         .def("__init__", construct_decoder, nb::arg("shape"), nb::arg("kinds"), nb::arg("threads") = 1,
              nb::arg("kernel") = "")
         .def("put", put, nb::arg("name"), nb::arg("data"))
+        .def("put_all", put_all, nb::arg("tensors"))
         .def("forward", forward, nb::arg("tokens"), nb::arg("cache"), nb::arg("rotation"), nb::arg("wanted"),
              nb::arg("logits"))
         .def_prop_ro("bytes", &Decoder::bytes)
