@@ -265,9 +265,12 @@ class Tokenizer(BatchTokenizer):
             TypeError: As in `encode`.
             ValueError: When the text contains a disallowed special token.
         """
-        added = self.vocabulary.always_added
-        if disallowed_special or allowed_special or not isinstance(allowed_special, (set, frozenset)):
-            added = self.special_matchers.allowed_in(text, allowed_special, disallowed_special)
+        if allowed_special is NO_TOKENS:  # as by default, and fast
+            if not disallowed_special:
+                return self._ordinary_to_numpy(text)
+            if disallowed_special == "all":
+                return self._without_special_to_numpy(text)
+        added = self.special_matchers.allowed_in(text, allowed_special, disallowed_special)
         return self._core.encode_to_numpy(text, added)
 
     def encode_with_unstable(

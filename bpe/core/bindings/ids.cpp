@@ -66,17 +66,52 @@ nb::object IdObjects::lists_of(std::span<const Id> ids, std::span<const std::int
     return lists;
 }
 
-nb::object IdObjects::array_of(std::span<const Id> ids) {
-    if (!empty_array_.is_valid()) {  // numpy is imported when first needed
+namespace {
+
+// What we use of numpy's C interface: a table of functions and types, whose order is fixed since numpy 1.0, and the
+// beginning of an array object. Including numpy's headers would make numpy a requirement of the build.
+class NumpyArrays {
+ public:
+    NumpyArrays() {
         const nb::module_ numpy = nb::module_::import_("numpy");
-        id_type_ = numpy.attr("dtype")("uint32");
-        empty_array_ = numpy.attr("empty");
+        const bool is_first = nb::cast<std::string>(numpy.attr("__version__")).starts_with("1.");
+        const nb::module_ arrays = nb::module_::import_(is_first ? "numpy.core.multiarray" : "numpy._core.multiarray");
+        auto* const table =
+            static_cast<void**>(PyCapsule_GetPointer(nb::object(arrays.attr("_ARRAY_API")).ptr(), nullptr));
+        if (!table) nb::raise_python_error();
+        constexpr int kArrayType = 2, kNewArray = 93;
+        type_ = static_cast<PyTypeObject*>(table[kArrayType]);
+        new_array_ = reinterpret_cast<NewArray>(table[kNewArray]);
     }
-    const nb::object array = empty_array_(ids.size(), id_type_);
-    Py_buffer buffer;
-    if (PyObject_GetBuffer(array.ptr(), &buffer, PyBUF_SIMPLE | PyBUF_WRITABLE) != 0) nb::raise_python_error();
-    if (!ids.empty()) std::memcpy(buffer.buf, ids.data(), ids.size_bytes());
-    PyBuffer_Release(&buffer);
+
+    // Returns an array of uint32 with unspecified content.
+    nb::object of_size(std::size_t size) const {
+        constexpr int kUint32 = 6;  // NPY_UINT
+        static_assert(sizeof(unsigned) == sizeof(Id));
+        const auto length = static_cast<Py_ssize_t>(size);
+        nb::object array = nb::steal(new_array_(type_, 1, &length, kUint32, nullptr, nullptr, 0, 0, nullptr));
+        if (!array.is_valid()) nb::raise_python_error();
+        return array;
+    }
+    static void* data_of(const nb::object& array) { return reinterpret_cast<const Array*>(array.ptr())->data; }
+
+ private:
+    using NewArray = PyObject* (*)(PyTypeObject*, int, const Py_ssize_t* dims, int type_num, const Py_ssize_t* strides,
+                                   void* data, int itemsize, int flags, PyObject* obj);
+    struct Array {
+        PyObject_HEAD void* data;
+    };
+
+    PyTypeObject* type_;
+    NewArray new_array_;
+};
+
+}  // namespace
+
+nb::object IdObjects::array_of(std::span<const Id> ids) {
+    static const NumpyArrays numpy;  // imported when first needed
+    nb::object array = numpy.of_size(ids.size());
+    if (!ids.empty()) std::memcpy(NumpyArrays::data_of(array), ids.data(), ids.size_bytes());
     return array;
 }
 

@@ -30,18 +30,31 @@ class TokenizerBase {
 
     // Tokenizer.encode with its defaults: no special token is allowed, and any in the text is an error.
     nb::object encode_without_special(nb::handle self, nb::handle text) const {
-        {
-            const TextArgument content(text);
-            const Bytes bytes = content.bytes();
-            if (const auto match = special_->find(bytes, 0); match.begin < bytes.size()) {
-                const Bytes token = bytes.subspan(match.begin, match.end - match.begin);
-                self.attr("_raise_disallowed")(nb::str(reinterpret_cast<const char*>(token.data()), token.size()));
-            }
-        }
+        refuse_special(self, text);
         return encode_ordinary(self, text);
     }
 
+    // The same two into arrays.
+    nb::object ordinary_to_numpy(nb::handle self, nb::handle text) const {
+        if (!encoder_) return self.attr("_core").attr("encode_to_numpy")(text, always_object_);
+        return encoder_->encode_to_numpy(text, always_);
+    }
+    nb::object without_special_to_numpy(nb::handle self, nb::handle text) const {
+        refuse_special(self, text);
+        return ordinary_to_numpy(self, text);
+    }
+
  private:
+    // Raises if a special token is in the text.
+    void refuse_special(nb::handle self, nb::handle text) const {
+        const TextArgument content(text);
+        const Bytes bytes = content.bytes();
+        const auto match = special_->find(bytes, 0);
+        if (match.begin >= bytes.size()) return;
+        const Bytes token = bytes.subspan(match.begin, match.end - match.begin);
+        self.attr("_raise_disallowed")(nb::str(reinterpret_cast<const char*>(token.data()), token.size()));
+    }
+
     nb::object core_;
     nb::object all_special_;
     nb::object always_object_;
@@ -98,10 +111,22 @@ constexpr const char* kEncodeWithoutSpecialDoc = R"(_encode_without_special($sel
 
 Encode a text as `Tokenizer.encode` does by default: any special token in it is an error.)";
 
+constexpr const char* kOrdinaryToNumpyDoc = R"(_ordinary_to_numpy($self, text)
+--
+
+Encode a text as `encode_ordinary` does, into an array.)";
+
+constexpr const char* kWithoutSpecialToNumpyDoc = R"(_without_special_to_numpy($self, text)
+--
+
+Encode a text as `Tokenizer.encode` does by default, into an array.)";
+
 // Must outlive the type.
 PyMethodDef methods[] = {
     method_def<&TokenizerBase::encode_ordinary>("encode_ordinary", kEncodeOrdinaryDoc),
     method_def<&TokenizerBase::encode_without_special>("_encode_without_special", kEncodeWithoutSpecialDoc),
+    method_def<&TokenizerBase::ordinary_to_numpy>("_ordinary_to_numpy", kOrdinaryToNumpyDoc),
+    method_def<&TokenizerBase::without_special_to_numpy>("_without_special_to_numpy", kWithoutSpecialToNumpyDoc),
     {nullptr, nullptr, 0, nullptr},
 };
 PyType_Slot slots[] = {{Py_tp_methods, methods}, {0, nullptr}};
