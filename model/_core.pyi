@@ -10,6 +10,9 @@ from typing import Any
 MOST_TOKENS: int
 """The largest number of tokens that `Decoder.forward` takes."""
 
+WIDEST_BYTE_HEAD: int
+"""The largest size of a head whose keys and values a `Cache` of int8 can store."""
+
 KINDS: dict[str, int]
 """The supported types of weights, by ggml's names, with the number of columns in a block (1 for unquantized types)."""
 

@@ -19,6 +19,7 @@ from bpe.commands.terminal import amount, print_pieces
 from bpe.progress import current
 from model.commands.options import (
     backend_option,
+    cache_dtype_option,
     device_option,
     dtype_option,
     eos_token_option,
@@ -98,7 +99,15 @@ TEMPERATURE, TOP_P = 0.6, 0.9
     ),
 )
 @sampling_options(TEMPERATURE, TOP_P, *penalty_options)
-@group("Computation", dtype_option, device_option, backend_option, threads_option, ignore_unknown_option)
+@group(
+    "Computation",
+    dtype_option,
+    device_option,
+    backend_option,
+    cache_dtype_option,
+    threads_option,
+    ignore_unknown_option,
+)
 @progress_options(with_events=False)
 @examples(
     "bpe chat smollm2",
@@ -122,6 +131,7 @@ def chat(
     dtype: str | None,
     device: str,
     backend: str,
+    cache_dtype: str | None,
     threads: int | None,
     ignore_unknown: bool,
     eos_tokens: Sequence[str],
@@ -158,7 +168,9 @@ def chat(
         checkpoint = open_checkpoint(path, ignore_unknown)
         settings = sampling_settings(checkpoint, settings, TEMPERATURE, TOP_P)
         images = read_images(name, checkpoint.config, image_files)
-        model, tokenizer = load_model(path, dtype, device, backend, threads, None, eos_tokens, ignore_unknown)
+        model, tokenizer = load_model(
+            path, dtype, device, backend, threads, None, eos_tokens, ignore_unknown, cache_dtype
+        )
         format = _chat_format(name, checkpoint, tokenizer, template, variables)
         conversation = Conversation(
             model, tokenizer, format, prefill=prefill or "", forget=forget, images=images, **settings

@@ -24,6 +24,7 @@ from bpe.progress import phase, say
 from model.commands.options import (
     backend_option,
     bos_option,
+    cache_dtype_option,
     device_option,
     dtype_option,
     eos_token_option,
@@ -89,7 +90,15 @@ TEMPERATURE, TOP_P = 0.8, 0.95
         help="With --json: log-probabilities of the tokens, and of the N most likely ones at each place.",
     ),
 )
-@group("Computation", dtype_option, device_option, backend_option, threads_option, ignore_unknown_option)
+@group(
+    "Computation",
+    dtype_option,
+    device_option,
+    backend_option,
+    cache_dtype_option,
+    threads_option,
+    ignore_unknown_option,
+)
 @progress_options(with_events=False)
 @examples(
     "bpe generate runs/tales -p 'Once upon a time'",
@@ -114,6 +123,7 @@ def generate(
     dtype: str | None,
     device: str,
     backend: str,
+    cache_dtype: str | None,
     threads: int | None,
     ignore_unknown: bool,
     **settings: Any,
@@ -141,7 +151,9 @@ def generate(
     settings = sampling_settings(checkpoint, settings, TEMPERATURE, TOP_P)
     images = read_images(model, checkpoint.config, image_files)
     start = time.perf_counter()
-    transformer, tokenizer = load_model(path, dtype, device, backend, threads, bos, eos_tokens, ignore_unknown)
+    transformer, tokenizer = load_model(
+        path, dtype, device, backend, threads, bos, eos_tokens, ignore_unknown, cache_dtype
+    )
     load_seconds = time.perf_counter() - start
 
     from model import Completions

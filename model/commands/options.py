@@ -40,6 +40,12 @@ backend_option = click.option(
     default="auto",
     help="Engine: native (C++ on the CPU, reads quantized weights in place), torch, or auto (native if possible).",
 )
+cache_dtype_option = click.option(
+    "--cache-dtype",
+    type=click.Choice(["float32", "float16", "bfloat16", "int8"]),
+    help="Data type of the keys and values of past tokens, native backend only.  [default: int8 for quantized weights, "
+    "float32 for others]",
+)
 ignore_unknown_option = click.option(
     "--ignore-unknown",
     is_flag=True,
@@ -264,6 +270,7 @@ def load_model(
     bos: bool | None = None,
     eos_tokens: Sequence[str] = (),
     ignore_unknown: bool = False,
+    cache_dtype: str | None = None,
 ) -> tuple[Any, Any]:
     """Load the model and the tokenizer that these options name.
 
@@ -276,10 +283,15 @@ def load_model(
         bos: As for `overruled`.
         eos_tokens: As for `overruled`.
         ignore_unknown: As for `model.load`.
+        cache_dtype: Name of the dtype of keys and values; None for the model's default.
 
     Returns:
         The model and its tokenizer.
+
+    Raises:
+        InputError: When `cache_dtype` is given and the model is not a native one, or cannot store it.
     """
+    from bpe import InputError
     from bpe.locate import locate
 
     refuse_text(str(name))
@@ -291,6 +303,16 @@ def load_model(
         model, tokenizer = load(
             path, dtype, place, backend, packed=True, threads=threads, ignore_unknown=ignore_unknown
         )
+    if cache_dtype is not None:
+        from model.generation.native import NativeModel
+
+        if not isinstance(model, NativeModel):
+            raise InputError(
+                f"{name}: --cache-dtype {cache_dtype} needs the native backend; on torch, which runs here, keys "
+                "and values have the dtype of --dtype; leave --cache-dtype out, or choose --backend native"
+            )
+        model.cache_dtype = cache_dtype
+        model.new_cache()  # refuses a dtype that these heads do not allow
     return model, overruled(tokenizer, name, bos, eos_tokens)
 
 

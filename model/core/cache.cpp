@@ -1,6 +1,7 @@
 #include "cache.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 
@@ -23,7 +24,7 @@ std::size_t Cache::number_bytes() const {
 
 std::size_t Cache::head_bytes(std::size_t capacity) const {
     const std::size_t scales = kind_ == CacheKind::kI8 ? 2 * sizeof(float) : 0;
-    return capacity * ((head_dim_ + width_) * number_bytes() + scales);
+    return capacity * ((key_width() + width_) * number_bytes() + scales);
 }
 
 std::size_t Cache::capacity() const {
@@ -40,7 +41,7 @@ std::size_t Cache::bytes() const {
 Cache::Head Cache::head_in(const Sequence& sequence, std::size_t number) const {
     Head head{};
     head.keys = sequence.memory.get() + number * head_bytes(sequence.capacity);
-    head.values = head.keys + sequence.capacity * head_dim_ * number_bytes();
+    head.values = head.keys + sequence.capacity * key_width() * number_bytes();
     if (kind_ == CacheKind::kI8) {
         head.key_scales = reinterpret_cast<float*>(head.values + sequence.capacity * width_);
         head.value_scales = head.key_scales + sequence.capacity;
@@ -58,7 +59,7 @@ Cache::Sequence Cache::copied(const Sequence& from, std::size_t filled, std::siz
     const std::size_t kept = rounded_up(std::min({filled, capacity, from.capacity}), kLanes);
     for (std::size_t number = 0; kept && number < layers_ * kv_heads_; ++number) {
         const Head old = head_in(from, number), head = head_in(to, number);
-        std::memcpy(head.keys, old.keys, kept * head_dim_ * number_bytes());
+        std::memcpy(head.keys, old.keys, kept * key_width() * number_bytes());
         std::memcpy(head.values, old.values, kept * width_ * number_bytes());
         if (kind_ == CacheKind::kI8) {
             std::memcpy(head.key_scales, old.key_scales, kept * sizeof(float));
@@ -121,20 +122,30 @@ void Cache::store(const Head& head, std::size_t position, const float* key, cons
             values[i] = to_bfloat16(value[i]);
         }
     } else {
-        auto* keys = reinterpret_cast<std::int8_t*>(head.keys) + first;
-        auto* values = reinterpret_cast<std::int8_t*>(head.values) + position * width_;
-        const auto quantized = [&](const float* numbers, float& scale, std::int8_t* to, std::size_t step) {
-            float largest = 0;
-            for (std::size_t i = 0; i < head_dim_; ++i) largest = std::max(largest, std::fabs(numbers[i]));
-            scale = largest / 127;
-            const float inverse = largest > 1e-30f ? 1 / scale : 0;
-            for (std::size_t i = 0; i < head_dim_; ++i) {
-                to[i * step] = static_cast<std::int8_t>(std::nearbyint(numbers[i] * inverse));
-            }
-        };
-        quantized(key, head.key_scales[position], keys, kLanes);
-        quantized(value, head.value_scales[position], values, 1);
+        store_bytes(head, position, key, value);
     }
+}
+
+// The numbers of four neighbouring dimensions of a key, or of four neighbouring positions, are next to each other.
+void Cache::store_bytes(const Head& head, std::size_t position, const float* key, const float* value) const {
+    constexpr float kRound =
+        12582912;  // 1.5 * 2^23: in a sum with it, the bits of a small number are its nearest integer
+    const auto quantized = [this](const float* numbers, float& scale, const auto& put) {
+        float largest = 0;
+        for (std::size_t i = 0; i < head_dim_; ++i) largest = std::max(largest, std::fabs(numbers[i]));
+        scale = largest / 127;
+        const float inverse = largest > 1e-30f ? 1 / scale : 0;
+        for (std::size_t i = 0; i < head_dim_; ++i) {
+            const auto bits = std::bit_cast<std::uint32_t>(numbers[i] * inverse + kRound);
+            put(i, static_cast<std::uint8_t>(bits ^ 0x80));
+        }
+    };
+    const std::size_t inner = position % kLanes;
+    std::uint8_t* const keys = head.keys + (position - inner) * key_width() + 4 * inner;
+    quantized(key, head.key_scales[position],
+              [=](std::size_t i, std::uint8_t byte) { keys[i / 4 * kQuad + i % 4] = byte; });
+    std::uint8_t* const values = head.values + position / 4 * 4 * width_ + position % 4;
+    quantized(value, head.value_scales[position], [=](std::size_t i, std::uint8_t byte) { values[4 * i] = byte; });
 }
 
 }  // namespace model

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/kernels.hpp"
+#include "kernels/rounding.hpp"
 #include "pages.hpp"
 
 namespace model {
@@ -18,7 +19,7 @@ class Cache {
 
     // The keys and values of one sequence in one key-value head of one layer.
     struct Head {
-        std::uint8_t *keys, *values;       // [blocks, head_dim, 16]; [positions, width]
+        std::uint8_t *keys, *values;       // as AttentionKernel reads them
         float *key_scales, *value_scales;  // one per position, for kI8 only
     };
 
@@ -26,7 +27,8 @@ class Cache {
     std::size_t layers() const { return layers_; }
     std::size_t kv_heads() const { return kv_heads_; }
     std::size_t head_dim() const { return head_dim_; }
-    std::size_t width() const { return width_; }  // head_dim, rounded up to a multiple of 16
+    std::size_t width() const { return width_; }  // of a value: head_dim, rounded up to a multiple of 16
+    std::size_t key_width() const { return kind_ == CacheKind::kI8 ? rounded_up(head_dim_, 4) : head_dim_; }
     std::size_t sequences() const { return sequences_.size(); }
     std::size_t capacity() const;  // positions for which every sequence has room
     std::size_t bytes() const;
@@ -47,6 +49,8 @@ class Cache {
                const Kernel& kernel) const;
 
  private:
+    void store_bytes(const Head& head, std::size_t position, const float* key, const float* value) const;
+
     struct Sequence {
         Pages memory;
         std::size_t capacity = 0;

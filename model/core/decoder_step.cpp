@@ -604,8 +604,8 @@ struct Decoder::Step {
             const float* from = model.queries_.data() + token_of(i) * query_size + head_of(i) * shape.head_dim;
             std::memcpy(queries + i * shape.head_dim, from, shape.head_dim * sizeof(float));
         }
-        attention.score(head.keys + begin * shape.head_dim * number_bytes, end - first, shape.head_dim, queries, count,
-                        scores, stride);
+        attention.score(head.keys + begin * cache.key_width() * number_bytes, end - first, shape.head_dim, queries,
+                        count, scores, stride);
         for (std::size_t i = 0; i < count; ++i) {
             float* own = scores + i * stride;
             const std::size_t seen = tokens[token_of(i)].position + 1;

@@ -3,7 +3,7 @@
 Generation uses it like a `Transformer`. It takes the weights of any checkpoint as they are stored. Quantized weights
 are multiplied in at least 16 bits with activations of 16 bits and summed in 32 bits, so that the precision of a result
 is that of the weights, not of the kernels. With float32, bfloat16 and float16 weights, everything is computed and
-cached with the precision of float32.
+cached with the precision of float32. With quantized weights, the caches of texts that are generated have 8 bits.
 """
 
 from __future__ import annotations
@@ -62,6 +62,11 @@ class NativeCache:
         kind = str(dtype).removeprefix("torch.")
         if kind not in CACHES:
             raise InputError(f"the dtype of a cache is {dtype}; it must be one of {', '.join(CACHES)}")
+        if kind == "int8" and config.head_dim > _core.WIDEST_BYTE_HEAD:
+            raise InputError(
+                f"heads have {config.head_dim} dimensions, but a cache of int8 holds at most {_core.WIDEST_BYTE_HEAD}; "
+                "choose float16"
+            )
         self.core = _core.Cache(kind, config.n_layers, config.n_kv_heads, config.head_dim, batch)
         self._real = np.zeros((batch, 0), bool)  # [batch, length]: which slots are tokens, not padding
         self.filled = [0] * batch
@@ -148,8 +153,14 @@ class NativeModel:
         self.kernel: str = kernel or chosen_kernel()
         """The name of its kernels."""
         self._kinds = kinds
-        self.cache_dtype = "float16" if any(_core.KINDS.get(kind, 1) > 1 for kind in kinds.values()) else "float32"
-        """The dtype of keys and values in a new cache: rounding to float16 costs less than quantized weights do."""
+        quantized = any(_core.KINDS.get(kind, 1) > 1 for kind in kinds.values())
+        self._exact_cache = "float16" if quantized else "float32"
+        small = quantized and config.head_dim <= _core.WIDEST_BYTE_HEAD
+        self.cache_dtype: DType = "int8" if small else self._exact_cache
+        """The dtype of keys and values in new caches, one of `CACHES`. Set it to choose another one.
+
+        Defaults to int8 for quantized weights, whose rounding costs more, and to float32 for others.
+        """
         self._reading = threading.Lock()
         _MODELS.add(self)
         try:
@@ -238,7 +249,7 @@ class NativeModel:
 
         Args:
             ids: Integers [batch, time]. With a cache, they continue its tokens and are added to it.
-            cache: The cache; None reads the ids alone.
+            cache: The cache; None reads the ids alone, with keys and values of at least 16 bits.
             positions: Integers [batch, time], -1 for padding; the others continue the positions in the cache.
             last_only: Return the logits of the last id only.
 
@@ -260,7 +271,8 @@ class NativeModel:
         if at is not None and at.shape != given.shape:
             raise InputError(f"positions have the shape {list(at.shape)}, but ids have {list(given.shape)}")
         with self._reading:
-            logits = self._forward(given, self.new_cache(batch) if cache is None else cache, at, last_only)
+            own = self.new_cache(batch, dtype=self._exact_cache) if cache is None else cache
+            logits = self._forward(given, own, at, last_only)
         if not _is_tensor(ids):
             return logits
         import torch
@@ -338,7 +350,7 @@ class NativeModel:
             batch: The number of texts.
             capacity: The number of tokens of each text to reserve memory for.
             dtype: float32; float16, with half the size; bfloat16, likewise, with the range of float32; or int8, with a
-                quarter. Defaults to `cache_dtype`: float16 for quantized weights, otherwise float32.
+                quarter and a scale for each key and value. Defaults to `cache_dtype`.
         """
         return NativeCache(self.config, batch, capacity=capacity, dtype=self.cache_dtype if dtype is None else dtype)
 

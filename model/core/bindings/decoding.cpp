@@ -29,6 +29,10 @@ void construct_cache(Cache* self, const std::string& kind, std::size_t layers, s
     if (!layers || !kv_heads || !head_dim || !sequences) {
         throw std::invalid_argument("the sizes of a cache must be positive");
     }
+    if (cache_kind_named(kind) == CacheKind::kI8 && head_dim > kWidestByteHead) {
+        throw std::invalid_argument("a cache of int8 cannot store heads of " + std::to_string(head_dim) +
+                                    " numbers, only up to " + std::to_string(kWidestByteHead));
+    }
     new (self) Cache(cache_kind_named(kind), layers, kv_heads, head_dim, sequences);
 }
 

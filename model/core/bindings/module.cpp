@@ -38,6 +38,7 @@ NB_MODULE(_core, m) {
     m.def("kernels", kernel_names);
     m.def("chosen_kernel", chosen_kernel_name);
     m.attr("MOST_TOKENS") = Decoder::kMostTokens;
+    m.attr("WIDEST_BYTE_HEAD") = kWidestByteHead;
     std::map<std::string, std::size_t> kinds;
     for (const Format& format : kFormats) kinds[std::string(format.name)] = format.block_columns;
     m.attr("KINDS") = kinds;

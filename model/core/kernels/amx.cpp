@@ -2,6 +2,7 @@
 // the avx512 kernels in products of quantized weights with eight or more vectors, in products of other weights with
 // more than sixteen vectors, and in attention of sixteen or more queries.
 #include "kernels/attention.hpp"
+#include "kernels/attention_bytes.hpp"
 #include "kernels/avx512_lanes.hpp"
 #include "kernels/products.hpp"
 #include "kernels/vectors.hpp"
@@ -420,6 +421,21 @@ constexpr std::size_t kWidest = 128;  // the largest head_dim
 template <class T>
 constexpr std::size_t kCacheParts = sizeof(T) == 4 ? 3 : 2;
 
+// The number of parts of keys and values: a bfloat16 number holds an integer of 8 bits.
+template <class T>
+constexpr std::size_t kCachedParts = sizeof(T) == 1 ? 1 : kCacheParts<T>;
+
+// Writes the columns of a quad of cached bytes (attention_bytes.hpp) to two rows.
+void put_quad(I biased, std::size_t row, SplitTile<1>& to) {
+    const I quad = _mm512_xor_si512(biased, V::set_integers(static_cast<std::int32_t>(0x80808080)));
+    const auto pair = [](I first, I second) {  // of the upper bytes of lanes
+        const auto number = [](I x) { return _mm512_castps_si512(V::to_floats(V::shift_right_signed<24>(x))); };
+        return V::bit_or(V::shift_right<16>(number(first)), number(second));
+    };
+    to[0][row] = pair(V::shift_left<24>(quad), V::shift_left<16>(quad));
+    to[0][row + 1] = pair(V::shift_left<8>(quad), quad);
+}
+
 // Missing queries, up to a multiple of sixteen, count as zeros; `scores` has room for their scores.
 template <class T, CacheKind kind>
 void score_split(const void* all_keys, std::size_t blocks, std::size_t head_dim, const float* queries,
@@ -440,19 +456,24 @@ void score_split(const void* all_keys, std::size_t blocks, std::size_t head_dim,
             std::memset(x + kParts * (tile * kQueries + i), 0, kParts * sizeof(TileBytes));
         }
     }
-    SplitTile<kParts> weights[kWidest / kTile];
+    SplitTile<kCachedParts<T>> weights[kWidest / kTile];
     const T* keys = static_cast<const T*>(all_keys);
     _tile_loadconfig(&kConfiguration<kQuad, kLanes>);
     for (std::size_t block = 0; block < blocks; ++block, keys += head_dim * kLanes) {
-        for (std::size_t i = 0; i < head_dim; i += 2) {
-            fetch_ahead<V, 2 * kLanes * sizeof(T)>(reinterpret_cast<const std::uint8_t*>(keys + i * kLanes));
-            put_two_columns<kParts>(V::load(keys + i * kLanes), V::load(keys + (i + 1) * kLanes), i % kTile / 2,
-                                    weights[i / kTile]);
+        constexpr std::size_t kStep = kind == CacheKind::kI8 ? 4 : 2;  // columns
+        for (std::size_t i = 0; i < head_dim; i += kStep) {
+            fetch_ahead<V, kStep * kLanes * sizeof(T)>(reinterpret_cast<const std::uint8_t*>(keys + i * kLanes));
+            if constexpr (kind == CacheKind::kI8) {
+                put_quad(V::load_bytes(keys + i * kLanes), i % kTile / 2, weights[i / kTile]);
+            } else {
+                put_two_columns<kParts>(V::load(keys + i * kLanes), V::load(keys + (i + 1) * kLanes), i % kTile / 2,
+                                        weights[i / kTile]);
+            }
         }
         zero_sums();
         for (std::size_t tile = 0; tile < tiles; ++tile) {
-            load_weights<kParts>(weights[tile][0], kLanes);
-            add_to_sums<kParts, kParts>(x + kParts * tile * kQueries, sixteens);
+            load_weights<kCachedParts<T>>(weights[tile][0], kLanes);
+            add_to_sums<kParts, kCachedParts<T>>(x + kParts * tile * kQueries, sixteens);
         }
         store_sums(scores + block * kLanes, stride, sixteens);
     }
@@ -471,7 +492,7 @@ void mix_split(const void* all_values, std::size_t positions, std::size_t width,
     constexpr std::size_t kParts = kCacheParts<T>;
     const std::size_t sixteens = (count + 15) / 16;
     TileBytes x[kTiles * kQueries * kParts];
-    SplitTile<kParts> split;
+    SplitTile<kCachedParts<T>> split;
     const T* values = static_cast<const T*>(all_values);
     std::memset(results, 0, sixteens * 16 * width * sizeof(float));
     _tile_loadconfig(&kConfiguration<kQuad, kLanes>);
@@ -492,16 +513,24 @@ void mix_split(const void* all_values, std::size_t positions, std::size_t width,
         for (std::size_t first = 0; first < width; first += kLanes) {
             load_sums(results + first, width, sixteens);
             for (std::size_t tile = 0; tile < tiles; ++tile) {
-                for (std::size_t i = 0; i < kLanes; ++i) {
-                    const std::size_t position =
-                        tile * kTile + 2 * i;  // of two; memory reaches to a multiple of sixteen
-                    const T* from = values + (begin + position) * width + first;
-                    const F a = position < size ? V::load(from) : V::set(0.0f);
-                    const F b = position + 1 < size ? V::load(from + width) : V::set(0.0f);
-                    put_two_columns<kParts>(a, b, i, split);
+                if constexpr (kind == CacheKind::kI8) {
+                    for (std::size_t i = 0; i < kTile; i += 4) {
+                        const std::size_t position = tile * kTile + i;
+                        const I zeros = V::set_integers(static_cast<std::int32_t>(0x80808080));
+                        const T* from = values + (begin + position) * width + 4 * first;
+                        put_quad(position < size ? V::load_bytes(from) : zeros, i / 2, split);
+                    }
+                } else {
+                    for (std::size_t i = 0; i < kLanes; ++i) {
+                        const std::size_t position = tile * kTile + 2 * i;  // memory reaches to a multiple of sixteen
+                        const T* from = values + (begin + position) * width + first;
+                        const F a = position < size ? V::load(from) : V::set(0.0f);
+                        const F b = position + 1 < size ? V::load(from + width) : V::set(0.0f);
+                        put_two_columns<kParts>(a, b, i, split);
+                    }
                 }
-                load_weights<kParts>(split[0], kLanes);
-                add_to_sums<kParts, kParts>(x + kParts * tile * kQueries, sixteens);
+                load_weights<kCachedParts<T>>(split[0], kLanes);
+                add_to_sums<kParts, kCachedParts<T>>(x + kParts * tile * kQueries, sixteens);
             }
             store_sums(results + first, width, sixteens);
         }
@@ -537,7 +566,7 @@ const Kernel& amx_kernel() {
         };
         set_attention(Half(), std::integral_constant<CacheKind, CacheKind::kF16>());
         set_attention(BFloat16(), std::integral_constant<CacheKind, CacheKind::kBF16>());
-        set_attention(std::int8_t(), std::integral_constant<CacheKind, CacheKind::kI8>());
+        set_attention(std::uint8_t(), std::integral_constant<CacheKind, CacheKind::kI8>());
         set_attention(0.0f, std::integral_constant<CacheKind, CacheKind::kF32>());
         made.panels = kPanels;
         const auto set = [&]<class Tile>(Tile) {

@@ -54,10 +54,11 @@ struct PanelKernel {
 
 enum class CacheKind : std::uint8_t { kF16, kBF16, kI8, kF32 };
 inline constexpr std::size_t kCacheKinds = 4;
+inline constexpr std::size_t kWidestByteHead = 512;  // the largest head_dim for kI8
 
-// Keys are stored in blocks of sixteen positions, [blocks, head_dim, 16], values by position, [positions, stride]. Both
-// are padded with finite numbers. For kI8, the caller applies the scales. Scores and results have room for a multiple
-// of sixteen queries.
+// Keys are stored in blocks of sixteen positions, [blocks, head_dim, 16], values by position, [positions, width]; those
+// of kI8 as in attention_bytes.hpp. Both are padded with finite numbers. For kI8, the caller applies the scales. Scores
+// and results have room for a multiple of sixteen queries.
 struct AttentionKernel {
     // scores [count, >= blocks * 16] = queries [count, head_dim] times keys
     void (*score)(const void* keys, std::size_t blocks, std::size_t head_dim, const float* queries, std::size_t count,

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/attention.hpp"
+#include "kernels/attention_bytes.hpp"
 #include "kernels/products.hpp"
 #include "kernels/training.hpp"
 #include "kernels/vectors.hpp"
@@ -38,8 +39,8 @@ Kernel make_kernel(const char* name) {
     sizes(std::make_index_sequence<kSizes>());
     kernel.attention[static_cast<std::size_t>(CacheKind::kF16)] = {score<V, Half>, mix<V, Half>};
     kernel.attention[static_cast<std::size_t>(CacheKind::kBF16)] = {score<V, BFloat16>, mix<V, BFloat16>};
-    kernel.attention[static_cast<std::size_t>(CacheKind::kI8)] = {score<V, std::int8_t>, mix<V, std::int8_t>};
     kernel.attention[static_cast<std::size_t>(CacheKind::kF32)] = {score<V, float>, mix<V, float>};
+    kernel.attention[static_cast<std::size_t>(CacheKind::kI8)] = {score_bytes<V>, mix_bytes<V>};
     return kernel;
 }
 

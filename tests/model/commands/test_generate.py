@@ -16,6 +16,7 @@ from click.testing import Result
 from bpe import Tokenizer
 from model import ModelConfig, Transformer, complete, load, save
 from model.checkpoint import convert
+from model.generation.native import NativeCache
 from support.command_line import BPE, bpe, fails_with
 from support.keyboard import END, at_keyboard
 from support.references import BYTE_RANKS
@@ -154,6 +155,24 @@ def test_the_model_computes_in_the_requested_dtype(model: Path, dtype: str, monk
     monkeypatch.setattr(Transformer, "forward", noted)
     assert generate(model, "-p", "a", "--dtype", dtype, "--backend", "torch").exit_code == 0
     assert seen == {getattr(torch, dtype)}
+
+
+def test_the_dtype_of_cached_keys_and_values_can_be_chosen(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[str] = []
+    create = NativeCache.__init__
+
+    def noted(self: NativeCache, *arguments: Any, dtype: str, **named: Any) -> None:
+        used.append(dtype)
+        create(self, *arguments, dtype=dtype, **named)
+
+    monkeypatch.setattr(NativeCache, "__init__", noted)
+    assert generate(model, "-p", "a", "--backend", "native").exit_code == 0
+    assert set(used) == {"float32"}
+    used.clear()
+    assert generate(model, "-p", "a", "--backend", "native", "--cache-dtype", "int8").exit_code == 0
+    assert set(used) == {"int8"}
+    result = generate(model, "-p", "a", "--backend", "torch", "--cache-dtype", "int8")
+    fails_with(result, 1, f"bpe: {model}: --cache-dtype int8 needs the native backend")
 
 
 @pytest.mark.parametrize(
