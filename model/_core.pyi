@@ -178,14 +178,19 @@ class LayerShape:
         self, batch: int, time: int, dim: int, heads: int, kv_heads: int, head_dim: int, hidden: int, epsilon: float
     ) -> None: ...
 
+def trains_in_bfloat16(kernel: str = "") -> bool:
+    """Return whether a kernel, or the chosen one, has matrix products in bfloat16 for `LayerTrainer`."""
+
 class LayerTrainer:
     """The threads and buffers with which layers are trained in float32.
+
+    With `bfloat16`, the numbers of matrix products are rounded to bfloat16; sums and everything else stay in float32.
 
     In the shapes below, tokens = batch * time, queries = heads * head_dim and keys = kv_heads * head_dim. Only the size
     of an array is checked, not its shape.
     """
 
-    def __init__(self, threads: int = 1, kernel: str = "") -> None: ...
+    def __init__(self, threads: int = 1, kernel: str = "", bfloat16: bool = False) -> None: ...
     @property
     def threads(self) -> int:
         """The number of threads."""

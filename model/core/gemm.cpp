@@ -15,7 +15,6 @@ constexpr std::size_t kDepth = 320;
 constexpr std::size_t kColumns = 2048, kRows = 96;
 // The rows of a product are cut into at least this many pieces per thread, to keep all threads busy to the end.
 constexpr std::size_t kShares = 4;
-constexpr std::size_t kMostTile = 16 * 32;
 
 // A panel is as many columns of a right-hand matrix as a tile is wide.
 struct Panel {
@@ -37,28 +36,8 @@ std::vector<Panel> panels_of(std::span<const Gemm::Product> products, std::size_
 
 void pack_rows(const TrainingKernel& kernel, const View& left, std::size_t first, std::size_t end, std::size_t begin,
                std::size_t depth, float* to) {
-    for (; first < end; first += kernel.rows, to += kernel.rows * depth) {
+    for (; first < end; first += kernel.rows, to += kernel.strip_size(depth)) {
         kernel.pack_left(left, first, std::min(kernel.rows, end - first), begin, depth, to);
-    }
-}
-
-void multiply_panel(const TrainingKernel& kernel, const float* left, std::size_t rows, std::size_t depth,
-                    const float* right, std::size_t columns, float* results, std::size_t stride, bool add) {
-    for (std::size_t row = 0; row < rows; row += kernel.rows, left += kernel.rows * depth) {
-        float* to = results + row * stride;
-        const std::size_t valid = std::min(kernel.rows, rows - row);
-        if (valid == kernel.rows && columns == kernel.columns) {
-            kernel.multiply(depth, left, right, to, stride, add);
-            continue;
-        }
-        float tile[kMostTile];
-        kernel.multiply(depth, left, right, tile, kernel.columns, false);
-        for (std::size_t i = 0; i < valid; ++i) {
-            for (std::size_t j = 0; j < columns; ++j) {
-                float& result = to[i * stride + j];
-                result = tile[i * kernel.columns + j] + (add ? result : 0);
-            }
-        }
     }
 }
 
@@ -66,23 +45,24 @@ Gemm::Gemm(const TrainingKernel& kernel, Pool& pool) : kernel_(kernel), pool_(po
 
 std::size_t Gemm::bytes() const {
     std::size_t numbers = right_.capacity();
-    for (const std::vector<float>& own : left_) numbers += own.capacity();
+    for (const Floats& own : left_) numbers += own.capacity();
     return numbers * sizeof(float);
 }
 
 void Gemm::multiply(const View& left, std::size_t rows, std::size_t inner, std::span<const Product> products,
                     const Rows& done) {
     const std::vector<Panel> panels = panels_of(products, kernel_.columns);
-    const std::size_t depths = divided_up(inner, kDepth), depth = divided_up(inner, depths);
+    const std::size_t depths = divided_up(inner, kDepth);
+    const std::size_t depth = rounded_up(divided_up(inner, depths), kernel_.step);
     const std::size_t most = kColumns / kernel_.columns;
     const std::size_t share = divided_up(rows, kShares * pool_.size());
     const std::size_t some = std::min(kRows, rounded_up(share, kernel_.rows));
-    const std::size_t panel_size = depth * kernel_.columns;
+    const std::size_t panel_size = kernel_.panel_size(depth);
     right_.resize(std::max(right_.size(), std::min(most, panels.size()) * panel_size));
     std::atomic<std::size_t> next;
     pool_.run([&](std::size_t thread) {
-        std::vector<float>& own = left_[thread];
-        own.resize(std::max(own.size(), (kRows + kernel_.rows) * depth));
+        Floats& own = left_[thread];
+        own.resize(std::max(own.size(), divided_up(kRows, kernel_.rows) * kernel_.strip_size(depth)));
         for (std::size_t at = 0; at < panels.size(); at += most) {
             const std::span<const Panel> these(panels.data() + at, std::min(most, panels.size() - at));
             for (std::size_t begin = 0; begin < inner; begin += depth) {
@@ -99,8 +79,8 @@ void Gemm::multiply(const View& left, std::size_t rows, std::size_t inner, std::
                     for (std::size_t i = 0; i < these.size(); ++i) {
                         const Product& product = *these[i].product;
                         float* to = product.results + first * product.columns + these[i].first;
-                        multiply_panel(kernel_, own.data(), end - first, size, right_.data() + i * panel_size,
-                                       these[i].columns, to, product.columns, begin || product.add);
+                        kernel_.multiply(own.data(), end - first, size, right_.data() + i * panel_size,
+                                         these[i].columns, to, product.columns, begin || product.add);
                     }
                     if (done && at + these.size() == panels.size() && begin + size == inner) done(first, end);
                 }

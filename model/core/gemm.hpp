@@ -6,19 +6,15 @@
 #include <span>
 #include <vector>
 
+#include "floats.hpp"
 #include "kernels/kernels.hpp"
 #include "pool.hpp"
 
 namespace model {
 
-// Packs rows of the left matrix, rows [first, end) and columns [begin, begin + depth), to [rows / tile][depth, tile].
+// Packs rows of the left matrix, rows [first, end) and columns [begin, begin + depth), to strips.
 void pack_rows(const TrainingKernel& kernel, const View& left, std::size_t first, std::size_t end, std::size_t begin,
                std::size_t depth, float* to);
-
-// Multiplies packed rows, [rows / tile][depth, tile], with one packed panel of columns, [depth, tile]. Writes `columns`
-// columns of the results, or adds to them.
-void multiply_panel(const TrainingKernel& kernel, const float* left, std::size_t rows, std::size_t depth,
-                    const float* right, std::size_t columns, float* results, std::size_t stride, bool add);
 
 // Multiplies matrices on the threads of a pool. One caller at a time.
 class Gemm {
@@ -47,8 +43,8 @@ class Gemm {
  private:
     const TrainingKernel& kernel_;
     Pool& pool_;
-    std::vector<float> right_;              // packed by all threads
-    std::vector<std::vector<float>> left_;  // packed by each thread
+    Floats right_;              // packed by all threads
+    std::vector<Floats> left_;  // packed by each thread
 };
 
 }  // namespace model

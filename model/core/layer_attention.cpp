@@ -10,12 +10,12 @@ namespace model {
 
 namespace {
 
-constexpr std::size_t kQueries = 48;  // of a block
+constexpr std::size_t kQueries = 48;  // of a block, before they are rounded up to whole tiles
 
 }  // namespace
 
 LayerAttention::LayerAttention(const TrainingKernel& kernel, const LayerShape& shape, const Positions& positions,
-                               std::vector<float>& memory, std::size_t number)
+                               Floats& memory, std::size_t number)
     : kernel_(kernel),
       shape_(shape),
       token_(number / shape.kv_heads * shape.time),
@@ -23,15 +23,29 @@ LayerAttention::LayerAttention(const TrainingKernel& kernel, const LayerShape& s
       begins_(positions.begins ? positions.begins + token_ : nullptr),
       factor_(1 / std::sqrt(static_cast<float>(shape.head_dim))),
       time_(rounded_up(shape.time, kernel.columns)),
-      width_(rounded_up(shape.head_dim, kernel.columns)) {
-    const std::size_t packed = time_ * width_, scores = kQueries * time_;
-    const std::size_t left = (kQueries + kernel_.rows) * (std::max(time_, width_) + kernel_.rows);
-    memory.resize(std::max(memory.size(), 4 * packed + 2 * scores + left + kQueries * width_));
+      width_(rounded_up(shape.head_dim, kernel.columns)),
+      queries_(rounded_up(kQueries, kernel.rows)) {
+    const std::size_t d = shape.head_dim, most = queries_, scores = most * time_;
+    const std::size_t of_keys = time_ / kernel.columns * kernel.panel_size(d);
+    const std::size_t of_values = width_ / kernel.columns * kernel.panel_size(shape.time);
+    const auto strips = [&](std::size_t rows, std::size_t depth) {
+        return divided_up(rows, kernel.rows) * kernel.strip_size(depth);
+    };
+    const std::size_t left = std::max({strips(most, d), strips(most, shape.time), strips(shape.time, most)});
+    const std::size_t right = width_ / kernel.columns * kernel.panel_size(most);
+    std::size_t size = 0;
+    const std::pair<float**, std::size_t> wanted[] = {{&keys_transposed_, of_keys},
+                                                      {&values_, of_values},
+                                                      {&values_transposed_, of_keys},
+                                                      {&keys_, of_values},
+                                                      {&probabilities_, scores},
+                                                      {&score_gradients_, scores},
+                                                      {&left_, left},
+                                                      {&right_, right}};
+    for (const auto& [to, room] : wanted) size += rounded_up(room, kLanes);
+    memory.resize(std::max(memory.size(), size));
     float* free = memory.data();
-    const auto take = [&](std::size_t size) { return std::exchange(free, free + size); };
-    for (float** own : {&keys_transposed_, &values_, &values_transposed_, &keys_}) *own = take(packed);
-    probabilities_ = take(scores), score_gradients_ = take(scores), left_ = take(left),
-    right_ = take(kQueries * width_);
+    for (const auto& [to, room] : wanted) *to = std::exchange(free, free + rounded_up(room, kLanes));
 }
 
 void LayerAttention::forward(const LayerStates<float>& states) {
@@ -39,7 +53,7 @@ void LayerAttention::forward(const LayerStates<float>& states) {
     pack(of_group(states.values), shape_.time, shape_.head_dim, values_);
     in_blocks([&](const Block& block) {
         compute_probabilities(states.queries, block);
-        multiply({probabilities_, time_, 1}, block.queries(), block.keys(), values_ + block.low * kernel_.columns,
+        multiply({probabilities_, time_, 1}, block.queries(), block.keys(), values_ + kernel_.panel_size(block.low),
                  shape_.time, shape_.head_dim, at(states.attended, block), shape_.queries(), false);
     });
 }
@@ -53,7 +67,7 @@ void LayerAttention::backward(const LayerStates<const float>& states, const floa
     in_blocks([&](const Block& block) {
         compute_probabilities(states.queries, block);
         compute_score_gradients(states, gradient, block);
-        multiply({score_gradients_, time_, 1}, block.queries(), block.keys(), keys_ + block.low * kernel_.columns,
+        multiply({score_gradients_, time_, 1}, block.queries(), block.keys(), keys_ + kernel_.panel_size(block.low),
                  shape_.time, d, at(queries, block), shape_.queries(), false);
         const std::size_t low = group + block.low * shape_.keys();
         pack({at(gradient, block), shape_.queries(), 1}, block.queries(), d, right_);
@@ -69,8 +83,8 @@ template <class Work>
 void LayerAttention::in_blocks(const Work& work) const {
     const std::size_t heads = shape_.heads / shape_.kv_heads;
     for (std::size_t head = group_ * heads; head < (group_ + 1) * heads; ++head) {
-        for (std::size_t first = 0; first < shape_.time; first += kQueries) {
-            const std::size_t end = std::min(shape_.time, first + kQueries);
+        for (std::size_t first = 0; first < shape_.time; first += queries_) {
+            const std::size_t end = std::min(shape_.time, first + queries_);
             std::size_t low = 0;
             if (begins_) low = static_cast<std::size_t>(*std::min_element(begins_ + first, begins_ + end));
             work(Block{head, first, end, low / kernel_.columns * kernel_.columns});
@@ -79,7 +93,7 @@ void LayerAttention::in_blocks(const Work& work) const {
 }
 
 void LayerAttention::pack(const View& right, std::size_t rows, std::size_t columns, float* to) const {
-    for (std::size_t first = 0; first < columns; first += kernel_.columns, to += rows * kernel_.columns) {
+    for (std::size_t first = 0; first < columns; first += kernel_.columns, to += kernel_.panel_size(rows)) {
         kernel_.pack_right(right, first, std::min(kernel_.columns, columns - first), 0, rows, to);
     }
 }
@@ -88,16 +102,16 @@ void LayerAttention::multiply(const View& left, std::size_t rows, std::size_t in
                               std::size_t panel_rows, std::size_t columns, float* results, std::size_t stride,
                               bool add) const {
     pack_rows(kernel_, left, 0, rows, 0, inner, left_);
-    for (std::size_t first = 0; first < columns; first += kernel_.columns, right += panel_rows * kernel_.columns) {
-        multiply_panel(kernel_, left_, rows, inner, right, std::min(kernel_.columns, columns - first), results + first,
-                       stride, add);
+    for (std::size_t first = 0; first < columns; first += kernel_.columns, right += kernel_.panel_size(panel_rows)) {
+        kernel_.multiply(left_, rows, inner, right, std::min(kernel_.columns, columns - first), results + first, stride,
+                         add);
     }
 }
 
 // Keys that a query does not attend to have probability zero.
 void LayerAttention::compute_probabilities(const float* queries, const Block& block) const {
     const std::size_t d = shape_.head_dim;
-    multiply({at(queries, block), shape_.queries(), 1}, block.queries(), d, keys_transposed_ + block.low * d, d,
+    multiply({at(queries, block), shape_.queries(), 1}, block.queries(), d, transposed(keys_transposed_, block), d,
              block.keys(), probabilities_, time_, false);
     for (std::size_t i = 0; i < block.queries(); ++i) {
         float* own = probabilities_ + i * time_;
@@ -113,7 +127,7 @@ void LayerAttention::compute_probabilities(const float* queries, const Block& bl
 void LayerAttention::compute_score_gradients(const LayerStates<const float>& states, const float* gradient,
                                              const Block& block) const {
     const std::size_t d = shape_.head_dim;
-    multiply({at(gradient, block), shape_.queries(), 1}, block.queries(), d, values_transposed_ + block.low * d, d,
+    multiply({at(gradient, block), shape_.queries(), 1}, block.queries(), d, transposed(values_transposed_, block), d,
              block.keys(), score_gradients_, time_, false);
     for (std::size_t i = 0; i < block.queries(); ++i) {
         const std::size_t offset = i * shape_.queries();

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "floats.hpp"
 #include "gemm.hpp"
 #include "kernels/kernels.hpp"
 #include "layer_arrays.hpp"
@@ -16,8 +17,8 @@ namespace model {
 class LayerAttention {
  public:
     // `number` is batch row * kv_heads + key-value head. Uses `memory` as its buffers, and grows it.
-    LayerAttention(const TrainingKernel& kernel, const LayerShape& shape, const Positions& positions,
-                   std::vector<float>& memory, std::size_t number);
+    LayerAttention(const TrainingKernel& kernel, const LayerShape& shape, const Positions& positions, Floats& memory,
+                   std::size_t number);
 
     // Writes states.attended.
     void forward(const LayerStates<float>& states);
@@ -54,6 +55,11 @@ class LayerAttention {
         return block.first + i + 1 - block.low - begin_of(block, i);
     }
 
+    // Returns the first panel of a block's keys in packed keys or values [head_dim, time].
+    const float* transposed(const float* packed, const Block& block) const {
+        return packed + block.low / kernel_.columns * kernel_.panel_size(shape_.head_dim);
+    }
+
     void pack(const View& right, std::size_t rows, std::size_t columns, float* to) const;
     // Multiplies left [rows, inner] with a packed matrix whose panels have `panel_rows` rows.
     void multiply(const View& left, std::size_t rows, std::size_t inner, const float* right, std::size_t panel_rows,
@@ -68,7 +74,8 @@ class LayerAttention {
     const std::int64_t* begins_;
     const float factor_;
     const std::size_t time_, width_;  // `time` and head_dim, rounded up to whole panels
-    // Packed keys and values, transposed or not; [queries, time_]: probabilities, and gradients of the scores; packed
+    const std::size_t queries_;       // of a block, at most
+    // Packed keys and values, transposed or not; [queries_, time_]: probabilities, and gradients of the scores; packed
     // left and right sides of products.
     float *keys_transposed_, *values_, *values_transposed_, *keys_, *probabilities_, *score_gradients_, *left_, *right_;
 };

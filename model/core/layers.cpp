@@ -22,13 +22,13 @@ View transposed(const float* numbers, std::size_t columns) { return View{numbers
 
 }  // namespace
 
-LayerTrainer::LayerTrainer(std::size_t threads, const Kernel& kernel)
-    : kernel_(kernel.training), pool_(threads), gemm_(kernel_, pool_), attention_(pool_.size()) {}
+LayerTrainer::LayerTrainer(std::size_t threads, const TrainingKernel& kernel)
+    : kernel_(kernel), pool_(threads), gemm_(kernel_, pool_), attention_(pool_.size()) {}
 
 std::size_t LayerTrainer::bytes() const {
     std::size_t numbers = 0;
-    for (const std::vector<float>& own : attention_) numbers += own.capacity();
-    for (const std::vector<float>& buffer : buffers_) numbers += buffer.capacity();
+    for (const Floats& own : attention_) numbers += own.capacity();
+    for (const Floats& buffer : buffers_) numbers += buffer.capacity();
     return numbers * sizeof(float) + gemm_.bytes();
 }
 

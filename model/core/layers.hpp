@@ -1,4 +1,5 @@
 // Training of transformer layers and of the output head on a CPU, in float32: forward and hand-written backward passes.
+// Where the kernel allows it, the numbers of products are rounded to bfloat16; everything else stays float32.
 #pragma once
 
 #include <cstddef>
@@ -8,6 +9,7 @@
 #include <mutex>
 #include <vector>
 
+#include "floats.hpp"
 #include "gemm.hpp"
 #include "kernels/kernels.hpp"
 #include "layer_arrays.hpp"
@@ -19,7 +21,8 @@ namespace model {
 // The threads and buffers with which layers are trained. Holds no weights.
 class LayerTrainer {
  public:
-    LayerTrainer(std::size_t threads, const Kernel& kernel);
+    // `kernel` must outlive the trainer.
+    LayerTrainer(std::size_t threads, const TrainingKernel& kernel);
 
     std::size_t threads() const { return pool_.size(); }
     std::size_t bytes() const;  // of buffers that are kept between calls
@@ -81,8 +84,8 @@ class LayerTrainer {
     Pool pool_;
     Gemm gemm_;
     std::mutex mutex_;
-    std::vector<std::vector<float>> attention_;  // memory of attention, of each thread
-    std::vector<float> buffers_[4];              // results that pass from one product to the next
+    std::vector<Floats> attention_;  // memory of attention, of each thread
+    Floats buffers_[4];              // results that pass from one product to the next
 };
 
 }  // namespace model

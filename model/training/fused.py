@@ -43,7 +43,7 @@ class FusedBlock(Block):
             return super().forward(x, place, cache)
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
         attention, ffn = self.attention, cast(FeedForward, self.feed_forward)
-        if dtype == x.dtype == torch.float32 and attention.attend is attend:
+        if x.dtype == torch.float32 and has_kernels(dtype) and attention.attend is attend:
             begins = place.begins
             plain_scale = attention.scale == attention.head_dim**-0.5
             if plain_scale and (begins is None) == (place.visible is None):
@@ -53,6 +53,7 @@ class FusedBlock(Block):
                     begins,
                     attention.head_dim,
                     self.ffn_norm.eps,
+                    dtype,
                     *(self.get_parameter(name) for name in _WEIGHTS),
                 )  # type: ignore[no-untyped-call]
                 return result
@@ -105,21 +106,26 @@ def _has_hooks(module: nn.Module) -> bool:
     )
 
 
-# --- in float32: with our own kernels ---
+# --- in float32, and in bfloat16 where the processor multiplies it: with our own kernels ---
 
 _WEIGHTS = tuple(f"{name}.weight" for name in (
     "attention_norm", "attention.wq", "attention.wk", "attention.wv", "attention.wo", "ffn_norm", "feed_forward.w1",
     "feed_forward.w2", "feed_forward.w3"))  # fmt: skip
 
 
-def trainer() -> _core.LayerTrainer:
-    """Return the kernels, with as many threads as torch uses now."""
-    return _trainer(torch.get_num_threads())
+def has_kernels(dtype: torch.dtype) -> bool:
+    """Return whether this processor has kernels of our own for matrix products in a dtype, with float32 results."""
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and _core.trains_in_bfloat16())
+
+
+def trainer(dtype: torch.dtype = torch.float32) -> _core.LayerTrainer:
+    """Return the kernels for matrix products in a dtype, with as many threads as torch uses now."""
+    return _trainer(torch.get_num_threads(), dtype == torch.bfloat16)
 
 
 @functools.lru_cache(maxsize=2)
-def _trainer(threads: int) -> _core.LayerTrainer:
-    return _core.LayerTrainer(threads)
+def _trainer(threads: int, bfloat16: bool) -> _core.LayerTrainer:
+    return _core.LayerTrainer(threads, bfloat16=bfloat16)
 
 
 def arrays(tensors: Iterable[Tensor]) -> list[Tensor]:
@@ -138,9 +144,13 @@ class _Layer(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, rotation: Tensor, begins: Tensor | None, head_dim: int, eps: float, *weights: Tensor
-    ) -> Tensor:
-        """x [b, t, dim] -> [b, t, dim]; begins, integers [(b,) t], is the first token that each token attends to."""
+        ctx: Any, x: Tensor, rotation: Tensor, begins: Tensor | None, head_dim: int, eps: float, dtype: torch.dtype,
+        *weights: Tensor,
+    ) -> Tensor:  # fmt: skip
+        """x [b, t, dim] -> [b, t, dim]; begins, integers [(b,) t], is the first token that each token attends to.
+
+        Matrix products are in dtype; everything else is in float32.
+        """
         batch, time, dim = x.shape
         queries, keys, hidden = len(weights[1]), len(weights[2]), len(weights[6])
         shape = _core.LayerShape(batch, time, dim, queries // head_dim, keys // head_dim, head_dim, hidden, eps)
@@ -150,8 +160,8 @@ class _Layer(torch.autograd.Function):
         sizes = (1, queries, keys, keys, queries, dim, 1, hidden, hidden)
         states = [torch.empty(batch * time, size) for size in sizes]
         result = torch.empty_like(x, memory_format=torch.contiguous_format)
-        _run(trainer().forward, shape, weights, rotation, begins, x, arrays(states), result)
-        ctx.shape = shape
+        _run(trainer(dtype).forward, shape, weights, rotation, begins, x, arrays(states), result)
+        ctx.shape, ctx.dtype = shape, dtype
         ctx.save_for_backward(x, rotation, begins, *weights, *states)
         return result
 
@@ -163,8 +173,8 @@ class _Layer(torch.autograd.Function):
         x_grad = torch.empty_like(x, memory_format=torch.contiguous_format)
         grads = [torch.empty_like(weight) for weight in weights]
         ends = (arrays(states), *arrays((grad, x_grad)), arrays(grads))
-        _run(trainer().backward, ctx.shape, weights, rotation, begins, x, *ends)
-        return x_grad, None, None, None, None, *grads
+        _run(trainer(ctx.dtype).backward, ctx.shape, weights, rotation, begins, x, *ends)
+        return x_grad, None, None, None, None, None, *grads
 
 
 def _run(

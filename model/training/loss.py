@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from bpe.progress import phase
-from model.training.fused import arrays, is_plain_linear, trainer
+from model.training.fused import arrays, has_kernels, is_plain_linear, trainer
 from model.transformer import Transformer
 
 _Batch = TypeVar("_Batch")
@@ -72,9 +72,11 @@ def cross_entropy_sum(model: Transformer, hidden: Tensor, targets: Tensor, chunk
         if model.config.logits_scaling != 1:
             hidden = hidden / model.config.logits_scaling  # as good as dividing the logits, which are more numbers
         device = hidden.device.type
-        if torch.is_autocast_enabled(device):
-            hidden = hidden.to(torch.get_autocast_dtype(device))
-        total: Tensor = _HeadLoss.apply(hidden, model.output.weight, targets, chunk)  # type: ignore[no-untyped-call]
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+        weight = model.output.weight
+        if not (device == "cpu" and hidden.dtype == weight.dtype == torch.float32 and has_kernels(dtype)):
+            hidden = hidden.to(dtype)
+        total: Tensor = _HeadLoss.apply(hidden, weight, targets, chunk, dtype)  # type: ignore[no-untyped-call]
         return total
 
     def chunk_loss(hidden: Tensor, targets: Tensor) -> Tensor:
@@ -99,14 +101,17 @@ class _HeadLoss(torch.autograd.Function):
     """A linear head and the loss of its logits. Forward computes the gradients, and backward scales them."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, chunk: int) -> Tensor:
-        """hidden [n, dim], whose dtype is that of the products; weight [vocabulary, dim]; targets [n]."""
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, chunk: int, dtype: torch.dtype) -> Tensor:
+        """hidden [n, dim], in dtype or, for our kernels, in float32; weight [vocabulary, dim]; targets [n].
+
+        Matrix products are in dtype.
+        """
         learns = weight.requires_grad
         hidden_grad = torch.empty_like(hidden, memory_format=torch.contiguous_format)
         weight_grad = torch.zeros_like(weight, memory_format=torch.contiguous_format) if learns else None
-        if hidden.dtype == weight.dtype == torch.float32 and hidden.device.type == "cpu":
+        if hidden.dtype == weight.dtype == torch.float32 and hidden.device.type == "cpu" and has_kernels(dtype):
             inputs, matrix, ids, input_grad = arrays((hidden, weight, targets, hidden_grad))
-            loss = trainer().loss(inputs, matrix, ids, chunk * len(weight), input_grad, weight_grad)
+            loss = trainer(dtype).loss(inputs, matrix, ids, chunk * len(weight), input_grad, weight_grad)
             ctx.save_for_backward(hidden_grad, weight_grad)
             return hidden.new_tensor(loss)
         head = weight.detach().to(hidden.dtype)
@@ -129,9 +134,9 @@ class _HeadLoss(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor, Tensor | None, None, None, None]:
         hidden_grad, weight_grad = ctx.saved_tensors
-        return hidden_grad * scale, None if weight_grad is None else weight_grad * scale, None, None
+        return hidden_grad * scale, None if weight_grad is None else weight_grad * scale, None, None, None
 
 
 def _softmax_loss(logits: Tensor, targets: Tensor) -> Tensor:

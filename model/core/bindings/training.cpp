@@ -76,9 +76,15 @@ void construct_shape(LayerShape* self, std::size_t batch, std::size_t time, std:
     new (self) LayerShape{batch, time, dim, heads, kv_heads, head_dim, hidden, epsilon};
 }
 
-void construct_trainer(LayerTrainer* self, std::size_t threads, const std::string& kernel) {
-    new (self) LayerTrainer(threads, kernel_named(kernel));
+void construct_trainer(LayerTrainer* self, std::size_t threads, const std::string& kernel, bool bfloat16) {
+    const Kernel& chosen = kernel_named(kernel);
+    if (bfloat16 && !chosen.has_bfloat16_training) {
+        throw std::invalid_argument(std::string("the kernel ") + chosen.name + " does not train in bfloat16");
+    }
+    new (self) LayerTrainer(threads, bfloat16 ? chosen.bfloat16_training : chosen.training);
 }
+
+bool trains_in_bfloat16(const std::string& kernel) { return kernel_named(kernel).has_bfloat16_training; }
 
 void forward_layer(LayerTrainer& self, const LayerShape& shape, const std::array<Given, 9>& weights,
                    const Given& rotation, const Begins& begins, const Given& x, const std::array<Results, 9>& states,
@@ -147,8 +153,10 @@ void bind_training(nb::module_& m) {
         .def("__init__", construct_shape, nb::arg("batch"), nb::arg("time"), nb::arg("dim"), nb::arg("heads"),
              nb::arg("kv_heads"), nb::arg("head_dim"), nb::arg("hidden"), nb::arg("epsilon"));
 
+    m.def("trains_in_bfloat16", trains_in_bfloat16, nb::arg("kernel") = "");
+
     nb::class_<LayerTrainer>(m, "LayerTrainer")
-        .def("__init__", construct_trainer, nb::arg("threads") = 1, nb::arg("kernel") = "")
+        .def("__init__", construct_trainer, nb::arg("threads") = 1, nb::arg("kernel") = "", nb::arg("bfloat16") = false)
         .def_prop_ro("threads", &LayerTrainer::threads)
         .def_prop_ro("bytes", &LayerTrainer::bytes)
         .def("forward", forward_layer, nb::arg("shape"), nb::arg("weights"), nb::arg("rotation"),

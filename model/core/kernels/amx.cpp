@@ -1,6 +1,6 @@
 // Kernels for AMX and AVX-512, called only where the processor and the operating system allow them. They differ from
 // the avx512 kernels in products of quantized weights with eight or more vectors, in products of other weights with
-// more than sixteen vectors, and in attention of sixteen or more queries.
+// more than sixteen vectors, in attention of sixteen or more queries, and in training.
 #include "kernels/attention.hpp"
 #include "kernels/attention_bytes.hpp"
 #include "kernels/avx512_lanes.hpp"
@@ -547,7 +547,7 @@ bool can_amx() {
     constexpr unsigned kBFloat16 = 1U << 22, kTiles = 1U << 24, kBytes = 1U << 25, kAll = kBFloat16 | kTiles | kBytes;
     constexpr long kAskFor = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
     unsigned a = 0, b = 0, c = 0, d = 0;
-    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & kAll) == kAll &&
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & kAll) == kAll && __builtin_cpu_supports("avx512bf16") &&
            syscall(SYS_arch_prctl, kAskFor, kTileData) == 0;
 #else
     return false;
@@ -561,6 +561,9 @@ const Kernel& amx_kernel() {
         made.most_vectors = 64, made.split_from = kSplitFrom;
         made.quantize = quantize_or_split, made.split = split_vector<kFloatParts>;
         made.most_queries = kQueries;
+        made.has_bfloat16_training = true;
+        made.bfloat16_training = amx_training(made.training, 1);
+        made.training = amx_training(made.training, 3);
         const auto set_attention = [&]<class T, CacheKind kind>(T, std::integral_constant<CacheKind, kind>) {
             made.attention[static_cast<std::size_t>(kind)] = {score_split<T, kind>, mix_split<T, kind>};
         };

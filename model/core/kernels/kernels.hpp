@@ -84,16 +84,26 @@ struct View {
 struct TrainingKernel {
     // The size of a tile of a product. Tiles are computed from packed copies of the matrices, which are read in order.
     std::size_t rows, columns;
-    // Packs `count` rows from `first` on, of columns [begin, begin + depth), to [depth, rows]. Missing rows are zeros.
+    // Numbers are packed in steps of this many of the inner dimension, and take this many bytes each.
+    std::size_t step, number_bytes;
+    // Packs `count` rows from `first` on, of columns [begin, begin + depth), to a strip. Missing rows are zeros. One
+    // stride of the view is 1.
     void (*pack_left)(const View& view, std::size_t first, std::size_t count, std::size_t begin, std::size_t depth,
                       float* to);
-    // Packs `count` columns from `first` on, of rows [begin, begin + depth), to [depth, columns].
+    // Packs `count` columns from `first` on, of rows [begin, begin + depth), to a panel.
     void (*pack_right)(const View& view, std::size_t first, std::size_t count, std::size_t begin, std::size_t depth,
                        float* to);
-    // results [rows, columns], with rows `stride` apart, = left [depth, rows] times right [depth, columns], plus the
-    // previous results if `add` is set.
-    void (*multiply)(std::size_t depth, const float* left, const float* right, float* results, std::size_t stride,
-                     bool add);
+    // results [rows, columns], with rows `stride` apart, = strips of rows times a panel of columns, plus the previous
+    // results if `add` is set. The panel may be deeper than the strips.
+    void (*multiply)(const float* left, std::size_t rows, std::size_t depth, const float* right, std::size_t columns,
+                     float* results, std::size_t stride, bool add);
+
+    // Return the room that a packed strip or panel takes, in floats.
+    std::size_t strip_size(std::size_t depth) const { return rows * packed_depth(depth); }
+    std::size_t panel_size(std::size_t depth) const { return columns * packed_depth(depth); }
+    std::size_t packed_depth(std::size_t depth) const {
+        return (depth + step - 1) / step * step * number_bytes / sizeof(float);
+    }
 
     float (*dot)(const float* x, const float* y, std::size_t size);
     // results = silu(gate) * up
@@ -140,6 +150,9 @@ struct Kernel {
     // Converts to 16 bits; size is a multiple of 16.
     void (*narrow)(const float* numbers, std::size_t size, Half* results);
     TrainingKernel training;
+    // Products of numbers that are rounded to bfloat16, with float32 sums; only where has_bfloat16_training is set.
+    bool has_bfloat16_training;
+    TrainingKernel bfloat16_training;
 
     // Returns the TileBytes per tile of a vector, when this many vectors are multiplied together.
     std::size_t tile_bytes(std::size_t vectors) const { return vectors < split_from ? 1 : 2; }
@@ -161,6 +174,9 @@ const Kernel& avx2_kernel();
 const Kernel& avx512_kernel();
 const Kernel& amx_kernel();
 bool can_amx();
+// Returns a training kernel with the products of AMX and the other functions of `others`. The products are those of
+// float32 numbers in three parts, or of numbers rounded to bfloat16 in one part.
+TrainingKernel amx_training(TrainingKernel others, std::size_t parts);
 const Kernel& neon_kernel();
 bool can_neon();
 

@@ -18,7 +18,8 @@ Kernel make_kernel(const char* name) {
                   nullptr,    quantize<V>,
                   nullptr,    normalise<V>,
                   softmax<V>, gate<V>,
-                  narrow<V>,  make_training_kernel<V>()};
+                  narrow<V>,  make_training_kernel<V>(),
+                  false,      {}};
     const auto sizes = [&]<std::size_t... kPower>(std::index_sequence<kPower...>) {
         const auto set = [&](Kind kind, auto... products) {
             std::size_t power = 0;

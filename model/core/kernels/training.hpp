@@ -104,6 +104,28 @@ void multiply_tile(std::size_t depth, const float* left, const float* right, flo
     });
 }
 
+template <class V>
+void multiply(const float* left, std::size_t rows, std::size_t depth, const float* right, std::size_t columns,
+              float* results, std::size_t stride, bool add) {
+    constexpr std::size_t kRows = V::kTileRows, kColumns = V::kTileWide * kLanes;
+    for (std::size_t row = 0; row < rows; row += kRows, left += kRows * depth) {
+        float* to = results + row * stride;
+        const std::size_t valid = rows - row < kRows ? rows - row : kRows;
+        if (valid == kRows && columns == kColumns) {
+            multiply_tile<V>(depth, left, right, to, stride, add);
+            continue;
+        }
+        float tile[kRows * kColumns];
+        multiply_tile<V>(depth, left, right, tile, kColumns, false);
+        for (std::size_t i = 0; i < valid; ++i) {
+            for (std::size_t j = 0; j < columns; ++j) {
+                float& result = to[i * stride + j];
+                result = tile[i * kColumns + j] + (add ? result : 0);
+            }
+        }
+    }
+}
+
 // --- vectors ---
 
 // Sixteen numbers of a vector, or fewer at its end. Missing numbers are loaded as zeros and not stored.
@@ -226,8 +248,20 @@ void score_gradients(const float* probabilities, float* gradients, std::size_t s
 
 template <class V>
 TrainingKernel make_training_kernel() {
-    return {V::kTileRows, V::kTileWide * kLanes, pack_left<V>,     pack_right<V>,    multiply_tile<V>,   dot<V>,
-            gate_all<V>,  gate_gradients<V>,     norm_gradient<V>, probabilities<V>, score_gradients<V>, add<V>};
+    return {V::kTileRows,
+            V::kTileWide * kLanes,
+            1,
+            sizeof(float),
+            pack_left<V>,
+            pack_right<V>,
+            multiply<V>,
+            dot<V>,
+            gate_all<V>,
+            gate_gradients<V>,
+            norm_gradient<V>,
+            probabilities<V>,
+            score_gradients<V>,
+            add<V>};
 }
 
 }  // namespace model

@@ -44,6 +44,25 @@ def test_matrix_products_match_float64(
     assert_near(results, left.double() @ right.double())
 
 
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_products_of_numbers_of_all_sizes_are_as_exact_as_float32(kernel: str) -> None:
+    sizes = 10.0 ** torch.linspace(-15, 15, 200)
+    left, right = drawn(40, 200) * sizes, (drawn(200, 40, seed=1).t() / sizes).t().contiguous()
+    results = torch.empty(40, 40)
+    _core.LayerTrainer(1, kernel).multiply(left.numpy(), right.numpy(), results.numpy())
+    bound = left.abs().double() @ right.abs().double()
+    assert ((results - left.double() @ right.double()).abs() <= 3e-7 * bound).all()
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_numbers_that_are_not_finite_stay_so(kernel: str) -> None:
+    for wrong in (torch.nan, torch.inf):
+        left, results = drawn(3, 40), torch.empty(3, 5)
+        left[1, 7] = wrong
+        _core.LayerTrainer(1, kernel).multiply(left.numpy(), drawn(40, 5, seed=1).numpy(), results.numpy())
+        assert results.isfinite().all(1).tolist() == [True, False, True]
+
+
 def test_matrices_of_mismatched_shapes_are_refused() -> None:
     def multiply(left: tuple[int, int], right: tuple[int, int], results: tuple[int, int], *transposed: bool) -> None:
         given = (np.zeros(left, np.float32), np.zeros(right, np.float32), np.zeros(results, np.float32))
@@ -108,7 +127,7 @@ TEXTS = {
 def test_a_layer_and_its_gradients_match_float64(
     shape: str, texts: str, time: int, kernel: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("model.training.fused.trainer", lambda: _core.LayerTrainer(2, kernel))
+    monkeypatch.setattr("model.training.fused.trainer", lambda dtype: _core.LayerTrainer(2, kernel))
     exact, fused, config = layers(SHAPES[shape])
     assert isinstance(fused, FusedBlock)
     x, grad = drawn(2, time, config.dim), drawn(2, time, config.dim, seed=9)
@@ -125,7 +144,7 @@ def test_any_number_of_threads_gives_the_same_bits(monkeypatch: pytest.MonkeyPat
     runs = []
     for threads in (1, 2, 5):
         kernels = _core.LayerTrainer(threads)
-        monkeypatch.setattr("model.training.fused.trainer", lambda kernels=kernels: kernels)
+        monkeypatch.setattr("model.training.fused.trainer", lambda dtype, kernels=kernels: kernels)
         grads = torch.empty(390, config.dim), torch.empty(64, config.dim)
         loss = kernels.loss(*arrays((x.flatten(0, 1), drawn(64, config.dim), targets)), 64 * 100, *arrays(grads))
         runs.append([*results_and_gradients(fused, x, grad, place_of(config, 130, None)), torch.tensor(loss), *grads])
@@ -177,6 +196,36 @@ def test_arrays_of_a_wrong_size_are_refused() -> None:
             forward(**wrong)
     with pytest.raises(ValueError, match="fit each other"):
         _core.LayerShape(1, 2, 8, 3, 2, 4, 12, 1e-5)
+
+
+# --- in bfloat16 ---
+
+BFLOAT16 = [kernel for kernel in KERNELS if _core.trains_in_bfloat16(kernel)]
+
+
+@pytest.mark.parametrize("kernel", BFLOAT16)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_in_bfloat16_only_the_numbers_of_products_are_rounded(
+    shape: str, kernel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = _core.LayerTrainer(2, kernel, bfloat16=True)
+    left, right, results = drawn(50, 70), drawn(70, 33, seed=1), torch.empty(50, 33)
+    trainer.multiply(left.numpy(), right.numpy(), results.numpy())
+    assert_near(results, left.bfloat16().double() @ right.bfloat16().double())
+    monkeypatch.setattr("model.training.fused.trainer", lambda dtype: trainer)
+    exact, fused, config = layers(SHAPES[shape])
+    x, grad = drawn(2, 49, config.dim), drawn(2, 49, config.dim, seed=9)
+    place = place_of(config, 49, None)
+    expected = results_and_gradients(exact, x.double(), grad.double(), place)
+    for found, reference in zip(results_and_gradients(fused, x, grad, place), expected, strict=True):
+        assert found.dtype == torch.float32
+        assert (found - reference).norm() <= 1e-2 * reference.norm()
+
+
+def test_a_kernel_without_products_in_bfloat16_refuses_them() -> None:
+    assert not _core.trains_in_bfloat16("plain")
+    with pytest.raises(ValueError, match="the kernel plain does not train in bfloat16"):
+        _core.LayerTrainer(1, "plain", bfloat16=True)
 
 
 # --- the head ---
