@@ -292,6 +292,9 @@ def generate(job: Mapping[str, Any]) -> dict[str, Any]:
 
     device, peer = Device(job["device"]), job["peer"]
     model = built(job, torch.bfloat16)
+    for matrix in model.parameters():
+        if matrix.dim() > 1:  # of a size that keeps the stream's, so that layers change it more than embeddings do
+            torch.nn.init.normal_(matrix, std=matrix.shape[1] ** -0.5)
     if peer == REFERENCE:
         model = model.float()
     runner: Any = Transformers(model, job) if peer.startswith("transformers") else Ours(model, job)
