@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "bindings/encoder.hpp"
+#include "bindings/limited.hpp"
 #include "text/byte_characters.hpp"
 
 namespace bpe {
@@ -69,8 +70,8 @@ class JsonWriter {
     }
 
     nb::object take() {
-        PyObject* object = object_.release().ptr();
-        if (_PyBytes_Resize(&object, end_ - begin_) != 0) nb::raise_python_error();
+        PyObject* const object = first_bytes(object_.release().ptr(), end_ - begin_);
+        if (!object) nb::raise_python_error();
         return nb::steal(object);
     }
 

@@ -58,6 +58,13 @@ inline PyObject* tuple_item(PyObject* tuple, Py_ssize_t at) { return PyTuple_Get
 inline const char* bytes_data(PyObject* bytes) { return PyBytes_AsString(bytes); }
 inline Py_ssize_t bytes_size(PyObject* bytes) { return PyBytes_Size(bytes); }
 
+// Returns a bytes object with the first bytes of another, which it releases, or null.
+inline PyObject* first_bytes(PyObject* bytes, Py_ssize_t size) {
+    PyObject* const first = PyBytes_FromStringAndSize(PyBytes_AsString(bytes), size);
+    Py_DECREF(bytes);
+    return first;
+}
+
 // A str cannot be made and then filled.
 inline constexpr bool kFillsStrings = false;
 inline PyObject* new_string(std::size_t, bool) { return nullptr; }
@@ -115,6 +122,12 @@ inline PyObject* tuple_item(PyObject* tuple, Py_ssize_t at) { return PyTuple_GET
 
 inline const char* bytes_data(PyObject* bytes) { return PyBytes_AS_STRING(bytes); }
 inline Py_ssize_t bytes_size(PyObject* bytes) { return PyBytes_GET_SIZE(bytes); }
+
+// Cuts a bytes object that nothing else refers to, and returns it, or null.
+inline PyObject* first_bytes(PyObject* bytes, Py_ssize_t size) {
+    _PyBytes_Resize(&bytes, size);
+    return bytes;
+}
 
 inline constexpr bool kFillsStrings = true;
 
