@@ -5,14 +5,14 @@
     python benchmarks/generate.py smollm2 --quantize q8_0        # or bf16, q4_1, ...: convert the weights first
     python benchmarks/generate.py --shape llama3.2-1b --quantize q4_1 --peers "ours native,llama.cpp"  # random weights
 
-How to read the table: each line is a peer with its weight type. "decode 1" and "decode 8" are tokens per second for one
-text and for eight at once, at positions 128 to 128 + --tokens; "decode far" is for one text from position 2,000.
-"prefill" is tokens per second for a prompt of 1,024 tokens. "load" is the seconds from the call until the model can be
-used. "memory" is the peak memory of the process less its memory after the imports. Numbers in brackets are ratios: how
-many times as fast (or as small) the first peer listed is. ``differs`` gives the position of the first greedy id that
-differs from that of --reference. Rounding to 16 bits or 8-bit activations can change ids, and with random weights they
-soon do. The default reference, ours in float32, takes 4 bytes per weight; if that is too much memory, choose one of the
-measured peers.
+How to read the table: each line is a peer with its weight type. "decode 1", "decode 8" and "decode 32" are tokens per
+second for one text, and for 8 and 32 at once, all together, at positions 128 to 128 + --tokens; "decode far" is for one
+text from position 2,000. "prefill" is tokens per second for a prompt of 1,024 tokens. "load" is the seconds from the
+call until the model can be used. "memory" is the peak memory of the process less its memory after the imports. Numbers
+in brackets are ratios: how many times as fast (or as small) the first peer listed is. ``differs`` gives the position of
+the first greedy id that differs from that of --reference. Rounding to 16 bits or 8-bit activations can change ids, and
+with random weights they soon do. The default reference, ours in float32, takes 4 bytes per weight; if that is too much
+memory, choose one of the measured peers.
 
 Each run is a separate process on --threads threads. The peers take turns, --repeat times, and the table shows medians.
 For transformers, a GGUF is converted once to a directory in its own format; the gguf package and this project
@@ -50,7 +50,8 @@ if TYPE_CHECKING:
 
     from model.checkpoint import Checkpoint
 
-PROMPT, LONG, FAR, EIGHT = 128, 1024, 2000, 8
+PROMPT, LONG, FAR = 128, 1024, 2000
+TOGETHER = (1, 8, 32)  # texts
 FIRST = 64  # greedy ids to compare
 TEXT = "The history of writing begins with marks on clay, and "
 
@@ -234,7 +235,7 @@ def work(job: Mapping[str, Any]) -> dict[str, Any]:
     result: dict[str, Any] = {"load": time.perf_counter() - begin}
     ids, tokens = job["ids"], job["tokens"]
     result["greedy"] = greedy_ids(peer, ids)
-    for texts in (1, EIGHT):
+    for texts in TOGETHER:
         read = peer.begin(texts, PROMPT + tokens + 8)
         last = read([ids[text : PROMPT + text] for text in range(texts)])
         result[f"decode {texts}"] = texts / seconds_per_step(read, last, tokens)
@@ -335,8 +336,7 @@ def write_file(checkpoint: Checkpoint, kind: str, path: Path) -> None:
 # --- the main process ---
 
 COLUMNS = {
-    "decode 1": "tokens/s",
-    f"decode {EIGHT}": "tokens/s",
+    **{f"decode {texts}": "tokens/s" for texts in TOGETHER},
     "decode far": "tokens/s",
     "prefill": "tokens/s",
     "load": "s",
@@ -381,7 +381,7 @@ def main() -> None:
             write_file(random_checkpoint(arguments.shape, Path(directory)), arguments.quantize or "bf16", path)
         elif arguments.quantize:
             write_file(open_checkpoint(locate(arguments.model)), arguments.quantize, path)
-        ids = Tokenizer.from_file(path).encode_ordinary(TEXT * 200)[: LONG + EIGHT]
+        ids = Tokenizer.from_file(path).encode_ordinary(TEXT * 200)[: LONG + max(TOGETHER)]
         if any(peer.startswith("transformers") for peer in arguments.peers):
             from model.checkpoint import convert
 

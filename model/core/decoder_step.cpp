@@ -411,8 +411,11 @@ struct Decoder::Step {
     // --- products ---
 
     // Returns how many of the vectors from `first` on are multiplied together: as many as a kernel exists for.
+    // Splitting numbers pays from kMostVectors on: with AMX, products of 32 vectors with Q4_1 took 1.35 times as long
+    // as twice 16.
     std::size_t some_of(std::size_t count, std::size_t first) const {
-        return std::bit_floor(std::min(kernel.most_vectors, count - first));
+        const std::size_t most = count < kMostVectors ? kernel.split_from - 1 : kernel.most_vectors;
+        return std::bit_floor(std::min({most, kernel.most_vectors, count - first}));
     }
 
     // Calls fill(token, numbers) for each vector, and returns the vectors in the form that `for_weights` need. For a
@@ -480,7 +483,7 @@ struct Decoder::Step {
     std::size_t many_of(std::size_t count, std::size_t columns) const {
         if (!kernel.panels || columns % kTile) return 0;
         const std::size_t rest = count % kMostVectors;
-        return count < kernel.split_from ? 0 : count - (rest < kernel.split_from ? rest : rest % kernel.split_from);
+        return count < kMostVectors ? 0 : count - (rest < kernel.split_from ? rest : rest % kernel.split_from);
     }
 
     // Multiplies the groups [begin, end) of each matrix with the first `many` vectors. Weights are unpacked once for
