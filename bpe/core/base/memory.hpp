@@ -64,7 +64,8 @@ class ZeroedArray {
 void use_large_pages(void* block, std::size_t size);
 
 // A growing array. Its memory comes from realloc, which moves a large block without copying where the system can.
-template <class T>
+// Asks for large pages when it is first made large, unless it should have small ones.
+template <class T, bool kSmallPages = false>
 class Buffer {
  public:
     static_assert(std::is_trivially_copyable_v<T>);
@@ -118,7 +119,7 @@ class Buffer {
         void* data = std::realloc(static_cast<void*>(data_), capacity * sizeof(T));
         if (!data) throw std::bad_alloc();
         // A block with values may have to grow again, which the system does by copying if only a part has large pages.
-        if (!size_) use_large_pages(data, capacity * sizeof(T));
+        if (!kSmallPages && !size_) use_large_pages(data, capacity * sizeof(T));
         data_ = static_cast<T*>(data);
         capacity_ = capacity;
     }

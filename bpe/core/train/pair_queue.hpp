@@ -79,7 +79,7 @@ class PairQueue {
     }
 
     KnownPairs known_;
-    Buffer<Position> places_;
+    Places places_;
     std::size_t most_places_ = 0;
     std::vector<RankedPair> queue_;  // a heap; counts may be out of date, but never too low
     RankedPair bound_{};

@@ -65,7 +65,7 @@ void PairSearch::keep_best(std::vector<PairEntry>& pairs, std::size_t count) {
     pairs.erase(last + 1, pairs.end());
 }
 
-void PairSearch::take_places(KnownPairs& known, Buffer<Position>& places) {
+void PairSearch::take_places(KnownPairs& known, Places& places) {
     for_shares([&](std::size_t share, KnownPairs&) {
         for (auto& part : places_) {
             visit_places(part[share], known, [&](Position at) {

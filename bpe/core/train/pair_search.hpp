@@ -13,6 +13,10 @@
 
 namespace bpe {
 
+// The places of pairs. They are written share by share, and the memory of the share that they come from is freed, so
+// small pages lower the peak: with large ones, all of them are touched at once.
+using Places = Buffer<Position, true>;
+
 // Call `collect`, then `count`, then `take_places`, any number of times. The cells must not change in between.
 class PairSearch {
  public:
@@ -31,7 +35,7 @@ class PairSearch {
     static void keep_best(std::vector<PairEntry>& pairs, std::size_t count);
 
     // Writes the places of each known pair to places[first_place...], and frees the collection.
-    void take_places(KnownPairs& known, Buffer<Position>& places);
+    void take_places(KnownPairs& known, Places& places);
 
  private:
     // Pairs are shared out by their hashes, so that each share is counted by one thread, in a small table.
