@@ -87,8 +87,11 @@ def work(job: Mapping[str, Any]) -> dict[str, Any]:
 
     from model import ModelConfig, Transformer
 
+    # Imports are not part of the model's memory. The first step of torch's optimizers imports torch._dynamo, 98 MB;
+    # transformers does so with its model.
+    importlib.import_module("torch._dynamo")
     if job["peer"] == "transformers":
-        importlib.import_module("transformers.models.llama.modeling_llama")  # not part of the model's memory
+        importlib.import_module("transformers.models.llama.modeling_llama")
     torch.set_num_threads(job["threads"])
     config = ModelConfig(**job["config"])
     # As in text, few tokens are frequent: ids are drawn with the density 1 / (id + 1).
