@@ -119,7 +119,7 @@ def add_kernel_option(parser: argparse.ArgumentParser) -> None:
         "--kernel",
         action=ChooseKernel,
         metavar="NAME",
-        help="our kernels: plain, avx2, avx512, amx or neon (default: the best for this processor)",
+        help="our kernels: plain, avx2, avxvnni, avx512, amx or neon (default: the best for this processor)",
     )
 
 

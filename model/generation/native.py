@@ -140,7 +140,7 @@ class NativeModel:
         Args:
             config: The configuration.
             kinds: The stored type of every tensor, by Meta's name.
-            kernel: "amx", "avx512", "avx2", "neon" or "plain". Defaults to `chosen_kernel()`.
+            kernel: "amx", "avx512", "avxvnni", "avx2", "neon" or "plain". Defaults to `chosen_kernel()`.
             threads: The number of threads. Defaults to `model.threads.default_threads`.
 
         Raises:

@@ -17,7 +17,12 @@ static std::vector<Kernel> available_kernels() {
         found.push_back(avx512_kernel());
     }
     // Every processor with AVX2 and FMA also has F16C, which converts half-precision numbers.
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found.push_back(avx2_kernel());
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+#ifdef MODEL_AVX_VNNI_KERNELS
+        if (__builtin_cpu_supports("avxvnni")) found.push_back(avxvnni_kernel());
+#endif
+        found.push_back(avx2_kernel());
+    }
 #endif
 #ifdef MODEL_ARM_KERNELS
     if (can_neon()) found.push_back(neon_kernel());

@@ -171,6 +171,7 @@ const Kernel& chosen_kernel();
 
 const Kernel& plain_kernel();
 const Kernel& avx2_kernel();
+const Kernel& avxvnni_kernel();
 const Kernel& avx512_kernel();
 const Kernel& amx_kernel();
 bool can_amx();
