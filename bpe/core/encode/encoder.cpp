@@ -91,6 +91,9 @@ std::span<const Id> Encoder::Loan::encode(Bytes text, const AddedTokens* added, 
     watch(interrupt);
     IdBuffer& ids = workspace_->ids;
     ids.clear();
+    // Room for the ids of nearly every text, so that they get large pages. Untouched memory costs nothing.
+    constexpr std::size_t kLarge = std::size_t{1} << 22;
+    if (text.size() >= kLarge) ids.reserve(text.size() / 2);
     encoder_.encode_with(*workspace_, text, Start::kText, added, ids);
     return {ids.data(), ids.size()};
 }
