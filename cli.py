@@ -24,6 +24,7 @@ COMMANDS = {
         "show": "bpe.commands.show",
         "compare": "bpe.commands.compare",
         "verify": "bpe.commands.verify",
+        "playground": "bpe.commands.playground",
     },
     "Encode": {
         "encode": "bpe.commands.encode",

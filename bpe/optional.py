@@ -32,6 +32,8 @@ PACKAGES = {
     "tiktoken": Package("a comparison with tiktoken", _extra("verify")),
     "tokenizers": Package("a comparison with tokenizers", _extra("verify")),
     "huggingface_hub": Package("a download from the hub", _extra("hub")),
+    "starlette": Package("a page in the browser", _extra("serve")),
+    "uvicorn": Package("a page in the browser", _extra("serve")),
     "lm_eval": Package("the evaluation harness", _extra("eval")),
     "tensorboard": Package("writing curves for TensorBoard", _extra("tensorboard")),
     "pyarrow": Package("a Parquet file", _extra("parquet")),

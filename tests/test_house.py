@@ -38,7 +38,7 @@ PYTHON = [
     ["bpe.corpus", "bpe.chat"],
     ["bpe.training", "bpe.shards", "bpe.verify"],
     ["bpe"],
-    ["bpe.analysis"],
+    ["bpe.analysis", "bpe.playground"],
     ["bpe.commands"],
     [
         "model._core",

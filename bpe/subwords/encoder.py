@@ -154,7 +154,7 @@ class LibraryEncoder(ABC):
     def encode_with_places(self, text: str | Buffer, added: Any, in_characters: bool) -> tuple[list[int], Spans]:
         """Return the ids of a text, and where in it each begins and ends, in bytes or in characters."""
         content = as_bytes(text)
-        spans = self.spans(content)
+        spans = self.spans(content, added)
         if in_characters:
             begun = list(accumulate(int(byte not in _CONTINUATION) for byte in content))  # characters, up to each byte
             begun = [0, *begun, (begun or [0])[-1] + 1]  # characters that have begun before each byte
@@ -163,10 +163,10 @@ class LibraryEncoder(ABC):
             ]
         return self.encode(content, added), spans
 
-    def spans(self, content: bytes) -> Spans:
+    def spans(self, content: bytes, added: Any = None) -> Spans:
         """Return where each token of `encode` begins and ends in a text, in bytes. A token may be empty there."""
         text = content.decode("utf-8", "replace")
-        spans = self.spans_of(text, None)
+        spans = self.spans_of(text, added)
         if len(replaced := text.encode()) == len(content) and replaced == content:
             return spans
         places = _places_of(content, len(replaced))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any
 
@@ -106,15 +106,9 @@ class SentencePieceEncoder(LibraryEncoder):
     def encode_str(self, text: str, added: _core.AddedTokens | None) -> list[int]:
         if added is None:
             return list(self.processor.encode(text))
-        content = text.encode()
         ids: list[int] = []
-        begin = 0
-        for start, end, id in [*added.all_in(content), (len(content), len(content), None)]:
-            if start > begin:
-                ids += self.processor.encode(content[begin:start])
-            if id is not None:
-                ids.append(id)
-            begin = end
+        for part, _, _, id in _parts(text.encode(), added):
+            ids += self.processor.encode(part) if id is None else [id]
         return ids
 
     def encode_many(self, texts: Sequence[str], added: Any, threads: int) -> list[list[int]]:
@@ -123,8 +117,19 @@ class SentencePieceEncoder(LibraryEncoder):
             return rows
         return super().encode_many(texts, added, threads)
 
-    def spans_of(self, text: str, added: Any) -> Spans:
+    def spans_of(self, text: str, added: _core.AddedTokens | None) -> Spans:
         content = text.encode()
+        if added is None:
+            return self._spans(content)
+        spans: Spans = []
+        for part, start, end, id in _parts(content, added):
+            if id is None:
+                spans += [(start + begin, start + stop) for begin, stop in self._spans(part)]
+            else:
+                spans.append((start, end))
+        return spans
+
+    def _spans(self, content: bytes) -> Spans:
         found = self.processor.encode(content, return_type="offset_mapping")
         return _spread(found["offsets"], [self.processor.is_byte(id) for id in found["ids"]])
 
@@ -142,6 +147,18 @@ class SentencePieceEncoder(LibraryEncoder):
     def _decoded(self, ids: list[int]) -> bytes:
         decoded: bytes = self.processor.decode(ids, return_type=bytes) if ids else b""
         return decoded
+
+
+def _parts(content: bytes, added: _core.AddedTokens) -> Iterator[tuple[bytes, int, int, int | None]]:
+    """Yield each special token of a text and each text between: its content, begin and end, and its id or None."""
+    begin = 0
+    for start, end, id in added.all_in(content):
+        if start > begin:
+            yield content[begin:start], begin, start, None
+        yield content[start:end], start, end, id
+        begin = end
+    if begin < len(content):
+        yield content[begin:], begin, len(content), None
 
 
 def _spread(spans: Spans, are_bytes: Sequence[bool]) -> Spans:
