@@ -164,6 +164,7 @@ _BY_METAVAR: dict[str, Completer] = {
     "[OUT]": _any_file,
     "SHARE|FILE": _any_file,
     "TOKENIZER TOKENIZER... FILE": TOKENIZERS,
+    "[TOKENIZER]...": TOKENIZERS,
 }
 _BY_NAME: dict[str, Completer] = {
     "--choices": named_or_files(_nothing, _RECORD_SUFFIXES),
