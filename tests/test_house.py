@@ -68,7 +68,7 @@ PYTHON = [
     ["model.generation"],
     ["model.loading"],
     ["model"],
-    ["model.evaluation", "model.explain", "model.training"],
+    ["model.evaluation", "model.explain", "model.serving", "model.training"],
     ["model.commands"],
     ["cli", "bpe.__main__"],
 ]
