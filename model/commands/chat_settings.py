@@ -30,6 +30,7 @@ SETTINGS: Mapping[str, Setting] = {
     "min_p": Setting(float, "drop tokens less likely than X times the most likely"),
     "repetition_penalty": Setting(float, "above 1: tokens that have occurred are less likely", 1.0),
     "frequency_penalty": Setting(float, "subtracted for each time a token was generated", 0.0),
+    "presence_penalty": Setting(float, "subtracted once if a token was generated", 0.0),
     "seed": Setting(int, "the same seed gives the same answers"),
     "max_tokens": Setting(int, "largest number of tokens in an answer", 256),
     "stop": Setting(str, "text to stop before"),

@@ -191,6 +191,13 @@ penalty_options = (
         metavar="X",
         help="Amount to subtract from a token's logit for each time it was generated.",
     ),
+    click.option(
+        "--presence-penalty",
+        type=float,
+        default=0.0,
+        metavar="X",
+        help="Amount to subtract from a token's logit once if it was generated.",
+    ),
 )
 """Further options for `sampling_options`."""
 

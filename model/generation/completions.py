@@ -113,8 +113,8 @@ def generate(
         end_ids: Tokens that end the text. Defaults to the tokenizer's `eos_ids`.
         session: Keeps the cache between calls; see `Session`.
         allowed_special: The special tokens in a prompt's text that become their ids, or "all"; see `prompt_ids`.
-        **sampling: temperature, top_k, top_p, min_p, repetition_penalty, frequency_penalty, logit_bias and seed: the
-            fields of `Sampling`.
+        **sampling: temperature, top_k, top_p, min_p, repetition_penalty, frequency_penalty, presence_penalty,
+            logit_bias and seed: the fields of `Sampling`.
 
     Raises:
         InputError: When an argument is out of range or the prompt does not fit, before anything is generated.

@@ -33,6 +33,7 @@ class SamplingOptions(TypedDict, total=False):
     min_p: float | None
     repetition_penalty: float
     frequency_penalty: float
+    presence_penalty: float
     logit_bias: Mapping[int, float]
     seed: int | None
 
@@ -48,6 +49,7 @@ class Sampling:
             negative logits are multiplied by it (Keskar et al. 2019, arXiv:1909.05858); 1 has no effect.
         frequency_penalty: Subtracted from the logit of a token once for each time that it occurs in the answer; 0 has
             no effect.
+        presence_penalty: Subtracted from the logit of a token once if it occurs in the answer; 0 has no effect.
         temperature: 0 always chooses the likeliest token, and the settings below have no effect; 1 draws from the
             model's own distribution.
         top_k: Keep the k likeliest tokens, and those that tie with the last of them; None keeps all.
@@ -66,6 +68,7 @@ class Sampling:
     min_p: float | None = None
     repetition_penalty: float = 1.0
     frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     seed: int | None = None
 
@@ -84,6 +87,8 @@ class Sampling:
             raise InputError(f"repetition_penalty is {self.repetition_penalty}; it must be a positive number")
         if not math.isfinite(self.frequency_penalty):
             raise InputError(f"frequency_penalty is {self.frequency_penalty}; it must be a finite number")
+        if not math.isfinite(self.presence_penalty):
+            raise InputError(f"presence_penalty is {self.presence_penalty}; it must be a finite number")
         for id, bias in self.logit_bias.items():
             if not bias <= _LARGEST:
                 raise InputError(
@@ -112,7 +117,8 @@ class Penalties:
             for said, prompt in zip(self._said, prompts, strict=True):
                 ids = np.array(prompt, np.int64)
                 said[ids[ids < vocabulary]] = True
-        self._counts = np.zeros(shape, np.float32) if sampling.frequency_penalty else None  # in the answer
+        counted = sampling.frequency_penalty or sampling.presence_penalty
+        self._counts = np.zeros(shape, np.float32) if counted else None  # in the answer
 
     def apply(self, logits: Floats) -> Floats:
         """Return the changed logits, [batch, vocabulary]; the given ones are unchanged."""
@@ -126,6 +132,8 @@ class Penalties:
             logits = np.where(self._said, penalized, logits)
         if self._counts is not None:
             logits = logits - np.float32(self._sampling.frequency_penalty) * self._counts
+            if self._sampling.presence_penalty:
+                logits -= np.float32(self._sampling.presence_penalty) * (self._counts > 0)
         return logits
 
     def update(self, ids: Sequence[int]) -> None:

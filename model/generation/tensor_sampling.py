@@ -35,7 +35,8 @@ class Penalties:
             for said, prompt in zip(self._said, prompts, strict=True):
                 ids = torch.tensor(prompt, dtype=torch.long, device=device)
                 said[ids[ids < vocabulary]] = True
-        self._counts = torch.zeros(shape, device=device) if sampling.frequency_penalty else None  # in the answer
+        counted = sampling.frequency_penalty or sampling.presence_penalty
+        self._counts = torch.zeros(shape, device=device) if counted else None  # in the answer
 
     def apply(self, logits: Tensor) -> Tensor:
         """Return the changed logits [batch, vocabulary], in float32 if anything changes."""
@@ -48,6 +49,8 @@ class Penalties:
             logits = torch.where(self._said, penalized, logits)
         if self._counts is not None:
             logits = logits.float() - self._sampling.frequency_penalty * self._counts
+            if self._sampling.presence_penalty:
+                logits = logits - self._sampling.presence_penalty * (self._counts > 0).float()
         return logits
 
     def update(self, ids: Tensor) -> None:

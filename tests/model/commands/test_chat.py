@@ -387,7 +387,8 @@ def test_wrong_questions_are_refused_before_the_model_is_loaded(tmp_path: Path) 
 def test_sampling_settings_that_generate_has_are_options_of_chat(model: Path) -> None:
     plain = chat(model, "one\n").stdout.strip()
     assert chat(model, "one\n", "--stop", plain[2]).stdout.strip() == plain.partition(plain[2])[0]
-    assert len(chat(model, "one\n", "--frequency-penalty", "100").stdout.strip()) == 5
+    for penalty in ("--frequency-penalty", "--presence-penalty"):
+        assert len(chat(model, "one\n", penalty, "100").stdout.strip()) == 5
     fails_with(chat(model, "one\n", "--repetition-penalty", "0"), 1, "repetition_penalty is 0.0")
     fails_with(chat(model, "one\n", "--min-p", "0.5"), 2, "--min-p has no effect with --temperature 0")
 

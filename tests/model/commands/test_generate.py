@@ -114,7 +114,7 @@ def test_the_sampling_options_take_effect(model: Path) -> None:
     first = plain["ids"][0]
     (banned,) = objects(generate(model, "-p", "a", "--json", "--logit-bias", f"{first}=-inf", "--logit-bias", "98=50"))
     assert banned["ids"] == [98] * 6 if first != 98 else 98 not in banned["ids"]
-    for penalty in ("--repetition-penalty", "--frequency-penalty"):
+    for penalty in ("--repetition-penalty", "--frequency-penalty", "--presence-penalty"):
         (varied,) = objects(generate(model, "-p", "a", "--json", penalty, "1e6"))
         assert len({*varied["ids"]}) == 6
     (stopped,) = objects(generate(model, "-p", "a", "--json", "--stop", plain["text"][2:4]))
@@ -128,6 +128,7 @@ def test_the_sampling_options_take_effect(model: Path) -> None:
         (("--logit-bias", "x=1"), 2, "ID=NUMBER"),
         (("--logit-bias", "258=1"), 1, "logit_bias has the id 258"),
         (("--repetition-penalty", "0"), 1, "repetition_penalty is 0"),
+        (("--presence-penalty", "nan"), 1, "presence_penalty is nan; it must be a finite number"),
         (("--samples", "0"), 2, "--samples"),
         (("--dtype", "int8"), 2, "bfloat16"),
         (("--file", "/none/there"), 1, "/none/there"),

@@ -188,6 +188,7 @@ def test_many_prompts_need_memory_for_their_tokens_only(model: Transformer, toke
     st.lists(st.integers(0, 5), max_size=8),
     st.floats(0.1, 5),
     st.floats(-2, 2),
+    st.floats(-2, 2),
     st.dictionaries(st.integers(0, 5), st.floats(-50, 50, width=32) | st.just(-float("inf"))),
 )
 def test_penalties_match_their_definitions(
@@ -196,9 +197,12 @@ def test_penalties_match_their_definitions(
     answer: list[int],
     repetition: float,
     frequency: float,
+    presence: float,
     bias: dict[int, float],
 ) -> None:
-    sampling = Sampling(repetition_penalty=repetition, frequency_penalty=frequency, logit_bias=bias)
+    sampling = Sampling(
+        repetition_penalty=repetition, frequency_penalty=frequency, presence_penalty=presence, logit_bias=bias
+    )
     tensors = tensor_sampling.Penalties(sampling, [[0, 9], prompt], 6, "cpu")  # 9 has no logit
     arrays = array_sampling.Penalties(sampling, [[0, 9], prompt], 6)
     for id in answer:
@@ -214,7 +218,8 @@ def test_penalties_match_their_definitions(
         logit += bias.get(id, 0.0)
         if id in prompt or id in answer:
             logit = logit * repetition if logit < 0 else logit / repetition
-        assert found[id] == pytest.approx(logit - frequency * answer.count(id), rel=1e-5, abs=1e-4)
+        logit -= frequency * answer.count(id) + presence * (id in answer)
+        assert found[id] == pytest.approx(logit, rel=1e-5, abs=1e-4)
 
 
 def test_a_bias_beyond_float32_raises() -> None:

@@ -26,7 +26,8 @@ def penalized(logits: list[float], sampling: Sampling, prompt: list[int], answer
         logit += sampling.logit_bias.get(id, 0.0)
         if id in prompt or id in answer:
             logit = logit / sampling.repetition_penalty if logit > 0 else logit * sampling.repetition_penalty
-        changed.append(logit - sampling.frequency_penalty * answer.count(id))
+        logit -= sampling.frequency_penalty * answer.count(id)
+        changed.append(logit - sampling.presence_penalty * (id in answer))
     return changed
 
 
@@ -93,6 +94,7 @@ def random_case(choose: random.Random, config: ModelConfig) -> dict[str, Any]:
             min_p=choose.choice([None, 0.1]),
             repetition_penalty=choose.choice([1.0, 1.0, 1.3, 0.8]),
             frequency_penalty=choose.choice([0.0, 0.0, 0.5]),
+            presence_penalty=choose.choice([0.0, 0.0, 0.7, -0.4]),
             logit_bias=choose.choice([{}, bias]),
             seed=choose.choice([0, 7, 2**63]),
         ),

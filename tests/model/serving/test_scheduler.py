@@ -97,6 +97,7 @@ def random_request(choose: random.Random, context: int = 64) -> TextRequest:
             top_p=choose.choice([None, 0.9]),
             repetition_penalty=choose.choice([1.0, 1.3]),
             frequency_penalty=choose.choice([0.0, 0.4]),
+            presence_penalty=choose.choice([0.0, 0.5]),
             logit_bias=choose.choice([{}, {3: 2.0}]),
             seed=choose.randrange(100),
         ),
