@@ -68,7 +68,8 @@ PYTHON = [
     ["model.generation"],
     ["model.loading"],
     ["model"],
-    ["model.evaluation", "model.explain", "model.serving", "model.training"],
+    ["model.evaluation", "model.explain", "model.training"],
+    ["model.serving"],
     ["model.commands"],
     ["cli", "bpe.__main__"],
 ]
