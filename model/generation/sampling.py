@@ -22,6 +22,7 @@ Ids: TypeAlias = npt.NDArray[np.int64]
 
 _LARGEST = float(np.finfo(np.float32).max)
 ROUNDING = 1e-5  # sums of probabilities in float32 that differ by less may be equal
+_BLOCK = 256  # weights that are summed at a time
 
 
 class SamplingOptions(TypedDict, total=False):
@@ -96,6 +97,35 @@ class Sampling:
                 )
 
 
+class _Occurrences:
+    """The tokens that occur in a text, and how often each does."""
+
+    def __init__(self, ids: Sequence[int] = ()) -> None:
+        self._places: dict[int, int] = {}
+        self._ids: Ids = np.empty(64, np.int64)
+        self._counts: Floats = np.zeros(64, np.float32)
+        for id in ids:
+            self.add(id)
+
+    def add(self, id: int) -> None:
+        place = self._places.setdefault(id, len(self._places))
+        if place == len(self._ids):
+            self._ids = np.concatenate((self._ids, np.empty_like(self._ids)))
+            self._counts = np.concatenate((self._counts, np.zeros_like(self._counts)))
+        self._ids[place] = id
+        self._counts[place] += 1
+
+    @property
+    def ids(self) -> Ids:
+        """The tokens, each once."""
+        return self._ids[: len(self._places)]
+
+    @property
+    def counts(self) -> Floats:
+        """How often each of `ids` occurs."""
+        return self._counts[: len(self._places)]
+
+
 class Penalties:
     """The bias and the penalties of a `Sampling`, applied to the logits of several sequences."""
 
@@ -110,44 +140,44 @@ class Penalties:
         self._sampling = sampling
         self._biased = np.array([*sampling.logit_bias], np.int64)
         self._bias = np.array([*sampling.logit_bias.values()], np.float32)
-        shape = (len(prompts), vocabulary)
-        self._said: npt.NDArray[np.bool_] | None = None  # [batch, vocabulary]: whether prompt or answer have the token
+        self._said: list[_Occurrences] | None = None  # in prompt and answer of each sequence
         if sampling.repetition_penalty != 1:
-            self._said = np.zeros(shape, bool)
-            for said, prompt in zip(self._said, prompts, strict=True):
-                ids = np.array(prompt, np.int64)
-                said[ids[ids < vocabulary]] = True
+            self._said = [_Occurrences([id for id in prompt if id < vocabulary]) for prompt in prompts]
         counted = sampling.frequency_penalty or sampling.presence_penalty
-        self._counts = np.zeros(shape, np.float32) if counted else None  # in the answer
+        self._counts = [_Occurrences() for _ in prompts] if counted else None  # in the answer of each sequence
 
     def apply(self, logits: Floats) -> Floats:
-        """Return the changed logits, [batch, vocabulary]; the given ones are unchanged."""
-        if len(self._biased):
+        """Return the changed logits, [batch, vocabulary]; the given ones are unchanged.
+
+        Only the logits of tokens that occur are computed: to change all 49,152 takes ten times as long.
+        """
+        if len(self._biased) or self._said or self._counts:
             logits = logits.copy()
+        if len(self._biased):
             logits[:, self._biased] += self._bias
         if self._said is not None:
             penalty = np.float32(self._sampling.repetition_penalty)
-            with np.errstate(over="ignore"):
-                penalized = np.where(logits > 0, logits / penalty, logits * penalty)
-            logits = np.where(self._said, penalized, logits)
+            for row, said in zip(logits, self._said, strict=True):
+                old = row[said.ids]
+                with np.errstate(over="ignore"):
+                    row[said.ids] = np.where(old > 0, old / penalty, old * penalty)
         if self._counts is not None:
-            logits = logits - np.float32(self._sampling.frequency_penalty) * self._counts
-            if self._sampling.presence_penalty:
-                logits -= np.float32(self._sampling.presence_penalty) * (self._counts > 0)
+            frequency = np.float32(self._sampling.frequency_penalty)
+            presence = np.float32(self._sampling.presence_penalty)
+            for row, answer in zip(logits, self._counts, strict=True):
+                row[answer.ids] = row[answer.ids] - frequency * answer.counts - presence
         return logits
 
     def update(self, ids: Sequence[int]) -> None:
         """Record the next token of each sequence."""
-        rows = np.arange(len(ids))
-        if self._said is not None:
-            self._said[rows, ids] = True
-        if self._counts is not None:
-            self._counts[rows, ids] += 1
+        for occurrences in (self._said, self._counts):
+            for text, id in zip(occurrences or (), ids, strict=bool(occurrences)):
+                text.add(id)
 
     def select(self, rows: Sequence[int]) -> None:
         """Keep only these sequences."""
-        self._said = None if self._said is None else self._said[[*rows]]
-        self._counts = None if self._counts is None else self._counts[[*rows]]
+        self._said = None if self._said is None else [self._said[row] for row in rows]
+        self._counts = None if self._counts is None else [self._counts[row] for row in rows]
 
 
 def not_finite(largest: Sequence[float]) -> InputError:
@@ -178,14 +208,68 @@ def sample(logits: Floats, sampling: Sampling, draws: Sequence[float]) -> list[i
         raise not_finite(likeliest)
     if sampling.temperature == 0:
         return greedy
-    chosen = []
-    for row, highest, draw in zip(logits, likeliest, draws, strict=True):
-        probabilities, ids = candidates(row, sampling, highest)
-        cumulative = probabilities.cumsum()
-        # A draw is below 1, so the product stays below the total after rounding and falls on a token whose probability
-        # is not 0.
-        chosen.append(int(ids[cumulative.searchsorted(draw * cumulative[-1], "right")]))
-    return chosen
+    return [_draw(row, sampling, highest, draw) for row, highest, draw in zip(logits, likeliest, draws, strict=True)]
+
+
+def _draw(logits: Floats, sampling: Sampling, highest: float, draw: float) -> int:
+    """Return the candidate at a point of the cumulative distribution, without listing all candidates where possible."""
+    if sampling.top_k is None and (sampling.top_p is None or sampling.top_p == 1) and not sampling.min_p:
+        quick = _draw_of_all(_shifted(logits, sampling.temperature, highest), draw)
+        if quick is not None:
+            return quick
+    if sampling.top_k is None and sampling.top_p is not None and sampling.top_p < 1 and sampling.min_p is None:
+        quick = _draw_of_nucleus(_shifted(logits, sampling.temperature, highest), sampling.top_p, draw)
+        if quick is not None:
+            return quick
+    probabilities, ids = candidates(logits, sampling, highest)
+    cumulative = probabilities.cumsum()
+    # A draw is below 1, so the product stays below the total after rounding and falls on a token whose probability is
+    # not 0.
+    return int(ids[cumulative.searchsorted(draw * cumulative[-1], "right")])
+
+
+def _draw_of_all(shifted: Floats, draw: float) -> int | None:
+    """Return the token at a point of the cumulative distribution of all tokens, if rounding cannot change it.
+
+    Sums in float32 that are off by less than `ROUNDING` find the token in a tenth of the time of sums in float64, and
+    nearly always tell that no other token is near enough to the point.
+    """
+    blocks = -(-len(shifted) // _BLOCK)
+    weights = np.zeros(blocks * _BLOCK, np.float32)
+    np.exp(shifted, out=weights[: len(shifted)])
+    sums = weights.reshape(blocks, _BLOCK).sum(-1).cumsum(dtype=np.float64)
+    total = float(sums[-1])
+    point, near = draw * total, ROUNDING * total
+    block = int(sums.searchsorted(point, "right"))
+    if block == blocks:
+        return None
+    start = float(sums[block - 1]) if block else 0.0
+    inside = weights[block * _BLOCK : (block + 1) * _BLOCK].cumsum(dtype=np.float64) + start
+    place = int(inside.searchsorted(point, "right"))
+    if place == _BLOCK:
+        return None
+    before = float(inside[place - 1]) if place else start
+    is_safe = (before + near < point or (before == 0 and not block and not place)) and point + near < inside[place]
+    return block * _BLOCK + place if is_safe else None
+
+
+def _draw_of_nucleus(shifted: Floats, enough: float, draw: float) -> int | None:
+    """Return the token at a point of the cumulative distribution of a nucleus, if rounding cannot change it.
+
+    The weights are sorted without their ids, which takes a tenth of the time.
+    """
+    ids, weights, total = _nearly_likeliest(shifted, enough)
+    falling = np.sort(weights)[::-1]
+    cumulative = falling.cumsum()
+    before = (cumulative - falling) / total
+    # Rounding may decide where the nucleus ends, but hardly ever does the token depend on it.
+    fewest = max(1, int(before.searchsorted(enough - ROUNDING)))
+    most = max(1, int(before.searchsorted(enough + ROUNDING, "right")))
+    place = int(cumulative[:fewest].searchsorted(draw * cumulative[fewest - 1], "right"))
+    if most > fewest and place != int(cumulative[:most].searchsorted(draw * cumulative[most - 1], "right")):
+        return None
+    tied = np.flatnonzero(weights == falling[place])  # of tied tokens, the last comes first
+    return int(ids[tied[-1 - (place - np.count_nonzero(weights > falling[place]))]])
 
 
 def candidates(logits: Floats, sampling: Sampling, highest: float | None = None) -> tuple[npt.NDArray[np.float64], Ids]:
@@ -216,8 +300,8 @@ def candidates(logits: Floats, sampling: Sampling, highest: float | None = None)
         weights = np.exp(shifted[ids].astype(np.float64))
         total = float(weights.sum())
     if few is not None or nucleus is not None:
-        order = (-weights[::-1]).argsort(kind="stable")  # of tied tokens, the last first, as transformers keeps them
-        ids, weights = ids[::-1][order], weights[::-1][order]
+        order = _ascending(shifted[ids])[::-1]  # of tied tokens, the last first, as transformers keeps them
+        ids, weights = ids[order], weights[order]
     kept = np.ones(len(weights), bool)
     is_doubtful = False
     if nucleus is not None:
@@ -229,9 +313,22 @@ def candidates(logits: Floats, sampling: Sampling, highest: float | None = None)
         is_doubtful |= bool(((np.abs(weights - sampling.min_p) <= ROUNDING * sampling.min_p) & (weights > 0)).any())
         kept &= weights >= sampling.min_p
     if is_doubtful:
-        kept = np.isin(ids, np.flatnonzero(_warped(shifted, few, nucleus, sampling.min_p) > -np.inf))
+        kept = (_warped(shifted, few, nucleus, sampling.min_p) > -np.inf)[ids]
     weights = np.where(kept, weights, 0)
     return weights / weights.sum(), ids
+
+
+def _ascending(numbers: Floats) -> Ids:
+    """Return the places of numbers in rising order, as a stable sort does.
+
+    The bits of a number and its place are sorted as one integer: 49,152 take 0.3 ms, a stable sort of floats 3 ms.
+    """
+    bits = (numbers + np.float32(0)).view(np.int32)  # no negative zero, which would be below zero
+    bits = np.where(bits < 0, bits ^ np.int32(0x7FFFFFFF), bits)  # rising with the number
+    keys = (bits.astype(np.int64) << 32) | np.arange(len(bits))
+    keys.sort()
+    places: Ids = keys & 0xFFFFFFFF
+    return places
 
 
 def _least(min_p: float | None) -> float:
@@ -242,7 +339,7 @@ def _least(min_p: float | None) -> float:
 def _shifted(logits: Floats, temperature: float, highest: float) -> Floats:
     """Return the logits divided by the temperature, less their maximum."""
     with np.errstate(all="ignore"):
-        scaled = logits / np.float32(temperature)
+        scaled = logits if temperature == 1 else logits / np.float32(temperature)
         top = np.float32(highest) / np.float32(temperature)
         if np.isfinite(top):
             shifted: Floats = scaled - top
@@ -258,9 +355,9 @@ def _nearly_likeliest(shifted: Floats, enough: float) -> tuple[Ids, npt.NDArray[
     Returns:
         Their ids, their weights (the exponentials of `shifted`), and the sum of the weights of all tokens.
     """
-    total = float(np.exp(shifted).sum(dtype=np.float64))
+    total = float(np.exp(shifted).sum())
     # A few tokens are nearly always enough. To compare 49,152 numbers takes 0.01 ms, to sort them 3 ms.
-    for least in (-4.0, -8.0, -16.0):
+    for least in (-4.0, -8.0, -10.0, -12.0, -16.0):
         ids = np.flatnonzero(shifted > least)
         weights = np.exp(shifted[ids].astype(np.float64))
         if weights.sum() > (enough + ROUNDING) * total:
@@ -277,7 +374,7 @@ def _warped(shifted: Floats, few: int | None, nucleus: float | None, min_p: floa
     if few is not None:
         scaled[scaled < np.partition(scaled, len(scaled) - few)[len(scaled) - few]] = -np.inf
     if nucleus is not None:
-        order = scaled.argsort(kind="stable")
+        order = _ascending(scaled)
         cumulative = _softmax(scaled[order]).cumsum(dtype=np.float64).astype(np.float32)
         dropped = cumulative <= np.float32(1 - nucleus)
         dropped[-1] = False

@@ -207,6 +207,22 @@ def test_tensors_and_arrays_draw_the_same_tokens() -> None:
         assert array_sampling.sample(logits.numpy(), sampling, draws) == expected, sampling
 
 
+@pytest.mark.parametrize("kind", ["few values", "round probabilities", "banned tokens", "bfloat16", "flat"])
+def test_a_draw_is_the_candidate_at_its_point_of_the_cumulative_distribution(kind: str) -> None:
+    generator, chance = torch.Generator().manual_seed(4), random.Random(4)
+    for vocabulary in (1, 4, 255, 257, 3000):
+        shape = (10, vocabulary)
+        flat = torch.rand(shape, generator=generator) * 0.1
+        logits = (flat if kind == "flat" else tied_logits(kind, shape, generator).float()).numpy()
+        for temperature, top_p in ((1.0, None), (0.7, 1.0), (1.0, 0.5), (1.3, 0.95), (0.7, 0.9999)):
+            sampling = Sampling(temperature=temperature, top_p=top_p)
+            draws = [0.0, 1 - 2**-53, *(chance.random() for _ in range(8))]
+            for row, draw, id in zip(logits, draws, array_sampling.sample(logits, sampling, draws), strict=True):
+                probabilities, ids = array_sampling.candidates(row, sampling)
+                cumulative = probabilities.cumsum()
+                assert id == ids[cumulative.searchsorted(draw * cumulative[-1], "right")]
+
+
 def test_log_probabilities_of_arrays_are_those_of_torch() -> None:
     logits = torch.randn(3, 500, generator=torch.Generator().manual_seed(1)) * 4
     expected = logits.log_softmax(-1)
