@@ -45,6 +45,7 @@ COMMANDS = {
     "Use a model": {
         "generate": "model.commands.generate",
         "chat": "model.commands.chat",
+        "serve": "model.commands.serve",
         "eval": "model.commands.eval",
         "explain": "model.commands.explain",
         "convert": "model.commands.convert",

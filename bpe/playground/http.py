@@ -49,6 +49,11 @@ CONTENT_TYPES = {
 }
 """The files that are served, by suffix. A browser runs a module only if its type is right."""
 
+_PREFLIGHT = {
+    "access-control-allow-methods": "GET, POST",
+    "access-control-allow-headers": "*, authorization",
+    "access-control-max-age": "600",
+}
 _DISCARDED = 256 << 20  # bytes of a body that is too large are read and dropped, so that the client reads the response
 _DISCARDING = 10.0  # seconds
 
@@ -58,6 +63,7 @@ def application(
     *,
     hosts: Collection[str] = (),
     body_limit: int,
+    origins: Collection[str] = (),
     handlers: Mapping[Any, Callable[..., Any]] | None = None,
     lifespan: Lifespan[Starlette] | None = None,
 ) -> ASGIApp:
@@ -67,11 +73,12 @@ def application(
         routes: The routes.
         hosts: The names by which the server may be addressed, besides localhost and addresses in digits.
         body_limit: The largest body of a request, in bytes.
+        origins: The sites whose pages may send requests, as in the header Origin.
         handlers: Handlers of exceptions, besides those of `error_handlers`.
         lifespan: What starts and stops with the server.
     """
     inner = Starlette(routes=routes, exception_handlers={**error_handlers(), **dict(handlers or {})}, lifespan=lifespan)
-    return Guard(inner, hosts=hosts, body_limit=body_limit)
+    return Guard(inner, hosts=hosts, body_limit=body_limit, origins=origins)
 
 
 class Guard:
@@ -82,15 +89,19 @@ class Guard:
     sites are followed.
     """
 
-    def __init__(self, app: ASGIApp, *, hosts: Collection[str] = (), body_limit: int) -> None:
+    def __init__(
+        self, app: ASGIApp, *, hosts: Collection[str] = (), body_limit: int, origins: Collection[str] = ()
+    ) -> None:
         """Guard an application.
 
         Args:
             app: The application.
             hosts: The names by which the server may be addressed, besides localhost and addresses in digits.
             body_limit: The largest body of a request, in bytes.
+            origins: The sites whose pages may send requests, as in the header Origin.
         """
         self._app = app
+        self._origins = frozenset(origins)
         self._hosts = {"localhost", *(host.lower() for host in hosts)}
         self._body_limit = body_limit
 
@@ -101,11 +112,16 @@ class Guard:
         if scope["type"] != "http":  # a WebSocket, of which there is none here
             await send({"type": "websocket.close", "code": 1008})
             return
-        with_headers = _adding_headers(send)
         headers = Headers(scope=scope)
+        origin = headers.get("origin", "").lower()
+        origin = origin if origin in self._origins else ""
+        with_headers = _adding_headers(send, origin)
         refusal = self._refusal(scope, headers)
         if refusal is not None:
             await refusal(scope, receive, with_headers)
+            return
+        if origin and scope["method"] == "OPTIONS":
+            await Response(status_code=204, headers=_PREFLIGHT)(scope, receive, with_headers)
             return
         length = headers.get("content-length", "")
         if length.isdecimal() and (len(length) > 18 or int(length) > self._body_limit):
@@ -122,7 +138,8 @@ class Guard:
                 421,
                 "the server is not known by the name in the Host header; use localhost or the address in digits",
             )
-        if is_from_elsewhere(scope["method"], headers):
+        is_allowed = headers.get("origin", "").lower() in self._origins
+        if not is_allowed and is_from_elsewhere(scope["method"], headers):
             return error_response(403, "the request is from a page of another site; open the page of this server")
         return None
 
@@ -165,12 +182,23 @@ async def _discard(receive: Receive) -> None:
             return
 
 
-def _adding_headers(send: Send) -> Send:
+def _adding_headers(send: Send, origin: str = "") -> Send:
+    """Return `send` with more headers.
+
+    Args:
+        send: Sends to the client.
+        origin: The site whose page sent the request, if it may read the response.
+    """
+
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
             for name, value in SECURITY_HEADERS.items():
                 headers.setdefault(name, value)
+            if origin:
+                headers["access-control-allow-origin"] = origin
+                headers["access-control-expose-headers"] = "retry-after"
+                headers.add_vary_header("origin")
         await send(message)
 
     return sending

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 import sys
@@ -31,6 +30,8 @@ from model.commands.options import (
     read_images,
     sampling_options,
     sampling_settings,
+    template_options,
+    template_variables,
     threads_option,
 )
 
@@ -83,21 +84,7 @@ TEMPERATURE, TOP_P = 0.6, 0.9
     click.option("--prefill", metavar="TEXT", help="Text that each answer begins with.  [default: none]"),
     eos_token_option,
 )
-@group(
-    "Chat template",
-    click.option(
-        "--template",
-        metavar="NAME",
-        help="Name of the model's chat template, if it has several.  [default: the one named default]",
-    ),
-    click.option(
-        "--template-arg",
-        "template_args",
-        multiple=True,
-        metavar="NAME=VALUE",
-        help="Variable for the chat template: JSON, else text; repeatable.",
-    ),
-)
+@template_options
 @sampling_options(TEMPERATURE, TOP_P, *penalty_options)
 @group(
     "Computation",
@@ -149,7 +136,7 @@ def chat(
 
     Dialogs are saved in $BPE_STATE, by default ~/.local/state/bpe-llama, where only you can read them.
     """
-    variables = dict(map(_variable, template_args))
+    variables = template_variables(template_args)
     _check_questions(prompts, files)
     talks = not prompts and not files and sys.stdin.isatty()
     is_edited = talks and (sys.stdout.isatty() or sys.stderr.isatty())
@@ -191,17 +178,6 @@ def chat(
             if prompts and "-" not in files and _has_unread_pipe():
                 click.echo("bpe: stdin is not read; to put it after the question, add - to the command", err=True)
             _answer(conversation, saving, _questions(prompts, files))
-
-
-def _variable(text: str) -> tuple[str, Any]:
-    """Return the name and the value of a variable for the chat template."""
-    name, equals, value = text.partition("=")
-    if not (equals and name.isidentifier()):
-        raise click.UsageError(f"--template-arg {text}: write NAME=VALUE, such as enable_thinking=false")
-    try:
-        return name, json.loads(value)
-    except (ValueError, RecursionError):
-        return name, value
 
 
 def _check_questions(prompts: Sequence[str], files: Sequence[str]) -> None:

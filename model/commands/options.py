@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,6 +64,37 @@ image_option = click.option(
     metavar="FILE",
     help="Image for the model to look at, for models that read images; repeatable.",
 )
+
+template_options = group(
+    "Chat template",
+    click.option(
+        "--template",
+        metavar="NAME",
+        help="Name of the model's chat template, if it has several.  [default: the one named default]",
+    ),
+    click.option(
+        "--template-arg",
+        "template_args",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="Variable for the chat template: JSON, else text; repeatable.",
+    ),
+)
+
+
+def template_variables(texts: Sequence[str]) -> dict[str, Any]:
+    """Return the variables for the chat template that --template-arg sets."""
+    return dict(map(_variable, texts))
+
+
+def _variable(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not (equals and name.isidentifier()):
+        raise click.UsageError(f"--template-arg {text}: write NAME=VALUE, such as enable_thinking=false")
+    try:
+        return name, json.loads(value)
+    except (ValueError, RecursionError):
+        return name, value
 
 
 def read_images(name: str, config: ModelConfig, files: Sequence[str]) -> list[TiledImage]:
