@@ -31,6 +31,7 @@ PACKAGES = {
     "PIL": Package("an image", _extra("vision"), "Pillow"),
     "tiktoken": Package("a comparison with tiktoken", _extra("verify")),
     "tokenizers": Package("a comparison with tokenizers", _extra("verify")),
+    "llguidance": Package("structured output", _extra("serve")),
     "huggingface_hub": Package("a download from the hub", _extra("hub")),
     "starlette": Package("a page in the browser", _extra("serve")),
     "uvicorn": Package("a page in the browser", _extra("serve")),

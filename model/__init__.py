@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from model.cache import KVCache
     from model.checkpoint import convert, save
     from model.config import PRESETS, ModelConfig
-    from model.generation.completions import Completion, Completions, complete, generate, generate_ids
+    from model.generation.completions import Completion, Completions, complete, generate, generate_ids, grammar_compiler
     from model.generation.decoding import Generation, Session
+    from model.generation.grammar import Grammar, GrammarCompiler
     from model.generation.native import NativeModel
     from model.generation.sampling import Sampling
     from model.loading import load, quantize
@@ -34,6 +35,8 @@ _MODULES = {
     "Completion": "model.generation.completions",
     "Completions": "model.generation.completions",
     "Generation": "model.generation.decoding",
+    "Grammar": "model.generation.grammar",
+    "GrammarCompiler": "model.generation.grammar",
     "KVCache": "model.cache",
     "ModelConfig": "model.config",
     "NativeModel": "model.generation.native",
@@ -45,6 +48,7 @@ _MODULES = {
     "convert": "model.checkpoint",
     "generate": "model.generation.completions",
     "generate_ids": "model.generation.completions",
+    "grammar_compiler": "model.generation.completions",
     "load": "model.loading",
     "quantize": "model.loading",
     "save": "model.checkpoint",
@@ -55,6 +59,8 @@ __all__ = [
     "Completion",
     "Completions",
     "Generation",
+    "Grammar",
+    "GrammarCompiler",
     "KVCache",
     "ModelConfig",
     "NativeModel",
@@ -66,6 +72,7 @@ __all__ = [
     "convert",
     "generate",
     "generate_ids",
+    "grammar_compiler",
     "load",
     "quantize",
     "save",

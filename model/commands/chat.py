@@ -16,6 +16,7 @@ from bpe.commands.inputs import announce_keyboard, check_files, refuse_text
 from bpe.commands.options import Command, examples, files_argument, group, progress_options
 from bpe.commands.terminal import amount, print_pieces
 from bpe.progress import current
+from model.commands.grammars import compiled, grammar_options, read_grammar
 from model.commands.options import (
     backend_option,
     cache_dtype_option,
@@ -84,6 +85,7 @@ TEMPERATURE, TOP_P = 0.6, 0.9
     click.option("--prefill", metavar="TEXT", help="Text that each answer begins with.  [default: none]"),
     eos_token_option,
 )
+@grammar_options
 @template_options
 @sampling_options(TEMPERATURE, TOP_P, *penalty_options)
 @group(
@@ -101,6 +103,7 @@ TEMPERATURE, TOP_P = 0.6, 0.9
     "bpe chat smollm2 -p 'How many legs has a spider?'",
     "bpe chat smollm2 -c -p 'And an ant?'",
     "bpe chat smollm2 -p 'Summarize this text:' notes.txt",
+    "bpe chat smollm2 -p 'Name a color.' --regex '[A-Z][a-z]+'",
     "bpe chat runs/assistant --system 'Answer in one sentence.' --temperature 0",
 )
 def chat(
@@ -138,6 +141,9 @@ def chat(
     """
     variables = template_variables(template_args)
     _check_questions(prompts, files)
+    source = read_grammar(settings)
+    if source is not None and prefill:
+        raise click.UsageError(f"--{source.kind} describes whole answers, and --prefill begins them; give only one")
     talks = not prompts and not files and sys.stdin.isatty()
     is_edited = talks and (sys.stdout.isatty() or sys.stderr.isatty())
     with ExitStack() as stack:
@@ -159,8 +165,9 @@ def chat(
             path, dtype, device, backend, threads, None, eos_tokens, ignore_unknown, cache_dtype
         )
         format = _chat_format(name, checkpoint, tokenizer, template, variables)
+        grammar = compiled(source, model, tokenizer, format.end_ids)
         conversation = Conversation(
-            model, tokenizer, format, prefill=prefill or "", forget=forget, images=images, **settings
+            model, tokenizer, format, prefill=prefill or "", forget=forget, images=images, grammar=grammar, **settings
         )
         saving = _saving(name, conversation, continues, save)
         if system is not None:

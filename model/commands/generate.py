@@ -21,6 +21,7 @@ from bpe.commands.options import (
 )
 from bpe.commands.terminal import counted, print_pieces
 from bpe.progress import phase, say
+from model.commands.grammars import compiled, grammar_options, read_grammar
 from model.commands.options import (
     backend_option,
     bos_option,
@@ -80,6 +81,7 @@ TEMPERATURE, TOP_P = 0.8, 0.95
         help="Amount to add to the logit of a token; -inf bans it; repeatable.",
     ),
 )
+@grammar_options
 @group(
     "Output",
     click.option("--json", "as_json", is_flag=True, help="Print a JSON object for each text: ids, finish, times, ..."),
@@ -106,6 +108,7 @@ TEMPERATURE, TOP_P = 0.8, 0.95
     "echo 'One day, a fox' | bpe generate runs/tales --temperature 0 --max-tokens 100",
     "bpe generate smollm2 -p 'The sea is' --samples 4 --stop . --json --logprobs 5",
     "bpe generate smollm2 --batch prompts.txt --dtype bfloat16 --threads 2",
+    "bpe generate smollm2 -p 'Paris is the capital of' --regex ' (France|Spain|Italy)'",
 )
 def generate(
     model: str,
@@ -141,6 +144,7 @@ def generate(
 
     settings |= {"logit_bias": dict(map(_bias, logit_bias)), "logprobs": logprobs}
     settings["allowed_special"] = "all" if allow_special else frozenset()
+    source = read_grammar(settings)
     inputs = _prompts(texts, [*files, *([file] if file else [])], batch)
     refuse_text(model)
     path = locate(model, "model")  # before torch is imported, so that a wrong name fails at once
@@ -158,7 +162,8 @@ def generate(
 
     from model import Completions
 
-    completions = Completions(transformer, tokenizer, prompts, images=images, **settings)
+    grammar = compiled(source, transformer, tokenizer)
+    completions = Completions(transformer, tokenizer, prompts, images=images, grammar=grammar, **settings)
     if len(prompts) * settings["samples"] == 1 and not as_json:
         print_pieces(piece for pieces in (prompts, (piece for _, piece in completions)) for piece in pieces)
     else:
@@ -197,7 +202,7 @@ def _print_json(completions: Completions, prompts: Sequence[str], load_seconds: 
             "ids": text.ids,
             "finish": text.finish,
         }
-        if text.finish == "end":
+        if text.finish == "end" and text.ids[-1] in completions.generation.end_ids:
             record["end"] = {"id": text.ids[-1], "text": completions.text_of(text.ids[-1])}
         if with_logprobs:
             record |= {"logprobs": text.logprobs, "top_logprobs": text.top_logprobs}

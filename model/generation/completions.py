@@ -16,6 +16,7 @@ from bpe.boundaries import Boundaries, known_boundaries
 from bpe.errors import InputError
 from bpe.streaming import StopStrings, StreamDecoder
 from model.generation.decoding import Finish, Generation, Model, Session
+from model.generation.grammar import Grammar, GrammarCompiler
 from model.generation.sampling import Sampling, SamplingOptions
 from model.images import TiledImage
 
@@ -82,6 +83,37 @@ def with_images(
     return [image_token] * len(images) + [*ids]
 
 
+def _choices(
+    model: Model, tokenizer: GenerationTokenizer, end_ids: Collection[int] | None
+) -> tuple[int, Collection[int]]:
+    """Return the number of ids to choose from, and the tokens that end a text."""
+    rows = model.config.vocab_size
+    ends = boundaries_of(tokenizer).eos_ids if end_ids is None else end_ids
+    ends_with_rows = [id for id in ends if id < rows]  # perhaps without a token
+    return min(max(tokenizer.n_vocab, *(id + 1 for id in ends_with_rows), 0), rows), ends
+
+
+def grammar_compiler(
+    model: Model, tokenizer: GenerationTokenizer, end_ids: Collection[int] | None = None
+) -> GrammarCompiler:
+    """Return the compiler of grammars for a model. Keep it for further grammars, since it reads the whole vocabulary.
+
+    Args:
+        model: The model.
+        tokenizer: The tokenizer of the model.
+        end_ids: As for `generate`.
+
+    Raises:
+        InputError: When llguidance is not installed.
+
+    >>> compiler = grammar_compiler(model, tokenizer)  # doctest: +SKIP
+    >>> "".join(generate(model, tokenizer, "Yes or no? ", grammar=compiler.regex("yes|no")))  # doctest: +SKIP
+    'yes'
+    """
+    n_vocab, ends = _choices(model, tokenizer, end_ids)
+    return GrammarCompiler(tokenizer, n_vocab, ends)
+
+
 @checked(options=SamplingOptions, settings=Sampling)
 def generate(
     model: Model,
@@ -93,6 +125,7 @@ def generate(
     end_ids: Collection[int] | None = None,
     session: Session | None = None,
     allowed_special: AllowedSpecial = frozenset(),
+    grammar: Grammar | None = None,
     **sampling: Unpack[SamplingOptions],
 ) -> Iterator[str]:
     """Continue a prompt and yield the new text, piece by piece, as the model generates it.
@@ -113,6 +146,8 @@ def generate(
         end_ids: Tokens that end the text. Defaults to the tokenizer's `eos_ids`.
         session: Keeps the cache between calls; see `Session`.
         allowed_special: The special tokens in a prompt's text that become their ids, or "all"; see `prompt_ids`.
+        grammar: What the text must be: a JSON schema, regular expression or grammar that `grammar_compiler` compiled.
+            The text ends where the grammar allows no more, or where it may end and the model chooses an end token.
         **sampling: temperature, top_k, top_p, min_p, repetition_penalty, frequency_penalty, presence_penalty,
             logit_bias and seed: the fields of `Sampling`.
 
@@ -131,6 +166,7 @@ def generate(
         end_ids=end_ids,
         session=session,
         allowed_special=allowed_special,
+        grammar=grammar,
         **sampling,
     )
     return (piece for _, piece in completions if piece)
@@ -183,11 +219,12 @@ class Completion:
     ids: list[int] = field(default_factory=list)
     """All generated ids, including the end token."""
     logprobs: list[float] = field(default_factory=list)
-    """The log-probability of each id in nats; empty if not requested."""
+    """The log-probability of each id in nats, before grammar and sampling settings; empty if not requested."""
     top_logprobs: list[list[tuple[int, float]]] = field(default_factory=list)
     """The likeliest ids and their log-probabilities at each id; empty if not requested."""
     finish: Finish | None = None
-    """Why the text ended: an end token, a stop string, or no more room; None while it is being generated."""
+    """Why the text ended: an end token (or a grammar that allows no more), a stop string, or no more room; None while
+    it is being generated."""
 
     def __repr__(self) -> str:
         text = self.text if len(self.text) <= 60 else f"{self.text[:57]}..."
@@ -207,6 +244,7 @@ def complete(
     logprobs: int | None = None,
     session: Session | None = None,
     allowed_special: AllowedSpecial = frozenset(),
+    grammar: Grammar | None = None,
     **sampling: Unpack[SamplingOptions],
 ) -> list[Completion]:
     """Continue several prompts at once and return the completions.
@@ -222,6 +260,7 @@ def complete(
         logprobs: The number of likeliest tokens whose log-probabilities are recorded; see `Completions`.
         session: As for `generate`; for one prompt and one sample.
         allowed_special: As for `generate`.
+        grammar: As for `generate`; for each text.
         **sampling: The fields of `Sampling`.
 
     Returns:
@@ -241,6 +280,7 @@ def complete(
         logprobs=logprobs,
         session=session,
         allowed_special=allowed_special,
+        grammar=grammar,
         **sampling,
     )
     for _ in completions:
@@ -270,6 +310,7 @@ class Completions:
         session: Session | None = None,
         allowed_special: AllowedSpecial = frozenset(),
         images: Sequence[TiledImage] = (),
+        grammar: Grammar | None = None,
         **sampling: Unpack[SamplingOptions],
     ) -> None:
         """Check the arguments and encode the prompts. Nothing is generated before iteration.
@@ -287,6 +328,7 @@ class Completions:
             session: As for `generate`; for one prompt and one sample.
             allowed_special: As for `generate`.
             images: The images of each prompt. A prompt without image tokens gets them at its beginning.
+            grammar: As for `generate`; for each text.
             **sampling: The fields of `Sampling`.
 
         Raises:
@@ -298,10 +340,9 @@ class Completions:
             raise InputError("an empty stop string would end every text before it begins")
         self._tokenizer = tokenizer
         specials = {text: tokenizer.encode_single_token(text) for text in tokenizer.special_tokens_set}
-        ends = boundaries_of(tokenizer).eos_ids if end_ids is None else end_ids
+        n_vocab, ends = _choices(model, tokenizer, end_ids)
         self._unprinted = frozenset(specials.values()).union(ends)
         self._stop_ids = frozenset(specials[text] for text in self._stops if text in specials)
-        ends_with_rows = [id for id in ends if id < model.config.vocab_size]  # perhaps without a token
         token, written = model.config.image_token, specials.get("<|image|>")
         self.generation: Generation = Generation(
             model,
@@ -318,10 +359,11 @@ class Completions:
             max_tokens=max_tokens,
             sampling=Sampling(**sampling),
             end_ids=ends,
-            n_vocab=min(max(tokenizer.n_vocab, *(id + 1 for id in ends_with_rows), 0), model.config.vocab_size),
+            n_vocab=n_vocab,
             logprobs=logprobs,
             session=session,
             images=images,
+            grammar=grammar,
         )
         self.texts: list[Completion] = []
         """The completions so far; the samples of a prompt are neighbours."""

@@ -13,6 +13,7 @@ from bpe.chat import ChatFormat, Message
 from bpe.errors import InputError
 from model.generation.completions import Completions
 from model.generation.decoding import Finish, GenerationTimes, Model, Session
+from model.generation.grammar import Grammar
 from model.generation.sampling import Sampling, SamplingOptions
 from model.images import TiledImage
 
@@ -48,6 +49,7 @@ class Conversation:
         max_tokens: int = 256,
         stop: str | Sequence[str] = (),
         images: Sequence[TiledImage] = (),
+        grammar: Grammar | None = None,
         **sampling: Unpack[SamplingOptions],
     ) -> None:
         """Start or continue a dialog.
@@ -64,6 +66,7 @@ class Conversation:
             stop: Strings that end an answer; see `generate`.
             images: Images that the first message of the user, of those that the model reads, begins with. They are no
                 part of `messages`.
+            grammar: What each answer must be; see `generate`. Such an answer ends at the end of the context.
             **sampling: The fields of `Sampling`.
 
         Raises:
@@ -75,7 +78,7 @@ class Conversation:
         """The number of the oldest messages after the system message that the model no longer reads."""
         self.prefill = prefill
         """Text that each answer begins with."""
-        self.settings: dict[str, Any] = {"max_tokens": max_tokens, "stop": stop, **sampling}
+        self.settings: dict[str, Any] = {"max_tokens": max_tokens, "stop": stop, "grammar": grammar, **sampling}
         """Settings of `generate`; changes apply to the next answer."""
         self.finish: Finish | None = None
         """Why the last answer ended; see `Completion.finish`. None if it was interrupted."""
@@ -202,6 +205,8 @@ class Conversation:
         return next((place for place in places if self.messages[place]["role"] == "user"), None)
 
     def _answer(self, messages: list[Message]) -> Generator[str, None, None]:
+        if self.prefill and self.settings["grammar"] is not None:
+            raise InputError("a grammar describes a whole answer, so an answer cannot have a prefilled beginning, too")
         prompt = self._prompt(messages, self.prefill, self.settings["max_tokens"])
         if prompt is None or len(prompt) >= self.context:
             raise InputError(self._too_long(messages))
@@ -227,7 +232,7 @@ class Conversation:
         settings = dict(self.settings)
         if settings.get("seed") is not None:
             settings["seed"] += self._repeats
-        text, begun = self.prefill, bool(self.prefill)
+        text, begun = self.prefill, bool(self.prefill) or settings["grammar"] is not None
         if text:
             yield text
         while True:
@@ -274,7 +279,7 @@ class Conversation:
 
     def _continued_prompt(self, messages: list[Message], text: str, max_tokens: int) -> list[int] | None:
         """Return the prompt with fewer turns for the rest of an answer; None if none is left to forget."""
-        if not self._forget or not text:
+        if not self._forget or not text or self.settings["grammar"] is not None:
             return None
         before = self.forgotten
         try:

