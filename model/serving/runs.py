@@ -114,7 +114,7 @@ class Run:
     @property
     def cached_tokens(self) -> int:
         """Tokens of the prompts that were not read, because they were in memory."""
-        return sum(getattr(handle, "reused_tokens", 0) for handle in self._handles.values())
+        return sum(handle.reused_tokens for handle in self._handles.values())
 
     async def deltas(self, patience: float) -> list[tuple[int, Delta]]:
         """Wait for tokens, and return what is new of the answers, by the index of the answer.
@@ -142,5 +142,5 @@ class Run:
 
     def _end(self, job: Job, token: Chosen) -> None:
         """Free what an answer that ended by its text still has in the scheduler."""
-        if token.finish is None and job.is_done:
-            self._handles[self.jobs.index(job)].cancel()
+        if token.finish is None:
+            self._handles[self.jobs.index(job)].cancel(token.index)

@@ -15,7 +15,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
@@ -141,9 +141,18 @@ class Handle:
     def __init__(self, scheduler: Scheduler, job: _Job) -> None:
         self._scheduler, self._job = scheduler, job
 
-    def cancel(self) -> None:
-        """End all texts of the request within a step. Nothing is delivered after the call that is being made now."""
-        self._scheduler._cancel(self._job)
+    @property
+    def reused_tokens(self) -> int:
+        """Tokens of the prompt that were in memory when its first text started, so that they were not read."""
+        return self._job.reused
+
+    def cancel(self, index: int | None = None) -> None:
+        """End texts within a step. Nothing of them is delivered after the call that is being made now.
+
+        Args:
+            index: The text; None for all texts of the request.
+        """
+        self._scheduler._cancel(self._job, range(self._job.request.n) if index is None else (index,))
 
 
 class _Job:
@@ -152,7 +161,8 @@ class _Job:
     def __init__(self, request: TextRequest, deliver: Callable[[list[Chosen]], None]) -> None:
         self.request, self.deliver = request, deliver
         self.prompt: Ids = np.array(request.ids, np.int64)
-        self.is_cancelled = False
+        self.cancelled: set[int] = set()  # indices of texts
+        self.reused = 0  # tokens that the first text did not read
         self.is_reading = False  # whether one of its texts is reading the prompt
         self.logits: Floats | None = None  # of the token after the prompt, while texts wait that have not started
         self.unstarted = request.n
@@ -170,6 +180,10 @@ class _Text:
     chooser: Chooser | None = None
     next: int | None = None  # the token that was chosen and is not in memory
     left: int = 0  # tokens that it may still come to
+
+    @property
+    def is_cancelled(self) -> bool:
+        return self.index in self.job.cancelled
 
 
 class Scheduler:
@@ -340,13 +354,12 @@ class Scheduler:
         seconds = (time.monotonic() - self._ends[0]) / len(self._ends)
         return max(1, min(math.ceil(texts * seconds), 600))
 
-    def _cancel(self, job: _Job) -> None:
+    def _cancel(self, job: _Job, indices: Iterable[int]) -> None:
         with self._changed:
-            job.is_cancelled = True
-            waiting = [text for text in self._queue if text.job is job]
-            if waiting:
-                self._queue = deque(text for text in self._queue if text.job is not job)
-                self._statistics.cancelled += len(waiting)
+            job.cancelled.update(indices)
+            waiting = [text for text in self._queue if not text.is_cancelled]
+            self._statistics.cancelled += len(self._queue) - len(waiting)
+            self._queue = deque(waiting)
             self._changed.notify_all()
 
     # The thread
@@ -379,7 +392,7 @@ class Scheduler:
 
     def _step(self) -> None:
         """Start and end texts, and read and choose once."""
-        for text in [text for text in self._running if text.job.is_cancelled]:
+        for text in [text for text in self._running if text.is_cancelled]:
             self._leave(text)
             with self._changed:
                 self._statistics.cancelled += 1
@@ -423,6 +436,8 @@ class Scheduler:
         text.slot, text.left = slot, text.limit - len(job.prompt)
         self._statistics.prompt_tokens += len(job.prompt)
         self._statistics.reused_tokens += slot.length
+        if job.unstarted == request.n:
+            job.reused = slot.length
         logits = job.logits if slot.length == len(job.prompt) else None
         if logits is None:
             job.is_reading = True
@@ -520,7 +535,7 @@ class Scheduler:
     def _choose(self, rows: list[tuple[_Text, Floats]]) -> None:
         """Choose the next token of each text from its logits."""
         begun = time.perf_counter()
-        rows = [(text, row) for text, row in rows if not text.job.is_cancelled]
+        rows = [(text, row) for text, row in rows if not text.is_cancelled]
         choices = choose_all([text.chooser for text, _ in rows if text.chooser], [row for _, row in rows])
         for (text, _), choice in zip(rows, choices, strict=True):
             if isinstance(choice, Choice):
@@ -587,12 +602,12 @@ class Scheduler:
         begun = time.perf_counter()
         jobs, self._reporting = self._reporting, []
         for job in jobs:
-            chosen, job.pending = job.pending, []
-            if job.is_cancelled:
+            chosen, job.pending = [each for each in job.pending if each.index not in job.cancelled], []
+            if not chosen:
                 continue
             try:
                 job.deliver(chosen)
             except Exception:
                 _LOG.exception("the tokens of a request could not be delivered, so it is cancelled")
-                self._cancel(job)
+                self._cancel(job, range(job.request.n))
         self._statistics.deliver_seconds += time.perf_counter() - begun

@@ -191,11 +191,11 @@ def test_a_conversation_reads_only_its_new_turn() -> None:
         reader = submit(scheduler, first)[0]
         answer = [token.id for token in reader.wait()]
         second = TextRequest([1, 2, 3, *(id for id in answer if id is not None), 9, 9], 3, GREEDY)
-        again = submit(scheduler, second)[0]
+        again, handle = submit(scheduler, second)
         again.wait()
         statistics = scheduler.statistics()
     assert again.ids() == [token.id for token in expected(second)]
-    assert statistics.reused_tokens == 3 + 4  # the last token of the answer was never read
+    assert statistics.reused_tokens == handle.reused_tokens == 3 + 4  # the last token of the answer was never read
 
 
 def test_a_prompt_that_another_text_is_reading_is_read_once() -> None:
@@ -228,6 +228,20 @@ def test_a_cancelled_request_ends_within_a_step_and_its_memory_serves_others() -
         assert len(reader.chosen) == 3
         assert scheduler.statistics().cancelled == 2
     assert len(sequences.calls) <= 3 + 1 + 3
+
+
+def test_one_text_of_a_request_can_be_cancelled() -> None:
+    sequences = ToySequences(8)
+    request = TextRequest([1, 2], 30, Sampling(seed=1), n=3)
+    with running(sequences, start=False, parallel=2) as scheduler:
+        reader, handle = submit(scheduler, request)
+        reader.texts = 1
+        handle.cancel(0)
+        handle.cancel(2)
+        scheduler.start()
+        reader.wait()
+        assert scheduler.statistics().cancelled == 2
+    assert reader.chosen == expected(request, 1)
 
 
 def test_a_reader_that_raises_loses_only_its_own_request(caplog: pytest.LogCaptureFixture) -> None:
