@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,21 @@ def watched(browser: Any, **settings: Any) -> Iterator[Watched]:
         assert watching.problems == []
     finally:
         watching.context.close()
+
+
+def until(page: Any, expression: str, seconds: float = 30) -> Any:
+    """Wait until an expression of JavaScript is true, and return its value.
+
+    playwright's `wait_for_function` calls eval in the page, which the Content-Security-Policy forbids.
+
+    Raises:
+        AssertionError: When it is not true after some seconds.
+    """
+    end = time.monotonic() + seconds
+    while not (value := page.evaluate(expression)):
+        assert time.monotonic() < end, f"not true after {seconds} s: {expression}"
+        page.wait_for_timeout(15)
+    return value
 
 
 def contrast(page: Any, selector: str) -> float:

@@ -78,6 +78,8 @@ def test_a_corpus_that_needs_a_missing_package_names_it(sources: Path, packages:
             "a comparison with tokenizers needs the package tokenizers: pip",
         ),
         ("huggingface_hub", ["pull", "org/name"], "huggingface_hub: pip install 'bpe-llama[hub]'"),
+        ("starlette", ["playground", "{t}"], "needs the package starlette: pip install 'bpe-llama[serve]'"),
+        ("uvicorn", ["playground", "{t}"], "needs the package uvicorn: pip install 'bpe-llama[serve]'"),
     ],
 )
 def test_a_command_that_needs_a_missing_package_names_it(

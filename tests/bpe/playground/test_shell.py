@@ -10,7 +10,7 @@ import pytest
 
 from bpe.playground.app import shell_routes
 from bpe.playground.http import application, static_files
-from support.browser import contrast, served, watched
+from support.browser import contrast, served, until, watched
 
 PARTS = [
     {"name": "one", "title": "One", "module": "/parts/one.js", "style": "/parts/one.css"},
@@ -72,7 +72,7 @@ def test_the_address_holds_the_part_and_its_state(browser: Any, address: str) ->
         page.get_by_text("the subject: a b").wait_for()
         page.click("#write")
         assert page.url.endswith("#one?text=written")
-        page.wait_for_function("document.getElementById('announcements').textContent === 'done'")
+        until(page, "document.getElementById('announcements').textContent === 'done'")
         page.evaluate("location.hash = '#one?text=other'")
         page.get_by_text("now other").wait_for()
         page.evaluate("location.hash = '#two'")

@@ -165,3 +165,13 @@ def test_a_damaged_model_is_one_clear_error(files: Path, tmp_path: Path) -> None
         with pytest.raises(InputError, match=r"damaged\.model: ") as caught:
             Tokenizer.from_file(damaged)
         assert len(str(caught.value).splitlines()) == 1
+
+
+def test_offsets_count_special_tokens_that_are_allowed(files: Path) -> None:
+    tokenizer = Tokenizer.from_file(files / "unigram.model")
+    text = "one<|im_end|>two é</s>"
+    added = tokenizer.special_matchers.allowed("all")
+    ids, spans = tokenizer.vocabulary.encoder.encode_with_places(text, added, False)
+    assert ids == tokenizer.encode(text, allowed_special="all")
+    assert spans[ids.index(3)] == (3, 13) and spans[-1] == (19, 23)
+    assert [end for _, end in spans][:-1] == [begin for begin, _ in spans][1:]  # adjacent
