@@ -183,11 +183,13 @@ def serve(
     if warning:
         click.echo(f"warning: {warning}", err=True)
     allowed = checked_origins(origins)
-    listening = listen(host, port)
+    listening, inside = listen(host, port), None
     try:
         check_exposure(listening.getsockname()[0], bool(keys), is_open)
         from model.checkpoint import open_checkpoint
         from model.serving.app import Api, serving_application
+        from model.serving.inside import Inside
+        from model.serving.page import page_routes
         from model.serving.server import serve_until_stopped
 
         checkpoint = open_checkpoint(path, ignore_unknown)
@@ -199,7 +201,10 @@ def serve(
         chat = _chat_format(checkpoint, tokenizer, template, variables)
         service = _service(served, checkpoint, model, tokenizer, chat, limits)
         api = Api(service, Keys(keys), log=(lambda line: click.echo(line, err=True)) if is_logged else None)
-        app = serving_application(api, hosts=[host, *hosts], origins=allowed)
+        inside = Inside(model, tokenizer, path)
+        about = {"parameters": model.config.n_parameters, "place": place_of(model)}
+        routes = page_routes(api, inside, about)
+        app = serving_application(api, hosts=[host, *hosts], origins=allowed, routes=routes)
 
         def started() -> None:
             click.echo(address_of(listening))
@@ -209,6 +214,8 @@ def serve(
         serve_until_stopped(app, api, listening, deadline=deadline, started=started, say=say)
     finally:
         listening.close()
+        if inside is not None:
+            inside.close()
 
 
 def _last_part(name: str) -> str:

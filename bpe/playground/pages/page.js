@@ -22,6 +22,16 @@ export function h(name, properties = {}, ...children) {
   return element;
 }
 
+/** Return the header with the API key that the reader gave in another part of the page, if there is one. */
+function withKey() {
+  try {
+    const key = sessionStorage.getItem("bpe-api-key");
+    return key ? { authorization: `Bearer ${key}` } : {};
+  } catch {
+    return {}; // storage is blocked
+  }
+}
+
 /** An error that the server reports, or that it cannot be reached. */
 export class RequestError extends Error {
   constructor(message, status) {
@@ -38,6 +48,7 @@ export class RequestError extends Error {
  * @throws {RequestError} If the server refuses it or is not there; the message is for the reader.
  */
 export async function request(path, { json, ...options } = {}) {
+  options = { ...options, headers: { ...withKey(), ...options.headers } };
   if (json !== undefined) {
     options = {
       method: "POST",
