@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from bpe import Tokenizer
     from bpe.chat import ChatFormat
     from model.checkpoint.opened import Checkpoint
+    from model.generation.grammar import GrammarCompiler
     from model.serving.service import Service
 
 TEMPERATURE, TOP_P = 1.0, 1.0  # the defaults of OpenAI's API
@@ -266,7 +269,19 @@ def _service(
         n_vocab=n_vocab,
     )
     defaults = {"temperature": TEMPERATURE, "top_p": TOP_P, **checkpoint.sampling}
-    return Service(name, tokenizer, format, scheduler, defaults, end_ids, why)
+    lock = threading.Lock()
+
+    @functools.cache
+    def made() -> GrammarCompiler:
+        from model.generation.grammar import GrammarCompiler
+
+        return GrammarCompiler(tokenizer, n_vocab, ends)
+
+    def compiler() -> GrammarCompiler:
+        with lock:  # it takes up to a second, for the first request that needs it
+            return made()
+
+    return Service(name, tokenizer, format, scheduler, defaults, end_ids, why, compiler)
 
 
 LONGEST_CONTEXT = 8192

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ import numpy as np
 from bpe import Tokenizer
 from bpe.chat import TemplateChat
 from bpe.playground.listening import listen
+from model.generation.grammar import GrammarCompiler
 from model.serving.access import Keys
 from model.serving.app import Api, serving_application
 from model.serving.prefixes import Part
@@ -99,9 +101,12 @@ def new_service(writer: Writer, *, parallel: int = 4, context: int = 2048, waiti
     """Return a service whose model is a writer."""
     tokenizer = writer.tokenizer
     scheduler = Scheduler(toy_model(context, tokenizer.n_vocab), parallel=parallel, waiting=waiting, sequences=writer)
+    end = tokenizer.encode_single_token
+    ends = frozenset([end("<|endoftext|>"), end("<|im_end|>")])
     settings: dict[str, Any] = {
+        "compiler": functools.cache(lambda: GrammarCompiler(tokenizer, tokenizer.n_vocab, ends)),
         "format": TemplateChat(tokenizer, TEMPLATE, eos_token="<|im_end|>"),
-        "end_ids": frozenset([tokenizer.encode_single_token("<|endoftext|>")]),
+        "end_ids": frozenset([end("<|endoftext|>")]),
         "defaults": {"temperature": 1.0, "top_p": 1.0},
         **changes,
     }

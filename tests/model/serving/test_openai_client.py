@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import openai
+import pydantic
 import pytest
 
 from support.serving import Served, serving
@@ -195,6 +196,51 @@ def test_calls_of_tools_are_streamed(served: Served, client: openai.OpenAI) -> N
     assert json.loads("".join(delta.function.arguments or "" for delta in deltas)) == {"city": "Oslo"}
     assert chunks[-1].choices[0].finish_reason == "tool_calls"
     assert not any(chunk.choices[0].delta.content for chunk in chunks)
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "weather"}}])
+def test_a_required_call_follows_the_schema_whatever_the_model_would_say(
+    served: Served, client: openai.OpenAI, choice: Any
+) -> None:
+    served.writer.answer = "I would rather not."
+    parameters = {"type": "object", "properties": {"city": {"enum": ["Oslo", "Bern"]}, "hours": {"type": "boolean"}},
+                  "required": ["city", "hours"], "additionalProperties": False}  # fmt: skip
+    tools = [{"type": "function", "function": {"name": "weather", "parameters": parameters, "strict": True}}]
+    for stream in (False, True):
+        response = chat(client, tools=tools, tool_choice=choice, temperature=1, seed=3, stream=stream)
+        if stream:
+            deltas = [call for chunk in response for call in chunk.choices[0].delta.tool_calls or ()]
+            name, arguments = deltas[0].function.name, "".join(delta.function.arguments for delta in deltas)
+        else:
+            (call,) = response.choices[0].message.tool_calls
+            name, arguments = call.function.name, call.function.arguments
+            assert response.choices[0].finish_reason == "tool_calls" and response.choices[0].message.content is None
+        values = json.loads(arguments)
+        assert name == "weather" and values["city"] in ("Oslo", "Bern") and values["hours"] in (True, False)
+
+
+def test_answers_follow_a_schema(client: openai.OpenAI) -> None:
+    class Point(pydantic.BaseModel):
+        x: bool
+        colour: Literal["red", "blue"]
+
+    parsed = client.chat.completions.parse(model="tiny", messages=HELLO, response_format=Point, seed=1)
+    assert isinstance(parsed.choices[0].message.parsed, Point)
+    schema = {"type": "array", "items": {"type": "boolean"}, "minItems": 2, "maxItems": 2}
+    form = {"type": "json_schema", "json_schema": {"name": "pair", "schema": schema}}
+    pair = json.loads(chat(client, response_format=form, temperature=1).choices[0].message.content)
+    assert len(pair) == 2 and {*pair} <= {True, False}
+    with pytest.raises(openai.BadRequestError, match="unclosed") as refused:
+        form["json_schema"]["schema"] = {"type": "string", "pattern": "("}
+        chat(client, response_format=form)
+    assert refused.value.param == "response_format"
+
+
+def test_any_json_object(served: Served, client: openai.OpenAI) -> None:
+    served.writer.answer = '{"a": [1, "b"]}'
+    assert json.loads(chat(client, response_format={"type": "json_object"}).choices[0].message.content) == {
+        "a": [1, "b"]
+    }
 
 
 def test_many_clients_at_once(served: Served) -> None:
