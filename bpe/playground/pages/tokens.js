@@ -1,6 +1,6 @@
 // The part Tokens: a text on one side, and on the other how tokenizers split it.
 
-import { copy, debounced, h, request } from "/static/page.js";
+import { copy, counted, debounced, h, request } from "/static/page.js";
 import { Column } from "/static/tokens/column.js";
 import { IdsInput } from "/static/tokens/ids.js";
 import { Places } from "/static/tokens/places.js";
@@ -51,7 +51,13 @@ class Tokens {
     this.text.setAttribute("autocapitalize", "off");
     this.textFacts = h("p.text-facts.muted", { id: "text-facts" });
     this.text.setAttribute("aria-describedby", "text-facts");
-    this.ids = new IdsInput({ tokenizer: () => this.columns[0].name, onText: (text) => this.setText(text, true) });
+    this.ids = new IdsInput({
+      tokenizer: () => this.columns[0].name,
+      onText: async (text) => {
+        await this.setText(text, true);
+        return this.columns[0].tokens?.ids;
+      },
+    });
     this.special = check("Recognise special tokens", "special", () => this.encode());
     this.whiteSpace = check("Show white space", "white-space", () => this.redraw());
     this.showIds = check("Show ids", "show-ids", () => this.redraw());
@@ -189,7 +195,7 @@ class Tokens {
       this.setMode(false);
       this.text.scrollTop = 0;
     }
-    this.encode();
+    return this.encode();
   }
 
   typed() {
@@ -203,8 +209,7 @@ class Tokens {
     this.later.cancel();
     this.places = new Places(this.value);
     const { characters, bytes } = this.places;
-    const facts = [`${characters.toLocaleString("en")} characters`, `${bytes.toLocaleString("en")} bytes`];
-    this.textFacts.textContent = facts.join(" · ");
+    this.textFacts.textContent = `${counted(characters, "character")} · ${counted(bytes, "byte")}`;
     const caret = document.activeElement === this.text ? this.text.selectionStart : null;
     this.#write();
     return Promise.all(this.columns.map((column) => this.#update(column, caret)));

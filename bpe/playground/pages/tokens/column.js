@@ -1,7 +1,7 @@
 // A tokenizer's column: which tokenizer, how many tokens, the tokens, and what the active one is.
 
 import { copy, counted, h, request, withCommas } from "/static/page.js";
-import { hexOf, shown, shownPieces } from "./display.js";
+import { codePoint, hexOf, shown, shownPieces } from "./display.js";
 import { TokenView } from "./view.js";
 
 const described = new Map(); // name of a tokenizer -> id -> its description
@@ -151,7 +151,7 @@ export class Column {
   #showDetail(index) {
     this.shownIndex = index;
     if (index === null || !this.tokens) {
-      const hint = this.tokens?.count ? "Point at a token, or use the arrow keys." : "";
+      const hint = this.tokens?.count ? "Point at a token or use the arrow keys." : "";
       this.detail.replaceChildren(h("p.muted.hint", {}, hint));
       return;
     }
@@ -267,5 +267,6 @@ function kind(pieces, special) {
   if (!part) return "";
   const last = part.from + part.bytes.length;
   const which = part.bytes.length === 1 ? `byte ${last}` : `bytes ${part.from + 1}–${last}`;
-  return `${pieces.length > 1 ? "with " : ""}${which} of the ${part.size} of ${[...part.character][0]}`;
+  const shownAs = /^\p{M}/u.test(part.character) ? `\u25cc${part.character}` : part.character;
+  return `${pieces.length > 1 ? "with " : ""}${which} of ${part.size} of ${shownAs} (${codePoint(part.character)})`;
 }

@@ -18,10 +18,14 @@ const JOINERS = /^[\u200c\u200d]$/; // within a token they shape what is beside 
  */
 export function shown(text, whiteSpace) {
   const nodes = [];
-  const visible = text.length > LONGEST ? text.slice(0, LONGEST) : text;
+  let visible = text.length > LONGEST ? text.slice(0, LONGEST) : text;
+  const alone = visible.match(/^\p{M}{1,4}/u); // marks whose character is in another token
+  if (alone) {
+    nodes.push(h("span.alone", {}, `\u25cc${alone[0]}`));
+    visible = visible.slice(alone[0].length);
+  }
   let from = 0;
   const plain = (to) => to > from && nodes.push(visible.slice(from, to));
-  if (/^\p{M}/u.test(visible)) nodes.push("\u25cc"); // a dotted circle under marks whose character is elsewhere
   for (const match of visible.matchAll(UNUSUAL)) {
     const [all, spaces, breaks, tabs, other] = match;
     const { index } = match;
@@ -36,7 +40,7 @@ export function shown(text, whiteSpace) {
     else nodes.push(all.slice(0, MOST_MARKS), h("span.control", {}, `+${all.length - MOST_MARKS} marks`));
   }
   plain(visible.length);
-  if (visible.length < text.length) nodes.push(h("span.control", {}, `+${text.length - LONGEST} more`));
+  if (text.length > LONGEST) nodes.push(h("span.control", {}, `+${text.length - LONGEST} more`));
   return nodes;
 }
 
@@ -45,15 +49,26 @@ function mark(glyph) {
 }
 
 function lineBreak(text, whiteSpace) {
-  const glyph = { "\n": "\u23ce", "\r\n": "\u240d\u23ce", "\r": "\u240d" }[text];
+  const glyph = { "\n": "\u23ce", "\r\n": "CR\u23ce", "\r": "CR" }[text];
   const end = text === "\r" ? "" : "\n";
   return whiteSpace || text !== "\n" ? [mark(glyph), end] : [end];
 }
 
 function nameOf(character) {
   const code = character.codePointAt(0);
-  if (code < 0x20) return String.fromCharCode(0x2400 + code);
-  if (code === 0x7f) return "\u2421";
+  if (code < 0x20) return CONTROLS[code];
+  if (code === 0x7f) return "DEL";
+  return codePoint(character);
+}
+
+const CONTROLS = (
+  "NUL SOH STX ETX EOT ENQ ACK BEL BS HT LF VT FF CR SO SI " +
+  "DLE DC1 DC2 DC3 DC4 NAK SYN ETB CAN EM SUB ESC FS GS RS US"
+).split(" ");
+
+/** Return the number of a character, as in "U+0301". */
+export function codePoint(character) {
+  const code = character.codePointAt(0);
   return `U+${code.toString(16).toUpperCase().padStart(4, "0")}`;
 }
 

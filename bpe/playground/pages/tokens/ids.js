@@ -3,7 +3,10 @@
 import { counted, debounced, h, request } from "/static/page.js";
 
 export class IdsInput {
-  /** @param {Object} settings tokenizer(): the name of the tokenizer that decodes; onText(text): called with the text. */
+  /**
+   * @param {Object} settings tokenizer(): the name of the tokenizer that decodes; onText(text): called with the text,
+   *   returns a promise of the ids that the tokenizer encodes it to.
+   */
   constructor({ tokenizer, onText }) {
     this.tokenizer = tokenizer;
     this.onText = onText;
@@ -51,7 +54,10 @@ export class IdsInput {
       const broken = answer.is_text ? "" : "; some bytes are not UTF-8 and are shown as �";
       this.problem.textContent = `${counted(words.length, "id")} of ${json.tokenizer}, ${counted(answer.bytes, "byte")}${broken}`;
       this.output.textContent = answer.text;
-      if (handOn) this.onText(answer.text);
+      const encoded = handOn ? await this.onText(answer.text) : null;
+      if (signal.aborted || !encoded || !answer.is_text) return;
+      const isSame = encoded.length === words.length && words.every((word, place) => Number(word) === encoded[place]);
+      if (!isSame) this.problem.textContent += `; ${json.tokenizer} encodes this text to other ids`;
     } catch (error) {
       if (error.name !== "AbortError") this.#fail(error.message);
     }
