@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import torch
@@ -208,6 +209,15 @@ class KVCache:
             self.view = self.view.select(rows)
         if self.lengths is not None and self.lengths.ids is not None:
             self.lengths.ids = self.lengths.ids[rows]
+
+    def copied(self, length: int) -> KVCache:
+        """Return a new cache with the first `length` slots."""
+        new = copy.copy(self)
+        new._keys, new._values = ([old[:, :, :length].clone() for old in kept] for kept in (self._keys, self._values))
+        new.positions = None if self.positions is None else self.positions[:, :length].clone()
+        new.lengths = copy.copy(self.lengths)
+        new.truncate(length)
+        return new
 
     def _copy(self, old: Tensor, rows: Tensor | slice, capacity: int) -> Tensor:
         """Return the filled slots of these sequences in a new tensor with `capacity` slots."""

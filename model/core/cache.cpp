@@ -56,7 +56,13 @@ Cache::Head Cache::head(std::size_t sequence, std::size_t layer, std::size_t kv_
 Cache::Sequence Cache::copied(const Sequence& from, std::size_t filled, std::size_t capacity) const {
     Sequence to{take_pages(sequence_bytes(capacity)), capacity};
     std::memset(to.memory.get(), 0, sequence_bytes(capacity));  // so that the padding of the last block is finite
-    const std::size_t kept = rounded_up(std::min({filled, capacity, from.capacity}), kLanes);
+    copy_filled(from, std::min(filled, from.capacity), to);
+    return to;
+}
+
+// Copies whole blocks of positions.
+void Cache::copy_filled(const Sequence& from, std::size_t filled, Sequence& to) const {
+    const std::size_t kept = std::min(rounded_up(filled, kLanes), to.capacity);
     for (std::size_t number = 0; kept && number < layers_ * kv_heads_; ++number) {
         const Head old = head_in(from, number), head = head_in(to, number);
         std::memcpy(head.keys, old.keys, kept * key_width() * number_bytes());
@@ -66,7 +72,14 @@ Cache::Sequence Cache::copied(const Sequence& from, std::size_t filled, std::siz
             std::memcpy(head.value_scales, old.value_scales, kept * sizeof(float));
         }
     }
-    return to;
+}
+
+void Cache::resize(std::size_t sequence, std::size_t capacity, std::size_t filled) {
+    sequences_[sequence] = capacity ? copied(sequences_[sequence], filled, rounded_up(capacity, kLanes)) : Sequence{};
+}
+
+void Cache::copy(std::size_t from, std::size_t to, std::size_t filled) {
+    copy_filled(sequences_[from], filled, sequences_[to]);
 }
 
 void Cache::reserve(std::size_t capacity, std::span<const std::size_t> filled) {

@@ -32,11 +32,24 @@ class Cache {
     std::size_t sequences() const { return sequences_.size(); }
     std::size_t capacity() const;  // positions for which every sequence has room
     std::size_t bytes() const;
+    // Returns the memory of a sequence with room for this many positions.
+    std::size_t sequence_bytes(std::size_t capacity) const {
+        return layers_ * kv_heads_ * head_bytes(rounded_up(capacity, kLanes));
+    }
     std::size_t number_bytes() const;  // of one number of a key or value
+
+    std::size_t capacity(std::size_t sequence) const { return sequences_[sequence].capacity; }
 
     // Makes room for `capacity` positions of each sequence, and keeps the first `filled` positions of each. Copies one
     // sequence at a time; when memory runs out, throws std::bad_alloc and loses nothing.
     void reserve(std::size_t capacity, std::span<const std::size_t> filled);
+
+    // Makes room for exactly `capacity` positions, rounded up to whole blocks, of one sequence, and keeps the first
+    // `filled`. With 0, gives its memory back. When memory runs out, throws std::bad_alloc and changes nothing.
+    void resize(std::size_t sequence, std::size_t capacity, std::size_t filled);
+
+    // Replaces the first positions of a sequence by the first `filled` of another, for which it must have room.
+    void copy(std::size_t from, std::size_t to, std::size_t filled);
 
     // Keeps these sequences, in this order. A sequence that is named several times is copied. When memory runs out,
     // throws std::bad_alloc and changes nothing.
@@ -57,8 +70,8 @@ class Cache {
     };
 
     std::size_t head_bytes(std::size_t capacity) const;
-    std::size_t sequence_bytes(std::size_t capacity) const { return layers_ * kv_heads_ * head_bytes(capacity); }
     Head head_in(const Sequence& sequence, std::size_t number) const;
+    void copy_filled(const Sequence& from, std::size_t filled, Sequence& to) const;
     Sequence copied(const Sequence& from, std::size_t filled, std::size_t capacity) const;
 
     CacheKind kind_;

@@ -123,7 +123,7 @@ void Decoder::make_room(std::size_t tokens) {
     const std::size_t widest = std::max({shape_.dim, shape_.queries(), hidden});
     const auto allocate = [&](Buffer& buffer, std::size_t count) {
         buffer.numbers.resize(count * widest);
-        buffer.bytes.resize(count * (widest / kTile) * kernel_.tile_bytes(kMostVectors));
+        buffer.bytes.resize(count * (widest / kTile));
         buffer.scales.resize(count * (widest / kTile));
         if (kernel_.splits(kMostVectors, kTile)) buffer.parts.resize(count * (widest / kTile) * kFloatParts);
     };
@@ -191,7 +191,7 @@ void Decoder::check(std::span<const Token> tokens, const Cache& cache, std::size
     }
     for (const Token& token : tokens) {
         if (token.id >= shape_.vocabulary || token.sequence >= cache.sequences() ||
-            token.position >= cache.capacity() || token.position >= positions) {
+            token.position >= cache.capacity(token.sequence) || token.position >= positions) {
             throw std::invalid_argument("id " + std::to_string(token.id) + " at position " +
                                         std::to_string(token.position) + " of sequence " +
                                         std::to_string(token.sequence) + " is out of range");

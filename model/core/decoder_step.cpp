@@ -23,6 +23,9 @@ constexpr std::size_t kGroups = 4;
 // Columns that are unpacked at a time, so that the unpacked weights of kGroups groups stay in the L2 cache.
 constexpr std::size_t kPanelTiles = 64;
 constexpr std::size_t kMostMatrices = 2;  // that are multiplied together
+// Attention reads the positions of a text in slices, and adds up their results in order. The slices are always the
+// same, so that a result depends neither on the number of threads nor on what else is read in the step.
+constexpr std::size_t kSlice = 256;
 
 }  // namespace
 
@@ -52,8 +55,10 @@ struct Decoder::Step {
     const std::size_t threads = pool.size();
     const std::size_t heads_of_group = shape.heads / shape.kv_heads;
     const std::size_t query_size = shape.queries(), key_size = shape.keys();
-    // With more threads than tokens, threads also share the positions of a sequence, which are cut into slices.
-    const std::size_t slices = std::max<std::size_t>(1, threads / tokens.size());
+    // With more threads than tokens, threads also share the slices of a text. The results of each slice are then kept
+    // until all are known.
+    const bool shares_slices = threads / tokens.size() > 1;
+    const std::size_t slices = shares_slices ? 1 + last_position() / kSlice : 1;
     const std::size_t partial_size = cache.width() + 2;  // mixed values, the largest score, the sum of weights
     const std::vector<float> no_bias = {};
     std::vector<Run> runs = {};
@@ -74,6 +79,11 @@ struct Decoder::Step {
 
     // Returns how many more pieces of work a layer has at most, for its router and experts.
     std::size_t networks() const { return shape.most_experts() ? 1 + 2 * shape.most_experts() : 0; }
+
+    std::size_t last_position() const {
+        const auto less = [](const Token& a, const Token& b) { return a.position < b.position; };
+        return std::max_element(tokens.begin(), tokens.end(), less)->position;
+    }
 
     static constexpr std::size_t room_for(std::size_t queries) { return rounded_up(queries, kLanes); }
 
@@ -110,7 +120,8 @@ struct Decoder::Step {
         const std::size_t partial = tokens.size() * shape.heads * slices * partial_size;
         model.partial_.resize(std::max(model.partial_.size(), partial));
         for (std::vector<float>& scratch : model.scratch_) {
-            scratch.resize(room_for(most * heads_of_group) * (cache.capacity() + shape.head_dim + cache.width()));
+            const std::size_t numbers = room_for(most * heads_of_group) * (kSlice + shape.head_dim + cache.width() + 2);
+            scratch.resize(std::max(numbers, partial_size));
         }
     }
 
@@ -273,18 +284,26 @@ struct Decoder::Step {
         Counter* const taken = share(thread, 1);
         const auto next = [&](std::size_t i) { return taken ? taken->take(1) : i; };
         for (std::size_t i = next(thread.number); i < runs.size() * shape.kv_heads * slices; i = next(i + threads)) {
-            const std::size_t slice = i % slices, group = i / slices % shape.kv_heads;
-            // A single new position is in the last slice, so only the thread of that slice reads it.
-            if (fresh && count == 1 && slice == slices - 1) store(layer, 0, group);
-            attend(thread, layer, runs[i / slices / shape.kv_heads], group, slice);
+            const Run& run = runs[i / slices / shape.kv_heads];
+            const std::size_t group = i / slices % shape.kv_heads;
+            const std::size_t low = first_slice(layer, tokens[run.first].position);
+            const std::size_t end = tokens[run.end - 1].position / kSlice + 1;
+            if (!shares_slices) {
+                if (fresh && count == 1) store(layer, 0, group);
+                for (std::size_t slice = low; slice < end; ++slice) attend(thread, layer, run, group, slice);
+            } else if (const std::size_t slice = i % slices; slice >= low && slice < end) {
+                // A single new position is in the last slice, so only the thread of that slice reads it.
+                if (fresh && count == 1 && slice + 1 == end) store(layer, 0, group);
+                attend(thread, layer, run, group, slice);
+            }
         }
         pool.barrier();
     }
 
     void add_attended(Thread& thread, const Layer& layer) {
         const std::size_t count = tokens.size();
-        const Vectors x =
-            vectors(thread, count, {&layer.wo}, [&](std::size_t token, float* to) { merge_slices(token, to); });
+        const Vectors x = vectors(thread, count, {&layer.wo},
+                                  [&](std::size_t token, float* to) { merge_slices(thread, layer, token, to); });
         add_product(thread, layer.wo, x, layer.output_bias, layer.attention_post_norm);
     }
 
@@ -411,11 +430,25 @@ struct Decoder::Step {
     // --- products ---
 
     // Returns how many of the vectors from `first` on are multiplied together: as many as a kernel exists for.
-    // Splitting numbers pays from kMostVectors on: with AMX, products of 32 vectors with Q4_1 took 1.35 times as long
-    // as twice 16.
-    std::size_t some_of(std::size_t count, std::size_t first) const {
-        const std::size_t most = count < kMostVectors ? kernel.split_from - 1 : kernel.most_vectors;
-        return std::bit_floor(std::min({most, kernel.most_vectors, count - first}));
+    // Splitting numbers pays from kMostVectors on.
+    std::size_t some_of(std::size_t count, std::size_t first, bool quantized) const {
+        const bool whole = quantized || count < kMostVectors;
+        const std::size_t most = whole ? kernel.most_whole_vectors() : kernel.most_vectors;
+        return std::bit_floor(std::min(most, count - first));
+    }
+
+    // Vectors [first, first + some) that are multiplied together.
+    struct Some {
+        std::size_t first, some;
+    };
+    // Returns the vectors that vector i is multiplied together with.
+    Some some_with(std::size_t i, std::size_t count, bool quantized) const {
+        Some found{0, some_of(count, 0, quantized)};
+        while (found.first + found.some <= i) {
+            found.first += found.some;
+            found.some = some_of(count, found.first, quantized);
+        }
+        return found;
     }
 
     // Calls fill(token, numbers) for each vector, and returns the vectors in the form that `for_weights` need. For a
@@ -430,19 +463,16 @@ struct Decoder::Step {
         const bool alone = count == 1;
         Buffer& buffer = alone ? model.own_[thread.number] : model.shared_;
         const std::size_t tiles = columns / kTile;
-        for (std::size_t first = 0, some; first < count; first += some) {
-            some = some_of(count, first);
-            TileBytes* const bytes = buffer.bytes.data() + kernel.tile_bytes(kMostVectors) * first * tiles;
-            for (std::size_t i = alone ? 0 : thread.number; i < some; i += alone ? 1 : threads) {
-                float* numbers = buffer.numbers.data() + (first + i) * columns;
-                fill(first + i, numbers);
-                if (quantized) {
-                    kernel.quantize(numbers, tiles, some, bytes + i * kernel.tile_bytes(some),
-                                    buffer.scales.data() + first * tiles + i);
-                }
-                if (plain && kernel.splits(some, columns)) {
-                    kernel.split(numbers, tiles, some, buffer.parts.data() + (first * tiles + i) * kFloatParts);
-                }
+        for (std::size_t i = alone ? 0 : thread.number; i < count; i += alone ? 1 : threads) {
+            float* numbers = buffer.numbers.data() + i * columns;
+            fill(i, numbers);
+            if (quantized) {
+                const auto [first, some] = some_with(i, count, true);
+                const std::size_t place = first * tiles + i - first;
+                kernel.quantize(numbers, tiles, some, buffer.bytes.data() + place, buffer.scales.data() + place);
+            }
+            if (const auto [first, some] = some_with(i, count, false); plain && kernel.splits(some, columns)) {
+                kernel.split(numbers, tiles, some, buffer.parts.data() + (first * tiles + i - first) * kFloatParts);
             }
         }
         if (!alone) pool.barrier();
@@ -456,6 +486,8 @@ struct Decoder::Step {
                   const Done& done) {
         // A thread first multiplies its own part, which is near its processor, then the rest of others' parts.
         Counter* const taken = share(thread, threads);
+        const bool quantized =
+            std::any_of(std::begin(matrices), std::end(matrices), [](auto m) { return m->quantized(); });
         for (std::size_t tried = 0; tried < (taken ? threads : 1); ++tried) {
             const std::size_t number = (thread.number + tried) % threads;
             const Part& part = matrices[0]->parts()[number];
@@ -466,10 +498,10 @@ struct Decoder::Step {
             };
             for (std::size_t begin; (begin = next()) < part.end;) {
                 const std::size_t end = std::min(begin + kGroups, part.end);
-                std::size_t first = many_of(count, all.columns);
+                std::size_t first = quantized ? 0 : many_of(count, all.columns);
                 if (first) multiply_panels(thread, matrices, number, begin, end, all, first, done);
                 for (std::size_t some; first < count; first += some) {
-                    some = some_of(count, first);
+                    some = some_of(count, first, quantized);
                     const Vectors these = from(all, first);
                     for (std::size_t group = begin; group < end; ++group) {
                         multiply_group(matrices, number, group, these, first, some, done);
@@ -479,7 +511,7 @@ struct Decoder::Step {
         }
     }
 
-    // Returns how many vectors are multiplied with unpacked weights: all but the last few.
+    // Returns how many vectors are multiplied with unpacked unquantized weights: all but the last few.
     std::size_t many_of(std::size_t count, std::size_t columns) const {
         if (!kernel.panels || columns % kTile) return 0;
         const std::size_t rest = count % kMostVectors;
@@ -508,10 +540,8 @@ struct Decoder::Step {
                                  panels + (group - begin) * some_tiles * panel.parts * kLanes);
                 }
                 for (std::size_t first = 0, some; first < many; first += some) {
-                    some = some_of(many, first);
-                    const Vectors these = from(all, first);
-                    const TileBytes* const x = own.quantized() ? these.bytes + tile * some * kernel.tile_bytes(some)
-                                                               : these.parts + tile * some * kFloatParts;
+                    some = some_of(many, first, false);
+                    const TileBytes* const x = from(all, first).parts + tile * some * kFloatParts;
                     panel.multiply(panels, groups, some_tiles, x, some, results + (i * groups * many + first) * kLanes,
                                    many * kLanes, tile > 0);
                 }
@@ -532,8 +562,8 @@ struct Decoder::Step {
     // Returns the vectors from `first` on.
     Vectors from(const Vectors& all, std::size_t first) const {
         const std::size_t tiles = all.columns / kTile;
-        return {all.numbers + first * all.columns, all.bytes + kernel.tile_bytes(kMostVectors) * first * tiles,
-                all.scales + first * tiles, all.parts + first * tiles * kFloatParts, all.columns};
+        return {all.numbers + first * all.columns, all.bytes + first * tiles, all.scales + first * tiles,
+                all.parts + first * tiles * kFloatParts, all.columns};
     }
 
     // Multiplies one group of rows of each matrix with the vectors [first, first + some).
@@ -579,23 +609,26 @@ struct Decoder::Step {
                     model.values_.data() + at, kernel);
     }
 
-    float* partial(std::size_t token, std::size_t head, std::size_t slice) const {
-        return model.partial_.data() + ((token * shape.heads + head) * slices + slice) * partial_size;
+    // Returns the first position that a token attends to.
+    static std::size_t first_seen(std::size_t window, std::size_t position) {
+        return window && position >= window ? position + 1 - window : 0;
+    }
+    std::size_t first_slice(std::size_t layer, std::size_t position) const {
+        return first_seen(model.layers_[layer].window, position) / kSlice;
     }
 
-    // Computes the attention of a run's queries, in the heads of one key-value head, to one slice of the positions.
+    float* partial(std::size_t token, std::size_t head, std::size_t slice) const {
+        const std::size_t place = shares_slices ? slice : 0;
+        return model.partial_.data() + ((token * shape.heads + head) * slices + place) * partial_size;
+    }
+
+    // Computes the attention of a run's queries, in the heads of one key-value head, to one slice of the positions, and
+    // adds it to that to the slices before, or keeps it for merge_slices().
     void attend(const Thread& thread, std::size_t layer, const Run& run, std::size_t group, std::size_t slice) const {
-        const std::size_t length = tokens[run.end - 1].position + 1;
-        const std::size_t window = model.layers_[layer].window;
-        // Returns the first position that the token at a position attends to.
-        const auto start_of = [window](std::size_t position) {
-            return window && position >= window ? position + 1 - window : 0;
-        };
-        const std::size_t low = start_of(tokens[run.first].position) / kLanes;  // the first block
-        const std::size_t blocks = divided_up(length, kLanes) - low;
-        const std::size_t first = low + blocks * slice / slices, end = low + blocks * (slice + 1) / slices;
-        const std::size_t begin = first * kLanes, size = std::min(length, end * kLanes) - std::min(length, begin);
-        const std::size_t count = (run.end - run.first) * heads_of_group, stride = (end - first) * kLanes;
+        const std::size_t window = model.layers_[layer].window, begin = slice * kSlice;
+        const std::size_t size = std::min(tokens[run.end - 1].position + 1 - begin, kSlice);
+        const std::size_t blocks = divided_up(size, kLanes), stride = blocks * kLanes;
+        const std::size_t count = (run.end - run.first) * heads_of_group;
         const Cache::Head head = cache.head(tokens[run.first].sequence, layer, group);
         const std::size_t number_bytes = cache.number_bytes();
         const auto token_of = [&](std::size_t i) { return run.first + i / heads_of_group; };
@@ -603,27 +636,25 @@ struct Decoder::Step {
         float* queries = model.scratch_[thread.number].data();
         float* mixed = queries + count * shape.head_dim;
         float* scores = mixed + room_for(count) * cache.width();
+        float* const largest = scores + room_for(count) * kSlice;
+        float* const totals = largest + count;
         for (std::size_t i = 0; i < count; ++i) {
             const float* from = model.queries_.data() + token_of(i) * query_size + head_of(i) * shape.head_dim;
             std::memcpy(queries + i * shape.head_dim, from, shape.head_dim * sizeof(float));
         }
-        attention.score(head.keys + begin * cache.key_width() * number_bytes, end - first, shape.head_dim, queries,
-                        count, scores, stride);
+        attention.score(head.keys + begin * cache.key_width() * number_bytes, blocks, shape.head_dim, queries, count,
+                        scores, stride);
         for (std::size_t i = 0; i < count; ++i) {
             float* own = scores + i * stride;
-            const std::size_t seen = tokens[token_of(i)].position + 1;
-            const std::size_t visible = std::min(size, seen - std::min(seen, begin));
-            const std::size_t start = start_of(seen - 1), hidden = std::min(visible, start - std::min(start, begin));
-            float* result = partial(token_of(i), head_of(i), slice);
-            float& largest = result[cache.width()];
-            float& sum = result[cache.width() + 1];
-            largest = -std::numeric_limits<float>::infinity();
-            sum = 0;
+            const std::size_t position = tokens[token_of(i)].position, start = first_seen(window, position);
+            const std::size_t visible = std::min(size, position + 1 - std::min(position + 1, begin));
+            const std::size_t hidden = std::min(visible, start - std::min(start, begin));
+            largest[i] = -std::numeric_limits<float>::infinity(), totals[i] = 0;
             if (visible > hidden) {
                 scale(own, head.key_scales, begin, visible);
                 soften(own, visible, shape.attention_softcap);
                 std::fill_n(own, hidden, -std::numeric_limits<float>::infinity());
-                kernel.softmax(own, visible, &largest, &sum);
+                kernel.softmax(own, visible, &largest[i], &totals[i]);
                 scale(own, head.value_scales, begin, visible);
                 std::fill_n(own, hidden, 0.0f);
                 std::fill(own + visible, own + size, 0.0f);
@@ -634,8 +665,10 @@ struct Decoder::Step {
         attention.mix(head.values + begin * cache.width() * number_bytes, size, cache.width(), scores, count, stride,
                       mixed);
         for (std::size_t i = 0; i < count; ++i) {
-            std::memcpy(partial(token_of(i), head_of(i), slice), mixed + i * cache.width(),
-                        cache.width() * sizeof(float));
+            const std::size_t token = token_of(i);
+            float* const to = partial(token, head_of(i), slice);
+            if (shares_slices || slice == first_slice(layer, tokens[run.first].position)) clear(to);
+            add_slice(mixed + i * cache.width(), largest[i], totals[i], to);
         }
     }
 
@@ -644,24 +677,47 @@ struct Decoder::Step {
         for (std::size_t i = 0; i < count; ++i) numbers[i] *= scales[begin + i];
     }
 
+    // Sets a partial result to that of no positions.
+    void clear(float* partial) const {
+        std::fill_n(partial, partial_size, 0.0f);
+        partial[cache.width()] = -std::numeric_limits<float>::infinity();
+    }
+
+    // Adds the attention to a slice, of which nothing may be visible, to a partial result.
+    void add_slice(const float* mixed, float largest, float total, float* to) const {
+        const std::size_t width = cache.width();
+        float& before = to[width];
+        float& sum = to[width + 1];
+        if (largest == -std::numeric_limits<float>::infinity()) return;
+        if (largest <= before) {
+            const float weight = std::exp(largest - before);
+            for (std::size_t i = 0; i < width; ++i) to[i] += mixed[i] * weight;
+            sum += total * weight;
+        } else {
+            const float weight = std::exp(before - largest);
+            for (std::size_t i = 0; i < width; ++i) to[i] = to[i] * weight + mixed[i];
+            sum = sum * weight + total;
+            before = largest;
+        }
+    }
+
     // Combines the attention of a token to all slices, in every head: [heads * head_dim].
-    void merge_slices(std::size_t token, float* to) const {
+    void merge_slices(const Thread& thread, const Layer& layer, std::size_t token, float* to) const {
+        const std::size_t width = cache.width(), position = tokens[token].position;
+        float* const merged = model.scratch_[thread.number].data();
         for (std::size_t head = 0; head < shape.heads; ++head, to += shape.head_dim) {
-            const std::size_t width = cache.width();
-            float largest = partial(token, head, 0)[width];
-            for (std::size_t slice = 1; slice < slices; ++slice) {
-                largest = std::max(largest, partial(token, head, slice)[width]);
+            const float* own = partial(token, head, 0);
+            if (shares_slices) {
+                clear(merged);
+                for (std::size_t slice = first_seen(layer.window, position) / kSlice; slice <= position / kSlice;
+                     ++slice) {
+                    const float* const some = partial(token, head, slice);
+                    add_slice(some, some[width], some[width + 1], merged);
+                }
+                own = merged;
             }
-            float total = 0;
-            std::fill(to, to + shape.head_dim, 0.0f);
-            for (std::size_t slice = 0; slice < slices; ++slice) {
-                const float* own = partial(token, head, slice);
-                const float weight = slices == 1 ? 1.0f : std::exp(own[width] - largest);
-                total += own[width + 1] * weight;
-                for (std::size_t i = 0; i < shape.head_dim; ++i) to[i] += own[i] * weight;
-            }
-            const float inverse = 1 / total;
-            for (std::size_t i = 0; i < shape.head_dim; ++i) to[i] *= inverse;
+            const float inverse = 1 / own[width + 1];
+            for (std::size_t i = 0; i < shape.head_dim; ++i) to[i] = own[i] * inverse;
         }
     }
 };

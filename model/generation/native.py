@@ -161,7 +161,8 @@ class NativeModel:
 
         Defaults to int8 for quantized weights, whose rounding costs more, and to float32 for others.
         """
-        self._reading = threading.Lock()
+        self.reading = threading.Lock()
+        """Held while the model reads."""
         _MODELS.add(self)
         try:
             threads = default_threads() if threads is None else threads
@@ -270,7 +271,7 @@ class NativeModel:
             raise InputError(f"the cache holds {cache.batch} texts, but ids has {batch}")
         if at is not None and at.shape != given.shape:
             raise InputError(f"positions have the shape {list(at.shape)}, but ids have {list(given.shape)}")
-        with self._reading:
+        with self.reading:
             own = self.new_cache(batch, dtype=self._exact_cache) if cache is None else cache
             logits = self._forward(given, own, at, last_only)
         if not _is_tensor(ids):
@@ -403,7 +404,7 @@ def _read_no_more() -> None:
     A thread that returns from C++, ours or torch's, after the interpreter has ended aborts the process.
     """
     for model in list(_MODELS):
-        model._reading.acquire(timeout=1)
+        model.reading.acquire(timeout=1)
 
 
 def kernels() -> list[str]:

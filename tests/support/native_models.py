@@ -9,6 +9,7 @@ from torch import Tensor
 
 from model import NativeModel, Transformer
 from model.cache import KVCache
+from model.checkpoint.quantize import encode
 
 
 def native(model: Transformer, kernel: str = "", threads: int = 1) -> NativeModel:
@@ -63,3 +64,14 @@ def nearly_close(found: Tensor, expected: Tensor, coarse: int = 1) -> None:
     errors = (found - expected).abs().flatten() / expected.std()
     assert errors.quantile(0.9) < 1e-4 * coarse
     assert errors.max() < 1e-3 * coarse
+
+
+def quantized(model: Transformer, kind: str, kernel: str = "", threads: int = 2) -> NativeModel:
+    """Return a NativeModel with the same weights, in a quantized type."""
+    kinds = {name: kind for name, weight in model.state_dict().items() if weight.dim() > 1}
+    made = NativeModel(model.config, kinds, kernel, threads)
+    for name, weight in model.state_dict().items():
+        if name == "output.weight" and model.config.tied_embeddings:
+            continue
+        made.put(name, encode(weight.detach(), kind) if name in kinds else weight.detach())
+    return made

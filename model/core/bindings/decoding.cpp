@@ -62,6 +62,30 @@ void select(Cache& self, const std::vector<std::size_t>& sequences, const std::v
     self.select(sequences, filled);
 }
 
+void check_sequence(const Cache& self, std::size_t sequence) {
+    if (sequence >= self.sequences())
+        throw std::invalid_argument("the cache has no sequence " + std::to_string(sequence));
+}
+
+void resize(Cache& self, std::size_t sequence, std::size_t capacity, std::size_t filled) {
+    check_sequence(self, sequence);
+    if (filled > std::min(capacity, self.capacity(sequence))) {
+        throw std::invalid_argument("a sequence cannot keep more positions than it has room for");
+    }
+    const bpe::ReleasedGil released;
+    self.resize(sequence, capacity, filled);
+}
+
+void copy(Cache& self, std::size_t from, std::size_t to, std::size_t filled) {
+    check_sequence(self, from);
+    check_sequence(self, to);
+    if (from == to || filled > std::min(self.capacity(from), self.capacity(to))) {
+        throw std::invalid_argument("there is no room for " + std::to_string(filled) + " positions");
+    }
+    const bpe::ReleasedGil released;
+    self.copy(from, to, filled);
+}
+
 void construct_decoder(Decoder* self, const ModelShape& shape, const std::map<std::string, std::string>& kinds,
                        std::size_t threads, const std::string& kernel) {
     const std::size_t layers = shape.layers;
@@ -173,9 +197,19 @@ void bind_decoding(nb::module_& m) {
         .def("__init__", construct_cache, nb::arg("kind"), nb::arg("layers"), nb::arg("kv_heads"), nb::arg("head_dim"),
              nb::arg("sequences"))
         .def_prop_ro("sequences", &Cache::sequences)
-        .def_prop_ro("capacity", &Cache::capacity)
+        .def_prop_ro("capacity", nb::overload_cast<>(&Cache::capacity, nb::const_))
         .def_prop_ro("bytes", &Cache::bytes)
+        .def("bytes_for", &Cache::sequence_bytes, nb::arg("capacity"))
+        .def(
+            "room",
+            [](const Cache& self, std::size_t sequence) {
+                check_sequence(self, sequence);
+                return self.capacity(sequence);
+            },
+            nb::arg("sequence"))
         .def("reserve", reserve, nb::arg("capacity"), nb::arg("filled"))
+        .def("resize", resize, nb::arg("sequence"), nb::arg("capacity"), nb::arg("filled"))
+        .def("copy", copy, nb::arg("from_"), nb::arg("to"), nb::arg("filled"))
         .def("select", select, nb::arg("sequences"), nb::arg("filled"));
 
     nb::class_<Decoder>(m, "Decoder")

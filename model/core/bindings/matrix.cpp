@@ -37,19 +37,20 @@ class SingleMatrix {
         const std::size_t count = vectors.shape(0), columns = matrix_.columns();
         check_shape(vectors, count, columns);
         check_shape(results, count, matrix_.rows());
-        if (count > kernel.most_vectors || !std::has_single_bit(count)) {
+        if (const std::size_t most = matrix_.quantized() ? kernel.most_whole_vectors() : kernel.most_vectors;
+            count > most || !std::has_single_bit(count)) {
             throw std::invalid_argument(std::to_string(count) + " vectors, expected a power of two up to " +
-                                        std::to_string(kernel.most_vectors));
+                                        std::to_string(most));
         }
         const std::size_t tiles = columns / kTile;
-        std::vector<TileBytes> bytes(count * tiles * kernel.tile_bytes(count));
+        std::vector<TileBytes> bytes(count * tiles);
         std::vector<TileScale> scales(count * tiles);
         const bool split = !matrix_.quantized() && kernel.splits(count, columns);
         std::vector<TileBytes> parts(split ? count * tiles * kFloatParts : 0);
         for (std::size_t i = 0; i < count; ++i) {
             const float* numbers = vectors.data() + i * columns;
             if (matrix_.quantized()) {
-                kernel.quantize(numbers, tiles, count, bytes.data() + i * kernel.tile_bytes(count), scales.data() + i);
+                kernel.quantize(numbers, tiles, count, bytes.data() + i, scales.data() + i);
             }
             if (split) kernel.split(numbers, tiles, count, parts.data() + i * kFloatParts);
         }

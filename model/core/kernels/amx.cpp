@@ -1,6 +1,7 @@
 // Kernels for AMX and AVX-512, called only where the processor and the operating system allow them. They differ from
-// the avx512 kernels in products of quantized weights with eight or more vectors, in products of other weights with
-// more than sixteen vectors, in attention of sixteen or more queries, and in training.
+// the avx512 kernels in products of quantized weights with eight or more vectors and in attention of sixteen or more
+// queries to bytes, which are the same bit for bit; in products of other weights with more than sixteen vectors, and in
+// attention to other numbers, which are the same up to rounding; and in training.
 #include "kernels/attention.hpp"
 #include "kernels/attention_bytes.hpp"
 #include "kernels/avx512_lanes.hpp"
@@ -114,10 +115,10 @@ void multiply_integers(const std::uint8_t* group, const Vectors& vectors, float*
     for (std::size_t i = 0; i < kVectors; ++i) V::store(results + i * kLanes, totals[i]);
 }
 
-// --- products of more vectors: bfloat16 ---
+// --- products of more vectors with unquantized weights: bfloat16 ---
 
-// Numbers split into sums of bfloat16 numbers: two are as precise as the integers, three as float32. A lane holds a
-// part of two numbers.
+// Numbers split into sums of bfloat16 numbers: two have 16 bits, three are as precise as float32. A lane holds a part
+// of two numbers.
 template <std::size_t kParts>
 struct Split {
     I parts[kParts];
@@ -153,14 +154,6 @@ void split_vector(const float* numbers, std::size_t tiles, std::size_t step, Til
 
 constexpr std::size_t kSplitFrom = 32;  // vectors
 
-void quantize_or_split(const float* numbers, std::size_t tiles, std::size_t step, TileBytes* bytes, TileScale* scales) {
-    if (step >= kSplitFrom) {
-        split_vector<2>(numbers, tiles, step, bytes);
-    } else {
-        avx512_kernel().quantize(numbers, tiles, step, bytes, scales);
-    }
-}
-
 // The split weights of a tile: a row of a part has two columns.
 template <std::size_t kParts>
 using SplitTile = I[kParts][kLanes];
@@ -169,21 +162,6 @@ template <std::size_t kParts>
 [[gnu::always_inline]] inline void put_two_columns(F first, F second, std::size_t row, SplitTile<kParts>& to) {
     const Split<kParts> split(first, second);
     unrolled<kParts>([&](auto i) __attribute__((always_inline)) { to[i][row] = split.parts[i]; });
-}
-
-// Dequantizes and splits the weights of a tile.
-template <class Tile>
-void unpack_split(const Tile& tile, const std::uint8_t* bytes, SplitTile<2>& to) {
-    F scales[Tile::kParts], offsets[Tile::kParts];
-    for (std::size_t part = 0; part < Tile::kParts; ++part) tile.scale(bytes, part, scales[part], offsets[part]);
-    tile.unpack(bytes, [&](auto number, const I& quad) __attribute__((always_inline)) {
-        constexpr std::size_t part = number * Tile::kParts / 8;
-        const auto column = [&](const I& shifted) __attribute__((always_inline)) {
-            return V::fma(V::to_floats(V::bit_and(shifted, 255)), scales[part], offsets[part]);
-        };
-        put_two_columns<2>(column(quad), column(V::shift_right<8>(quad)), 2 * number, to);
-        put_two_columns<2>(column(V::shift_right<16>(quad)), column(V::shift_right<24>(quad)), 2 * number + 1, to);
-    });
 }
 
 // Loads the parts of a tile of weights, which are `step` registers apart, to the registers from 5 on.
@@ -262,20 +240,6 @@ void put_two_weights(const T* columns, std::size_t row, SplitTile<kPartsOf<T>>& 
         to[0][row] = _mm512_permutexvar_epi16(pairs, _mm512_loadu_si512(columns));
     } else {
         put_two_columns<kPartsOf<T>>(V::load(columns), V::load(columns + kLanes), row, to);
-    }
-}
-
-template <class Tile>
-void unpack_integers(const std::uint8_t* group, std::size_t tiles, TileBytes* panel) {
-    Tile tile;
-    for (std::size_t number = 0; number < tiles; ++number, panel += 2 * kLanes) {
-        fetch_ahead<V, Tile::kFormat.tile>(group);
-        if (Tile::kFormat.header && number % kTilesOfHeader == 0) {
-            tile.open(group);
-            group += Tile::kFormat.header;
-        }
-        unpack_split(tile, group, *reinterpret_cast<SplitTile<2>*>(panel));
-        group += Tile::kFormat.tile;
     }
 }
 
@@ -376,16 +340,14 @@ void multiply_panels(const TileBytes* panels, std::size_t groups, std::size_t ti
     _tile_release();
 }
 
-template <class Tile>
-constexpr PanelKernel kIntegerPanels = {2, unpack_integers<Tile>, multiply_panels<2, 2>};
 template <class T>
 constexpr PanelKernel kNumberPanels = {kPartsOf<T>, unpack_numbers<T>, multiply_panels<kFloatParts, kPartsOf<T>>};
 
-// In the order of Kind.
-constexpr PanelKernel kPanels[kKinds] = {
-    kNumberPanels<float>,    kNumberPanels<Half>,     kNumberPanels<BFloat16>, kIntegerPanels<Q4_0<V>>,
-    kIntegerPanels<Q4_1<V>>, kIntegerPanels<Q5_0<V>>, kIntegerPanels<Q5_1<V>>, kIntegerPanels<Q8_0<V>>,
-    kIntegerPanels<Q4_K<V>>, kIntegerPanels<Q5_K<V>>, kIntegerPanels<Q6_K<V>>,
+// In the order of Kind, whose first are not quantized.
+constexpr PanelKernel kPanels[] = {
+    kNumberPanels<float>,
+    kNumberPanels<Half>,
+    kNumberPanels<BFloat16>,
 };
 
 // Rows of unquantized numbers that do not end with a whole tile are multiplied with sixteen vectors at a time.
@@ -399,13 +361,12 @@ void multiply_many(const std::uint8_t* group, const Vectors& vectors, float* res
         }
         return;
     }
-    constexpr bool kQuantized = format_of(kind).quantized();
-    constexpr std::size_t kTiles = kTilesOfHeader, kX = kQuantized ? 2 : kFloatParts;
+    constexpr std::size_t kTiles = kTilesOfHeader;
     const PanelKernel& panel = kPanels[static_cast<std::size_t>(kind)];
     const std::size_t tiles = vectors.columns / kTile;
     TileBytes weights[kTiles * kFloatParts * kLanes];
-    const TileBytes* x = kQuantized ? vectors.bytes : vectors.parts;
-    for (std::size_t tile = 0; tile < tiles; tile += kTiles, x += kTiles * kVectors * kX) {
+    const TileBytes* x = vectors.parts;
+    for (std::size_t tile = 0; tile < tiles; tile += kTiles, x += kTiles * kVectors * kFloatParts) {
         const std::size_t some = tiles - tile < kTiles ? tiles - tile : kTiles;
         panel.unpack(group + format_of(kind).group_bytes(tile * kTile), some, weights);
         panel.multiply(weights, 1, some, x, kVectors, results, 0, tile > 0);
@@ -420,21 +381,6 @@ constexpr std::size_t kWidest = 128;  // the largest head_dim
 // The number of parts into which queries, weights, and keys and values of a type are split.
 template <class T>
 constexpr std::size_t kCacheParts = sizeof(T) == 4 ? 3 : 2;
-
-// The number of parts of keys and values: a bfloat16 number holds an integer of 8 bits.
-template <class T>
-constexpr std::size_t kCachedParts = sizeof(T) == 1 ? 1 : kCacheParts<T>;
-
-// Writes the columns of a quad of cached bytes (attention_bytes.hpp) to two rows.
-void put_quad(I biased, std::size_t row, SplitTile<1>& to) {
-    const I quad = _mm512_xor_si512(biased, V::set_integers(static_cast<std::int32_t>(0x80808080)));
-    const auto pair = [](I first, I second) {  // of the upper bytes of lanes
-        const auto number = [](I x) { return _mm512_castps_si512(V::to_floats(V::shift_right_signed<24>(x))); };
-        return V::bit_or(V::shift_right<16>(number(first)), number(second));
-    };
-    to[0][row] = pair(V::shift_left<24>(quad), V::shift_left<16>(quad));
-    to[0][row + 1] = pair(V::shift_left<8>(quad), quad);
-}
 
 // Missing queries, up to a multiple of sixteen, count as zeros; `scores` has room for their scores.
 template <class T, CacheKind kind>
@@ -456,24 +402,19 @@ void score_split(const void* all_keys, std::size_t blocks, std::size_t head_dim,
             std::memset(x + kParts * (tile * kQueries + i), 0, kParts * sizeof(TileBytes));
         }
     }
-    SplitTile<kCachedParts<T>> weights[kWidest / kTile];
+    SplitTile<kCacheParts<T>> weights[kWidest / kTile];
     const T* keys = static_cast<const T*>(all_keys);
     _tile_loadconfig(&kConfiguration<kQuad, kLanes>);
     for (std::size_t block = 0; block < blocks; ++block, keys += head_dim * kLanes) {
-        constexpr std::size_t kStep = kind == CacheKind::kI8 ? 4 : 2;  // columns
-        for (std::size_t i = 0; i < head_dim; i += kStep) {
-            fetch_ahead<V, kStep * kLanes * sizeof(T)>(reinterpret_cast<const std::uint8_t*>(keys + i * kLanes));
-            if constexpr (kind == CacheKind::kI8) {
-                put_quad(V::load_bytes(keys + i * kLanes), i % kTile / 2, weights[i / kTile]);
-            } else {
-                put_two_columns<kParts>(V::load(keys + i * kLanes), V::load(keys + (i + 1) * kLanes), i % kTile / 2,
-                                        weights[i / kTile]);
-            }
+        for (std::size_t i = 0; i < head_dim; i += 2) {
+            fetch_ahead<V, 2 * kLanes * sizeof(T)>(reinterpret_cast<const std::uint8_t*>(keys + i * kLanes));
+            put_two_columns<kParts>(V::load(keys + i * kLanes), V::load(keys + (i + 1) * kLanes), i % kTile / 2,
+                                    weights[i / kTile]);
         }
         zero_sums();
         for (std::size_t tile = 0; tile < tiles; ++tile) {
-            load_weights<kCachedParts<T>>(weights[tile][0], kLanes);
-            add_to_sums<kParts, kCachedParts<T>>(x + kParts * tile * kQueries, sixteens);
+            load_weights<kCacheParts<T>>(weights[tile][0], kLanes);
+            add_to_sums<kParts, kCacheParts<T>>(x + kParts * tile * kQueries, sixteens);
         }
         store_sums(scores + block * kLanes, stride, sixteens);
     }
@@ -492,7 +433,7 @@ void mix_split(const void* all_values, std::size_t positions, std::size_t width,
     constexpr std::size_t kParts = kCacheParts<T>;
     const std::size_t sixteens = (count + 15) / 16;
     TileBytes x[kTiles * kQueries * kParts];
-    SplitTile<kCachedParts<T>> split;
+    SplitTile<kCacheParts<T>> split;
     const T* values = static_cast<const T*>(all_values);
     std::memset(results, 0, sixteens * 16 * width * sizeof(float));
     _tile_loadconfig(&kConfiguration<kQuad, kLanes>);
@@ -513,26 +454,166 @@ void mix_split(const void* all_values, std::size_t positions, std::size_t width,
         for (std::size_t first = 0; first < width; first += kLanes) {
             load_sums(results + first, width, sixteens);
             for (std::size_t tile = 0; tile < tiles; ++tile) {
-                if constexpr (kind == CacheKind::kI8) {
-                    for (std::size_t i = 0; i < kTile; i += 4) {
-                        const std::size_t position = tile * kTile + i;
-                        const I zeros = V::set_integers(static_cast<std::int32_t>(0x80808080));
-                        const T* from = values + (begin + position) * width + 4 * first;
-                        put_quad(position < size ? V::load_bytes(from) : zeros, i / 2, split);
-                    }
-                } else {
-                    for (std::size_t i = 0; i < kLanes; ++i) {
-                        const std::size_t position = tile * kTile + 2 * i;  // memory reaches to a multiple of sixteen
-                        const T* from = values + (begin + position) * width + first;
-                        const F a = position < size ? V::load(from) : V::set(0.0f);
-                        const F b = position + 1 < size ? V::load(from + width) : V::set(0.0f);
-                        put_two_columns<kParts>(a, b, i, split);
-                    }
+                for (std::size_t i = 0; i < kLanes; ++i) {
+                    const std::size_t position = tile * kTile + 2 * i;  // memory reaches to a multiple of sixteen
+                    const T* from = values + (begin + position) * width + first;
+                    const F a = position < size ? V::load(from) : V::set(0.0f);
+                    const F b = position + 1 < size ? V::load(from + width) : V::set(0.0f);
+                    put_two_columns<kParts>(a, b, i, split);
                 }
-                load_weights<kCachedParts<T>>(split[0], kLanes);
-                add_to_sums<kParts, kCachedParts<T>>(x + kParts * tile * kQueries, sixteens);
+                load_weights<kCacheParts<T>>(split[0], kLanes);
+                add_to_sums<kParts, kCacheParts<T>>(x + kParts * tile * kQueries, sixteens);
             }
             store_sums(results + first, width, sixteens);
+        }
+    }
+    _tile_release();
+}
+
+// --- attention of sixteen or more queries to bytes ---
+
+// The integers of sixteen queries or weights, as tile registers load them: a row holds the high or the low bytes of 64
+// numbers of a vector.
+struct alignas(64) SixteenRows {
+    std::int8_t high[kLanes][kQuad], low[kLanes][kQuad];
+};
+
+// Converts `count` vectors of at most kMostRows * 64 numbers, `stride` apart, to integers, as score_bytes and mix_bytes
+// do: [sixteens, rows of 64 numbers].
+template <std::size_t kMostRows>
+void put_integers(const float* numbers, std::size_t size, std::size_t count, std::size_t stride, float largest,
+                  SixteenRows* to, ScaledIntegers* scales) {
+    constexpr std::size_t kTiles = kMostRows * kQuad / kTile;
+    for (std::size_t i = 0; i < count; ++i) {
+        TileBytes own[kTiles];
+        scales[i] = to_scaled_integers<V, kTiles>(numbers + i * stride, size, largest, 1, own);
+        for (std::size_t tile = 0; tile * kTile < size; ++tile) {
+            SixteenRows& rows = to[i / kLanes * kMostRows + tile / 2];
+            std::memcpy(rows.high[i % kLanes] + tile % 2 * kTile, own[tile].bytes, kTile);
+            std::memcpy(rows.low[i % kLanes] + tile % 2 * kTile, own[tile].bytes + kTile, kTile);
+        }
+    }
+}
+
+// The sums of the products of the high and of the low bytes of sixteen vectors with sixteen columns.
+struct alignas(64) SixteenSums {
+    std::int32_t high[kLanes][kLanes], low[kLanes][kLanes];
+
+    // Returns the sums of products with the cached numbers of a vector, whose integers add up to `sum`.
+    F row(std::size_t i, std::int32_t sum) const {
+        const I total = V::add(V::shift_left<8>(_mm512_load_si512(high[i])), _mm512_load_si512(low[i]));
+        return V::to_floats(without_bias<V>(total, sum));
+    }
+};
+
+// Loads the integers of sixteen vectors to registers 2 and 3, and those of a second row of 64 numbers to 4 and 5.
+template <std::size_t kRows>
+[[gnu::always_inline]] inline void load_rows(const SixteenRows* rows) {
+    _tile_loadd(2, rows[0].high, kQuad);
+    _tile_loadd(3, rows[0].low, kQuad);
+    if constexpr (kRows == 2) {
+        _tile_loadd(4, rows[1].high, kQuad);
+        _tile_loadd(5, rows[1].low, kQuad);
+    }
+}
+
+// Multiplies the loaded integers with cached bytes: sixteen quads, `step` bytes apart, and for a second row sixteen
+// more.
+template <std::size_t kRows>
+[[gnu::always_inline]] inline void multiply_rows(const std::uint8_t* quads, std::size_t step, SixteenSums& sums) {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_loadd(6, quads, step);
+    _tile_dpbsud(0, 2, 6);
+    _tile_dpbsud(1, 3, 6);
+    if constexpr (kRows == 2) {
+        _tile_loadd(7, quads + kLanes * step, step);
+        _tile_dpbsud(0, 4, 7);
+        _tile_dpbsud(1, 5, 7);
+    }
+    _tile_stored(0, sums.high, kQuad);
+    _tile_stored(1, sums.low, kQuad);
+}
+
+// Multiplies the integers of sixteen vectors with `count` times sixteen columns of bytes, `distance` apart. Calls
+// finish(number, sums) for each, while the next ones are multiplied.
+template <std::size_t kRows, class Finish>
+void multiply_columns(const SixteenRows* rows, const std::uint8_t* quads, std::size_t step, std::size_t count,
+                      std::size_t distance, const Finish& finish) {
+    SixteenSums sums[2];
+    load_rows<kRows>(rows);
+    for (std::size_t i = 0; i < count; ++i) {
+        multiply_rows<kRows>(quads + i * distance, step, sums[i % 2]);
+        if (i > 0) finish(i - 1, sums[(i - 1) % 2]);
+    }
+    if (count > 0) finish(count - 1, sums[(count - 1) % 2]);
+}
+
+template <std::size_t kRows>
+void score_rows(const std::uint8_t* keys, std::size_t blocks, const float* queries, std::size_t count, float* scores,
+                std::size_t stride) {
+    constexpr std::size_t kHead = kRows * kQuad;  // dimensions
+    SixteenRows rows[kQueries / kLanes * kRows] = {};
+    ScaledIntegers scales[kQueries] = {};
+    put_integers<kRows>(queries, kHead, count, kHead, largest_query(kHead), rows, scales);
+    _tile_loadconfig(&kConfiguration<kQuad, kLanes>);
+    for (std::size_t first = 0; first < count; first += kLanes) {
+        multiply_columns<kRows>(rows + first / kLanes * kRows, keys, kQuad, blocks, kHead * kLanes,
+                                [&](std::size_t block, const SixteenSums& sums) {
+                                    for (std::size_t i = 0; i < kLanes; ++i) {
+                                        const ScaledIntegers& own = scales[first + i];
+                                        V::store(scores + (first + i) * stride + block * kLanes,
+                                                 V::mul(sums.row(i, own.sum), V::set(own.scale)));
+                                    }
+                                });
+    }
+    _tile_release();
+}
+
+// Missing queries, up to a multiple of sixteen, count as zeros; `scores` has room for their scores.
+void score_integers(const void* keys, std::size_t blocks, std::size_t head_dim, const float* queries, std::size_t count,
+                    float* scores, std::size_t stride) {
+    const auto* bytes = static_cast<const std::uint8_t*>(keys);
+    if (count >= 16 && count <= kQueries && head_dim == kQuad) {
+        score_rows<1>(bytes, blocks, queries, count, scores, stride);
+    } else if (count >= 16 && count <= kQueries && head_dim == 2 * kQuad) {
+        score_rows<2>(bytes, blocks, queries, count, scores, stride);
+    } else {
+        score_bytes<V>(keys, blocks, head_dim, queries, count, scores, stride);
+    }
+}
+
+void mix_integers(const void* all_values, std::size_t positions, std::size_t width, const float* weights,
+                  std::size_t count, std::size_t stride, float* results) {
+    static_assert(kPiece == 2 * kQuad);
+    if (count < 16 || count > kQueries || width > kWidest || positions == 0) {
+        mix_bytes<V>(all_values, positions, width, weights, count, stride, results);
+        return;
+    }
+    alignas(64) std::uint8_t last[kPiece * kWidest];
+    const auto* values = static_cast<const std::uint8_t*>(all_values);
+    _tile_loadconfig(&kConfiguration<kQuad, kLanes>);
+    for (std::size_t begin = 0; begin < positions; begin += kPiece, values += kPiece * width) {
+        const std::size_t size = positions - begin < kPiece ? positions - begin : kPiece;
+        SixteenRows rows[kQueries / kLanes * 2] = {};
+        ScaledIntegers scales[kQueries] = {};
+        put_integers<2>(weights + begin, size, count, stride, kLargestInteger, rows, scales);
+        if (size < kPiece) {  // registers load whole pieces, which memory may not have
+            const std::size_t filled = (size + 3) / 4 * 4 * width;
+            std::memcpy(last, values, filled);
+            std::memset(last + filled, 0, kPiece * width - filled);
+            values = last;
+        }
+        for (std::size_t first = 0; first < count; first += kLanes) {
+            multiply_columns<2>(rows + first / kLanes * 2, values, 4 * width, width / kLanes, kQuad,
+                                [&](std::size_t wide, const SixteenSums& sums) {
+                                    for (std::size_t i = 0; i < kLanes; ++i) {
+                                        const ScaledIntegers& own = scales[first + i];
+                                        float* const to = results + (first + i) * width + wide * kLanes;
+                                        V::store(to, V::fma(sums.row(i, own.sum), V::set(own.scale),
+                                                            begin == 0 ? V::set(0.0f) : V::load(to)));
+                                    }
+                                });
         }
     }
     _tile_release();
@@ -559,7 +640,7 @@ const Kernel& amx_kernel() {
         Kernel made = avx512_kernel();
         made.name = "amx";
         made.most_vectors = 64, made.split_from = kSplitFrom;
-        made.quantize = quantize_or_split, made.split = split_vector<kFloatParts>;
+        made.split = split_vector<kFloatParts>;
         made.most_queries = kQueries;
         made.has_bfloat16_training = true;
         made.bfloat16_training = amx_training(made.training, 1);
@@ -569,7 +650,7 @@ const Kernel& amx_kernel() {
         };
         set_attention(Half(), std::integral_constant<CacheKind, CacheKind::kF16>());
         set_attention(BFloat16(), std::integral_constant<CacheKind, CacheKind::kBF16>());
-        set_attention(std::uint8_t(), std::integral_constant<CacheKind, CacheKind::kI8>());
+        made.attention[static_cast<std::size_t>(CacheKind::kI8)] = {score_integers, mix_integers};
         set_attention(0.0f, std::integral_constant<CacheKind, CacheKind::kF32>());
         made.panels = kPanels;
         const auto set = [&]<class Tile>(Tile) {
@@ -582,7 +663,7 @@ const Kernel& amx_kernel() {
             ((made.products[kNumber][5] = multiply_many<static_cast<Kind>(kNumber), 32>), ...);
             ((made.products[kNumber][6] = multiply_many<static_cast<Kind>(kNumber), 64>), ...);
         };
-        set_many(std::make_index_sequence<kKinds>());
+        set_many(std::make_index_sequence<std::size(kPanels)>());
         return made;
     }();
     return kernel;

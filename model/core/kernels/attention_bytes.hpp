@@ -70,6 +70,12 @@ ScaledIntegers to_scaled_integers(const float* numbers, std::size_t count, float
 // The largest integer whose two bytes are signed bytes.
 inline constexpr float kLargestInteger = 127 * 256 + 127;
 
+// Returns the largest integer of a query: no sum of its products may exceed 31 bits.
+constexpr float largest_query(std::size_t head_dim) {
+    const float bound = 2147483647.0f / (256.0f * static_cast<float>(head_dim));
+    return bound < kLargestInteger ? bound : kLargestInteger;
+}
+
 // Blocks of keys, or sixteens of dimensions of values, that are multiplied together: enough that sums need not wait for
 // each other, if they fit in registers.
 template <class V>
@@ -109,9 +115,7 @@ template <class V>
 void score_bytes(const void* keys, std::size_t blocks, std::size_t head_dim, const float* queries, std::size_t count,
                  float* scores, std::size_t stride) {
     const std::size_t quads = (head_dim + 3) / 4;
-    // No sum of products may exceed 31 bits.
-    const float bound = 2147483647.0f / (256.0f * static_cast<float>(head_dim));
-    const float largest = bound < kLargestInteger ? bound : kLargestInteger;
+    const float largest = largest_query(head_dim);
     in_steps<4>(count, [&](auto some, std::size_t query) {
         TileBytes integers[some() * kWidestByteHead / kTile];
         ScaledIntegers scales[some()];

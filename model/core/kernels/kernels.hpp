@@ -41,7 +41,7 @@ using GroupProduct = void (*)(const std::uint8_t* group, const Vectors& vectors,
 inline constexpr std::size_t kVectorSizes = 7;  // 1, 2, 4, 8, 16, 32, 64
 inline constexpr std::size_t kMostVectors = 64;
 
-// Products with many vectors, for which weights are unpacked once.
+// Products with many vectors, for which unquantized weights are unpacked once.
 struct PanelKernel {
     std::size_t parts;  // of an unpacked tile, each of sixteen TileBytes
     // Unpacks some tiles of a group, from the first tile of a block on: [tiles, parts, 16]
@@ -130,12 +130,12 @@ struct Kernel {
     const char* name;
     std::size_t most_vectors;  // that are multiplied together
     std::size_t most_queries;  // that attention handles together
-    // Products of this many vectors or more take numbers that are split into sums of bfloat16 numbers: two TileBytes
-    // per tile for quantized weights, kFloatParts for others.
+    // Products of this many vectors or more are those of unquantized weights only, with numbers that are split into
+    // sums of bfloat16 numbers: kFloatParts TileBytes per tile.
     std::size_t split_from;
     GroupProduct products[kKinds][kVectorSizes];
     AttentionKernel attention[kCacheKinds];  // by CacheKind
-    const PanelKernel* panels;               // by kind, for split_from vectors or more; null if there are none
+    const PanelKernel* panels;               // by unquantized kind, for split_from vectors or more; null for none
     // Quantizes one of `step` vectors that are multiplied together.
     void (*quantize)(const float* numbers, std::size_t tiles, std::size_t step, TileBytes* bytes, TileScale* scales);
     // Splits one of `step` vectors that are multiplied together with unquantized weights. Null if never needed.
@@ -154,8 +154,8 @@ struct Kernel {
     bool has_bfloat16_training;
     TrainingKernel bfloat16_training;
 
-    // Returns the TileBytes per tile of a vector, when this many vectors are multiplied together.
-    std::size_t tile_bytes(std::size_t vectors) const { return vectors < split_from ? 1 : 2; }
+    // Returns how many vectors are at most multiplied together, a power of two, if their numbers are not split.
+    std::size_t most_whole_vectors() const { return most_vectors < split_from ? most_vectors : split_from / 2; }
     // Returns whether products with unquantized weights read the parts of this many vectors.
     bool splits(std::size_t vectors, std::size_t columns) const {
         return vectors >= split_from && columns % kTile == 0;
