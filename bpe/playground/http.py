@@ -126,7 +126,7 @@ class Guard:
         length = headers.get("content-length", "")
         if length.isdecimal() and (len(length) > 18 or int(length) > self._body_limit):
             if "expect" not in headers:
-                await _discard(receive)
+                await discard(receive)
             await self._too_large()(scope, receive, with_headers)
             return
         await self._app(scope, self._limited(receive), with_headers)
@@ -159,7 +159,7 @@ class Guard:
             if message["type"] == "http.request":
                 received += len(message.get("body", b""))
                 if received > self._body_limit:
-                    await _discard(receive)
+                    await discard(receive)
                     raise HTTPException(
                         413, f"the body of the request is larger than {self._body_limit:,} bytes; send less"
                     )
@@ -168,8 +168,12 @@ class Guard:
         return limited
 
 
-async def _discard(receive: Receive) -> None:
-    """Read and drop the rest of a body, within limits: many clients read the response only after they have sent it."""
+async def discard(receive: Receive) -> None:
+    """Read and drop the rest of a body, within limits: many clients read the response only after they have sent it.
+
+    Args:
+        receive: Receives from the client.
+    """
     dropped = 0
     end = time.monotonic() + _DISCARDING
     while dropped < _DISCARDED and (left := end - time.monotonic()) > 0:

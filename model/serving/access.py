@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from starlette.requests import Request
 
 from bpe.errors import InputError
+from bpe.playground.http import discard
 from model.serving.refusals import Refusal
 
 BODY_LIMIT = 10_000_000
@@ -135,6 +136,12 @@ def checked_origins(origins: Collection[str]) -> frozenset[str]:
     return frozenset(checked)
 
 
+async def drop_body(request: Request) -> None:
+    """Read and drop the body of a request that is refused, so that the client reads the response."""
+    if "expect" not in request.headers:  # then the client waits before it sends a body
+        await discard(request.receive)
+
+
 class Bodies:
     """Reads the bodies of requests, within limits of size and time."""
 
@@ -151,9 +158,11 @@ class Bodies:
         """
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":
+            await drop_body(request)
             raise Refusal("the Content-Type must be application/json; send this header", None, None, 415)
         length = request.headers.get("content-length", "")
         if length.isdecimal() and (len(length) > 12 or int(length) > self._limit):
+            await drop_body(request)
             raise self._too_large()
         content = bytearray()
         try:
@@ -167,6 +176,7 @@ class Bodies:
     async def _receive(self, request: Request, content: bytearray) -> None:
         async for part in request.stream():
             if len(content) + len(part) > self._limit:
+                await discard(request.receive)
                 raise self._too_large()
             if self._arriving + len(part) > self._together:
                 raise Refusal("the server is receiving too much at the same time; try again", None, "server_busy", 429,

@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bpe.playground.http import application, error_response
-from model.serving.access import Bodies, Keys
+from model.serving.access import Bodies, Keys, drop_body
 from model.serving.answers import Delta
 from model.serving.fields import Fields, read_object
 from model.serving.messages import read_messages, read_tools
@@ -52,7 +52,7 @@ class Api:
         self.metrics = Metrics()
         self.is_stopping = False
         """Whether requests for text are refused, because the server is to stop."""
-        self.running = 0
+        self.runs: set[Run] = set()
         """Requests for text that have no whole response yet."""
         self._bridge, self._bodies = Bridge(), Bodies()
         self._log = log
@@ -75,7 +75,11 @@ class Api:
         """Return an endpoint for which requests need a key."""
 
         async def checked(request: Request) -> Response:
-            self.keys.check(request)
+            try:
+                self.keys.check(request)
+            except Refusal:
+                await drop_body(request)
+                raise
             return await endpoint(request)
 
         return checked
@@ -91,6 +95,11 @@ class Api:
 
     async def _in_thread(self, work: Callable[[], Any]) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+    @property
+    def running(self) -> int:
+        """The number of requests for text that have no whole response yet."""
+        return len(self.runs)
 
     # Text
 
@@ -115,6 +124,8 @@ class Api:
         return await self._generated(request, prepared)
 
     async def _generated(self, request: Request, prepare: Callable[[bytes], tuple[Run, Form, Options]]) -> Response:
+        if self.is_stopping:
+            await drop_body(request)
         self._refuse_if_stopping()
         body = await self._bodies.read(request)
 
@@ -125,13 +136,9 @@ class Api:
 
         self._refuse_if_stopping()
         began = time.monotonic()
-        self.running += 1
-        try:
-            run, form, options = await self._in_thread(started)
-            run.began = began
-        except BaseException:
-            self.running -= 1
-            raise
+        run, form, options = await self._in_thread(started)
+        run.began = began
+        self.runs.add(run)
         if options.stream:
             return _Stream(self, run, form, options)
         try:
@@ -173,7 +180,7 @@ class Api:
 
     def ended(self, run: Run) -> None:
         """Count a request whose response has ended."""
-        self.running -= 1
+        self.runs.discard(run)
         self.metrics.duration.add(time.monotonic() - run.began)
         if run.first_token is not None:
             self.metrics.first_token.add(run.first_token - run.began)
