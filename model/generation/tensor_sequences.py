@@ -10,7 +10,7 @@ import torch
 
 from bpe.errors import InputError
 from model.cache import KVCache
-from model.generation.sequences import Part, check_parts
+from model.generation.sequence_parts import Part, check_parts
 from model.transformer import Transformer
 
 
