@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from bpe.errors import InputError
 from bpe.optional import missing
-from model.generation.json_schemas import check_schema, first_refused, schema_of
+from model.generation.json_schemas import first_refused, prepared, schema_of
 from model.generation.lark import check_lark
 from model.generation.sampling import Floats, restricted
 
@@ -29,6 +29,12 @@ _LONGEST = 1_000_000  # characters of a grammar; llguidance takes seconds for lo
 # Between the parts of JSON: nothing, a space, or a new line with its indentation. llguidance's default allows any
 # amount, and a small model may then write spaces until its context is full.
 _WHITESPACE = r"( |\n {0,64}|\n\t{0,16})"
+_JSON = {
+    "whitespace_pattern": _WHITESPACE,
+    "json_allowed_escapes": 'nrbtf\\"',  # without \u, with which a key of `properties` could be written in another way
+    "lenient": False,
+    "coerce_one_of": False,
+}
 _NO_FORCING = '\n%llguidance {"no_forcing": true}\n'
 """Without it, where only one text can follow, llguidance allows only the first token of how the tokenizer would encode
 it. Other tokens with the same bytes would be missing from the model's choice."""
@@ -96,14 +102,14 @@ class GrammarCompiler:
             InputError: When it is not a JSON schema, cannot be enforced exactly, allows nothing, or is too complex; the
                 message names the keyword and its JSON pointer.
         """
-        value = schema_of(schema)
-        check_schema(value)
+        value = prepared(schema_of(schema))
         try:
             return self._compiled("start: " + self._json_rule(value))
         except _RefusedError as error:
-            found = first_refused(value, self._refusal)
-            pointer, reason = found or ("", str(error))
-            raise InputError(f"JSON schema, at {pointer or 'its root'}: {reason}") from None
+            is_large = "too complex" in str(error)
+            pointer, reason = (not is_large and first_refused(value, self._refusal)) or ("", str(error))
+            key, reason = _in_schema(reason)
+            raise InputError(f"JSON schema, at {pointer + key or 'its root'}: {reason}") from None
 
     def json_object(self) -> Grammar:
         """Return the grammar of any JSON object."""
@@ -169,6 +175,7 @@ class GrammarCompiler:
             name, schema = _tool(tool, place)
             try:
                 self.json_schema(schema)  # for an error that names the place in the schema
+                schema = prepared(schema)
             except InputError as error:
                 raise InputError(f"tools[{place}] ({name}), parameters: {error}") from None
             head = f"{begin}{{{json.dumps(name_key)}: {json.dumps(name)}, {json.dumps(arguments_key)}: "
@@ -182,8 +189,7 @@ class GrammarCompiler:
             raise InputError(f"tools: {error}") from None
 
     def _json_rule(self, schema: Mapping[str, Any]) -> str:
-        options = {"whitespace_pattern": _WHITESPACE, "lenient": False, "coerce_one_of": False}
-        return "%json " + json.dumps({"x-guidance": options, **schema})
+        return "%json " + json.dumps({"x-guidance": _JSON, **schema})
 
     def _refusal(self, schema: Mapping[str, Any]) -> str | None:
         """Return why a schema is refused, or None."""
@@ -388,6 +394,19 @@ def _reason(error: str, is_lark: bool = False) -> str:
     if re.search(r"too (big|large|complex|deeply)|fuel|TooComplex|limit", text):
         return f"it is too complex ({_one_line(text)}); simplify it"
     return _one_line(text)
+
+
+def _in_schema(reason: str) -> tuple[str, str]:
+    """Return the keyword that is wrong in a schema, as the end of its pointer, if it is known; and what is wrong."""
+    if "oneOf" in reason:
+        return "/oneOf", "the alternatives of oneOf may overlap, which is not supported; write anyOf"
+    if "min/maxProperties" in reason:
+        return "", "minProperties and maxProperties are supported only if all keys of properties are required"
+    if "patternProperty" in reason:
+        return "/patternProperties", "a key may match several patterns, which is not supported; make them disjoint"
+    if "nsatisfiable" in reason:
+        return "", f"nothing satisfies it ({reason.partition('nsatisfiable schema: ')[2].split('  (')[0]})"
+    return "", reason
 
 
 def _one_line(text: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from bpe.errors import InputError
-from model.generation.json_schemas import check_schema, schema_of
+from model.generation.json_schemas import prepared, schema_of
 
 _TOKEN = re.compile(
     r"""
@@ -44,7 +44,7 @@ def check_lark(text: str) -> None:
             raise InputError(f"grammar, line {line}: the option {next(iter(part))} is not supported; remove it")
         if kind == "json":
             try:
-                check_schema(schema_of(part))
+                prepared(schema_of(part))
             except InputError as error:
                 raise InputError(f"grammar, line {line}: {error}") from None
 
