@@ -263,7 +263,7 @@ def _check_endless(parts: Mapping[str, Mapping[str, Any]]) -> None:
     finite: set[str] = set()  # the parts that are known to have a finite value
     for _ in range(_MOST_TRIES):  # from the inside out, so that few rounds are needed
         before = len(finite)
-        for pointer, part in reversed(parts.items()):
+        for pointer, part in [*parts.items()][::-1]:
             if pointer not in finite and _is_finite(pointer, part, lambda place: place not in parts or place in finite):
                 finite.add(pointer)
         if len(finite) == before:
