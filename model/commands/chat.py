@@ -15,7 +15,7 @@ import click
 from bpe.commands.inputs import announce_keyboard, check_files, refuse_text
 from bpe.commands.options import Command, examples, files_argument, group, progress_options
 from bpe.commands.terminal import amount, print_pieces
-from bpe.progress import current
+from bpe.progress import current, say
 from model.commands.grammars import compiled, grammar_options, read_grammar
 from model.commands.options import (
     backend_option,
@@ -35,6 +35,7 @@ from model.commands.options import (
     template_variables,
     threads_option,
 )
+from model.commands.speculating import check_speculation, open_speculation, speculation_line, speculation_options
 
 if TYPE_CHECKING:
     from bpe.chat import ChatFormat
@@ -97,6 +98,7 @@ TEMPERATURE, TOP_P = 0.6, 0.9
     threads_option,
     ignore_unknown_option,
 )
+@speculation_options
 @progress_options(with_events=False)
 @examples(
     "bpe chat smollm2",
@@ -104,6 +106,7 @@ TEMPERATURE, TOP_P = 0.6, 0.9
     "bpe chat smollm2 -c -p 'And an ant?'",
     "bpe chat smollm2 -p 'Summarize this text:' notes.txt",
     "bpe chat smollm2 -p 'Name a color.' --regex '[A-Z][a-z]+'",
+    "bpe chat smollm2 -p 'Rename add to plus:' sums.py --speculate ngram",
     "bpe chat runs/assistant --system 'Answer in one sentence.' --temperature 0",
 )
 def chat(
@@ -125,6 +128,8 @@ def chat(
     threads: int | None,
     ignore_unknown: bool,
     eos_tokens: Sequence[str],
+    speculate: str | None,
+    draft: str | None,
     **settings: Any,
 ) -> None:
     """Chat with a model that was trained on dialogs.
@@ -155,6 +160,7 @@ def chat(
 
         refuse_text(name)
         path = locate(name, "model")  # before torch is imported, so that a wrong name fails at once
+        check_speculation(speculate, draft)
         from model.checkpoint import open_checkpoint
         from model.generation.conversation import Conversation
 
@@ -164,10 +170,30 @@ def chat(
         model, tokenizer = load_model(
             path, dtype, device, backend, threads, None, eos_tokens, ignore_unknown, cache_dtype
         )
+        speculation = open_speculation(
+            speculate,
+            draft,
+            path,
+            checkpoint.config,
+            tokenizer,
+            dtype=dtype,
+            device=device,
+            backend=backend,
+            threads=threads,
+            ignore_unknown=ignore_unknown,
+        )
         format = _chat_format(name, checkpoint, tokenizer, template, variables)
         grammar = compiled(source, model, tokenizer, format.end_ids)
         conversation = Conversation(
-            model, tokenizer, format, prefill=prefill or "", forget=forget, images=images, grammar=grammar, **settings
+            model,
+            tokenizer,
+            format,
+            prefill=prefill or "",
+            forget=forget,
+            images=images,
+            grammar=grammar,
+            speculation=speculation,
+            **settings,
         )
         saving = _saving(name, conversation, continues, save)
         if system is not None:
@@ -312,6 +338,8 @@ def _answer(conversation: Conversation, saving: Saving, questions: Iterator[str]
         finally:
             if conversation.messages is not before:  # also what an interrupted answer has said
                 saving.save(conversation.messages)
+        if conversation.speculation is not None:
+            say(speculation_line(conversation.speculation.by, conversation.speculated))
         forgets = conversation.forgotten and not forgotten
         if conversation.is_full or forgets:
             from model.commands.chat_screen import end_of_context, forgetting
@@ -334,7 +362,7 @@ def _talk(
     """
     from model.commands.chat_editor import PROMPT, LineEditor, PlainLines
     from model.commands.chat_files import state_directory
-    from model.commands.chat_screen import say
+    from model.commands.chat_screen import say as tell
     from model.commands.chat_settings import SETTINGS
     from model.commands.chat_talk import COMPLETIONS, Editor, Talk, show_last_turns
 
@@ -344,9 +372,9 @@ def _talk(
         history = state_directory() / "chat_history" if saving.dialogs is not None else None
         editor = LineEditor(COMPLETIONS, help, history)
     if current().is_for_people:  # without --quiet
-        say(first)
-        say("Type a message. /help lists commands and keys, Ctrl-D ends the chat.")
+        tell(first)
+        tell("Type a message. /help lists commands and keys, Ctrl-D ends the chat.")
     if saving.path is not None:  # with --continue
-        say(f"\nContinuing {saving.path.name}:\n")
+        tell(f"\nContinuing {saving.path.name}:\n")
         show_last_turns(conversation.messages, PROMPT)
     Talk(conversation, editor, saving, facts).run()

@@ -21,6 +21,7 @@ from model.commands.chat_editor import BLOCK, COMMAND, FILE, SETTING, without_qu
 from model.commands.chat_files import Saving, read_dialog
 from model.commands.chat_screen import end_of_context, forgetting, in_brief, say, say_rows
 from model.commands.chat_settings import SETTINGS, Settings, setting_name
+from model.commands.speculating import speculation_line
 from model.generation.conversation import Conversation
 
 _SHOWN_TURNS = 2  # of a dialog that is continued
@@ -120,8 +121,10 @@ class Talk:
         return True
 
     def say_limits(self) -> None:
-        """Say where the last answer met a limit."""
+        """Say what speculation gained in the last answer, and where the answer met a limit."""
         conversation = self.conversation
+        if conversation.speculation is not None:
+            say(speculation_line(conversation.speculation.by, conversation.speculated))
         if conversation.is_full:
             say(f"{end_of_context(conversation)}; /reset begins a new dialog")
         elif conversation.finish == "length":

@@ -39,6 +39,13 @@ from model.commands.options import (
     sampling_settings,
     threads_option,
 )
+from model.commands.speculating import (
+    check_speculation,
+    open_speculation,
+    speculation_line,
+    speculation_options,
+    speculation_record,
+)
 
 if TYPE_CHECKING:
     from model import Completions
@@ -101,12 +108,14 @@ TEMPERATURE, TOP_P = 0.8, 0.95
     threads_option,
     ignore_unknown_option,
 )
+@speculation_options
 @progress_options(with_events=False)
 @examples(
     "bpe generate runs/tales -p 'Once upon a time'",
     "bpe generate runs/tales beginning.txt",
     "echo 'One day, a fox' | bpe generate runs/tales --temperature 0 --max-tokens 100",
     "bpe generate smollm2 -p 'The sea is' --samples 4 --stop . --json --logprobs 5",
+    "bpe generate smollm2 report.txt --speculate ngram",
     "bpe generate smollm2 --batch prompts.txt --dtype bfloat16 --threads 2",
     "bpe generate smollm2 -p 'Paris is the capital of' --regex ' (France|Spain|Italy)'",
 )
@@ -129,6 +138,8 @@ def generate(
     cache_dtype: str | None,
     threads: int | None,
     ignore_unknown: bool,
+    speculate: str | None,
+    draft: str | None,
     **settings: Any,
 ) -> None:
     """Continue a text with a model.
@@ -148,6 +159,7 @@ def generate(
     inputs = _prompts(texts, [*files, *([file] if file else [])], batch)
     refuse_text(model)
     path = locate(model, "model")  # before torch is imported, so that a wrong name fails at once
+    check_speculation(speculate, draft)
     prompts = list(inputs)
     from model.checkpoint import open_checkpoint
 
@@ -158,12 +170,26 @@ def generate(
     transformer, tokenizer = load_model(
         path, dtype, device, backend, threads, bos, eos_tokens, ignore_unknown, cache_dtype
     )
+    speculation = open_speculation(
+        speculate,
+        draft,
+        path,
+        checkpoint.config,
+        tokenizer,
+        dtype=dtype,
+        device=device,
+        backend=backend,
+        threads=threads,
+        ignore_unknown=ignore_unknown,
+    )
     load_seconds = time.perf_counter() - start
 
     from model import Completions
 
     grammar = compiled(source, transformer, tokenizer)
-    completions = Completions(transformer, tokenizer, prompts, images=images, grammar=grammar, **settings)
+    completions = Completions(
+        transformer, tokenizer, prompts, images=images, grammar=grammar, speculation=speculation, **settings
+    )
     if len(prompts) * settings["samples"] == 1 and not as_json:
         print_pieces(piece for pieces in (prompts, (piece for _, piece in completions)) for piece in pieces)
     else:
@@ -181,6 +207,8 @@ def generate(
         f"prefill {counted(times.prefill_tokens, 'token')}, {rates['prefill']:,.0f} tokens per second;"
         f" decode {counted(times.decode_tokens, 'token')}, {rates['decode']:,.1f} tokens per second"
     )
+    if speculation is not None:
+        say(speculation_line(speculation.by, completions.generation.speculated))
 
 
 def _rates(completions: Completions) -> dict[str, float]:
@@ -195,6 +223,11 @@ def _rates(completions: Completions) -> dict[str, float]:
 def _print_json(completions: Completions, prompts: Sequence[str], load_seconds: float, with_logprobs: bool) -> None:
     times = completions.generation.times
     seconds = {"load": load_seconds, "prefill": times.prefill_seconds, "decode": times.decode_seconds}
+    measured: dict[str, Any] = {"seconds": seconds, "tokens_per_second": _rates(completions)}
+    if completions.generation.speculation is not None:
+        measured["speculation"] = speculation_record(
+            completions.generation.speculation.by, completions.generation.speculated
+        )
     for text in completions.texts:
         record: dict[str, Any] = {
             "prompt": prompts[text.prompt],
@@ -206,7 +239,7 @@ def _print_json(completions: Completions, prompts: Sequence[str], load_seconds: 
             record["end"] = {"id": text.ids[-1], "text": completions.text_of(text.ids[-1])}
         if with_logprobs:
             record |= {"logprobs": text.logprobs, "top_logprobs": text.top_logprobs}
-        click.echo(json.dumps({**record, "seconds": seconds, "tokens_per_second": _rates(completions)}))
+        click.echo(json.dumps(record | measured))
 
 
 def _prompts(texts: Sequence[str], files: Sequence[str], batch: str | None) -> Iterator[str]:

@@ -18,6 +18,7 @@ from bpe.streaming import StopStrings, StreamDecoder
 from model.generation.decoding import Finish, Generation, Model, Session
 from model.generation.grammar import Grammar, GrammarCompiler
 from model.generation.sampling import Sampling, SamplingOptions
+from model.generation.speculation import Speculation
 from model.images import TiledImage
 
 if TYPE_CHECKING:
@@ -114,6 +115,41 @@ def grammar_compiler(
     return GrammarCompiler(tokenizer, n_vocab, ends)
 
 
+def check_same_tokens(tokenizer: GenerationTokenizer, draft_tokenizer: GenerationTokenizer | None) -> None:
+    """Check that a draft model has the vocabulary of a model.
+
+    Args:
+        tokenizer: The tokenizer of the model.
+        draft_tokenizer: The tokenizer of the draft model.
+
+    Raises:
+        InputError: When it is None, or an id stands for another token; the message names the first such id.
+    """
+    remedy = "choose a draft model of the same vocabulary"
+    if draft_tokenizer is None:
+        raise InputError("speculation: draft_tokenizer is missing; give the tokenizer of the draft model")
+    if tokenizer.n_vocab != draft_tokenizer.n_vocab:
+        raise InputError(
+            f"the draft model has {draft_tokenizer.n_vocab:,} tokens and the model {tokenizer.n_vocab:,}; {remedy}"
+        )
+    specials, drafts = (
+        {made.encode_single_token(text): text for text in made.special_tokens_set}
+        for made in (tokenizer, draft_tokenizer)
+    )
+    for id in range(tokenizer.n_vocab):
+        ours, theirs = _token(tokenizer, id), _token(draft_tokenizer, id)
+        if ours != theirs or specials.get(id) != drafts.get(id):
+            raise InputError(f"id {id} is {theirs!r} in the draft model and {ours!r} in the model; {remedy}")
+
+
+def _token(tokenizer: GenerationTokenizer, id: int) -> bytes | None:
+    """Return the bytes of a token; None for an id without a token."""
+    try:
+        return tokenizer.decode_single_token_bytes(id)
+    except KeyError:
+        return None
+
+
 @checked(options=SamplingOptions, settings=Sampling)
 def generate(
     model: Model,
@@ -126,6 +162,7 @@ def generate(
     session: Session | None = None,
     allowed_special: AllowedSpecial = frozenset(),
     grammar: Grammar | None = None,
+    speculation: Speculation | None = None,
     **sampling: Unpack[SamplingOptions],
 ) -> Iterator[str]:
     """Continue a prompt and yield the new text, piece by piece, as the model generates it.
@@ -148,6 +185,7 @@ def generate(
         allowed_special: The special tokens in a prompt's text that become their ids, or "all"; see `prompt_ids`.
         grammar: What the text must be: a JSON schema, regular expression or grammar that `grammar_compiler` compiled.
             The text ends where the grammar allows no more, or where it may end and the model chooses an end token.
+        speculation: Propose tokens and verify several in one call: the same text, often sooner; see `Speculation`.
         **sampling: temperature, top_k, top_p, min_p, repetition_penalty, frequency_penalty, presence_penalty,
             logit_bias and seed: the fields of `Sampling`.
 
@@ -167,6 +205,7 @@ def generate(
         session=session,
         allowed_special=allowed_special,
         grammar=grammar,
+        speculation=speculation,
         **sampling,
     )
     return (piece for _, piece in completions if piece)
@@ -181,6 +220,7 @@ def generate_ids(
     end_ids: Collection[int] = (),
     n_vocab: int | None = None,
     session: Session | None = None,
+    speculation: Speculation | None = None,
     **sampling: Unpack[SamplingOptions],
 ) -> Iterator[int]:
     """Continue ids and yield the new ids one by one, up to but not including the first of `end_ids`.
@@ -192,6 +232,7 @@ def generate_ids(
         end_ids: Tokens that end the text.
         n_vocab: The number of ids to choose from, if the model has more rows than its tokenizer has tokens.
         session: Keeps the cache between calls; see `Session`.
+        speculation: As for `generate`.
         **sampling: The fields of `Sampling`.
 
     Raises:
@@ -205,6 +246,7 @@ def generate_ids(
         end_ids=end_ids,
         n_vocab=n_vocab,
         session=session,
+        speculation=speculation,
     )
     return (token.id for (token,) in generation if token.finish != "end")
 
@@ -245,6 +287,7 @@ def complete(
     session: Session | None = None,
     allowed_special: AllowedSpecial = frozenset(),
     grammar: Grammar | None = None,
+    speculation: Speculation | None = None,
     **sampling: Unpack[SamplingOptions],
 ) -> list[Completion]:
     """Continue several prompts at once and return the completions.
@@ -261,6 +304,7 @@ def complete(
         session: As for `generate`; for one prompt and one sample.
         allowed_special: As for `generate`.
         grammar: As for `generate`; for each text.
+        speculation: As for `generate`.
         **sampling: The fields of `Sampling`.
 
     Returns:
@@ -281,6 +325,7 @@ def complete(
         session=session,
         allowed_special=allowed_special,
         grammar=grammar,
+        speculation=speculation,
         **sampling,
     )
     for _ in completions:
@@ -311,6 +356,7 @@ class Completions:
         allowed_special: AllowedSpecial = frozenset(),
         images: Sequence[TiledImage] = (),
         grammar: Grammar | None = None,
+        speculation: Speculation | None = None,
         **sampling: Unpack[SamplingOptions],
     ) -> None:
         """Check the arguments and encode the prompts. Nothing is generated before iteration.
@@ -329,12 +375,15 @@ class Completions:
             allowed_special: As for `generate`.
             images: The images of each prompt. A prompt without image tokens gets them at its beginning.
             grammar: As for `generate`; for each text.
+            speculation: As for `generate`. `generation.speculated` counts what it does.
             **sampling: The fields of `Sampling`.
 
         Raises:
             InputError: When an argument is out of range or a prompt does not fit.
         """
         model.config.check_tokens(tokenizer.n_vocab)
+        if speculation is not None and speculation.draft is not None:
+            check_same_tokens(tokenizer, speculation.draft_tokenizer)
         self._stops = (stop,) if isinstance(stop, str) else tuple(stop)
         if "" in self._stops:
             raise InputError("an empty stop string would end every text before it begins")
@@ -364,6 +413,7 @@ class Completions:
             session=session,
             images=images,
             grammar=grammar,
+            speculation=speculation,
         )
         self.texts: list[Completion] = []
         """The completions so far; the samples of a prompt are neighbours."""

@@ -15,6 +15,7 @@ from model.generation.completions import Completions
 from model.generation.decoding import Finish, GenerationTimes, Model, Session
 from model.generation.grammar import Grammar
 from model.generation.sampling import Sampling, SamplingOptions
+from model.generation.speculation import Speculation, SpeculationCounts
 from model.images import TiledImage
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class Conversation:
         stop: str | Sequence[str] = (),
         images: Sequence[TiledImage] = (),
         grammar: Grammar | None = None,
+        speculation: Speculation | None = None,
         **sampling: Unpack[SamplingOptions],
     ) -> None:
         """Start or continue a dialog.
@@ -67,6 +69,7 @@ class Conversation:
             images: Images that the first message of the user, of those that the model reads, begins with. They are no
                 part of `messages`.
             grammar: What each answer must be; see `generate`. Such an answer ends at the end of the context.
+            speculation: How tokens are proposed; see `generate`.
             **sampling: The fields of `Sampling`.
 
         Raises:
@@ -84,11 +87,17 @@ class Conversation:
         """Why the last answer ended; see `Completion.finish`. None if it was interrupted."""
         self.times = GenerationTimes()
         """Token counts and times of the last answer."""
+        self.speculated = SpeculationCounts()
+        """What speculation did in the last answer."""
         self._model = model
         self._tokenizer = tokenizer
         self._format = chat_format
         self._forget = forget
         self._images = images
+        self.speculation = speculation
+        """How tokens are proposed; None if they are not."""
+        if speculation is not None:
+            speculation.check(model, has_images=bool(images))
         self._session = Session(model)
         self._is_full = False
         self._repeats = 0  # how often the last answer was generated again
@@ -229,6 +238,7 @@ class Conversation:
     def _pieces(self, messages: list[Message], prompt: list[int]) -> Iterator[str]:
         """Yield an answer. Where it reaches the end of the context, forget the oldest turns and continue it."""
         self.finish, self._is_full, self.times = None, False, GenerationTimes()
+        self.speculated = SpeculationCounts()
         settings = dict(self.settings)
         if settings.get("seed") is not None:
             settings["seed"] += self._repeats
@@ -243,6 +253,7 @@ class Conversation:
                 end_ids=self._format.end_ids,
                 session=self._session,
                 images=self._images,
+                speculation=self.speculation,
                 **settings,
             )
             for completion, piece in completions:
@@ -254,6 +265,7 @@ class Conversation:
                 if piece:
                     yield piece
             self._add_times(completions.generation.times)
+            self.speculated.add(completions.generation.speculated)
             (completion,) = completions.texts
             settings["max_tokens"] -= len(completion.ids)
             if completion.finish != "length" or settings["max_tokens"] <= 0:

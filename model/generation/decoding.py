@@ -21,6 +21,15 @@ from model.generation.grammar import Bools, Grammar, Matcher
 from model.generation.native import NativeModel
 from model.generation.native_decoder import NativeDecoder
 from model.generation.sampling import Sampling
+from model.generation.sequences import new_sequences
+from model.generation.speculation import (
+    ROOM,
+    SingleText,
+    Speculation,
+    SpeculationCounts,
+    SpeculativeDecoder,
+    Speculator,
+)
 from model.images import TiledImage, images_of
 
 if TYPE_CHECKING:
@@ -29,7 +38,6 @@ if TYPE_CHECKING:
 PREFILL = 2048  # tokens read at a time, of all prompts together; bounds the memory that long prompts need
 NATIVE_PREFILL = 512  # as PREFILL, for native models: larger parts are no faster, and progress and Ctrl-C wait for one
 _LONG_PROMPT = 512  # tokens; the reading of a longer prompt is shown, since it can take seconds
-ROOM = 1024  # generated tokens that the cache reserves memory for at first; longer answers grow it
 
 Finish = Literal["end", "stop", "length"]
 
@@ -56,11 +64,11 @@ class Decoder(Protocol):
         """
 
     def choose(self, draws: Sequence[float], allowed: Bools | None = None) -> list[int]:
-        """Choose the next token of each text.
+        """Choose the next token of the texts whose places `step` has returned last; at first, of all texts.
 
         Args:
-            draws: A random number in [0, 1) for each text.
-            allowed: Whether each token may be chosen, [batch, n_vocab]; None if all may.
+            draws: A random number in [0, 1) for each of these texts.
+            allowed: Whether each token may be chosen, [these texts, n_vocab]; None if all may.
         """
         ...
 
@@ -71,8 +79,13 @@ class Decoder(Protocol):
     def keep(self, places: Sequence[int]) -> None:
         """Keep only these texts."""
 
-    def step(self) -> None:
-        """Read the token of each text that was chosen last."""
+    def step(self) -> list[int]:
+        """Read the tokens that were chosen last, if not enough is known about those that follow them.
+
+        Returns:
+            The places of the texts whose next tokens can be chosen: of all texts, or of those that are ahead.
+        """
+        ...
 
 
 def _decoder_of(model: Any, cache: Any, sampling: Sampling, n_vocab: int, prompt_length: int, images: Any) -> Decoder:
@@ -106,15 +119,23 @@ class Session:
     """
 
     def __init__(self, model: Model) -> None:
-        self.cache = model.new_cache()
+        self.cache: Any = model.new_cache()
         self.ids: list[int] = []
         self.images: list[TiledImage] = []
         """The images in the cache."""
         self.user: object = None
         """The iteration that started last, and the only one that may continue."""
+        self.speculator: Speculator | None = None
+        """What speculation keeps from call to call."""
 
     def __repr__(self) -> str:
         return f"<Session: {len(self.ids):,} tokens in the cache>"
+
+    def prepare(self, model: Model, speculates: bool) -> None:
+        """Make the cache one that speculative decoding uses, or does not use; a change forgets what is in it."""
+        if isinstance(self.cache, SingleText) != speculates:
+            self.cache = SingleText(new_sequences(model, 1)) if speculates else model.new_cache()
+            self.ids = []
 
     def reuse(self, prompt: Sequence[int], images: Sequence[TiledImage] = (), image_token: int | None = None) -> int:
         """Truncate the cache to its common prefix with a prompt.
@@ -177,6 +198,7 @@ class Generation:
         session: Session | None = None,
         images: Sequence[TiledImage] = (),
         grammar: Grammar | None = None,
+        speculation: Speculation | None = None,
     ) -> None:
         """Check the arguments. Nothing is generated before iteration.
 
@@ -195,6 +217,8 @@ class Generation:
             images: The images of each prompt, one for each of its image tokens.
             grammar: What each text must be, compiled for `n_vocab` and `end_ids`; a text ends where the grammar allows
                 no more.
+            speculation: How tokens are proposed, to verify several in one call; None for one token in each call. The
+                texts are the same.
 
         Raises:
             InputError: When an argument is out of range, or a prompt does not fit the model.
@@ -226,6 +250,11 @@ class Generation:
         self.grammar = grammar
         if grammar is not None:
             grammar.check_vocabulary(self.n_vocab, self.end_ids)
+        if speculation is not None:
+            speculation.check(model, has_images=bool(images))
+        self.speculation = speculation
+        self.speculated: SpeculationCounts = SpeculationCounts()
+        """What speculation did in this generation."""
         outside = [id for id in self.sampling.logit_bias if not 0 <= id < self.n_vocab]
         if outside:
             raise InputError(f"logit_bias has the id {outside[0]}; ids must be 0 to {self.n_vocab - 1}")
@@ -269,19 +298,22 @@ class Generation:
         left = [self._room[prompt] for prompt in prompt_of]
         generators = [self._generator(row) for row in rows]
         matchers = [self.grammar.start() for _ in rows] if self.grammar is not None else []
+        ready = [*range(len(rows))]
         while True:
-            # 3. Choose the next token of each row.
-            texts = [matchers[row] for row in rows] if matchers else []
+            # 3. Choose the next token of each row, or of those that speculation has brought ahead of the others.
+            now = [rows[place] for place in ready]
+            texts = [matchers[row] for row in now] if matchers else []
             allowed = np.array([text.allowed() for text in texts]) if texts else None
-            ids = decoder.choose([generators[row].random() for row in rows], allowed)
+            ids = decoder.choose([generators[row].random() for row in now], allowed)
             for text, id in zip(texts, ids, strict=False):  # no texts without a grammar
                 text.accept(id)
-            for row in rows:
+            for row in now:
                 left[row] -= 1
-            tokens = self._tokens(rows, ids, decoder, left, texts)
+            tokens = self._tokens(now, ids, decoder, left, texts)
             # 4. Yield the tokens, and keep the rows that continue.
             yield tokens
-            kept = [place for place, token in enumerate(tokens) if not (token.finish or token.row in self._dropped)]
+            ended = self._dropped.union(token.row for token in tokens if token.finish)
+            kept = [place for place, row in enumerate(rows) if row not in ended]
             if not kept:
                 return
             if self.session is not None and self.session.user is not turn:
@@ -289,15 +321,17 @@ class Generation:
             if len(kept) < len(rows):
                 rows = [rows[place] for place in kept]
                 decoder.keep(kept)
-            # 5. Read one token of each row (decode).
-            decoder.step()
+            # 5. Read one token of each row (decode), unless it was read as a proposal.
+            ready = decoder.step()
             if self.session is not None:
                 self.session.ids += ids
 
     def _prefill(self) -> Decoder:
         """Read all prompts."""
-        token = self.model.config.image_token
-        read = 0 if self.session is None else self.session.reuse(self.prompts[0], self.images, token)
+        token, read = self.model.config.image_token, 0
+        if self.session is not None:
+            self.session.prepare(self.model, self.speculation is not None)
+            read = self.session.reuse(self.prompts[0], self.images, token)
         longest = max(map(len, self.prompts))
         # Prompts are padded on the left, so that all end at the same slot and each step writes into one slot.
         padding = [longest - len(prompt) for prompt in self.prompts]
@@ -305,14 +339,10 @@ class Generation:
         positions = None
         if any(padding):
             positions = (np.arange(longest) - np.array(padding)[:, None]).clip(min=-1)
-        if self.session is not None:
-            cache = self.session.cache
-        else:
-            cache = self.model.new_cache(len(self.prompts), longest + min(max(self._room), ROOM))
         images = None
         if self.images and not read:
             images = images_of(self.model.config, ids.tolist(), [self.images] * len(ids), self.model.device)
-        decoder = _decoder_of(self.model, cache, self.sampling, self.n_vocab, longest, images)
+        decoder = self._decoder(longest, images) if self.speculation is None else self._speculative(self.speculation)
         self.times.prefill_tokens = sum(map(len, self.prompts)) - read
         part = min(PREFILL, NATIVE_PREFILL) if isinstance(self.model, NativeModel) else PREFILL
         count = max(1, part // len(self.prompts))
@@ -326,6 +356,34 @@ class Generation:
                 if self.session is not None:
                     self.session.ids += self.prompts[0][chunk]
         return decoder
+
+    def _decoder(self, longest: int, images: Any) -> Decoder:
+        if self.session is not None:
+            cache = self.session.cache
+        else:
+            cache = self.model.new_cache(len(self.prompts), longest + min(max(self._room), ROOM))
+        return _decoder_of(self.model, cache, self.sampling, self.n_vocab, longest, images)
+
+    def _speculative(self, speculation: Speculation) -> Decoder:
+        texts = len(self.prompts) * self.samples
+        speculator = None if self.session is None else self.session.speculator
+        if speculator is None or speculator.speculation is not speculation:
+            speculator = Speculator.of(speculation, texts, self.n_vocab)
+        if self.session is None:
+            sequences = new_sequences(self.model, texts)
+        else:
+            self.session.speculator, sequences = speculator, self.session.cache.sequences
+        self.speculated = SpeculationCounts()
+        return SpeculativeDecoder(
+            sequences,
+            speculator,
+            self.sampling,
+            self.n_vocab,
+            self._room,
+            self.samples,
+            self.end_ids,
+            self.speculated,
+        )
 
     def _generator(self, row: int) -> random.Random:
         """Return the source of the random numbers of a row: the same numbers for every model, device and machine."""

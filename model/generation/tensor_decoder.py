@@ -83,8 +83,9 @@ class TensorDecoder:
         self._penalties.select(rows)
 
     @torch.inference_mode()
-    def step(self) -> None:
+    def step(self) -> list[int]:
         self._read(self._ids[:, None])
+        return [*range(len(self._ids))]
 
     def _tensor(self, numbers: npt.NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(numbers)).to(self._device)

@@ -1,0 +1,110 @@
+"""The pace of speculative decoding, on a clock of its own: calls take what a test says that they take."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+
+from model.generation.pace import CallTimes, Pace
+
+PRIORS = dict.fromkeys(range(100), 0.5)
+
+
+def generate(
+    pace: Pace, tokens: int, accepted: Callable[[int], bool], cost: Callable[[int], float], proposing: float = 0.0
+) -> tuple[float, int]:
+    """Generate tokens at a pace, and return the seconds and the number of proposals.
+
+    Args:
+        pace: The pace.
+        tokens: The number of tokens.
+        accepted: Whether a proposal for the token of this number is right.
+        cost: The seconds of a call with so many tokens.
+        proposing: The seconds that a proposal takes.
+    """
+    seconds, proposed, done = 0.0, 0, 0
+    while done < tokens:
+        outlook = list(range(min(15, tokens - done - 1)))
+        (count,) = pace.plan([outlook], PRIORS)
+        right = 0
+        while right < count and accepted(done + right):
+            right += 1
+        pace.record(1, [count], cost(1 + count), proposing * count)
+        pace.learn(1, outlook[:count], right)
+        seconds += cost(1 + count) + proposing * count
+        proposed += count
+        done += right + 1
+    return seconds, proposed
+
+
+def linear(slope: float) -> Callable[[int], float]:
+    return lambda tokens: 0.003 * (1 + slope * (tokens - 1))
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.15, 0.25, 0.45, 1.0])
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.3])
+def test_proposals_that_fail_cost_less_than_a_twentieth(slope: float, share: float) -> None:
+    choose = random.Random(0)
+    cost = linear(slope)
+    seconds, _ = generate(Pace(15), 400, lambda token: choose.random() < share, cost)
+    assert seconds < 400 * cost(1) / 0.95
+
+
+def test_a_slow_draft_that_is_never_right_is_hardly_asked() -> None:
+    seconds, proposed = generate(Pace(15), 400, lambda token: False, linear(0.25), proposing=0.002)
+    assert seconds < 400 * 0.003 / 0.95
+    assert proposed
+
+
+@pytest.mark.parametrize(("slope", "share", "least"), [(0.25, 0.98, 2.5), (0.25, 0.8, 1.5), (0.45, 0.95, 1.5)])
+def test_proposals_that_are_right_are_made(slope: float, share: float, least: float) -> None:
+    choose = random.Random(0)
+    cost = linear(slope)
+    seconds, _ = generate(Pace(15), 400, lambda token: choose.random() < share, cost)
+    assert 400 * cost(1) / seconds > least
+
+
+def test_a_text_that_begins_to_repeat_is_noticed() -> None:
+    cost, pace = linear(0.25), Pace(15)
+    generate(pace, 600, lambda token: False, cost)
+    seconds, _ = generate(pace, 1200, lambda token: True, cost)
+    assert 1200 * cost(1) / seconds > 2
+
+
+def test_a_call_that_was_interrupted_changes_little() -> None:
+    times = CallTimes()
+    for _ in range(10):
+        times.add(1, 0.003)
+        times.add(4, 0.005)
+    times.add(4, 60.0)
+    assert times.of(4) < 0.0065
+    assert times.of(1) < 0.0035
+
+
+def test_times_between_measured_numbers_of_tokens_are_interpolated() -> None:
+    times = CallTimes()
+    assert times.of(5) == 0
+    times.add(1, 1.0)
+    assert times.of(8) > times.of(2) > 1
+    times.add(9, 3.0)
+    assert times.of(5) == pytest.approx((times.of(1) + times.of(9)) / 2)
+
+
+def test_the_likeliest_proposals_of_several_texts_are_read() -> None:
+    pace = Pace(15)
+    for _ in range(20):
+        pace.record(2, [0, 0], 0.003, 0.0)
+    for _ in range(30):
+        pace.learn(2, [1, 1, 1], 3)
+        pace.learn(2, [2], 0)
+    pace._paused = 0
+    sure, unlikely = pace.plan([[1] * 6, [2] * 6], PRIORS)
+    assert sure > 2
+    assert unlikely == 0
+
+
+def test_without_adapting_everything_is_proposed() -> None:
+    pace = Pace(15, adaptive=False)
+    assert pace.plan([[1] * 5, []], PRIORS) == [5, 0]
