@@ -250,7 +250,6 @@ def _service(
     limits: dict[str, Any],
 ) -> Service:
     """Return what is served."""
-    from model.generation.sequences import new_sequences
     from model.serving.scheduler import Scheduler
     from model.serving.service import Service
 
@@ -268,7 +267,6 @@ def _service(
         memory=memory,
         waiting=limits["waiting"],
         n_vocab=n_vocab,
-        sequences=new_sequences(model, 2 * limits["parallel"]),
     )
     defaults = {"temperature": TEMPERATURE, "top_p": TOP_P, **checkpoint.sampling}
     lock = threading.Lock()

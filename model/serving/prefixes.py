@@ -7,38 +7,16 @@ prefix of its prompt and what is in memory: the system prompt of another convers
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from model.generation.sequences import Sequences
+
 Ids: TypeAlias = npt.NDArray[np.int64]
 _WORTH_WAITING = 16  # tokens; for fewer, a text does not wait until another text has read them
 _GROWTH = 256  # tokens; memory of a text grows by at least so many at a time
-
-
-class Part(NamedTuple):
-    """Ids to append to a sequence, and how many of the last ids' logits are wanted."""
-
-    sequence: int
-    ids: Sequence[int]
-    wanted: int = 1
-
-
-class Sequences(Protocol):
-    """Several texts in the memory of a model, each with a length of its own."""
-
-    count: int
-
-    @property
-    def bytes(self) -> int: ...
-    def read(self, parts: Sequence[Part]) -> npt.NDArray[np.float32]: ...
-    def length(self, sequence: int) -> int: ...
-    def truncate(self, sequence: int, length: int) -> None: ...
-    def copy(self, source: int, target: int, length: int) -> None: ...
-    def free(self, sequence: int) -> None: ...
-    def reserve(self, sequence: int, length: int) -> None: ...
-    def bytes_for(self, length: int) -> int: ...
 
 
 class Slot:

@@ -23,8 +23,9 @@ import numpy as np
 
 from bpe.errors import InputError
 from model.generation.sampling import Floats, Sampling
+from model.generation.sequences import Part, Sequences, new_sequences
 from model.serving.choosing import Choice, Chooser, Grammar, choose_all
-from model.serving.prefixes import Ids, Part, Prefixes, Sequences, Slot
+from model.serving.prefixes import Ids, Prefixes, Slot
 
 CHUNK = 256  # tokens of prompts in a step; more make running texts wait longer, fewer read prompts more slowly
 _LOG = logging.getLogger(__name__)
@@ -227,9 +228,7 @@ class Scheduler:
         self.model, self.parallel, self.waiting = model, parallel, waiting
         self.context: int = context or config.max_seq_len
         self.n_vocab: int = n_vocab or config.vocab_size
-        if sequences is None:
-            raise InputError("sequences is missing; give the memory of keys and values")
-        self._sequences = sequences
+        self._sequences = new_sequences(model, 2 * parallel) if sequences is None else sequences
         needed = self._sequences.bytes_for(self.context)
         self.memory: int = parallel * needed if memory is None else memory
         if self.memory < self._sequences.bytes_for(2):

@@ -15,9 +15,9 @@ from bpe import Tokenizer
 from bpe.chat import TemplateChat
 from bpe.playground.listening import listen
 from model.generation.grammar import GrammarCompiler
+from model.generation.sequence_parts import Part
 from model.serving.access import Keys
 from model.serving.app import Api, serving_application
-from model.serving.prefixes import Part
 from model.serving.scheduler import Scheduler
 from model.serving.server import new_serve_server
 from model.serving.service import Service

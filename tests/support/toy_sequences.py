@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model import ModelConfig
-from model.serving.prefixes import Part
+from model.generation.sequence_parts import Part
 
 
 @dataclass

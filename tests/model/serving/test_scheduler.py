@@ -15,7 +15,7 @@ import pytest
 from bpe.errors import InputError
 from model import Sampling
 from model.generation.sampling import Penalties, log_softmax, sample, top
-from model.serving.prefixes import Part
+from model.generation.sequence_parts import Part
 from model.serving.scheduler import CHUNK, Busy, Chosen, Handle, Scheduler, TextRequest
 from tests.support.toy_sequences import ToySequences, logits_of, toy_model
 
