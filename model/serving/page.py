@@ -27,11 +27,18 @@ def page_routes(api: Api, inside: Inside, about: Mapping[str, Any]) -> list[Rout
     Args:
         api: The endpoints.
         inside: The model, for the part inside.
-        about: What the page says about the model; "name" is added.
+        about: What the page says about the model, besides its name, its context, whether it can chat, and the settings
+            of sampling where a request sets none.
     """
     service = api.service
     shelf = Shelf(loaded={service.name: service.tokenizer})
-    model = {"name": service.name, "context": service.context, "chat": service.format is not None, **about}
+    model = {
+        "name": service.name,
+        "context": service.context,
+        "chat": service.format is not None,
+        "defaults": dict(service.defaults),
+        **about,
+    }
     told = {
         "parts": [CHAT, TOKENS, INSIDE],
         "model": model,

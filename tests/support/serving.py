@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import functools
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+from starlette.routing import BaseRoute
 
 from bpe import Tokenizer
 from bpe.chat import TemplateChat
@@ -115,7 +116,11 @@ def new_service(writer: Writer, *, parallel: int = 4, context: int = 2048, waiti
 
 @contextmanager
 def serving(
-    keys: Sequence[str] = (), lines: list[str] | None = None, origins: Sequence[str] = (), **settings: Any
+    keys: Sequence[str] = (),
+    lines: list[str] | None = None,
+    origins: Sequence[str] = (),
+    page: Callable[[Api], Sequence[BaseRoute]] = lambda api: (),
+    **settings: Any,
 ) -> Iterator[Served]:
     """Run a server on a free port.
 
@@ -123,6 +128,7 @@ def serving(
         keys: The API keys.
         lines: Gets the lines of the log.
         origins: As for `serving_application`.
+        page: Returns the routes of the page.
         settings: Settings of `new_service`.
     """
     writer = Writer(2 * settings.get("parallel", 4), byte_tokenizer())
@@ -136,7 +142,7 @@ def serving(
         loops.append(asyncio.get_running_loop())
         started.set()
 
-    app = serving_application(api, origins=origins)
+    app = serving_application(api, origins=origins, routes=page(api))
     server = new_serve_server(app, api, deadline=5, started=begun)
     thread = threading.Thread(target=server.run, args=([listening],))
     service.scheduler.start()
