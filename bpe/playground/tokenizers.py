@@ -94,7 +94,10 @@ class Shelf:
             raise InputError(f"tokenizer {name[:200]!r}: not in the list; choose one that /api/tokens lists")
         with lock:
             if name not in self._loaded:
-                with reporting(Reporter()):
-                    tokenizer = Tokenizer.from_file(path)
+                try:
+                    with reporting(Reporter()):
+                        tokenizer = Tokenizer.from_file(path)
+                except OSError as error:
+                    raise InputError(f"{path}: {error.strerror or error}; start bpe playground again") from None
                 self._loaded[name] = tokenizer
             return self._loaded[name]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import struct
-from typing import Any
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from starlette.concurrency import run_in_threadpool
@@ -15,13 +16,20 @@ from bpe import Tokenizer
 from bpe.errors import InputError
 from bpe.playground.http import read_object
 from bpe.playground.tokenizers import Shelf
+from bpe.vocabulary import Vocabulary
 
-BODY_LIMIT = 32 << 20
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from bpe._core import AddedTokens
+
+BODY_LIMIT = 8 << 20
 """The largest text of a request, in bytes."""
 
 PART = {"name": "tokens", "title": "Tokens", "module": "/static/tokens.js", "style": "/static/tokens.css"}
 """The part of the page, as /api/about lists it."""
 
+_NUMBER = np.dtype("<u4")
 _MOST_DESCRIBED = 10_000  # tokens in a request
 _MOST_SPECIAL = 64  # special tokens in the description of a tokenizer
 
@@ -109,19 +117,49 @@ def encoded(tokenizer: Tokenizer, content: bytes, special: bool) -> bytes:
         whether it is a special token, in 8 bits.
     """
     added = tokenizer.special_matchers.allowed("all" if special else frozenset())
-    ids, places = tokenizer.vocabulary.encoder.encode_with_places(content, added, False)
-    spans = np.fromiter((place for span in places for place in span), np.dtype("<u4"), 2 * len(places))
-    numbers = np.array(ids, np.dtype("<u4"))
-    specials = np.isin(numbers, np.fromiter(tokenizer.vocabulary.special_tokens.values(), np.dtype("<u4")))
-    return b"".join(
-        (
-            struct.pack("<I", len(ids)),
-            numbers.tobytes(),
-            spans[0::2].tobytes(),
-            spans[1::2].tobytes(),
-            specials.astype(np.uint8).tobytes(),
-        )
-    )
+    sizes = _sizes(tokenizer.vocabulary, special)
+    ids, begins, ends = _adjacent(tokenizer, content, added, sizes) if sizes is not None else (None, None, None)
+    if ids is None:
+        found, places = tokenizer.vocabulary.encoder.encode_with_places(content, added, False)
+        ids = np.array(found, _NUMBER)
+        spans = np.fromiter(chain.from_iterable(places), _NUMBER, 2 * len(places))
+        begins, ends = spans[0::2], spans[1::2]
+    specials = np.isin(ids, np.fromiter(tokenizer.vocabulary.special_tokens.values(), _NUMBER))
+    numbers = (np.asarray(each, _NUMBER).tobytes() for each in (ids, begins, ends))
+    return b"".join((struct.pack("<I", len(ids)), *numbers, specials.astype(np.uint8).tobytes()))
+
+
+def _sizes(vocabulary: Vocabulary, special: bool) -> npt.NDArray[np.uint32] | None:
+    """Return the number of bytes of a text that each id stands for, or None if that depends on the text."""
+    added = [token for token in vocabulary.added_tokens if special or not token.special]
+    if (
+        vocabulary.library is not None
+        or not vocabulary.keeps_text
+        or any(token.lstrip or token.rstrip for token in added)
+    ):
+        return None
+    sizes = vocabulary.encoder.token_sizes(vocabulary.n_vocab)
+    for token in added:
+        size = len(token.content.encode())
+        if sizes[token.id] not in (0, size):  # two tokens share the id
+            return None
+        sizes[token.id] = size
+    return sizes
+
+
+def _adjacent(
+    tokenizer: Tokenizer, content: bytes, added: AddedTokens | None, sizes: npt.NDArray[np.uint32]
+) -> tuple[Any, Any, Any]:
+    """Return the ids of a text and where each token begins and ends, if the tokens are the text in pieces.
+
+    A text of a megabyte takes a tenth of the time of `encode_with_places`, which makes an object for each place.
+    """
+    ids = tokenizer.vocabulary.encoder.encode_to_numpy(content, added)
+    lengths = sizes[ids]
+    ends = np.cumsum(lengths, dtype=np.uint32)
+    if (int(ends[-1]) if len(ends) else 0) != len(content) or not lengths.all():
+        return None, None, None
+    return ids, ends - lengths, ends
 
 
 def described(tokenizer: Tokenizer, ids: list[int]) -> list[dict[str, Any]]:

@@ -21,11 +21,20 @@ from bpe.errors import InputError
 from bpe.playground.app import playground
 from bpe.playground.tokenizers import Shelf
 from bpe.playground.tokens import decoded, described, description, encoded
+from bpe.vocabulary import AddedToken
 from support.pieces import trained
 from support.references import any_text, without_surrogates
 
 RANKS = {bytes([byte]): byte for byte in range(256)} | {b"he": 256, b"ll": 257, b"hell": 258, b" h": 259}
 TINY = Tokenizer("tiny", pat_str="gpt2", mergeable_ranks=RANKS, special_tokens={"<|end|>": 300, "<|e": 301})
+ADDED = Tokenizer.from_vocabulary(
+    TINY.vocabulary.with_added_tokens(
+        [AddedToken("<|end|>", 300, lstrip=True), AddedToken("lé", 302, special=False, rstrip=True)]
+    )
+)
+SHARED = Tokenizer.from_vocabulary(
+    TINY.vocabulary.with_added_tokens([AddedToken("<|e", 258), AddedToken("🙂", 300), AddedToken("<|end|>", 300)])
+)
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +65,9 @@ def ask(method: str, path: str, shelf: Shelf | None = None, **settings: Any) -> 
     return asyncio.run(asked())
 
 
-@pytest.mark.parametrize("kind", ["byte-level", "pieces"])
+@pytest.mark.parametrize("kind", ["byte-level", "added", "shared", "pieces"])
 def test_tokens_are_those_of_the_tokenizer_with_their_places(kind: str, pieces: Tokenizer) -> None:
-    tokenizer = TINY if kind == "byte-level" else pieces
+    tokenizer = {"byte-level": TINY, "added": ADDED, "shared": SHARED, "pieces": pieces}[kind]
     by_id = {id: token for token, id in tokenizer.special_tokens.items()}
 
     @given(any_text | st.text("hel <|end>é🙂\u0301", max_size=30))
@@ -69,6 +78,8 @@ def test_tokens_are_those_of_the_tokenizer_with_their_places(kind: str, pieces: 
         assert (ids, spans) == tokenizer.encode_with_offsets(text, unit="bytes")
         assert specials == [id in by_id for id in ids]
         ids, spans, specials = tokens_of(encoded(tokenizer, content, special=True))
+        added = tokenizer.special_matchers.allowed("all")
+        assert (ids, spans) == tokenizer.vocabulary.encoder.encode_with_places(content, added, False)
         assert ids == tokenizer.encode(text, allowed_special="all")
         assert specials == [id in by_id for id in ids]
 

@@ -332,18 +332,18 @@ def test_lone_surrogates_are_encoded_as_the_replacement_character(browser: Any, 
 
 def test_a_text_of_a_megabyte_makes_few_elements(browser: Any, address: str, mine: Tokenizer) -> None:
     draw = random.Random(1)
-    words = ["hello", "naïve", "🙂", "line\n", "12345", "\n\n", "<|end|>", "world"]
-    text = " ".join(draw.choices(words, k=170_000))
+    words = ["hello", "naïve", "line\n", "12345", "\n\n", "<|end|>", "world"]
+    text = " ".join(draw.choices(words, k=170_000)) + " 🙂"
     assert len(text.encode()) > 1_000_000
     with watched(browser) as watching:
-        page = open_page(watching, address, "")
+        page = open_page(watching, address, "", names=["mine"])
         write(page, text)
         ids = mine.encode(text, disallowed_special=())
         assert counts(page)[0] == len(ids)
         elements = "document.querySelectorAll('*').length"
         most = page.evaluate(elements)
         view = column(page, "mine").locator(".view")
-        for share in (0.5, 0.9, 1, 0.25, 0):
+        for share in (0.5, 1, 0.25, 0):
             view.evaluate("(view, share) => { view.scrollTop = share * view.scrollHeight; }", share)
             page.evaluate("new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)))")
             most = max(most, page.evaluate(elements))
