@@ -21,7 +21,7 @@ from bpe.errors import InputError
 from bpe.optional import missing
 from model.generation.json_schemas import first_refused, prepared, schema_of
 from model.generation.lark import check_lark
-from model.generation.sampling import Floats, restricted
+from model.generation.sampling import Floats, restricted_by_bits
 
 Bools = npt.NDArray[np.bool_]
 
@@ -253,6 +253,7 @@ class Matcher:
         self._matcher, self._n_vocab, self._end_ids = matcher, compiler.n_vocab, compiler.end_ids
         self._possible = compiler.possible
         self._bits = np.zeros(len(self._possible), np.uint8)
+        self._place: tuple[int, int] = self._bits.ctypes.data, self._bits.nbytes
         self._ended = False
         self._count = 0
 
@@ -270,14 +271,7 @@ class Matcher:
         Raises:
             InputError: When no token is allowed, or it is too much work to find them.
         """
-        self._matcher.unsafe_compute_mask_ptr(self._bits.ctypes.data, self._bits.nbytes)
-        if self._matcher.is_error():
-            raise InputError(f"after {self._count} tokens: {_reason(self._matcher.get_error())}")
-        np.bitwise_and(self._bits, self._possible, out=self._bits)
-        if not self._bits.any():
-            raise InputError(
-                f"after {self._count} tokens, no token of the vocabulary continues a text that the grammar allows"
-            )
+        self._compute()
         return np.unpackbits(self._bits, count=self._n_vocab, bitorder="little").view(np.bool_)
 
     def restrict(self, logits: Floats) -> Floats:
@@ -286,7 +280,19 @@ class Matcher:
         Raises:
             InputError: As for `allowed`.
         """
-        return restricted(logits, self.allowed())
+        self._compute()
+        return restricted_by_bits(logits, self._bits)
+
+    def _compute(self) -> None:
+        """Find the tokens that are allowed next."""
+        self._matcher.unsafe_compute_mask_ptr(*self._place)
+        if self._matcher.is_error():
+            raise InputError(f"after {self._count} tokens: {_reason(self._matcher.get_error())}")
+        np.bitwise_and(self._bits, self._possible, out=self._bits)
+        if not self._bits.any():
+            raise InputError(
+                f"after {self._count} tokens, no token of the vocabulary continues a text that the grammar allows"
+            )
 
     def accept(self, id: int) -> None:
         """Append a token to the text.

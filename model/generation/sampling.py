@@ -187,10 +187,24 @@ def restricted(logits: Floats, allowed: npt.NDArray[np.bool_]) -> Floats:
         logits: [..., vocabulary].
         allowed: The same shape.
     """
-    # For 49,152 logits this takes 0.010 ms, and np.where 0.023 ms.
-    result = np.full_like(logits, -np.inf)
-    np.copyto(result, logits, where=allowed)
-    return result
+    return restricted_by_bits(logits, np.packbits(allowed, axis=-1, bitorder="little"))
+
+
+_LIMITS = np.where(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little"), np.inf, -np.inf)
+_LIMITS = _LIMITS.astype(np.float32)  # [256, 8]: for each bit of a byte, the largest value that a logit keeps
+
+
+def restricted_by_bits(logits: Floats, bits: npt.NDArray[np.uint8]) -> Floats:
+    """Return logits with -inf for the tokens whose bit is 0; the given ones are unchanged.
+
+    Args:
+        logits: [..., vocabulary].
+        bits: [..., bytes], at least a bit for each token; the first token's is the lowest of the first byte.
+    """
+    # A table and a minimum have no branches: 0.012 ms for 49,152 logits and 0.030 ms for 128,256, whatever the mask.
+    # np.where takes 0.02 to 0.2 and 0.05 to 0.6 ms, most where allowed and other tokens alternate.
+    limits: Floats = _LIMITS.take(bits, axis=0, mode="clip").reshape(*bits.shape[:-1], -1)[..., : logits.shape[-1]]
+    return np.minimum(logits, limits, out=limits)
 
 
 def not_finite(largest: Sequence[float]) -> InputError:
