@@ -105,6 +105,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="a name, or a path")
     parser.add_argument("--draft", help="a smaller model of the same vocabulary (default: n-grams)")
+    parser.add_argument("--layers", type=int, help="the number of the model's own first layers (default: n-grams)")
     parser.add_argument("--backend", default="native", help="native or torch (default: native)")
     parser.add_argument("--kinds", type=choice(KINDS), default=[*KINDS], help="kinds of prompts (default: all)")
     parser.add_argument("--prompts", type=int, default=6, help="prompts of each kind (default: 6)")
@@ -123,7 +124,7 @@ def main() -> None:
     print(describe_machine())
     model, tokenizer = load(options.model, backend=options.backend)
     format = chat_format(locate(options.model, "model"), tokenizer)
-    speculation = Speculation()
+    speculation = Speculation(layers=options.layers)
     if options.draft:
         draft, drafts = load(options.draft, backend=options.backend)
         speculation = Speculation(draft=draft, draft_tokenizer=drafts)

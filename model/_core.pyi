@@ -160,7 +160,7 @@ class Decoder:
         """
     def put_all(self, tensors: Sequence[tuple[str, Any]]) -> None:
         """Set several tensors, given as pairs of the arguments of `put`. Other Python threads run meanwhile."""
-    def forward(self, tokens: Any, cache: Cache, rotation: Any, wanted: Any, logits: Any) -> None:
+    def forward(self, tokens: Any, cache: Cache, rotation: Any, wanted: Any, logits: Any, layers: int = 0) -> None:
         """Run the model on up to `MOST_TOKENS` tokens, and add them to the cache.
 
         Args:
@@ -171,6 +171,8 @@ class Decoder:
                 position.
             wanted: int64 `[wanted]`: indices of the tokens whose logits are computed.
             logits: Results, float32 `[wanted, vocabulary]`.
+            layers: The number of first layers that the tokens pass; 0 for all. The cache then lacks the tokens in the
+                other layers, and the logits are guesses.
         """
     def sum_weights(self) -> int:
         """Read all weights and return the sum of their 64-bit words, to measure how fast memory is."""

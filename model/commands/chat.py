@@ -130,6 +130,7 @@ def chat(
     eos_tokens: Sequence[str],
     speculate: str | None,
     draft: str | None,
+    draft_layers: int | None,
     **settings: Any,
 ) -> None:
     """Chat with a model that was trained on dialogs.
@@ -160,7 +161,7 @@ def chat(
 
         refuse_text(name)
         path = locate(name, "model")  # before torch is imported, so that a wrong name fails at once
-        check_speculation(speculate, draft)
+        check_speculation(speculate, draft, draft_layers)
         from model.checkpoint import open_checkpoint
         from model.generation.conversation import Conversation
 
@@ -173,6 +174,7 @@ def chat(
         speculation = open_speculation(
             speculate,
             draft,
+            draft_layers,
             path,
             checkpoint.config,
             tokenizer,

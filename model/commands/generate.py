@@ -140,6 +140,7 @@ def generate(
     ignore_unknown: bool,
     speculate: str | None,
     draft: str | None,
+    draft_layers: int | None,
     **settings: Any,
 ) -> None:
     """Continue a text with a model.
@@ -159,7 +160,7 @@ def generate(
     inputs = _prompts(texts, [*files, *([file] if file else [])], batch)
     refuse_text(model)
     path = locate(model, "model")  # before torch is imported, so that a wrong name fails at once
-    check_speculation(speculate, draft)
+    check_speculation(speculate, draft, draft_layers)
     prompts = list(inputs)
     from model.checkpoint import open_checkpoint
 
@@ -173,6 +174,7 @@ def generate(
     speculation = open_speculation(
         speculate,
         draft,
+        draft_layers,
         path,
         checkpoint.config,
         tokenizer,

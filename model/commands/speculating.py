@@ -25,26 +25,46 @@ speculation_options: Callable[[Any], Any] = group(
     "Speculative decoding (the same text, often sooner)",
     click.option(
         "--speculate",
-        type=click.Choice(["ngram"]),
+        type=click.Choice(["ngram", "layers"]),
         help="Verify several proposed tokens at once. ngram: propose what followed the same tokens earlier in the"
-        " prompt or the answer.",
+        " prompt or the answer. layers: propose what the model's first layers find most likely.",
     ),
     click.option(
         "--draft", metavar="MODEL", help="Smaller model of the same vocabulary that proposes tokens, likewise."
     ),
+    click.option(
+        "--draft-layers",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="With --speculate layers: number of first layers.  [default: a quarter of them]",
+    ),
 )
-"""The options `speculate` and `draft`."""
+"""The options `speculate`, `draft` and `draft_layers`."""
 
 
-def check_speculation(speculate: str | None, draft: str | None) -> Path | None:
+def check_speculation(
+    speculate: str | None, draft: str | None, draft_layers: int | None, config: ModelConfig | None = None
+) -> Path | None:
     """Check the options and return the path of the draft model, before anything is loaded.
 
+    Args:
+        speculate: The option --speculate.
+        draft: The option --draft.
+        draft_layers: The option --draft-layers.
+        config: The configuration of the model, if it is known.
+
     Raises:
-        click.UsageError: When two options exclude each other.
+        click.UsageError: When two options exclude each other, or there are not so many layers.
         InputError: When there is no such model.
     """
     from bpe.locate import locate
 
+    if draft_layers is not None and speculate != "layers":
+        raise click.UsageError("--draft-layers needs --speculate layers")
+    if config is not None and speculate == "layers" and (draft_layers or 1) >= config.n_layers:
+        raise click.UsageError(
+            f"--draft-layers {draft_layers or 1}: the model has {config.n_layers} layers; give fewer than that"
+        )
     if draft is None:
         return None
     if speculate is not None:
@@ -56,6 +76,7 @@ def check_speculation(speculate: str | None, draft: str | None) -> Path | None:
 def open_speculation(
     speculate: str | None,
     draft: str | None,
+    draft_layers: int | None,
     model: Path,
     config: ModelConfig,
     tokenizer: Tokenizer,
@@ -66,6 +87,7 @@ def open_speculation(
     Args:
         speculate: The option --speculate.
         draft: The option --draft.
+        draft_layers: The option --draft-layers.
         model: The path of the model.
         config: The configuration of the model.
         tokenizer: The tokenizer of the model.
@@ -74,12 +96,14 @@ def open_speculation(
     Raises:
         InputError: When the draft model is the model itself, or has another vocabulary.
     """
-    path = check_speculation(speculate, draft)
+    path = check_speculation(speculate, draft, draft_layers, config)
     if path is None and speculate is None:
         return None
     from model.generation.completions import check_same_tokens
     from model.generation.speculation import Speculation
 
+    if speculate == "layers":
+        return Speculation(layers=draft_layers or max(1, config.n_layers // 4))
     if path is None:
         return Speculation()
     if path.resolve() == model.resolve():
@@ -99,7 +123,7 @@ def open_speculation(
 
 def speculation_line(by: str, counts: SpeculationCounts) -> str:
     """Return a line on what speculation did."""
-    source = "n-grams" if by == "ngram" else "the draft model"
+    source = {"ngram": "n-grams", "draft": "the draft model", "layers": "the first layers"}[by]
     if not counts.proposed:
         return f"speculation by {source}: nothing proposed"
     return (

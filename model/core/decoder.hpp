@@ -65,9 +65,10 @@ class Decoder {
     // Runs the model on 1 to kMostTokens tokens. The tokens of a sequence follow each other, and the positions in the
     // cache. `rotation` holds the cosine and sine of the angle of each pair at every position, in each table:
     // [tables, positions, head_dim / 2, 2]. `wanted` holds indices of tokens; writes the logits of the tokens that
-    // follow them to [wanted, vocabulary]. The caller has validated the arguments with check().
+    // follow them to [wanted, vocabulary]. The tokens pass the first `layers` layers, or all for 0; those logits are
+    // guesses, and the cache then lacks the tokens in the others. The caller has validated the arguments with check().
     void forward(std::span<const Token> tokens, Cache& cache, const float* rotation, std::size_t positions,
-                 std::span<const std::size_t> wanted, float* logits);
+                 std::span<const std::size_t> wanted, float* logits, std::size_t layers = 0);
 
     // Throws std::invalid_argument for arguments that forward() cannot take, and when a tensor has not been set.
     void check(std::span<const Token> tokens, const Cache& cache, std::size_t positions,

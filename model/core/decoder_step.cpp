@@ -47,6 +47,7 @@ struct Decoder::Step {
     std::size_t positions;
     std::span<const std::size_t> wanted;
     float* logits;
+    std::size_t layers;  // the tokens pass the first ones
 
     const ModelShape& shape = model.shape_;
     const Kernel& kernel = model.kernel_;
@@ -69,7 +70,7 @@ struct Decoder::Step {
         std::atomic<std::size_t> taken{0};
         std::size_t take(std::size_t some) { return taken.fetch_add(some, std::memory_order_relaxed); }
     };
-    std::vector<Counter> counters{tokens.size() > 1 ? shape.layers * ((6 + networks()) * threads + 1) + threads : 0};
+    std::vector<Counter> counters{tokens.size() > 1 ? layers * ((6 + networks()) * threads + 1) + threads : 0};
     // Returns the counters of the next piece of work, or null for a single token, whose work is too small to share.
     Counter* share(Thread& thread, std::size_t count) {
         if (counters.empty()) return nullptr;
@@ -99,7 +100,7 @@ struct Decoder::Step {
             numbers_of_kept.resize(kept.size());
             std::iota(numbers_of_kept.begin(), numbers_of_kept.end(), std::size_t{0});
             const std::span<const Token> others = kept.empty() ? tokens.first(1) : kept;
-            last.reset(new Step{model, others, cache, rotation, positions, numbers_of_kept, logits});
+            last.reset(new Step{model, others, cache, rotation, positions, numbers_of_kept, logits, layers});
             last->prepare_attention();
         }
         prepare_attention();
@@ -134,7 +135,7 @@ struct Decoder::Step {
                 std::for_each(to, to + shape.dim, [&](float& x) { x *= shape.embedding_factor; });
         }
         pool.barrier();
-        const std::size_t end = shape.layers - (last ? 1 : 0);
+        const std::size_t end = layers - (last ? 1 : 0);
         for (std::size_t layer = 0; layer < end; ++layer) {
             project(thread, model.layers_[layer], true, true);
             attend_all(thread, layer, true);
@@ -159,9 +160,9 @@ struct Decoder::Step {
             }
         }
         pool.barrier();
-        project(thread, model.layers_.back(), true, false);
-        attend_all(thread, shape.layers - 1, false);
-        finish_layer(thread, model.layers_.back());
+        project(thread, model.layers_[layers - 1], true, false);
+        attend_all(thread, layers - 1, false);
+        finish_layer(thread, model.layers_[layers - 1]);
         compute_logits(thread);
     }
 
@@ -723,7 +724,7 @@ struct Decoder::Step {
 };
 
 void Decoder::forward(std::span<const Token> tokens, Cache& cache, const float* rotation, std::size_t positions,
-                      std::span<const std::size_t> wanted, float* logits) {
+                      std::span<const std::size_t> wanted, float* logits, std::size_t layers) {
     const std::lock_guard lock(mutex_);
     make_room(tokens.size());
     if (kernel_.panels && tokens.size() >= kernel_.split_from) {
@@ -731,7 +732,7 @@ void Decoder::forward(std::span<const Token> tokens, Cache& cache, const float* 
         for (auto& panels : panels_) panels.resize(kGroups * kPanelTiles * kFloatParts * kLanes);
         for (auto& results : results_) results.resize(kMostMatrices * kGroups * kMostTokens * kLanes);
     }
-    Step step{*this, tokens, cache, rotation, positions, wanted, logits};
+    Step step{*this, tokens, cache, rotation, positions, wanted, logits, layers ? layers : shape_.layers};
     step.prepare();
     pool_.run([&](std::size_t number) { step.work(number); });
 }

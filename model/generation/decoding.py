@@ -135,7 +135,7 @@ class Session:
         """Make the cache one that speculative decoding uses, or does not use; a change forgets what is in it."""
         if isinstance(self.cache, SingleText) != speculates:
             self.cache = SingleText(new_sequences(model, 1)) if speculates else model.new_cache()
-            self.ids = []
+            self.ids, self.speculator = [], None
 
     def reuse(self, prompt: Sequence[int], images: Sequence[TiledImage] = (), image_token: int | None = None) -> int:
         """Truncate the cache to its common prefix with a prompt.
@@ -365,14 +365,15 @@ class Generation:
         return _decoder_of(self.model, cache, self.sampling, self.n_vocab, longest, images)
 
     def _speculative(self, speculation: Speculation) -> Decoder:
-        texts = len(self.prompts) * self.samples
-        speculator = None if self.session is None else self.session.speculator
-        if speculator is None or speculator.speculation is not speculation:
-            speculator = Speculator.of(speculation, texts, self.n_vocab)
-        if self.session is None:
-            sequences = new_sequences(self.model, texts)
+        session = self.session
+        if session is None:
+            sequences, speculator = new_sequences(self.model, len(self.prompts) * self.samples), None
         else:
-            self.session.speculator, sequences = speculator, self.session.cache.sequences
+            sequences, speculator = session.cache.sequences, session.speculator
+        if speculator is None or speculator.speculation is not speculation:
+            speculator = Speculator.of(speculation, sequences, self.n_vocab)
+        if session is not None:
+            session.speculator = speculator
         self.speculated = SpeculationCounts()
         return SpeculativeDecoder(
             sequences,

@@ -93,6 +93,7 @@ class Pace:
         self._credit: float | None = None  # seconds
         self._spacing, self._since = _SPACING[0], 0
         self._warm_up = _WARM_UP
+        self._has_plain = False
         self._misses, self._pause, self._paused = 0, _PAUSE[0], 0
         self._plain_calls = 0  # without proposals, since the last with some
 
@@ -132,6 +133,10 @@ class Pace:
         assert self._credit is not None
         return counts if self._extra(len(outlooks), counts) <= self._credit else none
 
+    def plain_seconds(self, texts: int) -> float:
+        """Return the seconds of a call without proposals; 0 if there was none yet."""
+        return self.times.of(texts) if self._has_plain else 0.0
+
     def _extra(self, texts: int, counts: Sequence[int]) -> float:
         """Return the seconds that a call with these proposals takes longer than one without."""
         return self.times.of(texts + sum(counts)) - self.times.of(texts) + self.proposing * max(counts)
@@ -169,6 +174,7 @@ class Pace:
             proposing: How many seconds the proposals took to make.
         """
         self._plain_calls = 0 if any(counts) else self._plain_calls + 1
+        self._has_plain |= not any(counts)
         self._warm_up = max(0, self._warm_up - 1)
         if self._plain_calls != 1 or not self.times:  # else it was slowed down by the larger one before it
             seconds = self.times.add(texts + sum(counts), seconds, plain=not any(counts))

@@ -168,6 +168,51 @@ def _kind_of(length: int) -> int:
     return _KIND_OF[min(length, _LONGEST)]
 
 
+class LayersProposer:
+    """Proposes what the model itself finds likeliest after its first layers.
+
+    The keys and values of these layers are those of the model, so no memory and no reading of the prompt is needed.
+    """
+
+    def __init__(self, sequences: Sequences, layers: int, n_vocab: int, most: int) -> None:
+        """Begin without texts.
+
+        Args:
+            sequences: The memory of the model for each text; when tokens are proposed, it lacks only the last one.
+            layers: The number of first layers.
+            n_vocab: The number of ids to choose from.
+            most: The largest number of proposals of a text.
+        """
+        self._sequences, self._layers, self._n_vocab = sequences, layers, n_vocab
+        self.priors: Mapping[int, float] = dict.fromkeys(range(most), 0.5)
+        self._last: dict[int, int] = {}
+
+    def start(self, text: int, ids: Sequence[int]) -> None:
+        self._last[text] = ids[-1]
+
+    def add(self, text: int, id: int) -> None:
+        self._last[text] = id
+
+    def outlook(self, text: int, most: int) -> list[int]:
+        return list(range(max(0, most)))
+
+    def propose(self, counts: Mapping[int, int]) -> dict[int, list[int]]:
+        stored = {text: self._sequences.length(text) for text in counts}
+        proposals: dict[int, list[int]] = {text: [] for text in counts}
+        last = dict(self._last)
+        while texts := [text for text, count in counts.items() if len(proposals[text]) < count]:
+            logits = self._sequences.read([Part(text, [last[text]]) for text in texts], self._layers)
+            for text, id in zip(texts, logits[:, : self._n_vocab].argmax(-1).tolist(), strict=True):
+                proposals[text].append(id)
+                last[text] = id
+        for text, length in stored.items():
+            self._sequences.truncate(text, length)
+        return proposals
+
+    def end(self, text: int) -> None:
+        del self._last[text]
+
+
 class DraftProposer:
     """Proposes what a smaller model of the same vocabulary finds likeliest."""
 

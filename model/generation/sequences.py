@@ -51,11 +51,13 @@ class Sequences(Protocol):
         """Return the number of stored tokens of a text."""
         ...
 
-    def read(self, parts: Sequence[Part]) -> npt.NDArray[np.float32]:
+    def read(self, parts: Sequence[Part], layers: int | None = None) -> npt.NDArray[np.float32]:
         """Read the next tokens of some texts, and store their keys and values.
 
         Args:
             parts: The tokens; each text at most once.
+            layers: The number of first layers that the tokens pass; None for all. The logits are then guesses, and the
+                tokens must be truncated again, since the other layers lack them.
 
         Returns:
             The logits of the tokens that follow the wanted ids, in their order: float32 [wanted, vocabulary].
@@ -126,7 +128,7 @@ class NativeSequences:
     def length(self, sequence: int) -> int:
         return self._lengths[sequence]
 
-    def read(self, parts: Sequence[Part]) -> npt.NDArray[np.float32]:
+    def read(self, parts: Sequence[Part], layers: int | None = None) -> npt.NDArray[np.float32]:
         model, config = self._model, self._model.config
         check_parts(parts, self._lengths, config.vocab_size, config.max_seq_len)
         for sequence, ids, _ in parts:
@@ -151,7 +153,9 @@ class NativeSequences:
             for start in range(0, len(tokens), _core.MOST_TOKENS):
                 first, last = np.searchsorted(places, (start, start + _core.MOST_TOKENS))
                 some = tokens[start : start + _core.MOST_TOKENS]
-                model.core.forward(some, self._cache.core, rotation, places[first:last] - start, logits[first:last])
+                model.core.forward(
+                    some, self._cache.core, rotation, places[first:last] - start, logits[first:last], layers or 0
+                )
         for sequence, ids, _ in parts:
             self._lengths[sequence] += len(ids)
         return logits

@@ -23,7 +23,7 @@ from bpe.arguments import checked
 from bpe.errors import InputError
 from model.generation.native import NativeModel
 from model.generation.pace import Pace
-from model.generation.proposers import DraftProposer, NgramProposer, Proposer
+from model.generation.proposers import DraftProposer, LayersProposer, NgramProposer, Proposer
 from model.generation.sampling import Floats, Penalties, Sampling, log_softmax, restricted, sample, top
 from model.generation.sequences import Part, Sequences, new_sequences
 
@@ -39,11 +39,15 @@ MOST = 15  # proposals; with the last token, 16 are read, which kernels multiply
 class Speculation:
     """How tokens are proposed in speculative decoding.
 
-    By default, what followed the same tokens earlier in the prompt or the answer is proposed.
+    By default, what followed the same tokens earlier in the prompt or the answer is proposed; `draft` and `layers`
+    exclude each other.
 
     Args:
         draft: A smaller model of the same vocabulary, which makes the proposals.
         draft_tokenizer: The tokenizer of the draft model. `Completions` compares it with that of the model.
+        layers: The number of the model's own first layers, which make the proposals: with their last state as that of
+            all layers. They are often right only in models that were trained for it, as LayerSkip's (Elhoushi et al.
+            2024, arXiv:2404.16710).
         most: The largest number of proposals for a text in a call of the model.
         adaptive: Propose fewer tokens, or none, where that is faster; otherwise always as many as possible.
 
@@ -53,19 +57,24 @@ class Speculation:
 
     draft: Union[Transformer, NativeModel, None] = None
     draft_tokenizer: Any = None
+    layers: int | None = None
     most: int = MOST
     adaptive: bool = True
 
     def __post_init__(self) -> None:
+        if self.draft is not None and self.layers is not None:
+            raise InputError("speculation: draft and layers exclude each other; give only one of them")
+        if self.layers is not None and self.layers < 1:
+            raise InputError(f"speculation: layers is {self.layers}; it must be at least 1")
         if self.draft_tokenizer is not None and self.draft is None:
             raise InputError("speculation: draft_tokenizer has no effect without draft; leave it out, or give draft")
         if self.most < 1:
             raise InputError(f"speculation: most is {self.most}; it must be at least 1")
 
     @property
-    def by(self) -> Literal["ngram", "draft"]:
+    def by(self) -> Literal["ngram", "draft", "layers"]:
         """What makes the proposals."""
-        return "ngram" if self.draft is None else "draft"
+        return "draft" if self.draft is not None else "ngram" if self.layers is None else "layers"
 
     def check(self, model: Transformer | NativeModel, has_images: bool) -> None:
         """Check that a model can verify what is proposed.
@@ -77,6 +86,10 @@ class Speculation:
             raise InputError("speculation does not work with images; leave out one of the two")
         if self.draft is model:
             raise InputError("the draft model is the model itself, which cannot be faster; give a smaller one")
+        if self.layers is not None and self.layers >= model.config.n_layers:
+            raise InputError(
+                f"speculation: layers is {self.layers}, but the model has {model.config.n_layers}; give fewer"
+            )
 
 
 @dataclass
@@ -108,7 +121,7 @@ class SpeculationCounts:
 
     @property
     def gain(self) -> float:
-        """How many times as fast as without proposals, as estimated from the calls without any."""
+        """How many times as fast as without proposals, as estimated from calls without any; 1 if there were none."""
         return self.plain_seconds / self.seconds if self.seconds and self.plain_seconds else 1.0
 
     def add(self, other: SpeculationCounts) -> None:
@@ -142,14 +155,15 @@ class Speculator:
     pace: Pace
 
     @classmethod
-    def of(cls, speculation: Speculation, texts: int, n_vocab: int) -> Speculator:
-        """Return a new one for a number of texts."""
+    def of(cls, speculation: Speculation, sequences: Sequences, n_vocab: int) -> Speculator:
+        """Return a new one for texts of a model."""
         proposer: Proposer = NgramProposer()
         if speculation.draft is not None:
             draft, config = speculation.draft, speculation.draft.config
-            sequences = new_sequences(draft, texts)
-            rows = config.vocab_size
-            proposer = DraftProposer(sequences, rows, config.max_seq_len, min(rows, n_vocab), speculation.most)
+            drafts, rows = new_sequences(draft, sequences.count), config.vocab_size
+            proposer = DraftProposer(drafts, rows, config.max_seq_len, min(rows, n_vocab), speculation.most)
+        elif speculation.layers is not None:
+            proposer = LayersProposer(sequences, speculation.layers, n_vocab, speculation.most)
         return cls(speculation, proposer, Pace(speculation.most, speculation.adaptive))
 
 
@@ -282,6 +296,8 @@ class SpeculativeDecoder:
         begin = time.perf_counter()
         for text in texts:
             self._pace.learn(self._read, text.kinds, text.accepted)
+        for text in texts:
+            self._sequences.truncate(text.sequence, len(text.ids) - 1)  # what was proposed and not accepted
         outlooks = [self._proposer.outlook(text.sequence, min(self._most, text.room - 1)) for text in texts]
         counts = self._pace.plan(outlooks, self._proposer.priors)
         proposals = {}
@@ -291,7 +307,6 @@ class SpeculativeDecoder:
             text.proposals = self._possible(proposals.get(text.sequence, []))
             text.kinds = outlook[: len(text.proposals)]
             text.accepted = 0
-            self._sequences.truncate(text.sequence, len(text.ids) - 1)  # what was proposed and not accepted
         # 2. Read all.
         middle = time.perf_counter()
         parts = [Part(text.sequence, [text.ids[-1], *text.proposals], len(text.proposals) + 1) for text in texts]
@@ -304,7 +319,7 @@ class SpeculativeDecoder:
         # 3. Measure.
         made = [len(text.proposals) for text in texts]
         self._pace.record(len(texts), made, end - middle, middle - begin if any(made) else 0.0)
-        self._read, self._plain = len(texts), self._pace.times.of(len(texts)) / len(texts)
+        self._read, self._plain = len(texts), self._pace.plain_seconds(len(texts)) / len(texts)
         self._counts.calls += len(texts)
         self._counts.proposed += sum(made)
         self._counts.seconds += end - begin

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -25,6 +26,7 @@ class TensorSequences:
         self._model = model
         self._token_bytes = model.new_cache(1, 1).bytes
         self._caches: list[KVCache | None] = [None] * count
+        self._first: tuple[int, Transformer] = (model.config.n_layers, model)  # the model with fewer layers
 
     def __repr__(self) -> str:
         return f"<TensorSequences: {self.count} texts with {sum(map(self.length, range(self.count))):,} tokens>"
@@ -45,19 +47,28 @@ class TensorSequences:
         return 0 if cache is None else cache.length
 
     @torch.inference_mode()
-    def read(self, parts: Sequence[Part]) -> npt.NDArray[np.float32]:
-        config = self._model.config
+    def read(self, parts: Sequence[Part], layers: int | None = None) -> npt.NDArray[np.float32]:
+        config, model = self._model.config, self._model if layers is None else self._first_layers(layers)
         lengths = [*map(self.length, range(self.count))]
         check_parts(parts, lengths, config.vocab_size, config.max_seq_len)
         logits = np.empty((sum(part.wanted for part in parts), config.vocab_size), np.float32)
         end = 0
         for sequence, ids, wanted in parts:
             given = torch.tensor([[*ids]], device=self._model.device)
-            read = self._model(given, self._cache(sequence), last_only=wanted <= 1)
+            read = model(given, self._cache(sequence), last_only=wanted <= 1)
             if wanted:
                 start, end = end, end + wanted
                 logits[start:end] = read[0, -wanted:].float().cpu().numpy()
         return logits
+
+    def _first_layers(self, count: int) -> Transformer:
+        """Return the model without its last layers. It shares the weights, and its caches have all layers."""
+        if self._first[0] != count:
+            part = copy.copy(self._model)
+            part._modules = dict(self._model._modules)
+            part.layers = self._model.layers[:count]
+            self._first = count, part
+        return self._first[1]
 
     def truncate(self, sequence: int, length: int) -> None:
         self._cache(sequence).truncate(length)

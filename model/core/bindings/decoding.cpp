@@ -169,7 +169,7 @@ void put_all(Decoder& self, const std::vector<std::pair<std::string, Input<std::
 }
 
 void forward(Decoder& self, Input<std::int64_t, 2> tokens, Cache& cache, Input<float, 3> rotation,
-             Input<std::int64_t, 1> wanted, Output<float, 2> logits) {
+             Input<std::int64_t, 1> wanted, Output<float, 2> logits, std::size_t layers) {
     if (tokens.shape(1) != 3) throw std::invalid_argument("tokens must have the shape [tokens, 3]");
     std::vector<Token> given(tokens.shape(0));
     for (std::size_t i = 0; i < given.size(); ++i) {  // check() refuses negative numbers, which become huge
@@ -185,8 +185,12 @@ void forward(Decoder& self, Input<std::int64_t, 2> tokens, Cache& cache, Input<f
     if (logits.shape(0) != numbers.size() || logits.shape(1) != self.shape().vocabulary) {
         throw std::invalid_argument("logits must have the shape [wanted, vocabulary]");
     }
+    if (layers > self.shape().layers) {
+        throw std::invalid_argument(std::to_string(layers) + " layers of a model of " +
+                                    std::to_string(self.shape().layers));
+    }
     const bpe::ReleasedGil released;
-    self.forward(given, cache, rotation.data(), rotation.shape(1), numbers, logits.data());
+    self.forward(given, cache, rotation.data(), rotation.shape(1), numbers, logits.data(), layers);
 }
 
 }  // namespace
@@ -218,7 +222,7 @@ void bind_decoding(nb::module_& m) {
         .def("put", put, nb::arg("name"), nb::arg("data"))
         .def("put_all", put_all, nb::arg("tensors"))
         .def("forward", forward, nb::arg("tokens"), nb::arg("cache"), nb::arg("rotation"), nb::arg("wanted"),
-             nb::arg("logits"))
+             nb::arg("logits"), nb::arg("layers") = 0)
         .def_prop_ro("bytes", &Decoder::bytes)
         .def_prop_ro("threads", &Decoder::threads)
         .def("sum_weights", &Decoder::sum_weights, nb::call_guard<bpe::ReleasedGil>());

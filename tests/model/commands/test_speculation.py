@@ -63,7 +63,11 @@ def generate(model: Path, *options: Any) -> Result:
 def test_texts_are_the_same_with_proposals(model: Path, draft: Path, backend: str, options: tuple[str, ...]) -> None:
     plain = generate(model, "--backend", backend, *options)
     assert plain.exit_code == 0, plain.output
-    for name, proposing in (("n-grams", ("--speculate", "ngram")), ("the draft model", ("--draft", draft))):
+    for name, proposing in {
+        "n-grams": ("--speculate", "ngram"),
+        "the draft model": ("--draft", draft),
+        "the first layers": ("--speculate", "layers", "--draft-layers", "1"),
+    }.items():
         speculated = generate(model, "--backend", backend, *options, *proposing)
         assert speculated.stdout == plain.stdout
         last = speculated.stderr.splitlines()[-1]
@@ -110,3 +114,12 @@ def test_a_draft_with_a_shorter_context_is_said(model: Path, tmp_path: Path) -> 
     plain, speculated = (generate(model, "--temperature", "0", *more) for more in ((), ("--draft", short)))
     assert speculated.stdout == plain.stdout
     assert "its context holds 32 tokens, that of the model 4,096" in speculated.stderr
+
+
+def test_wrong_numbers_of_layers_are_refused(model: Path) -> None:
+    alone = generate(model, "--draft-layers", "1")
+    assert alone.exit_code == 2
+    assert "--draft-layers needs --speculate layers" in alone.stderr
+    many = generate(model, "--speculate", "layers", "--draft-layers", "2")
+    assert many.exit_code == 2
+    assert "--draft-layers 2: the model has 2 layers; give fewer" in many.stderr

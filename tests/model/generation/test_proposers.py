@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from model.generation import proposers
-from model.generation.proposers import DraftProposer, Index, NgramProposer
+from model.generation.proposers import DraftProposer, Index, LayersProposer, NgramProposer
+from model.generation.sequences import Part
 from support.toy_sequences import ToySequences, logits_of
 
 
@@ -137,6 +138,29 @@ def test_a_draft_model_reads_only_what_is_new() -> None:
     sequences.calls.clear()
     proposer.propose({0: 1})
     assert [list(part.ids) for call in sequences.calls for part in call] == [[6]]
+
+
+class FirstLayers(Draft):
+    """A model whose first layers know only the last token."""
+
+    def read(self, parts, layers=None):  # type: ignore[no-untyped-def]
+        logits = super().read(parts)
+        return logits if layers is None else np.stack([logits_of([part.ids[-1], layers]) for part in parts])
+
+
+def test_the_first_layers_propose_and_leave_no_trace() -> None:
+    sequences = FirstLayers(2)
+    proposer = LayersProposer(sequences, 3, 24, 8)
+    for text, ids in {0: [1, 2], 1: [3]}.items():
+        sequences.read([Part(text, ids)])
+        proposer.start(text, [*ids, 9])
+    expected, last = [], 9
+    for _ in range(4):
+        last = int(np.argmax(logits_of([last, 3])))
+        expected.append(last)
+    assert len(proposer.outlook(0, 5)) == 5
+    assert proposer.propose({0: 4, 1: 2}) == {0: expected, 1: expected[:2]}
+    assert [sequences.length(text) for text in (0, 1)] == [2, 1]
 
 
 def test_a_draft_model_proposes_nothing_beyond_its_context() -> None:

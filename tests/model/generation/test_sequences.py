@@ -70,12 +70,16 @@ def test_quantized_logits_are_the_same_in_all_company(name: str, kernel: str, ki
     assert np.array_equal(read_in_parts(alone, 0, [count - 2, 1, 1]), whole)
 
 
-@pytest.fixture(params=["native", "quantized", "torch"])
+KINDS: dict[str, Callable[[Transformer], Any]] = {
+    "native": native,
+    "quantized": lambda model: quantized(model, "Q8_0"),
+    "torch": lambda model: model,
+}
+
+
+@pytest.fixture(params=KINDS)
 def model(request: pytest.FixtureRequest, make_model: MakeModel) -> Any:
-    made = make_model(CONFIGS["heads of 64"])
-    return {"native": native, "quantized": lambda model: quantized(model, "Q8_0"), "torch": lambda model: model}[
-        request.param
-    ](made)
+    return KINDS[request.param](make_model(CONFIGS["heads of 64"]))
 
 
 def test_texts_are_copied_truncated_and_freed(model: Any) -> None:
@@ -108,6 +112,21 @@ def test_texts_of_a_transformer_do_not_depend_on_each_other(make_model: MakeMode
         for id in TEXT[40:60]:
             beside.append(texts.read([Part(k, [id]) for k in range(1, 9)])[2])
         assert np.array_equal(np.concatenate(alone), np.stack(beside))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_first_layers_guess_as_a_model_without_the_others(kind: str, make_model: MakeModel) -> None:
+    """Their keys and values are those of the whole model, and what all layers read after that is not changed."""
+    whole = make_model(CONFIGS["heads of 64"])
+    first = Transformer(dataclasses.replace(whole.config, n_layers=1))
+    first.load_state_dict({name: whole.state_dict()[name] for name in first.state_dict()})
+    texts, alone = (new_sequences(KINDS[kind](made), 2) for made in (whole, first))
+    expected = read_in_parts(texts, 1, [40])
+    texts.read([Part(0, TEXT[:20])])
+    guesses = texts.read([Part(0, TEXT[20:30], 10)], 1)
+    np.testing.assert_allclose(guesses, alone.read([Part(0, TEXT[:30], 10)]), atol=1e-4)
+    texts.truncate(0, 20)
+    np.testing.assert_allclose(texts.read([Part(0, TEXT[20:40], 20)]), expected[20:], atol=1e-4)
 
 
 def test_wrong_parts_are_refused_and_nothing_is_read(model: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import random
 from collections import Counter
@@ -11,14 +12,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from bpe.errors import InputError
-from model import Generation, Sampling, Session
+from model import Generation, ModelConfig, Sampling, Session, Transformer
 from model.generation import decoding
 from model.generation.decoding import GeneratedToken
 from model.generation.pace import Pace
 from model.generation.sampling import Penalties, candidates, log_softmax, sample, top
 from model.generation.speculation import Speculation, Speculator
+from support.native_models import native, quantized
 from support.toy_sequences import ToySequences, logits_of, toy_model
 
 VOCABULARY = 12
@@ -263,16 +266,109 @@ def test_a_text_that_is_dropped_ends_where_it_is(monkeypatch: pytest.MonkeyPatch
     assert found == {**expected, 1: expected[1][:5]}
 
 
+SMALL = ModelConfig(dim=64, n_layers=3, n_heads=2, n_kv_heads=1, hidden_dim=96, vocab_size=40, max_seq_len=48)
+
+
+@pytest.fixture(scope="module")
+def small() -> Transformer:
+    """A model whose texts repeat, and whose first layer is often right about the next token."""
+    torch.manual_seed(2)
+    model = Transformer(SMALL)
+    with torch.no_grad():
+        for layer in model.layers[1:]:
+            layer.attention.wo.weight *= 0.1
+            layer.feed_forward.w2.weight *= 0.1
+        model.output.weight *= 4
+    return model
+
+
+def speculations(small: Transformer, backend: str) -> dict[str, Speculation]:
+    first = Transformer(dataclasses.replace(SMALL, n_layers=1))
+    first.load_state_dict({name: small.state_dict()[name] for name in first.state_dict()})
+    draft = {"torch": lambda: first, "float32": lambda: native(first), "Q8_0": lambda: quantized(first, "Q8_0")}
+    return {
+        "ngram": Speculation(),
+        "layers": Speculation(layers=1, adaptive=False, most=5),
+        "draft": Speculation(draft=draft[backend](), adaptive=False, most=5),
+    }
+
+
+@pytest.mark.parametrize("backend", ["torch", "float32", "Q8_0"])
+def test_all_models_generate_the_same_texts_with_proposals(backend: str, small: Transformer) -> None:
+    model: Any = {"torch": lambda: small, "float32": lambda: native(small), "Q8_0": lambda: quantized(small, "Q8_0")}[
+        backend
+    ]()
+    for by, speculation in speculations(small, backend).items():
+        for temperature in (0, 0.7):
+            case: dict[str, Any] = {
+                "prompts": [[1, 2, 3, 1, 2, 3], [7], [5, 6] * 8],
+                "samples": 2 if by == "layers" else 1,
+                "max_tokens": 40,  # the third text reaches the end of the context
+                "sampling": Sampling(temperature=temperature, repetition_penalty=1.1, seed=3),
+                "end_ids": {9} if temperature else (),
+            }
+            expected = rows_of(Generation(model, **case))
+            generation = Generation(model, **case, speculation=speculation)
+            assert rows_of(generation) == expected
+            assert by == "ngram" or generation.speculated.accepted > 0
+            assert temperature or expected[max(expected)][-1].finish == "length"
+
+
+@pytest.mark.parametrize("by", ["ngram", "layers", "draft"])
+def test_a_session_may_begin_and_end_to_speculate(by: str, small: Transformer) -> None:
+    model = native(small)
+    speculation = speculations(small, "float32")[by]
+    session, plain = Session(model), Session(model)
+    prompt = [1, 2, 3]
+    for speculates in (False, True, True, False, True):
+        answers = []
+        for kept, proposing in ((session, speculation if speculates else None), (plain, None)):
+            generation = Generation(
+                model,
+                [prompt],
+                max_tokens=6,
+                sampling=Sampling(temperature=0),
+                session=kept,
+                speculation=proposing,
+            )
+            answers.append([token.id for tokens in generation for token in tokens])
+        assert answers[0] == answers[1]
+        assert session.ids == prompt + answers[0][:-1]
+        prompt = [*prompt, *answers[0], 4, 5]
+
+
+def test_an_answer_that_was_stopped_leaves_the_session_right(small: Transformer) -> None:
+    model = native(small)
+    session = Session(model)
+    speculation = Speculation(layers=1, adaptive=False)
+    iterator = iter(
+        Generation(model, [[1, 2]], sampling=Sampling(temperature=0), session=session, speculation=speculation)
+    )
+    begun = [next(iterator)[0].id for _ in range(5)]
+    prompt = [1, 2, *begun[:4], 8]
+    case: dict[str, Any] = {"max_tokens": 9, "sampling": Sampling(temperature=0)}
+    expected = rows_of(Generation(model, [prompt], **case))
+    assert rows_of(Generation(model, [prompt], **case, session=session, speculation=speculation)) == expected
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"most": 0}, "most is 0; it must be at least 1"),
         ({"draft_tokenizer": "any"}, "draft_tokenizer has no effect without draft"),
+        ({"layers": 0}, "layers is 0; it must be at least 1"),
+        ({"layers": 1, "draft": toy_model()}, "draft and layers exclude each other"),
     ],
 )
 def test_wrong_settings_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Speculation(**settings)
+
+
+def test_all_layers_are_no_draft() -> None:
+    model: Any = toy_model()
+    with pytest.raises(InputError, match="layers is 1, but the model has 1; give fewer"):
+        Generation(model, [[1]], speculation=Speculation(layers=1))
 
 
 def test_a_model_is_not_its_own_draft() -> None:
