@@ -8,6 +8,7 @@ const MOST_MARKS = 4; // combining marks on one character
 // In groups: spaces, line breaks, tabs, what has no glyph or changes the direction of text, and too many marks.
 const UNUSUAL =
   /( +)|(\r\n|\n|\r)|(\t+)|([\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Cn}\p{Zl}\p{Zp}\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000\u115f\u1160\u3164\uffa0])|(\p{M}{5,})/gu;
+const PLAIN = /^( ?)([!-~]+)$/; // most tokens of most texts, which need no search
 const JOINERS = /^[\u200c\u200d]$/; // within a token they shape what is beside them
 
 /**
@@ -17,6 +18,8 @@ const JOINERS = /^[\u200c\u200d]$/; // within a token they shape what is beside 
  * @param {boolean} whiteSpace Whether to mark spaces, tabs and line breaks.
  */
 export function shown(text, whiteSpace) {
+  const simple = text.length <= LONGEST && PLAIN.exec(text);
+  if (simple) return simple[1] && whiteSpace ? [document.createElement("wbr"), mark("\u00b7"), simple[2]] : [text];
   const nodes = [];
   let visible = text.length > LONGEST ? text.slice(0, LONGEST) : text;
   const alone = visible.match(/^\p{M}{1,4}/u); // marks whose character is in another token
@@ -45,7 +48,10 @@ export function shown(text, whiteSpace) {
 }
 
 function mark(glyph) {
-  return h("span.space", {}, glyph);
+  const element = document.createElement("span");
+  element.className = "space";
+  element.textContent = glyph;
+  return element;
 }
 
 function lineBreak(text, whiteSpace) {

@@ -7,8 +7,8 @@ import { firstWhere } from "./places.js";
 
 const COLORS = 5;
 const ENOUGH = 60; // tokens, after which a block ends at the next line break
-const MOST = 500; // tokens of a block
-const MARGIN = 500; // pixels above and below what is visible
+const MOST = 240; // tokens of a block
+const MARGIN = 350; // pixels above and below what is visible
 
 export class TokenView {
   /**
@@ -263,23 +263,20 @@ export class TokenView {
   #token(index) {
     const { ids, begins, ends, specials, count } = this.tokens;
     const pieces = this.places.pieces(begins[index], ends[index]);
-    const classes = [`color-${index % COLORS}`];
-    if (specials[index]) classes.push("special");
-    if (this.#isMarked(index)) classes.push("marked");
-    if (index === this.active) classes.push("active");
-    const element = h(
-      `span.token.${classes.join(".")}`,
-      {
-        id: `${this.id}-${index}`,
-        role: "option",
-        "aria-selected": String(index === this.active),
-        "aria-setsize": count,
-        "aria-posinset": index + 1,
-        "aria-label": `${spoken(pieces)}, id ${ids[index]}${specials[index] ? ", special token" : ""}`,
-        dataset: { token: index },
-      },
-      ...shownPieces(pieces, this.options.whiteSpace),
-    );
+    const element = document.createElement("span"); // there are thousands of them, so this is not `h`
+    element.className = `token color-${index % COLORS}`;
+    if (specials[index]) element.classList.add("special");
+    if (this.#isMarked(index)) element.classList.add("marked");
+    if (index === this.active) element.classList.add("active");
+    element.id = `${this.id}-${index}`;
+    element.dataset.token = index;
+    element.setAttribute("role", "option");
+    element.setAttribute("aria-selected", String(index === this.active));
+    element.setAttribute("aria-setsize", count);
+    element.setAttribute("aria-posinset", index + 1);
+    const label = `${spoken(pieces)}, id ${ids[index]}${specials[index] ? ", special token" : ""}`;
+    element.setAttribute("aria-label", label);
+    element.append(...shownPieces(pieces, this.options.whiteSpace));
     if (this.options.ids) {
       const number = h("span.id", { "aria-hidden": "true" }, String(ids[index]));
       // Behind the text, but before a line break at its end.
