@@ -1,4 +1,4 @@
-"""Requests of OpenAI's API: their fields, checked. `docs/reference/api.md` has the same fields as a table."""
+"""Requests of OpenAI's API: their fields, checked. `docs/reference/server.md` has the same fields as a table."""
 
 from __future__ import annotations
 
