@@ -140,21 +140,29 @@ function rendered(block) {
   return builders[block.type](block);
 }
 
+/** Let the text of an element choose its direction. With many children, Chromium is slow if this comes before them. */
+function directed(element) {
+  element.dir = "auto";
+  return element;
+}
+
 function paragraph({ text }) {
-  return h("p", { dir: "auto" }, inline(text));
+  return directed(h("p", {}, inline(text)));
 }
 
 /** The page has its own h1 and h2, so that those of an answer begin below. */
 function heading({ level, text }) {
-  return h(`h${Math.min(level + 2, 6)}.level-${level}`, { dir: "auto" }, inline(text));
+  return directed(h(`h${Math.min(level + 2, 6)}.level-${level}`, {}, inline(text)));
 }
 
 function quote({ blocks: inner }) {
-  return h("blockquote", { dir: "auto" }, ...inner.map(rendered));
+  const quoted = h("blockquote");
+  for (const block of inner) quoted.append(rendered(block));
+  return directed(quoted);
 }
 
 function list({ ordered, start, items, isLoose }) {
-  const element = h(ordered ? "ol" : "ul", { dir: "auto" });
+  const element = h(ordered ? "ol" : "ul");
   if (ordered && start !== 1) element.start = start;
   for (const item of items) {
     const entry = h("li");
@@ -164,7 +172,7 @@ function list({ ordered, start, items, isLoose }) {
     }
     element.append(entry);
   }
-  return element;
+  return directed(element);
 }
 
 /** Show the box of a task. */
@@ -173,10 +181,12 @@ function withBox(text) {
 }
 
 function table({ alignments, names, rows }) {
-  const cell = (tag, text, column) => h(`${tag}.${alignments[column]}`, { dir: "auto" }, inline(text));
+  const cell = (tag, text, column) => directed(h(`${tag}.${alignments[column]}`, {}, inline(text)));
   const head = h("tr", {}, ...names.map((text, column) => cell("th", text, column)));
   const body = rows.map((row) => h("tr", {}, ...row.map((text, column) => cell("td", text, column))));
-  const whole = h("table", {}, h("thead", {}, head), h("tbody", {}, ...body));
+  const rest = h("tbody");
+  for (const row of body) rest.append(row);
+  const whole = h("table", {}, h("thead", {}, head), rest);
   return h("div.wide", { tabIndex: 0, role: "region", "aria-label": "Table" }, whole);
 }
 
