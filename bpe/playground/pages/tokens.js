@@ -64,6 +64,7 @@ class Tokens {
     this.modeText = mode("Text", "mode-text", () => this.setMode(false));
     this.modeIds = mode("Ids", "mode-ids", () => this.setMode(true));
     this.columnsElement = h("div.columns");
+    this.notice = h("p.notice", { role: "status", hidden: true });
     this.add = h("button.button.add", { type: "button", onclick: () => this.addColumn() }, "Add a tokenizer");
     this.link = h("button.button", { type: "button", onclick: () => this.copyLink() }, "Copy link");
     this.element.append(
@@ -96,6 +97,7 @@ class Tokens {
             this.showIds.label,
             h("div.actions", {}, this.add, this.link),
           ),
+          this.notice,
           this.columnsElement,
         ),
       ),
@@ -136,7 +138,9 @@ class Tokens {
 
   read(state) {
     const known = new Set(this.choices.map((choice) => choice.name));
-    const names = state.getAll("tokenizer").filter((name) => known.has(name));
+    const asked = state.getAll("tokenizer");
+    const names = asked.filter((name) => known.has(name)).slice(0, MOST_COLUMNS);
+    this.#warn(asked.filter((name) => !known.has(name)), asked.length > MOST_COLUMNS, state);
     this.special.input.checked = state.get("special") !== "0";
     this.whiteSpace.input.checked = state.get("space") !== "0";
     this.showIds.input.checked = state.get("ids") === "1";
@@ -145,14 +149,23 @@ class Tokens {
     this.setMode(false);
     for (const column of this.columns) column.destroy();
     this.columns = [];
-    const chosen = names.length ? names : this.#defaults();
-    for (const name of chosen.slice(0, MOST_COLUMNS)) this.#addColumn(name);
+    for (const name of names.length ? names : this.#defaults()) this.#addColumn(name);
     this.encode();
+  }
+
+  /** Say what of a link cannot be shown. */
+  #warn(unknown, isMore, state) {
+    const said = [];
+    if (unknown.length) said.push(`Not on this machine: ${unknown.join(", ").slice(0, 200)}.`);
+    if (isMore) said.push(`The page shows at most ${MOST_COLUMNS} tokenizers.`);
+    if (state.has("long") && !this.value) said.push("The text was too long for the link.");
+    this.notice.textContent = said.join(" ");
+    this.notice.hidden = !said.length;
   }
 
   #defaults() {
     const given = this.about.tokenizers ?? [];
-    if (given.length) return given;
+    if (given.length) return given.slice(0, MOST_COLUMNS);
     const preferred = ["llama3", "cl100k_base"].filter((name) => this.choices.some((choice) => choice.name === name));
     return preferred.length ? preferred : [this.choices[0].name];
   }

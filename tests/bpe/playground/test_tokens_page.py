@@ -249,6 +249,27 @@ def test_a_link_opens_the_same_state(browser: Any, address: str) -> None:
         assert "long=1" in page.url and len(page.url) < 300
 
 
+def test_a_link_says_what_of_it_is_not_on_this_machine(browser: Any, address: str) -> None:
+    with watched(browser) as watching:
+        page = open_page(watching, address, names=["bytes", "<b>other</b>"], more="long=1")
+        notice = page.locator(".output > .notice").text_content()
+        assert notice == "Not on this machine: <b>other</b>. The text was too long for the link."
+        assert page.locator(".column").count() == 1 and counts(page) == [0]
+        page.evaluate("location.hash = '#tokens?text=ab'")
+        until(page, "document.querySelectorAll('.column').length === 2")
+        until(page, _READY)
+        assert page.locator(".output > .notice").is_hidden()
+
+
+def test_more_tokenizers_than_fit_can_be_added_no_more(browser: Any, address: str) -> None:
+    with watched(browser) as watching:
+        page = open_page(watching, address, "ab", names=["bytes"] * 7)
+        assert page.locator(".column").count() == 6
+        assert "at most 6" in page.locator(".output > .notice").text_content()
+        assert page.locator(".add").is_disabled()
+        watching.picture("six")
+
+
 def test_the_keyboard_walks_through_the_tokens(browser: Any, address: str, mine: Tokenizer) -> None:
     text = "one two\nthree four\n" * 40
     with watched(browser) as watching:
@@ -352,9 +373,9 @@ def test_a_text_of_a_megabyte_makes_few_elements(browser: Any, address: str, min
         view.focus()
         page.keyboard.press("End")
         assert fact(page, "mine", ".token-id") == str(ids[-1])
+        watching.picture("megabyte")
         write(page, "short")
         assert counts(page)[0] == len(mine.encode("short"))
-        watching.picture("megabyte")
 
 
 _FILLED = """(() => {

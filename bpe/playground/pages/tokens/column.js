@@ -32,8 +32,8 @@ export class Column {
     this.element = h(
       "section.column.card",
       { "aria-label": name },
-      h("div.column-top", {}, this.select, this.copyButton, this.remove),
-      h("div.column-facts", {}, this.count, this.facts),
+      h("div.column-top", {}, this.select, this.remove),
+      h("div.column-facts", {}, this.count, this.copyButton, this.facts),
       this.share,
       this.problem,
       this.view.element,
@@ -151,7 +151,7 @@ export class Column {
   #showDetail(index) {
     this.shownIndex = index;
     if (index === null || !this.tokens) {
-      const hint = this.tokens?.count ? "Point at a token or use the arrow keys." : "";
+      const hint = this.tokens?.count ? "Point at a token for details." : "";
       this.detail.replaceChildren(h("p.muted.hint", {}, hint));
       return;
     }

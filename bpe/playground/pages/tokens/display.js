@@ -19,7 +19,7 @@ const JOINERS = /^[\u200c\u200d]$/; // within a token they shape what is beside 
  */
 export function shown(text, whiteSpace) {
   const simple = text.length <= LONGEST && PLAIN.exec(text);
-  if (simple) return simple[1] && whiteSpace ? [document.createElement("wbr"), mark("\u00b7"), simple[2]] : [text];
+  if (simple) return simple[1] && whiteSpace ? [mark("\u00b7"), simple[2]] : [text];
   const nodes = [];
   let visible = text.length > LONGEST ? text.slice(0, LONGEST) : text;
   const alone = visible.match(/^\p{M}{1,4}/u); // marks whose character is in another token
@@ -36,7 +36,7 @@ export function shown(text, whiteSpace) {
     if (other !== undefined && JOINERS.test(all) && index > 0 && index + all.length < text.length) continue;
     plain(index);
     from = index + all.length;
-    if (spaces !== undefined) nodes.push(h("wbr"), mark("\u00b7".repeat(all.length)));
+    if (spaces !== undefined) nodes.push(...(nodes.length ? [h("wbr")] : []), mark("\u00b7".repeat(all.length)));
     else if (breaks !== undefined) nodes.push(...lineBreak(all, whiteSpace));
     else if (tabs !== undefined) nodes.push(...(whiteSpace ? [mark("\u2192")] : []), all);
     else if (other !== undefined) nodes.push(h("span.control", {}, nameOf(all)));

@@ -237,7 +237,10 @@ export class TokenView {
     for (let index = this.starts[block]; index < this.#end(block); index += 1) {
       const begin = this.tokens.begins[index];
       if (begin > end) element.append(this.#leftOut(end, begin));
-      element.append(this.#token(index));
+      const token = this.#token(index);
+      // A line may break before a space. Within the token, an empty part of it would stay on the line before.
+      if (token.firstChild?.className === "space") element.append(document.createElement("wbr"));
+      element.append(token);
       end = Math.max(end, this.tokens.ends[index]);
     }
     if (block === this.starts.length - 1 && end < this.places.bytes) {
