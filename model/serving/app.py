@@ -32,6 +32,8 @@ PATIENCE = 15.0
 """Seconds without a token after which a stream has a comment, so that a proxy does not take it for dead."""
 PAGE_BODY_LIMIT = 32 << 20
 """Bytes of a body for the page, which takes longer texts than the API."""
+MOST_LISTED = 1_000_000
+"""Ids in a response of /tokenize or a request of /detokenize."""
 _PREPARING = 4  # threads that read requests and encode prompts
 _LOG = logging.getLogger(__name__)
 
@@ -228,6 +230,8 @@ class Api:
             fields.finish()
             prefix = [] if adds is False else tokenizer.prefix_ids
             ids = prefix + tokenizer.encode_ordinary(text)
+        if len(ids) > MOST_LISTED:
+            raise Refusal(f"the text has {len(ids):,} tokens; the server lists at most {MOST_LISTED:,}")
         found = {"count": len(ids), "max_model_len": self.service.context, "tokens": ids}
         if with_texts:
             found["token_strs"] = [tokenizer.decode_single_token_bytes(id).decode(errors="replace") for id in ids]
@@ -244,6 +248,8 @@ class Api:
         most = self.service.tokenizer.max_token_value
         if not isinstance(ids, list) or not all(type(id) is int and 0 <= id <= most for id in ids):
             raise fields.refusal("tokens", f"must be a list of ids from 0 to {most:,}")
+        if len(ids) > MOST_LISTED:
+            raise fields.refusal("tokens", f"has {len(ids):,} ids; the server decodes at most {MOST_LISTED:,}")
         try:
             return {"prompt": self.service.tokenizer.decode(ids)}
         except KeyError as error:

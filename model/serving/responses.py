@@ -18,6 +18,8 @@ DONE = b"data: [DONE]\n\n"
 WAITING = b": waiting\n\n"
 """A comment, which clients ignore; it shows proxies and clients that the connection lives."""
 
+_dump = json.JSONEncoder(separators=(",", ":")).encode  # with escapes: some clients split lines at U+2028
+
 
 @dataclass
 class _Call:
@@ -58,7 +60,7 @@ class Form:
         self._options = options
         self.answers = [Collected() for _ in range(count)]
         self._facts = {"created": int(time.time()), "model": model, "system_fingerprint": fingerprint}
-        head = json.dumps({"id": self.id, "object": self.stream_kind, **self._facts}, separators=(",", ":"))
+        head = _dump({"id": self.id, "object": self.stream_kind, **self._facts})
         self._head = f"data: {head[:-1]}" + (',"usage":null' if options.include_usage else "") + ',"choices":['
 
     def begin(self, index: int) -> list[Mapping[str, Any]]:
@@ -90,12 +92,12 @@ class Form:
 
     def event(self, choice: Mapping[str, Any]) -> bytes:
         """Return a choice of a stream as an event."""
-        return f"{self._head}{json.dumps(choice, separators=(',', ':'))}]}}\n\n".encode()
+        return f"{self._head}{_dump(choice)}]}}\n\n".encode()
 
     def usage_event(self, usage: Mapping[str, Any]) -> bytes:
         """Return the event with the usage, which has no choices."""
         value = {"id": self.id, "object": self.stream_kind, **self._facts, "choices": [], "usage": usage}
-        return f"data: {json.dumps(value, separators=(',', ':'))}\n\n".encode()
+        return f"data: {_dump(value)}\n\n".encode()
 
     def whole(self, usage: Mapping[str, Any]) -> dict[str, Any]:
         """Return the response with all answers."""
@@ -221,4 +223,4 @@ def usage_of(prompt: int, completion: int, cached: int) -> dict[str, Any]:
 
 def error_event(error: Mapping[str, Any]) -> bytes:
     """Return the event that ends a stream with an error."""
-    return f"data: {json.dumps({'error': error}, separators=(',', ':'))}\n\n".encode()
+    return f"data: {_dump({'error': error})}\n\n".encode()

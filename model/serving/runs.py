@@ -12,6 +12,8 @@ from model.serving.answers import Delta
 from model.serving.scheduler import Chosen, Handle, Scheduler
 from model.serving.service import Job
 
+_AT_ONCE = 64  # tokens of a request that are turned into text before others have their turn
+
 
 class Bridge:
     """Hands tokens over from the scheduler's thread to an event loop, with one call for all requests of a step."""
@@ -58,7 +60,7 @@ class Run:
         """When the first token came, as `time.monotonic`."""
         self._handles: dict[int, Handle] = {}
         self._arrived: deque[tuple[Job, Chosen]] = deque()
-        self._changed = asyncio.Event()
+        self._waiter: asyncio.Future[None] | None = None
         self.is_cancelled = False
         """Whether the texts were ended, because nobody wants them any more."""
         self._left = sum(len(job.answers) for job in jobs)
@@ -80,7 +82,7 @@ class Run:
     def cancel(self) -> None:
         """End all texts within a step."""
         self.is_cancelled = True
-        self._changed.set()
+        self._wake()
         for handle in self._handles.values():
             handle.cancel()
 
@@ -89,7 +91,11 @@ class Run:
         if self.first_token is None:
             self.first_token = time.monotonic()
         self._arrived.extend((job, token) for token in chosen)
-        self._changed.set()
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     @property
     def is_idle(self) -> bool:
@@ -122,12 +128,9 @@ class Run:
         Args:
             patience: The longest time to wait, in seconds. After it, nothing is returned.
         """
-        if not self._arrived and not self.is_cancelled:
-            self._changed.clear()
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), patience)
+        await self._wait(patience)
         result = []
-        while self._arrived:
+        for _ in range(min(len(self._arrived), _AT_ONCE)):
             job, token = self._arrived.popleft()
             answer = job.answers[token.index]
             if answer.finish is not None:  # by a stop string or a call, before the scheduler knew
@@ -139,6 +142,22 @@ class Run:
             if not delta.is_empty:
                 result.append((job.first + token.index, delta))
         return result
+
+    async def _wait(self, patience: float) -> None:
+        """Wait for tokens or the end; if tokens are left from the last time, let others have their turn."""
+        if self._arrived:
+            await asyncio.sleep(0)
+            return
+        if self.is_cancelled:
+            return
+        loop = asyncio.get_running_loop()
+        self._waiter = loop.create_future()  # a tenth of the time of asyncio.wait_for, which starts a task
+        timer = loop.call_later(patience, self._wake)
+        try:
+            await self._waiter
+        finally:
+            timer.cancel()
+            self._waiter = None
 
     def _end(self, job: Job, token: Chosen) -> None:
         """Free what an answer that ended by its text still has in the scheduler."""

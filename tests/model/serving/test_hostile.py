@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import json
+import operator
+import random
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
@@ -45,6 +49,57 @@ def refused(response: httpx.Response, status: int, *words: str) -> None:
     for word in words:
         assert word in error["message"]
     assert len(error["message"]) < 500
+
+
+VALUES: list[Any] = [
+    None, True, 0, -1, 2**64, 10**300, 1.5, 1e308, "", "a", "\u2028", [], {}, [[]], [{}], {"a": 1}, ["a", 1],
+    "required", {"type": "function"}, {"type": "json_object"}, "x" * 5000, {"type": ["a"]},
+    {"type": "json_schema", "json_schema": {"name": "x", "schema": {}}},
+]  # fmt: skip
+WEATHER = {"type": "function", "function": {"name": "weather", "description": "x", "parameters": {"type": "object"}}}
+CALL = {"id": "c", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
+WHOLE: dict[str, Any] = {
+    "/v1/chat/completions": {
+        **CHAT,
+        "messages": [
+            {"role": "system", "content": "s"},
+            {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+            {"role": "assistant", "content": None, "tool_calls": [CALL]},
+            {"role": "tool", "tool_call_id": "c", "content": "r"},
+        ],
+        "temperature": 1, "top_p": 0.5, "top_k": 5, "min_p": 0.1, "frequency_penalty": 0.1, "logit_bias": {"5": 1},
+        "seed": 3, "n": 2, "stop": ["a", "b"], "stream": False, "max_tokens": 3, "logprobs": True, "top_logprobs": 2,
+        "tools": [WEATHER], "tool_choice": "auto", "response_format": {"type": "text"}, "stream_options": None,
+    },
+    "/v1/completions": {"model": "tiny", "prompt": ["a", [1, 2]], "max_tokens": 3, "logprobs": 1, "stop": None, "n": 1},
+    "/tokenize": {"messages": CHAT["messages"], "tools": [WEATHER], "return_token_strs": True},
+    "/detokenize": {"tokens": [1, 2, 259]},
+}  # fmt: skip
+
+
+def places(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, each in inner:
+        yield (*place, name)
+        yield from places(each, (*place, name))
+
+
+@pytest.mark.parametrize("path", WHOLE)
+def test_no_value_in_any_place_makes_the_server_fail(served: Served, path: str) -> None:
+    choose = random.Random(path)
+    assert post(served, WHOLE[path], path).status_code == 200
+    with httpx.Client(timeout=30) as client:
+        for _ in range(60):
+            body = copy.deepcopy(WHOLE[path])
+            *way, last = choose.choice([*places(body)])
+            inner = functools.reduce(operator.getitem, way, body)
+            if choose.random() < 0.2:
+                del inner[last]
+            else:
+                inner[last] = choose.choice(VALUES)
+            response = client.post(f"{served.address}{path}", json=body)
+            assert response.status_code in (200, 400, 404), body
+            assert response.status_code == 200 or response.json()["error"]["message"], body
 
 
 NESTED = b"[" * 200 + b"]" * 200

@@ -198,6 +198,26 @@ def test_calls_of_tools_are_streamed(served: Served, client: openai.OpenAI) -> N
     assert not any(chunk.choices[0].delta.content for chunk in chunks)
 
 
+def test_the_helpers_of_the_package_that_collect_a_stream(served: Served, client: openai.OpenAI) -> None:
+    served.writer.answer = '<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo"}}\n</tool_call>'
+    with client.chat.completions.stream(model="tiny", messages=HELLO, tools=[WEATHER], temperature=0) as stream:
+        kinds = {event.type for event in stream}
+        (choice,) = stream.get_final_completion().choices
+    assert "tool_calls.function.arguments.done" in kinds
+    assert json.loads(choice.message.tool_calls[0].function.arguments) == {"city": "Oslo"}
+    raw = client.chat.completions.with_raw_response.create(model="tiny", messages=HELLO, max_tokens=1)
+    assert raw.headers["content-type"] == "application/json" and raw.parse().usage.completion_tokens == 1
+
+
+def test_a_stream_that_is_closed_early_is_cancelled(served: Served, client: openai.OpenAI) -> None:
+    served.writer.answer = "z" * 1000
+    stream = chat(client, stream=True)
+    next(iter(stream))
+    stream.close()
+    served.writer.answer = "Hello, world!"
+    assert chat(client).choices[0].message.content == "Hello, world!"
+
+
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "weather"}}])
 def test_a_required_call_follows_the_schema_whatever_the_model_would_say(
     served: Served, client: openai.OpenAI, choice: Any
