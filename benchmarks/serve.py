@@ -30,7 +30,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -39,6 +39,18 @@ from typing import Any
 from common import ROOT, add_kernel_option, choice, introduce, show
 
 SERVERS = ("bpe serve", "llama.cpp")
+# Starts llama.cpp's server without the weights that it packs for AMX: with them, llama-cpp-python 0.3.36 crashes.
+LLAMA_CPP = """
+import llama_cpp, llama_cpp.llama_cpp as api
+def parameters(default=api.llama_model_default_params):
+    made = default()
+    made.use_extra_bufts = False
+    return made
+llama_cpp.llama_model_default_params = api.llama_model_default_params = parameters
+from llama_cpp.server.__main__ import main
+main()
+"""
+NAME = "model"
 CONTEXT = 2048
 START = 120  # seconds that a server has to answer
 
@@ -65,6 +77,8 @@ class Server:
     name: str
     port: int
     process: subprocess.Popen[bytes]
+    fields: Mapping[str, Any]
+    """Fields of its requests."""
 
     def memory(self) -> float:
         """Return the memory of its process in MB."""
@@ -106,8 +120,15 @@ def started(name: str, command: Sequence[str], port: int) -> Iterator[Server]:
             else:
                 log.seek(0)
                 raise SystemExit(f"{name} does not answer: {log.read().decode(errors='replace')[-2000:]}")
-            yield Server(name, port, process)
+            fields = {"model": NAME} | ({"stream_options": {"include_usage": True}} if name == SERVERS[0] else {})
+            yield Server(name, port, process, fields)
         finally:
+            if process.poll() is not None:
+                log.seek(0)
+                print(
+                    f"{name} ended with {process.returncode}: {log.read().decode(errors='replace')[-1000:]}",
+                    file=sys.stderr,
+                )
             process.send_signal(signal.SIGTERM)
             try:
                 process.wait(20)
@@ -121,23 +142,26 @@ def commands(args: argparse.Namespace, path: str) -> dict[str, tuple[list[str], 
     threads, parallel = str(args.threads), str(max(args.clients))
     return {
         "bpe serve": (
-            [sys.executable, "-m", "bpe", "serve", args.model, "--port", str(ours), "--parallel", parallel, "--quiet"]
+            [
+                sys.executable,
+                "-m",
+                "bpe",
+                "serve",
+                args.model,
+                "--name",
+                NAME,
+                "--port",
+                str(ours),
+                "--parallel",
+                parallel,
+                "--quiet",
+            ]
             + ["--context", str(CONTEXT), "--threads", threads, "--no-log", "--backend", args.backend],
             ours,
         ),
         "llama.cpp": (
-            [
-                args.peer_python,
-                "-m",
-                "llama_cpp.server",
-                "--model",
-                path,
-                "--port",
-                str(theirs),
-                "--n_ctx",
-                str(CONTEXT),
-            ]
-            + ["--n_threads", threads, "--n_threads_batch", threads, "--verbose", "False"],
+            [args.peer_python, "-c", LLAMA_CPP, "--model", path, "--port", str(theirs), "--n_ctx", str(CONTEXT)]
+            + ["--n_threads", threads, "--n_threads_batch", threads, "--interrupt_requests", "False"],
             theirs,
         ),
     }
@@ -147,21 +171,22 @@ def commands(args: argparse.Namespace, path: str) -> dict[str, tuple[list[str], 
 
 
 async def ask(
-    streams: tuple[asyncio.StreamReader, asyncio.StreamWriter], prompt: str, tokens: int, answers: Answers
+    streams: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+    prompt: str,
+    tokens: int,
+    answers: Answers,
+    fields: Mapping[str, Any],
 ) -> None:
     """Send a request over a connection, and read the answer to its end."""
     reader, writer = streams
-    body = json.dumps(
-        {"model": "any", "prompt": prompt, "max_tokens": tokens, "temperature": 0, "stream": True, "logit_bias": BANNED}
-        | NAME
-    ).encode()
+    body = json.dumps({"prompt": prompt, "max_tokens": tokens, "temperature": 0, "stream": True} | fields).encode()
     begin = time.perf_counter()
     head = "POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
     writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
     status = await reader.readline()
     while await reader.readline() not in (b"\r\n", b""):
         pass
-    events, first, finish = 0, 0.0, None
+    events, first, finish, written = 0, 0.0, None, 0
     while size := int(await reader.readline() or b"0", 16):  # chunked
         data = await reader.readexactly(size)
         await reader.readexactly(2)
@@ -174,18 +199,16 @@ async def ask(
                 continue
             first = first or time.perf_counter() - begin
             events += 1
-            finish = event["choices"][0]["finish_reason"] or finish if event["choices"] else finish
+            if event["choices"]:
+                finish = event["choices"][0]["finish_reason"] or finish
+            elif "usage" in event:
+                written = event["usage"]["completion_tokens"]
     await reader.readline()
-    if b" 200 " not in status or finish != "length":
+    if b" 200 " not in status or finish not in ("length", "stop"):
         answers.errors.append(f"{status.decode().strip()}, finish {finish} after {events} events")
         return
     answers.first.append(first)
-    answers.tokens += tokens
-
-
-BANNED: dict[str, float] = {}
-"""The bias of the tokens that would end an answer early."""
-NAME: dict[str, str] = {}
+    answers.tokens += written or events  # llama.cpp's server sends an event for each token
 
 
 async def client(server: Server, prompts: Iterator[str], tokens: int, answers: Answers, end: float | None) -> None:
@@ -193,7 +216,7 @@ async def client(server: Server, prompts: Iterator[str], tokens: int, answers: A
     streams = await asyncio.open_connection("127.0.0.1", server.port, limit=1 << 24)
     for prompt in prompts:
         try:
-            await ask(streams, prompt, tokens, answers)
+            await ask(streams, prompt, tokens, answers, server.fields)
         except (OSError, ValueError, asyncio.IncompleteReadError) as error:
             answers.errors.append(repr(error))
             streams = await asyncio.open_connection("127.0.0.1", server.port, limit=1 << 24)
@@ -238,7 +261,7 @@ def alone(model: Any, tokenizer: Any, prompts: list[str], tokens: int) -> float:
     from model import complete
 
     begin = time.perf_counter()
-    texts = complete(model, tokenizer, prompts, tokens, temperature=0.0, end_ids=())
+    texts = complete(model, tokenizer, prompts, tokens, temperature=0.0)
     return sum(len(text.ids) for text in texts) / (time.perf_counter() - begin)
 
 
@@ -334,9 +357,7 @@ def main() -> None:
     from model import load
 
     model, tokenizer = load(args.model, threads=args.threads)
-    BANNED.update({str(id): -100 for id in tokenizer.eos_ids})
     path = str(locate(args.model, "model"))
-    NAME["model"] = Path(args.model).name
     rows = soak(args, path, tokenizer) if args.soak else compare(args, path, model, tokenizer)
     if args.json:
         Path(args.json).write_text(json.dumps(rows, indent=1))
