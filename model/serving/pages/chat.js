@@ -383,7 +383,8 @@ class Chat {
     this.turns.push(turn);
     this.log.append(turn.element);
     turn.begin();
-    this.setRunning(() => stopping.abort());
+    const stop = () => stopping.abort();
+    this.setRunning(stop);
     this.toEnd();
     const saving = setInterval(() => node.content && this.storage.put(conversation).catch(() => {}), SAVED_EVERY);
     let failure = null;
@@ -399,7 +400,7 @@ class Chat {
     }
     clearInterval(saving);
     this.keepingEnd(() => turn.end());
-    if (conversation === this.conversation) this.setRunning(null);
+    if (this.stopRunning === stop) this.setRunning(null);
     if (failure && !node.content) this.withdraw(conversation, node, turn);
     if (conversation === this.conversation) {
       if (failure) this.keepingEnd(() => this.showFailure(failure, question, node));

@@ -71,7 +71,7 @@ export function textView(host) {
       timer = 0;
       const isAtEnd = field.scrollTop + field.clientHeight > field.scrollHeight - 40;
       mine.text += waiting;
-      field.setRangeText(waiting, field.value.length, field.value.length, "end");
+      if (mine === conversation) field.setRangeText(waiting, field.value.length, field.value.length, "end");
       waiting = "";
       if (isAtEnd) field.scrollTop = field.scrollHeight;
     };
@@ -85,11 +85,11 @@ export function textView(host) {
       facts.textContent = usage ? `${counted(usage.completion_tokens, "token")} · ${withCommas(Number(rate.toPrecision(3)))} tokens/s` : "";
       if (usage) host.used(usage.total_tokens);
     } catch (error) {
-      facts.textContent = error.name === "AbortError" ? "Stopped" : "";
+      facts.textContent = error.name === "AbortError" && mine === conversation ? "Stopped" : "";
       if (error.name !== "AbortError") problems.replaceChildren(notice(error, start));
     }
     flush();
-    if (mine.text === before) before = null;
+    if (mine !== conversation || mine.text === before) before = null;
     running = null;
     host.ended();
     await host.save(mine);

@@ -172,7 +172,7 @@ export class Grid {
     if (event.key === "Enter" || event.key === " ") this.choose(this.at);
     else if (down || right) {
       const { rows, columns } = this.picture;
-      const [row, column] = this.at ?? [-down, -right].map((value) => Math.max(value, 0));
+      const [row, column] = this.at ?? [-down, -right]; // the first key chooses the first cell
       const inside = (value, count) => Math.min(Math.max(value, 0), count - 1);
       this.point([inside(row + down, rows), inside(column + right, columns)]);
     } else return;
