@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -105,13 +104,15 @@ def until(page: Any, expression: str, seconds: float = 30) -> Any:
     playwright's `wait_for_function` calls eval in the page, which the Content-Security-Policy forbids.
 
     Raises:
-        AssertionError: When it is not true after some seconds.
+        AssertionError: When it is not true after about as many seconds. Looks are counted, not seconds, because the
+            server is in this process: time during which the process does not run must not count.
     """
-    end = time.monotonic() + seconds
-    while not (value := page.evaluate(expression)):
-        assert time.monotonic() < end, f"not true after {seconds} s: {expression}"
-        page.wait_for_timeout(15)
-    return value
+    pause = 15  # ms
+    for _ in range(int(seconds * 1000 / pause)):
+        if value := page.evaluate(expression):
+            return value
+        page.wait_for_timeout(pause)
+    raise AssertionError(f"not true after {seconds} s: {expression}")
 
 
 def contrast(page: Any, selector: str) -> float:

@@ -75,12 +75,14 @@ async function open(name, { focus = false } = {}) {
 
 async function mount(name) {
   const part = parts.get(name);
+  part.panel.replaceChildren();
   try {
     await Promise.all([part.style && addStyle(part.style)]);
     const module = await import(part.module);
     const unmount = await module.mount(part.panel, about, shellFor(name));
     if (typeof unmount === "function") leaving.push(unmount);
   } catch (error) {
+    part.mounted = null; // to be tried again when the tab is opened again
     part.panel.replaceChildren(h("p.notice.error", { role: "alert" }, `This part cannot be shown: ${error.message}`));
     throw error;
   }

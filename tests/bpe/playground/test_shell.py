@@ -33,6 +33,13 @@ export async function mount(element) {
   element.textContent = "the second part";
 }
 """
+BROKEN = """
+export function mount(element) {
+  window.tries = (window.tries ?? 0) + 1;
+  if (window.tries === 1) throw new Error("<b>it broke</b>");
+  element.append("it works now");
+}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +48,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     (folder / "one.js").write_text(ONE)
     (folder / "one.css").write_text("#one { color: rgb(1, 2, 3) }")
     (folder / "two.js").write_text(TWO)
-    (folder / "broken.js").write_text("export function mount() { throw new Error('<b>it broke</b>'); }")
+    (folder / "broken.js").write_text(BROKEN)
     routes = [*shell_routes({"parts": PARTS, "subject": "the subject"}), static_files("/parts", folder)]
     with served(application(routes, body_limit=1000)) as address:
         yield address
@@ -138,7 +145,7 @@ def test_text_is_legible_and_nothing_is_wider_than_the_window(
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_a_part_that_fails_says_so_as_text(browser: Any, address: str) -> None:
+def test_a_part_that_fails_says_so_as_text_and_is_tried_again(browser: Any, address: str) -> None:
     with watched(browser) as watching:
         page = watching.page
         page.goto(f"{address}/#broken")
@@ -146,4 +153,7 @@ def test_a_part_that_fails_says_so_as_text(browser: Any, address: str) -> None:
         assert "<b>it broke</b>" in page.get_by_role("alert").text_content()
         page.get_by_role("tab", name="Two").click()
         page.get_by_text("the second part").wait_for()
+        page.get_by_role("tab", name="Broken").click()
+        page.get_by_text("it works now").wait_for()
+        assert page.get_by_role("alert").count() == 0
         watching.problems = [problem for problem in watching.problems if "it broke" not in problem]
