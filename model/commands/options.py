@@ -258,12 +258,17 @@ def sampling_settings(
     settings: dict[str, Any] = asked | {name: value for name, value in given.items() if value is not None}
     if settings["temperature"] == 0:
         refuse_given("on this model, which asks for temperature 0; give --temperature", *_OF_DRAWING)
+    announce_unused(checkpoint)
+    return settings
+
+
+def announce_unused(checkpoint: Checkpoint) -> None:
+    """Print which settings of generation a model asks for that are not implemented."""
     if checkpoint.unused_settings:
         names = ", ".join(checkpoint.unused_settings)
         click.echo(
             f"bpe: {checkpoint.tokenizer}: its generation_config.json sets {names}, which has no effect here", err=True
         )
-    return settings
 
 
 def figures(result: TrainResult) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from bpe.commands.options import Command, examples, group, progress_options
 from bpe.commands.terminal import amount
 from bpe.progress import say
 from model.commands.options import (
+    announce_unused,
     backend_option,
     cache_dtype_option,
     device_option,
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from model.serving.service import Service
 
 TEMPERATURE, TOP_P = 1.0, 1.0  # the defaults of OpenAI's API
+LONGEST_CONTEXT = 8192
+"""Tokens of the context where --context is not given; a model's own may need more memory than the machine has."""
 
 
 @click.command(cls=Command)
@@ -196,6 +199,7 @@ def serve(
         from model.serving.server import serve_until_stopped
 
         checkpoint = open_checkpoint(path, ignore_unknown)
+        announce_unused(checkpoint)
         model, tokenizer = load_model(
             path, dtype, device, backend, threads, None, eos_tokens, ignore_unknown, cache_dtype
         )
@@ -255,6 +259,7 @@ def _service(
 
     format, why = chat
     config = model.config
+    config.check_tokens(tokenizer.n_vocab)
     end_ids = frozenset(tokenizer.eos_ids)
     ends = end_ids if format is None else end_ids | format.end_ids
     n_vocab = min(max(tokenizer.n_vocab, *(id + 1 for id in ends if id < config.vocab_size), 0), config.vocab_size)
@@ -282,10 +287,6 @@ def _service(
             return made()
 
     return Service(name, tokenizer, format, scheduler, defaults, end_ids, why, compiler)
-
-
-LONGEST_CONTEXT = 8192
-"""Tokens of the context where --context is not given; a model's own may need more memory than the machine has."""
 
 
 def _first_line(service: Service, model: Any) -> str:
