@@ -35,6 +35,7 @@ PAGE_BODY_LIMIT = 32 << 20
 MOST_LISTED = 1_000_000
 """Ids in a response of /tokenize or a request of /detokenize."""
 _PREPARING = 4  # threads that read requests and encode prompts
+_FAILED = "an error in the server; its log has the details"
 _LOG = logging.getLogger(__name__)
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -150,7 +151,10 @@ class Api:
 
     def _refuse_if_stopping(self) -> None:
         if self.is_stopping:
-            raise Refusal("the server is shutting down; try again later", None, "server_stopping", 503, 5)
+            raise self._stopping()
+
+    def _stopping(self) -> Refusal:
+        return Refusal("the server is shutting down; try again later", None, "server_stopping", 503, 5)
 
     async def _whole(self, request: Request, run: Run, form: Form) -> Response:
         """Return the response with all answers; cancel them if the client goes away."""
@@ -177,8 +181,11 @@ class Api:
 
     def refusal_of(self, delta: Delta) -> Refusal:
         """Return the error that ended an answer."""
-        status = 400 if delta.is_callers_fault else 503 if self.is_stopping else 500
-        return Refusal(delta.error or "an error in the server", None, None, status)
+        if delta.is_callers_fault:
+            return Refusal(delta.error or "the text cannot be generated")
+        if self.is_stopping:
+            return self._stopping()
+        return Refusal(_FAILED, None, None, 500)  # the scheduler has logged the details
 
     def ended(self, run: Run) -> None:
         """Count a request whose response has ended."""
@@ -358,7 +365,7 @@ def _busy(request: Request, busy: Busy) -> Response:
 
 
 def _failed(request: Request, error: Exception) -> Response:
-    return error_response(500, "an error in the server; its log has the details")
+    return error_response(500, _FAILED)
 
 
 class _Noting:

@@ -22,6 +22,7 @@ HEADER_SECONDS = 20.0
 IDLE_SECONDS = 75
 """Seconds that a connection stays open between requests."""
 _SENDING = 5  # seconds that responses have to be sent, once all texts have ended
+_MOST_FILES = 65536
 _LARGEST_HEAD = 64 << 10
 
 
@@ -148,6 +149,7 @@ def serve_until_stopped(
     Raises:
         KeyboardInterrupt: After a second signal.
     """
+    _allow_many_connections()
     server = new_serve_server(app, api, deadline=deadline, started=started, say=say)
     try:
         server.run([listening])
@@ -155,6 +157,16 @@ def serve_until_stopped(
         listening.close()
     if server.is_forced:
         raise KeyboardInterrupt
+
+
+def _allow_many_connections() -> None:
+    """Raise the limit of open files, which is often 1,024, as far as this process may."""
+    with contextlib.suppress(ImportError, OSError, ValueError):  # no such limit on Windows
+        import resource
+
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = _MOST_FILES if most == resource.RLIM_INFINITY else min(most, _MOST_FILES)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def new_serve_server(

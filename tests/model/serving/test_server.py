@@ -12,6 +12,7 @@ import httpx
 import openai
 import pytest
 
+from bpe.errors import InputError
 from support.serving import Served, serving
 
 CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "Say hello."}], "temperature": 0}
@@ -118,6 +119,28 @@ def test_requests_finish_while_the_server_stops_and_new_ones_are_refused() -> No
         assert text == "Hello, world!" and "[DONE]" in received.decode()
         served.loop.call_soon_threadsafe(lambda: None)
         connection.close()
+
+
+@pytest.mark.parametrize("is_callers_fault", [False, True])
+def test_a_failure_ends_the_request_and_not_the_server(is_callers_fault: bool) -> None:
+    with serving() as served:
+        url = f"{served.base_url}/chat/completions"
+        secret = "/home/somebody/model"
+        error: Exception = InputError("no token may follow") if is_callers_fault else RuntimeError(secret)
+        served.writer.fails = lambda parts: error
+        whole = httpx.post(url, json=CHAT)
+        assert whole.status_code == (400 if is_callers_fault else 500) and secret not in whole.text
+        streamed = httpx.post(url, json={**CHAT, "stream": True})
+        event = json.loads(streamed.text.strip().splitlines()[-1].removeprefix("data: "))
+        assert event["error"] == whole.json()["error"]
+        with openai.OpenAI(base_url=served.base_url, api_key="none", max_retries=0) as client:
+            stream = client.chat.completions.create(
+                model="tiny", messages=[{"role": "user", "content": "x"}], stream=True
+            )
+            with pytest.raises(openai.APIError):
+                list(stream)
+        served.writer.fails = lambda parts: None
+        assert httpx.post(url, json=CHAT).status_code == 200
 
 
 def test_keys_are_needed_and_never_logged() -> None:
