@@ -109,12 +109,7 @@ class KVCache:
         """
         needed = self.length + count
         if needed > self.capacity:
-            capacity = max(needed, 2 * self.capacity, 64)
-            # Copy one tensor at a time, so that only one is in memory twice. The tensor that `capacity` reads comes
-            # last, so that an interrupted copy is repeated.
-            for tensors in (self._values, self._keys):
-                for layer in reversed(range(len(tensors))):
-                    tensors[layer] = self._copy(tensors[layer], slice(None), capacity)
+            self.resize(max(needed, 2 * self.capacity, 64))
         if positions is not None and self.positions is None:
             slots = torch.arange(self.capacity, device=positions.device)
             self.positions = slots.repeat(self.batch, 1)
@@ -124,6 +119,14 @@ class KVCache:
             following = self.next_positions(count) if positions is None else positions
             assert following is not None
             self.positions[:, self.length : needed] = following
+
+    def resize(self, capacity: int) -> None:
+        """Change the number of slots that have memory to `capacity`, at least the number of filled ones."""
+        # Copy one tensor at a time, so that only one is in memory twice. The tensor that `capacity` reads comes last,
+        # so that an interrupted copy is repeated.
+        for tensors in (self._values, self._keys):
+            for layer in reversed(range(len(tensors))):
+                tensors[layer] = self._copy(tensors[layer], slice(None), capacity)
 
     def rotated_length(self, ids: Tensor, end: int, read: Callable[[Tensor, KVCache, Tensor | None], object]) -> int:
         """Return the number of positions that new tokens are rotated for, at least `end`.

@@ -39,6 +39,11 @@ class Sequences(Protocol):
         ...
 
     @property
+    def grain(self) -> int:
+        """The logits of a text are the same to the last bit however it is divided at multiples of this position."""
+        ...
+
+    @property
     def bytes(self) -> int:
         """The size of the memory for keys and values, filled or not, in bytes."""
         ...
@@ -104,6 +109,8 @@ def new_sequences(model: Transformer | NativeModel, count: int, dtype: DType | N
 
 class NativeSequences:
     """The texts of a `NativeModel`; see `Sequences`."""
+
+    grain: int = 1
 
     def __init__(self, model: NativeModel, count: int, dtype: DType | None = None) -> None:
         self._model = model

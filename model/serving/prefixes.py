@@ -28,6 +28,8 @@ class Slot:
         """The tokens in memory, and room for more."""
         self.length = 0
         """How many of `ids` are in memory."""
+        self.read = 0
+        """How many of them were read as a prompt; the others were generated."""
         self.prompt: Ids | None = None
         """The prompt that is being read; None if none is."""
         self.capacity = 0
@@ -46,6 +48,12 @@ class Slot:
             self.ids = room
         self.ids[self.length : end] = ids
         self.length = end
+        if self.prompt is not None:
+            self.read = end
+
+    def cut(self, length: int) -> None:
+        """Record that only the first tokens are left."""
+        self.length, self.read = length, min(self.read, length)
 
 
 class Prefixes:
@@ -58,7 +66,7 @@ class Prefixes:
             sequences: The sequences; nothing else may use them.
             memory: The largest number of bytes of keys and values, of running and kept texts together.
         """
-        self._sequences, self.memory = sequences, memory
+        self._sequences, self._grain, self.memory = sequences, sequences.grain, memory
         self._slots = [Slot(number) for number in range(sequences.count)]
         self._uses = 0
 
@@ -88,10 +96,10 @@ class Prefixes:
             The slot; `length` tokens of the prompt need not be read. None if the text has to wait: for a sequence, for
             memory, or for another text that is reading a part of the same prompt.
         """
-        best, common = self._longest(prompt[:reusable])
+        best, common = self._longest(prompt, reusable)
         if self._is_coming(prompt[:reusable], common):
             return None
-        for source, in_place in self._ways(best, common):
+        for source, in_place in self._ways(best, prompt):
             if self._make_room(source, in_place, limit):
                 slot = self._begin(source, in_place, common if source else 0)
                 slot.limit, slot.prompt = limit, prompt
@@ -110,7 +118,7 @@ class Prefixes:
     def drop(self, slot: Slot) -> None:
         """End a text and forget its tokens."""
         slot.limit, slot.prompt = 0, None
-        slot.length = slot.capacity = slot.used = 0
+        slot.length = slot.read = slot.capacity = slot.used = 0
         slot.ids = np.empty(0, np.int64)
         self._sequences.free(slot.number)
 
@@ -128,23 +136,34 @@ class Prefixes:
             self._sequences.reserve(slot.number, capacity)
             slot.capacity = capacity
 
-    def _longest(self, prompt: Ids) -> tuple[Slot | None, int]:
+    def _longest(self, prompt: Ids, reusable: int) -> tuple[Slot | None, int]:
         """Return the slot with the longest common prefix, if any has one, and its length. Kept slots come first."""
         best, most = None, 0
         for slot in self._slots:
-            common = common_prefix(slot.ids[: slot.length], prompt)
+            common = self._common(slot, prompt, reusable)
             if common > most or (common and common == most and best is not None and best.limit and not slot.limit):
                 best, most = slot, common
         return best, most
 
+    def _common(self, slot: Slot, prompt: Ids, reusable: int) -> int:
+        """Return how many tokens of a slot a prompt may begin with, so that its logits are those without the slot."""
+        common = common_prefix(slot.ids[: slot.length], prompt[:reusable])
+        if self._grain == 1 or common == len(prompt) == slot.read:
+            return common
+        # Generated tokens were not read in the shapes of a prompt, nor was the last piece of a prompt, if that is
+        # shorter than in another one.
+        common = min(common, slot.read)
+        return common - common % self._grain
+
     def _is_coming(self, prompt: Ids, common: int) -> bool:
         """Return whether another text is about to read more of the same prompt than is in memory."""
         return any(
-            slot.prompt is not None and common_prefix(slot.prompt, prompt) >= common + _WORTH_WAITING
+            slot.prompt is not None
+            and common_prefix(slot.prompt, prompt) // self._grain * self._grain >= common + _WORTH_WAITING
             for slot in self._slots
         )
 
-    def _ways(self, best: Slot | None, common: int) -> list[tuple[Slot | None, bool]]:
+    def _ways(self, best: Slot | None, prompt: Ids) -> list[tuple[Slot | None, bool]]:
         """Return where a text may begin, the best first: (source, whether in the source itself)."""
         nowhere: list[tuple[Slot | None, bool]] = [(None, False)]
         if best is None:
@@ -153,7 +172,8 @@ class Prefixes:
             return [(best, False), *nowhere]
         # A copy keeps the rest of the source for others; if there is no rest, nothing is lost without one.
         ways: list[tuple[Slot | None, bool]] = [(best, False), (best, True)]
-        return [*(ways if common < best.length else reversed(ways)), *nowhere]
+        is_continued = common_prefix(best.ids[: best.length], prompt) == best.length
+        return [*(reversed(ways) if is_continued else ways), *nowhere]
 
     def _make_room(self, source: Slot | None, in_place: bool, limit: int) -> bool:
         """Drop kept texts, those unused for longest first, until a text fits. Return False if it cannot fit."""
@@ -181,12 +201,13 @@ class Prefixes:
         if source is not None and in_place:
             if common < source.length:
                 self._sequences.truncate(source.number, common)
-                source.length = common
+                source.cut(common)
             return source
         slot = next(slot for slot in self._slots if not slot.limit and not slot.length)
         if source is not None:
             self._sequences.copy(source.number, slot.number, common)
             slot.append(source.ids[:common])
+            slot.read = min(source.read, common)
             slot.capacity = common
             self._touch(source)
         return slot

@@ -463,9 +463,13 @@ class Scheduler:
             if text.next is not None:
                 part = Part(slot.number, [text.next])
             elif slot.prompt is not None and room:
-                some = slot.prompt[slot.length : slot.length + room]
-                room -= len(some)
-                part = Part(slot.number, some.tolist(), int(slot.length + len(some) == len(slot.prompt)))
+                end = min(slot.length + room, len(slot.prompt))
+                if end < len(slot.prompt):
+                    end -= end % self._sequences.grain
+                if end <= slot.length:
+                    continue
+                room -= end - slot.length
+                part = Part(slot.number, slot.prompt[slot.length : end].tolist(), int(end == len(slot.prompt)))
             else:
                 continue
             texts.append(text)

@@ -34,6 +34,7 @@ class ToySequences:
 
     def __init__(self, count: int, vocabulary: int = 24) -> None:
         self.count, self.vocabulary = count, vocabulary
+        self.grain = 1
         self.texts: list[list[int]] = [[] for _ in range(count)]
         self.capacity = [0] * count
         self.most_bytes = 0
