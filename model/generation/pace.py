@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 _MEMORY = 0.97  # weight of earlier outcomes at each new one: the last 30 or so decide
 _PRIOR = 2.0  # outcomes that the prior of a kind weighs as much as
 _GAIN = 1.05  # times the rate without proposals, which they must promise
@@ -20,57 +22,62 @@ _SPACING = (8, 256)  # calls between two trials of what was not worth it, at fir
 _MISSES = 3  # calls in a row of which no proposal is accepted, before a pause
 _PAUSE = (4, 64)  # calls of a pause, at first and at most; it doubles as long as nothing is accepted
 _TRIAL = 3  # proposals of a text in a trial
-_NEW_CALL, _OTHER_CALL = 0.1, 0.03  # weight of a call in the estimates for its number of tokens, and for others
-_SLOWER_CALL = 0.02  # weight of a call without proposals that is slower than the estimate
-_FIRST_CALLS = 4  # with as many tokens: the fastest counts, since memory is new and threads sleep at first
-_SLOWEST = 3.0  # calls that took longer than this many times the estimate were interrupted, and count as that much
+_FIT_AT, _FIT_PRIOR = 8, 0.3  # a number of proposals, and the weight of two calls that are assumed to have been made
+_FASTER_CALL, _SLOWER_CALL = 0.1, 0.02  # weight of a call without proposals in the estimate, if faster and if slower
+_FIRST_CALLS = 5  # of which the fastest counts, since memory is new and threads sleep at first
+_SLOWEST = 1.8  # a call that took more than this many times its estimate was interrupted, and counts as that much
 
 
 class CallTimes:
-    """The seconds of a call by its number of tokens, measured while it runs and interpolated where it was not."""
+    """The seconds of a call by its numbers of texts and proposals, measured while it runs.
+
+    A call without proposals has an estimate for each number of texts. Proposals add a part for all and one for each,
+    relative to such a call, which are fitted to the last calls.
+    """
 
     def __init__(self) -> None:
-        self._seconds: dict[int, float] = {}
-        self._calls: dict[int, int] = {}
+        self._plain: dict[int, float] = {}
+        self._calls = 0  # without proposals
+        # Sums of weights, proposals, their squares, and of relative times alone and multiplied with proposals. They
+        # fade, except for the prior, which decides as long as little is measured.
+        self._prior = np.array([1, _FIT_AT, _FIT_AT**2, _FIRST_SLOPE * _FIT_AT, _FIRST_SLOPE * _FIT_AT**2]) * _FIT_PRIOR
+        self._prior += np.array([1, 1, 1, _FIRST_SLOPE, _FIRST_SLOPE]) * _FIT_PRIOR
+        self._sums = np.zeros(5)
+        self._fixed, self._each = 0.0, _FIRST_SLOPE
 
     def __bool__(self) -> bool:
-        return bool(self._seconds)
+        return bool(self._plain)
 
-    def of(self, tokens: int) -> float:
-        """Return the estimate for a number of tokens; 0 before the first measurement."""
-        if not self._seconds or tokens in self._seconds:
-            return self._seconds.get(tokens, 0.0)
-        below = max((n for n in self._seconds if n < tokens), default=None)
-        above = min((n for n in self._seconds if n > tokens), default=None)
-        if below is not None and above is not None:
-            share = (tokens - below) / (above - below)
-            return self._seconds[below] * (1 - share) + self._seconds[above] * share
-        known = above if below is None else below
-        assert known is not None
-        return self._seconds[known] * (1 + _FIRST_SLOPE * (tokens - 1)) / (1 + _FIRST_SLOPE * (known - 1))
+    def plain(self, texts: int) -> float:
+        """Return the estimated seconds of a call without proposals; 0 before the first measurement."""
+        if texts in self._plain or not self._plain:
+            return self._plain.get(texts, 0.0)
+        known = min(self._plain, key=lambda count: abs(count - texts))
+        return self._plain[known] * (1 + _FIRST_SLOPE * (texts - 1)) / (1 + _FIRST_SLOPE * (known - 1))
 
-    def add(self, tokens: int, seconds: float, plain: bool = False) -> float:
-        """Record a call, and return its seconds, less what an interruption took.
+    def of(self, texts: int, proposals: int) -> float:
+        """Return the estimated seconds of a call; 0 before the first measurement."""
+        return self.plain(texts) * (1 + (self._fixed + self._each * proposals if proposals else 0.0))
 
-        Calls without proposals are estimated as they are among others of their kind: each call that is larger than the
-        one before slows down the next ones.
-
-        The estimates of other numbers of tokens follow slowly, because all calls take longer as a text grows.
-        """
-        calls = self._calls[tokens] = self._calls.get(tokens, 0) + 1
-        if not self._seconds:
-            self._seconds[tokens] = seconds
-            return seconds
-        expected = self.of(tokens)
-        seconds = min(seconds, _SLOWEST * expected)
-        if calls <= _FIRST_CALLS:
-            new = seconds if calls == 1 else min(seconds, expected)
+    def add(self, texts: int, proposals: int, seconds: float) -> float:
+        """Record a call, and return its seconds, less what an interruption took."""
+        expected = self.of(texts, proposals)
+        if not expected:
+            self._plain[texts] = seconds  # also where there are proposals, which is corrected later
+        elif proposals:
+            seconds = min(seconds, _SLOWEST * expected)
+            time = seconds / self.plain(texts) - 1
+            self._sums = _MEMORY * self._sums + [1, proposals, proposals**2, time, time * proposals]
+            weight, x, xx, y, xy = (self._sums + self._prior).tolist()
+            self._each = max(0.0, (weight * xy - x * y) / (weight * xx - x * x))
+            self._fixed = max(0.0, (y - self._each * x) / weight)
         else:
-            new = expected + (_SLOWER_CALL if plain and seconds > expected else _NEW_CALL) * (seconds - expected)
-        self._seconds[tokens] = new
-        if expected:
-            change = 1 + _OTHER_CALL * (seconds / expected - 1)
-            self._seconds |= {n: time * change for n, time in self._seconds.items() if n != tokens}
+            self._calls += 1
+            seconds = min(seconds, _SLOWEST * expected)
+            # Each call that is larger than the one before slows down the next ones; the fast ones show what calls take
+            # among others of their kind.
+            weight = 1.0 if seconds < expected and self._calls < _FIRST_CALLS else _FASTER_CALL
+            self._plain[texts] = expected + (weight if seconds < expected else _SLOWER_CALL) * (seconds - expected)
         return seconds
 
 
@@ -135,11 +142,11 @@ class Pace:
 
     def plain_seconds(self, texts: int) -> float:
         """Return the seconds of a call without proposals; 0 if there was none yet."""
-        return self.times.of(texts) if self._has_plain else 0.0
+        return self.times.plain(texts) if self._has_plain else 0.0
 
     def _extra(self, texts: int, counts: Sequence[int]) -> float:
         """Return the seconds that a call with these proposals takes longer than one without."""
-        return self.times.of(texts + sum(counts)) - self.times.of(texts) + self.proposing * max(counts)
+        return self.times.of(texts, sum(counts)) - self.times.plain(texts) + self.proposing * max(counts)
 
     def _fastest(self, outlooks: Sequence[Sequence[int]], priors: Mapping[int, float]) -> list[int]:
         """Return the numbers of proposals that give the most tokens per second."""
@@ -154,12 +161,12 @@ class Pace:
         chances.sort()
         texts = len(outlooks)
         counts, best = [0] * texts, [0] * texts
-        expected, rate, deepest = float(texts), _GAIN * texts / self.times.of(texts), 0
+        expected, rate, deepest = float(texts), _GAIN * texts / self.times.plain(texts), 0
         for taken, (chance, place, text) in enumerate(chances, 1):
             counts[text] += 1
             deepest = max(deepest, place + 1)
             expected -= chance
-            faster = expected / (self.times.of(texts + taken) + self.proposing * deepest)
+            faster = expected / (self.times.of(texts, taken) + self.proposing * deepest)
             if faster > rate:
                 rate, best = faster, counts.copy()
         return best
@@ -177,8 +184,8 @@ class Pace:
         self._has_plain |= not any(counts)
         self._warm_up = max(0, self._warm_up - 1)
         if self._plain_calls != 1 or not self.times:  # else it was slowed down by the larger one before it
-            seconds = self.times.add(texts + sum(counts), seconds, plain=not any(counts))
-        plain = self.times.of(texts)
+            seconds = self.times.add(texts, sum(counts), seconds)
+        plain = self.times.plain(texts)
         if self._credit is None:
             self._credit = _CREDIT[0] * plain
         deepest = max(counts, default=0)
@@ -207,4 +214,4 @@ class Pace:
         if accepted:
             self._spacing, self._pause = _SPACING[0], _PAUSE[0]
             if self._credit is not None:
-                self._credit += accepted * self.times.of(texts) / texts
+                self._credit += accepted * self.times.plain(texts) / texts

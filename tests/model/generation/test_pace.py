@@ -76,20 +76,34 @@ def test_a_text_that_begins_to_repeat_is_noticed() -> None:
 def test_a_call_that_was_interrupted_changes_little() -> None:
     times = CallTimes()
     for _ in range(10):
-        times.add(1, 0.003)
-        times.add(4, 0.005)
-    times.add(4, 60.0)
-    assert times.of(4) < 0.0065
-    assert times.of(1) < 0.0035
+        times.add(1, 0, 0.003)
+        times.add(1, 3, 0.005)
+    times.add(1, 3, 60.0)
+    assert times.of(1, 3) < 0.006
+    times.add(1, 0, 60.0)
+    assert times.plain(1) < 0.0031
 
 
-def test_times_between_measured_numbers_of_tokens_are_interpolated() -> None:
+def test_times_follow_what_was_measured() -> None:
     times = CallTimes()
-    assert times.of(5) == 0
-    times.add(1, 1.0)
-    assert times.of(8) > times.of(2) > 1
-    times.add(9, 3.0)
-    assert times.of(5) == pytest.approx((times.of(1) + times.of(9)) / 2)
+    assert times.of(1, 5) == 0
+    for _ in range(9):
+        times.add(1, 0, 1.0)
+    assert times.of(1, 7) > times.of(1, 2) > 1
+    choose = random.Random(0)
+    for _ in range(60):
+        proposals = choose.randint(1, 15)
+        times.add(1, proposals, 1.5 + 0.1 * proposals)  # as where products of one vector have kernels of their own
+    for proposals in (1, 5, 15):
+        assert times.of(1, proposals) == pytest.approx(1.5 + 0.1 * proposals, rel=0.05)
+    assert times.plain(1) == 1
+
+
+def test_an_estimate_that_was_too_high_is_corrected() -> None:
+    pace = Pace(15)
+    seconds, _ = generate(pace, 50, lambda token: True, lambda tokens: 0.003 if tokens == 1 else 0.009)
+    before, _ = generate(pace, 600, lambda token: True, linear(0.0))
+    assert before < 600 * 0.003 / 8
 
 
 def test_the_likeliest_proposals_of_several_texts_are_read() -> None:
