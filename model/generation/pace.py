@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 _MEMORY = 0.97  # weight of earlier outcomes at each new one: the last 30 or so decide
-_PRIOR = 2.0  # outcomes that the prior of a kind weighs as much as
+_PRIOR = 5.0  # outcomes that the prior of a kind weighs as much as
 _GAIN = 1.05  # times the rate without proposals, which they must promise
 _LIKE_BEFORE = 0.97  # how good a kind is, compared with that of the proposal before it, until it was tried
 _FIRST_SLOPE = 0.3  # a token more takes this part of a call, until it is measured: native kernels take 0.25 to 0.45

@@ -62,13 +62,13 @@ def test_a_text_with_a_replaced_token_follows_its_source() -> None:
     source = list(range(10, 30))
     proposer = NgramProposer()
     proposer.start(0, [*source, 1])
-    for id in source[:5]:
+    for id in source[:14]:
         proposer.add(0, id)
-    proposer.outlook(0, 4)
-    assert proposer.propose({0: 4}) == {0: source[5:9]}
-    proposer.add(0, 99)  # instead of source[5]
+        proposer.outlook(0, 4)
+    assert proposer.propose({0: 4}) == {0: source[14:18]}
+    proposer.add(0, 99)  # instead of source[14]
     assert proposer.outlook(0, 4)
-    assert proposer.propose({0: 4}) == {0: source[6:10]}
+    assert proposer.propose({0: 4}) == {0: source[15:19]}
     proposer.add(0, 98)  # a second one at once: the text has left its source
     assert proposer.outlook(0, 4) == []
 
