@@ -20,7 +20,7 @@ grammar_options = group(
     ),
     click.option("--regex", metavar="R", help="Regular expression (Rust's syntax) that each text as a whole matches."),
     click.option(
-        "--grammar", metavar="FILE", help="File with a context-free grammar in Lark's syntax that each text follows."
+        "--grammar", metavar="FILE", help="File with a context-free grammar that each text follows: Lark or GBNF."
     ),
 )
 

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from bpe.errors import InputError
 from bpe.optional import missing
+from model.generation.gbnf import is_gbnf, lark_of
 from model.generation.json_schemas import first_refused, prepared, schema_of
 from model.generation.lark import check_lark
 from model.generation.sampling import Floats, restricted_by_bits
@@ -125,21 +126,25 @@ class GrammarCompiler:
         """
         _check_length("regular expression", pattern)
         try:
-            return self._compiled(_lark_of(self._guidance, pattern))
+            return self._compiled(_lark_of_regex(self._guidance, pattern))
         except _RefusedError as error:
             raise InputError(f"regular expression: {error}") from None
 
     def grammar(self, text: str) -> Grammar:
-        """Compile a context-free grammar in Lark's syntax, as llguidance reads it; its first rule is `start`.
+        """Compile a context-free grammar, in Lark's syntax as llguidance reads it, or in llama.cpp's GBNF.
+
+        A text begins with the rule `start` of Lark, or `root` of GBNF. Lark's terminals are matched greedily: a text
+        is split so that each is as long as possible. GBNF has no terminals, and every text that it derives is allowed.
 
         Raises:
-            InputError: When it is wrong, allows no text, names special tokens or is too complex; the message names the
-                line.
+            InputError: When it is wrong, allows no text, names tokens or is too complex; the message names the line.
         """
         _check_length("grammar", text)
-        check_lark(text)
+        is_lark = not is_gbnf(text)
+        if is_lark:
+            check_lark(text)
         try:
-            return self._compiled(text, is_lark=True)
+            return self._compiled(text if is_lark else lark_of(text), is_lark)
         except _RefusedError as error:
             comma = ", " if str(error).startswith("line ") else ": "
             raise InputError(f"grammar{comma}{error}") from None
@@ -301,6 +306,9 @@ class Matcher:
             InputError: When the token is not allowed.
         """
         if self._ended or not self._matcher.consume_token(id):
+            error = self._matcher.get_error()
+            if error and "satisfy the grammar" not in error and not self._ended:
+                raise InputError(f"after {self._count} tokens: {_reason(error)}")
             raise InputError(f"the grammar does not allow the token {id} after {self._count} tokens")
         self._count += 1
         self._ended = id in self._end_ids
@@ -359,7 +367,7 @@ def _literal(text: str) -> str:
     return json.dumps(text, ensure_ascii=False) if text else ""
 
 
-def _lark_of(guidance: Any, pattern: str) -> str:
+def _lark_of_regex(guidance: Any, pattern: str) -> str:
     """Return a grammar in Lark's syntax for a regular expression."""
     lark: str = json.loads(guidance.LLMatcher.grammar_from_regex(pattern))["grammars"][0]["lark_grammar"]
     return lark
@@ -397,7 +405,7 @@ def _reason(error: str, is_lark: bool = False) -> str:
     if text.startswith("panic"):
         return "llguidance cannot compile it"
     text = re.sub(r"\(limit for this grammar: \d+\)", "", text)
-    if re.search(r"too (big|large|complex|deeply)|fuel|TooComplex|limit", text):
+    if re.search(r"too (big|large|complex|deeply|many)|fuel|TooComplex|limit", text):
         return f"it is too complex ({_one_line(text)}); simplify it"
     return _one_line(text)
 

@@ -17,6 +17,7 @@ from urllib.parse import unquote
 from bpe.errors import InputError
 
 _LONGEST = 1_000_000  # characters of a schema
+_MOST_MULTIPLES = 1000  # the product of all multipleOf, without their factors 2 and 5
 _MOST_TRIES = 200  # schemas that are compiled on their own to find the one that is wrong
 _DEEPEST = 100  # values within values; llguidance reads JSON 128 deep
 
@@ -110,6 +111,7 @@ def prepared(schema: Mapping[str, Any]) -> dict[str, Any]:
                 _check_keyword(f"{pointer}/{_escaped(key)}", key, value)
         _check_properties(pointer, part)
     _check_bounds(parts)
+    _check_multiples(parts)
     _check_endless(dict(parts))
     return {key: value for key, value in _rewritten(plain).items() if key not in ("$id", "$schema")}
 
@@ -252,6 +254,23 @@ def _check_bounds(parts: list[tuple[str, Mapping[str, Any]]]) -> None:
                     f"an open bound of {bound} is not supported together with the bound {near[0] * side} on the other "
                     f"side; write {below[0]} with a number between them",
                 )
+
+
+def _check_multiples(parts: list[tuple[str, Mapping[str, Any]]]) -> None:
+    """Refuse multiples that need too many states: llguidance takes minutes for three of about 90 together.
+
+    A number is a multiple of 10^n by its last digits; the rest of `multipleOf` counts.
+    """
+    product = 1
+    for number in {part["multipleOf"]: pointer for pointer, part in parts if "multipleOf" in part}:
+        rest = int(Decimal(repr(number)).scaleb(20).to_integral_value())
+        for factor in (2, 5):
+            while rest % factor == 0:
+                rest //= factor
+        product *= rest
+    if product > _MOST_MULTIPLES:
+        place = next(pointer for pointer, part in parts if "multipleOf" in part)
+        _refuse(f"{place}/multipleOf", f"the values of all multipleOf are too complex together, {product:,} states")
 
 
 def _check_endless(parts: Mapping[str, Mapping[str, Any]]) -> None:

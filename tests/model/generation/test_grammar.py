@@ -14,9 +14,11 @@ import torch
 
 from bpe import Tokenizer
 from bpe.errors import InputError
+from bpe.formats import sentencepiece as sentencepiece_format
 from model import GrammarCompiler, ModelConfig, Sampling, Transformer, complete, generate, grammar_compiler
 from model.generation.sampling import candidates, log_softmax
 from support.native_models import native
+from support.pieces import MISTRAL, mistral, trained
 from support.references import BYTE_RANKS
 
 WORDS = [b"ab", b"abc", b"he", b"hello", b'{"', b'":', b'": ', b' "', b"}\n", "é".encode(), "é".encode()[1:] + b"a"]
@@ -126,6 +128,29 @@ def test_tokens_with_the_same_bytes_are_all_allowed() -> None:
     assert ids_of(matcher.allowed()) == {0, 2}
     matcher.accept(2)
     assert ids_of(matcher.allowed()) == {1}
+
+
+@pytest.mark.parametrize("name", ["tokenizer.model.v1", "plain"])
+def test_sentencepiece_tokens_count_as_the_text_that_is_decoded(name: str) -> None:
+    content = mistral(name) if name in MISTRAL else trained(name)
+    tokenizer = Tokenizer.from_vocabulary(sentencepiece_format.read(content, "tokenizer.model", None, None))
+    special = {*tokenizer.special_tokens_set}
+    pieces = {id: tokenizer.decode_single_token_bytes(id).decode(errors="replace") for id in range(tokenizer.n_vocab)}
+    for token in special:
+        del pieces[tokenizer.encode_single_token(token)]
+    matcher = GrammarCompiler(tokenizer, end_ids=tokenizer.eos_ids).regex(" ?the sea ?").start()
+    text = ""
+    while not matcher.finished:
+        allowed = ids_of(matcher.allowed()) - {*tokenizer.eos_ids}
+        assert allowed == {id for id, piece in pieces.items() if piece and begins(text + piece)}
+        id = max(allowed, key=lambda id: (len(pieces[id]), id))  # the space in front is one of the text
+        matcher.accept(id)
+        text += pieces[id]
+    assert text == " the sea "
+
+
+def begins(text: str) -> bool:
+    return " the sea ".startswith(text) or "the sea ".startswith(text)
 
 
 def test_nothing_is_forced_where_only_one_text_can_follow(compiler: GrammarCompiler, tokenizer: Tokenizer) -> None:

@@ -264,6 +264,7 @@ HOSTILE = {
     "100,000 values": {"enum": [f"v{number}" for number in range(90_000)]},
     "20,000 properties": {"properties": {f"p{number}": {"type": "string"} for number in range(20_000)}},
     "a large multiple": {"type": "integer", "multipleOf": 999_999_937},
+    "several multiples": {"allOf": [{"type": "integer", "multipleOf": prime} for prime in (97, 89, 83)]},
 }
 
 
