@@ -298,8 +298,8 @@ def report(size: int, clients: int, found: dict[str, list[Answers]], rates: list
     rows, ours = [], None
     for name, runs in found.items():
         rate = median(run.rate for run in runs)
-        first = median(time for run in runs for time in run.first) * 1000
-        slowest = max(time for run in runs for time in run.first) * 1000
+        times = [time * 1000 for run in runs for time in run.first] or [float("nan")]
+        first, slowest = median(times), max(times)
         errors = [error for run in runs for error in run.errors]
         ratios = ("", "") if ours is None else (f"[{ours[0] / rate:.2f}]", f"[{ours[1] / first:.2f}]")
         ours = ours or (rate, first)
@@ -356,7 +356,7 @@ def main() -> None:
     from bpe.locate import locate
     from model import load
 
-    model, tokenizer = load(args.model, threads=args.threads)
+    model, tokenizer = load(args.model, threads=args.threads, backend=args.backend)
     path = str(locate(args.model, "model"))
     rows = soak(args, path, tokenizer) if args.soak else compare(args, path, model, tokenizer)
     if args.json:
