@@ -43,8 +43,6 @@ class _Row(NamedTuple):
 class TensorSequences:
     """The texts of a `Transformer`, each in a cache of its own on its device; see `Sequences`."""
 
-    grain: int = GRAIN
-
     def __init__(self, model: Transformer, count: int) -> None:
         self._model = model
         self._token_bytes = model.new_cache(1, 1).bytes
@@ -56,6 +54,7 @@ class TensorSequences:
         # The number of rows of an expert depends on all of them, rotations that depend on the length change all stored
         # keys, and models that read images have layers of another kind. Texts of these models are read one by one.
         config = model.config
+        self.grain: int = config.max_seq_len if depends_on_length(config) else GRAIN
         self._has_rows = not (config.n_experts or config.cross_attention_layers or depends_on_length(config))
 
     def __repr__(self) -> str:
@@ -139,9 +138,9 @@ class TensorSequences:
         return cache
 
     def _pieces(self, part: Part, start: int) -> deque[Sequence[int]]:
-        """Return the ids of a part after `start` stored tokens, divided at multiples of `GRAIN`."""
+        """Return the ids of a part after `start` stored tokens, divided at multiples of the grain."""
         end = start + len(part.ids)
-        cuts = [start, *range((start // GRAIN + 1) * GRAIN, end, GRAIN), end]
+        cuts = [start, *range((start // self.grain + 1) * self.grain, end, self.grain), end]
         return deque(part.ids[first - start : stop - start] for first, stop in zip(cuts, cuts[1:], strict=False))
 
     def _is_short(self, ids: Sequence[int]) -> bool:

@@ -456,7 +456,7 @@ class Scheduler:
 
     def _plan(self) -> tuple[list[_Text], list[Part]]:
         """Return what the next call reads: a token of each text that is generated, and a chunk of prompts."""
-        texts, parts, room = [], [], CHUNK
+        texts, parts, room, grain = [], [], CHUNK, self._sequences.grain
         for text in self._running:
             slot = text.slot
             assert slot is not None
@@ -465,7 +465,9 @@ class Scheduler:
             elif slot.prompt is not None and room:
                 end = min(slot.length + room, len(slot.prompt))
                 if end < len(slot.prompt):
-                    end -= end % self._sequences.grain
+                    end -= end % grain
+                if end <= slot.length and room == CHUNK:  # the grain is coarser than a chunk
+                    end = min(slot.length - slot.length % grain + grain, len(slot.prompt))
                 if end <= slot.length:
                     continue
                 room -= end - slot.length

@@ -15,6 +15,7 @@ from model.checkpoint.assemble import assemble
 from model.generation import decoding
 from model.generation.decoding import Generation, Model, Session
 from model.generation.sampling import Sampling
+from model.generation.sequences import Part, new_sequences
 from support.model_families import FAMILIES, write
 
 LONGROPE, DYNAMIC = "phi3, longrope, partial", "llama, dynamic"
@@ -50,6 +51,22 @@ def ours_of(model: Model, prompts: list[list[int]], count: int, session: Session
         for token in tokens:
             rows[token.row].append(token.id)
     return rows
+
+
+@pytest.mark.parametrize("pair", sorted(FAMILIES), indirect=True)
+def test_texts_in_any_combination_are_those_of_transformers(pair: Any) -> None:
+    """Prompts that begin after each other, of lengths that are read as rows and by themselves."""
+    theirs, ours = pair
+    prompts = prompts_of(26, 4, 18)
+    sequences = new_sequences(ours, 3)
+    found: list[list[int]] = [[], [], []]
+    for step in range(14):
+        texts = [text for text in range(3) if text <= step < text + 12]
+        parts = [Part(text, found[text][-1:] or prompts[text]) for text in texts]
+        for text, logits in zip(texts, sequences.read(parts), strict=True):
+            found[text].append(int(logits.argmax()))
+    for prompt, answer in zip(prompts, found, strict=True):
+        assert theirs_of(theirs, [prompt], 12) == [answer]
 
 
 @pytest.mark.parametrize("pair", sorted(FAMILIES), indirect=True)

@@ -171,6 +171,21 @@ def test_long_prompts_are_read_in_chunks_beside_running_texts() -> None:
     assert reader.ids() == [token.id for token in expected(long, context=2000)]
 
 
+@pytest.mark.parametrize("grain", [100, 1000])
+def test_prompts_are_divided_where_the_model_allows_it(grain: int) -> None:
+    sequences = ToySequences(4)
+    sequences.grain = grain
+    requests = [TextRequest([*range(24)] * size, 3, GREEDY) for size in (20, 21)]
+    with running(sequences, context=2000, parallel=2) as scheduler:
+        readers = [submit(scheduler, request)[0] for request in requests]
+        for request, reader in zip(requests, readers, strict=True):
+            reader.wait()
+            assert reader.ids() == [token.id for token in expected(request, context=2000)]
+        reused = scheduler.statistics().reused_tokens
+    sizes = [len(part.ids) for call in sequences.calls for part in call if len(part.ids) > 1]
+    assert (reused, sizes) == {100: (400, [200, 200, 80, 104]), 1000: (0, [480, 504])}[grain]
+
+
 def test_the_texts_of_a_request_share_one_reading_of_the_prompt() -> None:
     sequences = ToySequences(8)
     request = TextRequest([1, 2, 3], 4, Sampling(seed=3), n=6)
