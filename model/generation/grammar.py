@@ -394,6 +394,8 @@ def _reason(error: str, is_lark: bool = False) -> str:
     text = error.split("\n<state>")[0].replace("<non-verbose/>", "").strip()
     text = re.sub(r"^(?:at )?(\d+)\((\d+)\): ", r"line \1, column \2: " if is_lark else "", text)
     text = text.removeprefix("failed to compile JSON schema: ")
+    if "lookarounds not supported" in text:
+        return "\\b, and ^ and $ within a regular expression, are not supported; remove them"
     if "regex parse error:" in text:
         caret = re.search(r"^ {4}( *)\^", text, re.MULTILINE)
         place = f" at character {len(caret[1]) + 1}" if caret and not is_lark else ""

@@ -297,6 +297,10 @@ WRONG: list[tuple[Callable[[GrammarCompiler], object], str]] = [
     (lambda c: c.regex("a(b"), "regular expression: unclosed group at character 2"),
     (lambda c: c.regex("(?!a)b"), "regular expression: look-around.* at character 1"),
     (lambda c: c.regex(r"(a)\1"), "regular expression: backreferences are not supported"),
+    (
+        lambda c: c.regex(r"\bx"),
+        r"regular expression: \\b, and \^ and \$ within a regular expression, are not supported",
+    ),
     (lambda c: c.regex(r"[^\s\S]"), "regular expression: it allows no text"),
     (lambda c: c.regex("a\ud800"), "half a surrogate pair at character 1"),
     (lambda c: c.regex("a" * 1_000_001), "1,000,001 characters"),
