@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from model.generation.grammar import Grammar, GrammarCompiler
     from model.generation.native import NativeModel
     from model.generation.sampling import Sampling
+    from model.generation.speculation import Speculation
     from model.loading import load, quantize
     from model.transformer import Transformer
 
@@ -42,6 +43,7 @@ _MODULES = {
     "NativeModel": "model.generation.native",
     "Sampling": "model.generation.sampling",
     "Session": "model.generation.decoding",
+    "Speculation": "model.generation.speculation",
     "Transformer": "model.transformer",
     "__version__": "bpe",
     "complete": "model.generation.completions",
@@ -66,6 +68,7 @@ __all__ = [
     "NativeModel",
     "Sampling",
     "Session",
+    "Speculation",
     "Transformer",
     "__version__",
     "complete",
