@@ -77,8 +77,8 @@ class Prefixes:
 
     @property
     def bytes(self) -> int:
-        """The bytes of keys and values that have memory."""
-        return self._sequences.bytes
+        """The bytes of keys and values that have memory. Any thread may ask, also while a sequence gets memory."""
+        return sum(self._sequences.bytes_for(slot.capacity) for slot in self._slots if slot.capacity)
 
     def fits(self, limit: int) -> bool:
         """Return whether a text of this many tokens fits into the memory when nothing else is in it."""

@@ -87,7 +87,10 @@ def test_a_text_is_the_same_alone_and_among_others(kind: str, make_model: MakeMo
     # Once more, one after the other, with what the texts before have left in little memory.
     again = Scheduler(model, parallel=16, memory=together.memory // 8)
     found_again = answers(again, requests, at_once=False)
-    assert again.statistics().reused_tokens > 300
+    statistics = again.statistics()
+    assert statistics.reused_tokens > 300
+    assert 0 < statistics.kv_bytes <= statistics.kv_limit == together.memory // 8
+    assert statistics.kv_bytes == again._sequences.bytes
     if kind == "native in float32":  # whose logits are the same up to rounding
         assert ids_of(found) == ids_of(alone) == ids_of(found_again)
     else:
