@@ -179,8 +179,8 @@ class Inside {
       h("div.two", {},
         section("lens-part", ...this.heading("What each layer would say", found.first
           ? `The likeliest next token if the model ended after that layer, for the last ${found.tokens.length - found.first} tokens. Click a row to open its layer.`
-          : "The likeliest next token if the model ended after that layer. Click a cell to open its layer."), lens.element),
-        section("next-part", ...this.heading("The likeliest next tokens"), bars(next, found.vocabulary, 12))),
+          : "The likeliest next token if the model ended after that layer. Click a cell to open its layer."), lens.table),
+        h("div.beside", {}, lens.detail, section("next-part", ...this.heading("The likeliest next tokens", "After the last token."), bars(next, found.vocabulary, 12)))),
       section("maps-part", ...this.heading("Attention", "Which tokens each token reads from. Rows within a picture attend to columns; a stronger colour is more, on a square-root scale."), maps),
     );
     lens.end();

@@ -19,7 +19,7 @@ export function bars(pairs, vocabulary, count) {
 }
 
 /**
- * Return the table and the details beside it.
+ * Return the table, and the details of the cell that is pointed at.
  *
  * @param {Object} found The answer of /api/inside/text.
  * @param {function} openLayer Called with the number of a layer that is clicked.
@@ -85,5 +85,5 @@ export function lensTable(found, openLayer) {
     scroll.scrollLeft = scroll.scrollWidth;
     tell(last, shown.length - 1);
   };
-  return { element: h("div.lens-pair", {}, scroll, detail), end };
+  return { table: scroll, detail, end };
 }
