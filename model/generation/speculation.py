@@ -26,6 +26,7 @@ from model.generation.pace import Pace
 from model.generation.proposers import DraftProposer, LayersProposer, NgramProposer, Proposer
 from model.generation.sampling import Floats, Penalties, Sampling, log_softmax, restricted, sample, top
 from model.generation.sequences import Part, Sequences, new_sequences
+from model.rotary import depends_on_length
 
 if TYPE_CHECKING:
     from model.transformer import Transformer
@@ -84,12 +85,16 @@ class Speculation:
         """
         if has_images:
             raise InputError("speculation does not work with images; leave out one of the two")
+        config = model.config
+        if depends_on_length(config) and config.max_seq_len > config.rope_original_length:
+            raise InputError(
+                f"speculation does not work with rope_scaling {config.rope_scaling!r}, where the length of a text"
+                " decides how all of it is rotated; leave speculation out"
+            )
         if self.draft is model:
             raise InputError("the draft model is the model itself, which cannot be faster; give a smaller one")
-        if self.layers is not None and self.layers >= model.config.n_layers:
-            raise InputError(
-                f"speculation: layers is {self.layers}, but the model has {model.config.n_layers}; give fewer"
-            )
+        if self.layers is not None and self.layers >= config.n_layers:
+            raise InputError(f"speculation: layers is {self.layers}, but the model has {config.n_layers}; give fewer")
 
 
 @dataclass

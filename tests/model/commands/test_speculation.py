@@ -11,8 +11,8 @@ import pytest
 import torch
 from click.testing import Result
 
-from bpe import Tokenizer
-from model import ModelConfig, Transformer, save
+from bpe import InputError, Tokenizer
+from model import Completions, ModelConfig, Speculation, Transformer, load, save
 from support.command_line import bpe, fails_with
 from support.references import BYTE_RANKS
 
@@ -107,6 +107,15 @@ def test_wrong_drafts_are_refused(model: Path, draft: Path, tmp_path: Path) -> N
     both = generate(model, "--draft", draft, "--speculate", "ngram")
     assert both.exit_code == 2
     assert "exclude each other" in both.stderr
+
+
+def test_completions_compare_the_tokens_of_a_draft(model: Path, draft: Path) -> None:
+    (llm, tokenizer), (small, _) = load(model), load(draft)
+    with pytest.raises(InputError, match="draft_tokenizer is missing; give the tokenizer of the draft model"):
+        Completions(llm, tokenizer, ["a"], speculation=Speculation(draft=small))
+    other = Tokenizer("bytes", pat_str="llama3", mergeable_ranks=BYTE_RANKS, special_tokens={})
+    with pytest.raises(InputError, match="the draft model has 256 tokens and the model 261"):
+        Completions(llm, tokenizer, ["a"], speculation=Speculation(draft=small, draft_tokenizer=other))
 
 
 def test_a_draft_with_a_shorter_context_is_said(model: Path, tmp_path: Path) -> None:

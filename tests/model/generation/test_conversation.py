@@ -11,7 +11,7 @@ import torch
 from bpe import InputError, Tokenizer
 from bpe.chat import Llama3Chat
 from bpe.progress import reporter_on, reporting
-from model import ModelConfig, Transformer, generate
+from model import ModelConfig, Speculation, Transformer, generate
 from model.generation.conversation import Conversation
 from support.references import BYTE_RANKS
 
@@ -59,6 +59,19 @@ def test_an_answer_depends_on_the_whole_dialog(llm: Transformer, letters: Tokeni
         answer = "".join(chat.answer(question))
         assert answer == "".join(generate(llm, letters, prompt, 12, temperature=0.8, seed=1))
         assert chat.messages == [*before, {"role": "assistant", "content": answer}]
+
+
+@pytest.mark.parametrize("speculation", [Speculation(), Speculation(layers=1, adaptive=False, most=3)])
+def test_proposals_change_no_answer_even_where_turns_are_forgotten(
+    llm: Transformer, letters: Tokenizer, speculation: Speculation
+) -> None:
+    plain, speculating = (conversation(llm, letters, max_tokens=40, speculation=s) for s in (None, speculation))
+    for question in ("one", "two", "three " * 9, "four"):
+        assert "".join(speculating.answer(question)) == "".join(plain.answer(question))
+        assert speculating.speculated.tokens
+    assert speculating.messages == plain.messages
+    assert speculating.forgotten == plain.forgotten > 0
+    assert not plain.speculated.calls
 
 
 def test_cached_tokens_are_not_read_again(

@@ -365,6 +365,17 @@ def test_wrong_settings_are_refused(settings: dict[str, Any], message: str) -> N
         Speculation(**settings)
 
 
+@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+def test_rotations_that_follow_the_length_are_refused(kind: str) -> None:
+    model: Any = toy_model()
+    scaling: Any = {"rope_scaling": kind, "rope_original_length": 16}
+    if kind == "longrope":
+        scaling |= {"rope_short_factors": (1.0,) * 4, "rope_long_factors": (2.0,) * 4}
+    model.config = dataclasses.replace(model.config, **scaling)
+    with pytest.raises(InputError, match=f"speculation does not work with rope_scaling '{kind}'"):
+        Generation(model, [[1]], speculation=Speculation())
+
+
 def test_all_layers_are_no_draft() -> None:
     model: Any = toy_model()
     with pytest.raises(InputError, match="layers is 1, but the model has 1; give fewer"):
