@@ -252,7 +252,7 @@ class Texts:
             count = None if count is None else count - 1
             start = self._random.randrange(len(self._ids) - tokens)
             some = self._ids[start : start + tokens]
-            some[0] = self._random.randrange(1000, 10000)  # no two prompts begin alike
+            some[:3] = self._random.choices(self._ids, k=3)  # hardly any two prompts begin alike
             yield self._tokenizer.decode(some)
 
 

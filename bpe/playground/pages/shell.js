@@ -7,7 +7,8 @@
 //
 // element: an empty element to fill. about: the answer of /api/about. shell: see `shellFor` below. mount may be async and
 // may return a function, which is called when the page is left. A part stays in the page, hidden, while others are open,
-// so that it keeps what it shows and goes on with its work.
+// so that it keeps what it shows and goes on with its work. Its style sheet applies only while it is shown, so that parts
+// may use the same names of classes.
 //
 // The Content-Security-Policy admits only files of this server: no inline script or style, no innerHTML. element.style
 // works; setAttribute("style") does not. page.js has what builds elements and sends requests.
@@ -17,7 +18,7 @@ import { h, request } from "/static/page.js";
 const tabs = document.getElementById("tabs");
 const panels = document.getElementById("panels");
 const announcements = document.getElementById("announcements");
-const parts = new Map(); // name -> {tab, panel, module, style, mounted, hash, listeners}
+const parts = new Map(); // name -> {tab, panel, module, style, sheet, mounted, query, listeners}
 const leaving = [];
 
 /** Read a text aloud in a screen reader. */
@@ -61,10 +62,11 @@ function writeAddress(name) {
 
 async function open(name, { focus = false } = {}) {
   const part = parts.get(name);
-  for (const [other, { tab, panel }] of parts) {
+  for (const [other, { tab, panel, sheet }] of parts) {
     tab.setAttribute("aria-selected", String(other === name));
     tab.tabIndex = other === name ? 0 : -1;
     panel.hidden = other !== name;
+    if (sheet) sheet.media = other === name ? "all" : "not all";
   }
   if (focus) part.tab.focus();
   document.title = `${part.title} · bpe`;
@@ -77,7 +79,8 @@ async function mount(name) {
   const part = parts.get(name);
   part.panel.replaceChildren();
   try {
-    await Promise.all([part.style && addStyle(part.style)]);
+    if (part.style) await addStyle(part);
+    if (part.panel.hidden && part.sheet) part.sheet.media = "not all"; // another tab was opened meanwhile
     const module = await import(part.module);
     const unmount = await module.mount(part.panel, about, shellFor(name));
     if (typeof unmount === "function") leaving.push(unmount);
@@ -88,10 +91,12 @@ async function mount(name) {
   }
 }
 
-function addStyle(address) {
+function addStyle(part) {
   return new Promise((resolve, reject) => {
-    const failed = () => reject(new Error(`${address} cannot be loaded.`));
-    document.head.append(h("link", { rel: "stylesheet", href: address, onload: resolve, onerror: failed }));
+    const failed = () => reject(new Error(`${part.style} cannot be loaded.`));
+    part.sheet?.remove();
+    part.sheet = h("link", { rel: "stylesheet", href: part.style, onload: resolve, onerror: failed });
+    document.head.append(part.sheet);
   });
 }
 
@@ -107,7 +112,7 @@ function addPart({ name, title, module, style }) {
     "aria-labelledby": `tab-${name}`,
     hidden: true,
   });
-  parts.set(name, { title, tab, panel, module, style, query: "", mounted: null, listeners: [] });
+  parts.set(name, { title, tab, panel, module, style, sheet: null, query: "", mounted: null, listeners: [] });
   tabs.append(tab);
   panels.append(panel);
 }

@@ -65,10 +65,15 @@ def test_a_tab_opens_its_part_and_keeps_it(browser: Any, address: str) -> None:
         page.get_by_role("tab", name="Two").click()
         page.get_by_text("the second part").wait_for()
         assert not page.locator("#one").is_visible()
+        assert (
+            page.evaluate("getComputedStyle(document.getElementById('one')).color") != "rgb(1, 2, 3)"
+        )  # not its style
         assert page.url.endswith("#two")
         page.get_by_role("tab", name="One").click()
         page.get_by_role("tab", name="Two").click()
         assert page.evaluate("window.mounted") == 1
+        page.get_by_role("tab", name="One").click()
+        assert page.evaluate("getComputedStyle(document.getElementById('one')).color") == "rgb(1, 2, 3)"
         assert page.get_by_role("tabpanel").count() == 1
 
 
