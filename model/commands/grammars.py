@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import click
 
@@ -28,8 +28,8 @@ grammar_options = group(
 class GrammarSource(NamedTuple):
     """A grammar that an option gives, read but not compiled."""
 
-    kind: str
-    """The name of the option: "json-schema", "regex" or "grammar"."""
+    kind: Literal["json-schema", "regex", "grammar"]
+    """The name of the option."""
     text: str
     name: str
     """What messages call it."""
@@ -52,14 +52,21 @@ def read_grammar(settings: dict[str, Any]) -> GrammarSource | None:
     if len(chosen) > 1:
         first, second = (f"--{name.replace('_', '-')}" for name in chosen[:2])
         raise click.UsageError(f"{first} and {second} exclude each other; give only one of them")
-    kind, value = chosen[0].replace("_", "-"), given[chosen[0]]
-    if kind == "regex":
-        return GrammarSource(kind, value, "--regex")
+    from model.generation.grammar import check_text, require_llguidance
+
+    require_llguidance()
+    if given["regex"] is not None:
+        return GrammarSource("regex", given["regex"], "--regex")
+    kind: Literal["json-schema", "grammar"] = "grammar" if given["json_schema"] is None else "json-schema"
+    file = given[chosen[0]]
     try:
-        text = Path(value).read_text("utf-8-sig")
+        text = Path(file).read_text("utf-8-sig")
+        check_text(kind, text)
     except UnicodeDecodeError:
-        raise InputError(f"{value}: it is not UTF-8 text; --{kind} needs a text file") from None
-    return GrammarSource(kind, text, value)
+        raise InputError(f"{file}: it is not UTF-8 text; --{kind} needs a text file") from None
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from None
+    return GrammarSource(kind, text, file)
 
 
 def compiled(

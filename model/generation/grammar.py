@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -331,6 +331,31 @@ class _Vocabulary:
         return []
 
 
+def require_llguidance() -> None:
+    """Raise InputError if llguidance, which computes the masks, is not installed."""
+    _llguidance()
+
+
+def check_text(kind: Literal["json-schema", "regex", "grammar"], text: str) -> None:
+    """Refuse a grammar that is wrong in a way that shows without a vocabulary.
+
+    Args:
+        kind: What the text is.
+        text: The text.
+
+    Raises:
+        InputError: When it is wrong; the message names the place.
+    """
+    if kind == "json-schema":
+        prepared(schema_of(text))
+    elif kind == "grammar":
+        _check_length("grammar", text)
+        if is_gbnf(text):
+            lark_of(text)
+        else:
+            check_lark(text)
+
+
 def _llguidance() -> Any:
     try:
         return import_module("llguidance")
@@ -395,7 +420,8 @@ def _reason(error: str, is_lark: bool = False) -> str:
     text = re.sub(r"^(?:at )?(\d+)\((\d+)\): ", r"line \1, column \2: " if is_lark else "", text)
     text = text.removeprefix("failed to compile JSON schema: ")
     if "lookarounds not supported" in text:
-        return "\\b, and ^ and $ within a regular expression, are not supported; remove them"
+        where = text.partition("invalid regex")[0] if is_lark else ""
+        return where + "\\b, and ^ and $ within a regular expression, are not supported; remove them"
     if "regex parse error:" in text:
         caret = re.search(r"^ {4}( *)\^", text, re.MULTILINE)
         place = f" at character {len(caret[1]) + 1}" if caret and not is_lark else ""
@@ -420,6 +446,10 @@ def _in_schema(reason: str) -> tuple[str, str]:
         return "", "minProperties and maxProperties are supported only if all keys of properties are required"
     if "patternProperty" in reason:
         return "/patternProperties", "a key may match several patterns, which is not supported; make them disjoint"
+    if "Unable to determine" in reason:
+        return "", "patterns, formats and lengths are too complex together; simplify them"
+    if "Regex is empty" in reason:
+        return "", "nothing satisfies it (no string has its pattern, format, length and values together)"
     if "nsatisfiable" in reason:
         return "", f"nothing satisfies it ({reason.partition('nsatisfiable schema: ')[2].split('  (')[0]})"
     return "", reason

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,12 @@ def test_each_answer_of_a_chat_follows_the_schema(model: Path, schema: Path) -> 
     answers = [line for line in result.stdout.splitlines() if line.startswith("[")]
     whole = json.loads(f"[{','.join(result.stdout.split(chr(10) * 2))}]")
     assert len(whole) == 2 and all(len(answer) == 2 for answer in whole), answers
+
+
+def test_without_llguidance_the_message_names_the_extra(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "llguidance", None)
+    fails_with(generate(model, "--regex", "a"), 1, "structured output needs", "pip install 'bpe-llama[serve]'")
+    assert generate(model, "--max-tokens", 1).exit_code == 0
 
 
 def test_wrong_options_are_refused(model: Path, schema: Path, grammar: Path, tmp_path: Path) -> None:

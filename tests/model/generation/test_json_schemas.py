@@ -206,6 +206,8 @@ REFUSED: list[tuple[Any, str]] = [
     ({"exclusiveMinimum": 0, "maximum": 0.5}, "at /exclusiveMinimum: an open bound of 0"),
     ({"allOf": [{"exclusiveMaximum": 1}, {"minimum": 0.5}]}, "at /allOf/0/exclusiveMaximum: an open bound of 1"),
     ({"type": "integer", "minimum": 5, "maximum": 3}, "nothing satisfies it"),
+    ({"enum": ["a"], "format": "date"}, "nothing satisfies it (no string has its pattern, format"),
+    ({"type": "string", "pattern": "a{1,5}b", "allOf": [{"pattern": "^[^b]*$"}]}, "nothing satisfies it"),
     ({"$ref": "http://example.com/schema"}, 'at /$ref: "http://example.com/schema" is not a reference within'),
     ({"$ref": "other.json#/a"}, "at /$ref: "),
     ({"$ref": "#/$defs/a"}, 'at /$ref: "#/$defs/a" is not in the schema'),
