@@ -35,6 +35,7 @@ PAGE_BODY_LIMIT = 32 << 20
 MOST_LISTED = 1_000_000
 """Ids in a response of /tokenize or a request of /detokenize."""
 _PREPARING = 4  # threads that read requests and encode prompts
+_LARGE = 256_000  # bytes of a body that is large
 _FAILED = "an error in the server; its log has the details"
 _LOG = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ class Api:
         self._bridge, self._bodies = Bridge(), Bodies()
         self._log = log
         self._pool = ThreadPoolExecutor(_PREPARING, "prepare")
+        self._large_pool = ThreadPoolExecutor(1, "prepare-large")  # so that others do not wait for large requests
 
     def routes(self) -> list[BaseRoute]:
         """Return the routes of the API."""
@@ -94,10 +96,13 @@ class Api:
         try:
             yield
         finally:
-            self._pool.shutdown(wait=False, cancel_futures=True)
+            for pool in (self._pool, self._large_pool):
+                pool.shutdown(wait=False, cancel_futures=True)
 
-    async def _in_thread(self, work: Callable[[], Any]) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+    async def _in_thread(self, body: bytes, work: Callable[[bytes], Any]) -> Any:
+        """Do the work for the body of a request in a thread."""
+        pool = self._large_pool if len(body) > _LARGE else self._pool
+        return await asyncio.get_running_loop().run_in_executor(pool, work, body)
 
     @property
     def running(self) -> int:
@@ -132,14 +137,14 @@ class Api:
         self._refuse_if_stopping()
         body = await self._bodies.read(request)
 
-        def started() -> tuple[Run, Form, Options]:
+        def started(body: bytes) -> tuple[Run, Form, Options]:
             run, form, options = prepare(body)
             run.start(self.service.scheduler, self._bridge)
             return run, form, options
 
         self._refuse_if_stopping()
         began = time.monotonic()
-        run, form, options = await self._in_thread(started)
+        run, form, options = await self._in_thread(body, started)
         run.began = began
         self.runs.add(run)
         if options.stream:
@@ -216,7 +221,7 @@ class Api:
 
     async def _tokenize(self, request: Request) -> Response:
         body = await self._bodies.read(request)
-        return JSONResponse(await self._in_thread(lambda: self._tokenized(Fields(read_object(body)))))
+        return JSONResponse(await self._in_thread(body, lambda body: self._tokenized(Fields(read_object(body)))))
 
     def _tokenized(self, fields: Fields) -> dict[str, Any]:
         check_model(fields, self.service.name, is_needed=False)
@@ -246,7 +251,7 @@ class Api:
 
     async def _detokenize(self, request: Request) -> Response:
         body = await self._bodies.read(request)
-        return JSONResponse(await self._in_thread(lambda: self._detokenized(Fields(read_object(body)))))
+        return JSONResponse(await self._in_thread(body, lambda body: self._detokenized(Fields(read_object(body)))))
 
     def _detokenized(self, fields: Fields) -> dict[str, Any]:
         check_model(fields, self.service.name, is_needed=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +30,9 @@ class Compiler(Protocol):
     def json_schema(self, schema: Mapping[str, Any] | bool) -> Grammar: ...
     def json_object(self) -> Grammar: ...
     def tools(self, tools: Sequence[Mapping[str, Any]], *, arguments_key: str) -> Grammar: ...
+
+
+_OF_JSON = 1 << 17  # bytes of names and brackets in the JSON of a dialog
 
 
 @dataclass
@@ -89,6 +93,11 @@ class Service:
         """How the model writes calls of tools; None if its chat template writes none, or another way."""
         return format_in(self.format.source) if isinstance(self.format, TemplateChat) else None
 
+    @cached_property
+    def most_bytes(self) -> int:
+        """The size of the longest dialog: what the context can hold if each token is the longest, and some JSON."""
+        return self.context * int(self.tokenizer.token_sizes().max()) + _OF_JSON
+
     # Prompts
 
     def chat_ids(self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]] = ()) -> list[int]:
@@ -98,6 +107,14 @@ class Service:
             Refusal: When the model has no chat format, or the format cannot express the dialog.
         """
         format = self.chat_format
+        size = len(json.dumps([messages, tools], ensure_ascii=False).encode())
+        if size > self.most_bytes:  # without this, rendering 10 MB would take seconds in which nothing else runs
+            raise Refusal(
+                f"the messages have {size:,} bytes, more than the context of {self.context:,} tokens can hold "
+                f"({self.most_bytes:,} bytes); shorten them",
+                "messages",
+                "context_length_exceeded",
+            )
         if tools and not format.writes("tools"):
             raise Refusal("tools is not supported: the model's chat template cannot list tools", "tools",
                           "unsupported_parameter")  # fmt: skip

@@ -220,6 +220,12 @@ def test_a_body_of_100_megabytes_is_refused_without_being_kept(served: Served) -
     refused(post(served, iter([bytes(6_000_000)] * 3)), 413, "10,000,000")
 
 
+def test_a_dialog_that_the_context_can_never_hold_is_refused_before_it_is_rendered(served: Served) -> None:
+    response = post(served, {**CHAT, "messages": [{"role": "user", "content": "a b " * 2_000_000}]})
+    refused(response, 400, "8,000,0", "2,048 tokens")
+    assert response.json()["error"]["code"] == "context_length_exceeded"
+
+
 def test_other_types_paths_and_methods_are_refused(served: Served) -> None:
     refused(post(served, b"{}", headers={"content-type": "text/plain"}), 415, "application/json")
     refused(httpx.get(f"{served.address}/v1/engines"), 404, "no such path")
