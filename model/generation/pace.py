@@ -97,10 +97,10 @@ class Pace:
         """Seconds that one more proposal of each text takes to make."""
         self._adaptive = adaptive
         self._outcomes: dict[int, tuple[float, float]] = {}  # accepted, proposed: by kind, both fading
-        self._credit: float | None = None  # seconds
+        self._credit = 0.0  # seconds; see `record`
         self._spacing, self._since = _SPACING[0], 0
         self._warm_up = _WARM_UP
-        self._has_plain = False
+        self._has_plain = self._has_credit = False
         self._misses, self._pause, self._paused = 0, _PAUSE[0], 0
         self._plain_calls = 0  # without proposals, since the last with some
 
@@ -135,21 +135,28 @@ class Pace:
             if self._since < self._spacing:
                 return none
             counts = [min(_TRIAL, len(outlook)) for outlook in outlooks]
+            if self._extra(len(outlooks), sum(counts), max(counts)) > self._credit:
+                return none
             self._spacing = min(2 * self._spacing, _SPACING[1])
         self._since = 0
-        assert self._credit is not None
-        return counts if self._extra(len(outlooks), counts) <= self._credit else none
+        return counts
 
     def plain_seconds(self, texts: int) -> float:
         """Return the seconds of a call without proposals; 0 if there was none yet."""
         return self.times.plain(texts) if self._has_plain else 0.0
 
-    def _extra(self, texts: int, counts: Sequence[int]) -> float:
-        """Return the seconds that a call with these proposals takes longer than one without."""
-        return self.times.of(texts, sum(counts)) - self.times.plain(texts) + self.proposing * max(counts)
+    def _extra(self, texts: int, proposals: int, deepest: int) -> float:
+        """Return the seconds that a call with so many proposals takes longer than one without.
+
+        Args:
+            texts: The number of texts.
+            proposals: The number of proposals for all of them.
+            deepest: The largest number for one of them.
+        """
+        return self.times.of(texts, proposals) - self.times.plain(texts) + self.proposing * deepest
 
     def _fastest(self, outlooks: Sequence[Sequence[int]], priors: Mapping[int, float]) -> list[int]:
-        """Return the numbers of proposals that give the most tokens per second."""
+        """Return the numbers of proposals that give the most tokens per second, of those that there is credit for."""
         chances = []  # that a proposal and all before it are accepted
         for text, outlook in enumerate(outlooks):
             chance, before = 1.0, 0.0
@@ -161,12 +168,16 @@ class Pace:
         chances.sort()
         texts = len(outlooks)
         counts, best = [0] * texts, [0] * texts
-        expected, rate, deepest = float(texts), _GAIN * texts / self.times.plain(texts), 0
+        plain = self.times.plain(texts)
+        expected, rate, deepest = float(texts), _GAIN * texts / plain, 0
         for taken, (chance, place, text) in enumerate(chances, 1):
             counts[text] += 1
             deepest = max(deepest, place + 1)
             expected -= chance
-            faster = expected / (self.times.of(texts, taken) + self.proposing * deepest)
+            extra = self._extra(texts, taken, deepest)
+            if extra > self._credit:
+                break
+            faster = expected / (plain + extra)
             if faster > rate:
                 rate, best = faster, counts.copy()
         return best
@@ -186,8 +197,8 @@ class Pace:
         if self._plain_calls != 1 or not self.times:  # else it was slowed down by the larger one before it
             seconds = self.times.add(texts, sum(counts), seconds)
         plain = self.times.plain(texts)
-        if self._credit is None:
-            self._credit = _CREDIT[0] * plain
+        if not self._has_credit:
+            self._has_credit, self._credit = True, _CREDIT[0] * plain
         deepest = max(counts, default=0)
         if deepest:
             each = proposing / deepest
@@ -213,5 +224,4 @@ class Pace:
             self._paused, self._pause, self._misses = self._pause, min(2 * self._pause, _PAUSE[1]), 0
         if accepted:
             self._spacing, self._pause = _SPACING[0], _PAUSE[0]
-            if self._credit is not None:
-                self._credit += accepted * self.times.plain(texts) / texts
+            self._credit += accepted * self.times.plain(texts) / texts

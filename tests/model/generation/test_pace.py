@@ -122,3 +122,18 @@ def test_the_likeliest_proposals_of_several_texts_are_read() -> None:
 def test_without_adapting_everything_is_proposed() -> None:
     pace = Pace(15, adaptive=False)
     assert pace.plan([[1] * 5, []], PRIORS) == [5, 0]
+
+
+def test_a_long_match_right_at_the_beginning_is_used() -> None:
+    pace = Pace(15)
+    cost = linear(0.3)
+    sure = dict.fromkeys(PRIORS, 0.98)
+    counts = []
+    for _ in range(12):
+        (count,) = pace.plan([[24] * 15], sure)
+        pace.record(1, [count], cost(1 + count), 0.0)
+        pace.learn(1, [24] * count, count)
+        counts.append(count)
+    assert counts[:3] == [0, 0, 0]
+    assert counts[3] >= 8
+    assert counts[-1] == 15
