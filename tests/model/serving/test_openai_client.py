@@ -7,10 +7,14 @@ import json
 from collections.abc import Iterator
 from typing import Any, Literal
 
+import httpx
 import openai
 import pydantic
 import pytest
+from openai.types import completion_create_params as text_params
+from openai.types.chat import completion_create_params as chat_params
 
+from support.command_line import ROOT
 from support.serving import Served, serving
 
 HELLO = [{"role": "user", "content": "Say hello."}]
@@ -297,6 +301,23 @@ def test_what_is_not_supported_is_refused_by_name(client: openai.OpenAI, setting
     with pytest.raises(openai.BadRequestError) as refused:
         chat(client, **settings)
     assert refused.value.param == param and param in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "params"),
+    [
+        ("/chat/completions", chat_params.CompletionCreateParamsBase),
+        ("/completions", text_params.CompletionCreateParamsBase),
+    ],
+)
+def test_every_field_of_the_package_is_known_and_described(served: Served, path: str, params: Any) -> None:
+    page = (ROOT / "docs" / "reference" / "server.md").read_text("utf-8")
+    needed = {"model": "tiny", "messages": HELLO} if "chat" in path else {"model": "tiny", "prompt": "a"}
+    for field in [*params.__annotations__, "stream"]:
+        error = httpx.post(served.base_url + path, json={**needed, field: {"nobody": 1}}).json().get("error", {})
+        assert error.get("code") != "unknown_parameter" or error["param"] != field
+        assert error.get("param", field).partition(".")[0] == field
+        assert f"`{field}`" in page
 
 
 def test_our_own_settings_of_sampling(client: openai.OpenAI) -> None:
