@@ -205,7 +205,11 @@ class Prefixes:
             return source
         slot = next(slot for slot in self._slots if not slot.limit and not slot.length)
         if source is not None:
-            self._sequences.copy(source.number, slot.number, common)
+            try:
+                self._sequences.copy(source.number, slot.number, common)
+            except BaseException:  # no memory
+                self._sequences.free(slot.number)
+                raise
             slot.append(source.ids[:common])
             slot.read = min(source.read, common)
             slot.capacity = common

@@ -415,15 +415,26 @@ class Scheduler:
             if text is None or text.job.is_reading:
                 break
             job = text.job
-            slot = self._prefixes.take(job.prompt, text.limit, len(job.prompt) - (job.logits is None))
-            if slot is None:
+            error = slot = None
+            try:
+                slot = self._prefixes.take(job.prompt, text.limit, len(job.prompt) - (job.logits is None))
+            except Exception as failed:
+                _LOG.warning("a text could not be started: %s", failed)
+                error = failed
+            if slot is None and error is None:
                 break
             with self._changed:
-                if not self._queue or self._queue[0] is not text:  # it was cancelled meanwhile
-                    self._prefixes.release(slot)
-                    continue
-                self._queue.popleft()
-                self._running.append(text)
+                is_first = bool(self._queue) and self._queue[0] is text
+                if is_first:
+                    self._queue.popleft()
+                    self._running += [text] if slot is not None else []
+            if slot is None:
+                if is_first and error is not None:
+                    self._fail(text, error)
+                continue
+            if not is_first:  # it was cancelled meanwhile
+                self._prefixes.release(slot)
+                continue
             logits = self._start(text, slot)
             if logits is not None:
                 ready.append((text, logits))

@@ -338,6 +338,26 @@ def test_a_failed_call_ends_the_texts_that_fail_alone(caplog: pytest.LogCaptureF
     assert "no memory for 3" in caplog.text
 
 
+def test_a_text_that_cannot_be_started_fails_alone(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def copy(source: int, target: int, length: int) -> None:
+        raise MemoryError("no memory for a copy")
+
+    sequences = ToySequences(6)
+    monkeypatch.setattr(sequences, "copy", copy)
+    with running(sequences, start=False, parallel=3) as scheduler:
+        requests = [TextRequest([1, 2, 3, last], 5, GREEDY, n=n) for last, n in ((4, 2), (5, 1))]
+        readers = [submit(scheduler, request)[0] for request in requests]
+        scheduler.start()
+        readers[0].wait()
+        readers[1].wait()
+    assert readers[0].ids(0) == [token.id for token in expected(requests[0])]
+    assert [token.error for token in readers[0].chosen if token.index == 1] == ["no memory for a copy"]
+    assert readers[1].ids() == [token.id for token in expected(requests[1])] or readers[1].chosen[0].error
+    assert "could not be started" in caplog.text
+
+
 def test_stop_finishes_what_was_accepted_and_refuses_more() -> None:
     with running(ToySequences(2), start=False, parallel=1) as scheduler:
         readers = [submit(scheduler, TextRequest([id], 5, GREEDY))[0] for id in (1, 2)]
