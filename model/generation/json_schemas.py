@@ -18,6 +18,7 @@ from bpe.errors import InputError
 
 _LONGEST = 1_000_000  # characters of a schema
 _MOST_MULTIPLES = 1000  # the product of all multipleOf, without their factors 2 and 5
+_MOST_DIGITS = 15  # of a bound; with 16, the neighbor of a bound may be taken for it
 _MOST_TRIES = 200  # schemas that are compiled on their own to find the one that is wrong
 _DEEPEST = 100  # values within values; llguidance reads JSON 128 deep
 
@@ -110,6 +111,7 @@ def prepared(schema: Mapping[str, Any]) -> dict[str, Any]:
             if not (key == "$id" and not pointer):
                 _check_keyword(f"{pointer}/{_escaped(key)}", key, value)
         _check_properties(pointer, part)
+        _check_digits(pointer, part)
     _check_bounds(parts)
     _check_multiples(parts)
     _check_endless(dict(parts))
@@ -233,6 +235,14 @@ def _check_properties(pointer: str, schema: Mapping[str, Any]) -> None:
     if least > 1 and least > len({*schema.get("required", [])}):
         # Keys of additional and pattern properties may be repeated, so the grammar's count is no lower bound.
         _refuse(f"{pointer}/minProperties", "more than 1 is supported only if as many keys are required; list them")
+
+
+def _check_digits(pointer: str, schema: Mapping[str, Any]) -> None:
+    """Refuse bounds with more digits than llguidance compares exactly."""
+    for key in (*_LOWER, *_UPPER):
+        bound = schema.get(key, 0)
+        if schema.get("type") != "integer" and len(Decimal(repr(bound)).normalize().as_tuple().digits) > _MOST_DIGITS:
+            _refuse(f"{pointer}/{key}", f"{bound} has more than {_MOST_DIGITS} digits; round it")
 
 
 def _check_bounds(parts: list[tuple[str, Mapping[str, Any]]]) -> None:

@@ -52,17 +52,19 @@ FORMATS = FormatChecker(["date", "email", "ipv4", "ipv6", "uuid"])
 
 
 @FORMATS.checks("date-time", ValueError)
-def is_moment(text: str) -> bool:
-    return bool(datetime.fromisoformat(text.replace("Z", "+00:00")[:19] + "+00:00"))
+def is_moment(text: object) -> bool:
+    return not isinstance(text, str) or bool(datetime.fromisoformat(text.replace("Z", "+00:00")[:19] + "+00:00"))
 
 
 @FORMATS.checks("time", ValueError)
-def is_time(text: str) -> bool:
-    return bool(datetime.fromisoformat(f"2020-01-01T{text[:8]}+00:00"))
+def is_time(text: object) -> bool:
+    return not isinstance(text, str) or bool(datetime.fromisoformat(f"2020-01-01T{text[:8]}+00:00"))
 
 
 @FORMATS.checks("hostname")
-def is_hostname(text: str) -> bool:
+def is_hostname(text: object) -> bool:
+    if not isinstance(text, str):
+        return True
     return len(text) < 254 and all(regex.fullmatch("(?!-)[A-Za-z0-9-]{1,63}(?<!-)", part) for part in text.split("."))
 
 
@@ -185,6 +187,7 @@ REFUSED: list[tuple[Any, str]] = [
     ({"maxItems": True}, "at /maxItems: true is not a number"),
     ({"minimum": "1"}, 'at /minimum: "1" is not a number'),
     ({"maximum": 1e300}, "at /maximum: 1e+300 is not a number below 2^53"),
+    ({"maximum": 12.365400999999999}, "at /maximum: 12.365400999999999 has more than 15 digits; round it"),
     ({"multipleOf": 0}, "at /multipleOf: 0 is not above 0"),
     ({"required": "a"}, 'at /required: "a" is not a list of names'),
     ({"enum": []}, "at /enum: [] is not a list of values"),
