@@ -13,7 +13,7 @@ from bpe.streaming import StopStrings
 from model.serving.calls import CallReader, Piece
 
 if TYPE_CHECKING:
-    from model.serving.scheduler import Chosen
+    from model.serving.texts import Chosen
 
 Finish = Literal["stop", "length", "tool_calls", "error"]
 

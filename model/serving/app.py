@@ -25,8 +25,8 @@ from model.serving.refusals import Refusal
 from model.serving.requests import Options, check_model, read_chat, read_completion
 from model.serving.responses import DONE, WAITING, ChatForm, CompletionForm, Form, error_event, usage_of
 from model.serving.runs import Bridge, Run
-from model.serving.scheduler import Busy
 from model.serving.service import Service, unknown_model
+from model.serving.texts import Busy
 
 PATIENCE = 15.0
 """Seconds without a token after which a stream has a comment, so that a proxy does not take it for dead."""

@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from model.serving.answers import Delta
-from model.serving.scheduler import Chosen, Handle, Scheduler
+from model.serving.scheduler import Handle, Scheduler
 from model.serving.service import Job
+from model.serving.texts import Chosen
 
 _AT_ONCE = 64  # tokens of a request that are turned into text before others have their turn
 

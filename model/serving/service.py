@@ -21,7 +21,8 @@ from model.serving.choosing import Grammar
 from model.serving.fields import shown
 from model.serving.refusals import Refusal
 from model.serving.requests import COMPLETION_TOKENS, ChatRequest, CompletionRequest, Options, ResponseFormat
-from model.serving.scheduler import Scheduler, TextRequest
+from model.serving.scheduler import Scheduler
+from model.serving.texts import TextRequest
 
 
 class Compiler(Protocol):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bpe import Tokenizer
 from model.serving.answers import Answer, ShownToken, TokenTexts, logprobs_of_completion
-from model.serving.scheduler import Chosen
+from model.serving.texts import Chosen
 from support.pieces import trained
 from support.serving import byte_tokenizer
 

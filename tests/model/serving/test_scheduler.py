@@ -16,7 +16,8 @@ from bpe.errors import InputError
 from model import Sampling
 from model.generation.sampling import Penalties, log_softmax, sample, top
 from model.generation.sequence_parts import Part
-from model.serving.scheduler import CHUNK, Busy, Chosen, Handle, Scheduler, TextRequest
+from model.serving.scheduler import CHUNK, Handle, Scheduler
+from model.serving.texts import Busy, Chosen, TextRequest
 from tests.support.toy_sequences import ToySequences, logits_of, toy_model
 
 GREEDY = Sampling(temperature=0)

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from model import ModelConfig, Sampling, Transformer, load
-from model.serving.scheduler import Chosen, Scheduler, TextRequest
+from model.serving.scheduler import Scheduler
+from model.serving.texts import Chosen, TextRequest
 from support.native_models import native, quantized
 
 MakeModel = Callable[[ModelConfig], Transformer]
