@@ -181,7 +181,7 @@ class Inside:
         from model.loading import load
 
         try:
-            return load(self._path, backend="torch")[0]
+            return load(self._path, backend="torch", ignore_unknown=True)[0]
         except (InputError, MemoryError) as error:
             self._failure = f"the model cannot be loaded for this page: {error or 'out of memory'}"
             raise Impossible(self._failure) from None

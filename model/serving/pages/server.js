@@ -64,7 +64,7 @@ async function refusal(response) {
     // Not an error of this server, such as that of a proxy.
   }
   const wait = waited(response.headers.get("retry-after"));
-  if (status === 401 || status === 403) return new ServerError("key", said || "The server asks for an API key.", { status });
+  if (status === 401) return new ServerError("key", key ? said : "This server asks for an API key.", { status });
   if (status === 429) return new ServerError("busy", `The server is busy. ${said}`.trim(), { status, wait });
   if (status === 503) return new ServerError("busy", said || "The server is not ready.", { status, wait });
   if (status >= 500) return new ServerError("broken", said || `The server failed with status ${status}.`, { status });

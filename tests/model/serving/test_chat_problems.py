@@ -171,7 +171,7 @@ def test_a_key_is_asked_for_once_in_a_tab(browser: Any) -> None:
         chat = ChatPage(page, served)
         served.writer.answer = "Welcome."
         chat.send("May I?")
-        assert "no API key" in notice(page)
+        assert "This server asks for an API key." in notice(page)
         assert page.evaluate("document.activeElement.type") == "password"
         page.fill(".key input", "a-wrong-key-0123456789")
         page.press(".key input", "Enter")

@@ -30,10 +30,13 @@ export function sidebar(storage, calls, canChat) {
       ? h("p.muted.where", {}, "Kept in this browser only.")
       : h("p.muted.where", {}, "This browser keeps nothing for this page: conversations end with the page."));
   let current = null;
+  let isEditing = false; // a row is renamed or may be deleted, so the list must not be replaced
 
   async function refresh(id = current) {
     current = id;
+    if (isEditing) return;
     const entries = await storage.list();
+    if (isEditing) return;
     list.replaceChildren(...entries.map(entry));
     empty.hidden = entries.length > 0;
   }
@@ -55,6 +58,7 @@ export function sidebar(storage, calls, canChat) {
     const end = async (isKept) => {
       if (isDone) return;
       isDone = true;
+      isEditing = false;
       if (isKept && field.value.trim() && field.value !== title) await calls.renamed(id, field.value.trim());
       await refresh();
       list.querySelector(`[data-id="${CSS.escape(id)}"] .name`)?.focus();
@@ -68,17 +72,24 @@ export function sidebar(storage, calls, canChat) {
       }
     });
     field.addEventListener("blur", () => end(true));
+    isEditing = true;
     row.replaceChildren(field);
     field.select();
   }
 
   function confirm(row, id, shown) {
     const yes = h("button.button.danger", { type: "button", onclick: async () => {
+      isEditing = false;
       await calls.deleted(id);
       calls.announce(`${shown} is deleted`);
     } }, "Delete");
-    const no = h("button.button", { type: "button", onclick: () => refresh().then(() => list.querySelector(`[data-id="${CSS.escape(id)}"] .name`)?.focus()) }, "Keep");
+    const no = h("button.button", { type: "button", onclick: async () => {
+      isEditing = false;
+      await refresh();
+      list.querySelector(`[data-id="${CSS.escape(id)}"] .name`)?.focus();
+    } }, "Keep");
     row.replaceChildren(h("span.question", {}, "Delete “", h("bdi", {}, shown), "”?"), h("span.toolbar", {}, yes, no));
+    isEditing = true;
     no.focus();
   }
 

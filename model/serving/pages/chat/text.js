@@ -1,6 +1,6 @@
 // A text that the model continues: what is written and what is added are one text, which can be edited at any time.
 
-import { counted, h, withCommas } from "/static/page.js";
+import { counted, debounced, h, withCommas } from "/static/page.js";
 import { requestSettings } from "/static/model/chat/settings.js";
 import { icon } from "/static/model/icons.js";
 import { notice } from "/static/model/chat/notices.js";
@@ -15,11 +15,12 @@ export function textView(host) {
   let conversation = null;
   let running = null;
   let before = null; // the text before the last continuation
+  const keep = debounced((each) => host.save(each), 200);
   const field = h("textarea.text", { "aria-label": "Text", dir: "auto", placeholder: "Write a beginning, and let the model go on.", oninput: () => {
     conversation.text = field.value;
     before = null;
     show();
-    host.save(conversation);
+    keep(conversation);
   } });
   const go = h("button.button.primary", { type: "button", onclick: () => (running ? stop() : start()) });
   const undo = h("button.button", { type: "button", onclick: () => {
