@@ -2,6 +2,7 @@
 
 import { counted, h, withCommas } from "/static/page.js";
 import { addTurn, newConversation, showVersion, titleOf, turnsOf } from "/static/model/chat/conversations.js";
+import { followDirection, setDirection } from "/static/model/chat/direction.js";
 import { notice } from "/static/model/chat/notices.js";
 import { requestSettings, settingsForm, wrongSetting } from "/static/model/chat/settings.js";
 import { sidebar } from "/static/model/chat/sidebar.js";
@@ -69,7 +70,8 @@ class Chat {
     this.problems = h("div.problems");
     this.thread = h("div.thread", { tabIndex: -1, onscroll: () => this.showJump() }, h("div.column", {}, this.log, this.problems));
     this.jump = h("button.button.jump", { type: "button", title: "To the end", "aria-label": "To the end", hidden: true, onclick: () => this.toEnd() }, icon("down"));
-    this.input = h("textarea.input", { rows: 1, dir: "auto", placeholder: `Message ${this.modelName}`, "aria-label": "Message", "aria-describedby": "chat-keys", oninput: () => this.showButton() });
+    this.input = h("textarea.input", { rows: 1, placeholder: `Message ${this.modelName}`, "aria-label": "Message", "aria-describedby": "chat-keys", oninput: () => this.showButton() });
+    followDirection(this.input);
     this.send = h("button.button.primary.send", { type: "submit" });
     this.used = h("span.used.muted");
     const keys = h("span.keys.muted", { id: "chat-keys" }, "Enter sends · Shift+Enter breaks the line · Esc stops · ↑ edits");
@@ -300,7 +302,10 @@ class Chat {
     if (this.isRunning) this.stop();
     else if (this.input.value.trim()) {
       const { value } = this.input;
-      if (this.ask(value)) this.input.value = "";
+      if (this.ask(value)) {
+        this.input.value = "";
+        setDirection(this.input, 0);
+      }
       this.showButton();
       this.input.focus();
     }

@@ -146,8 +146,22 @@ function directed(element) {
   return element;
 }
 
+/** Return a paragraph, or for a long one the pieces of it: Chromium lays out a million characters in 50 s otherwise. */
 function paragraph({ text }) {
-  return directed(h("p", {}, inline(text)));
+  if (text.length <= LONGEST) return directed(h("p", {}, inline(text)));
+  const pieces = h("div");
+  for (let from = 0, to; from < text.length; from = to) {
+    to = pieceEnd(text, from);
+    pieces.append(directed(h(to < text.length ? "p.piece" : "p", {}, inline(text.slice(from, to)))));
+  }
+  return pieces;
+}
+
+function pieceEnd(text, from) {
+  const end = from + LONGEST;
+  if (end >= text.length) return text.length;
+  const space = Math.max(text.lastIndexOf(" ", end), text.lastIndexOf("\n", end));
+  return space > from ? space + 1 : from + wholeCharacters(text.slice(from, end));
 }
 
 /** The page has its own h1 and h2, so that those of an answer begin below. */

@@ -1,6 +1,7 @@
 // A text that the model continues: what is written and what is added are one text, which can be edited at any time.
 
 import { counted, debounced, h, withCommas } from "/static/page.js";
+import { followDirection, setDirection } from "/static/model/chat/direction.js";
 import { requestSettings } from "/static/model/chat/settings.js";
 import { icon } from "/static/model/icons.js";
 import { notice } from "/static/model/chat/notices.js";
@@ -16,12 +17,13 @@ export function textView(host) {
   let running = null;
   let before = null; // the text before the last continuation
   const keep = debounced((each) => host.save(each), 200);
-  const field = h("textarea.text", { "aria-label": "Text", dir: "auto", placeholder: "Write a beginning, and let the model go on.", oninput: () => {
+  const field = h("textarea.text", { "aria-label": "Text", placeholder: "Write a beginning, and let the model go on.", oninput: () => {
     conversation.text = field.value;
     before = null;
     show();
     keep(conversation);
   } });
+  followDirection(field);
   const go = h("button.button.primary", { type: "button", onclick: () => (running ? stop() : start()) });
   const undo = h("button.button", { type: "button", onclick: () => {
     field.value = conversation.text = before;
@@ -102,6 +104,7 @@ export function textView(host) {
   function open(opened) {
     conversation = opened;
     field.value = opened.text;
+    setDirection(field, opened.text.length);
     before = null;
     facts.textContent = "";
     problems.replaceChildren();

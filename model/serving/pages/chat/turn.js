@@ -2,6 +2,7 @@
 
 import { copy, counted, h, withCommas } from "/static/page.js";
 import { versionsOf } from "/static/model/chat/conversations.js";
+import { followDirection, setDirection } from "/static/model/chat/direction.js";
 import { Markdown, showMarkdown } from "/static/model/chat/markdown.js";
 import { icon } from "/static/model/icons.js";
 
@@ -48,7 +49,10 @@ export class Turn {
       this.body.replaceChildren(content);
       return;
     }
-    const all = h("button.quiet.more", { type: "button", onclick: () => this.body.replaceChildren(content) });
+    const all = h("button.quiet.more", { type: "button", onclick: () => {
+      setDirection(this.body, content.length);
+      this.body.replaceChildren(content);
+    } });
     all.append(`Show all ${counted(content.length, "character")}`);
     this.body.replaceChildren(`${content.slice(0, SHOWN).replace(/[\ud800-\udbff]$/, "")}…`, h("div", {}, all));
   }
@@ -118,7 +122,8 @@ export class Turn {
   edit() {
     if (this.chat.isRunning || this.form) return;
     const isUser = this.node.role === "user";
-    const field = h("textarea", { value: this.node.content, dir: "auto", "aria-label": isUser ? "Edit your question" : "Edit the answer" });
+    const field = h("textarea", { value: this.node.content, "aria-label": isUser ? "Edit your question" : "Edit the answer" });
+    followDirection(field);
     const done = () => {
       this.form.remove();
       this.form = null;
