@@ -171,7 +171,7 @@ def random_schema(generator: random.Random, depth: int = 0) -> Schema:
 
 def _random_number(generator: random.Random, kind: str) -> Schema:
     lower = round(generator.uniform(-1000, 1000), generator.randint(0, 3) if kind == "number" else 0)
-    upper = lower + generator.choice([1, 2, 10, 500, 12345])
+    upper = round(lower + generator.choice([1, 2, 10, 500, 12345]), 3)
     if kind == "integer":
         lower, upper = int(lower), int(upper)
     names = generator.choice([("minimum", "maximum"), ("exclusiveMinimum", "maximum"), ("minimum", "exclusiveMaximum")])
