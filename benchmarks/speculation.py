@@ -62,6 +62,8 @@ def measure(model: Any, prompts: list[list[int]], end_ids: Any, speculation: Any
     from model import Generation, Sampling
 
     sampling = Sampling(temperature=options.temperature, seed=1)
+    for _ in Generation(model, prompts[:1], max_tokens=32, speculation=speculation):  # fills caches and wakes threads
+        pass
     found = []
     for number, ids in enumerate(prompts):
         ratios, same = [], True
@@ -94,6 +96,7 @@ def measure(model: Any, prompts: list[list[int]], end_ids: Any, speculation: Any
                 "proposed": counts.proposed,
                 "accepted": counts.accepted,
                 "tokens_per_call": counts.tokens_per_call,
+                "calls": counts.calls,
                 "gain": counts.gain,
             }
         )

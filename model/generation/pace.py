@@ -6,6 +6,7 @@ proposal that is accepted. `Pace` measures both, and plans each call for the mos
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -24,6 +25,7 @@ _PAUSE = (4, 64)  # calls of a pause, at first and at most; it doubles as long a
 _TRIAL = 3  # proposals of a text in a trial
 _FIT_AT, _FIT_PRIOR = 8, 0.3  # a number of proposals, and the weight of two calls that are assumed to have been made
 _FASTER_CALL, _SLOWER_CALL = 0.1, 0.02  # weight of a call without proposals in the estimate, if faster and if slower
+_TYPICAL_CALL, _MOST_TYPICAL = 0.05, 1.15  # weight in the mean of such calls, and its bound, as a part of the estimate
 _FIRST_CALLS = 5  # of which the fastest counts, since memory is new and threads sleep at first
 _SLOWEST = 1.8  # a call that took more than this many times its estimate was interrupted, and counts as that much
 
@@ -37,6 +39,7 @@ class CallTimes:
 
     def __init__(self) -> None:
         self._plain: dict[int, float] = {}
+        self._typical: dict[int, float] = {}  # a mean of the calls without proposals
         self._calls = 0  # without proposals
         # Sums of weights, proposals, their squares, and of relative times alone and multiplied with proposals. They
         # fade, except for the prior, which decides as long as little is measured.
@@ -54,6 +57,10 @@ class CallTimes:
             return self._plain.get(texts, 0.0)
         known = min(self._plain, key=lambda count: abs(count - texts))
         return self._plain[known] * (1 + _FIRST_SLOPE * (texts - 1)) / (1 + _FIRST_SLOPE * (known - 1))
+
+    def typical(self, texts: int) -> float:
+        """Return the mean seconds of a call without proposals, where no larger calls slow it down."""
+        return min(self._typical.get(texts, math.inf), _MOST_TYPICAL * self.plain(texts))
 
     def of(self, texts: int, proposals: int) -> float:
         """Return the estimated seconds of a call; 0 before the first measurement."""
@@ -78,6 +85,9 @@ class CallTimes:
             # among others of their kind.
             weight = 1.0 if seconds < expected and self._calls < _FIRST_CALLS else _FASTER_CALL
             self._plain[texts] = expected + (weight if seconds < expected else _SLOWER_CALL) * (seconds - expected)
+            if self._calls >= _FIRST_CALLS:
+                typical = self._typical.get(texts, seconds)
+                self._typical[texts] = typical + _TYPICAL_CALL * (seconds - typical)
         return seconds
 
 
@@ -142,8 +152,8 @@ class Pace:
         return counts
 
     def plain_seconds(self, texts: int) -> float:
-        """Return the seconds of a call without proposals; 0 if there was none yet."""
-        return self.times.plain(texts) if self._has_plain else 0.0
+        """Return the mean seconds of a call without proposals; 0 if there was none yet."""
+        return self.times.typical(texts) if self._has_plain else 0.0
 
     def _extra(self, texts: int, proposals: int, deepest: int) -> float:
         """Return the seconds that a call with so many proposals takes longer than one without.
