@@ -324,7 +324,8 @@ class SpeculativeDecoder:
         # 3. Measure.
         made = [len(text.proposals) for text in texts]
         self._pace.record(len(texts), made, end - middle, middle - begin if any(made) else 0.0)
-        self._read, self._plain = len(texts), self._pace.plain_seconds(len(texts)) / len(texts)
+        plain = self._pace.plain_seconds(len(texts)) if any(made) else end - middle
+        self._read, self._plain = len(texts), plain / len(texts)
         self._counts.calls += len(texts)
         self._counts.proposed += sum(made)
         self._counts.seconds += end - begin
