@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from model import ModelConfig, Transformer, save
 from support.command_line import BPE, bpe, fails_with
 from support.serving import TEMPLATE, byte_tokenizer
 
-pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGTERM"), reason="needs signals")
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 
 
 @pytest.fixture(scope="module")
