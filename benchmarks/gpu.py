@@ -363,9 +363,9 @@ def parse_arguments() -> argparse.Namespace:
         "--sections", type=choice(sections), default=sections, help=f"of {', '.join(sections)} (default: all)"
     )
     parser.add_argument("--peers", type=choice(peers), default=peers, help=f"of {', '.join(peers)} (default: all)")
-    parser.add_argument("--minutes", type=float, default=9.5, help="time for everything, in minutes (default: 9.5)")
+    parser.add_argument("--minutes", type=positive, default=9.5, help="time for everything, in minutes (default: 9.5)")
     parser.add_argument("--tolerance", type=float, default=0.01, help="largest loss difference, nats (default: 0.01)")
-    parser.add_argument("--margin", type=float, default=0.1, help="largest logit difference (default: 0.1)")
+    parser.add_argument("--margin", type=positive, default=0.1, help="largest logit difference (default: 0.1)")
     parser.add_argument("--peak-tflops", type=float, help="bfloat16 peak of the device (default: its data sheet's)")
     parser.add_argument("--peak-bandwidth", type=float, metavar="GB/S", help="of the memory (default: data sheet's)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all results to FILE")
@@ -467,6 +467,14 @@ def peaks_of(name: str, tflops: float | None, gigabytes: float | None) -> Peaks:
             source = "as given" if given is not None else "NVIDIA's data sheet"
             print(f"the {what} is relative to {number(value / 1e12)} {unit} ({source})")
     return Peaks(flops, bandwidth)
+
+
+def positive(text: str) -> float:
+    """Return a number above 0, for argparse."""
+    number = float(text)
+    if not number > 0:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return number
 
 
 def compare_ids(ids: Sequence[int], file: str, margin: float) -> dict[str, Any]:

@@ -66,7 +66,19 @@ def format_of(path: str | os.PathLike[str]) -> str:
             f"{path}: the training of this model is not finished; to resume it, run the command that began it again"
         )
     expected = ", or ".join(file_format.DESCRIPTION for file_format in CHECKPOINT_FORMATS.values())
-    raise InputError(f"{path}: no model here{instead(path, 'model') or f'; expected {expected}'}")
+    raise InputError(
+        f"{path}: no model here{instead(path, 'model') or _damaged_gguf(path) or f'; expected {expected}'}"
+    )
+
+
+def _damaged_gguf(path: Path) -> str:
+    """Return that a file ending in .gguf has another content, or an empty string for other paths."""
+    if path.suffix.lower() != ".gguf" or not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        start = file.read(4)
+    found = f"begins with the bytes {start.hex(' ')}" if start else "is empty"
+    return f"; a GGUF begins with GGUF, but this file {found}; download or convert it again"
 
 
 def _is_unfinished_run(path: Path) -> bool:

@@ -351,9 +351,14 @@ def load_model(
         from model.generation.native import NativeModel
 
         if not isinstance(model, NativeModel):
+            remedy = "choose --backend native"
+            if dtype is not None:
+                remedy = f"leave out --dtype {dtype}, with which torch computes"
+            elif backend != "torch":
+                remedy = "see bpe info for why this model runs on torch"
             raise InputError(
                 f"{name}: --cache-dtype {cache_dtype} needs the native backend; on torch, which runs here, keys "
-                "and values have the dtype of --dtype; leave --cache-dtype out, or choose --backend native"
+                f"and values have the dtype of the computation; leave --cache-dtype out, or {remedy}"
             )
         model.cache_dtype = cache_dtype
         model.new_cache()  # refuses a dtype that these heads do not allow

@@ -109,3 +109,14 @@ def test_two_models_in_a_directory_are_not_one(whole: Path, tmp_path: Path) -> N
     (tmp_path / "parts" / "other.gguf").write_bytes(whole.read_bytes())
     with pytest.raises(InputError, match="no model here"):
         format_of(tmp_path / "parts")
+
+
+@pytest.mark.parametrize(
+    ("content", "found"), [(b"", "is empty"), (b"<!DOCTYPE html>", "begins with the bytes 3c 21 44 4f")]
+)
+def test_a_file_that_only_has_the_name_of_a_gguf_is_told(content: bytes, found: str, tmp_path: Path) -> None:
+    (tmp_path / "model.gguf").write_bytes(content)
+    with pytest.raises(
+        InputError, match=rf"model\.gguf: no model here; a GGUF begins with GGUF, but this file {found}; "
+    ):
+        format_of(tmp_path / "model.gguf")

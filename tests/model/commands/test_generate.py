@@ -173,7 +173,9 @@ def test_the_dtype_of_cached_keys_and_values_can_be_chosen(model: Path, monkeypa
     assert generate(model, "-p", "a", "--backend", "native", "--cache-dtype", "int8").exit_code == 0
     assert set(used) == {"int8"}
     result = generate(model, "-p", "a", "--backend", "torch", "--cache-dtype", "int8")
-    fails_with(result, 1, f"bpe: {model}: --cache-dtype int8 needs the native backend")
+    fails_with(result, 1, f"bpe: {model}: --cache-dtype int8 needs the native backend", "choose --backend native")
+    result = generate(model, "-p", "a", "--dtype", "float16", "--cache-dtype", "int8")
+    fails_with(result, 1, "leave out --dtype float16, with which torch computes")
 
 
 @pytest.mark.parametrize(
