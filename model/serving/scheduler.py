@@ -24,11 +24,13 @@ import numpy as np
 from bpe.errors import InputError
 from model.generation.sampling import Floats
 from model.generation.sequences import Part, Sequences, new_sequences
+from model.memory import return_freed_memory
 from model.serving.choosing import Choice, Chooser, choose_all
 from model.serving.prefixes import Ids, Prefixes, Slot
 from model.serving.texts import Busy, Chosen, Finish, Statistics, TextRequest
 
 CHUNK = 256  # tokens of prompts in a step; more make running texts wait longer, fewer read prompts more slowly
+_IDLE = 10.0  # seconds without texts, after which memory that was freed returns to the system
 _LOG = logging.getLogger(__name__)
 _RECENT = 32  # ended texts that the rate is estimated from
 _STOPPING = "the server is shutting down"
@@ -264,8 +266,11 @@ class Scheduler:
     def _run(self) -> None:
         while True:
             with self._changed:
+                seconds: float | None = _IDLE
                 while not (self._running or self._queue or self._stops_at is not None):
-                    self._changed.wait()
+                    if not self._changed.wait(seconds):
+                        return_freed_memory()
+                        seconds = None
                 over = self._stops_at is not None and time.monotonic() >= self._stops_at
                 if over or (self._stops_at is not None and not (self._running or self._queue)):
                     break

@@ -383,6 +383,16 @@ def test_stop_cuts_texts_at_the_deadline() -> None:
         assert waiting.wait()[0].finish == "error"
 
 
+def test_freed_memory_is_returned_while_no_text_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    returned = threading.Event()
+    monkeypatch.setattr("model.serving.scheduler._IDLE", 0)
+    monkeypatch.setattr("model.serving.scheduler.return_freed_memory", returned.set)
+    with running(ToySequences(2), parallel=1) as scheduler:
+        submit(scheduler, TextRequest([1], 5, GREEDY))[0].wait()
+        assert returned.wait(20)
+        submit(scheduler, TextRequest([2], 5, GREEDY))[0].wait()
+
+
 # Refusals
 
 
