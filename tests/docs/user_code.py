@@ -29,17 +29,21 @@ from model import (
     Completion,
     Completions,
     Generation,
+    Grammar,
+    GrammarCompiler,
     KVCache,
     ModelConfig,
     NativeModel,
     Sampling,
     Session,
+    Speculation,
     Transformer,
     __version__,
     complete,
     convert,
     generate,
     generate_ids,
+    grammar_compiler,
     load,
     quantize,
     save,
@@ -131,6 +135,13 @@ def generation(model: Transformer, fast: NativeModel, tokenizer: Tokenizer) -> N
         assert_type(piece, str)
     for tokens in Generation(model, [[1]], sampling=Sampling(temperature=0), samples=2):
         print(tokens[0].id, tokens[0].logprob)
+    compiler: GrammarCompiler = grammar_compiler(fast, tokenizer)
+    grammar = compiler.regex("[0-9]+")
+    assert_type(grammar, Grammar)
+    assert_type(compiler.json_schema({"type": "integer"}), Grammar)
+    speculation = Speculation(draft=fast, draft_tokenizer=tokenizer)
+    assert_type(generate(fast, tokenizer, "a", grammar=grammar, speculation=speculation), Iterator[str])
+    complete(fast, tokenizer, ["a"], grammar=grammar, speculation=Speculation(layers=2), presence_penalty=0.5)
     talk = Conversation(model, tokenizer, Llama3Chat(tokenizer), prefill="Sure: ", max_tokens=9, temperature=0.5)
     for piece in talk.answer("Hello"):
         print(piece)
