@@ -158,8 +158,9 @@ def run_command(command: str, directory: Path) -> str:
 def run_python(source: str, variables: dict[str, Any], directory: Path, interactive: bool) -> str:
     """Run a piece of Python and return what it prints; an interactive piece prints its value, as in the interpreter."""
     printed = io.StringIO()
-    before = Path.cwd()
+    before, path = Path.cwd(), os.environ["PATH"]
     os.chdir(directory)
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{path}"  # where `bpe` is
     try:
         with contextlib.redirect_stdout(printed):
             exec(compile(source, "<page>", "single" if interactive else "exec"), variables)
@@ -169,6 +170,7 @@ def run_python(source: str, variables: dict[str, Any], directory: Path, interact
         printed.write(f"Traceback (most recent call last):\n    ...\n{type(error).__name__}: {error}\n")
     finally:
         os.chdir(before)
+        os.environ["PATH"] = path
     return printed.getvalue()
 
 

@@ -17,6 +17,12 @@ from support.serving import Served
 ANSWER = "Light is *scattered* by **air**."
 LONG = "\n\n".join(f"Paragraph {number} of a long answer, with some words in it." for number in range(30))
 
+# Whether the browser keeps this text.
+STORED = """
+import("/static/model/chat/storage.js").then(({{ openStorage }}) => openStorage())
+  .then((storage) => storage.all()).then((kept) => kept.some((each) => each.text === {text!r}))
+"""
+
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
@@ -93,7 +99,7 @@ def test_an_answer_is_stopped_and_what_has_arrived_is_kept(browser: Any, served:
         else:
             page.press(".input", "Escape")
         chat.wait()
-        served.writer.gate.release(100)
+        served.writer.gate.release(100_000)
         assert chat.turns()[1].startswith("abc")
         assert chat.turns()[1] != "abcdefghijklmnopqrstuvwxyz"
         assert "stopped" in page.inner_text(".turn.assistant .meta")
@@ -385,6 +391,7 @@ def test_a_model_without_a_chat_format_continues_texts(browser: Any) -> None:
         assert bodies[0]["prompt"] == "Once upon"
         page.click("text=Undo")
         assert page.input_value(".text") == "Once upon"
+        until(page, STORED.format(text="Once upon"))
         page.reload()
         page.wait_for_selector(".text")
         assert page.input_value(".text") == "Once upon"

@@ -279,7 +279,7 @@ def test_leaving_a_conversation_stops_its_answer_and_keeps_what_arrived(browser:
         chat.send("Letters?")
         until(page, "document.querySelector('.running .markdown')?.innerText.startsWith('abc')")
         page.click("text=New chat >> nth=0")
-        served.writer.gate.release(100)
+        served.writer.gate.release(100_000)
         chat.ask("Other?", "Other.")
         assert chat.turns() == ["Other?", "Other."]
         page.click(".sidebar .name >> text=Letters?")
