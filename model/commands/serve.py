@@ -137,7 +137,12 @@ LONGEST_CONTEXT = 8192
 )
 @group(
     "Output",
-    click.option("--log/--no-log", "is_logged", default=True, help="Print a line for each request to stderr, or not."),
+    click.option(
+        "--log/--no-log",
+        "is_logged",
+        default=True,
+        help="Print a line for each request, unless --quiet.",
+    ),
 )
 @progress_options(with_events=False)
 @examples(
@@ -207,7 +212,7 @@ def serve(
         limits = {"parallel": parallel, "waiting": waiting, "context": context, "memory": memory}
         chat = _chat_format(checkpoint, tokenizer, template, variables)
         service = _service(served, checkpoint, model, tokenizer, chat, limits)
-        api = Api(service, Keys(keys), log=(lambda line: click.echo(line, err=True)) if is_logged else None)
+        api = Api(service, Keys(keys), log=say if is_logged else None)
         inside = Inside(model, tokenizer, path)
         about = {"parameters": model.config.n_parameters, "place": place_of(model)}
         routes = page_routes(api, inside, about)
