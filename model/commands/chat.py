@@ -18,12 +18,8 @@ from bpe.commands.terminal import amount, print_pieces
 from bpe.progress import current, say
 from model.commands.grammars import compiled, grammar_options, read_grammar
 from model.commands.options import (
-    backend_option,
-    cache_dtype_option,
-    device_option,
-    dtype_option,
+    computation_options,
     eos_token_option,
-    ignore_unknown_option,
     image_option,
     load_model,
     penalty_options,
@@ -33,7 +29,6 @@ from model.commands.options import (
     sampling_settings,
     template_options,
     template_variables,
-    threads_option,
 )
 from model.commands.speculating import check_speculation, open_speculation, speculation_line, speculation_options
 
@@ -89,15 +84,7 @@ TEMPERATURE, TOP_P = 0.6, 0.9
 @grammar_options
 @template_options
 @sampling_options(TEMPERATURE, TOP_P, *penalty_options)
-@group(
-    "Computation",
-    dtype_option,
-    device_option,
-    backend_option,
-    cache_dtype_option,
-    threads_option,
-    ignore_unknown_option,
-)
+@computation_options()
 @speculation_options
 @progress_options(with_events=False)
 @examples(

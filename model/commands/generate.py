@@ -23,13 +23,9 @@ from bpe.commands.terminal import counted, print_pieces
 from bpe.progress import phase, say
 from model.commands.grammars import compiled, grammar_options, read_grammar
 from model.commands.options import (
-    backend_option,
     bos_option,
-    cache_dtype_option,
-    device_option,
-    dtype_option,
+    computation_options,
     eos_token_option,
-    ignore_unknown_option,
     image_option,
     load_model,
     penalty_options,
@@ -37,7 +33,6 @@ from model.commands.options import (
     read_images,
     sampling_options,
     sampling_settings,
-    threads_option,
 )
 from model.commands.speculating import (
     check_speculation,
@@ -99,15 +94,7 @@ TEMPERATURE, TOP_P = 0.8, 0.95
         help="With --json: log-probabilities of the tokens, and of the N most likely ones at each place.",
     ),
 )
-@group(
-    "Computation",
-    dtype_option,
-    device_option,
-    backend_option,
-    cache_dtype_option,
-    threads_option,
-    ignore_unknown_option,
-)
+@computation_options()
 @speculation_options
 @progress_options(with_events=False)
 @examples(

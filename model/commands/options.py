@@ -167,6 +167,20 @@ processes_options = group(
 )
 
 
+def computation_options(*others: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return the options that say where and how a model computes what it generates, with others of a command."""
+    return group(
+        "Computation",
+        dtype_option,
+        device_option,
+        backend_option,
+        cache_dtype_option,
+        threads_option,
+        *others,
+        ignore_unknown_option,
+    )
+
+
 def sampling_options(temperature: float, top_p: float, *others: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """Return the options of sampling; `sampling_settings` gives them their defaults.
 

@@ -16,17 +16,12 @@ from bpe.commands.terminal import amount
 from bpe.progress import say
 from model.commands.options import (
     announce_unused,
-    backend_option,
-    cache_dtype_option,
-    device_option,
-    dtype_option,
+    computation_options,
     eos_token_option,
-    ignore_unknown_option,
     load_model,
     place_of,
     template_options,
     template_variables,
-    threads_option,
 )
 
 if TYPE_CHECKING:
@@ -125,16 +120,7 @@ LONGEST_CONTEXT = 8192
     ),
 )
 @template_options
-@group(
-    "Computation",
-    dtype_option,
-    device_option,
-    backend_option,
-    cache_dtype_option,
-    threads_option,
-    eos_token_option,
-    ignore_unknown_option,
-)
+@computation_options(eos_token_option)
 @group(
     "Output",
     click.option(
